@@ -1,0 +1,21 @@
+//! Keeps POP3 UIDLs across a mail-server migration.
+//!
+//! A POP3 client that leaves mail on the server remembers each message by its UIDL (RFC 1939
+//! section 7). A migration gives every message a new one, and every client downloads years of mail
+//! again. uidl-keep asks the old server for its UIDLs before it goes, recognises each message on
+//! the new server, and answers with the UIDL that the client already knows.
+//!
+//! The way of the data, and with it the module list:
+//!
+//! ```text
+//! capture  ->  listing  ->  index + roster  ->  resolve  ->  ledger  ->  POP3 client
+//! (helper)     (text)       (site directory)    (plugin and forecast)    (plugin)
+//! ```
+//!
+//! Every look-up has three answers: *kept*, *unknown*, and *could not tell*. The third is an error
+//! and is never folded into the second.
+
+pub mod format;
+pub mod key;
+pub mod maildrop;
+pub mod uidl;

@@ -1,0 +1,94 @@
+//! One captured maildrop: what a [listing](crate::listing) block says and an
+//! [index](crate::index) block holds.
+#![forbid(unsafe_code)]
+
+use crate::format::UidlFormat;
+use crate::key::{FileKey, Fingerprint};
+use crate::uidl::Uidl;
+
+/// One maildrop of the old server, as far as its capture could tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Maildrop {
+    /// The user name on the new server, as Dovecot will see it at login (`alice@example.com`).
+    pub user: String,
+    /// What became of the capture.
+    pub state: State,
+    /// Where it came from, for the operator: `courier /var/qmail/mailnames/example.com/alice/Maildir`.
+    pub source: String,
+    /// The UIDVALIDITY of the old maildrop, where it has one.
+    pub uidvalidity: Option<u32>,
+    /// How the old server counted, where its UIDLs are made of counted numbers: every number below
+    /// `next` is spent, also of messages long gone.
+    pub counter: Option<Counter>,
+    /// The messages that have a UIDL and at least one key, in the order of the old listing.
+    pub entries: Vec<Entry>,
+    /// UIDLs that a client may know, but whose message could not be found: never given again.
+    pub spent: Vec<Uidl>,
+}
+
+/// What became of the capture of one maildrop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Its messages are listed. Some of its state may have been unreadable: then remarks say so.
+    Captured,
+    /// The old server had this maildrop, and no message in it.
+    Empty,
+    /// Could not be captured: its user is refused until it is, never treated as never migrated.
+    Failed,
+}
+
+/// How a server that counts makes its UIDLs, and how far it had counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counter {
+    /// The form of the UIDL, in Dovecot 2.3's spelling: `UID%u-%v`.
+    pub format: UidlFormat,
+    /// The first number not given yet. Goes with the maildrop's `uidvalidity`.
+    pub next: u32,
+}
+
+/// One message of the old maildrop. Its place in [`Maildrop::entries`] is its place in the old order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What clients know it by.
+    pub uidl: Uidl,
+    /// Its IMAP UID under the maildrop's UIDVALIDITY: confirms or separates, never matches.
+    pub uid: Option<u32>,
+    /// Its size with CRLF line ends, in octets: confirms or separates, never matches.
+    pub octets: Option<u64>,
+    /// Its Maildir base file name.
+    pub file: Option<Name>,
+    /// Its Dovecot GUID, where that is not its base file name. One key space with `file`.
+    pub guid: Option<Name>,
+    /// BLAKE3 of the normalised header.
+    pub header: Option<Fingerprint>,
+    /// BLAKE3 of the normalised header and body.
+    pub message: Option<Fingerprint>,
+    /// BLAKE3 of the normalised header without what relays add.
+    pub origin: Option<Fingerprint>,
+}
+
+/// A base file name or GUID: spelled out as captured, or only its key, as an index holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Name {
+    /// As the old server had it.
+    Spelled(Box<[u8]>),
+    /// What the index keeps of it.
+    Key(FileKey),
+}
+
+impl Name {
+    /// The key to compare by.
+    pub fn key(&self) -> FileKey {
+        match self {
+            Self::Spelled(name) => FileKey::of_name(name),
+            Self::Key(key) => *key,
+        }
+    }
+}
+
+impl Entry {
+    /// The keys of its names: `file`, then `guid`.
+    pub fn file_keys(&self) -> impl Iterator<Item = FileKey> + '_ {
+        self.file.iter().chain(&self.guid).map(Name::key)
+    }
+}
