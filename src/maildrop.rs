@@ -24,6 +24,9 @@ pub struct Maildrop {
     pub entries: Vec<Entry>,
     /// UIDLs that a client may know, but whose message could not be found: never given again.
     pub spent: Vec<Uidl>,
+    /// What the capture could not read or make out, a sentence each. Kept in the listing, which is
+    /// the operator's evidence; an index leaves them out.
+    pub remarks: Vec<String>,
 }
 
 /// What became of the capture of one maildrop.

@@ -1,2 +1,25 @@
 //! The helper: captures the old server's UIDLs, builds the index, and looks after the site.
-fn main() {}
+
+mod output;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use output::{Outcome, Trouble};
+
+/// Keeps POP3 UIDLs across a mail-server migration.
+#[derive(Parser)]
+#[command(name = "uidl-keep", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {}
+
+fn main() -> ExitCode {
+    let outcome: Result<Outcome, Trouble> = match Cli::parse().command {};
+    output::exit_code(outcome)
+}

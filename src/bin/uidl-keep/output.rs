@@ -1,0 +1,55 @@
+//! What the operator reads: results on stdout, remarks on stderr, and the exit status.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// How a command that ran to its end ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done, yes, the same: exit status 0.
+    Done,
+    /// No, not found, differs, or done but for what stderr names: exit status 1.
+    Short,
+}
+
+/// Why a command could not do its work, as one sentence that names place, fact and next step: exit
+/// status 2, and stdout is not to be trusted.
+#[derive(Debug)]
+pub struct Trouble(String);
+
+impl Trouble {
+    /// Takes the sentence, without the program's name and without a full stop.
+    pub fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+
+    /// An error met at a place, which the error itself does not name.
+    pub fn at(place: impl fmt::Display, error: impl fmt::Display) -> Self {
+        Self(format!("{place}: {error}"))
+    }
+}
+
+impl From<io::Error> for Trouble {
+    /// Errors of stdout: whoever reads or writes a file names it with [`Trouble::at`].
+    fn from(error: io::Error) -> Self {
+        Self::at("standard output", error)
+    }
+}
+
+/// Says something about the work on stderr. A reader that has gone away is not an error.
+pub fn remark(sentence: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "uidl-keep: {sentence}");
+}
+
+/// The exit status of the program; prints the trouble there was.
+pub fn exit_code(outcome: Result<Outcome, Trouble>) -> ExitCode {
+    match outcome {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Short) => ExitCode::from(1),
+        Err(Trouble(sentence)) => {
+            remark(sentence);
+            ExitCode::from(2)
+        }
+    }
+}
