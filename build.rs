@@ -94,17 +94,36 @@ mod plugin {
         let types = ["mailbox_vfuncs", "mail_vfuncs", "mail_user_vfuncs", "mail_storage_hooks"];
         // Looked into by the shim alone.
         let opaque = [
-            "mail", "mailbox", "mail_user", "mail_storage", "mailbox_list", "mail_namespace",
-            "module", "event", "istream", "mail_search_context", "mailbox_transaction_context",
-            "mail_save_context", "mailbox_status", "mailbox_metadata", "maildir_uidlist",
-            "mail_search_args", "mail_attribute_value", "mailbox_update", "array", "pool",
+            "mail",
+            "mailbox",
+            "mail_user",
+            "mail_storage",
+            "mailbox_list",
+            "mail_namespace",
+            "module",
+            "event",
+            "istream",
+            "mail_search_context",
+            "mailbox_transaction_context",
+            "mail_save_context",
+            "mailbox_status",
+            "mailbox_metadata",
+            "maildir_uidlist",
+            "mail_search_args",
+            "mail_attribute_value",
+            "mailbox_update",
+            "array",
+            "pool",
         ];
         let mut builder = bindgen::builder()
             .header("include/wrapper.h")
             .clang_args(includes.iter().map(|dir| format!("-I{}", dir.display())))
             .clang_arg("-DHAVE_CONFIG_H")
             .allowlist_var("DOVECOT_ABI_VERSION")
-            .default_enum_style(bindgen::EnumVariation::NewType { is_bitfield: false, is_global: false })
+            .default_enum_style(bindgen::EnumVariation::NewType {
+                is_bitfield: false,
+                is_global: false,
+            })
             .prepend_enum_name(false)
             .layout_tests(true)
             .rust_target(bindgen::RustTarget::stable(85, 0).unwrap_or_default())

@@ -112,7 +112,8 @@ impl Control {
 
     fn open_ledger(&self) -> Result<Option<(File, u64)>, Error> {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.ledger_path()) {
+        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.ledger_path())
+        {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -144,7 +145,9 @@ impl Control {
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Lock { _file: file }),
-                Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => return Err(LockError::Busy),
+                Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => {
+                    return Err(LockError::Busy);
+                }
                 Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(LockError::Unavailable(error.into())),

@@ -14,7 +14,7 @@
 //! 0            8     magic: 89 55 4B 4C 0D 0A 1A 0A
 //! 8            4     version: 1
 //! 12           4     UIDVALIDITY of the mailbox when this was written
-//! 16           4     cutoff UID; 0: none yet
+//! 16           4     cutoff UID; 0xFFFFFFFF: none yet
 //! 20           4     next order number: above every number ever given, from 1
 //! 24           4     n
 //! 28           4     heap length in octets
@@ -39,6 +39,8 @@ const HEADER_OCTETS: usize = 32;
 const DIGEST_OCTETS: usize = 16;
 const BACK_RECORD_OCTETS: usize = 20;
 const NO_ENTRY: u32 = u32::MAX;
+/// No cutoff: no message was ever above it, for the next UID is.
+const NO_CUTOFF: u32 = u32::MAX;
 
 /// The largest ledger accepted, in octets: a maildrop of a million messages with long UIDLs.
 pub const MAX_OCTETS: u64 = 128 << 20;
@@ -162,12 +164,13 @@ impl Ledger {
         let mut records: Vec<&Record> = self.records.iter().collect();
         records.sort_by_key(|record| (record.uid, record.order));
         let heap_len: usize = records.iter().map(|r| r.uidl.as_bytes().len() + 1).sum();
-        let mut file = Vec::with_capacity(front_len(records.len(), heap_len) + back_len(records.len()));
+        let mut file =
+            Vec::with_capacity(front_len(records.len(), heap_len) + back_len(records.len()));
         file.extend(MAGIC);
         let counts = [
             VERSION,
             self.uidvalidity,
-            self.cutoff.unwrap_or(0),
+            self.cutoff.unwrap_or(NO_CUTOFF),
             self.next_order,
             u32::try_from(records.len()).expect("fewer messages than UIDs"),
             u32::try_from(heap_len).expect("a maildrop's UIDLs fit 4 GiB"),
@@ -176,11 +179,14 @@ impl Ledger {
         put_all(&mut file, records.iter().map(|r| r.uid));
         put_all(&mut file, records.iter().map(|r| r.order));
         let mut start = 0u32;
-        put_all(&mut file, records.iter().map(|r| {
-            let at = start;
-            start += r.uidl.as_bytes().len() as u32 + 1;
-            at
-        }));
+        put_all(
+            &mut file,
+            records.iter().map(|r| {
+                let at = start;
+                start += r.uidl.as_bytes().len() as u32 + 1;
+                at
+            }),
+        );
         file.extend(records.iter().map(|r| r.how.letter()));
         for record in &records {
             file.extend(record.uidl.as_bytes());
@@ -231,7 +237,7 @@ impl Ledger {
         });
         Ok(Self {
             uidvalidity: header.uidvalidity,
-            cutoff: (header.cutoff != 0).then_some(header.cutoff),
+            cutoff: (header.cutoff != NO_CUTOFF).then_some(header.cutoff),
             next_order: header.next_order,
             records: records.collect(),
         })
@@ -510,7 +516,7 @@ mod tests {
 
     #[test]
     fn decode_is_the_inverse_of_encode() {
-        let empty = Ledger { uidvalidity: 1, cutoff: None, next_order: 1, records: Vec::new() };
+        let empty = Ledger { uidvalidity: 1, cutoff: Some(0), next_order: 1, records: Vec::new() };
         for ledger in [sample(), empty] {
             assert_eq!(Ledger::decode(&ledger.encode()), Ok(ledger));
         }
@@ -572,9 +578,14 @@ mod tests {
         assert!(matches!(forged(&last), Err(Error::Field { field: "UIDL end", .. })));
         for (offset, field) in [(4 * 2, "UID"), (4 * 5, "order number"), (4 * 11, "UIDL offset")] {
             let wild = |f: &mut Vec<u8>| f[HEADER_OCTETS + offset..][..4].fill(0xFF);
-            assert!(matches!(forged(&wild), Err(Error::Field { field: f, .. }) if f == field || offset == 8));
+            assert!(
+                matches!(forged(&wild), Err(Error::Field { field: f, .. }) if f == field || offset == 8)
+            );
         }
-        assert!(matches!(forged(&|f| f[heap - 1] = b'?'), Err(Error::Field { field: "letter", .. })));
+        assert!(matches!(
+            forged(&|f| f[heap - 1] = b'?'),
+            Err(Error::Field { field: "letter", .. })
+        ));
         for count_at in [24, 28] {
             let huge = |f: &mut Vec<u8>| f[count_at..count_at + 4].fill(0xFF);
             assert!(matches!(forged(&huge), Err(Error::Length { .. })));

@@ -229,6 +229,7 @@ pub fn resolve(user: &str, situation: &Situation<'_>, messages: &[Message]) -> O
         return asked;
     }
     run.replay_listed();
+    run.take_again();
     run.take_stored_after_first_listing();
     run.match_files();
     if let Some(asked) = run.match_contents() {
@@ -258,6 +259,8 @@ struct Found {
     uidl: Uidl,
     how: How,
     entry: Option<usize>,
+    /// The order number of the record that it takes again.
+    again: Option<u32>,
 }
 
 /// One application of the rules.
@@ -278,6 +281,8 @@ struct Run<'a> {
     claimed_by_gone: Vec<bool>,
     /// Old records whose message is not there, or not under this UIDVALIDITY.
     gone: Vec<&'a Record>,
+    /// By order number of an old record: the entry that it claims.
+    claim_of: HashMap<u32, usize>,
     conflicts: Vec<u32>,
 }
 
@@ -294,6 +299,7 @@ impl<'a> Run<'a> {
             claimed: vec![false; entries.len()],
             claimed_by_gone: vec![false; entries.len()],
             gone: Vec::new(),
+            claim_of: HashMap::new(),
             conflicts: Vec::new(),
         };
         run.find_listed_by_uid();
@@ -349,44 +355,83 @@ impl<'a> Run<'a> {
                 self.gone.push(record);
             }
             match exact(record) {
-                Some(e) if !self.claimed[e] => {
-                    self.claimed[e] = true;
-                    self.claimed_by_gone[e] = is_gone;
-                }
+                Some(e) if !self.claimed[e] => self.replay_claim(record, e, is_gone),
                 _ => loose.push((record, is_gone)),
             }
         }
         for (record, is_gone) in loose {
             let free = entries_of.get(&record.uidl).into_iter().flatten();
             if let Some(&e) = free.into_iter().find(|&&e| !self.claimed[e]) {
-                self.claimed[e] = true;
-                self.claimed_by_gone[e] = is_gone;
+                self.replay_claim(record, e, is_gone);
             }
         }
     }
 
-    /// A message that bears the name of one record, which no other message bears, is that record's.
+    fn replay_claim(&mut self, record: &Record, e: usize, is_gone: bool) {
+        self.claimed[e] = true;
+        self.claimed_by_gone[e] = is_gone;
+        self.claim_of.insert(record.order, e);
+    }
+
+    /// Where UIDs mean nothing any more, a message is the one that was listed last under its name, if
+    /// no other message bears it.
     fn find_listed_by_name(&mut self, ledger: &'a Ledger) {
-        let mut records_of: HashMap<[u8; 16], Vec<usize>> = HashMap::new();
-        for (r, record) in ledger.records.iter().enumerate() {
+        for (m, record) in self.alone_with_the_name_of(&ledger.records.iter().collect::<Vec<_>>()) {
+            self.listed[m] = Some(record);
+        }
+    }
+
+    /// Rule 2: what went and came back under its name, alone with it, takes its UIDL again.
+    fn take_again(&mut self) {
+        for (m, record) in self.alone_with_the_name_of(&self.gone) {
+            let entry = self.claim_of.get(&record.order).copied();
+            if let Some(e) = entry {
+                self.claimed_by_gone[e] = false;
+            }
+            let (uidl, how) = (record.uidl.clone(), record.how);
+            self.found[m] = Some(Found { uidl, how, entry, again: Some(record.order) });
+        }
+    }
+
+    /// Open messages that alone in the maildrop bear the name of one of the records, each with the one
+    /// of them that was listed last.
+    fn alone_with_the_name_of(&self, records: &[&'a Record]) -> Vec<(usize, &'a Record)> {
+        let mut newest: HashMap<[u8; 16], &'a Record> = HashMap::new();
+        for &record in records {
             if let Some(name) = record.name {
-                records_of.entry(name).or_default().push(r);
+                let newest = newest.entry(name).or_insert(record);
+                if newest.order < record.order {
+                    *newest = record;
+                }
             }
         }
-        let mut bearers_of: HashMap<usize, Vec<usize>> = HashMap::new();
-        for (m, message) in self.messages.iter().enumerate() {
-            let named = message.names().iter().filter_map(|name| records_of.get(&name.cut)).flatten();
-            let mut named: Vec<usize> = named.copied().collect();
-            named.dedup();
-            if let [record] = named[..] {
-                bearers_of.entry(record).or_default().push(m);
+        let bearers = self.bearers();
+        let pairs = self.open_messages().into_iter().filter_map(|m| {
+            let names = self.messages[m].names();
+            let mut named: Vec<&'a Record> = (names.iter())
+                .filter(|name| bearers[&name.cut] == 1)
+                .filter_map(|name| newest.get(&name.cut).copied())
+                .collect();
+            named.dedup_by_key(|record| record.order);
+            // Names that lead to two records say nothing.
+            if let [record] = named[..] { Some((m, record)) } else { None }
+        });
+        pairs.collect()
+    }
+
+    /// How many messages of the whole maildrop bear a name.
+    fn bearers(&self) -> HashMap<[u8; 16], usize> {
+        let mut bearers: HashMap<[u8; 16], usize> = HashMap::new();
+        for (listed, message) in self.listed.iter().zip(self.messages) {
+            let mut cuts: Vec<[u8; 16]> = message.names().iter().map(|n| n.cut).collect();
+            cuts.extend(listed.and_then(|record| record.name));
+            cuts.sort_unstable();
+            cuts.dedup();
+            for cut in cuts {
+                *bearers.entry(cut).or_default() += 1;
             }
         }
-        for (r, bearers) in bearers_of {
-            if let [m] = bearers[..] {
-                self.listed[m] = Some(&ledger.records[r]);
-            }
-        }
+        bearers
     }
 
     fn is_open(&self, m: usize) -> bool {
@@ -401,7 +446,8 @@ impl<'a> Run<'a> {
         debug_assert!(self.is_open(m));
         self.claimed[e] = true;
         self.claimed_by_gone[e] = false;
-        self.found[m] = Some(Found { uidl: self.entries[e].uidl.clone(), how, entry: Some(e) });
+        self.found[m] =
+            Some(Found { uidl: self.entries[e].uidl.clone(), how, entry: Some(e), again: None });
     }
 
     /// Rules 1 to 3 for what costs nothing: names, with the UID beside them.
@@ -427,17 +473,7 @@ impl<'a> Run<'a> {
         } else {
             HashMap::new()
         };
-        // How many messages of the whole maildrop have a name: one that came back must be alone.
-        let mut bearers: HashMap<[u8; 16], usize> = HashMap::new();
-        for (m, message) in self.messages.iter().enumerate() {
-            let mut cuts: Vec<[u8; 16]> = message.names().iter().map(|n| n.cut).collect();
-            cuts.extend(self.listed[m].and_then(|record| record.name));
-            cuts.sort_unstable();
-            cuts.dedup();
-            for cut in cuts {
-                *bearers.entry(cut).or_default() += 1;
-            }
-        }
+        let bearers = self.bearers();
         // Messages by the set of entries that their names allow, in UID order.
         let mut groups: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
         let mut group_of: HashMap<Vec<usize>, usize> = HashMap::new();
@@ -461,15 +497,21 @@ impl<'a> Run<'a> {
         // Narrow groups first: what only one entry fits must not be taken by what several fit.
         groups.sort_by_key(|(named, _)| named.len());
         for (named, bearing) in groups {
-            let mut free: Vec<usize> = named.iter().copied().filter(|&e| !self.claimed[e]).collect();
+            let mut free: Vec<usize> =
+                named.iter().copied().filter(|&e| !self.claimed[e]).collect();
             if free.is_empty()
                 && let ([e], [m]) = (&named[..], &bearing[..])
                 && self.claimed_by_gone[*e]
-                && self.entries[*e].file_keys().all(|key| {
-                    bearers.get(&key.cut).is_none_or(|&count| count <= 1)
-                })
+                && self.entries[*e]
+                    .file_keys()
+                    .all(|key| bearers.get(&key.cut).is_none_or(|&count| count <= 1))
             {
+                let mut gone = self.gone.iter().map(|record| record.order);
+                let again = gone.find(|order| self.claim_of.get(order) == Some(e));
                 self.claim(*m, *e, How::File);
+                if let Some(found) = &mut self.found[*m] {
+                    found.again = again;
+                }
                 continue;
             }
             free.reverse();
@@ -636,9 +678,9 @@ impl<'a> Run<'a> {
             if entries.iter().all(|&e| self.entries[e].octets.is_none()) {
                 continue;
             }
-            let unsized_messages = messages.iter().filter(|&&m| {
-                !self.messages[m].unreadable && !self.messages[m].octets.is_asked()
-            });
+            let unsized_messages = messages
+                .iter()
+                .filter(|&&m| !self.messages[m].unreadable && !self.messages[m].octets.is_asked());
             sizes_wanted.extend(unsized_messages.map(|&m| (m, Need::Octets)));
             for (e, m) in self.alone_in_size(&entries, &messages) {
                 if self.is_below_cutoff(m) {
@@ -685,8 +727,11 @@ impl<'a> Run<'a> {
 
     /// `P` that nobody else holds: of an unclaimed entry, or of none and not spent.
     fn take_stored(&mut self) {
-        let open: Vec<usize> =
-            self.open_messages().into_iter().filter(|&m| self.messages[m].stored.is_some()).collect();
+        let open: Vec<usize> = self
+            .open_messages()
+            .into_iter()
+            .filter(|&m| self.messages[m].stored.is_some())
+            .collect();
         if open.is_empty() {
             return;
         }
@@ -698,7 +743,8 @@ impl<'a> Run<'a> {
                 self.claim(m, e, How::Stored);
             } else if entries.next().is_none() && !self.is_spent(&stored, &held) {
                 held.insert(stored.clone());
-                self.found[m] = Some(Found { uidl: stored, how: How::Stored, entry: None });
+                self.found[m] =
+                    Some(Found { uidl: stored, how: How::Stored, entry: None, again: None });
             }
         }
     }
@@ -724,9 +770,8 @@ impl<'a> Run<'a> {
 
     fn finish(mut self, user: &str) -> Outcome {
         let messages = self.messages;
-        let unreadable: Vec<usize> = (0..messages.len())
-            .filter(|&m| self.is_open(m) && messages[m].unreadable)
-            .collect();
+        let unreadable: Vec<usize> =
+            (0..messages.len()).filter(|&m| self.is_open(m) && messages[m].unreadable).collect();
         if unreadable.len() > 3.max(messages.len() / 100) {
             let unreadable = unreadable.len();
             return Outcome::Refused(Refusal::Unreadable { unreadable, messages: messages.len() });
@@ -764,12 +809,13 @@ impl<'a> Run<'a> {
             }
             let found = match message.own.get() {
                 Some(own) if !self.is_spent(own, &held) => {
-                    Found { uidl: own.clone(), how: How::Format, entry: None }
+                    Found { uidl: own.clone(), how: How::Format, entry: None, again: None }
                 }
                 _ => Found {
                     uidl: derived(user, self.situation.uidvalidity, message),
                     how: How::Derived,
                     entry: None,
+                    again: None,
                 },
             };
             held.insert(found.uidl.clone());
@@ -789,12 +835,11 @@ impl<'a> Run<'a> {
         // What is gone stays a claim; of messages that came later nothing need be remembered.
         let same_uidvalidity =
             situation.ledger.is_some_and(|l| l.uidvalidity == situation.uidvalidity);
-        let reclaimed: HashSet<usize> =
-            found.iter().flatten().filter(|f| f.how == How::File).filter_map(|f| f.entry).collect();
-        records.extend(gone.into_iter().filter(|r| r.how.is_kept()).filter_map(|record| {
-            let again = record.entry.is_some_and(|e| reclaimed.contains(&(e as usize)));
+        let again: HashSet<u32> = found.iter().flatten().filter_map(|f| f.again).collect();
+        let claims = gone.into_iter().filter(|r| r.how.is_kept() && !again.contains(&r.order));
+        records.extend(claims.map(|record| {
             let uid = if same_uidvalidity { record.uid } else { 0 };
-            (!again).then(|| Record { uid, ..record.clone() })
+            Record { uid, ..record.clone() }
         }));
         let mut fresh: Vec<(usize, Found)> =
             found.into_iter().enumerate().filter_map(|(m, found)| Some((m, found?))).collect();
@@ -805,8 +850,8 @@ impl<'a> Run<'a> {
         };
         let has_order = |(m, _): &(usize, Found)| messages[*m].stored_order.is_some();
         // A ledger that was lost is made again from what was baked, if nothing speaks against it.
-        let replays = situation.ledger.is_none()
-            && fresh.iter().filter(|f| has_order(f)).all(|f| agrees(f));
+        let replays =
+            situation.ledger.is_none() && fresh.iter().filter(|f| has_order(f)).all(|f| agrees(f));
         fresh.sort_by_key(|f| {
             let (m, found) = f;
             let stored = messages[*m].stored_order.filter(|_| replays && agrees(f));
@@ -849,11 +894,11 @@ impl<'a> Run<'a> {
         let old_cutoff = situation.ledger.and_then(|ledger| ledger.cutoff);
         let cutoff = match situation.purpose {
             Purpose::Listing { .. } if situation.is_final && passing.is_empty() => {
-                let now = situation.next_uid.saturating_sub(1).max(1);
+                let now = situation.next_uid.saturating_sub(1);
                 Some(if same_uidvalidity { old_cutoff.unwrap_or(now) } else { now })
             }
-            // UIDs of another UIDVALIDITY say nothing: nothing above the lowest.
-            _ => old_cutoff.map(|cutoff| if same_uidvalidity { cutoff } else { 1 }),
+            // UIDs of another UIDVALIDITY say nothing: all are above.
+            _ => old_cutoff.map(|cutoff| if same_uidvalidity { cutoff } else { 0 }),
         };
         let ledger = Ledger { uidvalidity: situation.uidvalidity, cutoff, next_order, records };
         Resolution { ledger, passing, news, report }

@@ -18,9 +18,12 @@ pub fn bake<'a>(mailbox: Mailbox, records: impl Iterator<Item = &'a Record>) {
     });
     if let Err(what) = baked {
         let why = mailbox.last_error();
-        mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &format!(
-            "{what} ({why}): the ledger keeps the UIDLs; do not take the plugin out before \
+        mailbox.log(
+            Level::UIDL_KEEP_LOG_WARNING,
+            &format!(
+                "{what} ({why}): the ledger keeps the UIDLs; do not take the plugin out before \
              `uidl-keep bake`"
-        ));
+            ),
+        );
     }
 }

@@ -15,8 +15,8 @@ use crate::control::{self, Control, LockError};
 use crate::format::UidlFormat;
 use crate::index::Index;
 use crate::ledger::{Answers, How, Ledger, Record};
-use crate::map::Mapped;
 use crate::maildrop::Maildrop;
+use crate::map::Mapped;
 use crate::resolve::{self, Outcome, Purpose, Report, Resolution, Situation};
 
 /// How long a login waits for another that resolves the same mailbox.
@@ -202,10 +202,13 @@ impl Inbox {
             }
             // Nothing can be written: what is answered can be derived again at the next login.
             Err(LockError::Unavailable(why)) => {
-                mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &format!(
-                    "{}: cannot be locked ({why}): served without a ledger",
-                    control.ledger_path().display(),
-                ));
+                mailbox.log(
+                    Level::UIDL_KEEP_LOG_WARNING,
+                    &format!(
+                        "{}: cannot be locked ({why}): served without a ledger",
+                        control.ledger_path().display(),
+                    ),
+                );
                 None
             }
         };
@@ -335,7 +338,11 @@ impl Inbox {
 
 impl Table {
     /// Takes the answers from a ledger as it is written.
-    fn new(view: View, mut file: Vec<u8>, passing: &[Record]) -> Result<Self, crate::ledger::Error> {
+    fn new(
+        view: View,
+        mut file: Vec<u8>,
+        passing: &[Record],
+    ) -> Result<Self, crate::ledger::Error> {
         let front_len = Answers::front_len(&file, file.len() as u64)?;
         file.truncate(front_len);
         let passing = passing.iter().map(|record| {
@@ -381,7 +388,9 @@ fn warm_table(control: &Control, transaction: Transaction) -> Result<Option<Tabl
 fn control_of(mailbox: Mailbox) -> Result<Control, Refusal> {
     match mailbox.control_dir() {
         Ok(Some(dir)) => Ok(Control::new(dir)),
-        Ok(None) => Err(Refusal::fault("this storage has no control directory to keep a ledger in")),
+        Ok(None) => {
+            Err(Refusal::fault("this storage has no control directory to keep a ledger in"))
+        }
         Err(why) => Err(Refusal::fault(format!("cannot tell the control directory: {why}"))),
     }
 }
@@ -408,7 +417,8 @@ fn read_captured(kept: &Kept) -> Result<(Maildrop, bool), Refusal> {
     let index = Mapped::new(file).map_err(|why| fault(&why))?;
     let index = Index::open(index).map_err(|why| fault(&why))?;
     let captured = index.maildrop(&kept.user).map_err(|why| fault(&why))?;
-    let captured = captured.ok_or_else(|| fault(&"its roster names the user, the index does not"))?;
+    let captured =
+        captured.ok_or_else(|| fault(&"its roster names the user, the index does not"))?;
     Ok((captured, index.is_final()))
 }
 
@@ -427,29 +437,35 @@ fn raise_next_uid(mailbox: Mailbox, captured: &Maildrop, view: View) {
     if first > view.next_uid
         && let Err(why) = mailbox.raise_next_uid(first)
     {
-        mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &format!(
-            "cannot raise the next UID from {} to {first} ({why}): do not take the plugin out \
+        mailbox.log(
+            Level::UIDL_KEEP_LOG_WARNING,
+            &format!(
+                "cannot raise the next UID from {} to {first} ({why}): do not take the plugin out \
              before the mailbox has counted that far",
-            view.next_uid,
-        ));
+                view.next_uid,
+            ),
+        );
     }
 }
 
 fn log_report(mailbox: Mailbox, report: &Report, is_first: bool) {
     let count = |how: How| report.by_how.get(&how).copied().unwrap_or_default();
     if is_first {
-        mailbox.log(Level::UIDL_KEEP_LOG_INFO, &format!(
-            "first listing: kept {} by file, {} by message, {} by header, {} by origin, {} as \
+        mailbox.log(
+            Level::UIDL_KEEP_LOG_INFO,
+            &format!(
+                "first listing: kept {} by file, {} by message, {} by header, {} by origin, {} as \
              stored; {} new, {} of them with a UIDL of ours; {} captured not found",
-            count(How::File),
-            count(How::Message),
-            count(How::Header),
-            count(How::Origin),
-            count(How::Stored),
-            count(How::Format) + count(How::Derived),
-            count(How::Derived),
-            report.unclaimed,
-        ));
+                count(How::File),
+                count(How::Message),
+                count(How::Header),
+                count(How::Origin),
+                count(How::Stored),
+                count(How::Format) + count(How::Derived),
+                count(How::Derived),
+                report.unclaimed,
+            ),
+        );
     }
     if !report.conflicts.is_empty() {
         let (count, first) = (report.conflicts.len(), report.conflicts[0]);

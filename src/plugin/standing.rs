@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::host::User;
 use super::settings::{self, Settings};
-use crate::roster::{self, Gate};
 use crate::maildrop::State;
+use crate::roster::{self, Gate};
 use crate::site::Site;
 
 /// What a POP3 client is told when it must come back later. Paths and reasons are for the log.
@@ -90,7 +90,13 @@ fn look_up(site: &Site, dir: &Path, name: &str) -> Result<Option<roster::Line>, 
     let Some(paths) = site.paths(name) else { return Ok(None) };
     let place = paths.roster.display().to_string();
     let opened = site.open_roster(name);
-    let Some(file) = opened.map_err(|e| format!("{place}: {e}; mend it, for nobody can be told from a migrated user until then ({})", dir.display()))? else {
+    let Some(file) = opened.map_err(|e| {
+        format!(
+            "{place}: {e}; mend it, for nobody can be told from a migrated user until then ({})",
+            dir.display()
+        )
+    })?
+    else {
         return Ok(None);
     };
     roster::lookup(&file, name).map_err(|e| format!("{place}: {e}; build and install it again"))

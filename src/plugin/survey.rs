@@ -72,9 +72,12 @@ impl Survey {
                     return Err(Expunged);
                 }
                 let (uid, why) = (message.uid, self.mailbox.last_error());
-                self.mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &format!(
-                    "UID {uid} cannot be read ({why}): it gets a UIDL for this session only"
-                ));
+                self.mailbox.log(
+                    Level::UIDL_KEEP_LOG_WARNING,
+                    &format!(
+                        "UID {uid} cannot be read ({why}): it gets a UIDL for this session only"
+                    ),
+                );
                 message.unreadable = true;
             }
         }
