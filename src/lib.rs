@@ -18,4 +18,6 @@
 pub mod format;
 pub mod key;
 pub mod maildrop;
+pub mod map;
+pub mod read_at;
 pub mod uidl;
