@@ -17,10 +17,13 @@
 
 pub mod control;
 pub mod format;
+pub mod index;
 pub mod key;
 pub mod ledger;
+pub mod map;
 pub mod maildrop;
 #[cfg(feature = "plugin")]
 mod plugin;
+pub mod read_at;
 pub mod resolve;
 pub mod uidl;
