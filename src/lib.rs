@@ -17,5 +17,6 @@
 
 pub mod format;
 pub mod key;
+pub mod listing;
 pub mod maildrop;
 pub mod uidl;
