@@ -237,6 +237,12 @@ impl UidlFormat {
         self.parts.iter().any(Part::is_uid)
     }
 
+    /// Whether its UIDLs have the UIDVALIDITY in them: it has `%v`.
+    pub fn has_uidvalidity(&self) -> bool {
+        let is = |part: &Part| matches!(part, Part::Number { number: Number::Uidvalidity, .. });
+        self.parts.iter().any(is)
+    }
+
     /// The UID whose UIDL is exactly `uidl` under `uidvalidity`: the inverse of
     /// [`UidlFormat::render`].
     ///
@@ -640,6 +646,8 @@ mod tests {
         assert!(counting("%f.%u").is_counting());
         assert!(!counting("%f").is_counting());
         assert!(!counting("%Mg%v").is_counting());
+        assert!(counting("%Mg%v").has_uidvalidity());
+        assert!(!counting("%u").has_uidvalidity());
     }
 
     /// What Dovecot 2.3.19 gave for four kinds of mailbox: tests/data/dovecot/README.md.

@@ -20,6 +20,7 @@ pub mod format;
 pub mod index;
 pub mod key;
 pub mod ledger;
+pub mod listing;
 pub mod maildrop;
 pub mod map;
 #[cfg(feature = "plugin")]
