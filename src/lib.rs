@@ -17,6 +17,7 @@
 
 pub mod format;
 pub mod key;
+pub mod listing;
 pub mod maildrop;
 pub mod map;
 pub mod read_at;

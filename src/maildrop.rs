@@ -29,6 +29,20 @@ pub struct Maildrop {
     pub remarks: Vec<String>,
 }
 
+impl Maildrop {
+    /// The UIDLs that stand at more than one message, each once, sorted. Some servers give them so
+    /// (popa3d to identical copies); they are replayed as they were, and reported, for getmail refuses
+    /// such a maildrop.
+    pub fn repeated_uidls(&self) -> Vec<&Uidl> {
+        let mut uidls: Vec<_> = self.entries.iter().map(|entry| &entry.uidl).collect();
+        uidls.sort_unstable();
+        let mut repeated: Vec<_> =
+            uidls.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect();
+        repeated.dedup();
+        repeated
+    }
+}
+
 /// What became of the capture of one maildrop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
