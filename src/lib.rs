@@ -16,6 +16,7 @@
 //! and is never folded into the second.
 
 pub mod format;
+pub mod index;
 pub mod key;
 pub mod listing;
 pub mod maildrop;
