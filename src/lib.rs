@@ -22,4 +22,6 @@ pub mod listing;
 pub mod maildrop;
 pub mod map;
 pub mod read_at;
+pub mod roster;
+pub mod site;
 pub mod uidl;
