@@ -8,6 +8,3 @@ pub mod writer;
 
 pub use reader::{Error, Index};
 pub use writer::Writer;
-
-/// The version of the normaliser behind the fingerprints of an index.
-const NORMALISER: u32 = 1;

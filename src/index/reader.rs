@@ -6,7 +6,7 @@ use std::io;
 use super::cursor::{Cursor, u16_at, u32_at, u64_at};
 use super::layout::*;
 use crate::format::UidlFormat;
-use crate::key::{FileKey, Fingerprint};
+use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
 use crate::maildrop::{Counter, Entry, Maildrop, Name, State};
 use crate::read_at::ReadAt;
 use crate::uidl::Uidl;
@@ -84,7 +84,7 @@ struct Place {
 const BUCKET_GUESS_OCTETS: u64 = 512;
 
 impl<S: ReadAt> Index<S> {
-    /// Reads and checks the header. Cost: one read of 112 octets.
+    /// Reads and checks the header. Cost: one read of 104 octets.
     ///
     /// # Errors
     ///
@@ -132,8 +132,8 @@ impl<S: ReadAt> Index<S> {
         if flags & !FLAG_FINAL != 0 {
             return Err(corrupt("flag of unknown meaning", FLAGS_AT));
         }
-        if header.normaliser != super::NORMALISER {
-            let (found, known) = (header.normaliser, super::NORMALISER);
+        if header.normaliser != u32::from(NORMALISER_VERSION) {
+            let (found, known) = (header.normaliser, u32::from(NORMALISER_VERSION));
             return Err(Error::Normaliser { found, known });
         }
         // From here on blocks lie between the header and the buckets, buckets between the blocks
@@ -285,7 +285,7 @@ impl<S: ReadAt> Index<S> {
     fn place_of(&self, user: &str) -> Result<Option<Place>, Error> {
         let hash = checksum(user.as_bytes());
         let bucket = self.bucket(bucket_number(&hash, self.header.table_bits))?;
-        let mut found = bucket_entries(&bucket).iter().filter(|entry| entry[..16] == hash);
+        let mut found = bucket_entries(&bucket).filter(|entry| entry[..16] == hash);
         let Some(entry) = found.next() else {
             return Ok(None);
         };
@@ -359,8 +359,8 @@ fn bucket_octets(count: u32) -> u64 {
     (BUCKET_HEAD_OCTETS + CHECKSUM_OCTETS) as u64 + BUCKET_ENTRY_OCTETS as u64 * u64::from(count)
 }
 
-fn bucket_entries(bucket: &[u8]) -> &[[u8; BUCKET_ENTRY_OCTETS]] {
-    bucket[BUCKET_HEAD_OCTETS..bucket.len() - CHECKSUM_OCTETS].as_chunks().0
+fn bucket_entries(bucket: &[u8]) -> std::slice::ChunksExact<'_, u8> {
+    bucket[BUCKET_HEAD_OCTETS..bucket.len() - CHECKSUM_OCTETS].chunks_exact(BUCKET_ENTRY_OCTETS)
 }
 
 /// The maildrops of an index, in the order of user names; ends at the first error.
@@ -435,10 +435,10 @@ fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
     let u32_of = |at| u32_at(content, at).ok_or(short);
     let entry_count = u32_of(BLOCK_ENTRIES_AT)? as usize;
     let spent_count = u32_of(BLOCK_SPENT_AT)? as usize;
-    let state = match content.get(BLOCK_STATE_AT).ok_or(short)? {
-        &STATE_CAPTURED => State::Captured,
-        &STATE_EMPTY => State::Empty,
-        &STATE_FAILED => State::Failed,
+    let state = match *content.get(BLOCK_STATE_AT).ok_or(short)? {
+        STATE_CAPTURED => State::Captured,
+        STATE_EMPTY => State::Empty,
+        STATE_FAILED => State::Failed,
         _ => return Err("state of a maildrop"),
     };
     let flags = *content.get(BLOCK_FLAGS_AT).ok_or(short)?;
@@ -502,7 +502,7 @@ fn entry(cursor: &mut Cursor<'_>) -> Result<Entry, &'static str> {
         return Err("flag of unknown meaning");
     }
     let uidl = uidl(cursor)?;
-    let mut file_key = |flag| {
+    let mut file_key = |flag| -> Result<_, &'static str> {
         if flags & flag == 0 {
             return Ok(None);
         }
@@ -510,7 +510,7 @@ fn entry(cursor: &mut Cursor<'_>) -> Result<Entry, &'static str> {
         Ok(Some(Name::Key(FileKey { cut, whole })))
     };
     let (file, guid) = (file_key(ENTRY_FILE)?, file_key(ENTRY_GUID)?);
-    let mut fingerprint = |flag| {
+    let mut fingerprint = |flag| -> Result<_, &'static str> {
         if flags & flag == 0 {
             return Ok(None);
         }
@@ -518,7 +518,7 @@ fn entry(cursor: &mut Cursor<'_>) -> Result<Entry, &'static str> {
     };
     let (header, message, origin) =
         (fingerprint(ENTRY_HEADER)?, fingerprint(ENTRY_MESSAGE)?, fingerprint(ENTRY_ORIGIN)?);
-    let mut number = |flag| {
+    let mut number = |flag| -> Result<_, &'static str> {
         if flags & flag == 0 {
             return Ok(None);
         }

@@ -5,6 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 
 use super::cursor::put_varint;
 use super::layout::*;
+use crate::key::NORMALISER_VERSION;
 use crate::maildrop::{Entry, Maildrop, Name, State};
 use crate::uidl::Uidl;
 
@@ -156,7 +157,7 @@ impl<W: Write + Seek> Writer<W> {
         header.extend(self.largest_block.to_le_bytes());
         header.extend(largest_bucket.to_le_bytes());
         header.extend(bits.to_le_bytes());
-        header.extend(super::NORMALISER.to_le_bytes());
+        header.extend(u32::from(NORMALISER_VERSION).to_le_bytes());
         self.body.update(&header);
         let build_id = cut(&self.body.finalize());
         header.extend(build_id);
