@@ -2,7 +2,14 @@
 # The one list of Debian packages that building, testing, the demo and the benchmark need.
 # Sourced by the scripts beside it; names hold for bookworm (Dovecot 2.3) and trixie (2.4).
 
-# To compile the helper and the plugin. Rust itself: see rust.sh.
+# Rust, where no new enough one is on PATH: the first of these whose every package Debian offers in
+# the version that Cargo.toml asks for. (bookworm's plain ones are too old; its -web ones, kept up for
+# the browsers, are not.)
+rust_choices="web plain"
+rust_web_packages="rustc-web cargo-web rustfmt-web rust-web-clippy"
+rust_plain_packages="rustc cargo rustfmt rust-clippy"
+
+# To compile the helper and the plugin.
 packages_build="gcc libc6-dev libclang-dev dovecot-dev"
 
 # To run the plugin in a Dovecot of this machine.

@@ -2,6 +2,7 @@
 # Installs what a job needs, and nothing that is there already.
 #
 #   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools of packages.sh
+#   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for
 #   tests/hosts/setup.sh tree NAME...         courier, dovecot24 of packages.sh
 #   tests/hosts/setup.sh where NAME           prints the directory of a tree
 #
@@ -64,6 +65,32 @@ install_packages() {
 	apt-get -q update
 	# shellcheck disable=SC2086
 	without_starting_services apt-get -q -y --no-install-recommends install $missing
+}
+
+rust_is_new_enough() {
+	found=$(cargo --version 2> /dev/null | cut -d ' ' -f 2) || return 1
+	[ -n "$found" ] && dpkg --compare-versions "$found" ge "$rust_wanted"
+}
+
+install_rust() {
+	rust_wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$here/../../Cargo.toml")
+	! rust_is_new_enough || return 0
+	need_debian_root "Rust $rust_wanted"
+	apt-get -q update
+	for choice in $rust_choices; do
+		eval "wanted=\$rust_${choice}_packages"
+		for package in $wanted; do
+			candidate=$(apt-cache policy "$package" | sed -n 's/^  Candidate: //p')
+			dpkg --compare-versions "${candidate:-0}" ge "$rust_wanted" || continue 2
+		done
+		echo "setup: installing $wanted"
+		# shellcheck disable=SC2086
+		apt-get -q -y --no-install-recommends install $wanted
+		rust_is_new_enough ||
+			die "$(command -v cargo) is older than $rust_wanted: take it out of PATH, then run again"
+		return 0
+	done
+	die "no Rust $rust_wanted on PATH, and Debian has none here: install it as rustup.rs says, then run again"
 }
 
 # The mirror of the first Debian archive in this machine's own sources, whichever spelling they use.
@@ -135,6 +162,9 @@ case ${1-} in
 packages)
 	shift
 	install_packages "$@"
+	;;
+rust)
+	install_rust
 	;;
 tree)
 	shift
