@@ -8,6 +8,12 @@
 //! | `origin` [`Fingerprint`] | the header without what relays add | redelivery |
 #![forbid(unsafe_code)]
 
+mod normalise;
+
+use std::fmt;
+
+pub use normalise::{Depth, Fingerprinter, Fingerprints, Kind, NORMALISER_VERSION, Wants};
+
 /// A BLAKE3 digest of what a message keeps when it moves, cut to 128 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fingerprint(pub [u8; Fingerprint::OCTETS]);
@@ -15,6 +21,18 @@ pub struct Fingerprint(pub [u8; Fingerprint::OCTETS]);
 impl Fingerprint {
     /// Its size, in octets.
     pub const OCTETS: usize = 16;
+
+    /// The fingerprint printed as `hex`, in 32 digits of either case. `None` when it is not one.
+    pub fn from_hex(hex: &[u8]) -> Option<Self> {
+        octets_of_hex(hex).map(Self)
+    }
+}
+
+/// In 32 digits, lower case.
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
 }
 
 /// A Maildir base file name, or a Dovecot GUID, as a key.
@@ -44,9 +62,71 @@ impl FileKey {
         key.whole.copy_from_slice(&whole.as_bytes()[..4]);
         key
     }
+
+    /// The key printed as `hex`, in 40 digits of either case. `None` when it is not one.
+    pub fn from_hex(hex: &[u8]) -> Option<Self> {
+        let octets: [u8; Self::OCTETS] = octets_of_hex(hex)?;
+        let mut key = Self { cut: [0; 16], whole: [0; 4] };
+        key.cut.copy_from_slice(&octets[..16]);
+        key.whole.copy_from_slice(&octets[16..]);
+        Some(key)
+    }
+}
+
+/// In 40 digits, lower case: `cut`, then `whole`.
+impl fmt::Display for FileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cut.iter().chain(&self.whole).try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
+/// The `N` octets that `hex` spells, or `None`.
+fn octets_of_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
+    if hex.len() != 2 * N {
+        return None;
+    }
+    let digit = |octet: u8| char::from(octet).to_digit(16);
+    let mut octets = [0; N];
+    for (octet, pair) in octets.iter_mut().zip(hex.chunks_exact(2)) {
+        *octet = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
+    }
+    Some(octets)
 }
 
 /// `name` up to the first `end`, or all of it.
 fn until(name: &[u8], end: u8) -> &[u8] {
     name.iter().position(|&octet| octet == end).map_or(name, |at| &name[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_name_keeps_its_key_when_flags_and_sizes_change() {
+        let bare = FileKey::of_name(b"1714990000.20000.old");
+        let sized = FileKey::of_name(b"1714990000.20000.old,S=407,W=420");
+        assert_eq!(FileKey::of_name(b"1714990000.20000.old:2,RS"), bare);
+        assert_eq!(FileKey::of_name(b"1714990000.20000.old,S=407,W=420:2,"), sized);
+        assert_eq!(bare.cut, sized.cut);
+        assert_ne!(bare.whole, sized.whole);
+        assert_ne!(FileKey::of_name(b"1714990000.20001.old").cut, bare.cut);
+    }
+
+    #[test]
+    fn keys_are_read_as_they_are_printed() {
+        let fingerprint = Fingerprint(*b"\x00\x01\x7f\x80\xff\xabcdefghijkl");
+        assert_eq!(fingerprint.to_string(), "00017f80ffab636465666768696a6b6c");
+        let key = FileKey::of_name(b"a");
+        assert_eq!(FileKey::from_hex(key.to_string().as_bytes()), Some(key));
+        let hex = fingerprint.to_string();
+        assert_eq!(Fingerprint::from_hex(hex.as_bytes()), Some(fingerprint));
+        assert_eq!(Fingerprint::from_hex(hex.to_uppercase().as_bytes()), Some(fingerprint));
+        for bad in
+            [&hex[1..], "", &format!("{hex}0"), &hex.replace('0', "g"), &hex.replace('0', "+")]
+        {
+            assert_eq!(Fingerprint::from_hex(bad.as_bytes()), None, "{bad}");
+            assert_eq!(FileKey::from_hex(bad.as_bytes()), None, "{bad}");
+        }
+    }
 }

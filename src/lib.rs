@@ -15,7 +15,15 @@
 //! Every look-up has three answers: *kept*, *unknown*, and *could not tell*. The third is an error
 //! and is never folded into the second.
 
+pub mod control;
 pub mod format;
+pub mod index;
 pub mod key;
+pub mod ledger;
+pub mod map;
 pub mod maildrop;
+#[cfg(feature = "plugin")]
+mod plugin;
+pub mod read_at;
+pub mod resolve;
 pub mod uidl;

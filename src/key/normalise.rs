@@ -1,0 +1,838 @@
+//! What a message keeps when it moves: [`Fingerprinter`], our normaliser on raw octets.
+//!
+//! Servers change what they hand out: line ends, blanks, 8-bit octets, whole fields. The rules here
+//! take all of that away and nothing else, so that the same message has the same fingerprints on
+//! both sides. They are [`NORMALISER_VERSION`]; change one and the version goes up, for no
+//! fingerprint made before can be compared with one made after.
+//!
+//! Most come from what Dovecot's pop3-migration plugin learnt the hard way
+//! (`pop3-migration-plugin.c`, `pop3_header_filter_callback`, and `message-header-hash.c`); where
+//! ours are stronger the table says so.
+//!
+//! # The header
+//!
+//! | octets | rule | because |
+//! |---|---|---|
+//! | CR | dropped everywhere, so a line of CRs alone is empty | line ends are CRLF, LF, or Courier's CR CR LF |
+//! | the first empty line | ends the header, and is not part of it; a missing one ends it too | TOP, IMAP and files differ in it; Courier's IMAP ends the header at CR CR LF |
+//! | LF within a field | dropped: fields are unfolded (stronger: Dovecot counts it) | relays and `fetchmail` fold anew |
+//! | space, tab | dropped everywhere | Zimbra strips them at line ends; folding adds them; a line of nothing else vanishes with them, as at Zimbra |
+//! | control, DEL, 8-bit, `?` | a run becomes one `?`, also over what is dropped (stronger) | Dovecot makes NUL 0x80; Zimbra and Yahoo make 8-bit `?`, Yahoo one a UTF-8 sequence |
+//! | field name | lower case (stronger) | no server changes case: harmless, and one worry less |
+//! | a line without `:` | as if absent: what is folded after it belongs to the field before it | Zimbra strips the line, mbox writes `From ` |
+//! | a name with octets up to 0x20 or from 0x7F, an empty one, one over 256 octets | the field is dropped; blanks between name and `:` do not count | Yahoo's IMAP drops such; mbox's `From ` and `>From ` lines with a time in them have such |
+//! | the fields of [`Kind::Store`] | dropped | see there |
+//!
+//! Order and repetition of fields count.
+//!
+//! # The body
+//!
+//! CR is dropped everywhere, NUL becomes 0x80 as in Dovecot, and line ends at the end of the body do
+//! not count: qmail-pop3d sends one more, others add the one that is missing. All else is kept,
+//! 8-bit octets too.
+#![forbid(unsafe_code)]
+
+use std::sync::LazyLock;
+
+use super::Fingerprint;
+
+/// The version of the rules by which fingerprints are made. Those of another version name nothing.
+pub const NORMALISER_VERSION: u8 = 1;
+
+/// How much of a message is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Depth {
+    /// The header: no `message` fingerprint.
+    Header,
+    /// All of it.
+    Message,
+}
+
+/// What a [`Fingerprinter`] can use next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wants {
+    /// More of the message.
+    More,
+    /// Nothing: the header has ended and the body is not asked for.
+    Nothing,
+}
+
+/// What a message is recognised by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprints {
+    /// Of the normalised header. `None` when no field is left of it: that would name every such
+    /// message.
+    pub header: Option<Fingerprint>,
+    /// Of the normalised header without what relays add ([`Kind::Relay`]). `None` when no field is
+    /// left.
+    pub origin: Option<Fingerprint>,
+    /// Of the normalised header and body. `None` at [`Depth::Header`], and when both are empty.
+    pub message: Option<Fingerprint>,
+    /// Whether an empty line ended the header. Where none did, a server may have cut it short (Oracle
+    /// IMS does at a line without `:`): ask for the whole message instead.
+    pub header_ended: bool,
+}
+
+/// What a header field is to a message that moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Made before the message arrived first: in all fingerprints.
+    Author,
+    /// Added at each delivery, so more of it after fetchmail, getmail or a forward: in `header`, not
+    /// in `origin`. `DKIM-Signature` and list fields are not of these, for they are the sender's.
+    Relay,
+    /// Written by a message store, shown by one protocol and not by another: in none.
+    Store,
+}
+
+/// Fields of [`Kind::Store`]: `hdr_hash_skip_headers` in Dovecot's `pop3-migration-plugin.c`. Yahoo's
+/// IMAP shows `Return-Path` and its POP3 does not; the rest is from mbox and from IMAP servers.
+const STORE: [&str; 11] = [
+    "content-length",
+    "return-path",
+    "status",
+    "x-imap",
+    "x-imapbase",
+    "x-keywords",
+    "x-message-flag",
+    "x-status",
+    "x-uid",
+    "x-uidl",
+    "x-yahoo-newman-property",
+];
+
+/// Fields of [`Kind::Relay`], one that ends in `*` standing for all that begin so.
+///
+/// | who | adds |
+/// |---|---|
+/// | every MTA, fetchmail, getmail | `Received` (Gmail `X-Received`), `Received-SPF`, `Authentication-Results`, `ARC-*` |
+/// | Postfix, qmail, Dovecot's LDA and LMTP, getmail | `Delivered-To`, `X-Original-To` |
+/// | Exim | `Envelope-To`, `Delivery-Date` |
+/// | popa3d, qmail's relatives | `X-Delivery-*` |
+/// | getmail | `X-getmail-*` |
+/// | fetchmail and MDAs | `X-Envelope-To`, `X-Envelope-From` |
+/// | SpamAssassin, rspamd, amavis, ClamAV | `X-Spam-*`, `X-Virus-*` |
+const RELAY: [&str; 15] = [
+    "arc-*",
+    "authentication-results",
+    "delivered-to",
+    "delivery-date",
+    "envelope-to",
+    "received",
+    "received-spf",
+    "x-delivery-*",
+    "x-envelope-from",
+    "x-envelope-to",
+    "x-getmail-*",
+    "x-original-to",
+    "x-received",
+    "x-spam-*",
+    "x-virus-*",
+];
+
+impl Kind {
+    /// The kind of the field called `name`, in any case.
+    pub fn of_field(name: &[u8]) -> Self {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        let begins = |known: &str| {
+            let start = known.strip_suffix('*').map(str::as_bytes);
+            let head = start.and_then(|start| Some((start, name.get(..start.len())?)));
+            head.is_some_and(|(start, head)| head.eq_ignore_ascii_case(start))
+        };
+        if STORE.iter().any(|known| is(known)) {
+            Self::Store
+        } else if RELAY.iter().any(|known| is(known) || begins(known)) {
+            Self::Relay
+        } else {
+            Self::Author
+        }
+    }
+}
+
+/// The longest field name looked at, in octets. RFC 5322 allows a line of 998; none seen passes 60.
+const NAME_OCTETS: usize = 256;
+
+/// Normalised octets are hashed in runs of this size: enough for BLAKE3 to use the whole width of
+/// the processor.
+const RUN_OCTETS: usize = 16 * 1024;
+
+/// Makes the fingerprints of one message from its raw octets, in slices of any size.
+///
+/// Memory is bounded (a few times 16 KiB), whatever the header holds; small messages use no more than
+/// their size. Cost: one pass, BLAKE3 in runs.
+pub struct Fingerprinter {
+    depth: Depth,
+    at: At,
+    name: Vec<u8>,
+    /// Whether the name has an octet that names have not, or is too long.
+    name_spoilt: bool,
+    field: Field,
+    /// Whether the last octet kept of the field is a `?`.
+    question: bool,
+    header: Run,
+    origin: Run,
+    body: Run,
+    /// Line ends seen in the body and not hashed yet: they may be its last.
+    line_ends: u64,
+}
+
+/// Where in a message the next octet stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    LineStart,
+    /// In what is a field name if a `:` comes before the line ends.
+    Name,
+    Value,
+    Body,
+    /// Behind the header, and the body is not asked for.
+    End,
+}
+
+/// What becomes of the value that is being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Dropped,
+    /// In `header`, and in `origin` where that says so; where this field starts in the header's run.
+    Kept {
+        origin: bool,
+        start: usize,
+    },
+}
+
+/// A hasher, and what it gets next.
+struct Run {
+    hasher: blake3::Hasher,
+    octets: Vec<u8>,
+    is_empty: bool,
+}
+
+// What the key of each kind is derived from keeps the kinds apart, and the versions too.
+static HEADER: LazyLock<blake3::Hasher> =
+    LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep header fingerprint 1"));
+static ORIGIN: LazyLock<blake3::Hasher> =
+    LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep origin fingerprint 1"));
+static MESSAGE: LazyLock<blake3::Hasher> =
+    LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep message fingerprint 1"));
+
+impl Run {
+    fn new(hasher: &blake3::Hasher) -> Self {
+        Self { hasher: hasher.clone(), octets: Vec::new(), is_empty: true }
+    }
+
+    fn hash(&mut self) {
+        self.is_empty &= self.octets.is_empty();
+        self.hasher.update(&self.octets);
+        self.octets.clear();
+    }
+
+    /// `None` when there was nothing to hash.
+    fn finish(&mut self) -> Option<blake3::Hash> {
+        self.hash();
+        (!self.is_empty).then(|| self.hasher.finalize())
+    }
+}
+
+fn cut(hash: &blake3::Hash) -> Fingerprint {
+    let mut cut = [0; Fingerprint::OCTETS];
+    cut.copy_from_slice(&hash.as_bytes()[..Fingerprint::OCTETS]);
+    Fingerprint(cut)
+}
+
+/// What becomes of an octet of a value.
+const fn kept_as(octet: u8) -> u8 {
+    match octet {
+        b' ' | b'\t' | b'\r' => DROPPED,
+        b'\n' => LINE_END,
+        b'?' | 0x00..=0x1F | 0x7F.. => b'?',
+        _ => octet,
+    }
+}
+
+const DROPPED: u8 = 0;
+const LINE_END: u8 = 1;
+
+/// [`kept_as`] of every octet.
+const KEPT_AS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        table[octet] = kept_as(octet as u8);
+        octet += 1;
+    }
+    table
+};
+
+impl Fingerprinter {
+    /// One that has seen nothing yet.
+    pub fn new(depth: Depth) -> Self {
+        Self {
+            depth,
+            at: At::LineStart,
+            name: Vec::new(),
+            name_spoilt: false,
+            field: Field::Dropped,
+            question: false,
+            header: Run::new(&HEADER),
+            origin: Run::new(&ORIGIN),
+            body: Run::new(&MESSAGE),
+            line_ends: 0,
+        }
+    }
+
+    /// Takes the next octets of the message, and says whether more can be used.
+    pub fn update(&mut self, octets: &[u8]) -> Wants {
+        let mut rest = octets;
+        while !rest.is_empty() {
+            rest = match self.at {
+                At::LineStart => self.line_start(rest),
+                At::Name => self.name(rest),
+                At::Value => self.value(rest),
+                At::Body => {
+                    self.take_body(rest);
+                    &[]
+                }
+                At::End => &[],
+            };
+        }
+        if self.at == At::End { Wants::Nothing } else { Wants::More }
+    }
+
+    /// The fingerprints of what was given.
+    pub fn finish(mut self) -> Fingerprints {
+        let header_ended = matches!(self.at, At::Body | At::End);
+        if !header_ended {
+            self.close_field();
+            self.end_header();
+        }
+        let (header, origin) = (self.header.finish(), self.origin.finish());
+        let message = match self.depth {
+            Depth::Header => None,
+            Depth::Message => {
+                self.hash_body();
+                (header.is_some() || !self.body.is_empty).then(|| cut(&self.body.hasher.finalize()))
+            }
+        };
+        let (header, origin) = (header.as_ref().map(cut), origin.as_ref().map(cut));
+        Fingerprints { header, origin, message, header_ended }
+    }
+
+    fn line_start<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        match rest[0] {
+            b'\r' => {}
+            b'\n' => {
+                self.close_field();
+                self.end_header();
+                self.at = if self.depth == Depth::Header { At::End } else { At::Body };
+            }
+            // Folded: more of the field before it, whatever became of that.
+            b' ' | b'\t' => self.at = At::Value,
+            _ => {
+                self.name.clear();
+                self.name_spoilt = false;
+                self.at = At::Name;
+                return rest;
+            }
+        }
+        &rest[1..]
+    }
+
+    fn name<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        let end = memchr::memchr2(b':', b'\n', rest).unwrap_or(rest.len());
+        for &octet in rest[..end].iter().filter(|&&octet| octet != b'\r') {
+            let after_blank = matches!(self.name.last(), Some(b' ' | b'\t'));
+            match octet {
+                b' ' | b'\t' if after_blank => {}
+                b' ' | b'\t' | 0x21..=0x7E if self.name.len() < NAME_OCTETS => {
+                    self.name_spoilt |= after_blank;
+                    self.name.push(octet);
+                }
+                _ => self.name_spoilt = true,
+            }
+            if self.name_spoilt {
+                break;
+            }
+        }
+        match rest.get(end) {
+            None => return &[],
+            Some(b':') => {
+                self.start_field();
+                self.at = At::Value;
+            }
+            // A line without a name is as if absent.
+            Some(_) => self.at = At::LineStart,
+        }
+        &rest[end + 1..]
+    }
+
+    fn start_field(&mut self) {
+        self.close_field();
+        while matches!(self.name.last(), Some(b' ' | b'\t')) {
+            self.name.pop();
+        }
+        let kind = Kind::of_field(&self.name);
+        if self.name_spoilt || self.name.is_empty() || kind == Kind::Store {
+            return;
+        }
+        self.field = Field::Kept { origin: kind == Kind::Author, start: self.header.octets.len() };
+        self.name.make_ascii_lowercase();
+        self.header.octets.extend_from_slice(&self.name);
+        self.header.octets.push(b':');
+        self.question = false;
+    }
+
+    fn close_field(&mut self) {
+        if let Field::Kept { .. } = self.field {
+            self.header.octets.push(b'\n');
+            self.share_with_origin();
+            if self.header.octets.len() >= RUN_OCTETS {
+                self.header.hash();
+            }
+        }
+        self.field = Field::Dropped;
+    }
+
+    /// Copies what is new of the field to the run of `origin`, if it belongs there.
+    fn share_with_origin(&mut self) {
+        if let Field::Kept { origin: true, start } = &mut self.field {
+            self.origin.octets.extend_from_slice(&self.header.octets[*start..]);
+            *start = self.header.octets.len();
+            if self.origin.octets.len() >= RUN_OCTETS {
+                self.origin.hash();
+            }
+        }
+    }
+
+    fn value<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
+        if self.field == Field::Dropped {
+            let Some(end) = memchr::memchr(b'\n', rest) else { return &[] };
+            self.at = At::LineStart;
+            return &rest[end + 1..];
+        }
+        let piece = &rest[..rest.len().min(RUN_OCTETS)];
+        let mut taken = piece.len();
+        for (at, &octet) in piece.iter().enumerate() {
+            match KEPT_AS[usize::from(octet)] {
+                DROPPED => {}
+                LINE_END => {
+                    self.at = At::LineStart;
+                    taken = at + 1;
+                    break;
+                }
+                b'?' if self.question => {}
+                kept => {
+                    self.question = kept == b'?';
+                    self.header.octets.push(kept);
+                }
+            }
+        }
+        if self.header.octets.len() >= RUN_OCTETS {
+            self.share_with_origin();
+            self.header.hash();
+            if let Field::Kept { start, .. } = &mut self.field {
+                *start = 0;
+            }
+        }
+        &rest[taken..]
+    }
+
+    /// The message is named by its header's digest and its body: so the header is hashed once.
+    fn end_header(&mut self) {
+        if self.depth == Depth::Message {
+            self.header.hash();
+            self.body.hasher.update(self.header.hasher.finalize().as_bytes());
+        }
+    }
+
+    fn take_body(&mut self, octets: &[u8]) {
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let end = memchr::memchr2(b'\r', 0, rest).unwrap_or(rest.len());
+            for piece in rest[..end].chunks(RUN_OCTETS) {
+                self.body.octets.extend_from_slice(piece);
+                if self.body.octets.len() >= RUN_OCTETS {
+                    self.hash_body();
+                }
+            }
+            if rest.get(end) == Some(&0) {
+                self.body.octets.push(0x80);
+            }
+            rest = rest.get(end + 1..).unwrap_or_default();
+        }
+    }
+
+    /// Hashes the body's run, but for the line ends at its end.
+    fn hash_body(&mut self) {
+        const LINE_ENDS: [u8; 256] = [b'\n'; 256];
+        let run = &self.body.octets;
+        let kept = run.iter().rposition(|&octet| octet != b'\n').map_or(0, |last| last + 1);
+        if kept > 0 {
+            while self.line_ends > 0 {
+                let now = self.line_ends.min(LINE_ENDS.len() as u64);
+                self.body.hasher.update(&LINE_ENDS[..now as usize]);
+                self.line_ends -= now;
+            }
+            self.body.hasher.update(&run[..kept]);
+            self.body.is_empty = false;
+        }
+        self.line_ends += (run.len() - kept) as u64;
+        self.body.octets.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(message: &[u8]) -> Fingerprints {
+        let mut fingerprinter = Fingerprinter::new(Depth::Message);
+        assert_eq!(fingerprinter.update(message), Wants::More);
+        fingerprinter.finish()
+    }
+
+    fn header_of(message: &str) -> Option<Fingerprint> {
+        of(message.as_bytes()).header
+    }
+
+    /// Each group is one header to us, and no two groups are.
+    #[test]
+    fn headers_that_servers_change_keep_their_fingerprint() {
+        let long_name = format!("a: b\n{}: x\n", "n".repeat(NAME_OCTETS + 1));
+        let long_line = format!("a: b\n{}\n", "n".repeat(5000));
+        let groups: [&[&str]; 17] = [
+            // Dovecot's own vectors (test-pop3-migration-plugin.c), group H1. Stronger than there: the
+            // empty line that ends a header is no part of it, so "a: b\r\n\r\n" is one of them.
+            &[
+                "a: b\r\n",
+                "a: b \r\n",
+                "a: b  \r\n",
+                "a: b     \r\n",
+                "a: b\t\t\t\t\r\n",
+                "a: b\r\n\r\n",
+                "a: b\r\n\r\r\n",
+                "a: b\r\n\r\r\nc: d\r\n\r\n",
+                "a: b\r\n \r\n",
+                "a: b\r\n  \r\n",
+                "a: b\r\n\t\r\n",
+                "a: b\nfoo\n",
+                // LF, no line end at all, Courier's CR CR LF, a lone CR.
+                "a: b\n",
+                "a: b",
+                "a: b\r\r\n\r\r\nbody",
+                "a: \rb\n",
+                // Folded: at the start, and as nothing but blanks.
+                "a:\n b\n",
+                "a: b\n \n\t\n \r\n\nbody",
+                // The name: case, blanks before the colon.
+                "A: b\n",
+                "a : b\n",
+                "a \t : b\n",
+                // mbox, quoted mbox, a folded line before any field, lines without a colon.
+                "From x@y Sat Jan  3 01:05:34 1996\na: b\n",
+                ">From x@y Sat Jan  3 01:05:34 1996\na: b\n",
+                "From x@y\na: b\n",
+                " x: y\na: b\n",
+                "\u{e9}\na: b\n",
+                &long_line,
+                // Names that are none, with what is folded after them.
+                "a: b\nc d: e\n f\n",
+                "a: b\nc\u{e9}: e\n",
+                "a: b\nc\0: e\n",
+                "a: b\nc\x7f: e\n",
+                "a: b\n: e\n",
+                &long_name,
+                // What stores write.
+                "Content-Length: 7\nReturn-Path: <a@b>\nStatus: RO\nX-IMAP: 1\nX-IMAPbase: 1 2\na: b\n",
+                "a: b\nX-Keywords: x\nX-Message-Flag: x\nX-Status: A\nX-UID: 7\nX-UIDL: x\n\tfolded\n",
+                "X-Yahoo-Newman-Property: x\na: b\nSTATUS : O\n",
+            ],
+            // H2.
+            &["a: b\nc: d\n", "a:b\nc:d\n", "a: b\nfoo\nc: d\n"],
+            &["c: d\na: b\n"],
+            &["a: b\na: b\n"],
+            &["a: \r\n", "a:\n\n", "a:\n \n"],
+            // Stronger than in Dovecot: folding does not count. What is folded after a line without a
+            // colon belongs to the field before, as where the server stripped that line.
+            &["a: bc\n", "a: b c\n", "a: b\n c\n", "a: b\r\n\tc\r\n", "a: b\nfoo\n c\n"],
+            // Dovecot's NUL, Zimbra's and Yahoo's 8-bit; the blank between does not count.
+            &[
+                "a: b?\n",
+                "a: b??\n",
+                "a: b\0\n",
+                "a: b\u{80}\n",
+                "a: b\u{e9}\u{20ac}\n",
+                "a: b\x01\x1f\x7f\n",
+                "a: b? ?\n",
+                "a: b\u{e9}\n \u{e9}\n",
+            ],
+            &["a: ?b\n"],
+            &["a: b?c\n", "a: b\u{e9}c\n"],
+            &["a: b?c?\n"],
+            // A field's name and value, and two fields, are told apart.
+            &["a: b:c\n", "a: b\n :c\n"],
+            &["ab: c\n"],
+            &["a: bb: c\n"],
+            &["x-uidls: b\n"],
+            &["statu: b\n"],
+            &["a: B\n"],
+            &["a: b\nReceived: x\n"],
+        ];
+        let mut seen = std::collections::HashMap::new();
+        for (number, group) in groups.iter().enumerate() {
+            for header in *group {
+                let fingerprint = header_of(header).unwrap_or_else(|| panic!("{header:?}"));
+                let first = *seen.entry(fingerprint).or_insert(number);
+                assert_eq!(first, number, "{header:?}");
+                assert_eq!(header_of(group[0]), Some(fingerprint), "{header:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_without_a_field_names_nothing() {
+        for message in
+            ["", "\n", "\r\n", "\r\r\n\n", " a: b\n", "foo", "Status: R\n\n\r\n", "From a\n"]
+        {
+            let nothing = of(message.as_bytes());
+            assert_eq!(
+                (nothing.header, nothing.origin, nothing.message),
+                (None, None, None),
+                "{message:?}"
+            );
+        }
+        let body = of(b"\nbody");
+        assert_eq!((body.header, body.origin), (None, None));
+        assert!(body.message.is_some());
+        let relayed = of(b"Received: x\nDelivered-To: y\n\n");
+        assert!(relayed.header.is_some() && relayed.message.is_some());
+        assert_eq!(relayed.origin, None);
+    }
+
+    #[test]
+    fn origin_is_what_the_sender_made() {
+        let sent = of(b"Subject: s\nDKIM-Signature: d\nList-Id: l\n\nbody");
+        let redelivered = of(b"Return-Path: <a@b>\nDelivered-To: a\nReceived: from x\n\tby y\nx-original-to: a\n\
+            Envelope-To: a\nDelivery-Date: d\nX-Delivery-ID: 7\nAuthentication-Results: r\nARC-Seal: a\n\
+            Received-SPF: pass\nX-Spam-Status: No\nX-Virus-Scanned: y\nX-getmail-retrieved-from-mailbox: INBOX\n\
+            X-Envelope-From: a\nX-Envelope-To: a\nX-Received: r\n\
+            Subject: s\nDKIM-Signature: d\nList-Id: l\n\nbody");
+        assert_eq!(sent.origin, redelivered.origin);
+        assert_ne!(sent.header, redelivered.header);
+        assert_ne!(sent.message, redelivered.message);
+        for other in
+            ["Subject: s\nList-Id: l\n\n", "Subject: s\nDKIM-Signature: d\n\n", "x-arc: s\n\n"]
+        {
+            assert_ne!(of(other.as_bytes()).origin, sent.origin, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn the_kinds_are_kept_apart() {
+        let Fingerprints { header, origin, message, .. } = of(b"a: b\n\n");
+        assert_ne!(header, origin);
+        assert_ne!(header, message);
+        assert_ne!(origin, message);
+    }
+
+    #[test]
+    fn bodies_that_servers_change_keep_their_fingerprint() {
+        let gap = "\n".repeat(3 * RUN_OCTETS);
+        let (far, ended) = (format!("a: b\n\nx{gap}y"), format!("a: b\n\nx{gap}y{gap}"));
+        let groups: [&[&str]; 9] = [
+            &["a: b\n", "a: b\n\n", "a: b\r\n\r\n\r\n\r\n", "A: b\r\r\n\r\r\n\r\r\n"],
+            &[
+                "a: b\n\nx\n",
+                "a: b\n\nx",
+                "a: b\r\n\r\nx\r\n\r\n",
+                "a: b\n\nx\r\r\n",
+                "a: b\n\n\rx",
+            ],
+            // A header ended at CR CR LF leaves the rest in the body, whoever serves it.
+            &["a: b\n\r\r\nc: d\n\ne", "a: b\r\n\r\nc: d\r\n\r\ne\r\n"],
+            &["a: b\n\n\nx"],
+            &["a: b\n\nx y\n", "a: b\r\n\r\nx y"],
+            &["a: b\n\nx  y\n"],
+            &["a: b\n\nx\u{e9}\n"],
+            &["a: b\n\nx\ny", "a: b\n\nx\r\ny\r\n"],
+            &[&far, &ended],
+        ];
+        let mut seen = std::collections::HashMap::new();
+        for (number, group) in groups.iter().enumerate() {
+            for message in *group {
+                let fingerprint = of(message.as_bytes()).message.unwrap();
+                let first = *seen.entry(fingerprint).or_insert(number);
+                assert_eq!(first, number, "{:?}", message.get(..30));
+                assert_eq!(
+                    of(group[0].as_bytes()).message,
+                    Some(fingerprint),
+                    "{:?}",
+                    message.get(..30)
+                );
+            }
+        }
+        assert_eq!(of(b"a: b\n\nx\0y").message, of(b"a: b\n\nx\x80y").message);
+    }
+
+    #[test]
+    fn header_depth_asks_for_the_header_and_no_more() {
+        let mut fingerprinter = Fingerprinter::new(Depth::Header);
+        assert_eq!(fingerprinter.update(b"a: b\r\n\r"), Wants::More);
+        assert_eq!(fingerprinter.update(b"\nbody"), Wants::Nothing);
+        assert_eq!(fingerprinter.update(b"\nc: d"), Wants::Nothing);
+        let found = fingerprinter.finish();
+        let whole = of(b"a: b\n\nbody");
+        assert_eq!(found, Fingerprints { message: None, ..whole });
+        assert!(found.header_ended);
+        assert!(!of(b"a: b\r\n").header_ended);
+    }
+
+    #[test]
+    fn a_huge_field_takes_bounded_memory() {
+        let mut fingerprinter = Fingerprinter::new(Depth::Message);
+        fingerprinter.update(b"a: ");
+        let chunk = vec![b'x'; 1 << 20];
+        for _ in 0..20 {
+            fingerprinter.update(&chunk);
+        }
+        fingerprinter.update(b"\n");
+        for _ in 0..20 {
+            fingerprinter.update(&chunk);
+        }
+        fingerprinter.update(b": c\n\n");
+        for _ in 0..20 {
+            fingerprinter.update(&chunk);
+        }
+        let runs = [&fingerprinter.header, &fingerprinter.origin, &fingerprinter.body];
+        for run in runs {
+            assert!(run.octets.capacity() <= 4 * RUN_OCTETS, "{}", run.octets.capacity());
+        }
+        assert!(fingerprinter.name.capacity() <= 2 * NAME_OCTETS);
+        assert!(fingerprinter.finish().message.is_some());
+    }
+
+    /// A changed rule shows here, and then [`NORMALISER_VERSION`] goes up.
+    #[test]
+    fn version_1_gives_these_for_ever() {
+        assert_eq!(NORMALISER_VERSION, 1);
+        let message = "Return-Path: <bob@example.net>\r\n\
+            Received: from mx.example.net by mail.example.com;\r\n\tMon, 6 May 2024 10:26:40 +0000\r\n\
+            Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=  caf\u{e9}\r\n folded\r\n\
+            From: bob@example.net\r\nX-UIDL: 4711\r\nno colon here\r\n\r\nHello\0,\r\n\r\ncaf\u{e9}\r\n\r\n";
+        let Fingerprints { header, origin, message, header_ended } = of(message.as_bytes());
+        let hex = |fingerprint: Option<Fingerprint>| fingerprint.unwrap().to_string();
+        assert!(header_ended);
+        assert_eq!(
+            [hex(header), hex(origin), hex(message)],
+            [
+                "d237977a73f99b7ac4af7f832f64937b",
+                "5cfef0fee751b0776a742c4f87e0aae4",
+                "5b3c6a50bea28d99a069705aa321b7fc"
+            ],
+        );
+        assert_eq!(hex(header_of("a: b\n")), "86e0eb514064e6703a539977b0cc7347");
+    }
+
+    /// Gives `message` in slices that end at `cuts`.
+    fn in_slices(message: &[u8], cuts: &[prop::sample::Index], depth: Depth) -> Fingerprints {
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(message.len() + 1)).collect();
+        cuts.sort_unstable();
+        cuts.push(message.len());
+        let mut fingerprinter = Fingerprinter::new(depth);
+        let mut start = 0;
+        for cut in cuts {
+            if fingerprinter.update(&message[start..cut]) == Wants::Nothing {
+                break;
+            }
+            start = cut;
+        }
+        fingerprinter.finish()
+    }
+
+    /// Messages made of what the rules speak of.
+    fn message() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => "(Subject|From |>From|a|X-UIDL|Received|status)?[ \t]?:".prop_map(String::into_bytes),
+            4 => "[ -~]{0,12}".prop_map(String::into_bytes),
+            4 => Just(b"\n".to_vec()),
+            2 => Just(b"\n ".to_vec()),
+            1 => Just(b"\n\n".to_vec()),
+            2 => prop::collection::vec(any::<u8>(), 0..6),
+            1 => "[?\u{e9} \t]{0,6}".prop_map(String::into_bytes),
+            1 => Just(vec![b'x'; 300]),
+            1 => (0..40_000_usize, "[x\n]").prop_map(|(len, octet)| octet.repeat(len).into_bytes()),
+        ];
+        prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn slices_and_line_ends_do_not_count(
+            message in message(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..9),
+        ) {
+            let bare: Vec<u8> = message.iter().copied().filter(|&octet| octet != b'\r').collect();
+            let with = |line_end: &[u8]| {
+                let lines: Vec<_> = bare.split(|&octet| octet == b'\n').collect();
+                lines.join(line_end)
+            };
+            let whole = of(&bare);
+            for same in [message, bare.clone(), with(b"\r\n"), with(b"\r\r\n")] {
+                prop_assert_eq!(in_slices(&same, &cuts, Depth::Message), whole);
+                let header = in_slices(&same, &cuts, Depth::Header);
+                prop_assert_eq!(header, Fingerprints { message: None, ..whole });
+            }
+        }
+
+        #[test]
+        fn every_kept_octet_counts(
+            before in "(x: [ -~]{0,9}\n){0,2}",
+            value in "[!->@-~]{1,30}",
+            after in "[?\u{e9} ]{0,3}(\n [ -~]{0,9})?\n(y: z\n)?\n[a-z]{0,5}",
+            at in any::<prop::sample::Index>(),
+            octet in 0x21_u8..0x7F,
+        ) {
+            let mut changed = value.clone().into_bytes();
+            let at = at.index(changed.len());
+            prop_assume!(changed[at] != octet && octet != b'?');
+            changed[at] = octet;
+            let changed = String::from_utf8(changed).unwrap();
+            let was = of(format!("{before}subject: {value}{after}").as_bytes());
+            let is = of(format!("{before}subject: {changed}{after}").as_bytes());
+            prop_assert_ne!(was.header, is.header);
+            prop_assert_ne!(was.origin, is.origin);
+            prop_assert_ne!(was.message, is.message);
+        }
+    }
+
+    /// `cargo test --release -- --ignored --nocapture speed`
+    #[test]
+    #[ignore = "a measurement"]
+    fn speed() {
+        let line = b"It was a bright cold day in April, and the clocks were striking thirteen.\r\n";
+        let mut body = b"a: b\r\n\r\n".to_vec();
+        while body.len() < 64 << 20 {
+            body.extend_from_slice(line);
+        }
+        let start = std::time::Instant::now();
+        let mut fingerprinter = Fingerprinter::new(Depth::Message);
+        body.chunks(8192).for_each(|chunk| {
+            fingerprinter.update(chunk);
+        });
+        std::hint::black_box(fingerprinter.finish());
+        let rate = body.len() as f64 / start.elapsed().as_secs_f64() / 1e6;
+        println!("body: {rate:.0} MB/s");
+
+        let mut header = Vec::new();
+        for number in 0..12 {
+            header.extend_from_slice(format!("X-Field-{number}: ").as_bytes());
+            header.extend_from_slice(line);
+        }
+        header.extend_from_slice(b"\r\n");
+        let start = std::time::Instant::now();
+        for _ in 0..100_000 {
+            let mut fingerprinter = Fingerprinter::new(Depth::Header);
+            fingerprinter.update(std::hint::black_box(&header));
+            std::hint::black_box(fingerprinter.finish());
+        }
+        println!("header of {} octets: {:?}", header.len(), start.elapsed() / 100_000);
+    }
+}
