@@ -1,10 +1,11 @@
 //! What this package builds: the helper, and the plugin in the place it was built to.
 
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::host::Line;
-use super::lacking;
+use super::host::{Line, unix_mode};
+use super::{OWNER, lacking};
 
 /// A built plugin.
 #[derive(Debug, Clone)]
@@ -62,6 +63,23 @@ pub fn run(command: &mut Command) -> Vec<u8> {
     let Output { status, stdout, stderr } = command.output().expect("the helper");
     assert!(status.success(), "{command:?}: {status}: {}", String::from_utf8_lossy(&stderr));
     stdout
+}
+
+/// Builds a final site from a listing, and lets the owner of the mail read it, nobody else.
+pub fn build_site(site: &Path, listing: &Path) {
+    run(uidl_keep().args(["build", "--final", "-o"]).arg(site).arg(listing));
+    give_to_reader(site);
+}
+
+fn give_to_reader(path: &Path) {
+    chown(path, Some(0), Some(OWNER)).expect("root");
+    let mode = if path.is_dir() { 0o750 } else { 0o640 };
+    std::fs::set_permissions(path, unix_mode(mode)).expect("root");
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).expect("the site") {
+            give_to_reader(&entry.expect("the site").path());
+        }
+    }
 }
 
 fn target() -> &'static Path {

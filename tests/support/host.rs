@@ -23,7 +23,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// The Dovecot of that release line: this machine's own, else that of the tree.
+    /// The Dovecot of that release line: 2.3 this machine's own; 2.4 that of the tree, for the module
+    /// of our settings has to lie where Dovecot looks for it, and this machine's is not ours to fill.
     ///
     /// `None`, having said why, when there is none, or this process is not root.
     pub fn dovecot(line: Line) -> Option<Self> {
@@ -31,11 +32,12 @@ impl Host {
             lacking("only root can start a Dovecot that serves the mail of another uid");
             return None;
         }
-        let candidates = [PathBuf::from("/"), trees_dir().join("dovecot24")];
-        let found = candidates
-            .into_iter()
-            .map(|root| Self { line: line_of(&root), root })
-            .find(|host| host.line == Some(line));
+        let root = match line {
+            Line::V23 => PathBuf::from("/"),
+            Line::V24 => trees_dir().join("dovecot24"),
+        };
+        let found =
+            Some(Self { line: line_of(&root), root }).filter(|host| host.line == Some(line));
         if found.is_none() {
             lacking(&format!("no Dovecot {line:?} is installed: run `make deps`"));
         }

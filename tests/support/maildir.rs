@@ -85,6 +85,20 @@ impl Maildir {
         path
     }
 
+    /// Writes a server's own file beside the mail.
+    pub fn write_state(&self, name: &str, text: &str) {
+        let path = self.path.join(name);
+        fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        chown(&path, Some(OWNER), Some(OWNER)).expect("root");
+    }
+
+    /// Gives a message another time of arrival than its name says.
+    pub fn set_mtime(&self, file: &Path, seconds: u64) {
+        let mtime = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let file = fs::File::options().write(true).open(file).expect("our file");
+        file.set_times(FileTimes::new().set_modified(mtime)).expect("our file");
+    }
+
     /// Copies the mail, and nothing else, as `rsync -a` copies `cur` and `new`.
     pub fn copy_mail_to(&self, target: &Path) -> Maildir {
         let copy = Maildir::create(target);
