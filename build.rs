@@ -20,24 +20,27 @@ mod plugin {
         "/usr/local/lib/dovecot/dovecot-config",
     ];
     const USUAL: &[&str] = &["/usr/include/dovecot", "/usr/local/include/dovecot"];
+    /// What is read here. cc prints a `rerun-if-env-changed`, which turns off cargo's own watch.
+    const INPUTS: &[&str] = &[
+        "include/wrapper.h",
+        "include/shim.h",
+        "dovecot-plugin/shim.c",
+        "dovecot-plugin/uidl-keep-settings.c",
+        "dovecot-plugin/uidl-keep-settings.h",
+    ];
     /// The header that says that a directory is Dovecot's.
     const WANTED: &str = "config.h";
 
     pub fn build() {
-        let inputs =
-            ["include/wrapper.h", "include/shim.h", "dovecot-plugin/shim.c"].map(PathBuf::from);
-        for input in &inputs {
-            println!("cargo::rerun-if-changed={}", input.display());
-        }
-        for input in ["uidl-keep-settings.c", "uidl-keep-settings.h"] {
-            println!("cargo::rerun-if-changed=dovecot-plugin/{input}");
+        for input in INPUTS {
+            println!("cargo::rerun-if-changed={input}");
         }
         println!("cargo::rerun-if-env-changed={INCDIR}");
         let headers = find_headers();
         println!("cargo::rerun-if-changed={}", headers.join(WANTED).display());
         let includes = include_dirs(&headers);
         bind(&includes);
-        compile(&includes, headers.join("src").is_dir());
+        compile(&includes);
     }
 
     fn find_headers() -> PathBuf {
@@ -65,7 +68,7 @@ mod plugin {
         })
     }
 
-    /// 2.3 installs its headers flat, 2.4 in the folders of its source tree.
+    /// Debian installs the headers flat; 2.4 by itself installs them in the folders of its source tree.
     fn include_dirs(headers: &Path) -> Vec<PathBuf> {
         let mut dirs = vec![headers.to_owned()];
         let mut next = vec![headers.join("src")];
@@ -146,14 +149,12 @@ mod plugin {
         }
     }
 
-    fn compile(includes: &[PathBuf], has_settings: bool) {
+    fn compile(includes: &[PathBuf]) {
         let mut shim = cc::Build::new();
-        shim.file("dovecot-plugin/shim.c").includes(includes).define("HAVE_CONFIG_H", None);
+        shim.files(["dovecot-plugin/shim.c", "dovecot-plugin/uidl-keep-settings.c"]);
+        shim.includes(includes).define("HAVE_CONFIG_H", None);
         // As Dovecot itself is compiled: its headers lean on both.
         shim.flag("-std=gnu11").flag_if_supported("-Wno-unused-parameter");
-        if has_settings {
-            shim.file("dovecot-plugin/uidl-keep-settings.c");
-        }
         shim.compile("uidl_keep_shim");
     }
 

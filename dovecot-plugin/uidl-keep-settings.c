@@ -1,6 +1,10 @@
-/* Dovecot 2.4: the settings' names, types and defaults. See uidl-keep-settings.h for who wants them. */
+/* Dovecot 2.4: the settings' names, types and defaults. See uidl-keep-settings.h for who wants them.
+   Dovecot 2.3 has plugin {}, which needs none of this. */
 
 #include "lib.h"
+
+#if DOVECOT_VERSION_MINOR >= 4
+
 #include "settings-parser.h"
 #include "settings.h"
 #include "uidl-keep-settings.h"
@@ -45,4 +49,6 @@ const struct setting_parser_info *const uidl_keep_settings_set_infos[] = {
 
 extern const char *uidl_keep_settings_version;
 const char *uidl_keep_settings_version = DOVECOT_ABI_VERSION;
+#endif
+
 #endif

@@ -20,10 +20,12 @@ pub mod format;
 pub mod index;
 pub mod key;
 pub mod ledger;
-pub mod map;
 pub mod maildrop;
+pub mod map;
 #[cfg(feature = "plugin")]
 mod plugin;
 pub mod read_at;
 pub mod resolve;
+pub mod roster;
+pub mod site;
 pub mod uidl;

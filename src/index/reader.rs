@@ -49,7 +49,9 @@ pub enum Error {
         newest_known: u32,
     },
     /// Its fingerprints are from a normaliser that we do not have: none would ever match.
-    #[error("fingerprints of normaliser {found}, known is {known}: build it again from its listings")]
+    #[error(
+        "fingerprints of normaliser {found}, known is {known}: build it again from its listings"
+    )]
     Normaliser {
         /// The version it says.
         found: u32,
@@ -268,7 +270,9 @@ impl<S: ReadAt> Index<S> {
         }
         hasher.update(&self.source.read_at(0, BUILD_ID_AT)?);
         if cut(&hasher.finalize()) != self.header.build_id {
-            return Err(self.corrupt("the content is not what the build id names", BUILD_ID_AT as u64));
+            return Err(
+                self.corrupt("the content is not what the build id names", BUILD_ID_AT as u64)
+            );
         }
         Ok(())
     }

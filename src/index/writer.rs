@@ -248,11 +248,9 @@ fn put_entry(block: &mut Vec<u8>, entry: &Entry) {
     };
     put_name(&entry.file, ENTRY_FILE);
     put_name(&entry.guid, ENTRY_GUID);
-    for (fingerprint, flag) in [
-        (entry.header, ENTRY_HEADER),
-        (entry.message, ENTRY_MESSAGE),
-        (entry.origin, ENTRY_ORIGIN),
-    ] {
+    for (fingerprint, flag) in
+        [(entry.header, ENTRY_HEADER), (entry.message, ENTRY_MESSAGE), (entry.origin, ENTRY_ORIGIN)]
+    {
         if let Some(fingerprint) = fingerprint {
             flags |= flag;
             block.extend(fingerprint.0);
