@@ -87,7 +87,7 @@ install: ## the plugin, the helper, the man page and an example (DESTDIR, PREFIX
 	else \
 		install -D -m 644 dovecot-plugin/uidl-keep.conf $(DESTDIR)$(DOC_DIR)/example-config/conf.d/95-uidl-keep.conf; \
 	fi
-	install -d -m 711 $(DESTDIR)/var/lib/uidl-keep
+	for dir in . domain user; do install -d -m 711 $(DESTDIR)/var/lib/uidl-keep/$$dir; done
 
 clean: ## what was built
 	cargo clean
