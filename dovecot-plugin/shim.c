@@ -121,11 +121,6 @@ const char *uidl_keep_user_name(struct mail_user *user)
 	return user->username;
 }
 
-struct event *uidl_keep_user_event(struct mail_user *user)
-{
-	return user->event;
-}
-
 #if UIDL_KEEP_DOVECOT_2_4
 int uidl_keep_user_setting(struct mail_user *user, const char *name,
 			   const char **value_r, const char **error_r)

@@ -37,7 +37,6 @@ const struct mail_user_vfuncs *uidl_keep_user_super(struct mail_user *user);
 void *uidl_keep_user_state(struct mail_user *user);
 bool uidl_keep_user_is_autocreated(struct mail_user *user);
 const char *uidl_keep_user_name(struct mail_user *user);
-struct event *uidl_keep_user_event(struct mail_user *user);
 /* A setting as text, NULL where it is not set. -1 and error_r where settings cannot be read. */
 int uidl_keep_user_setting(struct mail_user *user, const char *name,
 			   const char **value_r, const char **error_r);

@@ -715,7 +715,8 @@ impl<'a> Run<'a> {
     /// An entry with a `message` key was read and told apart at the old server: where that key may
     /// match, its header alone says nothing more.
     fn may_claim_alone(&self, e: usize) -> bool {
-        !self.claimed[e] && !(self.situation.keys.message && self.entries[e].message.is_some())
+        let told_apart = self.situation.keys.message && self.entries[e].message.is_some();
+        !self.claimed[e] && !told_apart
     }
 
     /// After the first listing what Dovecot's storage holds comes before the keys.
@@ -851,7 +852,7 @@ impl<'a> Run<'a> {
         let has_order = |(m, _): &(usize, Found)| messages[*m].stored_order.is_some();
         // A ledger that was lost is made again from what was baked, if nothing speaks against it.
         let replays =
-            situation.ledger.is_none() && fresh.iter().filter(|f| has_order(f)).all(|f| agrees(f));
+            situation.ledger.is_none() && fresh.iter().filter(|f| has_order(f)).all(&agrees);
         fresh.sort_by_key(|f| {
             let (m, found) = f;
             let stored = messages[*m].stored_order.filter(|_| replays && agrees(f));

@@ -97,13 +97,6 @@ impl User {
         }
     }
 
-    /// One line in the log.
-    pub fn log(self, level: Level, line: &str) {
-        let line = c_string(line);
-        // SAFETY: `from_raw`; the user's event lives as long as the user.
-        unsafe { sys::uidl_keep_log(sys::uidl_keep_user_event(self.0), level, line.as_ptr()) };
-    }
-
     /// Keeps `state` with the user and returns the methods to change.
     pub fn attach<T>(self, state: Box<T>) -> *mut sys::mail_user_vfuncs {
         // SAFETY: `from_raw`; the state is given back by `state` until `deinit` drops it.

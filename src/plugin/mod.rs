@@ -20,6 +20,8 @@ mod survey;
     non_snake_case,
     dead_code,
     unsafe_op_in_unsafe_fn,
+    unknown_lints,
+    unnecessary_transmutes,
     clippy::all,
     clippy::undocumented_unsafe_blocks
 )]

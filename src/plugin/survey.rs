@@ -1,7 +1,7 @@
 //! Finding out what the rules ask about a mailbox's messages, with a mail of our own.
 
 use super::dovecot::mail_fetch_field as field;
-use super::host::{Frame, Level, Mail, Mailbox, OwnMail, View};
+use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, View};
 use crate::key::{Depth, FileKey, Fingerprinter, Wants};
 use crate::resolve::{Fact, Message, Need};
 use crate::uidl::Uidl;
@@ -84,8 +84,6 @@ impl Survey {
         Ok(())
     }
 }
-
-use super::host::Failed;
 
 fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
     let mut names: Vec<FileKey> = Vec::with_capacity(2);
