@@ -1,12 +1,11 @@
 //! The helper: captures the old server's UIDLs, builds the index, and looks after the site.
 
+mod capture;
 mod output;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-
-use output::{Outcome, Trouble};
 
 /// Keeps POP3 UIDLs across a mail-server migration.
 #[derive(Parser)]
@@ -17,9 +16,12 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Capture(Box<capture::Args>),
+}
 
 fn main() -> ExitCode {
-    let outcome: Result<Outcome, Trouble> = match Cli::parse().command {};
-    output::exit_code(outcome)
+    output::exit_code(match Cli::parse().command {
+        Command::Capture(args) => capture::run(&args),
+    })
 }
