@@ -954,6 +954,13 @@ spent UID9-1714990000
     }
 
     #[test]
+    fn only_fingerprints_need_the_version_of_the_rules() {
+        let text = "uidl-keep-listing 1\nmaildrop a\nstate captured\n1 x file=a\n.\n";
+        let maildrop = read(text.as_bytes()).unwrap().remove(0);
+        assert_eq!(String::from_utf8(written(&maildrop)).unwrap(), text);
+    }
+
+    #[test]
     fn takes_what_people_write_by_hand() {
         let by_hand = "# from the old billing system\r\n\r\n  uidl-keep-listing   1\r\nstate\tcaptured\n\n\
             maildrop m%C3%BCller@example.com  \n# a remark to ourselves\n\
@@ -1076,6 +1083,8 @@ spent UID9-1714990000
             let found = with(was, is);
             assert!(found.starts_with(error), "{was:?} -> {is:?}: {found}");
         }
+        let cut = error_in(&ALICE.replacen("captured", &"x".repeat(300), 1));
+        assert!(cut.starts_with(&format!("3: unknown state \"{}...\";", "x".repeat(60))), "{cut}");
         assert_eq!(error_in(""), "1: no maildrop in this listing; capture again");
         assert_eq!(error_in("\n# nothing\n"), "2: no maildrop in this listing; capture again");
         let failed = "uidl-keep-listing 1\nmaildrop a\nstate failed\n.\n";

@@ -499,7 +499,7 @@ mod tests {
     fn headers_that_servers_change_keep_their_fingerprint() {
         let long_name = format!("a: b\n{}: x\n", "n".repeat(NAME_OCTETS + 1));
         let long_line = format!("a: b\n{}\n", "n".repeat(5000));
-        let groups: [&[&str]; 17] = [
+        let groups: [&[&str]; 20] = [
             // Dovecot's own vectors (test-pop3-migration-plugin.c), group H1. Stronger than there: the
             // empty line that ends a header is no part of it, so "a: b\r\n\r\n" is one of them.
             &[
@@ -576,6 +576,10 @@ mod tests {
             &["statu: b\n"],
             &["a: B\n"],
             &["a: b\nReceived: x\n"],
+            &["a: bc:d\n"],
+            // A run of `?` ends with its field.
+            &["a: b?\nc: ?d\n", "a: b\u{e9}\nc: \u{e9}d\n"],
+            &["a: b?\nc: d\n"],
         ];
         let mut seen = std::collections::HashMap::new();
         for (number, group) in groups.iter().enumerate() {
