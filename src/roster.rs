@@ -364,7 +364,7 @@ fn written(user: &str) -> Result<String, BadName> {
             name.push(octet.into());
         } else {
             // Writing to a String cannot fail.
-            let _ = write!(name, "%{octet:02X}");
+            let _ = write!(name, "%{octet:02x}");
         }
     }
     if name.is_empty() || name.len() > MAX_NAME_OCTETS { Err(BadName) } else { Ok(name) }

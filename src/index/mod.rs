@@ -3,6 +3,8 @@
 
 mod cursor;
 mod layout;
+pub mod merge;
+pub mod publish;
 pub mod reader;
 pub mod writer;
 
