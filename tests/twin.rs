@@ -194,6 +194,10 @@ fn twin(old: Option<Old>, line: Line, store: Store, way: Way) {
     }
     same(&new.uidl(USER), &left, "after mail was deleted");
 
+    if store == Store::Mdbox {
+        // What is deleted stays in mdbox files until then, and a rebuild would bring it back.
+        new.doveadm_ok(["purge", "-u", USER]);
+    }
     new.remove_index_files(USER);
     let again = new.uidl(USER);
     let kept = &left[..left.len() - 1];
