@@ -7,6 +7,8 @@
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
 BUILD_24 := target/dovecot-2.4
+# The module from which Dovecot 2.4 learns our settings.
+SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE
 
 # Where `install` puts things; packagers set DESTDIR too. What Dovecot decides, dovecot-config says.
 PREFIX ?= /usr/local
@@ -37,7 +39,7 @@ plugin-2.4: ## the plugin for the Dovecot 2.4 of its tree, where the tests look 
 	DOVECOT_INCDIR=$(TREE_24)/usr/include/dovecot CARGO_TARGET_DIR=$(BUILD_24) \
 		cargo build --release --locked --features plugin --lib
 	mkdir -p $(BUILD_24)/modules/settings
-	$(CC) -shared -fPIC -O2 -Wall -std=gnu11 -I$(TREE_24)/usr/include/dovecot \
+	$(CC) $(SETTINGS_FLAGS) -I$(TREE_24)/usr/include/dovecot \
 		-DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE \
 		dovecot-plugin/uidl-keep-settings.c -o $(BUILD_24)/modules/settings/lib95_uidl_keep_settings.so
 	cp $(BUILD_24)/release/libuidl_keep.so $(BUILD_24)/modules/lib95_uidl_keep_plugin.so
@@ -82,7 +84,7 @@ install: ## the plugin, the helper, the man page and an example (DESTDIR, PREFIX
 	install -D -m 644 target/release/libuidl_keep.so $(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so
 	if [ "$(DOVECOT_LINE)" = 2.4 ]; then \
 		install -d $(DESTDIR)$(MODULE_DIR)/settings && \
-		$(CC) -shared -fPIC -O2 -Wall -std=gnu11 -I$(INCLUDE_DIR) -DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE dovecot-plugin/uidl-keep-settings.c \
+		$(CC) $(SETTINGS_FLAGS) -I$(INCLUDE_DIR) dovecot-plugin/uidl-keep-settings.c \
 			-o $(DESTDIR)$(MODULE_DIR)/settings/lib95_uidl_keep_settings.so && \
 		install -D -m 644 dovecot-plugin/uidl-keep-2.4.conf $(DESTDIR)$(DOC_DIR)/example-config/conf.d/95-uidl-keep.conf; \
 	else \

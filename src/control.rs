@@ -8,20 +8,19 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use crate::index::publish::{Access, Staged};
 use crate::ledger::{self, Answers, Ledger};
 
 /// The ledger's name.
 pub const LEDGER: &str = "uidl-keep.ledger";
 /// The lock's name. The file is empty and stays: taking it away would let two hold the lock.
 pub const LOCK: &str = "uidl-keep.lock";
-/// The ledger's name while it is being written.
-const UNFINISHED: &str = "uidl-keep.ledger.new";
 
 /// How long to sleep between two tries for the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -161,29 +160,10 @@ impl Control {
     ///
     /// Why it could not be written; the old one stands.
     pub fn publish(&self, _lock: &Lock, ledger: &[u8]) -> io::Result<()> {
-        let unfinished = self.dir.join(UNFINISHED);
-        remove_if_there(&unfinished)?;
-        let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600).custom_flags(flags);
-        let written = options.open(&unfinished).and_then(|mut file| {
-            file.write_all(ledger)?;
-            file.sync_all()?;
-            std::fs::rename(&unfinished, self.ledger_path())
-        });
-        if written.is_err() {
-            // The first error is the one to tell of.
-            let _ = remove_if_there(&unfinished);
-        }
-        written?;
-        File::open(&self.dir)?.sync_all()
-    }
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        let staged = Staged::create(&self.ledger_path())?;
+        staged.file().write_all(ledger)?;
+        staged.seal(Access { mode: 0o600, owner: None })?;
+        staged.publish()
     }
 }
 
@@ -211,7 +191,7 @@ mod tests {
         let control = Control::new(dir.path());
         assert!(control.answers().unwrap().is_none());
         let lock = control.lock(Duration::ZERO).unwrap();
-        std::fs::write(dir.path().join(UNFINISHED), "half").unwrap();
+        std::fs::write(dir.path().join("uidl-keep.ledger.new"), "half").unwrap();
         for next_order in [1, 2] {
             control.publish(&lock, &ledger(next_order)).unwrap();
             assert_eq!(control.ledger().unwrap().unwrap().0.next_order, next_order);
