@@ -61,7 +61,7 @@ pub struct Args {
     keys: Keys,
     /// Dovecot's pop3_uidl_format there; auto asks its doveconf.
     #[arg(long, default_value = "auto")]
-    format: String,
+    uidl_format: String,
     /// How many maildrops are read at once [default: one a processor].
     #[arg(long)]
     jobs: Option<NonZeroUsize>,
@@ -118,7 +118,7 @@ fn server(args: &Args) -> Result<Server, Trouble> {
         ServerName::Courier => Server::Courier,
         ServerName::Qmail => Server::Qmail,
         ServerName::Dovecot => {
-            let text = match &args.format[..] {
+            let text = match &args.uidl_format[..] {
                 "auto" => ask_doveconf()?,
                 given => given.to_owned(),
             };
@@ -132,7 +132,7 @@ fn server(args: &Args) -> Result<Server, Trouble> {
 /// The format that POP3 goes by: where it is set in `protocol pop3`, as cPanel does, plain
 /// `doveconf` tells another one.
 fn ask_doveconf() -> Result<String, Trouble> {
-    let how = "name it with --format, as `doveconf -f protocol=pop3 -h pop3_uidl_format` prints it \
+    let how = "name it with --uidl-format, as `doveconf -f protocol=pop3 -h pop3_uidl_format` prints it \
                on the old server";
     let asked = Command::new("doveconf")
         .args(["-f", "protocol=pop3", "-h", "pop3_uidl_format"])
