@@ -211,6 +211,13 @@ impl Roster {
     }
 }
 
+impl Line {
+    /// How the roster spells its state.
+    pub fn state_word(&self) -> &'static str {
+        state_word(self.state)
+    }
+}
+
 impl Gate {
     /// How the roster spells it.
     pub fn word(self) -> &'static str {

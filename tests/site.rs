@@ -70,7 +70,7 @@ fn what_is_no_file_of_roots_is_refused_and_not_waited_for() {
         "{opened:?}"
     );
 
-    mknodat(CWD, &path("a@fifo"), FileType::Fifo, Mode::from(0o600), 0).unwrap();
+    mknodat(CWD, path("a@fifo"), FileType::Fifo, Mode::from(0o600), 0).unwrap();
     assert!(matches!(site.open_roster("a@fifo"), Err(OpenError::NotAFile)));
     fs::create_dir(path("a@dir")).unwrap();
     assert!(matches!(site.open_roster("a@dir"), Err(OpenError::NotAFile)));
