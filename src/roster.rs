@@ -479,6 +479,24 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_line_is_an_error_and_no_absent_user() {
+        let mut roster = Roster::new();
+        for user in ["alice", "bob", "carol"] {
+            let (state, gate) = (State::Captured, Gate::Guarded);
+            roster.insert(Line { user: user.into(), state, gate }).unwrap();
+        }
+        let text = roster.to_text();
+        for user in ["alice", "bob", "carol"] {
+            let lost = text.split_inclusive('\n').filter(|line| !line.starts_with(user));
+            let lost: String = lost.collect();
+            assert!(lookup(lost.as_bytes(), user).is_err(), "{user}");
+            assert!(Roster::read(lost.as_bytes()).is_err(), "{user}");
+        }
+        let counted = text.replace("roster 1 3", "roster 1 4");
+        assert!(Roster::read(counted.as_bytes()).is_err());
+    }
+
+    #[test]
     fn a_name_that_cannot_be_on_a_roster_is_not_on_one() {
         let text = Roster::new().to_text();
         for user in ["", &"x".repeat(1025)] {

@@ -306,6 +306,11 @@ fn check_finds_what_is_damaged_or_does_not_fit() {
     fs::copy(here.path("small/domain/example.com.idx"), path("example.com.idx")).unwrap();
     assert!(here.trouble("check site").contains("1 of its 2 maildrops are not in the index"));
     fresh();
+    here.write("other.listing", &[&ALICE.replace("captured", "failed\nremark x"), BOB].concat());
+    here.run("build -o failed other.listing");
+    fs::copy(here.path("failed/domain/example.com.roster"), path("example.com.roster")).unwrap();
+    assert!(here.trouble("check site").contains("alice@example.com is failed there"));
+    fresh();
     fs::set_permissions(path("example.com.idx"), Permissions::from_mode(0o666)).unwrap();
     assert!(here.trouble("check site").contains("lets group or others write"));
     assert!(here.trouble("check site/domain").contains("site/domain/domain"));
