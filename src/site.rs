@@ -84,7 +84,7 @@ pub enum OpenError {
 
 /// The longest name of a domain or user that makes a file name, with room for what is added to it:
 /// `.NAME.roster.new` within the 255 octets of NAME_MAX.
-const MAX_STEM_OCTETS: usize = 255 - ".".len() - ".roster.new".len();
+const MAX_STEM_OCTETS: usize = 255 - ".roster.new".len();
 
 impl Place {
     /// Where `user` belongs: the domain is what follows the last `@`.

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
@@ -51,8 +50,7 @@ impl Staged {
     /// What the system says.
     pub fn create(path: &Path) -> io::Result<Self> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut beside = OsString::from(".");
-        beside.push(name);
+        let mut beside = name.to_owned();
         beside.push(".new");
         let beside = path.with_file_name(beside);
         match fs::remove_file(&beside) {
@@ -179,6 +177,7 @@ pub fn lock(dir: &Path) -> io::Result<Option<Lock>> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
     use std::io::Write;
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::fs::symlink;
@@ -232,7 +231,7 @@ mod tests {
         let path = dir.path().join("a.idx");
         let victim = dir.path().join("victim");
         fs::write(&victim, "precious").unwrap();
-        symlink(&victim, dir.path().join(".a.idx.new")).unwrap();
+        symlink(&victim, dir.path().join("a.idx.new")).unwrap();
         let staged = Staged::create(&path).unwrap();
         staged.file().write_all(b"new").unwrap();
         staged.seal(PRIVATE).unwrap().publish().unwrap();

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod build;
+mod capture;
 mod check;
 mod dump;
 mod get;
@@ -27,6 +28,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Build(build::Args),
+    Capture(Box<capture::Args>),
     Check(check::Args),
     Dump(dump::Args),
     Get(get::Args),
@@ -38,6 +40,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome: Result<Outcome, Trouble> = match Cli::parse().command {
         Command::Build(args) => build::run(&args),
+        Command::Capture(args) => capture::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Get(args) => get::run(&args),
