@@ -2,6 +2,7 @@
 
 use uidl_keep::index::{Error, Index};
 use uidl_keep::maildrop::Maildrop;
+use uidl_keep::uidl::Uidl;
 
 mod index_fixture;
 use index_fixture::{ABSENT, USERS, small_index};
@@ -113,4 +114,48 @@ fn check_finds_a_build_id_that_names_another_content() {
     index[88..104].copy_from_slice(&sum.as_bytes()[..16]);
     let index = Index::open(&index[..]).unwrap();
     assert!(matches!(index.verify(), Err(Error::Corrupt { .. })));
+}
+
+/// The parts of a sound index that end in a checksum: header, blocks and buckets.
+fn checked_parts(index: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let u32_at = |at: usize| u32::from_le_bytes(index[at..at + 4].try_into().unwrap()) as usize;
+    let (buckets_at, table_at) = (u32_at(40), u32_at(48));
+    let mut parts: Vec<_> = std::iter::once(0..104).collect();
+    let mut at = 104;
+    while at < buckets_at {
+        parts.push(at..at + u32_at(at));
+        at += u32_at(at);
+    }
+    while at < table_at {
+        parts.push(at..at + 24 + 32 * u32_at(at + 4));
+        at += 24 + 32 * u32_at(at + 4);
+    }
+    assert_eq!(at, table_at);
+    parts
+}
+
+#[test]
+fn wrong_fields_under_right_checksums_end_no_process_and_ask_for_no_memory() {
+    let index = small_index();
+    for part in checked_parts(&index) {
+        let sum_at = part.end - 16;
+        for at in part.start..sum_at {
+            for value in [0x00, 0x01, 0x7F, 0x80, 0xFF] {
+                let mut wrong = index.clone();
+                wrong[at] = value;
+                let sum = blake3::hash(&wrong[part.start..sum_at]);
+                wrong[sum_at..part.end].copy_from_slice(&sum.as_bytes()[..16]);
+                for answer in answers(&wrong) {
+                    assert!(!matches!(answer, Err(Error::Io(_))), "octet {at} = {value}");
+                    for entry in answer.ok().flatten().iter().flat_map(|found| &found.entries) {
+                        assert!(Uidl::check(entry.uidl.as_bytes()).is_ok());
+                    }
+                }
+                if let Ok(opened) = Index::open(&wrong[..]) {
+                    let same = wrong == index;
+                    assert_eq!(opened.verify().is_ok(), same, "octet {at} = {value}");
+                }
+            }
+        }
+    }
 }

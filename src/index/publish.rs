@@ -1,6 +1,7 @@
 //! Putting a file in its place whole: [`Staged`], [`Sealed`], and one run at a time: [`lock`].
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
@@ -101,12 +102,42 @@ impl Sealed {
     ///
     /// What the system says. When the last step, `fsync` of the directory, fails, the file is in its
     /// place, and may not be after a power cut.
-    pub fn publish(mut self) -> io::Result<()> {
+    pub fn publish(self) -> io::Result<()> {
+        let dir = self.dir();
+        self.rename()?;
+        File::open(dir)?.sync_all()
+    }
+
+    fn dir(&self) -> PathBuf {
+        let dir = self.path().parent().filter(|dir| !dir.as_os_str().is_empty());
+        dir.unwrap_or(Path::new(".")).to_owned()
+    }
+
+    fn rename(mut self) -> io::Result<()> {
         fs::rename(&self.names.beside, &self.names.path)?;
         self.names.published = true;
-        let dir = self.names.path.parent().filter(|dir| !dir.as_os_str().is_empty());
-        File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
+        Ok(())
     }
+}
+
+/// Puts files in their places, one after the other, and syncs each directory once.
+///
+/// # Errors
+///
+/// As [`Sealed::publish`], with the path. The files before that one are in place, those after it are
+/// gone.
+pub fn publish_all(files: impl IntoIterator<Item = Sealed>) -> Result<(), (PathBuf, io::Error)> {
+    let mut dirs = BTreeSet::new();
+    for file in files {
+        let path = file.path().to_owned();
+        dirs.insert(file.dir());
+        file.rename().map_err(|error| (path, error))?;
+    }
+    for dir in dirs {
+        let synced = File::open(&dir).and_then(|opened| opened.sync_all());
+        synced.map_err(|error| (dir, error))?;
+    }
+    Ok(())
 }
 
 impl Drop for Names {
@@ -181,6 +212,17 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o640);
         assert_eq!(names(dir.path()), ["a.idx"]);
+    }
+
+    #[test]
+    fn when_one_cannot_be_put_in_place_those_after_it_are_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealed = ["a", "b", "c"]
+            .map(|name| Staged::create(&dir.path().join(name)).unwrap().seal(PRIVATE).unwrap());
+        fs::create_dir(dir.path().join("b")).unwrap();
+        let (path, _) = publish_all(sealed).unwrap_err();
+        assert_eq!(path, dir.path().join("b"));
+        assert_eq!(names(dir.path()), ["a", "b"]);
     }
 
     #[test]

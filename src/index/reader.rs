@@ -535,3 +535,79 @@ fn uidl(cursor: &mut Cursor<'_>) -> Result<Uidl, &'static str> {
     let octets = len.and_then(|len| cursor.take(len)).ok_or("a unique-id ends early")?;
     Uidl::new(octets).map_err(|_| "a unique-id that POP3 cannot carry")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use proptest::option::of;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::index::Writer;
+
+    fn uidl() -> impl Strategy<Value = Uidl> {
+        "[!-~]{1,80}".prop_map(|text| Uidl::new(text.into_bytes()).unwrap())
+    }
+
+    prop_compose! {
+        fn entry()(
+            uidl in uidl(),
+            uid in of(any::<u32>()),
+            octets in of(any::<u64>()),
+            names in any::<[Option<([u8; 16], [u8; 4])>; 2]>(),
+            fingerprints in any::<[Option<[u8; 16]>; 3]>(),
+        ) -> Entry {
+            let [file, guid] =
+                names.map(|name| name.map(|(cut, whole)| Name::Key(FileKey { cut, whole })));
+            let [header, message, origin] = fingerprints.map(|octets| octets.map(Fingerprint));
+            Entry { uidl, uid, octets, file, guid, header, message, origin }
+        }
+    }
+
+    prop_compose! {
+        fn maildrop()(
+            user in "\\PC{0,12}",
+            state in prop::sample::select(vec![State::Captured, State::Empty, State::Failed]),
+            source in "\\PC{0,12}",
+            uidvalidity in of(any::<u32>()),
+            next in of(any::<u32>()),
+            format in prop::sample::select(vec!["%08Xu%08Xv", "UID%u-%v", "%u"]),
+            entries in prop::collection::vec(entry(), 0..9),
+            spent in prop::collection::vec(uidl(), 0..4),
+        ) -> Maildrop {
+            let format = UidlFormat::parse(format).unwrap();
+            let counter = next.map(|next| Counter { format, next });
+            let remarks = Vec::new();
+            Maildrop { user, state, source, uidvalidity, counter, entries, spent, remarks }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_is_written_is_read(
+            mut maildrops in prop::collection::vec(maildrop(), 0..40),
+            is_final in any::<bool>(),
+        ) {
+            maildrops.sort_by(|a, b| a.user.cmp(&b.user));
+            maildrops.dedup_by(|a, b| a.user == b.user);
+            let mut writer = Writer::new(Cursor::new(Vec::new()), is_final).unwrap();
+            for maildrop in &maildrops {
+                writer.push(maildrop).unwrap();
+            }
+            let (octets, build_id) = writer.finish().unwrap();
+            let octets = octets.into_inner();
+            let index = Index::open(&octets[..]).unwrap();
+            prop_assert_eq!((index.is_final(), index.build_id()), (is_final, build_id));
+            index.verify().unwrap();
+            for maildrop in &maildrops {
+                let found = index.maildrop(&maildrop.user).unwrap();
+                prop_assert_eq!(found.as_ref(), Some(maildrop));
+            }
+            let all: Vec<_> = index.maildrops().map(Result::unwrap).collect();
+            prop_assert_eq!(all, maildrops);
+        }
+    }
+}

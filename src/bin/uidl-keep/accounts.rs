@@ -126,16 +126,20 @@ impl Readers {
         }
     }
 
-    /// Opens and checks files as each of the readers will.
+    /// Opens files as each of the readers will; the first also checks them.
     ///
     /// # Errors
     ///
     /// One cannot.
-    pub fn try_to_read(&self, paths: &[&Path]) -> Result<(), Trouble> {
+    pub fn try_to_read(&self, paths: &[PathBuf]) -> Result<(), Trouble> {
+        let paths: Result<Vec<_>, _> = paths.iter().map(std::path::absolute).collect();
+        let paths = paths.map_err(|error| Trouble::at("current directory", error))?;
+        let mut command_word = "check";
         for &uid in &self.uids {
             // This very program, also where the reader may not go: /root, say.
             let mut command = Command::new("/proc/self/exe");
-            command.arg("check").args(paths).uid(uid).gid(self.gid);
+            command.arg(command_word).args(&paths).uid(uid).gid(self.gid).current_dir("/");
+            command_word = "inspect";
             let output = output_of(&mut command)?;
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stderr);

@@ -80,12 +80,11 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         ));
     };
     let mut places: BTreeSet<Place> = found.iter().map(|found| found.place.clone()).collect();
-    if let Some(upon) = &upon
-        && (upon.dir() != site.dir() || found.is_empty())
-    {
+    // Upon itself, a site is changed only where something is added.
+    if let Some(upon) = upon.as_ref().filter(|it| it.dir() != site.dir() || found.is_empty()) {
         places.extend(opened::places(upon)?);
     }
-    let mut built = Vec::new();
+    let (mut sealed, mut readers_of) = (Vec::new(), Vec::new());
     for place in places {
         let start = found.partition_point(|found| found.place < place);
         let end = found.partition_point(|found| found.place <= place);
@@ -102,18 +101,18 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         } else {
             (None, Access { mode: 0o640, owner: None })
         };
-        built.push((staged.seal(access)?, readers));
+        let files = staged.seal(access)?;
+        readers_of.extend(
+            readers
+                .map(|readers| (readers, files.each_ref().map(|sealed| sealed.path().to_owned()))),
+        );
+        // The index first: a user who is on a roster must be in the index.
+        sealed.extend(files);
     }
-    // All is well, and all of it is on the disk. The index goes first: a user who is on a roster must
-    // be in the index.
-    for ([index, roster], readers) in built {
-        let paths = [&index, &roster].map(|sealed| sealed.path().to_owned());
-        for (sealed, path) in [index, roster].into_iter().zip(&paths) {
-            sealed.publish().map_err(|error| Trouble::at(path.display(), error))?;
-        }
-        if let Some(readers) = readers {
-            readers.try_to_read(&paths.each_ref().map(PathBuf::as_path))?;
-        }
+    // All is well, and all of it is on the disk.
+    publish::publish_all(sealed).map_err(|(path, error)| Trouble::at(path.display(), error))?;
+    for (readers, paths) in readers_of {
+        readers.try_to_read(&paths)?;
     }
     Ok(Outcome::Done)
 }

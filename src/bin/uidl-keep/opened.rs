@@ -78,7 +78,7 @@ pub fn places(site: &Site) -> Result<Vec<Place>, Trouble> {
             let name = PathBuf::from(entry.map_err(at)?.file_name());
             let is_ours =
                 matches!(name.extension().and_then(OsStr::to_str), Some("idx" | "roster"));
-            // A leading dot: what is being written, or was when a run was killed.
+            // No name that `Place::of` gives begins with a dot, nor is what is being written ours.
             match name.file_stem().and_then(OsStr::to_str) {
                 Some(stem) if is_ours && !stem.starts_with('.') => places.push(place(stem.into())),
                 _ => {}
