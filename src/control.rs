@@ -5,9 +5,9 @@
 //! cannot be read is an [`Error`].
 #![forbid(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -139,7 +139,16 @@ impl Control {
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
-        let file = options.open(self.dir.join(LOCK)).map_err(LockError::Unavailable)?;
+        let open = || options.open(self.dir.join(LOCK));
+        let opened = open().or_else(|error| match error.kind() {
+            // Where control files have a directory of their own, dbox itself never makes it.
+            io::ErrorKind::NotFound => {
+                DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+                open()
+            }
+            _ => Err(error),
+        });
+        let file = opened.map_err(LockError::Unavailable)?;
         let deadline = Instant::now() + patience;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -249,7 +258,9 @@ mod tests {
         std::thread::sleep(LOCK_PAUSE * 3);
         drop(held);
         assert!(waiting.join().unwrap().is_ok());
-        let nowhere = Control::new(dir.path().join("absent"));
+        let new = Control::new(dir.path().join("control/INBOX"));
+        assert!(new.lock(Duration::ZERO).is_ok(), "a directory that was never made is made");
+        let nowhere = Control::new(control.dir.join(LOCK));
         assert!(matches!(nowhere.lock(Duration::ZERO), Err(LockError::Unavailable(_))));
     }
 }

@@ -769,8 +769,9 @@ impl<'a> Run<'a> {
 
     fn finish(mut self, user: &str) -> Outcome {
         let messages = self.messages;
+        let unanswered = |m: usize| self.listed[m].is_none() && self.found[m].is_none();
         let unreadable: Vec<usize> =
-            (0..messages.len()).filter(|&m| self.is_open(m) && messages[m].unreadable).collect();
+            (0..messages.len()).filter(|&m| unanswered(m) && messages[m].unreadable).collect();
         if unreadable.len() > 3.max(messages.len() / 100) {
             let unreadable = unreadable.len();
             return Outcome::Refused(Refusal::Unreadable { unreadable, messages: messages.len() });
@@ -783,11 +784,8 @@ impl<'a> Run<'a> {
                     return Outcome::Refused(Refusal::HalfCopied { found, captured });
                 }
             }
-            let unanswered = |m: &usize| {
-                self.listed[*m].is_none() && self.found[*m].is_none() && !messages[*m].unreadable
-            };
             let wanted = (0..messages.len())
-                .filter(unanswered)
+                .filter(|&m| unanswered(m) && !messages[m].unreadable)
                 .filter(|&m| !messages[m].own.is_asked())
                 .map(|m| (m, Need::Own));
             if let Some(asked) = ask(wanted.collect()) {

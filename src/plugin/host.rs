@@ -271,16 +271,17 @@ impl Uidlist {
         unsafe { sys::uidl_keep_maildir_has_uid(self.0, uid) }
     }
 
-    /// Sets UIDL and order number of a UID that it has.
-    pub fn set(self, uid: u32, uidl: &[u8], order: u32) {
+    /// Sets UIDL and, if there is one, order number of a UID that it has.
+    pub fn set(self, uid: u32, uidl: &[u8], order: Option<u32>) {
+        use sys::maildir_uidlist_rec_ext_key as key;
         let uidl = CString::new(uidl).expect("a Uidl has no NUL");
-        let order = c_string(&order.to_string());
-        let key_uidl = sys::maildir_uidlist_rec_ext_key::MAILDIR_UIDLIST_REC_EXT_POP3_UIDL;
-        let key_order = sys::maildir_uidlist_rec_ext_key::MAILDIR_UIDLIST_REC_EXT_POP3_ORDER;
-        // SAFETY: `Mailbox::uidlist`; both values are copied.
-        unsafe {
-            sys::maildir_uidlist_set_ext(self.0, uid, key_uidl, uidl.as_ptr());
-            sys::maildir_uidlist_set_ext(self.0, uid, key_order, order.as_ptr());
+        // SAFETY: `Mailbox::uidlist`; values are copied.
+        let set = |which, value: &CStr| unsafe {
+            sys::maildir_uidlist_set_ext(self.0, uid, which, value.as_ptr());
+        };
+        set(key::MAILDIR_UIDLIST_REC_EXT_POP3_UIDL, &uidl);
+        if let Some(order) = order {
+            set(key::MAILDIR_UIDLIST_REC_EXT_POP3_ORDER, &c_string(&order.to_string()));
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::ledger::{Answers, How, Ledger, Record};
 use crate::maildrop::Maildrop;
 use crate::map::Mapped;
 use crate::resolve::{self, Outcome, Purpose, Report, Resolution, Situation};
+use crate::roster::Gate;
 
 /// How long a login waits for another that resolves the same mailbox.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,6 +42,8 @@ struct Table {
     answers: Answers,
     /// For this session only.
     passing: HashMap<u32, (CString, u32)>,
+    /// Of a look: messages of which nothing can be told.
+    unreadable: Vec<u32>,
     /// Where to look first: a listing goes up by UID.
     cursor: Cell<usize>,
 }
@@ -112,6 +115,9 @@ impl Inbox {
             Standing::Refused(refusal) => return self.refuse(transaction.mailbox(), refusal),
             Standing::Inert => return,
         };
+        if let Some(refusal) = kept.held() {
+            return self.refuse(transaction.mailbox(), &refusal);
+        }
         match self.listing_table(kept, transaction, sizes) {
             Ok(table) => self.tables.borrow_mut().push(Rc::new(table)),
             Err(NoTable::Expunged) => self.try_again.set(true),
@@ -141,8 +147,13 @@ impl Inbox {
         if mailbox.is_pop3() {
             return self.reply_to_pop3(mail, wanted);
         }
-        match self.look_table(mailbox) {
-            Ok(Some(table)) => self.reply_from(&table, mail, wanted).unwrap_or(Reply::AskStorage),
+        match self.look_table(mailbox, mail.uid()) {
+            Ok(Some(table)) if table.unreadable.contains(&mail.uid()) => Reply::Fail,
+            // What the storage holds for a message that is not in the table was found wanting: told
+            // on, it would be what a client is told once we are gone.
+            Ok(Some(table)) => {
+                self.reply_from(&table, mail, wanted).unwrap_or(Reply::Value(c"".as_ptr()))
+            }
             Ok(None) => Reply::AskStorage,
             Err(()) => Reply::Fail,
         }
@@ -224,7 +235,7 @@ impl Inbox {
                 kept.user,
             ));
         }
-        let purpose = Purpose::Listing { guarded: kept.guarded };
+        let purpose = Purpose::Listing { guarded: kept.gate == Gate::Guarded };
         let ledger = ledger.map(|(ledger, _)| ledger);
         let resolution =
             self.resolve(kept, mailbox, purpose, sizes, &captured, is_final, ledger.as_ref())?;
@@ -239,7 +250,11 @@ impl Inbox {
         }
         raise_next_uid(mailbox, &captured, view);
         if kept.settings.bake && lock.is_some() {
-            bake(mailbox, resolution.news.iter().map(|&r| &resolution.ledger.records[r]));
+            bake(
+                mailbox,
+                kept.settings.order,
+                resolution.news.iter().map(|&r| &resolution.ledger.records[r]),
+            );
         }
         log_report(mailbox, &resolution.report, ledger.is_none());
         Table::new(view, file, &resolution.passing)
@@ -248,7 +263,7 @@ impl Inbox {
 
     /// The answers for doveadm and dsync: what was listed or is kept, made in memory. `Ok(None)`: for
     /// this user Dovecot answers.
-    fn look_table(&self, mailbox: Mailbox) -> Result<Option<Rc<Table>>, ()> {
+    fn look_table(&self, mailbox: Mailbox, uid: u32) -> Result<Option<Rc<Table>>, ()> {
         let kept = match &*self.standing {
             Standing::Kept(kept) => kept,
             Standing::Inert => return Ok(None),
@@ -262,9 +277,13 @@ impl Inbox {
         if self.refusal.borrow().is_some() {
             return Err(());
         }
-        // The newest answers hold until a search finds that the mailbox has changed.
-        if let Some(table) = self.tables.borrow().last() {
+        // They hold for what was there when they were made.
+        if let Some(table) = self.tables.borrow().last().filter(|table| uid < table.view.next_uid) {
             return Ok(Some(table.clone()));
+        }
+        // A mailbox of another server, opened to pull mail from it: not the maildrop.
+        if let Ok(None) = mailbox.control_dir() {
+            return Ok(None);
         }
         let looked = self.look(kept, mailbox);
         match looked {
@@ -296,8 +315,10 @@ impl Inbox {
             ledger.as_ref(),
         )?;
         let view = super::host::OwnMail::open(mailbox).transaction().view();
-        Table::new(view, resolution.ledger.encode(), &[])
-            .map_err(|why| Refusal::fault(format!("bug: {why}")).into())
+        let table = Table::new(view, resolution.ledger.encode(), &[]);
+        let mut table = table.map_err(|why| Refusal::fault(format!("bug: {why}")))?;
+        table.unreadable = resolution.report.unreadable;
+        Ok(table)
     }
 
     /// Asks the rules, and finds out what they ask, until they have decided.
@@ -353,6 +374,7 @@ impl Table {
             view,
             answers: Answers::read(file)?,
             passing: passing.collect(),
+            unreadable: Vec::new(),
             cursor: Cell::new(0),
         })
     }
@@ -382,7 +404,13 @@ fn warm_table(control: &Control, transaction: Transaction) -> Result<Option<Tabl
             None => return Ok(None),
         }
     }
-    Ok(Some(Table { view, answers, passing: HashMap::new(), cursor: Cell::new(0) }))
+    Ok(Some(Table {
+        view,
+        answers,
+        passing: HashMap::new(),
+        unreadable: Vec::new(),
+        cursor: Cell::new(0),
+    }))
 }
 
 fn control_of(mailbox: Mailbox) -> Result<Control, Refusal> {
@@ -430,13 +458,23 @@ fn is_new_day(written: Option<SystemTime>) -> bool {
     written.is_none_or(|written| day(written) != day(SystemTime::now()))
 }
 
+/// A mailbox whose UIDs come near the end of 32 bits takes no more mail, and the number comes from
+/// text that another server gave.
+const HIGHEST_NEXT_UID: u32 = 1 << 31;
+
 /// So that no later message gets a number that the old server gave, also when we are gone.
 fn raise_next_uid(mailbox: Mailbox, captured: &Maildrop, view: View) {
     let Ok(own) = UidlFormat::parse(&mailbox.uidl_format()) else { return };
     let first = resolve::first_unspent_uid(captured, &own, view.uidvalidity);
-    if first > view.next_uid
-        && let Err(why) = mailbox.raise_next_uid(first)
-    {
+    if first <= view.next_uid {
+        return;
+    }
+    let raised = if first > HIGHEST_NEXT_UID {
+        Err("that is further than a mailbox should jump".to_owned())
+    } else {
+        mailbox.raise_next_uid(first)
+    };
+    if let Err(why) = raised {
         mailbox.log(
             Level::UIDL_KEEP_LOG_WARNING,
             &format!(

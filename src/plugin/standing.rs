@@ -30,8 +30,20 @@ pub struct Kept {
     pub site: Site,
     /// The plugin's settings.
     pub settings: Settings,
-    /// Whether a first listing is refused while fewer than half of the messages are there.
-    pub guarded: bool,
+    /// Held, guarded or released: what that means is for POP3 alone. The mailbox of a held user is
+    /// being moved, perhaps by the very doveadm that asks.
+    pub gate: Gate,
+}
+
+impl Kept {
+    /// Why no POP3 client may list the mailbox now, whatever is in it.
+    pub fn held(&self) -> Option<Refusal> {
+        let log = || {
+            let user = &self.user;
+            format!("{user} is held: `uidl-keep release {user}` when the mailbox has been moved")
+        };
+        (self.gate == Gate::Held).then(|| Refusal { log: log(), client: MOVING })
+    }
 }
 
 /// A refused login.
@@ -64,17 +76,9 @@ impl Standing {
         let dir = settings::site_dir(user)?;
         let site = Site::new(&dir);
         let Some(line) = look_up(&site, &dir, &name)? else { return Ok(Self::Inert) };
-        let guarded = match line.gate {
-            Gate::Redownload => return Ok(Self::Inert),
-            Gate::Held => {
-                let log = format!(
-                    "{name} is held: `uidl-keep release {name}` when the mailbox has been moved"
-                );
-                return Ok(Self::Refused(Refusal { log, client: MOVING }));
-            }
-            Gate::Guarded => true,
-            Gate::Released => false,
-        };
+        if line.gate == Gate::Redownload {
+            return Ok(Self::Inert);
+        }
         if line.state == State::Failed {
             return Err(format!(
                 "the capture of {name} failed: capture it again and build upon the old site, or \
@@ -82,7 +86,8 @@ impl Standing {
             ));
         }
         let settings = Settings::read(user)?;
-        Ok(Self::Kept(Box::new(Kept { user: name, site, settings, guarded })))
+        let gate = line.gate;
+        Ok(Self::Kept(Box::new(Kept { user: name, site, settings, gate })))
     }
 }
 

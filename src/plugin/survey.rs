@@ -58,10 +58,7 @@ impl Survey {
                 Need::Header => find_prints(&mut mail, message, Depth::Header),
                 Need::Message => find_prints(&mut mail, message, Depth::Message),
                 Need::Octets => mail.virtual_size().map(|size| message.octets = Fact::Is(size)),
-                Need::Own => {
-                    find_own(&mut mail, message, self.view.uidvalidity, self.mailbox);
-                    Ok(())
-                }
+                Need::Own => find_own(&mut mail, message, self.view.uidvalidity, self.mailbox),
             };
             let sized = match (&found, need, self.sizes) {
                 (Ok(()), Need::Header | Need::Message, Sizes::Wanted) => {
@@ -118,18 +115,28 @@ fn find_prints(mail: &mut Mail, message: &mut Message, depth: Depth) -> Result<(
 }
 
 /// What cannot be expanded gives no UIDL: Dovecot alone would refuse the whole listing for it.
-fn find_own(mail: &mut Mail, message: &mut Message, uidvalidity: u32, mailbox: Mailbox) {
-    let mut text = |which| mail.special(which).map(<[u8]>::to_vec).unwrap_or_default();
-    let filename = text(field::MAIL_FETCH_STORAGE_ID);
-    let guid = text(field::MAIL_FETCH_GUID);
-    let md5 = text(field::MAIL_FETCH_HEADER_MD5);
-    let own = mail.own_uidl(uidvalidity, &filename, &guid, &md5);
-    message.own = Fact::found(match own {
+fn find_own(
+    mail: &mut Mail,
+    message: &mut Message,
+    uidvalidity: u32,
+    mailbox: Mailbox,
+) -> Result<(), Failed> {
+    let format = mailbox.uidl_format();
+    let filename = mail.special(field::MAIL_FETCH_STORAGE_ID)?.to_vec();
+    let guid = mail.special(field::MAIL_FETCH_GUID)?.to_vec();
+    // Of these three only this may have to read the message.
+    let md5 = if format.contains("%m") || format.contains("md5") {
+        mail.special(field::MAIL_FETCH_HEADER_MD5)?.to_vec()
+    } else {
+        Vec::new()
+    };
+    message.own = Fact::found(match mail.own_uidl(uidvalidity, &filename, &guid, &md5) {
         Ok(own) => Uidl::new(own).ok(),
         Err(why) => {
-            let line = format!("pop3_uidl_format={}: {why}", mailbox.uidl_format());
+            let line = format!("pop3_uidl_format={format}: {why}");
             mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &line);
             None
         }
     });
+    Ok(())
 }
