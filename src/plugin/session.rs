@@ -229,9 +229,8 @@ impl Inbox {
         let resolution =
             self.resolve(kept, mailbox, purpose, sizes, &captured, is_final, ledger.as_ref())?;
         let file = resolution.ledger.encode();
-        if let Some(lock) = &lock
-            && let Err(why) = control.publish(lock, &file)
-        {
+        let published = lock.as_ref().map_or(Ok(()), |lock| control.publish(lock, &file));
+        if let Err(why) = published {
             mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &format!(
                 "{}: cannot be written ({why}): the answers will be derived again at the next login",
                 control.ledger_path().display(),
@@ -434,9 +433,10 @@ fn is_new_day(written: Option<SystemTime>) -> bool {
 fn raise_next_uid(mailbox: Mailbox, captured: &Maildrop, view: View) {
     let Ok(own) = UidlFormat::parse(&mailbox.uidl_format()) else { return };
     let first = resolve::first_unspent_uid(captured, &own, view.uidvalidity);
-    if first > view.next_uid
-        && let Err(why) = mailbox.raise_next_uid(first)
-    {
+    if first <= view.next_uid {
+        return;
+    }
+    if let Err(why) = mailbox.raise_next_uid(first) {
         mailbox.log(
             Level::UIDL_KEEP_LOG_WARNING,
             &format!(

@@ -80,9 +80,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         ));
     };
     let mut places: BTreeSet<Place> = found.iter().map(|found| found.place.clone()).collect();
-    if let Some(upon) = &upon
-        && (upon.dir() != site.dir() || found.is_empty())
-    {
+    if let Some(upon) = upon.as_ref().filter(|upon| upon.dir() != site.dir() || found.is_empty()) {
         places.extend(opened::places(upon)?);
     }
     let mut built = Vec::new();

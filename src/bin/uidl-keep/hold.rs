@@ -169,7 +169,7 @@ fn change_place(
             continue;
         };
         let gate = gate_after(change, line.gate, is_named);
-        if is_named && let Some(why) = still(change, line.state, gate) {
+        if let Some(why) = still(change, line.state, gate).filter(|_| is_named) {
             remark(format_args!("{user} {why}"));
             all_done = false;
         }
