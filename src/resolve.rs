@@ -494,21 +494,20 @@ impl<'a> Run<'a> {
             let named = &group[0].0;
             let mut free: Vec<usize> =
                 named.iter().copied().filter(|&e| !self.claimed[e]).collect();
-            if free.is_empty()
-                && let ([e], [(_, m)]) = (&named[..], group)
-                && self.claimed_by_gone[*e]
-                && {
+            if let ([e], [(_, m)], []) = (&named[..], group, &free[..]) {
+                let is_back = self.claimed_by_gone[*e] && {
                     let bearers = bearers.get_or_insert_with(|| self.bearers());
                     self.entries[*e].file_keys().all(|key| bearers.get(&key.cut).len() <= 1)
+                };
+                if is_back {
+                    let mut gone = self.gone.iter().map(|record| record.order);
+                    let again = gone.find(|order| self.claim_of.get(order) == Some(e));
+                    self.claim(*m, *e, How::File);
+                    if let Some(found) = &mut self.found[*m] {
+                        found.again = again;
+                    }
+                    continue;
                 }
-            {
-                let mut gone = self.gone.iter().map(|record| record.order);
-                let again = gone.find(|order| self.claim_of.get(order) == Some(e));
-                self.claim(*m, *e, How::File);
-                if let Some(found) = &mut self.found[*m] {
-                    found.again = again;
-                }
-                continue;
             }
             free.reverse();
             for (_, m) in group {
@@ -566,10 +565,10 @@ impl<'a> Run<'a> {
             }
             self.match_messages();
         }
-        if keys.header
-            && let Some(asked) = self.match_alone(How::Header, |e| e.header, |m| m.header)
-        {
-            return Some(asked);
+        if keys.header {
+            if let Some(asked) = self.match_alone(How::Header, |e| e.header, |m| m.header) {
+                return Some(asked);
+            }
         }
         if keys.origin {
             return self.match_alone(How::Origin, |e| e.origin, |m| m.origin);
@@ -659,10 +658,10 @@ impl<'a> Run<'a> {
             }
         }
         for m in self.open_messages() {
-            if let Fact::Is(key) = of_message(&self.messages[m])
-                && let Some(group) = groups.get_mut(&key)
-            {
-                group.1.push(m);
+            if let Fact::Is(key) = of_message(&self.messages[m]) {
+                if let Some(group) = groups.get_mut(&key) {
+                    group.1.push(m);
+                }
             }
         }
         let mut sizes_wanted = Vec::new();
@@ -700,10 +699,9 @@ impl<'a> Run<'a> {
             let Some(octets) = self.entries[e].octets else { continue };
             let mut same_entries = entries.iter().filter(|&&e| fits_entry(e, octets));
             let mut same_messages = messages.iter().filter(|&&m| fits_message(m, octets));
-            if let (Some(_), None) = (same_entries.next(), same_entries.next())
-                && let (Some(&m), None) = (same_messages.next(), same_messages.next())
-                && self.messages[m].octets.get().is_some()
-            {
+            let (Some(_), None) = (same_entries.next(), same_entries.next()) else { continue };
+            let (Some(&m), None) = (same_messages.next(), same_messages.next()) else { continue };
+            if self.messages[m].octets.get().is_some() {
                 pairs.push((e, m));
             }
         }

@@ -92,16 +92,15 @@ impl UidList {
                 list.odd.push((at + 1, whole.unwrap_or(line).into()));
                 continue;
             };
-            if let Some(older) = uid_of_file.insert(record.file.clone(), uid)
-                && older != uid
-                && let Some(older_record) = list.messages.remove(&older)
-            {
-                list.replaced.push((older, older_record));
+            let older = uid_of_file.insert(record.file.clone(), uid).filter(|&older| older != uid);
+            if let Some(older) = older {
+                if let Some(older_record) = list.messages.remove(&older) {
+                    list.replaced.push((older, older_record));
+                }
             }
             list.next = list.next.max(uid.saturating_add(1));
-            if let Some(older) = list.messages.insert(uid, record.clone())
-                && older != record
-            {
+            let older = list.messages.insert(uid, record.clone());
+            if let Some(older) = older.filter(|older| *older != record) {
                 // Not a second owner of that name any more, unless it is the same.
                 if older.file != record.file {
                     uid_of_file.remove(&older.file);

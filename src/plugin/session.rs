@@ -240,9 +240,8 @@ impl Inbox {
         let resolution =
             self.resolve(kept, mailbox, purpose, sizes, &captured, is_final, ledger.as_ref())?;
         let file = resolution.ledger.encode();
-        if let Some(lock) = &lock
-            && let Err(why) = control.publish(lock, &file)
-        {
+        let published = lock.as_ref().map_or(Ok(()), |lock| control.publish(lock, &file));
+        if let Err(why) = published {
             mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &format!(
                 "{}: cannot be written ({why}): the answers will be derived again at the next login",
                 control.ledger_path().display(),
