@@ -1,0 +1,587 @@
+//! Where maildrops are found: one Maildir, or all of a server by a [`Pattern`] such as
+//! `/srv/vmail/{domain}/{local}/Maildir`.
+//!
+//! Below the part of a pattern before its first variable no symbolic link is followed: those
+//! directories may belong to users.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::{Error, maildir, printable};
+
+/// Where maildrops lie and who uses them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pattern {
+    /// The directory names up to the first variable.
+    start: PathBuf,
+    /// The names below it.
+    names: Vec<Vec<Piece>>,
+    /// Names of panels' own making: a `{domain}` has a dot, a hash directory one octet, and a
+    /// directory that is no Maildir may simply not be one.
+    is_panel: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Literal(Vec<u8>),
+    Variable(String),
+}
+
+/// Why a text is not a pattern, a template or a list of names.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadPattern {
+    /// It must start at the root.
+    #[error("pattern {0:?} does not start with /")]
+    Relative(String),
+    /// Nothing varies in it.
+    #[error("pattern {0:?} has no variable such as {{domain}} or {{local}}")]
+    Fixed(String),
+    /// A brace without its partner, or with something else than a name in it.
+    #[error("{0:?} has a brace that is not around a name, as in {{local}}")]
+    Brace(String),
+    /// Two variables side by side: nobody knows where one ends.
+    #[error("{0:?} has two variables with nothing between them")]
+    Adjacent(String),
+    /// `.` or `..` as a name.
+    #[error("pattern {0:?} has . or .. in it")]
+    Dots(String),
+    /// A variable that the pattern does not have.
+    #[error("user template has {{{0}}}, which the pattern does not have")]
+    NoSuchVariable(String),
+    /// No template, and no variable that could be the user name.
+    #[error("pattern has neither {{local}} nor {{user}} nor {{account}}: give a user template")]
+    NoUser,
+}
+
+fn pieces(text: &str) -> Result<Vec<Piece>, BadPattern> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let literal = &rest[..rest.find(['{', '}']).unwrap_or(rest.len())];
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(literal.as_bytes().to_vec()));
+            rest = &rest[literal.len()..];
+            continue;
+        }
+        let brace = || BadPattern::Brace(text.to_owned());
+        let end = rest.find('}').ok_or_else(brace)?;
+        let name = rest[..end].strip_prefix('{').ok_or_else(brace)?;
+        if name.is_empty() || !name.bytes().all(|octet| octet.is_ascii_lowercase()) {
+            return Err(brace());
+        }
+        if matches!(pieces.last(), Some(Piece::Variable(_))) {
+            return Err(BadPattern::Adjacent(text.to_owned()));
+        }
+        pieces.push(Piece::Variable(name.to_owned()));
+        rest = &rest[end + 1..];
+    }
+    Ok(pieces)
+}
+
+impl FromStr for Pattern {
+    type Err = BadPattern;
+
+    fn from_str(text: &str) -> Result<Self, BadPattern> {
+        if !text.starts_with('/') {
+            return Err(BadPattern::Relative(text.to_owned()));
+        }
+        let mut pattern = Self { start: PathBuf::from("/"), names: Vec::new(), is_panel: false };
+        for name in text.split('/').filter(|name| !name.is_empty()) {
+            if name == "." || name == ".." {
+                return Err(BadPattern::Dots(text.to_owned()));
+            }
+            let pieces = pieces(name)?;
+            let is_fixed = matches!(&pieces[..], [Piece::Literal(_)]);
+            if is_fixed && pattern.names.is_empty() {
+                pattern.start.push(name);
+            } else {
+                pattern.names.push(pieces);
+            }
+        }
+        if pattern.names.is_empty() {
+            return Err(BadPattern::Fixed(text.to_owned()));
+        }
+        Ok(pattern)
+    }
+}
+
+impl Pattern {
+    fn panel(text: &str) -> Self {
+        let pattern: Self = text.parse().expect("patterns of panels are written here");
+        Self { is_panel: true, ..pattern }
+    }
+
+    fn variables(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().flatten().filter_map(|piece| match piece {
+            Piece::Variable(name) => Some(name.as_str()),
+            Piece::Literal(_) => None,
+        })
+    }
+}
+
+/// A panel, or a mail system, whose directories are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Panel {
+    /// `/var/qmail/mailnames/DOMAIN/USER/Maildir`.
+    Plesk,
+    /// `/home/ACCOUNT/mail/DOMAIN/USER` is the Maildir itself, `/home/ACCOUNT/mail` that of the account.
+    Cpanel,
+    /// `~vpopmail/domains/DOMAIN/USER/Maildir`, with vpopmail's hash directories `0` to `z` above
+    /// the domain, above the user, or both.
+    Vpopmail,
+}
+
+impl Panel {
+    /// Its patterns; `root` is asked for the home of `vpopmail` in its `etc/passwd`.
+    pub fn patterns(self, root: Option<&Path>) -> Vec<Pattern> {
+        match self {
+            Self::Plesk => vec![Pattern::panel("/var/qmail/mailnames/{domain}/{local}/Maildir")],
+            Self::Cpanel => vec![
+                Pattern::panel("/home/{account}/mail/{domain}/{local}"),
+                Pattern::panel("/home/{account}/mail"),
+            ],
+            Self::Vpopmail => {
+                let passwd = root.unwrap_or(Path::new("/")).join("etc/passwd");
+                let home = fs::read_to_string(passwd).ok().and_then(|text| home_of(&text));
+                let start = home.unwrap_or_else(|| "/home/vpopmail".to_owned());
+                [
+                    "{domain}/{local}",
+                    "{n}/{domain}/{local}",
+                    "{domain}/{m}/{local}",
+                    "{n}/{domain}/{m}/{local}",
+                ]
+                .map(|names| Pattern::panel(&format!("{start}/domains/{names}/Maildir")))
+                .to_vec()
+            }
+        }
+    }
+}
+
+/// The home of `vpopmail`, where that can be part of a pattern.
+fn home_of(passwd: &str) -> Option<String> {
+    let line = passwd.lines().find(|line| line.starts_with("vpopmail:"))?;
+    let home = line.split(':').nth(5)?;
+    let usable = home.starts_with('/') && !home.contains(['{', '}']) && !home.contains("/.");
+    usable.then(|| home.to_owned())
+}
+
+/// How a user is called on the new server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Naming {
+    template: Option<Vec<Piece>>,
+    renamed: HashMap<String, String>,
+}
+
+impl Naming {
+    /// Names from a template such as `{local}@{domain}`.
+    ///
+    /// Without one it is `{local}@{domain}` where the pattern has both, else the one of `{local}`,
+    /// `{user}` and `{account}` that it has.
+    ///
+    /// # Errors
+    ///
+    /// [`BadPattern::Brace`], [`BadPattern::Adjacent`].
+    pub fn new(template: Option<&str>) -> Result<Self, BadPattern> {
+        Ok(Self { template: template.map(pieces).transpose()?, renamed: HashMap::new() })
+    }
+
+    /// Afterwards `old` is called `new`. `false` when `old` was renamed before.
+    pub fn rename(&mut self, old: &str, new: &str) -> bool {
+        self.renamed.insert(old.to_owned(), new.to_owned()).is_none()
+    }
+
+    /// The name of whoever a pattern's variables point at.
+    fn user(&self, bound: &Bound) -> Result<String, BadPattern> {
+        let by_default;
+        let template = match &self.template {
+            Some(template) => template,
+            None => {
+                let text = match ["local", "user", "account"].iter().find(|v| bound.has(v)) {
+                    Some(&local) if bound.has("domain") => format!("{{{local}}}@{{domain}}"),
+                    Some(local) => format!("{{{local}}}"),
+                    None => return Err(BadPattern::NoUser),
+                };
+                by_default = pieces(&text)?;
+                &by_default
+            }
+        };
+        let mut user = String::new();
+        for piece in template {
+            match piece {
+                Piece::Literal(text) => user.push_str(&String::from_utf8_lossy(text)),
+                Piece::Variable(name) => user.push_str(
+                    bound.0.get(name).ok_or_else(|| BadPattern::NoSuchVariable(name.clone()))?,
+                ),
+            }
+        }
+        Ok(self.renamed.get(&user).cloned().unwrap_or(user))
+    }
+
+    /// Whether this naming can name what `pattern` finds.
+    ///
+    /// # Errors
+    ///
+    /// [`BadPattern::NoSuchVariable`], [`BadPattern::NoUser`].
+    pub fn check(&self, pattern: &Pattern) -> Result<(), BadPattern> {
+        let bound = pattern.variables().map(|name| (name.to_owned(), String::new())).collect();
+        self.user(&Bound(bound)).map(drop)
+    }
+}
+
+/// What the variables of a pattern stand for in one place.
+#[derive(Debug, Clone, Default)]
+struct Bound(BTreeMap<String, String>);
+
+impl Bound {
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// This and what makes `name` of `pieces`. `None` when nothing does.
+    fn with(&self, pieces: &[Piece], name: &str) -> Option<Self> {
+        match pieces {
+            [] => name.is_empty().then(|| self.clone()),
+            [Piece::Literal(text), rest @ ..] => {
+                self.with(rest, name.strip_prefix(std::str::from_utf8(text).ok()?)?)
+            }
+            [Piece::Variable(variable), rest @ ..] => {
+                let ends = name.char_indices().map(|(at, char)| at + char.len_utf8());
+                // A variable ends as early as the rest allows: `{local}@{domain}`.
+                ends.filter_map(|end| {
+                    let (value, left) = name.split_at(end);
+                    let mut bound = self.clone();
+                    let before = bound.0.insert(variable.clone(), value.to_owned());
+                    if before.is_some_and(|before| before != value) {
+                        return None;
+                    }
+                    bound.with(rest, left)
+                })
+                .next()
+            }
+        }
+    }
+}
+
+/// A maildrop to capture.
+#[derive(Debug, Clone)]
+pub struct Source {
+    user: String,
+    place: PathBuf,
+    start: Start,
+}
+
+#[derive(Debug, Clone)]
+enum Start {
+    /// A directory that the operator named.
+    Named,
+    /// Names below a directory that is open.
+    Below(Arc<OwnedFd>, Vec<OsString>),
+    /// It is not even to be opened.
+    Fault(String),
+}
+
+impl Source {
+    /// The Maildir at `path`, of `user`.
+    pub fn named(user: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { user: user.into(), place: path.into(), start: Start::Named }
+    }
+
+    /// The user name on the new server.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Where it lies.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// Opens its directory, through no symbolic link below where the search for it started.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::Link`], and [`Error::Source`] when the search found it wanting.
+    pub fn open(&self) -> Result<OwnedFd, Error> {
+        match &self.start {
+            Start::Named => maildir::open_start(&self.place),
+            Start::Fault(fault) => Err(Error::Source(fault.clone())),
+            Start::Below(top, names) => {
+                let mut at: Option<OwnedFd> = None;
+                for name in names {
+                    let parent = at.as_ref().map_or(top.as_fd(), AsFd::as_fd);
+                    at = Some(maildir::open_directory(parent, name)?);
+                }
+                at.ok_or(Error::NotMaildir)
+            }
+        }
+    }
+}
+
+/// What a search found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The maildrops, sorted by user; no user twice.
+    pub sources: Vec<Source>,
+    /// Directories that may hold maildrops and could not be searched, a sentence each.
+    pub losses: Vec<String>,
+}
+
+/// Finds the maildrops of `patterns`, on this machine or in the copy of another below `root`.
+///
+/// Costs one listing of each directory that a variable stands for.
+///
+/// # Errors
+///
+/// [`Error::Io`] or [`Error::Link`] when no pattern has a directory to start from;
+/// [`Error::Source`] when a pattern cannot name its users.
+pub fn find(patterns: &[Pattern], root: Option<&Path>, naming: &Naming) -> Result<Found, Error> {
+    let mut found = Found::default();
+    let mut started = false;
+    let mut absent = None;
+    // A template is for mail users: an account's own maildrop is called by the account's name.
+    let by_default = Naming { template: None, renamed: naming.renamed.clone() };
+    for pattern in patterns {
+        let (path, top) = match open_start(pattern, root) {
+            Ok(opened) => opened,
+            Err(error) if error.is_absence() => {
+                absent.get_or_insert(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let naming = match naming.check(pattern) {
+            Ok(()) => naming,
+            Err(_) if pattern.is_panel => &by_default,
+            Err(error) => return Err(Error::Source(error.to_string())),
+        };
+        started = true;
+        let mut walk = Walk { naming, found: &mut found, names: Vec::new() };
+        let top = Arc::new(top);
+        walk.below(pattern, &path, &top, top.as_fd(), &pattern.names, &Bound::default());
+    }
+    if !started && let Some(error) = absent {
+        return Err(error);
+    }
+    let Found { sources, losses } = found;
+    Ok(Found { sources: without_doubles(sources), losses })
+}
+
+/// The directory that a pattern starts from. In a copy no link is followed, as it would lead out.
+fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedFd), Error> {
+    let Some(root) = root else {
+        let open = |path: &Path| fs::File::open(path).map(OwnedFd::from);
+        let top = open(&pattern.start)
+            .map_err(|error| Error::io(pattern.start.as_os_str().as_bytes(), error))?;
+        return Ok((pattern.start.clone(), top));
+    };
+    let mut path = root.to_path_buf();
+    let mut top = OwnedFd::from(
+        fs::File::open(root).map_err(|error| Error::io(root.as_os_str().as_bytes(), error))?,
+    );
+    for name in pattern.start.iter().skip(1) {
+        path.push(name);
+        top = maildir::open_directory(top.as_fd(), name).map_err(|error| match error {
+            Error::Io { error, .. } => Error::io(path.as_os_str().as_bytes(), error),
+            Error::Link { .. } => Error::Link { name: path.display().to_string() },
+            other => other,
+        })?;
+    }
+    Ok((path, top))
+}
+
+struct Walk<'a> {
+    naming: &'a Naming,
+    found: &'a mut Found,
+    /// The names from the start down to where the walk is.
+    names: Vec<OsString>,
+}
+
+impl Walk<'_> {
+    fn below(
+        &mut self,
+        pattern: &Pattern,
+        path: &Path,
+        top: &Arc<OwnedFd>,
+        at: BorrowedFd<'_>,
+        names: &[Vec<Piece>],
+        bound: &Bound,
+    ) {
+        let Some((pieces, rest)) = names.split_first() else { return };
+        let fixed = matches!(&pieces[..], [Piece::Literal(_)]);
+        let mut candidates = match &pieces[..] {
+            [Piece::Literal(name)] => vec![name.clone()],
+            _ => match maildir::names(at) {
+                Ok(found) => found.into_iter().map(|(name, _)| name.into_vec()).collect(),
+                Err(error) => {
+                    let place = self.place(path);
+                    self.found.losses.push(format!("{}: {error}", shown(&place)));
+                    return;
+                }
+            },
+        };
+        candidates.sort();
+        for name in candidates {
+            let Ok(text) = std::str::from_utf8(&name) else {
+                let place = self.place(path).join(OsStr::from_bytes(&name));
+                self.found.losses.push(format!("{}: not a name in UTF-8", shown(&place)));
+                continue;
+            };
+            let Some(bound) = bound.with(pieces, text) else { continue };
+            if !fixed && !is_plausible(pattern, pieces, text, &bound) {
+                continue;
+            }
+            self.names.push(OsString::from_vec(name));
+            self.step(pattern, path, top, at, rest, &bound);
+            self.names.pop();
+        }
+    }
+
+    /// Goes on below the last of `self.names`, a name in the directory `at`.
+    fn step(
+        &mut self,
+        pattern: &Pattern,
+        path: &Path,
+        top: &Arc<OwnedFd>,
+        at: BorrowedFd<'_>,
+        rest: &[Vec<Piece>],
+        bound: &Bound,
+    ) {
+        let name = self.names.last().expect("pushed by the caller").clone();
+        let user_is_known = rest.iter().all(|pieces| matches!(&pieces[..], [Piece::Literal(_)]));
+        let directory = match maildir::open_directory(at, &name) {
+            Ok(directory) => directory,
+            Err(error) if error.is_absence() => return,
+            Err(error) if user_is_known => {
+                self.source(path, bound, Start::Fault(error.to_string()));
+                return;
+            }
+            Err(error) => {
+                let place = self.place(path);
+                let why = match error {
+                    Error::Io { error, .. } => error.to_string(),
+                    _ => "a symbolic link, which is not followed".to_owned(),
+                };
+                self.found.losses.push(format!("{}: {why}", shown(&place)));
+                return;
+            }
+        };
+        if !rest.is_empty() {
+            self.below(pattern, path, top, directory.as_fd(), rest, bound);
+            return;
+        }
+        // `/home/ACCOUNT/mail` and the like need not be a Maildir; what is called Maildir must.
+        let ends_in_account = pattern.is_panel && !bound.has("local");
+        let cur = maildir::open_directory(directory.as_fd(), OsStr::new("cur"));
+        if ends_in_account && cur.is_err_and(|error| error.is_absence()) {
+            return;
+        }
+        self.source(path, bound, Start::Below(Arc::clone(top), self.names.clone()));
+    }
+
+    fn source(&mut self, path: &Path, bound: &Bound, start: Start) {
+        let place = self.place(path);
+        match self.naming.user(bound) {
+            Ok(user) => self.found.sources.push(Source { user, place, start }),
+            Err(error) => self.found.losses.push(format!("{}: {error}", shown(&place))),
+        }
+    }
+
+    fn place(&self, path: &Path) -> PathBuf {
+        self.names.iter().fold(path.to_path_buf(), |path, name| path.join(name))
+    }
+}
+
+/// Whether a name that was found can be what the variables in it say.
+fn is_plausible(pattern: &Pattern, pieces: &[Piece], name: &str, bound: &Bound) -> bool {
+    let here = |variable: &str| {
+        pieces.iter().any(|piece| matches!(piece, Piece::Variable(name) if name == variable))
+    };
+    // Where an account's own Maildir lies beside its domains.
+    let is_of_maildir = matches!(name, "cur" | "new" | "tmp");
+    if here("domain") && is_of_maildir {
+        return false;
+    }
+    if !pattern.is_panel {
+        return true;
+    }
+    let value = |variable: &str| bound.0.get(variable).map_or("", String::as_str);
+    (!here("domain") || value("domain").contains('.'))
+        && (!here("n") || value("n").len() == 1)
+        && (!here("m") || value("m").len() == 1)
+}
+
+/// Sorted by user. A user with several maildrops has one that says so: which of them is his cannot
+/// be told from here, and a listing that names him twice would be refused as a whole.
+fn without_doubles(mut sources: Vec<Source>) -> Vec<Source> {
+    sources.sort_by(|a, b| (&a.user, &a.place).cmp(&(&b.user, &b.place)));
+    let mut single: Vec<Source> = Vec::with_capacity(sources.len());
+    for source in sources {
+        match single.last_mut() {
+            Some(last) if last.user == source.user => {
+                let also = shown(&source.place);
+                last.start = Start::Fault(match &last.start {
+                    Start::Fault(fault) => format!("{fault}; also {also}"),
+                    _ => format!(
+                        "two maildrops for one user, also {also}: rename one, or capture only one"
+                    ),
+                });
+            }
+            _ => single.push(source),
+        }
+    }
+    single
+}
+
+fn shown(path: &Path) -> impl fmt::Display {
+    printable(path.as_os_str().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user_of(pieces_of: &str, name: &str, template: Option<&str>) -> Option<String> {
+        let bound = Bound::default().with(&pieces(pieces_of).unwrap(), name)?;
+        Naming::new(template).unwrap().user(&bound).ok()
+    }
+
+    #[test]
+    fn a_name_gives_its_parts_to_the_variables() {
+        assert_eq!(user_of("{local}@{domain}", "al@ex@x.org", None).unwrap(), "al@ex@x.org");
+        assert_eq!(user_of("u-{user}", "u-alice", None).unwrap(), "alice");
+        assert_eq!(user_of("u-{user}", "v-alice", None), None);
+        assert_eq!(user_of("{user}.box", "alice.box", None).unwrap(), "alice");
+        assert_eq!(user_of("{a}-{a}", "x-x", Some("{a}")).unwrap(), "x");
+        assert_eq!(user_of("{a}-{a}", "x-y", Some("{a}")), None);
+        assert_eq!(user_of("{local}", "", None), None);
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_be_walked_is_refused_with_the_reason() {
+        let refused = |text: &str| text.parse::<Pattern>().unwrap_err().to_string();
+        assert_eq!(refused("srv/{local}"), "pattern \"srv/{local}\" does not start with /");
+        assert!(refused("/srv/mail").contains("no variable"));
+        assert!(refused("/srv/{local").contains("brace"));
+        assert!(refused("/srv/}x{").contains("brace"));
+        assert!(refused("/srv/{a}{b}").contains("nothing between"));
+        assert!(refused("/srv/../{local}").contains(".."));
+        let pattern: Pattern = "/srv/{x}".parse().unwrap();
+        assert_eq!(Naming::default().check(&pattern), Err(BadPattern::NoUser));
+    }
+
+    #[test]
+    fn vpopmail_is_looked_for_where_the_password_file_says() {
+        let passwd = "root:x:0:0::/root:/bin/sh\nvpopmail:x:89:89::/var/vpopmail:/bin/false\n";
+        assert_eq!(home_of(passwd).unwrap(), "/var/vpopmail");
+        assert_eq!(home_of("vpopmail:x:89:89::relative:/bin/false\n"), None);
+    }
+}
