@@ -1,5 +1,6 @@
 //! The helper: captures the old server's UIDLs, builds the index, and looks after the site.
 
+mod capture;
 mod output;
 
 use std::process::ExitCode;
@@ -17,9 +18,13 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Capture(capture::Args),
+}
 
 fn main() -> ExitCode {
-    let outcome: Result<Outcome, Trouble> = match Cli::parse().command {};
+    let outcome: Result<Outcome, Trouble> = match Cli::parse().command {
+        Command::Capture(args) => capture::run(args),
+    };
     output::exit_code(outcome)
 }
