@@ -16,8 +16,18 @@
 //! and is never folded into the second.
 
 pub mod capture;
+pub mod control;
 pub mod format;
+pub mod index;
 pub mod key;
+pub mod ledger;
 pub mod listing;
 pub mod maildrop;
+pub mod map;
+#[cfg(feature = "plugin")]
+mod plugin;
+pub mod read_at;
+pub mod resolve;
+pub mod roster;
+pub mod site;
 pub mod uidl;

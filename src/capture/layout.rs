@@ -24,8 +24,7 @@ pub struct Pattern {
     start: PathBuf,
     /// The names below it.
     names: Vec<Vec<Piece>>,
-    /// Names of panels' own making: a `{domain}` has a dot, a hash directory one octet, and a
-    /// directory that is no Maildir may simply not be one.
+    /// A panel's own: a `{domain}` has a dot, and an account's directory need not be a Maildir.
     is_panel: bool,
 }
 
@@ -33,6 +32,10 @@ pub struct Pattern {
 enum Piece {
     Literal(Vec<u8>),
     Variable(String),
+    /// `*`: any name, and no part of the user's.
+    Any,
+    /// `?`: a name of one octet, as a server splits large directories.
+    Split,
 }
 
 /// Why a text is not a pattern, a template or a list of names.
@@ -51,6 +54,9 @@ pub enum BadPattern {
     /// Two variables side by side: nobody knows where one ends.
     #[error("{0:?} has two variables with nothing between them")]
     Adjacent(String),
+    /// `*` and `?` stand for whole names only.
+    #[error("pattern {0:?} has * or ? within a name; each stands for a whole one")]
+    Wildcard(String),
     /// `.` or `..` as a name.
     #[error("pattern {0:?} has . or .. in it")]
     Dots(String),
@@ -99,7 +105,14 @@ impl FromStr for Pattern {
             if name == "." || name == ".." {
                 return Err(BadPattern::Dots(text.to_owned()));
             }
-            let pieces = pieces(name)?;
+            let pieces = match name {
+                "*" => vec![Piece::Any],
+                "?" => vec![Piece::Split],
+                _ if name.contains(['*', '?']) => {
+                    return Err(BadPattern::Wildcard(text.to_owned()));
+                }
+                _ => pieces(name)?,
+            };
             let is_fixed = matches!(&pieces[..], [Piece::Literal(_)]);
             if is_fixed && pattern.names.is_empty() {
                 pattern.start.push(name);
@@ -123,7 +136,7 @@ impl Pattern {
     fn variables(&self) -> impl Iterator<Item = &str> {
         self.names.iter().flatten().filter_map(|piece| match piece {
             Piece::Variable(name) => Some(name.as_str()),
-            Piece::Literal(_) => None,
+            Piece::Literal(_) | Piece::Any | Piece::Split => None,
         })
     }
 }
@@ -155,9 +168,9 @@ impl Panel {
                 let start = home.unwrap_or_else(|| "/home/vpopmail".to_owned());
                 [
                     "{domain}/{local}",
-                    "{n}/{domain}/{local}",
-                    "{domain}/{m}/{local}",
-                    "{n}/{domain}/{m}/{local}",
+                    "?/{domain}/{local}",
+                    "{domain}/?/{local}",
+                    "?/{domain}/?/{local}",
                 ]
                 .map(|names| Pattern::panel(&format!("{start}/domains/{names}/Maildir")))
                 .to_vec()
@@ -218,6 +231,7 @@ impl Naming {
         for piece in template {
             match piece {
                 Piece::Literal(text) => user.push_str(&String::from_utf8_lossy(text)),
+                Piece::Any | Piece::Split => {}
                 Piece::Variable(name) => user.push_str(
                     bound.0.get(name).ok_or_else(|| BadPattern::NoSuchVariable(name.clone()))?,
                 ),
@@ -250,6 +264,8 @@ impl Bound {
     fn with(&self, pieces: &[Piece], name: &str) -> Option<Self> {
         match pieces {
             [] => name.is_empty().then(|| self.clone()),
+            [Piece::Any, ..] => Some(self.clone()),
+            [Piece::Split, ..] => (name.len() == 1).then(|| self.clone()),
             [Piece::Literal(text), rest @ ..] => {
                 self.with(rest, name.strip_prefix(std::str::from_utf8(text).ok()?)?)
             }
@@ -513,10 +529,7 @@ fn is_plausible(pattern: &Pattern, pieces: &[Piece], name: &str, bound: &Bound) 
     if !pattern.is_panel {
         return true;
     }
-    let value = |variable: &str| bound.0.get(variable).map_or("", String::as_str);
-    (!here("domain") || value("domain").contains('.'))
-        && (!here("n") || value("n").len() == 1)
-        && (!here("m") || value("m").len() == 1)
+    !here("domain") || bound.0.get("domain").is_some_and(|domain| domain.contains('.'))
 }
 
 /// Sorted by user. A user with several maildrops has one that says so: which of them is his cannot

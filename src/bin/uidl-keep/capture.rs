@@ -51,7 +51,7 @@ enum From {
         /// The old server's pop3_uidl_format, as `doveconf -f protocol=pop3 -h pop3_uidl_format`
         /// prints it there: '%08Xu%08Xv' or '%{uid | hex(8)}%{uidvalidity | hex(8)}'. "auto" asks
         /// doveconf here: only right on the old server itself.
-        #[arg(long, value_name = "FORMAT")]
+        #[arg(long, value_name = "FORMAT", alias = "uidl-format")]
         format: Option<String>,
         #[command(flatten)]
         what: What,
@@ -75,7 +75,8 @@ struct What {
     /// Every Maildir of this kind of server.
     #[arg(long, value_enum)]
     layout: Option<Layout>,
-    /// Every Maildir that fits, such as '/srv/vmail/{domain}/{local}/Maildir'; may be repeated.
+    /// Every Maildir that fits, such as '/srv/vmail/{domain}/{local}/Maildir'; may be repeated. A name
+    /// of * stands for any, of ? for any of one character.
     #[arg(long, value_name = "PATTERN")]
     pattern: Vec<Pattern>,
     /// Look for them in the copy of a server below this directory.
@@ -124,8 +125,8 @@ impl Layout {
 }
 
 /// Captures, and writes the listing.
-pub fn run(args: Args) -> Result<Outcome, Trouble> {
-    let (server, what) = match args.from {
+pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+    let (server, what) = match &args.from {
         From::Courier(what) => (Server::Courier, what),
         From::Qmail(what) => (Server::Qmail, what),
         From::Dovecot { format, what } => {
@@ -133,7 +134,7 @@ pub fn run(args: Args) -> Result<Outcome, Trouble> {
             (Server::Dovecot { format }, what)
         }
     };
-    let (sources, mut all_well) = sources(&what)?;
+    let (sources, mut all_well) = sources(what)?;
     let jobs = what.jobs.map_or_else(
         || thread::available_parallelism().map_or(1, NonZeroUsize::get),
         NonZeroUsize::get,

@@ -7,8 +7,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use output::{Outcome, Trouble};
-
 /// Keeps POP3 UIDLs across a mail-server migration.
 #[derive(Parser)]
 #[command(name = "uidl-keep", version, arg_required_else_help = true)]
@@ -19,12 +17,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Capture(capture::Args),
+    Capture(Box<capture::Args>),
 }
 
 fn main() -> ExitCode {
-    let outcome: Result<Outcome, Trouble> = match Cli::parse().command {
-        Command::Capture(args) => capture::run(args),
-    };
-    output::exit_code(outcome)
+    output::exit_code(match Cli::parse().command {
+        Command::Capture(args) => capture::run(&args),
+    })
 }

@@ -1,0 +1,99 @@
+# `make` alone runs every check; `make help` lists the rest. GNU make, Debian, as root where a target
+# installs packages or starts servers; `build` and `check` need neither once the packages are there.
+
+.DEFAULT_GOAL := all
+.PHONY: all help deps build check lint test demo bench fuzz install plugin plugin-2.4 clean clean-trees
+
+SETUP := tests/hosts/setup.sh
+TREE_24 := $(shell $(SETUP) where dovecot24)
+BUILD_24 := target/dovecot-2.4
+# The module from which Dovecot 2.4 learns our settings.
+SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE
+
+# Where `install` puts things; packagers set DESTDIR too. What Dovecot decides, dovecot-config says.
+PREFIX ?= /usr/local
+DOVECOT_CONFIG ?= $(firstword $(wildcard /usr/lib/dovecot/dovecot-config /usr/lib64/dovecot/dovecot-config \
+	/usr/local/lib/dovecot/dovecot-config))
+MODULE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_moduledir)
+DOC_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_docdir)
+INCLUDE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_pkgincludedir)
+DOVECOT_LINE = $(shell sed -n 's/^.define DOVECOT_ABI_VERSION "\(2\.[0-9]*\)\..*/\1/p' $(INCLUDE_DIR)/config.h)
+
+all: check test ## every check there is: what `make` alone does
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+
+deps: ## install what building and testing need (Debian, root)
+	$(SETUP) rust
+	$(SETUP) packages build dovecot clients tools
+	$(SETUP) tree courier dovecot24
+
+build: ## the helper alone: needs neither Dovecot headers nor libclang
+	cargo build --release --locked
+
+plugin: ## the helper, and the plugin for this machine's Dovecot
+	cargo build --release --locked --features plugin
+
+plugin-2.4: ## the plugin for the Dovecot 2.4 of its tree, where the tests look for it
+	DOVECOT_INCDIR=$(TREE_24)/usr/include/dovecot CARGO_TARGET_DIR=$(BUILD_24) \
+		cargo build --release --locked --features plugin --lib
+	mkdir -p $(BUILD_24)/modules/settings
+	$(CC) $(SETTINGS_FLAGS) -I$(TREE_24)/usr/include/dovecot \
+		-DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE \
+		dovecot-plugin/uidl-keep-settings.c -o $(BUILD_24)/modules/settings/lib95_uidl_keep_settings.so
+	cp $(BUILD_24)/release/libuidl_keep.so $(BUILD_24)/modules/lib95_uidl_keep_plugin.so
+
+check: ## formatting, lints with and without the plugin, documentation
+	$(SETUP) rust
+	$(SETUP) packages build
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features plugin -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
+	! git grep -nP '[^\x00-\x7F]' -- '*.rs' '*.c' '*.h' '*.md' '*.sh' '*.conf' Makefile
+
+test: deps plugin-2.4 ## every test, against real servers; a server that is missing is a failure
+	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin
+
+demo: ## see it happen: Courier to Dovecot, and what a client downloads
+	$(SETUP) rust
+	$(SETUP) packages build dovecot clients tools
+	$(SETUP) tree courier
+	case "$$(dovecot --version)" in \
+	2.3.*) $(MAKE) plugin ;; \
+	*) $(SETUP) tree dovecot24 && $(MAKE) build plugin-2.4 ;; \
+	esac
+	demo/run
+
+bench: ## the ratios of one run, with and without the plugin
+	$(SETUP) rust
+	$(SETUP) packages build dovecot
+	cargo bench --locked --features plugin
+
+fuzz: ## every fuzz target for a minute each: make fuzz SECONDS=600 for longer
+	cd fuzz && for target in $$(cargo fuzz list); do \
+		cargo fuzz run $$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; \
+	done
+
+install: ## the plugin, the helper, the man page and an example (DESTDIR, PREFIX)
+	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev, or name it in DOVECOT_CONFIG"; exit 2; }
+	@test -e target/release/libuidl_keep.so || { echo "install: nothing built: run 'make plugin' first"; exit 2; }
+	install -D -m 755 target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
+	install -D -m 644 docs/uidl-keep.1 $(DESTDIR)$(PREFIX)/share/man/man1/uidl-keep.1
+	install -D -m 644 target/release/libuidl_keep.so $(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so
+	if [ "$(DOVECOT_LINE)" = 2.4 ]; then \
+		install -d $(DESTDIR)$(MODULE_DIR)/settings && \
+		$(CC) $(SETTINGS_FLAGS) -I$(INCLUDE_DIR) dovecot-plugin/uidl-keep-settings.c \
+			-o $(DESTDIR)$(MODULE_DIR)/settings/lib95_uidl_keep_settings.so && \
+		install -D -m 644 dovecot-plugin/uidl-keep-2.4.conf $(DESTDIR)$(DOC_DIR)/example-config/conf.d/95-uidl-keep.conf; \
+	else \
+		install -D -m 644 dovecot-plugin/uidl-keep.conf $(DESTDIR)$(DOC_DIR)/example-config/conf.d/95-uidl-keep.conf; \
+	fi
+	for dir in . domain user; do install -d -m 711 $(DESTDIR)/var/lib/uidl-keep/$$dir; done
+
+clean: ## what was built
+	cargo clean
+
+clean-trees: ## the Debian trees of the tests
+	rm -rf --one-file-system "$$(dirname $(TREE_24))"

@@ -1,0 +1,89 @@
+/* What dovecot-plugin/shim.c offers Rust: macros, static inlines and bitfields made callable. No
+   decisions and no state are here. Dovecot's manner: _r marks what is written on success. */
+#ifndef UIDL_KEEP_SHIM_H
+#define UIDL_KEEP_SHIM_H
+
+#include "lib.h"
+#include "mail-storage-private.h"
+#include "mail-storage-hooks.h"
+#include "mail-user.h"
+
+/* DOVECOT_PREREQ() takes two arguments in older 2.3 and three in newer. */
+#define UIDL_KEEP_DOVECOT_2_4 \
+	(DOVECOT_VERSION_MAJOR == 2 && DOVECOT_VERSION_MINOR == 4)
+
+struct maildir_uidlist;
+struct module;
+
+enum uidl_keep_log_level {
+	UIDL_KEEP_LOG_DEBUG,
+	UIDL_KEEP_LOG_INFO,
+	UIDL_KEEP_LOG_WARNING,
+	UIDL_KEEP_LOG_ERROR
+};
+
+/* Logging: one line through an event's own prefix. */
+void uidl_keep_log(struct event *event, enum uidl_keep_log_level level, const char *line);
+/* Ends the process by exit, after logging the line: never returns. */
+void uidl_keep_die(const char *line);
+
+/* Data stack frame: everything t_*() allocated since the push is free after the pop. */
+unsigned int uidl_keep_frame_push(void);
+void uidl_keep_frame_pop(unsigned int frame);
+
+/* User. attach: saves the methods and returns those to change; state is what Rust keeps with it. */
+struct mail_user_vfuncs *uidl_keep_user_attach(struct mail_user *user, void *state);
+const struct mail_user_vfuncs *uidl_keep_user_super(struct mail_user *user);
+void *uidl_keep_user_state(struct mail_user *user);
+bool uidl_keep_user_is_autocreated(struct mail_user *user);
+const char *uidl_keep_user_name(struct mail_user *user);
+/* A setting as text, NULL where it is not set. -1 and error_r where settings cannot be read. */
+int uidl_keep_user_setting(struct mail_user *user, const char *name,
+			   const char **value_r, const char **error_r);
+
+/* Mailbox. */
+struct mailbox_vfuncs *uidl_keep_mailbox_attach(struct mailbox *box, void *state);
+const struct mailbox_vfuncs *uidl_keep_mailbox_super(struct mailbox *box);
+void *uidl_keep_mailbox_state(struct mailbox *box);
+struct mail_user *uidl_keep_mailbox_user(struct mailbox *box);
+bool uidl_keep_mailbox_is_inbox(struct mailbox *box);
+bool uidl_keep_mailbox_is_pop3(struct mailbox *box);
+struct event *uidl_keep_mailbox_event(struct mailbox *box);
+/* Fails the caller's operation on the mailbox with a temporary error that shows text to the client. */
+void uidl_keep_mailbox_fail(struct mailbox *box, const char *text);
+const char *uidl_keep_mailbox_format(struct mailbox *box);
+/* Raises the UID that the next message will get. */
+int uidl_keep_mailbox_raise_next_uid(struct mailbox *box, uint32_t next_uid);
+/* NULL where the storage is not Maildir. */
+struct maildir_uidlist *uidl_keep_maildir_uidlist(struct mailbox *box);
+/* Whether the list has the UID: what it has not, it must not be told of. */
+bool uidl_keep_maildir_has_uid(struct maildir_uidlist *uidlist, uint32_t uid);
+struct mailbox *uidl_keep_transaction_mailbox(struct mailbox_transaction_context *t);
+void uidl_keep_transaction_view(struct mailbox_transaction_context *t,
+				uint32_t *uidvalidity_r, uint32_t *next_uid_r,
+				uint32_t *messages_r);
+uint32_t uidl_keep_view_uid(struct mailbox_transaction_context *t, uint32_t seq);
+struct mailbox_transaction_context *uidl_keep_search_transaction(struct mail_search_context *ctx);
+/* Whether a search is one that POP3 lists by. */
+bool uidl_keep_sorts_by_pop3_order(const enum mail_sort_type *sort_program);
+
+/* Mail. */
+struct mail_vfuncs *uidl_keep_mail_attach(struct mail *mail);
+const struct mail_vfuncs *uidl_keep_mail_super(struct mail *mail);
+struct mailbox *uidl_keep_mail_mailbox(struct mail *mail);
+uint32_t uidl_keep_mail_uid(struct mail *mail);
+bool uidl_keep_mail_is_expunged(struct mail *mail);
+/* A copy of the string that lives until the mail is closed or turns to another message. */
+const char *uidl_keep_mail_strdup(struct mail *mail, const char *string);
+/* What pop3_uidl_format gives for the message; NULL and error_r where it cannot be expanded. */
+const char *uidl_keep_mail_own_uidl(struct mail *mail, uint32_t uidvalidity,
+				    const char *filename, const char *guid,
+				    const char *md5, const char **error_r);
+
+/* Takes what is buffered or can be read. 1: data_r and size_r (it is skipped by the next call),
+   0: end, -1: error. */
+int uidl_keep_stream_next(struct istream *input, size_t *taken,
+			  const unsigned char **data_r, size_t *size_r);
+const char *uidl_keep_stream_error(struct istream *input);
+
+#endif

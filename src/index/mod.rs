@@ -1,0 +1,12 @@
+#![doc = include_str!("FORMAT.md")]
+#![forbid(unsafe_code)]
+
+mod cursor;
+mod layout;
+pub mod merge;
+pub mod publish;
+pub mod reader;
+pub mod writer;
+
+pub use reader::{Error, Index};
+pub use writer::Writer;

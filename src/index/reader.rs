@@ -1,0 +1,537 @@
+//! Bytes -> answers: [`Index`].
+#![forbid(unsafe_code)]
+
+use std::io;
+
+use super::cursor::{Cursor, u16_at, u32_at, u64_at};
+use super::layout::*;
+use crate::format::UidlFormat;
+use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
+use crate::maildrop::{Counter, Entry, Maildrop, Name, State};
+use crate::read_at::ReadAt;
+use crate::uidl::Uidl;
+
+/// An index, open for look-ups: its header has been read and found right, and nothing else.
+#[derive(Debug)]
+pub struct Index<S> {
+    source: S,
+    header: Header,
+}
+
+#[derive(Debug)]
+struct Header {
+    is_final: bool,
+    file_len: u64,
+    maildrops: u64,
+    entries: u64,
+    buckets_offset: u64,
+    table_offset: u64,
+    largest_block: u32,
+    largest_bucket: u32,
+    table_bits: u32,
+    normaliser: u32,
+    build_id: [u8; 16],
+}
+
+/// Why an index could not give an answer. None of these means that something is not in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Does not start as an index does.
+    #[error("not an index, or mangled on its way here")]
+    NotAnIndex,
+    /// Written by a version that we do not know.
+    #[error("index version {found}, newest known {newest_known}")]
+    Version {
+        /// The version it says.
+        found: u32,
+        /// The newest we can read.
+        newest_known: u32,
+    },
+    /// Its fingerprints are from a normaliser that we do not have: none would ever match.
+    #[error(
+        "fingerprints of normaliser {found}, known is {known}: build it again from its listings"
+    )]
+    Normaliser {
+        /// The version it says.
+        found: u32,
+        /// The one we have.
+        known: u32,
+    },
+    /// A field points outside the file, a checksum disagrees, or what should agree does not.
+    #[error("damaged at {offset} of {file_len} octets: {what}")]
+    Corrupt {
+        /// What is wrong.
+        what: &'static str,
+        /// Where that begins.
+        offset: u64,
+        /// How long the file is.
+        file_len: u64,
+    },
+    /// Could not be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Where a block lies. Checked: within the blocks, not larger than the largest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    offset: u64,
+    len: u64,
+}
+
+/// Octets of a bucket that are read at one go: all of it, unless very many share its prefix.
+const BUCKET_GUESS_OCTETS: u64 = 512;
+
+impl<S: ReadAt> Index<S> {
+    /// Reads and checks the header. Cost: one read of 104 octets.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn open(source: S) -> Result<Self, Error> {
+        let file_len = source.len_octets()?;
+        let corrupt = |what, at: usize| Error::Corrupt { what, offset: at as u64, file_len };
+        let short = || corrupt("shorter than a header", 0);
+        if file_len < HEADER_OCTETS as u64 {
+            return Err(if file_len == 0 { short() } else { not_an_index(&source, file_len)? });
+        }
+        let octets = source.read_at(0, HEADER_OCTETS)?;
+        if octets[MAGIC_AT..VERSION_AT] != MAGIC {
+            return Err(Error::NotAnIndex);
+        }
+        // The version first: another one may have its checksum elsewhere.
+        let version = u32_at(&octets, VERSION_AT).ok_or_else(short)?;
+        if version != VERSION {
+            return Err(Error::Version { found: version, newest_known: VERSION });
+        }
+        if checksum(&octets[..HEADER_CHECKSUM_AT]) != octets[HEADER_CHECKSUM_AT..] {
+            return Err(corrupt("checksum of the header", HEADER_CHECKSUM_AT));
+        }
+        let u32_of = |at| u32_at(&octets, at).ok_or_else(short);
+        let u64_of = |at| u64_at(&octets, at).ok_or_else(short);
+        let flags = u32_of(FLAGS_AT)?;
+        let mut build_id = [0; 16];
+        build_id.copy_from_slice(&octets[BUILD_ID_AT..HEADER_CHECKSUM_AT]);
+        let header = Header {
+            is_final: flags & FLAG_FINAL != 0,
+            file_len: u64_of(FILE_LEN_AT)?,
+            maildrops: u64_of(MAILDROPS_AT)?,
+            entries: u64_of(ENTRIES_AT)?,
+            buckets_offset: u64_of(BUCKETS_OFFSET_AT)?,
+            table_offset: u64_of(TABLE_OFFSET_AT)?,
+            largest_block: u32_of(LARGEST_BLOCK_AT)?,
+            largest_bucket: u32_of(LARGEST_BUCKET_AT)?,
+            table_bits: u32_of(TABLE_BITS_AT)?,
+            normaliser: u32_of(NORMALISER_AT)?,
+            build_id,
+        };
+        if header.file_len != file_len {
+            return Err(corrupt("the file is not as long as it says", FILE_LEN_AT));
+        }
+        if flags & !FLAG_FINAL != 0 {
+            return Err(corrupt("flag of unknown meaning", FLAGS_AT));
+        }
+        if header.normaliser != u32::from(NORMALISER_VERSION) {
+            let (found, known) = (header.normaliser, u32::from(NORMALISER_VERSION));
+            return Err(Error::Normaliser { found, known });
+        }
+        // From here on blocks lie between the header and the buckets, buckets between the blocks
+        // and the table, and the table of 2^bits offsets fills the rest: later sums stay within
+        // the file's length.
+        if header.buckets_offset < HEADER_OCTETS as u64 || header.buckets_offset > file_len {
+            return Err(corrupt("offset of the buckets", BUCKETS_OFFSET_AT));
+        }
+        if header.table_offset < header.buckets_offset || header.table_offset > file_len {
+            return Err(corrupt("offset of the table", TABLE_OFFSET_AT));
+        }
+        if header.table_bits > MAX_TABLE_BITS
+            || file_len - header.table_offset != 8 << header.table_bits
+        {
+            return Err(corrupt("size of the table", TABLE_BITS_AT));
+        }
+        // From here on no count read later can ask for more memory than one block or bucket of
+        // this file takes.
+        if u64::from(header.largest_block) > header.buckets_offset - HEADER_OCTETS as u64 {
+            return Err(corrupt("size of the largest block", LARGEST_BLOCK_AT));
+        }
+        if bucket_octets(header.largest_bucket) > header.table_offset - header.buckets_offset {
+            return Err(corrupt("size of the largest bucket", LARGEST_BUCKET_AT));
+        }
+        Ok(Self { source, header })
+    }
+
+    /// Whether no more captures will follow.
+    pub fn is_final(&self) -> bool {
+        self.header.is_final
+    }
+
+    /// Names the content: equal for two files exactly when the files are equal.
+    pub fn build_id(&self) -> [u8; 16] {
+        self.header.build_id
+    }
+
+    /// How many maildrops it holds.
+    pub fn maildrop_count(&self) -> u64 {
+        self.header.maildrops
+    }
+
+    /// How many entries all its maildrops hold.
+    pub fn entry_count(&self) -> u64 {
+        self.header.entries
+    }
+
+    /// Its size.
+    pub fn len_octets(&self) -> u64 {
+        self.header.file_len
+    }
+
+    /// The version of the normaliser that made its fingerprints.
+    pub fn normaliser(&self) -> u32 {
+        self.header.normaliser
+    }
+
+    /// The maildrop of a user, its names as [`Name::Key`]; `None` when the index has none.
+    ///
+    /// The whole name is compared. Cost, however many maildrops there are: three reads (of a table
+    /// entry, a bucket and the block), and the block in memory beside the maildrop.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Corrupt`] and [`Error::Io`]: could not tell.
+    pub fn maildrop(&self, user: &str) -> Result<Option<Maildrop>, Error> {
+        let Some(place) = self.place_of(user)? else {
+            return Ok(None);
+        };
+        let maildrop = self.block(place)?;
+        if maildrop.user != user {
+            return Err(self.corrupt("the block is another user's", place.offset));
+        }
+        Ok(Some(maildrop))
+    }
+
+    /// All maildrops, in the order of user names. Cost: two reads a maildrop.
+    pub fn maildrops(&self) -> Maildrops<'_, S> {
+        Maildrops {
+            index: self,
+            offset: HEADER_OCTETS as u64,
+            count: 0,
+            entries: 0,
+            last_user: None,
+            failed: false,
+        }
+    }
+
+    /// Checks all there is to check: every octet against the build id, every block and bucket, and
+    /// that every maildrop is found by its user's name. Cost: reads everything twice or more, and
+    /// keeps one block in memory.
+    ///
+    /// # Errors
+    ///
+    /// The first fault met.
+    pub fn verify(&self) -> Result<(), Error> {
+        self.verify_build_id()?;
+        let mut maildrops = self.maildrops();
+        loop {
+            let offset = maildrops.offset;
+            let Some(maildrop) = maildrops.next() else { break };
+            let place = Place { offset, len: maildrops.offset - offset };
+            if self.place_of(&maildrop?.user)? != Some(place) {
+                return Err(self.corrupt("the table does not lead to this block", offset));
+            }
+        }
+        let mut offset = self.header.buckets_offset;
+        let mut in_buckets = 0;
+        for number in 0..1_u32 << self.header.table_bits {
+            if self.bucket_offset(number)? != offset {
+                return Err(self.corrupt("a bucket out of its order", offset));
+            }
+            let bucket = self.bucket(number)?;
+            offset += bucket.len() as u64;
+            in_buckets += bucket_entries(&bucket).len() as u64;
+        }
+        if offset != self.header.table_offset {
+            return Err(self.corrupt("octets between buckets and table", offset));
+        }
+        if in_buckets != self.header.maildrops {
+            return Err(self.corrupt("number of maildrops in the buckets", offset));
+        }
+        Ok(())
+    }
+
+    fn verify_build_id(&self) -> Result<(), Error> {
+        const STEP_OCTETS: u64 = 1 << 20;
+        let mut hasher = blake3::Hasher::new();
+        let mut offset = HEADER_OCTETS as u64;
+        while offset < self.header.file_len {
+            let step = STEP_OCTETS.min(self.header.file_len - offset);
+            hasher.update(&self.source.read_at(offset, step as usize)?);
+            offset += step;
+        }
+        hasher.update(&self.source.read_at(0, BUILD_ID_AT)?);
+        if cut(&hasher.finalize()) != self.header.build_id {
+            return Err(
+                self.corrupt("the content is not what the build id names", BUILD_ID_AT as u64)
+            );
+        }
+        Ok(())
+    }
+
+    fn corrupt(&self, what: &'static str, offset: u64) -> Error {
+        Error::Corrupt { what, offset, file_len: self.header.file_len }
+    }
+
+    /// Where the block of a user lies, as the table and a bucket say.
+    fn place_of(&self, user: &str) -> Result<Option<Place>, Error> {
+        let hash = checksum(user.as_bytes());
+        let bucket = self.bucket(bucket_number(&hash, self.header.table_bits))?;
+        let mut found = bucket_entries(&bucket).filter(|entry| entry[..16] == hash);
+        let Some(entry) = found.next() else {
+            return Ok(None);
+        };
+        let [offset, len] = [16, 24].map(|at| u64_at(entry, at).expect("an entry is 32 octets"));
+        let end = offset.checked_add(len);
+        if offset < HEADER_OCTETS as u64
+            || end.is_none_or(|end| end > self.header.buckets_offset)
+            || len > self.header.largest_block.into()
+            || len < (BLOCK_HEAD_OCTETS + CHECKSUM_OCTETS) as u64
+        {
+            return Err(self.corrupt("a bucket names a block where none can be", offset));
+        }
+        Ok(Some(Place { offset, len }))
+    }
+
+    /// What the table says of a bucket: checked to be where a bucket can be.
+    fn bucket_offset(&self, number: u32) -> Result<u64, Error> {
+        let at = self.header.table_offset + 8 * u64::from(number);
+        let octets = self.source.read_at(at, 8)?;
+        let offset = u64_at(&octets, 0).ok_or_else(|| self.corrupt("table entry", at))?;
+        let buckets = self.header.buckets_offset..self.header.table_offset;
+        if !buckets.contains(&offset) || self.header.table_offset - offset < bucket_octets(0) {
+            return Err(self.corrupt("a table entry points outside the buckets", at));
+        }
+        Ok(offset)
+    }
+
+    /// All octets of a bucket, which is the right one and whose checksum agrees.
+    fn bucket(&self, number: u32) -> Result<Vec<u8>, Error> {
+        let offset = self.bucket_offset(number)?;
+        let most = self.header.table_offset - offset;
+        let mut octets = self.source.read_at(offset, most.min(BUCKET_GUESS_OCTETS) as usize)?;
+        let count_of = |octets: &[u8]| u32_at(octets, BUCKET_COUNT_AT).unwrap_or(u32::MAX);
+        let count = count_of(&octets);
+        let len = bucket_octets(count);
+        if count > self.header.largest_bucket || len > most {
+            return Err(self.corrupt("number of maildrops in a bucket", offset));
+        }
+        if len > octets.len() as u64 {
+            octets = self.source.read_at(offset, len as usize)?;
+        }
+        octets.truncate(len as usize);
+        let (content, stored) = octets.split_at(octets.len() - CHECKSUM_OCTETS);
+        if checksum(content) != stored || count_of(&octets) != count {
+            return Err(self.corrupt("checksum of a bucket", offset));
+        }
+        if u32_at(&octets, BUCKET_PREFIX_AT) != Some(number) {
+            return Err(self.corrupt("the table leads to another bucket", offset));
+        }
+        Ok(octets)
+    }
+
+    fn block(&self, place: Place) -> Result<Maildrop, Error> {
+        let octets = self.source.read_at(place.offset, place.len as usize)?;
+        maildrop_of(&octets).map_err(|what| self.corrupt(what, place.offset))
+    }
+}
+
+/// What a file shorter than a header is: cut short, or something else.
+fn not_an_index<S: ReadAt>(source: &S, file_len: u64) -> Result<Error, Error> {
+    let octets = source.read_at(0, file_len.min(MAGIC.len() as u64) as usize)?;
+    Ok(if MAGIC.starts_with(&octets) {
+        Error::Corrupt { what: "shorter than a header", offset: 0, file_len }
+    } else {
+        Error::NotAnIndex
+    })
+}
+
+/// How many octets a bucket of `count` maildrops takes.
+fn bucket_octets(count: u32) -> u64 {
+    (BUCKET_HEAD_OCTETS + CHECKSUM_OCTETS) as u64 + BUCKET_ENTRY_OCTETS as u64 * u64::from(count)
+}
+
+fn bucket_entries(bucket: &[u8]) -> std::slice::ChunksExact<'_, u8> {
+    bucket[BUCKET_HEAD_OCTETS..bucket.len() - CHECKSUM_OCTETS].chunks_exact(BUCKET_ENTRY_OCTETS)
+}
+
+/// The maildrops of an index, in the order of user names; ends at the first error.
+#[derive(Debug)]
+pub struct Maildrops<'a, S> {
+    index: &'a Index<S>,
+    offset: u64,
+    count: u64,
+    entries: u64,
+    last_user: Option<String>,
+    failed: bool,
+}
+
+impl<S: ReadAt> Maildrops<'_, S> {
+    fn read_next(&mut self) -> Result<Option<Maildrop>, Error> {
+        let Index { source, header } = self.index;
+        if self.offset == header.buckets_offset {
+            return if (self.count, self.entries) == (header.maildrops, header.entries) {
+                Ok(None)
+            } else {
+                Err(self.index.corrupt("number of maildrops or entries", self.offset))
+            };
+        }
+        let bad_len = || self.index.corrupt("length of a block", self.offset);
+        let left = header.buckets_offset - self.offset;
+        if left < (BLOCK_HEAD_OCTETS + CHECKSUM_OCTETS) as u64 {
+            return Err(bad_len());
+        }
+        let len = u32_at(&source.read_at(self.offset, 4)?, 0).ok_or_else(bad_len)?;
+        let place = Place { offset: self.offset, len: len.into() };
+        if place.len > left || len > header.largest_block {
+            return Err(bad_len());
+        }
+        let maildrop = self.index.block(place)?;
+        if self.last_user.as_ref().is_some_and(|last| *last >= maildrop.user) {
+            return Err(self.index.corrupt("a user out of order", self.offset));
+        }
+        self.offset += place.len;
+        self.count += 1;
+        self.entries += maildrop.entries.len() as u64;
+        self.last_user = Some(maildrop.user.clone());
+        Ok(Some(maildrop))
+    }
+}
+
+impl<S: ReadAt> Iterator for Maildrops<'_, S> {
+    type Item = Result<Maildrop, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let next = self.read_next().transpose();
+        self.failed = matches!(next, None | Some(Err(_)));
+        next
+    }
+}
+
+/// The maildrop in a block, or what is wrong with it. The checksum comes first: nothing else is
+/// believed before.
+fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
+    let short = "a block ends early";
+    let content_len = block.len().checked_sub(CHECKSUM_OCTETS).ok_or(short)?;
+    let (content, stored) = block.split_at(content_len);
+    if checksum(content) != stored {
+        return Err("checksum of a block");
+    }
+    if u32_at(block, BLOCK_LEN_AT) != u32::try_from(block.len()).ok() {
+        return Err("length of a block");
+    }
+    let u16_of = |at| u16_at(content, at).ok_or(short);
+    let u32_of = |at| u32_at(content, at).ok_or(short);
+    let entry_count = u32_of(BLOCK_ENTRIES_AT)? as usize;
+    let spent_count = u32_of(BLOCK_SPENT_AT)? as usize;
+    let state = match *content.get(BLOCK_STATE_AT).ok_or(short)? {
+        STATE_CAPTURED => State::Captured,
+        STATE_EMPTY => State::Empty,
+        STATE_FAILED => State::Failed,
+        _ => return Err("state of a maildrop"),
+    };
+    let flags = *content.get(BLOCK_FLAGS_AT).ok_or(short)?;
+    if flags & !(BLOCK_HAS_UIDVALIDITY | BLOCK_HAS_COUNTER) != 0 {
+        return Err("flag of unknown meaning");
+    }
+    let uidvalidity = u32_of(BLOCK_UIDVALIDITY_AT)?;
+    let next = u32_of(BLOCK_NEXT_AT)?;
+
+    let mut cursor = Cursor(content.get(BLOCK_HEAD_OCTETS..).ok_or(short)?);
+    let mut text = |len: u16| {
+        let octets = cursor.take(len.into()).ok_or(short)?;
+        std::str::from_utf8(octets).map_err(|_| "text that is not UTF-8")
+    };
+    let user = text(u16_of(BLOCK_USER_LEN_AT)?)?.to_owned();
+    let format = text(u16_of(BLOCK_FORMAT_LEN_AT)?)?;
+    let source = text(u16_of(BLOCK_SOURCE_LEN_AT)?)?.to_owned();
+
+    let uidvalidity = optional(flags & BLOCK_HAS_UIDVALIDITY != 0, uidvalidity, uidvalidity == 0)
+        .ok_or("a UIDVALIDITY that is not there")?;
+    let counter = if flags & BLOCK_HAS_COUNTER != 0 {
+        let format = UidlFormat::parse(format).map_err(|_| "form of counted unique-ids")?;
+        Some(Counter { format, next })
+    } else if format.is_empty() && next == 0 {
+        None
+    } else {
+        return Err("a counter that is not there");
+    };
+
+    // Each count against the octets there are, before room is made for so many.
+    if entry_count > cursor.0.len() / ENTRY_LEAST_OCTETS {
+        return Err("number of entries");
+    }
+    let mut entries = Vec::with_capacity(entry_count);
+    for _ in 0..entry_count {
+        entries.push(entry(&mut cursor)?);
+    }
+    if spent_count > cursor.0.len() / SPENT_LEAST_OCTETS {
+        return Err("number of spent unique-ids");
+    }
+    let mut spent = Vec::with_capacity(spent_count);
+    for _ in 0..spent_count {
+        spent.push(uidl(&mut cursor)?);
+    }
+    if !cursor.0.is_empty() {
+        return Err("octets after the end of a block");
+    }
+    let remarks = Vec::new();
+    Ok(Maildrop { user, state, source, uidvalidity, counter, entries, spent, remarks })
+}
+
+/// A value that a flag says is there, or whose place holds nothing; `None` when it holds something.
+fn optional<T>(is_there: bool, value: T, is_blank: bool) -> Option<Option<T>> {
+    if is_there { Some(Some(value)) } else { is_blank.then_some(None) }
+}
+
+fn entry(cursor: &mut Cursor<'_>) -> Result<Entry, &'static str> {
+    let short = "an entry ends early, or has a number in no proper form";
+    let flags = cursor.u8().ok_or(short)?;
+    if flags & !ENTRY_ALL != 0 {
+        return Err("flag of unknown meaning");
+    }
+    let uidl = uidl(cursor)?;
+    let mut file_key = |flag| -> Result<_, &'static str> {
+        if flags & flag == 0 {
+            return Ok(None);
+        }
+        let (cut, whole) = (cursor.array().ok_or(short)?, cursor.array().ok_or(short)?);
+        Ok(Some(Name::Key(FileKey { cut, whole })))
+    };
+    let (file, guid) = (file_key(ENTRY_FILE)?, file_key(ENTRY_GUID)?);
+    let mut fingerprint = |flag| -> Result<_, &'static str> {
+        if flags & flag == 0 {
+            return Ok(None);
+        }
+        Ok(Some(Fingerprint(cursor.array().ok_or(short)?)))
+    };
+    let (header, message, origin) =
+        (fingerprint(ENTRY_HEADER)?, fingerprint(ENTRY_MESSAGE)?, fingerprint(ENTRY_ORIGIN)?);
+    let mut number = |flag| -> Result<_, &'static str> {
+        if flags & flag == 0 {
+            return Ok(None);
+        }
+        cursor.varint().ok_or(short).map(Some)
+    };
+    let (uid, octets) = (number(ENTRY_UID)?, number(ENTRY_OCTETS)?);
+    let uid = uid.map(u32::try_from).transpose().map_err(|_| "UID of more than 32 bits")?;
+    Ok(Entry { uidl, uid, octets, file, guid, header, message, origin })
+}
+
+/// A UIDL, its range checked again: a CR LF in it would be a protocol injection.
+fn uidl(cursor: &mut Cursor<'_>) -> Result<Uidl, &'static str> {
+    let len = cursor.varint().and_then(|len| usize::try_from(len).ok());
+    let octets = len.and_then(|len| cursor.take(len)).ok_or("a unique-id ends early")?;
+    Uidl::new(octets).map_err(|_| "a unique-id that POP3 cannot carry")
+}

@@ -1,0 +1,272 @@
+//! Maildrops -> bytes: [`Writer`]. The same maildrops make the same bytes.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Seek, SeekFrom, Write};
+
+use super::cursor::put_varint;
+use super::layout::*;
+use crate::key::NORMALISER_VERSION;
+use crate::maildrop::{Entry, Maildrop, Name, State};
+use crate::uidl::Uidl;
+
+/// Writes an index, a maildrop at a time, in the order of user names.
+///
+/// Keeps 32 octets in memory for each maildrop, and the block being written.
+#[derive(Debug)]
+pub struct Writer<W> {
+    out: W,
+    is_final: bool,
+    /// Over all that stands behind the header.
+    body: blake3::Hasher,
+    offset: u64,
+    last_user: Option<String>,
+    entries: u64,
+    largest_block: u32,
+    places: Vec<Place>,
+}
+
+/// Where a user's block lies; ordered as in the buckets.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    hash: [u8; CHECKSUM_OCTETS],
+    offset: u64,
+    len: u64,
+}
+
+/// Why an index could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A maildrop came after one whose user name is not smaller, or the same.
+    #[error("maildrop of {user:?} after the one of {after:?}: not in order, or twice")]
+    Order {
+        /// The user that came too late.
+        user: String,
+        /// The user before.
+        after: String,
+    },
+    /// Something is longer than the field for its length can say.
+    #[error("{what} of {user:?} is {len}, more than {most}")]
+    TooMuch {
+        /// What there is too much of.
+        what: &'static str,
+        /// Whose.
+        user: String,
+        /// How much.
+        len: usize,
+        /// How much there may be.
+        most: usize,
+    },
+    /// Could not write.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl<W: Write + Seek> Writer<W> {
+    /// Starts an index at the start of `out`, which is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn new(mut out: W, is_final: bool) -> Result<Self, Error> {
+        // No index until the header is there: `finish` writes it last.
+        out.write_all(&[0; HEADER_OCTETS])?;
+        Ok(Self {
+            out,
+            is_final,
+            body: blake3::Hasher::new(),
+            offset: HEADER_OCTETS as u64,
+            last_user: None,
+            entries: 0,
+            largest_block: 0,
+            places: Vec::new(),
+        })
+    }
+
+    /// Adds a maildrop. Its remarks are left out, and of names only the keys are kept.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Order`] unless its user name is greater, octet by octet, than the one before;
+    /// [`Error::TooMuch`]; [`Error::Io`]. After an error the index is of no use.
+    pub fn push(&mut self, maildrop: &Maildrop) -> Result<(), Error> {
+        if let Some(last) = &self.last_user {
+            if *last >= maildrop.user {
+                return Err(Error::Order { user: maildrop.user.clone(), after: last.clone() });
+            }
+        }
+        let block = block_of(maildrop)?;
+        self.put(&block)?;
+        self.places.push(Place {
+            hash: checksum(maildrop.user.as_bytes()),
+            offset: self.offset - block.len() as u64,
+            len: block.len() as u64,
+        });
+        // Checked in `block_of`.
+        self.largest_block = self.largest_block.max(block.len() as u32);
+        self.entries += maildrop.entries.len() as u64;
+        self.last_user = Some(maildrop.user.clone());
+        Ok(())
+    }
+
+    /// Writes the buckets, the table and at last the header. Returns what was written to, flushed,
+    /// and the build id.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn finish(mut self) -> Result<(W, [u8; 16]), Error> {
+        let buckets_offset = self.offset;
+        let mut places = std::mem::take(&mut self.places);
+        places.sort_unstable();
+        let bits = table_bits(places.len() as u64);
+        let mut table = Vec::new();
+        let mut largest_bucket = 0;
+        let mut rest = &places[..];
+        for number in 0..1_u32 << bits {
+            let count = rest.partition_point(|place| bucket_number(&place.hash, bits) <= number);
+            let (here, after) = rest.split_at(count);
+            rest = after;
+            // Users with one prefix: far fewer than 2^32, for BLAKE3 spreads them.
+            let count = count as u32;
+            largest_bucket = largest_bucket.max(count);
+            let mut bucket = Vec::new();
+            bucket.extend(number.to_le_bytes());
+            bucket.extend(count.to_le_bytes());
+            for place in here {
+                bucket.extend(place.hash);
+                bucket.extend(place.offset.to_le_bytes());
+                bucket.extend(place.len.to_le_bytes());
+            }
+            bucket.extend(checksum(&bucket));
+            table.extend(self.offset.to_le_bytes());
+            self.put(&bucket)?;
+        }
+        let table_offset = self.offset;
+        self.put(&table)?;
+
+        let mut header = Vec::with_capacity(HEADER_OCTETS);
+        header.extend(MAGIC);
+        header.extend(VERSION.to_le_bytes());
+        header.extend((if self.is_final { FLAG_FINAL } else { 0 }).to_le_bytes());
+        header.extend(self.offset.to_le_bytes());
+        header.extend((places.len() as u64).to_le_bytes());
+        header.extend(self.entries.to_le_bytes());
+        header.extend(buckets_offset.to_le_bytes());
+        header.extend(table_offset.to_le_bytes());
+        header.extend(self.largest_block.to_le_bytes());
+        header.extend(largest_bucket.to_le_bytes());
+        header.extend(bits.to_le_bytes());
+        header.extend(u32::from(NORMALISER_VERSION).to_le_bytes());
+        self.body.update(&header);
+        let build_id = cut(&self.body.finalize());
+        header.extend(build_id);
+        header.extend(checksum(&header));
+
+        self.out.seek(SeekFrom::Start(0))?;
+        self.out.write_all(&header)?;
+        self.out.flush()?;
+        Ok((self.out, build_id))
+    }
+
+    fn put(&mut self, octets: &[u8]) -> io::Result<()> {
+        self.out.write_all(octets)?;
+        self.body.update(octets);
+        self.offset += octets.len() as u64;
+        Ok(())
+    }
+}
+
+/// How many bits of a hash tell the buckets of so many maildrops apart.
+fn table_bits(maildrops: u64) -> u32 {
+    let buckets = maildrops.div_ceil(MAILDROPS_PER_BUCKET).next_power_of_two();
+    buckets.trailing_zeros().min(MAX_TABLE_BITS)
+}
+
+fn block_of(maildrop: &Maildrop) -> Result<Vec<u8>, Error> {
+    let format = maildrop.counter.as_ref().map(|counter| counter.format.to_string());
+    let format = format.unwrap_or_default();
+    let bounded = |what, len: usize, most: u64| {
+        if len as u64 <= most {
+            Ok(len)
+        } else {
+            let user = maildrop.user.clone();
+            Err(Error::TooMuch { what, user, len, most: most as usize })
+        }
+    };
+    let u16_of = |what, len| bounded(what, len, u16::MAX.into()).map(|len| len as u16);
+    let u32_of = |what, len| bounded(what, len, u32::MAX.into()).map(|len| len as u32);
+
+    let mut flags = 0;
+    if maildrop.uidvalidity.is_some() {
+        flags |= BLOCK_HAS_UIDVALIDITY;
+    }
+    if maildrop.counter.is_some() {
+        flags |= BLOCK_HAS_COUNTER;
+    }
+    let mut block = Vec::new();
+    block.extend([0; 4]); // its length, when that is known
+    block.extend(u32_of("the number of entries", maildrop.entries.len())?.to_le_bytes());
+    block.extend(u32_of("the number of spent unique-ids", maildrop.spent.len())?.to_le_bytes());
+    block.push(match maildrop.state {
+        State::Captured => STATE_CAPTURED,
+        State::Empty => STATE_EMPTY,
+        State::Failed => STATE_FAILED,
+    });
+    block.push(flags);
+    block.extend(u16_of("the length of the user name", maildrop.user.len())?.to_le_bytes());
+    block.extend(maildrop.uidvalidity.unwrap_or(0).to_le_bytes());
+    block.extend(maildrop.counter.as_ref().map_or(0, |counter| counter.next).to_le_bytes());
+    block.extend(u16_of("the length of the UIDL format", format.len())?.to_le_bytes());
+    block.extend(u16_of("the length of the source", maildrop.source.len())?.to_le_bytes());
+    block.extend(maildrop.user.as_bytes());
+    block.extend(format.as_bytes());
+    block.extend(maildrop.source.as_bytes());
+    for entry in &maildrop.entries {
+        put_entry(&mut block, entry);
+    }
+    for uidl in &maildrop.spent {
+        put_uidl(&mut block, uidl);
+    }
+    let block_len = u32_of("the size", block.len() + CHECKSUM_OCTETS)?;
+    block[BLOCK_LEN_AT..BLOCK_ENTRIES_AT].copy_from_slice(&block_len.to_le_bytes());
+    block.extend(checksum(&block));
+    Ok(block)
+}
+
+fn put_entry(block: &mut Vec<u8>, entry: &Entry) {
+    let flags_at = block.len();
+    let mut flags = 0;
+    block.push(0);
+    put_uidl(block, &entry.uidl);
+    let mut put_name = |name: &Option<Name>, flag| {
+        if let Some(name) = name {
+            let key = name.key();
+            flags |= flag;
+            block.extend(key.cut);
+            block.extend(key.whole);
+        }
+    };
+    put_name(&entry.file, ENTRY_FILE);
+    put_name(&entry.guid, ENTRY_GUID);
+    for (fingerprint, flag) in
+        [(entry.header, ENTRY_HEADER), (entry.message, ENTRY_MESSAGE), (entry.origin, ENTRY_ORIGIN)]
+    {
+        if let Some(fingerprint) = fingerprint {
+            flags |= flag;
+            block.extend(fingerprint.0);
+        }
+    }
+    for (number, flag) in [(entry.uid.map(u64::from), ENTRY_UID), (entry.octets, ENTRY_OCTETS)] {
+        if let Some(number) = number {
+            flags |= flag;
+            put_varint(block, number);
+        }
+    }
+    block[flags_at] = flags;
+}
+
+fn put_uidl(block: &mut Vec<u8>, uidl: &Uidl) {
+    put_varint(block, uidl.as_bytes().len() as u64);
+    block.extend(uidl.as_bytes());
+}

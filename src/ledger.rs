@@ -1,0 +1,594 @@
+//! The ledger: what one maildrop's clients have been told, and how each answer came about.
+//!
+//! It is the truth about a maildrop after its first POP3 listing. It lies in Dovecot's control
+//! directory of the mailbox, belongs to the account, and is only ever replaced whole: written
+//! beside itself and renamed. A login whose messages are all in it needs neither index nor mail.
+//!
+//! # The file
+//!
+//! Little-endian. A *front*, which is all a warm login reads, and a *back*, which only a login that
+//! has something to resolve reads. `n` is the record count; records ascend by UID, then order.
+//!
+//! ```text
+//! offset       size  field
+//! 0            8     magic: 89 55 4B 4C 0D 0A 1A 0A
+//! 8            4     version: 1
+//! 12           4     UIDVALIDITY of the mailbox when this was written
+//! 16           4     cutoff UID; 0xFFFFFFFF: none yet
+//! 20           4     next order number: above every number ever given, from 1
+//! 24           4     n
+//! 28           4     heap length in octets
+//! 32           4n    UID of each record; 0: its message has no UID under this UIDVALIDITY
+//! 32+4n        4n    order number, from 1
+//! 32+8n        4n    where the record's UIDL starts in the heap
+//! 32+12n       n     how the UIDL came about, a letter: see [`How`]
+//! 32+13n       heap  the UIDLs, each closed by a NUL
+//! then         16    BLAKE3 of all before it, cut to 128 bits: the end of the front
+//! then         16n   BLAKE3 of the message's name (see [`FileKey`]) cut to 128 bits; zeros: none
+//! then         4n    the entry it claims, as its place in the index block; 0xFFFFFFFF: none
+//! then         16    BLAKE3 of the front's digest and the back before this, cut to 128 bits
+//! ```
+#![forbid(unsafe_code)]
+
+use crate::key::FileKey;
+use crate::uidl::Uidl;
+
+const MAGIC: [u8; 8] = *b"\x89UKL\r\n\x1a\n";
+const VERSION: u32 = 1;
+const HEADER_OCTETS: usize = 32;
+const DIGEST_OCTETS: usize = 16;
+const BACK_RECORD_OCTETS: usize = 20;
+const NO_ENTRY: u32 = u32::MAX;
+/// No cutoff: no message was ever above it, for the next UID is.
+const NO_CUTOFF: u32 = u32::MAX;
+
+/// The largest ledger accepted, in octets: a maildrop of a million messages with long UIDLs.
+pub const MAX_OCTETS: u64 = 128 << 20;
+
+/// How a message came by its UIDL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum How {
+    /// The `file` key named the captured message.
+    File,
+    /// The `message` key did.
+    Message,
+    /// The `header` key did.
+    Header,
+    /// The `origin` key did.
+    Origin,
+    /// Dovecot's storage already had it: `P` of `dovecot-uidlist` or of dbox metadata.
+    Stored,
+    /// Unknown to the index: what `pop3_uidl_format` gives.
+    Format,
+    /// Unknown to the index, and what `pop3_uidl_format` gives is spent.
+    Derived,
+}
+
+impl How {
+    const LETTERS: [(Self, u8); 7] = [
+        (Self::File, b'f'),
+        (Self::Message, b'm'),
+        (Self::Header, b'h'),
+        (Self::Origin, b'o'),
+        (Self::Stored, b'p'),
+        (Self::Format, b'u'),
+        (Self::Derived, b'd'),
+    ];
+
+    /// Whether the UIDL is one that the old server gave, as far as its keys or Dovecot's storage
+    /// could tell. Records of messages that came later are dropped once the message is gone.
+    pub fn is_kept(self) -> bool {
+        !matches!(self, Self::Format | Self::Derived)
+    }
+
+    fn letter(self) -> u8 {
+        Self::LETTERS.iter().find(|(how, _)| *how == self).map_or(0, |(_, letter)| *letter)
+    }
+
+    fn of_letter(letter: u8) -> Option<Self> {
+        Self::LETTERS.iter().find(|(_, l)| *l == letter).map(|(how, _)| *how)
+    }
+}
+
+/// What clients were told of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its UID; 0 when it has none under the ledger's UIDVALIDITY (the record is then only a claim).
+    pub uid: u32,
+    /// Its place among all that was ever listed, from 1; never given twice.
+    pub order: u32,
+    /// The UIDL.
+    pub uidl: Uidl,
+    /// How it came by that.
+    pub how: How,
+    /// The message's name, as [`FileKey::cut`]: by it a message is known again when UIDs are not.
+    pub name: Option<[u8; 16]>,
+    /// The index entry that it claims, as its place in [`Maildrop::entries`](crate::maildrop::Maildrop).
+    pub entry: Option<u32>,
+}
+
+/// What clients of one maildrop have been told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger {
+    /// The UIDVALIDITY that the records' UIDs go with.
+    pub uidvalidity: u32,
+    /// Above this UID only the `file` and `message` keys may claim what is still unclaimed. Set by
+    /// the first complete resolution against a final index.
+    pub cutoff: Option<u32>,
+    /// Above every order number ever given.
+    pub next_order: u32,
+    /// By UID, then by order.
+    pub records: Vec<Record>,
+}
+
+/// Why some bytes are not a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Too short for what it says it holds, or too long.
+    #[error("ledger has {len} octets, not the {expected} that it should")]
+    Length {
+        /// Octets there are.
+        len: u64,
+        /// Octets there should be.
+        expected: u64,
+    },
+    /// Not a ledger.
+    #[error("not a ledger: it does not start as one")]
+    Magic,
+    /// Written by a version that this one does not know.
+    #[error("ledger version {found}, newest known {VERSION}")]
+    Version {
+        /// The version it names.
+        found: u32,
+    },
+    /// A checksum disagrees.
+    #[error("ledger checksum of its {part} disagrees")]
+    Checksum {
+        /// `front` or `back`.
+        part: &'static str,
+    },
+    /// A field has a value that no ledger has.
+    #[error("ledger record {record} has a bad {field}")]
+    Field {
+        /// Which record, from 0.
+        record: usize,
+        /// Which field.
+        field: &'static str,
+    },
+}
+
+impl Ledger {
+    /// The ledger as a file, and as what [`Answers`] serves from.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut records: Vec<&Record> = self.records.iter().collect();
+        records.sort_by_key(|record| (record.uid, record.order));
+        let heap_len: usize = records.iter().map(|r| r.uidl.as_bytes().len() + 1).sum();
+        let mut file =
+            Vec::with_capacity(front_len(records.len(), heap_len) + back_len(records.len()));
+        file.extend(MAGIC);
+        let counts = [
+            VERSION,
+            self.uidvalidity,
+            self.cutoff.unwrap_or(NO_CUTOFF),
+            self.next_order,
+            u32::try_from(records.len()).expect("fewer messages than UIDs"),
+            u32::try_from(heap_len).expect("a maildrop's UIDLs fit 4 GiB"),
+        ];
+        put_all(&mut file, counts);
+        put_all(&mut file, records.iter().map(|r| r.uid));
+        put_all(&mut file, records.iter().map(|r| r.order));
+        let mut start = 0u32;
+        put_all(
+            &mut file,
+            records.iter().map(|r| {
+                let at = start;
+                start += r.uidl.as_bytes().len() as u32 + 1;
+                at
+            }),
+        );
+        file.extend(records.iter().map(|r| r.how.letter()));
+        for record in &records {
+            file.extend(record.uidl.as_bytes());
+            file.push(0);
+        }
+        let front_digest = digest(&file);
+        file.extend(front_digest);
+        let back_start = file.len();
+        for record in &records {
+            file.extend(record.name.unwrap_or_default());
+        }
+        put_all(&mut file, records.iter().map(|r| r.entry.unwrap_or(NO_ENTRY)));
+        let back_digest = digest_of_back(&front_digest, &file[back_start..]);
+        file.extend(back_digest);
+        file
+    }
+
+    /// Reads a whole ledger file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] when it is cut short, too long, damaged, or of another version.
+    pub fn decode(file: &[u8]) -> Result<Self, Error> {
+        let header = Header::parse(file)?;
+        let (front_len, back_len) = (header.front_len(), back_len(header.count));
+        if file.len() != front_len + back_len {
+            return Err(length(file.len(), front_len + back_len));
+        }
+        let (front, back) = file.split_at(front_len);
+        let front_digest = &front[front_len - DIGEST_OCTETS..];
+        let answers = Answers::read(front.to_vec())?;
+        let (body, back_digest) = back.split_at(back_len - DIGEST_OCTETS);
+        if digest_of_back(front_digest, body) != back_digest {
+            return Err(Error::Checksum { part: "back" });
+        }
+        let entries_start = 16 * header.count;
+        let records = (0..header.count).map(|i| {
+            let name: [u8; 16] = body[16 * i..16 * i + 16].try_into().expect("16 octets");
+            let entry = u32_at(body, entries_start + 4 * i);
+            Record {
+                uid: answers.uid(i),
+                order: answers.order_number(i),
+                uidl: Uidl::new(answers.uidl(i)).expect("checked by Answers::read"),
+                how: answers.how(i),
+                name: (name != [0; 16]).then_some(name),
+                entry: (entry != NO_ENTRY).then_some(entry),
+            }
+        });
+        Ok(Self {
+            uidvalidity: header.uidvalidity,
+            cutoff: (header.cutoff != NO_CUTOFF).then_some(header.cutoff),
+            next_order: header.next_order,
+            records: records.collect(),
+        })
+    }
+
+    /// The name of a message as records hold it.
+    pub fn name_of(key: FileKey) -> [u8; 16] {
+        key.cut
+    }
+}
+
+/// What a session answers from: the front of a ledger, checked once, then only looked up.
+///
+/// UIDLs stay where they lie in the buffer, each closed by a NUL, so that a C caller can be handed
+/// the bytes themselves. The buffer never changes and never moves.
+#[derive(Debug)]
+pub struct Answers {
+    front: Box<[u8]>,
+    header: Header,
+}
+
+impl Answers {
+    /// The octets to read for the front, from the first [`Answers::HEADER_OCTETS`] of the file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] when they are not the start of a ledger of a size we accept.
+    pub fn front_len(start: &[u8], file_len: u64) -> Result<usize, Error> {
+        let header = Header::parse(start)?;
+        let expected = (header.front_len() + back_len(header.count)) as u64;
+        if file_len != expected {
+            return Err(Error::Length { len: file_len, expected });
+        }
+        Ok(header.front_len())
+    }
+
+    /// How many octets [`Answers::front_len`] wants.
+    pub const HEADER_OCTETS: usize = HEADER_OCTETS;
+
+    /// Takes the front of a ledger after checking every octet of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::decode`].
+    pub fn read(front: Vec<u8>) -> Result<Self, Error> {
+        let header = Header::parse(&front)?;
+        if front.len() != header.front_len() {
+            return Err(length(front.len(), header.front_len()));
+        }
+        let (body, found) = front.split_at(front.len() - DIGEST_OCTETS);
+        if digest(body) != found {
+            return Err(Error::Checksum { part: "front" });
+        }
+        let answers = Self { front: front.into_boxed_slice(), header };
+        answers.check()?;
+        Ok(answers)
+    }
+
+    /// A checksum is no proof against the account's owner, who can write the file: nothing that is
+    /// served later may lean on a field that was not looked at here.
+    fn check(&self) -> Result<(), Error> {
+        let bad = |record, field| Err(Error::Field { record, field });
+        let heap = self.heap();
+        let mut next_start = 0;
+        for i in 0..self.header.count {
+            if i > 0 && self.uid(i) <= self.uid(i - 1) && self.uid(i) != 0 {
+                return bad(i, "UID");
+            }
+            if !(1..self.header.next_order).contains(&self.order_number(i)) {
+                return bad(i, "order number");
+            }
+            if How::of_letter(self.how_letter(i)).is_none() {
+                return bad(i, "letter");
+            }
+            if self.start(i) != next_start {
+                return bad(i, "UIDL offset");
+            }
+            let Some(len) = heap[next_start..].iter().position(|&octet| octet == 0) else {
+                return bad(i, "UIDL end");
+            };
+            if Uidl::check(&heap[next_start..next_start + len]).is_err() {
+                return bad(i, "UIDL");
+            }
+            next_start += len + 1;
+        }
+        if next_start != heap.len() {
+            return bad(self.header.count, "heap length");
+        }
+        Ok(())
+    }
+
+    /// The UIDVALIDITY that the UIDs go with.
+    pub fn uidvalidity(&self) -> u32 {
+        self.header.uidvalidity
+    }
+
+    /// How many messages clients were told of, with those long gone.
+    pub fn len(&self) -> usize {
+        self.header.count
+    }
+
+    /// Whether nothing was ever listed.
+    pub fn is_empty(&self) -> bool {
+        self.header.count == 0
+    }
+
+    /// Where the message with this UID stands, if it was listed. `guess` is where to look first: one
+    /// past the last answer, for a listing goes up by UID.
+    pub fn find(&self, uid: u32, guess: usize) -> Option<usize> {
+        if uid == 0 {
+            return None;
+        }
+        if guess < self.header.count && self.uid(guess) == uid {
+            return Some(guess);
+        }
+        let (mut low, mut high) = (0, self.header.count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.uid(middle).cmp(&uid) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Some(middle),
+            }
+        }
+        None
+    }
+
+    /// The UIDL of the record at `i`.
+    pub fn uidl(&self, i: usize) -> &[u8] {
+        let with_nul = self.uidl_with_nul(i);
+        &with_nul[..with_nul.len() - 1]
+    }
+
+    /// The UIDL of the record at `i`, with the NUL that closes it.
+    pub fn uidl_with_nul(&self, i: usize) -> &[u8] {
+        let start = self.start(i);
+        let end = if i + 1 < self.header.count { self.start(i + 1) } else { self.header.heap_len };
+        &self.heap()[start..end]
+    }
+
+    /// The order number of the record at `i`, from 1.
+    pub fn order_number(&self, i: usize) -> u32 {
+        u32_at(&self.front, HEADER_OCTETS + 4 * (self.header.count + i))
+    }
+
+    /// How the record at `i` came by its UIDL.
+    pub fn how(&self, i: usize) -> How {
+        How::of_letter(self.how_letter(i)).expect("checked by Answers::read")
+    }
+
+    fn uid(&self, i: usize) -> u32 {
+        u32_at(&self.front, HEADER_OCTETS + 4 * i)
+    }
+
+    fn start(&self, i: usize) -> usize {
+        u32_at(&self.front, HEADER_OCTETS + 4 * (2 * self.header.count + i)) as usize
+    }
+
+    fn how_letter(&self, i: usize) -> u8 {
+        self.front[HEADER_OCTETS + 12 * self.header.count + i]
+    }
+
+    fn heap(&self) -> &[u8] {
+        let start = HEADER_OCTETS + 13 * self.header.count;
+        &self.front[start..start + self.header.heap_len]
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    uidvalidity: u32,
+    cutoff: u32,
+    next_order: u32,
+    count: usize,
+    heap_len: usize,
+}
+
+impl Header {
+    fn parse(file: &[u8]) -> Result<Self, Error> {
+        if file.len() < HEADER_OCTETS {
+            return Err(length(file.len(), HEADER_OCTETS));
+        }
+        if file[..8] != MAGIC {
+            return Err(Error::Magic);
+        }
+        let version = u32_at(file, 8);
+        if version != VERSION {
+            return Err(Error::Version { found: version });
+        }
+        let header = Self {
+            uidvalidity: u32_at(file, 12),
+            cutoff: u32_at(file, 16),
+            next_order: u32_at(file, 20),
+            count: u32_at(file, 24) as usize,
+            heap_len: u32_at(file, 28) as usize,
+        };
+        let octets = header.front_len() as u64 + back_len(header.count) as u64;
+        if octets > MAX_OCTETS {
+            return Err(Error::Length { len: octets, expected: MAX_OCTETS });
+        }
+        Ok(header)
+    }
+
+    fn front_len(&self) -> usize {
+        front_len(self.count, self.heap_len)
+    }
+}
+
+/// Cannot overflow: both counts come from 32 bits.
+const fn front_len(count: usize, heap_len: usize) -> usize {
+    HEADER_OCTETS + 13 * count + heap_len + DIGEST_OCTETS
+}
+
+const fn back_len(count: usize) -> usize {
+    BACK_RECORD_OCTETS * count + DIGEST_OCTETS
+}
+
+fn length(len: usize, expected: usize) -> Error {
+    Error::Length { len: len as u64, expected: expected as u64 }
+}
+
+fn put_all(file: &mut Vec<u8>, numbers: impl IntoIterator<Item = u32>) {
+    for number in numbers {
+        file.extend(number.to_le_bytes());
+    }
+}
+
+/// The number at `offset`, which the caller has compared with the length.
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(bytes[offset..offset + 4].try_into().expect("4 octets"))
+}
+
+fn digest(bytes: &[u8]) -> [u8; DIGEST_OCTETS] {
+    cut(blake3::hash(bytes))
+}
+
+fn digest_of_back(front_digest: &[u8], back: &[u8]) -> [u8; DIGEST_OCTETS] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(front_digest).update(back);
+    cut(hasher.finalize())
+}
+
+fn cut(hash: blake3::Hash) -> [u8; DIGEST_OCTETS] {
+    hash.as_bytes()[..DIGEST_OCTETS].try_into().expect("a digest is longer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(uid: u32, order: u32, uidl: &str, how: How) -> Record {
+        Record {
+            uid,
+            order,
+            uidl: Uidl::new(uidl.as_bytes()).unwrap(),
+            how,
+            name: (uid % 2 == 1).then_some([uid as u8; 16]),
+            entry: how.is_kept().then_some(order - 1),
+        }
+    }
+
+    fn sample() -> Ledger {
+        Ledger {
+            uidvalidity: 1_714_990_000,
+            cutoff: Some(12),
+            next_order: 6,
+            records: vec![
+                record(0, 5, "UID9-17", How::File),
+                record(3, 1, "UID3-17", How::File),
+                record(7, 2, "~x", How::Derived),
+                record(8, 4, "000000086638afc0", How::Format),
+                record(12, 3, "UID3-17", How::Header),
+            ],
+        }
+    }
+
+    #[test]
+    fn decode_is_the_inverse_of_encode() {
+        let empty = Ledger { uidvalidity: 1, cutoff: Some(0), next_order: 1, records: Vec::new() };
+        for ledger in [sample(), empty] {
+            assert_eq!(Ledger::decode(&ledger.encode()), Ok(ledger));
+        }
+    }
+
+    #[test]
+    fn answers_are_found_by_uid_wherever_the_guess_points() {
+        let ledger = sample();
+        let file = ledger.encode();
+        let front = Answers::front_len(&file, file.len() as u64).unwrap();
+        let answers = Answers::read(file[..front].to_vec()).unwrap();
+        for guess in 0..7 {
+            for record in &ledger.records[1..] {
+                let at = answers.find(record.uid, guess).unwrap();
+                assert_eq!(answers.uidl(at), record.uidl.as_bytes());
+                assert_eq!(answers.order_number(at), record.order);
+            }
+            for uid in [0, 1, 4, 13, u32::MAX] {
+                assert_eq!(answers.find(uid, guess), None, "UID {uid}, guess {guess}");
+            }
+        }
+        assert_eq!(answers.uidl_with_nul(4), b"UID3-17\0");
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_length_is_an_error() {
+        let file = sample().encode();
+        for at in 0..file.len() {
+            for bit in 0..8 {
+                let mut damaged = file.clone();
+                damaged[at] ^= 1 << bit;
+                assert!(Ledger::decode(&damaged).is_err(), "bit {bit} of octet {at}");
+            }
+            assert!(Ledger::decode(&file[..at]).is_err(), "length {at}");
+        }
+        assert!(Ledger::decode(&[&file[..], b"\0"].concat()).is_err());
+    }
+
+    /// The account's owner can write a ledger and its checksum.
+    #[test]
+    fn a_forged_ledger_with_right_checksums_cannot_carry_a_line_end_or_a_bad_offset() {
+        let forged = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut file = sample().encode();
+            let front = Answers::front_len(&file, file.len() as u64).unwrap();
+            file.truncate(front - DIGEST_OCTETS);
+            change(&mut file);
+            let found = digest(&file);
+            file.extend(found);
+            Answers::read(file).map(|_| ())
+        };
+        assert_eq!(forged(&|_| ()), Ok(()));
+        let heap = HEADER_OCTETS + 13 * 5;
+        assert!(matches!(forged(&|f| f[heap] = b'\n'), Err(Error::Field { field: "UIDL", .. })));
+        assert!(matches!(forged(&|f| f[heap + 7] = b'x'), Err(Error::Field { .. })));
+        let last = |f: &mut Vec<u8>| {
+            let at = f.len() - 1;
+            f[at] = b'x';
+        };
+        assert!(matches!(forged(&last), Err(Error::Field { field: "UIDL end", .. })));
+        for (offset, field) in [(4 * 2, "UID"), (4 * 5, "order number"), (4 * 11, "UIDL offset")] {
+            let wild = |f: &mut Vec<u8>| f[HEADER_OCTETS + offset..][..4].fill(0xFF);
+            assert!(
+                matches!(forged(&wild), Err(Error::Field { field: f, .. }) if f == field || offset == 8)
+            );
+        }
+        assert!(matches!(
+            forged(&|f| f[heap - 1] = b'?'),
+            Err(Error::Field { field: "letter", .. })
+        ));
+        for count_at in [24, 28] {
+            let huge = |f: &mut Vec<u8>| f[count_at..count_at + 4].fill(0xFF);
+            assert!(matches!(forged(&huge), Err(Error::Length { .. })));
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Writing what was listed where Dovecot itself keeps such things, so that the plugin can go.
+
+use super::host::{Level, Mailbox};
+use crate::ledger::Record;
+
+/// On Maildir, writes UIDL and order of `records` into `dovecot-uidlist`, as `P` and `O`. Elsewhere
+/// there is no such place: `doveadm backup` to a new location takes the answers along.
+///
+/// The ledger stands already: a bake that fails is logged, and costs nothing but the freedom to take
+/// the plugin out.
+pub fn bake<'a>(mailbox: Mailbox, records: impl Iterator<Item = &'a Record>) {
+    let Some(uidlist) = mailbox.uidlist() else { return };
+    let baked = uidlist.update_locked(|uidlist| {
+        // Another process may have expunged a message before we had the lock.
+        for record in records.filter(|record| uidlist.has(record.uid)) {
+            uidlist.set(record.uid, record.uidl.as_bytes(), record.order);
+        }
+    });
+    if let Err(what) = baked {
+        let why = mailbox.last_error();
+        mailbox.log(
+            Level::UIDL_KEEP_LOG_WARNING,
+            &format!(
+                "{what} ({why}): the ledger keeps the UIDLs; do not take the plugin out before \
+             `uidl-keep bake`"
+            ),
+        );
+    }
+}

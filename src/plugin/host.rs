@@ -1,0 +1,547 @@
+//! Safe handles over what Dovecot hands us.
+//!
+//! A handle is a copy of a pointer. It is made by an `unsafe fn from_raw` in a callback, whose caller
+//! says who keeps the object alive, and it lives no longer than that callback; or, for what we
+//! allocate ourselves ([`Survey`](super::survey::Survey)), as long as its owner.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::ptr;
+
+use super::dovecot as sys;
+
+/// How loud a log line is.
+pub type Level = sys::uidl_keep_log_level;
+
+/// Ends the process by exit after logging `line`.
+pub fn die(line: &str) -> ! {
+    let line = c_string(line);
+    // SAFETY: the string is ours and closed by a NUL; i_fatal() copies it into the log.
+    unsafe { sys::uidl_keep_die(line.as_ptr()) };
+    // i_fatal() does not return, but its C declaration cannot say so here.
+    std::process::abort()
+}
+
+/// Text for C: what cannot be in a C string is left out.
+fn c_string(text: &str) -> CString {
+    CString::new(text.replace('\0', "")).expect("no NUL is left")
+}
+
+/// # Safety
+///
+/// `string` is NULL or a C string that lives as long as the caller looks at the result.
+unsafe fn bytes<'a>(string: *const c_char) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    (!string.is_null()).then(|| unsafe { CStr::from_ptr(string) }.to_bytes())
+}
+
+/// A frame of Dovecot's data stack: what its functions allocate there while it lives is free when it
+/// goes.
+pub struct Frame(u32);
+
+impl Frame {
+    /// Opens a frame.
+    pub fn push() -> Self {
+        // SAFETY: t_push() may be called at any time in a Dovecot process.
+        Self(unsafe { sys::uidl_keep_frame_push() })
+    }
+}
+
+impl Drop for Frame {
+    fn drop(&mut self) {
+        // SAFETY: frames are dropped in the reverse order of their making, for they never move.
+        unsafe { sys::uidl_keep_frame_pop(self.0) };
+    }
+}
+
+/// `struct mail_user`.
+#[derive(Clone, Copy)]
+pub struct User(*mut sys::mail_user);
+
+impl User {
+    /// # Safety
+    ///
+    /// Dovecot keeps the user alive while the handle is used.
+    pub unsafe fn from_raw(user: *mut sys::mail_user) -> Self {
+        Self(user)
+    }
+
+    /// Whether it is no login but made on the way, for a shared namespace or a delivery.
+    pub fn is_autocreated(self) -> bool {
+        // SAFETY: `from_raw`.
+        unsafe { sys::uidl_keep_user_is_autocreated(self.0) }
+    }
+
+    /// The user name. Dovecot's are UTF-8; what is not cannot be on a roster.
+    pub fn name(self) -> Option<String> {
+        // SAFETY: `from_raw`; the name lives as long as the user.
+        let name = unsafe { bytes(sys::uidl_keep_user_name(self.0)) };
+        Some(std::str::from_utf8(name?).ok()?.to_owned())
+    }
+
+    /// A setting of ours, `None` where it is not set.
+    ///
+    /// # Errors
+    ///
+    /// What Dovecot says where its settings cannot be read.
+    pub fn setting(self, name: &CStr) -> Result<Option<String>, String> {
+        let (mut value, mut error) = (ptr::null(), ptr::null());
+        // SAFETY: `from_raw`; both out-parameters are ours, and what they are set to lives in the
+        // user's pool or the data stack, longer than this function.
+        unsafe {
+            if sys::uidl_keep_user_setting(self.0, name.as_ptr(), &mut value, &mut error) < 0 {
+                return Err(lossy(bytes(error)));
+            }
+            Ok(bytes(value).map(|value| lossy(Some(value))))
+        }
+    }
+
+    /// Keeps `state` with the user and returns the methods to change.
+    pub fn attach<T>(self, state: Box<T>) -> *mut sys::mail_user_vfuncs {
+        // SAFETY: `from_raw`; the state is given back by `state` until `deinit` drops it.
+        unsafe { sys::uidl_keep_user_attach(self.0, Box::into_raw(state).cast()) }
+    }
+
+    /// What was kept with the user, if anything was.
+    pub fn state<T>(self) -> *mut T {
+        // SAFETY: `from_raw`.
+        unsafe { sys::uidl_keep_user_state(self.0).cast() }
+    }
+
+    /// The method that ours replaced.
+    pub fn super_deinit(self) {
+        // SAFETY: called from our own `deinit`, which stands in for this one.
+        unsafe {
+            if let Some(deinit) = (*sys::uidl_keep_user_super(self.0)).deinit {
+                deinit(self.0);
+            }
+        }
+    }
+}
+
+/// `struct mailbox`.
+#[derive(Clone, Copy)]
+pub struct Mailbox(*mut sys::mailbox);
+
+impl Mailbox {
+    /// # Safety
+    ///
+    /// Dovecot keeps the mailbox alive while the handle is used.
+    pub unsafe fn from_raw(mailbox: *mut sys::mailbox) -> Self {
+        Self(mailbox)
+    }
+
+    /// The user that it was opened for.
+    pub fn user(self) -> User {
+        // SAFETY: `from_raw`; a storage keeps its user alive.
+        unsafe { User::from_raw(sys::uidl_keep_mailbox_user(self.0)) }
+    }
+
+    /// Whether it is the user's INBOX: the maildrop.
+    pub fn is_inbox(self) -> bool {
+        // SAFETY: `from_raw`.
+        unsafe { sys::uidl_keep_mailbox_is_inbox(self.0) }
+    }
+
+    /// Whether a POP3 session has it open.
+    pub fn is_pop3(self) -> bool {
+        // SAFETY: `from_raw`.
+        unsafe { sys::uidl_keep_mailbox_is_pop3(self.0) }
+    }
+
+    /// One line in the log.
+    pub fn log(self, level: Level, line: &str) {
+        let line = c_string(line);
+        // SAFETY: `from_raw`; the mailbox's event lives as long as the mailbox.
+        unsafe { sys::uidl_keep_log(sys::uidl_keep_mailbox_event(self.0), level, line.as_ptr()) };
+    }
+
+    /// Fails the operation under way with a temporary error, of which the client sees `text`.
+    pub fn fail(self, text: &str) {
+        let text = c_string(text);
+        // SAFETY: `from_raw`; Dovecot copies the text.
+        unsafe { sys::uidl_keep_mailbox_fail(self.0, text.as_ptr()) };
+    }
+
+    /// Why the last operation failed, for the log.
+    pub fn last_error(self) -> String {
+        // SAFETY: `from_raw`; the text lives until the next operation on the storage.
+        lossy(unsafe { bytes(sys::mailbox_get_last_internal_error(self.0, ptr::null_mut())) })
+    }
+
+    /// Dovecot's control directory of the mailbox, where `dovecot-uidlist` lies on Maildir. `None` where
+    /// the storage has none.
+    ///
+    /// # Errors
+    ///
+    /// Why Dovecot cannot tell.
+    pub fn control_dir(self) -> Result<Option<PathBuf>, String> {
+        let mut path = ptr::null();
+        let control = sys::mailbox_list_path_type::MAILBOX_LIST_PATH_TYPE_CONTROL;
+        // SAFETY: `from_raw`; the path lives in the data stack or the mailbox's pool, longer than
+        // this function.
+        unsafe {
+            match sys::mailbox_get_path_to(self.0, control, &mut path) {
+                0 => Ok(None),
+                1.. => Ok(bytes(path).map(|p| PathBuf::from(std::ffi::OsStr::from_bytes(p)))),
+                _ => Err(self.last_error()),
+            }
+        }
+    }
+
+    /// `pop3_uidl_format`.
+    pub fn uidl_format(self) -> String {
+        // SAFETY: `from_raw`; settings live as long as the storage.
+        lossy(unsafe { bytes(sys::uidl_keep_mailbox_format(self.0)) })
+    }
+
+    /// Raises the UID that the next message will get.
+    ///
+    /// # Errors
+    ///
+    /// Why Dovecot could not.
+    pub fn raise_next_uid(self, next_uid: u32) -> Result<(), String> {
+        // SAFETY: `from_raw`; the mailbox is open.
+        match unsafe { sys::uidl_keep_mailbox_raise_next_uid(self.0, next_uid) } {
+            0.. => Ok(()),
+            _ => Err(self.last_error()),
+        }
+    }
+
+    /// Its `dovecot-uidlist`, where it is a Maildir.
+    pub fn uidlist(self) -> Option<Uidlist> {
+        // SAFETY: `from_raw`; the list lives as long as the mailbox is open.
+        let uidlist = unsafe { sys::uidl_keep_maildir_uidlist(self.0) };
+        (!uidlist.is_null()).then_some(Uidlist(uidlist))
+    }
+
+    /// Keeps `state` with the mailbox and returns the methods to change.
+    pub fn attach<T>(self, state: Box<T>) -> *mut sys::mailbox_vfuncs {
+        // SAFETY: `from_raw`; the state is given back by `state` until `free` drops it.
+        unsafe { sys::uidl_keep_mailbox_attach(self.0, Box::into_raw(state).cast()) }
+    }
+
+    /// What was kept with the mailbox, if anything was.
+    pub fn state<T>(self) -> *mut T {
+        // SAFETY: `from_raw`.
+        unsafe { sys::uidl_keep_mailbox_state(self.0).cast() }
+    }
+
+    /// The methods that ours replaced.
+    pub fn super_methods(self) -> &'static sys::mailbox_vfuncs {
+        // SAFETY: `from_raw`; the table lives in the mailbox's pool, and is used only in calls on it.
+        unsafe { &*sys::uidl_keep_mailbox_super(self.0) }
+    }
+
+    pub(super) fn as_raw(self) -> *mut sys::mailbox {
+        self.0
+    }
+}
+
+/// `struct maildir_uidlist`: `dovecot-uidlist` of a Maildir.
+#[derive(Clone, Copy)]
+pub struct Uidlist(*mut sys::maildir_uidlist);
+
+impl Uidlist {
+    /// Runs `body` while the list is locked and fresh, then writes the list.
+    ///
+    /// Without the lock another process could recreate the file in between and drop what was set
+    /// (`maildir_uidlist_reset` in `maildir-uidlist.c`).
+    ///
+    /// # Errors
+    ///
+    /// Which step failed; Dovecot has logged why.
+    pub fn update_locked(self, body: impl FnOnce(Self)) -> Result<(), &'static str> {
+        // SAFETY: `Mailbox::uidlist`; every lock taken is given back.
+        unsafe {
+            if sys::maildir_uidlist_lock(self.0) <= 0 {
+                return Err("cannot lock dovecot-uidlist");
+            }
+            body(self);
+            let written = sys::maildir_uidlist_update(self.0);
+            sys::maildir_uidlist_unlock(self.0);
+            if written < 0 { Err("cannot write dovecot-uidlist") } else { Ok(()) }
+        }
+    }
+
+    /// Whether it has a record of the UID.
+    pub fn has(self, uid: u32) -> bool {
+        // SAFETY: `Mailbox::uidlist`.
+        unsafe { sys::uidl_keep_maildir_has_uid(self.0, uid) }
+    }
+
+    /// Sets UIDL and order number of a UID that it has.
+    pub fn set(self, uid: u32, uidl: &[u8], order: u32) {
+        let uidl = CString::new(uidl).expect("a Uidl has no NUL");
+        let order = c_string(&order.to_string());
+        let key_uidl = sys::maildir_uidlist_rec_ext_key::MAILDIR_UIDLIST_REC_EXT_POP3_UIDL;
+        let key_order = sys::maildir_uidlist_rec_ext_key::MAILDIR_UIDLIST_REC_EXT_POP3_ORDER;
+        // SAFETY: `Mailbox::uidlist`; both values are copied.
+        unsafe {
+            sys::maildir_uidlist_set_ext(self.0, uid, key_uidl, uidl.as_ptr());
+            sys::maildir_uidlist_set_ext(self.0, uid, key_order, order.as_ptr());
+        }
+    }
+}
+
+/// What a transaction sees of its mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// UIDVALIDITY.
+    pub uidvalidity: u32,
+    /// The UID that the next message will get.
+    pub next_uid: u32,
+    /// How many messages there are.
+    pub messages: u32,
+}
+
+/// `struct mailbox_transaction_context`.
+#[derive(Clone, Copy)]
+pub struct Transaction(*mut sys::mailbox_transaction_context);
+
+impl Transaction {
+    /// # Safety
+    ///
+    /// The transaction is open while the handle is used.
+    pub unsafe fn from_raw(transaction: *mut sys::mailbox_transaction_context) -> Self {
+        Self(transaction)
+    }
+
+    /// Its mailbox.
+    pub fn mailbox(self) -> Mailbox {
+        // SAFETY: `from_raw`; a transaction keeps its mailbox open.
+        unsafe { Mailbox::from_raw(sys::uidl_keep_transaction_mailbox(self.0)) }
+    }
+
+    /// What it sees. While the mailbox is not synced, all transactions see the same.
+    pub fn view(self) -> View {
+        let mut view = View { uidvalidity: 0, next_uid: 0, messages: 0 };
+        let View { uidvalidity, next_uid, messages } = &mut view;
+        // SAFETY: `from_raw`; the out-parameters are ours.
+        unsafe { sys::uidl_keep_transaction_view(self.0, uidvalidity, next_uid, messages) };
+        view
+    }
+
+    /// The UID of every message, ascending.
+    pub fn uids(self) -> impl ExactSizeIterator<Item = u32> {
+        // The view has sequence numbers from 1 to its count of messages.
+        let count = self.view().messages as usize;
+        (0..count).map(move |at| {
+            // SAFETY: `from_raw`, and the number is one of the view's.
+            unsafe { sys::uidl_keep_view_uid(self.0, at as u32 + 1) }
+        })
+    }
+}
+
+/// Which special fields we ask for.
+pub type Field = sys::mail_fetch_field;
+
+/// `struct mail`.
+#[derive(Clone, Copy)]
+pub struct Mail(*mut sys::mail);
+
+impl Mail {
+    /// # Safety
+    ///
+    /// Dovecot keeps the mail alive while the handle is used.
+    pub unsafe fn from_raw(mail: *mut sys::mail) -> Self {
+        Self(mail)
+    }
+
+    /// Its mailbox.
+    pub fn mailbox(self) -> Mailbox {
+        // SAFETY: `from_raw`; a mail's mailbox is open as long as the mail is allocated.
+        unsafe { Mailbox::from_raw(sys::uidl_keep_mail_mailbox(self.0)) }
+    }
+
+    /// Its UID; 0 while it is being saved.
+    pub fn uid(self) -> u32 {
+        // SAFETY: `from_raw`.
+        unsafe { sys::uidl_keep_mail_uid(self.0) }
+    }
+
+    /// Whether it went while we looked.
+    pub fn is_expunged(self) -> bool {
+        // SAFETY: `from_raw`.
+        unsafe { sys::uidl_keep_mail_is_expunged(self.0) || self.last_error_is_expunged() }
+    }
+
+    /// # Safety
+    ///
+    /// As `from_raw`.
+    unsafe fn last_error_is_expunged(self) -> bool {
+        let expunged = sys::mail_error::MAIL_ERROR_EXPUNGED;
+        // SAFETY: `from_raw`.
+        unsafe { sys::mailbox_get_last_mail_error(self.mailbox().as_raw()) == expunged }
+    }
+
+    /// Puts our methods in the place of its own and returns the table to change.
+    pub fn attach(self) -> *mut sys::mail_vfuncs {
+        // SAFETY: `from_raw`; called from the hook that Dovecot means for this.
+        unsafe { sys::uidl_keep_mail_attach(self.0) }
+    }
+
+    /// The `get_special` that ours replaced.
+    pub fn super_get_special(self, field: Field, value_r: *mut *const c_char) -> c_int {
+        // SAFETY: called from our own `get_special` with the caller's own out-parameter.
+        unsafe {
+            let get_special = (*sys::uidl_keep_mail_super(self.0)).get_special;
+            get_special.expect("every storage has it")(self.0, field, value_r)
+        }
+    }
+
+    /// A copy of `text`, which has no NUL, that lives as long as the mail stays with this message.
+    pub fn keep_text(self, text: &CStr) -> *const c_char {
+        // SAFETY: `from_raw`.
+        unsafe { sys::uidl_keep_mail_strdup(self.0, text.as_ptr()) }
+    }
+
+    /// A special field's value; empty where the storage has none. The bytes are on the data stack or
+    /// in the mail's pool: copy them before the next call on the mail.
+    ///
+    /// # Errors
+    ///
+    /// `Failed` when it could not be had: the mailbox's last error says why.
+    pub fn special(&mut self, field: Field) -> Result<&[u8], Failed> {
+        let mut value = ptr::null();
+        // SAFETY: the mail is one that we allocated; the exclusive borrow ends before the next call.
+        unsafe {
+            match sys::mail_get_special(self.0, field, &mut value) {
+                0.. => Ok(bytes(value).unwrap_or_default()),
+                _ => Err(Failed),
+            }
+        }
+    }
+
+    /// Its size with CRLF line ends, in octets.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mail::special`].
+    pub fn virtual_size(&mut self) -> Result<u64, Failed> {
+        let mut size = 0;
+        // SAFETY: the mail is one that we allocated.
+        match unsafe { sys::mail_get_virtual_size(self.0, &mut size) } {
+            0.. => Ok(size),
+            _ => Err(Failed),
+        }
+    }
+
+    /// Gives the message to `take`, piece by piece, until it says that it has enough.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mail::special`], and where the message cannot be read to its end.
+    pub fn read(&mut self, whole: bool, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), Failed> {
+        let mut input = ptr::null_mut();
+        // SAFETY: the mail is one that we allocated, and owns the stream that it opens; each piece
+        // is valid until the next call on the stream.
+        unsafe {
+            let opened = if whole {
+                let reason = c"uidl-keep".as_ptr();
+                let none = ptr::null_mut;
+                sys::mail_get_stream_because(self.0, none(), none(), reason, &mut input)
+            } else {
+                sys::mail_get_hdr_stream(self.0, ptr::null_mut(), &mut input)
+            };
+            if opened < 0 {
+                return Err(Failed);
+            }
+            let (mut taken, mut data, mut size) = (0, ptr::null(), 0);
+            loop {
+                match sys::uidl_keep_stream_next(input, &mut taken, &mut data, &mut size) {
+                    0 => return Ok(()),
+                    1.. if !take(std::slice::from_raw_parts(data, size)) => return Ok(()),
+                    1.. => {}
+                    _ => return Err(Failed),
+                }
+            }
+        }
+    }
+
+    /// What `pop3_uidl_format` gives for it.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be expanded.
+    pub fn own_uidl(
+        &mut self,
+        uidvalidity: u32,
+        filename: &[u8],
+        guid: &[u8],
+        md5: &[u8],
+    ) -> Result<&[u8], String> {
+        let [filename, guid, md5] =
+            [filename, guid, md5].map(|text| CString::new(text).unwrap_or_default());
+        let mut error = ptr::null();
+        // SAFETY: the mail is one that we allocated; the result is on the data stack, in the
+        // caller's frame.
+        unsafe {
+            let own = sys::uidl_keep_mail_own_uidl(
+                self.0,
+                uidvalidity,
+                filename.as_ptr(),
+                guid.as_ptr(),
+                md5.as_ptr(),
+                &mut error,
+            );
+            bytes(own).ok_or_else(|| lossy(bytes(error)))
+        }
+    }
+}
+
+/// An operation on a mail failed; the mailbox knows why.
+#[derive(Debug, Clone, Copy)]
+pub struct Failed;
+
+/// A transaction and a mail of our own: never the caller's, whose stream dsync may be about to send.
+pub struct OwnMail {
+    transaction: *mut sys::mailbox_transaction_context,
+    mail: *mut sys::mail,
+}
+
+impl OwnMail {
+    /// Opens both on a mailbox that is open.
+    pub fn open(mailbox: Mailbox) -> Self {
+        let none = sys::mailbox_transaction_flags(0);
+        // SAFETY: the mailbox is open: we are in a search on it, or in a lookup in one of its mails.
+        unsafe {
+            let reason = c"uidl-keep".as_ptr();
+            let transaction = sys::mailbox_transaction_begin(mailbox.as_raw(), none, reason);
+            let mail = sys::mail_alloc(transaction, sys::mail_fetch_field(0), ptr::null_mut());
+            Self { transaction, mail }
+        }
+    }
+
+    /// The transaction.
+    pub fn transaction(&self) -> Transaction {
+        // SAFETY: it is open as long as `self` lives.
+        unsafe { Transaction::from_raw(self.transaction) }
+    }
+
+    /// Turns the mail to the message with this sequence number, from 1.
+    pub fn turn_to(&mut self, seq: u32) -> Mail {
+        // SAFETY: ours, and the number is one of the view's.
+        unsafe {
+            sys::mail_set_seq(self.mail, seq);
+            Mail::from_raw(self.mail)
+        }
+    }
+}
+
+impl Drop for OwnMail {
+    /// The mail goes before its transaction commits: Dovecot asserts that. The commit saves the sizes
+    /// that were found on the way; if it fails they are only found again.
+    fn drop(&mut self) {
+        // SAFETY: both are ours and are not used again.
+        unsafe {
+            sys::mail_free(&mut self.mail);
+            sys::mailbox_transaction_commit(&mut self.transaction);
+        }
+    }
+}
+
+fn lossy(text: Option<&[u8]>) -> String {
+    String::from_utf8_lossy(text.unwrap_or_default()).into_owned()
+}

@@ -1,0 +1,91 @@
+//! The plugin's settings: the same names on Dovecot 2.3 and 2.4.
+
+use std::ffi::CStr;
+use std::path::PathBuf;
+
+use super::host::User;
+use crate::resolve::Match;
+
+/// Where the site is, if nobody says.
+const DEFAULT_DIR: &str = "/var/lib/uidl-keep";
+
+/// The site directory, `uidl_keep_dir`: asked for first, and for everybody.
+///
+/// # Errors
+///
+/// What Dovecot says where its settings cannot be read.
+pub fn site_dir(user: User) -> Result<PathBuf, String> {
+    let dir = text(user, c"uidl_keep_dir")?;
+    Ok(PathBuf::from(dir.unwrap_or_else(|| DEFAULT_DIR.to_owned())))
+}
+
+/// What matters once a user is on the roster.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// `uidl_keep_match`: the keys that may match.
+    pub keys: Match,
+    /// `uidl_keep_bake`: whether a first listing is also written where Dovecot keeps such things.
+    pub bake: bool,
+    /// `uidl_keep_order`: whether the old order is kept.
+    pub order: bool,
+}
+
+impl Settings {
+    /// Reads them.
+    ///
+    /// # Errors
+    ///
+    /// Which setting has which value that it cannot have.
+    pub fn read(user: User) -> Result<Self, String> {
+        Ok(Self {
+            keys: text(user, c"uidl_keep_match")?
+                .map_or(Ok(Match::default()), |words| keys(&words))?,
+            bake: yes(user, c"uidl_keep_bake")?,
+            order: yes(user, c"uidl_keep_order")?,
+        })
+    }
+}
+
+/// A setting that is empty is one that is not set: userdb fields cannot say it otherwise.
+fn text(user: User, name: &CStr) -> Result<Option<String>, String> {
+    Ok(user.setting(name)?.filter(|value| !value.is_empty()))
+}
+
+fn keys(words: &str) -> Result<Match, String> {
+    let mut keys = Match { file: false, message: false, header: false, origin: false };
+    for word in words.split([' ', ',', '\t']).filter(|word| !word.is_empty()) {
+        match word {
+            "file" => keys.file = true,
+            "message" => keys.message = true,
+            "header" => keys.header = true,
+            "origin" => keys.origin = true,
+            _ => {
+                return Err(format!(
+                    "uidl_keep_match has {word:?}: it takes file, message, header and origin"
+                ));
+            }
+        }
+    }
+    Ok(keys)
+}
+
+fn yes(user: User, name: &CStr) -> Result<bool, String> {
+    match text(user, name)?.as_deref() {
+        None | Some("yes" | "y" | "true" | "1") => Ok(true),
+        Some("no" | "n" | "false" | "0") => Ok(false),
+        Some(other) => Err(format!("{} is {other:?}: it takes yes or no", name.to_string_lossy())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn match_takes_the_four_keys_and_no_other_word() {
+        let all = Match { file: true, message: true, header: true, origin: true };
+        assert_eq!(keys("origin, header message\tfile"), Ok(all));
+        assert_eq!(keys("file message header"), Ok(Match::default()));
+        assert!(keys("file uid").unwrap_err().contains("\"uid\""));
+    }
+}

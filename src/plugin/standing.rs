@@ -1,0 +1,103 @@
+//! Who a user is to us: nobody, somebody whose UIDLs are kept, or one who must be refused.
+
+use std::path::Path;
+
+use super::host::User;
+use super::settings::{self, Settings};
+use crate::maildrop::State;
+use crate::roster::{self, Gate};
+use crate::site::Site;
+
+/// What a POP3 client is told when it must come back later. Paths and reasons are for the log.
+pub const LATER: &str = "Mailbox is temporarily not available, please try again later.";
+const MOVING: &str = "Mailbox is being moved, please try again later.";
+
+/// What a user is to us.
+pub enum Standing {
+    /// Never migrated: everything goes on as if the plugin were not there.
+    Inert,
+    /// On the roster, and to be served.
+    Kept(Box<Kept>),
+    /// On the roster, or perhaps on it, and not to be served.
+    Refused(Refusal),
+}
+
+/// What is needed to serve a user who is on the roster.
+pub struct Kept {
+    /// The user name.
+    pub user: String,
+    /// The site that has the index.
+    pub site: Site,
+    /// The plugin's settings.
+    pub settings: Settings,
+    /// Whether a first listing is refused while fewer than half of the messages are there.
+    pub guarded: bool,
+}
+
+/// A refused login.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// For the log: place, fact and next step.
+    pub log: String,
+    /// For the client.
+    pub client: &'static str,
+}
+
+impl Refusal {
+    /// Could not tell.
+    pub fn fault(log: impl Into<String>) -> Self {
+        Self { log: log.into(), client: LATER }
+    }
+}
+
+impl Standing {
+    /// Looks the user up: one failed open for somebody who is in no site.
+    pub fn of(user: User) -> Self {
+        let Some(name) = user.name() else { return Self::Inert };
+        match Self::find(user, name) {
+            Ok(standing) => standing,
+            Err(log) => Self::Refused(Refusal::fault(log)),
+        }
+    }
+
+    fn find(user: User, name: String) -> Result<Self, String> {
+        let dir = settings::site_dir(user)?;
+        let site = Site::new(&dir);
+        let Some(line) = look_up(&site, &dir, &name)? else { return Ok(Self::Inert) };
+        let guarded = match line.gate {
+            Gate::Redownload => return Ok(Self::Inert),
+            Gate::Held => {
+                let log = format!(
+                    "{name} is held: `uidl-keep release {name}` when the mailbox has been moved"
+                );
+                return Ok(Self::Refused(Refusal { log, client: MOVING }));
+            }
+            Gate::Guarded => true,
+            Gate::Released => false,
+        };
+        if line.state == State::Failed {
+            return Err(format!(
+                "the capture of {name} failed: capture it again and build upon the old site, or \
+                 `uidl-keep release --redownload {name}`"
+            ));
+        }
+        let settings = Settings::read(user)?;
+        Ok(Self::Kept(Box::new(Kept { user: name, site, settings, guarded })))
+    }
+}
+
+fn look_up(site: &Site, dir: &Path, name: &str) -> Result<Option<roster::Line>, String> {
+    let Some(paths) = site.paths(name) else { return Ok(None) };
+    let place = paths.roster.display().to_string();
+    let opened = site.open_roster(name);
+    let Some(file) = opened.map_err(|e| {
+        format!(
+            "{place}: {e}; mend it, for nobody can be told from a migrated user until then ({})",
+            dir.display()
+        )
+    })?
+    else {
+        return Ok(None);
+    };
+    roster::lookup(&file, name).map_err(|e| format!("{place}: {e}; build and install it again"))
+}

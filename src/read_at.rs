@@ -1,0 +1,107 @@
+//! Reading a range of a file: [`ReadAt`], which index and roster read through.
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Octets that can be read by offset.
+///
+/// A source does not change its length while it is read: index and roster are replaced, never
+/// edited. Where that is broken all the same, reading fails, or a checksum does.
+pub trait ReadAt {
+    /// How many octets there are.
+    ///
+    /// # Errors
+    ///
+    /// What the system says when it cannot tell.
+    fn len_octets(&self) -> io::Result<u64>;
+
+    /// The `len` octets from `offset` on, all of them, copied.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` when the range reaches past the end, `OutOfMemory` when there is no room
+    /// for the copy, and what the system says when it cannot read.
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>>;
+}
+
+/// Room for `len` octets, none of them there yet. A length that memory cannot hold is an error and
+/// does not end the process.
+pub(crate) fn room_for(len: usize) -> io::Result<Vec<u8>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    Ok(room)
+}
+
+impl ReadAt for [u8] {
+    fn len_octets(&self) -> io::Result<u64> {
+        Ok(self.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let wanted = usize::try_from(offset)
+            .ok()
+            .and_then(|start| self.get(start..start.checked_add(len)?))
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok(wanted.to_vec())
+    }
+}
+
+impl<T: ReadAt + ?Sized> ReadAt for &T {
+    fn len_octets(&self) -> io::Result<u64> {
+        (**self).len_octets()
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        (**self).read_at(offset, len)
+    }
+}
+
+/// Reads with `pread`.
+impl ReadAt for File {
+    fn len_octets(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut octets = room_for(len)?;
+        octets.resize(len, 0);
+        self.read_exact_at(&mut octets, offset)?;
+        Ok(octets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_range_past_the_end_is_an_error_and_never_a_short_answer() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"octets").unwrap();
+        let octets = &b"octets"[..];
+        for source in [&file as &dyn ReadAt, &octets] {
+            assert_eq!(source.len_octets().unwrap(), 6);
+            assert_eq!(source.read_at(2, 4).unwrap(), b"tets");
+            assert_eq!(source.read_at(6, 0).unwrap(), b"");
+            for (offset, len) in [(2, 5), (6, 1), (u64::MAX, 1), (0, 7)] {
+                let error = source.read_at(offset, len).unwrap_err();
+                assert!(
+                    matches!(
+                        error.kind(),
+                        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput
+                    ),
+                    "{offset} {len}: {error:?}"
+                );
+            }
+            let error = source.read_at(0, usize::MAX).unwrap_err();
+            assert!(
+                matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::OutOfMemory),
+                "{error:?}"
+            );
+        }
+    }
+}

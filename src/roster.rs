@@ -1,0 +1,508 @@
+//! The roster: who was migrated, and may be served. [`lookup`], [`Roster`].
+//!
+//! A text file, a line a maildrop, described in `docs/roster.md`. Each line carries a checksum over
+//! itself and the name in the line before. So a login that finds its user between two lines, and
+//! not there, has proof that nothing was between them when the roster was written; and it reads
+//! only the lines that a bisection meets.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io;
+
+use crate::maildrop::State;
+use crate::read_at::ReadAt;
+
+/// What the roster says of one maildrop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The user name.
+    pub user: String,
+    /// What became of its capture.
+    pub state: State,
+    /// Whether it is served.
+    pub gate: Gate,
+}
+
+/// Whether a migrated maildrop is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Gate {
+    /// Refused: the mailbox is being moved.
+    Held,
+    /// Served, but for a first listing while fewer than half of the captured messages are there.
+    Guarded,
+    /// Served.
+    Released,
+    /// Served as if it had never been migrated: its clients download everything again.
+    Redownload,
+}
+
+/// Why the roster could not give an answer. None of these means that a user is not on it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Does not start as a roster does.
+    #[error("not a roster, or one of a version that is not known")]
+    NotARoster,
+    /// Cut short, edited by something else than uidl-keep, or damaged.
+    #[error("damaged at {offset} of {file_len} octets: {what}")]
+    Corrupt {
+        /// What is wrong.
+        what: &'static str,
+        /// Where that line begins.
+        offset: u64,
+        /// How long the file is.
+        file_len: u64,
+    },
+    /// Could not be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A user name that cannot stand in a roster: empty, or longer than 1024 octets as written there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a user name that is empty or longer than {MAX_NAME_OCTETS} octets as a roster writes it")]
+pub struct BadName;
+
+const MAGIC: &str = "uidl-keep-roster 1 ";
+const MAX_NAME_OCTETS: usize = 1024;
+/// No line is longer: a name, the longest state and gate, a checksum, and what is between them.
+const MAX_LINE_OCTETS: u64 =
+    MAX_NAME_OCTETS as u64 + (" captured".len() + " redownload".len() + " 01234567\n".len()) as u64;
+/// `. 01234567` and its line feed: the last line, always of this length.
+const END_OCTETS: u64 = 11;
+/// A bisection ends when no more than this is left, and reads that.
+const SCAN_OCTETS: u64 = 4096;
+
+/// What the roster says of a user; `None` when it does not name him.
+///
+/// Cost, with n lines: a read of at most 2.2 KB for each time that n halves until 4 KB are left,
+/// and three more.
+///
+/// # Errors
+///
+/// Any [`Error`]: could not tell.
+pub fn lookup<S: ReadAt + ?Sized>(source: &S, user: &str) -> Result<Option<Line>, Error> {
+    let lines = Lines::open(source)?;
+    let Ok(wanted) = written(user) else { return Ok(None) };
+    // Every line before `low` has a smaller name, `before` being the last of them; the line at
+    // `high` has a greater one, or is the last line, or the wanted one ends there.
+    let (mut low, mut high) = (lines.body_at, lines.end_at);
+    let mut before = lines.header.clone();
+    while high - low > SCAN_OCTETS {
+        let middle = low + (high - low) / 2;
+        let from = low.max(middle.saturating_sub(MAX_LINE_OCTETS));
+        let to = high.min(middle + MAX_LINE_OCTETS);
+        let octets = source.read_at(from, (to - from) as usize)?;
+        let split = (middle - from) as usize;
+        let start = match octets[..split].iter().rposition(|&octet| octet == b'\n') {
+            Some(at) => at + 1,
+            None if from == low => 0,
+            None => return Err(lines.corrupt("a line too long", from)),
+        };
+        let line = first_line(&octets[start..])
+            .ok_or_else(|| lines.corrupt("a line too long", from + start as u64))?;
+        let name = fields(line).ok_or_else(|| lines.corrupt(NO_LINE, from + start as u64))?.name;
+        let line_end = from + (start + line.len() + 1) as u64;
+        match name.as_bytes().cmp(wanted.as_bytes()) {
+            std::cmp::Ordering::Less => {
+                low = line_end;
+                before = name.to_owned();
+            }
+            std::cmp::Ordering::Equal => high = line_end,
+            std::cmp::Ordering::Greater => high = from + start as u64,
+        }
+    }
+    let to = lines.file_len.min(high + MAX_LINE_OCTETS);
+    let octets = source.read_at(low, (to - low) as usize)?;
+    let mut scan = Scan { lines: &lines, octets: &octets, offset: low, before };
+    while let Some((name, line)) = scan.next_line()? {
+        match name.as_bytes().cmp(wanted.as_bytes()) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal => return Ok(Some(line)),
+            std::cmp::Ordering::Greater => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+const NO_LINE: &str = "not a line of a roster";
+
+/// A whole roster, in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// By name as written, which is the order of the file.
+    lines: BTreeMap<String, Line>,
+}
+
+impl Roster {
+    /// One that names nobody.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads and checks all of a roster.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn read<S: ReadAt + ?Sized>(source: &S) -> Result<Self, Error> {
+        let lines = Lines::open(source)?;
+        let len = (lines.file_len - lines.body_at) as usize;
+        let octets = source.read_at(lines.body_at, len)?;
+        let before = lines.header.clone();
+        let mut scan = Scan { lines: &lines, octets: &octets, offset: lines.body_at, before };
+        let mut read = BTreeMap::new();
+        while let Some((name, line)) = scan.next_line()? {
+            read.insert(name, line);
+        }
+        if read.len() as u64 != lines.count {
+            return Err(lines.corrupt("number of lines", 0));
+        }
+        Ok(Self { lines: read })
+    }
+
+    /// Its text, as it stands in a file.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{MAGIC}{}\n", self.lines.len());
+        let mut before = text.trim_end().to_owned();
+        for (name, line) in &self.lines {
+            let content = format!("{name} {} {}", state_word(line.state), line.gate.word());
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{content} {}", check(&before, &content));
+            before.clone_from(name);
+        }
+        let _ = writeln!(text, ". {}", check(&before, "."));
+        text
+    }
+
+    /// Adds a line, or puts it in the place of the one of the same user, which is returned.
+    ///
+    /// # Errors
+    ///
+    /// [`BadName`].
+    pub fn insert(&mut self, line: Line) -> Result<Option<Line>, BadName> {
+        Ok(self.lines.insert(written(&line.user)?, line))
+    }
+
+    /// What it says of a user.
+    pub fn get(&self, user: &str) -> Option<&Line> {
+        self.lines.get(&written(user).ok()?)
+    }
+
+    /// Takes a user off it; returns what it said.
+    pub fn remove(&mut self, user: &str) -> Option<Line> {
+        self.lines.remove(&written(user).ok()?)
+    }
+
+    /// Its lines, in the order of the file.
+    pub fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.lines.values()
+    }
+
+    /// How many lines it has.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether it names nobody.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
+
+impl Gate {
+    /// How the roster spells it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Guarded => "guarded",
+            Self::Released => "released",
+            Self::Redownload => "redownload",
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        [Self::Held, Self::Guarded, Self::Released, Self::Redownload]
+            .into_iter()
+            .find(|gate| gate.word() == word)
+    }
+}
+
+/// How the roster spells a state.
+fn state_word(state: State) -> &'static str {
+    match state {
+        State::Captured => "captured",
+        State::Empty => "empty",
+        State::Failed => "failed",
+    }
+}
+
+fn state_of_word(word: &str) -> Option<State> {
+    [State::Captured, State::Empty, State::Failed]
+        .into_iter()
+        .find(|&state| state_word(state) == word)
+}
+
+/// The checksum of a line: BLAKE3, cut to 32 bits, of the name in the line before, a line feed and
+/// the line itself up to its checksum.
+fn check(before: &str, content: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before.as_bytes()).update(b"\n").update(content.as_bytes());
+    let hash = hasher.finalize();
+    let cut = u32::from_be_bytes([0, 1, 2, 3].map(|at| hash.as_bytes()[at]));
+    format!("{cut:08x}")
+}
+
+/// A roster whose first and last line have been read.
+struct Lines {
+    header: String,
+    count: u64,
+    body_at: u64,
+    end_at: u64,
+    file_len: u64,
+}
+
+impl Lines {
+    fn open<S: ReadAt + ?Sized>(source: &S) -> Result<Self, Error> {
+        let file_len = source.len_octets()?;
+        let start = source.read_at(0, file_len.min(64) as usize)?;
+        let cut_short = Error::Corrupt { what: "cut short", offset: 0, file_len };
+        if !start.starts_with(MAGIC.as_bytes()) {
+            let is_start = MAGIC.as_bytes().starts_with(&start);
+            return Err(if is_start { cut_short } else { Error::NotARoster });
+        }
+        let Some(header) = first_line(&start) else { return Err(cut_short) };
+        let count = header[MAGIC.len()..].parse().map_err(|_| Error::NotARoster)?;
+        let body_at = header.len() as u64 + 1;
+        if file_len < body_at + END_OCTETS {
+            return Err(cut_short);
+        }
+        let end_at = file_len - END_OCTETS;
+        // The line feed before it, too: the last line is a line.
+        let end = source.read_at(end_at - 1, END_OCTETS as usize + 1)?;
+        if !end.starts_with(b"\n. ") || !end.ends_with(b"\n") {
+            let what = "no last line: cut short";
+            return Err(Error::Corrupt { what, offset: end_at, file_len });
+        }
+        Ok(Self { header: header.to_owned(), count, body_at, end_at, file_len })
+    }
+
+    fn corrupt(&self, what: &'static str, offset: u64) -> Error {
+        Error::Corrupt { what, offset, file_len: self.file_len }
+    }
+}
+
+/// Lines one after another, each checked.
+struct Scan<'a> {
+    lines: &'a Lines,
+    octets: &'a [u8],
+    offset: u64,
+    /// The name in the line before, or the whole first line of the file.
+    before: String,
+}
+
+impl Scan<'_> {
+    /// The next line, and its name as written; `None` at the last one, which is checked as well.
+    fn next_line(&mut self) -> Result<Option<(String, Line)>, Error> {
+        let bad = |what| self.lines.corrupt(what, self.offset);
+        let text = first_line(self.octets).ok_or_else(|| bad(NO_LINE))?;
+        let end = self.offset + text.len() as u64 + 1;
+        if self.offset == self.lines.end_at {
+            let stored = text.strip_prefix(". ").ok_or_else(|| bad(NO_LINE))?;
+            if end != self.lines.file_len || stored != check(&self.before, ".") {
+                return Err(bad("checksum of the last line"));
+            }
+            return Ok(None);
+        }
+        let fields = fields(text).ok_or_else(|| bad(NO_LINE))?;
+        if fields.check != check(&self.before, fields.content) {
+            return Err(bad("checksum of a line"));
+        }
+        if self.offset != self.lines.body_at && fields.name <= self.before.as_str() {
+            return Err(bad("a line out of order"));
+        }
+        let user = user_of(fields.name).ok_or_else(|| bad("a user name in no proper form"))?;
+        let name = fields.name.to_owned();
+        let line = Line { user, state: fields.state, gate: fields.gate };
+        self.octets = &self.octets[text.len() + 1..];
+        self.offset = end;
+        self.before.clone_from(&name);
+        Ok(Some((name, line)))
+    }
+}
+
+/// The octets before the first line feed; `None` when there is none, or they are no text.
+fn first_line(octets: &[u8]) -> Option<&str> {
+    let end = octets.iter().position(|&octet| octet == b'\n')?;
+    std::str::from_utf8(&octets[..end]).ok()
+}
+
+struct Fields<'a> {
+    name: &'a str,
+    state: State,
+    gate: Gate,
+    check: &'a str,
+    /// All but the checksum.
+    content: &'a str,
+}
+
+fn fields(line: &str) -> Option<Fields<'_>> {
+    let (content, check) = line.rsplit_once(' ')?;
+    let (rest, gate) = content.rsplit_once(' ')?;
+    let (name, state) = rest.split_once(' ')?;
+    let (state, gate) = (state_of_word(state)?, Gate::of_word(gate)?);
+    Some(Fields { name, state, gate, check, content })
+}
+
+/// A user name as the roster writes it: as a listing does, octets outside 0x21-0x7E and `%` as `%`
+/// and two hexadecimal digits.
+fn written(user: &str) -> Result<String, BadName> {
+    let mut name = String::with_capacity(user.len());
+    for octet in user.bytes() {
+        if octet.is_ascii_graphic() && octet != b'%' {
+            name.push(octet.into());
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(name, "%{octet:02x}");
+        }
+    }
+    if name.is_empty() || name.len() > MAX_NAME_OCTETS { Err(BadName) } else { Ok(name) }
+}
+
+/// The user whose name is written so; `None` when [`written`] would not write any so.
+fn user_of(name: &str) -> Option<String> {
+    let mut octets = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        octets.push(if first == b'%' {
+            let (digits, after) = rest.split_at_checked(2)?;
+            rest = after;
+            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
+        } else {
+            first
+        });
+    }
+    let user = String::from_utf8(octets).ok()?;
+    (written(&user).as_deref() == Ok(name)).then_some(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line() -> impl Strategy<Value = Line> {
+        let user = prop_oneof!["[a-e%. \u{e9}]{1,4}(@[ab])?", "[a-z]{150,200}"];
+        let state = prop::sample::select(vec![State::Captured, State::Empty, State::Failed]);
+        let gate =
+            prop::sample::select(vec![Gate::Held, Gate::Guarded, Gate::Released, Gate::Redownload]);
+        (user, state, gate).prop_map(|(user, state, gate)| Line { user, state, gate })
+    }
+
+    fn roster(lines: usize) -> impl Strategy<Value = Roster> {
+        prop::collection::vec(line(), 0..lines).prop_map(|lines| {
+            let mut roster = Roster::new();
+            for line in lines {
+                roster.insert(line).unwrap();
+            }
+            roster
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn lookup_finds_what_is_there_and_nothing_else(
+            roster in roster(300),
+            others in prop::collection::vec(line(), 20),
+        ) {
+            let text = roster.to_text();
+            prop_assert_eq!(&Roster::read(text.as_bytes()).unwrap(), &roster);
+            for line in roster.lines().chain(&others) {
+                let found = lookup(text.as_bytes(), &line.user).unwrap();
+                prop_assert_eq!(found.as_ref(), roster.get(&line.user));
+            }
+        }
+
+        #[test]
+        fn a_damaged_roster_never_changes_an_answer(
+            roster in roster(120),
+            cut in any::<prop::sample::Index>(),
+            flip in any::<prop::sample::Index>(),
+            bits in 1..=u8::MAX,
+            absent in line(),
+        ) {
+            let text = roster.to_text().into_bytes();
+            let mut flipped = text.clone();
+            flipped[flip.index(text.len())] ^= bits;
+            for damaged in [&text[..cut.index(text.len())], &flipped] {
+                prop_assert!(Roster::read(damaged).is_err());
+                for line in roster.lines().chain([&absent]) {
+                    if let Ok(found) = lookup(damaged, &line.user) {
+                        prop_assert_eq!(found.as_ref(), roster.get(&line.user));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn reads_as_documented() {
+        let mut roster = Roster::new();
+        for (user, state, gate) in [
+            ("bob@example.com", State::Failed, Gate::Held),
+            ("alice@example.com", State::Captured, Gate::Guarded),
+            ("a b%@example.com", State::Empty, Gate::Redownload),
+        ] {
+            roster.insert(Line { user: user.into(), state, gate }).unwrap();
+        }
+        let text = roster.to_text();
+        let documented = include_str!("../docs/roster.md");
+        let example: String = documented
+            .lines()
+            .skip_while(|line| !line.starts_with("    uidl-keep-roster"))
+            .map_while(|line| line.strip_prefix("    "))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        assert_eq!(text, example);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_on_a_roster_is_not_on_one() {
+        let text = Roster::new().to_text();
+        for user in ["", &"x".repeat(1025)] {
+            assert!(lookup(text.as_bytes(), user).unwrap().is_none());
+            let user = user.to_owned();
+            let line = Line { user, state: State::Empty, gate: Gate::Held };
+            assert_eq!(Roster::new().insert(line), Err(BadName));
+        }
+    }
+
+    #[test]
+    fn the_last_octet_and_every_other_counts() {
+        let mut roster = Roster::new();
+        let line =
+            |user: &str| Line { user: user.into(), state: State::Captured, gate: Gate::Guarded };
+        for user in ["alice", "bob", "carol"] {
+            roster.insert(line(user)).unwrap();
+        }
+        let text = roster.to_text().into_bytes();
+        for at in 0..text.len() {
+            for user in ["alice", "bob", "carol", "al", "bobb", "zoe"] {
+                let cut = lookup(&text[..at], user);
+                assert!(cut.is_err(), "{user} {at}: {cut:?}");
+                for bit in 0..8 {
+                    let mut flipped = text.clone();
+                    flipped[at] ^= 1 << bit;
+                    if let Ok(found) = lookup(&flipped[..], user) {
+                        assert_eq!(found.as_ref(), roster.get(user), "{user} {at} {bit}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The site directory: where the index and roster of a user are. [`Site`].
+//!
+//! ```text
+//! /var/lib/uidl-keep/            root, 0711
+//!     domain/example.com.idx     what was captured of all of example.com
+//!     domain/example.com.roster  who of example.com was migrated
+//!     user/alice.idx             the same for a login without a domain
+//!     user/alice.roster
+//! ```
+//!
+//! A user who is not on a roster is none of our business, and finding that out costs one open that
+//! fails. That answer must not come from a file system that is not mounted: so when there is no
+//! roster, the directory that would hold it must be there all the same. `uidl-keep build` makes both
+//! directories; `install -d -m 0711 /var/lib/uidl-keep /var/lib/uidl-keep/domain
+//! /var/lib/uidl-keep/user` makes an empty site.
+#![forbid(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// A site directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Site {
+    dir: PathBuf,
+}
+
+/// Whose files: those of a domain, or of one login that has none.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// All users of this domain.
+    Domain(String),
+    /// This user alone.
+    User(String),
+}
+
+/// The files of a [`Place`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// The index.
+    pub index: PathBuf,
+    /// The roster.
+    pub roster: PathBuf,
+}
+
+/// Why a file of a site could not be opened. None of these means that a user was not migrated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is no site here: not made, or not mounted.
+    #[error("no directory {}: make the site, or mount it", dir.display())]
+    NoSite {
+        /// The directory that is not there.
+        dir: PathBuf,
+    },
+    /// Something else than a regular file.
+    #[error("not a regular file")]
+    NotAFile,
+    /// It belongs to somebody who may not write it.
+    #[error("owned by uid {uid}, and should be by root")]
+    Owner {
+        /// Whose it is.
+        uid: u32,
+    },
+    /// Others than its owner may write it.
+    #[error("mode {mode:04o} lets group or others write it")]
+    Writable {
+        /// Its permissions.
+        mode: u32,
+    },
+    /// Larger than anything of ours.
+    #[error("{len_octets} octets, more than {most}")]
+    TooLarge {
+        /// Its size.
+        len_octets: u64,
+        /// The most it may have.
+        most: u64,
+    },
+    /// Could not be opened, for this reason.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// The longest name of a domain or user that makes a file name, with room for what is added to it:
+/// `.NAME.roster.new` within the 255 octets of NAME_MAX.
+const MAX_STEM_OCTETS: usize = 255 - ".".len() - ".roster.new".len();
+
+impl Place {
+    /// Where `user` belongs: the domain is what follows the last `@`.
+    ///
+    /// `None` when no file can have that name (it is empty, starts with a dot, has a `/` or NUL, or
+    /// is too long): such a user cannot be in any site.
+    pub fn of(user: &str) -> Option<Self> {
+        let (stem, place): (_, fn(String) -> Self) = match user.rsplit_once('@') {
+            Some((_, domain)) => (domain, Self::Domain),
+            None => (user, Self::User),
+        };
+        let is_file_name = !stem.is_empty()
+            && stem.len() <= MAX_STEM_OCTETS
+            && !stem.starts_with('.')
+            && !stem.contains(['/', '\0']);
+        is_file_name.then(|| place(stem.to_owned()))
+    }
+
+    /// The domain's or the user's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Domain(name) | Self::User(name) => name,
+        }
+    }
+
+    /// The directory of the site that has its files.
+    pub fn directory(&self) -> &'static str {
+        match self {
+            Self::Domain(_) => "domain",
+            Self::User(_) => "user",
+        }
+    }
+}
+
+impl Site {
+    /// Where a site is unless the operator says otherwise.
+    pub const DEFAULT_DIR: &str = "/var/lib/uidl-keep";
+
+    /// The largest roster: tens of millions of users.
+    const MOST_ROSTER_OCTETS: u64 = 1 << 32;
+    /// The largest index.
+    const MOST_INDEX_OCTETS: u64 = 1 << 44;
+
+    /// The site in a directory. Looks at nothing yet.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The files that a user's maildrop is in, if it is; `None` when it cannot be in any site, as
+    /// [`Place::of`].
+    pub fn paths(&self, user: &str) -> Option<Paths> {
+        Place::of(user).map(|place| self.paths_of(&place))
+    }
+
+    /// The files of a place.
+    pub fn paths_of(&self, place: &Place) -> Paths {
+        let dir = self.dir.join(place.directory());
+        let path = |extension| dir.join(format!("{}.{extension}", place.name()));
+        Paths { index: path("idx"), roster: path("roster") }
+    }
+
+    /// Opens the roster that would name a user. `None` means that there is none, and so that the
+    /// user was never migrated. Cost: one open; when that fails, a `stat` of the directory.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: could not tell.
+    pub fn open_roster(&self, user: &str) -> Result<Option<File>, OpenError> {
+        match self.paths(user) {
+            Some(paths) => open_trusted(&paths.roster, Self::MOST_ROSTER_OCTETS),
+            None => Ok(None),
+        }
+    }
+
+    /// Opens the index that holds a user's maildrop. `None` means that there is none; if a roster
+    /// names the user, that is a fault.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: could not tell.
+    pub fn open_index(&self, user: &str) -> Result<Option<File>, OpenError> {
+        match self.paths(user) {
+            Some(paths) => open_trusted(&paths.index, Self::MOST_INDEX_OCTETS),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Opens a file of a site to read it, without following a link and without waiting for anything.
+///
+/// What is opened is then looked at: a regular file of root's or our own, which nobody else may
+/// write, not larger than `most` octets. `None` when there is no such file but its directory is
+/// there.
+///
+/// # Errors
+///
+/// [`OpenError`]: could not tell.
+pub fn open_trusted(path: &Path, most: u64) -> Result<Option<File>, OpenError> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return absent(path),
+        Err(error) => return Err(error.into()),
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(OpenError::NotAFile);
+    }
+    let uid = metadata.uid();
+    if uid != 0 && uid != rustix::process::geteuid().as_raw() {
+        return Err(OpenError::Owner { uid });
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(OpenError::Writable { mode });
+    }
+    if metadata.len() > most {
+        return Err(OpenError::TooLarge { len_octets: metadata.len(), most });
+    }
+    Ok(Some(file))
+}
+
+/// What it means that `path` is not there.
+fn absent(path: &Path) -> Result<Option<File>, OpenError> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    match dir.metadata() {
+        Ok(_) => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(OpenError::NoSite { dir: dir.into() })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_belongs_to_what_follows_the_last_at_sign() {
+        let domain = |name: &str| Some(Place::Domain(name.into()));
+        assert_eq!(Place::of("alice@example.com"), domain("example.com"));
+        assert_eq!(Place::of("odd@local@example.com"), domain("example.com"));
+        assert_eq!(Place::of("a/../b@example.com"), domain("example.com"));
+        assert_eq!(Place::of("alice"), Some(Place::User("alice".into())));
+        let site = Site::new("/s");
+        assert_eq!(
+            site.paths("alice@example.com").unwrap(),
+            Paths {
+                index: "/s/domain/example.com.idx".into(),
+                roster: "/s/domain/example.com.roster".into()
+            }
+        );
+        assert_eq!(site.paths("alice").unwrap().roster, Path::new("/s/user/alice.roster"));
+    }
+
+    #[test]
+    fn a_name_that_no_file_can_have_is_in_no_site() {
+        let long = "x".repeat(MAX_STEM_OCTETS + 1);
+        for name in ["", ".", "..", ".x", "a/b", "/", "a\0b", &long] {
+            assert_eq!(Place::of(name), None, "{name:?}");
+            assert_eq!(Place::of(&format!("alice@{name}")), None, "alice@{name:?}");
+        }
+        assert!(Place::of(&long[1..]).is_some());
+        let name = format!(".{}.roster.new", &long[1..]);
+        assert_eq!(name.len(), 255);
+    }
+}

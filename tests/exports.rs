@@ -1,0 +1,29 @@
+//! Dovecot loads a plugin with RTLD_GLOBAL: whatever else it exported would be everybody's.
+
+mod support;
+
+use std::process::Command;
+
+use support::helper;
+use support::host::Line;
+use support::lacking;
+
+#[test]
+fn the_plugin_exports_what_the_loader_asks_for_and_no_more() {
+    for line in [Line::V23, Line::V24] {
+        let Some(plugin) = helper::plugin(line) else { continue };
+        let Ok(nm) = Command::new("nm").args(["-D", "--defined-only"]).arg(&plugin.module).output()
+        else {
+            lacking("nm is not installed: run `make deps`");
+            continue;
+        };
+        assert!(nm.status.success(), "{}", String::from_utf8_lossy(&nm.stderr));
+        let listing = String::from_utf8(nm.stdout).expect("ASCII");
+        let mut exported: Vec<&str> =
+            listing.lines().filter_map(|symbol| symbol.split_whitespace().last()).collect();
+        exported.sort_unstable();
+        let wanted =
+            ["uidl_keep_plugin_deinit", "uidl_keep_plugin_init", "uidl_keep_plugin_version"];
+        assert_eq!(exported, wanted, "{line:?}");
+    }
+}

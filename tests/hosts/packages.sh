@@ -1,0 +1,33 @@
+# shellcheck shell=sh disable=SC2034
+# The one list of Debian packages that building, testing, the demo and the benchmark need.
+# Sourced by the scripts beside it; names hold for bookworm (Dovecot 2.3) and trixie (2.4).
+
+# Rust, where no new enough one is on PATH: the first of these whose every package Debian offers in
+# the version that Cargo.toml asks for. (bookworm's plain ones are too old; its -web ones, kept up for
+# the browsers, are not.)
+rust_choices="web plain"
+rust_web_packages="rustc-web cargo-web rustfmt-web rust-web-clippy"
+rust_plain_packages="rustc cargo rustfmt rust-clippy"
+
+# To compile the helper and the plugin.
+packages_build="gcc libc6-dev libclang-dev dovecot-dev"
+
+# To run the plugin in a Dovecot of this machine.
+packages_dovecot="dovecot-core dovecot-pop3d dovecot-imapd"
+
+# The POP3 clients whose memory is at stake.
+packages_clients="fetchmail mpop getmail6"
+
+# To make the trees below, and to look into what was built (nm).
+packages_tools="debootstrap binutils"
+
+# Trees: small Debian systems of their own, for servers that this machine cannot hold beside its
+# Dovecot. One word each: its name; then what suite, and what is installed in it.
+trees="courier dovecot24"
+
+# courier-pop and dovecot-pop3d exclude each other as packages.
+tree_courier_suite=bookworm
+tree_courier_packages="courier-pop courier-authdaemon courier-authlib-userdb"
+
+tree_dovecot24_suite=trixie
+tree_dovecot24_packages="dovecot-core dovecot-pop3d dovecot-imapd dovecot-dev"

@@ -1,0 +1,180 @@
+#!/bin/sh
+# Installs what a job needs, and nothing that is there already.
+#
+#   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools of packages.sh
+#   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for
+#   tests/hosts/setup.sh tree NAME...         courier, dovecot24 of packages.sh
+#   tests/hosts/setup.sh where NAME           prints the directory of a tree
+#
+# Trees lie in UIDL_KEEP_TREES, or else in /var/cache/uidl-keep-trees; delete that directory to
+# be rid of them. They use the mirror that this machine's own apt uses.
+set -eu
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+# shellcheck source=tests/hosts/packages.sh
+. "$here/packages.sh"
+
+trees_dir=${UIDL_KEEP_TREES:-/var/cache/uidl-keep-trees}
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+
+die() {
+	echo "setup: $*" >&2
+	exit 2
+}
+
+need_debian_root() {
+	command -v apt-get > /dev/null || die "no apt-get here: install by hand what $here/packages.sh lists"
+	[ "$(id -u)" = 0 ] || die "not root: run again as root, or install by hand: $*"
+}
+
+installed() {
+	[ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2> /dev/null)" = installed ]
+}
+
+# A mail server that is installed for tests must not start to serve on the public ports.
+policy=/usr/sbin/policy-rc.d
+policy_is_ours=
+
+without_starting_services() {
+	if [ ! -e "$policy" ]; then
+		policy_is_ours=yes
+		trap 'rm -f "$policy"' EXIT
+		printf '#!/bin/sh\nexit 101\n' > "$policy"
+		chmod 755 "$policy"
+	fi
+	"$@"
+	if [ -n "$policy_is_ours" ]; then
+		rm -f "$policy"
+		trap - EXIT
+		policy_is_ours=
+	fi
+}
+
+install_packages() {
+	missing=
+	for group in "$@"; do
+		eval "wanted=\${packages_$group-}"
+		[ -n "$wanted" ] || die "no group of packages is called '$group': see $here/packages.sh"
+		for package in $wanted; do
+			installed "$package" || missing="$missing $package"
+		done
+	done
+	[ -n "$missing" ] || return 0
+	need_debian_root "$missing"
+	echo "setup: installing$missing"
+	apt-get -q update
+	# shellcheck disable=SC2086
+	without_starting_services apt-get -q -y --no-install-recommends install $missing
+}
+
+rust_is_new_enough() {
+	found=$(cargo --version 2> /dev/null | cut -d ' ' -f 2) || return 1
+	[ -n "$found" ] && dpkg --compare-versions "$found" ge "$rust_wanted"
+}
+
+install_rust() {
+	rust_wanted=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$here/../../Cargo.toml")
+	! rust_is_new_enough || return 0
+	need_debian_root "Rust $rust_wanted"
+	apt-get -q update
+	for choice in $rust_choices; do
+		eval "wanted=\$rust_${choice}_packages"
+		for package in $wanted; do
+			candidate=$(apt-cache policy "$package" | sed -n 's/^  Candidate: //p')
+			dpkg --compare-versions "${candidate:-0}" ge "$rust_wanted" || continue 2
+		done
+		echo "setup: installing $wanted"
+		# shellcheck disable=SC2086
+		apt-get -q -y --no-install-recommends install $wanted
+		rust_is_new_enough ||
+			die "$(command -v cargo) is older than $rust_wanted: take it out of PATH, then run again"
+		return 0
+	done
+	die "no Rust $rust_wanted on PATH, and Debian has none here: install it as rustup.rs says, then run again"
+}
+
+# The mirror of the first Debian archive in this machine's own sources, whichever spelling they use.
+mirror() {
+	# shellcheck disable=SC2016
+	apt-get indextargets --format '$(SITE) $(RELEASE) $(COMPONENT) $(ORIGIN) $(LABEL)' 'Created-By: Packages' |
+		awk '$3 == "main" && $4 == "Debian" && $5 == "Debian" { print $1; exit }'
+}
+
+make_tree() (
+	name=$1
+	suite='' packages=''
+	eval "suite=\${tree_${name}_suite-} packages=\${tree_${name}_packages-}"
+	[ -n "$suite" ] || die "no tree is called '$name': see $here/packages.sh"
+	tree=$trees_dir/$name
+
+	# What is in a finished tree; another list makes another tree.
+	recipe="$suite $packages"
+	finished() { [ "$(cat "$tree/.recipe" 2> /dev/null)" = "$recipe" ]; }
+	! finished || exit 0
+
+	need_debian_root "a tree of $recipe"
+	install_packages tools
+	mkdir -p "$trees_dir"
+	exec 9> "$trees_dir/.lock"
+	flock 9
+	! finished || exit 0
+
+	site=$(mirror)
+	if [ -z "$site" ]; then
+		apt-get -q update
+		site=$(mirror)
+	fi
+	[ -n "$site" ] || die "no Debian mirror in this machine's apt sources: add one, then run again"
+
+	echo "setup: making the tree $tree ($suite: $packages)"
+	making=$trees_dir/.making-$name
+	log=$trees_dir/$name.log
+	unmount() {
+		awk -v under="$making/" 'index($2, under) == 1 { print $2 }' /proc/self/mounts | sort -r |
+			while read -r point; do umount "$point"; done
+	}
+	trap 'unmount; rm -rf --one-file-system "$making"' EXIT
+	unmount
+	rm -rf --one-file-system "$making"
+
+	{
+		debootstrap --variant=minbase "$suite" "$making" "$site"
+		apt-config dump | grep -i '^Acquire::[a-z]*::Proxy' > "$making/etc/apt/apt.conf.d/10proxy" || true
+		# Nothing may start in there: there is no boot, and the ports are this machine's.
+		printf '#!/bin/sh\nexit 101\n' > "$making/usr/sbin/policy-rc.d"
+		chmod 755 "$making/usr/sbin/policy-rc.d"
+		chroot "$making" apt-get -q update
+		# shellcheck disable=SC2086
+		chroot "$making" apt-get -q -y --no-install-recommends install $packages
+		chroot "$making" apt-get clean
+		rm -rf "$making/var/lib/apt/lists"/*
+	} > "$log" 2>&1 9>&- < /dev/null || die "the tree $name could not be made; the end of $log:
+$(tail -n 15 "$log")"
+
+	unmount
+	echo "$recipe" > "$making/.recipe"
+	rm -rf --one-file-system "$tree"
+	mv "$making" "$tree"
+	trap - EXIT
+)
+
+case ${1-} in
+packages)
+	shift
+	install_packages "$@"
+	;;
+rust)
+	install_rust
+	;;
+tree)
+	shift
+	for name in "$@"; do make_tree "$name"; done
+	;;
+where)
+	echo "$trees_dir/$2"
+	;;
+*)
+	sed -n '2,/^set /{s/^# \{0,1\}//;/^set /d;p;}' "$0" >&2
+	exit 2
+	;;
+esac

@@ -1,0 +1,102 @@
+//! Opening the files of a site: what is there, what is not, and what cannot be told.
+
+use std::fs::{self, Permissions};
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use uidl_keep::site::{OpenError, Site};
+
+/// A site with one roster, `example.com`.
+fn site() -> (tempfile::TempDir, Site) {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["domain", "user"] {
+        fs::create_dir(dir.path().join(name)).unwrap();
+    }
+    let site = Site::new(dir.path());
+    let roster = site.paths("alice@example.com").unwrap().roster;
+    fs::write(&roster, "a roster").unwrap();
+    set_mode(&roster, 0o640);
+    (dir, site)
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_user_without_a_roster_was_never_migrated() {
+    let (_dir, site) = site();
+    assert!(site.open_roster("alice@example.com").unwrap().is_some());
+    for user in ["alice@example.net", "alice", "", "/", "a@..", "x@a/b"] {
+        assert!(site.open_roster(user).unwrap().is_none(), "{user:?}");
+        assert!(site.open_index(user).unwrap().is_none(), "{user:?}");
+    }
+}
+
+#[test]
+fn a_site_that_is_not_mounted_is_not_taken_for_one_without_the_user() {
+    let (dir, site) = site();
+    fs::rename(dir.path().join("domain"), dir.path().join("elsewhere")).unwrap();
+    let unmounted = Site::new(dir.path().join("not made"));
+    for (site, user) in [
+        (&site, "alice@example.com"),
+        (&site, "alice@example.net"),
+        (&unmounted, "alice@example.com"),
+        (&unmounted, "alice"),
+    ] {
+        let opened = site.open_roster(user);
+        assert!(matches!(opened, Err(OpenError::NoSite { .. })), "{user}: {opened:?}");
+    }
+    assert!(site.open_roster("alice").unwrap().is_none());
+
+    // Something else in the place of the directory.
+    fs::write(dir.path().join("domain"), "").unwrap();
+    let opened = site.open_roster("alice@example.com");
+    assert!(matches!(opened, Err(OpenError::Io(_))), "{opened:?}");
+}
+
+#[test]
+fn what_is_no_file_of_roots_is_refused_and_not_waited_for() {
+    let (_dir, site) = site();
+    let path = |user: &str| site.paths(user).unwrap().roster;
+    let roster = path("alice@example.com");
+
+    symlink(&roster, path("a@link")).unwrap();
+    let opened = site.open_roster("a@link");
+    assert!(
+        matches!(&opened, Err(OpenError::Io(e)) if e.raw_os_error() == Some(libc::ELOOP)),
+        "{opened:?}"
+    );
+
+    mknodat(CWD, path("a@fifo"), FileType::Fifo, Mode::from(0o600), 0).unwrap();
+    assert!(matches!(site.open_roster("a@fifo"), Err(OpenError::NotAFile)));
+    fs::create_dir(path("a@dir")).unwrap();
+    assert!(matches!(site.open_roster("a@dir"), Err(OpenError::NotAFile)));
+
+    for mode in [0o660, 0o602, 0o666] {
+        set_mode(&roster, mode);
+        let opened = site.open_roster("alice@example.com");
+        assert!(matches!(opened, Err(OpenError::Writable { mode: m }) if m == mode), "{opened:?}");
+    }
+    set_mode(&roster, 0o640);
+
+    let file = fs::File::options().write(true).open(&roster).unwrap();
+    file.set_len((1 << 32) + 1).unwrap();
+    let opened = site.open_roster("alice@example.com");
+    assert!(matches!(opened, Err(OpenError::TooLarge { .. })), "{opened:?}");
+}
+
+#[test]
+fn a_file_of_another_user_is_refused() {
+    let (_dir, site) = site();
+    let roster = site.paths("alice@example.com").unwrap().roster;
+    if roster.metadata().unwrap().uid() != 0 {
+        eprintln!("skipped: only root can give a file away");
+        return;
+    }
+    std::os::unix::fs::chown(&roster, Some(65_534), None).unwrap();
+    let opened = site.open_roster("alice@example.com");
+    assert!(matches!(opened, Err(OpenError::Owner { uid: 65_534 })), "{opened:?}");
+}

@@ -1,0 +1,163 @@
+//! Real POP3 clients that leave mail on the server, each with a memory of its own.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::host::unix_mode;
+use super::{PASSWORD, lacking};
+
+/// A client program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// fetchmail with `keep`.
+    Fetchmail,
+    /// mpop with `keep on`.
+    Mpop,
+    /// getmail6 with `delete = false`.
+    Getmail,
+}
+
+impl Program {
+    fn name(self) -> &'static str {
+        match self {
+            Program::Fetchmail => "fetchmail",
+            Program::Mpop => "mpop",
+            Program::Getmail => "getmail",
+        }
+    }
+}
+
+/// One client of one user: what it remembers outlives its runs.
+pub struct Client {
+    program: Program,
+    user: String,
+    dir: tempfile::TempDir,
+}
+
+impl Client {
+    /// A client that has never polled; `None`, having said why, when the program is not installed.
+    pub fn new(program: Program, user: &str) -> Option<Self> {
+        let installed = Command::new(program.name())
+            .arg("--version")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        if installed.is_err() {
+            lacking(&format!("{} is not installed: run `make deps`", program.name()));
+            return None;
+        }
+        let dir =
+            tempfile::Builder::new().prefix("uidl-keep-client-").tempdir().expect("a directory");
+        for sub in ["cur", "new", "tmp"] {
+            fs::create_dir_all(dir.path().join("mail").join(sub)).expect("our directory");
+        }
+        Some(Self { program, user: user.to_owned(), dir })
+    }
+
+    /// Polls the server; how many messages it downloaded: files that were not there before.
+    pub fn poll(&self, server: SocketAddr) -> usize {
+        let before = self.downloaded();
+        let mut command = match self.program {
+            Program::Fetchmail => self.fetchmail(server),
+            Program::Mpop => self.mpop(server),
+            Program::Getmail => self.getmail(server),
+        };
+        let output =
+            command.env("HOME", self.path()).stdin(Stdio::null()).output().expect("a client");
+        // fetchmail says 1 when there was nothing to fetch.
+        let nothing = self.program == Program::Fetchmail && output.status.code() == Some(1);
+        assert!(
+            output.status.success() || nothing,
+            "{}: {}\n{}{}",
+            self.program.name(),
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        self.downloaded() - before
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn downloaded(&self) -> usize {
+        fs::read_dir(self.path().join("mail/new")).expect("our directory").count()
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.path().join(name);
+        fs::write(&path, text).expect("our directory");
+        fs::set_permissions(&path, unix_mode(mode)).expect("our file");
+        path
+    }
+
+    fn fetchmail(&self, server: SocketAddr) -> Command {
+        let mail = self.path().join("mail/new");
+        let deliver =
+            format!("#!/bin/sh\nexec cat > \"$(mktemp '{}'/XXXXXXXXXX)\"\n", mail.display());
+        let deliver = self.write("deliver", &deliver, 0o755);
+        let rc = format!(
+            "poll {} service {} protocol pop3 no dns uidl\n  \
+             username \"{}\" password \"{PASSWORD}\" keep sslproto '' mda \"{}\"\n",
+            server.ip(),
+            server.port(),
+            self.user,
+            deliver.display()
+        );
+        let rc = self.write("fetchmailrc", &rc, 0o600);
+        let mut command = Command::new("fetchmail");
+        command.env("FETCHMAILHOME", self.path()).args(["--nosyslog", "-f"]).arg(rc);
+        command.arg("-i").arg(self.path().join("fetchids"));
+        command
+    }
+
+    fn mpop(&self, server: SocketAddr) -> Command {
+        let rc = format!(
+            "account a\nhost {}\nport {}\nuser {}\npassword {PASSWORD}\nauth user\ntls off\nkeep on\n\
+             only_new on\nuidls_file {dir}/uidls\ndelivery maildir {dir}/mail\n",
+            server.ip(),
+            server.port(),
+            self.user,
+            dir = self.path().display()
+        );
+        let rc = self.write("mpoprc", &rc, 0o600);
+        let mut command = Command::new("mpop");
+        command.arg("-C").arg(rc).arg("a");
+        command
+    }
+
+    /// getmail refuses to deliver as root, and has the port in the name of its memory: a server that
+    /// moves keeps its port, so here the memory is renamed.
+    fn getmail(&self, server: SocketAddr) -> Command {
+        let rc = format!(
+            "[retriever]\ntype = SimplePOP3Retriever\nserver = {}\nport = {}\nusername = {}\n\
+             password = {PASSWORD}\n[destination]\ntype = Maildir\npath = {}/mail/\n[options]\n\
+             delete = false\nread_all = false\ndelivered_to = false\nreceived = false\n",
+            server.ip(),
+            server.port(),
+            self.user,
+            self.path().display()
+        );
+        let rc = self.write("getmailrc", &rc, 0o644);
+        for entry in fs::read_dir(self.path()).expect("our directory") {
+            let entry = entry.expect("our directory");
+            if entry.file_name().to_string_lossy().starts_with("oldmail-") {
+                let name = format!("oldmail-{}-{}-{}", server.ip(), server.port(), self.user);
+                fs::rename(entry.path(), self.path().join(name)).expect("our directory");
+            }
+        }
+        // It also insists on a name in passwd for whoever runs it.
+        let owner = "nobody";
+        let chowned = Command::new("chown").args(["-R", owner]).arg(self.path()).status();
+        assert!(chowned.expect("chown").success());
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", owner, "--regid", "65534", "--clear-groups", "getmail"]);
+        command.arg(format!("--getmaildir={}", self.path().display()));
+        command.arg(format!("--rcfile={}", rc.display()));
+        command
+    }
+}

@@ -1,0 +1,141 @@
+//! Where the servers of a test come from: this machine, or a tree that `make trees` made.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::lacking;
+
+/// A Dovecot release line, as far as configuration and plugin differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// 2.3: `mail_location`, `plugin {}`.
+    V23,
+    /// 2.4: `mail_driver` and `mail_path`, settings of a plugin in an .so of their own.
+    V24,
+}
+
+/// A file system root with servers in it: `/`, or a tree entered by chroot.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+    line: Option<Line>,
+}
+
+impl Host {
+    /// The Dovecot of that release line: 2.3 this machine's own; 2.4 that of the tree, for the module
+    /// of our settings has to lie where Dovecot looks for it, and this machine's is not ours to fill.
+    ///
+    /// `None`, having said why, when there is none, or this process is not root.
+    pub fn dovecot(line: Line) -> Option<Self> {
+        if !is_root() {
+            lacking("only root can start a Dovecot that serves the mail of another uid");
+            return None;
+        }
+        let root = match line {
+            Line::V23 => PathBuf::from("/"),
+            Line::V24 => trees_dir().join("dovecot24"),
+        };
+        let found =
+            Some(Self { line: line_of(&root), root }).filter(|host| host.line == Some(line));
+        if found.is_none() {
+            lacking(&format!("no Dovecot {line:?} is installed: run `make deps`"));
+        }
+        found
+    }
+
+    /// The tree with Courier in it; `None` as in [`Host::dovecot`].
+    pub fn courier() -> Option<Self> {
+        if !is_root() {
+            lacking("only root can run Courier in its tree");
+            return None;
+        }
+        let root = trees_dir().join("courier");
+        if !root.join("usr/lib/courier/courier/courierpop3d").exists() {
+            lacking(&format!("no Courier in {}: run `make deps`", root.display()));
+            return None;
+        }
+        Some(Self { root, line: None })
+    }
+
+    /// The release line of its Dovecot.
+    pub fn line(&self) -> Line {
+        self.line.expect("asked only of a host with Dovecot")
+    }
+
+    /// A program of that host, run inside it with a clean environment. It ends when we do.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "TERM"]);
+        if self.root != Path::new("/") {
+            command.arg("chroot").arg(&self.root);
+        }
+        command.arg(program).current_dir("/").env_clear();
+        command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
+        command
+    }
+
+    /// A new directory in that host, readable by all, removed on drop.
+    pub fn scratch(&self) -> Scratch {
+        let parent = self.root.join("tmp");
+        let dir = tempfile::Builder::new()
+            .prefix("uidl-keep-")
+            .tempdir_in(&parent)
+            .unwrap_or_else(|error| panic!("{}: {error}", parent.display()));
+        std::fs::set_permissions(dir.path(), unix_mode(0o755)).expect("our own directory");
+        Scratch { root: self.root.clone(), dir }
+    }
+
+    /// A path of that host, as this process sees it.
+    pub fn outside(&self, inside: &str) -> PathBuf {
+        self.root.join(inside.trim_start_matches('/'))
+    }
+}
+
+/// A directory that both this process and the host see, under two names.
+pub struct Scratch {
+    root: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+impl Scratch {
+    /// As this process sees it.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// As the programs in the host see it.
+    pub fn inside(&self) -> PathBuf {
+        inside(&self.root, self.path())
+    }
+}
+
+fn inside(root: &Path, path: &Path) -> PathBuf {
+    Path::new("/").join(path.strip_prefix(root).expect("made under the root"))
+}
+
+/// The directory of the trees: the same answer as `tests/hosts/setup.sh where`.
+fn trees_dir() -> PathBuf {
+    std::env::var_os("UIDL_KEEP_TREES")
+        .map_or_else(|| PathBuf::from("/var/cache/uidl-keep-trees"), PathBuf::from)
+}
+
+fn line_of(root: &Path) -> Option<Line> {
+    let host = Host { root: root.to_owned(), line: None };
+    let output = host.command("dovecot").arg("--version").output().ok()?;
+    match output.stdout.get(..4)? {
+        b"2.3." => Some(Line::V23),
+        b"2.4." => Some(Line::V24),
+        _ => None,
+    }
+}
+
+/// Whether this process may start servers and give mail away.
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+/// Permissions from the octal number everybody knows them by.
+pub fn unix_mode(mode: u32) -> std::fs::Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(mode)
+}
