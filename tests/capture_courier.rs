@@ -25,6 +25,60 @@ fn the_order_is_by_number_then_by_name_with_the_colon_among_the_letters() {
 }
 
 #[test]
+fn names_compare_up_to_their_flags_and_as_signed_octets() {
+    for (a, b, is) in [
+        ("9.b:2,", "10.a:2,", Ordering::Less),
+        ("10.a:2,S", "10.a:2,F", Ordering::Equal),
+        ("10.a", "10.a:2,", Ordering::Less),
+        ("10.a.b:2,", "10.a:2,", Ordering::Less),
+        ("10.\u{e9}:2,", "10.a:2,", Ordering::Less),
+        ("-1.a", "x.a", Ordering::Less),
+        ("9223372036854775807.b", "99999999999999999999.a", Ordering::Less),
+    ] {
+        assert_eq!(order(a.as_bytes(), b.as_bytes()), is, "{a} {b}");
+        assert_eq!(order(b.as_bytes(), a.as_bytes()), is.reverse(), "{b} {a}");
+    }
+}
+
+#[test]
+fn what_was_seen_is_of_one_moment_however_fast_mail_comes() {
+    let old = Old::of([]);
+    fn name(n: usize) -> String {
+        format!("{}.m", 1000 + n)
+    }
+    let list = |upto: usize| {
+        let lines = (0..upto).map(|n| format!("{}:2, 10 {}:17:0\n", name(n), n + 1));
+        format!("/3 {} 17\n{}", upto + 1, lines.collect::<String>())
+    };
+    let start = 400;
+    (0..start).for_each(|n| old.add(&format!("cur/{}:2,", name(n))));
+    let old = old.state(LIST, list(start));
+    let path = old.path.clone();
+    let busy = std::thread::spawn(move || {
+        for n in start..start + 600 {
+            std::fs::write(path.join(format!("cur/{}:2,", name(n))), "Subject: x\n\n").unwrap();
+            // Courier comes after each.
+            std::fs::write(path.join("tmp/list"), list(n + 1)).unwrap();
+            std::fs::rename(path.join("tmp/list"), path.join(LIST)).unwrap();
+            if n % 40 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+        }
+    });
+    let mut captured = 0;
+    while !busy.is_finished() {
+        let seen = old.capture(&Server::Courier);
+        if seen.maildrop.state == State::Captured {
+            let more = seen.maildrop.remarks.iter().find(|remark| remark.contains("not listed"));
+            assert!(more.is_none_or(|more| more.starts_with("1 message ")), "{more:?}");
+            captured += 1;
+        }
+    }
+    busy.join().unwrap();
+    assert!(captured > 0);
+}
+
+#[test]
 fn a_file_that_came_back_under_other_flags_takes_the_line_of_its_own_name_first() {
     let old = Old::of(["cur/1.a:2,RS", "cur/1.a:2,S"])
         .state(LIST, "/3 9 17\n1.a:2,S 1 4:17:0\n1.a:2,RS 1 5:17:0\n1.a:2,F 1 6:17:0\n");

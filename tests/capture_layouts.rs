@@ -229,6 +229,9 @@ fn a_file_gets_the_whole_listing_or_is_left_alone() {
     let ran = server.capture(&[&["--pattern", "/nowhere/{local}"], &output[..]].concat());
     assert_eq!(ran.status, 2);
     assert_eq!(fs::read(&place).unwrap(), listing);
+    let directory = server.path("srv");
+    let ran = server.capture(&["--pattern", "/srv/{local}", "-o", directory.to_str().unwrap()]);
+    assert_eq!(ran.status, 2, "a directory is not overwritten");
     let left: Vec<_> =
         fs::read_dir(server.root.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
