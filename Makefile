@@ -69,7 +69,7 @@ demo: ## see it happen: Courier to Dovecot, and what a client downloads
 bench: ## the ratios of one run, with and without the plugin
 	$(SETUP) rust
 	$(SETUP) packages build dovecot
-	cargo bench --locked --features plugin
+	cargo bench --locked --features plugin --bench login
 
 fuzz: ## every fuzz target for a minute each: make fuzz SECONDS=600 for longer
 	cd fuzz && for target in $$(cargo fuzz list); do \

@@ -162,8 +162,7 @@ impl Control {
     pub fn publish(&self, _lock: &Lock, ledger: &[u8]) -> io::Result<()> {
         let staged = Staged::create(&self.ledger_path())?;
         staged.file().write_all(ledger)?;
-        staged.seal(Access { mode: 0o600, owner: None })?;
-        staged.publish()
+        staged.seal(Access { mode: 0o600, owner: None })?.publish()
     }
 }
 

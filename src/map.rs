@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn copies_any_range_out() {
-        let octets: Vec<u8> = (0..3 * WINDOW_OCTETS / 2).map(|n| (n % 251) as u8).collect();
+        let octets: Vec<u8> = (0..3 * WINDOW_OCTETS / 2 + 7).map(|n| (n % 251) as u8).collect();
         let mapped = file_of(&octets);
         assert_eq!(mapped.len_octets().unwrap(), octets.len() as u64);
         for (offset, len) in
@@ -304,13 +304,25 @@ mod tests {
     fn a_file_cut_short_under_the_map_is_an_error_and_the_process_lives() {
         let _alone = ALONE.lock();
         let before = sigbus_action(None).unwrap().sa_sigaction;
-        for left in [0, 1, 4096, 5000, 8192] {
+        // The last one: all pages are there, and the last ends in zeros.
+        for left in [0, 1, 4096, 5000, 8192, 8193] {
             let mapped = file_of(&[b'x'; 3 * 4096]);
             let error =
                 mapped.read_with(0, 3 * 4096, || mapped.file.set_len(left).unwrap()).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{left} left");
         }
         assert_eq!(sigbus_action(None).unwrap().sa_sigaction, before);
+    }
+
+    #[test]
+    fn a_fault_is_noted_also_when_the_file_has_its_length_again() {
+        let _alone = ALONE.lock();
+        let mapped = file_of(&[b'x'; 3 * 4096]);
+        let map = MmapOptions::new().len(3 * 4096).map_raw_read_only(&mapped.file).unwrap();
+        mapped.file.set_len(4096).unwrap();
+        let mut octets = room_for(3 * 4096).unwrap();
+        assert!(copy_guarded(&map, &mut octets).is_err());
+        assert!(octets.is_empty());
     }
 
     #[test]

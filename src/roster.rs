@@ -211,6 +211,13 @@ impl Roster {
     }
 }
 
+impl Line {
+    /// How the roster spells its state.
+    pub fn state_word(&self) -> &'static str {
+        state_word(self.state)
+    }
+}
+
 impl Gate {
     /// How the roster spells it.
     pub fn word(self) -> &'static str {
@@ -469,6 +476,24 @@ mod tests {
             .flat_map(|line| [line, "\n"])
             .collect();
         assert_eq!(text, example);
+    }
+
+    #[test]
+    fn a_lost_line_is_an_error_and_no_absent_user() {
+        let mut roster = Roster::new();
+        for user in ["alice", "bob", "carol"] {
+            let (state, gate) = (State::Captured, Gate::Guarded);
+            roster.insert(Line { user: user.into(), state, gate }).unwrap();
+        }
+        let text = roster.to_text();
+        for user in ["alice", "bob", "carol"] {
+            let lost = text.split_inclusive('\n').filter(|line| !line.starts_with(user));
+            let lost: String = lost.collect();
+            assert!(lookup(lost.as_bytes(), user).is_err(), "{user}");
+            assert!(Roster::read(lost.as_bytes()).is_err(), "{user}");
+        }
+        let counted = text.replace("roster 1 3", "roster 1 4");
+        assert!(Roster::read(counted.as_bytes()).is_err());
     }
 
     #[test]

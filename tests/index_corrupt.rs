@@ -104,3 +104,13 @@ fn an_index_mangled_by_a_text_mode_transfer_is_none() {
         assert!(matches!(Index::open(&mangled[..]), Err(Error::NotAnIndex)));
     }
 }
+
+#[test]
+fn check_finds_a_build_id_that_names_another_content() {
+    let mut index = small_index();
+    index[72] ^= 1;
+    let sum = blake3::hash(&index[..88]);
+    index[88..104].copy_from_slice(&sum.as_bytes()[..16]);
+    let index = Index::open(&index[..]).unwrap();
+    assert!(matches!(index.verify(), Err(Error::Corrupt { .. })));
+}

@@ -31,7 +31,7 @@ struct Old {
     /// What it listed then.
     uidls: Vec<String>,
     maildir: Maildir,
-    /// How its kind is captured: the arguments between `capture` and the path.
+    /// How it is captured: what follows `uidl-keep capture`.
     capture: Vec<OsString>,
     /// What must not be removed before the mail has been copied.
     _alive: Box<dyn Any>,
@@ -64,7 +64,10 @@ fn courier() -> Option<Old> {
     });
     let uidls = courier.uidl(USER);
     assert!(uidls.iter().all(|uidl| uidl.starts_with("UID")), "{uidls:?}");
-    Some(Old { uidls, maildir, capture: words("courier"), _alive: Box::new(courier) })
+    // As the admin of a Plesk server captures all of it.
+    let mut capture = words("courier --layout plesk --root");
+    capture.push(courier.root().into());
+    Some(Old { uidls, maildir, capture, _alive: Box::new(courier) })
 }
 
 /// Dovecot with a format that counts, and a UIDVALIDITY that the new server will not have.
@@ -83,8 +86,8 @@ fn dovecot(format: &'static str) -> Option<Old> {
     });
     let uidls = server.uidl(USER);
     server.pause();
-    let mut capture = words("dovecot --uidl-format");
-    capture.push(format.into());
+    let mut capture = words("dovecot --format");
+    capture.extend([format.into(), "--user".into(), USER.into(), maildir.path().into()]);
     Some(Old { uidls, maildir, capture, _alive: Box::new(server) })
 }
 
@@ -103,7 +106,9 @@ fn qmail() -> Option<Old> {
     }
     by_mtime.sort();
     let uidls = by_mtime.into_iter().map(|(_, name)| name).collect();
-    Some(Old { uidls, maildir, capture: words("qmail"), _alive: Box::new(dir) })
+    let mut capture = words("qmail --user");
+    capture.extend([USER.into(), maildir.path().into()]);
+    Some(Old { uidls, maildir, capture, _alive: Box::new(dir) })
 }
 
 /// Two deliveries with a session after the first; the second brings mail from before the first.
@@ -126,7 +131,7 @@ impl Old {
     fn keep_for(&self, new: &Dovecot) {
         let before = state_of(self.maildir.path());
         let mut capture = helper::uidl_keep();
-        capture.arg("capture").args(&self.capture).args(["--user", USER]).arg(self.maildir.path());
+        capture.arg("capture").args(&self.capture);
         let listing = helper::run(&mut capture);
         assert_eq!(state_of(self.maildir.path()), before, "capture only reads");
 

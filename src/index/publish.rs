@@ -1,4 +1,4 @@
-//! Putting a file in its place whole: [`Staged`], and one at a time: [`lock`].
+//! Putting a file in its place whole: [`Staged`], [`Sealed`], and one run at a time: [`lock`].
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -9,13 +9,24 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 /// A file that is being written beside its place. Whoever opens the place meanwhile finds the old
-/// file, or none. Dropped before it is published, it is gone.
+/// file, or none. Dropped, it is gone.
 ///
 /// The name beside it is always the same, so that what a killed run left is taken away by the next;
 /// therefore only the holder of a [`lock`] on the directory makes one.
 #[derive(Debug)]
 pub struct Staged {
     file: File,
+    names: Names,
+}
+
+/// A file that is whole, on the disk and closed, still beside its place. Dropped, it is gone.
+#[derive(Debug)]
+pub struct Sealed {
+    names: Names,
+}
+
+#[derive(Debug)]
+struct Names {
     beside: PathBuf,
     path: PathBuf,
     published: bool,
@@ -52,7 +63,7 @@ impl Staged {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(&beside)?;
-        Ok(Self { file, beside, path: path.into(), published: false })
+        Ok(Self { file, names: Names { beside, path: path.into(), published: false } })
     }
 
     /// The file, to write and to read.
@@ -60,42 +71,45 @@ impl Staged {
         &self.file
     }
 
-    /// The place it is for.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Sets owner and permissions and waits until all of it is on the disk. After that nothing but
-    /// [`Staged::publish`] is left to do: with several files, this is done for all of them first.
+    /// Sets owner and permissions, waits until all of it is on the disk, and closes it. With several
+    /// files, this is done for all of them before the first is published.
     ///
     /// # Errors
     ///
-    /// What the system says: a full disk shows here at the latest, for the file is still open. (What
-    /// `close` could say later is only about what was not yet on the disk.)
-    pub fn seal(&self, access: Access) -> io::Result<()> {
+    /// What the system says. A full disk shows here at the latest: what `close` could still tell is
+    /// about octets that were not yet on the disk.
+    pub fn seal(self, access: Access) -> io::Result<Sealed> {
         if let Some((uid, gid)) = access.owner {
             fchown(&self.file, Some(uid), Some(gid))?;
         }
         // After the owner: changing that may take permissions away.
         self.file.set_permissions(Permissions::from_mode(access.mode))?;
-        self.file.sync_all()
+        self.file.sync_all()?;
+        Ok(Sealed { names: self.names })
+    }
+}
+
+impl Sealed {
+    /// The place it is for.
+    pub fn path(&self) -> &Path {
+        &self.names.path
     }
 
-    /// Puts the sealed file in its place, over whatever is there.
+    /// Puts it in its place, over whatever is there.
     ///
     /// # Errors
     ///
     /// What the system says. When the last step, `fsync` of the directory, fails, the file is in its
     /// place, and may not be after a power cut.
     pub fn publish(mut self) -> io::Result<()> {
-        fs::rename(&self.beside, &self.path)?;
-        self.published = true;
-        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        fs::rename(&self.names.beside, &self.names.path)?;
+        self.names.published = true;
+        let dir = self.names.path.parent().filter(|dir| !dir.as_os_str().is_empty());
         File::open(dir.unwrap_or(Path::new(".")))?.sync_all()
     }
 }
 
-impl Drop for Staged {
+impl Drop for Names {
     fn drop(&mut self) {
         if !self.published {
             let _ = fs::remove_file(&self.beside);
@@ -161,9 +175,9 @@ mod tests {
         fs::write(&path, "old").unwrap();
         let staged = Staged::create(&path).unwrap();
         staged.file().write_all(b"new").unwrap();
-        staged.seal(PRIVATE).unwrap();
+        let sealed = staged.seal(PRIVATE).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        staged.publish().unwrap();
+        sealed.publish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o640);
         assert_eq!(names(dir.path()), ["a.idx"]);
@@ -178,8 +192,7 @@ mod tests {
         symlink(&victim, dir.path().join("a.idx.new")).unwrap();
         let staged = Staged::create(&path).unwrap();
         staged.file().write_all(b"new").unwrap();
-        staged.seal(PRIVATE).unwrap();
-        staged.publish().unwrap();
+        staged.seal(PRIVATE).unwrap().publish().unwrap();
         assert_eq!(fs::read(&victim).unwrap(), b"precious");
         assert!(path.symlink_metadata().unwrap().is_file());
     }

@@ -307,7 +307,7 @@ impl<S: ReadAt> Index<S> {
         let octets = self.source.read_at(at, 8)?;
         let offset = u64_at(&octets, 0).ok_or_else(|| self.corrupt("table entry", at))?;
         let buckets = self.header.buckets_offset..self.header.table_offset;
-        if !buckets.contains(&offset) || self.header.table_offset - offset < bucket_octets(0) {
+        if !buckets.contains(&offset) {
             return Err(self.corrupt("a table entry points outside the buckets", at));
         }
         Ok(offset)

@@ -270,3 +270,62 @@ fn put_uidl(block: &mut Vec<u8>, uidl: &Uidl) {
     put_varint(block, uidl.as_bytes().len() as u64);
     block.extend(uidl.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn maildrop(user: &str) -> Maildrop {
+        Maildrop {
+            user: user.into(),
+            state: State::Empty,
+            source: String::new(),
+            uidvalidity: None,
+            counter: None,
+            entries: Vec::new(),
+            spent: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
+
+    fn writer() -> Writer<io::Cursor<Vec<u8>>> {
+        Writer::new(io::Cursor::new(Vec::new()), false).unwrap()
+    }
+
+    #[test]
+    fn a_user_who_comes_twice_or_too_late_is_refused() {
+        for late in ["bob", "alice"] {
+            let mut writer = writer();
+            writer.push(&maildrop("bob")).unwrap();
+            let refused = writer.push(&maildrop(late));
+            assert!(matches!(refused, Err(Error::Order { .. })), "{late}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_no_length_field_can_say_is_refused() {
+        let long = Maildrop { source: "x".repeat(65_536), ..maildrop("bob") };
+        let refused = writer().push(&long);
+        assert!(matches!(refused, Err(Error::TooMuch { most: 65_535, .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn the_table_grows_with_the_maildrops_and_buckets_do_not() {
+        for (maildrops, bits) in [(0, 0), (4, 0), (5, 1), (8, 1), (9, 2), (1_000_000, 18)] {
+            assert_eq!(table_bits(maildrops), bits, "{maildrops}");
+        }
+        let mut writer = writer();
+        for n in 0..5000 {
+            writer.push(&maildrop(&format!("{n:04}"))).unwrap();
+        }
+        let octets = writer.finish().unwrap().0.into_inner();
+        let largest_bucket = u32::from_le_bytes(*octets[60..].first_chunk().unwrap());
+        assert!(largest_bucket <= 15, "{largest_bucket}");
+        let index = super::super::Index::open(&octets[..]).unwrap();
+        index.verify().unwrap();
+        for n in 0..5000 {
+            assert!(index.maildrop(&format!("{n:04}")).unwrap().is_some());
+            assert!(index.maildrop(&format!("{n:05}")).unwrap().is_none());
+        }
+    }
+}

@@ -55,7 +55,8 @@ impl Courier {
             .stderr(std::process::Stdio::null())
             .spawn()
             .expect("setpriv");
-        let pop3 = Pop3::adopt(ours).expect("courierpop3d greets");
+        let mut pop3 = Pop3::adopt(ours).expect("a socket");
+        pop3.greeting().expect("courierpop3d greets");
         Session { pop3: Some(pop3), child }
     }
 

@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -165,6 +167,32 @@ impl Dovecot {
     /// Connects and logs in.
     pub fn login(&self, user: &str) -> Result<Pop3, Refused> {
         Pop3::login(self.pop3, user)
+    }
+
+    /// What follows a login: Dovecot's own `pop3`, already told who has logged in, on a socket pair.
+    /// It does not greet.
+    pub fn process(&self, user: &str) -> (Pop3, Child) {
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        let out = OwnedFd::from(theirs.try_clone().expect("a socket"));
+        let home = self.scratch.inside().join("home").join(user);
+        let owner = OWNER.to_string();
+        let child = self
+            .host
+            .command("setpriv")
+            .args(["--reuid", &owner, "--regid", &owner, "--clear-groups"])
+            .args(["/usr/lib/dovecot/pop3", "-c"])
+            .arg(self.scratch.inside().join("dovecot.conf"))
+            .arg("-o")
+            .arg(format!("mail_home={}", home.display()))
+            .args(["-o", "log_path=/dev/stderr", "-o", "stats_writer_socket_path="])
+            .env("USER", user)
+            .env("HOME", &home)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(out)
+            .stderr(fs::File::create(self.scratch.path().join("stderr")).expect("ours"))
+            .spawn()
+            .expect("setpriv");
+        (Pop3::adopt(ours).expect("a socket"), child)
     }
 
     /// The unique-id listing, in this server's order, from a session of its own.

@@ -15,6 +15,20 @@ impl Message {
         Self::new(number, "", "Good morning.\n\nNothing to report.\n")
     }
 
+    /// A message of everyday size: a header of two kilobytes, and four of text.
+    pub fn everyday(number: u32) -> Self {
+        let header = format!(
+            "X-Scanned: {}\nX-Spam-Report: {}\n",
+            "clean ".repeat(60),
+            "\n\tpoint".repeat(120)
+        );
+        Self::new(
+            number,
+            &header,
+            &"Sixty-three octets of text and a line end, as mail has them.\n".repeat(66),
+        )
+    }
+
     /// What an IMAP client that copies mail is given and hands on: every line end CR LF.
     pub fn on_the_wire(&self) -> Vec<u8> {
         let mut wire = Vec::with_capacity(self.octets.len() + self.octets.len() / 32);

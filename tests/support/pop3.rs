@@ -40,13 +40,16 @@ impl Pop3 {
         Ok(session)
     }
 
-    /// Takes over a session that a server greets on its end of a socket pair.
+    /// Takes over one end of a socket pair that a server's process has at its other end.
     pub fn adopt(to: UnixStream) -> Result<Self, Refused> {
         to.set_read_timeout(Some(PATIENCE)).map_err(said)?;
         let from = to.try_clone().map_err(said)?;
-        let mut session = Self { from: BufReader::new(Box::new(from)), to: Box::new(to) };
-        session.reply()?;
-        Ok(session)
+        Ok(Self { from: BufReader::new(Box::new(from)), to: Box::new(to) })
+    }
+
+    /// Reads the greeting of a session that was taken over, from a server that gives one.
+    pub fn greeting(&mut self) -> Result<String, Refused> {
+        self.reply()
     }
 
     /// Sends a command; the text after `+OK`.

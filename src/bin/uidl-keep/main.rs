@@ -1,11 +1,21 @@
 //! The helper: captures the old server's UIDLs, builds the index, and looks after the site.
 
+mod accounts;
+mod build;
 mod capture;
+mod check;
+mod dump;
+mod get;
+mod hold;
+mod inspect;
+mod opened;
 mod output;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use output::{Outcome, Trouble};
 
 /// Keeps POP3 UIDLs across a mail-server migration.
 #[derive(Parser)]
@@ -17,11 +27,26 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Build(build::Args),
     Capture(Box<capture::Args>),
+    Check(check::Args),
+    Dump(dump::Args),
+    Get(get::Args),
+    Hold(hold::HoldArgs),
+    Inspect(inspect::Args),
+    Release(hold::ReleaseArgs),
 }
 
 fn main() -> ExitCode {
-    output::exit_code(match Cli::parse().command {
+    let outcome: Result<Outcome, Trouble> = match Cli::parse().command {
+        Command::Build(args) => build::run(&args),
         Command::Capture(args) => capture::run(&args),
-    })
+        Command::Check(args) => check::run(&args),
+        Command::Dump(args) => dump::run(&args),
+        Command::Get(args) => get::run(&args),
+        Command::Hold(args) => hold::hold(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Release(args) => hold::release(&args),
+    };
+    output::exit_code(outcome)
 }

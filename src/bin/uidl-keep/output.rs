@@ -16,24 +16,34 @@ pub enum Outcome {
 /// Why a command could not do its work, as one sentence that names place, fact and next step: exit
 /// status 2, and stdout is not to be trusted.
 #[derive(Debug)]
-pub struct Trouble(String);
+pub struct Trouble(Option<String>);
 
 impl Trouble {
     /// Takes the sentence, without the program's name and without a full stop.
     pub fn new(sentence: impl Into<String>) -> Self {
-        Self(sentence.into())
+        Self(Some(sentence.into()))
     }
 
     /// An error met at a place, which the error itself does not name.
     pub fn at(place: impl fmt::Display, error: impl fmt::Display) -> Self {
-        Self(format!("{place}: {error}"))
+        Self(Some(format!("{place}: {error}")))
     }
 }
 
 impl From<io::Error> for Trouble {
-    /// Errors of stdout: whoever reads or writes a file names it with [`Trouble::at`].
+    /// Errors of stdout: whoever reads or writes a file names it with [`Trouble::at`]. That nobody
+    /// reads on is no trouble: the program ends, and says nothing.
     fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self(None);
+        }
         Self::at("standard output", error)
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_deref().unwrap_or("standard output: closed"))
     }
 }
 
@@ -47,8 +57,9 @@ pub fn exit_code(outcome: Result<Outcome, Trouble>) -> ExitCode {
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Short) => ExitCode::from(1),
-        Err(Trouble(sentence)) => {
-            remark(sentence);
+        Err(Trouble(None)) => ExitCode::SUCCESS,
+        Err(trouble) => {
+            remark(trouble);
             ExitCode::from(2)
         }
     }

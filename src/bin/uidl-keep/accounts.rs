@@ -1,0 +1,198 @@
+//! Who may read the files of a place: the accounts that Dovecot reads mail as.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use uidl_keep::index::publish::Access;
+
+use crate::output::{Trouble, remark};
+
+/// How to ask Dovecot for its users.
+#[derive(clap::Args)]
+pub struct Doveadm {
+    /// The doveadm that knows the users.
+    #[arg(long, value_name = "PATH", default_value = "doveadm", requires = "install")]
+    doveadm: PathBuf,
+    /// Arguments for it, blanks between them: `-c /etc/dovecot/other.conf`.
+    #[arg(
+        long,
+        value_name = "ARGS",
+        default_value = "",
+        allow_hyphen_values = true,
+        requires = "install"
+    )]
+    doveadm_args: String,
+}
+
+/// Who reads the files of a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readers {
+    /// The uids of its users.
+    uids: BTreeSet<u32>,
+    /// The one gid they have.
+    gid: u32,
+    /// Whether accounts of other uids have that gid, too.
+    gid_is_shared: bool,
+}
+
+/// Users asked about at one time: an argument list has its limits.
+const USERS_AT_A_TIME: usize = 200;
+
+impl Doveadm {
+    /// Who reads the files of a place with these users, as Dovecot says.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be asked, knows none of them, or gives them several groups.
+    pub fn readers(&self, place: &str, users: &[String]) -> Result<Readers, Trouble> {
+        let uids = self.ids(place, users, "uid", "passwd")?;
+        let gids = self.ids(place, users, "gid", "group")?;
+        let mut gids = gids.into_iter();
+        let (Some(gid), None) = (gids.next(), gids.next()) else {
+            return Err(Trouble::at(
+                place,
+                "its users have several gids, or none: no file mode lets just them read; give them \
+                 one group, for one login at a time reads these files",
+            ));
+        };
+        let gid_is_shared = is_shared(gid, &uids)?;
+        Ok(Readers { uids, gid, gid_is_shared })
+    }
+
+    /// All values that a field of these users has.
+    fn ids(
+        &self,
+        place: &str,
+        users: &[String],
+        field: &str,
+        database: &str,
+    ) -> Result<BTreeSet<u32>, Trouble> {
+        let mut ids = BTreeSet::new();
+        let mut unknown = Vec::new();
+        for users in users.chunks(USERS_AT_A_TIME) {
+            let mut command = Command::new(&self.doveadm);
+            command.args(self.doveadm_args.split_whitespace());
+            command.args(["user", "-f", field, "--"]).args(users);
+            let output = output_of(&mut command)?;
+            for value in String::from_utf8_lossy(&output.stdout).split_whitespace() {
+                ids.insert(id_of(value, database)?);
+            }
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                unknown.extend(said.lines().find(|line| !line.is_empty()).map(str::to_owned));
+            }
+        }
+        let said = unknown.first().map(|said| shown(said));
+        match (ids.is_empty(), said) {
+            // Users who were not moved, perhaps: nobody can log in as one of them. Said once.
+            (false, Some(said)) if field == "uid" => {
+                remark(format_args!("{place}: doveadm does not know all its users: {said}"));
+            }
+            (false, _) => {}
+            (true, said) => {
+                return Err(Trouble::at(
+                    place,
+                    format_args!(
+                        "doveadm tells no {field} of its users ({}); create them first, or say \
+                         --doveadm-args",
+                        said.as_deref().unwrap_or("and no error")
+                    ),
+                ));
+            }
+        }
+        Ok(ids)
+    }
+}
+
+impl Readers {
+    /// The owner and mode that let them read, and nobody else.
+    pub fn access(&self, place: &str) -> Access {
+        let mut uids = self.uids.iter();
+        match (self.gid_is_shared, uids.next(), uids.next()) {
+            // A panel that gives all its accounts one group.
+            (true, Some(&uid), None) => Access { mode: 0o400, owner: Some((uid, self.gid)) },
+            (shared, _, other) => {
+                if shared && other.is_some() {
+                    remark(format_args!(
+                        "{place}: its users have several uids, and accounts outside it have their \
+                         gid {}, too: these can read its index",
+                        self.gid
+                    ));
+                }
+                Access { mode: 0o640, owner: Some((0, self.gid)) }
+            }
+        }
+    }
+
+    /// Opens and checks files as each of the readers will.
+    ///
+    /// # Errors
+    ///
+    /// One cannot.
+    pub fn try_to_read(&self, paths: &[&Path]) -> Result<(), Trouble> {
+        for &uid in &self.uids {
+            // This very program, also where the reader may not go: /root, say.
+            let mut command = Command::new("/proc/self/exe");
+            command.arg("check").args(paths).uid(uid).gid(self.gid);
+            let output = output_of(&mut command)?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                return Err(Trouble::new(format!(
+                    "uid {uid}, gid {} cannot read what was installed: {}; look at the permissions \
+                     of the directories above it",
+                    self.gid,
+                    shown(said.trim_start_matches("uidl-keep: "))
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first line that another program said, fit to be shown.
+fn shown(said: &str) -> String {
+    let line = said.lines().next().unwrap_or_default();
+    line.chars().map(|c| if c.is_control() { '?' } else { c }).take(300).collect()
+}
+
+fn output_of(command: &mut Command) -> Result<Output, Trouble> {
+    let program = command.get_program().to_os_string();
+    command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| Trouble::at(Path::new(&program).display(), error))
+}
+
+/// An id, given as a number or as a name that the system knows.
+fn id_of(value: &str, database: &str) -> Result<u32, Trouble> {
+    if let Ok(id) = value.parse() {
+        return Ok(id);
+    }
+    let line = getent(&[database, value])?;
+    let id = line.split(':').nth(2).and_then(|id| id.trim_end().parse().ok());
+    id.ok_or_else(|| Trouble::new(format!("getent {database} knows no {}", shown(value))))
+}
+
+/// Whether accounts with other uids than these have a gid.
+fn is_shared(gid: u32, uids: &BTreeSet<u32>) -> Result<bool, Trouble> {
+    let accounts = getent(&["passwd"])?;
+    let is_other = |line: &str| {
+        let mut fields = line.split(':').skip(2);
+        let uid = fields.next().and_then(|uid| uid.parse::<u32>().ok());
+        uid.is_some_and(|uid| !uids.contains(&uid))
+    };
+    let has_gid = |line: &str| line.split(':').nth(3) == Some(&gid.to_string());
+    let group = getent(&["group", &gid.to_string()])?;
+    let members: Vec<&str> =
+        group.trim_end().split(':').nth(3).unwrap_or_default().split(',').collect();
+    let is_member = |line: &str| members.contains(&line.split(':').next().unwrap_or_default());
+    Ok(accounts.lines().any(|line| is_other(line) && (has_gid(line) || is_member(line))))
+}
+
+/// What the system knows, local or not; nothing when it does not know the name.
+fn getent(args: &[&str]) -> Result<String, Trouble> {
+    let output = output_of(Command::new("getent").args(args))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,450 @@
+//! `uidl-keep build`: listings become the indexes and rosters of a site.
+//!
+//! Two passes, so that the listings need not fit in memory. The first checks all of them and notes
+//! where each maildrop stands; the second reads the maildrops one by one in the order of their users.
+//! Files are written beside their places, all of them, before the first is put in its place.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
+use std::iter::Peekable;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use uidl_keep::index::merge::merge;
+use uidl_keep::index::publish::{self, Access, Sealed, Staged};
+use uidl_keep::index::reader::Maildrops;
+use uidl_keep::index::{Index, Writer};
+use uidl_keep::listing::{self, Block};
+use uidl_keep::maildrop::{Maildrop, State};
+use uidl_keep::roster::{Gate, Line, Roster};
+use uidl_keep::site::{Paths, Place, Site};
+
+use crate::accounts::Doveadm;
+use crate::opened::{self, Kept};
+use crate::output::{Outcome, Trouble, remark};
+
+/// Makes a site directory, an index and a roster for each domain, of listings.
+///
+/// Example: uidl-keep build --final -o site *.listing
+///
+/// Nothing is changed unless all listings are right. With --install it builds upon the site in use,
+/// and lets those read it that `doveadm user` names. Nothing that a site has is ever dropped: where a
+/// maildrop was captured before, its entries keep their places, and new ones follow.
+#[derive(clap::Args)]
+pub struct Args {
+    /// No more captures will follow: a message that turns up later gets an old UIDL only by its file
+    /// name or its whole content.
+    #[arg(long = "final")]
+    is_final: bool,
+    /// The site directory to make.
+    #[arg(short, long, value_name = "SITE", required_unless_present = "install")]
+    output: Option<PathBuf>,
+    /// Keep all that this site has, and add to it.
+    #[arg(long, value_name = "SITE", requires = "output")]
+    upon: Option<PathBuf>,
+    /// Build upon the site in use, and put the files in place there.
+    #[arg(long, conflicts_with = "output")]
+    install: bool,
+    /// The site in use.
+    #[arg(long, value_name = "SITE", default_value = Site::DEFAULT_DIR, requires = "install")]
+    site: PathBuf,
+    #[command(flatten)]
+    doveadm: Doveadm,
+    /// Listings; `-` is standard input. None, to make the old site final.
+    #[arg(value_name = "LISTING")]
+    listings: Vec<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+    let site = Site::new(args.output.as_ref().unwrap_or(&args.site));
+    let upon = match &args.upon {
+        Some(upon) => Some(Site::new(upon)),
+        None => args.install.then(|| site.clone()),
+    };
+    if args.listings.is_empty() && upon.is_none() {
+        return Err(Trouble::new("no listing to build of; name one, or `-` for standard input"));
+    }
+    let listings = args.listings.iter().map(|path| Listing::open(path));
+    let listings: Vec<Listing> = listings.collect::<Result<_, _>>()?;
+    let found = scan(&listings)?;
+
+    make_site(&site)?;
+    let lock =
+        publish::lock(site.dir()).map_err(|error| Trouble::at(site.dir().display(), error))?;
+    let Some(_lock) = lock else {
+        return Err(Trouble::at(
+            site.dir().display(),
+            "another uidl-keep changes this site; try again when it is done",
+        ));
+    };
+    let mut places: BTreeSet<Place> = found.iter().map(|found| found.place.clone()).collect();
+    if let Some(upon) = &upon
+        && (upon.dir() != site.dir() || found.is_empty())
+    {
+        places.extend(opened::places(upon)?);
+    }
+    let mut built = Vec::new();
+    for place in places {
+        let start = found.partition_point(|found| found.place < place);
+        let end = found.partition_point(|found| found.place <= place);
+        let build = Build { site: &site, place: &place, listings: &listings };
+        let old = match &upon {
+            Some(upon) => opened::open_place(upon, &place)?,
+            None => Kept { index: None, roster: None },
+        };
+        let staged = build.stage(&found[start..end], old, args.is_final)?;
+        let (readers, access) = if args.install {
+            let readers = args.doveadm.readers(place.name(), &staged.users)?;
+            let access = readers.access(place.name());
+            (Some(readers), access)
+        } else {
+            (None, Access { mode: 0o640, owner: None })
+        };
+        built.push((staged.seal(access)?, readers));
+    }
+    // All is well, and all of it is on the disk. The index goes first: a user who is on a roster must
+    // be in the index.
+    for ([index, roster], readers) in built {
+        let paths = [&index, &roster].map(|sealed| sealed.path().to_owned());
+        for (sealed, path) in [index, roster].into_iter().zip(&paths) {
+            sealed.publish().map_err(|error| Trouble::at(path.display(), error))?;
+        }
+        if let Some(readers) = readers {
+            readers.try_to_read(&paths.each_ref().map(PathBuf::as_path))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// A listing, which can be read twice.
+struct Listing {
+    /// As the operator named it.
+    name: String,
+    /// What cannot be read twice from its path is here.
+    spooled: Option<File>,
+    path: PathBuf,
+}
+
+impl Listing {
+    fn open(path: &Path) -> Result<Self, Trouble> {
+        let mut listing =
+            Self { name: path.display().to_string(), spooled: None, path: path.into() };
+        if path == Path::new("-") {
+            listing.name = "standard input".into();
+            listing.spooled = Some(listing.spool(io::stdin().lock())?);
+        } else {
+            let file = File::open(path).map_err(|error| listing.trouble(error))?;
+            let is_file = file.metadata().map_err(|error| listing.trouble(error))?.is_file();
+            if !is_file {
+                listing.spooled = Some(listing.spool(file)?);
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Copies what can be read once into a file that has no name.
+    fn spool(&self, mut from: impl io::Read) -> Result<File, Trouble> {
+        let mut spool = || {
+            let mut file = tempfile::tempfile()?;
+            io::copy(&mut from, &mut file)?;
+            Ok(file)
+        };
+        spool().map_err(|error: io::Error| self.trouble(error))
+    }
+
+    /// The listing from an offset on.
+    fn from(&self, offset: u64) -> Result<BufReader<File>, Trouble> {
+        let open = || {
+            let mut file = match &self.spooled {
+                Some(file) => file.try_clone()?,
+                None => File::open(&self.path)?,
+            };
+            file.seek(SeekFrom::Start(offset))?;
+            Ok(BufReader::new(file))
+        };
+        open().map_err(|error: io::Error| self.trouble(error))
+    }
+
+    fn trouble(&self, error: impl Display) -> Trouble {
+        Trouble::at(&self.name, error)
+    }
+
+    fn trouble_at_line(&self, error: &listing::Error) -> Trouble {
+        Trouble::new(format!("{}:{error}", self.name))
+    }
+}
+
+/// A maildrop that stands in a listing.
+struct Found {
+    place: Place,
+    block: Block,
+    /// Which of the listings.
+    listing: usize,
+}
+
+/// Checks all listings; returns their maildrops in the order of places, then of users.
+fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
+    let mut found: Vec<Found> = Vec::new();
+    for (number, listing) in listings.iter().enumerate() {
+        for block in listing::scan(listing.from(0)?) {
+            let block = block.map_err(|error| listing.trouble_at_line(&error))?;
+            let at = format!("{}:{}", listing.name, block.line);
+            let Some(place) = Place::of(&block.user) else {
+                return Err(Trouble::at(
+                    at,
+                    format_args!(
+                        "no file can be named after user {:?} or the domain; rename it in the \
+                         listing",
+                        block.user
+                    ),
+                ));
+            };
+            // Whether a roster can say the name.
+            let line = Line { user: block.user.clone(), state: State::Empty, gate: Gate::Guarded };
+            Roster::new().insert(line).map_err(|error| Trouble::at(at, error))?;
+            found.push(Found { place, block, listing: number });
+        }
+    }
+    found.sort_by(|a, b| {
+        let key = |found: &Found| (found.listing, found.block.offset);
+        (&a.place, &a.block.user).cmp(&(&b.place, &b.block.user)).then(key(a).cmp(&key(b)))
+    });
+    for pair in found.windows(2) {
+        if pair[0].block.user == pair[1].block.user {
+            let [first, second] = [&pair[0], &pair[1]]
+                .map(|found| format!("{}:{}", listings[found.listing].name, found.block.line));
+            return Err(Trouble::at(
+                second,
+                format_args!(
+                    "second maildrop of {} (first at {first}); keep one, or build the later capture \
+                     --upon the site of the earlier",
+                    pair[0].block.user
+                ),
+            ));
+        }
+    }
+    let upper = |found: &&Found| found.block.user.bytes().any(|octet| octet.is_ascii_uppercase());
+    let count = found.iter().filter(upper).count();
+    if let Some(first) = found.iter().find(upper) {
+        remark(format_args!(
+            "{}:{}: {} has capital letters ({count} such): Dovecot looks users up in small ones, \
+             unless its auth_username_format says otherwise",
+            listings[first.listing].name, first.block.line, first.block.user
+        ));
+    }
+    Ok(found)
+}
+
+/// Makes what is not there of the directories of a site.
+fn make_site(site: &Site) -> Result<(), Trouble> {
+    for dir in [site.dir().to_owned(), site.dir().join("domain"), site.dir().join("user")] {
+        if dir.is_dir() {
+            continue;
+        }
+        let make = || {
+            DirBuilder::new().mode(0o711).recursive(true).create(&dir)?;
+            // Whatever the umask says.
+            fs::set_permissions(&dir, Permissions::from_mode(0o711))
+        };
+        make().map_err(|error| Trouble::at(dir.display(), error))?;
+    }
+    Ok(())
+}
+
+/// One place of the site that is being built.
+struct Build<'a> {
+    site: &'a Site,
+    place: &'a Place,
+    listings: &'a [Listing],
+}
+
+/// The two files of a place, written and not yet in place.
+struct Built {
+    paths: Paths,
+    index: Staged,
+    roster: Staged,
+    /// Everybody on the roster.
+    users: Vec<String>,
+}
+
+impl Build<'_> {
+    /// Writes index and roster of what was found and what there was before.
+    fn stage(&self, found: &[Found], old: Kept, is_final: bool) -> Result<Built, Trouble> {
+        let paths = self.site.paths_of(self.place);
+        let there = opened::open_place(self.site, self.place)?;
+        if old.index.is_some() != old.roster.is_some() {
+            return Err(Trouble::at(
+                self.place.name(),
+                "the old site has an index or a roster of it, and not the other; restore that",
+            ));
+        }
+        let was_final = old.index.as_ref().is_some_and(Index::is_final);
+        if was_final && !found.is_empty() && !is_final {
+            remark(format_args!("{}: was final, and is open again", self.place.name()));
+        }
+        let is_final = is_final || (was_final && found.is_empty());
+
+        let at_index = |error: &dyn Display| Trouble::at(paths.index.display(), error);
+        let at_roster = |error: &dyn Display| Trouble::at(paths.roster.display(), error);
+        let index = Staged::create(&paths.index).map_err(|error| at_index(&error))?;
+        // What is there already was perhaps held by hand, also when it is not built upon.
+        let gates = old.roster.as_ref().or(there.roster.as_ref());
+        let mut roster = Roster::new();
+        let mut writer =
+            Writer::new(BufWriter::new(index.file()), is_final).map_err(|e| at_index(&e))?;
+        let mut maildrops = Joined {
+            build: self,
+            found: found.iter().peekable(),
+            old: old.index.as_ref().map(|index| index.maildrops().peekable()),
+        };
+        while let Some((maildrop, is_new)) = maildrops.next()? {
+            writer.push(&maildrop).map_err(|error| at_index(&error))?;
+            let line = gates.and_then(|roster| roster.get(&maildrop.user));
+            if line.is_none() && !is_new {
+                // Forgotten on purpose, and not captured again.
+                continue;
+            }
+            let gate = line.map_or(Gate::Guarded, |line| line.gate);
+            let line = Line { user: maildrop.user, state: maildrop.state, gate };
+            roster.insert(line).map_err(|error| at_roster(&error))?;
+        }
+        writer.finish().map_err(|error| at_index(&error))?;
+        self.warn_of_failed(&roster);
+        if let Some(there) = &there.index {
+            let new = Index::open(index.file()).map_err(|error| at_index(&error))?;
+            self.drops_nothing(there, &new)?;
+        }
+
+        let staged = Staged::create(&paths.roster).map_err(|error| at_roster(&error))?;
+        let mut file = staged.file();
+        file.write_all(roster.to_text().as_bytes()).map_err(|error| at_roster(&error))?;
+        let users = roster.lines().map(|line| line.user.clone()).collect();
+        Ok(Built { paths, index, roster: staged, users })
+    }
+
+    fn warn_of_failed(&self, roster: &Roster) {
+        let mut failed = roster.lines().filter(|line| line.state == State::Failed);
+        if let Some(first) = failed.next() {
+            remark(format_args!(
+                "{}: {} failed maildrops, their users are refused until they are captured again \
+                 (the first: {})",
+                self.place.name(),
+                failed.count() + 1,
+                first.user
+            ));
+        }
+    }
+
+    /// That what is to be put over an index has all its maildrops and UIDLs.
+    fn drops_nothing(&self, there: &Index<File>, new: &Index<&File>) -> Result<(), Trouble> {
+        let path = self.site.paths_of(self.place).index;
+        if there.build_id() == new.build_id() {
+            return Ok(());
+        }
+        let at = |error: &dyn Display| Trouble::at(path.display(), error);
+        for maildrop in there.maildrops() {
+            let maildrop = maildrop.map_err(|error| at(&error))?;
+            let kept = new.maildrop(&maildrop.user).map_err(|error| at(&error))?;
+            let lost = match &kept {
+                None => maildrop.entries.len().max(1),
+                Some(kept) => {
+                    let uidls: BTreeSet<_> = uidls(kept).collect();
+                    uidls_lost(&maildrop, &uidls)
+                }
+            };
+            if lost > 0 {
+                return Err(at(&format_args!(
+                    "{lost} unique-ids of {} would be dropped; build --upon {}, or into an empty \
+                     directory",
+                    maildrop.user,
+                    self.site.dir().display()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All UIDLs that a maildrop names.
+fn uidls(maildrop: &Maildrop) -> impl Iterator<Item = &[u8]> {
+    let entries = maildrop.entries.iter().map(|entry| &entry.uidl);
+    entries.chain(&maildrop.spent).map(|uidl| uidl.as_bytes())
+}
+
+fn uidls_lost(maildrop: &Maildrop, kept: &BTreeSet<&[u8]>) -> usize {
+    uidls(maildrop).filter(|uidl| !kept.contains(uidl)).count()
+}
+
+/// The maildrops of an old index and of listings, in the order of users, joined where both have one.
+struct Joined<'a> {
+    build: &'a Build<'a>,
+    found: Peekable<std::slice::Iter<'a, Found>>,
+    old: Option<Peekable<Maildrops<'a, File>>>,
+}
+
+impl Joined<'_> {
+    /// The next maildrop, and whether a listing has it.
+    fn next(&mut self) -> Result<Option<(Maildrop, bool)>, Trouble> {
+        let name = self.build.place.name();
+        let old = self.old.as_mut().and_then(Peekable::peek);
+        // No user follows an error, which must come out.
+        let old = old.map(|old| old.as_ref().map_or("", |old| &old.user));
+        let new = self.found.peek().map(|found| found.block.user.as_str());
+        let (take_old, take_new) = match (old, new) {
+            (None, None) => return Ok(None),
+            (Some(old), Some(new)) => (old <= new, new <= old),
+            (old, new) => (old.is_some(), new.is_some()),
+        };
+        let old = match self.old.as_mut().filter(|_| take_old).and_then(Iterator::next) {
+            Some(old) => Some(
+                old.map_err(|error| Trouble::at(format_args!("{name}: the old index"), error))?,
+            ),
+            None => None,
+        };
+        let new = match self.found.next_if(|_| take_new) {
+            Some(found) => Some(self.build.read(found)?),
+            None => None,
+        };
+        match (old, new) {
+            (Some(old), Some(new)) => {
+                let user = old.user.clone();
+                let (merged, remarks) = merge(old, new).map_err(|error| {
+                    Trouble::at(
+                        &user,
+                        format_args!(
+                            "{error}; leave its later listing out, and capture to another site"
+                        ),
+                    )
+                })?;
+                remarks.iter().for_each(|text| remark(format_args!("{user}: {text}")));
+                Ok(Some((merged, true)))
+            }
+            (Some(old), None) => Ok(Some((old, false))),
+            (None, new) => Ok(new.map(|new| (new, true))),
+        }
+    }
+}
+
+impl Build<'_> {
+    /// Reads a maildrop that was found, from its listing.
+    fn read(&self, found: &Found) -> Result<Maildrop, Trouble> {
+        let listing = &self.listings[found.listing];
+        let input = listing.from(found.block.offset)?;
+        match listing::Reader::at_block(input, &found.block).next() {
+            Some(Ok(maildrop)) if maildrop.user == found.block.user => Ok(maildrop),
+            Some(Err(error)) => Err(listing.trouble_at_line(&error)),
+            _ => Err(listing.trouble("changed while it was read; build again")),
+        }
+    }
+}
+
+impl Built {
+    fn seal(self, access: Access) -> Result<[Sealed; 2], Trouble> {
+        let seal = |staged: Staged, path: &Path| {
+            staged.seal(access).map_err(|error| Trouble::at(path.display(), error))
+        };
+        Ok([seal(self.index, &self.paths.index)?, seal(self.roster, &self.paths.roster)?])
+    }
+}

@@ -1,0 +1,92 @@
+//! `uidl-keep check`: every checksum, and that index and roster agree.
+
+use std::path::{Path, PathBuf};
+
+use uidl_keep::site::{Place, Site};
+
+use crate::opened::{self, Opened};
+use crate::output::{Outcome, Trouble, remark};
+
+/// Checks every octet of indexes and rosters, and in a site that they agree.
+///
+/// Example: uidl-keep check /var/lib/uidl-keep
+///
+/// Says nothing when all is well. Exit status 2: something is not.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Indexes, rosters or site directories.
+    #[arg(required = true, value_name = "FILE|SITE")]
+    paths: Vec<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+    let mut faults = Vec::new();
+    for path in &args.paths {
+        match opened::open(path) {
+            Ok(Opened::Site(site)) => match opened::places(&site) {
+                Ok(places) => {
+                    let checked = places.iter().map(|place| check_place(&site, place));
+                    faults.extend(checked.filter_map(Result::err));
+                }
+                Err(fault) => faults.push(fault),
+            },
+            Ok(opened) => faults.extend(check_file(path, &opened).err()),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    let Some(last) = faults.pop() else { return Ok(Outcome::Done) };
+    faults.iter().for_each(remark);
+    Err(last)
+}
+
+/// A roster is checked whole when it is read.
+fn check_file(path: &Path, opened: &Opened) -> Result<(), Trouble> {
+    match opened {
+        Opened::Index(index) => index.verify().map_err(|error| Trouble::at(path.display(), error)),
+        Opened::Roster(_) | Opened::Site(_) => Ok(()),
+    }
+}
+
+fn check_place(site: &Site, place: &Place) -> Result<(), Trouble> {
+    let paths = site.paths_of(place);
+    let kept = opened::open_place(site, place)?;
+    let at_index = |error: &dyn std::fmt::Display| Trouble::at(paths.index.display(), error);
+    let (Some(index), Some(roster)) = (kept.index, kept.roster) else {
+        let missing = "index or roster without the other: build and install both again";
+        return Err(at_index(&missing));
+    };
+    index.verify().map_err(|error| at_index(&error))?;
+    let mut on_roster = 0;
+    for maildrop in index.maildrops() {
+        let maildrop = maildrop.map_err(|error| at_index(&error))?;
+        let user = &maildrop.user;
+        if Place::of(user).as_ref() != Some(place) {
+            return Err(at_index(&format_args!("{user} does not belong here")));
+        }
+        match roster.get(user) {
+            // Forgotten on purpose.
+            None => {}
+            Some(line) if line.state == maildrop.state => on_roster += 1,
+            Some(line) => {
+                return Err(Trouble::at(
+                    paths.roster.display(),
+                    format_args!(
+                        "{user} is {} there, and not so in the index: build and install both again",
+                        line.state_word()
+                    ),
+                ));
+            }
+        }
+    }
+    if on_roster == roster.len() {
+        return Ok(());
+    }
+    Err(Trouble::at(
+        paths.roster.display(),
+        format_args!(
+            "{} of its {} maildrops are not in the index: build and install both again",
+            roster.len() - on_roster,
+            roster.len()
+        ),
+    ))
+}

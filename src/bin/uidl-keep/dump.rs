@@ -1,0 +1,65 @@
+//! `uidl-keep dump`: an index as a listing.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use uidl_keep::index::Index;
+use uidl_keep::listing::write_maildrop;
+use uidl_keep::maildrop::{Maildrop, State};
+
+use crate::opened::{self, Opened};
+use crate::output::{Outcome, Trouble};
+
+/// Prints the maildrops of indexes as a listing: `build` makes the same index of it.
+///
+/// Example: uidl-keep dump example.com.idx | uidl-keep build -o again -
+///
+/// Of file names and GUIDs only the keys are in an index, and a final one is made with `build
+/// --final`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Indexes or site directories.
+    #[arg(required = true, value_name = "FILE|SITE")]
+    paths: Vec<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for path in &args.paths {
+        match opened::open(path)? {
+            Opened::Index(index) => dump(&mut out, path, &index)?,
+            Opened::Roster(_) => {
+                return Err(Trouble::at(
+                    path.display(),
+                    "a roster, and only an index has messages",
+                ));
+            }
+            Opened::Site(site) => {
+                for place in opened::places(&site)? {
+                    if let Some(index) = opened::open_place(&site, &place)?.index {
+                        dump(&mut out, &site.paths_of(&place).index, &index)?;
+                    }
+                }
+            }
+        }
+    }
+    out.flush()?;
+    Ok(Outcome::Done)
+}
+
+fn dump(out: &mut impl Write, path: &Path, index: &Index<File>) -> Result<(), Trouble> {
+    for maildrop in index.maildrops() {
+        let maildrop = maildrop.map_err(|error| Trouble::at(path.display(), error))?;
+        write_maildrop(out, &listed(maildrop))?;
+    }
+    Ok(())
+}
+
+/// A maildrop out of an index as a listing can say it: one that failed has a remark.
+pub fn listed(mut maildrop: Maildrop) -> Maildrop {
+    if maildrop.state == State::Failed {
+        maildrop.remarks.push("the listing that this index was made of says why".into());
+    }
+    maildrop
+}

@@ -1,0 +1,83 @@
+//! `uidl-keep inspect`: what an index, a roster or a site holds.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use uidl_keep::index::Index;
+use uidl_keep::maildrop::State;
+use uidl_keep::roster::{Gate, Roster};
+
+use crate::opened::{self, Opened};
+use crate::output::{Outcome, Trouble};
+
+/// Says in a line what an index or a roster holds, and all those of a site.
+///
+/// Example: uidl-keep inspect /var/lib/uidl-keep
+#[derive(clap::Args)]
+pub struct Args {
+    /// Indexes, rosters or site directories.
+    #[arg(required = true, value_name = "FILE|SITE")]
+    paths: Vec<PathBuf>,
+}
+
+pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+    let mut out = io::stdout().lock();
+    for path in &args.paths {
+        match opened::open(path)? {
+            Opened::Index(index) => print_index(&mut out, path, &index)?,
+            Opened::Roster(roster) => print_roster(&mut out, path, &roster)?,
+            Opened::Site(site) => {
+                for place in opened::places(&site)? {
+                    let paths = site.paths_of(&place);
+                    let kept = opened::open_place(&site, &place)?;
+                    if let Some(index) = &kept.index {
+                        print_index(&mut out, &paths.index, index)?;
+                    }
+                    if let Some(roster) = &kept.roster {
+                        print_roster(&mut out, &paths.roster, roster)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+fn print_index(out: &mut impl Write, path: &Path, index: &Index<File>) -> io::Result<()> {
+    write!(
+        out,
+        "{}: {}, {} maildrops, {} messages, {} octets, normaliser {}, build ",
+        path.display(),
+        if index.is_final() { "final" } else { "open" },
+        index.maildrop_count(),
+        index.entry_count(),
+        index.len_octets(),
+        index.normaliser(),
+    )?;
+    index.build_id().iter().try_for_each(|octet| write!(out, "{octet:02x}"))?;
+    writeln!(out)
+}
+
+fn print_roster(out: &mut impl Write, path: &Path, roster: &Roster) -> io::Result<()> {
+    write!(out, "{}: {} maildrops", path.display(), roster.len())?;
+    let mut before = ": ";
+    for (word, state) in
+        [("captured", State::Captured), ("empty", State::Empty), ("failed", State::Failed)]
+    {
+        let count = roster.lines().filter(|line| line.state == state).count();
+        if count > 0 {
+            write!(out, "{before}{count} {word}")?;
+            before = ", ";
+        }
+    }
+    before = "; ";
+    for gate in [Gate::Held, Gate::Guarded, Gate::Released, Gate::Redownload] {
+        let count = roster.lines().filter(|line| line.gate == gate).count();
+        if count > 0 {
+            write!(out, "{before}{count} {}", gate.word())?;
+            before = ", ";
+        }
+    }
+    writeln!(out)
+}

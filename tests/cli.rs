@@ -1,0 +1,625 @@
+//! The commands that make a site and look after it: what they print, leave behind and exit with.
+
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+const ALICE: &str = "uidl-keep-listing 1
+maildrop alice@example.com
+state captured
+source courier /srv/old/alice
+uidvalidity 1714990000
+counter 13 UID%u-%v
+spent UID9-1714990000
+1 UID1-1714990000 uid=1 octets=420 file=1714990000.20000.old%20name
+2 UID2-1714990000 uid=2 octets=433 file=1714990060.20007.old.example.com
+.
+";
+const BOB: &str = "uidl-keep-listing 1
+maildrop bob@example.com
+state empty
+.
+";
+const CAROL: &str = "uidl-keep-listing 1
+maildrop carol@example.com
+state failed
+remark Maildir: permission denied
+.
+";
+const DAVE: &str = "uidl-keep-listing 1
+maildrop dave@example.net
+state captured
+1 0000000155aa file-hash=0101010101010101010101010101010101010101
+.
+";
+const ROOT: &str = "uidl-keep-listing 1
+maildrop eve
+state captured
+1 a file=1
+2 a file=2
+.
+";
+
+struct Ran {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+/// A directory to work in.
+struct Here(TempDir);
+
+impl Here {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        // So that other accounts can get at a site in it.
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+        Self(dir)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    fn roster(&self, name: &str) -> Vec<String> {
+        let text = String::from_utf8(self.read(name)).unwrap();
+        // Without the first and last line, and without checksums.
+        let lines: Vec<&str> = text.lines().collect();
+        let lines = lines[1..lines.len() - 1].iter();
+        lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
+    }
+
+    fn mode(&self, name: &str) -> u32 {
+        self.path(name).metadata().unwrap().mode() & 0o7777
+    }
+
+    fn run(&self, args: &str) -> Ran {
+        self.run_with(args, "")
+    }
+
+    fn run_with(&self, args: &str, stdin: &str) -> Ran {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_uidl-keep"))
+            .args(args.split_whitespace())
+            .current_dir(self.0.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        Ran {
+            status: output.status.code().expect("not killed"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// Runs it and expects that it has nothing to say.
+    fn quiet(&self, args: &str) {
+        let ran = self.run(args);
+        assert_eq!((ran.status, &*ran.stdout, &*ran.stderr), (0, "", ""), "{args}");
+    }
+
+    /// Runs it and expects trouble, whose sentence it returns.
+    fn trouble(&self, args: &str) -> String {
+        let ran = self.run(args);
+        assert_eq!((ran.status, &*ran.stdout), (2, ""), "{args}: {}", ran.stderr);
+        assert!(ran.stderr.starts_with("uidl-keep: "), "{args}: {}", ran.stderr);
+        ran.stderr
+    }
+
+    /// All files of a site, by name.
+    fn files(&self, site: &str) -> Vec<String> {
+        let mut files = Vec::new();
+        for directory in ["domain", "user"] {
+            for entry in fs::read_dir(self.path(site).join(directory)).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                files.push(format!("{directory}/{name}"));
+            }
+        }
+        files.sort();
+        files
+    }
+}
+
+/// Two domains and a login without one, in two listings.
+fn with_listings() -> Here {
+    let here = Here::new();
+    here.write("one.listing", &[DAVE, BOB].concat());
+    here.write("two.listing", &[ROOT, ALICE].concat());
+    here
+}
+
+#[test]
+fn build_makes_a_site_of_an_index_and_a_roster_for_each_domain() {
+    let here = with_listings();
+    here.quiet("build -o site one.listing two.listing");
+    assert_eq!(
+        here.files("site"),
+        [
+            "domain/example.com.idx",
+            "domain/example.com.roster",
+            "domain/example.net.idx",
+            "domain/example.net.roster",
+            "user/eve.idx",
+            "user/eve.roster",
+        ]
+    );
+    assert_eq!(
+        here.roster("site/domain/example.com.roster"),
+        ["alice@example.com captured guarded", "bob@example.com empty guarded"]
+    );
+    assert_eq!(here.mode("site"), 0o711);
+    assert_eq!(here.mode("site/domain"), 0o711);
+    assert_eq!(here.mode("site/domain/example.com.idx"), 0o640);
+    assert_eq!(here.mode("site/domain/example.com.roster"), 0o640);
+    here.quiet("check site");
+    here.quiet("check site/user/eve.idx site/user/eve.roster");
+}
+
+#[test]
+fn the_same_listings_in_any_order_make_the_same_bytes() {
+    let here = with_listings();
+    here.quiet("build -o site one.listing two.listing");
+    here.quiet("build -o other two.listing one.listing");
+    here.write("all.listing", &[ALICE, BOB, ROOT, DAVE].concat());
+    here.quiet("build -o third all.listing");
+    for file in here.files("site") {
+        for other in ["other", "third"] {
+            let (ours, others) = (format!("site/{file}"), format!("{other}/{file}"));
+            assert!(here.read(&ours) == here.read(&others), "{ours} {others}");
+        }
+    }
+    assert_eq!(here.files("site"), here.files("third"));
+}
+
+#[test]
+fn a_build_of_a_dump_is_the_same_index() {
+    let here = with_listings();
+    here.write("three.listing", CAROL);
+    let ran = here.run("build --final -o site one.listing two.listing three.listing");
+    assert_eq!(ran.status, 0);
+    assert!(ran.stderr.contains("1 failed maildrops") && ran.stderr.contains("carol"));
+    let dump = here.run("dump site");
+    assert_eq!((dump.status, &*dump.stderr), (0, ""));
+    let built = here.run_with("build --final -o again -", &dump.stdout);
+    assert_eq!(built.status, 0, "{}", built.stderr);
+    for file in here.files("site") {
+        assert!(
+            here.read(&format!("site/{file}")) == here.read(&format!("again/{file}")),
+            "{file}"
+        );
+    }
+    let of_one = here.run("dump site/domain/example.net.idx");
+    assert_eq!(of_one.stdout, DAVE);
+}
+
+#[test]
+fn nothing_is_built_of_listings_of_which_one_is_wrong() {
+    let here = with_listings();
+    here.write("cut.listing", &BOB[..BOB.len() - 2]);
+    here.write("again.listing", &[CAROL, BOB].concat());
+    here.write("crlf.listing", &DAVE.replace("0000000155aa", "0000\u{7f}55aa"));
+    here.write("slash.listing", &DAVE.replace("example.net", "../x"));
+    here.write("not.listing", "hello\n");
+    for (arguments, said) in [
+        ("cut.listing", "cut.listing:3: "),
+        (
+            "again.listing",
+            "again.listing:6: second maildrop of bob@example.com (first at one.listing:6)",
+        ),
+        ("crlf.listing", "crlf.listing:4: "),
+        ("slash.listing", "slash.listing:1: "),
+        ("not.listing", "not.listing:1: "),
+        ("missing.listing", "missing.listing: "),
+        ("one.listing", "one.listing:6: second maildrop"),
+    ] {
+        let trouble = here.trouble(&format!("build -o site one.listing {arguments}"));
+        assert!(trouble.contains(said), "{arguments}: {trouble}");
+        assert!(!here.path("site").exists(), "{arguments}");
+    }
+    assert!(here.trouble("build -o site").contains("no listing"));
+}
+
+#[test]
+fn get_finds_a_user_and_a_unique_id_as_a_login_does() {
+    let here = with_listings();
+    here.quiet("build -o site one.listing two.listing");
+    for place in ["site", "site/domain/example.com.idx"] {
+        let got = here.run(&format!("get {place} alice@example.com"));
+        assert_eq!(got.status, 0);
+        assert!(got.stdout.starts_with("uidl-keep-listing 1\nmaildrop alice@example.com\n"));
+        let got = here.run(&format!("get {place} alice@example.com UID2-1714990000"));
+        assert_eq!(got.status, 0);
+        assert!(got.stdout.starts_with("2 UID2-1714990000 uid=2 octets=433 file-hash="));
+        assert_eq!(got.stdout.lines().count(), 1);
+        let got = here.run(&format!("get {place} alice@example.com UID9-1714990000"));
+        assert_eq!((got.status, &*got.stdout), (0, "spent UID9-1714990000\n"));
+        for absent in ["alice@example.com UID3", "zoe@example.com", "alice@example.org", "alice"] {
+            let got = here.run(&format!("get {place} {absent}"));
+            assert_eq!((got.status, &*got.stdout), (1, ""), "{place} {absent}");
+        }
+    }
+    assert_eq!(here.run("get site eve a").stdout.lines().count(), 2);
+    // On the roster, and the index is gone: no answer at all.
+    fs::remove_file(here.path("site/user/eve.idx")).unwrap();
+    assert!(here.trouble("get site eve").contains("eve.idx: no index"));
+    assert!(here.trouble("get nowhere eve").contains("nowhere"));
+}
+
+#[test]
+fn inspect_says_what_there_is() {
+    let here = with_listings();
+    here.quiet("build --final -o site one.listing two.listing");
+    let inspected = here.run("inspect site");
+    assert_eq!(inspected.status, 0);
+    let lines: Vec<&str> = inspected.stdout.lines().collect();
+    assert_eq!(lines.len(), 6);
+    assert!(lines[0].starts_with("site/domain/example.com.idx: final, 2 maildrops, 2 messages, "));
+    assert_eq!(
+        lines[1],
+        "site/domain/example.com.roster: 2 maildrops: 1 captured, 1 empty; 2 guarded"
+    );
+    let one = here.run("inspect site/domain/example.com.roster");
+    assert_eq!(one.stdout.trim_end(), lines[1]);
+}
+
+#[test]
+fn check_finds_what_is_damaged_or_does_not_fit() {
+    let here = with_listings();
+    let path = |file: &str| here.path("site/domain").join(file);
+    let fresh = || {
+        let _ = fs::remove_dir_all(here.path("site"));
+        here.quiet("build -o site one.listing two.listing");
+    };
+    for file in ["example.com.idx", "example.com.roster"] {
+        fresh();
+        let mut octets = fs::read(path(file)).unwrap();
+        let middle = octets.len() / 2;
+        octets[middle] ^= 1;
+        fs::write(path(file), &octets).unwrap();
+        assert!(here.trouble("check site").contains(file));
+        assert!(here.trouble(&format!("check site/domain/{file}")).contains(file));
+        fs::remove_file(path(file)).unwrap();
+        assert!(here.trouble("check site").contains("without the other"));
+    }
+    fresh();
+    fs::rename(path("example.net.idx"), path("example.com.idx")).unwrap();
+    fs::rename(path("example.net.roster"), path("example.com.roster")).unwrap();
+    assert!(here.trouble("check site").contains("dave@example.net does not belong here"));
+    fresh();
+    here.write("only.listing", BOB);
+    here.quiet("build -o small only.listing");
+    fs::copy(here.path("small/domain/example.com.idx"), path("example.com.idx")).unwrap();
+    assert!(here.trouble("check site").contains("1 of its 2 maildrops are not in the index"));
+    fresh();
+    here.write("other.listing", &[&ALICE.replace("captured", "failed\nremark x"), BOB].concat());
+    here.run("build -o failed other.listing");
+    fs::copy(here.path("failed/domain/example.com.roster"), path("example.com.roster")).unwrap();
+    assert!(here.trouble("check site").contains("alice@example.com is failed there"));
+    fresh();
+    fs::set_permissions(path("example.com.idx"), Permissions::from_mode(0o666)).unwrap();
+    assert!(here.trouble("check site").contains("lets group or others write"));
+    assert!(here.trouble("check site/domain").contains("site/domain/domain"));
+}
+
+#[test]
+fn a_later_capture_is_built_upon_the_earlier_and_drops_nothing() {
+    let here = with_listings();
+    here.quiet("build -o site one.listing two.listing");
+    assert_eq!(here.run("hold --site site bob@example.com").status, 0);
+    // Alice has got a third message and has deleted the first; Carol is new.
+    let later = ALICE
+        .replace("1 UID1-1714990000 uid=1", "1 UID13-1714990000 uid=13")
+        .replace("1714990000.20000.old%20name", "1714999999.1.old")
+        .replace("counter 13", "counter 14");
+    here.write("later.listing", &[&later, CAROL].concat());
+
+    let trouble = here.trouble("build -o site later.listing");
+    assert!(
+        trouble.contains("example.com.idx") && trouble.contains("would be dropped"),
+        "{trouble}"
+    );
+    assert!(here.files("site").iter().all(|name| !name.contains(".new")));
+    here.quiet("check site");
+
+    let ran = here.run("build --upon site -o new later.listing");
+    assert_eq!((ran.status, &*ran.stdout), (0, ""), "{}", ran.stderr);
+    assert_eq!(here.files("new"), here.files("site"), "other domains too");
+    let got = here.run("get new alice@example.com").stdout;
+    let uidls: Vec<&str> = got
+        .lines()
+        .filter(|line| line.starts_with(|first: char| first.is_ascii_digit()))
+        .map(|line| line.split(' ').nth(1).unwrap())
+        .collect();
+    assert_eq!(uidls, ["UID1-1714990000", "UID2-1714990000", "UID13-1714990000"]);
+    assert!(got.contains("counter 14 UID%u-%v\n"));
+    assert_eq!(
+        here.roster("new/domain/example.com.roster"),
+        [
+            "alice@example.com captured guarded",
+            "bob@example.com empty held",
+            "carol@example.com failed guarded"
+        ]
+    );
+    here.quiet("check new");
+
+    // The same in place, which changes only what is listed; then everything is made final.
+    let net = here.read("site/domain/example.net.idx");
+    assert_eq!(here.run("build --upon site -o site later.listing").status, 0);
+    for file in ["domain/example.com.idx", "domain/example.com.roster"] {
+        assert!(here.read(&format!("site/{file}")) == here.read(&format!("new/{file}")), "{file}");
+    }
+    assert!(here.read("site/domain/example.net.idx") == net);
+    assert_eq!(here.run("build --final --upon site -o site").status, 0);
+    assert_eq!(here.run("inspect site").stdout.matches(": final, ").count(), 3);
+    // A domain that nothing is added to stays final.
+    let ran = here.run("build --upon site -o more later.listing");
+    assert!(ran.stderr.contains("example.com: was final, and is open again"), "{}", ran.stderr);
+    assert_eq!(here.run("inspect more").stdout.matches(": final, ").count(), 2);
+}
+
+#[test]
+fn what_a_killed_build_left_does_not_trip_the_next() {
+    let here = with_listings();
+    fs::create_dir_all(here.path("site/domain")).unwrap();
+    here.write("site/domain/.example.com.idx.new", "half");
+    here.quiet("build -o site one.listing two.listing");
+    assert_eq!(here.files("site").len(), 6);
+    here.write("site/domain/.example.org.roster.new", "half");
+    here.quiet("check site");
+}
+
+#[test]
+fn two_builds_of_one_site_at_a_time_are_refused() {
+    let here = with_listings();
+    here.quiet("build -o site one.listing");
+    let lock = uidl_keep::index::publish::lock(&here.path("site")).unwrap();
+    assert!(here.trouble("build -o site one.listing").contains("another uidl-keep"));
+    drop(lock);
+    here.quiet("build -o site one.listing");
+}
+
+#[test]
+fn hold_and_release_change_the_gates_of_users_and_domains() {
+    let here = with_listings();
+    here.write("three.listing", CAROL);
+    here.run("build -o site one.listing two.listing three.listing");
+    let roster = || {
+        let lines = here.roster("site/domain/example.com.roster");
+        let gates = lines.iter().map(|line| line.rsplit(' ').next().unwrap().to_owned());
+        gates.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(roster(), "guarded guarded guarded");
+    let step = |args: &str, status, printed: &str, gates: &str| {
+        let ran = here.run(args);
+        assert_eq!((ran.status, &*ran.stdout), (status, printed), "{args}: {}", ran.stderr);
+        assert_eq!(roster(), gates, "{args}");
+        here.quiet("check site");
+    };
+    let held = "alice@example.com held\nbob@example.com held\ncarol@example.com held\n";
+    step("hold --site site example.com", 0, held, "held held held");
+    step("hold --site site @example.com", 0, "", "held held held");
+    step(
+        "release --site site bob@example.com",
+        0,
+        "bob@example.com guarded\n",
+        "held guarded held",
+    );
+    step(
+        "release --site site @example.com",
+        0,
+        "alice@example.com guarded\ncarol@example.com guarded\n",
+        "guarded guarded guarded",
+    );
+    step("release --site site example.com", 0, "", "guarded guarded guarded");
+    step(
+        "release --site site alice@example.com",
+        0,
+        "alice@example.com released\n",
+        "released guarded guarded",
+    );
+    step("release --site site alice@example.com", 0, "", "released guarded guarded");
+    // Her capture failed: only to download again is left.
+    step(
+        "release --site site carol@example.com",
+        1,
+        "carol@example.com released\n",
+        "released guarded released",
+    );
+    step(
+        "release --redownload --site site carol@example.com",
+        0,
+        "carol@example.com redownload\n",
+        "released guarded redownload",
+    );
+    step(
+        "release --unguarded --site site example.com",
+        0,
+        "bob@example.com released\n",
+        "released released redownload",
+    );
+    step(
+        "hold --site site example.com",
+        0,
+        "alice@example.com held\nbob@example.com held\n",
+        "held held redownload",
+    );
+    step(
+        "hold --site site zoe@example.com bob@example.org example.org",
+        1,
+        "",
+        "held held redownload",
+    );
+
+    here.write("list", "# moved\nalice@example.com\n\n example.net \neve\n");
+    let ran = here.run("hold --site site --list list");
+    assert_eq!((ran.status, &*ran.stdout), (0, "dave@example.net held\neve held\n"));
+    let trouble = here.trouble("hold --site nowhere example.com");
+    assert!(trouble.contains("nowhere/.lock"), "{trouble}");
+}
+
+#[test]
+fn a_roster_keeps_its_owner_and_mode_when_a_gate_changes() {
+    let here = with_listings();
+    here.quiet("build -o site one.listing");
+    let roster = here.path("site/domain/example.com.roster");
+    fs::set_permissions(&roster, Permissions::from_mode(0o400)).unwrap();
+    let root = roster.metadata().unwrap().uid() == 0;
+    if root {
+        std::os::unix::fs::chown(&roster, Some(0), Some(4242)).unwrap();
+    }
+    assert_eq!(here.run("hold --site site example.com").status, 0);
+    let metadata = roster.metadata().unwrap();
+    assert_eq!(metadata.mode() & 0o7777, 0o400);
+    assert!(!root || metadata.gid() == 4242);
+}
+
+/// A `doveadm user -f FIELD -- USER...` that knows some users, and none else.
+fn fake_doveadm(here: &Here, uid_and_gid: &str) {
+    let script = format!(
+        "#!/bin/sh\n\
+         [ \"$1 $2\" = '-c conf' ] || exit 64\n\
+         shift 2\n\
+         [ \"$1 $2 $4\" = 'user -f --' ] || exit 64\n\
+         field=$3; shift 4; status=0\n\
+         for user; do\n\
+         case $user in {uid_and_gid} *) echo \"$user doesn't exist\" >&2; status=67; continue;; esac\n\
+         case $field in uid) echo $uid;; gid) echo $gid;; esac\n\
+         done\n\
+         exit $status\n"
+    );
+    here.write("doveadm", &script);
+    fs::set_permissions(here.path("doveadm"), Permissions::from_mode(0o755)).unwrap();
+}
+
+const INSTALL: &str = "build --install --site site --doveadm ./doveadm --doveadm-args -c\u{a0}conf";
+
+/// `build --install` with a listing; the blank within one argument is none to split at.
+fn install(here: &Here, listing: &str) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
+    for argument in INSTALL.split(' ') {
+        command.arg(argument.replace('\u{a0}', " "));
+    }
+    let output = command.arg(listing).current_dir(here.0.path()).output().unwrap();
+    Ran {
+        status: output.status.code().expect("not killed"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn is_root(here: &Here) -> bool {
+    let is_root = here.path(".").metadata().unwrap().uid() == 0;
+    if !is_root {
+        eprintln!("skipped: only root can give files away");
+    }
+    is_root
+}
+
+fn owner(path: &Path) -> (u32, u32, u32) {
+    let metadata = path.metadata().unwrap();
+    (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777)
+}
+
+#[test]
+fn installed_files_can_be_read_by_those_who_log_in_and_nobody_else() {
+    let here = with_listings();
+    if !is_root(&here) {
+        return;
+    }
+    // Gid 1 is daemon's, an account with another uid, as a panel's shared group is.
+    fake_doveadm(
+        &here,
+        "alice@*) uid=4001 gid=4001;; bob@*) uid=4001 gid=4001;; \
+         dave@*) uid=4002 gid=1;; eve) uid=4003 gid=4003;;",
+    );
+    for (listing, times) in [("one.listing", 1), ("two.listing", 1), ("two.listing", 2)] {
+        let ran = install(&here, listing);
+        assert_eq!((ran.status, &*ran.stderr), (0, ""), "{listing} {times}");
+    }
+    for extension in ["idx", "roster"] {
+        let path = |name: &str| here.path("site").join(format!("{name}.{extension}"));
+        assert_eq!(owner(&path("domain/example.com")), (0, 4001, 0o640));
+        assert_eq!(owner(&path("domain/example.net")), (4002, 1, 0o400));
+        assert_eq!(owner(&path("user/eve")), (0, 4003, 0o640));
+    }
+    assert_eq!(
+        here.roster("site/domain/example.com.roster"),
+        ["alice@example.com captured guarded", "bob@example.com empty guarded"],
+        "the second build was upon the first"
+    );
+}
+
+#[test]
+fn nothing_is_installed_for_users_that_dovecot_does_not_know_or_that_cannot_read_it() {
+    let here = with_listings();
+    if !is_root(&here) {
+        return;
+    }
+    fake_doveadm(&here, "nobody) ;;");
+    let ran = install(&here, "one.listing");
+    assert_eq!(ran.status, 2);
+    assert!(ran.stderr.contains("doveadm tells no uid of its users"), "{}", ran.stderr);
+    assert!(here.files("site").is_empty());
+
+    fake_doveadm(&here, "alice@*) uid=4001 gid=4001;; bob@*) uid=4002 gid=4002;;");
+    here.write("both.listing", &[ALICE, BOB].concat());
+    let ran = install(&here, "both.listing");
+    assert_eq!(ran.status, 2);
+    assert!(ran.stderr.contains("several gids"), "{}", ran.stderr);
+    assert!(here.files("site").is_empty());
+
+    // One user was not moved: a remark.
+    fake_doveadm(&here, "alice@*) uid=4001 gid=4001;;");
+    let ran = install(&here, "both.listing");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("does not know all its users"), "{}", ran.stderr);
+
+    fs::set_permissions(here.path("site"), Permissions::from_mode(0o700)).unwrap();
+    let ran = install(&here, "both.listing");
+    assert_eq!(ran.status, 2);
+    assert!(ran.stderr.contains("uid 4001, gid 4001 cannot read"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_reader_that_has_gone_away_is_no_error() {
+    let here = with_listings();
+    let many: String = (1..20_000).map(|n| format!("{n} uidl{n} file=f{n}\n")).collect();
+    here.write("many.listing", &ROOT.replace("1 a file=1\n2 a file=2\n", &many));
+    here.quiet("build -o site many.listing");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_uidl-keep"))
+        .args(["dump", "site"])
+        .current_dir(here.0.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+}
+
+#[test]
+fn help_opens_with_a_sentence_and_an_example() {
+    let here = Here::new();
+    for command in ["build", "check", "dump", "get", "hold", "inspect", "release"] {
+        let help = here.run(&format!("{command} --help"));
+        assert_eq!(help.status, 0);
+        let example = format!("\nExample: uidl-keep {command} ");
+        assert!(help.stdout.contains(&example), "{}", help.stdout);
+    }
+}

@@ -1,0 +1,284 @@
+//! The plugin in a real Dovecot: what a POP3 client, doveadm and the log say of each standing.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+
+use support::dovecot::{Config, Dovecot, Store};
+use support::helper;
+use support::host::{Host, Line};
+use support::mail::Message;
+use support::maildir::{Maildir, Naming};
+use support::pop3::Refused;
+
+const USER: &str = "alice@example.com";
+const LATER: &str = "-ERR [SYS/TEMP] Mailbox is temporarily not available, please try again later.";
+const MOVING: &str = "-ERR [SYS/TEMP] Mailbox is being moved, please try again later.";
+
+/// A Dovecot with the plugin and a Maildir of `count` captured messages.
+struct Server {
+    dovecot: Dovecot,
+    maildir: Maildir,
+    delivered: u32,
+}
+
+impl Server {
+    fn start(count: u32) -> Option<Self> {
+        Self::start_with(count, Config::default().with_plugin())
+    }
+
+    fn start_with(count: u32, config: Config) -> Option<Self> {
+        let host = Host::dovecot(Line::V23)?;
+        let dovecot = Dovecot::start(&host, config)?;
+        let maildir = Maildir::create(dovecot.mail(USER));
+        let mut server = Self { dovecot, maildir, delivered: 0 };
+        for _ in 0..count {
+            server.deliver();
+        }
+        server.capture(count as usize, "captured");
+        Some(server)
+    }
+
+    fn deliver(&mut self) {
+        self.delivered += 1;
+        let message = Message::plain(self.delivered);
+        self.maildir.deliver(&message, Naming::Qmail, self.delivered);
+    }
+
+    /// Builds a site that knows the first `count` messages, as if an old server had listed them.
+    fn capture(&self, count: usize, state: &str) {
+        let mut names: Vec<String> = (self.maildir.files().iter())
+            .map(|file| file.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        names.sort();
+        let mut listing = format!(
+            "uidl-keep-listing 1\nmaildrop {USER}\nstate {state}\nsource test\nuidvalidity 17\n"
+        );
+        if state == "failed" {
+            listing += "remark the disk was on fire\n";
+        }
+        for (number, name) in (1..).zip(names.iter().take(count)) {
+            let base = name.split(':').next().unwrap();
+            listing += &format!("{number} UID{number}-17 file={base}\n");
+        }
+        listing += ".\n";
+        let file = self.dovecot.dir().join("alice.uidl");
+        fs::write(&file, listing).unwrap();
+        let _ = fs::remove_dir_all(self.dovecot.site());
+        fs::create_dir(self.dovecot.site()).unwrap();
+        helper::build_site(&self.dovecot.site(), &file);
+    }
+
+    fn uidls(&self) -> Vec<String> {
+        self.dovecot.uidl(USER)
+    }
+
+    /// What a client is told instead of its listing.
+    fn refusal(&self) -> String {
+        let mut session = self.dovecot.login(USER).expect("+OK comes before the mailbox is opened");
+        let Err(Refused(line)) = session.uidl() else { panic!("served") };
+        line
+    }
+
+    fn ledger(&self) -> PathBuf {
+        self.maildir.path().join("uidl-keep.ledger")
+    }
+
+    fn index(&self) -> PathBuf {
+        self.dovecot.site().join("domain/example.com.idx")
+    }
+
+    /// Lines of ours that are no mere information.
+    fn complaints(&self) -> Vec<String> {
+        let log = self.dovecot.log();
+        let ours = log.lines().filter(|l| l.contains("uidl-keep: ") && !l.contains("Info: "));
+        ours.map(str::to_owned).collect()
+    }
+
+    fn gate(&self, words: &[&str]) {
+        let site = self.dovecot.site();
+        helper::run(helper::uidl_keep().args(words).arg("--site").arg(&site).arg(USER));
+        let roster = site.join("domain/example.com.roster");
+        chown(&roster, Some(0), Some(support::OWNER)).unwrap();
+        fs::set_permissions(&roster, fs::Permissions::from_mode(0o640)).unwrap();
+    }
+}
+
+fn kept(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
+    numbers.into_iter().map(|number| format!("UID{number}-17")).collect()
+}
+
+#[test]
+fn the_first_listing_is_baked_and_the_plugin_can_go() {
+    let Some(mut server) = Server::start(6) else { return };
+    server.deliver();
+    let first = server.uidls();
+    assert_eq!(first[..6], kept(1..=6));
+    let uidlist = fs::read_to_string(server.maildir.path().join("dovecot-uidlist")).unwrap();
+    assert!(uidlist.contains("PUID6-17 O6 "), "{uidlist}");
+    let host = Host::dovecot(Line::V23).unwrap();
+    let bare = Dovecot::start(&host, Config::default()).unwrap();
+    let target = bare.mail(USER);
+    Maildir::create(&target);
+    let status = std::process::Command::new("cp")
+        .args(["-a", "--", &format!("{}/.", server.maildir.path().display())])
+        .arg(&target)
+        .status()
+        .unwrap();
+    assert!(status.success());
+    assert_eq!(bare.uidl(USER), first);
+}
+
+#[test]
+fn doveadm_shows_what_clients_will_see_and_freezes_nothing() {
+    let Some(server) = Server::start(3) else { return };
+    let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
+    let shown = server.dovecot.doveadm_ok(fetch);
+    let shown: Vec<&str> = shown.lines().filter_map(|l| l.strip_prefix("pop3.uidl: ")).collect();
+    assert_eq!(shown, kept(1..=3));
+    assert!(!server.ledger().exists());
+    assert_eq!(server.uidls(), kept(1..=3));
+}
+
+#[test]
+fn a_user_who_is_not_on_the_roster_is_served_as_without_the_plugin() {
+    let Some(server) = Server::start(2) else { return };
+    let stranger = "bob@example.com";
+    let maildir = Maildir::create(server.dovecot.mail(stranger));
+    maildir.deliver(&Message::plain(1), Naming::Qmail, 1);
+    let uidls = server.dovecot.uidl(stranger);
+    assert!(uidls[0].starts_with("00000001") && uidls[0].len() == 16, "{uidls:?}");
+    assert!(!maildir.path().join("uidl-keep.ledger").exists());
+    assert_eq!(server.complaints(), [""; 0]);
+}
+
+#[test]
+fn a_held_user_is_told_that_the_mailbox_is_being_moved_until_he_is_released() {
+    let Some(server) = Server::start(2) else { return };
+    server.gate(&["hold"]);
+    assert_eq!(server.refusal(), MOVING);
+    assert_eq!(server.complaints().len(), 1, "{:?}", server.complaints());
+    server.gate(&["release"]);
+    assert_eq!(server.uidls(), kept(1..=2));
+}
+
+#[test]
+fn a_failed_capture_is_refused_and_release_redownload_is_the_way_out() {
+    let Some(server) = Server::start(2) else { return };
+    server.capture(0, "failed");
+    assert_eq!(server.refusal(), LATER);
+    assert!(server.complaints()[0].contains("the capture of alice@example.com failed"));
+    server.gate(&["release", "--redownload"]);
+    assert!(server.uidls()[0].starts_with("00000001"));
+}
+
+#[test]
+fn a_half_copied_maildrop_is_refused_until_the_rest_is_there() {
+    let Some(server) = Server::start(10) else { return };
+    let files = server.maildir.files();
+    let away = server.dovecot.dir().join("away");
+    fs::create_dir(&away).unwrap();
+    for file in &files[..6] {
+        fs::rename(file, away.join(file.file_name().unwrap())).unwrap();
+    }
+    assert_eq!(server.refusal(), LATER);
+    assert!(server.complaints()[0].contains("4 of 10 captured messages are here"));
+    assert!(!server.ledger().exists());
+    for file in &files[..6] {
+        fs::rename(away.join(file.file_name().unwrap()), file).unwrap();
+    }
+    assert_eq!(server.uidls(), kept(1..=10));
+}
+
+#[test]
+fn without_an_index_only_what_was_listed_is_served_and_nothing_is_invented() {
+    let Some(mut server) = Server::start(3) else { return };
+    let away = server.dovecot.dir().join("index");
+    fs::rename(server.index(), &away).unwrap();
+    assert_eq!(server.refusal(), LATER);
+    fs::rename(&away, server.index()).unwrap();
+    assert_eq!(server.uidls(), kept(1..=3));
+    fs::rename(server.index(), &away).unwrap();
+    assert_eq!(server.uidls(), kept(1..=3), "the ledger has all of it");
+    server.deliver();
+    assert_eq!(server.refusal(), LATER);
+    fs::rename(&away, server.index()).unwrap();
+    assert_eq!(server.uidls()[..3], kept(1..=3));
+    let complaints = server.complaints();
+    assert_eq!(complaints.len(), 2, "one line a refusal: {complaints:?}");
+    assert!(complaints.iter().all(|line| line.contains("no index, but its roster names the user")));
+}
+
+#[test]
+fn a_damaged_index_or_ledger_refuses_the_session_instead_of_inventing_uidls() {
+    let Some(server) = Server::start(3) else { return };
+    let whole = fs::read(server.index()).unwrap();
+    let mut damaged = whole.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 0x20;
+    for bad in [&whole[..whole.len() - 1], &damaged[..], b""] {
+        fs::write(server.index(), bad).unwrap();
+        assert_eq!(server.refusal(), LATER);
+    }
+    fs::write(server.index(), &whole).unwrap();
+    assert_eq!(server.uidls(), kept(1..=3));
+    let whole = fs::read(server.ledger()).unwrap();
+    for at in [0, 9, 13, 40, whole.len() / 2] {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x20;
+        fs::write(server.ledger(), &damaged).unwrap();
+        assert_eq!(server.refusal(), LATER, "octet {at}");
+    }
+    fs::write(server.ledger(), &whole).unwrap();
+    assert_eq!(server.uidls(), kept(1..=3));
+    assert_eq!(server.complaints().len(), 8);
+}
+
+#[test]
+fn a_control_directory_that_cannot_be_written_still_serves_and_answers_alike() {
+    let Some(server) = Server::start(3) else { return };
+    // A directory in the lock's place: neither lock nor ledger can be had, whoever asks.
+    fs::create_dir(server.maildir.path().join("uidl-keep.lock")).unwrap();
+    for _ in 0..2 {
+        assert_eq!(server.uidls(), kept(1..=3));
+        assert!(!server.ledger().exists());
+    }
+    assert!(server.complaints()[0].contains("served without a ledger"));
+}
+
+#[test]
+fn new_mail_goes_behind_and_a_senders_x_uidl_is_not_obeyed() {
+    let config = Config { extra: "pop3_reuse_xuidl = yes\n".into(), ..Config::default() };
+    let Some(mut server) = Server::start_with(2, config.with_plugin()) else { return };
+    assert_eq!(server.uidls(), kept(1..=2));
+    server.delivered += 1;
+    let mut message = Message::plain(server.delivered);
+    message.octets = [b"X-UIDL: UID1-17\n".to_vec(), message.octets].concat();
+    server.maildir.deliver(&message, Naming::Qmail, server.delivered);
+    let uidls = server.uidls();
+    assert_eq!(uidls[..2], kept(1..=2));
+    assert!(uidls[2].starts_with("00000003"), "{uidls:?}");
+}
+
+#[test]
+fn backup_through_the_plugin_leaves_bodies_whole_and_an_mdbox_right_without_us() {
+    let Some(server) = Server::start(4) else { return };
+    let first = server.uidls();
+    let host = Host::dovecot(Line::V23).unwrap();
+    let mdbox = server.dovecot.home(USER).join("mdbox");
+    let target = format!("mdbox:{}", mdbox.display());
+    server.dovecot.doveadm_ok(["backup", "-u", USER, &target]);
+    let bare = Dovecot::start(&host, Config::default().store(Store::Mdbox)).unwrap();
+    fs::create_dir_all(bare.mail(USER).parent().unwrap()).unwrap();
+    let copy = std::process::Command::new("cp").arg("-a").arg(&mdbox).arg(bare.mail(USER)).status();
+    assert!(copy.unwrap().success());
+    chown(bare.home(USER), Some(support::OWNER), Some(support::OWNER)).unwrap();
+    let mut session = bare.login(USER).unwrap();
+    assert_eq!(session.uidl().unwrap(), first);
+    for number in 1..=4 {
+        let body = session.retr(number).unwrap();
+        assert_eq!(body, Message::plain(number as u32).on_the_wire());
+    }
+}
