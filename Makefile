@@ -54,7 +54,7 @@ check: ## formatting, lints with and without the plugin, documentation
 	! git grep -nP '[^\x00-\x7F]' -- '*.rs' '*.c' '*.h' '*.md' '*.sh' '*.conf' Makefile
 
 test: deps plugin-2.4 ## every test, against real servers; a server that is missing is a failure
-	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin
+	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --no-fail-fast
 
 demo: ## see it happen: Courier to Dovecot, and what a client downloads
 	$(SETUP) rust

@@ -32,6 +32,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use arrayvec::ArrayVec;
+
 use crate::format::{Fields, UidlFormat};
 use crate::key::{FileKey, Fingerprint};
 use crate::ledger::{How, Ledger, Record};
@@ -105,7 +107,7 @@ pub struct Message {
     /// Its UID.
     pub uid: u32,
     /// Its base file name and its GUID, as far as the storage has them; asked for as [`Need::Names`].
-    pub names: Fact<Vec<FileKey>>,
+    pub names: Fact<ArrayVec<FileKey, 2>>,
     /// The UIDL that Dovecot's storage holds for it (`P`); asked for as [`Need::Names`].
     pub stored: Option<Uidl>,
     /// The order number that Dovecot's storage holds for it (`O`); asked for as [`Need::Names`].
@@ -396,6 +398,9 @@ impl<'a> Run<'a> {
     /// Open messages that alone in the maildrop bear the name of one of the records, each with the one
     /// of them that was listed last.
     fn alone_with_the_name_of(&self, records: &[&'a Record]) -> Vec<(usize, &'a Record)> {
+        if records.is_empty() {
+            return Vec::new();
+        }
         let mut newest: HashMap<[u8; 16], &'a Record> = HashMap::new();
         for &record in records {
             if let Some(name) = record.name {
@@ -409,7 +414,7 @@ impl<'a> Run<'a> {
         let pairs = self.open_messages().into_iter().filter_map(|m| {
             let names = self.messages[m].names();
             let mut named: Vec<&'a Record> = (names.iter())
-                .filter(|name| bearers[&name.cut] == 1)
+                .filter(|name| bearers.get(&name.cut).len() == 1)
                 .filter_map(|name| newest.get(&name.cut).copied())
                 .collect();
             named.dedup_by_key(|record| record.order);
@@ -419,19 +424,17 @@ impl<'a> Run<'a> {
         pairs.collect()
     }
 
-    /// How many messages of the whole maildrop bear a name.
-    fn bearers(&self) -> HashMap<[u8; 16], usize> {
-        let mut bearers: HashMap<[u8; 16], usize> = HashMap::new();
+    /// The names that messages of the whole maildrop bear, once a message.
+    fn bearers(&self) -> Multimap<()> {
+        let mut bearers = Vec::with_capacity(self.messages.len());
         for (listed, message) in self.listed.iter().zip(self.messages) {
-            let mut cuts: Vec<[u8; 16]> = message.names().iter().map(|n| n.cut).collect();
+            let mut cuts: ArrayVec<[u8; 16], 3> = message.names().iter().map(|n| n.cut).collect();
             cuts.extend(listed.and_then(|record| record.name));
             cuts.sort_unstable();
-            cuts.dedup();
-            for cut in cuts {
-                *bearers.entry(cut).or_default() += 1;
-            }
+            let repeats = |at: usize| at > 0 && cuts[at - 1] == cuts[at];
+            bearers.extend((0..cuts.len()).filter(|&at| !repeats(at)).map(|at| (cuts[at], ())));
         }
-        bearers
+        Multimap::new(bearers)
     }
 
     fn is_open(&self, m: usize) -> bool {
@@ -455,28 +458,25 @@ impl<'a> Run<'a> {
         if !self.situation.keys.file {
             return;
         }
-        let mut entries_of: HashMap<[u8; 16], Vec<usize>> = HashMap::new();
+        let mut named_entries = Vec::with_capacity(self.entries.len());
         for (e, entry) in self.entries.iter().enumerate() {
-            for key in entry.file_keys() {
-                let named = entries_of.entry(key.cut).or_default();
-                if named.last() != Some(&e) {
-                    named.push(e);
-                }
-            }
+            named_entries.extend(entry.file_keys().map(|key| (key.cut, e)));
         }
-        if entries_of.is_empty() {
+        if named_entries.is_empty() {
             return;
         }
+        let mut entries_of = Multimap::new(named_entries);
+        // An entry may have one name twice.
+        entries_of.0.dedup();
         let uids_agree = self.situation.captured.uidvalidity == Some(self.situation.uidvalidity);
         let entry_of_uid: HashMap<u32, usize> = if uids_agree {
             self.entries.iter().enumerate().filter_map(|(e, n)| Some((n.uid?, e))).collect()
         } else {
             HashMap::new()
         };
-        let bearers = self.bearers();
-        // Messages by the set of entries that their names allow, in UID order.
-        let mut groups: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
-        let mut group_of: HashMap<Vec<usize>, usize> = HashMap::new();
+        // Messages by the set of entries that their names allow, in UID order. Nearly every set is of
+        // one entry, and of one message.
+        let mut bearing: Vec<(Vec<usize>, usize)> = Vec::new();
         for m in self.open_messages() {
             match self.entries_named(m, &entries_of, &entry_of_uid) {
                 Named::None => {}
@@ -484,27 +484,23 @@ impl<'a> Run<'a> {
                     self.conflicts.push(self.messages[m].uid);
                     self.settled_unknown[m] = true;
                 }
-                Named::Entries(named) => {
-                    let next = groups.len();
-                    let group = *group_of.entry(named.clone()).or_insert(next);
-                    if group == next {
-                        groups.push((named, Vec::new()));
-                    }
-                    groups[group].1.push(m);
-                }
+                Named::Entries(named) => bearing.push((named, m)),
             }
         }
-        // Narrow groups first: what only one entry fits must not be taken by what several fit.
-        groups.sort_by_key(|(named, _)| named.len());
-        for (named, bearing) in groups {
+        // Narrow sets first: what only one entry fits must not be taken by what several fit.
+        bearing.sort_by(|(a, m), (b, n)| (a.len(), a, m).cmp(&(b.len(), b, n)));
+        let mut bearers = None;
+        for group in bearing.chunk_by(|(a, _), (b, _)| a == b) {
+            let named = &group[0].0;
             let mut free: Vec<usize> =
                 named.iter().copied().filter(|&e| !self.claimed[e]).collect();
             if free.is_empty()
-                && let ([e], [m]) = (&named[..], &bearing[..])
+                && let ([e], [(_, m)]) = (&named[..], group)
                 && self.claimed_by_gone[*e]
-                && self.entries[*e]
-                    .file_keys()
-                    .all(|key| bearers.get(&key.cut).is_none_or(|&count| count <= 1))
+                && {
+                    let bearers = bearers.get_or_insert_with(|| self.bearers());
+                    self.entries[*e].file_keys().all(|key| bearers.get(&key.cut).len() <= 1)
+                }
             {
                 let mut gone = self.gone.iter().map(|record| record.order);
                 let again = gone.find(|order| self.claim_of.get(order) == Some(e));
@@ -515,11 +511,11 @@ impl<'a> Run<'a> {
                 continue;
             }
             free.reverse();
-            for m in bearing {
+            for (_, m) in group {
                 match free.pop() {
-                    Some(e) => self.claim(m, e, How::File),
+                    Some(e) => self.claim(*m, e, How::File),
                     // Its name is an entry's that another message has: a copy made here.
-                    None => self.settled_unknown[m] = true,
+                    None => self.settled_unknown[*m] = true,
                 }
             }
         }
@@ -528,20 +524,22 @@ impl<'a> Run<'a> {
     fn entries_named(
         &self,
         m: usize,
-        entries_of: &HashMap<[u8; 16], Vec<usize>>,
+        entries_of: &Multimap<usize>,
         entry_of_uid: &HashMap<u32, usize>,
     ) -> Named {
         let message = &self.messages[m];
         let mut agreed: Option<Vec<usize>> = None;
         for name in message.names() {
-            let Some(cut_equal) = entries_of.get(&name.cut) else { continue };
-            let whole_equal: Vec<usize> = (cut_equal.iter().copied())
-                .filter(|&e| self.entries[e].file_keys().any(|key| key == *name))
-                .collect();
-            let named = if whole_equal.is_empty() { cut_equal.clone() } else { whole_equal };
-            let both = match agreed {
-                None => named,
-                Some(before) => before.into_iter().filter(|e| named.contains(e)).collect(),
+            let cut_equal = || entries_of.get(&name.cut).iter().map(|(_, e)| *e);
+            if cut_equal().next().is_none() {
+                continue;
+            }
+            let is_whole = |e: &usize| self.entries[*e].file_keys().any(|key| key == *name);
+            let any_whole = cut_equal().any(|e| is_whole(&e));
+            let named = cut_equal().filter(|e| !any_whole || is_whole(e));
+            let both: Vec<usize> = match agreed {
+                None => named.collect(),
+                Some(before) => named.filter(|e| before.contains(e)).collect(),
             };
             if both.is_empty() {
                 return Named::Disagree;
@@ -802,6 +800,9 @@ impl<'a> Run<'a> {
 
     /// Rule 6: every message that is not kept gets an answer that no client holds.
     fn answer_unknown(&mut self, user: &str) {
+        if self.open_messages().is_empty() && !self.settled_unknown.contains(&true) {
+            return;
+        }
         let mut held = self.held_uidls();
         for m in 0..self.messages.len() {
             let message = &self.messages[m];
@@ -906,6 +907,23 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Values by name, in one allocation: maildrops are large, and a login's memory is not.
+struct Multimap<T>(Vec<([u8; 16], T)>);
+
+impl<T: Ord> Multimap<T> {
+    fn new(mut pairs: Vec<([u8; 16], T)>) -> Self {
+        pairs.sort_unstable();
+        Self(pairs)
+    }
+
+    /// The pairs of that name, by value.
+    fn get(&self, name: &[u8; 16]) -> &[([u8; 16], T)] {
+        let start = self.0.partition_point(|(other, _)| other < name);
+        let len = self.0[start..].iter().take_while(|(other, _)| other == name).count();
+        &self.0[start..start + len]
+    }
+}
+
 /// What a message's names say.
 enum Named {
     /// No entry has one of them.
@@ -918,7 +936,7 @@ enum Named {
 
 impl Message {
     fn names(&self) -> &[FileKey] {
-        self.names.get().map_or(&[], Vec::as_slice)
+        self.names.get().map_or(&[], ArrayVec::as_slice)
     }
 }
 

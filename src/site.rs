@@ -83,8 +83,8 @@ pub enum OpenError {
 }
 
 /// The longest name of a domain or user that makes a file name, with room for what is added to it:
-/// `.NAME.roster.new` within the 255 octets of NAME_MAX.
-const MAX_STEM_OCTETS: usize = 255 - ".".len() - ".roster.new".len();
+/// `NAME.roster.new` within the 255 octets of NAME_MAX.
+const MAX_STEM_OCTETS: usize = 255 - ".roster.new".len();
 
 impl Place {
     /// Where `user` belongs: the domain is what follows the last `@`.
@@ -257,7 +257,7 @@ mod tests {
             assert_eq!(Place::of(&format!("alice@{name}")), None, "alice@{name:?}");
         }
         assert!(Place::of(&long[1..]).is_some());
-        let name = format!(".{}.roster.new", &long[1..]);
+        let name = format!("{}.roster.new", &long[1..]);
         assert_eq!(name.len(), 255);
     }
 }

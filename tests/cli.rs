@@ -376,10 +376,10 @@ fn a_later_capture_is_built_upon_the_earlier_and_drops_nothing() {
 fn what_a_killed_build_left_does_not_trip_the_next() {
     let here = with_listings();
     fs::create_dir_all(here.path("site/domain")).unwrap();
-    here.write("site/domain/.example.com.idx.new", "half");
+    here.write("site/domain/example.com.idx.new", "half");
     here.quiet("build -o site one.listing two.listing");
     assert_eq!(here.files("site").len(), 6);
-    here.write("site/domain/.example.org.roster.new", "half");
+    here.write("site/domain/example.org.roster.new", "half");
     here.quiet("check site");
 }
 

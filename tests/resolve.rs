@@ -204,7 +204,8 @@ impl Held {
         }
         match need {
             Need::Names => {
-                message.names = Fact::Is(vec![FileKey::of_name(self.name.as_bytes())]);
+                message.names =
+                    Fact::Is([FileKey::of_name(self.name.as_bytes())].into_iter().collect());
             }
             Need::Header => {
                 message.header = Fact::Is(self.mail.header_print());

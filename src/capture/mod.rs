@@ -1,7 +1,7 @@
 //! Capture from disk: what an old server's POP3 clients know of its Maildirs.
 //!
 //! One module a kind of server ([`courier`], [`dovecot`], [`qmail`]): each makes a [`Plan`] of a
-//! [`Look`](maildir::Look) and knows nothing of files. [`maildir`] reads Maildirs that are in use,
+//! [`Look`] and knows nothing of files. [`maildir`] reads Maildirs that are in use,
 //! [`layout`] finds them. [`capture`] brings them together, for one maildrop.
 //!
 //! Nothing is changed on the old server. A maildrop that cannot be captured becomes a block that

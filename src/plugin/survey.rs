@@ -1,5 +1,7 @@
 //! Finding out what the rules ask about a mailbox's messages, with a mail of our own.
 
+use arrayvec::ArrayVec;
+
 use super::dovecot::mail_fetch_field as field;
 use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, View};
 use crate::key::{Depth, FileKey, Fingerprinter, Wants};
@@ -86,15 +88,15 @@ impl Survey {
 }
 
 fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
-    let mut names: Vec<FileKey> = Vec::with_capacity(2);
-    for which in [field::MAIL_FETCH_STORAGE_ID, field::MAIL_FETCH_GUID] {
-        let name = mail.special(which)?;
-        if !name.is_empty() {
-            let key = FileKey::of_name(name);
-            if !names.contains(&key) {
-                names.push(key);
-            }
-        }
+    let mut names = ArrayVec::new();
+    let file = mail.special(field::MAIL_FETCH_STORAGE_ID)?.to_vec();
+    let guid = mail.special(field::MAIL_FETCH_GUID)?;
+    if !file.is_empty() {
+        names.push(FileKey::of_name(&file));
+    }
+    // On Maildir the GUID is the base file name, unless dsync brought another.
+    if !guid.is_empty() && guid != file {
+        names.push(FileKey::of_name(guid));
     }
     message.stored = Uidl::new(mail.special(field::MAIL_FETCH_UIDL_BACKEND)?).ok();
     let order = mail.special(field::MAIL_FETCH_POP3_ORDER)?;

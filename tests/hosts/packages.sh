@@ -10,7 +10,7 @@ rust_web_packages="rustc-web cargo-web rustfmt-web rust-web-clippy"
 rust_plain_packages="rustc cargo rustfmt rust-clippy"
 
 # To compile the helper and the plugin.
-packages_build="gcc libc6-dev libclang-dev dovecot-dev"
+packages_build="ca-certificates gcc libc6-dev libclang-dev dovecot-dev"
 
 # To run the plugin in a Dovecot of this machine.
 packages_dovecot="dovecot-core dovecot-pop3d dovecot-imapd"
