@@ -222,7 +222,7 @@ pub fn plan(look: &Look) -> Result<Plan, Error> {
         }
         if !look.messages.is_empty() {
             plan.note(format!(
-                "no {STATE_FILE}: no POP3 client has listed this maildrop, {} have no unique-id",
+                "no {STATE_FILE}: no POP3 client has listed this maildrop; no unique-id for {}",
                 messages(look.messages.len())
             ));
             plan.note(ENOMEM);

@@ -197,8 +197,8 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
         }
         if !look.messages.is_empty() {
             plan.note(format!(
-                "no {STATE_FILE}: Dovecot has not opened this maildrop, {} messages have no \
-                 unique-id",
+                "no {STATE_FILE}: Dovecot has not opened this maildrop; messages without a \
+                 unique-id: {}",
                 look.messages.len()
             ));
         }

@@ -1,244 +1,314 @@
-//! Where a server keeps its Maildirs, and whose each is.
+//! Where maildrops are found: one Maildir, or all of a server by a [`Pattern`] such as
+//! `/srv/vmail/{domain}/{local}/Maildir`.
 //!
-//! What leads to the first `{...}` of a pattern belongs to the server and may hold links; below it
-//! everything may belong to users, and no link is followed (see [`maildir`](super::maildir)).
+//! Below the part of a pattern before its first variable no symbolic link is followed: those
+//! directories may belong to users.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fmt;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
 
-use super::maildir::{names, open_directory, open_start};
-use super::{Error, printable};
+use super::{Error, maildir, printable};
 
-/// Plesk: popuser's tree.
-const PLESK: &[&str] = &["/var/qmail/mailnames/{domain}/{local}/Maildir"];
-/// cPanel: the mailbox's directory is the Maildir itself.
-const CPANEL: &[&str] = &["/home/{account}/mail/{domain}/{local}"];
-/// vpopmail: a domain, and in a large one a user, may lie one level deeper.
-const VPOPMAIL: &[&str] = &[
-    "/home/vpopmail/domains/{domain}/{local}/Maildir",
-    "/home/vpopmail/domains/?/{domain}/{local}/Maildir",
-    "/home/vpopmail/domains/{domain}/?/{local}/Maildir",
-];
-
-/// Where Maildirs are: one or more patterns.
+/// Where maildrops lie and who uses them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
-    patterns: Vec<Pattern>,
-}
-
-/// A path of components, from the first placeholder on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Pattern {
+pub struct Pattern {
+    /// The directory names up to the first variable.
     start: PathBuf,
-    below: Vec<Part>,
+    /// The names below it.
+    names: Vec<Vec<Piece>>,
+    /// A panel's own: a `{domain}` has a dot, and an account's directory need not be a Maildir.
+    is_panel: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Literal(OsString),
-    Domain,
-    Local,
-    /// `{account}` or `*`: anything, and no part of the name.
+enum Piece {
+    Literal(Vec<u8>),
+    Variable(String),
+    /// `*`: any name, and no part of the user's.
     Any,
     /// `?`: a name of one octet, as a server splits large directories.
     Split,
 }
 
-/// Why a pattern or a list of new names is none.
+/// Why a text is not a pattern, a template or a list of names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BadLayout {
-    /// It does not start at the root.
+pub enum BadPattern {
+    /// It must start at the root.
     #[error("pattern {0:?} does not start with /")]
     Relative(String),
-    /// No placeholder tells one maildrop from another.
-    #[error("pattern {0:?} has no {{local}}: it would give every maildrop the same name")]
-    NoLocal(String),
-    /// A component that is neither a name nor one of our placeholders.
-    #[error(
-        "pattern component {0:?}: a component is a name, {{domain}}, {{local}}, {{account}}, * or ?"
-    )]
-    Component(String),
-    /// A template for user names that does not say whose.
-    #[error("user template {0:?} has no {{local}}")]
-    Template(String),
-    /// A line of a rename file that is not two names.
-    #[error("{line}: not an old name, one blank and a new name: {text:?}")]
-    Rename {
-        /// Its number, from 1.
-        line: usize,
-        /// What it says.
-        text: String,
-    },
+    /// Nothing varies in it.
+    #[error("pattern {0:?} has no variable such as {{domain}} or {{local}}")]
+    Fixed(String),
+    /// A brace without its partner, or with something else than a name in it.
+    #[error("{0:?} has a brace that is not around a name, as in {{local}}")]
+    Brace(String),
+    /// Two variables side by side: nobody knows where one ends.
+    #[error("{0:?} has two variables with nothing between them")]
+    Adjacent(String),
+    /// `*` and `?` stand for whole names only.
+    #[error("pattern {0:?} has * or ? within a name; each stands for a whole one")]
+    Wildcard(String),
+    /// `.` or `..` as a name.
+    #[error("pattern {0:?} has . or .. in it")]
+    Dots(String),
+    /// A variable that the pattern does not have.
+    #[error("user template has {{{0}}}, which the pattern does not have")]
+    NoSuchVariable(String),
+    /// No template, and no variable that could be the user name.
+    #[error("pattern has neither {{local}} nor {{user}} nor {{account}}: give a user template")]
+    NoUser,
 }
 
-impl Layout {
-    /// A panel's own layout: `plesk`, `cpanel` or `vpopmail`. `None` for any other word.
-    pub fn named(word: &str) -> Option<Self> {
-        let patterns = match word {
-            "plesk" => PLESK,
-            "cpanel" => CPANEL,
-            "vpopmail" => VPOPMAIL,
-            _ => return None,
-        };
-        let parse = |text: &&str| Pattern::parse(text).expect("our own patterns are patterns");
-        Some(Self { patterns: patterns.iter().map(parse).collect() })
+fn pieces(text: &str) -> Result<Vec<Piece>, BadPattern> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let literal = &rest[..rest.find(['{', '}']).unwrap_or(rest.len())];
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(literal.as_bytes().to_vec()));
+            rest = &rest[literal.len()..];
+            continue;
+        }
+        let brace = || BadPattern::Brace(text.to_owned());
+        let end = rest.find('}').ok_or_else(brace)?;
+        let name = rest[..end].strip_prefix('{').ok_or_else(brace)?;
+        if name.is_empty() || !name.bytes().all(|octet| octet.is_ascii_lowercase()) {
+            return Err(brace());
+        }
+        if matches!(pieces.last(), Some(Piece::Variable(_))) {
+            return Err(BadPattern::Adjacent(text.to_owned()));
+        }
+        pieces.push(Piece::Variable(name.to_owned()));
+        rest = &rest[end + 1..];
     }
+    Ok(pieces)
+}
 
-    /// A layout of one pattern, such as `/srv/vmail/{domain}/{local}/Maildir`.
-    ///
-    /// # Errors
-    ///
-    /// [`BadLayout`].
-    pub fn pattern(text: &str) -> Result<Self, BadLayout> {
-        Ok(Self { patterns: vec![Pattern::parse(text)?] })
-    }
+impl FromStr for Pattern {
+    type Err = BadPattern;
 
-    /// Finds all maildrops of the layout below `root`, sorted by user name. What is no Maildir is
-    /// passed over; what cannot be looked into, or would lead elsewhere, is in [`Found::faults`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] when the place that the layout starts from cannot be read.
-    pub fn find(&self, root: &Path, names: &Names) -> Result<Found, Error> {
-        let mut found = Found::default();
-        let mut missing = None;
-        for pattern in &self.patterns {
-            let relative = pattern.start.strip_prefix("/").unwrap_or(&pattern.start);
-            let start = root.join(relative);
-            let place = start.as_os_str().as_bytes();
-            let opened = rustix::fs::open(
-                &start,
-                rustix::fs::OFlags::RDONLY
-                    | rustix::fs::OFlags::DIRECTORY
-                    | rustix::fs::OFlags::CLOEXEC,
-                rustix::fs::Mode::empty(),
-            );
-            match opened {
-                Ok(directory) => {
-                    let mut walk = Walk { start: &start, names, found: &mut found };
-                    walk.step(&directory, &pattern.below, &Who::default(), &[]);
+    fn from_str(text: &str) -> Result<Self, BadPattern> {
+        if !text.starts_with('/') {
+            return Err(BadPattern::Relative(text.to_owned()));
+        }
+        let mut pattern = Self { start: PathBuf::from("/"), names: Vec::new(), is_panel: false };
+        for name in text.split('/').filter(|name| !name.is_empty()) {
+            if name == "." || name == ".." {
+                return Err(BadPattern::Dots(text.to_owned()));
+            }
+            let pieces = match name {
+                "*" => vec![Piece::Any],
+                "?" => vec![Piece::Split],
+                _ if name.contains(['*', '?']) => {
+                    return Err(BadPattern::Wildcard(text.to_owned()));
                 }
-                Err(errno) => missing = Some(Error::io(place, io::Error::from(errno))),
+                _ => pieces(name)?,
+            };
+            let is_fixed = matches!(&pieces[..], [Piece::Literal(_)]);
+            if is_fixed && pattern.names.is_empty() {
+                pattern.start.push(name);
+            } else {
+                pattern.names.push(pieces);
             }
         }
-        if found.sources.is_empty() && found.faults.is_empty() {
-            if let Some(error) = missing {
-                return Err(error);
-            }
+        if pattern.names.is_empty() {
+            return Err(BadPattern::Fixed(text.to_owned()));
         }
-        found.sources.sort_by(|a, b| (&a.user, &a.below).cmp(&(&b.user, &b.below)));
-        Ok(found)
+        Ok(pattern)
     }
 }
 
 impl Pattern {
-    fn parse(text: &str) -> Result<Self, BadLayout> {
-        let Some(relative) = text.strip_prefix('/') else {
-            return Err(BadLayout::Relative(text.to_owned()));
-        };
-        let parts = relative.split('/').filter(|part| !part.is_empty()).map(|part| match part {
-            "{domain}" => Ok(Part::Domain),
-            "{local}" => Ok(Part::Local),
-            "{account}" | "*" => Ok(Part::Any),
-            "?" => Ok(Part::Split),
-            _ if part.contains(['{', '}', '*', '?']) || part == ".." => {
-                Err(BadLayout::Component(part.to_owned()))
-            }
-            _ => Ok(Part::Literal(part.into())),
-        });
-        let parts = parts.collect::<Result<Vec<Part>, _>>()?;
-        if !parts.contains(&Part::Local) {
-            return Err(BadLayout::NoLocal(text.to_owned()));
-        }
-        let fixed = parts.iter().take_while(|part| matches!(part, Part::Literal(_))).count();
-        let (start, below) = parts.split_at(fixed);
-        let start = start.iter().fold(PathBuf::from("/"), |path, part| match part {
-            Part::Literal(name) => path.join(name),
-            _ => path,
-        });
-        Ok(Self { start, below: below.to_vec() })
+    fn panel(text: &str) -> Self {
+        let pattern: Self = text.parse().expect("patterns of panels are written here");
+        Self { is_panel: true, ..pattern }
+    }
+
+    fn variables(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().flatten().filter_map(|piece| match piece {
+            Piece::Variable(name) => Some(name.as_str()),
+            Piece::Literal(_) | Piece::Any | Piece::Split => None,
+        })
     }
 }
 
-/// How the users of found maildrops are called on the new server.
+/// A panel, or a mail system, whose directories are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Panel {
+    /// `/var/qmail/mailnames/DOMAIN/USER/Maildir`.
+    Plesk,
+    /// `/home/ACCOUNT/mail/DOMAIN/USER` is the Maildir itself, `/home/ACCOUNT/mail` that of the account.
+    Cpanel,
+    /// `~vpopmail/domains/DOMAIN/USER/Maildir`, with vpopmail's hash directories `0` to `z` above
+    /// the domain, above the user, or both.
+    Vpopmail,
+}
+
+impl Panel {
+    /// Its patterns; `root` is asked for the home of `vpopmail` in its `etc/passwd`.
+    pub fn patterns(self, root: Option<&Path>) -> Vec<Pattern> {
+        match self {
+            Self::Plesk => vec![Pattern::panel("/var/qmail/mailnames/{domain}/{local}/Maildir")],
+            Self::Cpanel => vec![
+                Pattern::panel("/home/{account}/mail/{domain}/{local}"),
+                Pattern::panel("/home/{account}/mail"),
+            ],
+            Self::Vpopmail => {
+                let passwd = root.unwrap_or(Path::new("/")).join("etc/passwd");
+                let home = fs::read_to_string(passwd).ok().and_then(|text| home_of(&text));
+                let start = home.unwrap_or_else(|| "/home/vpopmail".to_owned());
+                [
+                    "{domain}/{local}",
+                    "?/{domain}/{local}",
+                    "{domain}/?/{local}",
+                    "?/{domain}/?/{local}",
+                ]
+                .map(|names| Pattern::panel(&format!("{start}/domains/{names}/Maildir")))
+                .to_vec()
+            }
+        }
+    }
+}
+
+/// The home of `vpopmail`, where that can be part of a pattern.
+fn home_of(passwd: &str) -> Option<String> {
+    let line = passwd.lines().find(|line| line.starts_with("vpopmail:"))?;
+    let home = line.split(':').nth(5)?;
+    let usable = home.starts_with('/') && !home.contains(['{', '}']) && !home.contains("/.");
+    usable.then(|| home.to_owned())
+}
+
+/// How a user is called on the new server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Names {
-    template: Option<String>,
+pub struct Naming {
+    template: Option<Vec<Piece>>,
     renamed: HashMap<String, String>,
 }
 
-impl Names {
-    /// `template`, of `{local}` and `{domain}`; without one `{local}@{domain}`, or `{local}` where
-    /// the layout has no domain. `rename` has a line for each user who is called otherwise: the name
-    /// that the template gives, one blank, the new one.
+impl Naming {
+    /// Names from a template such as `{local}@{domain}`.
+    ///
+    /// Without one it is `{local}@{domain}` where the pattern has both, else the one of `{local}`,
+    /// `{user}` and `{account}` that it has.
     ///
     /// # Errors
     ///
-    /// [`BadLayout::Template`], [`BadLayout::Rename`].
-    pub fn new(template: Option<String>, rename: &str) -> Result<Self, BadLayout> {
-        if let Some(bad) = template.as_ref().filter(|template| !template.contains("{local}")) {
-            return Err(BadLayout::Template(bad.clone()));
+    /// [`BadPattern::Brace`], [`BadPattern::Adjacent`].
+    pub fn new(template: Option<&str>) -> Result<Self, BadPattern> {
+        Ok(Self { template: template.map(pieces).transpose()?, renamed: HashMap::new() })
+    }
+
+    /// Afterwards `old` is called `new`. `false` when `old` was renamed before.
+    pub fn rename(&mut self, old: &str, new: &str) -> bool {
+        self.renamed.insert(old.to_owned(), new.to_owned()).is_none()
+    }
+
+    /// The name of whoever a pattern's variables point at.
+    fn user(&self, bound: &Bound) -> Result<String, BadPattern> {
+        let by_default;
+        let template = match &self.template {
+            Some(template) => template,
+            None => {
+                let text = match ["local", "user", "account"].iter().find(|v| bound.has(v)) {
+                    Some(&local) if bound.has("domain") => format!("{{{local}}}@{{domain}}"),
+                    Some(local) => format!("{{{local}}}"),
+                    None => return Err(BadPattern::NoUser),
+                };
+                by_default = pieces(&text)?;
+                &by_default
+            }
+        };
+        let mut user = String::new();
+        for piece in template {
+            match piece {
+                Piece::Literal(text) => user.push_str(&String::from_utf8_lossy(text)),
+                Piece::Any | Piece::Split => {}
+                Piece::Variable(name) => user.push_str(
+                    bound.0.get(name).ok_or_else(|| BadPattern::NoSuchVariable(name.clone()))?,
+                ),
+            }
         }
-        let lines = (1..).zip(rename.lines());
-        let lines = lines.filter(|(_, text)| !text.is_empty() && !text.starts_with('#'));
-        let renamed =
-            lines.map(|(line, text)| match text.split([' ', '\t']).collect::<Vec<_>>()[..] {
-                [old, new] if !old.is_empty() && !new.is_empty() => {
-                    Ok((old.to_owned(), new.to_owned()))
-                }
-                _ => Err(BadLayout::Rename { line, text: printable(text.as_bytes()) }),
-            });
-        Ok(Self { template, renamed: renamed.collect::<Result<_, _>>()? })
+        Ok(self.renamed.get(&user).cloned().unwrap_or(user))
     }
 
-    fn user(&self, who: &Who) -> Option<String> {
-        let text = |name: &OsString| name.to_str().map(str::to_owned);
-        let local = text(who.local.as_ref()?)?;
-        let domain = match &who.domain {
-            Some(domain) => Some(text(domain)?),
-            None => None,
-        };
-        let user = match (&self.template, domain) {
-            (Some(template), domain) => template
-                .replace("{domain}", domain.as_deref().unwrap_or_default())
-                .replace("{local}", &local),
-            (None, Some(domain)) => format!("{local}@{domain}"),
-            (None, None) => local,
-        };
-        Some(self.renamed.get(&user).cloned().unwrap_or(user))
+    /// Whether this naming can name what `pattern` finds.
+    ///
+    /// # Errors
+    ///
+    /// [`BadPattern::NoSuchVariable`], [`BadPattern::NoUser`].
+    pub fn check(&self, pattern: &Pattern) -> Result<(), BadPattern> {
+        let bound = pattern.variables().map(|name| (name.to_owned(), String::new())).collect();
+        self.user(&Bound(bound)).map(drop)
     }
 }
 
-/// What a layout leads to.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// The maildrops.
-    pub sources: Vec<Source>,
-    /// What could not be looked into, a sentence each.
-    pub faults: Vec<String>,
+/// What the variables of a pattern stand for in one place.
+#[derive(Debug, Clone, Default)]
+struct Bound(BTreeMap<String, String>);
+
+impl Bound {
+    fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// This and what makes `name` of `pieces`. `None` when nothing does.
+    fn with(&self, pieces: &[Piece], name: &str) -> Option<Self> {
+        match pieces {
+            [] => name.is_empty().then(|| self.clone()),
+            [Piece::Any, ..] => Some(self.clone()),
+            [Piece::Split, ..] => (name.len() == 1).then(|| self.clone()),
+            [Piece::Literal(text), rest @ ..] => {
+                self.with(rest, name.strip_prefix(std::str::from_utf8(text).ok()?)?)
+            }
+            [Piece::Variable(variable), rest @ ..] => {
+                let ends = name.char_indices().map(|(at, char)| at + char.len_utf8());
+                // A variable ends as early as the rest allows: `{local}@{domain}`.
+                ends.filter_map(|end| {
+                    let (value, left) = name.split_at(end);
+                    let mut bound = self.clone();
+                    let before = bound.0.insert(variable.clone(), value.to_owned());
+                    if before.is_some_and(|before| before != value) {
+                        return None;
+                    }
+                    bound.with(rest, left)
+                })
+                .next()
+            }
+        }
+    }
 }
 
-/// One maildrop to capture: whose it is, and the way to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A maildrop to capture.
+#[derive(Debug, Clone)]
 pub struct Source {
     user: String,
-    start: PathBuf,
-    /// Below `start`: each opened without following a link.
-    below: Vec<OsString>,
     place: PathBuf,
+    start: Start,
+}
+
+#[derive(Debug, Clone)]
+enum Start {
+    /// A directory that the operator named.
+    Named,
+    /// Names below a directory that is open.
+    Below(Arc<OwnedFd>, Vec<OsString>),
+    /// It is not even to be opened.
+    Fault(String),
 }
 
 impl Source {
-    /// A Maildir that the operator named himself.
+    /// The Maildir at `path`, of `user`.
     pub fn named(user: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        let path = path.into();
-        Self { user: user.into(), start: path.clone(), below: Vec::new(), place: path }
+        Self { user: user.into(), place: path.into(), start: Start::Named }
     }
 
     /// The user name on the new server.
@@ -246,178 +316,285 @@ impl Source {
         &self.user
     }
 
-    /// Where it lies, for messages.
+    /// Where it lies.
     pub fn place(&self) -> &Path {
         &self.place
     }
 
-    /// Opens its directory.
+    /// Opens its directory, through no symbolic link below where the search for it started.
     ///
     /// # Errors
     ///
-    /// [`Error::Link`] where a link lies on the way, [`Error::Io`].
+    /// [`Error::Io`], [`Error::Link`], and [`Error::Source`] when the search found it wanting.
     pub fn open(&self) -> Result<OwnedFd, Error> {
-        let Some((first, rest)) = self.below.split_first() else { return open_start(&self.start) };
-        // The start is the server's own and may be reached through links.
-        let mut directory = open_start(&self.start.join(first))?;
-        for name in rest {
-            directory = open_directory(directory.as_fd(), name)?;
+        match &self.start {
+            Start::Named => maildir::open_start(&self.place),
+            Start::Fault(fault) => Err(Error::Source(fault.clone())),
+            Start::Below(top, names) => {
+                let mut at: Option<OwnedFd> = None;
+                for name in names {
+                    let parent = at.as_ref().map_or(top.as_fd(), AsFd::as_fd);
+                    at = Some(maildir::open_directory(parent, name)?);
+                }
+                at.ok_or(Error::NotMaildir)
+            }
         }
-        Ok(directory)
     }
 }
 
-/// What the placeholders stood for on the way.
-#[derive(Debug, Clone, Default)]
-struct Who {
-    domain: Option<OsString>,
-    local: Option<OsString>,
+/// What a search found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The maildrops, sorted by user; no user twice.
+    pub sources: Vec<Source>,
+    /// Directories that may hold maildrops and could not be searched, a sentence each.
+    pub losses: Vec<String>,
 }
 
-/// A walk along one pattern.
+/// Finds the maildrops of `patterns`, on this machine or in the copy of another below `root`.
+///
+/// Costs one listing of each directory that a variable stands for.
+///
+/// # Errors
+///
+/// [`Error::Io`] or [`Error::Link`] when no pattern has a directory to start from;
+/// [`Error::Source`] when a pattern cannot name its users.
+pub fn find(patterns: &[Pattern], root: Option<&Path>, naming: &Naming) -> Result<Found, Error> {
+    let mut found = Found::default();
+    let mut started = false;
+    let mut absent = None;
+    // A template is for mail users: an account's own maildrop is called by the account's name.
+    let by_default = Naming { template: None, renamed: naming.renamed.clone() };
+    for pattern in patterns {
+        let (path, top) = match open_start(pattern, root) {
+            Ok(opened) => opened,
+            Err(error) if error.is_absence() => {
+                absent.get_or_insert(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let naming = match naming.check(pattern) {
+            Ok(()) => naming,
+            Err(_) if pattern.is_panel => &by_default,
+            Err(error) => return Err(Error::Source(error.to_string())),
+        };
+        started = true;
+        let mut walk = Walk { naming, found: &mut found, names: Vec::new() };
+        let top = Arc::new(top);
+        walk.below(pattern, &path, &top, top.as_fd(), &pattern.names, &Bound::default());
+    }
+    if !started && let Some(error) = absent {
+        return Err(error);
+    }
+    let Found { sources, losses } = found;
+    Ok(Found { sources: without_doubles(sources), losses })
+}
+
+/// The directory that a pattern starts from. In a copy no link is followed, as it would lead out.
+fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedFd), Error> {
+    let Some(root) = root else {
+        let open = |path: &Path| fs::File::open(path).map(OwnedFd::from);
+        let top = open(&pattern.start)
+            .map_err(|error| Error::io(pattern.start.as_os_str().as_bytes(), error))?;
+        return Ok((pattern.start.clone(), top));
+    };
+    let mut path = root.to_path_buf();
+    let mut top = OwnedFd::from(
+        fs::File::open(root).map_err(|error| Error::io(root.as_os_str().as_bytes(), error))?,
+    );
+    for name in pattern.start.iter().skip(1) {
+        path.push(name);
+        top = maildir::open_directory(top.as_fd(), name).map_err(|error| match error {
+            Error::Io { error, .. } => Error::io(path.as_os_str().as_bytes(), error),
+            Error::Link { .. } => Error::Link { name: path.display().to_string() },
+            other => other,
+        })?;
+    }
+    Ok((path, top))
+}
+
 struct Walk<'a> {
-    start: &'a Path,
-    names: &'a Names,
+    naming: &'a Naming,
     found: &'a mut Found,
+    /// The names from the start down to where the walk is.
+    names: Vec<OsString>,
 }
 
 impl Walk<'_> {
-    fn step(&mut self, directory: &OwnedFd, parts: &[Part], who: &Who, way: &[OsString]) {
-        let Some((part, rest)) = parts.split_first() else {
-            return self.arrive(directory, who, way);
-        };
-        let here = match part {
-            Part::Literal(name) => vec![name.clone()],
-            _ => match names(directory.as_fd()) {
-                Ok(names) => sorted(names),
-                Err(error) => return self.fault(way, &error),
+    fn below(
+        &mut self,
+        pattern: &Pattern,
+        path: &Path,
+        top: &Arc<OwnedFd>,
+        at: BorrowedFd<'_>,
+        names: &[Vec<Piece>],
+        bound: &Bound,
+    ) {
+        let Some((pieces, rest)) = names.split_first() else { return };
+        let fixed = matches!(&pieces[..], [Piece::Literal(_)]);
+        let mut candidates = match &pieces[..] {
+            [Piece::Literal(name)] => vec![name.clone()],
+            _ => match maildir::names(at) {
+                Ok(found) => found.into_iter().map(|(name, _)| name.into_vec()).collect(),
+                Err(error) => {
+                    let place = self.place(path);
+                    self.found.losses.push(format!("{}: {error}", shown(&place)));
+                    return;
+                }
             },
         };
-        for name in here {
-            let mut who = who.clone();
-            match part {
-                Part::Domain => who.domain = Some(name.clone()),
-                Part::Local => who.local = Some(name.clone()),
-                Part::Split if name.len() != 1 => continue,
-                Part::Literal(_) | Part::Any | Part::Split => {}
+        candidates.sort();
+        for name in candidates {
+            let Ok(text) = std::str::from_utf8(&name) else {
+                let place = self.place(path).join(OsStr::from_bytes(&name));
+                self.found.losses.push(format!("{}: not a name in UTF-8", shown(&place)));
+                continue;
+            };
+            let Some(bound) = bound.with(pieces, text) else { continue };
+            if !fixed && !is_plausible(pattern, pieces, text, &bound) {
+                continue;
             }
-            let way: Vec<OsString> = way.iter().cloned().chain([name.clone()]).collect();
-            match open_directory(directory.as_fd(), &name) {
-                Ok(below) => self.step(&below, rest, &who, &way),
-                // A file, or a mailbox of another kind: not one of the layout's Maildirs.
-                Err(error) if error.is_absence() => {}
-                Err(error) => self.fault(&way, &error),
-            }
+            self.names.push(OsString::from_vec(name));
+            self.step(pattern, path, top, at, rest, &bound);
+            self.names.pop();
         }
     }
 
-    fn arrive(&mut self, directory: &OwnedFd, who: &Who, way: &[OsString]) {
-        match open_directory(directory.as_fd(), OsStr::new("cur")) {
+    /// Goes on below the last of `self.names`, a name in the directory `at`.
+    fn step(
+        &mut self,
+        pattern: &Pattern,
+        path: &Path,
+        top: &Arc<OwnedFd>,
+        at: BorrowedFd<'_>,
+        rest: &[Vec<Piece>],
+        bound: &Bound,
+    ) {
+        let name = self.names.last().expect("pushed by the caller").clone();
+        let user_is_known = rest.iter().all(|pieces| matches!(&pieces[..], [Piece::Literal(_)]));
+        let directory = match maildir::open_directory(at, &name) {
+            Ok(directory) => directory,
             Err(error) if error.is_absence() => return,
-            // A link in the place of `cur`: the capture says so in the user's own block.
-            _ => {}
-        }
-        let place = self.place(way);
-        match self.names.user(who) {
-            Some(user) => {
-                let (start, below) = (self.start.to_owned(), way.to_vec());
-                self.found.sources.push(Source { user, start, below, place });
+            Err(error) if user_is_known => {
+                self.source(path, bound, Start::Fault(error.to_string()));
+                return;
             }
-            None => self.fault(way, &"its name is not UTF-8: no user of the new server has it"),
+            Err(error) => {
+                let place = self.place(path);
+                let why = match error {
+                    Error::Io { error, .. } => error.to_string(),
+                    _ => "a symbolic link, which is not followed".to_owned(),
+                };
+                self.found.losses.push(format!("{}: {why}", shown(&place)));
+                return;
+            }
+        };
+        if !rest.is_empty() {
+            self.below(pattern, path, top, directory.as_fd(), rest, bound);
+            return;
+        }
+        // `/home/ACCOUNT/mail` and the like need not be a Maildir; what is called Maildir must.
+        let ends_in_account = pattern.is_panel && !bound.has("local");
+        let cur = maildir::open_directory(directory.as_fd(), OsStr::new("cur"));
+        if ends_in_account && cur.is_err_and(|error| error.is_absence()) {
+            return;
+        }
+        self.source(path, bound, Start::Below(Arc::clone(top), self.names.clone()));
+    }
+
+    fn source(&mut self, path: &Path, bound: &Bound, start: Start) {
+        let place = self.place(path);
+        match self.naming.user(bound) {
+            Ok(user) => self.found.sources.push(Source { user, place, start }),
+            Err(error) => self.found.losses.push(format!("{}: {error}", shown(&place))),
         }
     }
 
-    fn place(&self, way: &[OsString]) -> PathBuf {
-        way.iter().fold(self.start.to_owned(), |path, name| path.join(name))
-    }
-
-    fn fault(&mut self, way: &[OsString], error: &dyn std::fmt::Display) {
-        let place = printable(self.place(way).as_os_str().as_bytes());
-        self.found.faults.push(format!("{place}: {error}"));
+    fn place(&self, path: &Path) -> PathBuf {
+        self.names.iter().fold(path.to_path_buf(), |path, name| path.join(name))
     }
 }
 
-fn sorted(names: Vec<(Box<[u8]>, u64)>) -> Vec<OsString> {
-    let mut names: Vec<OsString> =
-        names.into_iter().map(|(name, _)| OsString::from_vec(name.into())).collect();
-    names.sort();
-    names
+/// Whether a name that was found can be what the variables in it say.
+fn is_plausible(pattern: &Pattern, pieces: &[Piece], name: &str, bound: &Bound) -> bool {
+    let here = |variable: &str| {
+        pieces.iter().any(|piece| matches!(piece, Piece::Variable(name) if name == variable))
+    };
+    // Where an account's own Maildir lies beside its domains.
+    let is_of_maildir = matches!(name, "cur" | "new" | "tmp");
+    if here("domain") && is_of_maildir {
+        return false;
+    }
+    if !pattern.is_panel {
+        return true;
+    }
+    !here("domain") || bound.0.get("domain").is_some_and(|domain| domain.contains('.'))
+}
+
+/// Sorted by user. A user with several maildrops has one that says so: which of them is his cannot
+/// be told from here, and a listing that names him twice would be refused as a whole.
+fn without_doubles(mut sources: Vec<Source>) -> Vec<Source> {
+    sources.sort_by(|a, b| (&a.user, &a.place).cmp(&(&b.user, &b.place)));
+    let mut single: Vec<Source> = Vec::with_capacity(sources.len());
+    for source in sources {
+        match single.last_mut() {
+            Some(last) if last.user == source.user => {
+                let also = shown(&source.place);
+                last.start = Start::Fault(match &last.start {
+                    Start::Fault(fault) => format!("{fault}; also {also}"),
+                    _ => format!(
+                        "two maildrops for one user, also {also}: rename one, or capture only one"
+                    ),
+                });
+            }
+            _ => single.push(source),
+        }
+    }
+    single
+}
+
+fn shown(path: &Path) -> impl fmt::Display {
+    printable(path.as_os_str().as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
-    use std::os::unix::fs::symlink;
 
-    fn users(found: &Found) -> Vec<&str> {
-        found.sources.iter().map(Source::user).collect()
-    }
-
-    fn maildir(root: &Path, path: &str) {
-        for folder in ["cur", "new", "tmp"] {
-            fs::create_dir_all(root.join(path).join(folder)).unwrap();
-        }
+    fn user_of(pieces_of: &str, name: &str, template: Option<&str>) -> Option<String> {
+        let bound = Bound::default().with(&pieces(pieces_of).unwrap(), name)?;
+        Naming::new(template).unwrap().user(&bound).ok()
     }
 
     #[test]
-    fn each_panel_is_found_where_it_keeps_its_mail() {
-        for (layout, path) in [
-            ("plesk", "var/qmail/mailnames/ex.com/al/Maildir"),
-            ("cpanel", "home/acct/mail/ex.com/al"),
-            ("vpopmail", "home/vpopmail/domains/ex.com/al/Maildir"),
-            ("vpopmail", "home/vpopmail/domains/0/ex.com/al/Maildir"),
-            ("vpopmail", "home/vpopmail/domains/ex.com/A/al/Maildir"),
-        ] {
-            let root = tempfile::tempdir().unwrap();
-            maildir(root.path(), path);
-            let found = Layout::named(layout).unwrap().find(root.path(), &Names::default());
-            let found = found.unwrap();
-            assert_eq!(users(&found), ["al@ex.com"], "{layout} {path}");
-            assert!(found.sources[0].open().is_ok());
-        }
-        assert_eq!(Layout::named("exim"), None);
+    fn a_name_gives_its_parts_to_the_variables() {
+        assert_eq!(user_of("{local}@{domain}", "al@ex@x.org", None).unwrap(), "al@ex@x.org");
+        assert_eq!(user_of("u-{user}", "u-alice", None).unwrap(), "alice");
+        assert_eq!(user_of("u-{user}", "v-alice", None), None);
+        assert_eq!(user_of("{user}.box", "alice.box", None).unwrap(), "alice");
+        assert_eq!(user_of("{a}-{a}", "x-x", Some("{a}")).unwrap(), "x");
+        assert_eq!(user_of("{a}-{a}", "x-y", Some("{a}")), None);
+        assert_eq!(user_of("{local}", "", None), None);
     }
 
     #[test]
-    fn names_come_from_the_template_and_the_rename_list() {
-        let root = tempfile::tempdir().unwrap();
-        maildir(root.path(), "srv/a.example/one/M");
-        maildir(root.path(), "srv/b.example/two/M");
-        let layout = Layout::pattern("/srv/{domain}/{local}/M").unwrap();
-        let template = Some("{local}.{domain}".to_owned());
-        let names = Names::new(template, "# moved\none.a.example uno@c.example\n").unwrap();
-        let found = layout.find(root.path(), &names).unwrap();
-        assert_eq!(users(&found), ["two.b.example", "uno@c.example"]);
-        assert!(matches!(Names::new(None, "a  b\n"), Err(BadLayout::Rename { line: 1, .. })));
-        assert!(matches!(Names::new(Some("{domain}".into()), ""), Err(BadLayout::Template(_))));
+    fn a_pattern_that_cannot_be_walked_is_refused_with_the_reason() {
+        let refused = |text: &str| text.parse::<Pattern>().unwrap_err().to_string();
+        assert_eq!(refused("srv/{local}"), "pattern \"srv/{local}\" does not start with /");
+        assert!(refused("/srv/mail").contains("no variable"));
+        assert!(refused("/srv/{local").contains("brace"));
+        assert!(refused("/srv/}x{").contains("brace"));
+        assert!(refused("/srv/{a}{b}").contains("nothing between"));
+        assert!(refused("/srv/../{local}").contains(".."));
+        let pattern: Pattern = "/srv/{x}".parse().unwrap();
+        assert_eq!(Naming::default().check(&pattern), Err(BadPattern::NoUser));
     }
 
     #[test]
-    fn a_planted_link_is_told_of_and_not_followed() {
-        let root = tempfile::tempdir().unwrap();
-        maildir(root.path(), "secret/Maildir");
-        maildir(root.path(), "srv/ex.com/al/Maildir");
-        fs::create_dir_all(root.path().join("srv/ex.com/mallory")).unwrap();
-        symlink(root.path().join("secret/Maildir"), root.path().join("srv/ex.com/mallory/Maildir"))
-            .unwrap();
-        let layout = Layout::pattern("/srv/{domain}/{local}/Maildir").unwrap();
-        let found = layout.find(root.path(), &Names::default()).unwrap();
-        assert_eq!(users(&found), ["al@ex.com"]);
-        assert_eq!(found.faults.len(), 1);
-        assert!(found.faults[0].contains("mallory/Maildir: Maildir is a symbolic link"));
-    }
-
-    #[test]
-    fn a_pattern_must_be_able_to_tell_maildrops_apart() {
-        assert!(matches!(Layout::pattern("srv/{local}"), Err(BadLayout::Relative(_))));
-        assert!(matches!(Layout::pattern("/srv/{domain}/M"), Err(BadLayout::NoLocal(_))));
-        assert!(matches!(Layout::pattern("/srv/{lokal}/{local}"), Err(BadLayout::Component(_))));
-        assert!(
-            Layout::pattern("/nowhere/{local}")
-                .unwrap()
-                .find(Path::new("/"), &Names::default())
-                .is_err()
-        );
+    fn vpopmail_is_looked_for_where_the_password_file_says() {
+        let passwd = "root:x:0:0::/root:/bin/sh\nvpopmail:x:89:89::/var/vpopmail:/bin/false\n";
+        assert_eq!(home_of(passwd).unwrap(), "/var/vpopmail");
+        assert_eq!(home_of("vpopmail:x:89:89::relative:/bin/false\n"), None);
     }
 }

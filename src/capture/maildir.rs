@@ -20,8 +20,7 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Error;
-pub use crate::key::Depth;
-use crate::key::{Fingerprint, Fingerprinter, Wants};
+use crate::key::{Depth, Fingerprinter, Fingerprints, Wants};
 
 /// The largest state file that is read, in octets: some two million messages.
 const MAX_STATE_OCTETS: u64 = 256 << 20;
@@ -261,63 +260,6 @@ impl Maildir {
     }
 }
 
-/// What was read of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prints {
-    /// As in [`Entry::header`](crate::maildrop::Entry).
-    pub header: Option<Fingerprint>,
-    /// As in [`Entry::origin`](crate::maildrop::Entry).
-    pub origin: Option<Fingerprint>,
-    /// As in [`Entry::message`](crate::maildrop::Entry); only at [`Depth::Message`].
-    pub message: Option<Fingerprint>,
-    /// The size with CRLF line ends; only at [`Depth::Message`].
-    pub octets: Option<u64>,
-}
-
-impl Prints {
-    /// Reads a message, up to the end of its header or whole.
-    ///
-    /// # Errors
-    ///
-    /// What the system says when it cannot be read.
-    pub fn read(mut file: File, depth: Depth) -> io::Result<Self> {
-        let mut printer = Fingerprinter::new(depth);
-        let mut size = CrlfSize::default();
-        let mut piece = vec![0; 16 << 10];
-        loop {
-            let read = match file.read(&mut piece) {
-                Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            size.count(&piece[..read]);
-            if read == 0 || printer.update(&piece[..read]) == Wants::Nothing {
-                break;
-            }
-        }
-        let prints = printer.finish();
-        let octets = (depth == Depth::Message).then_some(size.octets);
-        let (header, origin, message) = (prints.header, prints.origin, prints.message);
-        Ok(Self { header, origin, message, octets })
-    }
-}
-
-/// Counts octets as if every line ended in CRLF, as Dovecot does for POP3.
-#[derive(Default)]
-struct CrlfSize {
-    octets: u64,
-    after_cr: bool,
-}
-
-impl CrlfSize {
-    fn count(&mut self, piece: &[u8]) {
-        for &octet in piece {
-            self.octets += 1 + u64::from(octet == b'\n' && !self.after_cr);
-            self.after_cr = octet == b'\r';
-        }
-    }
-}
-
 impl Folder {
     fn name(self) -> &'static [u8] {
         match self {
@@ -355,19 +297,71 @@ fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, Error> {
     Ok(File::from(file))
 }
 
+/// What was read of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prints {
+    /// How much of it was to be read.
+    pub depth: Depth,
+    /// The fingerprints, as deep as they were asked for.
+    pub of: Fingerprints,
+    /// The size with CRLF line ends; `None` unless the message was read to its end.
+    pub octets: Option<u64>,
+}
+
+impl Prints {
+    /// Reads `message` up to the end of its header, or to its end, as `depth` says. One pass.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading.
+    pub fn read(mut message: impl Read, depth: Depth) -> io::Result<Self> {
+        let mut fingerprinter = Fingerprinter::new(depth);
+        let mut buffer = [0; 16 * 1024];
+        let (mut octets, mut last) = (0u64, 0u8);
+        let whole = loop {
+            let read = match message.read(&mut buffer) {
+                Ok(0) => break true,
+                Ok(read) => &buffer[..read],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            octets += read.len() as u64;
+            for at in memchr::memchr_iter(b'\n', read) {
+                let before = at.checked_sub(1).map_or(last, |at| read[at]);
+                octets += u64::from(before != b'\r');
+            }
+            last = read[read.len() - 1];
+            if fingerprinter.update(read) == Wants::Nothing {
+                break false;
+            }
+        };
+        Ok(Self { depth, of: fingerprinter.finish(), octets: whole.then_some(octets) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn counts_a_bare_lf_as_two_octets_wherever_a_piece_ends() {
-        let message = b"a: b\r\n\nx\ny\r\n";
-        for cut in 0..message.len() {
-            let mut size = CrlfSize::default();
-            size.count(&message[..cut]);
-            size.count(&message[cut..]);
-            assert_eq!(size.octets, 14, "cut at {cut}");
+    fn a_size_counts_every_line_end_as_two_octets_however_the_reads_fall() {
+        /// Gives its octets in reads of `step`.
+        struct Slow<'a>(&'a [u8], usize);
+        impl Read for Slow<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let len = self.1.min(self.0.len());
+                let (now, later) = self.0.split_at(len);
+                buffer[..len].copy_from_slice(now);
+                self.0 = later;
+                Ok(len)
+            }
         }
+        let mixed = b"A: b\nC: d\r\n\r\nbody\n\nlast";
+        for step in 1..=mixed.len() {
+            let prints = Prints::read(Slow(mixed, step), Depth::Message).unwrap();
+            assert_eq!(prints.octets, Some(mixed.len() as u64 + 3), "reads of {step}");
+        }
+        assert_eq!(Prints::read(&mixed[..], Depth::Header).unwrap().octets, None);
     }
 
     #[test]

@@ -21,11 +21,11 @@ use std::thread;
 use std::time::Duration;
 
 use crate::format::UidlFormat;
-use crate::key::Fingerprint;
+use crate::key::{Depth, Fingerprint};
 use crate::maildrop::{Counter, Entry, Maildrop, Name, State};
 use crate::uidl::Uidl;
 use layout::Source;
-use maildir::{Depth, Folder, Look, Maildir, Message, Prints, Wanted};
+use maildir::{Folder, Look, Maildir, Message, Prints, Wanted};
 
 /// How often a maildrop is read before it is called unstable.
 pub const TRIES: u32 = 6;
@@ -79,8 +79,9 @@ impl Server {
 
 /// Which keys to take of each message.
 ///
-/// Whatever is asked for, `message` is also taken where a `header` repeats within the maildrop: only
-/// then are bodies read, and only then, or when the file name says so in `,W=`, is the size known.
+/// With `header`, `message` is also taken where a header repeats within the maildrop, or has no end: only
+/// then are bodies read. The size is taken of messages that were read to their end, and of file names
+/// that have it in `,W=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
     /// Base file names and GUIDs.
@@ -378,8 +379,11 @@ fn read_keys(
     }
     for entry in &plan.entries {
         let message = &look.messages[entry.at];
-        let repeats = header_of(known, message).is_some_and(|header| seen[&header] > 1);
-        if repeats && !read_one(maildir, message, Depth::Message, known)? {
+        let Some(Ok(prints)) = known.get(&known_as(message)) else { continue };
+        // A header without its end may be cut short elsewhere, and one without a field is none.
+        let says_little =
+            !prints.of.header_ended || prints.of.header.is_none_or(|header| seen[&header] > 1);
+        if says_little && !read_one(maildir, message, Depth::Message, known)? {
             return Ok(false);
         }
     }
@@ -387,7 +391,7 @@ fn read_keys(
 }
 
 fn header_of(known: &Known, message: &Message) -> Option<Fingerprint> {
-    known.get(&known_as(message))?.as_ref().ok()?.header
+    known.get(&known_as(message))?.as_ref().ok()?.of.header
 }
 
 /// Reads one message to `depth`, unless that is known. `false` when it has gone. What cannot be
@@ -400,7 +404,9 @@ fn read_one(
 ) -> Result<bool, Error> {
     let name = known_as(message);
     match known.get(&name) {
-        Some(Ok(prints)) if depth == Depth::Header || prints.message.is_some() => return Ok(true),
+        Some(Ok(prints)) if depth == Depth::Header || prints.depth == Depth::Message => {
+            return Ok(true);
+        }
         Some(Err(_)) => return Ok(true),
         _ => {}
     }
@@ -444,9 +450,9 @@ fn assemble(
                 .or_else(|| maildir::octets_in_name(&message.base)),
             file: keys.file.then(|| Name::Spelled(message.base.clone())),
             guid: planned.guid.filter(|_| keys.file),
-            header: print(keys.header, |prints| prints.header),
-            message: print(true, |prints| prints.message),
-            origin: print(keys.origin, |prints| prints.origin),
+            header: print(keys.header, |prints| prints.of.header),
+            message: print(true, |prints| prints.of.message),
+            origin: print(keys.origin, |prints| prints.of.origin),
         };
         let has_key =
             entry.file.is_some() || entry.header.or(entry.message).or(entry.origin).is_some();

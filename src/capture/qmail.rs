@@ -24,8 +24,8 @@ pub fn plan(look: &Look) -> Plan {
     let tied = plan.entries.windows(2).filter(|pair| mtime(&pair[0]) == mtime(&pair[1])).count();
     if tied > 0 {
         plan.note(format!(
-            "{tied} times two neighbours have the same mtime: qmail-pop3d orders these by chance, \
-             this listing by name"
+            "{tied} times a message has the mtime of the one before it: qmail-pop3d orders these by \
+             chance, this listing by name"
         ));
     }
     plan

@@ -1,0 +1,325 @@
+//! `uidl-keep capture`, of one Maildir and of whole servers.
+
+mod capture_support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use capture_support::{make, message};
+use uidl_keep::listing::Reader;
+use uidl_keep::maildrop::{Maildrop, State};
+
+/// The root of a server that is not there.
+struct Server {
+    root: tempfile::TempDir,
+}
+
+impl Server {
+    fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.root.path().join(path)
+    }
+
+    /// A Courier Maildir of one message, which is known as UID7-17.
+    fn maildir(&self, path: &str) -> PathBuf {
+        let path = self.path(path);
+        make(&path);
+        fs::write(path.join("cur/1.a:2,S"), message("one")).unwrap();
+        fs::write(path.join("courierpop3dsizelist"), "/3 9 17\n1.a:2,S 10 7:17:0\n").unwrap();
+        path
+    }
+
+    fn capture(&self, arguments: &[&str]) -> Ran {
+        let mut command = uidl_keep();
+        command.args(["capture", "courier", "--root"]).arg(self.root.path()).args(arguments);
+        Ran::of(command)
+    }
+}
+
+fn uidl_keep() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_uidl-keep"))
+}
+
+struct Ran {
+    status: i32,
+    stdout: Vec<u8>,
+    stderr: String,
+}
+
+impl Ran {
+    fn of(mut command: Command) -> Self {
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let stderr = String::from_utf8(stderr).unwrap();
+        Self { status: status.code().unwrap(), stdout, stderr }
+    }
+
+    fn blocks(&self) -> Vec<Maildrop> {
+        Reader::new(&self.stdout[..]).map(|block| block.expect(&self.stderr)).collect()
+    }
+
+    fn users(&self) -> Vec<String> {
+        self.blocks().into_iter().map(|maildrop| maildrop.user).collect()
+    }
+}
+
+#[test]
+fn each_panel_is_found_where_it_keeps_its_mail() {
+    for (layout, path, user) in [
+        ("plesk", "var/qmail/mailnames/ex.com/al/Maildir", "al@ex.com"),
+        ("cpanel", "home/acct/mail/ex.com/al", "al@ex.com"),
+        ("cpanel", "home/acct/mail", "acct"),
+        ("vpopmail", "home/vpopmail/domains/ex.com/al/Maildir", "al@ex.com"),
+        ("vpopmail", "home/vpopmail/domains/0/ex.com/al/Maildir", "al@ex.com"),
+        ("vpopmail", "home/vpopmail/domains/ex.com/A/al/Maildir", "al@ex.com"),
+        ("vpopmail", "home/vpopmail/domains/0/ex.com/A/al/Maildir", "al@ex.com"),
+    ] {
+        let server = Server::new();
+        let maildir = server.maildir(path);
+        fs::write(maildir.parent().unwrap().join("vpasswd"), "not a maildrop").unwrap();
+        let ran = server.capture(&["--layout", layout]);
+        assert_eq!((ran.status, &ran.stderr[..]), (0, ""), "{layout} {path}");
+        let blocks = ran.blocks();
+        assert_eq!(blocks.len(), 1, "{layout} {path}");
+        assert_eq!(blocks[0].user, user);
+        assert_eq!(blocks[0].entries[0].uidl.to_string(), "UID7-17");
+        assert!(blocks[0].source.ends_with(path), "{}", blocks[0].source);
+    }
+}
+
+#[test]
+fn vpopmail_is_looked_for_in_its_own_home() {
+    let server = Server::new();
+    fs::create_dir(server.path("etc")).unwrap();
+    fs::write(server.path("etc/passwd"), "vpopmail:x:89:89::/srv/vpop:/bin/false\n").unwrap();
+    server.maildir("srv/vpop/domains/ex.com/al/Maildir");
+    assert_eq!(server.capture(&["--layout", "vpopmail"]).users(), ["al@ex.com"]);
+}
+
+#[test]
+fn users_are_called_as_template_and_rename_file_say_and_come_in_their_order() {
+    let server = Server::new();
+    for path in ["srv/a.example/one", "srv/b.example/two", "srv/b.example/zoe"] {
+        server.maildir(path);
+    }
+    let renames = server.path("renames");
+    fs::write(&renames, "# moved\n\none.a.example  zz@c.example\n").unwrap();
+    let pattern = ["--pattern", "/srv/{domain}/{local}", "--user-template", "{local}.{domain}"];
+    let rename = ["--rename", renames.to_str().unwrap()];
+    let ran = server.capture(&[&pattern[..], &rename].concat());
+    assert_eq!(ran.users(), ["two.b.example", "zoe.b.example", "zz@c.example"]);
+    assert_eq!(
+        server.capture(&pattern[..2]).users(),
+        ["one@a.example", "two@b.example", "zoe@b.example"]
+    );
+    let only = ["--only", "b.example", "--only", "one@a.example", "--only", "eve"];
+    let ran = server.capture(&[&pattern[..2], &only].concat());
+    assert_eq!((ran.status, ran.users().len()), (1, 3));
+    assert_eq!(ran.stderr, "uidl-keep: --only eve: no such maildrop\n");
+    fs::write(&renames, "one two three\n").unwrap();
+    let ran = server.capture(&[&pattern[..], &rename].concat());
+    assert_eq!((ran.status, ran.stdout.len()), (2, 0));
+    assert!(ran.stderr.contains("renames:1: not an old and a new name"), "{}", ran.stderr);
+}
+
+#[test]
+fn two_maildrops_of_one_user_cost_that_user_and_not_the_run() {
+    let server = Server::new();
+    for path in ["srv/x/al", "srv/y/al", "srv/y/bo"] {
+        server.maildir(path);
+    }
+    let ran = server.capture(&["--pattern", "/srv/*/{local}"]);
+    let blocks = ran.blocks();
+    assert_eq!(ran.status, 1);
+    assert_eq!((&blocks[0].user[..], blocks[0].state), ("al", State::Failed));
+    assert!(blocks[0].remarks[0].contains("two maildrops for one user"), "{:?}", blocks[0].remarks);
+    assert_eq!((&blocks[1].user[..], blocks[1].state), ("bo", State::Captured));
+}
+
+#[test]
+fn a_planted_link_is_a_failed_maildrop_and_never_followed() {
+    let server = Server::new();
+    let secret = server.maildir("secret/Maildir");
+    server.maildir("srv/ex.com/al/Maildir");
+    for user in ["eve", "mal", "tom"] {
+        make(&server.path(&format!("srv/ex.com/{user}/Maildir")));
+    }
+    fs::remove_dir_all(server.path("srv/ex.com/eve/Maildir")).unwrap();
+    symlink(&secret, server.path("srv/ex.com/eve/Maildir")).unwrap();
+    fs::remove_dir(server.path("srv/ex.com/mal/Maildir/cur")).unwrap();
+    symlink(secret.join("cur"), server.path("srv/ex.com/mal/Maildir/cur")).unwrap();
+    let list = server.path("srv/ex.com/tom/Maildir/courierpop3dsizelist");
+    symlink(secret.join("courierpop3dsizelist"), list).unwrap();
+    symlink(server.path("secret"), server.path("srv/ex.com/zed")).unwrap();
+    symlink(server.path("srv/ex.com"), server.path("srv/ex.org")).unwrap();
+    let ran = server.capture(&["--pattern", "/srv/{domain}/{local}/Maildir"]);
+    assert_eq!(ran.status, 1);
+    let states: Vec<(String, State)> =
+        ran.blocks().into_iter().map(|maildrop| (maildrop.user, maildrop.state)).collect();
+    let failed = |user: &str| (format!("{user}@ex.com"), State::Failed);
+    let captured = ("al@ex.com".to_owned(), State::Captured);
+    assert_eq!(states, [captured, failed("eve"), failed("mal"), failed("tom"), failed("zed")]);
+    assert!(ran.stderr.contains("srv/ex.org: a symbolic link"), "{}", ran.stderr);
+}
+
+#[test]
+fn in_a_copy_no_link_leads_to_the_machine_that_holds_it() {
+    let server = Server::new();
+    let elsewhere = Server::new();
+    elsewhere.maildir("mailnames/ex.com/al/Maildir");
+    fs::create_dir_all(server.path("var/qmail")).unwrap();
+    symlink(elsewhere.path("mailnames"), server.path("var/qmail/mailnames")).unwrap();
+    let ran = server.capture(&["--layout", "plesk"]);
+    assert_eq!((ran.status, ran.stdout.len()), (2, 0));
+    assert!(ran.stderr.contains("is a symbolic link"), "{}", ran.stderr);
+}
+
+/// Names, sizes, times, modes and contents, atimes aside.
+fn everything(path: &Path) -> Vec<(PathBuf, u64, i64, i64, u32, Vec<u8>)> {
+    let mut all = Vec::new();
+    let mut next = vec![path.to_owned()];
+    while let Some(path) = next.pop() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let content = if metadata.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        if metadata.is_dir() {
+            next.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        let times =
+            (metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(), metadata.ctime_nsec());
+        all.push((path, metadata.len(), times.0, times.1, metadata.mode(), content));
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn a_whole_server_is_captured_alike_by_any_number_of_threads_and_left_as_it_was() {
+    let server = Server::new();
+    for n in 0..200 {
+        let path = format!("srv/d{}.example/u{n}", n % 7);
+        server.maildir(&path);
+        fs::write(server.path(&path).join(format!("new/{n}.x")), message("new")).unwrap();
+    }
+    let before = everything(server.root.path());
+    let layout = ["--pattern", "/srv/{domain}/{local}", "--keys", "file,header,message,origin"];
+    let one = server.capture(&[&layout[..], &["--jobs", "1"]].concat());
+    let many = server.capture(&[&layout[..], &["--jobs", "9"]].concat());
+    assert_eq!((one.status, many.status), (0, 0), "{}", one.stderr);
+    assert_eq!(one.stdout, many.stdout);
+    let users = one.users();
+    assert_eq!(users.len(), 200);
+    assert!(users.is_sorted());
+    assert_eq!(everything(server.root.path()), before);
+}
+
+#[test]
+fn a_file_gets_the_whole_listing_or_is_left_alone() {
+    let server = Server::new();
+    server.maildir("srv/al");
+    let place = server.path("old.listing");
+    let output = ["-o", place.to_str().unwrap()];
+    let ran = server.capture(&[&["--pattern", "/srv/{local}"], &output[..]].concat());
+    assert_eq!((ran.status, ran.stdout.len()), (0, 0));
+    let listing = fs::read(&place).unwrap();
+    assert!(listing.ends_with(b"\n.\n"));
+    let ran = server.capture(&[&["--pattern", "/nowhere/{local}"], &output[..]].concat());
+    assert_eq!(ran.status, 2);
+    assert_eq!(fs::read(&place).unwrap(), listing);
+    let directory = server.path("srv");
+    let ran = server.capture(&["--pattern", "/srv/{local}", "-o", directory.to_str().unwrap()]);
+    assert_eq!(ran.status, 2, "a directory is not overwritten");
+    let left: Vec<_> =
+        fs::read_dir(server.root.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+}
+
+#[test]
+fn dovecots_format_is_asked_for_and_never_guessed() {
+    let server = Server::new();
+    let maildir = server.path("al");
+    make(&maildir);
+    fs::write(maildir.join("cur/a:2,S"), message("a")).unwrap();
+    fs::write(maildir.join("dovecot-uidlist"), "3 V17 N9\n1 :a\n").unwrap();
+    let bin = server.path("bin");
+    fs::create_dir(&bin).unwrap();
+    let capture = |arguments: &[&str]| {
+        let mut command = uidl_keep();
+        command.env("PATH", &bin).args(["capture", "dovecot", "--user", "al"]).args(arguments);
+        Ran::of(command)
+    };
+    let path = maildir.to_str().unwrap();
+    let ran = capture(&[path]);
+    assert_eq!((ran.status, ran.stdout.len()), (2, 0));
+    assert!(ran.stderr.contains("doveconf -f protocol=pop3 -h pop3_uidl_format"), "{}", ran.stderr);
+    assert_eq!(capture(&["--format", "auto", path]).status, 2);
+    assert_eq!(capture(&["--format", "%q", path]).status, 2);
+
+    let doveconf = |reuse: &str| {
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in\n'-f protocol=pop3 -h pop3_uidl_format') echo 'UID%u-%v';;\n\
+             *pop3_reuse_xuidl) echo {reuse};;\n*) echo allow;;\nesac\n"
+        );
+        fs::write(bin.join("doveconf"), script).unwrap();
+        fs::set_permissions(
+            bin.join("doveconf"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )
+        .unwrap();
+    };
+    doveconf("no");
+    let ran = capture(&["--format", "auto", path]);
+    assert_eq!((ran.status, &ran.stderr[..]), (0, ""));
+    assert_eq!(ran.blocks()[0].entries[0].uidl.to_string(), "UID1-17");
+    doveconf("yes");
+    let ran = capture(&["--format", "auto", path]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.stderr.contains("pop3_reuse_xuidl is on"), "{}", ran.stderr);
+
+    let mut copy = uidl_keep();
+    copy.args(["capture", "dovecot", "--format", "auto", "--pattern", "/{local}", "--root"]);
+    copy.env("PATH", &bin).arg(server.root.path());
+    let ran = Ran::of(copy);
+    assert_eq!(ran.status, 2);
+    assert!(ran.stderr.contains("--root is a copy of another"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_is_lost_is_said_with_its_place_and_with_the_status() {
+    let server = Server::new();
+    let maildir = server.maildir("srv/al");
+    let list = "/3 9 17\n1.a:2,S 10 7:17:0\nodd\x1b[2J line\n";
+    fs::write(maildir.join("courierpop3dsizelist"), list).unwrap();
+    let ran = server.capture(&["--pattern", "/srv/{local}"]);
+    assert_eq!(ran.status, 1);
+    let said = "al: courierpop3dsizelist:3: not a message: odd\\x1b[2J line";
+    assert_eq!(ran.stderr, format!("uidl-keep: {said}\n"));
+    assert_eq!(ran.blocks()[0].entries.len(), 1);
+    assert_eq!(server.capture(&["--pattern", "/nowhere/{local}"]).status, 2);
+    let mut mistyped = uidl_keep();
+    mistyped.args(["capture", "courier", "--user", "al"]).arg(server.path("srv/la"));
+    let ran = Ran::of(mistyped);
+    assert_eq!((ran.status, ran.stdout.len()), (2, 0));
+}
+
+#[test]
+fn the_example_that_help_begins_with_works() {
+    let server = Server::new();
+    server.maildir("Maildir");
+    let mut help = uidl_keep();
+    help.args(["capture", "--help"]);
+    let help = String::from_utf8(Ran::of(help).stdout).unwrap();
+    let example = help.lines().nth(2).unwrap().trim();
+    assert!(example.starts_with("uidl-keep capture "), "{help}");
+    let bin = Path::new(env!("CARGO_BIN_EXE_uidl-keep")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", example]).env("PATH", path).current_dir(server.root.path());
+    let ran = Ran::of(shell);
+    assert_eq!((ran.status, &ran.stderr[..]), (0, ""));
+    let listing = fs::read(server.path("alice.listing")).unwrap();
+    assert_eq!(Reader::new(&listing[..]).map(Result::unwrap).count(), 1);
+}

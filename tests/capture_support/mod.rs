@@ -1,0 +1,80 @@
+//! A made-up Maildir of an old server.
+#![allow(dead_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use uidl_keep::capture::layout::Source;
+use uidl_keep::capture::{Captured, Keys, Server, capture};
+use uidl_keep::maildrop::Maildrop;
+
+/// A Maildir in a directory of its own.
+pub struct Old {
+    _dir: tempfile::TempDir,
+    pub path: PathBuf,
+}
+
+impl Old {
+    /// With these files, each of a made-up message.
+    pub fn of<'a>(files: impl IntoIterator<Item = &'a str>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("Maildir");
+        make(&path);
+        let old = Self { _dir: dir, path };
+        files.into_iter().for_each(|file| old.add(file));
+        old
+    }
+
+    pub fn add(&self, file: &str) {
+        fs::write(self.path.join(file), message(file)).unwrap();
+    }
+
+    pub fn add_at(&self, file: &str, mtime: u64) {
+        self.add(file);
+        let mtime = SystemTime::UNIX_EPOCH + Duration::from_secs(mtime);
+        fs::File::open(self.path.join(file)).unwrap().set_modified(mtime).unwrap();
+    }
+
+    pub fn state(self, name: &str, text: impl AsRef<[u8]>) -> Self {
+        fs::write(self.path.join(name), text).unwrap();
+        self
+    }
+
+    pub fn capture(&self, server: &Server) -> Captured {
+        capture(server, Keys::default(), &Source::named("alice@example.com", &self.path))
+    }
+}
+
+/// An empty Maildir.
+pub fn make(path: &Path) {
+    for folder in ["cur", "new", "tmp"] {
+        fs::create_dir_all(path.join(folder)).unwrap();
+    }
+}
+
+pub fn message(about: &str) -> String {
+    format!("Subject: {about}\n\nbody of {about}\n")
+}
+
+pub fn data(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)).unwrap()
+}
+
+/// The unique-ids of a listing as a server gave it, in its order.
+pub fn listed(name: &str) -> Vec<String> {
+    data(name).lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+}
+
+pub fn uidls(maildrop: &Maildrop) -> Vec<String> {
+    maildrop.entries.iter().map(|entry| entry.uidl.to_string()).collect()
+}
+
+pub fn spent(maildrop: &Maildrop) -> Vec<String> {
+    maildrop.spent.iter().map(ToString::to_string).collect()
+}
+
+/// Whether a remark has this in it.
+pub fn remarks_on(captured: &Captured, what: &str) -> bool {
+    captured.maildrop.remarks.iter().any(|remark| remark.contains(what))
+}
