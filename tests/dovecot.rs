@@ -75,6 +75,12 @@ impl Server {
         self.dovecot.uidl(USER)
     }
 
+    fn shown_by_doveadm(&self) -> Vec<String> {
+        let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
+        let shown = self.dovecot.doveadm_ok(fetch);
+        shown.lines().filter_map(|l| l.strip_prefix("pop3.uidl: ")).map(str::to_owned).collect()
+    }
+
     /// What a client is told instead of its listing.
     fn refusal(&self) -> String {
         let mut session = self.dovecot.login(USER).expect("+OK comes before the mailbox is opened");
@@ -134,10 +140,7 @@ fn the_first_listing_is_baked_and_the_plugin_can_go() {
 #[test]
 fn doveadm_shows_what_clients_will_see_and_freezes_nothing() {
     let Some(server) = Server::start(3) else { return };
-    let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
-    let shown = server.dovecot.doveadm_ok(fetch);
-    let shown: Vec<&str> = shown.lines().filter_map(|l| l.strip_prefix("pop3.uidl: ")).collect();
-    assert_eq!(shown, kept(1..=3));
+    assert_eq!(server.shown_by_doveadm(), kept(1..=3));
     assert!(!server.ledger().exists());
     assert_eq!(server.uidls(), kept(1..=3));
 }
@@ -160,6 +163,8 @@ fn a_held_user_is_told_that_the_mailbox_is_being_moved_until_he_is_released() {
     server.gate(&["hold"]);
     assert_eq!(server.refusal(), MOVING);
     assert_eq!(server.complaints().len(), 1, "{:?}", server.complaints());
+    // doveadm may be what moves the mailbox: it is told what is kept.
+    assert_eq!(server.shown_by_doveadm(), kept(1..=2));
     server.gate(&["release"]);
     assert_eq!(server.uidls(), kept(1..=2));
 }
@@ -246,6 +251,34 @@ fn a_control_directory_that_cannot_be_written_still_serves_and_answers_alike() {
         assert!(!server.ledger().exists());
     }
     assert!(server.complaints()[0].contains("served without a ledger"));
+}
+
+#[test]
+fn without_order_the_uidls_are_kept_and_dovecots_own_order_too() {
+    let plugin = Some(vec![("uidl_keep_order", "no")]);
+    let Some(server) = Server::start_with(3, Config { plugin, ..Config::default() }) else {
+        return;
+    };
+    assert_eq!(server.uidls(), kept(1..=3));
+    let uidlist = fs::read_to_string(server.maildir.path().join("dovecot-uidlist")).unwrap();
+    assert!(uidlist.contains(" PUID3-17 ") && !uidlist.contains(" O"), "{uidlist}");
+}
+
+#[test]
+fn what_storage_holds_against_the_rules_is_not_told_on_to_doveadm() {
+    let Some(mut server) = Server::start(3) else { return };
+    assert_eq!(server.uidls(), kept(1..=3));
+    server.deliver();
+    let doubled = fs::read_to_string(server.maildir.path().join("dovecot-uidlist")).unwrap();
+    let name = server.maildir.files().into_iter().find(|f| !doubled.contains(base(f))).unwrap();
+    let doubled = doubled.replacen(" N4 ", " N5 ", 1) + &format!("4 PUID1-17 :{}\n", base(&name));
+    server.maildir.write_state("dovecot-uidlist", &doubled);
+    assert_eq!(server.shown_by_doveadm(), ["UID1-17", "UID2-17", "UID3-17", ""]);
+    assert_ne!(server.uidls()[3], "UID1-17");
+}
+
+fn base(file: &std::path::Path) -> &str {
+    file.file_name().unwrap().to_str().unwrap().split(':').next().unwrap()
 }
 
 #[test]

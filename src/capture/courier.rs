@@ -19,13 +19,10 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::maildir::{Folder, Look, base_name};
-use super::{Error, Plan, Planned, printable};
+use super::{COURIER_STATE as STATE_FILE, Error, Plan, Planned, printable};
 use crate::format::UidlFormat;
 use crate::maildrop::Counter;
 use crate::uidl::Uidl;
-
-/// The name of the state file, in the Maildir.
-pub const STATE_FILE: &str = "courierpop3dsizelist";
 
 /// A parsed `courierpop3dsizelist`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -213,7 +210,7 @@ fn leading_number(name: &[u8]) -> i64 {
 /// which there is no trace, cannot have been the one.
 pub fn plan(look: &Look) -> Result<Plan, Error> {
     let mut plan = Plan::default();
-    if look.others.iter().any(|name| &**name == super::dovecot::STATE_FILE.as_bytes()) {
+    if look.others.iter().any(|name| &**name == super::DOVECOT_STATE.as_bytes()) {
         plan.note("a dovecot-uidlist lies here too: if Dovecot answers POP3, capture dovecot");
     }
     let Some(octets) = &look.state else {

@@ -18,13 +18,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::maildir::{Look, base_name};
-use super::{Error, Plan, Planned, printable};
+use super::{DOVECOT_STATE as STATE_FILE, Error, Plan, Planned, printable};
 use crate::format::{Fields, NotRendered, UidlFormat};
 use crate::maildrop::{Counter, Name};
 use crate::uidl::Uidl;
-
-/// The name of the state file, in the Maildir (or in the control directory, where there is one).
-pub const STATE_FILE: &str = "dovecot-uidlist";
 
 /// A parsed `dovecot-uidlist`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,7 +185,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 /// have put it without a list (`CONTROL=` may keep that elsewhere).
 pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
     let mut plan = Plan::default();
-    if look.others.iter().any(|name| &**name == super::courier::STATE_FILE.as_bytes()) {
+    if look.others.iter().any(|name| &**name == super::COURIER_STATE.as_bytes()) {
         plan.note("a courierpop3dsizelist lies here too: if Courier answers POP3, capture courier");
     }
     let Some(octets) = &look.state else {

@@ -27,6 +27,11 @@ use crate::uidl::Uidl;
 use layout::Source;
 use maildir::{Folder, Look, Maildir, Message, Prints, Wanted};
 
+/// Courier's state file, in the Maildir.
+pub const COURIER_STATE: &str = "courierpop3dsizelist";
+/// Dovecot's state file, in the Maildir.
+pub const DOVECOT_STATE: &str = "dovecot-uidlist";
+
 /// How often a maildrop is read before it is called unstable.
 pub const TRIES: u32 = 6;
 
@@ -62,8 +67,8 @@ impl Server {
 
     fn wanted(&self) -> Wanted {
         match self {
-            Self::Courier => Wanted { state: Some(courier::STATE_FILE), mtimes: false },
-            Self::Dovecot { .. } => Wanted { state: Some(dovecot::STATE_FILE), mtimes: false },
+            Self::Courier => Wanted { state: Some(COURIER_STATE), mtimes: false },
+            Self::Dovecot { .. } => Wanted { state: Some(DOVECOT_STATE), mtimes: false },
             Self::Qmail => Wanted { state: None, mtimes: true },
         }
     }

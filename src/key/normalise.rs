@@ -806,37 +806,4 @@ mod tests {
             prop_assert_ne!(was.message, is.message);
         }
     }
-
-    /// `cargo test --release -- --ignored --nocapture speed`
-    #[test]
-    #[ignore = "a measurement"]
-    fn speed() {
-        let line = b"It was a bright cold day in April, and the clocks were striking thirteen.\r\n";
-        let mut body = b"a: b\r\n\r\n".to_vec();
-        while body.len() < 64 << 20 {
-            body.extend_from_slice(line);
-        }
-        let start = std::time::Instant::now();
-        let mut fingerprinter = Fingerprinter::new(Depth::Message);
-        body.chunks(8192).for_each(|chunk| {
-            fingerprinter.update(chunk);
-        });
-        std::hint::black_box(fingerprinter.finish());
-        let rate = body.len() as f64 / start.elapsed().as_secs_f64() / 1e6;
-        println!("body: {rate:.0} MB/s");
-
-        let mut header = Vec::new();
-        for number in 0..12 {
-            header.extend_from_slice(format!("X-Field-{number}: ").as_bytes());
-            header.extend_from_slice(line);
-        }
-        header.extend_from_slice(b"\r\n");
-        let start = std::time::Instant::now();
-        for _ in 0..100_000 {
-            let mut fingerprinter = Fingerprinter::new(Depth::Header);
-            fingerprinter.update(std::hint::black_box(&header));
-            std::hint::black_box(fingerprinter.finish());
-        }
-        println!("header of {} octets: {:?}", header.len(), start.elapsed() / 100_000);
-    }
 }
