@@ -212,6 +212,11 @@ const char *uidl_keep_mailbox_format(struct mailbox *box)
 	return box->storage->set->pop3_uidl_format;
 }
 
+bool uidl_keep_mailbox_mmap_disabled(struct mailbox *box)
+{
+	return box->storage->set->mmap_disable;
+}
+
 int uidl_keep_mailbox_raise_next_uid(struct mailbox *box, uint32_t next_uid)
 {
 	struct mailbox_update update;

@@ -52,6 +52,8 @@ struct event *uidl_keep_mailbox_event(struct mailbox *box);
 /* Fails the caller's operation on the mailbox with a temporary error that shows text to the client. */
 void uidl_keep_mailbox_fail(struct mailbox *box, const char *text);
 const char *uidl_keep_mailbox_format(struct mailbox *box);
+/* The setting mmap_disable: files are to be read, not mapped. */
+bool uidl_keep_mailbox_mmap_disabled(struct mailbox *box);
 /* Raises the UID that the next message will get. */
 int uidl_keep_mailbox_raise_next_uid(struct mailbox *box, uint32_t next_uid);
 /* NULL where the storage is not Maildir. */

@@ -265,6 +265,13 @@ fn without_order_the_uidls_are_kept_and_dovecots_own_order_too() {
 }
 
 #[test]
+fn where_mmap_is_disabled_the_index_is_read() {
+    let config = Config { extra: "mmap_disable = yes\n".into(), ..Config::default() };
+    let Some(server) = Server::start_with(3, config.with_plugin()) else { return };
+    assert_eq!(server.uidls(), kept(1..=3));
+}
+
+#[test]
 fn what_storage_holds_against_the_rules_is_not_told_on_to_doveadm() {
     let Some(mut server) = Server::start(3) else { return };
     assert_eq!(server.uidls(), kept(1..=3));

@@ -20,10 +20,7 @@ pub fn bake<'a>(mailbox: Mailbox, with_order: bool, records: impl Iterator<Item 
         let why = mailbox.last_error();
         mailbox.log(
             Level::UIDL_KEEP_LOG_WARNING,
-            &format!(
-                "{what} ({why}): the ledger keeps the UIDLs; do not take the plugin out before \
-             `uidl-keep bake`"
-            ),
+            &format!("{what} ({why}): the ledger keeps the UIDLs; do not take the plugin out yet"),
         );
     }
 }

@@ -196,6 +196,12 @@ impl Mailbox {
         lossy(unsafe { bytes(sys::uidl_keep_mailbox_format(self.0)) })
     }
 
+    /// Whether `mmap_disable` is set: then files are read and not mapped.
+    pub fn is_mmap_disabled(self) -> bool {
+        // SAFETY: `from_raw`; settings live as long as the storage.
+        unsafe { sys::uidl_keep_mailbox_mmap_disabled(self.0) }
+    }
+
     /// Raises the UID that the next message will get.
     ///
     /// # Errors

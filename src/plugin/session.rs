@@ -17,6 +17,7 @@ use crate::index::Index;
 use crate::ledger::{Answers, How, Ledger, Record};
 use crate::maildrop::Maildrop;
 use crate::map::Mapped;
+use crate::read_at::ReadAt;
 use crate::resolve::{self, Outcome, Purpose, Report, Resolution, Situation};
 use crate::roster::Gate;
 
@@ -228,7 +229,7 @@ impl Inbox {
             return Ok(table);
         }
         let ledger = read_ledger(&control)?;
-        let (captured, is_final) = read_captured(kept)?;
+        let (captured, is_final) = read_captured(kept, mailbox)?;
         if !is_final && is_new_day(ledger.as_ref().map(|(_, written)| *written)) {
             mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &format!(
                 "the index of {} is not final: build it with --final once the old server is off",
@@ -302,7 +303,7 @@ impl Inbox {
     fn look(&self, kept: &Kept, mailbox: Mailbox) -> Result<Table, NoTable> {
         let control = control_of(mailbox)?;
         let ledger = read_ledger(&control)?.map(|(ledger, _)| ledger);
-        let (captured, is_final) = read_captured(kept)?;
+        let (captured, is_final) = read_captured(kept, mailbox)?;
         let sizes = Sizes::NotWanted;
         let resolution = self.resolve(
             kept,
@@ -434,15 +435,19 @@ fn read_ledger(control: &Control) -> Result<Option<(Ledger, SystemTime)>, Refusa
 }
 
 /// What was captured of the user, and whether that is all.
-fn read_captured(kept: &Kept) -> Result<(Maildrop, bool), Refusal> {
+fn read_captured(kept: &Kept, mailbox: Mailbox) -> Result<(Maildrop, bool), Refusal> {
     let path = kept.site.paths(&kept.user).map(|paths| paths.index).unwrap_or_default();
     let fault = |why: &dyn std::fmt::Display| {
         Refusal::fault(format!("{}: {why}; build and install it again", Path::display(&path)))
     };
     let file = kept.site.open_index(&kept.user).map_err(|why| fault(&why))?;
     let file = file.ok_or_else(|| fault(&"no index, but its roster names the user"))?;
-    let index = Mapped::new(file).map_err(|why| fault(&why))?;
-    let index = Index::open(index).map_err(|why| fault(&why))?;
+    let source: Box<dyn ReadAt> = if mailbox.is_mmap_disabled() {
+        Box::new(file)
+    } else {
+        Box::new(Mapped::new(file).map_err(|why| fault(&why))?)
+    };
+    let index = Index::open(&*source).map_err(|why| fault(&why))?;
     let captured = index.maildrop(&kept.user).map_err(|why| fault(&why))?;
     let captured =
         captured.ok_or_else(|| fault(&"its roster names the user, the index does not"))?;
