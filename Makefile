@@ -54,6 +54,8 @@ check: ## formatting, lints with and without the plugin, documentation
 	! git grep -nP '[^\x00-\x7F]' -- '*.rs' '*.c' '*.h' '*.md' '*.sh' '*.conf' Makefile
 
 test: deps plugin-2.4 ## every test, against real servers; a server that is missing is a failure
+	# What Dovecot loads: `cargo test` alone does not put the module where tests look for it.
+	cargo build --locked --features plugin
 	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --no-fail-fast
 
 demo: ## see it happen: Courier to Dovecot, and what a client downloads
