@@ -598,7 +598,8 @@ fn nothing_is_installed_for_users_that_dovecot_does_not_know_or_that_cannot_read
 #[test]
 fn a_reader_that_has_gone_away_is_no_error() {
     let here = with_listings();
-    let many: String = (1..20_000).map(|n| format!("{n} uidl{n} file=f{n}\n")).collect();
+    let many: Vec<String> = (1..20_000).map(|n| format!("{n} uidl{n} file=f{n}\n")).collect();
+    let many = many.concat();
     here.write("many.listing", &ROOT.replace("1 a file=1\n2 a file=2\n", &many));
     here.quiet("build -o site many.listing");
     let mut child = Command::new(env!("CARGO_BIN_EXE_uidl-keep"))

@@ -390,8 +390,10 @@ impl Dovecot {
             for protocol in ["pop3", "doveadm"] {
                 let _ = writeln!(conf, "protocol {protocol} {{\n  {loading}\n}}");
             }
-            let lines: String =
-                settings.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
+            let mut lines = String::new();
+            for (name, value) in settings {
+                let _ = writeln!(lines, "{name} = {value}");
+            }
             match line {
                 Line::V23 => {
                     let _ = write!(conf, "plugin {{\n{lines}}}\n");
