@@ -384,7 +384,7 @@ pub fn find(patterns: &[Pattern], root: Option<&Path>, naming: &Naming) -> Resul
         let top = Arc::new(top);
         walk.below(pattern, &path, &top, top.as_fd(), &pattern.names, &Bound::default());
     }
-    if !started && let Some(error) = absent {
+    if let Some(error) = absent.filter(|_| !started) {
         return Err(error);
     }
     let Found { sources, losses } = found;

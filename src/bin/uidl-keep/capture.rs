@@ -551,9 +551,7 @@ impl Progress {
     fn tick(&self) {
         if let Some(bar) = &self.bar {
             bar.tick();
-        } else if let Some(mut log) = self.log()
-            && log.said.elapsed() >= LOG_PAUSE
-        {
+        } else if let Some(mut log) = self.log().filter(|log| log.said.elapsed() >= LOG_PAUSE) {
             log.said = Instant::now();
             remark(format_args!(
                 "{} of {} maildrops, {} messages",
