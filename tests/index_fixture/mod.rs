@@ -52,7 +52,7 @@ fn maildrop(n: u32, user: &str) -> Maildrop {
 }
 
 fn entry(n: u32, message: u32) -> Entry {
-    let has = |bit: u32| (n * 7 + message * 13 + 1) >> bit & 1 == 1;
+    let has = |bit: u32| ((n * 7 + message * 13 + 1) >> bit) & 1 == 1;
     let name =
         |kind: &str| Name::Key(FileKey::of_name(format!("{kind}{n}.{message},S=5").as_bytes()));
     let fingerprint = |octet: u8| Fingerprint([octet ^ (n * 16 + message) as u8; 16]);
