@@ -33,6 +33,10 @@ pub struct Kept {
     /// Held, guarded or released: what that means is for POP3 alone. The mailbox of a held user is
     /// being moved, perhaps by the very doveadm that asks.
     pub gate: Gate,
+    /// When all of ours was last forgotten, 0 for never: a ledger of an earlier stamp is void, and so
+    /// is what it baked.
+    #[expect(dead_code, reason = "for the ledger to compare")]
+    pub forgotten: u64,
 }
 
 impl Kept {
@@ -79,6 +83,13 @@ impl Standing {
         if line.gate == Gate::Redownload {
             return Ok(Self::Inert);
         }
+        if line.awaits_capture() {
+            let log = format!(
+                "{name} was forgotten: capture it again and build upon this site, or `uidl-keep \
+                 release --redownload {name}`"
+            );
+            return Ok(Self::Refused(Refusal { log, client: MOVING }));
+        }
         if line.state == State::Failed {
             return Err(format!(
                 "the capture of {name} failed: capture it again and build upon the old site, or \
@@ -86,8 +97,8 @@ impl Standing {
             ));
         }
         let settings = Settings::read(user)?;
-        let gate = line.gate;
-        Ok(Self::Kept(Box::new(Kept { user: name, site, settings, gate })))
+        let roster::Line { gate, forgotten, .. } = line;
+        Ok(Self::Kept(Box::new(Kept { user: name, site, settings, gate, forgotten })))
     }
 }
 

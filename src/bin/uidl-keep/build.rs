@@ -201,7 +201,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
                 ));
             };
             // Whether a roster can say the name.
-            let line = Line { user: block.user.clone(), state: State::Empty, gate: Gate::Guarded };
+            let line = line_of(&block.user, State::Empty, None);
             Roster::new().insert(line).map_err(|error| Trouble::at(at, error))?;
             found.push(Found { place, block, listing: number });
         }
@@ -305,8 +305,7 @@ impl Build<'_> {
                 // Forgotten on purpose, and not captured again.
                 continue;
             }
-            let gate = line.map_or(Gate::Guarded, |line| line.gate);
-            let line = Line { user: maildrop.user, state: maildrop.state, gate };
+            let line = line_of(&maildrop.user, maildrop.state, line);
             roster.insert(line).map_err(|error| at_roster(&error))?;
         }
         writer.finish().map_err(|error| at_index(&error))?;
@@ -364,6 +363,13 @@ impl Build<'_> {
         }
         Ok(())
     }
+}
+
+/// The line of a user, of whom a roster has perhaps said something before.
+fn line_of(user: &str, state: State, before: Option<&Line>) -> Line {
+    let (gate, forgotten) =
+        before.map_or((Gate::Guarded, 0), |before| (before.gate, before.forgotten));
+    Line { user: user.to_owned(), state, gate, forgotten }
 }
 
 /// All UIDLs that a maildrop names.

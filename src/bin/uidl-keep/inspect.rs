@@ -72,7 +72,7 @@ fn print_roster(out: &mut impl Write, path: &Path, roster: &Roster) -> io::Resul
         }
     }
     before = "; ";
-    for gate in [Gate::Held, Gate::Guarded, Gate::Released, Gate::Redownload] {
+    for gate in Gate::ALL {
         let count = roster.lines().filter(|line| line.gate == gate).count();
         if count > 0 {
             write!(out, "{before}{count} {}", gate.word())?;
