@@ -12,7 +12,7 @@ use std::iter::Peekable;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use uidl_keep::index::merge::merge;
+use uidl_keep::index::merge::{merge, spend_entries};
 use uidl_keep::index::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::reader::Maildrops;
 use uidl_keep::index::{Index, Writer};
@@ -201,7 +201,12 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
                 ));
             };
             // Whether a roster can say the name.
-            let line = line_of(&block.user, State::Empty, None);
+            let line = Line {
+                user: block.user.clone(),
+                state: State::Empty,
+                gate: Gate::Guarded,
+                forgotten: 0,
+            };
             Roster::new().insert(line).map_err(|error| Trouble::at(at, error))?;
             found.push(Found { place, block, listing: number });
         }
@@ -297,19 +302,25 @@ impl Build<'_> {
             build: self,
             found: found.iter().peekable(),
             old: old.index.as_ref().map(|index| index.maildrops().peekable()),
+            gates,
         };
+        let mut built_anew = Vec::new();
         while let Some((maildrop, is_new)) = maildrops.next()? {
             writer.push(&maildrop).map_err(|error| at_index(&error))?;
-            let line = gates.and_then(|roster| roster.get(&maildrop.user));
-            if line.is_none() && !is_new {
+            let before = gates.and_then(|roster| roster.get(&maildrop.user));
+            if before.is_none() && !is_new {
                 // Forgotten on purpose, and not captured again.
                 continue;
             }
-            let line = line_of(&maildrop.user, maildrop.state, line);
+            let line = line_of(&maildrop, is_new, before);
+            if before.is_some_and(|before| before.gate != line.gate) {
+                built_anew.push((line.user.clone(), line.gate));
+            }
             roster.insert(line).map_err(|error| at_roster(&error))?;
         }
         writer.finish().map_err(|error| at_index(&error))?;
         self.warn_of_failed(&roster);
+        self.tell_of_forgotten(&built_anew, &roster);
         if let Some(there) = &there.index {
             let new = Index::open(index.file()).map_err(|error| at_index(&error))?;
             self.drops_nothing(there, &new)?;
@@ -330,6 +341,31 @@ impl Build<'_> {
                  (the first: {})",
                 self.place.name(),
                 failed.count() + 1,
+                first.user
+            ));
+        }
+    }
+
+    fn tell_of_forgotten(&self, built_anew: &[(String, Gate)], roster: &Roster) {
+        let place = self.place.name();
+        for gate in [Gate::Guarded, Gate::Held] {
+            let mut users = built_anew.iter().filter(|(_, now)| *now == gate);
+            if let Some((first, _)) = users.next() {
+                remark(format_args!(
+                    "{place}: {} forgotten maildrops are built anew and {}; their earlier unique-ids \
+                     are spent (the first: {first})",
+                    users.count() + 1,
+                    gate.word(),
+                ));
+            }
+        }
+        let is_forgotten = |gate| matches!(gate, Gate::Forgotten | Gate::HeldForgotten);
+        let mut still = roster.lines().filter(|line| is_forgotten(line.gate));
+        if let Some(first) = still.next() {
+            remark(format_args!(
+                "{place}: {} maildrops are still forgotten, their users are refused until they are \
+                 captured again (the first: {})",
+                still.count() + 1,
                 first.user
             ));
         }
@@ -365,11 +401,17 @@ impl Build<'_> {
     }
 }
 
-/// The line of a user, of whom a roster has perhaps said something before.
-fn line_of(user: &str, state: State, before: Option<&Line>) -> Line {
+/// The line of a maildrop, of which a roster has perhaps said something before.
+fn line_of(maildrop: &Maildrop, is_new: bool, before: Option<&Line>) -> Line {
     let (gate, forgotten) =
         before.map_or((Gate::Guarded, 0), |before| (before.gate, before.forgotten));
-    Line { user: user.to_owned(), state, gate, forgotten }
+    let gate = match gate {
+        // With a capture that failed there is nothing to serve.
+        Gate::Forgotten if is_new && maildrop.state != State::Failed => Gate::Guarded,
+        Gate::HeldForgotten if is_new && maildrop.state != State::Failed => Gate::Held,
+        gate => gate,
+    };
+    Line { user: maildrop.user.clone(), state: maildrop.state, gate, forgotten }
 }
 
 /// All UIDLs that a maildrop names.
@@ -387,6 +429,8 @@ struct Joined<'a> {
     build: &'a Build<'a>,
     found: Peekable<std::slice::Iter<'a, Found>>,
     old: Option<Peekable<Maildrops<'a, File>>>,
+    /// Who of them was forgotten.
+    gates: Option<&'a Roster>,
 }
 
 impl Joined<'_> {
@@ -415,13 +459,17 @@ impl Joined<'_> {
         match (old, new) {
             (Some(old), Some(new)) => {
                 let user = old.user.clone();
+                let line = self.gates.and_then(|roster| roster.get(&user));
+                let awaits_capture = line.is_some_and(Line::awaits_capture);
+                let old = if awaits_capture { spend_entries(old) } else { old };
                 let (merged, remarks) = merge(old, new).map_err(|error| {
-                    Trouble::at(
-                        &user,
-                        format_args!(
-                            "{error}; leave its later listing out, and capture to another site"
-                        ),
-                    )
+                    let instead = if awaits_capture {
+                        format!("`release --redownload {user}`")
+                    } else {
+                        "capture to another site".into()
+                    };
+                    let next = format!("leave its later listing out, and {instead}");
+                    Trouble::at(&user, format_args!("{error}; {next}"))
                 })?;
                 remarks.iter().for_each(|text| remark(format_args!("{user}: {text}")));
                 Ok(Some((merged, true)))
