@@ -311,6 +311,13 @@ fn check_finds_what_is_damaged_or_does_not_fit() {
     fs::copy(here.path("failed/domain/example.com.roster"), path("example.com.roster")).unwrap();
     assert!(here.trouble("check site").contains("alice@example.com is failed there"));
     fresh();
+    fs::copy(here.path("small/domain/example.com.roster"), path("example.com.roster")).unwrap();
+    assert!(here.trouble("check site").contains("alice@example.com is in the index and not on it"));
+    // Nor does she stay so: her index is there to be used.
+    here.quiet("build --upon site -o site --final");
+    here.quiet("check site");
+    assert!(here.roster("site/domain/example.com.roster")[0].starts_with("alice@example.com "));
+    fresh();
     fs::set_permissions(path("example.com.idx"), Permissions::from_mode(0o666)).unwrap();
     assert!(here.trouble("check site").contains("lets group or others write"));
     assert!(here.trouble("check site/domain").contains("site/domain/domain"));

@@ -308,10 +308,6 @@ impl Build<'_> {
         while let Some((maildrop, is_new)) = maildrops.next()? {
             writer.push(&maildrop).map_err(|error| at_index(&error))?;
             let before = gates.and_then(|roster| roster.get(&maildrop.user));
-            if before.is_none() && !is_new {
-                // Forgotten on purpose, and not captured again.
-                continue;
-            }
             let line = line_of(&maildrop, is_new, before);
             if before.is_some_and(|before| before.gate != line.gate) {
                 built_anew.push((line.user.clone(), line.gate));
