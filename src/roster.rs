@@ -265,6 +265,16 @@ impl Gate {
         Self::Redownload,
     ];
 
+    /// The one that stands where one site says this and another that: the one that lets less through.
+    /// Whoever downloads again does so, whatever the other says.
+    pub fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Redownload, _) | (_, Self::Redownload) => Self::Redownload,
+            (Self::Held, Self::Forgotten) | (Self::Forgotten, Self::Held) => Self::HeldForgotten,
+            _ => Self::ALL.into_iter().find(|&gate| gate == self || gate == other).unwrap_or(self),
+        }
+    }
+
     /// How the roster spells it.
     pub fn word(self) -> &'static str {
         match self {
@@ -534,6 +544,29 @@ mod tests {
                         prop_assert_eq!(found.as_ref(), roster.get(&line.user));
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_gates_no_order_is_lost() {
+        let refuses = |gate| matches!(gate, Gate::Held | Gate::Forgotten | Gate::HeldForgotten);
+        for one in Gate::ALL {
+            assert_eq!(one.stricter(one), one);
+            for other in Gate::ALL {
+                let both = one.stricter(other);
+                assert_eq!(other.stricter(one), both);
+                let any = |gate| one == gate || other == gate;
+                if any(Gate::Redownload) {
+                    assert_eq!(both, Gate::Redownload);
+                    continue;
+                }
+                assert_eq!(refuses(both), refuses(one) || refuses(other), "{one:?} {other:?}");
+                let held = any(Gate::Held) || any(Gate::HeldForgotten);
+                let forgotten = any(Gate::Forgotten) || any(Gate::HeldForgotten);
+                assert_eq!(held, matches!(both, Gate::Held | Gate::HeldForgotten));
+                assert_eq!(forgotten, matches!(both, Gate::Forgotten | Gate::HeldForgotten));
+                assert_eq!(both == Gate::Released, !any(Gate::Guarded) && !refuses(both));
             }
         }
     }

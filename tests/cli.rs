@@ -380,6 +380,25 @@ fn a_later_capture_is_built_upon_the_earlier_and_drops_nothing() {
 }
 
 #[test]
+fn a_build_over_another_site_loses_the_orders_of_neither() {
+    let here = with_listings();
+    here.quiet("build -o site one.listing two.listing");
+    here.quiet("build -o other one.listing two.listing");
+    assert_eq!(here.run("hold --site site alice@example.com").status, 0);
+    assert_eq!(here.run("hold --site other bob@example.com").status, 0);
+    assert_eq!(here.run("release --redownload --site other dave@example.net").status, 0);
+    here.quiet("build --upon site -o other");
+    assert_eq!(
+        here.roster("other/domain/example.com.roster"),
+        ["alice@example.com captured held 0", "bob@example.com empty held 0"]
+    );
+    assert_eq!(
+        here.roster("other/domain/example.net.roster"),
+        ["dave@example.net captured redownload 0"]
+    );
+}
+
+#[test]
 fn what_a_killed_build_left_does_not_trip_the_next() {
     let here = with_listings();
     fs::create_dir_all(here.path("site/domain")).unwrap();

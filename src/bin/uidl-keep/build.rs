@@ -294,7 +294,7 @@ impl Build<'_> {
         let at_roster = |error: &dyn Display| Trouble::at(paths.roster.display(), error);
         let index = Staged::create(&paths.index).map_err(|error| at_index(&error))?;
         // What is there already was perhaps held by hand, also when it is not built upon.
-        let gates = old.roster.as_ref().or(there.roster.as_ref());
+        let gates = Gates([old.roster.as_ref(), there.roster.as_ref()]);
         let mut roster = Roster::new();
         let mut writer =
             Writer::new(BufWriter::new(index.file()), is_final).map_err(|e| at_index(&e))?;
@@ -302,13 +302,13 @@ impl Build<'_> {
             build: self,
             found: found.iter().peekable(),
             old: old.index.as_ref().map(|index| index.maildrops().peekable()),
-            gates,
+            gates: &gates,
         };
         let mut built_anew = Vec::new();
         while let Some((maildrop, is_new)) = maildrops.next()? {
             writer.push(&maildrop).map_err(|error| at_index(&error))?;
-            let before = gates.and_then(|roster| roster.get(&maildrop.user));
-            let line = line_of(&maildrop, is_new, before);
+            let before = gates.of(&maildrop.user);
+            let line = line_of(&maildrop, is_new, before.as_ref());
             if before.is_some_and(|before| before.gate != line.gate) {
                 built_anew.push((line.user.clone(), line.gate));
             }
@@ -397,6 +397,21 @@ impl Build<'_> {
     }
 }
 
+/// The rosters of the site that is built upon, and of the one that is written to.
+struct Gates<'a>([Option<&'a Roster>; 2]);
+
+impl Gates<'_> {
+    /// What they say of a user: neither's order is lost.
+    fn of(&self, user: &str) -> Option<Line> {
+        let lines = self.0.into_iter().flatten().filter_map(|roster| roster.get(user));
+        lines.cloned().reduce(|one, other| Line {
+            gate: one.gate.stricter(other.gate),
+            forgotten: one.forgotten.max(other.forgotten),
+            ..one
+        })
+    }
+}
+
 /// The line of a maildrop, of which a roster has perhaps said something before.
 fn line_of(maildrop: &Maildrop, is_new: bool, before: Option<&Line>) -> Line {
     let (gate, forgotten) =
@@ -426,7 +441,7 @@ struct Joined<'a> {
     found: Peekable<std::slice::Iter<'a, Found>>,
     old: Option<Peekable<Maildrops<'a, File>>>,
     /// Who of them was forgotten.
-    gates: Option<&'a Roster>,
+    gates: &'a Gates<'a>,
 }
 
 impl Joined<'_> {
@@ -455,8 +470,8 @@ impl Joined<'_> {
         match (old, new) {
             (Some(old), Some(new)) => {
                 let user = old.user.clone();
-                let line = self.gates.and_then(|roster| roster.get(&user));
-                let awaits_capture = line.is_some_and(Line::awaits_capture);
+                let awaits_capture =
+                    self.gates.of(&user).as_ref().is_some_and(Line::awaits_capture);
                 let old = if awaits_capture { spend_entries(old) } else { old };
                 let (merged, remarks) = merge(old, new).map_err(|error| {
                     let instead = if awaits_capture {
