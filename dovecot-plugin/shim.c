@@ -251,12 +251,13 @@ struct mailbox *uidl_keep_transaction_mailbox(struct mailbox_transaction_context
 
 void uidl_keep_transaction_view(struct mailbox_transaction_context *t,
 				uint32_t *uidvalidity_r, uint32_t *next_uid_r,
-				uint32_t *messages_r)
+				uint32_t *index_id_r, uint32_t *messages_r)
 {
 	const struct mail_index_header *hdr = mail_index_get_header(t->view);
 
 	*uidvalidity_r = hdr->uid_validity;
 	*next_uid_r = hdr->next_uid;
+	*index_id_r = hdr->indexid;
 	*messages_r = hdr->messages_count;
 }
 

@@ -63,7 +63,7 @@ bool uidl_keep_maildir_has_uid(struct maildir_uidlist *uidlist, uint32_t uid);
 struct mailbox *uidl_keep_transaction_mailbox(struct mailbox_transaction_context *t);
 void uidl_keep_transaction_view(struct mailbox_transaction_context *t,
 				uint32_t *uidvalidity_r, uint32_t *next_uid_r,
-				uint32_t *messages_r);
+				uint32_t *index_id_r, uint32_t *messages_r);
 uint32_t uidl_keep_view_uid(struct mailbox_transaction_context *t, uint32_t seq);
 struct mailbox_transaction_context *uidl_keep_search_transaction(struct mail_search_context *ctx);
 /* Whether a search is one that POP3 lists by. */

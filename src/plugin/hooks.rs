@@ -124,6 +124,10 @@ unsafe extern "C" fn mailbox_free(mailbox: *mut sys::mailbox) {
         // SAFETY: Dovecot calls this with a mailbox that we attached to, for the last time.
         let handle = unsafe { Mailbox::from_raw(mailbox) };
         let state: *mut Inbox = handle.state();
+        // SAFETY: made by `attach` from a box, which goes below.
+        if let Some(inbox) = unsafe { inbox(handle) } {
+            inbox.end(handle);
+        }
         let free = handle.super_methods().free.expect("every storage has it");
         // SAFETY: stands in for the method that ours replaced; the box was made by `attach`, and no
         // mail is left that could ask for it.

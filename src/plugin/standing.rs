@@ -35,7 +35,6 @@ pub struct Kept {
     pub gate: Gate,
     /// When all of ours was last forgotten, 0 for never: a ledger of an earlier stamp is void, and so
     /// is what it baked.
-    #[expect(dead_code, reason = "for the ledger to compare")]
     pub forgotten: u64,
 }
 
