@@ -429,7 +429,7 @@ fn a_directory_for_indexes_that_cannot_be_written_costs_no_uidl() {
             make_owned(&dir.join(".INBOX"));
             lock_up(&dir);
             serves(&new, &old);
-            assert_eq!(files_below(&dir), [PathBuf::new(); 0]);
+            assert!(files_below(&dir).is_empty());
             assert!(new.mail(USER).join("uidl-keep.ledger").exists());
         }
     }
