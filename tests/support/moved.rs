@@ -73,9 +73,11 @@ impl Moved {
         Self { uidls, messages, maildir, listing, _dir: dir }
     }
 
-    /// The old server's Maildir.
-    pub fn maildir(&self) -> &Maildir {
-        &self.maildir
+    /// The message-number of the first of two messages that are equal in every octet: those that are
+    /// captured with fingerprints of their bodies too.
+    pub fn first_copy(&self) -> usize {
+        let copies = |at: usize| self.messages[at + 1..].contains(&self.messages[at]);
+        (0..self.messages.len()).find(|&at| copies(at)).expect("a pair") + 1
     }
 
     /// What the capture says, to be changed before the site is built.
