@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use support::dovecot::{Config, Dovecot, Store};
+use support::helper;
 use support::host::{Host, Line, unix_mode};
 use support::mail::Message;
 use support::maildir::{Maildir, Naming};
@@ -99,7 +100,7 @@ enum Pipe {
     Pull,
 }
 
-const EVERY_WAY: [(Line, Store, Keys, Pipe); 8] = [
+const EVERY_WAY: [(Line, Store, Keys, Pipe); 9] = [
     (Line::V23, Store::Mdbox, Keys::File, Pipe::None),
     (Line::V23, Store::Sdbox, Keys::Header, Pipe::None),
     (Line::V23, Store::Sdbox, Keys::File, Pipe::Push),
@@ -108,6 +109,7 @@ const EVERY_WAY: [(Line, Store, Keys, Pipe); 8] = [
     (Line::V23, Store::Sdbox, Keys::Header, Pipe::Pull),
     (Line::V24, Store::Mdbox, Keys::Header, Pipe::None),
     (Line::V24, Store::Sdbox, Keys::Header, Pipe::Push),
+    (Line::V24, Store::Mdbox, Keys::File, Pipe::Pull),
 ];
 
 fn back_up(source: &Source, target: &Dovecot, store: Store, pipe: Pipe) -> Output {
@@ -177,6 +179,22 @@ fn backup_before_any_listing_carries_what_is_kept_and_invents_nothing() {
             &format!("{line:?} {store:?} {keys:?} {pipe:?}"),
         );
         assert_eq!(source.dovecot.uidl(USER), uidls, "the source says the same later");
+    }
+}
+
+#[test]
+fn a_mailbox_that_is_held_can_be_moved_on() {
+    let Some(source) = Source::start(Line::V23, Keys::File, Own::Unspent) else { return };
+    let site = source.dovecot.site();
+    helper::run(helper::uidl_keep().args(["hold", "--site"]).arg(&site).arg(USER));
+    // A roster that is written anew belongs to who wrote it.
+    helper::give_to_reader(&site);
+    let mut session = source.dovecot.login(USER).unwrap();
+    session.uidl().expect_err("held");
+    for pipe in [Pipe::None, Pipe::Push] {
+        let target = bare(Line::V23, Store::Mdbox);
+        succeeds(&back_up(&source, &target, Store::Mdbox, pipe));
+        assert_eq!(target.uidl(USER), source.uidls_with(OWN), "{pipe:?}");
     }
 }
 
