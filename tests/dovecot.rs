@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
-use support::dovecot::{Config, Dovecot, Store};
+use support::dovecot::{Config, Dovecot};
 use support::helper;
 use support::host::{Host, Line};
 use support::mail::Message;
@@ -300,25 +300,4 @@ fn new_mail_goes_behind_and_a_senders_x_uidl_is_not_obeyed() {
     let uidls = server.uidls();
     assert_eq!(uidls[..2], kept(1..=2));
     assert!(uidls[2].starts_with("00000003"), "{uidls:?}");
-}
-
-#[test]
-fn backup_through_the_plugin_leaves_bodies_whole_and_an_mdbox_right_without_us() {
-    let Some(server) = Server::start(4) else { return };
-    let first = server.uidls();
-    let host = Host::dovecot(Line::V23).unwrap();
-    let mdbox = server.dovecot.home(USER).join("mdbox");
-    let target = format!("mdbox:{}", mdbox.display());
-    server.dovecot.doveadm_ok(["backup", "-u", USER, &target]);
-    let bare = Dovecot::start(&host, Config::default().store(Store::Mdbox)).unwrap();
-    fs::create_dir_all(bare.mail(USER).parent().unwrap()).unwrap();
-    let copy = std::process::Command::new("cp").arg("-a").arg(&mdbox).arg(bare.mail(USER)).status();
-    assert!(copy.unwrap().success());
-    chown(bare.home(USER), Some(support::OWNER), Some(support::OWNER)).unwrap();
-    let mut session = bare.login(USER).unwrap();
-    assert_eq!(session.uidl().unwrap(), first);
-    for number in 1..=4 {
-        let body = session.retr(number).unwrap();
-        assert_eq!(body, Message::plain(number as u32).on_the_wire());
-    }
 }

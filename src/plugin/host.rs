@@ -481,7 +481,14 @@ impl Mail {
                     0 => return Ok(()),
                     1.. if !take(std::slice::from_raw_parts(data, size)) => return Ok(()),
                     1.. => {}
-                    _ => return Err(Failed),
+                    _ => {
+                        // The stream knows why, the mailbox whose error is asked for does not.
+                        let why = lossy(bytes(sys::uidl_keep_stream_error(input)));
+                        if !self.is_expunged() {
+                            self.mailbox().fail(&why);
+                        }
+                        return Err(Failed);
+                    }
                 }
             }
         }

@@ -149,6 +149,13 @@ impl Dovecot {
         panic!("Dovecot did not start:\n{}", self.log());
     }
 
+    /// Starts it again with other lines of dovecot.conf in the place of [`Config::extra`].
+    pub fn restart_with(&mut self, extra: &str) {
+        self.pause();
+        extra.clone_into(&mut self.config.extra);
+        self.resume();
+    }
+
     /// Stops it. Mail, log and site stay.
     pub fn pause(&mut self) {
         let Some(mut master) = self.master.take() else { return };
