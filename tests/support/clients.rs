@@ -112,6 +112,8 @@ impl Client {
         let mut command = Command::new("fetchmail");
         command.env("FETCHMAILHOME", self.path()).args(["--nosyslog", "-f"]).arg(rc);
         command.arg("-i").arg(self.path().join("fetchids"));
+        // Root's fetchmails would all take the same one for their lock.
+        command.arg("--pidfile").arg(self.path().join("pid"));
         command
     }
 
