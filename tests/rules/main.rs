@@ -7,4 +7,5 @@
 mod support;
 
 mod recognised;
+mod spent;
 mod story;
