@@ -9,4 +9,5 @@ mod support;
 mod order;
 mod recognised;
 mod spent;
+mod stays;
 mod story;
