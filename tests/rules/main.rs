@@ -7,6 +7,7 @@
 mod support;
 
 mod back;
+mod moved;
 mod order;
 mod recognised;
 mod spent;
