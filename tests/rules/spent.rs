@@ -1,7 +1,9 @@
 //! UIDLs that a client may hold already: never given to another message.
 
+use std::fs;
+
 use super::story::{Listing, Story, USER, by_file, uidl, uidl_of, uidlist};
-use super::support::dovecot::Config;
+use super::support::dovecot::{Config, Store};
 use super::support::host::Line;
 use super::support::mail::Message;
 use super::support::maildir::Naming;
@@ -40,6 +42,40 @@ fn a_number_that_the_old_server_gave_is_never_given_again_with_the_plugin_or_aft
     assert_eq!(story.uidls(), [&with_new[..], &[uidl(11)]].concat());
 }
 
+/// The same where dsync filled an mdbox, which takes the UIDVALIDITY and the UIDs along.
+fn counts_on_in_mdbox(line: Line, counting: &'static str) {
+    let config = Config::default().uidl_format(counting).store(Store::Mdbox).with_plugin();
+    let Some(story) = Story::begin_with(line, config) else { return };
+    let old = story.old_maildir(1..=6);
+    let files = old.files();
+    old.write_state("dovecot-uidlist", &uidlist(17, &files));
+    story.capture(&Listing::of_files(&files).field(&format!("counter 10 {counting}")));
+    let source = format!("maildir:{}", story.dovecot.inside(old.path()).display());
+    story.dovecot.doveadm_ok(["backup", "-R", "-u", USER, &source]);
+    assert_eq!(story.next_uid(), 7);
+    story.receive(&Message::plain(7));
+
+    let hidden = story.uidls_without_us(Some(counting));
+    assert_eq!(hidden[6], uidl(7), "Dovecot alone gives a number that is taken");
+
+    let uidls = story.uidls();
+    assert_eq!(uidls[..6], uidl_of(1..=6));
+    assert!(uidls[6].starts_with('~'), "{uidls:?}");
+    assert_eq!(story.next_uid(), 10);
+    story.receive(&Message::plain(8));
+    assert_eq!(story.uidls(), [&uidls[..], &[uidl(10)]].concat());
+}
+
+#[test]
+fn a_number_that_the_old_server_gave_is_never_given_again_in_mdbox() {
+    counts_on_in_mdbox(Line::V23, COUNTING);
+}
+
+#[test]
+fn a_number_that_the_old_server_gave_is_never_given_again_on_dovecot_2_4() {
+    counts_on_in_mdbox(Line::V24, "UID%{uid}-%{uidvalidity}");
+}
+
 /// Rule 6: so is every single UIDL that a client may know, also of messages long gone.
 #[test]
 fn a_uidl_of_a_message_long_gone_is_never_given_again() {
@@ -61,33 +97,46 @@ fn a_uidl_of_a_message_long_gone_is_never_given_again() {
 }
 
 /// Rule 6: a sender's `X-UIDL` is never obeyed. One who knows another's UIDLs could hide a mail from
-/// him, and the first that comes back later would be lost.
+/// him, and the message that has the UIDL and is copied late would be lost.
+fn obeys_no_x_uidl(line: Line, store: Store) {
+    let extra = "pop3_reuse_xuidl = yes\n".to_owned();
+    let config = Config { extra, ..Config::default() }.store(store).with_plugin();
+    let Some(story) = Story::begin_with(line, config) else { return };
+    let old = story.old_maildir(1..=2);
+    let files = old.files();
+    // The second is not copied.
+    fs::remove_file(&files[1]).unwrap();
+    story.copy_files(&old);
+    story.capture(&Listing::of_files(&files));
+    story.receive(&from_sender(3, "UID2-17"));
+    story.receive(&from_sender(4, "UID1-17"));
+
+    let obeyed = story.uidls_without_us(None);
+    assert_eq!(obeyed[1..], ["UID2-17", "UID1-17"], "Dovecot alone obeys");
+
+    let uidls = story.uidls();
+    assert_eq!(uidls[0], "UID1-17");
+    assert!(uidls[1].starts_with("00000002") && uidls[2].starts_with("00000003"), "{uidls:?}");
+    story.receive(&from_sender(5, "UID2-17"));
+    let with_new = story.uidls();
+    assert_eq!(with_new[..3], uidls);
+    assert!(with_new[3].starts_with("00000004"), "{with_new:?}");
+}
+
 #[test]
-fn a_senders_x_uidl_is_never_obeyed_for_one_who_was_moved() {
-    for line in [Line::V23, Line::V24] {
-        let extra = "pop3_reuse_xuidl = yes\n".to_owned();
-        let config = Config { extra, ..Config::default() }.with_plugin();
-        let Some(story) = Story::begin_with(line, config) else { continue };
-        let maildir = story.maildir();
-        for number in 1..=2 {
-            maildir.deliver(&Message::plain(number), Naming::Qmail, number);
-        }
-        let files = maildir.files();
-        // The second was not copied; its UIDL is what the sender writes.
-        std::fs::rename(&files[1], story.dovecot.dir().join("away")).unwrap();
-        story.capture(&Listing::of_files(&files));
-        maildir.deliver(&from_sender(3, "UID2-17"), Naming::Qmail, 3);
-        maildir.deliver(&from_sender(4, "UID1-17"), Naming::Qmail, 4);
+fn a_senders_x_uidl_is_not_obeyed_on_maildir() {
+    obeys_no_x_uidl(Line::V23, Store::Maildir);
+}
 
-        let obeyed = story.uidls_without_us(None);
-        assert_eq!(obeyed[1..], ["UID2-17", "UID1-17"], "Dovecot alone obeys: {line:?}");
+#[test]
+fn a_senders_x_uidl_is_not_obeyed_on_mdbox() {
+    obeys_no_x_uidl(Line::V23, Store::Mdbox);
+}
 
-        let uidls = story.uidls();
-        assert_eq!(uidls[0], "UID1-17");
-        assert!(uidls[1].starts_with("00000002") && uidls[2].starts_with("00000003"), "{uidls:?}");
-        story.receive(&from_sender(5, "UID2-17"));
-        assert!(story.uidls()[3].starts_with("00000004"), "{line:?}: {:?}", story.uidls());
-    }
+#[test]
+fn a_senders_x_uidl_is_not_obeyed_on_dovecot_2_4() {
+    obeys_no_x_uidl(Line::V24, Store::Maildir);
+    obeys_no_x_uidl(Line::V24, Store::Mdbox);
 }
 
 /// And none is obeyed once the plugin is out, for what was listed was baked.
