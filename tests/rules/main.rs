@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod again;
 mod back;
 mod moved;
 mod order;
@@ -13,3 +14,4 @@ mod recognised;
 mod spent;
 mod stays;
 mod story;
+mod unwritten;
