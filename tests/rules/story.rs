@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use uidl_keep::key::{Depth, Fingerprinter, Fingerprints, NORMALISER_VERSION};
 
@@ -13,10 +14,16 @@ use crate::support::host::{Host, Line};
 use crate::support::imap::Imap;
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
-use crate::support::pop3::Refused;
+use crate::support::pop3::{Pop3, Refused};
 
 /// The one whose mail is moved.
 pub const USER: &str = "alice@example.com";
+
+/// How the lines of one begin who was never moved.
+const STRANGER: &str = "pop3(stranger@example.net)";
+
+/// Longer than a line needs to reach the log on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The UIDVALIDITY of every old maildrop.
 pub const UIDVALIDITY: u32 = 17;
@@ -134,8 +141,18 @@ impl Story {
         self.dovecot.mail(USER).join(mailbox).join("uidl-keep.ledger")
     }
 
-    /// The lines of ours in the log.
+    /// The lines of ours in the log, all that POP3 sessions have written by now.
+    ///
+    /// They reach it some time after the client has its answer, but one after the other: a stranger's
+    /// session is the last.
     pub fn log(&self) -> Vec<String> {
+        let before = self.dovecot.log().matches(STRANGER).count();
+        let _ = self.dovecot.login("stranger@example.net").and_then(Pop3::quit);
+        let asked = Instant::now();
+        while self.dovecot.log().matches(STRANGER).count() == before {
+            assert!(asked.elapsed() < PATIENCE, "nothing of {STRANGER} in the log");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         let log = self.dovecot.log();
         log.lines().filter(|line| line.contains("uidl-keep: ")).map(str::to_owned).collect()
     }
