@@ -56,6 +56,8 @@ pub struct Config {
     pub uidl_format: Option<&'static str>,
     /// Whether the plugin is loaded, and its settings beside `uidl_keep_dir`.
     pub plugin: Option<Vec<(&'static str, &'static str)>>,
+    /// The uid and the gid that every user has.
+    pub owner: (u32, u32),
     /// More lines of dovecot.conf.
     pub extra: String,
 }
@@ -63,7 +65,8 @@ pub struct Config {
 impl Default for Config {
     /// A Maildir, and no plugin.
     fn default() -> Self {
-        Self { store: Store::Maildir, uidl_format: None, plugin: None, extra: String::new() }
+        let (store, extra) = (Store::Maildir, String::new());
+        Self { store, uidl_format: None, plugin: None, owner: (OWNER, OWNER), extra }
     }
 }
 
@@ -174,6 +177,14 @@ impl Dovecot {
     /// Connects and logs in.
     pub fn login(&self, user: &str) -> Result<Pop3, Refused> {
         Pop3::login(self.pop3, user)
+    }
+
+    /// Starts it again over the same mail, as it was but for this change. The plugin can be taken out
+    /// of a configuration, not put in.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
+        self.pause();
+        change(&mut self.config);
+        self.resume();
     }
 
     /// What follows a login: Dovecot's own `pop3`, already told who has logged in, on a socket pair.
@@ -327,7 +338,7 @@ impl Dovecot {
     fn configuration(&self) -> String {
         let dir = self.scratch.inside();
         let dir = dir.display();
-        let store = self.config.store;
+        let Config { store, owner: (uid, gid), .. } = self.config;
         let line = self.host.line();
         let mut conf = String::new();
         if line == Line::V24 {
@@ -345,8 +356,8 @@ impl Dovecot {
              auth_mechanisms = plain login\n\
              first_valid_uid = {OWNER}\n\
              first_valid_gid = {OWNER}\n\
-             mail_uid = {OWNER}\n\
-             mail_gid = {OWNER}\n\
+             mail_uid = {uid}\n\
+             mail_gid = {gid}\n\
              mail_fsync = never\n\
              mail_max_userip_connections = 1000\n\
              namespace inbox {{\n  inbox = yes\n  separator = /\n}}\n"
@@ -357,7 +368,7 @@ impl Dovecot {
                  mail_location = {}:~/{}\n\
                  passdb {{\n  driver = static\n  args = password={}\n}}\n\
                  userdb {{\n  driver = static\n  \
-                 args = uid={OWNER} gid={OWNER} home={dir}/home/%u allow_all_users=yes\n}}\n",
+                 args = uid={uid} gid={gid} home={dir}/home/%u allow_all_users=yes\n}}\n",
                 store.word(),
                 store.directory(),
                 super::PASSWORD
@@ -367,7 +378,7 @@ impl Dovecot {
                  mail_driver = {}\n\
                  mail_path = ~/{}\n\
                  passdb static {{\n  password = {}\n}}\n\
-                 userdb static {{\n  fields {{\n    uid = {OWNER}\n    gid = {OWNER}\n    \
+                 userdb static {{\n  fields {{\n    uid = {uid}\n    gid = {gid}\n    \
                  home = {dir}/home/%{{user}}\n  }}\n  allow_all_users = yes\n}}\n",
                 store.word(),
                 store.directory(),
