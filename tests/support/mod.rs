@@ -19,6 +19,7 @@ pub mod host;
 pub mod imap;
 pub mod mail;
 pub mod maildir;
+pub mod migrated;
 pub mod pop3;
 
 /// Who the mail of every test belongs to: the uid and the gid. Servers refuse to serve root's mail.
