@@ -54,6 +54,12 @@ pub enum OpenError {
         /// The directory that is not there.
         dir: PathBuf,
     },
+    /// There is no roster, and the index that goes with it is there: the roster was lost.
+    #[error("not there, but its index is: {}", index.display())]
+    NoRoster {
+        /// The index.
+        index: PathBuf,
+    },
     /// Something else than a regular file.
     #[error("not a regular file")]
     NotAFile,
@@ -151,16 +157,22 @@ impl Site {
         Paths { index: path("idx"), roster: path("roster") }
     }
 
-    /// Opens the roster that would name a user. `None` means that there is none, and so that the
-    /// user was never migrated. Cost: one open; when that fails, a `stat` of the directory.
+    /// Opens the roster that would name a user. `None` means that there is neither roster nor index,
+    /// and so that the user was never migrated. Cost: one open; when that fails, a `stat` of the
+    /// directory and one of the index.
     ///
     /// # Errors
     ///
     /// [`OpenError`]: could not tell.
     pub fn open_roster(&self, user: &str) -> Result<Option<File>, OpenError> {
-        match self.paths(user) {
-            Some(paths) => open_trusted(&paths.roster, Self::MOST_ROSTER_OCTETS),
-            None => Ok(None),
+        let Some(Paths { index, roster }) = self.paths(user) else { return Ok(None) };
+        if let Some(file) = open_trusted(&roster, Self::MOST_ROSTER_OCTETS)? {
+            return Ok(Some(file));
+        }
+        match index.symlink_metadata() {
+            Ok(_) => Err(OpenError::NoRoster { index }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
