@@ -60,6 +60,9 @@ pub enum OpenError {
         /// The index.
         index: PathBuf,
     },
+    /// A symbolic link.
+    #[error("a symbolic link, and links are not followed here")]
+    Link,
     /// Something else than a regular file.
     #[error("not a regular file")]
     NotAFile,
@@ -207,6 +210,7 @@ pub fn open_trusted(path: &Path, most: u64) -> Result<Option<File>, OpenError> {
     let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return absent(path),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(OpenError::Link),
         Err(error) => return Err(error.into()),
     };
     let metadata = file.metadata()?;
