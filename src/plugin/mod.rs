@@ -6,6 +6,7 @@
 mod bake;
 mod hooks;
 mod host;
+mod memory;
 mod panic;
 mod session;
 mod settings;

@@ -3,10 +3,11 @@
 use std::panic::PanicHookInfo;
 use std::sync::Once;
 
-use super::host;
+use super::{host, memory};
 
-/// Runs the body of a callback. A panic in it ends the process by exit, after one line in the log:
-/// the client sees a dropped session and tries again, and no half answer was sent.
+/// Runs the body of a callback. A panic in it, and memory that it cannot have, end the process by
+/// exit after one line in the log: the client sees a dropped session and tries again, and no half
+/// answer was sent.
 ///
 /// It cannot go on instead: for some callbacks there is no value that Dovecot takes for a failure,
 /// and a POP3 process whose `get_special` fails invents a UIDL (`pop3_get_uid` in
@@ -17,6 +18,7 @@ pub fn boundary<T>(body: impl FnOnce() -> T) -> T {
     ARMED.call_once(|| {
         // Ours alone: the standard library is linked into this module, and nobody else's is asked.
         std::panic::set_hook(Box::new(exit));
+        memory::exit_when_it_ends();
     });
     body()
 }
