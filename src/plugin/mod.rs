@@ -4,6 +4,8 @@
 //! [`resolve`](crate::resolve) with what [`host`] can find out about mailbox and mails.
 
 mod bake;
+#[cfg(debug_assertions)]
+mod fault;
 mod hooks;
 mod host;
 mod memory;

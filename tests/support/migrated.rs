@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::dovecot::{Config, Dovecot};
 use super::host::{Host, Line, unix_mode};
@@ -37,7 +38,12 @@ impl Server {
 
     /// The same with another configuration.
     pub fn start_with(count: u32, config: Config) -> Option<Self> {
-        let host = Host::dovecot(Line::V23)?;
+        Self::start_on(Line::V23, count, config)
+    }
+
+    /// The same on another release line of Dovecot.
+    pub fn start_on(line: Line, count: u32, config: Config) -> Option<Self> {
+        let host = Host::dovecot(line)?;
         let dovecot = Dovecot::start(&host, config)?;
         let maildir = Maildir::create(dovecot.mail(USER));
         let mut server = Self { dovecot, maildir, delivered: 0 };
@@ -98,9 +104,80 @@ impl Server {
         line
     }
 
+    /// Logs in and asks nothing, because the login is not to be served: what the client hears after
+    /// the `+OK` of its password until the connection is closed, and our complaints of that session.
+    #[track_caller]
+    pub fn turned_away(&self, fault: &str) -> (String, Vec<String>) {
+        let before = self.dovecot.log().len();
+        let session = self.dovecot.login(USER).expect("+OK comes before the mailbox is opened");
+        let heard = session.hear_out();
+        let heard = heard.unwrap_or_else(|why| panic!("{fault}: served, or hanging: {why:?}"));
+        let log = self.log_of_sessions(before, 1);
+        (String::from_utf8(heard).expect("ASCII"), complaints_in(&log))
+    }
+
+    /// Insists that a login is refused as it is when we could not tell: one clean line, the connection
+    /// closed, one line in the log that has all `words`, and nothing recorded.
+    #[track_caller]
+    pub fn refuses(&self, fault: &str, words: &[&str]) {
+        // What the fault is may be no file at all.
+        let is_file = |path: &PathBuf| path.symlink_metadata().is_ok_and(|meta| meta.is_file());
+        let small = |path: &PathBuf| path.metadata().is_ok_and(|meta| meta.len() < 1 << 20);
+        let recorded = || {
+            Some(self.ledger()).filter(is_file).filter(small).map(|path| fs::read(path).unwrap())
+        };
+        let before = recorded();
+        let (heard, complaints) = self.turned_away(fault);
+        assert_eq!(heard, format!("{LATER}\r\n"), "{fault}: {complaints:?}");
+        assert_eq!(complaints.len(), 1, "{fault}: one line a login: {complaints:#?}");
+        for word in words {
+            assert!(complaints[0].contains(word), "{fault}: no {word:?} in {}", complaints[0]);
+        }
+        assert!(recorded() == before, "{fault}: the ledger has changed");
+    }
+
+    /// Insists that all messages are listed: the first `captured` as the old server did, then those
+    /// delivered since as Dovecot lists them.
+    #[track_caller]
+    pub fn serves(&self, captured: u32, when: &str) {
+        let uidls = self.uidls();
+        assert!(is_right(&uidls, captured, self.delivered), "{when}: {uidls:?}");
+    }
+
+    /// What was logged from the octet `before` on, once so many sessions have ended in it.
+    pub fn log_of_sessions(&self, before: usize, count: usize) -> String {
+        let asked = Instant::now();
+        loop {
+            let log = self.dovecot.log().split_off(before);
+            let ends = ["Info: Disconnected: ", "Fatal: ", "Panic: "];
+            let is_end =
+                |line: &&str| line.contains(" pop3(") && ends.iter().any(|end| line.contains(end));
+            if log.lines().filter(is_end).count() >= count {
+                return log;
+            }
+            assert!(asked.elapsed() < Duration::from_secs(60), "{count} sessions, and:\n{log}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Stops Dovecot, and insists that no POP3 process ended by a signal or gave up.
+    #[track_caller]
+    pub fn ends_well(mut self) {
+        self.dovecot.pause();
+        let log = self.dovecot.log();
+        let ends = ["killed with signal", "Panic: ", "Fatal: "];
+        let bad = |line: &&str| line.contains("pop3") && ends.iter().any(|end| line.contains(end));
+        assert_eq!(log.lines().find(bad), None);
+    }
+
     /// Where its ledger is, once something was listed.
     pub fn ledger(&self) -> PathBuf {
         self.maildir.path().join("uidl-keep.ledger")
+    }
+
+    /// Where its roster is.
+    pub fn roster(&self) -> PathBuf {
+        self.dovecot.site().join("domain/example.com.roster")
     }
 
     /// Where its index is.
@@ -110,19 +187,34 @@ impl Server {
 
     /// Lines of ours that are no mere information.
     pub fn complaints(&self) -> Vec<String> {
-        let log = self.dovecot.log();
-        let ours = log.lines().filter(|l| l.contains("uidl-keep: ") && !l.contains("Info: "));
-        ours.map(str::to_owned).collect()
+        complaints_in(&self.dovecot.log())
     }
 
     /// Runs `uidl-keep hold` or `release` for the user, as an operator does.
     pub fn gate(&self, words: &[&str]) {
-        let site = self.dovecot.site();
+        let (site, roster) = (self.dovecot.site(), self.roster());
         helper::run(helper::uidl_keep().args(words).arg("--site").arg(&site).arg(USER));
-        let roster = site.join("domain/example.com.roster");
         chown(&roster, Some(0), Some(OWNER)).unwrap();
         fs::set_permissions(&roster, unix_mode(0o640)).unwrap();
     }
+}
+
+/// Lines of ours that are no mere information.
+pub fn complaints_in(log: &str) -> Vec<String> {
+    let ours = log.lines().filter(|l| l.contains("uidl-keep: ") && !l.contains("Info: "));
+    ours.map(str::to_owned).collect()
+}
+
+/// Whether that is a listing of `delivered` messages, of which the first `captured` are kept and the
+/// others have what Dovecot's default `pop3_uidl_format` gives, each once.
+pub fn is_right(uidls: &[String], captured: u32, delivered: u32) -> bool {
+    let (old, new) = uidls.split_at(uidls.len().min(captured as usize));
+    let is_own = |uidl: &String| uidl.len() == 16 && uidl.bytes().all(|o| o.is_ascii_hexdigit());
+    let distinct: std::collections::BTreeSet<&String> = new.iter().collect();
+    old == kept(1..=captured)
+        && uidls.len() == delivered as usize
+        && new.iter().all(is_own)
+        && distinct.len() == new.len()
 }
 
 /// The UIDLs that the old server gave to these messages.

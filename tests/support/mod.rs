@@ -14,6 +14,7 @@
 pub mod clients;
 pub mod courier;
 pub mod dovecot;
+pub mod faults;
 pub mod helper;
 pub mod host;
 pub mod imap;
