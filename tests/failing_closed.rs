@@ -5,10 +5,12 @@ mod support;
 
 use std::fs;
 
-use support::faults::{Fault, Whole, no_file_of_ours, refused_until_mended};
+use support::dovecot::Config;
+use support::faults::{Fault, Whole, lock_away, no_file_of_ours, refused_until_mended};
 use support::helper;
-use support::host::unix_mode;
-use support::migrated::{Server, USER};
+use support::host::{Line, unix_mode};
+use support::maildir::give_to_owner;
+use support::migrated::{LATER, Server, USER};
 
 /// What of an index is where: `src/index/FORMAT.md`.
 mod index {
@@ -252,5 +254,67 @@ fn a_ledger_that_is_no_file_of_the_accounts_refuses_the_login() {
 fn a_ledger_damaged_anywhere_refuses_the_login() {
     let Some(mut server) = Server::start(3) else { return };
     ledger_refused_until_mended(&mut server, ledger_content);
+    server.ends_well();
+}
+
+#[test]
+fn more_unreadable_messages_than_may_be_odd_refuse_the_login() {
+    let Some(server) = Server::captured_by_content(6) else { return };
+    let files = server.maildir.files();
+    files[..4].iter().for_each(|file| lock_away(file));
+    let (heard, complaints) = server.turned_away("four of six");
+    assert_eq!(heard, format!("{LATER}\r\n"));
+    let errors: Vec<&String> = complaints.iter().filter(|line| line.contains("Error: ")).collect();
+    assert_eq!(errors.len(), 1, "{complaints:#?}");
+    assert!(errors[0].contains("4 of 6 messages cannot be read: mend the mailbox"), "{errors:?}");
+    assert!(!server.ledger().exists());
+    // Dovecot has moved those that were new.
+    server.maildir.files().iter().for_each(|file| give_to_owner(file));
+    server.serves(6, "readable again");
+    server.ends_well();
+}
+
+/// Here Dovecot itself knows that it cannot tell; nothing of ours may make a listing of that.
+#[test]
+fn a_mailbox_that_cannot_be_read_refuses_the_login() {
+    let Some(mut server) = Server::start(3) else { return };
+    for dir in ["cur", "new", "."] {
+        server.deliver();
+        let dir = server.maildir.path().join(dir);
+        fs::set_permissions(&dir, unix_mode(0o000)).unwrap();
+        let before = server.dovecot.log().len();
+        let (heard, complaints) = server.turned_away("no search permission");
+        assert!(heard.starts_with("-ERR [SYS/TEMP] "), "{heard}");
+        assert!(heard.ends_with("\r\n") && heard.lines().count() == 1, "{heard}");
+        assert!(complaints.len() <= 1, "{complaints:#?}");
+        let log = server.dovecot.log().split_off(before);
+        assert!(log.contains("Permission denied"), "{log}");
+        fs::set_permissions(&dir, unix_mode(0o755)).unwrap();
+        server.serves(3, "readable again");
+    }
+    server.ends_well();
+}
+
+#[test]
+fn dovecot_24_refuses_alike() {
+    let config = Config::default().with_plugin();
+    let Some(mut server) = Server::start_on(Line::V24, 3, config) else { return };
+    let index = Whole::of(server.index());
+    let faults = [
+        Fault::new("missing", &["no index, but its roster names"], Whole::remove),
+        Fault::content("damaged", index.damaged(110), &["damaged at 104"]),
+        Fault::content("cut short", index.octets[..200].to_vec(), &["install"]),
+    ];
+    refused_until_mended(&mut server, 3, &index, &faults);
+    let roster = Whole::of(server.roster());
+    let faults = [
+        Fault::new("lost", &["not there, but its index is"], Whole::remove),
+        Fault::content("cut short", roster.octets[..30].to_vec(), &["cut short"]),
+    ];
+    refused_until_mended(&mut server, 3, &roster, &faults);
+    let ledger = Whole::of(server.ledger());
+    let half = ledger.octets.len() / 2;
+    let faults = [Fault::content("damaged", ledger.damaged(half), &["restore it"])];
+    refused_until_mended(&mut server, 3, &ledger, &faults);
     server.ends_well();
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use support::dovecot::Config;
 use support::faults::Whole;
-use support::helper;
 use support::migrated::{LATER, Server, USER, complaints_in, is_right};
 use support::pop3::Refused;
 
@@ -27,8 +26,7 @@ fn with_index_of(entries: u32) -> Option<Server> {
     for number in HERE + 1..=entries {
         listing += &format!("{number} UID{number}-17 file=1600000000.{number}.never.copied\n");
     }
-    fs::write(&file, listing + ".\n").unwrap();
-    helper::build_site(&server.dovecot.site(), &file);
+    server.build(&(listing + ".\n"));
     // Far fewer than half of them are here.
     server.gate(&["release"]);
     Some(server)

@@ -13,6 +13,12 @@ use super::migrated::Server;
 /// Who owns nothing here.
 pub const STRANGER: u32 = 12_345;
 
+/// Takes a file away from the account: root's, and nobody's to read.
+pub fn lock_away(file: &Path) {
+    chown(file, Some(0), Some(0)).expect("root");
+    fs::set_permissions(file, unix_mode(0o000)).expect("root");
+}
+
 /// A file as it should be.
 #[derive(Debug, Clone)]
 pub struct Whole {
@@ -99,10 +105,7 @@ impl Fault {
 /// What no file of ours is, whatever it holds.
 pub fn no_file_of_ours() -> Vec<Fault> {
     vec![
-        Fault::new("unreadable", &["Permission denied"], |file| {
-            chown(file.path(), Some(0), Some(0)).expect("root");
-            fs::set_permissions(file.path(), unix_mode(0o000)).expect("root");
-        }),
+        Fault::new("unreadable", &["Permission denied"], |file| lock_away(file.path())),
         Fault::new("another's", &["uid 12345"], |file| {
             chown(file.path(), Some(STRANGER), Some(OWNER)).expect("root");
             fs::set_permissions(file.path(), unix_mode(0o644)).expect("root");

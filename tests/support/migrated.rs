@@ -11,6 +11,7 @@ use super::mail::Message;
 use super::maildir::{Maildir, Naming};
 use super::pop3::Refused;
 use super::{OWNER, helper};
+use uidl_keep::key::{Depth, Fingerprinter};
 
 /// The one who was migrated.
 pub const USER: &str = "alice@example.com";
@@ -54,6 +55,25 @@ impl Server {
         Some(server)
     }
 
+    /// One whose messages have their sizes in their names, so that Dovecot itself lists them unread,
+    /// and were captured by the key that needs the whole of each.
+    pub fn captured_by_content(count: u32) -> Option<Self> {
+        let mut server = Self::start(0)?;
+        let mut listing =
+            format!("uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nsource test\nkeys 1\n");
+        for number in 1..=count {
+            let message = Message::plain(number);
+            server.maildir.deliver(&message, Naming::Dovecot, number);
+            let mut printer = Fingerprinter::new(Depth::Message);
+            printer.update(&message.octets);
+            let key = printer.finish().message.expect("a message with a header");
+            listing += &format!("{number} UID{number}-17 message={key}\n");
+        }
+        server.delivered = count;
+        server.build(&(listing + ".\n"));
+        Some(server)
+    }
+
     /// Delivers a message that nobody captured.
     pub fn deliver(&mut self) {
         self.delivered += 1;
@@ -77,7 +97,11 @@ impl Server {
             let base = name.split(':').next().unwrap();
             listing += &format!("{number} UID{number}-17 file={base}\n");
         }
-        listing += ".\n";
+        self.build(&(listing + ".\n"));
+    }
+
+    /// Builds its site anew, of one listing.
+    pub fn build(&self, listing: &str) {
         let file = self.dovecot.dir().join("alice.uidl");
         fs::write(&file, listing).unwrap();
         let _ = fs::remove_dir_all(self.dovecot.site());
