@@ -67,6 +67,12 @@ void uidl_keep_die(const char *line)
 	i_fatal("uidl-keep: %s", line);
 }
 
+void uidl_keep_die_of_memory(size_t octets)
+{
+	i_fatal_status(FATAL_OUTOFMEM, "uidl-keep: out of memory: cannot have %zu octets more; "
+		       "raise vsz_limit of this service, or the machine's memory", octets);
+}
+
 unsigned int uidl_keep_frame_push(void)
 {
 	return t_push("uidl-keep");

@@ -26,6 +26,8 @@ enum uidl_keep_log_level {
 void uidl_keep_log(struct event *event, enum uidl_keep_log_level level, const char *line);
 /* Ends the process by exit, after logging the line: never returns. */
 void uidl_keep_die(const char *line);
+/* The same with the exit status by which Dovecot's processes say that memory has run out. */
+void uidl_keep_die_of_memory(size_t octets);
 
 /* Data stack frame: everything t_*() allocated since the push is free after the pop. */
 unsigned int uidl_keep_frame_push(void);

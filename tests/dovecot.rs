@@ -3,118 +3,13 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::PathBuf;
+use std::os::unix::fs::chown;
 
 use support::dovecot::{Config, Dovecot};
-use support::helper;
 use support::host::{Host, Line};
 use support::mail::Message;
 use support::maildir::{Maildir, Naming};
-use support::pop3::Refused;
-
-const USER: &str = "alice@example.com";
-const LATER: &str = "-ERR [SYS/TEMP] Mailbox is temporarily not available, please try again later.";
-const MOVING: &str = "-ERR [SYS/TEMP] Mailbox is being moved, please try again later.";
-
-/// A Dovecot with the plugin and a Maildir of `count` captured messages.
-struct Server {
-    dovecot: Dovecot,
-    maildir: Maildir,
-    delivered: u32,
-}
-
-impl Server {
-    fn start(count: u32) -> Option<Self> {
-        Self::start_with(count, Config::default().with_plugin())
-    }
-
-    fn start_with(count: u32, config: Config) -> Option<Self> {
-        let host = Host::dovecot(Line::V23)?;
-        let dovecot = Dovecot::start(&host, config)?;
-        let maildir = Maildir::create(dovecot.mail(USER));
-        let mut server = Self { dovecot, maildir, delivered: 0 };
-        for _ in 0..count {
-            server.deliver();
-        }
-        server.capture(count as usize, "captured");
-        Some(server)
-    }
-
-    fn deliver(&mut self) {
-        self.delivered += 1;
-        let message = Message::plain(self.delivered);
-        self.maildir.deliver(&message, Naming::Qmail, self.delivered);
-    }
-
-    /// Builds a site that knows the first `count` messages, as if an old server had listed them.
-    fn capture(&self, count: usize, state: &str) {
-        let mut names: Vec<String> = (self.maildir.files().iter())
-            .map(|file| file.file_name().unwrap().to_str().unwrap().to_owned())
-            .collect();
-        names.sort();
-        let mut listing = format!(
-            "uidl-keep-listing 1\nmaildrop {USER}\nstate {state}\nsource test\nuidvalidity 17\n"
-        );
-        if state == "failed" {
-            listing += "remark the disk was on fire\n";
-        }
-        for (number, name) in (1..).zip(names.iter().take(count)) {
-            let base = name.split(':').next().unwrap();
-            listing += &format!("{number} UID{number}-17 file={base}\n");
-        }
-        listing += ".\n";
-        let file = self.dovecot.dir().join("alice.uidl");
-        fs::write(&file, listing).unwrap();
-        let _ = fs::remove_dir_all(self.dovecot.site());
-        fs::create_dir(self.dovecot.site()).unwrap();
-        helper::build_site(&self.dovecot.site(), &file);
-    }
-
-    fn uidls(&self) -> Vec<String> {
-        self.dovecot.uidl(USER)
-    }
-
-    fn shown_by_doveadm(&self) -> Vec<String> {
-        let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
-        let shown = self.dovecot.doveadm_ok(fetch);
-        shown.lines().filter_map(|l| l.strip_prefix("pop3.uidl: ")).map(str::to_owned).collect()
-    }
-
-    /// What a client is told instead of its listing.
-    fn refusal(&self) -> String {
-        let mut session = self.dovecot.login(USER).expect("+OK comes before the mailbox is opened");
-        let Err(Refused(line)) = session.uidl() else { panic!("served") };
-        line
-    }
-
-    fn ledger(&self) -> PathBuf {
-        self.maildir.path().join("uidl-keep.ledger")
-    }
-
-    fn index(&self) -> PathBuf {
-        self.dovecot.site().join("domain/example.com.idx")
-    }
-
-    /// Lines of ours that are no mere information.
-    fn complaints(&self) -> Vec<String> {
-        let log = self.dovecot.log();
-        let ours = log.lines().filter(|l| l.contains("uidl-keep: ") && !l.contains("Info: "));
-        ours.map(str::to_owned).collect()
-    }
-
-    fn gate(&self, words: &[&str]) {
-        let site = self.dovecot.site();
-        helper::run(helper::uidl_keep().args(words).arg("--site").arg(&site).arg(USER));
-        let roster = site.join("domain/example.com.roster");
-        chown(&roster, Some(0), Some(support::OWNER)).unwrap();
-        fs::set_permissions(&roster, fs::Permissions::from_mode(0o640)).unwrap();
-    }
-}
-
-fn kept(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
-    numbers.into_iter().map(|number| format!("UID{number}-17")).collect()
-}
+use support::migrated::{LATER, MOVING, Server, USER, kept};
 
 #[test]
 fn the_first_listing_is_baked_and_the_plugin_can_go() {

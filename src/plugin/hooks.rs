@@ -63,6 +63,8 @@ static HOOKS: sys::mail_storage_hooks = sys::mail_storage_hooks {
 
 unsafe extern "C" fn mail_user_created(user: *mut sys::mail_user) {
     boundary(|| {
+        #[cfg(debug_assertions)]
+        super::fault::at("mail_user_created");
         // SAFETY: Dovecot calls this with a user that it is making.
         let user = unsafe { User::from_raw(user) };
         // Made on the way to a shared mailbox or a delivery: nobody lists it by POP3.
@@ -154,6 +156,8 @@ unsafe extern "C" fn search_init(
         // SAFETY: NULL or an array closed by MAIL_SORT_END, Dovecot's own.
         let sorts = unsafe { sys::uidl_keep_sorts_by_pop3_order(sort_program) };
         if let (Some(inbox), true, true) = (inbox, sorts, handle.mailbox().is_pop3()) {
+            #[cfg(debug_assertions)]
+            super::fault::at("search_init");
             inbox.prepare_listing(handle, Sizes::of(wanted_fields));
         }
         let search_init = handle.mailbox().super_methods().search_init;
@@ -235,6 +239,10 @@ unsafe extern "C" fn get_special(
             let mail = Mail::from_raw(mail);
             (mail, inbox(mail.mailbox()))
         };
+        #[cfg(debug_assertions)]
+        if Wanted::of(field) == Some(Wanted::Uidl) {
+            super::fault::at(&format!("uidl {}", mail.uid()));
+        }
         let reply = match (inbox, Wanted::of(field)) {
             (Some(inbox), Some(wanted)) => inbox.reply(mail, wanted),
             _ => Reply::AskStorage,

@@ -23,6 +23,15 @@ pub fn die(line: &str) -> ! {
     std::process::abort()
 }
 
+/// Ends the process by exit after logging that so many octets were not to be had. Allocates nothing
+/// of ours.
+pub fn die_of_memory(octets: usize) -> ! {
+    // SAFETY: takes a number.
+    unsafe { sys::uidl_keep_die_of_memory(octets) };
+    // As in `die`.
+    std::process::abort()
+}
+
 /// Text for C: what cannot be in a C string is left out.
 fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "")).expect("no NUL is left")

@@ -5,8 +5,11 @@
 //! [`survey`] can find out about the mails.
 
 mod bake;
+#[cfg(debug_assertions)]
+mod fault;
 mod hooks;
 mod host;
+mod memory;
 mod panic;
 mod session;
 mod settings;

@@ -1,7 +1,5 @@
 //! Who a user is to us: nobody, somebody whose UIDLs are kept, or one who must be refused.
 
-use std::path::Path;
-
 use super::host::User;
 use super::settings::{self, Settings};
 use crate::maildrop::State;
@@ -77,8 +75,8 @@ impl Standing {
 
     fn find(user: User, name: String) -> Result<Self, String> {
         let dir = settings::site_dir(user)?;
-        let site = Site::new(&dir);
-        let Some(line) = look_up(&site, &dir, &name)? else { return Ok(Self::Inert) };
+        let site = Site::new(dir);
+        let Some(line) = look_up(&site, &name)? else { return Ok(Self::Inert) };
         if line.gate == Gate::Redownload {
             return Ok(Self::Inert);
         }
@@ -101,14 +99,14 @@ impl Standing {
     }
 }
 
-fn look_up(site: &Site, dir: &Path, name: &str) -> Result<Option<roster::Line>, String> {
+fn look_up(site: &Site, name: &str) -> Result<Option<roster::Line>, String> {
     let Some(paths) = site.paths(name) else { return Ok(None) };
     let place = paths.roster.display().to_string();
     let opened = site.open_roster(name);
     let Some(file) = opened.map_err(|e| {
         format!(
-            "{place}: {e}; mend it, for nobody can be told from a migrated user until then ({})",
-            dir.display()
+            "{place}: {e}; mend it, or build and install it again: until then nobody can be told from \
+             a migrated user"
         )
     })?
     else {

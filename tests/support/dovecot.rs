@@ -190,13 +190,19 @@ impl Dovecot {
     /// What follows a login: Dovecot's own `pop3`, already told who has logged in, on a socket pair.
     /// It does not greet.
     pub fn process(&self, user: &str) -> (Pop3, Child) {
+        self.process_within(user, u64::MAX)
+    }
+
+    /// The same with that many octets of address space, as `vsz_limit` gives it.
+    pub fn process_within(&self, user: &str, octets: u64) -> (Pop3, Child) {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         let out = OwnedFd::from(theirs.try_clone().expect("a socket"));
         let home = self.scratch.inside().join("home").join(user);
         let owner = OWNER.to_string();
         let child = self
             .host
-            .command("setpriv")
+            .command("prlimit")
+            .args([&format!("--as={octets}"), "setpriv"])
             .args(["--reuid", &owner, "--regid", &owner, "--clear-groups"])
             .args(["/usr/lib/dovecot/pop3", "-c"])
             .arg(self.scratch.inside().join("dovecot.conf"))
@@ -209,7 +215,7 @@ impl Dovecot {
             .stdout(out)
             .stderr(fs::File::create(self.scratch.path().join("stderr")).expect("ours"))
             .spawn()
-            .expect("setpriv");
+            .expect("prlimit");
         (Pop3::adopt(ours).expect("a socket"), child)
     }
 

@@ -110,6 +110,13 @@ impl Pop3 {
         }
     }
 
+    /// Asks nothing, and takes what the server says until it closes the connection.
+    pub fn hear_out(mut self) -> Result<Vec<u8>, Refused> {
+        let mut heard = Vec::new();
+        self.from.read_to_end(&mut heard).map_err(said)?;
+        Ok(heard)
+    }
+
     fn numbered(&mut self, command: &str) -> Result<Vec<String>, Refused> {
         let lines = self.lines(command)?;
         let numbered = lines.iter().enumerate().map(|(at, line)| {
