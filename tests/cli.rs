@@ -499,6 +499,20 @@ fn hold_and_release_change_the_gates_of_users_and_domains() {
 }
 
 #[test]
+fn a_damaged_index_keeps_nobody_from_closing_a_gate() {
+    let here = with_listings();
+    here.quiet("build -o site one.listing two.listing");
+    here.write("site/domain/example.com.idx", "damaged");
+    for (command, gate) in [("hold", "held"), ("release --redownload", "redownload")] {
+        let ran = here.run(&format!("{command} --site site example.com"));
+        let printed = format!("alice@example.com {gate}\nbob@example.com {gate}\n");
+        assert_eq!((ran.status, ran.stdout), (0, printed), "{}", ran.stderr);
+    }
+    here.write("site/domain/example.com.roster", "damaged");
+    assert!(here.trouble("hold --site site example.com").contains("example.com.roster: "));
+}
+
+#[test]
 fn a_roster_keeps_its_owner_and_mode_when_a_gate_changes() {
     let here = with_listings();
     here.quiet("build -o site one.listing");

@@ -124,7 +124,7 @@ fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
 fn place_of(site: &Site, name: &str) -> Result<Option<(Place, bool)>, Trouble> {
     let with_roster = |place: Option<Place>| -> Result<Option<Place>, Trouble> {
         match place {
-            Some(place) if opened::open_place(site, &place)?.roster.is_some() => Ok(Some(place)),
+            Some(place) if opened::has_roster(site, &place)? => Ok(Some(place)),
             _ => Ok(None),
         }
     };
@@ -153,7 +153,7 @@ fn change_place(
     out: &mut impl Write,
 ) -> Result<bool, Trouble> {
     let path = site.paths_of(place).roster;
-    let Some(mut roster) = opened::open_place(site, place)?.roster else {
+    let Some(mut roster) = opened::read_roster(site, place)? else {
         return Err(Trouble::at(path.display(), "gone meanwhile"));
     };
     let mut all_done = true;
