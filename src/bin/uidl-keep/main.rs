@@ -3,6 +3,7 @@
 mod accounts;
 mod build;
 mod capture;
+mod changes;
 mod check;
 mod dump;
 mod get;
