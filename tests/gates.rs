@@ -4,6 +4,7 @@ mod cli_support;
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 
 use cli_support::{BOB, CAROL, Here, with_listings};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
@@ -233,4 +234,19 @@ fn a_change_that_fails_after_its_line_is_followed_by_one_that_says_so() {
     assert_eq!(ran.stdout, "dave@example.net held\n");
     assert_eq!(gates(&here), "guarded guarded guarded held guarded");
     assert_eq!(here.files("site").len(), 6);
+}
+
+#[test]
+fn all_that_were_named_are_held_when_nobody_reads_what_is_printed() {
+    let here = with_site();
+    let mut child = here
+        .command("hold --site site example.com example.net eve")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
+    assert_eq!(gates(&here), "held held held held held");
 }

@@ -132,11 +132,16 @@ fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
     }
     let run = Run { _lock: lock, site, change, now: SystemTime::now() };
     let mut out = io::stdout().lock();
+    let mut printed = Ok(());
     for (place, named) in &places {
-        if !run.change_place(place, named, &mut out)? {
+        let mut lines = Vec::new();
+        if !run.change_place(place, named, &mut lines)? {
             outcome = Outcome::Short;
         }
+        // Also when nobody reads it, the work is done.
+        printed = printed.and(out.write_all(&lines));
     }
+    printed?;
     Ok(outcome)
 }
 
