@@ -523,7 +523,7 @@ fn a_reader_that_has_gone_away_is_no_error() {
 #[test]
 fn help_opens_with_a_sentence_and_an_example() {
     let here = Here::new();
-    for command in ["build", "check", "dump", "get", "hold", "inspect", "release"] {
+    for command in ["build", "check", "dump", "forget", "get", "hold", "inspect", "release"] {
         let help = here.run(&format!("{command} --help"));
         assert_eq!(help.status, 0);
         let example = format!("\nExample: uidl-keep {command} ");

@@ -6,8 +6,10 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
-use cli_support::{BOB, CAROL, Here, with_listings};
+use cli_support::{ALICE, BOB, CAROL, DAVE, Here, with_listings};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use uidl_keep::maildrop::State;
+use uidl_keep::roster::{Gate, Line, Roster};
 
 const LOG: &str = "site/changes.log";
 
@@ -73,11 +75,21 @@ fn every_command_takes_users_and_domains_from_arguments_lists_and_standard_input
         ("release", "held", "guarded"),
         ("release --unguarded", "guarded", "released"),
         ("release --redownload", "guarded", "redownload"),
+        ("forget", "guarded", "forgotten"),
+        ("forget", "held", "held-forgotten"),
+        ("hold", "forgotten", "held-forgotten"),
+        ("release", "held-forgotten", "forgotten"),
+        ("release --redownload", "held-forgotten", "redownload"),
     ] {
         let here = with_site();
-        if gate == "held" {
-            here.run("hold --site site example.com example.net eve");
+        for (word, command) in [("held", "hold"), ("forgotten", "forget")] {
+            if gate.contains(word) {
+                here.run(&format!("{command} --site site example.com example.net eve"));
+            }
         }
+        assert_eq!(gates(&here), [gate; 5].join(" "));
+        // Whoever is forgotten is not served by being released.
+        let done = if (command, gate) == ("release", "held-forgotten") { 1 } else { 0 };
         let change = format!("{gate} -> {after}");
         let of = |user: &'static str| (user, change.as_str());
         let (alice, bob) = (of("alice@example.com"), of("bob@example.com"));
@@ -87,12 +99,16 @@ fn every_command_takes_users_and_domains_from_arguments_lists_and_standard_input
         let run = |names: &str, stdin: &str, status, changes: &[_]| {
             step(&here, &format!("{command} --site site {names}"), stdin, status, changes)
         };
-        run("bob@example.com", "", 0, &[bob]);
-        run("@example.net", "", 0, &[dave]);
+        run("bob@example.com", "", done, &[bob]);
+        run("--list -", "@example.net\n", done, &[dave]);
         here.write("list", "# those of Monday\n\n\talice@example.com \r\n  eve\n");
-        run("--list list", "", 0, &[alice, eve]);
-        run("--list -", "example.com\n", 0, &[carol]);
-        // Nobody is on it twice; nobody unknown keeps the others from it.
+        run("--list list", "", done, &[alice, eve]);
+        // Whoever is as wished is passed over; but each time that one is forgotten counts.
+        let again = format!("{after} -> {after}");
+        let again = ["alice@example.com", "bob@example.com"].map(|user| (user, again.as_str()));
+        let rest = [again[0], again[1], carol];
+        run("example.com", "", done, if command == "forget" { &rest } else { &rest[2..] });
+        // Nobody unknown keeps the others from it.
         let said = run("--list - zoe@example.com frank", "example.org\nbob@example.org\n", 1, &[]);
         for name in ["zoe@example.com", "frank", "example.org", "bob@example.org"] {
             assert!(said.contains(&format!(" {name}")), "{command}: {name}: {said}");
@@ -249,4 +265,188 @@ fn all_that_were_named_are_held_when_nobody_reads_what_is_printed() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
     assert_eq!(gates(&here), "held held held held held");
+}
+
+/// The line of a user, without the name and the checksum.
+fn line(here: &Here, user: &str) -> String {
+    let place =
+        user.split_once('@').map_or(format!("user/{user}"), |(_, it)| format!("domain/{it}"));
+    let lines = here.roster(&format!("site/{place}.roster"));
+    let found = lines.iter().find_map(|line| line.strip_prefix(user)?.strip_prefix(' '));
+    found.unwrap_or_else(|| panic!("{user}: {lines:?}")).to_owned()
+}
+
+fn stamp(here: &Here, user: &str) -> u64 {
+    line(here, user).rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+/// The UIDLs that the index gives a user's messages, in order, and those that are spent, sorted.
+fn uidls(here: &Here, user: &str) -> (String, String) {
+    let got = here.run(&format!("get site {user}")).stdout;
+    let words: Vec<Vec<&str>> = got.lines().map(|line| line.split(' ').collect()).collect();
+    let is_message = |words: &&Vec<&str>| words[0].parse::<u32>().is_ok();
+    let messages: Vec<&str> = words.iter().filter(is_message).map(|words| words[1]).collect();
+    let spent = words.iter().filter(|words| words[0] == "spent").map(|words| words[1]);
+    let mut spent: Vec<&str> = spent.collect();
+    spent.sort_unstable();
+    (messages.join(" "), spent.join(" "))
+}
+
+#[test]
+fn who_is_forgotten_is_built_anew_of_a_listing_and_the_old_unique_ids_are_spent() {
+    let here = with_site();
+    let alice = "alice@example.com";
+    let right = ALICE.replace("UID1-", "right.1.").replace("UID2-", "right.2.");
+    here.write("right.listing", &right);
+    let before = here.read("site/domain/example.com.idx");
+    step(&here, &format!("forget --site site {alice}"), "", 0, &[(alice, "guarded -> forgotten")]);
+    assert!(here.read("site/domain/example.com.idx") == before, "the roster alone is changed");
+    let since = stamp(&here, alice);
+    assert!(since > 1_700_000_000);
+
+    // Nothing that has no listing of hers ends it.
+    let ran = here.run("build --upon site -o site one.listing");
+    assert!(ran.stderr.contains("1 maildrops are still forgotten"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("(the first: alice@example.com)"), "{}", ran.stderr);
+    assert_eq!(line(&here, alice), format!("captured forgotten {since}"));
+    // Nor one that says that the capture failed.
+    here.write("failed.listing", &CAROL.replace("carol", "alice"));
+    let ran = here.run("build --upon site -o site failed.listing");
+    assert!(ran.stderr.contains("still forgotten"), "{}", ran.stderr);
+    assert_eq!(line(&here, alice), format!("failed forgotten {since}"));
+    // Nor does it help to build without what was there.
+    let trouble = here.trouble("build -o site right.listing one.listing");
+    assert!(trouble.contains("unique-ids of alice@example.com would be dropped"), "{trouble}");
+
+    let ran = here.run("build --upon site -o site right.listing");
+    assert_eq!(
+        ran.stderr.lines().next(),
+        Some(
+            "uidl-keep: example.com: 1 failed maildrops, their users are refused until they are \
+             captured again (the first: carol@example.com)"
+        )
+    );
+    assert_eq!(
+        ran.stderr.lines().nth(1),
+        Some(
+            "uidl-keep: example.com: 1 forgotten maildrops are built anew and guarded; their earlier \
+             unique-ids are spent (the first: alice@example.com)"
+        ),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(line(&here, alice), format!("captured guarded {since}"));
+    let spent = "UID1-1714990000 UID2-1714990000 UID9-1714990000";
+    let expected = ("right.1.1714990000 right.2.1714990000".into(), spent.into());
+    assert_eq!(uidls(&here, alice), expected);
+    assert!(here.run(&format!("get site {alice}")).stdout.contains("counter 13 UID%u-%v\n"));
+    here.quiet("check site");
+
+    // From now on it is built upon as any other, and the stamp stays.
+    let ran = here.run("build --upon site -o site right.listing");
+    assert!(!ran.stderr.contains("forgotten"), "{}", ran.stderr);
+    assert_eq!(line(&here, alice), format!("captured guarded {since}"));
+    assert_eq!(uidls(&here, alice), expected);
+    // Forgotten again at once: a later stamp.
+    here.run(&format!("forget --site site {alice}"));
+    here.run(&format!("forget --site site {alice}"));
+    assert!(stamp(&here, alice) >= since + 2);
+}
+
+#[test]
+fn a_stamp_grows_also_when_the_clock_was_set_back() {
+    let here = with_site();
+    let future = 4_000_000_000_u64;
+    let mut roster = Roster::new();
+    let line = Line {
+        user: "eve".into(),
+        state: State::Captured,
+        gate: Gate::Released,
+        forgotten: future,
+    };
+    roster.insert(line).unwrap();
+    fs::write(here.path("site/user/eve.roster"), roster.to_text()).unwrap();
+    for times in 1..=3 {
+        here.run("forget --site site eve");
+        assert_eq!(stamp(&here, "eve"), future + times);
+    }
+}
+
+#[test]
+fn who_was_held_is_held_after_he_was_forgotten_and_built() {
+    let here = with_site();
+    let (dave, eve) = ("dave@example.net", "eve");
+    let held = "guarded -> held";
+    let hold = format!("hold --site site {dave} {eve}");
+    step(&here, &hold, "", 0, &[(dave, held), (eve, held)]);
+    let forgotten = "held -> held-forgotten";
+    let forget = format!("forget --site site {dave} {eve}");
+    let said = step(&here, &forget, "", 0, &[(dave, forgotten), (eve, forgotten)]);
+    assert!(said.contains("dave@example.net is forgotten and held"), "{said}");
+    // Released, eve is still refused; dave is held on.
+    let said =
+        step(&here, "release --site site eve", "", 1, &[(eve, "held-forgotten -> forgotten")]);
+    assert!(said.contains("eve is still refused, as forgotten: capture again and build"), "{said}");
+    step(&here, "release --unguarded --site site eve", "", 1, &[]);
+    let ran = here.run("build --upon site -o site one.listing two.listing");
+    assert_eq!(gates(&here), "guarded guarded guarded held guarded");
+    assert!(ran.stderr.contains("example.net: 1 forgotten maildrops are built anew and held;"));
+    assert!(ran.stderr.contains("eve: 1 forgotten maildrops are built anew and guarded;"));
+    // The same UIDLs again: they are those of the listing now, and nothing is spent.
+    assert_eq!(uidls(&here, eve), ("a a".into(), String::new()));
+}
+
+#[test]
+fn a_domain_that_is_released_says_who_of_it_is_still_forgotten() {
+    let here = with_site();
+    here.run("hold --site site example.com");
+    here.run("forget --site site alice@example.com bob@example.com");
+    let changes = [
+        ("alice@example.com", "held-forgotten -> forgotten"),
+        ("bob@example.com", "held-forgotten -> forgotten"),
+        ("carol@example.com", "held -> guarded"),
+    ];
+    let said = step(&here, "release --site site example.com", "", 1, &changes);
+    assert!(
+        said.contains("example.com: 2 of its users are still refused, as forgotten: capture again"),
+        "{said}"
+    );
+    assert!(said.contains("(the first: alice@example.com)"), "{said}");
+}
+
+#[test]
+fn who_downloads_again_is_brought_back_by_name_only_and_not_to_what_was_forgotten() {
+    let here = with_site();
+    let dave = "dave@example.net";
+    let step = |command: &str, whom: &str, status, changes: &[_]| {
+        step(&here, &format!("{command} --site site {whom}"), "", status, changes)
+    };
+    let redownload = "release --redownload";
+    step(redownload, dave, 0, &[(dave, "guarded -> redownload")]);
+    let said = step("hold", "example.net", 0, &[]);
+    assert!(said.contains("example.net: 1 of its users download again, as told before"), "{said}");
+    for command in ["release", "release --unguarded"] {
+        assert_eq!(step(command, "example.net", 0, &[]), "");
+    }
+    for command in ["release", "release --unguarded"] {
+        let said = step(command, dave, 1, &[]);
+        assert!(said.contains("downloads again, as told before"), "{said}");
+    }
+    let said = step("hold", dave, 0, &[(dave, "redownload -> held")]);
+    assert!(said.contains("was to download again; that is taken back"), "{said}");
+    step(redownload, dave, 0, &[(dave, "held -> redownload")]);
+
+    // The whole domain is forgotten: he downloads on, and there is nothing to go back to.
+    step("forget", "example.net", 0, &[(dave, "redownload -> redownload")]);
+    let since = stamp(&here, dave);
+    assert!(since > 0);
+    step("hold", dave, 0, &[(dave, "redownload -> held-forgotten")]);
+    step(redownload, dave, 0, &[(dave, "held-forgotten -> redownload")]);
+    // Also what is built meanwhile is built anew.
+    here.write("right.listing", &DAVE.replace("0000000155aa", "right"));
+    assert_eq!(here.run("build --upon site -o site right.listing").status, 0);
+    assert_eq!(line(&here, dave), format!("captured redownload {since}"));
+    assert_eq!(uidls(&here, dave), ("right".into(), "0000000155aa".into()));
+    let said = step("forget", dave, 0, &[(dave, "redownload -> forgotten")]);
+    assert!(said.contains("was to download again; that is taken back"), "{said}");
 }

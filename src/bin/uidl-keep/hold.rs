@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uidl_keep::index::publish::{self, Access, Lock, Sealed, Staged};
 use uidl_keep::maildrop::State;
@@ -50,6 +50,21 @@ pub struct ReleaseArgs {
     redownload: bool,
 }
 
+/// Takes back all that uidl-keep has told clients of these users, for it was wrong.
+///
+/// Example: uidl-keep forget alice@example.com
+///
+/// They are refused at POP3, as who is held, until `build` upon this site gets a listing that has them;
+/// then they are served by that alone, and no message gets a UIDL that they were given before. For an
+/// index that was built with a wrong format, say. Only the roster is changed, in one step. Prints each
+/// user that is forgotten, and the gate; changes.log in the site directory says the same, and who did
+/// it. Exit status 1: somebody named is on no roster.
+#[derive(clap::Args)]
+pub struct ForgetArgs {
+    #[command(flatten)]
+    who: Who,
+}
+
 #[derive(clap::Args)]
 struct Who {
     /// The site directory.
@@ -70,6 +85,7 @@ enum Change {
     Release,
     Unguard,
     Redownload,
+    Forget,
 }
 
 impl Change {
@@ -80,6 +96,7 @@ impl Change {
             Self::Release => "release",
             Self::Unguard => "release --unguarded",
             Self::Redownload => "release --redownload",
+            Self::Forget => "forget",
         }
     }
 }
@@ -106,6 +123,10 @@ pub fn release(args: &ReleaseArgs) -> Result<Outcome, Trouble> {
         Change::Release
     };
     change(&args.who, change_to)
+}
+
+pub fn forget(args: &ForgetArgs) -> Result<Outcome, Trouble> {
+    change(&args.who, Change::Forget)
 }
 
 fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
@@ -194,31 +215,37 @@ impl Run {
             remark(format_args!("{}: {user} is not on it", path.display()));
             all_done = false;
         }
-        let mut still_forgotten = Vec::new();
+        let (mut still_forgotten, mut still_served) = (Vec::new(), Vec::new());
         let mut changed = Vec::new();
         for before in roster.lines() {
             let is_named = named.users.contains(&before.user);
             if !is_named && !named.all {
                 continue;
             }
-            let after = after(self.change, before, is_named);
-            if is_named {
-                all_done &= tell(self.change, before, &after);
-            } else if !is_done(self.change, &after) && is_forgotten(after.gate) {
-                still_forgotten.push(after.user.clone());
+            let after = after(self.change, before, is_named, self.now);
+            match (self.change, after.gate) {
+                _ if is_named => all_done &= tell(self.change, before, &after),
+                (Change::Release | Change::Unguard, gate) if is_forgotten(gate) => {
+                    still_forgotten.push(after.user.clone());
+                }
+                (Change::Hold | Change::Forget, Gate::Redownload) => {
+                    still_served.push(after.user.clone());
+                }
+                _ => {}
             }
             if after != *before {
                 changed.push((before.gate, after));
             }
         }
-        if let Some(first) = still_forgotten.first() {
-            remark(format_args!(
-                "{}: {} of its users are {FORGOTTEN} (the first: {first})",
-                place.name(),
-                still_forgotten.len()
-            ));
-            all_done = false;
-        }
+        let of_place = |users: &[String], what: &str| {
+            if let Some(first) = users.first() {
+                let (place, count) = (place.name(), users.len());
+                remark(format_args!("{place}: {count} of its users {what} (the first: {first})"));
+            }
+        };
+        of_place(&still_forgotten, &format!("are {FORGOTTEN}"));
+        of_place(&still_served, "download again, as told before, and are served on");
+        all_done &= still_forgotten.is_empty();
         if changed.is_empty() {
             return Ok(all_done);
         }
@@ -246,10 +273,12 @@ impl Run {
 
 /// What becomes of a line. Who is to download again has begun to: what is said of a whole domain
 /// does not take that back.
-fn after(change: Change, before: &Line, is_named: bool) -> Line {
+fn after(change: Change, before: &Line, is_named: bool, now: SystemTime) -> Line {
     let gate = match (change, before.gate) {
         (Change::Redownload, _) => Gate::Redownload,
-        (Change::Hold, Gate::Redownload) if !is_named => Gate::Redownload,
+        (Change::Hold | Change::Forget, Gate::Redownload) if !is_named => Gate::Redownload,
+        (Change::Forget, Gate::Held | Gate::HeldForgotten) => Gate::HeldForgotten,
+        (Change::Forget, _) => Gate::Forgotten,
         (Change::Hold, _) if before.awaits_capture() => Gate::HeldForgotten,
         (Change::Hold, _) => Gate::Held,
         (_, Gate::Forgotten | Gate::HeldForgotten) => Gate::Forgotten,
@@ -259,7 +288,13 @@ fn after(change: Change, before: &Line, is_named: bool) -> Line {
         (Change::Release, gate) => gate,
         (Change::Unguard, _) => Gate::Released,
     };
-    Line { gate, ..before.clone() }
+    let mut after = Line { gate, ..before.clone() };
+    if let Change::Forget = change {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        // The clock may have been set back. A stamp that came twice would make a void ledger good.
+        after.forgotten = now.max(before.forgotten.saturating_add(1));
+    }
+    after
 }
 
 const FORGOTTEN: &str = "still refused, as forgotten: capture again and build upon this site, or \
@@ -272,7 +307,7 @@ fn is_forgotten(gate: Gate) -> bool {
 /// Whether a user is now as was asked for.
 fn is_done(change: Change, after: &Line) -> bool {
     match change {
-        Change::Hold | Change::Redownload => true,
+        Change::Hold | Change::Redownload | Change::Forget => true,
         Change::Release | Change::Unguard => {
             matches!(after.gate, Gate::Guarded | Gate::Released) && after.state != State::Failed
         }
