@@ -2,11 +2,13 @@
 
 mod cli_support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
 
 use cli_support::{ALICE, BOB, CAROL, DAVE, Here, with_listings};
+use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use uidl_keep::maildrop::State;
 use uidl_keep::roster::{Gate, Line, Roster};
@@ -449,4 +451,174 @@ fn who_downloads_again_is_brought_back_by_name_only_and_not_to_what_was_forgotte
     assert_eq!(uidls(&here, dave), ("right".into(), "0000000155aa".into()));
     let said = step("forget", dave, 0, &[(dave, "redownload -> forgotten")]);
     assert!(said.contains("was to download again; that is taken back"), "{said}");
+}
+
+const USERS: [&str; 3] = ["alice@example.com", "bob@example.com", "dave@example.net"];
+
+/// One command that an operator may give.
+#[derive(Debug, Clone)]
+enum Step {
+    /// What is said, of whom, and who of [`USERS`] is meant by name, and who by domain.
+    Say { command: &'static str, names: &'static str, named: [bool; 3], of_domain: [bool; 3] },
+    /// Of whom a listing is built upon the site, and whether the capture went well.
+    Build { listed: [bool; 3], is_good: bool },
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let commands =
+        ["hold", "release", "release --unguarded", "release --redownload", "forget", "forget"];
+    let whom = [
+        ("alice@example.com", [true, false, false], [false; 3]),
+        ("bob@example.com dave@example.net", [false, true, true], [false; 3]),
+        ("example.com", [false; 3], [true, true, false]),
+        ("@example.net", [false; 3], [false, false, true]),
+        ("example.com bob@example.com", [false, true, false], [true, true, false]),
+        ("@example.com example.net", [false; 3], [true; 3]),
+    ];
+    let say = (prop::sample::select(commands.to_vec()), prop::sample::select(whom.to_vec()));
+    let say = say.prop_map(|(command, (names, named, of_domain))| Step::Say {
+        command,
+        names,
+        named,
+        of_domain,
+    });
+    let build = (any::<[bool; 3]>(), prop::bool::weighted(0.7));
+    let build = build.prop_map(|(listed, is_good)| Step::Build { listed, is_good });
+    prop_oneof![3 => say, 2 => build]
+}
+
+/// What an operator may rely on for one user, whatever came in between.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Facts {
+    held: bool,
+    downloads_again: bool,
+    awaits_capture: bool,
+    forgotten: u64,
+    /// UIDLs that the index gives to messages, and all that it ever gave.
+    entries: BTreeSet<String>,
+    ever: BTreeSet<String>,
+}
+
+impl Facts {
+    fn said(&mut self, command: &str, is_named: bool) {
+        // What is said of a domain does not touch those who have begun to download again.
+        let is_for_him = is_named || !self.downloads_again;
+        match command {
+            "release --redownload" => (self.held, self.downloads_again) = (false, true),
+            "hold" if is_for_him => (self.held, self.downloads_again) = (true, false),
+            "forget" if is_for_him => (self.awaits_capture, self.downloads_again) = (true, false),
+            "forget" => self.awaits_capture = true,
+            "release" | "release --unguarded" if !self.downloads_again => self.held = false,
+            _ => {}
+        }
+    }
+
+    /// A capture with one message was built upon the site.
+    fn built(&mut self, uidl: &str, is_good: bool) {
+        if self.awaits_capture {
+            self.entries.clear();
+        }
+        if is_good {
+            self.entries.insert(uidl.to_owned());
+            self.ever.insert(uidl.to_owned());
+            // That of one who downloads again, a roster cannot say.
+            self.awaits_capture &= self.downloads_again;
+        }
+    }
+
+    fn gate_fits(&self, gate: &str) -> bool {
+        match (self.downloads_again, self.awaits_capture, self.held) {
+            (true, ..) => gate == "redownload",
+            (_, true, true) => gate == "held-forgotten",
+            (_, true, false) => gate == "forgotten",
+            (_, false, true) => gate == "held",
+            (_, false, false) => gate == "guarded" || gate == "released",
+        }
+    }
+}
+
+fn listing(user: &str, uidl: &str, is_good: bool) -> String {
+    let what = if is_good {
+        format!("state captured\n1 {uidl} file={uidl}")
+    } else {
+        "state failed\nremark the disk was on fire".into()
+    };
+    format!("uidl-keep-listing 1\nmaildrop {user}\n{what}\n.\n")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn whatever_the_order_of_commands_nothing_that_was_said_is_lost(
+        steps in prop::collection::vec(any_step(), 1..14),
+    ) {
+        let here = Here::new();
+        let first: String = USERS.iter().map(|user| listing(user, "first", true)).collect();
+        here.write("first.listing", &first);
+        here.quiet("build -o site first.listing");
+        let mut facts: [Facts; 3] = std::array::from_fn(|_| Facts::default());
+        facts.iter_mut().for_each(|facts| facts.built("first", true));
+        let lines_of = |here: &Here| USERS.map(|user| line(here, user));
+        let gate_of = |line: &str| line.split(' ').nth(1).unwrap().to_owned();
+        for (number, step) in steps.iter().enumerate() {
+            let before = lines_of(&here);
+            let logged = if here.path(LOG).exists() { log(&here, 0).len() } else { 0 };
+            let mut changes = Vec::new();
+            match step {
+                Step::Say { command, names, named, of_domain } => {
+                    let ran = here.run(&format!("{command} --site site {names}"));
+                    prop_assert!(ran.status < 2, "{}", ran.stderr);
+                    for (at, facts) in facts.iter_mut().enumerate() {
+                        if named[at] || of_domain[at] {
+                            facts.said(command, named[at]);
+                        }
+                    }
+                    for (at, after) in lines_of(&here).iter().enumerate() {
+                        if *after != before[at] {
+                            let (before, after) = (gate_of(&before[at]), gate_of(after));
+                            let user = USERS[at];
+                            changes.push(format!("{command} {user} {before} -> {after} uid={}", uid()));
+                        }
+                    }
+                }
+                Step::Build { listed, is_good } => {
+                    let uidl = format!("n{number}");
+                    let listed = USERS.iter().zip(&mut facts).zip(listed).filter(|(_, listed)| **listed);
+                    let mut text = String::new();
+                    for ((user, facts), _) in listed {
+                        text += &listing(user, &uidl, *is_good);
+                        facts.built(&uidl, *is_good);
+                    }
+                    if !text.is_empty() {
+                        here.write("new.listing", &text);
+                        let ran = here.run("build --upon site -o site new.listing");
+                        prop_assert_eq!(ran.status, 0, "{}", ran.stderr);
+                    }
+                }
+            }
+            let new_in_log = if here.path(LOG).exists() { log(&here, logged) } else { Vec::new() };
+            prop_assert_eq!(new_in_log, changes, "{} {:?}", number, step);
+            for (at, user) in USERS.iter().enumerate() {
+                let facts = &mut facts[at];
+                let now = line(&here, user);
+                let is_forget = matches!(
+                    step,
+                    Step::Say { command: "forget", named, of_domain, .. } if named[at] || of_domain[at]
+                );
+                let stamp = stamp(&here, user);
+                prop_assert_eq!(stamp > facts.forgotten, is_forget, "{} {}", number, now);
+                prop_assert!(stamp >= facts.forgotten);
+                facts.forgotten = stamp;
+                prop_assert!(facts.gate_fits(&gate_of(&now)), "{} {:?}: {} {:?}", number, step, now, facts);
+                let (entries, spent) = uidls(&here, user);
+                let set = |text: &str| text.split_whitespace().map(str::to_owned).collect();
+                let (entries, spent): (BTreeSet<String>, BTreeSet<String>) = (set(&entries), set(&spent));
+                prop_assert_eq!(&entries, &facts.entries, "{} {:?}", number, step);
+                let ever: BTreeSet<String> = entries.union(&spent).cloned().collect();
+                prop_assert_eq!(&ever, &facts.ever, "{} {:?}", number, step);
+            }
+        }
+        here.quiet("check site");
+    }
 }
