@@ -230,3 +230,57 @@ fn who_was_forgotten_before_his_first_login_can_be_given_up_or_built_anew() {
     assert_eq!(server.uidls(BOB), kept("right-"));
     assert_eq!(server.uidls(DAVE), kept("wrong-"));
 }
+
+#[test]
+fn a_wrong_index_is_forgotten_and_the_right_one_is_served_in_order() {
+    let Some(server) = Server::start() else { return };
+    let right = server.listing(&[ALICE, DAVE], "right-");
+    server.build(&server.listing(&[ALICE, BOB, DAVE], "wrong-"));
+    // New mail, before anything was noticed.
+    server.deliver(ALICE, 9);
+    let wrong = server.uidls(ALICE);
+    assert_eq!(wrong[..3], kept("wrong-"));
+    assert_eq!(server.uidls(BOB), kept("wrong-"));
+    let uidlist = server.dovecot.mail(ALICE).join("dovecot-uidlist");
+    assert!(fs::read_to_string(&uidlist).unwrap().contains(" Pwrong-3"), "it was baked");
+
+    server.say(&["forget"], ALICE);
+    server.say(&["forget"], DAVE);
+    assert_eq!(server.refusal(ALICE), MOVING);
+    server.build_upon(&right);
+    let shown = ["fetch", "-u", ALICE, "pop3.uidl", "mailbox", "INBOX", "all"];
+    let shown = server.dovecot.doveadm_ok(shown);
+    assert!(!shown.contains("wrong-"), "{shown}");
+
+    let now = server.uidls(ALICE);
+    assert_eq!(now[..3], kept("right-"));
+    assert_eq!(now[3..], wrong[3..], "what was told of new mail was right");
+    assert_eq!(server.uidls(ALICE), now, "also when it was remembered");
+    let baked = fs::read_to_string(&uidlist).unwrap();
+    assert!(baked.contains(" Pright-3") && !baked.contains("wrong-"), "{baked}");
+    server.deliver(ALICE, 10);
+    let later = server.uidls(ALICE);
+    assert_eq!((later.len(), &later[..4]), (5, &now[..]));
+    assert!(!wrong.contains(&later[4]), "{later:?}");
+    // He had not logged in, and she was not forgotten.
+    assert_eq!(server.uidls(DAVE), kept("right-"));
+    assert_eq!(server.uidls(BOB), kept("wrong-"));
+}
+
+#[test]
+fn unique_ids_that_were_at_the_wrong_messages_are_at_the_right_ones_after_forget() {
+    let Some(server) = Server::start() else { return };
+    let right = server.listing(&[ALICE], "kept-");
+    let text = fs::read_to_string(&right).unwrap();
+    let turned = text.replace("kept-1", "x").replace("kept-3", "kept-1").replace(" x ", " kept-3 ");
+    let wrong = server.dovecot.dir().join("wrong.uidl");
+    fs::write(&wrong, turned).unwrap();
+    server.build(&wrong);
+    assert_eq!(server.uidls(ALICE), ["kept-3", "kept-2", "kept-1"]);
+    for _ in 0..2 {
+        server.say(&["forget"], ALICE);
+        assert_eq!(server.refusal(ALICE), MOVING);
+        server.build_upon(&right);
+        assert_eq!(server.uidls(ALICE), kept("kept-"));
+    }
+}
