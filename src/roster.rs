@@ -656,6 +656,33 @@ mod tests {
     }
 
     #[test]
+    fn a_line_in_any_other_form_is_refused_also_with_its_checksum() {
+        let text_with = |fields: &str| {
+            let (header, content) = (format!("{MAGIC}1"), format!("alice {fields}"));
+            let (first, last) = (check(&header, &content), check("alice", "."));
+            format!("{header}\n{content} {first}\n. {last}\n")
+        };
+        let good = text_with("captured guarded 10");
+        assert_eq!(lookup(good.as_bytes(), "alice").unwrap().unwrap().forgotten, 10);
+        for fields in [
+            "captured guarded",
+            "captured guarded ",
+            "captured guarded 010",
+            "captured guarded +10",
+            "captured guarded -1",
+            "captured guarded 18446744073709551616",
+            "captured guarded 10 10",
+            "captured  guarded 10",
+            "captured Guarded 10",
+            "lost guarded 10",
+        ] {
+            let text = text_with(fields);
+            assert!(Roster::read(text.as_bytes()).is_err(), "{fields}");
+            assert!(lookup(text.as_bytes(), "alice").is_err(), "{fields}");
+        }
+    }
+
+    #[test]
     fn another_version_is_named_and_read_as_nothing() {
         let mut roster = Roster::new();
         roster.insert(guarded("alice")).unwrap();

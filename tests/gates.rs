@@ -504,7 +504,11 @@ impl Facts {
         // What is said of a domain does not touch those who have begun to download again.
         let is_for_him = is_named || !self.downloads_again;
         match command {
-            "release --redownload" => (self.held, self.downloads_again) = (false, true),
+            "release --redownload" => {
+                (self.held, self.downloads_again) = (false, true);
+                // Whether he was built anew, his line does not say any more.
+                self.awaits_capture = self.forgotten != 0;
+            }
             "hold" if is_for_him => (self.held, self.downloads_again) = (true, false),
             "forget" if is_for_him => (self.awaits_capture, self.downloads_again) = (true, false),
             "forget" => self.awaits_capture = true,
@@ -515,13 +519,12 @@ impl Facts {
 
     /// A capture with one message was built upon the site.
     fn built(&mut self, uidl: &str, is_good: bool) {
-        if self.awaits_capture {
-            self.entries.clear();
-        }
         if is_good {
+            if self.awaits_capture {
+                self.entries.clear();
+            }
             self.entries.insert(uidl.to_owned());
             self.ever.insert(uidl.to_owned());
-            // That of one who downloads again, a roster cannot say.
             self.awaits_capture &= self.downloads_again;
         }
     }
