@@ -178,14 +178,16 @@ fn what_cannot_be_logged_is_not_done() {
     let log = here.path(LOG);
     here.write("precious", "precious");
     let plant: [(&str, &dyn Fn()); 3] = [
-        ("a directory", &|| fs::create_dir(&log).unwrap()),
-        ("a link", &|| symlink(here.path("precious"), &log).unwrap()),
-        ("a FIFO", &|| mknodat(CWD, &log, FileType::Fifo, Mode::from(0o600), 0).unwrap()),
+        ("Is a directory", &|| fs::create_dir(&log).unwrap()),
+        ("Too many levels of symbolic links", &|| symlink(here.path("precious"), &log).unwrap()),
+        ("not a regular file", &|| {
+            mknodat(CWD, &log, FileType::Fifo, Mode::from(0o600), 0).unwrap()
+        }),
     ];
     for (what, plant) in plant {
         plant();
         let trouble = here.trouble("release --redownload --site site eve");
-        assert!(trouble.contains("changes.log: "), "{what}: {trouble}");
+        assert!(trouble.contains(&format!("changes.log: {what}")), "{trouble}");
         assert!(trouble.contains("nothing is changed"), "{what}: {trouble}");
         assert!(here.read("site/user/eve.roster") == roster, "{what}");
         assert_eq!(here.files("site").len(), 6, "{what}: nothing is left beside it");
