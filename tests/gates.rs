@@ -358,6 +358,31 @@ fn who_is_forgotten_is_built_anew_of_a_listing_and_the_old_unique_ids_are_spent(
 }
 
 #[test]
+fn a_wrong_counter_is_spent_number_by_number_or_said_to_be_too_long_for_that() {
+    let here = with_site();
+    let alice = "alice@example.com";
+    let right = ALICE.replace("counter 13 UID%u-%v", "counter 13 %v.%u").replace("UID", "right.");
+    here.write("right.listing", &right);
+    here.run(&format!("forget --site site {alice}"));
+    assert_eq!(here.run("build --upon site -o site right.listing").status, 0);
+    let (_, spent) = uidls(&here, alice);
+    assert!(spent.contains("UID9-1714990000") && spent.contains("UID12-1714990000"), "{spent}");
+
+    let far = ALICE.replace("counter 13", "counter 300000");
+    here.write("far.listing", &far.replace("alice", "zoe"));
+    here.write("right.listing", &right.replace("alice", "zoe"));
+    assert_eq!(here.run("build --upon site -o site far.listing").status, 0);
+    here.run("forget --site site zoe@example.com");
+    let trouble = here.trouble("build --upon site -o site right.listing");
+    assert!(
+        trouble
+            .ends_with("leave its later listing out, and `release --redownload zoe@example.com`\n"),
+        "{trouble}"
+    );
+    assert_eq!(line(&here, "zoe@example.com").split(' ').nth(1), Some("forgotten"));
+}
+
+#[test]
 fn a_stamp_grows_also_when_the_clock_was_set_back() {
     let here = with_site();
     let future = 4_000_000_000_u64;
