@@ -340,7 +340,7 @@ impl Lines {
             });
         }
         let Some(header) = first_line(&start) else { return Err(cut_short) };
-        let count = header[MAGIC.len()..].parse().map_err(|_| Error::NotARoster)?;
+        let count = decimal(&header[MAGIC.len()..]).ok_or(Error::NotARoster)?;
         let body_at = header.len() as u64 + 1;
         if file_len < body_at + END_OCTETS {
             return Err(cut_short);
@@ -693,8 +693,17 @@ mod tests {
                 assert!(matches!(error, Some(Error::Version { found: it }) if it == found));
             }
         }
-        for other in ["roster 02 ", "roster +2 ", "roster x ", "roster 4294967298 ", "rooster 2 "] {
-            let text = roster.to_text().replace("roster 2 ", other);
+        for other in [
+            "roster 02 1",
+            "roster +2 1",
+            "roster x 1",
+            "roster 4294967298 1",
+            "rooster 2 1",
+            "roster 2 +1",
+            "roster 2 01",
+            "roster 2 ",
+        ] {
+            let text = roster.to_text().replace("roster 2 1", other);
             let read = Roster::read(text.as_bytes());
             assert!(matches!(read, Err(Error::NotARoster)), "{other}: {read:?}");
         }
