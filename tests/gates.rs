@@ -383,6 +383,26 @@ fn a_wrong_counter_is_spent_number_by_number_or_said_to_be_too_long_for_that() {
 }
 
 #[test]
+fn a_roster_of_an_earlier_form_is_refused_with_what_to_do() {
+    let here = with_site();
+    let old = "uidl-keep-roster 1 1\neve captured guarded b74d9cc6\n. 84699a83\n";
+    here.write("site/user/eve.roster", old);
+    for args in [
+        "forget --site site eve",
+        "hold --site site eve",
+        "check site",
+        "build --final --upon site -o site",
+    ] {
+        let trouble = here.trouble(args);
+        let said =
+            "eve.roster: a roster of version 1, and only version 2 is read: build it again of";
+        assert!(trouble.contains(said), "{args}: {trouble}");
+        assert_eq!(here.read("site/user/eve.roster"), old.as_bytes());
+    }
+    assert!(!here.path(LOG).exists());
+}
+
+#[test]
 fn a_stamp_grows_also_when_the_clock_was_set_back() {
     let here = with_site();
     let future = 4_000_000_000_u64;
