@@ -340,7 +340,7 @@ impl Lines {
             });
         }
         let Some(header) = first_line(&start) else { return Err(cut_short) };
-        let count = header[MAGIC.len()..].parse().map_err(|_| Error::NotARoster)?;
+        let count = decimal(&header[MAGIC.len()..]).ok_or(Error::NotARoster)?;
         let body_at = header.len() as u64 + 1;
         if file_len < body_at + END_OCTETS {
             return Err(cut_short);
@@ -656,6 +656,33 @@ mod tests {
     }
 
     #[test]
+    fn a_line_in_any_other_form_is_refused_also_with_its_checksum() {
+        let text_with = |fields: &str| {
+            let (header, content) = (format!("{MAGIC}1"), format!("alice {fields}"));
+            let (first, last) = (check(&header, &content), check("alice", "."));
+            format!("{header}\n{content} {first}\n. {last}\n")
+        };
+        let good = text_with("captured guarded 10");
+        assert_eq!(lookup(good.as_bytes(), "alice").unwrap().unwrap().forgotten, 10);
+        for fields in [
+            "captured guarded",
+            "captured guarded ",
+            "captured guarded 010",
+            "captured guarded +10",
+            "captured guarded -1",
+            "captured guarded 18446744073709551616",
+            "captured guarded 10 10",
+            "captured  guarded 10",
+            "captured Guarded 10",
+            "lost guarded 10",
+        ] {
+            let text = text_with(fields);
+            assert!(Roster::read(text.as_bytes()).is_err(), "{fields}");
+            assert!(lookup(text.as_bytes(), "alice").is_err(), "{fields}");
+        }
+    }
+
+    #[test]
     fn another_version_is_named_and_read_as_nothing() {
         let mut roster = Roster::new();
         roster.insert(guarded("alice")).unwrap();
@@ -666,8 +693,17 @@ mod tests {
                 assert!(matches!(error, Some(Error::Version { found: it }) if it == found));
             }
         }
-        for other in ["roster 02 ", "roster +2 ", "roster x ", "roster 4294967298 ", "rooster 2 "] {
-            let text = roster.to_text().replace("roster 2 ", other);
+        for other in [
+            "roster 02 1",
+            "roster +2 1",
+            "roster x 1",
+            "roster 4294967298 1",
+            "rooster 2 1",
+            "roster 2 +1",
+            "roster 2 01",
+            "roster 2 ",
+        ] {
+            let text = roster.to_text().replace("roster 2 1", other);
             let read = Roster::read(text.as_bytes());
             assert!(matches!(read, Err(Error::NotARoster)), "{other}: {read:?}");
         }

@@ -472,7 +472,9 @@ impl Joined<'_> {
                 let user = old.user.clone();
                 let awaits_capture =
                     self.gates.of(&user).as_ref().is_some_and(Line::awaits_capture);
-                let old = if awaits_capture { spend_entries(old) } else { old };
+                // With a capture that failed there is nothing to put in their place.
+                let is_built_anew = awaits_capture && new.state != State::Failed;
+                let old = if is_built_anew { spend_entries(old) } else { old };
                 let (merged, remarks) = merge(old, new).map_err(|error| {
                     let instead = if awaits_capture {
                         format!("`release --redownload {user}`")
