@@ -6,12 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::iter::Peekable;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
 use uidl_keep::index::merge::merge;
 use uidl_keep::index::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::reader::Maildrops;
@@ -238,18 +239,18 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
 
 /// Makes what is not there of the directories of a site.
 fn make_site(site: &Site) -> Result<(), Trouble> {
-    for dir in [site.dir().to_owned(), site.dir().join("domain"), site.dir().join("user")] {
-        if dir.is_dir() {
-            continue;
-        }
-        let make = || {
-            DirBuilder::new().mode(0o711).recursive(true).create(&dir)?;
-            // Whatever the umask says.
-            fs::set_permissions(&dir, Permissions::from_mode(0o711))
-        };
-        make().map_err(|error| Trouble::at(dir.display(), error))?;
-    }
-    Ok(())
+    // Whatever the umask says, and in one step: a run that is killed after it must not leave a
+    // directory that the next takes for one that the operator closed. Nobody else runs here yet.
+    let umask = rustix::process::umask(Mode::empty());
+    let made = [site.dir().to_owned(), site.dir().join("domain"), site.dir().join("user")]
+        .into_iter()
+        .filter(|dir| !dir.is_dir())
+        .try_for_each(|dir| {
+            let made = DirBuilder::new().mode(0o711).recursive(true).create(&dir);
+            made.map_err(|error| Trouble::at(dir.display(), error))
+        });
+    rustix::process::umask(umask);
+    made
 }
 
 /// One place of the site that is being built.
