@@ -111,13 +111,21 @@ fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
             named.users.push(name);
         }
     }
-    let mut out = io::stdout().lock();
-    for (place, named) in &places {
-        if !change_place(&lock, &site, place, named, change, &mut out)? {
+    // Printed when all is done: whoever does not read it must not stop it half way.
+    let mut changed = Vec::new();
+    let done = places.iter().try_for_each(|(place, named)| {
+        if !change_place(&lock, &site, place, named, change, &mut changed)? {
             outcome = Outcome::Short;
         }
-    }
-    Ok(outcome)
+        Ok(())
+    });
+    let printed = print(&changed);
+    done.and(printed.map_err(Trouble::from)).map(|()| outcome)
+}
+
+fn print(lines: &[String]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    lines.iter().try_for_each(|line| writeln!(out, "{line}"))
 }
 
 /// Where a name belongs, and whether it is the whole domain; `None` when that has no roster.
@@ -142,22 +150,22 @@ fn place_of(site: &Site, name: &str) -> Result<Option<(Place, bool)>, Trouble> {
     }
 }
 
-/// Rewrites the roster of a place. Returns whether all that were named are on it, and could be
-/// changed.
+/// Rewrites the roster of a place, and adds a line to `changed` for each gate that is another now.
+/// Returns whether all that were named are on it, and could be changed.
 fn change_place(
     _lock: &Lock,
     site: &Site,
     place: &Place,
     named: &Named,
     change: Change,
-    out: &mut impl Write,
+    changed: &mut Vec<String>,
 ) -> Result<bool, Trouble> {
     let path = site.paths_of(place).roster;
     let Some(mut roster) = opened::open_place(site, place)?.roster else {
         return Err(Trouble::at(path.display(), "gone meanwhile"));
     };
     let mut all_done = true;
-    let mut changed = Vec::new();
+    let mut changes = Vec::new();
     let everybody = roster.lines().map(|line| line.user.clone()).filter(|_| named.all);
     let everybody: Vec<(String, bool)> = everybody.map(|user| (user, false)).collect();
     for (user, is_named) in
@@ -174,17 +182,15 @@ fn change_place(
             all_done = false;
         }
         if gate != line.gate {
-            changed.push(format!("{user} {}", gate.word()));
+            changes.push(format!("{user} {}", gate.word()));
             let line = Line { gate, ..line.clone() };
             roster.insert(line).map_err(|error| Trouble::at(path.display(), error))?;
         }
     }
-    if !changed.is_empty() {
+    if !changes.is_empty() {
         write_roster(&path, &roster).map_err(|error| Trouble::at(path.display(), error))?;
     }
-    for line in changed {
-        writeln!(out, "{line}")?;
-    }
+    changed.append(&mut changes);
     Ok(all_done)
 }
 
