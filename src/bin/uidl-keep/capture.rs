@@ -440,7 +440,7 @@ impl Output {
 
     fn write(&mut self, octets: &[u8]) -> Result<(), Trouble> {
         match self {
-            Self::Stdout(out) => Ok(out.write_all(octets)?),
+            Self::Stdout(out) => out.write_all(octets).map_err(|error| cut_short(&error)),
             Self::File(staged, place) => {
                 staged.file().write_all(octets).map_err(|e| Trouble::at(place.display(), e))
             }
@@ -450,7 +450,7 @@ impl Output {
     /// The listing is whole: flushed, on disk, and in its place.
     fn publish(self) -> Result<(), Trouble> {
         match self {
-            Self::Stdout(mut out) => Ok(out.flush()?),
+            Self::Stdout(mut out) => out.flush().map_err(|error| cut_short(&error)),
             Self::File(staged, place) => {
                 let sealed = staged.seal(Access { mode: 0o600, owner: None });
                 let published = sealed.and_then(Sealed::publish);
@@ -458,6 +458,12 @@ impl Output {
             }
         }
     }
+}
+
+/// An error of stdout. Cut between two maildrops a listing looks whole: that nobody read on is no way
+/// to end it well.
+fn cut_short(error: &io::Error) -> Trouble {
+    Trouble::at("standard output", format_args!("{error}: the listing is cut short"))
 }
 
 /// How far the work is: a bar on a terminal, a line now and then in a log, nothing for one maildrop.
