@@ -18,8 +18,8 @@ packages_dovecot="dovecot-core dovecot-pop3d dovecot-imapd"
 # The POP3 clients whose memory is at stake.
 packages_clients="fetchmail mpop getmail6"
 
-# To make the trees below, and to look into what was built (nm).
-packages_tools="debootstrap binutils"
+# To make the trees below, to look into what was built (nm), and to make system calls fail (strace).
+packages_tools="debootstrap binutils strace"
 
 # Trees: small Debian systems of their own, for servers that this machine cannot hold beside its
 # Dovecot. One word each: its name; then what suite, and what is installed in it.
