@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Error;
@@ -40,14 +40,81 @@ pub fn octets_in_name(base: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Opens `path` as a directory to start from. Links on the way to it are followed, it itself must
-/// not be one.
+/// Opens `path` as a directory to start from. It must not be a link itself; on the way to it links
+/// are followed where the operator made them, and no user did ([`open_operators`]).
 ///
 /// # Errors
 ///
-/// [`Error::Link`], or [`Error::Io`].
+/// [`Error::Link`], [`Error::LinkOfUser`], or [`Error::Io`].
 pub fn open_start(path: &Path) -> Result<OwnedFd, Error> {
-    open_directory(CWD, path.as_os_str())
+    open_by_trusted_links(path, LastName::IsNoLink)
+}
+
+/// As [`open_start`], where the last name may be a link of the operator's, too.
+///
+/// The path is the operator's, and the directories on it need not be: of `/home/alice/mail/Maildir`
+/// all but `/home` are Alice's, and a link in the place of `mail` would lead root to the mail of
+/// somebody else, in her name. Followed is what root or this process's user made, in a directory of
+/// theirs.
+///
+/// # Errors
+///
+/// As [`open_start`].
+pub fn open_operators(path: &Path) -> Result<OwnedFd, Error> {
+    open_by_trusted_links(path, LastName::MayBeLink)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastName {
+    IsNoLink,
+    MayBeLink,
+}
+
+/// As many links as Linux itself follows.
+const MOST_LINKS: u32 = 40;
+
+fn open_by_trusted_links(path: &Path, last: LastName) -> Result<OwnedFd, Error> {
+    let io = |errno: Errno| Error::io(path.as_os_str().as_bytes(), errno.into());
+    let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let from = |start: &str| rustix::fs::open(start, step, Mode::empty()).map_err(io);
+    let names = |path: &Path| path.iter().rev().map(ToOwned::to_owned).collect::<Vec<_>>();
+    let mut at = from(".")?;
+    // The last name is the next.
+    let mut ahead = names(path);
+    let mut links = 0;
+    while let Some(name) = ahead.pop() {
+        if name == "/" {
+            at = from("/")?;
+            continue;
+        }
+        let refused = match rustix::fs::openat(&at, &name, step, Mode::empty()) {
+            Ok(directory) => {
+                at = directory;
+                continue;
+            }
+            Err(errno) => errno,
+        };
+        let link = match rustix::fs::statat(&at, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => stat,
+            _ => return Err(io(refused)),
+        };
+        if ahead.is_empty() && links == 0 && last == LastName::IsNoLink {
+            return Err(Error::Link { name: super::printable_path(path) });
+        }
+        let parent = rustix::fs::fstat(&at).map_err(io)?;
+        let ours = [0, rustix::process::geteuid().as_raw()];
+        if let Some(&uid) = [link.st_uid, parent.st_uid].iter().find(|uid| !ours.contains(uid)) {
+            return Err(Error::LinkOfUser { name: super::printable_path(path), uid });
+        }
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(io(Errno::LOOP));
+        }
+        let target = rustix::fs::readlinkat(&at, &name, Vec::new()).map_err(io)?;
+        ahead.extend(names(Path::new(OsStr::from_bytes(target.as_bytes()))));
+    }
+    let read = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(&at, ".", read, Mode::empty()).map_err(io)
 }
 
 /// Opens the directory `name` in `parent`, where it must not be a symbolic link.
@@ -267,6 +334,15 @@ impl Folder {
             Self::Cur => b"cur",
         }
     }
+}
+
+/// Reads a file of text, as far as a server's own files are long.
+pub(super) fn read_text(directory: BorrowedFd<'_>, name: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    let file = open_regular(directory, name.as_bytes())?;
+    let read = file.take(MAX_STATE_OCTETS).read_to_string(&mut text);
+    read.map_err(|error| Error::io(name.as_bytes(), error))?;
+    Ok(text)
 }
 
 /// Opens a regular file for reading. Nothing else is opened, as even that can be felt by whoever

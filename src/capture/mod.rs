@@ -148,6 +148,16 @@ pub enum Error {
         /// Its name, printable.
         name: String,
     },
+    /// A symbolic link of a user's, on the way to a directory that the operator named.
+    #[error(
+        "{name} leads over a symbolic link of uid {uid}, which is not followed: name the directory itself"
+    )]
+    LinkOfUser {
+        /// What was named, printable.
+        name: String,
+        /// Whose the link is, or the directory that it lies in.
+        uid: u32,
+    },
     /// A FIFO, a socket, a device or a directory in the place of a file.
     #[error("{name} is not a regular file and was not opened")]
     NotRegular {
