@@ -164,6 +164,24 @@ pub enum Error {
         /// Its name, printable.
         name: String,
     },
+    /// A second link to a file of another account.
+    #[error("{name} is a hard link to a file of uid {uid} and was not read")]
+    Foreign {
+        /// Its name, printable.
+        name: String,
+        /// Whose it is.
+        uid: u32,
+    },
+    /// Larger than any message, or a hole for the most part.
+    #[error(
+        "{name} has {octets} octets, too many for a message or most of them a hole, and was not read"
+    )]
+    NoMessage {
+        /// Its name, printable.
+        name: String,
+        /// Its size.
+        octets: u64,
+    },
     /// A directory without `cur`.
     #[error("not a Maildir: it has no directory cur")]
     NotMaildir,
