@@ -13,7 +13,7 @@ use uidl_keep::roster::{Gate, Line, Roster};
 use uidl_keep::site::{Place, Site};
 
 use crate::opened;
-use crate::output::{Outcome, Trouble, remark};
+use crate::output::{Outcome, Trouble, on_one_line, remark};
 
 /// Refuses migrated users at POP3, with a text that says that the mailbox is being moved.
 ///
@@ -125,7 +125,7 @@ fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
 
 fn print(lines: &[String]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    lines.iter().try_for_each(|line| writeln!(out, "{line}"))
+    lines.iter().try_for_each(|line| writeln!(out, "{}", on_one_line(line)))
 }
 
 /// Where a name belongs, and whether it is the whole domain; `None` when that has no roster.
