@@ -259,8 +259,11 @@ pub fn lock(dir: &Path) -> io::Result<Option<Lock>> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(dir.join(".lock"))?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(".lock is not a regular file; remove it"));
+    }
     Ok(lock_now(&file)?.then_some(Lock { _file: file }))
 }
 

@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::fs::{DirBuilder, File};
 use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::iter::Peekable;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
@@ -72,6 +72,9 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let found = scan(&listings)?;
 
     make_site(&site)?;
+    if args.install {
+        is_ours(&site)?;
+    }
     let lock =
         publish::lock(site.dir()).map_err(|error| Trouble::at(site.dir().display(), error))?;
     let Some(_lock) = lock else {
@@ -242,15 +245,34 @@ fn make_site(site: &Site) -> Result<(), Trouble> {
     // Whatever the umask says, and in one step: a run that is killed after it must not leave a
     // directory that the next takes for one that the operator closed. Nobody else runs here yet.
     let umask = rustix::process::umask(Mode::empty());
-    let made = [site.dir().to_owned(), site.dir().join("domain"), site.dir().join("user")]
-        .into_iter()
-        .filter(|dir| !dir.is_dir())
-        .try_for_each(|dir| {
-            let made = DirBuilder::new().mode(0o711).recursive(true).create(&dir);
-            made.map_err(|error| Trouble::at(dir.display(), error))
-        });
+    let made = directories(site).iter().filter(|dir| !dir.is_dir()).try_for_each(|dir| {
+        let made = DirBuilder::new().mode(0o711).recursive(true).create(dir);
+        made.map_err(|error| Trouble::at(dir.display(), error))
+    });
     rustix::process::umask(umask);
     made
+}
+
+/// That nobody but us and root can put anything into a site in use: a link, say, for root to follow.
+fn is_ours(site: &Site) -> Result<(), Trouble> {
+    let ours = [0, rustix::process::geteuid().as_raw()];
+    for dir in directories(site) {
+        let at = |error: &dyn Display| Trouble::at(dir.display(), error);
+        let metadata = dir.metadata().map_err(|error| at(&error))?;
+        let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        if !ours.contains(&uid) {
+            return Err(at(&format_args!("owned by uid {uid}, and should be by root")));
+        }
+        if mode & 0o022 != 0 {
+            return Err(at(&format_args!("mode {mode:04o} lets group or others write it")));
+        }
+    }
+    Ok(())
+}
+
+/// The directories of a site.
+fn directories(site: &Site) -> [PathBuf; 3] {
+    [site.dir().to_owned(), site.dir().join("domain"), site.dir().join("user")]
 }
 
 /// One place of the site that is being built.
