@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::os::unix::fs::chown;
 
 use support::dovecot::{Config, Dovecot};
 use support::host::{Host, Line};

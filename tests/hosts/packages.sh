@@ -18,8 +18,9 @@ packages_dovecot="dovecot-core dovecot-pop3d dovecot-imapd"
 # The POP3 clients whose memory is at stake.
 packages_clients="fetchmail mpop getmail6"
 
-# To make the trees below, to look into what was built (nm), and to make keys for encrypted mail.
-packages_tools="debootstrap binutils openssl"
+# To make the trees below, to look into what was built (nm), to make keys for encrypted mail, and to make
+# system calls fail (strace).
+packages_tools="debootstrap binutils openssl strace"
 
 # Trees: small Debian systems of their own, for servers that this machine cannot hold beside its
 # Dovecot. One word each: its name; then what suite, and what is installed in it.

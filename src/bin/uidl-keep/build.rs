@@ -6,12 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::iter::Peekable;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::Mode;
 use uidl_keep::index::merge::{merge, spend_entries};
 use uidl_keep::index::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::reader::Maildrops;
@@ -71,6 +72,9 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let found = scan(&listings)?;
 
     make_site(&site)?;
+    if args.install {
+        is_ours(&site)?;
+    }
     let lock =
         publish::lock(site.dir()).map_err(|error| Trouble::at(site.dir().display(), error))?;
     let Some(_lock) = lock else {
@@ -243,18 +247,37 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
 
 /// Makes what is not there of the directories of a site.
 fn make_site(site: &Site) -> Result<(), Trouble> {
-    for dir in [site.dir().to_owned(), site.dir().join("domain"), site.dir().join("user")] {
-        if dir.is_dir() {
-            continue;
+    // Whatever the umask says, and in one step: a run that is killed after it must not leave a
+    // directory that the next takes for one that the operator closed. Nobody else runs here yet.
+    let umask = rustix::process::umask(Mode::empty());
+    let made = directories(site).iter().filter(|dir| !dir.is_dir()).try_for_each(|dir| {
+        let made = DirBuilder::new().mode(0o711).recursive(true).create(dir);
+        made.map_err(|error| Trouble::at(dir.display(), error))
+    });
+    rustix::process::umask(umask);
+    made
+}
+
+/// That nobody but us and root can put anything into a site in use: a link, say, for root to follow.
+fn is_ours(site: &Site) -> Result<(), Trouble> {
+    let ours = [0, rustix::process::geteuid().as_raw()];
+    for dir in directories(site) {
+        let at = |error: &dyn Display| Trouble::at(dir.display(), error);
+        let metadata = dir.metadata().map_err(|error| at(&error))?;
+        let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        if !ours.contains(&uid) {
+            return Err(at(&format_args!("owned by uid {uid}, and should be by root")));
         }
-        let make = || {
-            DirBuilder::new().mode(0o711).recursive(true).create(&dir)?;
-            // Whatever the umask says.
-            fs::set_permissions(&dir, Permissions::from_mode(0o711))
-        };
-        make().map_err(|error| Trouble::at(dir.display(), error))?;
+        if mode & 0o022 != 0 {
+            return Err(at(&format_args!("mode {mode:04o} lets group or others write it")));
+        }
     }
     Ok(())
+}
+
+/// The directories of a site.
+fn directories(site: &Site) -> [PathBuf; 3] {
+    [site.dir().to_owned(), site.dir().join("domain"), site.dir().join("user")]
 }
 
 /// One place of the site that is being built.

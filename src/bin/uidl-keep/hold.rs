@@ -14,7 +14,7 @@ use uidl_keep::site::{Place, Site};
 
 use crate::changes::Log;
 use crate::opened;
-use crate::output::{Outcome, Trouble, remark};
+use crate::output::{Outcome, Trouble, on_one_line, remark};
 
 /// Refuses migrated users at POP3, with a text that says that the mailbox is being moved.
 ///
@@ -265,7 +265,7 @@ impl Run {
             return Err(at(&error));
         }
         for (_, after) in changed {
-            writeln!(out, "{} {}", after.user, after.gate.word())?;
+            writeln!(out, "{}", on_one_line(format!("{} {}", after.user, after.gate.word())))?;
         }
         Ok(all_done)
     }
