@@ -3,6 +3,7 @@
 use super::story::{Listing, Story, uidl_of};
 use super::support::dovecot::{Config, Store};
 use super::support::host::Line;
+use super::support::mail::Message;
 
 /// Four messages, copied by file or by dsync, and listed once.
 fn begin(line: Line, store: Store) -> Option<Story> {
@@ -31,7 +32,8 @@ const COPIED_AWAY: &[&str] =
 const COPIED_BACK: &[&str] =
     &["SELECT Trash", "COPY 1 INBOX", "STORE 1 +FLAGS (\\Deleted)", "EXPUNGE"];
 
-/// Rule 2: what comes back under its name, alone with it, takes its UIDL again, behind all others.
+/// Rule 2: what comes back under its name, alone with it, takes its UIDL again, and its place where no
+/// listing was recorded without it.
 fn comes_back_with_its_uidl(line: Line, store: Store) {
     for (away, back) in [(MOVED_AWAY, MOVED_BACK), (COPIED_AWAY, COPIED_BACK)] {
         for is_listed_between in [true, false] {
@@ -47,10 +49,21 @@ fn comes_back_with_its_uidl(line: Line, store: Store) {
                 assert_eq!(alone[..3], uidl_of([1, 3, 4]));
                 assert!(alone[3].starts_with("00000005"), "{alone:?}");
             }
-            assert_eq!(story.uidls(), uidl_of([1, 3, 4, 2]), "{away:?} {is_listed_between}");
-            assert_eq!(story.uidls(), uidl_of([1, 3, 4, 2]));
+            assert_eq!(story.uidls(), uidl_of(1..=4), "{away:?} {is_listed_between}");
+            assert_eq!(story.uidls(), uidl_of(1..=4));
         }
     }
+    let Some(story) = begin(line, store) else { return };
+    imap(&story, MOVED_AWAY.iter().copied());
+    story.receive(&Message::plain(5));
+    let without = story.uidls();
+    assert_eq!(without[..3], uidl_of([1, 3, 4]));
+    imap(&story, MOVED_BACK.iter().copied());
+    assert_eq!(
+        story.uidls(),
+        [without, uidl_of([2])].concat(),
+        "a listing without it was recorded"
+    );
 }
 
 #[test]
