@@ -295,6 +295,36 @@ fn a_mailbox_that_cannot_be_read_refuses_the_login() {
     server.ends_well();
 }
 
+/// What doveadm is told wrongly, a backup bakes into another mailbox for ever.
+#[test]
+fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
+    let Some(mut server) = Server::start(3) else { return };
+    server.serves(3, "before any fault");
+    server.deliver();
+    let files = [server.index(), server.roster(), server.ledger()].map(Whole::of);
+    for file in &files {
+        file.replace(&file.damaged(file.octets.len() / 2));
+        let place = file.path().display().to_string();
+        let fetched =
+            server.dovecot.doveadm(["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"]);
+        let target = server.dovecot.home(USER).join("backup");
+        let to = format!("mdbox:{}", target.display());
+        let backed_up = server.dovecot.doveadm(["backup", "-u", USER, &to]);
+        for (what, output) in [("fetch", &fetched), ("backup", &backed_up)] {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{what} with {place}: {said}");
+            let lines: Vec<&str> = said.lines().filter(|l| l.contains("uidl-keep: /")).collect();
+            assert_eq!(lines.len(), 1, "{what} with {place}: {said}");
+            assert!(lines[0].contains(&place), "{what}: {said}");
+        }
+        let told = String::from_utf8(fetched.stdout).unwrap();
+        assert_eq!(told.lines().find(|line| line.len() > "pop3.uidl: ".len()), None);
+        file.put_back();
+        fs::remove_dir_all(&target).unwrap();
+        assert_eq!(server.shown_by_doveadm().len(), 4);
+    }
+}
+
 #[test]
 fn dovecot_24_refuses_alike() {
     let config = Config::default().with_plugin();

@@ -260,7 +260,7 @@ fn a_lock_is_waited_for_while_its_holder_lives_and_no_longer() {
 fn a_lock_that_cannot_be_had_serves_the_kept_uidls() {
     let Some(mut server) = Server::start(3) else { return };
     let lock = server.maildir.path().join("uidl-keep.lock");
-    let ways: [(&str, fn(&Path)); 5] = [
+    let ways: &[(&str, fn(&Path))] = &[
         ("another's", |lock| {
             fs::write(lock, "").unwrap();
             chown(lock, Some(STRANGER), Some(STRANGER)).unwrap();
@@ -276,7 +276,7 @@ fn a_lock_that_cannot_be_had_serves_the_kept_uidls() {
             mknodat(CWD, lock, FileType::Fifo, Mode::from(0o600), 0).unwrap();
         }),
     ];
-    for (name, bring) in ways {
+    for &(name, bring) in ways {
         let _ = fs::remove_file(&lock);
         bring(&lock);
         server.deliver();
