@@ -4,13 +4,15 @@
 mod support;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
-use support::dovecot::Config;
+use support::dovecot::{Config, Dovecot};
 use support::faults::{Fault, Whole, lock_away, no_file_of_ours, refused_until_mended};
-use support::helper;
-use support::host::{Line, unix_mode};
+use support::host::{Host, Line, unix_mode};
+use support::mail::Message;
 use support::maildir::give_to_owner;
-use support::migrated::{LATER, Server, USER};
+use support::migrated::{LATER, Server, USER, complaints_in, kept, listing_by_content};
+use support::{helper, imap};
 
 /// What of an index is where: `src/index/FORMAT.md`.
 mod index {
@@ -272,6 +274,41 @@ fn more_unreadable_messages_than_may_be_odd_refuse_the_login() {
     server.maildir.files().iter().for_each(|file| give_to_owner(file));
     server.serves(6, "readable again");
     server.ends_well();
+}
+
+/// On mdbox nothing but our ledger lies in the control directory.
+#[test]
+fn a_control_directory_that_lets_nobody_in_refuses_the_login() {
+    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let extra = "mail_location = mdbox:~/mdbox:CONTROL=~/control\n".to_owned();
+    let config = Config { extra, ..Config::default() }.with_plugin();
+    let Some(dovecot) = Dovecot::start(&host, config) else { return };
+    dovecot.home(USER);
+    let messages = [1, 2, 3].map(Message::plain);
+    imap::append(dovecot.imap(), USER, messages.each_ref().map(|m| m.octets.as_slice()));
+    let listing = dovecot.dir().join("alice.uidl");
+    fs::write(&listing, listing_by_content(&messages)).unwrap();
+    helper::build_site(&dovecot.site(), &listing);
+    assert_eq!(dovecot.uidl(USER), kept(1..=3));
+    let control = dovecot.home(USER).join("control");
+    let ledger = find(&control, "uidl-keep.ledger").expect("a ledger");
+    let dir = ledger.parent().unwrap();
+    fs::set_permissions(dir, unix_mode(0o000)).unwrap();
+    let heard = dovecot.login(USER).unwrap().hear_out().unwrap();
+    assert_eq!(String::from_utf8(heard).unwrap(), format!("{LATER}\r\n"));
+    fs::set_permissions(dir, unix_mode(0o700)).unwrap();
+    assert_eq!(dovecot.uidl(USER), kept(1..=3));
+    let complaints = complaints_in(&dovecot.log());
+    assert_eq!(complaints.len(), 1, "{complaints:#?}");
+    for word in [ledger.to_str().unwrap(), "Permission denied", "restore it"] {
+        assert!(complaints[0].contains(word), "no {word:?} in {complaints:?}");
+    }
+}
+
+fn find(dir: &Path, name: &str) -> Option<PathBuf> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| {
+        if path.is_dir() { find(&path, name) } else { path.ends_with(name).then_some(path) }
+    })
 }
 
 /// Here Dovecot itself knows that it cannot tell; nothing of ours may make a listing of that.
