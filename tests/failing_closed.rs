@@ -214,6 +214,28 @@ fn a_roster_damaged_anywhere_refuses_the_login() {
     server.ends_well();
 }
 
+#[test]
+fn a_damaged_roster_refuses_whom_it_may_name_and_nobody_else() {
+    let Some(server) = Server::start(3) else { return };
+    let file = Whole::of(server.roster());
+    let (neighbour, other) = ("bob@example.com", "bob@example.net");
+    for user in [neighbour, other] {
+        server.maildir.copy_mail_to(&server.dovecot.mail(user));
+    }
+    let own = server.dovecot.uidl(neighbour);
+    assert_eq!(own, server.dovecot.uidl(other), "as Dovecot numbers them");
+    for octets in [&file.octets[..40], b"", &file.damaged(file.octets.len() - 2)] {
+        file.replace(octets);
+        let heard = server.dovecot.login(neighbour).unwrap().hear_out().unwrap();
+        assert_eq!(String::from_utf8(heard).unwrap(), format!("{LATER}\r\n"));
+        assert_eq!(server.dovecot.uidl(other), own);
+    }
+    file.put_back();
+    assert_eq!(server.dovecot.uidl(neighbour), own);
+    assert_eq!(server.complaints().len(), 3, "{:#?}", server.complaints());
+    server.ends_well();
+}
+
 /// Only what stands at the same place in every version: the magic, and the version at octet 8.
 fn ledger_content(file: &Whole) -> Vec<Fault> {
     let len = file.octets.len();
