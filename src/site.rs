@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A user who is not on a roster is none of our business, and finding that out costs one open that
-//! fails. That answer must not come from a file system that is not mounted: so when there is no
-//! roster, the directory that would hold it must be there all the same. `uidl-keep build` makes both
+//! fails. That answer must not come from a file system that is not mounted, nor from a roster that was
+//! lost: so when there is no roster, the directory that would hold it must be there all the same, and
+//! no index be in it that goes with it. `uidl-keep build` makes both
 //! directories; `install -d -m 0711 /var/lib/uidl-keep /var/lib/uidl-keep/domain
 //! /var/lib/uidl-keep/user` makes an empty site.
 #![forbid(unsafe_code)]

@@ -4,13 +4,15 @@
 mod support;
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
-use support::dovecot::Config;
+use support::dovecot::{Config, Dovecot};
 use support::faults::{Fault, Whole, lock_away, no_file_of_ours, refused_until_mended};
-use support::helper;
-use support::host::{Line, unix_mode};
+use support::host::{Host, Line, unix_mode};
+use support::mail::Message;
 use support::maildir::give_to_owner;
-use support::migrated::{LATER, Server, USER};
+use support::migrated::{LATER, Server, USER, complaints_in, kept, listing_by_content};
+use support::{helper, imap};
 
 /// What of an index is where: `src/index/FORMAT.md`.
 mod index {
@@ -212,6 +214,28 @@ fn a_roster_damaged_anywhere_refuses_the_login() {
     server.ends_well();
 }
 
+#[test]
+fn a_damaged_roster_refuses_whom_it_may_name_and_nobody_else() {
+    let Some(server) = Server::start(3) else { return };
+    let file = Whole::of(server.roster());
+    let (neighbour, other) = ("bob@example.com", "bob@example.net");
+    for user in [neighbour, other] {
+        server.maildir.copy_mail_to(&server.dovecot.mail(user));
+    }
+    let own = server.dovecot.uidl(neighbour);
+    assert_eq!(own, server.dovecot.uidl(other), "as Dovecot numbers them");
+    for octets in [&file.octets[..40], b"", &file.damaged(file.octets.len() - 2)] {
+        file.replace(octets);
+        let heard = server.dovecot.login(neighbour).unwrap().hear_out().unwrap();
+        assert_eq!(String::from_utf8(heard).unwrap(), format!("{LATER}\r\n"));
+        assert_eq!(server.dovecot.uidl(other), own);
+    }
+    file.put_back();
+    assert_eq!(server.dovecot.uidl(neighbour), own);
+    assert_eq!(server.complaints().len(), 3, "{:#?}", server.complaints());
+    server.ends_well();
+}
+
 /// Only what stands at the same place in every version: the magic, and the version at octet 8.
 fn ledger_content(file: &Whole) -> Vec<Fault> {
     let len = file.octets.len();
@@ -274,6 +298,41 @@ fn more_unreadable_messages_than_may_be_odd_refuse_the_login() {
     server.ends_well();
 }
 
+/// On mdbox nothing but our ledger lies in the control directory.
+#[test]
+fn a_control_directory_that_lets_nobody_in_refuses_the_login() {
+    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let extra = "mail_location = mdbox:~/mdbox:CONTROL=~/control\n".to_owned();
+    let config = Config { extra, ..Config::default() }.with_plugin();
+    let Some(dovecot) = Dovecot::start(&host, config) else { return };
+    dovecot.home(USER);
+    let messages = [1, 2, 3].map(Message::plain);
+    imap::append(dovecot.imap(), USER, messages.each_ref().map(|m| m.octets.as_slice()));
+    let listing = dovecot.dir().join("alice.uidl");
+    fs::write(&listing, listing_by_content(&messages)).unwrap();
+    helper::build_site(&dovecot.site(), &listing);
+    assert_eq!(dovecot.uidl(USER), kept(1..=3));
+    let control = dovecot.home(USER).join("control");
+    let ledger = find(&control, "uidl-keep.ledger").expect("a ledger");
+    let dir = ledger.parent().unwrap();
+    fs::set_permissions(dir, unix_mode(0o000)).unwrap();
+    let heard = dovecot.login(USER).unwrap().hear_out().unwrap();
+    assert_eq!(String::from_utf8(heard).unwrap(), format!("{LATER}\r\n"));
+    fs::set_permissions(dir, unix_mode(0o700)).unwrap();
+    assert_eq!(dovecot.uidl(USER), kept(1..=3));
+    let complaints = complaints_in(&dovecot.log());
+    assert_eq!(complaints.len(), 1, "{complaints:#?}");
+    for word in [ledger.to_str().unwrap(), "Permission denied", "restore it"] {
+        assert!(complaints[0].contains(word), "no {word:?} in {complaints:?}");
+    }
+}
+
+fn find(dir: &Path, name: &str) -> Option<PathBuf> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).find_map(|path| {
+        if path.is_dir() { find(&path, name) } else { path.ends_with(name).then_some(path) }
+    })
+}
+
 /// Here Dovecot itself knows that it cannot tell; nothing of ours may make a listing of that.
 #[test]
 fn a_mailbox_that_cannot_be_read_refuses_the_login() {
@@ -293,6 +352,36 @@ fn a_mailbox_that_cannot_be_read_refuses_the_login() {
         server.serves(3, "readable again");
     }
     server.ends_well();
+}
+
+/// What doveadm is told wrongly, a backup bakes into another mailbox for ever.
+#[test]
+fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
+    let Some(mut server) = Server::start(3) else { return };
+    server.serves(3, "before any fault");
+    server.deliver();
+    let files = [server.index(), server.roster(), server.ledger()].map(Whole::of);
+    for file in &files {
+        file.replace(&file.damaged(file.octets.len() / 2));
+        let place = file.path().display().to_string();
+        let fetched =
+            server.dovecot.doveadm(["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"]);
+        let target = server.dovecot.home(USER).join("backup");
+        let to = format!("mdbox:{}", target.display());
+        let backed_up = server.dovecot.doveadm(["backup", "-u", USER, &to]);
+        for (what, output) in [("fetch", &fetched), ("backup", &backed_up)] {
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(!output.status.success(), "{what} with {place}: {said}");
+            let lines: Vec<&str> = said.lines().filter(|l| l.contains("uidl-keep: /")).collect();
+            assert_eq!(lines.len(), 1, "{what} with {place}: {said}");
+            assert!(lines[0].contains(&place), "{what}: {said}");
+        }
+        let told = String::from_utf8(fetched.stdout).unwrap();
+        assert_eq!(told.lines().find(|line| line.len() > "pop3.uidl: ".len()), None);
+        file.put_back();
+        fs::remove_dir_all(&target).unwrap();
+        assert_eq!(server.shown_by_doveadm().len(), 4);
+    }
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn served_or_refused(server: &mut Server, file: &Whole, meddle: impl Fn(&Whole) 
             file.put_back();
         });
         let _stop = Finally(|| stop.store(true, Ordering::Relaxed));
-        for _ in 0..8 {
+        for _ in 0..4 {
             // What is new has to be resolved, by whoever comes first.
             server.deliver();
             let login = || server.dovecot.login(USER).and_then(|mut session| session.uidl());
@@ -108,7 +108,7 @@ fn cut_and_grow(file: &Whole) {
         open.set_len(left as u64).unwrap();
         open.seek(SeekFrom::Start(left as u64)).unwrap();
         open.write_all(&file.octets[left..]).unwrap();
-        thread::sleep(Duration::from_millis(2));
+        thread::sleep(Duration::from_micros(500));
     }
 }
 
@@ -133,7 +133,7 @@ fn meddled_with(server: &mut Server, file: &Whole, ways: &[fn(&Whole)]) {
 
 #[test]
 fn an_index_that_changes_under_logins_gives_the_right_listing_or_none() {
-    let Some(mut server) = with_index_of(2000, 1000) else { return };
+    let Some(mut server) = with_index_of(1000, 1000) else { return };
     let file = Whole::of(server.index());
     meddled_with(&mut server, &file, &[write_over, cut_and_grow, delete]);
     server.ends_well();
@@ -278,8 +278,12 @@ fn a_panic_or_exhausted_memory_drops_the_session_by_exit_and_after_one_line() {
             server.deliver();
             fs::write(&request, format!("{kind} {door}\n")).unwrap();
             let before = server.dovecot.log().len();
-            let listing = server.dovecot.login(USER).and_then(|mut session| session.uidl());
-            assert!(listing.is_err(), "{kind} {door}: {listing:?}");
+            let heard = server.dovecot.login(USER).and_then(|mut session| {
+                session.ask("UIDL")?;
+                session.hear_out()
+            });
+            // Or no `+OK` after the password, or a connection reset.
+            assert_eq!(heard.unwrap_or_default(), b"", "{kind} {door}: half an answer");
             let log = server.log_of_sessions(before, 1);
             let complaints = complaints_in(&log);
             assert_eq!(complaints.len(), 1, "{kind} {door}:\n{log}");

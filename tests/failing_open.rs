@@ -137,6 +137,8 @@ fn a_full_disk_serves_the_kept_uidls_and_lets_mail_be_deleted() {
     fs::remove_file(filler).unwrap();
     assert_eq!(served(&server), (kept([1, 3, 4, 5]), Vec::new()));
     assert_eq!(small.ledgers(), 1);
+    // Before the directory that it is mounted in.
+    drop(small);
     server.ends_well();
 }
 
@@ -188,7 +190,7 @@ fn a_ledger_that_cannot_be_replaced_serves_the_kept_uidls() {
         return;
     }
     let ledger = server.ledger();
-    let _mutable = Finally(|| {
+    let mutable = Finally(|| {
         let _ = Command::new("chattr").arg("-i").arg(&ledger).status();
     });
     server.deliver();
@@ -199,7 +201,7 @@ fn a_ledger_that_cannot_be_replaced_serves_the_kept_uidls() {
         listings.push(uidls);
     }
     assert_eq!(listings[0][..4], kept(1..=4));
-    drop(_mutable);
+    drop(mutable);
     let (uidls, complaints) = served(&server);
     listings.push(uidls);
     assert_eq!(complaints, [""; 0]);
@@ -221,18 +223,29 @@ impl<F: FnMut()> Drop for Finally<F> {
     }
 }
 
-/// A process that holds the lock.
-fn holder(lock: &Path) -> Child {
-    let mut holder = Command::new("flock")
-        .args(["--no-fork", "--exclusive"])
-        .arg(lock)
-        .args(["sh", "-c", "echo held; exec sleep 600"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut held = [0; 5];
-    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut held).unwrap();
-    holder
+/// A process that holds the lock, until SIGKILL ends it.
+struct Holder(Child);
+
+impl Holder {
+    fn of(lock: &Path) -> Self {
+        let mut holder = Command::new("flock")
+            .args(["--no-fork", "--exclusive"])
+            .arg(lock)
+            .args(["sh", "-c", "echo held; exec sleep 600"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut held = [0; 5];
+        std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut held).unwrap();
+        Self(holder)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]
@@ -240,17 +253,16 @@ fn a_lock_is_waited_for_while_its_holder_lives_and_no_longer() {
     let Some(mut server) = Server::start(3) else { return };
     assert_eq!(served(&server), (kept(1..=3), Vec::new()));
     server.deliver();
-    let mut holder = holder(&server.maildir.path().join("uidl-keep.lock"));
+    let holder = Holder::of(&server.maildir.path().join("uidl-keep.lock"));
     let (heard, complaints) = server.turned_away("the lock is held");
-    let _ = holder.kill();
-    holder.wait().unwrap();
+    // By SIGKILL: it lets go of nothing by itself.
+    drop(holder);
     assert!(
         heard == format!("{LATER}\r\n") || heard.starts_with("-ERR [IN-USE] "),
         "one clean line: {heard}"
     );
     assert_eq!(heard.lines().count(), 1);
     says(&complaints, &["uidl-keep.l", "another session"]);
-    // Killed by SIGKILL, it let go of nothing by itself.
     let (uidls, complaints) = served(&server);
     assert_eq!((&uidls[..3], uidls.len(), complaints), (&kept(1..=3)[..], 4, Vec::new()));
     server.ends_well();

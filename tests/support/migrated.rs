@@ -59,18 +59,12 @@ impl Server {
     /// and were captured by the key that needs the whole of each.
     pub fn captured_by_content(count: u32) -> Option<Self> {
         let mut server = Self::start(0)?;
-        let mut listing =
-            format!("uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nsource test\nkeys 1\n");
-        for number in 1..=count {
-            let message = Message::plain(number);
-            server.maildir.deliver(&message, Naming::Dovecot, number);
-            let mut printer = Fingerprinter::new(Depth::Message);
-            printer.update(&message.octets);
-            let key = printer.finish().message.expect("a message with a header");
-            listing += &format!("{number} UID{number}-17 message={key}\n");
+        let messages: Vec<Message> = (1..=count).map(Message::plain).collect();
+        for (number, message) in (1..).zip(&messages) {
+            server.maildir.deliver(message, Naming::Dovecot, number);
         }
         server.delivered = count;
-        server.build(&(listing + ".\n"));
+        server.build(&listing_by_content(&messages));
         Some(server)
     }
 
@@ -221,6 +215,19 @@ impl Server {
         chown(&roster, Some(0), Some(OWNER)).unwrap();
         fs::set_permissions(&roster, unix_mode(0o640)).unwrap();
     }
+}
+
+/// The listing of a capture that knows messages by the whole of each, and by nothing else.
+pub fn listing_by_content(messages: &[Message]) -> String {
+    let mut listing =
+        format!("uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nsource test\nkeys 1\n");
+    for (number, message) in (1..).zip(messages) {
+        let mut printer = Fingerprinter::new(Depth::Message);
+        printer.update(&message.octets);
+        let key = printer.finish().message.expect("a message with a header");
+        listing += &format!("{number} UID{number}-17 message={key}\n");
+    }
+    listing + ".\n"
 }
 
 /// Lines of ours that are no mere information.
