@@ -327,12 +327,13 @@ fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
         });
     }
     add("the longest UIDL", &|ledger| ledger.records[0].uidl = uidl(&[b'x'; Uidl::MAX_OCTETS]));
-    add("a hundred thousand records", &|ledger| {
-        ledger.next_order = 2_000_000;
-        let gone =
-            |order| Record { order, uid: 0, entry: None, name: None, ..good.records[0].clone() };
-        ledger.records.splice(0..0, (100..100_000).map(gone));
-    });
+    for uidvalidity in [good.uidvalidity, good.uidvalidity + 1] {
+        add(&format!("a hundred thousand records alike, UIDVALIDITY {uidvalidity}"), &|ledger| {
+            (ledger.next_order, ledger.uidvalidity) = (2_000_000, uidvalidity);
+            let alike = |order| Record { order, uid: 0, ..good.records[0].clone() };
+            ledger.records.splice(0..0, (100..100_000).map(alike));
+        });
+    }
     ledgers
 }
 

@@ -76,8 +76,9 @@ fn check_file(file: &[u8]) {
     }
     if is_whole {
         let again = written(&all, index.is_final());
-        let read: Vec<_> =
-            Index::open(&again[..]).expect("ours").maildrops().map(Result::unwrap).collect();
+        let anew = Index::open(&again[..]).expect("ours");
+        anew.verify().expect("ours");
+        let read: Vec<_> = anew.maildrops().map(Result::unwrap).collect();
         assert_eq!(read, all);
         assert_eq!(forge::index(&again), again, "the forger follows the format");
         assert_eq!(written(&read, index.is_final()), again);
