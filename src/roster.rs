@@ -280,7 +280,10 @@ impl Lines {
             return Err(if is_start { cut_short } else { Error::NotARoster });
         }
         let Some(header) = first_line(&start) else { return Err(cut_short) };
-        let count = header[MAGIC.len()..].parse().map_err(|_| Error::NotARoster)?;
+        let count = header[MAGIC.len()..].parse().ok();
+        // As we write it: no sign, no leading zero.
+        let count = count.filter(|count: &u64| header[MAGIC.len()..] == count.to_string());
+        let count = count.ok_or(Error::NotARoster)?;
         let body_at = header.len() as u64 + 1;
         if file_len < body_at + END_OCTETS {
             return Err(cut_short);
@@ -494,6 +497,17 @@ mod tests {
         }
         let counted = text.replace("roster 1 3", "roster 1 4");
         assert!(Roster::read(counted.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_count_of_lines_is_read_only_as_it_is_written() {
+        for (count, is_right) in [("1", true), ("01", false), ("+1", false)] {
+            let (header, content) = (format!("{MAGIC}{count}"), "alice captured held");
+            let (line, end) = (check(&header, content), check("alice", "."));
+            let text = format!("{header}\n{content} {line}\n. {end}\n");
+            assert_eq!(Roster::read(text.as_bytes()).is_ok(), is_right, "{count}");
+            assert_eq!(lookup(text.as_bytes(), "alice").is_ok(), is_right, "{count}");
+        }
     }
 
     #[test]
