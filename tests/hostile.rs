@@ -411,6 +411,32 @@ fn the_largest_ledger_there_can_be_ends_no_process_for_want_of_memory() {
     attacked.with_ledger(&large.encode(), "the largest ledger");
 }
 
+#[test]
+#[ignore = "an entry takes fifty times its octets, and memory that is not there ends the process"]
+fn an_index_block_of_six_megabytes_ends_no_process_for_want_of_memory() {
+    let Some(mut attacked) = Attacked::start() else { return };
+    if !attacked.under.is_empty() {
+        return; // As above.
+    }
+    attacked.under = vec!["prlimit".to_owned(), format!("--as={}", 256 << 20)];
+    let mut many = Index::open(&attacked.index[..]).unwrap().maildrop(USER).unwrap().unwrap();
+    let least = Entry {
+        uidl: uidl(b"x"),
+        uid: None,
+        octets: None,
+        file: None,
+        guid: None,
+        header: None,
+        message: None,
+        origin: None,
+    };
+    many.entries.extend(std::iter::repeat_n(least, 2_000_000));
+    let mut writer = Writer::new(Cursor::new(Vec::new()), true).unwrap();
+    writer.push(&many).unwrap();
+    let index = writer.finish().unwrap().0.into_inner();
+    attacked.with_index(&index, "two million entries");
+}
+
 /// The file with other octets in place of the first it has of its first UIDL.
 fn with_uidl(file: &[u8], octets: &[u8]) -> Vec<u8> {
     let at = file.windows(7).position(|window| window == b"UID1-17").expect("a UIDL");
