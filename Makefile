@@ -2,11 +2,14 @@
 # installs packages or starts servers; `build` and `check` need neither once the packages are there.
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps build check lint test demo bench fuzz install plugin plugin-2.4 clean clean-trees
+.PHONY: all help deps build check lint test asan demo bench fuzz install plugin plugin-2.4 clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
 BUILD_24 := target/dovecot-2.4
+# What AddressSanitizer watches is built for a named machine, so that build scripts are not.
+MACHINE := $(shell rustc -vV 2> /dev/null | sed -n 's/^host: //p')
+BUILD_ASAN := target/asan
 # The module from which Dovecot 2.4 learns our settings.
 SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE
 
@@ -50,6 +53,7 @@ check: ## formatting, lints with and without the plugin, documentation
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features plugin -- -D warnings
+	rustfmt --check fuzz/fuzz_targets/*.rs
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
 	@echo 'no let within a chain of conditions: Rust 1.85, which Debian has, stops there'
 	! git ls-files -z '*.rs' | xargs -0 grep -Pzl '&& let |(if|while) let [^{}]*\n *&& '
@@ -60,6 +64,16 @@ test: deps plugin-2.4 ## every test, against real servers; a server that is miss
 	# What Dovecot loads: `cargo test` alone does not put the module where tests look for it.
 	cargo build --locked --features plugin
 	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --no-fail-fast
+	$(MAKE) asan
+
+asan: ## forged ledgers and indexes, with the plugin under AddressSanitizer
+	$(SETUP) rust
+	$(SETUP) packages build dovecot tools
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CFLAGS_$(subst -,_,$(MACHINE))=-fsanitize=address \
+		cargo build --locked --features plugin --lib --target $(MACHINE) --target-dir $(BUILD_ASAN)
+	UIDL_KEEP_ASAN="$$($(CC) -print-file-name=libasan.so)" \
+		UIDL_KEEP_PLUGIN=$(CURDIR)/$(BUILD_ASAN)/$(MACHINE)/debug/libuidl_keep.so \
+		UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --test forged
 
 demo: ## see it happen: Courier to Dovecot, and what a client downloads
 	$(SETUP) rust
@@ -76,10 +90,11 @@ bench: ## the ratios of one run, with and without the plugin
 	$(SETUP) packages build dovecot
 	cargo bench --locked --features plugin --bench login
 
-fuzz: ## every fuzz target for a minute each: make fuzz SECONDS=600 for longer
-	cd fuzz && for target in $$(cargo fuzz list); do \
-		cargo fuzz run $$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; \
-	done
+fuzz: ## every fuzz target for a minute, two at a time: make fuzz SECONDS=600 for longer
+	$(SETUP) rust
+	$(SETUP) packages build fuzz
+	$(SETUP) crates fuzz
+	fuzz/run $(or $(SECONDS),60)
 
 install: ## the plugin, the helper, the man page and an example (DESTDIR, PREFIX)
 	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev, or name it in DOVECOT_CONFIG"; exit 2; }

@@ -611,6 +611,17 @@ mod tests {
     }
 
     #[test]
+    fn a_count_of_lines_is_read_only_as_it_is_written() {
+        for (count, is_right) in [("1", true), ("01", false), ("+1", false)] {
+            let (header, content) = (format!("{MAGIC}{count}"), "alice captured held");
+            let (line, end) = (check(&header, content), check("alice", "."));
+            let text = format!("{header}\n{content} {line}\n. {end}\n");
+            assert_eq!(Roster::read(text.as_bytes()).is_ok(), is_right, "{count}");
+            assert_eq!(lookup(text.as_bytes(), "alice").is_ok(), is_right, "{count}");
+        }
+    }
+
+    #[test]
     fn a_name_that_cannot_be_on_a_roster_is_not_on_one() {
         let text = Roster::new().to_text();
         for user in ["", &"x".repeat(1025)] {

@@ -18,9 +18,15 @@ packages_dovecot="dovecot-core dovecot-pop3d dovecot-imapd"
 # The POP3 clients whose memory is at stake.
 packages_clients="fetchmail mpop getmail6"
 
-# To make the trees below, to look into what was built (nm), to make keys for encrypted mail, and to make
-# system calls fail (strace).
-packages_tools="debootstrap binutils openssl strace"
+# To make the trees below, to look into what was built (nm) and into what it does with memory, to make
+# keys for encrypted mail, and to make system calls fail (strace).
+packages_tools="debootstrap binutils valgrind openssl strace"
+
+# To compile the fuzz targets: libFuzzer is C++.
+packages_fuzz="g++"
+
+# What comes from crates.io and not from Debian, each in the version that works here.
+crates_fuzz="cargo-fuzz@0.13.2"
 
 # Trees: small Debian systems of their own, for servers that this machine cannot hold beside its
 # Dovecot. One word each: its name; then what suite, and what is installed in it.

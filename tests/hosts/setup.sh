@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what a job needs, and nothing that is there already.
 #
-#   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools of packages.sh
+#   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, fuzz of packages.sh
+#   tests/hosts/setup.sh crates GROUP...      fuzz of packages.sh, into target/tools
 #   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for
 #   tests/hosts/setup.sh tree NAME...         courier, dovecot24 of packages.sh
 #   tests/hosts/setup.sh where NAME           prints the directory of a tree
@@ -93,6 +94,20 @@ install_rust() {
 	die "no Rust $rust_wanted on PATH, and Debian has none here: install it as rustup.rs says, then run again"
 }
 
+# Programs of crates.io, for this checkout alone.
+install_crates() {
+	tools=$here/../../target/tools
+	for group in "$@"; do
+		eval "wanted=\${crates_$group-}"
+		[ -n "$wanted" ] || die "no group of crates is called '$group': see $here/packages.sh"
+		for crate in $wanted; do
+			# Cargo does nothing where that version is there already, but asks the registry first.
+			grep -qs "^\"${crate%@*} ${crate#*@} " "$tools/.crates.toml" ||
+				cargo install --quiet --locked --root "$tools" "$crate"
+		done
+	done
+}
+
 # The mirror of the first Debian archive in this machine's own sources, whichever spelling they use.
 mirror() {
 	# shellcheck disable=SC2016
@@ -162,6 +177,10 @@ case ${1-} in
 packages)
 	shift
 	install_packages "$@"
+	;;
+crates)
+	shift
+	install_crates "$@"
 	;;
 rust)
 	install_rust

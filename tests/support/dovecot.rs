@@ -190,20 +190,30 @@ impl Dovecot {
     /// What follows a login: Dovecot's own `pop3`, already told who has logged in, on a socket pair.
     /// It does not greet.
     pub fn process(&self, user: &str) -> (Pop3, Child) {
-        self.process_within(user, u64::MAX)
+        self.process_under::<&str>(&[], user)
     }
 
     /// The same with that many octets of address space, as `vsz_limit` gives it.
     pub fn process_within(&self, user: &str, octets: u64) -> (Pop3, Child) {
+        self.process_under(&["prlimit", &format!("--as={octets}")], user)
+    }
+
+    /// [`Dovecot::process`] with a command before it that runs it: `env`, `prlimit`, `valgrind`. What it
+    /// says is in [`Dovecot::process_log`].
+    pub fn process_under<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        under: &[A],
+        user: &str,
+    ) -> (Pop3, Child) {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         let out = OwnedFd::from(theirs.try_clone().expect("a socket"));
         let home = self.scratch.inside().join("home").join(user);
         let owner = OWNER.to_string();
         let child = self
             .host
-            .command("prlimit")
-            .args([&format!("--as={octets}"), "setpriv"])
+            .command("setpriv")
             .args(["--reuid", &owner, "--regid", &owner, "--clear-groups"])
+            .args(under)
             .args(["/usr/lib/dovecot/pop3", "-c"])
             .arg(self.scratch.inside().join("dovecot.conf"))
             .arg("-o")
@@ -213,10 +223,16 @@ impl Dovecot {
             .env("HOME", &home)
             .stdin(OwnedFd::from(theirs))
             .stdout(out)
-            .stderr(fs::File::create(self.scratch.path().join("stderr")).expect("ours"))
+            .stderr(fs::File::create(self.scratch.path().join("process")).expect("ours"))
             .spawn()
-            .expect("prlimit");
+            .expect("setpriv");
         (Pop3::adopt(ours).expect("a socket"), child)
+    }
+
+    /// What the last [`Dovecot::process`] wrote to its stderr, its log among it.
+    pub fn process_log(&self) -> String {
+        let log = fs::read(self.scratch.path().join("process")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
     }
 
     /// The unique-id listing, in this server's order, from a session of its own.
@@ -277,7 +293,9 @@ impl Dovecot {
     /// What it has logged so far.
     pub fn log(&self) -> String {
         let read = |name| fs::read(self.scratch.path().join(name)).unwrap_or_default();
-        [read("stderr"), read("log")].map(|log| String::from_utf8_lossy(&log).into_owned()).concat()
+        [read("stderr"), read("log"), read("process")]
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .concat()
     }
 
     /// Runs doveadm on this instance.

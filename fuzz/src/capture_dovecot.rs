@@ -1,0 +1,68 @@
+//! `dovecot-uidlist` beside the messages of a Maildir.
+
+use uidl_keep::capture::dovecot::{Record, UidList, plan};
+use uidl_keep::format::UidlFormat;
+
+use super::{check_message, check_plan, look, parts};
+
+/// A `pop3_uidl_format`, a NUL, the list, a NUL, file names one a line.
+pub fn check(octets: &[u8]) {
+    let [format, list, names] = parts(octets);
+    let format = std::str::from_utf8(format).ok().and_then(|text| UidlFormat::parse(text).ok());
+    let format = format.unwrap_or_else(|| UidlFormat::parse("%08Xu%08Xv").expect("the default"));
+    let parsed = UidList::parse(list);
+    match &parsed {
+        Ok(parsed) => check_list(list, parsed),
+        Err(error) => check_message(error),
+    }
+    for state in [Some(list), None] {
+        let look = look(state, names);
+        match plan(&look, &format) {
+            Ok(plan) => {
+                if let (Some(_), Ok(list)) = (state, &parsed) {
+                    assert_eq!(plan.uidvalidity, Some(list.uidvalidity));
+                    assert_eq!(plan.counter.is_some(), format.is_counting());
+                    for entry in &plan.entries {
+                        let uid = entry.uid.expect("Dovecot gives every message one");
+                        assert_eq!(list.messages[&uid].file, look.messages[entry.at].base);
+                    }
+                }
+                check_plan(plan, &look);
+            }
+            Err(error) => check_message(error),
+        }
+    }
+}
+
+fn check_list(octets: &[u8], list: &UidList) {
+    let lines = octets.split_inclusive(|&octet| octet == b'\n').count() - 1;
+    // A line said twice is one.
+    assert!(list.messages.len() + list.replaced.len() + list.odd.len() <= lines);
+    assert!(list.uidvalidity > 0);
+    let mut again = format!("3 V{} N{}\n", list.uidvalidity, list.next).into_bytes();
+    let mut files: Vec<&[u8]> = Vec::new();
+    for (uid, record) in &list.messages {
+        assert!(*uid > 0 && *uid < list.next);
+        files.push(&record.file);
+        again.extend(line(*uid, record));
+    }
+    files.sort_unstable();
+    assert!(files.windows(2).all(|pair| pair[0] != pair[1]), "two messages of one file");
+    let read = UidList::parse(&again).expect("a right header");
+    assert_eq!(read, UidList { replaced: Vec::new(), odd: Vec::new(), ..list.clone() });
+}
+
+fn line(uid: u32, record: &Record) -> Vec<u8> {
+    let mut line = format!("{uid} ").into_bytes();
+    for (key, value) in [(b'P', &record.uidl), (b'O', &record.order), (b'G', &record.guid)] {
+        if let Some(value) = value {
+            line.push(key);
+            line.extend(value.iter());
+            line.push(b' ');
+        }
+    }
+    line.push(b':');
+    line.extend(record.file.iter());
+    line.push(b'\n');
+    line
+}
