@@ -169,12 +169,6 @@ impl Table {
     ) -> Result<(Self, Option<Unwritten>), NoTable> {
         let (mailbox, view) = (transaction.mailbox(), transaction.view());
         let place = control.ledger_path();
-        let warn = |line: &str| {
-            mailbox.log(
-                Level::UIDL_KEEP_LOG_WARNING,
-                &format!("{}: cannot be written: {line}", place.display()),
-            );
-        };
         let begun = match &locked {
             Ok(lock) => control.begin(lock).map_err(|why| (why.kind(), why.to_string())),
             Err(LockError::Unavailable(why)) => Err((why.kind(), why.to_string())),
@@ -209,19 +203,28 @@ impl Table {
             Ok(begun) => begun.publish(&file, mark).map_err(|why| why.to_string()),
             Err((_, why)) => Err(why),
         };
+        let is_written = written.is_ok();
         let unwritten = match written {
             Ok(()) => {
                 locked.iter().for_each(|lock| control.remove_prints(lock));
                 None
             }
             Err(why) => {
-                warn(&format!("{why}; the answers will be derived again at the next login"));
+                mailbox.log(
+                    Level::UIDL_KEEP_LOG_WARNING,
+                    &format!(
+                        "{}: cannot be written ({why}): served without a ledger, with answers that \
+                         will be derived again at the next login",
+                        place.display(),
+                    ),
+                );
                 let first = Unwritten { control: control.clone(), file: file.clone(), mark };
                 ledger.is_none().then_some(first)
             }
         };
         raise_next_uid(mailbox, &captured, resolution.ledger.told_below, view);
-        if kept.settings.bake && locked.is_ok() {
+        // Where not even a ledger can be written, it is no use to try.
+        if kept.settings.bake && is_written {
             bake(
                 mailbox,
                 kept.settings.order,
@@ -401,11 +404,12 @@ fn resolve(
             Outcome::Refused(refusal) => break Err(refusal),
         }
     };
-    let first_fault = survey.first_fault.take().map(|(uid, why)| format!("UID {uid}: {why}"));
+    let first_fault =
+        survey.first_fault.take().map(|(uid, why)| format!("UID {uid} cannot be read ({why})"));
     decided
         .inspect(|resolution| log_undecided(mailbox, &resolution.report, first_fault.as_deref()))
         .map_err(|refusal| {
-            let because = first_fault.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+            let because = first_fault.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             Refusal::fault(format!("{}: {refusal}{because}", kept.user)).into()
         })
 }
@@ -448,13 +452,14 @@ fn raise_next_uid(mailbox: Mailbox, captured: &Maildrop, told_below: u32, view: 
 }
 
 fn log_undecided(mailbox: Mailbox, report: &Report, first_fault: Option<&str>) {
-    if let (count @ 1.., Some(why)) = (report.undecided.len(), first_fault) {
+    if let (count @ 1.., Some(first)) = (report.undecided.len(), first_fault) {
+        let what = match count {
+            1 => "it gets".to_owned(),
+            _ => format!("it and {} more, unreadable or not to be told from such, get", count - 1),
+        };
         mailbox.log(
             Level::UIDL_KEEP_LOG_WARNING,
-            &format!(
-                "{count} messages cannot be read, or told from one that cannot ({why}): for this \
-                 session each gets a UIDL of its own, and nothing is recorded of them"
-            ),
+            &format!("{first}: {what} a UIDL for this session only, and nothing is recorded of it"),
         );
     }
 }

@@ -19,9 +19,6 @@ use crate::support::pop3::{Pop3, Refused};
 /// The one whose mail is moved.
 pub const USER: &str = "alice@example.com";
 
-/// How the lines of one begin who was never moved.
-const STRANGER: &str = "pop3(stranger@example.net)";
-
 /// Longer than a line needs to reach the log on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -142,18 +139,8 @@ impl Story {
     }
 
     /// The lines of ours in the log, all that POP3 sessions have written by now.
-    ///
-    /// They reach it some time after the client has its answer, but one after the other: a stranger's
-    /// session is the last.
     pub fn log(&self) -> Vec<String> {
-        let before = self.dovecot.log().matches(STRANGER).count();
-        let _ = self.dovecot.login("stranger@example.net").and_then(Pop3::quit);
-        let asked = Instant::now();
-        while self.dovecot.log().matches(STRANGER).count() == before {
-            assert!(asked.elapsed() < PATIENCE, "nothing of {STRANGER} in the log");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let log = self.dovecot.log();
+        let log = self.dovecot.settled_log();
         log.lines().filter(|line| line.contains("uidl-keep: ")).map(str::to_owned).collect()
     }
 

@@ -205,7 +205,7 @@ impl Server {
 
     /// Lines of ours that are no mere information.
     pub fn complaints(&self) -> Vec<String> {
-        complaints_in(&self.dovecot.log())
+        complaints_in(&self.dovecot.settled_log())
     }
 
     /// Runs `uidl-keep hold` or `release` for the user, as an operator does.
