@@ -43,7 +43,7 @@ fn with_index_of(entries: u32, octets: usize) -> Option<Server> {
 /// Lists while `meddle` does something to a file over and over: each login has the right listing or the
 /// clean refusal, and one line in the log for the latter. How many were refused.
 fn served_or_refused(server: &mut Server, file: &Whole, meddle: impl Fn(&Whole) + Sync) -> usize {
-    let before = server.dovecot.log().len();
+    let before = server.dovecot.settled_log().len();
     let stop = AtomicBool::new(false);
     let (mut logins, mut refused) = (0, 0);
     thread::scope(|scope| {
@@ -75,7 +75,7 @@ fn served_or_refused(server: &mut Server, file: &Whole, meddle: impl Fn(&Whole) 
         }
     });
     server.serves(HERE, "left in peace");
-    let log = server.log_of_sessions(before, logins + 1);
+    let log = server.dovecot.settled_log().split_off(before);
     let complaints = complaints_in(&log);
     assert_eq!(complaints.len(), refused, "{complaints:#?}");
     refused
@@ -277,14 +277,14 @@ fn a_panic_or_exhausted_memory_drops_the_session_by_exit_and_after_one_line() {
         for door in ["mail_user_created", "search_init", "uidl 1", "uidl 3"] {
             server.deliver();
             fs::write(&request, format!("{kind} {door}\n")).unwrap();
-            let before = server.dovecot.log().len();
+            let before = server.dovecot.settled_log().len();
             let heard = server.dovecot.login(USER).and_then(|mut session| {
                 session.ask("UIDL")?;
                 session.hear_out()
             });
             // Or no `+OK` after the password, or a connection reset.
             assert_eq!(heard.unwrap_or_default(), b"", "{kind} {door}: half an answer");
-            let log = server.log_of_sessions(before, 1);
+            let log = server.dovecot.settled_log().split_off(before);
             let complaints = complaints_in(&log);
             assert_eq!(complaints.len(), 1, "{kind} {door}:\n{log}");
             assert!(complaints[0].contains(words), "{kind} {door}: {complaints:?}");

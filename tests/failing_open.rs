@@ -20,9 +20,9 @@ use support::migrated::{LATER, Server, USER, complaints_in, kept};
 /// What the operator reads of one listing, which must be served: its UIDLs, and our complaints.
 #[track_caller]
 fn served(server: &Server) -> (Vec<String>, Vec<String>) {
-    let before = server.dovecot.log().len();
+    let before = server.dovecot.settled_log().len();
     let uidls = server.uidls();
-    (uidls, complaints_in(&server.log_of_sessions(before, 1)))
+    (uidls, complaints_in(&server.dovecot.settled_log().split_off(before)))
 }
 
 /// One line of ours, which has all the words.

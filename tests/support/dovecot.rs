@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::host::{Host, Line, Scratch};
@@ -98,6 +99,7 @@ pub struct Dovecot {
     pop3: SocketAddr,
     imap: SocketAddr,
     master: Option<Child>,
+    logins: AtomicUsize,
 }
 
 impl Dovecot {
@@ -121,6 +123,7 @@ impl Dovecot {
             pop3: nowhere,
             imap: nowhere,
             master: None,
+            logins: AtomicUsize::new(0),
         };
         server.resume();
         Some(server)
@@ -176,6 +179,7 @@ impl Dovecot {
 
     /// Connects and logs in.
     pub fn login(&self, user: &str) -> Result<Pop3, Refused> {
+        self.logins.fetch_add(1, Ordering::SeqCst);
         Pop3::login(self.pop3, user)
     }
 
@@ -310,6 +314,26 @@ impl Dovecot {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.log()
+    }
+
+    /// What it has logged once every session that was begun by [`Dovecot::login`] has ended there, too:
+    /// a client sees the end of one before the log does. Panics where one is still open.
+    pub fn settled_log(&self) -> String {
+        let (asked, logins) = (Instant::now(), self.logins.load(Ordering::SeqCst));
+        loop {
+            let log = self.log();
+            let ends = ["Info: Disconnected: ", "Fatal: ", "Panic: "];
+            let is_end = |line: &&str| {
+                line.contains(" pop3(")
+                    && ends.iter().any(|end| line.contains(end))
+                    && !line.contains("Fatal: master: ")
+            };
+            if log.lines().filter(is_end).count() >= logins {
+                return log;
+            }
+            assert!(asked.elapsed() < 3 * PATIENCE, "not all of {logins} sessions ended:\n{log}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Runs doveadm on this instance.

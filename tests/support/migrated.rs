@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use super::dovecot::{Config, Dovecot};
 use super::host::{Host, Line, unix_mode};
@@ -126,11 +125,11 @@ impl Server {
     /// the `+OK` of its password until the connection is closed, and our complaints of that session.
     #[track_caller]
     pub fn turned_away(&self, fault: &str) -> (String, Vec<String>) {
-        let before = self.dovecot.log().len();
+        let before = self.dovecot.settled_log().len();
         let session = self.dovecot.login(USER).expect("+OK comes before the mailbox is opened");
         let heard = session.hear_out();
         let heard = heard.unwrap_or_else(|why| panic!("{fault}: served, or hanging: {why:?}"));
-        let log = self.log_of_sessions(before, 1);
+        let log = self.dovecot.settled_log().split_off(before);
         (String::from_utf8(heard).expect("ASCII"), complaints_in(&log))
     }
 
@@ -160,22 +159,6 @@ impl Server {
     pub fn serves(&self, captured: u32, when: &str) {
         let uidls = self.uidls();
         assert!(is_right(&uidls, captured, self.delivered), "{when}: {uidls:?}");
-    }
-
-    /// What was logged from the octet `before` on, once so many sessions have ended in it.
-    pub fn log_of_sessions(&self, before: usize, count: usize) -> String {
-        let asked = Instant::now();
-        loop {
-            let log = self.dovecot.log().split_off(before);
-            let ends = ["Info: Disconnected: ", "Fatal: ", "Panic: "];
-            let is_end =
-                |line: &&str| line.contains(" pop3(") && ends.iter().any(|end| line.contains(end));
-            if log.lines().filter(is_end).count() >= count {
-                return log;
-            }
-            assert!(asked.elapsed() < Duration::from_secs(60), "{count} sessions, and:\n{log}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
     }
 
     /// Stops Dovecot, and insists that no POP3 process ended by a signal or gave up.
