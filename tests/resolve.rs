@@ -328,7 +328,7 @@ fn numbers_that_begin_anew_are_spent_unless_the_uidvalidity_is_told_with_them() 
         server.own = UidlFormat::parse(format).unwrap();
         let new = [3, 4, 5, 6].map(|n| server.put(mail("new", 9, n), format!("new{n}")));
         server.uidls();
-        new.map(|uid| server.delete(uid));
+        new.iter().for_each(|&uid| server.delete(uid));
         server.uidvalidity += 1;
         server.number_anew(1);
         server.put(mail("newer", 8, 8), "newer".into());
