@@ -11,6 +11,7 @@ mod forge;
 
 use std::fs;
 use std::io::Cursor;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,10 @@ struct Attacked {
     dovecot: Dovecot,
     mail: PathBuf,
     under: Vec<String>,
+    /// The ledger of a first listing, which lacks the last message.
     ledger: Vec<u8>,
+    /// The one after it, which has all that a warm login asks for.
+    whole_ledger: Vec<u8>,
     index: Vec<u8>,
     /// Dovecot's files and ours as they are after a first listing.
     listed: Vec<(PathBuf, Vec<u8>)>,
@@ -75,13 +79,15 @@ impl Attacked {
 
         let mail = maildir.path().to_owned();
         let index = fs::read(dovecot.site().join("domain/example.com.idx")).unwrap();
-        let mut attacked =
-            Self { dovecot, mail, under, ledger: Vec::new(), index, listed: Vec::new() };
+        let (ledger, whole_ledger, listed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut attacked = Self { dovecot, mail, under, ledger, whole_ledger, index, listed };
         let first = attacked.session("the good index");
         assert_eq!(first, Told::Listing((1..=CAPTURED).map(|n| format!("UID{n}-17")).collect()));
         attacked.ledger = fs::read(attacked.ledger_path()).unwrap();
         maildir.deliver(&Message::plain(MESSAGES), Naming::Qmail, MESSAGES);
         attacked.listed = attacked.state_files();
+        attacked.session("the good ledger");
+        attacked.whole_ledger = fs::read(attacked.ledger_path()).unwrap();
         Some(attacked)
     }
 
@@ -163,16 +169,13 @@ impl Attacked {
     }
 }
 
-/// The command that runs a server under AddressSanitizer, where `UIDL_KEEP_ASAN` names its runtime and
-/// the plugin was made for it; else an empty one. `None`, having said why, when only one is true.
+/// The command that runs a server under AddressSanitizer, where `UIDL_KEEP_ASAN` names its runtime; else
+/// an empty one. `None`, having said why, when there is no plugin.
 fn sanitizer() -> Option<Vec<String>> {
     let plugin = helper::plugin(Line::V23)?;
+    let Some(runtime) = std::env::var_os("UIDL_KEEP_ASAN") else { return Some(Vec::new()) };
     let symbols = Command::new("nm").arg("-D").arg(&plugin.module).output().expect("nm");
     let watched = String::from_utf8_lossy(&symbols.stdout).contains("__asan_report_load");
-    let Some(runtime) = std::env::var_os("UIDL_KEEP_ASAN") else {
-        assert!(!watched, "{} wants UIDL_KEEP_ASAN", plugin.module.display());
-        return Some(Vec::new());
-    };
     assert!(watched, "{} was not built with AddressSanitizer", plugin.module.display());
     let preload = format!("LD_PRELOAD={}", Path::new(&runtime).display());
     let options = format!("ASAN_OPTIONS=exitcode={ASAN_STATUS}:detect_leaks=0:abort_on_error=0");
@@ -271,8 +274,8 @@ impl Dice {
     }
 }
 
-/// Order numbers from which on there may be none left for the messages of this test.
-const AT_THE_END: u32 = u32::MAX - 100;
+/// Next order numbers that leave some for the messages of this test.
+const COUNTABLE: RangeInclusive<u32> = 1..=u32::MAX - 100;
 
 /// Ledgers that are well formed and false.
 fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
@@ -283,7 +286,7 @@ fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
         ledgers.push((how.to_owned(), ledger));
     };
     for number in [1, 2, 0x7FFF_FFFF, u32::MAX - 1, u32::MAX] {
-        if number < AT_THE_END {
+        if COUNTABLE.contains(&number) {
             add(&format!("next order {number}"), &|ledger| ledger.next_order = number);
         }
         add(&format!("UIDVALIDITY {number}"), &|ledger| ledger.uidvalidity = number);
@@ -296,7 +299,7 @@ fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
         add(&format!("UID {number}"), &|ledger| ledger.records[2].uid = number);
         add(&format!("order {number}"), &|ledger| {
             ledger.records[1].order = number;
-            if number < AT_THE_END {
+            if COUNTABLE.contains(&(number.saturating_add(1))) {
                 ledger.next_order = ledger.next_order.max(number + 1);
             }
         });
@@ -340,9 +343,9 @@ fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
 #[test]
 fn a_forged_ledger_gives_a_listing_in_order_or_one_clean_error() {
     let Some(attacked) = Attacked::start() else { return };
-    let good = Ledger::decode(&attacked.ledger).unwrap();
     assert_eq!(forge::ledger(&attacked.ledger, forge::Ledger::Starts), attacked.ledger);
     let honest = attacked.with_ledger(&attacked.ledger, "the good ledger");
+    assert_eq!(attacked.with_ledger(&attacked.whole_ledger, "the whole ledger"), honest);
     let (mut served, mut refused) = (0, 0);
     let mut count = |told: Told, how: &str| match told {
         Told::Listing(uidls) => {
@@ -351,22 +354,33 @@ fn a_forged_ledger_gives_a_listing_in_order_or_one_clean_error() {
         }
         Told::Error(_) => refused += 1,
     };
-    for (how, ledger) in false_ledgers(&good) {
-        count(attacked.with_ledger(&ledger.encode(), &how), &how);
+    for good in [&attacked.ledger, &attacked.whole_ledger] {
+        for (how, ledger) in false_ledgers(&Ledger::decode(good).unwrap()) {
+            count(attacked.with_ledger(&ledger.encode(), &how), &how);
+        }
     }
     let mut dice = Dice::new("ledger");
     for round in 0..120 {
-        let damaged = dice.damaged(&attacked.ledger);
+        let good = [&attacked.ledger, &attacked.whole_ledger][round % 2];
+        let damaged = dice.damaged(good);
         let right = [forge::Ledger::AsItIs, forge::Ledger::Counts, forge::Ledger::Starts];
         let forged = match round % 10 {
             0 => damaged,
             kind => forge::ledger(&damaged, right[kind % 3]),
         };
-        count(attacked.with_ledger(&forged, &format!("round {round}")), "");
+        // What comes of these is shown below.
+        if Ledger::decode(&forged).is_ok_and(|ledger| !COUNTABLE.contains(&ledger.next_order)) {
+            continue;
+        }
+        let how = format!("round {round}");
+        count(attacked.with_ledger(&forged, &how), &how);
     }
     for bad in [&b"\r\n.\r\n"[..], b"a b", b"\x7F", b"\xE6"] {
         let how = format!("a UIDL with {bad:?}");
         let forged = forge::ledger(&with_uidl(&attacked.ledger, bad), forge::Ledger::Starts);
+        let told = attacked.with_ledger(&forged, &how);
+        assert!(matches!(told, Told::Error(_)), "{how}: {told:?}");
+        let forged = forge::ledger(&with_uidl(&attacked.whole_ledger, bad), forge::Ledger::Starts);
         let told = attacked.with_ledger(&forged, &how);
         assert!(matches!(told, Told::Error(_)), "{how}: {told:?}");
     }
@@ -375,13 +389,18 @@ fn a_forged_ledger_gives_a_listing_in_order_or_one_clean_error() {
 }
 
 #[test]
-#[ignore = "resolve counts order numbers past 32 bits, which ends the process or wraps to 0"]
-fn a_ledger_whose_order_numbers_are_used_up_is_one_clean_error() {
+#[ignore = "a next order number of 0 is let through, and resolve counts past 32 bits: a panic, or 0"]
+fn a_ledger_without_order_numbers_to_give_is_one_clean_error() {
     let Some(attacked) = Attacked::start() else { return };
-    let mut ledger = Ledger::decode(&attacked.ledger).unwrap();
-    ledger.next_order = u32::MAX;
-    let told = attacked.with_ledger(&ledger.encode(), "the last order number");
-    assert!(matches!(told, Told::Error(_)), "{told:?}");
+    for next_order in [0, u32::MAX] {
+        let mut ledger = Ledger::decode(&attacked.ledger).unwrap();
+        ledger.next_order = next_order;
+        if next_order == 0 {
+            ledger.records.clear();
+        }
+        let told = attacked.with_ledger(&ledger.encode(), &format!("next order {next_order}"));
+        assert!(matches!(told, Told::Error(_)), "{told:?}");
+    }
 }
 
 #[test]
