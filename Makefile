@@ -73,7 +73,7 @@ asan: ## forged ledgers and indexes, with the plugin under AddressSanitizer
 		cargo build --locked --features plugin --lib --target $(MACHINE) --target-dir $(BUILD_ASAN)
 	UIDL_KEEP_ASAN="$$($(CC) -print-file-name=libasan.so)" \
 		UIDL_KEEP_PLUGIN=$(CURDIR)/$(BUILD_ASAN)/$(MACHINE)/debug/libuidl_keep.so \
-		UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --test hostile
+		UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --test forged
 
 demo: ## see it happen: Courier to Dovecot, and what a client downloads
 	$(SETUP) rust

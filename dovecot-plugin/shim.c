@@ -67,6 +67,12 @@ void uidl_keep_die(const char *line)
 	i_fatal("uidl-keep: %s", line);
 }
 
+void uidl_keep_die_of_memory(size_t octets)
+{
+	i_fatal_status(FATAL_OUTOFMEM, "uidl-keep: out of memory: cannot have %zu octets more; "
+		       "raise vsz_limit of this service, or the machine's memory", octets);
+}
+
 unsigned int uidl_keep_frame_push(void)
 {
 	return t_push("uidl-keep");
@@ -251,12 +257,13 @@ struct mailbox *uidl_keep_transaction_mailbox(struct mailbox_transaction_context
 
 void uidl_keep_transaction_view(struct mailbox_transaction_context *t,
 				uint32_t *uidvalidity_r, uint32_t *next_uid_r,
-				uint32_t *messages_r)
+				uint32_t *index_id_r, uint32_t *messages_r)
 {
 	const struct mail_index_header *hdr = mail_index_get_header(t->view);
 
 	*uidvalidity_r = hdr->uid_validity;
 	*next_uid_r = hdr->next_uid;
+	*index_id_r = hdr->indexid;
 	*messages_r = hdr->messages_count;
 }
 

@@ -26,6 +26,8 @@ enum uidl_keep_log_level {
 void uidl_keep_log(struct event *event, enum uidl_keep_log_level level, const char *line);
 /* Ends the process by exit, after logging the line: never returns. */
 void uidl_keep_die(const char *line);
+/* The same with the exit status by which Dovecot's processes say that memory has run out. */
+void uidl_keep_die_of_memory(size_t octets);
 
 /* Data stack frame: everything t_*() allocated since the push is free after the pop. */
 unsigned int uidl_keep_frame_push(void);
@@ -63,7 +65,7 @@ bool uidl_keep_maildir_has_uid(struct maildir_uidlist *uidlist, uint32_t uid);
 struct mailbox *uidl_keep_transaction_mailbox(struct mailbox_transaction_context *t);
 void uidl_keep_transaction_view(struct mailbox_transaction_context *t,
 				uint32_t *uidvalidity_r, uint32_t *next_uid_r,
-				uint32_t *messages_r);
+				uint32_t *index_id_r, uint32_t *messages_r);
 uint32_t uidl_keep_view_uid(struct mailbox_transaction_context *t, uint32_t seq);
 struct mailbox_transaction_context *uidl_keep_search_transaction(struct mail_search_context *ctx);
 /* Whether a search is one that POP3 lists by. */

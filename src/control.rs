@@ -6,8 +6,8 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,12 +15,20 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::index::publish::{Access, Staged};
-use crate::ledger::{self, Answers, Ledger};
+use crate::ledger::{self, Answers, Ledger, Mark};
+use crate::read_at::ReadAt;
 
 /// The ledger's name.
 pub const LEDGER: &str = "uidl-keep.ledger";
-/// The lock's name. The file is empty and stays: taking it away would let two hold the lock.
+/// The lock's name. The file stays: taking it away would let two hold the lock. Once there was a
+/// ledger, it holds that ledger's [`Mark`].
 pub const LOCK: &str = "uidl-keep.lock";
+
+/// The name of what was found out about messages, while it is of use: see [`prints`](crate::prints).
+pub const PRINTS: &str = "uidl-keep.prints";
+
+/// Without following a link, or waiting for whoever holds the other end of a pipe.
+const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
 
 /// How long to sleep between two tries for the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -45,6 +53,9 @@ pub enum Error {
     /// What was read is not a ledger.
     #[error("{0}")]
     Ledger(#[from] ledger::Error),
+    /// It is the ledger of another user: two have one control directory, or one was renamed.
+    #[error("it is the ledger of another user")]
+    OtherUser,
 }
 
 /// Why the lock was not had.
@@ -62,18 +73,26 @@ pub enum LockError {
 #[derive(Debug, Clone)]
 pub struct Control {
     dir: PathBuf,
+    user_digest: u64,
 }
 
 /// The lock, held until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
+}
+
+/// A ledger that is going to be written: there is room for a file, at least.
+#[derive(Debug)]
+pub struct Begun<'a> {
+    lock: &'a Lock,
+    staged: Staged,
 }
 
 impl Control {
-    /// Names the directory. Nothing is opened.
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+    /// Names the directory, and the user whose mailbox it is. Nothing is opened.
+    pub fn new(dir: impl Into<PathBuf>, user: &str) -> Self {
+        Self { dir: dir.into(), user_digest: ledger::user_digest(user) }
     }
 
     /// The ledger's path, for messages.
@@ -87,14 +106,19 @@ impl Control {
     ///
     /// [`Error`]: could not tell.
     pub fn answers(&self) -> Result<Option<Answers>, Error> {
-        let Some((mut file, len)) = self.open_ledger()? else { return Ok(None) };
-        let mut start = vec![0; Answers::HEADER_OCTETS];
-        file.read_exact(&mut start).map_err(cut_short(len))?;
+        let Some((file, len)) = self.open_ours(LEDGER, ledger::MAX_OCTETS)? else {
+            return Ok(None);
+        };
+        let start = ReadAt::read_at(&file, 0, Answers::HEADER_OCTETS).map_err(cut_short(len))?;
         let front_len = Answers::front_len(&start, len)?;
-        let mut front = start;
-        front.resize(front_len, 0);
-        file.read_exact(&mut front[Answers::HEADER_OCTETS..]).map_err(cut_short(len))?;
-        Ok(Some(Answers::read(front)?))
+        let front = ReadAt::read_at(&file, 0, front_len).map_err(cut_short(len))?;
+        let answers = Answers::read(front)?;
+        self.check_user(answers.user_digest())?;
+        Ok(Some(answers))
+    }
+
+    fn check_user(&self, user_digest: u64) -> Result<(), Error> {
+        if user_digest == self.user_digest { Ok(()) } else { Err(Error::OtherUser) }
     }
 
     /// The whole ledger and when it was written. `None`: nothing was ever listed.
@@ -103,15 +127,51 @@ impl Control {
     ///
     /// [`Error`]: could not tell.
     pub fn ledger(&self) -> Result<Option<(Ledger, SystemTime)>, Error> {
-        let Some((mut file, len)) = self.open_ledger()? else { return Ok(None) };
-        let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
-        file.read_exact(&mut bytes).map_err(cut_short(len))?;
-        Ok(Some((Ledger::decode(&bytes)?, file.metadata()?.modified()?)))
+        let Some((file, len)) = self.open_ours(LEDGER, ledger::MAX_OCTETS)? else {
+            return Ok(None);
+        };
+        let len_octets = usize::try_from(len).map_err(io::Error::other)?;
+        let bytes = ReadAt::read_at(&file, 0, len_octets).map_err(cut_short(len))?;
+        let ledger = Ledger::decode(&bytes)?;
+        self.check_user(ledger.user_digest)?;
+        Ok(Some((ledger, file.metadata()?.modified()?)))
     }
 
-    fn open_ledger(&self) -> Result<Option<(File, u64)>, Error> {
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.ledger_path())
+    /// The prints that were saved, at most `most` octets. `None`: there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: there are some, and they cannot be read.
+    pub fn read_prints(&self, most: u64) -> Result<Option<Vec<u8>>, Error> {
+        let Some((file, len)) = self.open_ours(PRINTS, most)? else { return Ok(None) };
+        Ok(Some(ReadAt::read_at(&file, 0, usize::try_from(len).map_err(io::Error::other)?)?))
+    }
+
+    /// The file that takes more prints: the one there, or a new one.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn append_prints(&self, lock: &Lock, goes_on: bool) -> io::Result<File> {
+        if !goes_on {
+            self.remove_prints(lock);
+        }
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600).custom_flags(OPEN_FLAGS);
+        options.open(self.dir.join(PRINTS))
+    }
+
+    /// Takes the prints away, as far as that can be done: they are of no more use.
+    pub fn remove_prints(&self, _lock: &Lock) {
+        let _ = std::fs::remove_file(self.dir.join(PRINTS));
+    }
+
+    /// A file of this account's, and its length; `None` when there is none.
+    fn open_ours(&self, name: &str, most: u64) -> Result<Option<(File, u64)>, Error> {
+        let file = match OpenOptions::new()
+            .read(true)
+            .custom_flags(OPEN_FLAGS)
+            .open(self.dir.join(name))
         {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -123,9 +183,8 @@ impl Control {
             let (file_type, uid) = (metadata.mode() & libc::S_IFMT, metadata.uid());
             return Err(Error::Foreign { file_type, uid, expected_uid });
         }
-        if metadata.len() > ledger::MAX_OCTETS {
-            let (len, expected) = (metadata.len(), ledger::MAX_OCTETS);
-            return Err(ledger::Error::Length { len, expected }.into());
+        if metadata.len() > most {
+            return Err(ledger::Error::Length { len: metadata.len(), expected: most }.into());
         }
         Ok(Some((file, metadata.len())))
     }
@@ -136,9 +195,9 @@ impl Control {
     ///
     /// [`LockError::Busy`] after `patience`; [`LockError::Unavailable`] at once.
     pub fn lock(&self, patience: Duration) -> Result<Lock, LockError> {
-        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
+        options.read(true).write(true).create(true).truncate(false);
+        options.mode(0o600).custom_flags(OPEN_FLAGS);
         let open = || options.open(self.dir.join(LOCK));
         let opened = open().or_else(|error| match error.kind() {
             // Where control files have a directory of their own, dbox itself never makes it.
@@ -152,7 +211,7 @@ impl Control {
         let deadline = Instant::now() + patience;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { _file: file }),
+                Ok(()) => return Ok(Lock { file }),
                 Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => {
                     return Err(LockError::Busy);
                 }
@@ -163,15 +222,47 @@ impl Control {
         }
     }
 
-    /// Puts a ledger in the place of the one before. Who reads sees the old one or the new one.
+    /// The mark of the last ledger that was here, be it lost or not; `None` where none ever was. Takes
+    /// no lock.
+    ///
+    /// # Errors
+    ///
+    /// What the system says: could not tell.
+    pub fn mark(&self) -> io::Result<Option<Mark>> {
+        match OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(self.dir.join(LOCK)) {
+            Ok(file) => {
+                let mut line = [0; Mark::MAX_LINE_OCTETS];
+                let len = FileExt::read_at(&file, &mut line, 0)?;
+                Ok((len > 0).then(|| Mark::of_line(&line[..len])))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a ledger, before there is anything to write into it: what prevents it is known early.
+    ///
+    /// # Errors
+    ///
+    /// Why none can be written.
+    pub fn begin<'a>(&self, lock: &'a Lock) -> io::Result<Begun<'a>> {
+        Ok(Begun { lock, staged: Staged::create(&self.ledger_path())? })
+    }
+}
+
+impl Begun<'_> {
+    /// Puts a ledger, as encoded, in the place of the one before, and its mark in the lock. Who reads
+    /// the ledger sees the old one or the new one.
     ///
     /// # Errors
     ///
     /// Why it could not be written; the old one stands.
-    pub fn publish(&self, _lock: &Lock, ledger: &[u8]) -> io::Result<()> {
-        let staged = Staged::create(&self.ledger_path())?;
-        staged.file().write_all(ledger)?;
-        staged.seal(Access { mode: 0o600, owner: None })?.publish()
+    pub fn publish(self, ledger: &[u8], mark: Mark) -> io::Result<()> {
+        self.staged.file().write_all(ledger)?;
+        self.staged.seal(Access { mode: 0o600, owner: None })?.publish()?;
+        let line = mark.to_line();
+        self.lock.file.write_all_at(line.as_bytes(), 0)?;
+        self.lock.file.set_len(line.len() as u64)
     }
 }
 
@@ -189,21 +280,38 @@ fn cut_short(len: u64) -> impl Fn(io::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn ledger(next_order: u32) -> Vec<u8> {
-        Ledger { uidvalidity: 7, cutoff: None, next_order, records: Vec::new() }.encode()
+    fn ledger(next_order: u32) -> Ledger {
+        Ledger {
+            user_digest: ledger::user_digest("alice"),
+            uidvalidity: 7,
+            cutoff: None,
+            next_order,
+            index_id: 1,
+            next_uid: 1,
+            told_below: 0,
+            begun_after: 5,
+            records: Vec::new(),
+        }
     }
 
     #[test]
     fn what_is_published_is_read_and_nothing_else_is_left() {
         let dir = tempfile::tempdir().unwrap();
-        let control = Control::new(dir.path());
+        let control = Control::new(dir.path(), "alice");
         assert!(control.answers().unwrap().is_none());
         let lock = control.lock(Duration::ZERO).unwrap();
         std::fs::write(dir.path().join("uidl-keep.ledger.new"), "half").unwrap();
         for next_order in [1, 2] {
-            control.publish(&lock, &ledger(next_order)).unwrap();
+            control
+                .begin(&lock)
+                .unwrap()
+                .publish(&ledger(next_order).encode(), ledger(1).mark())
+                .unwrap();
             assert_eq!(control.ledger().unwrap().unwrap().0.next_order, next_order);
             assert_eq!(control.answers().unwrap().unwrap().uidvalidity(), 7);
+            let other = Control::new(dir.path(), "bob");
+            assert!(matches!(other.answers(), Err(Error::OtherUser)));
+            assert!(matches!(other.ledger(), Err(Error::OtherUser)));
         }
         let mut left: Vec<_> =
             dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -212,9 +320,31 @@ mod tests {
     }
 
     #[test]
+    fn a_lost_ledger_is_told_from_one_that_never_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::new(dir.path(), "alice");
+        assert_eq!(control.mark().unwrap(), None);
+        let lock = control.lock(Duration::ZERO).unwrap();
+        assert_eq!(control.mark().unwrap(), None, "a lock alone says nothing");
+        let mut mark = ledger(1).mark();
+        control.begin(&lock).unwrap().publish(&ledger(1).encode(), mark).unwrap();
+        std::fs::remove_file(control.ledger_path()).unwrap();
+        assert_eq!(control.mark().unwrap(), Some(mark));
+        mark.next_uid = u32::MAX;
+        control.begin(&lock).unwrap().publish(b"", mark).unwrap();
+        assert_eq!(control.mark().unwrap(), Some(mark));
+        mark.next_uid = 1;
+        control.begin(&lock).unwrap().publish(b"", mark).unwrap();
+        assert_eq!(control.mark().unwrap(), Some(mark), "a shorter line");
+        std::fs::remove_file(dir.path().join(LOCK)).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join(LOCK)).unwrap();
+        assert!(control.mark().is_err());
+    }
+
+    #[test]
     fn a_ledger_that_is_there_but_cannot_be_read_is_never_taken_for_absent() {
         let dir = tempfile::tempdir().unwrap();
-        let control = Control::new(dir.path());
+        let control = Control::new(dir.path(), "alice");
         let path = control.ledger_path();
         let refused = |what: &str| {
             assert!(control.answers().is_err(), "{what}");
@@ -238,7 +368,7 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         refused("a sparse terabyte");
-        let whole = ledger(1);
+        let whole = ledger(1).encode();
         for len in 0..whole.len() {
             std::fs::write(&path, &whole[..len]).unwrap();
             refused("cut short");
@@ -248,7 +378,7 @@ mod tests {
     #[test]
     fn the_lock_is_had_by_one_at_a_time_and_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let control = Control::new(dir.path());
+        let control = Control::new(dir.path(), "alice");
         let held = control.lock(Duration::ZERO).unwrap();
         assert!(matches!(control.lock(Duration::ZERO), Err(LockError::Busy)));
         let waiting = {
@@ -258,9 +388,9 @@ mod tests {
         std::thread::sleep(LOCK_PAUSE * 3);
         drop(held);
         assert!(waiting.join().unwrap().is_ok());
-        let new = Control::new(dir.path().join("control/INBOX"));
+        let new = Control::new(dir.path().join("control/INBOX"), "alice");
         assert!(new.lock(Duration::ZERO).is_ok(), "a directory that was never made is made");
-        let nowhere = Control::new(control.dir.join(LOCK));
+        let nowhere = Control::new(control.dir.join(LOCK), "alice");
         assert!(matches!(nowhere.lock(Duration::ZERO), Err(LockError::Unavailable(_))));
     }
 }

@@ -55,12 +55,15 @@ impl FileKey {
     /// The key of a base file name (anything from the first `:` on is not part of it and is left
     /// out) or of a GUID.
     pub fn of_name(name: &[u8]) -> Self {
-        let base = until(name, b':');
-        let (cut, whole) = (blake3::hash(until(base, b',')), blake3::hash(base));
-        let mut key = Self { cut: [0; 16], whole: [0; 4] };
-        key.cut.copy_from_slice(&cut.as_bytes()[..16]);
-        key.whole.copy_from_slice(&whole.as_bytes()[..4]);
+        let mut key = Self { cut: Self::cut_of(name), whole: [0; 4] };
+        key.whole.copy_from_slice(&blake3::hash(until(name, b':')).as_bytes()[..4]);
         key
+    }
+
+    /// The `cut` of [`FileKey::of_name`], at half the price.
+    pub fn cut_of(name: &[u8]) -> [u8; 16] {
+        let hash = blake3::hash(until(until(name, b':'), b','));
+        hash.as_bytes()[..16].try_into().expect("a digest is longer")
     }
 
     /// The key printed as `hex`, in 40 digits of either case. `None` when it is not one.

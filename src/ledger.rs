@@ -12,19 +12,24 @@
 //! ```text
 //! offset       size  field
 //! 0            8     magic: 89 55 4B 4C 0D 0A 1A 0A
-//! 8            4     version: 1
+//! 8            4     version: 2
 //! 12           4     UIDVALIDITY of the mailbox when this was written
 //! 16           4     cutoff UID; 0xFFFFFFFF: none yet
 //! 20           4     next order number: above every number ever given, from 1
-//! 24           4     n
-//! 28           4     heap length in octets
-//! 32           4n    UID of each record; 0: its message has no UID under this UIDVALIDITY
-//! 32+4n        4n    order number, from 1
-//! 32+8n        4n    where the record's UIDL starts in the heap
-//! 32+12n       n     how the UIDL came about, a letter: see [`How`]
-//! 32+13n       heap  the UIDLs, each closed by a NUL
+//! 24           4     next UID of the mailbox when this was written
+//! 28           4     told below: see [`Ledger::told_below`]
+//! 32           8     begun after: see [`Ledger::begun_after`]
+//! 40           8     BLAKE3 of the user's name, cut to 64 bits
+//! 48           4     index id: see [`Ledger::index_id`]
+//! 52           4     n
+//! 56           4     heap length in octets
+//! 60           4n    UID of each record; 0: its message was not there when this was written
+//! 60+4n        4n    order number, from 1
+//! 60+8n        4n    where the record's UIDL starts in the heap
+//! 60+12n       16n   BLAKE3 of the message's name (see [`FileKey`]) cut to 128 bits; zeros: none
+//! 60+28n       n     how the UIDL came about, a letter: see [`How`]
+//! 60+29n       heap  the UIDLs, each closed by a NUL
 //! then         16    BLAKE3 of all before it, cut to 128 bits: the end of the front
-//! then         16n   BLAKE3 of the message's name (see [`FileKey`]) cut to 128 bits; zeros: none
 //! then         4n    the entry it claims, as its place in the index block; 0xFFFFFFFF: none
 //! then         16    BLAKE3 of the front's digest and the back before this, cut to 128 bits
 //! ```
@@ -34,10 +39,13 @@ use crate::key::FileKey;
 use crate::uidl::Uidl;
 
 const MAGIC: [u8; 8] = *b"\x89UKL\r\n\x1a\n";
-const VERSION: u32 = 1;
-const HEADER_OCTETS: usize = 32;
+const VERSION: u32 = 2;
+const HEADER_OCTETS: usize = 60;
 const DIGEST_OCTETS: usize = 16;
-const BACK_RECORD_OCTETS: usize = 20;
+/// The octets of a record's name.
+pub const NAME_OCTETS: usize = 16;
+const FRONT_RECORD_OCTETS: usize = 3 * 4 + NAME_OCTETS + 1;
+const BACK_RECORD_OCTETS: usize = 4;
 const NO_ENTRY: u32 = u32::MAX;
 /// No cutoff: no message was ever above it, for the next UID is.
 const NO_CUTOFF: u32 = u32::MAX;
@@ -93,7 +101,8 @@ impl How {
 /// What clients were told of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its UID; 0 when it has none under the ledger's UIDVALIDITY (the record is then only a claim).
+    /// Its UID under the ledger's UIDVALIDITY; 0 when it was not there at the last listing that was
+    /// recorded: the record is then only a claim.
     pub uid: u32,
     /// Its place among all that was ever listed, from 1; never given twice.
     pub order: u32,
@@ -102,7 +111,7 @@ pub struct Record {
     /// How it came by that.
     pub how: How,
     /// The message's name, as [`FileKey::cut`]: by it a message is known again when UIDs are not.
-    pub name: Option<[u8; 16]>,
+    pub name: Option<[u8; NAME_OCTETS]>,
     /// The index entry that it claims, as its place in [`Maildrop::entries`](crate::maildrop::Maildrop).
     pub entry: Option<u32>,
 }
@@ -110,6 +119,9 @@ pub struct Record {
 /// What clients of one maildrop have been told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledger {
+    /// Whose maildrop it is, by [`user_digest`]: virtual mailboxes of several users may have one
+    /// control directory.
+    pub user_digest: u64,
     /// The UIDVALIDITY that the records' UIDs go with.
     pub uidvalidity: u32,
     /// Above this UID only the `file` and `message` keys may claim what is still unclaimed. Set by
@@ -117,8 +129,83 @@ pub struct Ledger {
     pub cutoff: Option<u32>,
     /// Above every order number ever given.
     pub next_order: u32,
+    /// Which of Dovecot's index files the UIDs were looked up in: another is made with another number
+    /// (`indexid` in `mail-index.h`), and may give UIDs anew where it was lost.
+    pub index_id: u32,
+    /// The highest next UID that the mailbox ever had at a resolution under this UIDVALIDITY: clients
+    /// were told of no UID at or above it. A mailbox that counts below it has begun to count anew.
+    pub next_uid: u32,
+    /// Of messages that are known no more, clients were told UIDs below this one, in UIDLs that the
+    /// maildrop's own format gives again for these UIDs. 0: of none.
+    pub told_below: u32,
+    /// When the operator had this maildrop forgotten last before this ledger was begun, as the
+    /// [roster](crate::roster) says it: in seconds since 1970; 0: never.
+    pub begun_after: u64,
     /// By UID, then by order.
     pub records: Vec<Record>,
+}
+
+/// What is noted of a ledger in a second place, so that one which is lost is not taken for one that
+/// never was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// As [`Ledger::begun_after`].
+    pub begun_after: u64,
+    /// As [`Ledger::uidvalidity`].
+    pub uidvalidity: u32,
+    /// As [`Ledger::cutoff`].
+    pub cutoff: Option<u32>,
+    /// As [`Ledger::index_id`].
+    pub index_id: u32,
+    /// As [`Ledger::next_uid`].
+    pub next_uid: u32,
+    /// As [`Ledger::told_below`].
+    pub told_below: u32,
+}
+
+impl Mark {
+    /// The longest line, in octets.
+    pub const MAX_LINE_OCTETS: usize = 192;
+
+    /// One that was damaged: anything may have been told.
+    const DAMAGED: Self = Self {
+        begun_after: 0,
+        uidvalidity: 0,
+        cutoff: Some(0),
+        index_id: 0,
+        next_uid: u32::MAX,
+        told_below: u32::MAX,
+    };
+
+    /// As a line of text.
+    pub fn to_line(self) -> String {
+        let Self { begun_after, uidvalidity, index_id, next_uid, told_below, .. } = self;
+        let cutoff = self.cutoff.unwrap_or(NO_CUTOFF);
+        format!(
+            "listed, begun after {begun_after}: UIDVALIDITY {uidvalidity}, cutoff {cutoff}, index \
+             {index_id}, next UID {next_uid}, told below {told_below}.\n"
+        )
+    }
+
+    /// What a line says; one that [`Mark::to_line`] has not made says that anything may have been told.
+    pub fn of_line(line: &[u8]) -> Self {
+        let text = std::str::from_utf8(line).unwrap_or_default();
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
+        let mut number = || numbers.next()?.parse::<u64>().ok();
+        let mut read = || {
+            let begun_after = number()?;
+            let mut short = || number()?.try_into().ok();
+            Some(Self {
+                begun_after,
+                uidvalidity: short()?,
+                cutoff: short().map(|cutoff| (cutoff != NO_CUTOFF).then_some(cutoff))?,
+                index_id: short()?,
+                next_uid: short()?,
+                told_below: short()?,
+            })
+        };
+        read().filter(|mark| mark.to_line() == text).unwrap_or(Self::DAMAGED)
+    }
 }
 
 /// Why some bytes are not a ledger.
@@ -167,11 +254,13 @@ impl Ledger {
         let mut file =
             Vec::with_capacity(front_len(records.len(), heap_len) + back_len(records.len()));
         file.extend(MAGIC);
+        let cutoff = self.cutoff.unwrap_or(NO_CUTOFF);
+        let numbers = [VERSION, self.uidvalidity, cutoff, self.next_order];
+        put_all(&mut file, numbers.into_iter().chain([self.next_uid, self.told_below]));
+        file.extend(self.begun_after.to_le_bytes());
+        file.extend(self.user_digest.to_le_bytes());
         let counts = [
-            VERSION,
-            self.uidvalidity,
-            self.cutoff.unwrap_or(NO_CUTOFF),
-            self.next_order,
+            self.index_id,
             u32::try_from(records.len()).expect("fewer messages than UIDs"),
             u32::try_from(heap_len).expect("a maildrop's UIDLs fit 4 GiB"),
         ];
@@ -187,6 +276,9 @@ impl Ledger {
                 at
             }),
         );
+        for record in &records {
+            file.extend(record.name.unwrap_or_default());
+        }
         file.extend(records.iter().map(|r| r.how.letter()));
         for record in &records {
             file.extend(record.uidl.as_bytes());
@@ -195,13 +287,16 @@ impl Ledger {
         let front_digest = digest(&file);
         file.extend(front_digest);
         let back_start = file.len();
-        for record in &records {
-            file.extend(record.name.unwrap_or_default());
-        }
         put_all(&mut file, records.iter().map(|r| r.entry.unwrap_or(NO_ENTRY)));
         let back_digest = digest_of_back(&front_digest, &file[back_start..]);
         file.extend(back_digest);
         file
+    }
+
+    /// What is noted of it in a second place.
+    pub fn mark(&self) -> Mark {
+        let Self { begun_after, uidvalidity, cutoff, index_id, next_uid, told_below, .. } = *self;
+        Mark { begun_after, uidvalidity, cutoff, index_id, next_uid, told_below }
     }
 
     /// Reads a whole ledger file.
@@ -222,29 +317,32 @@ impl Ledger {
         if digest_of_back(front_digest, body) != back_digest {
             return Err(Error::Checksum { part: "back" });
         }
-        let entries_start = 16 * header.count;
         let records = (0..header.count).map(|i| {
-            let name: [u8; 16] = body[16 * i..16 * i + 16].try_into().expect("16 octets");
-            let entry = u32_at(body, entries_start + 4 * i);
+            let entry = u32_at(body, 4 * i);
             Record {
                 uid: answers.uid(i),
                 order: answers.order_number(i),
                 uidl: Uidl::new(answers.uidl(i)).expect("checked by Answers::read"),
                 how: answers.how(i),
-                name: (name != [0; 16]).then_some(name),
+                name: answers.name(i),
                 entry: (entry != NO_ENTRY).then_some(entry),
             }
         });
         Ok(Self {
+            user_digest: header.user_digest,
             uidvalidity: header.uidvalidity,
             cutoff: (header.cutoff != NO_CUTOFF).then_some(header.cutoff),
             next_order: header.next_order,
+            index_id: header.index_id,
+            next_uid: header.next_uid,
+            told_below: header.told_below,
+            begun_after: header.begun_after,
             records: records.collect(),
         })
     }
 
     /// The name of a message as records hold it.
-    pub fn name_of(key: FileKey) -> [u8; 16] {
+    pub fn name_of(key: FileKey) -> [u8; NAME_OCTETS] {
         key.cut
     }
 }
@@ -334,6 +432,31 @@ impl Answers {
         self.header.uidvalidity
     }
 
+    /// Whether there is a [`Ledger::cutoff`].
+    pub fn has_cutoff(&self) -> bool {
+        self.header.cutoff != NO_CUTOFF
+    }
+
+    /// As [`Ledger::next_uid`].
+    pub fn next_uid(&self) -> u32 {
+        self.header.next_uid
+    }
+
+    /// As [`Ledger::user_digest`].
+    pub fn user_digest(&self) -> u64 {
+        self.header.user_digest
+    }
+
+    /// As [`Ledger::index_id`].
+    pub fn index_id(&self) -> u32 {
+        self.header.index_id
+    }
+
+    /// As [`Ledger::begun_after`].
+    pub fn begun_after(&self) -> u64 {
+        self.header.begun_after
+    }
+
     /// How many messages clients were told of, with those long gone.
     pub fn len(&self) -> usize {
         self.header.count
@@ -388,6 +511,14 @@ impl Answers {
         How::of_letter(self.how_letter(i)).expect("checked by Answers::read")
     }
 
+    /// The name of the message of the record at `i`, as [`Record::name`].
+    pub fn name(&self, i: usize) -> Option<[u8; NAME_OCTETS]> {
+        let start = HEADER_OCTETS + 12 * self.header.count + NAME_OCTETS * i;
+        let name: [u8; NAME_OCTETS] =
+            self.front[start..start + NAME_OCTETS].try_into().expect("16 octets");
+        (name != [0; NAME_OCTETS]).then_some(name)
+    }
+
     fn uid(&self, i: usize) -> u32 {
         u32_at(&self.front, HEADER_OCTETS + 4 * i)
     }
@@ -397,11 +528,11 @@ impl Answers {
     }
 
     fn how_letter(&self, i: usize) -> u8 {
-        self.front[HEADER_OCTETS + 12 * self.header.count + i]
+        self.front[HEADER_OCTETS + (FRONT_RECORD_OCTETS - 1) * self.header.count + i]
     }
 
     fn heap(&self) -> &[u8] {
-        let start = HEADER_OCTETS + 13 * self.header.count;
+        let start = HEADER_OCTETS + FRONT_RECORD_OCTETS * self.header.count;
         &self.front[start..start + self.header.heap_len]
     }
 }
@@ -411,6 +542,11 @@ struct Header {
     uidvalidity: u32,
     cutoff: u32,
     next_order: u32,
+    next_uid: u32,
+    told_below: u32,
+    begun_after: u64,
+    user_digest: u64,
+    index_id: u32,
     count: usize,
     heap_len: usize,
 }
@@ -431,8 +567,13 @@ impl Header {
             uidvalidity: u32_at(file, 12),
             cutoff: u32_at(file, 16),
             next_order: u32_at(file, 20),
-            count: u32_at(file, 24) as usize,
-            heap_len: u32_at(file, 28) as usize,
+            next_uid: u32_at(file, 24),
+            told_below: u32_at(file, 28),
+            begun_after: u64_at(file, 32),
+            user_digest: u64_at(file, 40),
+            index_id: u32_at(file, 48),
+            count: u32_at(file, 52) as usize,
+            heap_len: u32_at(file, 56) as usize,
         };
         let octets = header.front_len() as u64 + back_len(header.count) as u64;
         if octets > MAX_OCTETS {
@@ -448,7 +589,7 @@ impl Header {
 
 /// Cannot overflow: both counts come from 32 bits.
 const fn front_len(count: usize, heap_len: usize) -> usize {
-    HEADER_OCTETS + 13 * count + heap_len + DIGEST_OCTETS
+    HEADER_OCTETS + FRONT_RECORD_OCTETS * count + heap_len + DIGEST_OCTETS
 }
 
 const fn back_len(count: usize) -> usize {
@@ -468,6 +609,16 @@ fn put_all(file: &mut Vec<u8>, numbers: impl IntoIterator<Item = u32>) {
 /// The number at `offset`, which the caller has compared with the length.
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {
     u32::from_le_bytes(bytes[offset..offset + 4].try_into().expect("4 octets"))
+}
+
+/// As [`u32_at`].
+fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(bytes[offset..offset + 8].try_into().expect("8 octets"))
+}
+
+/// BLAKE3 of a user's name, cut to 64 bits.
+pub fn user_digest(user: &str) -> u64 {
+    u64_at(blake3::hash(user.as_bytes()).as_bytes(), 0)
 }
 
 fn digest(bytes: &[u8]) -> [u8; DIGEST_OCTETS] {
@@ -501,9 +652,14 @@ mod tests {
 
     fn sample() -> Ledger {
         Ledger {
+            user_digest: user_digest("alice"),
             uidvalidity: 1_714_990_000,
             cutoff: Some(12),
             next_order: 6,
+            index_id: 77,
+            next_uid: 13,
+            told_below: 4,
+            begun_after: 0x0123_4567_89AB_CDEF,
             records: vec![
                 record(0, 5, "UID9-17", How::File),
                 record(3, 1, "UID3-17", How::File),
@@ -516,10 +672,23 @@ mod tests {
 
     #[test]
     fn decode_is_the_inverse_of_encode() {
-        let empty = Ledger { uidvalidity: 1, cutoff: Some(0), next_order: 1, records: Vec::new() };
+        let empty = Ledger { cutoff: Some(0), next_order: 1, records: Vec::new(), ..sample() };
         for ledger in [sample(), empty] {
             assert_eq!(Ledger::decode(&ledger.encode()), Ok(ledger));
         }
+    }
+
+    #[test]
+    fn a_mark_is_read_as_it_was_written_and_a_damaged_one_admits_everything() {
+        let mark = sample().mark();
+        let line = mark.to_line();
+        assert!(line.len() <= Mark::MAX_LINE_OCTETS);
+        assert_eq!(Mark::of_line(line.as_bytes()), mark);
+        for at in 0..line.len() {
+            assert_eq!(Mark::of_line(&line.as_bytes()[..at]), Mark::DAMAGED, "cut at {at}");
+        }
+        assert_eq!(Mark::of_line(b"1 2 3 4"), Mark::DAMAGED);
+        assert_eq!(Mark::of_line(b"\xFF"), Mark::DAMAGED);
     }
 
     #[test]
@@ -568,7 +737,7 @@ mod tests {
             Answers::read(file).map(|_| ())
         };
         assert_eq!(forged(&|_| ()), Ok(()));
-        let heap = HEADER_OCTETS + 13 * 5;
+        let heap = HEADER_OCTETS + FRONT_RECORD_OCTETS * 5;
         assert!(matches!(forged(&|f| f[heap] = b'\n'), Err(Error::Field { field: "UIDL", .. })));
         assert!(matches!(forged(&|f| f[heap + 7] = b'x'), Err(Error::Field { .. })));
         let last = |f: &mut Vec<u8>| {
@@ -586,7 +755,7 @@ mod tests {
             forged(&|f| f[heap - 1] = b'?'),
             Err(Error::Field { field: "letter", .. })
         ));
-        for count_at in [24, 28] {
+        for count_at in [52, 56] {
             let huge = |f: &mut Vec<u8>| f[count_at..count_at + 4].fill(0xFF);
             assert!(matches!(forged(&huge), Err(Error::Length { .. })));
         }

@@ -26,6 +26,7 @@ pub mod maildrop;
 pub mod map;
 #[cfg(feature = "plugin")]
 mod plugin;
+pub mod prints;
 pub mod read_at;
 pub mod resolve;
 pub mod roster;

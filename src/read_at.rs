@@ -1,6 +1,7 @@
 //! Reading a range of a file: [`ReadAt`], which index and roster read through.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -30,8 +31,21 @@ pub trait ReadAt {
 /// does not end the process.
 pub(crate) fn room_for(len: usize) -> io::Result<Vec<u8>> {
     let mut room = Vec::new();
-    room.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    IS_ROOM_ASKED_FOR.set(true);
+    let reserved = room.try_reserve_exact(len);
+    IS_ROOM_ASKED_FOR.set(false);
+    reserved.map_err(|_| io::ErrorKind::OutOfMemory)?;
     Ok(room)
+}
+
+thread_local! {
+    static IS_ROOM_ASKED_FOR: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether it is [`room_for`] that is asking this thread's allocator, and takes no for an answer.
+#[cfg(feature = "plugin")]
+pub(crate) fn is_room_asked_for() -> bool {
+    IS_ROOM_ASKED_FOR.get()
 }
 
 impl ReadAt for [u8] {

@@ -11,21 +11,30 @@
 //! 1. **Once.** An entry goes to at most one message, a message takes at most one entry.
 //! 2. **Listed stays.** A message in the ledger keeps its UIDL and its place. An entry that was
 //!    claimed stays claimed when its message is gone; only a message with the entry's `file` key,
-//!    alone with it in the maildrop, may take it again.
+//!    alone with it in the maildrop, may take it again. The ledger's UIDs are believed while
+//!    UIDVALIDITY is the same, the mailbox counts on, and all that was listed bears the names that it was
+//!    listed under (where names cost something, it is enough that Dovecot's index is still the same);
+//!    otherwise messages are known by their names.
 //! 3. **Cheap first.** Names, and the UID where UIDVALIDITY is the captured one, are compared first and
 //!    together. If they disagree the message is unknown, and said to be in [`Report::conflicts`]. A
 //!    fingerprint is asked for only while an unclaimed entry remains that it could decide.
 //! 4. **Copies.** Entries with equal `message` keys pair with their messages in maildrop order. Equal
 //!    `header` or `origin` keys alone pair only when one entry and one message are left, or where
-//!    octets single out one of each.
-//! 5. **Cutoff.** Once a final index was resolved completely, what has a UID above the cutoff may be
-//!    claimed by `file` and `message` only.
+//!    octets single out one of each. While a message cannot be read, which might have that header too,
+//!    octets must agree as well: otherwise nothing is recorded of the message that has it.
+//! 5. **Cutoff.** Once a final index was resolved, what has a UID above the cutoff may be claimed by
+//!    `file` and `message` only. Where clients were told something and the ledger is lost, the cutoff is
+//!    too: then a message that only `header` or `origin` could tell is [`Refusal::LedgerLost`]; and so
+//!    it is where a cutoff could not be recorded.
 //! 6. **Spent.** A message that is unknown gets what Dovecot alone would give, unless some client may
-//!    hold that UIDL for another message; then a derived one, in a form no server uses.
+//!    hold that UIDL for another message: one that the old server had, one in the ledger, or one whose
+//!    UID was given before the mailbox began to count anew. Then it gets a derived one, in a form no
+//!    server uses.
 //! 7. **Append only.** What is listed for the first time goes behind all that ever was: first the old
-//!    order, then by UID. Order numbers are never given twice.
-//! 8. **Few is a fault.** A message that alone cannot be read gets a derived UIDL for this session and
-//!    nothing is recorded of it; more than a hundredth of them (and more than three) is
+//!    order, then what clients may know from an earlier listing, then by UID. Order numbers are never
+//!    given twice.
+//! 8. **Few is a fault.** A message that alone cannot be read gets a derived UIDL for this session
+//!    and nothing is recorded of it; more than a hundredth of them (and more than three) is
 //!    [`Refusal::Unreadable`]. A first listing with fewer than half of the captured messages is
 //!    [`Refusal::HalfCopied`].
 #![forbid(unsafe_code)]
@@ -36,7 +45,7 @@ use arrayvec::ArrayVec;
 
 use crate::format::{Fields, UidlFormat};
 use crate::key::{FileKey, Fingerprint};
-use crate::ledger::{How, Ledger, Record};
+use crate::ledger::{How, Ledger, Mark, NAME_OCTETS, Record, user_digest};
 use crate::maildrop::{Entry, Maildrop};
 use crate::uidl::Uidl;
 
@@ -106,6 +115,8 @@ impl<T> Fact<T> {
 pub struct Message {
     /// Its UID.
     pub uid: u32,
+    /// Its name, where it is to be had for nothing: [`Ledger::name_of`] its base file name.
+    pub free_name: Option<[u8; NAME_OCTETS]>,
     /// Its base file name and its GUID, as far as the storage has them; asked for as [`Need::Names`].
     pub names: Fact<ArrayVec<FileKey, 2>>,
     /// The UIDL that Dovecot's storage holds for it (`P`); asked for as [`Need::Names`].
@@ -133,16 +144,87 @@ pub struct Situation<'a> {
     pub captured: &'a Maildrop,
     /// Whether more captures may follow.
     pub is_final: bool,
-    /// What clients were told, if they ever were.
-    pub ledger: Option<&'a Ledger>,
+    /// What clients were told.
+    pub past: Past<'a>,
+    /// When the operator had the maildrop forgotten last: see [`Ledger::begun_after`].
+    pub begun_after: u64,
     /// The mailbox's UIDVALIDITY.
     pub uidvalidity: u32,
     /// The UID that the next message will get.
     pub next_uid: u32,
+    /// Which of Dovecot's index files says so: see [`Ledger::index_id`].
+    pub index_id: u32,
+    /// `pop3_uidl_format`, where it is one that we can follow.
+    pub own: Option<&'a UidlFormat>,
     /// Which keys may match.
     pub keys: Match,
     /// What the answer is for.
     pub purpose: Purpose,
+}
+
+/// What clients of the maildrop were told before.
+#[derive(Debug, Clone, Copy)]
+pub enum Past<'a> {
+    /// Nothing: this would be the first listing.
+    New,
+    /// This.
+    Listed(&'a Ledger),
+    /// This, as far as it is still there, and the operator has had it forgotten: it counts for no
+    /// message any more, but clients may hold it. A cutoff stays: what came after it is new, whatever
+    /// was wrong.
+    Forgotten(Mark, Option<&'a Ledger>),
+    /// Something, and what it was is lost.
+    Lost(Mark),
+    /// It cannot be told whether it was anything, nor can it be the next time: nothing can be recorded,
+    /// though mail can come.
+    Unrecorded,
+}
+
+impl<'a> Past<'a> {
+    /// The past of a maildrop which the operator had forgotten last at `forgotten`, and which has this
+    /// ledger and this mark, if any.
+    pub fn of(ledger: Option<&'a Ledger>, mark: Option<Mark>, forgotten: u64) -> Self {
+        match (ledger.map(Ledger::mark).or(mark), ledger) {
+            (None, _) => Self::New,
+            (Some(mark), _) if mark.begun_after < forgotten => Self::Forgotten(mark, ledger),
+            (Some(_), Some(ledger)) => Self::Listed(ledger),
+            (Some(mark), None) => Self::Lost(mark),
+        }
+    }
+
+    /// The ledger that holds.
+    fn listed(self) -> Option<&'a Ledger> {
+        match self {
+            Self::Listed(ledger) => Some(ledger),
+            Self::New | Self::Forgotten(..) | Self::Lost(_) | Self::Unrecorded => None,
+        }
+    }
+
+    /// The ledger that holds no more.
+    fn forgotten(self) -> Option<&'a Ledger> {
+        match self {
+            Self::Forgotten(_, ledger) => ledger,
+            Self::New | Self::Listed(_) | Self::Lost(_) | Self::Unrecorded => None,
+        }
+    }
+
+    /// The ledger, whether it holds or not.
+    fn ledger(self) -> Option<&'a Ledger> {
+        self.listed().or(self.forgotten())
+    }
+
+    fn mark(self) -> Option<Mark> {
+        match self {
+            Self::Listed(ledger) => Some(ledger.mark()),
+            Self::Forgotten(mark, _) | Self::Lost(mark) => Some(mark),
+            Self::New | Self::Unrecorded => None,
+        }
+    }
+
+    /// Whether this is the first listing that counts, as far as can be told.
+    pub fn is_first(self) -> bool {
+        !matches!(self, Self::Listed(_) | Self::Lost(_))
+    }
 }
 
 /// What must be found out about a message before the rules can be applied.
@@ -166,7 +248,7 @@ pub enum Outcome {
     /// These facts are needed, each of the message at that place; call again with them.
     Ask(Vec<(usize, Need)>),
     /// Every rule was applied.
-    Resolved(Resolution),
+    Resolved(Box<Resolution>),
     /// The rules forbid an answer now.
     Refused(Refusal),
 }
@@ -193,6 +275,24 @@ pub enum Refusal {
         /// Messages in the maildrop.
         messages: usize,
     },
+    /// What clients were told is lost, and with it what later messages may not be taken for.
+    #[error(
+        "clients were told something, the ledger is gone, and {messages} messages can be told by their \
+         headers only: restore the ledger, or `uidl-keep forget` the user"
+    )]
+    LedgerLost {
+        /// Messages that a header would settle, were this the first listing.
+        messages: usize,
+    },
+    /// The same, as nothing can be recorded.
+    #[error(
+        "{messages} messages can be told by their headers only, and that cannot be recorded: let the \
+         mail's user write into the control directory"
+    )]
+    Unrecorded {
+        /// Messages that a header would settle, were it recorded.
+        messages: usize,
+    },
 }
 
 /// What clients are told, and what the operator may want to know of it.
@@ -200,7 +300,10 @@ pub enum Refusal {
 pub struct Resolution {
     /// The ledger from now on. For [`Purpose::Look`] it holds only what was listed or is kept.
     pub ledger: Ledger,
-    /// Answers for this session only: messages that could not be read.
+    /// Answers for this session only: messages of which nothing is recorded. What cannot be read stands
+    /// behind all others: a client that stops there has got the rest. What can be read, and was not
+    /// told from it, stands before all others, with the order number 0: it will be known tomorrow, and
+    /// what is new then must not have it behind itself.
     pub passing: Vec<Record>,
     /// Places in `ledger.records` of what was not in the old ledger.
     pub news: Vec<usize>,
@@ -215,10 +318,14 @@ pub struct Report {
     pub by_how: HashMap<How, usize>,
     /// UIDs of messages whose keys disagree.
     pub conflicts: Vec<u32>,
-    /// UIDs of messages that could not be read.
-    pub unreadable: Vec<u32>,
-    /// Entries with a key that no message has claimed yet.
+    /// UIDs of messages of which nothing is recorded: they could not be read, or could not be told from
+    /// one that could not be read.
+    pub undecided: Vec<u32>,
+    /// Entries with a key that may match, which no message has claimed yet.
     pub unclaimed: usize,
+    /// At a first listing: messages that have their UIDL in common with another, as the old server
+    /// gave it.
+    pub repeated: usize,
 }
 
 /// Applies the rules.
@@ -270,6 +377,10 @@ struct Run<'a> {
     situation: &'a Situation<'a>,
     entries: &'a [Entry],
     messages: &'a [Message],
+    /// Whether the ledger's UIDs still mean what they meant.
+    uids_hold: bool,
+    /// Whether only names can tell that, of all that was listed.
+    names_must_agree: bool,
     /// By message: its record in the old ledger.
     listed: Vec<Option<&'a Record>>,
     /// By message: an answer found now.
@@ -277,6 +388,10 @@ struct Run<'a> {
     /// By message: its cheap keys disagree, or name what another message has: no further key may
     /// decide.
     settled_unknown: Vec<bool>,
+    /// By message: it cannot be told from one that cannot be read.
+    doubtful: Vec<bool>,
+    /// Messages that a header would settle, were it known what clients were told.
+    untold: usize,
     /// By entry: taken by a message listed before, by one long gone, or by one in this run.
     claimed: Vec<bool>,
     /// By entry: the record that claimed it, if its message is gone.
@@ -295,9 +410,13 @@ impl<'a> Run<'a> {
             situation,
             entries,
             messages,
+            uids_hold: false,
+            names_must_agree: false,
             listed: vec![None; messages.len()],
             found: vec![None; messages.len()],
             settled_unknown: vec![false; messages.len()],
+            doubtful: vec![false; messages.len()],
+            untold: 0,
             claimed: vec![false; entries.len()],
             claimed_by_gone: vec![false; entries.len()],
             gone: Vec::new(),
@@ -308,35 +427,50 @@ impl<'a> Run<'a> {
         run
     }
 
-    /// Whether the ledger's UIDs still mean what they meant.
-    fn same_uidvalidity(&self) -> bool {
-        self.situation.ledger.is_some_and(|l| l.uidvalidity == self.situation.uidvalidity)
-    }
-
+    /// Rule 2: by UID, as long as UIDs mean what they meant.
     fn find_listed_by_uid(&mut self) {
-        if let (Some(ledger), true) = (self.situation.ledger, self.same_uidvalidity()) {
-            let by_uid: HashMap<u32, &Record> =
-                ledger.records.iter().filter(|r| r.uid != 0).map(|r| (r.uid, r)).collect();
-            for (listed, message) in self.listed.iter_mut().zip(self.messages) {
-                *listed = by_uid.get(&message.uid).copied();
+        let Situation { past, uidvalidity, next_uid, index_id, .. } = *self.situation;
+        let Some(mark) = past.mark() else { return };
+        let counts_on = mark.uidvalidity == uidvalidity && mark.next_uid <= next_uid;
+        let same_index = mark.index_id == index_id;
+        let Some(ledger) = past.ledger().filter(|_| counts_on) else {
+            self.uids_hold = counts_on && same_index;
+            return;
+        };
+        let by_uid: HashMap<u32, &Record> =
+            ledger.records.iter().filter(|r| r.uid != 0).map(|r| (r.uid, r)).collect();
+        let listed: Vec<_> =
+            self.messages.iter().map(|message| by_uid.get(&message.uid).copied()).collect();
+        self.names_must_agree = !same_index;
+        self.uids_hold = listed.iter().zip(self.messages).all(|(record, message)| {
+            let Some(name) = record.and_then(|record| record.name) else { return true };
+            match (message.free_name, &message.names) {
+                (Some(free), _) => free == name,
+                (None, Fact::Is(names)) => names.iter().any(|known| known.cut == name),
+                (None, Fact::NotAsked | Fact::Absent) => true,
             }
+        });
+        if self.uids_hold && past.listed().is_some() {
+            self.listed = listed;
         }
     }
 
     /// Names cost little, but not nothing: only what was not listed is asked for them.
     fn ask_names(&self) -> Option<Outcome> {
         let wanted = (0..self.messages.len())
-            .filter(|&m| self.listed[m].is_none())
+            .filter(|&m| {
+                let has_free_name = self.messages[m].free_name.is_some();
+                self.listed[m].is_none() || (self.names_must_agree && !has_free_name)
+            })
             .filter(|&m| !self.messages[m].unreadable && !self.messages[m].names.is_asked())
             .map(|m| (m, Need::Names));
         ask(wanted.collect())
     }
 
-    /// Rule 2: what was listed, by UID or, when UIDVALIDITY has changed, by a name that only one
-    /// message and one record have.
+    /// Rule 2: what was listed, by UID or, where UIDs mean nothing any more, by name.
     fn replay_listed(&mut self) {
-        let Some(ledger) = self.situation.ledger else { return };
-        if !self.same_uidvalidity() {
+        let Some(ledger) = self.situation.past.listed() else { return };
+        if !self.uids_hold {
             self.find_listed_by_name(ledger);
         }
         let present: HashSet<u32> = self.listed.iter().flatten().map(|r| r.order).collect();
@@ -375,20 +509,45 @@ impl<'a> Run<'a> {
         self.claim_of.insert(record.order, e);
     }
 
-    /// Where UIDs mean nothing any more, a message is the one that was listed last under its name, if
-    /// no other message bears it.
+    /// Messages take the records that were listed last under their names, in order: what bears one name
+    /// has one content. Names that lead to two records say nothing.
     fn find_listed_by_name(&mut self, ledger: &'a Ledger) {
-        for (m, record) in self.alone_with_the_name_of(&ledger.records.iter().collect::<Vec<_>>()) {
-            self.listed[m] = Some(record);
+        let mut listed_as: HashMap<[u8; NAME_OCTETS], (Vec<&'a Record>, Vec<usize>)> =
+            HashMap::new();
+        for record in &ledger.records {
+            if let Some(name) = record.name {
+                listed_as.entry(name).or_default().0.push(record);
+            }
+        }
+        for (m, message) in self.messages.iter().enumerate() {
+            let mut cuts: ArrayVec<_, 2> = message.names().iter().map(|name| name.cut).collect();
+            cuts.retain(|cut| listed_as.contains_key(cut));
+            if let [cut] | [cut, _] = cuts[..] {
+                if cuts.iter().all(|other| *other == cut) {
+                    listed_as.entry(cut).or_default().1.push(m);
+                }
+            }
+        }
+        for (mut records, messages) in listed_as.into_values() {
+            records.sort_unstable_by_key(|record| record.order);
+            let more_records = records.len().saturating_sub(messages.len());
+            for (record, m) in records.into_iter().skip(more_records).zip(messages) {
+                self.listed[m] = Some(record);
+            }
         }
     }
 
-    /// Rule 2: what went and came back under its name, alone with it, takes its UIDL again.
+    /// Rule 2: what went and came back under its name, alone with it, takes its UIDL again, and where no
+    /// listing was recorded without it, its place.
     fn take_again(&mut self) {
         for (m, record) in self.alone_with_the_name_of(&self.gone) {
             let entry = self.claim_of.get(&record.order).copied();
             if let Some(e) = entry {
                 self.claimed_by_gone[e] = false;
+            }
+            if record.uid != 0 {
+                self.listed[m] = Some(record);
+                continue;
             }
             let (uidl, how) = (record.uidl.clone(), record.how);
             self.found[m] = Some(Found { uidl, how, entry, again: Some(record.order) });
@@ -582,11 +741,11 @@ impl<'a> Run<'a> {
 
     /// Whether `header` or `origin` alone may claim for this message (rule 5).
     fn is_below_cutoff(&self, m: usize) -> bool {
-        match self.situation.ledger {
+        match self.situation.past.mark() {
             None => true,
             // UIDs begin anew: all that was there before the change is known by name.
-            Some(ledger) if !self.same_uidvalidity() => ledger.cutoff.is_none(),
-            Some(ledger) => ledger.cutoff.is_none_or(|cutoff| self.messages[m].uid <= cutoff),
+            Some(mark) if !self.uids_hold => mark.cutoff.is_none(),
+            Some(mark) => mark.cutoff.is_none_or(|cutoff| self.messages[m].uid <= cutoff),
         }
     }
 
@@ -664,29 +823,39 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        let any_unreadable = self.open_messages().iter().any(|&m| self.messages[m].unreadable);
         let mut sizes_wanted = Vec::new();
         for (entries, messages) in groups.into_values() {
-            if let ([e], [m]) = (&entries[..], &messages[..]) {
-                if self.is_below_cutoff(*m) {
-                    self.claim(*m, *e, how);
-                }
+            let is_alone = entries.len() == 1 && messages.len() == 1;
+            if is_alone && !any_unreadable {
+                self.claim_alone(messages[0], entries[0], how);
                 continue;
             }
-            if entries.iter().all(|&e| self.entries[e].octets.is_none()) {
-                continue;
-            }
-            let unsized_messages = messages
-                .iter()
-                .filter(|&&m| !self.messages[m].unreadable && !self.messages[m].octets.is_asked());
-            sizes_wanted.extend(unsized_messages.map(|&m| (m, Need::Octets)));
-            for (e, m) in self.alone_in_size(&entries, &messages) {
-                if self.is_below_cutoff(m) {
-                    self.claim(m, e, how);
+            if entries.iter().any(|&e| self.entries[e].octets.is_some()) {
+                let unsized_messages = messages.iter().filter(|&&m| {
+                    !self.messages[m].unreadable && !self.messages[m].octets.is_asked()
+                });
+                sizes_wanted.extend(unsized_messages.map(|&m| (m, Need::Octets)));
+                for (e, m) in self.alone_in_size(&entries, &messages) {
+                    self.claim_alone(m, e, how);
                 }
+            }
+            if is_alone && self.is_open(messages[0]) && self.is_below_cutoff(messages[0]) {
+                self.doubtful[messages[0]] = true;
             }
         }
         sizes_wanted.sort_unstable_by_key(|(m, _)| *m);
         ask(sizes_wanted)
+    }
+
+    fn claim_alone(&mut self, m: usize, e: usize, how: How) {
+        if !self.is_below_cutoff(m) {
+            return;
+        }
+        match self.situation.past {
+            Past::Lost(_) | Past::Unrecorded => self.untold += 1,
+            Past::New | Past::Listed(_) | Past::Forgotten(..) => self.claim(m, e, how),
+        }
     }
 
     /// Entry and message of one size, where no other entry and no other message could be of that size.
@@ -717,28 +886,29 @@ impl<'a> Run<'a> {
 
     /// After the first listing what Dovecot's storage holds comes before the keys.
     fn take_stored_after_first_listing(&mut self) {
-        if self.situation.ledger.is_some() {
+        if !self.situation.past.is_first() {
             self.take_stored();
         }
     }
 
     /// `P` that nobody else holds: of an unclaimed entry, or of none and not spent.
     fn take_stored(&mut self) {
-        let open: Vec<usize> = self
-            .open_messages()
-            .into_iter()
-            .filter(|&m| self.messages[m].stored.is_some())
-            .collect();
+        let mut open = self.open_messages();
+        open.retain(|&m| self.messages[m].stored.is_some());
         if open.is_empty() {
             return;
         }
+        let forgotten = self.forgotten_uidls();
         let mut held = self.held_uidls();
         for m in open {
-            let stored = self.messages[m].stored.clone().expect("filtered");
+            let stored = self.messages[m].stored.clone().expect("retained");
+            if forgotten.contains(&stored) {
+                continue;
+            }
             let mut entries = (0..self.entries.len()).filter(|&e| self.entries[e].uidl == stored);
             if let Some(e) = entries.clone().find(|&e| !self.claimed[e]) {
                 self.claim(m, e, How::Stored);
-            } else if entries.next().is_none() && !self.is_spent(&stored, &held) {
+            } else if entries.next().is_none() && !self.is_spent(&stored, m, &held) {
                 held.insert(stored.clone());
                 self.found[m] =
                     Some(Found { uidl: stored, how: How::Stored, entry: None, again: None });
@@ -746,44 +916,95 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// What we baked as `P`, and what was forgotten since.
+    fn forgotten_uidls(&self) -> HashSet<&'a Uidl> {
+        let records =
+            self.situation.past.forgotten().into_iter().flat_map(|ledger| &ledger.records);
+        records.filter(|record| record.how != How::Stored).map(|record| &record.uidl).collect()
+    }
+
     /// Every UIDL that some client may hold for a message that is not the one asked about.
     fn held_uidls(&self) -> HashSet<Uidl> {
         let captured = self.entries.iter().map(|e| &e.uidl).chain(&self.situation.captured.spent);
-        let listed = self.situation.ledger.into_iter().flat_map(|l| &l.records).map(|r| &r.uidl);
-        let found = self.found.iter().flatten().map(|f| &f.uidl);
-        captured.chain(listed).chain(found).cloned().collect()
+        let past = self.situation.past;
+        let listed = past.listed().into_iter().flat_map(|ledger| &ledger.records);
+        // What new messages were told before they were forgotten, they are told again.
+        let forgotten = past.forgotten().into_iter().flat_map(|ledger| &ledger.records);
+        let told = listed.chain(forgotten.filter(|record| record.how.is_kept()));
+        let found = self.found.iter().flatten().map(|found| &found.uidl);
+        captured.chain(told.map(|record| &record.uidl)).chain(found).cloned().collect()
     }
 
-    /// Rule 6.
-    fn is_spent(&self, uidl: &Uidl, held: &HashSet<Uidl>) -> bool {
-        let captured = self.situation.captured;
-        held.contains(uidl)
-            || captured.counter.as_ref().is_some_and(|counter| {
-                (counter.format)
-                    .number_of(uidl.as_bytes(), captured.uidvalidity.unwrap_or(0))
-                    .is_some_and(|number| number < counter.next)
-            })
+    /// Rule 6: whether some client may hold this UIDL, which is to be the message's, for another.
+    fn is_spent(&self, uidl: &Uidl, m: usize, held: &HashSet<Uidl>) -> bool {
+        let Situation { captured, uidvalidity, next_uid, own, .. } = *self.situation;
+        let uid = self.messages[m].uid;
+        let is_counted = || {
+            let counter = captured.counter.as_ref()?;
+            let number =
+                counter.format.number_of(uidl.as_bytes(), captured.uidvalidity.unwrap_or(0))?;
+            (number < counter.next).then_some(())
+        };
+        // In the maildrop's own format: what another message was or may have been told.
+        let is_of_another = || {
+            let number = match own {
+                Some(own) => own.number_of(uidl.as_bytes(), uidvalidity)?,
+                None => uid,
+            };
+            let is_another = number != uid && number < next_uid;
+            (is_another || number < self.told_below() || self.is_out_of_turn(number)).then_some(())
+        };
+        held.contains(uidl) || is_counted().is_some() || is_of_another().is_some()
+    }
+
+    /// Whether a message that is not listed has a UID that was given before the last listing: then it
+    /// may have been another's, which is known no more.
+    fn is_out_of_turn(&self, uid: u32) -> bool {
+        let Some(ledger) = self.situation.past.ledger().filter(|_| self.uids_hold) else {
+            return false;
+        };
+        let is_known = ledger.records.binary_search_by_key(&uid, |record| record.uid).is_ok();
+        uid < ledger.next_uid && !is_known
+    }
+
+    /// Below which UID the maildrop's own format may give again what clients were told.
+    fn told_below(&self) -> u32 {
+        let Situation { past, uidvalidity, own, .. } = *self.situation;
+        let Some(mark) = past.mark() else { return 0 };
+        if self.uids_hold {
+            mark.told_below
+        } else if mark.uidvalidity != uidvalidity && own.is_some_and(UidlFormat::has_uidvalidity) {
+            0
+        } else {
+            mark.told_below.max(mark.next_uid)
+        }
     }
 
     fn finish(mut self, user: &str) -> Outcome {
         let messages = self.messages;
+        match (self.untold, self.situation.past) {
+            (0, _) => {}
+            (messages, Past::Unrecorded) => {
+                return Outcome::Refused(Refusal::Unrecorded { messages });
+            }
+            (messages, _) => return Outcome::Refused(Refusal::LedgerLost { messages }),
+        }
         let unanswered = |m: usize| self.listed[m].is_none() && self.found[m].is_none();
-        let unreadable: Vec<usize> =
-            (0..messages.len()).filter(|&m| unanswered(m) && messages[m].unreadable).collect();
-        if unreadable.len() > 3.max(messages.len() / 100) {
-            let unreadable = unreadable.len();
+        let unreadable =
+            (0..messages.len()).filter(|&m| unanswered(m) && messages[m].unreadable).count();
+        if unreadable > 3.max(messages.len() / 100) {
             return Outcome::Refused(Refusal::Unreadable { unreadable, messages: messages.len() });
         }
         if let Purpose::Listing { guarded } = self.situation.purpose {
-            if guarded && self.situation.ledger.is_none() {
+            if guarded && self.situation.past.is_first() {
                 let found = self.found.iter().flatten().filter(|f| f.entry.is_some()).count();
-                if found * 2 < self.entries.len() {
-                    let captured = self.entries.len();
+                let captured = self.entries.iter().filter(|e| self.is_recognisable(e)).count();
+                if found * 2 < captured {
                     return Outcome::Refused(Refusal::HalfCopied { found, captured });
                 }
             }
             let wanted = (0..messages.len())
-                .filter(|&m| unanswered(m) && !messages[m].unreadable)
+                .filter(|&m| unanswered(m) && !self.is_undecided(m))
                 .filter(|&m| !messages[m].own.is_asked())
                 .map(|m| (m, Need::Own));
             if let Some(asked) = ask(wanted.collect()) {
@@ -791,7 +1012,21 @@ impl<'a> Run<'a> {
             }
             self.answer_unknown(user);
         }
-        Outcome::Resolved(self.resolution(user, &unreadable))
+        Outcome::Resolved(Box::new(self.resolution(user)))
+    }
+
+    /// Whether a message can be known by what was captured of the entry.
+    fn is_recognisable(&self, entry: &Entry) -> bool {
+        let keys = self.situation.keys;
+        (keys.file && entry.file_keys().next().is_some())
+            || (keys.message && entry.message.is_some())
+            || (keys.header && entry.header.is_some())
+            || (keys.origin && entry.origin.is_some())
+    }
+
+    /// Whether nothing can be recorded of a message that has no answer yet.
+    fn is_undecided(&self, m: usize) -> bool {
+        self.messages[m].unreadable || self.doubtful[m]
     }
 
     /// Rule 6: every message that is not kept gets an answer that no client holds.
@@ -802,11 +1037,11 @@ impl<'a> Run<'a> {
         let mut held = self.held_uidls();
         for m in 0..self.messages.len() {
             let message = &self.messages[m];
-            if self.listed[m].is_some() || self.found[m].is_some() || message.unreadable {
+            if self.listed[m].is_some() || self.found[m].is_some() || self.is_undecided(m) {
                 continue;
             }
             let found = match message.own.get() {
-                Some(own) if !self.is_spent(own, &held) => {
+                Some(own) if !self.is_spent(own, m, &held) => {
                     Found { uidl: own.clone(), how: How::Format, entry: None, again: None }
                 }
                 _ => Found {
@@ -822,23 +1057,28 @@ impl<'a> Run<'a> {
     }
 
     /// Rule 7, and the new ledger.
-    fn resolution(self, user: &str, unreadable: &[usize]) -> Resolution {
-        let Self { situation, messages, listed, found, claimed, gone, conflicts, .. } = self;
-        let mut next_order = situation.ledger.map_or(1, |ledger| ledger.next_order);
+    fn resolution(self, user: &str) -> Resolution {
+        let undecided: Vec<usize> = (0..self.messages.len())
+            .filter(|&m| self.listed[m].is_none() && self.found[m].is_none())
+            .filter(|&m| self.is_undecided(m))
+            .collect();
+        let told_below = self.told_below();
+        let recognisable = self.entries.iter().zip(&self.claimed);
+        let unclaimed = recognisable.filter(|(e, claimed)| !**claimed && self.is_recognisable(e));
+        let mut report = Report { unclaimed: unclaimed.count(), ..Report::default() };
+        let Self { situation, uids_hold, messages, listed, found, gone, conflicts, .. } = self;
+        let old = situation.past.listed();
+        let mut next_order = old.map_or(1, |ledger| ledger.next_order);
         let mut records: Vec<Record> = (listed.iter().zip(messages))
             .filter_map(|(record, message)| {
                 record.map(|record| Record { uid: message.uid, ..record.clone() })
             })
             .collect();
         // What is gone stays a claim; of messages that came later nothing need be remembered.
-        let same_uidvalidity =
-            situation.ledger.is_some_and(|l| l.uidvalidity == situation.uidvalidity);
-        let again: HashSet<u32> = found.iter().flatten().filter_map(|f| f.again).collect();
-        let claims = gone.into_iter().filter(|r| r.how.is_kept() && !again.contains(&r.order));
-        records.extend(claims.map(|record| {
-            let uid = if same_uidvalidity { record.uid } else { 0 };
-            Record { uid, ..record.clone() }
-        }));
+        let again = found.iter().flatten().filter_map(|found| found.again);
+        let back: HashSet<u32> = again.chain(listed.iter().flatten().map(|r| r.order)).collect();
+        let claims = gone.into_iter().filter(|r| r.how.is_kept() && !back.contains(&r.order));
+        records.extend(claims.map(|record| Record { uid: 0, ..record.clone() }));
         let mut fresh: Vec<(usize, Found)> =
             found.into_iter().enumerate().filter_map(|(m, found)| Some((m, found?))).collect();
         let agrees = |(m, found): &(usize, Found)| {
@@ -848,18 +1088,25 @@ impl<'a> Run<'a> {
         };
         let has_order = |(m, _): &(usize, Found)| messages[*m].stored_order.is_some();
         // A ledger that was lost is made again from what was baked, if nothing speaks against it.
-        let replays =
-            situation.ledger.is_none() && fresh.iter().filter(|f| has_order(f)).all(&agrees);
+        let replays = old.is_none() && fresh.iter().filter(|f| has_order(f)).all(&agrees);
+        let told: HashSet<&Uidl> = situation
+            .past
+            .ledger()
+            .into_iter()
+            .flat_map(|ledger| &ledger.records)
+            .map(|r| &r.uidl)
+            .collect();
         fresh.sort_by_key(|f| {
             let (m, found) = f;
             let stored = messages[*m].stored_order.filter(|_| replays && agrees(f));
             (
                 stored.map_or(u64::MAX, u64::from),
                 found.entry.map_or(u64::MAX, |e| e as u64),
+                !told.contains(&found.uidl),
                 messages[*m].uid,
             )
         });
-        let mut report = Report { conflicts, ..Report::default() };
+        report.conflicts = conflicts;
         let mut news = Vec::with_capacity(fresh.len());
         for (m, found) in fresh {
             *report.by_how.entry(found.how).or_default() += 1;
@@ -877,30 +1124,53 @@ impl<'a> Run<'a> {
         records.sort_by_key(|record| (record.uid, record.order));
         let is_new: HashSet<u32> = news.into_iter().collect();
         let news = (0..records.len()).filter(|&r| is_new.contains(&records[r].uid)).collect();
-        let passing: Vec<Record> = (unreadable.iter().zip(next_order..))
-            .map(|(&m, order)| Record {
+        let passing: Vec<Record> = (undecided.into_iter().zip(next_order..))
+            .map(|(m, behind_all)| Record {
                 uid: messages[m].uid,
-                order,
+                order: if messages[m].unreadable { behind_all } else { 0 },
                 uidl: derived(user, situation.uidvalidity, &messages[m]),
                 how: How::Derived,
                 name: None,
                 entry: None,
             })
             .collect();
-        report.unreadable = passing.iter().map(|record| record.uid).collect();
-        report.unclaimed = claimed.iter().filter(|claimed| !**claimed).count();
-        let old_cutoff = situation.ledger.and_then(|ledger| ledger.cutoff);
-        let cutoff = match situation.purpose {
-            Purpose::Listing { .. } if situation.is_final && passing.is_empty() => {
-                let now = situation.next_uid.saturating_sub(1);
-                Some(if same_uidvalidity { old_cutoff.unwrap_or(now) } else { now })
+        report.undecided = passing.iter().map(|record| record.uid).collect();
+        if situation.past.is_first() {
+            report.repeated = count_repeated(&records, messages);
+        }
+        let old_cutoff = situation.past.mark().and_then(|mark| mark.cutoff);
+        let cutoff = match (old_cutoff, situation.purpose) {
+            // UIDs that mean nothing any more say nothing: all are above.
+            (Some(cutoff), _) => Some(if uids_hold { cutoff } else { 0 }),
+            (None, Purpose::Listing { .. }) if situation.is_final => {
+                Some(situation.next_uid.saturating_sub(1))
             }
-            // UIDs of another UIDVALIDITY say nothing: all are above.
-            _ => old_cutoff.map(|cutoff| if same_uidvalidity { cutoff } else { 0 }),
+            (None, _) => None,
         };
-        let ledger = Ledger { uidvalidity: situation.uidvalidity, cutoff, next_order, records };
+        let mark = situation.past.mark().filter(|_| uids_hold);
+        let old_next_uid = mark.map_or(0, |mark| mark.next_uid);
+        let ledger = Ledger {
+            user_digest: user_digest(user),
+            uidvalidity: situation.uidvalidity,
+            cutoff,
+            next_order,
+            index_id: situation.index_id,
+            next_uid: situation.next_uid.max(old_next_uid),
+            told_below,
+            begun_after: situation.begun_after,
+            records,
+        };
         Resolution { ledger, passing, news, report }
     }
+}
+
+/// How many of the messages have their UIDL in common with another of them.
+fn count_repeated(records: &[Record], messages: &[Message]) -> usize {
+    let is_there = |uid: u32| messages.binary_search_by_key(&uid, |message| message.uid).is_ok();
+    let mut uidls: Vec<&Uidl> =
+        records.iter().filter(|record| is_there(record.uid)).map(|record| &record.uidl).collect();
+    uidls.sort_unstable();
+    uidls.chunk_by(|a, b| a == b).map(<[_]>::len).filter(|&len| len > 1).sum()
 }
 
 /// Values by name, in one allocation: maildrops are large, and a login's memory is not.

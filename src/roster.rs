@@ -22,6 +22,9 @@ pub struct Line {
     pub state: State,
     /// Whether it is served.
     pub gate: Gate,
+    /// When all that is ours was last forgotten, in seconds since 1970; 0 when it never was. A ledger
+    /// that was begun under an earlier stamp is void, and so is what it baked.
+    pub forgotten: u64,
 }
 
 /// Whether a migrated maildrop is served.
@@ -35,6 +38,11 @@ pub enum Gate {
     Released,
     /// Served as if it had never been migrated: its clients download everything again.
     Redownload,
+    /// Refused until it is built anew of another capture; then guarded. The index has nothing that may
+    /// be served.
+    Forgotten,
+    /// The same, and then held.
+    HeldForgotten,
 }
 
 /// Why the roster could not give an answer. None of these means that a user is not on it.
@@ -42,8 +50,17 @@ pub enum Gate {
 #[non_exhaustive]
 pub enum Error {
     /// Does not start as a roster does.
-    #[error("not a roster, or one of a version that is not known")]
+    #[error("not a roster")]
     NotARoster,
+    /// Of another version.
+    #[error(
+        "a roster of version {found}, and only version {VERSION} is read: build it again of its \
+         listings, into an empty directory"
+    )]
+    Version {
+        /// Which.
+        found: u32,
+    },
     /// Cut short, edited by something else than uidl-keep, or damaged.
     #[error("damaged at {offset} of {file_len} octets: {what}")]
     Corrupt {
@@ -64,11 +81,16 @@ pub enum Error {
 #[error("a user name that is empty or longer than {MAX_NAME_OCTETS} octets as a roster writes it")]
 pub struct BadName;
 
-const MAGIC: &str = "uidl-keep-roster 1 ";
+const VERSION: u32 = 2;
+const MAGIC_OF_ANY_VERSION: &str = "uidl-keep-roster ";
+const MAGIC: &str = "uidl-keep-roster 2 ";
 const MAX_NAME_OCTETS: usize = 1024;
-/// No line is longer: a name, the longest state and gate, a checksum, and what is between them.
-const MAX_LINE_OCTETS: u64 =
-    MAX_NAME_OCTETS as u64 + (" captured".len() + " redownload".len() + " 01234567\n".len()) as u64;
+/// No line is longer: a name, the longest state, gate and stamp, a checksum, and what is between them.
+const MAX_LINE_OCTETS: u64 = MAX_NAME_OCTETS as u64
+    + (" captured".len()
+        + " held-forgotten".len()
+        + " 18446744073709551615".len()
+        + " 01234567\n".len()) as u64;
 /// `. 01234567` and its line feed: the last line, always of this length.
 const END_OCTETS: u64 = 11;
 /// A bisection ends when no more than this is left, and reads that.
@@ -167,7 +189,8 @@ impl Roster {
         let mut text = format!("{MAGIC}{}\n", self.lines.len());
         let mut before = text.trim_end().to_owned();
         for (name, line) in &self.lines {
-            let content = format!("{name} {} {}", state_word(line.state), line.gate.word());
+            let Line { state, gate, forgotten, .. } = line;
+            let content = format!("{name} {} {} {forgotten}", state_word(*state), gate.word());
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{content} {}", check(&before, &content));
             before.clone_from(name);
@@ -216,9 +239,42 @@ impl Line {
     pub fn state_word(&self) -> &'static str {
         state_word(self.state)
     }
+
+    /// Whether its UIDLs must come from a capture that is yet to be built: what the index has of it is
+    /// not to be believed.
+    ///
+    /// Of one who downloads again, the gate no longer tells whether he was built anew since he was
+    /// forgotten. Then he was not: one more build is all that a wrong guess costs.
+    pub fn awaits_capture(&self) -> bool {
+        match self.gate {
+            Gate::Forgotten | Gate::HeldForgotten => true,
+            Gate::Redownload => self.forgotten != 0,
+            Gate::Held | Gate::Guarded | Gate::Released => false,
+        }
+    }
 }
 
 impl Gate {
+    /// All there are, those first that let less through.
+    pub const ALL: [Self; 6] = [
+        Self::HeldForgotten,
+        Self::Forgotten,
+        Self::Held,
+        Self::Guarded,
+        Self::Released,
+        Self::Redownload,
+    ];
+
+    /// The one that stands where one site says this and another that: the one that lets less through.
+    /// Whoever downloads again does so, whatever the other says.
+    pub fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Redownload, _) | (_, Self::Redownload) => Self::Redownload,
+            (Self::Held, Self::Forgotten) | (Self::Forgotten, Self::Held) => Self::HeldForgotten,
+            _ => Self::ALL.into_iter().find(|&gate| gate == self || gate == other).unwrap_or(self),
+        }
+    }
+
     /// How the roster spells it.
     pub fn word(self) -> &'static str {
         match self {
@@ -226,13 +282,13 @@ impl Gate {
             Self::Guarded => "guarded",
             Self::Released => "released",
             Self::Redownload => "redownload",
+            Self::Forgotten => "forgotten",
+            Self::HeldForgotten => "held-forgotten",
         }
     }
 
     fn of_word(word: &str) -> Option<Self> {
-        [Self::Held, Self::Guarded, Self::Released, Self::Redownload]
-            .into_iter()
-            .find(|gate| gate.word() == word)
+        Self::ALL.into_iter().find(|gate| gate.word() == word)
     }
 }
 
@@ -277,13 +333,14 @@ impl Lines {
         let cut_short = Error::Corrupt { what: "cut short", offset: 0, file_len };
         if !start.starts_with(MAGIC.as_bytes()) {
             let is_start = MAGIC.as_bytes().starts_with(&start);
-            return Err(if is_start { cut_short } else { Error::NotARoster });
+            return Err(match version_of(&start) {
+                _ if is_start => cut_short,
+                Some(found) if found != VERSION => Error::Version { found },
+                _ => Error::NotARoster,
+            });
         }
         let Some(header) = first_line(&start) else { return Err(cut_short) };
-        let count = header[MAGIC.len()..].parse().ok();
-        // As we write it: no sign, no leading zero.
-        let count = count.filter(|count: &u64| header[MAGIC.len()..] == count.to_string());
-        let count = count.ok_or(Error::NotARoster)?;
+        let count = decimal(&header[MAGIC.len()..]).ok_or(Error::NotARoster)?;
         let body_at = header.len() as u64 + 1;
         if file_len < body_at + END_OCTETS {
             return Err(cut_short);
@@ -334,12 +391,26 @@ impl Scan<'_> {
         }
         let user = user_of(fields.name).ok_or_else(|| bad("a user name in no proper form"))?;
         let name = fields.name.to_owned();
-        let line = Line { user, state: fields.state, gate: fields.gate };
+        let Fields { state, gate, forgotten, .. } = fields;
+        let line = Line { user, state, gate, forgotten };
         self.octets = &self.octets[text.len() + 1..];
         self.offset = end;
         self.before.clone_from(&name);
         Ok(Some((name, line)))
     }
+}
+
+/// Which version a roster says that it has, by its first octets; `None` when they are not one's.
+fn version_of(start: &[u8]) -> Option<u32> {
+    let header = first_line(start)?.strip_prefix(MAGIC_OF_ANY_VERSION)?;
+    decimal(header.split(' ').next()?)?.try_into().ok()
+}
+
+/// The number that is written so: with no sign, and no zero in front.
+fn decimal(digits: &str) -> Option<u64> {
+    let number: u64 = digits.parse().ok()?;
+    let as_written = digits == "0" || digits.starts_with(|first| matches!(first, '1'..='9'));
+    as_written.then_some(number)
 }
 
 /// The octets before the first line feed; `None` when there is none, or they are no text.
@@ -352,6 +423,7 @@ struct Fields<'a> {
     name: &'a str,
     state: State,
     gate: Gate,
+    forgotten: u64,
     check: &'a str,
     /// All but the checksum.
     content: &'a str,
@@ -359,17 +431,24 @@ struct Fields<'a> {
 
 fn fields(line: &str) -> Option<Fields<'_>> {
     let (content, check) = line.rsplit_once(' ')?;
-    let (rest, gate) = content.rsplit_once(' ')?;
-    let (name, state) = rest.split_once(' ')?;
-    let (state, gate) = (state_of_word(state)?, Gate::of_word(gate)?);
-    Some(Fields { name, state, gate, check, content })
+    let mut words = content.split(' ');
+    let name = words.next()?;
+    let (state, gate) = (state_of_word(words.next()?)?, Gate::of_word(words.next()?)?);
+    let forgotten = decimal(words.next()?)?;
+    words.next().is_none().then_some(Fields { name, state, gate, forgotten, check, content })
 }
 
 /// A user name as the roster writes it: as a listing does, octets outside 0x21-0x7E and `%` as `%`
 /// and two hexadecimal digits.
 fn written(user: &str) -> Result<String, BadName> {
-    let mut name = String::with_capacity(user.len());
-    for octet in user.bytes() {
+    let name = escaped(user.as_bytes());
+    if name.is_empty() || name.len() > MAX_NAME_OCTETS { Err(BadName) } else { Ok(name) }
+}
+
+/// Any octets, as a roster writes those of a user name: one word, fit to be shown.
+pub fn escaped(octets: &[u8]) -> String {
+    let mut name = String::with_capacity(octets.len());
+    for &octet in octets {
         if octet.is_ascii_graphic() && octet != b'%' {
             name.push(octet.into());
         } else {
@@ -377,7 +456,7 @@ fn written(user: &str) -> Result<String, BadName> {
             let _ = write!(name, "%{octet:02x}");
         }
     }
-    if name.is_empty() || name.len() > MAX_NAME_OCTETS { Err(BadName) } else { Ok(name) }
+    name
 }
 
 /// The user whose name is written so; `None` when [`written`] would not write any so.
@@ -407,9 +486,18 @@ mod tests {
     fn line() -> impl Strategy<Value = Line> {
         let user = prop_oneof!["[a-e%. \u{e9}]{1,4}(@[ab])?", "[a-z]{150,200}"];
         let state = prop::sample::select(vec![State::Captured, State::Empty, State::Failed]);
-        let gate =
-            prop::sample::select(vec![Gate::Held, Gate::Guarded, Gate::Released, Gate::Redownload]);
-        (user, state, gate).prop_map(|(user, state, gate)| Line { user, state, gate })
+        let gate = prop::sample::select(Gate::ALL.to_vec());
+        let forgotten = prop_oneof![Just(0), Just(u64::MAX), 1..2_000_000_000_u64];
+        (user, state, gate, forgotten).prop_map(|(user, state, gate, forgotten)| Line {
+            user,
+            state,
+            gate,
+            forgotten,
+        })
+    }
+
+    fn guarded(user: &str) -> Line {
+        Line { user: user.into(), state: State::Captured, gate: Gate::Guarded, forgotten: 0 }
     }
 
     fn roster(lines: usize) -> impl Strategy<Value = Roster> {
@@ -461,14 +549,38 @@ mod tests {
     }
 
     #[test]
+    fn of_two_gates_no_order_is_lost() {
+        let refuses = |gate| matches!(gate, Gate::Held | Gate::Forgotten | Gate::HeldForgotten);
+        for one in Gate::ALL {
+            assert_eq!(one.stricter(one), one);
+            for other in Gate::ALL {
+                let both = one.stricter(other);
+                assert_eq!(other.stricter(one), both);
+                let any = |gate| one == gate || other == gate;
+                if any(Gate::Redownload) {
+                    assert_eq!(both, Gate::Redownload);
+                    continue;
+                }
+                assert_eq!(refuses(both), refuses(one) || refuses(other), "{one:?} {other:?}");
+                let held = any(Gate::Held) || any(Gate::HeldForgotten);
+                let forgotten = any(Gate::Forgotten) || any(Gate::HeldForgotten);
+                assert_eq!(held, matches!(both, Gate::Held | Gate::HeldForgotten));
+                assert_eq!(forgotten, matches!(both, Gate::Forgotten | Gate::HeldForgotten));
+                assert_eq!(both == Gate::Released, !any(Gate::Guarded) && !refuses(both));
+            }
+        }
+    }
+
+    #[test]
     fn reads_as_documented() {
         let mut roster = Roster::new();
-        for (user, state, gate) in [
-            ("bob@example.com", State::Failed, Gate::Held),
-            ("alice@example.com", State::Captured, Gate::Guarded),
-            ("a b%@example.com", State::Empty, Gate::Redownload),
+        for (user, state, gate, forgotten) in [
+            ("bob@example.com", State::Failed, Gate::Held, 0),
+            ("alice@example.com", State::Captured, Gate::Guarded, 0),
+            ("a b%@example.com", State::Empty, Gate::Redownload, 0),
+            ("carol@example.com", State::Captured, Gate::Forgotten, 1_794_749_400),
         ] {
-            roster.insert(Line { user: user.into(), state, gate }).unwrap();
+            roster.insert(Line { user: user.into(), state, gate, forgotten }).unwrap();
         }
         let text = roster.to_text();
         let documented = include_str!("../docs/roster.md");
@@ -485,8 +597,7 @@ mod tests {
     fn a_lost_line_is_an_error_and_no_absent_user() {
         let mut roster = Roster::new();
         for user in ["alice", "bob", "carol"] {
-            let (state, gate) = (State::Captured, Gate::Guarded);
-            roster.insert(Line { user: user.into(), state, gate }).unwrap();
+            roster.insert(guarded(user)).unwrap();
         }
         let text = roster.to_text();
         for user in ["alice", "bob", "carol"] {
@@ -495,7 +606,7 @@ mod tests {
             assert!(lookup(lost.as_bytes(), user).is_err(), "{user}");
             assert!(Roster::read(lost.as_bytes()).is_err(), "{user}");
         }
-        let counted = text.replace("roster 1 3", "roster 1 4");
+        let counted = text.replace("roster 2 3", "roster 2 4");
         assert!(Roster::read(counted.as_bytes()).is_err());
     }
 
@@ -515,19 +626,15 @@ mod tests {
         let text = Roster::new().to_text();
         for user in ["", &"x".repeat(1025)] {
             assert!(lookup(text.as_bytes(), user).unwrap().is_none());
-            let user = user.to_owned();
-            let line = Line { user, state: State::Empty, gate: Gate::Held };
-            assert_eq!(Roster::new().insert(line), Err(BadName));
+            assert_eq!(Roster::new().insert(guarded(user)), Err(BadName));
         }
     }
 
     #[test]
     fn the_last_octet_and_every_other_counts() {
         let mut roster = Roster::new();
-        let line =
-            |user: &str| Line { user: user.into(), state: State::Captured, gate: Gate::Guarded };
         for user in ["alice", "bob", "carol"] {
-            roster.insert(line(user)).unwrap();
+            roster.insert(guarded(user)).unwrap();
         }
         let text = roster.to_text().into_bytes();
         for at in 0..text.len() {
@@ -542,6 +649,74 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_longest_line_is_found_among_the_longest() {
+        let mut roster = Roster::new();
+        let users = (0..40).map(|number| format!("{number:03}{}", "x".repeat(1021)));
+        for user in users.clone() {
+            let (gate, forgotten) = (Gate::HeldForgotten, u64::MAX);
+            roster.insert(Line { gate, forgotten, ..guarded(&user) }).unwrap();
+        }
+        let text = roster.to_text();
+        for user in users {
+            assert_eq!(lookup(text.as_bytes(), &user).unwrap().as_ref(), roster.get(&user));
+        }
+    }
+
+    #[test]
+    fn a_line_in_any_other_form_is_refused_also_with_its_checksum() {
+        let text_with = |fields: &str| {
+            let (header, content) = (format!("{MAGIC}1"), format!("alice {fields}"));
+            let (first, last) = (check(&header, &content), check("alice", "."));
+            format!("{header}\n{content} {first}\n. {last}\n")
+        };
+        let good = text_with("captured guarded 10");
+        assert_eq!(lookup(good.as_bytes(), "alice").unwrap().unwrap().forgotten, 10);
+        for fields in [
+            "captured guarded",
+            "captured guarded ",
+            "captured guarded 010",
+            "captured guarded +10",
+            "captured guarded -1",
+            "captured guarded 18446744073709551616",
+            "captured guarded 10 10",
+            "captured  guarded 10",
+            "captured Guarded 10",
+            "lost guarded 10",
+        ] {
+            let text = text_with(fields);
+            assert!(Roster::read(text.as_bytes()).is_err(), "{fields}");
+            assert!(lookup(text.as_bytes(), "alice").is_err(), "{fields}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_named_and_read_as_nothing() {
+        let mut roster = Roster::new();
+        roster.insert(guarded("alice")).unwrap();
+        for found in [1, 3, 20, u32::MAX] {
+            let text = roster.to_text().replace("roster 2 ", &format!("roster {found} "));
+            let read = [Roster::read(text.as_bytes()).err(), lookup(text.as_bytes(), "bob").err()];
+            for error in read {
+                assert!(matches!(error, Some(Error::Version { found: it }) if it == found));
+            }
+        }
+        for other in [
+            "roster 02 1",
+            "roster +2 1",
+            "roster x 1",
+            "roster 4294967298 1",
+            "rooster 2 1",
+            "roster 2 +1",
+            "roster 2 01",
+            "roster 2 ",
+        ] {
+            let text = roster.to_text().replace("roster 2 1", other);
+            let read = Roster::read(text.as_bytes());
+            assert!(matches!(read, Err(Error::NotARoster)), "{other}: {read:?}");
         }
     }
 }

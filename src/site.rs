@@ -9,8 +9,9 @@
 //! ```
 //!
 //! A user who is not on a roster is none of our business, and finding that out costs one open that
-//! fails. That answer must not come from a file system that is not mounted: so when there is no
-//! roster, the directory that would hold it must be there all the same. `uidl-keep build` makes both
+//! fails. That answer must not come from a file system that is not mounted, nor from a roster that was
+//! lost: so when there is no roster, the directory that would hold it must be there all the same, and
+//! no index be in it that goes with it. `uidl-keep build` makes both
 //! directories; `install -d -m 0711 /var/lib/uidl-keep /var/lib/uidl-keep/domain
 //! /var/lib/uidl-keep/user` makes an empty site.
 #![forbid(unsafe_code)]
@@ -54,6 +55,15 @@ pub enum OpenError {
         /// The directory that is not there.
         dir: PathBuf,
     },
+    /// There is no roster, and the index that goes with it is there: the roster was lost.
+    #[error("not there, but its index is: {}", index.display())]
+    NoRoster {
+        /// The index.
+        index: PathBuf,
+    },
+    /// A symbolic link.
+    #[error("a symbolic link, and links are not followed here")]
+    Link,
     /// Something else than a regular file.
     #[error("not a regular file")]
     NotAFile,
@@ -151,16 +161,22 @@ impl Site {
         Paths { index: path("idx"), roster: path("roster") }
     }
 
-    /// Opens the roster that would name a user. `None` means that there is none, and so that the
-    /// user was never migrated. Cost: one open; when that fails, a `stat` of the directory.
+    /// Opens the roster that would name a user. `None` means that there is neither roster nor index,
+    /// and so that the user was never migrated. Cost: one open; when that fails, a `stat` of the
+    /// directory and one of the index.
     ///
     /// # Errors
     ///
     /// [`OpenError`]: could not tell.
     pub fn open_roster(&self, user: &str) -> Result<Option<File>, OpenError> {
-        match self.paths(user) {
-            Some(paths) => open_trusted(&paths.roster, Self::MOST_ROSTER_OCTETS),
-            None => Ok(None),
+        let Some(Paths { index, roster }) = self.paths(user) else { return Ok(None) };
+        if let Some(file) = open_trusted(&roster, Self::MOST_ROSTER_OCTETS)? {
+            return Ok(Some(file));
+        }
+        match index.symlink_metadata() {
+            Ok(_) => Err(OpenError::NoRoster { index }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -195,6 +211,7 @@ pub fn open_trusted(path: &Path, most: u64) -> Result<Option<File>, OpenError> {
     let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return absent(path),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(OpenError::Link),
         Err(error) => return Err(error.into()),
     };
     let metadata = file.metadata()?;

@@ -1,147 +1,13 @@
 //! The commands that make a site and look after it: what they print, leave behind and exit with.
 
+mod cli_support;
+
 use std::fs::{self, Permissions};
-use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use tempfile::TempDir;
-
-const ALICE: &str = "uidl-keep-listing 1
-maildrop alice@example.com
-state captured
-source courier /srv/old/alice
-uidvalidity 1714990000
-counter 13 UID%u-%v
-spent UID9-1714990000
-1 UID1-1714990000 uid=1 octets=420 file=1714990000.20000.old%20name
-2 UID2-1714990000 uid=2 octets=433 file=1714990060.20007.old.example.com
-.
-";
-const BOB: &str = "uidl-keep-listing 1
-maildrop bob@example.com
-state empty
-.
-";
-const CAROL: &str = "uidl-keep-listing 1
-maildrop carol@example.com
-state failed
-remark Maildir: permission denied
-.
-";
-const DAVE: &str = "uidl-keep-listing 1
-maildrop dave@example.net
-state captured
-1 0000000155aa file-hash=0101010101010101010101010101010101010101
-.
-";
-const ROOT: &str = "uidl-keep-listing 1
-maildrop eve
-state captured
-1 a file=1
-2 a file=2
-.
-";
-
-struct Ran {
-    status: i32,
-    stdout: String,
-    stderr: String,
-}
-
-/// A directory to work in.
-struct Here(TempDir);
-
-impl Here {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        // So that other accounts can get at a site in it.
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        Self(dir)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.path(name), text).unwrap();
-    }
-
-    fn read(&self, name: &str) -> Vec<u8> {
-        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-    }
-
-    fn roster(&self, name: &str) -> Vec<String> {
-        let text = String::from_utf8(self.read(name)).unwrap();
-        // Without the first and last line, and without checksums.
-        let lines: Vec<&str> = text.lines().collect();
-        let lines = lines[1..lines.len() - 1].iter();
-        lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
-    }
-
-    fn mode(&self, name: &str) -> u32 {
-        self.path(name).metadata().unwrap().mode() & 0o7777
-    }
-
-    fn run(&self, args: &str) -> Ran {
-        self.run_with(args, "")
-    }
-
-    fn run_with(&self, args: &str, stdin: &str) -> Ran {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_uidl-keep"))
-            .args(args.split_whitespace())
-            .current_dir(self.0.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        Ran {
-            status: output.status.code().expect("not killed"),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    /// Runs it and expects that it has nothing to say.
-    fn quiet(&self, args: &str) {
-        let ran = self.run(args);
-        assert_eq!((ran.status, &*ran.stdout, &*ran.stderr), (0, "", ""), "{args}");
-    }
-
-    /// Runs it and expects trouble, whose sentence it returns.
-    fn trouble(&self, args: &str) -> String {
-        let ran = self.run(args);
-        assert_eq!((ran.status, &*ran.stdout), (2, ""), "{args}: {}", ran.stderr);
-        assert!(ran.stderr.starts_with("uidl-keep: "), "{args}: {}", ran.stderr);
-        ran.stderr
-    }
-
-    /// All files of a site, by name.
-    fn files(&self, site: &str) -> Vec<String> {
-        let mut files = Vec::new();
-        for directory in ["domain", "user"] {
-            for entry in fs::read_dir(self.path(site).join(directory)).unwrap() {
-                let name = entry.unwrap().file_name().into_string().unwrap();
-                files.push(format!("{directory}/{name}"));
-            }
-        }
-        files.sort();
-        files
-    }
-}
-
-/// Two domains and a login without one, in two listings.
-fn with_listings() -> Here {
-    let here = Here::new();
-    here.write("one.listing", &[DAVE, BOB].concat());
-    here.write("two.listing", &[ROOT, ALICE].concat());
-    here
-}
+use cli_support::{ALICE, BOB, CAROL, DAVE, Here, ROOT, Ran, with_listings};
 
 #[test]
 fn build_makes_a_site_of_an_index_and_a_roster_for_each_domain() {
@@ -160,7 +26,7 @@ fn build_makes_a_site_of_an_index_and_a_roster_for_each_domain() {
     );
     assert_eq!(
         here.roster("site/domain/example.com.roster"),
-        ["alice@example.com captured guarded", "bob@example.com empty guarded"]
+        ["alice@example.com captured guarded 0", "bob@example.com empty guarded 0"]
     );
     assert_eq!(here.mode("site"), 0o711);
     assert_eq!(here.mode("site/domain"), 0o711);
@@ -311,6 +177,13 @@ fn check_finds_what_is_damaged_or_does_not_fit() {
     fs::copy(here.path("failed/domain/example.com.roster"), path("example.com.roster")).unwrap();
     assert!(here.trouble("check site").contains("alice@example.com is failed there"));
     fresh();
+    fs::copy(here.path("small/domain/example.com.roster"), path("example.com.roster")).unwrap();
+    assert!(here.trouble("check site").contains("alice@example.com is in the index and not on it"));
+    // Nor does she stay so: her index is there to be used.
+    here.quiet("build --upon site -o site --final");
+    here.quiet("check site");
+    assert!(here.roster("site/domain/example.com.roster")[0].starts_with("alice@example.com "));
+    fresh();
     fs::set_permissions(path("example.com.idx"), Permissions::from_mode(0o666)).unwrap();
     assert!(here.trouble("check site").contains("lets group or others write"));
     assert!(here.trouble("check site/domain").contains("site/domain/domain"));
@@ -350,9 +223,9 @@ fn a_later_capture_is_built_upon_the_earlier_and_drops_nothing() {
     assert_eq!(
         here.roster("new/domain/example.com.roster"),
         [
-            "alice@example.com captured guarded",
-            "bob@example.com empty held",
-            "carol@example.com failed guarded"
+            "alice@example.com captured guarded 0",
+            "bob@example.com empty held 0",
+            "carol@example.com failed guarded 0"
         ]
     );
     here.quiet("check new");
@@ -370,6 +243,25 @@ fn a_later_capture_is_built_upon_the_earlier_and_drops_nothing() {
     let ran = here.run("build --upon site -o more later.listing");
     assert!(ran.stderr.contains("example.com: was final, and is open again"), "{}", ran.stderr);
     assert_eq!(here.run("inspect more").stdout.matches(": final, ").count(), 2);
+}
+
+#[test]
+fn a_build_over_another_site_loses_the_orders_of_neither() {
+    let here = with_listings();
+    here.quiet("build -o site one.listing two.listing");
+    here.quiet("build -o other one.listing two.listing");
+    assert_eq!(here.run("hold --site site alice@example.com").status, 0);
+    assert_eq!(here.run("hold --site other bob@example.com").status, 0);
+    assert_eq!(here.run("release --redownload --site other dave@example.net").status, 0);
+    here.quiet("build --upon site -o other");
+    assert_eq!(
+        here.roster("other/domain/example.com.roster"),
+        ["alice@example.com captured held 0", "bob@example.com empty held 0"]
+    );
+    assert_eq!(
+        here.roster("other/domain/example.net.roster"),
+        ["dave@example.net captured redownload 0"]
+    );
 }
 
 #[test]
@@ -400,7 +292,7 @@ fn hold_and_release_change_the_gates_of_users_and_domains() {
     here.run("build -o site one.listing two.listing three.listing");
     let roster = || {
         let lines = here.roster("site/domain/example.com.roster");
-        let gates = lines.iter().map(|line| line.rsplit(' ').next().unwrap().to_owned());
+        let gates = lines.iter().map(|line| line.split(' ').nth(2).unwrap().to_owned());
         gates.collect::<Vec<_>>().join(" ")
     };
     assert_eq!(roster(), "guarded guarded guarded");
@@ -470,6 +362,20 @@ fn hold_and_release_change_the_gates_of_users_and_domains() {
     assert_eq!((ran.status, &*ran.stdout), (0, "dave@example.net held\neve held\n"));
     let trouble = here.trouble("hold --site nowhere example.com");
     assert!(trouble.contains("nowhere/.lock"), "{trouble}");
+}
+
+#[test]
+fn a_damaged_index_keeps_nobody_from_closing_a_gate() {
+    let here = with_listings();
+    here.quiet("build -o site one.listing two.listing");
+    here.write("site/domain/example.com.idx", "damaged");
+    for (command, gate) in [("hold", "held"), ("release --redownload", "redownload")] {
+        let ran = here.run(&format!("{command} --site site example.com"));
+        let printed = format!("alice@example.com {gate}\nbob@example.com {gate}\n");
+        assert_eq!((ran.status, ran.stdout), (0, printed), "{}", ran.stderr);
+    }
+    here.write("site/domain/example.com.roster", "damaged");
+    assert!(here.trouble("hold --site site example.com").contains("example.com.roster: "));
 }
 
 #[test]
@@ -559,7 +465,7 @@ fn installed_files_can_be_read_by_those_who_log_in_and_nobody_else() {
     }
     assert_eq!(
         here.roster("site/domain/example.com.roster"),
-        ["alice@example.com captured guarded", "bob@example.com empty guarded"],
+        ["alice@example.com captured guarded 0", "bob@example.com empty guarded 0"],
         "the second build was upon the first"
     );
 }
@@ -617,7 +523,7 @@ fn a_reader_that_has_gone_away_is_no_error() {
 #[test]
 fn help_opens_with_a_sentence_and_an_example() {
     let here = Here::new();
-    for command in ["build", "check", "dump", "get", "hold", "inspect", "release"] {
+    for command in ["build", "check", "dump", "forget", "get", "hold", "inspect", "release"] {
         let help = here.run(&format!("{command} --help"));
         assert_eq!(help.status, 0);
         let example = format!("\nExample: uidl-keep {command} ");

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::fs;
 use std::process::Command;
 
 use support::helper;
@@ -25,5 +26,20 @@ fn the_plugin_exports_what_the_loader_asks_for_and_no_more() {
         let wanted =
             ["uidl_keep_plugin_deinit", "uidl_keep_plugin_init", "uidl_keep_plugin_version"];
         assert_eq!(exported, wanted, "{line:?}");
+    }
+}
+
+/// What tests ask a debug build for, no process of a customer's may be asked for.
+#[test]
+fn a_release_has_no_faults_on_request() {
+    let has = |line| {
+        let plugin = helper::plugin(line)?;
+        let octets = fs::read(&plugin.module).expect("just built");
+        Some(memchr::memmem::find(&octets, b"UIDL_KEEP_FAULT").is_some())
+    };
+    // `make plugin-2.4` builds a release; what lies beside this test was built as this test was.
+    assert_ne!(has(Line::V24), Some(true));
+    if std::env::var_os("UIDL_KEEP_PLUGIN").is_none() {
+        assert_ne!(has(Line::V23), Some(!cfg!(debug_assertions)));
     }
 }

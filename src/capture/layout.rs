@@ -8,7 +8,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -163,8 +162,10 @@ impl Panel {
                 Pattern::panel("/home/{account}/mail"),
             ],
             Self::Vpopmail => {
-                let passwd = root.unwrap_or(Path::new("/")).join("etc/passwd");
-                let home = fs::read_to_string(passwd).ok().and_then(|text| home_of(&text));
+                let passwd = maildir::open_operators(root.unwrap_or(Path::new("/")))
+                    .and_then(|top| maildir::open_directory(top.as_fd(), OsStr::new("etc")))
+                    .and_then(|etc| maildir::read_text(etc.as_fd(), "passwd"));
+                let home = passwd.ok().and_then(|text| home_of(&text));
                 let start = home.unwrap_or_else(|| "/home/vpopmail".to_owned());
                 [
                     "{domain}/{local}",
@@ -394,15 +395,11 @@ pub fn find(patterns: &[Pattern], root: Option<&Path>, naming: &Naming) -> Resul
 /// The directory that a pattern starts from. In a copy no link is followed, as it would lead out.
 fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedFd), Error> {
     let Some(root) = root else {
-        let open = |path: &Path| fs::File::open(path).map(OwnedFd::from);
-        let top = open(&pattern.start)
-            .map_err(|error| Error::io(pattern.start.as_os_str().as_bytes(), error))?;
+        let top = maildir::open_operators(&pattern.start)?;
         return Ok((pattern.start.clone(), top));
     };
     let mut path = root.to_path_buf();
-    let mut top = OwnedFd::from(
-        fs::File::open(root).map_err(|error| Error::io(root.as_os_str().as_bytes(), error))?,
-    );
+    let mut top = maildir::open_operators(root)?;
     for name in pattern.start.iter().skip(1) {
         path.push(name);
         top = maildir::open_directory(top.as_fd(), name).map_err(|error| match error {

@@ -2,8 +2,8 @@
 //!
 //! The owner of a Maildir can put into it what he likes, and who captures is root. So everything
 //! below the starting directory is opened one name at a time, relative to a directory that is
-//! already open, and never through a symbolic link; a message is opened without waiting for a
-//! writer (a FIFO) and read only when it turns out to be a regular file.
+//! already open, and never through a symbolic link; a file is opened only when it is held, and known
+//! to be a regular one.
 //!
 //! Mail arrives while we read, `new` becomes `cur`, flags change. A Maildir is read until two
 //! [looks](Look) at it agree.
@@ -12,11 +12,12 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
 use super::Error;
@@ -40,14 +41,81 @@ pub fn octets_in_name(base: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Opens `path` as a directory to start from. Links on the way to it are followed, it itself must
-/// not be one.
+/// Opens `path` as a directory to start from. It must not be a link itself; on the way to it links
+/// are followed where the operator made them, and no user did ([`open_operators`]).
 ///
 /// # Errors
 ///
-/// [`Error::Link`], or [`Error::Io`].
+/// [`Error::Link`], [`Error::LinkOfUser`], or [`Error::Io`].
 pub fn open_start(path: &Path) -> Result<OwnedFd, Error> {
-    open_directory(CWD, path.as_os_str())
+    open_by_trusted_links(path, LastName::IsNoLink)
+}
+
+/// As [`open_start`], where the last name may be a link of the operator's, too.
+///
+/// The path is the operator's, and the directories on it need not be: of `/home/alice/mail/Maildir`
+/// all but `/home` are Alice's, and a link in the place of `mail` would lead root to the mail of
+/// somebody else, in her name. Followed is what root or this process's user made, in a directory of
+/// theirs.
+///
+/// # Errors
+///
+/// As [`open_start`].
+pub fn open_operators(path: &Path) -> Result<OwnedFd, Error> {
+    open_by_trusted_links(path, LastName::MayBeLink)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastName {
+    IsNoLink,
+    MayBeLink,
+}
+
+/// As many links as Linux itself follows.
+const MOST_LINKS: u32 = 40;
+
+fn open_by_trusted_links(path: &Path, last: LastName) -> Result<OwnedFd, Error> {
+    let io = |errno: Errno| Error::io(path.as_os_str().as_bytes(), errno.into());
+    let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let from = |start: &str| rustix::fs::open(start, step, Mode::empty()).map_err(io);
+    let names = |path: &Path| path.iter().rev().map(ToOwned::to_owned).collect::<Vec<_>>();
+    let mut at = from(".")?;
+    // The last name is the next.
+    let mut ahead = names(path);
+    let mut links = 0;
+    while let Some(name) = ahead.pop() {
+        if name == "/" {
+            at = from("/")?;
+            continue;
+        }
+        let refused = match rustix::fs::openat(&at, &name, step, Mode::empty()) {
+            Ok(directory) => {
+                at = directory;
+                continue;
+            }
+            Err(errno) => errno,
+        };
+        let link = match rustix::fs::statat(&at, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink => stat,
+            _ => return Err(io(refused)),
+        };
+        if ahead.is_empty() && links == 0 && last == LastName::IsNoLink {
+            return Err(Error::Link { name: super::printable_path(path) });
+        }
+        let parent = rustix::fs::fstat(&at).map_err(io)?;
+        let ours = [0, rustix::process::geteuid().as_raw()];
+        if let Some(&uid) = [link.st_uid, parent.st_uid].iter().find(|uid| !ours.contains(uid)) {
+            return Err(Error::LinkOfUser { name: super::printable_path(path), uid });
+        }
+        links += 1;
+        if links > MOST_LINKS {
+            return Err(io(Errno::LOOP));
+        }
+        let target = rustix::fs::readlinkat(&at, &name, Vec::new()).map_err(io)?;
+        ahead.extend(names(Path::new(OsStr::from_bytes(target.as_bytes()))));
+    }
+    let read = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(&at, ".", read, Mode::empty()).map_err(io)
 }
 
 /// Opens the directory `name` in `parent`, where it must not be a symbolic link.
@@ -221,14 +289,14 @@ impl Maildir {
             Err(error) if error.is_absence() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut octets = Vec::new();
-        file.take(MAX_STATE_OCTETS + 1)
-            .read_to_end(&mut octets)
-            .map_err(|error| Error::io(name.as_bytes(), error))?;
-        if octets.len() as u64 > MAX_STATE_OCTETS {
-            return Err(Error::StateTooLong { file: name, max_octets: MAX_STATE_OCTETS });
+        let io = |error| Error::io(name.as_bytes(), error);
+        let too_long = Err(Error::StateTooLong { file: name, max_octets: MAX_STATE_OCTETS });
+        if file.metadata().map_err(io)?.len() > MAX_STATE_OCTETS {
+            return too_long;
         }
-        Ok(Some(octets))
+        let mut octets = Vec::new();
+        file.take(MAX_STATE_OCTETS + 1).read_to_end(&mut octets).map_err(io)?;
+        if octets.len() as u64 > MAX_STATE_OCTETS { too_long } else { Ok(Some(octets)) }
     }
 
     /// Opens a message, also when it has moved or its flags have changed since the look.
@@ -240,7 +308,7 @@ impl Maildir {
     /// [`Error::Link`] and [`Error::NotRegular`] for what is no message; [`Error::Io`].
     pub fn open_message(&self, message: &Message) -> Result<Option<File>, Error> {
         let Some(directory) = self.folder(message.folder) else { return Ok(None) };
-        match open_regular(directory, &message.name) {
+        match open_mail(directory, &message.name) {
             Err(error) if error.is_absence() => {}
             opened => return opened.map(Some),
         }
@@ -249,7 +317,7 @@ impl Maildir {
             let found = names(directory).map_err(|error| Error::io(folder.name(), error))?;
             for (name, inode) in found {
                 if inode == message.inode && base_name(&name) == &*message.base {
-                    match open_regular(directory, &name) {
+                    match open_mail(directory, &name) {
                         Err(error) if error.is_absence() => {}
                         opened => return opened.map(Some),
                     }
@@ -269,32 +337,73 @@ impl Folder {
     }
 }
 
+/// Reads a file of text, as far as a server's own files are long.
+pub(super) fn read_text(directory: BorrowedFd<'_>, name: &str) -> Result<String, Error> {
+    let mut text = String::new();
+    let file = open_regular(directory, name.as_bytes())?;
+    let read = file.take(MAX_STATE_OCTETS).read_to_string(&mut text);
+    read.map_err(|error| Error::io(name.as_bytes(), error))?;
+    Ok(text)
+}
+
+/// The largest file that is taken for a message, in octets.
+const MAX_MESSAGE_OCTETS: u64 = 4 << 30;
+
+/// From this size on a file is looked at for holes, in octets.
+const MIN_HOLED_OCTETS: u64 = 1 << 20;
+
+/// Opens a regular file that may be a message. A file of terabytes costs its owner nothing when it is
+/// one hole, and us a day.
+fn open_mail(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, Error> {
+    let file = open_regular(directory, name)?;
+    let metadata = file.metadata().map_err(|error| Error::io(name, error))?;
+    let octets = metadata.len();
+    let mut is_hollow = false;
+    if octets >= MIN_HOLED_OCTETS && metadata.blocks() * 512 < octets / 2 {
+        // A file system that compresses has few blocks, and no hole for them.
+        is_hollow = rustix::fs::seek(&file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < octets);
+        let rewound = rustix::fs::seek(&file, SeekFrom::Start(0));
+        rewound.map_err(|errno| Error::io(name, errno.into()))?;
+    }
+    if octets > MAX_MESSAGE_OCTETS || is_hollow {
+        return Err(Error::NoMessage { name: super::printable(name), octets });
+    }
+    Ok(file)
+}
+
 /// Opens a regular file for reading. Nothing else is opened, as even that can be felt by whoever
-/// holds the other end of a FIFO; what is exchanged between the look at it and the opening is not
-/// waited for and not read.
+/// holds the other end of a FIFO: what the name leads to is held first, then looked at, and then
+/// opened itself, whatever the name leads to by then.
+///
+/// A second link to a file that is not of the directory's owner is not read: he may have made it where
+/// he could not read.
 fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, Error> {
     let path = OsStr::from_bytes(name);
-    let stat = rustix::fs::statat(directory, path, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|errno| Error::io(name, errno.into()))?;
+    let io = |errno: Errno| Error::io(name, errno.into());
+    let held = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = rustix::fs::openat(directory, path, held, Mode::empty()).map_err(io)?;
+    let stat = rustix::fs::fstat(&held).map_err(io)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {}
         FileType::Symlink => return Err(Error::Link { name: super::printable(name) }),
         _ => return Err(Error::NotRegular { name: super::printable(name) }),
     }
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(directory, path, flags | OFlags::NOCTTY, Mode::empty()).map_err(
-        |errno| match errno {
-            Errno::LOOP => Error::Link { name: super::printable(name) },
-            // A socket, or a device without a driver.
-            Errno::NXIO => Error::NotRegular { name: super::printable(name) },
-            errno => Error::io(name, errno.into()),
-        },
-    )?;
-    let stat = rustix::fs::fstat(&file).map_err(|errno| Error::io(name, errno.into()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(Error::NotRegular { name: super::printable(name) });
+    if stat.st_nlink > 1 {
+        let owner = rustix::fs::fstat(directory).map_err(io)?.st_uid;
+        if ![0, stat.st_uid].contains(&owner) {
+            return Err(Error::Foreign { name: super::printable(name), uid: stat.st_uid });
+        }
     }
-    Ok(File::from(file))
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let itself = format!("/proc/self/fd/{}", held.as_raw_fd());
+    match rustix::fs::open(&itself, flags, Mode::empty()) {
+        // Gone meanwhile, and still there for us.
+        Ok(file) => Ok(File::from(file)),
+        Err(Errno::NOENT) if !Path::new("/proc/self/fd").exists() => {
+            Err(Error::Source("no /proc here: mount it, files are opened through it".into()))
+        }
+        Err(errno) => Err(io(errno)),
+    }
 }
 
 /// What was read of one message.

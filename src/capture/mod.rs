@@ -148,11 +148,39 @@ pub enum Error {
         /// Its name, printable.
         name: String,
     },
+    /// A symbolic link of a user's, on the way to a directory that the operator named.
+    #[error(
+        "{name} leads over a symbolic link of uid {uid}, which is not followed: name the directory itself"
+    )]
+    LinkOfUser {
+        /// What was named, printable.
+        name: String,
+        /// Whose the link is, or the directory that it lies in.
+        uid: u32,
+    },
     /// A FIFO, a socket, a device or a directory in the place of a file.
     #[error("{name} is not a regular file and was not opened")]
     NotRegular {
         /// Its name, printable.
         name: String,
+    },
+    /// A second link to a file of another account.
+    #[error("{name} is a hard link to a file of uid {uid} and was not read")]
+    Foreign {
+        /// Its name, printable.
+        name: String,
+        /// Whose it is.
+        uid: u32,
+    },
+    /// Larger than any message, or a hole for the most part.
+    #[error(
+        "{name} has {octets} octets, too many for a message or most of them a hole, and was not read"
+    )]
+    NoMessage {
+        /// Its name, printable.
+        name: String,
+        /// Its size.
+        octets: u64,
     },
     /// A directory without `cur`.
     #[error("not a Maildir: it has no directory cur")]

@@ -1,4 +1,5 @@
-//! A later capture of a maildrop upon an earlier one: [`merge`].
+//! A later capture of a maildrop upon an earlier one: [`merge`], and upon one that is not to be
+//! believed: [`spend_entries`].
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
@@ -138,6 +139,17 @@ pub fn merge(old: Maildrop, new: Maildrop) -> Result<(Maildrop, Vec<Remark>), Ca
         remarks: new.remarks,
     };
     Ok((merged, remarks))
+}
+
+/// The maildrop without its entries. Their UIDLs are spent: whatever messages they truly belong to,
+/// clients may know them.
+pub fn spend_entries(maildrop: Maildrop) -> Maildrop {
+    let Maildrop { entries, mut spent, .. } = maildrop;
+    let mut seen: HashSet<Uidl> = spent.iter().cloned().collect();
+    spent.extend(
+        entries.into_iter().map(|entry| entry.uidl).filter(|uidl| seen.insert(uidl.clone())),
+    );
+    Maildrop { entries: Vec::new(), spent, ..maildrop }
 }
 
 /// Whether two entries with one UIDL have keys that say that they are two messages. Sizes do not
@@ -360,6 +372,26 @@ mod tests {
         let (merged, _) = merge(old, new).unwrap();
         assert_eq!(uidls(&merged.spent), ["x", "z"]);
         assert_eq!(merged.entries.len(), 2);
+    }
+
+    #[test]
+    fn what_is_not_to_be_believed_is_spent_but_where_the_new_capture_has_it() {
+        let mut old = counted(4, 7, "UID%u-%v");
+        old.entries = vec![entry("a", "1"), entry("b", "2"), entry("b", "3"), entry("x", "4")];
+        old.spent = vec![uidl("x"), uidl("y")];
+        old.state = State::Captured;
+        let spent = spend_entries(old);
+        assert_eq!(spent.entries, []);
+        assert_eq!(uidls(&spent.spent), ["x", "y", "a", "b"]);
+        // The same UIDLs of other messages, in another order: nothing of the old one is left.
+        let new = maildrop(vec![entry("b", "1"), entry("c", "2")]);
+        let (merged, remarks) = merge(spent.clone(), new).unwrap();
+        assert_eq!(merged.entries, [entry("b", "1"), entry("c", "2")]);
+        assert_eq!(uidls(&merged.spent), ["x", "y", "a"]);
+        assert_eq!((merged.counter.unwrap().next, merged.state), (4, State::Captured));
+        assert_eq!(remarks, []);
+        let (merged, _) = merge(spent, maildrop(vec![])).unwrap();
+        assert_eq!((merged.spent.len(), merged.state), (4, State::Empty));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -13,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 /// file, or none. Dropped, it is gone.
 ///
 /// The name beside it is always the same, so that what a killed run left is taken away by the next;
-/// therefore only the holder of a [`lock`] on the directory makes one.
+/// therefore only the holder of a [`lock`] on the directory makes one with [`Staged::create`].
 #[derive(Debug)]
 pub struct Staged {
     file: File,
@@ -31,6 +32,8 @@ struct Names {
     beside: PathBuf,
     path: PathBuf,
     published: bool,
+    /// Of a file that [`Staged::create_alone`] made: its lock, until it has the name of its place.
+    _lock: Option<File>,
 }
 
 /// Who may read a published file.
@@ -49,22 +52,45 @@ impl Staged {
     ///
     /// What the system says.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let mut beside = name.to_owned();
-        beside.push(".new");
-        let beside = path.with_file_name(beside);
-        match fs::remove_file(&beside) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        let beside = beside(path, "", ".new")?;
+        remove_if_there(&beside)?;
+        let file = create_new(&beside)?;
+        Ok(Self { file, names: Names { beside, path: path.into(), published: false, _lock: None } })
+    }
+
+    /// As [`Staged::create`], in a directory that is not ours and has no [`lock`]: the file beside
+    /// the place is itself locked, so that what a killed run left is told from what another run is
+    /// writing. `None` when one is.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn create_alone(path: &Path) -> io::Result<Option<Self>> {
+        let beside = beside(path, ".", ".uidl-keep")?;
+        // Another run may take a name away between two steps: not for ever.
+        for _ in 0..16 {
+            let file = match create_new(&beside) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if !remove_if_dead(&beside)? {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if lock_now(&file)? && is_at(&file, &beside)? {
+                // One description, one lock: it holds until both are closed.
+                let names = Names {
+                    beside,
+                    path: path.into(),
+                    published: false,
+                    _lock: Some(file.try_clone()?),
+                };
+                return Ok(Some(Self { file, names }));
+            }
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&beside)?;
-        Ok(Self { file, names: Names { beside, path: path.into(), published: false } })
+        Ok(None)
     }
 
     /// The file, to write and to read.
@@ -148,6 +174,73 @@ impl Drop for Names {
     }
 }
 
+/// The name that a file is written under: its own between two others.
+fn beside(path: &Path, before: &str, after: &str) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let beside: OsString = [OsStr::new(before), name, OsStr::new(after)].into_iter().collect();
+    Ok(path.with_file_name(beside))
+}
+
+fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what a killed run left. `false` when somebody is writing it.
+fn remove_if_dead(path: &Path) -> io::Result<bool> {
+    // What is no file is nobody's work, and is not opened.
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => return remove_if_there(path).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        _ => {}
+    }
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    if !lock_now(&file)? {
+        return Ok(false);
+    }
+    // Who wrote it may have put it in its place meanwhile, and another may have begun.
+    if is_at(&file, path)? {
+        remove_if_there(path)?;
+    }
+    Ok(true)
+}
+
+/// Locks a file; `false` when another process has.
+fn lock_now(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether a path names this file.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The right to change the files of a site, until it is dropped or its process ends.
 #[derive(Debug)]
 pub struct Lock {
@@ -166,13 +259,12 @@ pub fn lock(dir: &Path) -> io::Result<Option<Lock>> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(dir.join(".lock"))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Lock { _file: file })),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-        Err(error) => Err(error.into()),
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other(".lock is not a regular file; remove it"));
     }
+    Ok(lock_now(&file)?.then_some(Lock { _file: file }))
 }
 
 #[cfg(test)]
@@ -237,6 +329,31 @@ mod tests {
         staged.seal(PRIVATE).unwrap().publish().unwrap();
         assert_eq!(fs::read(&victim).unwrap(), b"precious");
         assert!(path.symlink_metadata().unwrap().is_file());
+    }
+
+    #[test]
+    fn of_a_file_without_a_lock_what_is_being_written_is_told_from_what_was_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.listing");
+        let create = || Staged::create_alone(&path).unwrap();
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, dir.path().join(".a.listing.uidl-keep")).unwrap();
+        let first = create().unwrap();
+        first.file().write_all(b"first").unwrap();
+        assert!(create().is_none());
+        let sealed = first.seal(PRIVATE).unwrap();
+        assert!(create().is_none(), "whole, and not in its place yet");
+        sealed.publish().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+
+        fs::write(dir.path().join(".a.listing.uidl-keep"), "half").unwrap();
+        let second = create().unwrap();
+        second.file().write_all(b"second").unwrap();
+        drop(second);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(names(dir.path()), ["a.listing", "victim"]);
     }
 
     #[test]

@@ -63,6 +63,8 @@ static HOOKS: sys::mail_storage_hooks = sys::mail_storage_hooks {
 
 unsafe extern "C" fn mail_user_created(user: *mut sys::mail_user) {
     boundary(|| {
+        #[cfg(debug_assertions)]
+        super::fault::at("mail_user_created");
         // SAFETY: Dovecot calls this with a user that it is making.
         let user = unsafe { User::from_raw(user) };
         // Made on the way to a shared mailbox or a delivery: nobody lists it by POP3.
@@ -124,6 +126,10 @@ unsafe extern "C" fn mailbox_free(mailbox: *mut sys::mailbox) {
         // SAFETY: Dovecot calls this with a mailbox that we attached to, for the last time.
         let handle = unsafe { Mailbox::from_raw(mailbox) };
         let state: *mut Inbox = handle.state();
+        // SAFETY: made by `attach` from a box, which goes below.
+        if let Some(inbox) = unsafe { inbox(handle) } {
+            inbox.end(handle);
+        }
         let free = handle.super_methods().free.expect("every storage has it");
         // SAFETY: stands in for the method that ours replaced; the box was made by `attach`, and no
         // mail is left that could ask for it.
@@ -150,6 +156,8 @@ unsafe extern "C" fn search_init(
         // SAFETY: NULL or an array closed by MAIL_SORT_END, Dovecot's own.
         let sorts = unsafe { sys::uidl_keep_sorts_by_pop3_order(sort_program) };
         if let (Some(inbox), true, true) = (inbox, sorts, handle.mailbox().is_pop3()) {
+            #[cfg(debug_assertions)]
+            super::fault::at("search_init");
             inbox.prepare_listing(handle, Sizes::of(wanted_fields));
         }
         let search_init = handle.mailbox().super_methods().search_init;
@@ -231,6 +239,10 @@ unsafe extern "C" fn get_special(
             let mail = Mail::from_raw(mail);
             (mail, inbox(mail.mailbox()))
         };
+        #[cfg(debug_assertions)]
+        if Wanted::of(field) == Some(Wanted::Uidl) {
+            super::fault::at(&format!("uidl {}", mail.uid()));
+        }
         let reply = match (inbox, Wanted::of(field)) {
             (Some(inbox), Some(wanted)) => inbox.reply(mail, wanted),
             _ => Reply::AskStorage,

@@ -23,6 +23,15 @@ pub fn die(line: &str) -> ! {
     std::process::abort()
 }
 
+/// Ends the process by exit after logging that so many octets were not to be had. Allocates nothing
+/// of ours.
+pub fn die_of_memory(octets: usize) -> ! {
+    // SAFETY: takes a number.
+    unsafe { sys::uidl_keep_die_of_memory(octets) };
+    // As in `die`.
+    std::process::abort()
+}
+
 /// Text for C: what cannot be in a C string is left out.
 fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "")).expect("no NUL is left")
@@ -222,6 +231,22 @@ impl Mailbox {
         (!uidlist.is_null()).then_some(Uidlist(uidlist))
     }
 
+    /// Gives the base file name of every message to `take`, ascending by UID, where that costs nothing:
+    /// where it is a Maildir, whose list of them is in memory. Elsewhere there is none.
+    pub fn for_each_name(self, mut take: impl FnMut(u32, &[u8])) {
+        let Some(Uidlist(uidlist)) = self.uidlist() else { return };
+        let (mut uid, mut flags, mut name) = (0, sys::maildir_uidlist_rec_flag(0), ptr::null());
+        // SAFETY: `uidlist`; the out-parameters are ours, and a name lives as long as the list is not
+        // read anew, which nothing does in between.
+        unsafe {
+            let mut iter = sys::maildir_uidlist_iter_init(uidlist);
+            while sys::maildir_uidlist_iter_next(iter, &mut uid, &mut flags, &mut name) {
+                take(uid, bytes(name).unwrap_or_default());
+            }
+            sys::maildir_uidlist_iter_deinit(&mut iter);
+        }
+    }
+
     /// Keeps `state` with the mailbox and returns the methods to change.
     pub fn attach<T>(self, state: Box<T>) -> *mut sys::mailbox_vfuncs {
         // SAFETY: `from_raw`; the state is given back by `state` until `free` drops it.
@@ -299,6 +324,8 @@ pub struct View {
     pub uidvalidity: u32,
     /// The UID that the next message will get.
     pub next_uid: u32,
+    /// Which of Dovecot's index files says so: one that is made anew has another number.
+    pub index_id: u32,
     /// How many messages there are.
     pub messages: u32,
 }
@@ -323,10 +350,12 @@ impl Transaction {
 
     /// What it sees. While the mailbox is not synced, all transactions see the same.
     pub fn view(self) -> View {
-        let mut view = View { uidvalidity: 0, next_uid: 0, messages: 0 };
-        let View { uidvalidity, next_uid, messages } = &mut view;
+        let mut view = View { uidvalidity: 0, next_uid: 0, index_id: 0, messages: 0 };
+        let View { uidvalidity, next_uid, index_id, messages } = &mut view;
         // SAFETY: `from_raw`; the out-parameters are ours.
-        unsafe { sys::uidl_keep_transaction_view(self.0, uidvalidity, next_uid, messages) };
+        unsafe {
+            sys::uidl_keep_transaction_view(self.0, uidvalidity, next_uid, index_id, messages);
+        }
         view
     }
 
@@ -461,7 +490,14 @@ impl Mail {
                     0 => return Ok(()),
                     1.. if !take(std::slice::from_raw_parts(data, size)) => return Ok(()),
                     1.. => {}
-                    _ => return Err(Failed),
+                    _ => {
+                        // The stream knows why, the mailbox whose error is asked for does not.
+                        let why = lossy(bytes(sys::uidl_keep_stream_error(input)));
+                        if !self.is_expunged() {
+                            self.mailbox().fail(&why);
+                        }
+                        return Err(Failed);
+                    }
                 }
             }
         }

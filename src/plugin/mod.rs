@@ -1,16 +1,21 @@
 //! The Dovecot side: the only place that knows Dovecot.
 //!
-//! Dovecot calls [`hooks`]; each callback is a few lines over [`session`], which drives the rules of
-//! [`resolve`](crate::resolve) with what [`host`] can find out about mailbox and mails.
+//! Dovecot calls [`hooks`]; each callback is a few lines over [`session`], which answers from a
+//! [`table`]. That is made of the ledger, or by the rules of [`resolve`](crate::resolve) with what a
+//! [`survey`] can find out about the mails.
 
 mod bake;
+#[cfg(debug_assertions)]
+mod fault;
 mod hooks;
 mod host;
+mod memory;
 mod panic;
 mod session;
 mod settings;
 mod standing;
 mod survey;
+mod table;
 
 /// Dovecot's own types and functions, made from its headers by `build.rs`.
 #[allow(

@@ -1,7 +1,5 @@
 //! Who a user is to us: nobody, somebody whose UIDLs are kept, or one who must be refused.
 
-use std::path::Path;
-
 use super::host::User;
 use super::settings::{self, Settings};
 use crate::maildrop::State;
@@ -33,6 +31,9 @@ pub struct Kept {
     /// Held, guarded or released: what that means is for POP3 alone. The mailbox of a held user is
     /// being moved, perhaps by the very doveadm that asks.
     pub gate: Gate,
+    /// When all of ours was last forgotten, 0 for never: a ledger of an earlier stamp is void, and so
+    /// is what it baked.
+    pub forgotten: u64,
 }
 
 impl Kept {
@@ -74,10 +75,17 @@ impl Standing {
 
     fn find(user: User, name: String) -> Result<Self, String> {
         let dir = settings::site_dir(user)?;
-        let site = Site::new(&dir);
-        let Some(line) = look_up(&site, &dir, &name)? else { return Ok(Self::Inert) };
+        let site = Site::new(dir);
+        let Some(line) = look_up(&site, &name)? else { return Ok(Self::Inert) };
         if line.gate == Gate::Redownload {
             return Ok(Self::Inert);
+        }
+        if line.awaits_capture() {
+            let log = format!(
+                "{name} was forgotten: capture it again and build upon this site, or `uidl-keep \
+                 release --redownload {name}`"
+            );
+            return Ok(Self::Refused(Refusal { log, client: MOVING }));
         }
         if line.state == State::Failed {
             return Err(format!(
@@ -86,19 +94,19 @@ impl Standing {
             ));
         }
         let settings = Settings::read(user)?;
-        let gate = line.gate;
-        Ok(Self::Kept(Box::new(Kept { user: name, site, settings, gate })))
+        let roster::Line { gate, forgotten, .. } = line;
+        Ok(Self::Kept(Box::new(Kept { user: name, site, settings, gate, forgotten })))
     }
 }
 
-fn look_up(site: &Site, dir: &Path, name: &str) -> Result<Option<roster::Line>, String> {
+fn look_up(site: &Site, name: &str) -> Result<Option<roster::Line>, String> {
     let Some(paths) = site.paths(name) else { return Ok(None) };
     let place = paths.roster.display().to_string();
     let opened = site.open_roster(name);
     let Some(file) = opened.map_err(|e| {
         format!(
-            "{place}: {e}; mend it, for nobody can be told from a migrated user until then ({})",
-            dir.display()
+            "{place}: {e}; mend it, or build and install it again: until then nobody can be told from \
+             a migrated user"
         )
     })?
     else {

@@ -5,6 +5,8 @@ use arrayvec::ArrayVec;
 use super::dovecot::mail_fetch_field as field;
 use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, View};
 use crate::key::{Depth, FileKey, Fingerprinter, Wants};
+use crate::ledger::Ledger;
+use crate::prints::{Print, Prints, Which};
 use crate::resolve::{Fact, Message, Need};
 use crate::uidl::Uidl;
 
@@ -12,15 +14,14 @@ use crate::uidl::Uidl;
 #[derive(Debug)]
 pub struct Expunged;
 
-/// The messages of a mailbox, as far as they were asked about.
-pub struct Survey {
-    mail: OwnMail,
-    mailbox: Mailbox,
-    /// What the survey sees.
-    pub view: View,
-    /// By UID.
-    pub messages: Vec<Message>,
-    sizes: Sizes,
+/// What a survey is of, and for.
+pub struct Look<'a> {
+    /// The mailbox.
+    pub mailbox: Mailbox,
+    /// Whether sizes are found on the way.
+    pub sizes: Sizes,
+    /// What is known of its messages from before.
+    pub prints: Prints<'a>,
 }
 
 /// Whether the caller will ask Dovecot for each message's size.
@@ -32,14 +33,33 @@ pub enum Sizes {
     NotWanted,
 }
 
-impl Survey {
+/// The messages of a mailbox, as far as they were asked about.
+pub struct Survey<'a> {
+    mail: OwnMail,
+    look: Look<'a>,
+    /// What the survey sees.
+    pub view: View,
+    /// By UID.
+    pub messages: Vec<Message>,
+    /// The first message that could not be read, by its UID, and why.
+    pub first_fault: Option<(u32, String)>,
+}
+
+impl<'a> Survey<'a> {
     /// Lists the messages; nothing is known of them yet but their UIDs.
-    pub fn begin(mailbox: Mailbox, sizes: Sizes) -> Self {
-        let mail = OwnMail::open(mailbox);
+    pub fn begin(look: Look<'a>) -> Self {
+        let mail = OwnMail::open(look.mailbox);
         let transaction = mail.transaction();
-        let messages =
+        let mut messages: Vec<Message> =
             transaction.uids().map(|uid| Message { uid, ..Message::default() }).collect();
-        Self { view: transaction.view(), mail, mailbox, messages, sizes }
+        let mut left = messages.iter_mut().peekable();
+        look.mailbox.for_each_name(|uid, name| {
+            while left.next_if(|message| message.uid < uid).is_some() {}
+            if let Some(message) = left.next_if(|message| message.uid == uid) {
+                message.free_name = Some(FileKey::cut_of(name));
+            }
+        });
+        Self { view: transaction.view(), mail, look, messages, first_fault: None }
     }
 
     /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer.
@@ -55,29 +75,18 @@ impl Survey {
             let message = &mut self.messages[m];
             let found = match need {
                 Need::Names => find_names(&mut mail, message),
-                Need::Header => find_prints(&mut mail, message, Depth::Header),
-                Need::Message => find_prints(&mut mail, message, Depth::Message),
+                Need::Header => find_prints(&mut mail, message, Depth::Header, &mut self.look),
+                Need::Message => find_prints(&mut mail, message, Depth::Message, &mut self.look),
                 Need::Octets => mail.virtual_size().map(|size| message.octets = Fact::Is(size)),
-                Need::Own => find_own(&mut mail, message, self.view.uidvalidity, self.mailbox),
+                Need::Own => find_own(&mut mail, message, self.view.uidvalidity, self.look.mailbox),
             };
-            let sized = match (&found, need, self.sizes) {
-                (Ok(()), Need::Header | Need::Message, Sizes::Wanted) => {
-                    mail.virtual_size().map(|size| message.octets = Fact::Is(size))
-                }
-                _ => Ok(()),
-            };
-            if found.and(sized).is_err() {
+            if found.is_err() {
                 if mail.is_expunged() {
                     return Err(Expunged);
                 }
-                let (uid, why) = (message.uid, self.mailbox.last_error());
-                self.mailbox.log(
-                    Level::UIDL_KEEP_LOG_WARNING,
-                    &format!(
-                        "UID {uid} cannot be read ({why}): it gets a UIDL for this session only"
-                    ),
-                );
                 message.unreadable = true;
+                let fault = || (message.uid, self.look.mailbox.last_error());
+                self.first_fault.get_or_insert_with(fault);
             }
         }
         Ok(())
@@ -102,16 +111,51 @@ fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
     Ok(())
 }
 
-fn find_prints(mail: &mut Mail, message: &mut Message, depth: Depth) -> Result<(), Failed> {
-    let mut printer = Fingerprinter::new(depth);
-    mail.read(depth == Depth::Message, |piece| printer.update(piece) == Wants::More)?;
-    let prints = printer.finish();
-    message.header = Fact::found(prints.header);
-    message.origin = Fact::found(prints.origin);
-    if depth == Depth::Message {
-        message.message = Fact::found(prints.message);
+/// Reads the message, or what is known of it from before.
+fn find_prints(
+    mail: &mut Mail,
+    message: &mut Message,
+    depth: Depth,
+    look: &mut Look<'_>,
+) -> Result<(), Failed> {
+    let whole = depth == Depth::Message;
+    let which = which(message);
+    let known = look.prints.get(which).copied().filter(|print| print.message.is_some() || !whole);
+    let print = match known {
+        Some(print) => print,
+        None => {
+            let mut printer = Fingerprinter::new(depth);
+            mail.read(whole, |piece| printer.update(piece) == Wants::More)?;
+            let found = printer.finish();
+            let octets = match look.sizes {
+                Sizes::Wanted => Some(mail.virtual_size()?),
+                Sizes::NotWanted => None,
+            };
+            let (header, origin) = (found.header, found.origin);
+            let message = whole.then_some(found.message);
+            let print = Print { header, origin, message, octets };
+            look.prints.put(which, print);
+            print
+        }
+    };
+    message.header = Fact::found(print.header);
+    message.origin = Fact::found(print.origin);
+    if whole {
+        message.message = Fact::found(print.message.flatten());
+    }
+    if let Some(octets) = print.octets {
+        message.octets = Fact::Is(octets);
     }
     Ok(())
+}
+
+/// As a ledger would know it: UIDs may be given anew, names are not.
+fn which(message: &Message) -> Which {
+    let name = match &message.names {
+        Fact::Is(names) => names.first().copied().map(Ledger::name_of),
+        Fact::NotAsked | Fact::Absent => None,
+    };
+    (message.uid, name.unwrap_or_default())
 }
 
 /// What cannot be expanded gives no UIDL: Dovecot alone would refuse the whole listing for it.

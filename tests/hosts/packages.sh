@@ -18,8 +18,9 @@ packages_dovecot="dovecot-core dovecot-pop3d dovecot-imapd"
 # The POP3 clients whose memory is at stake.
 packages_clients="fetchmail mpop getmail6"
 
-# To make the trees below, to look into what was built (nm), and into what it does with memory.
-packages_tools="debootstrap binutils valgrind"
+# To make the trees below, to look into what was built (nm) and into what it does with memory, to make
+# keys for encrypted mail, and to make system calls fail (strace).
+packages_tools="debootstrap binutils valgrind openssl strace"
 
 # To compile the fuzz targets: libFuzzer is C++.
 packages_fuzz="g++"

@@ -13,6 +13,8 @@ use super::{PASSWORD, lacking};
 pub enum Program {
     /// fetchmail with `keep`.
     Fetchmail,
+    /// The same with `fastuidl 1`: it searches the listing by halves for the first new message.
+    FetchmailByHalves,
     /// mpop with `keep on`.
     Mpop,
     /// getmail6 with `delete = false`.
@@ -22,7 +24,7 @@ pub enum Program {
 impl Program {
     fn name(self) -> &'static str {
         match self {
-            Program::Fetchmail => "fetchmail",
+            Program::Fetchmail | Program::FetchmailByHalves => "fetchmail",
             Program::Mpop => "mpop",
             Program::Getmail => "getmail",
         }
@@ -61,14 +63,15 @@ impl Client {
     pub fn poll(&self, server: SocketAddr) -> usize {
         let before = self.downloaded();
         let mut command = match self.program {
-            Program::Fetchmail => self.fetchmail(server),
+            Program::Fetchmail => self.fetchmail(server, ""),
+            Program::FetchmailByHalves => self.fetchmail(server, "fastuidl 1"),
             Program::Mpop => self.mpop(server),
             Program::Getmail => self.getmail(server),
         };
         let output =
             command.env("HOME", self.path()).stdin(Stdio::null()).output().expect("a client");
         // fetchmail says 1 when there was nothing to fetch.
-        let nothing = self.program == Program::Fetchmail && output.status.code() == Some(1);
+        let nothing = self.program.name() == "fetchmail" && output.status.code() == Some(1);
         assert!(
             output.status.success() || nothing,
             "{}: {}\n{}{}",
@@ -80,11 +83,19 @@ impl Client {
         self.downloaded() - before
     }
 
+    /// How often it has downloaded the message that has this text in it.
+    pub fn times_downloaded(&self, text: &str) -> usize {
+        let downloaded = fs::read_dir(self.path().join("mail/new")).expect("our directory");
+        let octets = downloaded.map(|entry| fs::read(entry.expect("ours").path()).expect("ours"));
+        octets.filter(|octets| String::from_utf8_lossy(octets).contains(text)).count()
+    }
+
     fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    fn downloaded(&self) -> usize {
+    /// How many messages it has downloaded in all.
+    pub fn downloaded(&self) -> usize {
         fs::read_dir(self.path().join("mail/new")).expect("our directory").count()
     }
 
@@ -95,14 +106,14 @@ impl Client {
         path
     }
 
-    fn fetchmail(&self, server: SocketAddr) -> Command {
+    fn fetchmail(&self, server: SocketAddr, option: &str) -> Command {
         let mail = self.path().join("mail/new");
         let deliver =
             format!("#!/bin/sh\nexec cat > \"$(mktemp '{}'/XXXXXXXXXX)\"\n", mail.display());
         let deliver = self.write("deliver", &deliver, 0o755);
         let rc = format!(
             "poll {} service {} protocol pop3 no dns uidl\n  \
-             username \"{}\" password \"{PASSWORD}\" keep sslproto '' mda \"{}\"\n",
+             username \"{}\" password \"{PASSWORD}\" keep {option} sslproto '' mda \"{}\"\n",
             server.ip(),
             server.port(),
             self.user,
@@ -112,6 +123,8 @@ impl Client {
         let mut command = Command::new("fetchmail");
         command.env("FETCHMAILHOME", self.path()).args(["--nosyslog", "-f"]).arg(rc);
         command.arg("-i").arg(self.path().join("fetchids"));
+        // Root's fetchmails would all take the same one for their lock.
+        command.arg("--pidfile").arg(self.path().join("pid"));
         command
     }
 

@@ -8,6 +8,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::host::{Host, Line, Scratch};
@@ -56,6 +57,8 @@ pub struct Config {
     pub uidl_format: Option<&'static str>,
     /// Whether the plugin is loaded, and its settings beside `uidl_keep_dir`.
     pub plugin: Option<Vec<(&'static str, &'static str)>>,
+    /// The uid and the gid that every user has.
+    pub owner: (u32, u32),
     /// More lines of dovecot.conf.
     pub extra: String,
 }
@@ -63,7 +66,8 @@ pub struct Config {
 impl Default for Config {
     /// A Maildir, and no plugin.
     fn default() -> Self {
-        Self { store: Store::Maildir, uidl_format: None, plugin: None, extra: String::new() }
+        let (store, extra) = (Store::Maildir, String::new());
+        Self { store, uidl_format: None, plugin: None, owner: (OWNER, OWNER), extra }
     }
 }
 
@@ -95,6 +99,7 @@ pub struct Dovecot {
     pop3: SocketAddr,
     imap: SocketAddr,
     master: Option<Child>,
+    logins: AtomicUsize,
 }
 
 impl Dovecot {
@@ -118,6 +123,7 @@ impl Dovecot {
             pop3: nowhere,
             imap: nowhere,
             master: None,
+            logins: AtomicUsize::new(0),
         };
         server.resume();
         Some(server)
@@ -149,6 +155,13 @@ impl Dovecot {
         panic!("Dovecot did not start:\n{}", self.log());
     }
 
+    /// Starts it again with other lines of dovecot.conf in the place of [`Config::extra`].
+    pub fn restart_with(&mut self, extra: &str) {
+        self.pause();
+        extra.clone_into(&mut self.config.extra);
+        self.resume();
+    }
+
     /// Stops it. Mail, log and site stay.
     pub fn pause(&mut self) {
         let Some(mut master) = self.master.take() else { return };
@@ -166,13 +179,27 @@ impl Dovecot {
 
     /// Connects and logs in.
     pub fn login(&self, user: &str) -> Result<Pop3, Refused> {
+        self.logins.fetch_add(1, Ordering::SeqCst);
         Pop3::login(self.pop3, user)
+    }
+
+    /// Starts it again over the same mail, as it was but for this change. The plugin can be taken out
+    /// of a configuration, not put in.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
+        self.pause();
+        change(&mut self.config);
+        self.resume();
     }
 
     /// What follows a login: Dovecot's own `pop3`, already told who has logged in, on a socket pair.
     /// It does not greet.
     pub fn process(&self, user: &str) -> (Pop3, Child) {
         self.process_under::<&str>(&[], user)
+    }
+
+    /// The same with that many octets of address space, as `vsz_limit` gives it.
+    pub fn process_within(&self, user: &str, octets: u64) -> (Pop3, Child) {
+        self.process_under(&["prlimit", &format!("--as={octets}")], user)
     }
 
     /// [`Dovecot::process`] with a command before it that runs it: `env`, `prlimit`, `valgrind`. What it
@@ -275,6 +302,40 @@ impl Dovecot {
             .concat()
     }
 
+    /// What it has logged of all sessions that have ended: lines reach the log some time after the
+    /// client has its answer, but one after the other, and a stranger's session is the last.
+    pub fn settled_log(&self) -> String {
+        const STRANGER: &str = "pop3(stranger@example.net)";
+        let before = self.log().matches(STRANGER).count();
+        let _ = self.login("stranger@example.net").and_then(Pop3::quit);
+        let asked = Instant::now();
+        while self.log().matches(STRANGER).count() == before {
+            assert!(asked.elapsed() < PATIENCE, "nothing of {STRANGER} in the log");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.log()
+    }
+
+    /// What it has logged once every session that was begun by [`Dovecot::login`] has ended there, too:
+    /// a client sees the end of one before the log does. Panics where one is still open.
+    pub fn settled_log(&self) -> String {
+        let (asked, logins) = (Instant::now(), self.logins.load(Ordering::SeqCst));
+        loop {
+            let log = self.log();
+            let ends = ["Info: Disconnected: ", "Fatal: ", "Panic: "];
+            let is_end = |line: &&str| {
+                line.contains(" pop3(")
+                    && ends.iter().any(|end| line.contains(end))
+                    && !line.contains("Fatal: master: ")
+            };
+            if log.lines().filter(is_end).count() >= logins {
+                return log;
+            }
+            assert!(asked.elapsed() < 3 * PATIENCE, "not all of {logins} sessions ended:\n{log}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Runs doveadm on this instance.
     pub fn doveadm<A: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
         self.host
@@ -339,7 +400,7 @@ impl Dovecot {
     fn configuration(&self) -> String {
         let dir = self.scratch.inside();
         let dir = dir.display();
-        let store = self.config.store;
+        let Config { store, owner: (uid, gid), .. } = self.config;
         let line = self.host.line();
         let mut conf = String::new();
         if line == Line::V24 {
@@ -357,8 +418,8 @@ impl Dovecot {
              auth_mechanisms = plain login\n\
              first_valid_uid = {OWNER}\n\
              first_valid_gid = {OWNER}\n\
-             mail_uid = {OWNER}\n\
-             mail_gid = {OWNER}\n\
+             mail_uid = {uid}\n\
+             mail_gid = {gid}\n\
              mail_fsync = never\n\
              mail_max_userip_connections = 1000\n\
              namespace inbox {{\n  inbox = yes\n  separator = /\n}}\n"
@@ -369,7 +430,7 @@ impl Dovecot {
                  mail_location = {}:~/{}\n\
                  passdb {{\n  driver = static\n  args = password={}\n}}\n\
                  userdb {{\n  driver = static\n  \
-                 args = uid={OWNER} gid={OWNER} home={dir}/home/%u allow_all_users=yes\n}}\n",
+                 args = uid={uid} gid={gid} home={dir}/home/%u allow_all_users=yes\n}}\n",
                 store.word(),
                 store.directory(),
                 super::PASSWORD
@@ -379,7 +440,7 @@ impl Dovecot {
                  mail_driver = {}\n\
                  mail_path = ~/{}\n\
                  passdb static {{\n  password = {}\n}}\n\
-                 userdb static {{\n  fields {{\n    uid = {OWNER}\n    gid = {OWNER}\n    \
+                 userdb static {{\n  fields {{\n    uid = {uid}\n    gid = {gid}\n    \
                  home = {dir}/home/%{{user}}\n  }}\n  allow_all_users = yes\n}}\n",
                 store.word(),
                 store.directory(),

@@ -71,7 +71,8 @@ pub fn build_site(site: &Path, listing: &Path) {
     give_to_reader(site);
 }
 
-fn give_to_reader(path: &Path) {
+/// Lets the owner of the mail read what is there, and nobody else.
+pub fn give_to_reader(path: &Path) {
     chown(path, Some(0), Some(OWNER)).expect("root");
     let mode = if path.is_dir() { 0o750 } else { 0o640 };
     std::fs::set_permissions(path, unix_mode(mode)).expect("root");

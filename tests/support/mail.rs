@@ -41,6 +41,22 @@ impl Message {
         wire
     }
 
+    /// What RETR gives of it on a Dovecot that saved it anew: CR CR LF has become CR LF, and the last
+    /// line ends.
+    pub fn saved_and_retrieved(&self) -> Vec<u8> {
+        let mut wire = Vec::with_capacity(self.octets.len() + self.octets.len() / 32);
+        for octet in self.on_the_wire() {
+            if octet == b'\n' && wire.ends_with(b"\r\r") {
+                wire.pop();
+            }
+            wire.push(octet);
+        }
+        if !wire.ends_with(b"\r\n") {
+            wire.extend(b"\r\n");
+        }
+        wire
+    }
+
     /// The text after the header, if a blank line ends that.
     fn new(number: u32, more_header: &str, body: &str) -> Self {
         let mut text = header(number, more_header);

@@ -134,6 +134,12 @@ pub fn make_owned(dir: &Path) {
     chown(dir, Some(OWNER), Some(OWNER)).expect("root");
 }
 
+/// Gives a file to the owner of the mail, who may read and write it.
+pub fn give_to_owner(file: &Path) {
+    chown(file, Some(OWNER), Some(OWNER)).expect("root");
+    fs::set_permissions(file, unix_mode(0o600)).expect("root");
+}
+
 fn copy_file(from: &Path, to: &Path) {
     fs::copy(from, to).unwrap_or_else(|error| panic!("{}: {error}", to.display()));
     let meta = from.metadata().expect("just copied");

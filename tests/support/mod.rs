@@ -14,11 +14,14 @@
 pub mod clients;
 pub mod courier;
 pub mod dovecot;
+pub mod faults;
 pub mod helper;
 pub mod host;
 pub mod imap;
 pub mod mail;
 pub mod maildir;
+pub mod migrated;
+pub mod moved;
 pub mod pop3;
 
 /// Who the mail of every test belongs to: the uid and the gid. Servers refuse to serve root's mail.

@@ -54,7 +54,7 @@ impl Pop3 {
 
     /// Sends a command; the text after `+OK`.
     pub fn command(&mut self, command: &str) -> Result<String, Refused> {
-        self.to.write_all(format!("{command}\r\n").as_bytes()).map_err(said)?;
+        self.ask(command)?;
         self.reply()
     }
 
@@ -108,6 +108,18 @@ impl Pop3 {
             Err(_) => Ok(()),
             Ok(line) => Err(Refused(format!("after QUIT: {}", String::from_utf8_lossy(&line)))),
         }
+    }
+
+    /// Sends a command and waits for no answer.
+    pub fn ask(&mut self, command: &str) -> Result<(), Refused> {
+        self.to.write_all(format!("{command}\r\n").as_bytes()).map_err(said)
+    }
+
+    /// Asks nothing, and takes what the server says until it closes the connection.
+    pub fn hear_out(mut self) -> Result<Vec<u8>, Refused> {
+        let mut heard = Vec::new();
+        self.from.read_to_end(&mut heard).map_err(said)?;
+        Ok(heard)
     }
 
     fn numbered(&mut self, command: &str) -> Result<Vec<String>, Refused> {

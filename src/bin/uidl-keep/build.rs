@@ -6,13 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{DirBuilder, File};
 use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::iter::Peekable;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use uidl_keep::index::merge::merge;
+use rustix::fs::Mode;
+use uidl_keep::index::merge::{merge, spend_entries};
 use uidl_keep::index::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::reader::Maildrops;
 use uidl_keep::index::{Index, Writer};
@@ -71,6 +72,9 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let found = scan(&listings)?;
 
     make_site(&site)?;
+    if args.install {
+        is_ours(&site)?;
+    }
     let lock =
         publish::lock(site.dir()).map_err(|error| Trouble::at(site.dir().display(), error))?;
     let Some(_lock) = lock else {
@@ -201,7 +205,12 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
                 ));
             };
             // Whether a roster can say the name.
-            let line = Line { user: block.user.clone(), state: State::Empty, gate: Gate::Guarded };
+            let line = Line {
+                user: block.user.clone(),
+                state: State::Empty,
+                gate: Gate::Guarded,
+                forgotten: 0,
+            };
             Roster::new().insert(line).map_err(|error| Trouble::at(at, error))?;
             found.push(Found { place, block, listing: number });
         }
@@ -238,18 +247,37 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
 
 /// Makes what is not there of the directories of a site.
 fn make_site(site: &Site) -> Result<(), Trouble> {
-    for dir in [site.dir().to_owned(), site.dir().join("domain"), site.dir().join("user")] {
-        if dir.is_dir() {
-            continue;
+    // Whatever the umask says, and in one step: a run that is killed after it must not leave a
+    // directory that the next takes for one that the operator closed. Nobody else runs here yet.
+    let umask = rustix::process::umask(Mode::empty());
+    let made = directories(site).iter().filter(|dir| !dir.is_dir()).try_for_each(|dir| {
+        let made = DirBuilder::new().mode(0o711).recursive(true).create(dir);
+        made.map_err(|error| Trouble::at(dir.display(), error))
+    });
+    rustix::process::umask(umask);
+    made
+}
+
+/// That nobody but us and root can put anything into a site in use: a link, say, for root to follow.
+fn is_ours(site: &Site) -> Result<(), Trouble> {
+    let ours = [0, rustix::process::geteuid().as_raw()];
+    for dir in directories(site) {
+        let at = |error: &dyn Display| Trouble::at(dir.display(), error);
+        let metadata = dir.metadata().map_err(|error| at(&error))?;
+        let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+        if !ours.contains(&uid) {
+            return Err(at(&format_args!("owned by uid {uid}, and should be by root")));
         }
-        let make = || {
-            DirBuilder::new().mode(0o711).recursive(true).create(&dir)?;
-            // Whatever the umask says.
-            fs::set_permissions(&dir, Permissions::from_mode(0o711))
-        };
-        make().map_err(|error| Trouble::at(dir.display(), error))?;
+        if mode & 0o022 != 0 {
+            return Err(at(&format_args!("mode {mode:04o} lets group or others write it")));
+        }
     }
     Ok(())
+}
+
+/// The directories of a site.
+fn directories(site: &Site) -> [PathBuf; 3] {
+    [site.dir().to_owned(), site.dir().join("domain"), site.dir().join("user")]
 }
 
 /// One place of the site that is being built.
@@ -289,7 +317,7 @@ impl Build<'_> {
         let at_roster = |error: &dyn Display| Trouble::at(paths.roster.display(), error);
         let index = Staged::create(&paths.index).map_err(|error| at_index(&error))?;
         // What is there already was perhaps held by hand, also when it is not built upon.
-        let gates = old.roster.as_ref().or(there.roster.as_ref());
+        let gates = Gates([old.roster.as_ref(), there.roster.as_ref()]);
         let mut roster = Roster::new();
         let mut writer =
             Writer::new(BufWriter::new(index.file()), is_final).map_err(|e| at_index(&e))?;
@@ -297,20 +325,21 @@ impl Build<'_> {
             build: self,
             found: found.iter().peekable(),
             old: old.index.as_ref().map(|index| index.maildrops().peekable()),
+            gates: &gates,
         };
+        let mut built_anew = Vec::new();
         while let Some((maildrop, is_new)) = maildrops.next()? {
             writer.push(&maildrop).map_err(|error| at_index(&error))?;
-            let line = gates.and_then(|roster| roster.get(&maildrop.user));
-            if line.is_none() && !is_new {
-                // Forgotten on purpose, and not captured again.
-                continue;
+            let before = gates.of(&maildrop.user);
+            let line = line_of(&maildrop, is_new, before.as_ref());
+            if before.is_some_and(|before| before.gate != line.gate) {
+                built_anew.push((line.user.clone(), line.gate));
             }
-            let gate = line.map_or(Gate::Guarded, |line| line.gate);
-            let line = Line { user: maildrop.user, state: maildrop.state, gate };
             roster.insert(line).map_err(|error| at_roster(&error))?;
         }
         writer.finish().map_err(|error| at_index(&error))?;
         self.warn_of_failed(&roster);
+        self.tell_of_forgotten(&built_anew, &roster);
         if let Some(there) = &there.index {
             let new = Index::open(index.file()).map_err(|error| at_index(&error))?;
             self.drops_nothing(there, &new)?;
@@ -331,6 +360,31 @@ impl Build<'_> {
                  (the first: {})",
                 self.place.name(),
                 failed.count() + 1,
+                first.user
+            ));
+        }
+    }
+
+    fn tell_of_forgotten(&self, built_anew: &[(String, Gate)], roster: &Roster) {
+        let place = self.place.name();
+        for gate in [Gate::Guarded, Gate::Held] {
+            let mut users = built_anew.iter().filter(|(_, now)| *now == gate);
+            if let Some((first, _)) = users.next() {
+                remark(format_args!(
+                    "{place}: {} forgotten maildrops are built anew and {}; their earlier unique-ids \
+                     are spent (the first: {first})",
+                    users.count() + 1,
+                    gate.word(),
+                ));
+            }
+        }
+        let is_forgotten = |gate| matches!(gate, Gate::Forgotten | Gate::HeldForgotten);
+        let mut still = roster.lines().filter(|line| is_forgotten(line.gate));
+        if let Some(first) = still.next() {
+            remark(format_args!(
+                "{place}: {} maildrops are still forgotten, their users are refused until they are \
+                 captured again (the first: {})",
+                still.count() + 1,
                 first.user
             ));
         }
@@ -366,6 +420,34 @@ impl Build<'_> {
     }
 }
 
+/// The rosters of the site that is built upon, and of the one that is written to.
+struct Gates<'a>([Option<&'a Roster>; 2]);
+
+impl Gates<'_> {
+    /// What they say of a user: neither's order is lost.
+    fn of(&self, user: &str) -> Option<Line> {
+        let lines = self.0.into_iter().flatten().filter_map(|roster| roster.get(user));
+        lines.cloned().reduce(|one, other| Line {
+            gate: one.gate.stricter(other.gate),
+            forgotten: one.forgotten.max(other.forgotten),
+            ..one
+        })
+    }
+}
+
+/// The line of a maildrop, of which a roster has perhaps said something before.
+fn line_of(maildrop: &Maildrop, is_new: bool, before: Option<&Line>) -> Line {
+    let (gate, forgotten) =
+        before.map_or((Gate::Guarded, 0), |before| (before.gate, before.forgotten));
+    let gate = match gate {
+        // With a capture that failed there is nothing to serve.
+        Gate::Forgotten if is_new && maildrop.state != State::Failed => Gate::Guarded,
+        Gate::HeldForgotten if is_new && maildrop.state != State::Failed => Gate::Held,
+        gate => gate,
+    };
+    Line { user: maildrop.user.clone(), state: maildrop.state, gate, forgotten }
+}
+
 /// All UIDLs that a maildrop names.
 fn uidls(maildrop: &Maildrop) -> impl Iterator<Item = &[u8]> {
     let entries = maildrop.entries.iter().map(|entry| &entry.uidl);
@@ -381,6 +463,8 @@ struct Joined<'a> {
     build: &'a Build<'a>,
     found: Peekable<std::slice::Iter<'a, Found>>,
     old: Option<Peekable<Maildrops<'a, File>>>,
+    /// Who of them was forgotten.
+    gates: &'a Gates<'a>,
 }
 
 impl Joined<'_> {
@@ -409,13 +493,19 @@ impl Joined<'_> {
         match (old, new) {
             (Some(old), Some(new)) => {
                 let user = old.user.clone();
+                let awaits_capture =
+                    self.gates.of(&user).as_ref().is_some_and(Line::awaits_capture);
+                // With a capture that failed there is nothing to put in their place.
+                let is_built_anew = awaits_capture && new.state != State::Failed;
+                let old = if is_built_anew { spend_entries(old) } else { old };
                 let (merged, remarks) = merge(old, new).map_err(|error| {
-                    Trouble::at(
-                        &user,
-                        format_args!(
-                            "{error}; leave its later listing out, and capture to another site"
-                        ),
-                    )
+                    let instead = if awaits_capture {
+                        format!("`release --redownload {user}`")
+                    } else {
+                        "capture to another site".into()
+                    };
+                    let next = format!("leave its later listing out, and {instead}");
+                    Trouble::at(&user, format_args!("{error}; {next}"))
                 })?;
                 remarks.iter().for_each(|text| remark(format_args!("{user}: {text}")));
                 Ok(Some((merged, true)))

@@ -1,10 +1,9 @@
 //! `uidl-keep capture`: what an old server's POP3 clients know, as a listing.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::num::NonZeroUsize;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,6 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use uidl_keep::capture::layout::{self, Naming, Panel, Pattern, Source};
 use uidl_keep::capture::{self, Captured, Keys, Server, printable};
 use uidl_keep::format::UidlFormat;
+use uidl_keep::index::publish::{Access, Sealed, Staged};
 use uidl_keep::listing;
 use uidl_keep::maildrop::State;
 
@@ -419,15 +419,8 @@ impl Drop for CloseOnDrop<'_> {
 /// Where the listing goes.
 enum Output {
     Stdout(BufWriter<io::StdoutLock<'static>>),
-    File(Beside),
-}
-
-/// A file that is written beside its place, and put there when it is whole.
-struct Beside {
-    file: BufWriter<File>,
-    beside: PathBuf,
-    place: PathBuf,
-    is_published: bool,
+    /// A file that is written beside its place, and put there when it is whole.
+    File(Staged, PathBuf),
 }
 
 impl Output {
@@ -435,66 +428,42 @@ impl Output {
         let Some(place) = place.filter(|place| *place != Path::new("-")) else {
             return Ok(Self::Stdout(BufWriter::new(io::stdout().lock())));
         };
-        let name = place
-            .file_name()
-            .ok_or_else(|| Trouble::at(place.display(), "not the name of a file"))?;
-        let mut beside = std::ffi::OsString::from(".");
-        beside.push(name);
-        beside.push(format!(".{}", std::process::id()));
-        let beside = place.with_file_name(beside);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)
-            .map_err(|error| Trouble::at(beside.display(), error))?;
-        Ok(Self::File(Beside {
-            file: BufWriter::new(file),
-            beside,
-            place: place.to_path_buf(),
-            is_published: false,
-        }))
+        let at = |error: &dyn std::fmt::Display| Trouble::at(place.display(), error);
+        if place.file_name().is_none() {
+            return Err(at(&"not the name of a file"));
+        }
+        match Staged::create_alone(place).map_err(|error| at(&error))? {
+            Some(staged) => Ok(Self::File(staged, place.to_path_buf())),
+            None => Err(at(&"another uidl-keep writes it; wait for it, or name another file")),
+        }
     }
 
     fn write(&mut self, octets: &[u8]) -> Result<(), Trouble> {
         match self {
-            Self::Stdout(out) => Ok(out.write_all(octets)?),
-            Self::File(file) => file
-                .file
-                .write_all(octets)
-                .map_err(|error| Trouble::at(file.beside.display(), error)),
+            Self::Stdout(out) => out.write_all(octets).map_err(|error| cut_short(&error)),
+            Self::File(staged, place) => {
+                staged.file().write_all(octets).map_err(|e| Trouble::at(place.display(), e))
+            }
         }
     }
 
     /// The listing is whole: flushed, on disk, and in its place.
     fn publish(self) -> Result<(), Trouble> {
         match self {
-            Self::Stdout(mut out) => Ok(out.flush()?),
-            Self::File(mut file) => {
-                let published = file.publish();
-                published.map_err(|error| Trouble::at(file.place.display(), error))
+            Self::Stdout(mut out) => out.flush().map_err(|error| cut_short(&error)),
+            Self::File(staged, place) => {
+                let sealed = staged.seal(Access { mode: 0o600, owner: None });
+                let published = sealed.and_then(Sealed::publish);
+                published.map_err(|error| Trouble::at(place.display(), error))
             }
         }
     }
 }
 
-impl Beside {
-    fn publish(&mut self) -> io::Result<()> {
-        self.file.flush()?;
-        self.file.get_ref().sync_all()?;
-        fs::rename(&self.beside, &self.place)?;
-        self.is_published = true;
-        let parent = self.place.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        if !self.is_published {
-            let _ = fs::remove_file(&self.beside);
-        }
-    }
+/// An error of stdout. Cut between two maildrops a listing looks whole: that nobody read on is no way
+/// to end it well.
+fn cut_short(error: &io::Error) -> Trouble {
+    Trouble::at("standard output", format_args!("{error}: the listing is cut short"))
 }
 
 /// How far the work is: a bar on a terminal, a line now and then in a log, nothing for one maildrop.

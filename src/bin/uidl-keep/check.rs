@@ -64,8 +64,15 @@ fn check_place(site: &Site, place: &Place) -> Result<(), Trouble> {
             return Err(at_index(&format_args!("{user} does not belong here")));
         }
         match roster.get(user) {
-            // Forgotten on purpose.
-            None => {}
+            None => {
+                return Err(Trouble::at(
+                    paths.roster.display(),
+                    format_args!(
+                        "{user} is in the index and not on it, and served as if never migrated: \
+                         build and install both again"
+                    ),
+                ));
+            }
             Some(line) if line.state == maildrop.state => on_roster += 1,
             Some(line) => {
                 return Err(Trouble::at(

@@ -1,23 +1,28 @@
-//! `uidl-keep hold` and `uidl-keep release`: whether migrated users are served.
+//! `uidl-keep hold`, `release` and `forget`: whether migrated users are served.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use uidl_keep::index::publish::{self, Access, Lock, Staged};
+use uidl_keep::index::publish::{self, Access, Lock, Sealed, Staged};
 use uidl_keep::maildrop::State;
 use uidl_keep::roster::{Gate, Line, Roster};
 use uidl_keep::site::{Place, Site};
 
+use crate::changes::Log;
 use crate::opened;
-use crate::output::{Outcome, Trouble, remark};
+use crate::output::{Outcome, Trouble, on_one_line, remark};
 
 /// Refuses migrated users at POP3, with a text that says that the mailbox is being moved.
 ///
 /// Example: uidl-keep hold alice@example.com example.net
+///
+/// Takes effect at the next login; whoever is logged in stays so. Prints each user whose gate has
+/// changed, and what it is now; changes.log in the site directory says the same, and who did it.
+/// Exit status 1: somebody named is on no roster.
 #[derive(clap::Args)]
 pub struct HoldArgs {
     #[command(flatten)]
@@ -30,7 +35,8 @@ pub struct HoldArgs {
 ///
 /// What was held is guarded again: a first listing is still refused while fewer than half of the
 /// captured messages are there. A user who is guarded, and named, is released from that as well.
-/// Prints each user whose gate has changed, and what it is now. Exit status 1: not for all of them.
+/// Prints each user whose gate has changed, and what it is now; changes.log in the site directory says
+/// the same, and who did it. Exit status 1: not for all of them.
 #[derive(clap::Args)]
 pub struct ReleaseArgs {
     #[command(flatten)]
@@ -42,6 +48,21 @@ pub struct ReleaseArgs {
     /// download everything again.
     #[arg(long)]
     redownload: bool,
+}
+
+/// Takes back all that uidl-keep has told clients of these users, for it was wrong.
+///
+/// Example: uidl-keep forget alice@example.com
+///
+/// They are refused at POP3, as who is held, until `build` upon this site gets a listing that has them;
+/// then they are served by that alone, and no message gets a UIDL that they were given before. For an
+/// index that was built with a wrong format, say. Only the roster is changed, in one step. Prints each
+/// user that is forgotten, and the gate; changes.log in the site directory says the same, and who did
+/// it. Exit status 1: somebody named is on no roster.
+#[derive(clap::Args)]
+pub struct ForgetArgs {
+    #[command(flatten)]
+    who: Who,
 }
 
 #[derive(clap::Args)]
@@ -64,6 +85,20 @@ enum Change {
     Release,
     Unguard,
     Redownload,
+    Forget,
+}
+
+impl Change {
+    /// The command that asks for it.
+    fn command(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Release => "release",
+            Self::Unguard => "release --unguarded",
+            Self::Redownload => "release --redownload",
+            Self::Forget => "forget",
+        }
+    }
 }
 
 /// Whom of a place.
@@ -71,7 +106,8 @@ enum Change {
 struct Named {
     /// Everybody.
     all: bool,
-    users: Vec<String>,
+    /// By name, however often.
+    users: BTreeSet<String>,
 }
 
 pub fn hold(args: &HoldArgs) -> Result<Outcome, Trouble> {
@@ -87,6 +123,10 @@ pub fn release(args: &ReleaseArgs) -> Result<Outcome, Trouble> {
         Change::Release
     };
     change(&args.who, change_to)
+}
+
+pub fn forget(args: &ForgetArgs) -> Result<Outcome, Trouble> {
+    change(&args.who, Change::Forget)
 }
 
 fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
@@ -108,15 +148,21 @@ fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
         if is_all {
             named.all = true;
         } else {
-            named.users.push(name);
+            named.users.insert(name);
         }
     }
+    let run = Run { _lock: lock, site, change, now: SystemTime::now() };
     let mut out = io::stdout().lock();
+    let mut printed = Ok(());
     for (place, named) in &places {
-        if !change_place(&lock, &site, place, named, change, &mut out)? {
+        let mut lines = Vec::new();
+        if !run.change_place(place, named, &mut lines)? {
             outcome = Outcome::Short;
         }
+        // Also when nobody reads it, the work is done.
+        printed = printed.and(out.write_all(&lines));
     }
+    printed?;
     Ok(outcome)
 }
 
@@ -124,7 +170,7 @@ fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
 fn place_of(site: &Site, name: &str) -> Result<Option<(Place, bool)>, Trouble> {
     let with_roster = |place: Option<Place>| -> Result<Option<Place>, Trouble> {
         match place {
-            Some(place) if opened::open_place(site, &place)?.roster.is_some() => Ok(Some(place)),
+            Some(place) if opened::has_roster(site, &place)? => Ok(Some(place)),
             _ => Ok(None),
         }
     };
@@ -142,89 +188,167 @@ fn place_of(site: &Site, name: &str) -> Result<Option<(Place, bool)>, Trouble> {
     }
 }
 
-/// Rewrites the roster of a place. Returns whether all that were named are on it, and could be
-/// changed.
-fn change_place(
-    _lock: &Lock,
-    site: &Site,
-    place: &Place,
-    named: &Named,
+/// One run of a command, which has the site to itself.
+struct Run {
+    _lock: Lock,
+    site: Site,
     change: Change,
-    out: &mut impl Write,
-) -> Result<bool, Trouble> {
-    let path = site.paths_of(place).roster;
-    let Some(mut roster) = opened::open_place(site, place)?.roster else {
-        return Err(Trouble::at(path.display(), "gone meanwhile"));
-    };
-    let mut all_done = true;
-    let mut changed = Vec::new();
-    let everybody = roster.lines().map(|line| line.user.clone()).filter(|_| named.all);
-    let everybody: Vec<(String, bool)> = everybody.map(|user| (user, false)).collect();
-    for (user, is_named) in
-        everybody.into_iter().chain(named.users.iter().map(|user| (user.clone(), true)))
-    {
-        let Some(line) = roster.get(&user) else {
-            remark(format_args!("{}: {user} is not on it", path.display()));
-            all_done = false;
-            continue;
-        };
-        let gate = gate_after(change, line.gate, is_named);
-        if let Some(why) = still(change, line.state, gate).filter(|_| is_named) {
-            remark(format_args!("{user} {why}"));
-            all_done = false;
-        }
-        if gate != line.gate {
-            changed.push(format!("{user} {}", gate.word()));
-            let line = Line { gate, ..line.clone() };
-            roster.insert(line).map_err(|error| Trouble::at(path.display(), error))?;
-        }
-    }
-    if !changed.is_empty() {
-        write_roster(&path, &roster).map_err(|error| Trouble::at(path.display(), error))?;
-    }
-    for line in changed {
-        writeln!(out, "{line}")?;
-    }
-    Ok(all_done)
+    now: SystemTime,
 }
 
-/// What becomes of a gate. Who is to download again has begun to: what is said of a whole domain
+impl Run {
+    /// Rewrites the roster of a place. Returns whether all that were named are on it, and could be
+    /// changed.
+    fn change_place(
+        &self,
+        place: &Place,
+        named: &Named,
+        out: &mut impl Write,
+    ) -> Result<bool, Trouble> {
+        let path = self.site.paths_of(place).roster;
+        let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
+        let Some(mut roster) = opened::read_roster(&self.site, place)? else {
+            return Err(at(&"gone meanwhile"));
+        };
+        let mut all_done = true;
+        for user in named.users.iter().filter(|user| roster.get(user).is_none()) {
+            remark(format_args!("{}: {user} is not on it", path.display()));
+            all_done = false;
+        }
+        let (mut still_forgotten, mut still_served) = (Vec::new(), Vec::new());
+        let mut changed = Vec::new();
+        for before in roster.lines() {
+            let is_named = named.users.contains(&before.user);
+            if !is_named && !named.all {
+                continue;
+            }
+            let after = after(self.change, before, is_named, self.now);
+            match (self.change, after.gate) {
+                _ if is_named => all_done &= tell(self.change, before, &after),
+                (Change::Release | Change::Unguard, gate) if is_forgotten(gate) => {
+                    still_forgotten.push(after.user.clone());
+                }
+                (Change::Hold | Change::Forget, Gate::Redownload) => {
+                    still_served.push(after.user.clone());
+                }
+                _ => {}
+            }
+            if after != *before {
+                changed.push((before.gate, after));
+            }
+        }
+        let of_place = |users: &[String], what: &str| {
+            if let Some(first) = users.first() {
+                let (place, count) = (place.name(), users.len());
+                remark(format_args!("{place}: {count} of its users {what} (the first: {first})"));
+            }
+        };
+        of_place(&still_forgotten, &format!("are {FORGOTTEN}"));
+        of_place(&still_served, "download again, as told before, and are served on");
+        all_done &= still_forgotten.is_empty();
+        if changed.is_empty() {
+            return Ok(all_done);
+        }
+
+        let log = Log::new(&self.site, self.change.command(), self.now);
+        let line_of = |(before, after): &(Gate, Line)| log.line(&after.user, *before, after.gate);
+        let lines: String = changed.iter().map(line_of).collect();
+        for (_, after) in &changed {
+            roster.insert(after.clone()).map_err(|error| at(&error))?;
+        }
+        let sealed = seal_roster(&path, &roster).map_err(|error| at(&error))?;
+        // Nothing is changed that is not in the log: so that is written first, when all but the last
+        // step has been done.
+        log.append(&lines)?;
+        if let Err(error) = sealed.publish() {
+            let _ = log.append(&log.line_of_failure(&path, &error));
+            return Err(at(&error));
+        }
+        for (_, after) in changed {
+            writeln!(out, "{}", on_one_line(format!("{} {}", after.user, after.gate.word())))?;
+        }
+        Ok(all_done)
+    }
+}
+
+/// What becomes of a line. Who is to download again has begun to: what is said of a whole domain
 /// does not take that back.
-fn gate_after(change: Change, gate: Gate, is_named: bool) -> Gate {
-    match (change, gate) {
+fn after(change: Change, before: &Line, is_named: bool, now: SystemTime) -> Line {
+    let gate = match (change, before.gate) {
         (Change::Redownload, _) => Gate::Redownload,
-        (_, Gate::Redownload) if !is_named => Gate::Redownload,
+        (Change::Hold | Change::Forget, Gate::Redownload) if !is_named => Gate::Redownload,
+        (Change::Forget, Gate::Held | Gate::HeldForgotten) => Gate::HeldForgotten,
+        (Change::Forget, _) => Gate::Forgotten,
+        (Change::Hold, _) if before.awaits_capture() => Gate::HeldForgotten,
         (Change::Hold, _) => Gate::Held,
+        (_, Gate::Forgotten | Gate::HeldForgotten) => Gate::Forgotten,
+        (_, Gate::Redownload) => Gate::Redownload,
         (Change::Release, Gate::Held) => Gate::Guarded,
         (Change::Release, Gate::Guarded) if is_named => Gate::Released,
         (Change::Release, gate) => gate,
         (Change::Unguard, _) => Gate::Released,
+    };
+    let mut after = Line { gate, ..before.clone() };
+    if let Change::Forget = change {
+        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        // The clock may have been set back. A stamp that came twice would make a void ledger good.
+        after.forgotten = now.max(before.forgotten.saturating_add(1));
+    }
+    after
+}
+
+const FORGOTTEN: &str = "still refused, as forgotten: capture again and build upon this site, or \
+    `release --redownload`";
+
+fn is_forgotten(gate: Gate) -> bool {
+    matches!(gate, Gate::Forgotten | Gate::HeldForgotten)
+}
+
+/// Whether a user is now as was asked for.
+fn is_done(change: Change, after: &Line) -> bool {
+    match change {
+        Change::Hold | Change::Redownload | Change::Forget => true,
+        Change::Release | Change::Unguard => {
+            matches!(after.gate, Gate::Guarded | Gate::Released) && after.state != State::Failed
+        }
     }
 }
 
-/// Why a user who was to be released is not served, or not as kept, all the same.
-fn still(change: Change, state: State, gate: Gate) -> Option<&'static str> {
-    match (change, state, gate) {
-        (Change::Hold | Change::Redownload, ..) => None,
-        (_, _, Gate::Redownload) => Some(
-            "downloads again, as told before; to go back to the kept unique-ids: `hold`, then \
-             `release`",
-        ),
-        (_, State::Failed, _) => Some(
-            "is still refused, for the capture failed: capture it again and build upon this site, \
-             or `release --redownload`",
-        ),
-        _ => None,
+/// Says of a user who was named what the gate alone does not say. Returns [`is_done`].
+fn tell(change: Change, before: &Line, after: &Line) -> bool {
+    let Line { user, state, gate, .. } = after;
+    let is_done = is_done(change, after);
+    let takes_back = before.gate == Gate::Redownload && *gate != Gate::Redownload;
+    if takes_back {
+        remark(format_args!("{user} was to download again; that is taken back"));
     }
+    match (is_done, gate) {
+        (true, Gate::HeldForgotten) => remark(format_args!(
+            "{user} is forgotten and held: to be served, it must be captured again, built upon this \
+             site, and released"
+        )),
+        (true, _) => {}
+        (false, gate) if is_forgotten(*gate) => remark(format_args!("{user} is {FORGOTTEN}")),
+        (false, Gate::Redownload) => remark(format_args!(
+            "{user} downloads again, as told before; to go back to the kept unique-ids: `hold`, then \
+             `release`"
+        )),
+        (false, _) if *state == State::Failed => remark(format_args!(
+            "{user} is still refused, for the capture failed: capture it again and build upon this \
+             site, or `release --redownload`"
+        )),
+        (false, _) => {}
+    }
+    is_done
 }
 
-/// Puts a roster in the place of the old one, with its owner and permissions.
-fn write_roster(path: &Path, roster: &Roster) -> io::Result<()> {
+/// A roster to put in the place of the old one, with its owner and permissions.
+fn seal_roster(path: &Path, roster: &Roster) -> io::Result<Sealed> {
     let metadata = fs::symlink_metadata(path)?;
     let staged = Staged::create(path)?;
     staged.file().write_all(roster.to_text().as_bytes())?;
     let mode = metadata.mode() & 0o7777;
-    staged.seal(Access { mode, owner: Some((metadata.uid(), metadata.gid())) })?.publish()
+    staged.seal(Access { mode, owner: Some((metadata.uid(), metadata.gid())) })
 }
 
 /// Waits a little for another run of uidl-keep that changes the site.

@@ -9,7 +9,7 @@ use uidl_keep::maildrop::State;
 use uidl_keep::roster::{Gate, Roster};
 
 use crate::opened::{self, Opened};
-use crate::output::{Outcome, Trouble};
+use crate::output::{Outcome, Trouble, on_one_line};
 
 /// Says in a line what an index or a roster holds, and all those of a site.
 ///
@@ -48,7 +48,7 @@ fn print_index(out: &mut impl Write, path: &Path, index: &Index<File>) -> io::Re
     write!(
         out,
         "{}: {}, {} maildrops, {} messages, {} octets, normaliser {}, build ",
-        path.display(),
+        on_one_line(path.display()),
         if index.is_final() { "final" } else { "open" },
         index.maildrop_count(),
         index.entry_count(),
@@ -60,7 +60,7 @@ fn print_index(out: &mut impl Write, path: &Path, index: &Index<File>) -> io::Re
 }
 
 fn print_roster(out: &mut impl Write, path: &Path, roster: &Roster) -> io::Result<()> {
-    write!(out, "{}: {} maildrops", path.display(), roster.len())?;
+    write!(out, "{}: {} maildrops", on_one_line(path.display()), roster.len())?;
     let mut before = ": ";
     for (word, state) in
         [("captured", State::Captured), ("empty", State::Empty), ("failed", State::Failed)]
@@ -72,7 +72,7 @@ fn print_roster(out: &mut impl Write, path: &Path, roster: &Roster) -> io::Resul
         }
     }
     before = "; ";
-    for gate in [Gate::Held, Gate::Guarded, Gate::Released, Gate::Redownload] {
+    for gate in Gate::ALL {
         let count = roster.lines().filter(|line| line.gate == gate).count();
         if count > 0 {
             write!(out, "{before}{count} {}", gate.word())?;

@@ -3,6 +3,7 @@
 mod accounts;
 mod build;
 mod capture;
+mod changes;
 mod check;
 mod dump;
 mod get;
@@ -31,6 +32,7 @@ enum Command {
     Capture(Box<capture::Args>),
     Check(check::Args),
     Dump(dump::Args),
+    Forget(hold::ForgetArgs),
     Get(get::Args),
     Hold(hold::HoldArgs),
     Inspect(inspect::Args),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Capture(args) => capture::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Forget(args) => hold::forget(&args),
         Command::Get(args) => get::run(&args),
         Command::Hold(args) => hold::hold(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -48,10 +48,20 @@ pub fn open_place(site: &Site, place: &Place) -> Result<Kept, Trouble> {
     let index = trusted(&paths.index)?
         .map(|file| Index::open(file).map_err(|error| Trouble::at(paths.index.display(), error)))
         .transpose()?;
-    let roster = trusted(&paths.roster)?
-        .map(|file| Roster::read(&file).map_err(|error| Trouble::at(paths.roster.display(), error)))
-        .transpose()?;
-    Ok(Kept { index, roster })
+    Ok(Kept { index, roster: read_roster(site, place)? })
+}
+
+/// Reads the roster of a place, whatever there is of its index.
+pub fn read_roster(site: &Site, place: &Place) -> Result<Option<Roster>, Trouble> {
+    let path = site.paths_of(place).roster;
+    trusted(&path)?
+        .map(|file| Roster::read(&file).map_err(|error| Trouble::at(path.display(), error)))
+        .transpose()
+}
+
+/// Whether a place has a roster.
+pub fn has_roster(site: &Site, place: &Place) -> Result<bool, Trouble> {
+    trusted(&site.paths_of(place).roster).map(|file| file.is_some())
 }
 
 /// [`site::open_trusted`]; a site that is not there has no file either.

@@ -49,7 +49,28 @@ impl fmt::Display for Trouble {
 
 /// Says something about the work on stderr. A reader that has gone away is not an error.
 pub fn remark(sentence: impl fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "uidl-keep: {sentence}");
+    let _ = writeln!(io::stderr().lock(), "uidl-keep: {}", on_one_line(sentence));
+}
+
+/// The longest sentence, in octets: room for the longest path, and something about it.
+const MAX_SENTENCE_OCTETS: usize = 5000;
+
+/// Text with names in it that others chose, fit for a terminal: control characters as `\x` and their
+/// number, so that it can neither begin a line nor do anything else than be read; and not too long.
+pub fn on_one_line(text: impl fmt::Display) -> String {
+    let mut shown = String::new();
+    for char in text.to_string().chars() {
+        if shown.len() > MAX_SENTENCE_OCTETS {
+            shown.push_str("...");
+            break;
+        }
+        if char.is_control() {
+            shown.push_str(&format!("\\x{:02x}", u32::from(char)));
+        } else {
+            shown.push(char);
+        }
+    }
+    shown
 }
 
 /// The exit status of the program; prints the trouble there was.
