@@ -92,7 +92,7 @@ mod plugin {
             "mailbox_get_last_(mail_error|internal_error)",
             "mailbox_transaction_(begin|commit)",
             "mail_(alloc|free|set_seq|get_special|get_stream_because|get_hdr_stream|get_virtual_size)",
-            "maildir_uidlist_(lock|unlock|set_ext|update|iter_init|iter_next|iter_deinit)",
+            "maildir_uidlist_(lock|unlock|lookup_ext|set_ext|update|iter_init|iter_next|iter_deinit)",
         ];
         let types = ["mailbox_vfuncs", "mail_vfuncs", "mail_user_vfuncs", "mail_storage_hooks"];
         // Looked into by the shim alone.

@@ -40,6 +40,9 @@ pub enum Error {
     /// The file could not be opened or read.
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// It is a symbolic link.
+    #[error("a symbolic link")]
+    Link,
     /// It is no regular file, or not this account's.
     #[error("not a regular file of uid {expected_uid}: type {file_type:o}, uid {uid}")]
     Foreign {
@@ -175,6 +178,7 @@ impl Control {
         {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(Error::Link),
             Err(error) => return Err(error.into()),
         };
         let metadata = file.metadata()?;

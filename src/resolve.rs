@@ -268,7 +268,7 @@ pub enum Refusal {
         captured: usize,
     },
     /// More messages than can be an accident.
-    #[error("{unreadable} of {messages} messages cannot be read: mend the mailbox")]
+    #[error("{unreadable} of {messages} messages, or more, cannot be read: mend the mailbox")]
     Unreadable {
         /// Messages that could not be read.
         unreadable: usize,
@@ -326,6 +326,11 @@ pub struct Report {
     /// At a first listing: messages that have their UIDL in common with another, as the old server
     /// gave it.
     pub repeated: usize,
+}
+
+/// Of so many messages, how many may be unreadable before that is no accident any more.
+pub fn most_unreadable(messages: usize) -> usize {
+    3.max(messages / 100)
 }
 
 /// Applies the rules.
@@ -712,8 +717,21 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Rule 8, for messages that have no answer yet.
+    fn refuse_unreadable(&self) -> Option<Outcome> {
+        let messages = self.messages.len();
+        let unanswered = |m: &usize| self.listed[*m].is_none() && self.found[*m].is_none();
+        let unreadable =
+            (0..messages).filter(unanswered).filter(|&m| self.messages[m].unreadable).count();
+        let refusal = Refusal::Unreadable { unreadable, messages };
+        (unreadable > most_unreadable(messages)).then_some(Outcome::Refused(refusal))
+    }
+
     /// Rules 3 to 5 for what must be read.
     fn match_contents(&mut self) -> Option<Outcome> {
+        if let Some(refused) = self.refuse_unreadable() {
+            return Some(refused);
+        }
         let keys = self.situation.keys;
         if let Some(asked) = self.ask_headers() {
             return Some(asked);
@@ -989,12 +1007,10 @@ impl<'a> Run<'a> {
             }
             (messages, _) => return Outcome::Refused(Refusal::LedgerLost { messages }),
         }
-        let unanswered = |m: usize| self.listed[m].is_none() && self.found[m].is_none();
-        let unreadable =
-            (0..messages.len()).filter(|&m| unanswered(m) && messages[m].unreadable).count();
-        if unreadable > 3.max(messages.len() / 100) {
-            return Outcome::Refused(Refusal::Unreadable { unreadable, messages: messages.len() });
+        if let Some(refused) = self.refuse_unreadable() {
+            return refused;
         }
+        let unanswered = |m: usize| self.listed[m].is_none() && self.found[m].is_none();
         if let Purpose::Listing { guarded } = self.situation.purpose {
             if guarded && self.situation.past.is_first() {
                 let found = self.found.iter().flatten().filter(|f| f.entry.is_some()).count();

@@ -3,21 +3,23 @@
 //! in what a capture prints.
 
 mod capture_support;
+mod support;
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use capture_support::{make, message};
-use rustix::fs::{CWD, FileType, Mode, RenameFlags, mknodat, renameat_with};
+use rustix::fs::{CWD, FileType, Mode, RenameFlags, inotify, mknodat, renameat_with};
 use uidl_keep::capture::layout::Source;
 use uidl_keep::capture::{Keys, Server, capture};
-use uidl_keep::format::UidlFormat;
 use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::{Maildrop, State};
 
@@ -27,6 +29,8 @@ const EVE: u32 = 5001;
 /// A server with Eve's mailbox in it, and something that is not hers.
 struct Scene {
     dir: tempfile::TempDir,
+    /// The fingerprints of what is secret.
+    secrets: Vec<String>,
 }
 
 /// What every printed octet of the secret begins with.
@@ -36,11 +40,12 @@ const SERVERS: [&[&str]; 3] = [&["courier"], &["dovecot", "--format", "%u.%v"], 
 
 impl Scene {
     fn new() -> Self {
-        let scene = Self { dir: tempfile::tempdir().unwrap() };
+        let mut scene = Self { dir: tempfile::tempdir().unwrap(), secrets: Vec::new() };
         fs::set_permissions(scene.dir.path(), Permissions::from_mode(0o755)).unwrap();
         fill(&scene.path("home/eve/Maildir"), "hers");
         fill(&scene.path("secret/Maildir"), SECRET);
         scene.give_to_eve(&scene.path("home/eve"));
+        scene.secrets = scene.fingerprints(&scene.path("secret/Maildir"));
         scene
     }
 
@@ -91,9 +96,8 @@ impl Scene {
         run(&[&args[..], &[path.as_os_str()]].concat())
     }
 
-    /// The fingerprints of what is secret.
-    fn secrets(&self) -> Vec<String> {
-        let place = Source::named("somebody", self.path("secret/Maildir"));
+    fn fingerprints(&self, maildir: &Path) -> Vec<String> {
+        let place = Source::named("somebody", maildir);
         let keys = Keys { message: true, ..Keys::default() };
         let captured = capture(&Server::Qmail, keys, &place).maildrop;
         let prints = captured.entries.iter().flat_map(|entry| [entry.header, entry.message]);
@@ -107,8 +111,8 @@ impl Scene {
         // Its path may be: that was planted, and is not secret.
         let said = said.replace(self.dir.path().to_str().unwrap(), "");
         assert!(!said.contains(SECRET), "{at}: {said}");
-        for print in self.secrets() {
-            assert!(!said.contains(&print), "{at}: {said}");
+        for print in &self.secrets {
+            assert!(!said.contains(print), "{at}: {said}");
         }
     }
 }
@@ -142,8 +146,14 @@ impl Ran {
 
 /// Runs the helper. What would hang is killed, and has no exit status then.
 fn run(args: &[&OsStr]) -> Ran {
+    run_by(&[], args)
+}
+
+fn run_by(wrapper: &[&str], args: &[&OsStr]) -> Ran {
     let output = Command::new("timeout")
-        .args(["-s", "KILL", "100", env!("CARGO_BIN_EXE_uidl-keep")])
+        .args(["-s", "KILL", "100"])
+        .args(wrapper)
+        .arg(env!("CARGO_BIN_EXE_uidl-keep"))
         .args(args)
         .stdin(Stdio::null())
         .output()
@@ -162,28 +172,25 @@ fn fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::RWXU, 0).unwrap();
 }
 
-/// Whether a path was opened for reading while `work` went on, if that is a FIFO.
+/// Says that it is done when it goes, also in a panic: somebody waits for that.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Whether what lies at a path now was opened or read while `work` went on. (To hold it, as by
+/// `O_PATH`, is not to open it.)
+///
+/// Of a link it is what it leads to.
 fn is_felt_at(path: &Path, work: impl FnOnce()) -> bool {
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut felt = false;
-            while !done.load(Ordering::Relaxed) {
-                let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
-                // A reader at the other end, or ENXIO.
-                let opened = OpenOptions::new().write(true).custom_flags(flags).open(path);
-                let is_fifo = |file: File| {
-                    let kind = file.metadata().unwrap().mode() & libc::S_IFMT;
-                    kind == libc::S_IFIFO
-                };
-                felt |= opened.is_ok_and(is_fifo);
-            }
-            felt
-        });
-        work();
-        done.store(true, Ordering::Relaxed);
-        watch.join().unwrap()
-    })
+    let bell = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
+    let rings = inotify::WatchFlags::OPEN | inotify::WatchFlags::ACCESS;
+    inotify::add_watch(&bell, path, rings).unwrap();
+    work();
+    rustix::io::read(&bell, &mut [0; 4096]).is_ok()
 }
 
 /// Below Eve's home, what a capture looks at; of directories those that are enough for a failure.
@@ -333,54 +340,53 @@ fn on_the_way_to_a_named_directory_only_the_operators_links_are_followed() {
 
 #[test]
 fn what_is_exchanged_while_it_is_looked_at_is_not_read_either() {
-    let scene = Scene::new();
-    let (path, beside) = (scene.path("home/eve/Maildir/cur/1.a:2,S"), scene.path("home/eve/b"));
-    let (secrets, done) = (scene.secrets(), AtomicBool::new(false));
-    symlink(scene.path("secret/Maildir/cur/1.a:2,S"), scene.path("home/eve/link")).unwrap();
-    fifo(&scene.path("home/eve/fifo"));
-    symlink(scene.path("secret/Maildir"), scene.path("home/eve/Other")).unwrap();
-    let exchange = |a: &Path, b: &Path| {
-        renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).unwrap();
-    };
-    let captured = |server: &Server| {
-        let place = Source::named("eve", scene.path("home/eve/Maildir"));
-        let keys = Keys { message: true, ..Keys::default() };
-        let captured = capture(server, keys, &place);
-        let text = format!("{captured:?}");
-        for entry in &captured.maildrop.entries {
-            for print in [entry.header, entry.message].into_iter().flatten() {
-                assert!(!secrets.contains(&print.to_string()), "{text}");
+    // Each opening is kept waiting, so that there is time between any two steps.
+    let slowly = ["strace", "-qq", "-f", "-o", "/dev/null", "-e", "trace=openat"];
+    let slowly = [&slowly[..], &["-e", "inject=openat:delay_enter=3000"]].concat();
+    let can = Command::new(slowly[0]).args(&slowly[1..]).arg("true").output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        support::lacking("there is no strace, or it may not trace");
+        return;
+    }
+    for planted in ["pipe", "link to a message", "link to a Maildir"] {
+        let here = Scene::new();
+        let hers = here.path("home/eve/Maildir");
+        let (place, beside) = match planted {
+            "link to a Maildir" => (hers, here.path("home/eve/beside")),
+            _ => (hers.join("cur/1.a:2,S"), here.path("home/eve/beside")),
+        };
+        match planted {
+            "pipe" => fifo(&beside),
+            "link to a message" => {
+                symlink(here.path("secret/Maildir/cur/1.a:2,S"), &beside).unwrap()
             }
+            _ => symlink(here.path("secret/Maildir"), &beside).unwrap(),
         }
-        assert!(!text.contains(SECRET) && !text.contains("canary"), "{text}");
-    };
-    let servers = [
-        Server::Courier,
-        Server::Qmail,
-        Server::Dovecot { format: UidlFormat::parse("%u").unwrap() },
-    ];
-    for (planted, place) in
-        [("fifo", &*path), ("link", &*path), ("Other", &*scene.path("home/eve/Maildir"))]
-    {
-        done.store(false, Ordering::Relaxed);
-        fs::rename(scene.path("home/eve").join(planted), &beside).unwrap();
-        let felt = thread::scope(|scope| {
+        here.give_to_eve(&beside);
+        let (done, is_watched) = (AtomicBool::new(false), Barrier::new(2));
+        thread::scope(|scope| {
             scope.spawn(|| {
+                is_watched.wait();
                 while !done.load(Ordering::Relaxed) {
-                    exchange(place, &beside);
-                    exchange(place, &beside);
+                    renameat_with(CWD, &place, CWD, &beside, RenameFlags::EXCHANGE).unwrap();
+                    thread::sleep(Duration::from_micros(500));
                 }
             });
-            // Where the FIFO lies half of the time.
-            let felt = is_felt_at(place, || {
-                for _ in 0..60 {
-                    servers.iter().for_each(captured);
+            let _looking = Done(&done);
+            let is_felt = is_felt_at(&beside, || {
+                is_watched.wait();
+                for round in 0..6 {
+                    let args = ["capture", SERVERS[round % 3][0], "--keys", "file,header,message"];
+                    let format = if round % 3 == 1 { &["--format", "%u"][..] } else { &[] };
+                    let pattern = here.path("home/{user}/Maildir");
+                    let mut args: Vec<&OsStr> = args.iter().chain(format).map(OsStr::new).collect();
+                    args.extend([OsStr::new("--pattern"), pattern.as_os_str()]);
+                    let ran = run_by(&slowly, &args);
+                    here.is_told(&ran, planted);
                 }
             });
-            done.store(true, Ordering::Relaxed);
-            felt
+            assert!(!is_felt, "opened: the {planted}");
         });
-        assert!(!felt, "the pipe was opened");
     }
 }
 

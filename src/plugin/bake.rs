@@ -3,17 +3,33 @@
 use super::host::{Level, Mailbox};
 use crate::ledger::Record;
 
+/// What is written of a message.
+pub struct Baked<'a> {
+    /// Its UID.
+    pub uid: u32,
+    /// Its UIDL: `P`.
+    pub uidl: &'a [u8],
+    /// Its order number: `O`.
+    pub order: u32,
+}
+
+impl<'a> From<&'a Record> for Baked<'a> {
+    fn from(record: &'a Record) -> Self {
+        Self { uid: record.uid, uidl: record.uidl.as_bytes(), order: record.order }
+    }
+}
+
 /// On Maildir, writes UIDL and, where it is kept, order of `records` into `dovecot-uidlist`, as `P` and `O`. Elsewhere
 /// there is no such place: `doveadm backup` to a new location takes the answers along.
 ///
 /// The ledger stands already: a bake that fails is logged, and costs nothing but the freedom to take
 /// the plugin out.
-pub fn bake<'a>(mailbox: Mailbox, with_order: bool, records: impl Iterator<Item = &'a Record>) {
+pub fn bake<'a>(mailbox: Mailbox, with_order: bool, records: impl Iterator<Item = Baked<'a>>) {
     let Some(uidlist) = mailbox.uidlist() else { return };
     let baked = uidlist.update_locked(|uidlist| {
         // Another process may have expunged a message before we had the lock.
         for record in records.filter(|record| uidlist.has(record.uid)) {
-            uidlist.set(record.uid, record.uidl.as_bytes(), with_order.then_some(record.order));
+            uidlist.set(record.uid, record.uidl, with_order.then_some(record.order));
         }
     });
     if let Err(what) = baked {
@@ -23,4 +39,10 @@ pub fn bake<'a>(mailbox: Mailbox, with_order: bool, records: impl Iterator<Item 
             &format!("{what} ({why}): the ledger keeps the UIDLs; do not take the plugin out yet"),
         );
     }
+}
+
+/// Whether the UIDL of the record is where [`bake`] writes it, if there is such a place.
+pub fn is_baked(mailbox: Mailbox, record: &Baked<'_>) -> bool {
+    let uidlist = mailbox.uidlist();
+    uidlist.is_none_or(|uidlist| uidlist.uidl(record.uid) == Some(record.uidl))
 }

@@ -302,6 +302,14 @@ impl Uidlist {
         unsafe { sys::uidl_keep_maildir_has_uid(self.0, uid) }
     }
 
+    /// The UIDL that it holds for a UID, which lives as long as the list is not written.
+    pub fn uidl<'a>(self, uid: u32) -> Option<&'a [u8]> {
+        use sys::maildir_uidlist_rec_ext_key as key;
+        let which = key::MAILDIR_UIDLIST_REC_EXT_POP3_UIDL;
+        // SAFETY: `Mailbox::uidlist`; NULL where it has none.
+        unsafe { bytes(sys::maildir_uidlist_lookup_ext(self.0, uid, which)) }
+    }
+
     /// Sets UIDL and, if there is one, order number of a UID that it has.
     pub fn set(self, uid: u32, uidl: &[u8], order: Option<u32>) {
         use sys::maildir_uidlist_rec_ext_key as key;
@@ -360,7 +368,7 @@ impl Transaction {
     }
 
     /// The UID of every message, ascending.
-    pub fn uids(self) -> impl ExactSizeIterator<Item = u32> {
+    pub fn uids(self) -> impl DoubleEndedIterator<Item = u32> + ExactSizeIterator {
         // The view has sequence numbers from 1 to its count of messages.
         let count = self.view().messages as usize;
         (0..count).map(move |at| {

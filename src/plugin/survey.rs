@@ -7,7 +7,7 @@ use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, View};
 use crate::key::{Depth, FileKey, Fingerprinter, Wants};
 use crate::ledger::Ledger;
 use crate::prints::{Print, Prints, Which};
-use crate::resolve::{Fact, Message, Need};
+use crate::resolve::{Fact, Message, Need, most_unreadable};
 use crate::uidl::Uidl;
 
 /// A message went while we looked: no fault, but a reason to look again at the whole.
@@ -62,7 +62,8 @@ impl<'a> Survey<'a> {
         Self { view: transaction.view(), mail, look, messages, first_fault: None }
     }
 
-    /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer.
+    /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer; when
+    /// so many cannot that the rules will refuse it all, no further one is tried.
     ///
     /// # Errors
     ///
@@ -87,6 +88,10 @@ impl<'a> Survey<'a> {
                 message.unreadable = true;
                 let fault = || (message.uid, self.look.mailbox.last_error());
                 self.first_fault.get_or_insert_with(fault);
+                let unreadable = self.messages.iter().filter(|message| message.unreadable).count();
+                if unreadable > most_unreadable(self.messages.len()) {
+                    break;
+                }
             }
         }
         Ok(())

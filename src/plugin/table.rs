@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::bake::bake;
+use super::bake::{Baked, bake, is_baked};
 use super::host::{Level, Mailbox, OwnMail, Transaction, View};
 use super::standing::{Kept, Refusal};
 use super::survey::{Expunged, Look, Sizes, Survey};
@@ -151,6 +151,9 @@ impl Table {
         if !answers.has_cutoff() && is_final(kept) {
             return Ok(None);
         }
+        if kept.settings.bake {
+            bake_anew_if_gone(&answers, transaction, kept.settings.order);
+        }
         Ok(Some(Self {
             view,
             answers,
@@ -225,11 +228,8 @@ impl Table {
         raise_next_uid(mailbox, &captured, resolution.ledger.told_below, view);
         // Where not even a ledger can be written, it is no use to try.
         if kept.settings.bake && is_written {
-            bake(
-                mailbox,
-                kept.settings.order,
-                resolution.news.iter().map(|&r| &resolution.ledger.records[r]),
-            );
+            let news = resolution.news.iter().map(|&r| &resolution.ledger.records[r]);
+            bake(mailbox, kept.settings.order, news.map(Baked::from));
         }
         log_report(mailbox, &resolution.report, past.is_first());
         Ok((Self::of(view, file, &resolution)?, unwritten))
@@ -299,6 +299,21 @@ fn names_agree(answers: &Answers, mailbox: Mailbox) -> bool {
     agree
 }
 
+/// What was baked may be gone: a list of UIDs of before was put back, or a login was ended between its
+/// ledger and its bake. The first and the last that was listed tell.
+fn bake_anew_if_gone(answers: &Answers, transaction: Transaction, with_order: bool) {
+    let mailbox = transaction.mailbox();
+    let record = |uid| {
+        let at = answers.find(uid, 0)?;
+        Some(Baked { uid, uidl: answers.uidl(at), order: answers.order_number(at) })
+    };
+    let mut uids = transaction.uids();
+    let ends = [uids.next(), uids.next_back()].into_iter().flatten();
+    if !ends.filter_map(record).all(|record| is_baked(mailbox, &record)) {
+        bake(mailbox, with_order, transaction.uids().filter_map(record));
+    }
+}
+
 fn control_of(kept: &Kept, mailbox: Mailbox) -> Result<Control, Refusal> {
     match mailbox.control_dir() {
         Ok(Some(dir)) => Ok(Control::new(dir, &kept.user)),
@@ -317,6 +332,7 @@ fn ledger_fault(control: &Control, why: &control::Error) -> Refusal {
         control::Error::OtherUser => "give each user a control directory (CONTROL= in \
              mail_location); where a user was renamed, `uidl-keep forget` the new name"
             .to_owned(),
+        control::Error::Link => "restore the file itself in its place".to_owned(),
         control::Error::Io(_) => "let the mail's user read it".to_owned(),
         control::Error::Ledger(_) => "restore it from a backup, or take it away and `uidl-keep \
              forget` the user"

@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use uidl_keep::key::{Depth, Fingerprinter, Fingerprints, NORMALISER_VERSION};
 
@@ -14,13 +13,10 @@ use crate::support::host::{Host, Line};
 use crate::support::imap::Imap;
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
-use crate::support::pop3::{Pop3, Refused};
+use crate::support::pop3::Refused;
 
 /// The one whose mail is moved.
 pub const USER: &str = "alice@example.com";
-
-/// Longer than a line needs to reach the log on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The UIDVALIDITY of every old maildrop.
 pub const UIDVALIDITY: u32 = 17;

@@ -302,20 +302,6 @@ impl Dovecot {
             .concat()
     }
 
-    /// What it has logged of all sessions that have ended: lines reach the log some time after the
-    /// client has its answer, but one after the other, and a stranger's session is the last.
-    pub fn settled_log(&self) -> String {
-        const STRANGER: &str = "pop3(stranger@example.net)";
-        let before = self.log().matches(STRANGER).count();
-        let _ = self.login("stranger@example.net").and_then(Pop3::quit);
-        let asked = Instant::now();
-        while self.log().matches(STRANGER).count() == before {
-            assert!(asked.elapsed() < PATIENCE, "nothing of {STRANGER} in the log");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        self.log()
-    }
-
     /// What it has logged once every session that was begun by [`Dovecot::login`] has ended there, too:
     /// a client sees the end of one before the log does. Panics where one is still open.
     pub fn settled_log(&self) -> String {
