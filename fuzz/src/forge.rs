@@ -42,24 +42,27 @@ pub enum Ledger {
     Starts,
 }
 
-const LEDGER_HEADER: usize = 32;
+const LEDGER_HEADER: usize = 60;
+/// Of a record, in the front and in the back.
+const RECORD_OCTETS: (usize, usize) = (29, 4);
 
 /// The file as a ledger with right checksums, where it is long enough for what it says it holds.
 pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
     let mut file = file.to_vec();
     if right != Ledger::AsItIs {
         file.resize(file.len().max(LEDGER_HEADER + 2 * DIGEST_OCTETS), 0);
-        put(&mut file, 0, b"\x89UKL\r\n\x1a\n\x01\0\0\0");
+        put(&mut file, 0, b"\x89UKL\r\n\x1a\n\x02\0\0\0");
         let room = file.len() - LEDGER_HEADER - 2 * DIGEST_OCTETS;
-        let count = u32_at(&file, 24).min(room / 33);
-        put(&mut file, 24, &(count as u32).to_le_bytes());
-        put(&mut file, 28, &((room - 33 * count) as u32).to_le_bytes());
+        let each = RECORD_OCTETS.0 + RECORD_OCTETS.1;
+        let count = u32_at(&file, 52).min(room / each);
+        put(&mut file, 52, &(count as u32).to_le_bytes());
+        put(&mut file, 56, &((room - each * count) as u32).to_le_bytes());
     }
-    let (count, heap) = (u32_at(&file, 24), u32_at(&file, 28));
+    let (count, heap) = (u32_at(&file, 52), u32_at(&file, 56));
     let starts = LEDGER_HEADER + 8 * count;
-    let front = LEDGER_HEADER + 13 * count + heap;
+    let front = LEDGER_HEADER + RECORD_OCTETS.0 * count + heap;
     let back = front + DIGEST_OCTETS;
-    if file.len() < back + 20 * count + DIGEST_OCTETS {
+    if file.len() < back + RECORD_OCTETS.1 * count + DIGEST_OCTETS {
         return file;
     }
     if right == Ledger::Starts {
@@ -199,7 +202,7 @@ pub fn roster(lines: &[u8]) -> Vec<u8> {
     lines.retain(|line| {
         !line.is_empty() && !line.starts_with(b"uidl-keep-roster ") && !line.starts_with(b". ")
     });
-    let mut made = format!("uidl-keep-roster 1 {}", lines.len()).into_bytes();
+    let mut made = format!("uidl-keep-roster 2 {}", lines.len()).into_bytes();
     let mut before = made.clone();
     made.push(b'\n');
     for line in lines {

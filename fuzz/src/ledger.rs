@@ -1,6 +1,6 @@
 //! The ledger: a login's half of it and the whole agree, and it is written as it was read.
 
-use uidl_keep::ledger::{Answers, Ledger};
+use uidl_keep::ledger::{Answers, Ledger, Mark};
 
 use super::forge;
 use super::{check_message, check_uidl};
@@ -8,6 +8,7 @@ use super::{check_message, check_uidl};
 /// The input as it is, and as it would be with right checksums.
 pub fn check(octets: &[u8]) {
     check_file(octets);
+    check_mark(octets);
     for right in [forge::Ledger::AsItIs, forge::Ledger::Counts, forge::Ledger::Starts] {
         check_file(&forge::ledger(octets, right));
     }
@@ -34,6 +35,7 @@ fn check_file(file: &[u8]) {
         assert_eq!(answers.uidl(at), record.uidl.as_bytes());
         assert_eq!(answers.order_number(at), record.order);
         assert_eq!(answers.how(at), record.how);
+        assert_eq!(answers.name(at), record.name);
         if record.uid != 0 {
             for guess in [0, at, at + 1, usize::MAX] {
                 assert_eq!(answers.find(record.uid, guess), Some(at));
@@ -41,6 +43,14 @@ fn check_file(file: &[u8]) {
         }
     }
     assert_eq!(ledger.encode(), file);
+}
+
+/// What stands in the lock's file: a line as we write it, or one that says that anything may have been
+/// told.
+fn check_mark(line: &[u8]) {
+    let mark = Mark::of_line(line);
+    assert!(mark.to_line().len() <= Mark::MAX_LINE_OCTETS);
+    assert!(mark.to_line().as_bytes() == line || mark == Mark::of_line(b""));
 }
 
 /// What a warm login takes: the front, read by the lengths that its start gives.
