@@ -242,12 +242,12 @@ struct maildir_uidlist *uidl_keep_maildir_uidlist(struct mailbox *box)
 	return mbox->uidlist;
 }
 
-bool uidl_keep_maildir_has_uid(struct maildir_uidlist *uidlist, uint32_t uid)
+const char *uidl_keep_maildir_file_name(struct maildir_uidlist *uidlist, uint32_t uid)
 {
 	enum maildir_uidlist_rec_flag flags;
 	const char *fname;
 
-	return maildir_uidlist_lookup(uidlist, uid, &flags, &fname) > 0;
+	return maildir_uidlist_lookup(uidlist, uid, &flags, &fname) > 0 ? fname : NULL;
 }
 
 struct mailbox *uidl_keep_transaction_mailbox(struct mailbox_transaction_context *t)

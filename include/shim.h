@@ -60,8 +60,8 @@ bool uidl_keep_mailbox_mmap_disabled(struct mailbox *box);
 int uidl_keep_mailbox_raise_next_uid(struct mailbox *box, uint32_t next_uid);
 /* NULL where the storage is not Maildir. */
 struct maildir_uidlist *uidl_keep_maildir_uidlist(struct mailbox *box);
-/* Whether the list has the UID: what it has not, it must not be told of. */
-bool uidl_keep_maildir_has_uid(struct maildir_uidlist *uidlist, uint32_t uid);
+/* NULL where the list has not the UID: then it must not be told of it. */
+const char *uidl_keep_maildir_file_name(struct maildir_uidlist *uidlist, uint32_t uid);
 struct mailbox *uidl_keep_transaction_mailbox(struct mailbox_transaction_context *t);
 void uidl_keep_transaction_view(struct mailbox_transaction_context *t,
 				uint32_t *uidvalidity_r, uint32_t *next_uid_r,

@@ -112,9 +112,10 @@ impl Control {
         let Some((file, len)) = self.open_ours(LEDGER, ledger::MAX_OCTETS)? else {
             return Ok(None);
         };
-        let start = ReadAt::read_at(&file, 0, Answers::HEADER_OCTETS).map_err(cut_short(len))?;
+        let start = ReadAt::read_at(&file, 0, Answers::HEADER_OCTETS)
+            .map_err(cut_short(len, Answers::HEADER_OCTETS))?;
         let front_len = Answers::front_len(&start, len)?;
-        let front = ReadAt::read_at(&file, 0, front_len).map_err(cut_short(len))?;
+        let front = ReadAt::read_at(&file, 0, front_len).map_err(cut_short(len, front_len))?;
         let answers = Answers::read(front)?;
         self.check_user(answers.user_digest())?;
         Ok(Some(answers))
@@ -134,7 +135,7 @@ impl Control {
             return Ok(None);
         };
         let len_octets = usize::try_from(len).map_err(io::Error::other)?;
-        let bytes = ReadAt::read_at(&file, 0, len_octets).map_err(cut_short(len))?;
+        let bytes = ReadAt::read_at(&file, 0, len_octets).map_err(cut_short(len, len_octets))?;
         let ledger = Ledger::decode(&bytes)?;
         self.check_user(ledger.user_digest)?;
         Ok(Some((ledger, file.metadata()?.modified()?)))
@@ -254,6 +255,15 @@ impl Control {
     }
 }
 
+impl Lock {
+    fn write(&self, mark: Mark) -> io::Result<()> {
+        let line = mark.to_line();
+        self.file.write_all_at(line.as_bytes(), 0)?;
+        self.file.set_len(line.len() as u64)?;
+        self.file.sync_data()
+    }
+}
+
 impl Begun<'_> {
     /// Puts a ledger, as encoded, in the place of the one before, and its mark in the lock. Who reads
     /// the ledger sees the old one or the new one.
@@ -264,17 +274,17 @@ impl Begun<'_> {
     pub fn publish(self, ledger: &[u8], mark: Mark) -> io::Result<()> {
         self.staged.file().write_all(ledger)?;
         self.staged.seal(Access { mode: 0o600, owner: None })?.publish()?;
-        let line = mark.to_line();
-        self.lock.file.write_all_at(line.as_bytes(), 0)?;
-        self.lock.file.set_len(line.len() as u64)
+        // The ledger is in its place; its mark, should it fail, is written with the next.
+        let _ = self.lock.write(mark);
+        Ok(())
     }
 }
 
 /// A file that ends before its own size was cut while we read it.
-fn cut_short(len: u64) -> impl Fn(io::Error) -> Error {
+fn cut_short(len: u64, expected: usize) -> impl Fn(io::Error) -> Error {
     move |error| match error.kind() {
         io::ErrorKind::UnexpectedEof => {
-            ledger::Error::Length { len, expected: Answers::HEADER_OCTETS as u64 }.into()
+            ledger::Error::Length { len, expected: expected as u64 }.into()
         }
         _ => error.into(),
     }

@@ -50,6 +50,9 @@ const NO_ENTRY: u32 = u32::MAX;
 /// No cutoff: no message was ever above it, for the next UID is.
 const NO_CUTOFF: u32 = u32::MAX;
 
+/// No maildrop lists so many messages, and what is counted on from it does not overflow.
+const MAX_NEXT_ORDER: u32 = 1 << 31;
+
 /// The largest ledger accepted, in octets: a maildrop of a million messages with long UIDLs.
 pub const MAX_OCTETS: u64 = 128 << 20;
 
@@ -401,7 +404,10 @@ impl Answers {
         let heap = self.heap();
         let mut next_start = 0;
         for i in 0..self.header.count {
-            if i > 0 && self.uid(i) <= self.uid(i - 1) && self.uid(i) != 0 {
+            let place = |i| (self.uid(i), self.order_number(i));
+            if i > 0 && place(i) <= place(i - 1)
+                || i > 0 && self.uid(i) == self.uid(i - 1) && self.uid(i) != 0
+            {
                 return bad(i, "UID");
             }
             if !(1..self.header.next_order).contains(&self.order_number(i)) {
@@ -575,6 +581,9 @@ impl Header {
             count: u32_at(file, 52) as usize,
             heap_len: u32_at(file, 56) as usize,
         };
+        if !(1..=MAX_NEXT_ORDER).contains(&header.next_order) {
+            return Err(Error::Field { record: header.count, field: "next order number" });
+        }
         let octets = header.front_len() as u64 + back_len(header.count) as u64;
         if octets > MAX_OCTETS {
             return Err(Error::Length { len: octets, expected: MAX_OCTETS });

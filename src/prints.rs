@@ -34,8 +34,9 @@ const BODY_OCTETS: usize = 80;
 const RECORD_OCTETS: usize = 96;
 /// How many records are saved in one step.
 const STEP: usize = 128;
-/// A larger file is none of ours: more records than a maildrop has messages.
-const MAX_OCTETS: u64 = 1 << 27;
+/// The most records that a message can have: of its header, of all of it, and one that was appended by
+/// a login that was broken off.
+const MOST_A_MESSAGE: u64 = 3;
 
 /// What was found out about one message by reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,12 +68,18 @@ pub struct Prints<'a> {
 }
 
 impl<'a> Prints<'a> {
-    /// Reads what is there.
-    pub fn open(control: &'a Control, lock: Option<&'a Lock>, uidvalidity: u32) -> Self {
+    /// Reads what is there, unless it is more than that many messages can have.
+    pub fn open(
+        control: &'a Control,
+        lock: Option<&'a Lock>,
+        uidvalidity: u32,
+        messages: u32,
+    ) -> Self {
         let head = head(uidvalidity);
-        let found = control.read_prints(MAX_OCTETS).ok().flatten().unwrap_or_default();
-        let known = records(&found, &head);
-        let goes_on = known.len() * RECORD_OCTETS + HEAD_OCTETS == found.len();
+        let most = HEAD_OCTETS as u64 + MOST_A_MESSAGE * RECORD_OCTETS as u64 * u64::from(messages);
+        let found = control.read_prints(most).ok().flatten().unwrap_or_default();
+        let (known, whole) = records(&found, &head);
+        let goes_on = whole * RECORD_OCTETS + HEAD_OCTETS == found.len();
         Self { control, lock, head, known, goes_on, file: None, unsaved: Vec::new() }
     }
 
@@ -152,11 +159,17 @@ fn record(head: &[u8; HEAD_OCTETS], (uid, name): Which, print: &Print) -> [u8; R
     record
 }
 
-/// The records of a file that begins with `head`; the last one of a message counts.
-fn records(file: &[u8], head: &[u8; HEAD_OCTETS]) -> HashMap<Which, Print> {
-    let Some(body) = file.strip_prefix(head) else { return HashMap::new() };
-    let whole = body.chunks_exact(RECORD_OCTETS);
-    whole.filter_map(|record| parse(record, head)).collect()
+/// The records of a file that begins with `head`, and how many of them are whole; the last one of a
+/// message counts.
+fn records(file: &[u8], head: &[u8; HEAD_OCTETS]) -> (HashMap<Which, Print>, usize) {
+    let (mut known, mut whole) = (HashMap::new(), 0);
+    let body = file.strip_prefix(head).unwrap_or_default();
+    for (which, print) in body.chunks_exact(RECORD_OCTETS).filter_map(|record| parse(record, head))
+    {
+        known.insert(which, print);
+        whole += 1;
+    }
+    (known, whole)
 }
 
 fn parse(record: &[u8], head: &[u8; HEAD_OCTETS]) -> Option<(Which, Print)> {
@@ -207,18 +220,23 @@ mod tests {
         let control = Control::new(dir.path(), "alice");
         let lock = control.lock(Duration::ZERO).unwrap();
         for until in [200, 30, 250] {
-            let mut prints = Prints::open(&control, Some(&lock), 7);
+            let mut prints = Prints::open(&control, Some(&lock), 7, 250);
             (0..until).for_each(|n| prints.put(which(n), print(n)));
             drop(prints);
-            let mut again = Prints::open(&control, None, 7);
+            let mut again = Prints::open(&control, None, 7, 250);
             for n in 0..until {
                 assert_eq!(again.get(which(n)), Some(&print(n)), "{n}");
             }
             again.put(which(255), print(1));
         }
-        let end = Prints::open(&control, Some(&lock), 7);
+        let end = Prints::open(&control, Some(&lock), 7, 250);
         assert_eq!(end.known.len(), 250, "without the lock nothing is saved");
-        assert_eq!(Prints::open(&control, Some(&lock), 8).known.len(), 0, "another UIDVALIDITY");
+        assert_eq!(
+            Prints::open(&control, Some(&lock), 8, 250).known.len(),
+            0,
+            "another UIDVALIDITY"
+        );
+        assert_eq!(Prints::open(&control, Some(&lock), 7, 80).known.len(), 0, "too many");
     }
 
     #[test]
@@ -226,11 +244,11 @@ mod tests {
         let head = head(7);
         let mut file = head.to_vec();
         (0..3).for_each(|n| file.extend(record(&head, which(n), &print(n))));
-        assert_eq!(records(&file, &head).len(), 3);
+        assert_eq!(records(&file, &head).1, 3);
         for at in 0..file.len() {
             let mut damaged = file.clone();
             damaged[at] ^= 1;
-            for found in [records(&damaged, &head), records(&file[..at], &head)] {
+            for (found, _) in [records(&damaged, &head), records(&file[..at], &head)] {
                 assert!(found.len() < 3, "octet {at}");
                 for (which_one, found) in found {
                     assert_eq!(found, print(which_one.1[0]), "octet {at}");

@@ -146,6 +146,8 @@ pub struct Situation<'a> {
     pub is_final: bool,
     /// What clients were told.
     pub past: Past<'a>,
+    /// Whether what is told now will be known at the next login, or no mail can come until then.
+    pub can_record: bool,
     /// When the operator had the maildrop forgotten last: see [`Ledger::begun_after`].
     pub begun_after: u64,
     /// The mailbox's UIDVALIDITY.
@@ -175,9 +177,6 @@ pub enum Past<'a> {
     Forgotten(Mark, Option<&'a Ledger>),
     /// Something, and what it was is lost.
     Lost(Mark),
-    /// It cannot be told whether it was anything, nor can it be the next time: nothing can be recorded,
-    /// though mail can come.
-    Unrecorded,
 }
 
 impl<'a> Past<'a> {
@@ -196,7 +195,7 @@ impl<'a> Past<'a> {
     fn listed(self) -> Option<&'a Ledger> {
         match self {
             Self::Listed(ledger) => Some(ledger),
-            Self::New | Self::Forgotten(..) | Self::Lost(_) | Self::Unrecorded => None,
+            Self::New | Self::Forgotten(..) | Self::Lost(_) => None,
         }
     }
 
@@ -204,7 +203,7 @@ impl<'a> Past<'a> {
     fn forgotten(self) -> Option<&'a Ledger> {
         match self {
             Self::Forgotten(_, ledger) => ledger,
-            Self::New | Self::Listed(_) | Self::Lost(_) | Self::Unrecorded => None,
+            Self::New | Self::Listed(_) | Self::Lost(_) => None,
         }
     }
 
@@ -217,7 +216,7 @@ impl<'a> Past<'a> {
         match self {
             Self::Listed(ledger) => Some(ledger.mark()),
             Self::Forgotten(mark, _) | Self::Lost(mark) => Some(mark),
-            Self::New | Self::Unrecorded => None,
+            Self::New => None,
         }
     }
 
@@ -268,9 +267,11 @@ pub enum Refusal {
         captured: usize,
     },
     /// More messages than can be an accident.
-    #[error("{unreadable} of {messages} messages, or more, cannot be read: mend the mailbox")]
+    #[error(
+        "{unreadable} of {messages} messages, or more, cannot be read, or told from such: mend the mailbox"
+    )]
     Unreadable {
-        /// Messages that could not be read.
+        /// Messages that could not be read, or not be told from one that could not.
         unreadable: usize,
         /// Messages in the maildrop.
         messages: usize,
@@ -353,6 +354,9 @@ pub fn resolve(user: &str, situation: &Situation<'_>, messages: &[Message]) -> O
     run.finish(user)
 }
 
+/// Where more entries share a name up to the first comma, it says nothing.
+const MOST_OF_A_CUT: usize = 64;
+
 /// A message's own answer: derived, so that it is the same as long as the message is.
 ///
 /// The form `~` 32 hex digits `~` is used by no server.
@@ -405,6 +409,8 @@ struct Run<'a> {
     gone: Vec<&'a Record>,
     /// By order number of an old record: the entry that it claims.
     claim_of: HashMap<u32, usize>,
+    /// By entry: the order number of the old record that claims it, if its message is gone.
+    gone_claim_of: HashMap<usize, u32>,
     conflicts: Vec<u32>,
 }
 
@@ -426,6 +432,7 @@ impl<'a> Run<'a> {
             claimed_by_gone: vec![false; entries.len()],
             gone: Vec::new(),
             claim_of: HashMap::new(),
+            gone_claim_of: HashMap::new(),
             conflicts: Vec::new(),
         };
         run.find_listed_by_uid();
@@ -469,7 +476,8 @@ impl<'a> Run<'a> {
             })
             .filter(|&m| !self.messages[m].unreadable && !self.messages[m].names.is_asked())
             .map(|m| (m, Need::Names));
-        ask(wanted.collect())
+        let wanted: Vec<_> = wanted.collect();
+        if wanted.is_empty() { None } else { self.refuse_unreadable().or_else(|| ask(wanted)) }
     }
 
     /// Rule 2: what was listed, by UID or, where UIDs mean nothing any more, by name.
@@ -479,10 +487,7 @@ impl<'a> Run<'a> {
             self.find_listed_by_name(ledger);
         }
         let present: HashSet<u32> = self.listed.iter().flatten().map(|r| r.order).collect();
-        let mut entries_of: HashMap<&Uidl, Vec<usize>> = HashMap::new();
-        for (e, entry) in self.entries.iter().enumerate() {
-            entries_of.entry(&entry.uidl).or_default().push(e);
-        }
+        let entries_of = entries_by_uidl(self.entries);
         // A record's entry is the one at its place if that has its UIDL; in an index that was built
         // anew, any unclaimed one with its UIDL. First those that are exact.
         let exact = |r: &Record| {
@@ -512,6 +517,9 @@ impl<'a> Run<'a> {
         self.claimed[e] = true;
         self.claimed_by_gone[e] = is_gone;
         self.claim_of.insert(record.order, e);
+        if is_gone {
+            self.gone_claim_of.insert(e, record.order);
+        }
     }
 
     /// Messages take the records that were listed last under their names, in order: what bears one name
@@ -664,8 +672,7 @@ impl<'a> Run<'a> {
                     self.entries[*e].file_keys().all(|key| bearers.get(&key.cut).len() <= 1)
                 };
                 if is_back {
-                    let mut gone = self.gone.iter().map(|record| record.order);
-                    let again = gone.find(|order| self.claim_of.get(order) == Some(e));
+                    let again = self.gone_claim_of.get(e).copied();
                     self.claim(*m, *e, How::File);
                     if let Some(found) = &mut self.found[*m] {
                         found.again = again;
@@ -694,7 +701,8 @@ impl<'a> Run<'a> {
         let mut agreed: Option<Vec<usize>> = None;
         for name in message.names() {
             let cut_equal = || entries_of.get(&name.cut).iter().map(|(_, e)| *e);
-            if cut_equal().next().is_none() {
+            // Names that so many have in common up to the comma are somebody's joke, and say nothing.
+            if !(1..=MOST_OF_A_CUT).contains(&cut_equal().len()) {
                 continue;
             }
             let is_whole = |e: &usize| self.entries[*e].file_keys().any(|key| key == *name);
@@ -721,8 +729,7 @@ impl<'a> Run<'a> {
     fn refuse_unreadable(&self) -> Option<Outcome> {
         let messages = self.messages.len();
         let unanswered = |m: &usize| self.listed[*m].is_none() && self.found[*m].is_none();
-        let unreadable =
-            (0..messages).filter(unanswered).filter(|&m| self.messages[m].unreadable).count();
+        let unreadable = (0..messages).filter(unanswered).filter(|&m| self.is_undecided(m)).count();
         let refusal = Refusal::Unreadable { unreadable, messages };
         (unreadable > most_unreadable(messages)).then_some(Outcome::Refused(refusal))
     }
@@ -870,8 +877,12 @@ impl<'a> Run<'a> {
         if !self.is_below_cutoff(m) {
             return;
         }
-        match self.situation.past {
-            Past::Lost(_) | Past::Unrecorded => self.untold += 1,
+        let Situation { past, is_final, can_record, .. } = *self.situation;
+        let has_cutoff = past.mark().is_some_and(|mark| mark.cutoff.is_some());
+        match past {
+            Past::Lost(_) => self.untold += 1,
+            // The next message with this header would be taken for it.
+            _ if is_final && !can_record && !has_cutoff => self.untold += 1,
             Past::New | Past::Listed(_) | Past::Forgotten(..) => self.claim(m, e, how),
         }
     }
@@ -917,16 +928,17 @@ impl<'a> Run<'a> {
             return;
         }
         let forgotten = self.forgotten_uidls();
+        let entries_of = entries_by_uidl(self.entries);
         let mut held = self.held_uidls();
         for m in open {
             let stored = self.messages[m].stored.clone().expect("retained");
             if forgotten.contains(&stored) {
                 continue;
             }
-            let mut entries = (0..self.entries.len()).filter(|&e| self.entries[e].uidl == stored);
-            if let Some(e) = entries.clone().find(|&e| !self.claimed[e]) {
+            let entries = entries_of.get(&stored).map_or(&[][..], Vec::as_slice);
+            if let Some(e) = entries.iter().copied().find(|&e| !self.claimed[e]) {
                 self.claim(m, e, How::Stored);
-            } else if entries.next().is_none() && !self.is_spent(&stored, m, &held) {
+            } else if entries.is_empty() && !self.is_spent(&stored, m, &held) {
                 held.insert(stored.clone());
                 self.found[m] =
                     Some(Found { uidl: stored, how: How::Stored, entry: None, again: None });
@@ -989,7 +1001,7 @@ impl<'a> Run<'a> {
     fn told_below(&self) -> u32 {
         let Situation { past, uidvalidity, own, .. } = *self.situation;
         let Some(mark) = past.mark() else { return 0 };
-        if self.uids_hold {
+        if self.uids_hold || mark.told_below == u32::MAX {
             mark.told_below
         } else if mark.uidvalidity != uidvalidity && own.is_some_and(UidlFormat::has_uidvalidity) {
             0
@@ -1002,10 +1014,8 @@ impl<'a> Run<'a> {
         let messages = self.messages;
         match (self.untold, self.situation.past) {
             (0, _) => {}
-            (messages, Past::Unrecorded) => {
-                return Outcome::Refused(Refusal::Unrecorded { messages });
-            }
-            (messages, _) => return Outcome::Refused(Refusal::LedgerLost { messages }),
+            (messages, Past::Lost(_)) => return Outcome::Refused(Refusal::LedgerLost { messages }),
+            (messages, _) => return Outcome::Refused(Refusal::Unrecorded { messages }),
         }
         if let Some(refused) = self.refuse_unreadable() {
             return refused;
@@ -1178,6 +1188,15 @@ impl<'a> Run<'a> {
         };
         Resolution { ledger, passing, news, report }
     }
+}
+
+/// The places of the entries with each UIDL.
+fn entries_by_uidl(entries: &[Entry]) -> HashMap<&Uidl, Vec<usize>> {
+    let mut places: HashMap<&Uidl, Vec<usize>> = HashMap::with_capacity(entries.len());
+    for (e, entry) in entries.iter().enumerate() {
+        places.entry(&entry.uidl).or_default().push(e);
+    }
+    places
 }
 
 /// How many of the messages have their UIDL in common with another of them.

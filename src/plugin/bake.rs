@@ -1,7 +1,8 @@
 //! Writing what was listed where Dovecot itself keeps such things, so that the plugin can go.
 
 use super::host::{Level, Mailbox};
-use crate::ledger::Record;
+use crate::key::FileKey;
+use crate::ledger::{NAME_OCTETS, Record};
 
 /// What is written of a message.
 pub struct Baked<'a> {
@@ -11,11 +12,14 @@ pub struct Baked<'a> {
     pub uidl: &'a [u8],
     /// Its order number: `O`.
     pub order: u32,
+    /// The name that it was listed under, as [`Record::name`].
+    pub name: Option<[u8; NAME_OCTETS]>,
 }
 
 impl<'a> From<&'a Record> for Baked<'a> {
     fn from(record: &'a Record) -> Self {
-        Self { uid: record.uid, uidl: record.uidl.as_bytes(), order: record.order }
+        let Record { uid, order, name, .. } = *record;
+        Self { uid, uidl: record.uidl.as_bytes(), order, name }
     }
 }
 
@@ -27,8 +31,12 @@ impl<'a> From<&'a Record> for Baked<'a> {
 pub fn bake<'a>(mailbox: Mailbox, with_order: bool, records: impl Iterator<Item = Baked<'a>>) {
     let Some(uidlist) = mailbox.uidlist() else { return };
     let baked = uidlist.update_locked(|uidlist| {
-        // Another process may have expunged a message before we had the lock.
-        for record in records.filter(|record| uidlist.has(record.uid)) {
+        // Before we had the lock a message may have gone, or the list of another server come.
+        let is_there = |record: &Baked<'_>| {
+            let name = uidlist.file_name(record.uid).map(FileKey::cut_of);
+            name.is_some_and(|name| record.name.is_none_or(|listed| listed == name))
+        };
+        for record in records.filter(is_there) {
             uidlist.set(record.uid, record.uidl, with_order.then_some(record.order));
         }
     });

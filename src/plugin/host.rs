@@ -296,10 +296,10 @@ impl Uidlist {
         }
     }
 
-    /// Whether it has a record of the UID.
-    pub fn has(self, uid: u32) -> bool {
-        // SAFETY: `Mailbox::uidlist`.
-        unsafe { sys::uidl_keep_maildir_has_uid(self.0, uid) }
+    /// The base file name that it has for a UID, which lives as long as the list is not read anew.
+    pub fn file_name<'a>(self, uid: u32) -> Option<&'a [u8]> {
+        // SAFETY: `Mailbox::uidlist`; NULL where it has none.
+        unsafe { bytes(sys::uidl_keep_maildir_file_name(self.0, uid)) }
     }
 
     /// The UIDL that it holds for a UID, which lives as long as the list is not written.

@@ -16,8 +16,10 @@ pub struct Inbox {
     tables: RefCell<Vec<Rc<Table>>>,
     /// Why this session is refused. Dovecot tries three times; the reason is found and logged once.
     refusal: RefCell<Option<Refusal>>,
-    /// A message went while we looked: this try fails, the next may not.
+    /// The mailbox changed while we looked: this try fails, the next may not.
     try_again: Cell<bool>,
+    /// The next UID of the last view that was found to be stale.
+    stale: Cell<Option<u32>>,
     /// Our own mails ask through the same methods: what they ask is for Dovecot to answer.
     is_surveying: Cell<bool>,
     /// What is to be written when the session is over.
@@ -51,6 +53,7 @@ impl Inbox {
             tables: RefCell::default(),
             refusal: RefCell::default(),
             try_again: Cell::default(),
+            stale: Cell::default(),
             is_surveying: Cell::default(),
             unwritten: RefCell::default(),
         }
@@ -84,12 +87,16 @@ impl Inbox {
         if let Some(refusal) = kept.held() {
             return self.refuse(transaction.mailbox(), &refusal);
         }
-        match self.surveying(|| Table::for_listing(kept, transaction, sizes)) {
+        match self.surveying(|| Table::for_listing(kept, transaction, sizes, self.stale.get())) {
             Ok((table, unwritten)) => {
                 self.tables.borrow_mut().push(Rc::new(table));
                 *self.unwritten.borrow_mut() = unwritten;
             }
             Err(NoTable::Expunged) => self.try_again.set(true),
+            Err(NoTable::Stale) => {
+                self.stale.set(Some(transaction.view().next_uid));
+                self.try_again.set(true);
+            }
             Err(NoTable::Refused(refusal)) => self.refuse(transaction.mailbox(), &refusal),
         }
     }
@@ -191,7 +198,11 @@ impl Inbox {
                 self.tables.borrow_mut().push(table.clone());
                 Ok(Some(table))
             }
-            Err(NoTable::Expunged) => Err(()),
+            Err(NoTable::Expunged | NoTable::Stale) => {
+                let log = "a message went while it was looked at: ask again";
+                self.refuse(mailbox, &Refusal::fault(log));
+                Err(())
+            }
             Err(NoTable::Refused(refusal)) => {
                 self.refuse(mailbox, &refusal);
                 Err(())

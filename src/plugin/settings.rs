@@ -5,9 +5,7 @@ use std::path::PathBuf;
 
 use super::host::User;
 use crate::resolve::Match;
-
-/// Where the site is, if nobody says.
-const DEFAULT_DIR: &str = "/var/lib/uidl-keep";
+use crate::site::Site;
 
 /// The site directory, `uidl_keep_dir`: asked for first, and for everybody.
 ///
@@ -16,7 +14,7 @@ const DEFAULT_DIR: &str = "/var/lib/uidl-keep";
 /// What Dovecot says where its settings cannot be read.
 pub fn site_dir(user: User) -> Result<PathBuf, String> {
     let dir = text(user, c"uidl_keep_dir")?;
-    Ok(PathBuf::from(dir.unwrap_or_else(|| DEFAULT_DIR.to_owned())))
+    Ok(PathBuf::from(dir.unwrap_or_else(|| Site::DEFAULT_DIR.to_owned())))
 }
 
 /// What matters once a user is on the roster.

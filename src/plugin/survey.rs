@@ -43,6 +43,8 @@ pub struct Survey<'a> {
     pub messages: Vec<Message>,
     /// The first message that could not be read, by its UID, and why.
     pub first_fault: Option<(u32, String)>,
+    /// The format cannot be expanded, which is said once.
+    is_format_bad: bool,
 }
 
 impl<'a> Survey<'a> {
@@ -59,16 +61,24 @@ impl<'a> Survey<'a> {
                 message.free_name = Some(FileKey::cut_of(name));
             }
         });
-        Self { view: transaction.view(), mail, look, messages, first_fault: None }
+        Self {
+            view: transaction.view(),
+            mail,
+            look,
+            messages,
+            first_fault: None,
+            is_format_bad: false,
+        }
     }
 
     /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer; when
-    /// so many cannot that the rules will refuse it all, no further one is tried.
+    /// so many cannot that the rules refuse it all, the rest is left for the next time that they ask.
     ///
     /// # Errors
     ///
     /// [`Expunged`]: the survey is out of date.
     pub fn find_out(&mut self, asked: &[(usize, Need)]) -> Result<(), Expunged> {
+        let mut unreadable = 0;
         for &(m, need) in asked {
             let _frame = Frame::push();
             let seq = u32::try_from(m + 1).expect("fewer messages than sequence numbers");
@@ -79,7 +89,10 @@ impl<'a> Survey<'a> {
                 Need::Header => find_prints(&mut mail, message, Depth::Header, &mut self.look),
                 Need::Message => find_prints(&mut mail, message, Depth::Message, &mut self.look),
                 Need::Octets => mail.virtual_size().map(|size| message.octets = Fact::Is(size)),
-                Need::Own => find_own(&mut mail, message, self.view.uidvalidity, self.look.mailbox),
+                Need::Own => {
+                    let (uidvalidity, mailbox) = (self.view.uidvalidity, self.look.mailbox);
+                    find_own(&mut mail, message, uidvalidity, mailbox, &mut self.is_format_bad)
+                }
             };
             if found.is_err() {
                 if mail.is_expunged() {
@@ -88,7 +101,7 @@ impl<'a> Survey<'a> {
                 message.unreadable = true;
                 let fault = || (message.uid, self.look.mailbox.last_error());
                 self.first_fault.get_or_insert_with(fault);
-                let unreadable = self.messages.iter().filter(|message| message.unreadable).count();
+                unreadable += 1;
                 if unreadable > most_unreadable(self.messages.len()) {
                     break;
                 }
@@ -169,6 +182,7 @@ fn find_own(
     message: &mut Message,
     uidvalidity: u32,
     mailbox: Mailbox,
+    is_format_bad: &mut bool,
 ) -> Result<(), Failed> {
     let format = mailbox.uidl_format();
     let filename = mail.special(field::MAIL_FETCH_STORAGE_ID)?.to_vec();
@@ -182,8 +196,10 @@ fn find_own(
     message.own = Fact::found(match mail.own_uidl(uidvalidity, &filename, &guid, &md5) {
         Ok(own) => Uidl::new(own).ok(),
         Err(why) => {
-            let line = format!("pop3_uidl_format={format}: {why}");
-            mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &line);
+            if !std::mem::replace(is_format_bad, true) {
+                let line = format!("pop3_uidl_format={format}: {why}");
+                mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &line);
+            }
             None
         }
     });

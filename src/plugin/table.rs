@@ -34,7 +34,7 @@ pub struct Table {
     answers: Answers,
     /// For this session only.
     passing: HashMap<u32, (CString, u32)>,
-    /// Of a look: messages of which nothing can be told.
+    /// Messages of which nothing can be told beyond this session.
     undecided: Vec<u32>,
     /// Where to look first: a listing goes up by UID.
     cursor: Cell<usize>,
@@ -54,6 +54,8 @@ pub enum NoTable {
     Refused(Refusal),
     /// A message went while we looked.
     Expunged,
+    /// Another session, which saw more of the mailbox, has recorded what it was told.
+    Stale,
 }
 
 impl From<Refusal> for NoTable {
@@ -96,15 +98,17 @@ impl Unwritten {
 }
 
 impl Table {
-    /// The answers for POP3, which are for ever.
+    /// The answers for POP3, which are for ever. `stale_before` is the next UID of the view that was
+    /// found to be stale at the last try.
     pub fn for_listing(
         kept: &Kept,
         transaction: Transaction,
         sizes: Sizes,
+        stale_before: Option<u32>,
     ) -> Result<(Self, Option<Unwritten>), NoTable> {
         let mailbox = transaction.mailbox();
         let control = control_of(kept, mailbox)?;
-        if let Some(table) = Self::warm(kept, &control, transaction)? {
+        if let Some(table) = Self::warm(kept, &control, transaction, stale_before)? {
             return Ok((table, None));
         }
         let locked = control.lock(PATIENCE);
@@ -113,7 +117,7 @@ impl Table {
             return Err(Refusal::fault(log).into());
         }
         // Another login may have resolved it while we waited.
-        if let Some(table) = Self::warm(kept, &control, transaction)? {
+        if let Some(table) = Self::warm(kept, &control, transaction, stale_before)? {
             return Ok((table, None));
         }
         Self::cold(kept, &control, transaction, sizes, locked)
@@ -126,17 +130,22 @@ impl Table {
         kept: &Kept,
         control: &Control,
         transaction: Transaction,
+        stale_before: Option<u32>,
     ) -> Result<Option<Self>, NoTable> {
         let view = transaction.view();
         let Some(answers) = control.answers().map_err(|why| ledger_fault(control, &why))? else {
             return Ok(None);
         };
         if answers.uidvalidity() != view.uidvalidity
-            || answers.next_uid() > view.next_uid
             || answers.index_id() != view.index_id
             || answers.begun_after() < kept.forgotten
         {
             return Ok(None);
+        }
+        if answers.next_uid() > view.next_uid {
+            // If the next try sees no more, then the mailbox has begun to count anew.
+            let sees_no_more = stale_before == Some(view.next_uid);
+            return if sees_no_more { Ok(None) } else { Err(NoTable::Stale) };
         }
         let mut guess = 0;
         for uid in transaction.uids() {
@@ -189,16 +198,18 @@ impl Table {
             );
         }
         let ledger = ledger.map(|(ledger, _)| ledger);
-        let past = match past(kept, control, ledger.as_ref()) {
-            Past::New if matches!(&begun, Err((kind, _)) if mail_can_come(*kind)) => {
-                Past::Unrecorded
-            }
-            past => past,
-        };
-        let prints = Prints::open(control, locked.as_ref().ok(), view.uidvalidity);
+        let (past, can_tell) = past(kept, control, ledger.as_ref());
+        let is_unwritable = matches!(&begun, Err((kind, _)) if mail_can_come(*kind));
+        let can_record = can_tell && !is_unwritable;
+        let prints = Prints::open(control, locked.as_ref().ok(), view.uidvalidity, view.messages);
         let look = Look { mailbox, sizes, prints };
         let purpose = Purpose::Listing { guarded: kept.gate == Gate::Guarded };
-        let resolution = resolve(kept, look, purpose, &captured, is_final, past)?;
+        let resolved = resolve(kept, look, purpose, &captured, is_final, (past, can_record));
+        if let (Err(NoTable::Refused(_)), Ok(lock)) = (&resolved, &locked) {
+            // What was read may have been wrong, if Dovecot could not decompress it for instance.
+            control.remove_prints(lock);
+        }
+        let resolution = resolved?;
 
         let file = resolution.ledger.encode();
         let mark = resolution.ledger.mark();
@@ -225,26 +236,27 @@ impl Table {
                 ledger.is_none().then_some(first)
             }
         };
-        raise_next_uid(mailbox, &captured, resolution.ledger.told_below, view);
+        raise_next_uid(mailbox, &captured, &resolution.ledger, view);
         // Where not even a ledger can be written, it is no use to try.
         if kept.settings.bake && is_written {
-            let news = resolution.news.iter().map(|&r| &resolution.ledger.records[r]);
-            bake(mailbox, kept.settings.order, news.map(Baked::from));
+            let records = resolution.ledger.records.iter().filter(|record| record.uid != 0);
+            let records = records.map(Baked::from).filter(|record| !is_baked(mailbox, record));
+            bake(mailbox, kept.settings.order, records);
         }
         log_report(mailbox, &resolution.report, past.is_first());
         Ok((Self::of(view, file, &resolution)?, unwritten))
     }
 
     /// The answers for doveadm and dsync: what was listed or is kept, made in memory. What was found
-    /// out about the messages on the way is saved for the first listing, if nobody else is at it.
+    /// out about the messages on the way is not saved: doveadm may be set up otherwise than POP3, and
+    /// would keep logins waiting.
     pub fn for_look(kept: &Kept, mailbox: Mailbox) -> Result<Self, NoTable> {
         let control = control_of(kept, mailbox)?;
         let ledger = read_ledger(&control)?.map(|(ledger, _)| ledger);
         let (captured, is_final) = read_captured(kept, mailbox)?;
         let past = past(kept, &control, ledger.as_ref());
         let view = OwnMail::open(mailbox).transaction().view();
-        let lock = control.lock(Duration::ZERO).ok();
-        let prints = Prints::open(&control, lock.as_ref(), view.uidvalidity);
+        let prints = Prints::open(&control, None, view.uidvalidity, view.messages);
         let look = Look { mailbox, sizes: Sizes::NotWanted, prints };
         let resolution = resolve(kept, look, Purpose::Look, &captured, is_final, past)?;
         Ok(Self::of(view, resolution.ledger.encode(), &resolution)?)
@@ -305,7 +317,8 @@ fn bake_anew_if_gone(answers: &Answers, transaction: Transaction, with_order: bo
     let mailbox = transaction.mailbox();
     let record = |uid| {
         let at = answers.find(uid, 0)?;
-        Some(Baked { uid, uidl: answers.uidl(at), order: answers.order_number(at) })
+        let (uidl, order, name) = (answers.uidl(at), answers.order_number(at), answers.name(at));
+        Some(Baked { uid, uidl, order, name })
     };
     let mut uids = transaction.uids();
     let ends = [uids.next(), uids.next_back()].into_iter().flatten();
@@ -330,7 +343,7 @@ fn ledger_fault(control: &Control, why: &control::Error) -> Refusal {
             format!("chown it to uid {expected_uid}, if the mailbox was moved to that account")
         }
         control::Error::OtherUser => "give each user a control directory (CONTROL= in \
-             mail_location); where a user was renamed, `uidl-keep forget` the new name"
+             mail_location); where a user was renamed, take it away and `uidl-keep forget` the new name"
             .to_owned(),
         control::Error::Link => "restore the file itself in its place".to_owned(),
         control::Error::Io(_) => "let the mail's user read it".to_owned(),
@@ -345,12 +358,11 @@ fn read_ledger(control: &Control) -> Result<Option<(Ledger, SystemTime)>, Refusa
     control.ledger().map_err(|why| ledger_fault(control, &why))
 }
 
-/// What clients were told, as far as can be told.
-fn past<'a>(kept: &Kept, control: &Control, ledger: Option<&'a Ledger>) -> Past<'a> {
-    match (ledger, control.mark()) {
-        (None, Err(_)) => Past::Unrecorded,
-        (ledger, mark) => Past::of(ledger, mark.ok().flatten(), kept.forgotten),
-    }
+/// What clients were told, as far as can be told; and whether it can.
+fn past<'a>(kept: &Kept, control: &Control, ledger: Option<&'a Ledger>) -> (Past<'a>, bool) {
+    let mark = control.mark();
+    let can_tell = ledger.is_some() || mark.is_ok();
+    (Past::of(ledger, mark.ok().flatten(), kept.forgotten), can_tell)
 }
 
 /// Whether mail can be delivered where a ledger cannot be written for this reason.
@@ -396,7 +408,7 @@ fn resolve(
     purpose: Purpose,
     captured: &Maildrop,
     is_final: bool,
-    past: Past<'_>,
+    (past, can_record): (Past<'_>, bool),
 ) -> Result<Resolution, NoTable> {
     let mailbox = look.mailbox;
     let mut survey = Survey::begin(look);
@@ -405,6 +417,7 @@ fn resolve(
         captured,
         is_final,
         past,
+        can_record,
         begun_after: kept.forgotten,
         uidvalidity: survey.view.uidvalidity,
         next_uid: survey.view.next_uid,
@@ -443,9 +456,11 @@ fn is_new_day(written: Option<SystemTime>) -> bool {
 const HIGHEST_NEXT_UID: u32 = 1 << 31;
 
 /// So that no later message gets a number that was given before, also when we are gone.
-fn raise_next_uid(mailbox: Mailbox, captured: &Maildrop, told_below: u32, view: View) {
+fn raise_next_uid(mailbox: Mailbox, captured: &Maildrop, ledger: &Ledger, view: View) {
     let own = UidlFormat::parse(&mailbox.uidl_format()).ok();
     let spent = own.map(|own| resolve::first_unspent_uid(captured, &own, view.uidvalidity));
+    // Where nobody knows how far it had counted, no number is far enough.
+    let told_below = if ledger.told_below == u32::MAX { 0 } else { ledger.told_below };
     let first = spent.unwrap_or(0).max(told_below);
     if first <= view.next_uid {
         return;

@@ -201,10 +201,7 @@ impl Server {
     }
 
     fn past(&self) -> Past<'_> {
-        match Past::of(self.ledger.as_ref(), self.mark, self.forgotten) {
-            Past::New if self.disk == Disk::NotOurs => Past::Unrecorded,
-            past => past,
-        }
+        Past::of(self.ledger.as_ref(), self.mark, self.forgotten)
     }
 
     pub fn outcome(&mut self, purpose: Purpose) -> Outcome {
@@ -219,6 +216,7 @@ impl Server {
                 captured: &self.captured,
                 is_final: self.is_final,
                 past: self.past(),
+                can_record: self.disk != Disk::NotOurs,
                 begun_after: self.forgotten,
                 uidvalidity: self.uidvalidity,
                 next_uid: self.next_uid,
