@@ -613,7 +613,7 @@ mod tests {
     #[test]
     fn a_count_of_lines_is_read_only_as_it_is_written() {
         for (count, is_right) in [("1", true), ("01", false), ("+1", false)] {
-            let (header, content) = (format!("{MAGIC}{count}"), "alice captured held");
+            let (header, content) = (format!("{MAGIC}{count}"), "alice captured held 0");
             let (line, end) = (check(&header, content), check("alice", "."));
             let text = format!("{header}\n{content} {line}\n. {end}\n");
             assert_eq!(Roster::read(text.as_bytes()).is_ok(), is_right, "{count}");

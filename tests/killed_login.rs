@@ -128,7 +128,6 @@ fn a_login_that_is_killed_while_it_writes_the_ledger_leaves_nothing_in_the_way()
 }
 
 #[test]
-#[ignore = "what was not baked when its login was killed is never baked"]
 fn what_a_killed_login_did_not_bake_is_baked_by_the_next() {
     let Some(host) = Host::dovecot(Line::V23) else { return };
     let Some((dovecot, _)) = server(&host) else { return };

@@ -2,7 +2,9 @@
 
 mod resolve_support;
 
-use resolve_support::{Mail, Server, captured, mail, uidl};
+use std::collections::HashMap;
+
+use resolve_support::{Disk, Held, Mail, Server, captured, mail, uidl};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::ledger::How;
 use uidl_keep::maildrop::Counter;
@@ -243,4 +245,248 @@ fn a_uidl_that_the_old_server_repeats_is_replayed_for_each() {
     assert_eq!(server.uidls(), ["same"]);
     server.copy(&a, true);
     assert_eq!(server.uidls(), ["same", "same"]);
+}
+
+/// Three old messages, of which only the first two are copied, by file and by content.
+fn listed_once() -> (Server, [Mail; 3]) {
+    let old = [mail("a", 1, 1), mail("b", 2, 2), mail("c", 3, 3)];
+    let mut server = Server::new(captured(&[("U1", &old[0]), ("U2", &old[1]), ("U3", &old[2])]));
+    server.copy(&old[0], true);
+    server.copy(&old[1], false);
+    assert_eq!(server.uidls(), ["U1", "U2"]);
+    (server, old)
+}
+
+fn refused(server: &mut Server) -> Refusal {
+    server.try_to_list().map(|_| ()).unwrap_err()
+}
+
+#[test]
+fn where_the_ledger_is_lost_what_only_a_header_can_tell_is_refused_and_the_rest_is_served() {
+    let (mut server, old) = listed_once();
+    server.ledger = None;
+    assert_eq!(refused(&mut server), Refusal::LedgerLost { messages: 1 });
+    server.delete(2);
+    server.put(mail("new", 3, 9), "new".into());
+    assert_eq!(server.uidls(), ["U1", "0000000300000063"], "above the cutoff a header is nothing");
+    server.ledger = None;
+    server.copy(&old[2], true);
+    assert_eq!(server.uidls(), ["U1", "U3", "0000000300000063"]);
+}
+
+#[test]
+fn what_was_baked_before_the_ledger_was_lost_comes_before_every_key() {
+    let (mut server, _) = listed_once();
+    server.ledger = None;
+    let baked = [("a", "U1", 2), ("copy1", "U2", 1)];
+    let baked = baked.map(|(name, text, order)| (name.to_owned(), (uidl(text), order)));
+    server.baked = Some(HashMap::from(baked));
+    assert_eq!(server.uidls(), ["U2", "U1"], "in the order that was baked");
+}
+
+#[test]
+fn where_nothing_can_be_recorded_a_header_alone_tells_nothing() {
+    let (mut server, _) = listed_once();
+    (server.ledger, server.mark, server.disk) = (None, None, Disk::NotOurs);
+    assert_eq!(refused(&mut server), Refusal::Unrecorded { messages: 1 });
+    server.delete(2);
+    assert_eq!(server.uidls(), ["U1"]);
+    server.disk = Disk::Full;
+    server.put(mail("b", 2, 2), "again".into());
+    assert_eq!(server.uidls(), ["U1", "U2"], "no mail can come either");
+    assert!(server.ledger.is_none());
+}
+
+#[test]
+fn what_was_forgotten_is_told_anew_and_neither_its_baked_uidls_nor_its_numbers_are_believed() {
+    let (mut server, old) = listed_once();
+    server.baked = Some(HashMap::from([("a".to_owned(), (uidl("U1"), 1))]));
+    server.put(mail("new", 9, 9), "new".into());
+    assert_eq!(server.uidls(), ["U1", "U2", "0000000300000063"]);
+    server.forgotten = 7;
+    for (entry, right) in server.captured.entries.iter_mut().zip(["R1", "R2", "R3"]) {
+        entry.uidl = uidl(right);
+    }
+    server.captured.entries.remove(0);
+    server.captured.spent.push(uidl("U1"));
+    // What clients know already stands before what they do not.
+    assert_eq!(server.uidls(), ["R2", "0000000300000063", "0000000100000063"]);
+    assert_eq!(server.ledger.as_ref().unwrap().begun_after, 7);
+    // The cutoff stays: an equal header that came after it is new.
+    server.forgotten = 8;
+    server.put(mail("other", 3, 9), "other".into());
+    let uidls = server.uidls();
+    assert!(!uidls.contains(&"R3".to_owned()), "{uidls:?}");
+    server.copy(&old[2], true);
+    assert!(server.uidls().contains(&"R3".to_owned()));
+}
+
+#[test]
+fn numbers_that_begin_anew_are_spent_unless_the_uidvalidity_is_told_with_them() {
+    for (format, is_spent) in [("%u", true), ("%08Xu%08Xv", false)] {
+        let (mut server, _) = listed_once();
+        server.own = UidlFormat::parse(format).unwrap();
+        let new = [3, 4, 5, 6].map(|n| server.put(mail("new", 9, n), format!("new{n}")));
+        server.uidls();
+        new.iter().for_each(|&uid| server.delete(uid));
+        server.uidvalidity += 1;
+        server.number_anew(1);
+        server.put(mail("newer", 8, 8), "newer".into());
+        let uidls = server.uidls();
+        assert_eq!(uidls[..2], ["U1", "U2"]);
+        assert_eq!(uidls[2].starts_with('~'), is_spent, "{format}: {uidls:?}");
+        let next_uid = if is_spent { 7 } else { 4 };
+        assert_eq!(server.next_uid, next_uid, "{format}: the next UID is raised where it must be");
+    }
+}
+
+#[test]
+fn a_uid_that_was_given_before_the_last_listing_gives_no_uidl() {
+    let (mut server, _) = listed_once();
+    let uid = server.put(mail("new", 9, 9), "new".into());
+    assert_eq!(server.uidls()[2], "0000000300000063");
+    server.delete(uid);
+    server.put(mail("newer", 8, 8), "newer".into());
+    assert_eq!(server.uidls()[2], "0000000400000063");
+    let (mail, name) = (mail("newest", 7, 7), "newest".to_owned());
+    server.held.insert(2, Held { uid, mail, name, readable: true });
+    assert!(server.uidls()[3].starts_with('~'));
+}
+
+#[test]
+fn a_stored_uidl_with_the_number_of_another_message_is_not_believed() {
+    let (mut server, _) = listed_once();
+    server.baked = Some(HashMap::from([
+        ("new".to_owned(), (uidl("0000000100000063"), 9)),
+        ("newer".to_owned(), (uidl("0000000400000063"), 9)),
+        ("newest".to_owned(), (uidl("of-another-server"), 9)),
+    ]));
+    for name in ["new", "newer", "newest"] {
+        server.put(mail(name, 9, 9), name.into());
+    }
+    let stored = ["U1", "U2", "0000000300000063", "0000000400000063", "of-another-server"];
+    assert_eq!(server.uidls(), stored);
+}
+
+#[test]
+fn while_one_cannot_be_read_a_header_is_believed_only_if_octets_agree() {
+    let (a, b, c) = (mail("a", 1, 1), mail("b", 2, 2), mail("c", 3, 3));
+    let mut server = Server::new(captured(&[("U1", &a), ("U2", &b), ("U3", &c)]));
+    server.copy(&a, false);
+    server.copy(&Mail { octets: 7, ..b }, false);
+    server.copy(&c, false);
+    server.held[2].readable = false;
+    let resolution = server.log_in();
+    assert_eq!(resolution.ledger.records.len(), 1);
+    assert_eq!(resolution.ledger.records[0].uidl, uidl("U1"));
+    assert_eq!(resolution.report.undecided, [2, 3]);
+    let orders: Vec<u32> = resolution.passing.iter().map(|record| record.order).collect();
+    assert_eq!(orders[0], 0, "what can be read stands before all");
+    assert!(orders[1] >= resolution.ledger.next_order, "what cannot be read behind all");
+    server.held[2].readable = true;
+    let uidls = server.uidls();
+    assert_eq!(uidls, ["U1", "U2", "U3"]);
+}
+
+#[test]
+fn copies_with_one_name_keep_their_uidls_when_uids_begin_anew() {
+    let (mut server, old) = listed_once();
+    server.put(old[0].clone(), "a".into());
+    let before = server.uidls();
+    assert_eq!(before[..2], ["U1", "U2"]);
+    server.uidvalidity += 1;
+    server.number_anew(1);
+    assert_eq!(server.uidls(), before);
+    server.delete(1);
+    server.uidls();
+    server.uidvalidity += 1;
+    server.number_anew(1);
+    assert_eq!(server.uidls(), before[1..], "what was listed last under the name");
+}
+
+#[test]
+fn another_index_is_believed_when_all_names_agree_and_else_none_of_its_uids() {
+    let (mut server, _) = listed_once();
+    server.index_id += 1;
+    server.asked.clear();
+    assert_eq!(server.uidls(), ["U1", "U2"]);
+    assert_eq!(server.asked[&Need::Names], 2);
+    server.asked.clear();
+    assert_eq!(server.uidls(), ["U1", "U2"]);
+    assert!(server.asked.is_empty(), "the ledger tells all: {:?}", server.asked);
+    // UID 2 is another message's now.
+    let moved = server.held.pop().unwrap();
+    server.held.push(Held { mail: mail("new", 9, 9), name: "new".into(), ..moved.clone() });
+    server.put(moved.mail, moved.name);
+    server.index_id += 1;
+    let uidls = server.uidls();
+    assert_eq!(uidls[..2], ["U1", "U2"]);
+    assert!(uidls[2].starts_with('~'), "{uidls:?}");
+}
+
+#[test]
+fn a_list_of_uids_from_elsewhere_is_noticed_where_names_cost_nothing() {
+    let (mut server, _) = listed_once();
+    server.baked = Some(HashMap::new());
+    server.put(mail("new", 9, 9), "new".into());
+    let before = server.uidls();
+    server.list_from_elsewhere(2);
+    assert_eq!(server.uidls(), before);
+}
+
+#[test]
+fn what_was_in_the_last_listing_keeps_its_place_when_it_comes_back() {
+    let (mut server, old) = listed_once();
+    server.put(mail("new", 9, 9), "new".into());
+    let before = server.uidls();
+    server.delete(1);
+    server.copy(&old[0], true);
+    assert_eq!(server.uidls(), before);
+    server.delete(4);
+    server.put(mail("newer", 8, 8), "newer".into());
+    assert_eq!(server.uidls()[2], "0000000500000063", "a listing without it is recorded");
+    server.copy(&old[0], true);
+    assert_eq!(server.uidls().last().unwrap(), "U1");
+}
+
+#[test]
+fn an_index_that_has_become_final_closes_at_the_next_login() {
+    let (mut server, _) = listed_once();
+    (server.ledger, server.mark, server.is_final) = (None, None, false);
+    server.uidls();
+    assert_eq!(server.ledger.as_ref().unwrap().cutoff, None);
+    server.is_final = true;
+    server.uidls();
+    assert_eq!(server.ledger.as_ref().unwrap().cutoff, Some(2));
+    server.put(mail("new", 3, 9), "new".into());
+    assert_eq!(server.uidls()[2], "0000000300000063");
+}
+
+#[test]
+fn what_no_key_can_tell_counts_neither_as_missing_nor_as_half_of_a_copy() {
+    let (a, b, c) = (mail("a", 1, 1), mail("b", 2, 2), mail("c", 3, 3));
+    let mut maildrop = captured(&[("U1", &a), ("U2", &b), ("U3", &c)]);
+    for entry in &mut maildrop.entries[1..] {
+        (entry.file, entry.header) = (None, None);
+    }
+    let mut server = Server::new(maildrop);
+    server.guarded = true;
+    server.copy(&a, true);
+    let resolution = server.log_in();
+    assert_eq!(resolution.report.unclaimed, 0);
+    server.keys.origin = true;
+    server.ledger = None;
+    server.mark = None;
+    assert_eq!(refused(&mut server), Refusal::HalfCopied { found: 1, captured: 3 });
+}
+
+#[test]
+fn uidls_that_the_old_server_repeats_are_reported_at_the_first_listing() {
+    let (a, b, c) = (mail("a", 1, 1), mail("b", 2, 2), mail("c", 3, 3));
+    let mut server = Server::new(captured(&[("same", &a), ("same", &b), ("U3", &c)]));
+    for old in [&a, &b, &c] {
+        server.copy(old, true);
+    }
+    assert_eq!(server.log_in().report.repeated, 2);
+    assert_eq!(server.log_in().report.repeated, 0);
 }
