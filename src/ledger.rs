@@ -404,10 +404,11 @@ impl Answers {
         let heap = self.heap();
         let mut next_start = 0;
         for i in 0..self.header.count {
-            let place = |i| (self.uid(i), self.order_number(i));
-            if i > 0 && place(i) <= place(i - 1)
-                || i > 0 && self.uid(i) == self.uid(i - 1) && self.uid(i) != 0
-            {
+            // Bisections lean on this.
+            let ascends = i == 0
+                || self.uid(i) > self.uid(i - 1)
+                || (self.uid(i) == 0 && self.order_number(i) > self.order_number(i - 1));
+            if !ascends {
                 return bad(i, "UID");
             }
             if !(1..self.header.next_order).contains(&self.order_number(i)) {

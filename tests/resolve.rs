@@ -490,3 +490,41 @@ fn uidls_that_the_old_server_repeats_are_reported_at_the_first_listing() {
     assert_eq!(server.log_in().report.repeated, 2);
     assert_eq!(server.log_in().report.repeated, 0);
 }
+
+#[test]
+fn a_cutoff_that_cannot_be_recorded_is_no_cutoff() {
+    let (mut server, _) = listed_once();
+    (server.ledger, server.mark, server.is_final) = (None, None, false);
+    server.uidls();
+    assert_eq!(server.ledger.as_ref().unwrap().cutoff, None);
+    (server.disk, server.is_final) = (Disk::NotOurs, true);
+    assert_eq!(server.uidls(), ["U1", "U2"]);
+    server.put(mail("new", 3, 9), "new".into());
+    assert_eq!(refused(&mut server), Refusal::Unrecorded { messages: 1 });
+    server.is_final = false;
+    assert_eq!(server.uidls(), ["U1", "U2", "U3"], "while the index is open, it may be late");
+}
+
+#[test]
+fn more_than_may_be_odd_that_cannot_be_told_from_an_unreadable_message_refuse_the_login() {
+    let mails: Vec<Mail> = (0..9).map(|n| mail(&format!("m{n}"), n, n)).collect();
+    let names: Vec<String> = (0..9).map(|n| format!("U{n}")).collect();
+    let old: Vec<(&str, &Mail)> = names.iter().map(String::as_str).zip(&mails).collect();
+    let mut headers_only = captured(&old);
+    headers_only.entries.iter_mut().for_each(|entry| entry.octets = None);
+    let mut server = Server::new(headers_only);
+    mails.iter().for_each(|mail| _ = server.copy(mail, false));
+    server.held[4].readable = false;
+    assert_eq!(refused(&mut server), Refusal::Unreadable { unreadable: 9, messages: 9 });
+}
+
+#[test]
+fn a_name_that_many_share_up_to_the_comma_says_nothing() {
+    let mails: Vec<Mail> = (0..70).map(|n| mail(&format!("a,{n}"), n, n)).collect();
+    let names: Vec<String> = (0..70).map(|n| format!("U{n}")).collect();
+    let old: Vec<(&str, &Mail)> = names.iter().map(String::as_str).zip(&mails).collect();
+    let mut server = Server::new(captured(&old));
+    mails.iter().rev().for_each(|mail| _ = server.copy(mail, true));
+    assert_eq!(server.uidls(), names, "by the headers");
+    assert_eq!(server.asked[&Need::Header], 70);
+}

@@ -553,12 +553,42 @@ fn a_virtual_inbox_in_a_shared_directory_needs_a_control_directory_of_its_own() 
     fs::write(shared.join("dovecot-virtual"), "real/INBOX\n  all\n").unwrap();
     let place = format!("{}:INDEX=~/virtual", new.inside(&new.dir().join("shared")).display());
     new.restart_with(&virtual_inbox(Line::V23, &place));
-    serves(&new, &old);
-    assert_eq!(count_of(&new, "served without a ledger"), 3, "once a login: {}", new.log());
+    assert!(new.login(USER).unwrap().uidl().is_err(), "what a header told could not be recorded");
+    assert_eq!(count_of(&new, "let the mail's user write into the control directory"), 1);
 
     new.restart_with(&virtual_inbox(Line::V23, &format!("{place}:CONTROL=~/control")));
     serves(&new, &old);
-    assert_eq!(count_of(&new, "served without a ledger"), 3, "{}", new.log());
     assert!(new.home(USER).join("control/INBOX/uidl-keep.ledger").exists());
     assert_eq!(files_below(&shared), [shared.join("dovecot-virtual")]);
+}
+
+/// Dovecot's own documentation has a location in which users share a control directory; here it is the
+/// mail's owner's.
+#[test]
+fn a_ledger_of_another_user_is_never_answered_from() {
+    let bob = "bob@example.com";
+    let Some(mut new) = start(Line::V23, Store::Mdbox, "") else { return };
+    let old = Moved::new(Keys::File);
+    old.move_to(&new, Way::Import);
+    // Bob has copies of the same mail, and other UIDLs for them.
+    let listing = fs::read_to_string(new.dir().join("alice.uidl")).unwrap();
+    let both = format!("{listing}{}", listing.replace(USER, bob).replace("-17 ", "-18 "));
+    fs::write(new.dir().join("both.uidl"), both).unwrap();
+    fs::remove_dir_all(new.site()).unwrap();
+    fs::create_dir(new.site()).unwrap();
+    helper::build_site(&new.site(), &new.dir().join("both.uidl"));
+    new.home(bob);
+    let mail = format!("maildir:{}", new.inside(&new.dir().join("old/Maildir")).display());
+    new.doveadm_ok(["import", "-u", bob, &mail, "", "mailbox", "INBOX", "all"]);
+    let shared = new.dir().join("shared");
+    write_owned(&shared.join("INBOX/dovecot-virtual"), "real/INBOX\n  all\n");
+    let place = format!("{}:INDEX=~/virtual", new.inside(&shared).display());
+    new.restart_with(&virtual_inbox(Line::V23, &place));
+    assert_eq!(new.uidl(USER), old.uidls);
+    assert!(new.login(bob).unwrap().uidl().is_err());
+    assert_eq!(count_of(&new, "it is the ledger of another user"), 1, "{}", new.log());
+    assert_eq!(new.uidl(USER), old.uidls, "again");
+    new.restart_with(&virtual_inbox(Line::V23, &format!("{place}:CONTROL=~/control")));
+    let bobs: Vec<String> = old.uidls.iter().map(|u| u.replace("-17", "-18")).collect();
+    assert_eq!(new.uidl(bob), bobs);
 }
