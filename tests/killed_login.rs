@@ -15,6 +15,7 @@ use support::dovecot::{Config, Dovecot};
 use support::host::{Host, Line};
 use support::mail::Message;
 use support::maildir::{Maildir, Naming};
+use support::migrated::Server;
 use support::{OWNER, helper, lacking};
 use uidl_keep::ledger::Ledger;
 
@@ -151,4 +152,36 @@ fn what_a_killed_login_did_not_bake_is_baked_by_the_next() {
     for number in 1..=5 {
         assert!(uidlist.contains(&format!("PUID{number}-17 O{number} ")), "{uidlist}");
     }
+}
+
+/// What was read of messages is saved in steps: the next login goes on where the killed one stood.
+#[test]
+fn what_a_killed_login_has_read_need_not_be_read_again() {
+    const COUNT: u32 = 300;
+    const READ: usize = 200;
+    let Some(server) = Server::captured_by_content(COUNT) else { return };
+    let trace = server.dovecot.home(USER).join("trace");
+    if !lists_under_strace(&server.dovecot, &trace, &["-e", "trace=openat"]) {
+        lacking("there is no strace, or it may not trace");
+        return;
+    }
+    let opened = fs::read_to_string(&trace).unwrap();
+    let opened = opened.lines().filter(|line| line.starts_with("openat(")).enumerate();
+    let mails = opened.filter(|(_, line)| line.contains("/Maildir/cur/") && line.contains(".old."));
+    let (at, _) = mails.clone().nth(READ).unwrap();
+    assert_eq!(mails.count(), COUNT as usize, "each is read once");
+
+    let server = Server::captured_by_content(COUNT).unwrap();
+    let kill = format!("inject=openat:signal=KILL:when={}", at + 1);
+    let options = ["-e", "trace=openat", "-e", &kill];
+    assert!(!lists_under_strace(&server.dovecot, Path::new("/dev/null"), &options));
+    let prints = server.maildir.path().join("uidl-keep.prints");
+    assert!(prints.exists() && !server.ledger().exists());
+    let again = server.dovecot.home(USER).join("again");
+    assert!(lists_under_strace(&server.dovecot, &again, &["-e", "trace=openat"]));
+    let again = fs::read_to_string(&again).unwrap();
+    let read = again.lines().filter(|l| l.contains("/Maildir/cur/") && l.contains(".old.")).count();
+    assert!(read <= COUNT as usize - 128, "{read} are read again");
+    assert!(!prints.exists() && server.ledger().exists());
+    server.serves(COUNT, "in the end");
 }
