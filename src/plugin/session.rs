@@ -18,8 +18,8 @@ pub struct Inbox {
     refusal: RefCell<Option<Refusal>>,
     /// The mailbox changed while we looked: this try fails, the next may not.
     try_again: Cell<bool>,
-    /// The next UID of the last view that was found to be stale.
-    stale: Cell<Option<u32>>,
+    /// The last view that was found to be stale.
+    stale: Cell<Option<View>>,
     /// Our own mails ask through the same methods: what they ask is for Dovecot to answer.
     is_surveying: Cell<bool>,
     /// What is to be written when the session is over.
@@ -94,7 +94,7 @@ impl Inbox {
             }
             Err(NoTable::Expunged) => self.try_again.set(true),
             Err(NoTable::Stale) => {
-                self.stale.set(Some(transaction.view().next_uid));
+                self.stale.set(Some(transaction.view()));
                 self.try_again.set(true);
             }
             Err(NoTable::Refused(refusal)) => self.refuse(transaction.mailbox(), &refusal),

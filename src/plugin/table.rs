@@ -54,7 +54,7 @@ pub enum NoTable {
     Refused(Refusal),
     /// A message went while we looked.
     Expunged,
-    /// Another session, which saw more of the mailbox, has recorded what it was told.
+    /// Another session, which saw the mailbox as it is now, has recorded what it was told.
     Stale,
 }
 
@@ -98,13 +98,13 @@ impl Unwritten {
 }
 
 impl Table {
-    /// The answers for POP3, which are for ever. `stale_before` is the next UID of the view that was
-    /// found to be stale at the last try.
+    /// The answers for POP3, which are for ever. `stale_before` is the view that was found to be
+    /// stale at the last try.
     pub fn for_listing(
         kept: &Kept,
         transaction: Transaction,
         sizes: Sizes,
-        stale_before: Option<u32>,
+        stale_before: Option<View>,
     ) -> Result<(Self, Option<Unwritten>), NoTable> {
         let mailbox = transaction.mailbox();
         let control = control_of(kept, mailbox)?;
@@ -130,7 +130,7 @@ impl Table {
         kept: &Kept,
         control: &Control,
         transaction: Transaction,
-        stale_before: Option<u32>,
+        stale_before: Option<View>,
     ) -> Result<Option<Self>, NoTable> {
         let view = transaction.view();
         let Some(answers) = control.answers().map_err(|why| ledger_fault(control, &why))? else {
@@ -142,15 +142,18 @@ impl Table {
         {
             return Ok(None);
         }
+        // Of another session's listing, this one saw too little, or what has gone meanwhile. If the next
+        // try sees the same, then it is so: the mailbox counts anew, or nothing was recorded of a message.
+        let look_again_once =
+            || if stale_before == Some(view) { Ok(None) } else { Err(NoTable::Stale) };
         if answers.next_uid() > view.next_uid {
-            // If the next try sees no more, then the mailbox has begun to count anew.
-            let sees_no_more = stale_before == Some(view.next_uid);
-            return if sees_no_more { Ok(None) } else { Err(NoTable::Stale) };
+            return look_again_once();
         }
         let mut guess = 0;
         for uid in transaction.uids() {
             match answers.find(uid, guess) {
                 Some(at) => guess = at + 1,
+                None if uid < answers.next_uid() => return look_again_once(),
                 None => return Ok(None),
             }
         }
