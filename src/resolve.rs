@@ -24,8 +24,8 @@
 //!    octets must agree as well: otherwise nothing is recorded of the message that has it.
 //! 5. **Cutoff.** Once a final index was resolved, what has a UID above the cutoff may be claimed by
 //!    `file` and `message` only. Where clients were told something and the ledger is lost, the cutoff is
-//!    too: then a message that only `header` or `origin` could tell is [`Refusal::LedgerLost`]; and so
-//!    it is where a cutoff could not be recorded.
+//!    too: then a message that only `header` or `origin` could tell is [`Refusal::LedgerLost`], and
+//!    [`Refusal::Unrecorded`] where a cutoff could not be recorded.
 //! 6. **Spent.** A message that is unknown gets what Dovecot alone would give, unless some client may
 //!    hold that UIDL for another message: one that the old server had, one in the ledger, or one whose
 //!    UID was given before the mailbox began to count anew. Then it gets a derived one, in a form no
@@ -34,9 +34,16 @@
 //!    order, then what clients may know from an earlier listing, then by UID. Order numbers are never
 //!    given twice.
 //! 8. **Few is a fault.** A message that alone cannot be read gets a derived UIDL for this session
-//!    and nothing is recorded of it; more than a hundredth of them (and more than three) is
-//!    [`Refusal::Unreadable`]. A first listing with fewer than half of the captured messages is
-//!    [`Refusal::HalfCopied`].
+//!    and nothing is recorded of it; more than a hundredth (and more than three) of such, and of those
+//!    that cannot be told from them, is [`Refusal::Unreadable`]. A first listing with fewer than half of
+//!    the captured messages is [`Refusal::HalfCopied`].
+//!
+//! # What no rule can hold
+//!
+//! A new message with the header of an old one that was never copied, which comes before the first
+//! listing of a final index, is taken for it where only headers were captured. And what was told while
+//! nothing could be written is not known when, before anything can be, Dovecot gives UIDs anew, or room is
+//! made and mail comes.
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};

@@ -216,6 +216,8 @@ impl Table {
 
         let file = resolution.ledger.encode();
         let mark = resolution.ledger.mark();
+        // What could not be read again must not be written.
+        let table = Self::of(view, file.clone(), &resolution)?;
         let written = match begun {
             Ok(begun) => begun.publish(&file, mark).map_err(|why| why.to_string()),
             Err((_, why)) => Err(why),
@@ -247,7 +249,7 @@ impl Table {
             bake(mailbox, kept.settings.order, records);
         }
         log_report(mailbox, &resolution.report, past.is_first());
-        Ok((Self::of(view, file, &resolution)?, unwritten))
+        Ok((table, unwritten))
     }
 
     /// The answers for doveadm and dsync: what was listed or is kept, made in memory. What was found
@@ -277,7 +279,11 @@ impl Table {
         });
         Ok(Self {
             view,
-            answers: answers.map_err(|why| Refusal::fault(format!("bug: {why}")))?,
+            answers: answers.map_err(|why| {
+                Refusal::fault(format!(
+                    "the ledger cannot go on: {why}; take it away and `uidl-keep forget` the user"
+                ))
+            })?,
             passing: passing.collect(),
             undecided: resolution.report.undecided.clone(),
             cursor: Cell::new(0),
