@@ -405,9 +405,9 @@ impl Answers {
         let mut next_start = 0;
         for i in 0..self.header.count {
             // Bisections lean on this.
-            let ascends = i == 0
-                || self.uid(i) > self.uid(i - 1)
-                || (self.uid(i) == 0 && self.order_number(i) > self.order_number(i - 1));
+            let place = |i| (self.uid(i), self.order_number(i));
+            let is_one_uid = |i| self.uid(i) == self.uid(i - 1) && self.uid(i) != 0;
+            let ascends = i == 0 || (place(i) > place(i - 1) && !is_one_uid(i));
             if !ascends {
                 return bad(i, "UID");
             }
