@@ -1,5 +1,5 @@
-//! A login that is killed on its way, or whose disk is full: what was told, or written to be told, is
-//! told again by the next.
+//! A login that is killed on its way, whose disk is full, or that another one overtakes: what was told, or
+//! written to be told, is told again by the next.
 
 mod support;
 
@@ -10,6 +10,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use support::dovecot::{Config, Dovecot};
 use support::host::{Host, Line};
@@ -184,4 +186,40 @@ fn what_a_killed_login_has_read_need_not_be_read_again() {
     assert!(read <= COUNT as usize - 128, "{read} are read again");
     assert!(!prints.exists() && server.ledger().exists());
     server.serves(COUNT, "in the end");
+}
+
+/// Between Dovecot's look at the mailbox and ours at the ledger, mail comes, and another session lists
+/// and records it: what that one was told is told on.
+#[test]
+fn a_login_that_saw_less_than_another_has_recorded_takes_nothing_back() {
+    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some((dovecot, maildir)) = server(&host) else { return };
+    assert_eq!(dovecot.uidl(USER).len(), 5);
+    let trace = dovecot.home(USER).join("trace");
+    // The first opens more: it is the second that all later ones are like.
+    for _ in 0..2 {
+        if !lists_under_strace(&dovecot, &trace, &["-e", "trace=openat"]) {
+            lacking("there is no strace, or it may not trace");
+            return;
+        }
+    }
+    let opened = fs::read_to_string(&trace).unwrap();
+    let mut opened = opened.lines().filter(|line| line.starts_with("openat("));
+    let at = opened.position(|line| line.contains("uidl-keep.ledger")).unwrap();
+    let delay = format!("inject=openat:delay_enter=4000000:when={}", at + 1);
+    let options = ["-e", "trace=openat", "-e", &delay];
+    let told = thread::scope(|scope| {
+        let slow = scope.spawn(|| lists_under_strace(&dovecot, Path::new("/dev/null"), &options));
+        // By now it has looked at the mailbox, and has not yet opened the ledger.
+        thread::sleep(Duration::from_secs(2));
+        maildir.deliver(&Message::plain(6), Naming::Dovecot, 6);
+        let told = dovecot.uidl(USER);
+        assert!(!slow.is_finished(), "too late to show anything");
+        assert!(slow.join().unwrap());
+        told
+    });
+    assert_eq!(told.len(), 6);
+    assert_eq!(dovecot.uidl(USER), told);
+    let ledger = Ledger::decode(&fs::read(maildir.path().join("uidl-keep.ledger")).unwrap());
+    assert_eq!(ledger.unwrap().cutoff, Some(5));
 }
