@@ -777,7 +777,12 @@ impl<'a> Run<'a> {
             None => true,
             // UIDs begin anew: all that was there before the change is known by name.
             Some(mark) if !self.uids_hold => mark.cutoff.is_none(),
-            Some(mark) => mark.cutoff.is_none_or(|cutoff| self.messages[m].uid <= cutoff),
+            Some(mark) => mark.cutoff.is_none_or(|cutoff| {
+                // Where UIDs may have been given anew, one that the last listing did not have is new.
+                let message = &self.messages[m];
+                let may_be_new = self.names_must_agree || message.free_name.is_some();
+                message.uid <= cutoff && !(may_be_new && self.is_out_of_turn(message.uid))
+            }),
         }
     }
 

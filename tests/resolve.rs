@@ -528,3 +528,22 @@ fn a_name_that_many_share_up_to_the_comma_says_nothing() {
     assert_eq!(server.uidls(), names, "by the headers");
     assert_eq!(server.asked[&Need::Header], 70);
 }
+
+#[test]
+fn a_uid_below_the_cutoff_that_is_given_anew_lets_no_header_claim() {
+    for is_maildir in [false, true] {
+        let (mut server, _) = listed_once();
+        server.baked = is_maildir.then(HashMap::new);
+        let uid = server.put(mail("new", 9, 9), "new".into());
+        (server.ledger, server.mark) = (None, None);
+        server.uidls();
+        assert_eq!(server.ledger.as_ref().unwrap().cutoff, Some(uid));
+        server.delete(uid);
+        server.next_uid = uid;
+        server.index_id += u32::from(!is_maildir);
+        server.put(mail("newer", 3, 9), "newer".into());
+        server.next_uid += 1;
+        let uidls = server.uidls();
+        assert!(!uidls.contains(&"U3".to_owned()), "Maildir: {is_maildir}: {uidls:?}");
+    }
+}
