@@ -167,9 +167,9 @@ impl Attacked {
             }
             Err(Refused(line)) if line.starts_with("-ERR") => Told::Error(line),
             // It had said so and gone before we asked.
-            Err(Refused(ours)) => match session.greeting() {
+            Err(Refused(ours)) => match session.be_greeted() {
                 Err(Refused(line)) => Told::Error(line),
-                Ok(text) => panic!("{how}: {text} after {ours}"),
+                Ok(()) => panic!("{how}: {} after {ours}", session.greeting()),
             },
         };
         let status = child.wait().unwrap();

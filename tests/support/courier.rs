@@ -56,7 +56,7 @@ impl Courier {
             .spawn()
             .expect("setpriv");
         let mut pop3 = Pop3::adopt(ours).expect("a socket");
-        pop3.greeting().expect("courierpop3d greets");
+        pop3.be_greeted().expect("courierpop3d greets");
         Session { pop3: Some(pop3), child }
     }
 

@@ -371,7 +371,7 @@ impl Dovecot {
     fn greets(&mut self) -> bool {
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
-            if Pop3::connect(self.pop3).is_ok() {
+            if Pop3::connect(self.pop3).is_ok_and(|session| session.greeting() == self.name()) {
                 return true;
             }
             let master = self.master.as_mut().expect("just started");
@@ -383,9 +383,16 @@ impl Dovecot {
         false
     }
 
+    /// What it greets with, which no other does: between our look at a port and its own, another
+    /// Dovecot may have taken it.
+    fn name(&self) -> String {
+        format!("{} ready", self.scratch.inside().display())
+    }
+
     fn configuration(&self) -> String {
         let dir = self.scratch.inside();
         let dir = dir.display();
+        let name = self.name();
         let Config { store, owner: (uid, gid), .. } = self.config;
         let line = self.host.line();
         let mut conf = String::new();
@@ -398,6 +405,7 @@ impl Dovecot {
              state_dir = {dir}/run\n\
              log_path = {dir}/log\n\
              instance_name = {dir}\n\
+             login_greeting = {name}\n\
              protocols = pop3 imap\n\
              listen = 127.0.0.1\n\
              ssl = no\n\

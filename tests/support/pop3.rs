@@ -17,6 +17,7 @@ pub struct Refused(pub String);
 
 /// A session that has been greeted.
 pub struct Pop3 {
+    greeting: String,
     from: BufReader<Box<dyn Read + Send>>,
     to: Box<dyn Write + Send>,
 }
@@ -27,8 +28,8 @@ impl Pop3 {
         let to = TcpStream::connect(address).map_err(said)?;
         to.set_read_timeout(Some(PATIENCE)).map_err(said)?;
         let from = to.try_clone().map_err(said)?;
-        let mut session = Self { from: BufReader::new(Box::new(from)), to: Box::new(to) };
-        session.reply()?;
+        let mut session = Self::over(Box::new(from), Box::new(to));
+        session.greeting = session.reply()?;
         Ok(session)
     }
 
@@ -44,12 +45,22 @@ impl Pop3 {
     pub fn adopt(to: UnixStream) -> Result<Self, Refused> {
         to.set_read_timeout(Some(PATIENCE)).map_err(said)?;
         let from = to.try_clone().map_err(said)?;
-        Ok(Self { from: BufReader::new(Box::new(from)), to: Box::new(to) })
+        Ok(Self::over(Box::new(from), Box::new(to)))
+    }
+
+    fn over(from: Box<dyn Read + Send>, to: Box<dyn Write + Send>) -> Self {
+        Self { greeting: String::new(), from: BufReader::new(from), to }
     }
 
     /// Reads the greeting of a session that was taken over, from a server that gives one.
-    pub fn greeting(&mut self) -> Result<String, Refused> {
-        self.reply()
+    pub fn be_greeted(&mut self) -> Result<(), Refused> {
+        self.greeting = self.reply()?;
+        Ok(())
+    }
+
+    /// What the server greeted with, after `+OK`; empty where it does not greet.
+    pub fn greeting(&self) -> &str {
+        &self.greeting
     }
 
     /// Sends a command; the text after `+OK`.
