@@ -11,6 +11,7 @@
 
 pub mod courier;
 pub mod cyrus;
+pub mod doveadm;
 pub mod dovecot;
 mod draft;
 mod files;

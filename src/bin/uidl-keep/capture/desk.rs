@@ -15,14 +15,15 @@ use super::progress::Progress;
 use crate::output::Trouble;
 
 /// One block, ready to be written.
-struct Block {
-    octets: Vec<u8>,
-    losses: Vec<String>,
-    messages: usize,
+pub struct Block {
+    pub octets: Vec<u8>,
+    pub losses: Vec<String>,
+    pub messages: usize,
 }
 
 impl Block {
-    fn of(captured: Captured) -> Self {
+    /// What is written of `captured`.
+    pub fn of(captured: Captured) -> Self {
         let Captured { mut maildrop, mut losses } = captured;
         let mut octets = Vec::new();
         if let Err(error) = listing::write_maildrop(&mut octets, &maildrop) {

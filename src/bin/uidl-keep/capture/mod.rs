@@ -2,6 +2,7 @@
 
 mod cyrus;
 mod desk;
+mod doveadm;
 mod doveconf;
 mod listing_file;
 mod mbox;
@@ -68,6 +69,16 @@ enum From {
         #[command(flatten)]
         what: What,
     },
+    /// Captures Dovecot's POP3 on mdbox, sdbox or anything else by what doveadm prints, on stdin.
+    ///
+    ///   doveadm user '*' > users
+    ///   { doveadm -f json mailbox status -A 'messages uidvalidity uidnext' INBOX &&
+    ///     doveadm -f json fetch -A 'uid guid pop3.uidl pop3.order size.virtual hdr' mailbox INBOX; } |
+    ///   uidl-keep capture doveadm --users users --format auto -o dbox.listing
+    ///
+    /// For one user -u in place of -A, and --user in place of --users.
+    #[command(arg_required_else_help = true, verbatim_doc_comment)]
+    Doveadm(doveadm::Args),
     /// Captures POP3 from mboxes: Dovecot, mailutils, Qpopper or popa3d.
     ///
     ///   uidl-keep capture mbox --server popa3d --pattern '/var/mail/{user}' -o mbox.listing
@@ -86,6 +97,7 @@ enum From {
 /// Captures, and writes the listing.
 pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let (server, what) = match &args.from {
+        From::Doveadm(args) => return doveadm::run(args),
         From::Courier(what) => (Server::Courier, what),
         From::Qmail(what) => (Server::Qmail, what),
         From::Mbox(args) => (Server::Mbox(args.server()?), &args.what),
