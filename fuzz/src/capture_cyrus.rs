@@ -1,13 +1,17 @@
 //! `cyrus.index` beside the messages of a mailbox.
 
-use uidl_keep::capture::cyrus::{Index, plan};
+use uidl_keep::capture::cyrus::{Index, Owner, plan};
 use uidl_keep::capture::maildir::{Folder, Look, Message};
 use uidl_keep::format::UidlFormat;
 
 use super::{check_message, check_plan};
 
-/// An index: as it is, and with the lengths and checksums of its version.
+/// An index: as it is, and with the lengths and checksums of its version. The same as a header.
 pub fn check(octets: &[u8]) {
+    if let Owner::User { local, domain } = Owner::of_header(octets) {
+        assert!(!local.is_empty() && !local.contains('^'));
+        assert!(domain.is_none_or(|domain| !domain.contains('!')));
+    }
     check_index(octets);
     check_index(&forged(octets));
 }

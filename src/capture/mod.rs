@@ -40,6 +40,8 @@ use maildir::{Folder, Look};
 pub const COURIER_STATE: &str = "courierpop3dsizelist";
 /// Cyrus's state file, in the mailbox.
 pub const CYRUS_STATE: &str = "cyrus.index";
+/// Where Cyrus says whose mailbox it is.
+pub const CYRUS_HEADER: &str = "cyrus.header";
 /// Dovecot's state file, in the Maildir.
 pub const DOVECOT_STATE: &str = "dovecot-uidlist";
 

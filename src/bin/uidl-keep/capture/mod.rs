@@ -44,10 +44,12 @@ enum From {
     Courier(What),
     /// Captures Cyrus's POP3 by the cyrus.index of each INBOX, of Cyrus 2.2 to 3.12.
     ///
-    ///   uidl-keep capture cyrus --pattern '/var/spool/cyrus/mail/?/user/{user}' -o cyrus.listing
+    ///   uidl-keep capture cyrus --pattern '/var/spool/cyrus/mail/uuid/?/?/*'
+    ///     --pattern '/var/spool/cyrus/mail/?/user/{user}' -o cyrus.listing
     ///
-    /// Virtual domains: '/var/spool/cyrus/mail/domain/?/{domain}/?/user/{local}'. For a single user
-    /// `mbpath -u` (before 3.4 `mbpath user.alice`) prints the directory.
+    /// The first pattern is for mailboxes made by Cyrus 3.6 and later, which say whose they are; the
+    /// second for older ones, with virtual domains /var/spool/cyrus/mail/domain/?/{domain}/?/user/{local}.
+    /// --user and a path take one: mbpath(8) prints it.
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Cyrus {
         /// The uidl_format of the old server's imapd.conf.
