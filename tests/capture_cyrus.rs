@@ -278,7 +278,9 @@ fn captured_spool(
 ) -> (Vec<(String, usize)>, String) {
     let mut helper = uidl_keep();
     helper.args(["capture", "cyrus", "--root"]).arg(spool).args(more);
-    patterns.iter().for_each(|pattern| drop(helper.args(["--pattern", pattern])));
+    for pattern in patterns {
+        helper.args(["--pattern", pattern]);
+    }
     let ran = helper.output().unwrap();
     let blocks = Reader::new(&ran.stdout[..]).map(|block| block.unwrap());
     let users = blocks.map(|block| (block.user, block.entries.len())).collect();
