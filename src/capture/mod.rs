@@ -13,6 +13,7 @@ pub mod dovecot;
 mod draft;
 pub mod layout;
 pub mod maildir;
+pub mod plesk;
 pub mod qmail;
 
 pub use draft::{Captured, Draft, Remarks};
