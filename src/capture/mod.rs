@@ -13,6 +13,7 @@ pub mod dovecot;
 mod draft;
 pub mod layout;
 pub mod maildir;
+pub mod pop3;
 pub mod qmail;
 
 pub use draft::{Captured, Draft, Remarks};
