@@ -10,6 +10,8 @@ pub struct Block {
     /// Why it is not the whole truth; empty when all is well.
     pub losses: Vec<String>,
     pub messages: usize,
+    /// Whether it only says that the maildrop could not be captured.
+    pub has_failed: bool,
 }
 
 impl Block {
@@ -30,6 +32,7 @@ impl Block {
                 octets.clear();
             }
         }
-        Self { octets, losses, messages: maildrop.entries.len() }
+        let (messages, has_failed) = (maildrop.entries.len(), maildrop.state == State::Failed);
+        Self { octets, losses, messages, has_failed }
     }
 }

@@ -30,7 +30,8 @@ pub fn capture(
         }
         all_well &= block.losses.is_empty();
         output.write(&block.octets)?;
-        progress.count(block.messages);
+        progress.count_messages(block.messages as u64);
+        progress.count_maildrop(block.has_failed);
         Ok(())
     })?;
     Ok(all_well)
