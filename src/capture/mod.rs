@@ -16,6 +16,7 @@ mod keys;
 pub mod layout;
 pub mod maildir;
 mod opening;
+pub mod pop3;
 pub mod qmail;
 
 pub use draft::{Captured, Draft, Remarks};

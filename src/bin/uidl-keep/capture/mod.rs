@@ -1,6 +1,8 @@
 //! `uidl-keep capture`: what an old server's POP3 clients know, as a listing.
 
+mod block;
 mod desk;
+mod disk;
 mod doveconf;
 mod listing_file;
 mod progress;
@@ -76,7 +78,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     );
     let mut output = ListingFile::open(what.output.as_deref())?;
     let progress = Progress::new(sources.len(), what.path.is_some(), what.output.is_some());
-    all_well &= desk::capture(&server, what.keys, &sources, jobs, &progress, &mut output)?;
+    all_well &= disk::capture(&server, what.keys, &sources, jobs, &progress, &mut output)?;
     output.publish()?;
     progress.finish();
     Ok(if all_well { Outcome::Done } else { Outcome::Short })
