@@ -85,10 +85,11 @@ demo: ## see it happen: Courier to Dovecot, and what a client downloads
 	esac
 	demo/run
 
-bench: ## the ratios of one run, with and without the plugin
+bench: ## the ratios of one run: logins with and without the plugin, a capture over POP3 beside others
 	$(SETUP) rust
 	$(SETUP) packages build dovecot
 	cargo bench --locked --features plugin --bench login
+	cargo bench --locked --bench capture_pop3
 
 fuzz: ## every fuzz target for a minute, two at a time: make fuzz SECONDS=600 for longer
 	$(SETUP) rust

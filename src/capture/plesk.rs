@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use super::traces::{Left, Traces};
 
 /// The servers that Plesk installs for POP3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,26 +70,13 @@ impl fmt::Display for Sign {
     }
 }
 
-/// The files that one server has left in the Maildirs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traces {
-    /// How many maildrops have a file of its, the state of POP3 or another.
-    pub maildrops: usize,
-    /// When the youngest state of POP3 was written; `None` when there is none.
-    pub newest: Option<SystemTime>,
-}
-
 /// All that was found.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
     /// In the order in which it was looked for.
     pub signs: Vec<Sign>,
-    /// What Courier has left.
-    pub courier: Traces,
-    /// What Dovecot has left.
-    pub dovecot: Traces,
-    /// When the youngest message arrived, as its file is called.
-    pub newest_mail: Option<SystemTime>,
+    /// What lies in the maildrops.
+    pub traces: Traces,
 }
 
 /// How much younger than the state files of the only server that was ever here a message may be, and
@@ -168,15 +157,14 @@ impl Evidence {
     }
 
     fn by_state_files(&self) -> Result<Verdict, Unknown> {
-        let (service, state) = match (self.courier, self.dovecot) {
-            (courier, dovecot) if courier.maildrops > 0 && dovecot.maildrops > 0 => {
-                return Err(Unknown::Both);
-            }
-            (Traces { newest: Some(state), .. }, _) => (Service::Courier, state),
-            (_, Traces { newest: Some(state), .. }) => (Service::Dovecot, state),
+        let Traces { courier, dovecot, newest_mail } = self.traces;
+        let (service, state) = match (courier, dovecot) {
+            _ if courier.maildrops > 0 && dovecot.maildrops > 0 => return Err(Unknown::Both),
+            (Left { newest: Some(state), .. }, _) => (Service::Courier, state),
+            (_, Left { newest: Some(state), .. }) => (Service::Dovecot, state),
             _ => return Err(Unknown::Neither),
         };
-        let is_stale = self.newest_mail.is_some_and(|mail| {
+        let is_stale = newest_mail.is_some_and(|mail| {
             mail.duration_since(state).is_ok_and(|younger| younger > MOST_IDLE)
         });
         if is_stale { Err(Unknown::Stale) } else { Ok(Verdict { service, by: None }) }
@@ -259,14 +247,16 @@ pub fn takes_short_names(pop3d: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
 
     fn sign(rank: Rank, of: impl Into<Option<Service>>) -> Sign {
         Sign { rank, of: of.into(), what: String::new() }
     }
 
-    fn traces(days: u64) -> Traces {
-        Traces { maildrops: 1, newest: Some(day(days)) }
+    fn left(days: u64) -> Left {
+        Left { maildrops: 1, newest: Some(day(days)) }
     }
 
     fn day(days: u64) -> SystemTime {
@@ -278,9 +268,7 @@ mod tests {
         use Service::{Courier, Dovecot};
         let mut evidence = Evidence {
             signs: vec![sign(Rank::Seen, Courier), sign(Rank::Installed, Courier)],
-            courier: traces(9),
-            dovecot: traces(1),
-            ..Evidence::default()
+            traces: Traces { courier: left(9), dovecot: left(1), newest_mail: None },
         };
         let verdict = |evidence: &Evidence| evidence.verdict().map(|v| (v.service, v.by));
         assert_eq!(verdict(&evidence), Ok((Courier, Some(Rank::Installed))));
@@ -296,27 +284,29 @@ mod tests {
     #[test]
     fn a_stranger_who_listens_is_never_explained_by_files() {
         let signs = vec![sign(Rank::Listens, None), sign(Rank::Enabled, Service::Courier)];
-        let evidence = Evidence { signs, courier: traces(9), ..Evidence::default() };
+        let traces = Traces { courier: left(9), ..Traces::default() };
+        let evidence = Evidence { signs, traces };
         assert_eq!(evidence.verdict(), Err(Unknown::Listeners));
     }
 
     #[test]
     fn state_files_alone_decide_only_where_there_is_one_kind_and_it_is_fresh() {
-        let mut evidence = Evidence { courier: traces(100), ..Evidence::default() };
-        evidence.newest_mail = Some(day(130));
+        let mut evidence = Evidence::default();
+        evidence.traces.courier = left(100);
+        evidence.traces.newest_mail = Some(day(130));
         let only = Verdict { service: Service::Courier, by: None };
         assert_eq!(evidence.verdict(), Ok(only));
-        evidence.newest_mail = Some(day(131));
+        evidence.traces.newest_mail = Some(day(131));
         assert_eq!(evidence.verdict(), Err(Unknown::Stale));
-        evidence.newest_mail = None;
+        evidence.traces.newest_mail = None;
         // Not even a uidlist: something else of Dovecot's is enough for a doubt.
-        evidence.dovecot = Traces { maildrops: 1, newest: None };
+        evidence.traces.dovecot = Left { maildrops: 1, newest: None };
         assert_eq!(evidence.verdict(), Err(Unknown::Both));
-        evidence.courier = Traces::default();
+        evidence.traces.courier = Left::default();
         assert_eq!(evidence.verdict(), Err(Unknown::Neither));
         evidence.signs =
             vec![sign(Rank::Installed, Service::Courier), sign(Rank::Installed, Service::Dovecot)];
-        evidence.dovecot = traces(1);
+        evidence.traces.dovecot = left(1);
         let only = Verdict { service: Service::Dovecot, by: None };
         assert_eq!(evidence.verdict(), Ok(only));
     }

@@ -1,6 +1,8 @@
 //! `uidl-keep capture`: what an old server's POP3 clients know, as a listing.
 
+mod block;
 mod desk;
+mod disk;
 mod doveconf;
 mod listing_file;
 mod plesk;
@@ -88,7 +90,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     output.write(job.preface.as_bytes())?;
     let progress = Progress::new(job.sources.len(), job.sources.len() == 1, how.output.is_some());
     let captured =
-        desk::capture(&job.server, how.keys, &job.sources, jobs, &progress, &mut output)?;
+        disk::capture(&job.server, how.keys, &job.sources, jobs, &progress, &mut output)?;
     output.publish()?;
     progress.finish();
     Ok(if job.all_well && captured { Outcome::Done } else { Outcome::Short })

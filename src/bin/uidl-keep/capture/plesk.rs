@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
-use rustix::fs::AtFlags;
 use uidl_keep::capture::layout::{Panel, Source};
-use uidl_keep::capture::plesk::{self, Evidence, Rank, Service, Sign, Traces, Unknown, Verdict};
-use uidl_keep::capture::{COURIER_STATE, DOVECOT_STATE, Server, maildir, printable};
+use uidl_keep::capture::plesk::{self, Evidence, Rank, Service, Sign, Unknown, Verdict};
+use uidl_keep::capture::traces::Left;
+use uidl_keep::capture::{COURIER_STATE, DOVECOT_STATE, Server, printable};
 
 use super::doveconf;
 use super::sources::{How, Job, Whole};
@@ -47,11 +45,14 @@ impl Args {
         let naming = self.whole.naming()?;
         let (mut sources, mut all_well) = self.whole.sources(&patterns, &naming)?;
         let mut evidence = look(root, &self.ports)?;
-        count_traces(&sources, &mut evidence);
+        for source in &sources {
+            // Of one that cannot be read nothing is known here: its capture will say why.
+            let _ = evidence.traces.add(source);
+        }
 
         let mut said: Vec<String> = evidence.signs.iter().map(ToString::to_string).collect();
-        said.push(left(COURIER_STATE, "Courier", evidence.courier));
-        said.push(left(DOVECOT_STATE, "Dovecot", evidence.dovecot));
+        said.push(left(COURIER_STATE, "Courier", evidence.traces.courier));
+        said.push(left(DOVECOT_STATE, "Dovecot", evidence.traces.dovecot));
         let verdict = match evidence.verdict() {
             Ok(verdict) => verdict,
             Err(unknown) => {
@@ -122,13 +123,13 @@ fn refusal(unknown: Unknown, is_live: bool) -> Trouble {
 }
 
 /// What one server has left, for people: it decides nothing where there is anything else.
-fn left(state: &str, server: &str, traces: Traces) -> String {
-    match traces {
-        Traces { maildrops: 0, .. } => format!("seen: no file of {server} in any maildrop"),
-        Traces { maildrops, newest: None } => {
+fn left(state: &str, server: &str, left: Left) -> String {
+    match left {
+        Left { maildrops: 0, .. } => format!("seen: no file of {server} in any maildrop"),
+        Left { maildrops, newest: None } => {
             format!("seen: maildrops with files of {server}: {maildrops}, and no {state}")
         }
-        Traces { maildrops, newest: Some(newest) } => format!(
+        Left { maildrops, newest: Some(newest) } => format!(
             "seen: maildrops with files of {server}: {maildrops}, the youngest {state} of {}",
             humantime::format_rfc3339_seconds(newest)
         ),
@@ -362,40 +363,4 @@ fn installed(root: Option<&Path>) -> Result<Vec<Sign>, Trouble> {
         }
     }
     Ok(signs)
-}
-
-/// Counts what either server has left in the maildrops. One that cannot be read has nothing here: its
-/// capture will say why.
-fn count_traces(sources: &[Source], evidence: &mut Evidence) {
-    for source in sources {
-        let Ok(top) = source.open() else { continue };
-        let Ok(found) = maildir::names(top.as_fd()) else { continue };
-        for (traces, prefix, state) in [
-            (&mut evidence.courier, "courier", COURIER_STATE),
-            (&mut evidence.dovecot, "dovecot", DOVECOT_STATE),
-        ] {
-            if found.iter().any(|(name, _)| name.starts_with(prefix.as_bytes())) {
-                traces.maildrops += 1;
-                traces.newest = traces.newest.max(written(top.as_fd(), state));
-            }
-        }
-        for folder in ["new", "cur"] {
-            let folder = maildir::open_directory(top.as_fd(), OsStr::new(folder));
-            let Ok(mail) = folder.map(|folder| maildir::names(folder.as_fd())) else { continue };
-            let arrived = mail.into_iter().flatten().filter_map(|(name, _)| arrival(&name)).max();
-            evidence.newest_mail = evidence.newest_mail.max(arrived);
-        }
-    }
-}
-
-fn written(maildir: BorrowedFd<'_>, state: &str) -> Option<SystemTime> {
-    let stat = rustix::fs::statat(maildir, state, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    Some(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(stat.st_mtime).ok()?))
-}
-
-/// When a message arrived: the seconds that its file name begins with. Its mtime may be the copy's.
-fn arrival(name: &[u8]) -> Option<SystemTime> {
-    let digits = &name[..name.iter().position(|&octet| octet == b'.')?];
-    let seconds: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
