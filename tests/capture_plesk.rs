@@ -153,7 +153,7 @@ fn what_starts_with_the_machine_decides_however_fresh_the_other_ones_state_is() 
         ran.says("seen: maildrops with files of Dovecot: 1, the youngest dovecot-uidlist of 20");
         // The listing tells who reads it later what it rests on.
         let listing = String::from_utf8(ran.stdout.clone()).unwrap();
-        assert!(listing.starts_with("# capture plesk: enabled: /etc/systemd"), "{listing}");
+        assert!(listing.starts_with("# enabled: /etc/systemd"), "{listing}");
     }
 }
 

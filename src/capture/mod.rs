@@ -18,6 +18,8 @@ pub mod maildir;
 mod opening;
 pub mod plesk;
 pub mod pop3;
+pub mod program;
+pub mod proof;
 pub mod qmail;
 pub mod traces;
 
