@@ -228,6 +228,17 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Whether the line broke, or something else than an answer came over it.
+    pub(super) fn is_of_the_line(&self) -> bool {
+        matches!(
+            self,
+            Self::Dropped { .. }
+                | Self::Stalled { .. }
+                | Self::Broken { .. }
+                | Self::Garbled { .. }
+        )
+    }
+
     /// Whether to try the same again.
     pub fn next_step(&self) -> Retry {
         match self {

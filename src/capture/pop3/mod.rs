@@ -8,10 +8,13 @@
 //! |---|---|
 //! | `connect` | TCP, TLS, and which certificate to trust |
 //! | `session` | commands, replies, and the octets of both |
-//! | `login` | CAPA, STLS, and the ways to log in |
+//! | `login` | CAPA, STLS, and the ways to say a password |
 //! | `listing` | UIDL and LIST |
-//! | `take` | which messages to ask for, how many at a time, and what to do when the line breaks |
-//! | `shape` | what the forms of UIDLs give away |
+//! | `fetch` | TOP and RETR, several under way |
+//! | `read` | which messages one session asks for |
+//! | `take` | how many sessions an account takes, and what to do when the line breaks |
+//! | `found` | what was found out, and the block it makes |
+//! | `shape` | what the form of the UIDLs gives away |
 //!
 //! # What is never done
 //!
@@ -30,17 +33,46 @@
 //! an earlier session listed and the last does not is spent.
 #![forbid(unsafe_code)]
 
+mod connect;
 mod fault;
+mod fetch;
+mod found;
+mod listing;
+mod login;
+mod read;
 mod secret;
+mod session;
+mod shape;
+mod take;
 
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use connect::{Stream, log_in};
 pub use fault::{Fault, Refusal, Retry};
+pub use listing::{Listed, listing};
 pub use secret::Secret;
+pub use session::Session;
+pub use take::capture_over;
 
-use super::Keys;
+use super::{Captured, Keys, printable};
+
+/// Captures one account: [`log_in`], and then all of [`capture_over`].
+///
+/// # Errors
+///
+/// [`Fault`]; [`Fault::next_step`] says whether to try again. Nothing is kept of a capture that failed.
+pub fn capture(server: &Server, account: &Account, how: &How<'_>) -> Result<Captured, Fault> {
+    let login = account.authorize.as_ref().unwrap_or(&account.login);
+    let source = format!(
+        "pop3 {}:{} {}",
+        printable(server.host.as_bytes()),
+        server.port,
+        printable(login.as_bytes())
+    );
+    capture_over(|| log_in(server, account, how.timeout), &account.user, source, how)
+}
 
 /// Where an old server answers POP3, and how it is spoken to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
