@@ -5,6 +5,7 @@ mod desk;
 mod disk;
 mod doveconf;
 mod listing_file;
+mod pop3;
 mod progress;
 mod sources;
 
@@ -59,11 +60,13 @@ enum From {
     ///   uidl-keep capture qmail --root /mnt/old --layout vpopmail -o vpopmail.listing
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Qmail(What),
+    Pop3(Box<pop3::Args>),
 }
 
 /// Captures, and writes the listing.
 pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let (server, what) = match &args.from {
+        From::Pop3(args) => return pop3::run(args),
         From::Courier(what) => (Server::Courier, what),
         From::Qmail(what) => (Server::Qmail, what),
         From::Dovecot { format, what } => {
