@@ -16,8 +16,10 @@ mod keys;
 pub mod layout;
 pub mod maildir;
 mod opening;
+pub mod plesk;
 pub mod pop3;
 pub mod qmail;
+pub mod traces;
 
 pub use draft::{Captured, Draft, Remarks};
 pub use keys::{BadKeys, Keys, Prints};

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use uidl_keep::capture::layout::{self, Naming, Panel, Pattern, Source};
-use uidl_keep::capture::{Keys, printable};
+use uidl_keep::capture::{Keys, Server, printable};
 
 use crate::output::{Trouble, remark};
 
@@ -15,7 +15,7 @@ use crate::output::{Trouble, remark};
 #[command(group(clap::ArgGroup::new("where").args(["path", "layout", "pattern"]).required(true)))]
 pub struct What {
     /// One Maildir, of --user.
-    #[arg(requires = "user")]
+    #[arg(requires = "user", conflicts_with_all = ["root", "user_template", "rename", "only"])]
     pub path: Option<PathBuf>,
     /// The user name of that Maildir on the new server.
     #[arg(long, requires = "path")]
@@ -27,19 +27,33 @@ pub struct What {
     /// of * stands for any, of ? for any of one character.
     #[arg(long, value_name = "PATTERN")]
     pattern: Vec<Pattern>,
+    #[command(flatten)]
+    pub whole: Whole,
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// Whose maildrops of a whole server, and by what names.
+#[derive(clap::Args)]
+pub struct Whole {
     /// Look for them in the copy of a server below this directory.
-    #[arg(long, value_name = "DIR", conflicts_with = "path")]
+    #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// User names on the new server, by the variables of the pattern [default: {local}@{domain}, or
     /// {local}, {user} or {account} where there is no domain].
-    #[arg(long, value_name = "TEMPLATE", conflicts_with = "path")]
+    #[arg(long, value_name = "TEMPLATE")]
     user_template: Option<String>,
     /// Users whose name changes: a file with an old and a new name on each line.
-    #[arg(long, value_name = "FILE", conflicts_with = "path")]
+    #[arg(long, value_name = "FILE")]
     rename: Option<PathBuf>,
     /// Only this user or domain, as on the new server; may be repeated.
-    #[arg(long, value_name = "USER|DOMAIN", conflicts_with = "path")]
+    #[arg(long, value_name = "USER|DOMAIN")]
     only: Vec<String>,
+}
+
+/// How maildrops are captured, and where to.
+#[derive(clap::Args)]
+pub struct How {
     /// What to recognise messages by: file, header, message, origin. With header, a message is read
     /// up to the end of its header, and whole where its header repeats within the maildrop.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
@@ -50,6 +64,16 @@ pub struct What {
     /// Write the listing there, as a whole or not at all, in place of stdout.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// What is to be captured.
+pub struct Job {
+    pub server: Server,
+    pub sources: Vec<Source>,
+    /// Whether those are all that were asked for, each by its name.
+    pub all_well: bool,
+    /// Comments for the head of the listing.
+    pub preface: String,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -73,8 +97,13 @@ impl Layout {
 }
 
 impl What {
-    /// The maildrops that are asked for, and whether those are all.
-    pub fn sources(&self) -> Result<(Vec<Source>, bool), Trouble> {
+    /// The maildrops that are asked for, of that server.
+    pub fn job(&self, server: Server) -> Result<Job, Trouble> {
+        let (sources, all_well) = self.sources()?;
+        Ok(Job { server, sources, all_well, preface: String::new() })
+    }
+
+    fn sources(&self) -> Result<(Vec<Source>, bool), Trouble> {
         if let (Some(path), Some(user)) = (&self.path, &self.user) {
             // The listing is kept and read elsewhere: a relative path would say nothing there.
             let place = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -87,15 +116,31 @@ impl What {
             return Ok((vec![source], true));
         }
         let patterns = match self.layout {
-            Some(layout) => layout.panel().patterns(self.root.as_deref()),
+            Some(layout) => layout.panel().patterns(self.whole.root.as_deref()),
             None => self.pattern.clone(),
         };
+        self.whole.sources(&patterns, &self.whole.naming()?)
+    }
+}
+
+impl Whole {
+    /// How users are called on the new server.
+    pub fn naming(&self) -> Result<Naming, Trouble> {
         let mut naming = Naming::new(self.user_template.as_deref())
             .map_err(|error| Trouble::at("--user-template", error))?;
         if let Some(path) = &self.rename {
             read_renames(path, &mut naming)?;
         }
-        let found = layout::find(&patterns, self.root.as_deref(), &naming)
+        Ok(naming)
+    }
+
+    /// The maildrops of `patterns` that are asked for, and whether those are all.
+    pub fn sources(
+        &self,
+        patterns: &[Pattern],
+        naming: &Naming,
+    ) -> Result<(Vec<Source>, bool), Trouble> {
+        let found = layout::find(patterns, self.root.as_deref(), naming)
             .map_err(|error| Trouble::new(error.to_string()))?;
         let mut all_well = found.losses.is_empty();
         found.losses.iter().for_each(remark);
