@@ -15,12 +15,12 @@ use crate::maildrop::{Entry, Name};
 /// Reads the directory and the state file twice, or more often while they change; a message at most
 /// twice.
 pub(super) fn capture(server: &Server, keys: Keys, source: &Source) -> Result<Draft, Error> {
-    let maildir = Maildir::open(source.open()?)?;
+    let maildir = server.open(source)?;
     let mut known = Known::new();
     let (look, plan) = until_steady(|is_last| {
         let look = maildir.look(server.wanted())?;
         // What is cut in a line may be complete a moment later.
-        if look.ends_in_a_line() && !is_last {
+        if server.writes_lines() && look.ends_in_a_line() && !is_last {
             return Ok(None);
         }
         let planned = server.plan(&look).and_then(|plan| {
@@ -33,6 +33,7 @@ pub(super) fn capture(server: &Server, keys: Keys, source: &Source) -> Result<Dr
         let (plan, all_there) = planned?;
         Ok(all_there.then_some((look, plan)))
     })?;
+    let keys = Keys { file: keys.file && server.names_files(), ..keys };
     Ok(draft(keys, &look, plan, &known))
 }
 
@@ -125,6 +126,7 @@ fn draft(keys: Keys, look: &Look, plan: Plan, known: &Known) -> Draft {
             uid: planned.uid,
             octets: prints
                 .and_then(|prints| prints.octets)
+                .or(planned.octets)
                 .or_else(|| maildir::octets_in_name(&message.base)),
             file: keys.file.then(|| Name::Spelled(message.base.clone())),
             guid: planned.guid.filter(|_| keys.file),

@@ -1,4 +1,4 @@
-//! Reading a Maildir that is in use, without changing it.
+//! Reading a Maildir that is in use, or another directory with a file a message, without changing it.
 //!
 //! Mail arrives while we read, `new` becomes `cur`, flags change. A Maildir is read until two
 //! [looks](Look) at it agree.
@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::AtFlags;
@@ -30,13 +30,15 @@ pub fn octets_in_name(base: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// One of the two directories that hold mail.
+/// A directory that holds mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Folder {
     /// `new`.
     New,
     /// `cur`.
     Cur,
+    /// The directory itself, where the server has no others.
+    Top,
 }
 
 /// A message file, as a look found it.
@@ -90,12 +92,13 @@ pub struct Wanted {
     pub mtimes: bool,
 }
 
-/// An open Maildir.
+/// An open Maildir, or another directory with a file a message.
 #[derive(Debug)]
 pub struct Maildir {
     top: OwnedFd,
-    new: Option<OwnedFd>,
-    cur: OwnedFd,
+    /// In the order in which mail moves through them.
+    folders: Vec<(Folder, OwnedFd)>,
+    is_message: fn(&[u8]) -> bool,
 }
 
 impl Maildir {
@@ -106,25 +109,32 @@ impl Maildir {
     ///
     /// [`Error::NotMaildir`] when there is no `cur`, [`Error::Link`], [`Error::Io`].
     pub fn open(top: OwnedFd) -> Result<Self, Error> {
-        let open = |name: &str| match open_directory(top.as_fd(), OsStr::new(name)) {
-            Ok(directory) => Ok(Some(directory)),
-            Err(error) if error.is_absence() => Ok(None),
-            Err(error) => Err(error),
-        };
-        let cur = open("cur")?;
-        let new = open("new")?;
-        let cur = cur.ok_or(Error::NotMaildir)?;
-        Ok(Self { top, new, cur })
-    }
-
-    fn folder(&self, folder: Folder) -> Option<BorrowedFd<'_>> {
-        match folder {
-            Folder::New => self.new.as_ref().map(AsFd::as_fd),
-            Folder::Cur => Some(self.cur.as_fd()),
+        let mut folders = Vec::new();
+        for folder in [Folder::New, Folder::Cur] {
+            match open_directory(top.as_fd(), OsStr::from_bytes(folder.name())) {
+                Ok(directory) => folders.push((folder, directory)),
+                Err(error) if error.is_absence() => {}
+                Err(error) => return Err(error),
+            }
         }
+        if !folders.iter().any(|(folder, _)| *folder == Folder::Cur) {
+            return Err(Error::NotMaildir);
+        }
+        Ok(Self { top, folders, is_message: |_| true })
     }
 
-    /// Looks once. Lists both directories and reads the state file; opens no message.
+    /// Takes the directory `top` for one that has the messages in itself: the files whose names are
+    /// those of messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn of_files(top: OwnedFd, is_message: fn(&[u8]) -> bool) -> Result<Self, Error> {
+        let itself = top.try_clone().map_err(|error| Error::io(Folder::Top.name(), error))?;
+        Ok(Self { top, folders: vec![(Folder::Top, itself)], is_message })
+    }
+
+    /// Looks once. Lists the directories and reads the state file; opens no message.
     ///
     /// # Errors
     ///
@@ -134,10 +144,12 @@ impl Maildir {
             wanted.state.map(|name| read_state(self.top.as_fd(), name)).transpose()?.flatten();
         let mut messages = Vec::new();
         // `new` first: what moves to `cur` meanwhile is then seen twice and not missed.
-        for folder in [Folder::New, Folder::Cur] {
-            let Some(directory) = self.folder(folder) else { continue };
-            let found = names(directory).map_err(|error| Error::io(folder.name(), error))?;
+        for (folder, directory) in &self.folders {
+            let found = names(directory.as_fd()).map_err(|e| Error::io(folder.name(), e))?;
             for (name, inode) in found {
+                if !(self.is_message)(&name) {
+                    continue;
+                }
                 let mut mtime = 0;
                 if wanted.mtimes {
                     let name = OsStr::from_bytes(&name);
@@ -148,7 +160,7 @@ impl Maildir {
                     }
                 }
                 let base = base_name(&name).into();
-                messages.push(Message { base, name, folder, inode, mtime });
+                messages.push(Message { base, name, folder: *folder, inode, mtime });
             }
         }
         messages.sort_by(|a, b| (&a.base, a.inode, &a.name).cmp(&(&b.base, b.inode, &b.name)));
@@ -167,13 +179,15 @@ impl Maildir {
     ///
     /// [`Error::Link`] and [`Error::NotRegular`] for what is no message; [`Error::Io`].
     pub fn open_message(&self, message: &Message) -> Result<Option<File>, Error> {
-        let Some(directory) = self.folder(message.folder) else { return Ok(None) };
-        match open_mail(directory, &message.name) {
-            Err(error) if error.is_absence() => {}
-            opened => return opened.map(Some),
+        let there = self.folders.iter().find(|(folder, _)| *folder == message.folder);
+        if let Some((_, directory)) = there {
+            match open_mail(directory.as_fd(), &message.name) {
+                Err(error) if error.is_absence() => {}
+                opened => return opened.map(Some),
+            }
         }
-        for folder in [Folder::New, Folder::Cur] {
-            let Some(directory) = self.folder(folder) else { continue };
+        for (folder, directory) in &self.folders {
+            let directory = directory.as_fd();
             let found = names(directory).map_err(|error| Error::io(folder.name(), error))?;
             for (name, inode) in found {
                 if inode == message.inode && base_name(&name) == &*message.base {
@@ -193,6 +207,7 @@ impl Folder {
         match self {
             Self::New => b"new",
             Self::Cur => b"cur",
+            Self::Top => b".",
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Capture from disk: what an old server's POP3 clients know of its Maildirs.
+//! Capture from disk: what an old server's POP3 clients know of its maildrops.
 //!
-//! One module a kind of server ([`courier`], [`dovecot`], [`qmail`]): each makes a [`Plan`] of a
-//! [`Look`] and knows nothing of files. [`maildir`] reads Maildirs that are in use,
+//! One module a kind of server ([`courier`], [`dovecot`], [`qmail`], [`cyrus`]): each makes a [`Plan`]
+//! of a [`Look`] and knows nothing of files. [`maildir`] reads Maildirs that are in use, and their like,
 //! [`layout`] finds them. [`capture`] brings them together, for one maildrop.
 //!
 //! Nothing is changed on the old server. A maildrop that cannot be captured becomes a block that
@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod courier;
+pub mod cyrus;
 pub mod dovecot;
 mod draft;
 mod files;
@@ -34,10 +35,12 @@ use crate::format::UidlFormat;
 use crate::maildrop::{Counter, Name};
 use crate::uidl::Uidl;
 use layout::Source;
-use maildir::{Folder, Look, Wanted};
+use maildir::{Folder, Look, Maildir, Wanted};
 
 /// Courier's state file, in the Maildir.
 pub const COURIER_STATE: &str = "courierpop3dsizelist";
+/// Cyrus's state file, in the mailbox.
+pub const CYRUS_STATE: &str = "cyrus.index";
 /// Dovecot's state file, in the Maildir.
 pub const DOVECOT_STATE: &str = "dovecot-uidlist";
 
@@ -52,7 +55,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 pub enum Server {
     /// Courier's `courierpop3d`.
     Courier,
-    /// Dovecot, with its `pop3_uidl_format`.
+    /// Cyrus's `pop3d`, with its `uidl_format`.
+    Cyrus {
+        /// That format, as it is in mailboxes of 2.1.4 and later.
+        format: UidlFormat,
+    },
+    /// Dovecot on Maildirs, with its `pop3_uidl_format`.
     Dovecot {
         /// The format of the UIDLs that no `P` field gives.
         format: UidlFormat,
@@ -66,14 +74,34 @@ impl Server {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Courier => "courier",
+            Self::Cyrus { .. } => "cyrus",
             Self::Dovecot { .. } => "dovecot",
             Self::Qmail => "qmail",
+        }
+    }
+
+    /// Whether its messages are called by their base file names, which outlive the move.
+    pub fn names_files(&self) -> bool {
+        !matches!(self, Self::Cyrus { .. })
+    }
+
+    /// Whether its state file is text, and so ends in a line end once it is whole.
+    fn writes_lines(&self) -> bool {
+        !matches!(self, Self::Cyrus { .. })
+    }
+
+    fn open(&self, source: &Source) -> Result<Maildir, Error> {
+        let top = source.open()?;
+        match self {
+            Self::Cyrus { .. } => Maildir::of_files(top, cyrus::is_message),
+            Self::Courier | Self::Dovecot { .. } | Self::Qmail => Maildir::open(top),
         }
     }
 
     fn wanted(&self) -> Wanted {
         match self {
             Self::Courier => Wanted { state: Some(COURIER_STATE), mtimes: false },
+            Self::Cyrus { .. } => Wanted { state: Some(CYRUS_STATE), mtimes: false },
             Self::Dovecot { .. } => Wanted { state: Some(DOVECOT_STATE), mtimes: false },
             Self::Qmail => Wanted { state: None, mtimes: true },
         }
@@ -82,6 +110,7 @@ impl Server {
     fn plan(&self, look: &Look) -> Result<Plan, Error> {
         match self {
             Self::Courier => courier::plan(look),
+            Self::Cyrus { format } => cyrus::plan(look, format),
             Self::Dovecot { format } => dovecot::plan(look, format),
             Self::Qmail => Ok(qmail::plan(look)),
         }
@@ -143,6 +172,14 @@ pub enum Error {
     /// A directory without `cur`.
     #[error("not a Maildir: it has no directory cur")]
     NotMaildir,
+    /// A state file that is not whole, or not what its version says.
+    #[error("{file}: {why}; if this is a copy, copy it anew while the server rests")]
+    StateDamaged {
+        /// The state file.
+        file: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A state file that starts with something unknown.
     #[error("{file}:1: unknown version: {header}")]
     StateVersion {
@@ -236,6 +273,8 @@ pub struct Planned {
     pub uid: Option<u32>,
     /// As in [`Entry::guid`](crate::maildrop::Entry::guid).
     pub guid: Option<Name>,
+    /// As in [`Entry::octets`](crate::maildrop::Entry::octets), where the server keeps it.
+    pub octets: Option<u64>,
 }
 
 /// Captures one maildrop. Whatever happens, there is a block.

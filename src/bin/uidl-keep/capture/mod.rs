@@ -1,12 +1,13 @@
 //! `uidl-keep capture`: what an old server's POP3 clients know, as a listing.
 
 mod block;
+mod cyrus;
 mod desk;
 mod disk;
 mod doveconf;
 mod listing_file;
-mod passwords;
 mod plesk;
+mod pop3;
 mod progress;
 mod prove;
 mod sources;
@@ -44,6 +45,20 @@ enum From {
     ///   uidl-keep capture courier --layout plesk -o plesk.listing
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Courier(What),
+    /// Captures Cyrus's POP3 by the cyrus.index of each INBOX, of Cyrus 2.2 to 3.12.
+    ///
+    ///   uidl-keep capture cyrus --pattern '/var/spool/cyrus/mail/?/user/{user}' -o cyrus.listing
+    ///
+    /// Virtual domains: '/var/spool/cyrus/mail/domain/?/{domain}/?/user/{local}'. For a single user
+    /// `mbpath -u` (before 3.4 `mbpath user.alice`) prints the directory.
+    #[command(arg_required_else_help = true, verbatim_doc_comment)]
+    Cyrus {
+        /// The uidl_format of the old server's imapd.conf.
+        #[arg(long, value_enum, default_value = "cyrus")]
+        uidl_format: cyrus::Format,
+        #[command(flatten)]
+        what: What,
+    },
     /// Captures Dovecot's POP3 on Maildirs by dovecot-uidlist and pop3_uidl_format.
     ///
     ///   uidl-keep capture dovecot --format auto --layout cpanel -o cpanel.listing
@@ -71,12 +86,17 @@ enum From {
     ///   uidl-keep capture qmail --root /mnt/old --layout vpopmail -o vpopmail.listing
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Qmail(What),
+    Pop3(Box<pop3::Args>),
 }
 
 /// Captures, and writes the listing.
 pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let (job, how) = match &args.from {
+        From::Pop3(args) => return pop3::run(args),
         From::Courier(what) => (what.job(Server::Courier)?, &what.how),
+        From::Cyrus { uidl_format, what } => {
+            (what.job(Server::Cyrus { format: uidl_format.spelled() })?, &what.how)
+        }
         From::Qmail(what) => (what.job(Server::Qmail)?, &what.how),
         From::Dovecot { format, what } => {
             let format = doveconf::format(format.as_deref(), what.whole.root.is_some())?;

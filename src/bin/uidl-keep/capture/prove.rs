@@ -1,53 +1,59 @@
 //! `uidl-keep capture ... --prove N`: some maildrops, chosen at random, are compared with what the old
 //! server itself lists, before anything is written.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use uidl_keep::capture::layout::Source;
-use uidl_keep::capture::pop3::{self, Account, Pin, Security, Trust};
+use uidl_keep::capture::pop3::{self, Account, Listed, Pin, Secret, Security, Trust};
 use uidl_keep::capture::program::Program;
 use uidl_keep::capture::proof::{self, Outcome};
 use uidl_keep::capture::{self, Keys, Server, printable};
 use uidl_keep::maildrop::{Maildrop, State};
 
-use super::passwords::Passwords;
+use super::pop3::accounts::{self, Manner, Who};
+use super::pop3::secrets;
 use super::sources::Job;
 use crate::output::{Trouble, remark};
 
 /// Whether and how the capture is proven.
 #[derive(clap::Args)]
-pub struct Args {
+#[command(group(clap::ArgGroup::new("over_pop3").args(["prove_accounts", "prove_password_file"])))]
+pub struct Proof {
     /// Before anything is written, compare so many maildrops, chosen at random, with the old server's
     /// own listing, UIDL by UIDL; stop at any difference. By its own POP3 program, run as the owner
-    /// of the maildrop, or over POP3 with --prove-accounts. Either is a login: it leaves on the
-    /// server what any login leaves.
+    /// of the maildrop; or over POP3, with --prove-accounts or --prove-password-file. Either is a login,
+    /// and leaves on the server what any login leaves.
     #[arg(long, value_name = "N")]
     prove: Option<u32>,
     /// The old server's own POP3 program and its arguments, where it is not found by itself, with
     /// {home}, {maildir} and {user} for the maildrop's: '/opt/courier/pop3d {maildir}', '/usr/lib/dovecot/pop3
     /// -c /srv/dovecot.conf -o mail_home={home}'. It stands in {home}.
-    #[arg(long, value_name = "PROGRAM", requires = "prove", conflicts_with = "prove_accounts")]
+    #[arg(long, value_name = "PROGRAM", requires = "prove", conflicts_with = "over_pop3")]
     prove_by: Option<String>,
-    /// Ask over POP3, with the passwords in this file: a user name of the old server and a password on
-    /// each line, or * and the password of a master user. Only its owner may be able to read it.
+    /// Ask over POP3, with the passwords of a CSV file as `capture pop3 --accounts` has it: its first
+    /// line names its columns, of host, user, password and new_user. Only its owner may be able to read it.
     #[arg(long, value_name = "FILE", requires = "prove")]
     prove_accounts: Option<PathBuf>,
+    /// Ask over POP3, as a master user whose password is the first line of this file.
+    #[arg(long, value_name = "FILE", requires_all = ["prove", "prove_login"])]
+    prove_password_file: Option<PathBuf>,
+    /// How that master user logs in, by {user}, {local} and {domain} of the maildrop's user at the old
+    /// server: '{user}*master' on Dovecot.
+    #[arg(long, value_name = "TEMPLATE", requires = "prove_password_file")]
+    prove_login: Option<String>,
     /// Where POP3 is answered, as HOST or HOST:PORT.
-    #[arg(long, value_name = "HOST", requires = "prove_accounts", default_value = "127.0.0.1")]
+    #[arg(long, value_name = "HOST", requires = "over_pop3", default_value = "127.0.0.1")]
     prove_server: String,
-    /// How users log in there, by {user}, {local} and {domain}: '{user}*master' of a master user on
-    /// Dovecot.
-    #[arg(long, value_name = "TEMPLATE", requires = "prove_accounts", default_value = "{user}")]
-    prove_login: String,
-    /// How passwords are kept secret on the way [default: clear on this machine, else tls].
-    #[arg(long, value_enum, value_name = "HOW", requires = "prove_accounts")]
+    /// How passwords are kept secret on the way [default: clear to this machine itself, else tls].
+    #[arg(long, value_enum, value_name = "HOW", requires = "over_pop3")]
     prove_security: Option<How>,
     /// Take the certificate with this SHA-256 and no other, as `openssl x509 -fingerprint -sha256`
     /// prints it.
-    #[arg(long, value_name = "SHA256", requires = "prove_accounts")]
+    #[arg(long, value_name = "SHA256", requires = "over_pop3")]
     prove_pin: Option<Pin>,
     /// Choose those that a proof with this seed chose.
     #[arg(long, value_name = "SEED", requires = "prove")]
@@ -81,13 +87,17 @@ const LOOKS: usize = 100;
 
 /// Who tells what the old server lists.
 enum Witness {
+    /// Its own program.
     Program(Program),
-    Pop3 { server: pop3::Server, login: String, passwords: Passwords },
+    /// Itself, to these accounts, by user name on the new server.
+    Accounts(HashMap<String, (pop3::Server, Account)>),
+    /// Itself, to a master user.
+    Master { server: pop3::Server, login: String, password: Secret },
 }
 
 /// Compares as many maildrops as are asked for, if any. What there is to say of it, for the head of the
 /// listing.
-pub fn prove(args: &Args, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble> {
+pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble> {
     let Some(wanted) = args.prove.map(|wanted| wanted as usize) else { return Ok(Vec::new()) };
     let witness = args.witness(&job.server, job.is_copy)?;
     // A message is followed from capture to capture by its file.
@@ -142,7 +152,12 @@ pub fn prove(args: &Args, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble>
 
 /// Those to compare, in their order: first such as have messages, if some are found soon, then others.
 fn chosen<'a>(job: &Job, keys: Keys, order: &[&'a Source], wanted: usize) -> Vec<&'a Source> {
-    let file_only = Keys { header: false, message: false, origin: false, ..keys };
+    // Where files have names of their own, no message need be read.
+    let keys = if job.server.names_files() {
+        Keys { file: true, header: false, message: false, origin: false }
+    } else {
+        keys
+    };
     let (mut full, mut empty) = (Vec::new(), Vec::new());
     let mut left = order.iter();
     // A few more than are wanted: some may have no listing.
@@ -150,7 +165,7 @@ fn chosen<'a>(job: &Job, keys: Keys, order: &[&'a Source], wanted: usize) -> Vec
         && full.len() + empty.len() < wanted.saturating_mul(LOOKS)
     {
         let Some(&source) = left.next() else { break };
-        let maildrop = capture::capture(&job.server, file_only, source).maildrop;
+        let maildrop = capture::capture(&job.server, keys, source).maildrop;
         if maildrop.entries.is_empty() { empty.push(source) } else { full.push(source) }
     }
     full.into_iter().chain(empty).chain(left.copied()).collect()
@@ -196,10 +211,10 @@ fn compare(
     Err(Stop::Differs(difference.expect("each try that goes on leaves one")))
 }
 
-impl Args {
+impl Proof {
     fn witness(&self, server: &Server, is_copy: bool) -> Result<Witness, Trouble> {
-        if let Some(file) = &self.prove_accounts {
-            return self.over_pop3(file);
+        if self.prove_accounts.is_some() || self.prove_password_file.is_some() {
+            return self.over_pop3();
         }
         if let Some(words) = &self.prove_by {
             let program = Program::named(words);
@@ -222,35 +237,39 @@ impl Args {
         })
     }
 
-    fn over_pop3(&self, file: &Path) -> Result<Witness, Trouble> {
-        let bad = || {
-            Trouble::at("--prove-server", format!("not HOST or HOST:PORT: {}", self.prove_server))
-        };
-        let (host, port) = match self.prove_server.rsplit_once(':') {
-            Some((host, port)) if !host.contains(':') => {
-                (host, Some(port.parse().map_err(|_| bad())?))
-            }
-            // An IPv6 address, whose port is in no doubt only with brackets.
-            _ => (self.prove_server.as_str(), None),
-        };
-        let is_here =
-            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        let security = self.prove_security.unwrap_or(if is_here { How::Clear } else { How::Tls });
-        if security == How::Clear && self.prove_pin.is_some() {
-            return Err(Trouble::new("--prove-pin: there is no certificate without TLS"));
+    fn over_pop3(&self) -> Result<Witness, Trouble> {
+        secrets::guard_memory()?;
+        let manner = self.manner()?;
+        let host = &self.prove_server;
+        let server =
+            accounts::server(host, None, &manner).map_err(|e| Trouble::at("--prove-server", e))?;
+        if let Some(file) = &self.prove_password_file {
+            let login = self.prove_login.clone().expect("required with it");
+            // A template that is wrong is so before anybody is asked.
+            accounts::filled(&login, "").map_err(|error| Trouble::at("--prove-login", error))?;
+            return Ok(Witness::Master { server, login, password: secrets::password_in(file)? });
         }
-        let server = pop3::Server {
-            host: host.to_owned(),
-            port: port.unwrap_or(if security == How::Tls { 995 } else { 110 }),
-            security: match security {
+        let table = self.prove_accounts.as_ref().expect("one of the two is there");
+        let accounts = Who::of_table(table, host).accounts(&manner)?;
+        let servers = accounts.server_of.iter().map(|&at| accounts.servers[at].clone());
+        let by_user = accounts.all.iter().zip(servers);
+        let by_user = by_user.map(|(one, server)| (one.user.clone(), (server, one.clone())));
+        Ok(Witness::Accounts(by_user.collect()))
+    }
+
+    fn manner(&self) -> Result<Manner, Trouble> {
+        let host = self.prove_server.split(':').next().unwrap_or_default();
+        let is_here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        let security =
+            match self.prove_security.unwrap_or(if is_here { How::Clear } else { How::Tls }) {
                 How::Tls => Security::Tls,
                 How::Starttls => Security::StartTls,
                 How::Clear => Security::Clear,
-            },
-            trust: self.prove_pin.map_or(Trust::System, Trust::Pinned),
-        };
-        let passwords = Passwords::read(file)?;
-        Ok(Witness::Pop3 { server, login: self.prove_login.clone(), passwords })
+            };
+        if security == Security::Clear && self.prove_pin.is_some() {
+            return Err(Trouble::new("--prove-pin: there is no certificate without TLS"));
+        }
+        Ok(Manner { security, trust: self.prove_pin.map_or(Trust::System, Trust::Pinned) })
     }
 }
 
@@ -258,46 +277,52 @@ impl Witness {
     /// Whether it can be asked about this maildrop.
     fn can_tell(&self, source: &Source) -> bool {
         match self {
-            Self::Program(_) => true,
-            Self::Pop3 { passwords, .. } => passwords.of(source.login()).is_some(),
+            Self::Program(_) | Self::Master { .. } => true,
+            Self::Accounts(accounts) => accounts.contains_key(source.user()),
         }
     }
 
-    /// What the old server lists. The error is for people.
+    /// What the old server lists, in its order. The error is for people.
     fn listing(&self, source: &Source) -> Result<Vec<Box<[u8]>>, String> {
-        let user = source.login();
         let listed = match self {
             Self::Program(program) => {
                 program.listing(source, PATIENCE).map_err(|error| error.to_string())?
             }
-            Self::Pop3 { server, login, passwords } => {
-                let password = passwords.of(user).ok_or("no password")?.clone();
-                let login = filled(login, user);
-                let account = Account { user: user.to_owned(), login, authorize: None, password };
-                let listed = pop3::log_in(server, &account, PATIENCE).and_then(|mut session| {
-                    let listed = pop3::listing(&mut session)?;
-                    session.quit();
-                    Ok(listed)
-                });
-                listed.map_err(|fault| fault.to_string())?
+            Self::Accounts(accounts) => {
+                let (server, account) = accounts.get(source.user()).ok_or("no password")?;
+                over_pop3(server, account)?
+            }
+            Self::Master { server, login, password } => {
+                let account = Account {
+                    user: source.user().to_owned(),
+                    login: accounts::filled(login, source.login())?,
+                    authorize: None,
+                    password: password.clone(),
+                };
+                over_pop3(server, &account)?
             }
         };
         Ok(listed.into_iter().map(|listed| listed.uidl).collect())
     }
 }
 
+fn over_pop3(server: &pop3::Server, account: &Account) -> Result<Vec<Listed>, String> {
+    let listed = pop3::log_in(server, account, PATIENCE).and_then(|mut session| {
+        let listed = pop3::listing(&mut session)?;
+        session.quit();
+        Ok(listed)
+    });
+    listed.map_err(|fault| fault.to_string())
+}
+
 impl std::fmt::Display for Witness {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Program(program) => f.write_str(&program.name()),
-            Self::Pop3 { server, .. } => {
+            Self::Accounts(_) => f.write_str("POP3"),
+            Self::Master { server, .. } => {
                 write!(f, "POP3 at {}:{}", printable(server.host.as_bytes()), server.port)
             }
         }
     }
-}
-
-fn filled(template: &str, user: &str) -> String {
-    let (local, domain) = user.rsplit_once('@').unwrap_or((user, ""));
-    template.replace("{user}", user).replace("{local}", local).replace("{domain}", domain)
 }

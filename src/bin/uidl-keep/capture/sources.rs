@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use uidl_keep::capture::layout::{self, Naming, Panel, Pattern, Source};
 use uidl_keep::capture::{Keys, Server, printable};
 
-use super::prove;
+use super::prove::Proof;
 use crate::output::{Trouble, remark};
 
 /// Which Maildirs to capture, and how.
@@ -66,7 +66,7 @@ pub struct How {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     #[command(flatten)]
-    pub proof: prove::Args,
+    pub proof: Proof,
 }
 
 /// What is to be captured.
