@@ -13,8 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use capture_support::{make, message, uidls};
 use support::dovecot::{Config, Dovecot};
-use support::host::{Host, Line, is_root};
-use support::lacking;
+use support::host::{Host, Line, mounting};
 use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::Maildrop;
 
@@ -82,18 +81,17 @@ impl Plesk {
         Ran::of(command)
     }
 
-    /// Captures as on that machine itself: its `/etc` in the place of ours, for that process alone.
-    fn capture_live(&self, arguments: &[&str]) -> Ran {
+    /// Captures as on that machine itself: its `/etc` in the place of ours, for that process alone. `None`
+    /// where that cannot be.
+    fn capture_live(&self, arguments: &[&str]) -> Option<Ran> {
         let mail = self.path("var/qmail/mailnames");
         self.write("etc/psa/psa.conf", &format!("PLESK_MAILNAMES_D {}\n", mail.display()));
         for file in ["passwd", "group"] {
             fs::copy(Path::new("/etc").join(file), self.path("etc").join(file)).unwrap();
         }
-        let mut command = Command::new("unshare");
-        let script = "mount --bind \"$1\" /etc && shift && exec \"$@\"";
-        command.args(["--mount", "sh", "-c", script, "sh"]).arg(self.path("etc"));
+        let mut command = mounting(&self.path("etc"), Path::new("/etc"))?;
         command.arg(env!("CARGO_BIN_EXE_uidl-keep")).args(["capture", "plesk"]).args(arguments);
-        Ran::of(command)
+        Some(Ran::of(command))
     }
 }
 
@@ -331,22 +329,9 @@ fn short_names_are_taken_by_those_who_share_them_with_nobody() {
     ran.says("al may be any of al@a.example, al@b.example: they keep their full names");
 }
 
-/// A mount namespace of one's own, or no test.
-fn can_be_live() -> bool {
-    let can = is_root()
-        && Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|s| s.success());
-    if !can {
-        lacking("only root with CAP_SYS_ADMIN can give a process an /etc of its own");
-    }
-    can
-}
-
 #[test]
 fn a_running_dovecot_outweighs_all_that_is_installed_and_is_asked_for_its_format() {
     let Some(host) = Host::dovecot(Line::V23) else { return };
-    if !can_be_live() {
-        return;
-    }
     let dovecot = Dovecot::start(&host, Config::default().uidl_format("UID%u-%v")).unwrap();
     let plesk = Plesk::of(&["al@ex.com"], &[COURIER, DOVECOT]);
     plesk.enable("courier-pop3d.service");
@@ -354,12 +339,13 @@ fn a_running_dovecot_outweighs_all_that_is_installed_and_is_asked_for_its_format
     let conf = fs::read_to_string(dovecot.conf()).unwrap();
     plesk.write("etc/dovecot/dovecot.conf", &conf);
     let port = dovecot.pop3().port().to_string();
-    let ran = plesk.capture_live(&["--port", &port]);
+    let Some(ran) = plesk.capture_live(&["--port", &port]) else { return };
     assert_eq!(ran.uidl(), "UID1-23");
     ran.says(&format!("listens: on port {port}: /usr/"));
     ran.says("Dovecot answers POP3: it listens");
-    assert_eq!(plesk.capture_live(&["--port", &port, "--format", "UID%u-%v"]).uidl(), "UID1-23");
-    let ran = plesk.capture_live(&["--port", &port, "--format", "%v-%u"]);
+    let with = |format| plesk.capture_live(&["--port", &port, "--format", format]).unwrap();
+    assert_eq!(with("UID%u-%v").uidl(), "UID1-23");
+    let ran = with("%v-%u");
     ran.is_refused("--format is %v-%u, and doveconf says UID%u-%v");
 }
 
@@ -376,9 +362,6 @@ impl Drop for Running {
 #[test]
 fn a_running_courier_outweighs_an_enabled_dovecot() {
     let Some(host) = Host::courier() else { return };
-    if !can_be_live() {
-        return;
-    }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let mut tcpd = host.command("/usr/sbin/couriertcpd");
     tcpd.args(["-address=127.0.0.1", &port, "/bin/true"]).stdin(Stdio::null());
@@ -390,7 +373,7 @@ fn a_running_courier_outweighs_an_enabled_dovecot() {
     }
     let plesk = Plesk::of(&["al@ex.com"], &[COURIER, DOVECOT]);
     plesk.enable("dovecot.service");
-    let ran = plesk.capture_live(&["--port", &port]);
+    let Some(ran) = plesk.capture_live(&["--port", &port]) else { return };
     assert_eq!(ran.uidl(), "UID7-17");
     ran.says("/usr/sbin/couriertcpd");
     ran.says("Courier answers POP3: it listens");
@@ -398,9 +381,6 @@ fn a_running_courier_outweighs_an_enabled_dovecot() {
 
 #[test]
 fn a_stranger_on_the_port_is_no_server_of_plesks_whatever_is_enabled() {
-    if !can_be_live() {
-        return;
-    }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let plesk = Plesk::of(&["al@ex.com"], &[COURIER]);
@@ -410,13 +390,13 @@ fn a_stranger_on_the_port_is_no_server_of_plesks_whatever_is_enabled() {
     fs::write(units.join("courier-pop3d.service"), "[Service]\n").unwrap();
     let link = units.join("multi-user.target.wants/courier-pop3d.service");
     symlink("../courier-pop3d.service", link).unwrap();
-    let ran = plesk.capture_live(&["--port", &port]);
+    let Some(ran) = plesk.capture_live(&["--port", &port]) else { return };
     ran.is_refused("what listens is not Courier alone, nor Dovecot alone");
     ran.says("behind a proxy name the ports of the server itself with --port");
     let own = std::env::current_exe().unwrap();
     ran.says(own.file_name().and_then(OsStr::to_str).unwrap());
     // POP3 is stopped for the last capture: then what starts with the machine tells.
-    let ran = plesk.capture_live(&["--port", "1"]);
+    let ran = plesk.capture_live(&["--port", "1"]).unwrap();
     assert_eq!(ran.uidl(), "UID7-17");
     ran.says("seen: nobody listens on port 1\n");
 }

@@ -7,12 +7,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use support::PASSWORD;
 use support::courier::Courier;
 use support::dovecot::{Config, Dovecot};
-use support::host::{Host, Line, Scratch, unix_mode};
+use support::host::{Host, Line, Scratch, mounting, unix_mode};
 use support::mail::Message;
 use support::maildir::{Maildir, Naming};
-use support::{PASSWORD, lacking};
 use uidl_keep::listing::Reader;
 
 const USERS: [&str; 3] = ["al@ex.com", "bo@ex.com", "cy@ex.org"];
@@ -49,6 +49,15 @@ impl Ran {
     }
 }
 
+/// The helper, to be run inside that host and told what to do. It is put into `here`.
+fn inside(host: &Host, here: &Scratch) -> Option<Command> {
+    let tree = host.outside("/");
+    let mut command = mounting(Path::new("/proc"), &tree.join("proc"))?;
+    fs::copy(env!("CARGO_BIN_EXE_uidl-keep"), here.path().join("uidl-keep")).unwrap();
+    command.arg("chroot").arg(&tree).arg(here.inside().join("uidl-keep"));
+    Some(command)
+}
+
 /// A Courier that has been in use, and a machine of its own for the helper to run on.
 struct Old {
     host: Host,
@@ -60,13 +69,8 @@ impl Old {
     /// With mail for each user, some of it not listed yet; the last one has never had any.
     fn courier() -> Option<Self> {
         let host = Host::courier()?;
-        let can = Command::new("unshare").args(["--mount", "true"]).status();
-        if !can.is_ok_and(|status| status.success()) {
-            lacking("without CAP_SYS_ADMIN Courier's tree cannot have a /proc");
-            return None;
-        }
         let (courier, here) = (Courier::new(&host), host.scratch());
-        fs::copy(env!("CARGO_BIN_EXE_uidl-keep"), here.path().join("uidl-keep")).unwrap();
+        inside(&host, &here)?;
         let old = Self { host, courier, here };
         for (user, count) in USERS.iter().zip([7, 4, 0]) {
             let maildir = old.maildir(user);
@@ -87,13 +91,9 @@ impl Old {
 
     /// Runs the helper on the old server.
     fn capture(&self, arguments: &[&str]) -> Ran {
-        let tree = self.host.outside("/");
-        let inside = |path: &Path| Path::new("/").join(path.strip_prefix(&tree).unwrap());
-        let mut command = Command::new("unshare");
-        let script = "mount --rbind /proc \"$1/proc\" && exec chroot \"$@\"";
-        command.args(["--mount", "sh", "-c", script, "sh"]).arg(&tree);
-        command.arg(inside(&self.here.path().join("uidl-keep"))).arg("capture").args(arguments);
-        let root = inside(&self.courier.root());
+        let mut command = inside(&self.host, &self.here).expect("tried before");
+        command.args(["capture"]).args(arguments);
+        let root = self.host.inside(&self.courier.root());
         let pattern =
             format!("{}/var/qmail/mailnames/{{domain}}/{{local}}/Maildir", root.display());
         command.args(["--pattern", &pattern]);
@@ -280,6 +280,53 @@ fn a_capture_of_dovecot_is_proven_by_its_own_program_and_a_wrong_format_is_not()
     ran.is_stopped();
     ran.says("message 1: captured is 00000001");
     ran.says(", and the old server lists UID1-");
+}
+
+#[test]
+fn the_program_of_dovecot_24_tells_as_well() {
+    let Some(host) = Host::dovecot(Line::V24) else { return };
+    let here = host.scratch();
+    let Some(mut command) = inside(&host, &here) else { return };
+    let config = Config::default().uidl_format("UID%{uid}-%{uidvalidity}");
+    let dovecot = Dovecot::start(&host, config).unwrap();
+    let maildir = Maildir::create(dovecot.mail(USERS[0]));
+    for number in 0..7 {
+        maildir.deliver(&Message::plain(number), Naming::Dovecot, number);
+    }
+    let listed = dovecot.uidl(USERS[0]);
+    let home = dovecot.inside(&dovecot.home(USERS[0]));
+    let conf = dovecot.inside(&dovecot.conf());
+    let program = format!("/usr/lib/dovecot/pop3 -c {} -o mail_home={{home}}", conf.display());
+    command.args(["capture", "dovecot", "--format", "UID%u-%v", "--user", USERS[0]]);
+    command.args(["--prove", "1", "--prove-by", &program]).arg(home.join("Maildir"));
+    let ran = Ran::of(command);
+    ran.says("proven: al@ex.com: 7 messages");
+    assert_eq!(ran.uidls(USERS[0]), listed);
+}
+
+#[test]
+fn dovecots_program_is_found_and_reads_what_the_mails_owner_may_not() {
+    let Some(dove) = Dove::start("") else { return };
+    // A configuration in its usual place, with a key that is root's, as every server has.
+    let etc = dove.dovecot.dir().join("etc");
+    fs::create_dir_all(etc.join("dovecot")).unwrap();
+    let key = etc.join("dovecot/key.pem");
+    fs::write(&key, "secret").unwrap();
+    fs::set_permissions(&key, unix_mode(0o600)).unwrap();
+    let tls = "ssl = yes\nssl_cert = </etc/dovecot/key.pem\nssl_key = </etc/dovecot/key.pem\n";
+    let conf = fs::read_to_string(dove.dovecot.conf()).unwrap().replace("ssl = no\n", tls);
+    fs::write(etc.join("dovecot/dovecot.conf"), conf).unwrap();
+    for file in ["passwd", "group"] {
+        fs::copy(Path::new("/etc").join(file), etc.join(file)).unwrap();
+    }
+    let Some(mut command) = mounting(&etc, Path::new("/etc")) else { return };
+    command.arg(env!("CARGO_BIN_EXE_uidl-keep"));
+    let pattern = format!("{}/home/{{user}}/Maildir", dove.dovecot.dir().display());
+    command.args(["capture", "dovecot", "--format", "UID%u-%v", "--prove", "3"]);
+    command.args(["--pattern", &pattern]);
+    let ran = Ran::of(command);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    ran.says("proven: 3 of 3 maildrops");
 }
 
 #[test]

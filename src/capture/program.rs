@@ -158,6 +158,8 @@ impl Program {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", home)
             .env("USER", user)
+            // doveconf, by which Dovecot 2.4 reads its configuration, clears the rest away.
+            .env("DOVECOT_PRESERVE_ENVS", "USER HOME")
             // As courierpop3login says it to courierpop3d.
             .env("AUTHENTICATED", user)
             .env("AUTHADDR", user)
