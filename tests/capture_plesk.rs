@@ -14,6 +14,9 @@ use std::time::{Duration, Instant, SystemTime};
 use capture_support::{make, message, uidls};
 use support::dovecot::{Config, Dovecot};
 use support::host::{Host, Line, mounting};
+use support::mail::Message;
+use support::maildir::{Maildir, Naming};
+use support::pop3::Pop3;
 use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::Maildrop;
 
@@ -399,4 +402,45 @@ fn a_stranger_on_the_port_is_no_server_of_plesks_whatever_is_enabled() {
     let ran = plesk.capture_live(&["--port", "1"]).unwrap();
     assert_eq!(ran.uidl(), "UID7-17");
     ran.says("seen: nobody listens on port 1\n");
+}
+
+#[test]
+fn a_short_name_becomes_the_full_one_as_the_documentation_says() {
+    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let mut dovecot = Dovecot::start(&host, Config::default()).unwrap();
+    let docs = include_str!("../docs/capture-plesk.md");
+    let passdb = docs.lines().skip_while(|line| line.trim() != "passdb {").take(4);
+    let place = dovecot.dir().join("short-names");
+    let passdb: String = passdb.map(|line| format!("{}\n", line.trim())).collect();
+    let line = docs.split('`').find(|code| code.starts_with("alice:{PLAIN}")).unwrap();
+    fs::write(&place, format!("{line}\n")).unwrap();
+    let extra = passdb.replace("/etc/dovecot/short-names", place.to_str().unwrap());
+    assert!(extra.contains("short-names") && extra.ends_with("}\n"), "{extra}");
+    dovecot.restart_with(&extra);
+    let maildir = Maildir::create(dovecot.mail("alice@example.com"));
+    maildir.deliver(&Message::plain(1), Naming::Dovecot, 1);
+    let mut session = Pop3::connect(dovecot.pop3()).unwrap();
+    session.command("USER alice").unwrap();
+    session.command("PASS secret").unwrap();
+    assert_eq!(session.uidl().unwrap(), dovecot.uidl("alice@example.com"));
+}
+
+#[test]
+fn the_manual_names_every_option_of_plesk_and_of_a_proof() {
+    let mut help = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
+    help.args(["capture", "plesk", "--help"]);
+    let help = String::from_utf8(Ran::of(help).stdout).unwrap();
+    let manual = include_str!("../docs/uidl-keep.1").replace("\\-", "-");
+    let is_of_name = |char: char| char.is_ascii_lowercase() || char == '-';
+    let mut options = Vec::new();
+    for line in help.lines().map(str::trim_start).filter(|line| line.starts_with("--")) {
+        let option = &line[..line.find(|char| !is_of_name(char)).unwrap_or(line.len())];
+        if option.starts_with("--prove")
+            || ["--port", "--format", "--short-names"].contains(&option)
+        {
+            assert!(manual.contains(option), "{option} is not in docs/uidl-keep.1");
+            options.push(option);
+        }
+    }
+    assert_eq!(options.len(), 12, "{options:?}");
 }
