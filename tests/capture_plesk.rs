@@ -183,7 +183,7 @@ fn a_unit_that_is_masked_or_gone_starts_nothing() {
     let ran = plesk.capture(&[]);
     assert_eq!(ran.uidl(), "UID7-17");
     ran.says("installed: psa-courier-imap");
-    ran.says("nothing else is installed");
+    ran.says("Courier answers POP3: it alone is installed");
     assert!(!ran.stderr.contains("enabled"), "{}", ran.stderr);
 }
 
@@ -345,7 +345,7 @@ fn a_running_dovecot_outweighs_all_that_is_installed_and_is_asked_for_its_format
     let Some(ran) = plesk.capture_live(&["--port", &port]) else { return };
     assert_eq!(ran.uidl(), "UID1-23");
     ran.says(&format!("listens: on port {port}: /usr/"));
-    ran.says("Dovecot answers POP3: it listens");
+    ran.says("Dovecot answers POP3: it alone listens");
     let with = |format| plesk.capture_live(&["--port", &port, "--format", format]).unwrap();
     assert_eq!(with("UID%u-%v").uidl(), "UID1-23");
     let ran = with("%v-%u");
@@ -379,7 +379,7 @@ fn a_running_courier_outweighs_an_enabled_dovecot() {
     let Some(ran) = plesk.capture_live(&["--port", &port]) else { return };
     assert_eq!(ran.uidl(), "UID7-17");
     ran.says("/usr/sbin/couriertcpd");
-    ran.says("Courier answers POP3: it listens");
+    ran.says("Courier answers POP3: it alone listens");
 }
 
 #[test]

@@ -96,14 +96,11 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { service, by } = self;
         match by {
-            Some(Rank::Listens) => write!(f, "{service} answers POP3: it listens"),
+            Some(Rank::Listens) => write!(f, "{service} answers POP3: it alone listens"),
             Some(Rank::Enabled) => {
-                write!(
-                    f,
-                    "{service} answers POP3: it starts with the machine, and nothing listens now"
-                )
+                write!(f, "{service} answers POP3: it alone starts with the machine")
             }
-            Some(_) => write!(f, "{service} answers POP3: nothing else is installed"),
+            Some(_) => write!(f, "{service} answers POP3: it alone is installed"),
             None => write!(
                 f,
                 "{service} answers POP3, as far as state files can tell: no maildrop has a file of \

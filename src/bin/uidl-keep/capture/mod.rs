@@ -11,6 +11,7 @@ mod pop3;
 mod progress;
 mod prove;
 mod sources;
+mod witness;
 
 use std::num::NonZeroUsize;
 use std::thread;

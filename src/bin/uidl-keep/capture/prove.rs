@@ -1,22 +1,23 @@
 //! `uidl-keep capture ... --prove N`: some maildrops, chosen at random, are compared with what the old
 //! server itself lists, before anything is written.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use uidl_keep::capture::layout::Source;
-use uidl_keep::capture::pop3::{self, Account, Listed, Pin, Secret, Security, Trust};
+use uidl_keep::capture::pop3::{Pin, Security, Trust};
 use uidl_keep::capture::program::Program;
 use uidl_keep::capture::proof::{self, Outcome};
-use uidl_keep::capture::{self, Keys, Server, printable};
+use uidl_keep::capture::{self, Keys, Server, printable, printable_path};
 use uidl_keep::maildrop::{Maildrop, State};
 
 use super::pop3::accounts::{self, Manner, Who};
 use super::pop3::secrets;
 use super::sources::Job;
+use super::witness::Witness;
 use crate::output::{Trouble, remark};
 
 /// Whether and how the capture is proven.
@@ -28,7 +29,7 @@ pub struct Proof {
     /// of the maildrop; or over POP3, with --prove-accounts or --prove-password-file. Either is a login,
     /// and leaves on the server what any login leaves.
     #[arg(long, value_name = "N")]
-    prove: Option<u32>,
+    prove: Option<NonZeroU32>,
     /// The old server's own POP3 program and its arguments, where it is not found by itself, with
     /// {home}, {maildir} and {user} for the maildrop's: '/opt/courier/pop3d {maildir}', '/usr/lib/dovecot/pop3
     /// -c /srv/dovecot.conf -o mail_home={home}'. It stands in {home}.
@@ -70,9 +71,6 @@ enum How {
     Clear,
 }
 
-/// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// How often a maildrop is compared before mail that comes and goes is no explanation any more.
 const TRIES: u32 = 4;
 
@@ -85,20 +83,12 @@ const MOST_UNHEARD: usize = 3;
 /// So many maildrops are looked at for one that is not empty.
 const LOOKS: usize = 100;
 
-/// Who tells what the old server lists.
-enum Witness {
-    /// Its own program.
-    Program(Program),
-    /// Itself, to these accounts, by user name on the new server.
-    Accounts(HashMap<String, (pop3::Server, Account)>),
-    /// Itself, to a master user.
-    Master { server: pop3::Server, login: String, password: Secret },
-}
-
 /// Compares as many maildrops as are asked for, if any. What there is to say of it, for the head of the
 /// listing.
 pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble> {
-    let Some(wanted) = args.prove.map(|wanted| wanted as usize) else { return Ok(Vec::new()) };
+    let Some(wanted) = args.prove.map(|wanted| wanted.get() as usize) else {
+        return Ok(Vec::new());
+    };
     let witness = args.witness(&job.server, job.is_copy)?;
     // A message is followed from capture to capture by its file.
     let keys = Keys { file: true, ..keys };
@@ -134,7 +124,7 @@ pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble
                 return Err(Trouble::new(format!(
                     "{user}: {}: {difference}; nothing was written: capture by what answers POP3 there, \
                      with its own format, or over POP3 (seed {seed})",
-                    printable(source.place().as_os_str().as_encoded_bytes()),
+                    printable_path(source.place()),
                 )));
             }
         }
@@ -270,59 +260,5 @@ impl Proof {
             return Err(Trouble::new("--prove-pin: there is no certificate without TLS"));
         }
         Ok(Manner { security, trust: self.prove_pin.map_or(Trust::System, Trust::Pinned) })
-    }
-}
-
-impl Witness {
-    /// Whether it can be asked about this maildrop.
-    fn can_tell(&self, source: &Source) -> bool {
-        match self {
-            Self::Program(_) | Self::Master { .. } => true,
-            Self::Accounts(accounts) => accounts.contains_key(source.user()),
-        }
-    }
-
-    /// What the old server lists, in its order. The error is for people.
-    fn listing(&self, source: &Source) -> Result<Vec<Box<[u8]>>, String> {
-        let listed = match self {
-            Self::Program(program) => {
-                program.listing(source, PATIENCE).map_err(|error| error.to_string())?
-            }
-            Self::Accounts(accounts) => {
-                let (server, account) = accounts.get(source.user()).ok_or("no password")?;
-                over_pop3(server, account)?
-            }
-            Self::Master { server, login, password } => {
-                let account = Account {
-                    user: source.user().to_owned(),
-                    login: accounts::filled(login, source.login())?,
-                    authorize: None,
-                    password: password.clone(),
-                };
-                over_pop3(server, &account)?
-            }
-        };
-        Ok(listed.into_iter().map(|listed| listed.uidl).collect())
-    }
-}
-
-fn over_pop3(server: &pop3::Server, account: &Account) -> Result<Vec<Listed>, String> {
-    let listed = pop3::log_in(server, account, PATIENCE).and_then(|mut session| {
-        let listed = pop3::listing(&mut session)?;
-        session.quit();
-        Ok(listed)
-    });
-    listed.map_err(|fault| fault.to_string())
-}
-
-impl std::fmt::Display for Witness {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Program(program) => f.write_str(&program.name()),
-            Self::Accounts(_) => f.write_str("POP3"),
-            Self::Master { server, .. } => {
-                write!(f, "POP3 at {}:{}", printable(server.host.as_bytes()), server.port)
-            }
-        }
     }
 }
