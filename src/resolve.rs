@@ -466,7 +466,8 @@ impl<'a> Run<'a> {
             match (message.free_name, &message.names) {
                 (Some(free), _) => free == name,
                 (None, Fact::Is(names)) => names.iter().any(|known| known.cut == name),
-                (None, Fact::NotAsked | Fact::Absent) => true,
+                // One that was asked and could not say is not believed for that.
+                (None, Fact::NotAsked | Fact::Absent) => same_index || !message.unreadable,
             }
         });
         if self.uids_hold && past.listed().is_some() {

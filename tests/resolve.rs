@@ -751,3 +751,32 @@ fn three_unreadable_messages_may_be_odd() {
     server.held[..3].iter_mut().for_each(|held| held.readable = false);
     assert_eq!(server.uidls()[..5], ["U3", "U4", "U5", "U6", "U7"]);
 }
+
+/// Names lie with the mail in a dbox.
+#[test]
+fn a_message_that_cannot_say_its_name_under_another_index_is_not_taken_for_what_had_its_uid() {
+    let (mut server, _) = listed_once();
+    server.delete(2);
+    server.index_id += 1;
+    server.next_uid = 2;
+    server.put(mail("new", 9, 9), "new".into());
+    server.held[1].readable = false;
+    let resolution = server.log_in();
+    assert_eq!(resolution.report.undecided, [2]);
+    server.held[1].readable = true;
+    assert!(server.uidls()[1].starts_with('~'));
+}
+
+/// What was listed without a name is known by its UID alone, and has its answer.
+#[test]
+fn unreadable_messages_that_were_listed_cost_nothing() {
+    let a = mail("a", 1, 1);
+    let mut server = Server::new(captured(&[("U1", &a)]));
+    for n in 0..5 {
+        server.put(mail(&format!("new{n}"), 9, n), String::new());
+    }
+    let before = server.uidls();
+    server.index_id += 1;
+    server.held.iter_mut().for_each(|held| held.readable = false);
+    assert_eq!(server.uidls(), before);
+}

@@ -252,7 +252,13 @@ impl Server {
     }
 
     fn tell(&self, held: &Held, message: &mut Message, need: Need) {
-        if !held.readable && need != Need::Names && need != Need::Own {
+        // A Maildir is not read for names; a dbox has them with the mail.
+        let is_read = match need {
+            Need::Names => self.baked.is_none(),
+            Need::Header | Need::Octets | Need::Message => true,
+            Need::Own => false,
+        };
+        if is_read && !held.readable {
             message.unreadable = true;
             return;
         }
