@@ -337,6 +337,9 @@ fn numbers_that_begin_anew_are_spent_unless_the_uidvalidity_is_told_with_them() 
         assert_eq!(uidls[2].starts_with('~'), is_spent, "{format}: {uidls:?}");
         let next_uid = if is_spent { 7 } else { 4 };
         assert_eq!(server.next_uid, next_uid, "{format}: the next UID is raised where it must be");
+        server.put(mail("newest", 7, 7), "newest".into());
+        let uidls = server.uidls();
+        assert!(!uidls[3].starts_with('~'), "{format}: no further than it must be: {uidls:?}");
     }
 }
 
@@ -366,6 +369,16 @@ fn a_stored_uidl_with_the_number_of_another_message_is_not_believed() {
     }
     let stored = ["U1", "U2", "0000000300000063", "0000000400000063", "of-another-server"];
     assert_eq!(server.uidls(), stored);
+}
+
+#[test]
+fn a_stored_uidl_that_the_next_message_would_get_is_believed_and_not_given_twice() {
+    let (mut server, _) = listed_once();
+    server.baked = Some(HashMap::from([("new".to_owned(), (uidl("0000000400000063"), 9))]));
+    server.put(mail("new", 9, 9), "new".into());
+    assert_eq!(server.uidls()[2], "0000000400000063");
+    server.put(mail("newer", 8, 8), "newer".into());
+    assert!(server.uidls()[3].starts_with('~'));
 }
 
 #[test]
