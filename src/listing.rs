@@ -1093,6 +1093,18 @@ spent UID9-1714990000
     }
 
     #[test]
+    fn a_line_may_be_as_long_as_it_may_be() {
+        let mut alice = read(ALICE.as_bytes()).unwrap().remove(0);
+        alice.source = "x".repeat(MAX_LINE_OCTETS - "source ".len());
+        let text = written(&alice);
+        assert_eq!(read(&text).unwrap(), std::slice::from_ref(&alice));
+        let longer = String::from_utf8(text).unwrap().replacen("xx", "xxx", 1);
+        assert!(error_in(&longer).starts_with("4: line of more than 65536 octets"));
+        alice.source.push('x');
+        assert!(write_maildrop(&mut Vec::new(), &alice).is_err());
+    }
+
+    #[test]
     fn a_failed_read_is_not_an_end() {
         struct Broken;
         impl Read for Broken {
