@@ -494,6 +494,24 @@ fn what_no_key_can_tell_counts_neither_as_missing_nor_as_half_of_a_copy() {
 }
 
 #[test]
+fn what_any_one_key_can_tell_counts_as_missing() {
+    let old: Vec<Mail> = (0..4).map(|n| mail(&format!("m{n}"), n, n)).collect();
+    let mut maildrop =
+        captured(&[("U0", &old[0]), ("U1", &old[1]), ("U2", &old[2]), ("U3", &old[3])]);
+    for (n, entry) in maildrop.entries.iter_mut().enumerate() {
+        entry.file = entry.file.take().filter(|_| n == 0);
+        entry.message = (n == 1).then(|| old[n].message_print());
+        entry.header = entry.header.filter(|_| n == 2);
+        entry.origin = entry.origin.filter(|_| n == 3);
+    }
+    let mut server = Server::new(maildrop);
+    server.guarded = true;
+    assert_eq!(refused(&mut server), Refusal::HalfCopied { found: 0, captured: 3 });
+    server.keys.origin = true;
+    assert_eq!(refused(&mut server), Refusal::HalfCopied { found: 0, captured: 4 });
+}
+
+#[test]
 fn uidls_that_the_old_server_repeats_are_reported_at_the_first_listing() {
     let (a, b, c) = (mail("a", 1, 1), mail("b", 2, 2), mail("c", 3, 3));
     let mut server = Server::new(captured(&[("same", &a), ("same", &b), ("U3", &c)]));
