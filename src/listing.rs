@@ -454,9 +454,7 @@ pub struct Reader<R> {
 impl<R: BufRead> Reader<R> {
     /// Reads `input` from where it stands.
     pub fn new(input: R) -> Self {
-        Self {
-            blocks: Blocks::new(input, Keep::All, Block { offset: 0, line: 1, ..Block::default() }),
-        }
+        Self { blocks: Blocks::new(input, Keep::All, Block { line: 1, ..Block::default() }) }
     }
 
     /// Reads one or more blocks out of a listing, from a [`Block`] that [`scan`] found: `input` stands
@@ -479,13 +477,7 @@ impl<R: BufRead> Iterator for Reader<R> {
 ///
 /// Memory: one line. Cost: as reading.
 pub fn scan<R: BufRead>(input: R) -> Scan<R> {
-    Scan {
-        blocks: Blocks::new(
-            input,
-            Keep::HeadOnly,
-            Block { offset: 0, line: 1, ..Block::default() },
-        ),
-    }
+    Scan { blocks: Blocks::new(input, Keep::HeadOnly, Block { line: 1, ..Block::default() }) }
 }
 
 /// See [`scan`].
