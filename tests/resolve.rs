@@ -285,6 +285,16 @@ fn what_was_baked_before_the_ledger_was_lost_comes_before_every_key() {
 }
 
 #[test]
+fn a_stored_order_number_of_zero_is_none() {
+    let (mut server, _) = listed_once();
+    server.ledger = None;
+    let baked = [("a", "U1", 2), ("copy1", "U2", 0)];
+    let baked = baked.map(|(name, text, order)| (name.to_owned(), (uidl(text), order)));
+    server.baked = Some(HashMap::from(baked));
+    assert_eq!(server.uidls(), ["U1", "U2"], "in the old order");
+}
+
+#[test]
 fn where_nothing_can_be_recorded_a_header_alone_tells_nothing() {
     let (mut server, _) = listed_once();
     (server.ledger, server.mark, server.disk) = (None, None, Disk::NotOurs);
@@ -509,6 +519,19 @@ fn what_any_one_key_can_tell_counts_as_missing() {
     assert_eq!(refused(&mut server), Refusal::HalfCopied { found: 0, captured: 3 });
     server.keys.origin = true;
     assert_eq!(refused(&mut server), Refusal::HalfCopied { found: 0, captured: 4 });
+}
+
+#[test]
+fn a_listing_reports_how_its_uidls_came_and_what_was_not_copied_yet() {
+    let (mut server, old) = listed_once();
+    (server.ledger, server.mark) = (None, None);
+    let report = server.log_in().report;
+    assert_eq!(report.by_how, HashMap::from([(How::File, 1), (How::Header, 1)]));
+    assert_eq!(report.unclaimed, 1);
+    server.copy(&old[2], true);
+    let report = server.log_in().report;
+    assert_eq!(report.by_how, HashMap::from([(How::File, 1)]));
+    assert_eq!(report.unclaimed, 0);
 }
 
 #[test]
