@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use uidl_keep::index::{Error, Index};
-use uidl_keep::maildrop::Maildrop;
+use uidl_keep::maildrop::{Entry, Maildrop};
 use uidl_keep::uidl::Uidl;
 
 mod index_fixture;
@@ -354,6 +354,7 @@ impl Parts {
 
     fn put_together(&self) -> Vec<u8> {
         let mut index = [&self.header[..], &self.blocks].concat();
+        let buckets_at = index.len();
         let mut table = vec![0; 8 * self.buckets.len()];
         for bucket in &self.buckets {
             table[8 * u32_at(bucket, 0)..][..8].copy_from_slice(&index.len().to_le_bytes());
@@ -366,6 +367,7 @@ impl Parts {
         let (len, largest) =
             (index.len(), self.buckets.iter().map(|bucket| u32_at(bucket, 4)).max());
         index[16..24].copy_from_slice(&len.to_le_bytes());
+        index[40..48].copy_from_slice(&buckets_at.to_le_bytes());
         index[48..56].copy_from_slice(&table_at.to_le_bytes());
         index[60..64].copy_from_slice(&(largest.unwrap() as u32).to_le_bytes());
         name(&mut index);
@@ -402,4 +404,138 @@ fn check_finds_what_no_checksum_and_no_build_id_tells() {
         parts.buckets[0][4] += 1;
     };
     assert_eq!(damage_after(&one_more), "number of maildrops in the buckets");
+}
+
+#[test]
+fn all_maildrops_are_read_in_the_order_of_users_up_to_the_first_that_is_not() {
+    let index = small_index();
+    let mut parts = Parts::of(&index);
+    let first = parts.blocks[..u32_at(&parts.blocks, 0)].to_vec();
+    parts.blocks.splice(0..0, first.clone());
+    let twice = parts.put_together();
+    let twice = Index::open(&twice[..]).unwrap();
+    let mut maildrops = twice.maildrops();
+    assert_eq!(maildrops.next().unwrap().unwrap().user, USERS[0]);
+    let second_at = 104 + first.len() as u64;
+    assert_eq!(damage(maildrops.next().unwrap()), (second_at, "a user out of order"));
+    assert!(maildrops.next().is_none());
+}
+
+#[test]
+fn nothing_is_larger_than_the_header_says() {
+    let index = small_index();
+    for (largest_at, what) in
+        [(56, "a bucket names a block where none can be"), (60, "number of maildrops in a bucket")]
+    {
+        let mut wrong = index.clone();
+        wrong[largest_at] -= 1;
+        name(&mut wrong);
+        let wrong = Index::open(&wrong[..]).unwrap();
+        let answers = USERS.iter().map(|user| wrong.maildrop(user));
+        let refused: Vec<_> = answers.filter(Result::is_err).map(damage).collect();
+        assert!(!refused.is_empty());
+        assert!(refused.iter().all(|refused| refused.1 == what), "{refused:?}");
+        let all = wrong.maildrops().last().unwrap();
+        assert_eq!(all.is_err(), largest_at == 56);
+    }
+}
+
+#[test]
+fn a_block_ends_before_the_buckets() {
+    let index = small_index();
+    let (buckets_at, largest) = (u32_at(&index, 40), u32_at(&index, 56));
+    let blocks = checked_parts(&index).into_iter().skip(1).take(USERS.len());
+    let blocks: Vec<_> = blocks.collect();
+    let last = &blocks[USERS.len() - 1];
+    assert_eq!(last.end, buckets_at);
+    for (block, len) in [(&blocks[0], largest + 1), (last, last.len() + 1), (last, 0), (last, 15)] {
+        let mut wrong = index.clone();
+        wrong[block.start..block.start + 4].copy_from_slice(&(len as u32).to_le_bytes());
+        let answer = Index::open(&wrong[..]).unwrap().maildrops().last().unwrap();
+        let what = if len < 16 { "a block ends early" } else { "length of a block" };
+        assert_eq!(damage(answer), (block.start as u64, what), "{len}");
+    }
+}
+
+#[test]
+fn the_table_leads_to_buckets_and_they_end_before_it() {
+    let index = small_index();
+    let (buckets_at, largest) = (u32_at(&index, 40) as u64, u32_at(&index, 60) as u32);
+    let mut parts = Parts::of(&index);
+    parts.gap = 8;
+    let mut longer = parts.put_together();
+    let table_at = u32_at(&longer, 48);
+    longer[table_at - 4..table_at].copy_from_slice(&largest.to_le_bytes());
+    for to in [0, buckets_at - 1, table_at as u64 - 8, table_at as u64, u64::MAX] {
+        for entry in (table_at..longer.len()).step_by(8) {
+            longer[entry..entry + 8].copy_from_slice(&to.to_le_bytes());
+        }
+        let (_, what) = damage(Index::open(&longer[..]).and_then(|index| index.maildrop(USERS[1])));
+        let expected = if to == table_at as u64 - 8 {
+            "number of maildrops in a bucket"
+        } else {
+            "a table entry points outside the buckets"
+        };
+        assert_eq!(what, expected, "{to}");
+    }
+}
+
+#[test]
+fn each_field_of_a_block_has_its_range() {
+    let damage_after = |maildrop: &Maildrop, at: usize, value: u8| {
+        let mut index = index_of(std::slice::from_ref(maildrop), true);
+        let block = checked_parts(&index).remove(1);
+        index[block.start + at] = value;
+        sum(&mut index, block);
+        damage(Index::open(&index[..]).and_then(|index| index.maildrop(&maildrop.user))).1
+    };
+    let counted = &maildrops()[1];
+    let texts = 28 + counted.user.len() + "UID%u-%v".len() + counted.source.len();
+    let index = index_of(std::slice::from_ref(counted), true);
+    let entries_len = u32_at(&index, 104) - 16 - texts;
+    let spent_len = 1 + counted.spent[0].as_bytes().len();
+    assert_eq!((counted.entries.len(), counted.spent.len()), (2, 1));
+    for (at, value, what) in [
+        (0, index[104] - 1, "length of a block"),
+        (4, entries_len as u8 / 3 + 1, "number of entries"),
+        (8, spent_len as u8 / 2 + 1, "number of spent unique-ids"),
+        (8, 0, "octets after the end of a block"),
+        (12, 3, "state of a maildrop"),
+        (13, 3 | 4, "flag of unknown meaning"),
+        (13, 2, "a UIDVALIDITY that is not there"),
+        (13, 1, "a counter that is not there"),
+        (texts, 0x80, "flag of unknown meaning"),
+    ] {
+        assert_eq!(damage_after(counted, at, value), what, "{at}: {value}");
+    }
+    let uncounted = Maildrop { counter: None, ..counted.clone() };
+    assert_eq!(damage_after(&uncounted, 20, 1), "a counter that is not there");
+    let mut begun = counted.clone();
+    begun.counter.as_mut().unwrap().next = 0;
+    assert_eq!(damage_after(&begun, 13, 1), "a counter that is not there");
+}
+
+#[test]
+fn the_shortest_entries_there_can_be_are_read() {
+    let uidl = |n: u8| Uidl::new([b'a' + n]).unwrap();
+    let bare = |n| Entry {
+        uidl: uidl(n),
+        uid: None,
+        octets: None,
+        file: None,
+        guid: None,
+        header: None,
+        message: None,
+        origin: None,
+    };
+    for (entries, spent) in [(0, 9), (9, 0), (9, 9)] {
+        let maildrop = Maildrop {
+            entries: (0..entries).map(bare).collect(),
+            spent: (0..spent).map(uidl).collect(),
+            ..maildrops().remove(1)
+        };
+        let index = index_of(std::slice::from_ref(&maildrop), true);
+        let found = Index::open(&index[..]).unwrap().maildrop(&maildrop.user).unwrap();
+        assert_eq!(found, Some(maildrop));
+    }
 }

@@ -433,7 +433,7 @@ fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
         _ => return Err("state of a maildrop"),
     };
     let flags = *content.get(BLOCK_FLAGS_AT).ok_or(short)?;
-    if flags & !(BLOCK_HAS_UIDVALIDITY | BLOCK_HAS_COUNTER) != 0 {
+    if flags & !BLOCK_ALL != 0 {
         return Err("flag of unknown meaning");
     }
     let uidvalidity = u32_of(BLOCK_UIDVALIDITY_AT)?;
