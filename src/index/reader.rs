@@ -312,16 +312,16 @@ impl<S: ReadAt> Index<S> {
     fn bucket(&self, number: u32) -> Result<Vec<u8>, Error> {
         let offset = self.bucket_offset(number)?;
         let most = self.header.table_offset - offset;
-        let mut octets = self.source.read_at(offset, most.min(BUCKET_GUESS_OCTETS) as usize)?;
-        let count = u32_at(&octets, BUCKET_COUNT_AT).unwrap_or(u32::MAX);
+        let start = self.source.read_at(offset, most.min(BUCKET_GUESS_OCTETS) as usize)?;
+        let count = u32_at(&start, BUCKET_COUNT_AT).unwrap_or(u32::MAX);
         let len = bucket_octets(count);
         if count > self.header.largest_bucket || len > most {
             return Err(self.corrupt("number of maildrops in a bucket", offset));
         }
-        if len > octets.len() as u64 {
-            octets = self.source.read_at(offset, len as usize)?;
-        }
-        octets.truncate(len as usize);
+        let octets = match start.get(..len as usize) {
+            Some(all) => all.to_vec(),
+            None => self.source.read_at(offset, len as usize)?,
+        };
         let (content, stored) = octets.split_at(octets.len() - CHECKSUM_OCTETS);
         if checksum(content) != stored {
             return Err(self.corrupt("checksum of a bucket", offset));
