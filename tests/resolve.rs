@@ -473,6 +473,20 @@ fn what_was_in_the_last_listing_keeps_its_place_when_it_comes_back() {
 }
 
 #[test]
+fn an_entry_whose_message_is_gone_is_not_given_to_a_mail_with_an_equal_header() {
+    let a = mail("a", 1, 1);
+    let mut server = Server::new(captured(&[("U1", &a)]));
+    server.is_final = false;
+    server.copy(&a, true);
+    assert_eq!(server.uidls(), ["U1"]);
+    server.delete(1);
+    server.put(mail("new", 8, 8), "new".into());
+    assert_eq!(server.uidls(), ["0000000200000063"], "a listing without it is recorded");
+    server.put(Mail { octets: a.octets, ..mail("newer", 1, 9) }, "newer".into());
+    assert_eq!(server.uidls()[1], "0000000300000063");
+}
+
+#[test]
 fn an_index_that_has_become_final_closes_at_the_next_login() {
     let (mut server, _) = listed_once();
     (server.ledger, server.mark, server.is_final) = (None, None, false);
