@@ -252,6 +252,9 @@ impl<'a> Take<'a> {
     }
 
     fn pause(&self) -> Duration {
+        if self.how.pause.is_zero() {
+            return Duration::ZERO;
+        }
         (self.how.pause * (1 << self.in_vain)).max(self.login_delay)
     }
 
