@@ -171,7 +171,7 @@ impl<'a> Fetcher<'a> {
         (at, number): (usize, u32),
         ask: Ask,
         known: &Fingerprints,
-    ) -> Result<bool, Fault> {
+    ) -> Result<(), Fault> {
         self.waiting = Break { at, several: true };
         self.how.pace.commands(3);
         let lines = format!("NOOP\r\n{}NOOP\r\n", ask.line(number));
@@ -186,7 +186,7 @@ impl<'a> Fetcher<'a> {
             self.most = self.how.window.clamp(1, How::MOST_WINDOW);
             (self.window, self.right) = (self.most.min(FIRST_WINDOW), 0);
         }
-        Ok(is_right)
+        Ok(())
     }
 
     fn went_right(&mut self) {

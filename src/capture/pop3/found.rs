@@ -135,6 +135,11 @@ impl Findings {
         self.found.iter().map(|found| found.print().map(says_little)).collect()
     }
 
+    /// Whether TOP has told of a message.
+    pub fn is_any_by_top(&self) -> bool {
+        self.found.iter().any(|found| found.print().is_some_and(|print| print.whole.is_none()))
+    }
+
     /// Whether a message was retrieved.
     pub fn is_any_whole(&self) -> bool {
         self.found.iter().any(|found| found.whole().is_some())
