@@ -206,7 +206,7 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("user{number:04}")).collect()
 }
 
-fn with_password<'a>(users: &'a [String]) -> impl Iterator<Item = (&'a str, &'a str)> {
+fn with_password(users: &[String]) -> impl Iterator<Item = (&str, &str)> {
     users.iter().map(|user| (user.as_str(), PASSWORD))
 }
 

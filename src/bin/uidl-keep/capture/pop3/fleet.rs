@@ -19,8 +19,9 @@ pub struct Manner {
     pub keys: Keys,
     pub retrieve: Retrieve,
     pub timeout: Duration,
-    /// Commands a second to one server.
-    pub rate: Option<u32>,
+    /// The time from one command to the next at one server, and from one login to the next.
+    pub command_gap: Duration,
+    pub login_gap: Duration,
     pub limits: Limits,
     /// Connections to all servers together.
     pub jobs: usize,
@@ -43,7 +44,9 @@ pub fn capture(
 ) -> Result<(), Trouble> {
     let queue = Queue::new(manner.limits, accounts.server_of.clone(), wanted);
     let jobs = manner.jobs.min(queue.most_connections());
-    let paces: Vec<Steady> = accounts.servers.iter().map(|_| Steady::new(manner.rate)).collect();
+    let steady = |gap| accounts.servers.iter().map(|_| Steady::new(gap)).collect();
+    let (commands, logins): (Vec<_>, Vec<_>) =
+        (steady(manner.command_gap), steady(manner.login_gap));
     let capture_one = |at: usize| {
         let server = accounts.server_of[at];
         let count = |messages| progress.count_messages(messages);
@@ -51,9 +54,15 @@ pub fn capture(
             keys: manner.keys,
             retrieve: manner.retrieve,
             timeout: manner.timeout,
-            ..How::new(&paces[server], &count)
+            ..How::new(&commands[server], &count)
         };
-        let captured = pop3::capture(&accounts.servers[server], &accounts.all[at], &how)?;
+        let (account, source) = (&accounts.all[at], accounts.source(at));
+        // One account may take more than one login, where the line breaks.
+        let log_in = || {
+            logins[server].pass(1);
+            pop3::log_in(&accounts.servers[server], account, how.timeout)
+        };
+        let captured = pop3::capture_over(log_in, &account.user, source, &how)?;
         Ok(Block::of(captured))
     };
     let fleet = Fleet { accounts, progress, queue, ready: VecDeque::new() };

@@ -96,7 +96,7 @@ pub struct Args {
     /// Commands a second to one server, at most.
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
-    /// Accounts a minute at one server, at most.
+    /// Logins a minute at one server, at most.
     #[arg(long, value_name = "N")]
     logins_per_minute: Option<NonZeroU32>,
     /// Ask a server no more when it refuses so many accounts before it took one; 0 is never.
@@ -144,15 +144,15 @@ impl Args {
     }
 
     fn manner(&self) -> Manner {
-        let minute = Duration::from_secs(60);
+        let second = Duration::from_secs(1);
         Manner {
             keys: self.keys,
             retrieve: self.retrieve.retrieve(),
             timeout: self.timeout,
-            rate: self.rate.map(NonZeroU32::get),
+            command_gap: self.rate.map_or(Duration::ZERO, |rate| second / rate.get()),
+            login_gap: self.logins_per_minute.map_or(Duration::ZERO, |n| 60 * second / n.get()),
             limits: Limits {
                 connections: self.connections.get(),
-                login_gap: self.logins_per_minute.map_or(Duration::ZERO, |n| minute / n.get()),
                 max_refusals: self.max_refusals,
                 patience: self.patience,
             },

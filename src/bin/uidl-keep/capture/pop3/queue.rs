@@ -12,8 +12,6 @@ use crate::capture::desk::Take;
 pub struct Limits {
     /// Connections to one server at a time.
     pub connections: u32,
-    /// The time from one login at a server to the next.
-    pub login_gap: Duration,
     /// A server that refuses so many accounts before it took one is asked no more; 0 is never.
     pub max_refusals: u32,
     /// How long an account is tried again, and how long a server may let nobody in.
@@ -82,7 +80,6 @@ struct Turns {
     running: u32,
     has_let_in: bool,
     refusals: u32,
-    next_login: Option<Instant>,
     /// When the last row of "not now" began, and how many there were.
     laters: Option<(Instant, u32)>,
     quiet_until: Option<Instant>,
@@ -197,15 +194,14 @@ impl Turns {
         let due = self.later.first().map(|(due, _)| *due);
         let work = if self.waiting.is_empty() { due } else { Some(now) };
         let Some(work) = work else { return Take::Wait(None) };
-        let earliest = [Some(work), self.next_login, self.quiet_until].into_iter().flatten().max();
-        if let Some(earliest) = earliest.filter(|earliest| *earliest > now) {
+        let earliest = self.quiet_until.map_or(work, |until| until.max(work));
+        if earliest > now {
             return Take::Wait(Some(earliest));
         }
         let again = if due.is_some_and(|due| due <= now) { self.later.pop_first() } else { None };
         let next = again.map(|(_, at)| at).or_else(|| self.waiting.pop_front());
         let at = next.expect("one of the two has something due");
         self.running += 1;
-        self.next_login = Some(now + limits.login_gap);
         Take::Go(at)
     }
 
@@ -250,12 +246,8 @@ fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        connections: 3,
-        login_gap: Duration::ZERO,
-        max_refusals: 3,
-        patience: Duration::from_secs(60),
-    };
+    const LIMITS: Limits =
+        Limits { connections: 3, max_refusals: 3, patience: Duration::from_secs(60) };
 
     fn queue(limits: Limits, server_of: &[usize]) -> Queue {
         Queue::new(limits, server_of.to_vec(), 0..server_of.len())
@@ -287,17 +279,6 @@ mod tests {
         queue.settle(2, Went::Refused, now);
         assert_eq!(queue.take(now), Take::Go(4));
         assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn logins_keep_their_distance_at_one_server() {
-        let limits = Limits { login_gap: seconds(20), ..LIMITS };
-        let (mut queue, now) = (queue(limits, &[0, 0, 1]), Instant::now());
-        assert_eq!(queue.take(now), Take::Go(0));
-        assert_eq!(queue.take(now), Take::Go(2));
-        queue.settle(0, Went::Well, now);
-        assert_eq!(queue.take(now), Take::Wait(Some(now + seconds(20))));
-        assert_eq!(queue.take(now + seconds(20)), Take::Go(1));
     }
 
     #[test]
