@@ -13,8 +13,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use capture_support::{make, message, uidls};
 use support::dovecot::{Config, Dovecot};
-use support::host::{Host, Line, is_root};
-use support::lacking;
+use support::host::{Host, Line, mounting};
+use support::mail::Message;
+use support::maildir::{Maildir, Naming};
+use support::pop3::Pop3;
 use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::Maildrop;
 
@@ -82,18 +84,17 @@ impl Plesk {
         Ran::of(command)
     }
 
-    /// Captures as on that machine itself: its `/etc` in the place of ours, for that process alone.
-    fn capture_live(&self, arguments: &[&str]) -> Ran {
+    /// Captures as on that machine itself: its `/etc` in the place of ours, for that process alone. `None`
+    /// where that cannot be.
+    fn capture_live(&self, arguments: &[&str]) -> Option<Ran> {
         let mail = self.path("var/qmail/mailnames");
         self.write("etc/psa/psa.conf", &format!("PLESK_MAILNAMES_D {}\n", mail.display()));
         for file in ["passwd", "group"] {
             fs::copy(Path::new("/etc").join(file), self.path("etc").join(file)).unwrap();
         }
-        let mut command = Command::new("unshare");
-        let script = "mount --bind \"$1\" /etc && shift && exec \"$@\"";
-        command.args(["--mount", "sh", "-c", script, "sh"]).arg(self.path("etc"));
+        let mut command = mounting(&self.path("etc"), Path::new("/etc"))?;
         command.arg(env!("CARGO_BIN_EXE_uidl-keep")).args(["capture", "plesk"]).args(arguments);
-        Ran::of(command)
+        Some(Ran::of(command))
     }
 }
 
@@ -153,7 +154,7 @@ fn what_starts_with_the_machine_decides_however_fresh_the_other_ones_state_is() 
         ran.says("seen: maildrops with files of Dovecot: 1, the youngest dovecot-uidlist of 20");
         // The listing tells who reads it later what it rests on.
         let listing = String::from_utf8(ran.stdout.clone()).unwrap();
-        assert!(listing.starts_with("# capture plesk: enabled: /etc/systemd"), "{listing}");
+        assert!(listing.starts_with("# enabled: /etc/systemd"), "{listing}");
     }
 }
 
@@ -331,22 +332,9 @@ fn short_names_are_taken_by_those_who_share_them_with_nobody() {
     ran.says("al may be any of al@a.example, al@b.example: they keep their full names");
 }
 
-/// A mount namespace of one's own, or no test.
-fn can_be_live() -> bool {
-    let can = is_root()
-        && Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|s| s.success());
-    if !can {
-        lacking("only root with CAP_SYS_ADMIN can give a process an /etc of its own");
-    }
-    can
-}
-
 #[test]
 fn a_running_dovecot_outweighs_all_that_is_installed_and_is_asked_for_its_format() {
     let Some(host) = Host::dovecot(Line::V23) else { return };
-    if !can_be_live() {
-        return;
-    }
     let dovecot = Dovecot::start(&host, Config::default().uidl_format("UID%u-%v")).unwrap();
     let plesk = Plesk::of(&["al@ex.com"], &[COURIER, DOVECOT]);
     plesk.enable("courier-pop3d.service");
@@ -354,12 +342,13 @@ fn a_running_dovecot_outweighs_all_that_is_installed_and_is_asked_for_its_format
     let conf = fs::read_to_string(dovecot.conf()).unwrap();
     plesk.write("etc/dovecot/dovecot.conf", &conf);
     let port = dovecot.pop3().port().to_string();
-    let ran = plesk.capture_live(&["--port", &port]);
+    let Some(ran) = plesk.capture_live(&["--port", &port]) else { return };
     assert_eq!(ran.uidl(), "UID1-23");
     ran.says(&format!("listens: on port {port}: /usr/"));
     ran.says("Dovecot answers POP3: it listens");
-    assert_eq!(plesk.capture_live(&["--port", &port, "--format", "UID%u-%v"]).uidl(), "UID1-23");
-    let ran = plesk.capture_live(&["--port", &port, "--format", "%v-%u"]);
+    let with = |format| plesk.capture_live(&["--port", &port, "--format", format]).unwrap();
+    assert_eq!(with("UID%u-%v").uidl(), "UID1-23");
+    let ran = with("%v-%u");
     ran.is_refused("--format is %v-%u, and doveconf says UID%u-%v");
 }
 
@@ -376,9 +365,6 @@ impl Drop for Running {
 #[test]
 fn a_running_courier_outweighs_an_enabled_dovecot() {
     let Some(host) = Host::courier() else { return };
-    if !can_be_live() {
-        return;
-    }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let mut tcpd = host.command("/usr/sbin/couriertcpd");
     tcpd.args(["-address=127.0.0.1", &port, "/bin/true"]).stdin(Stdio::null());
@@ -390,7 +376,7 @@ fn a_running_courier_outweighs_an_enabled_dovecot() {
     }
     let plesk = Plesk::of(&["al@ex.com"], &[COURIER, DOVECOT]);
     plesk.enable("dovecot.service");
-    let ran = plesk.capture_live(&["--port", &port]);
+    let Some(ran) = plesk.capture_live(&["--port", &port]) else { return };
     assert_eq!(ran.uidl(), "UID7-17");
     ran.says("/usr/sbin/couriertcpd");
     ran.says("Courier answers POP3: it listens");
@@ -398,9 +384,6 @@ fn a_running_courier_outweighs_an_enabled_dovecot() {
 
 #[test]
 fn a_stranger_on_the_port_is_no_server_of_plesks_whatever_is_enabled() {
-    if !can_be_live() {
-        return;
-    }
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let plesk = Plesk::of(&["al@ex.com"], &[COURIER]);
@@ -410,13 +393,54 @@ fn a_stranger_on_the_port_is_no_server_of_plesks_whatever_is_enabled() {
     fs::write(units.join("courier-pop3d.service"), "[Service]\n").unwrap();
     let link = units.join("multi-user.target.wants/courier-pop3d.service");
     symlink("../courier-pop3d.service", link).unwrap();
-    let ran = plesk.capture_live(&["--port", &port]);
+    let Some(ran) = plesk.capture_live(&["--port", &port]) else { return };
     ran.is_refused("what listens is not Courier alone, nor Dovecot alone");
     ran.says("behind a proxy name the ports of the server itself with --port");
     let own = std::env::current_exe().unwrap();
     ran.says(own.file_name().and_then(OsStr::to_str).unwrap());
     // POP3 is stopped for the last capture: then what starts with the machine tells.
-    let ran = plesk.capture_live(&["--port", "1"]);
+    let ran = plesk.capture_live(&["--port", "1"]).unwrap();
     assert_eq!(ran.uidl(), "UID7-17");
     ran.says("seen: nobody listens on port 1\n");
+}
+
+#[test]
+fn a_short_name_becomes_the_full_one_as_the_documentation_says() {
+    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let mut dovecot = Dovecot::start(&host, Config::default()).unwrap();
+    let docs = include_str!("../docs/capture-plesk.md");
+    let passdb = docs.lines().skip_while(|line| line.trim() != "passdb {").take(4);
+    let place = dovecot.dir().join("short-names");
+    let passdb: String = passdb.map(|line| format!("{}\n", line.trim())).collect();
+    let line = docs.split('`').find(|code| code.starts_with("alice:{PLAIN}")).unwrap();
+    fs::write(&place, format!("{line}\n")).unwrap();
+    let extra = passdb.replace("/etc/dovecot/short-names", place.to_str().unwrap());
+    assert!(extra.contains("short-names") && extra.ends_with("}\n"), "{extra}");
+    dovecot.restart_with(&extra);
+    let maildir = Maildir::create(dovecot.mail("alice@example.com"));
+    maildir.deliver(&Message::plain(1), Naming::Dovecot, 1);
+    let mut session = Pop3::connect(dovecot.pop3()).unwrap();
+    session.command("USER alice").unwrap();
+    session.command("PASS secret").unwrap();
+    assert_eq!(session.uidl().unwrap(), dovecot.uidl("alice@example.com"));
+}
+
+#[test]
+fn the_manual_names_every_option_of_plesk_and_of_a_proof() {
+    let mut help = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
+    help.args(["capture", "plesk", "--help"]);
+    let help = String::from_utf8(Ran::of(help).stdout).unwrap();
+    let manual = include_str!("../docs/uidl-keep.1").replace("\\-", "-");
+    let is_of_name = |char: char| char.is_ascii_lowercase() || char == '-';
+    let mut options = Vec::new();
+    for line in help.lines().map(str::trim_start).filter(|line| line.starts_with("--")) {
+        let option = &line[..line.find(|char| !is_of_name(char)).unwrap_or(line.len())];
+        if option.starts_with("--prove")
+            || ["--port", "--format", "--short-names"].contains(&option)
+        {
+            assert!(manual.contains(option), "{option} is not in docs/uidl-keep.1");
+            options.push(option);
+        }
+    }
+    assert_eq!(options.len(), 12, "{options:?}");
 }

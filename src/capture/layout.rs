@@ -314,6 +314,7 @@ impl Bound {
 #[derive(Debug, Clone)]
 pub struct Source {
     user: String,
+    login: String,
     place: PathBuf,
     start: Start,
 }
@@ -331,7 +332,8 @@ enum Start {
 impl Source {
     /// The maildrop at `path`, of `user`.
     pub fn named(user: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self { user: user.into(), place: path.into(), start: Start::Named }
+        let user = user.into();
+        Self { login: user.clone(), user, place: path.into(), start: Start::Named }
     }
 
     /// The same maildrop under another user name.
@@ -342,6 +344,11 @@ impl Source {
     /// The user name on the new server.
     pub fn user(&self) -> &str {
         &self.user
+    }
+
+    /// The user name at the old server, as far as the names of directories tell; else the new one.
+    pub fn login(&self) -> &str {
+        &self.login
     }
 
     /// Where it lies.
@@ -580,7 +587,10 @@ impl Walk<'_> {
     fn source(&mut self, path: &Path, bound: &Bound, start: Start) {
         let place = self.place(path);
         match self.naming.user(bound) {
-            Ok(user) => self.found.sources.push(Source { user, place, start }),
+            Ok(user) => {
+                let login = Naming::default().user(bound).unwrap_or_else(|_| user.clone());
+                self.found.sources.push(Source { user, login, place, start });
+            }
             Err(error) => self.found.losses.push(format!("{}: {error}", shown(&place))),
         }
     }

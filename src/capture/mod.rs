@@ -21,6 +21,8 @@ pub mod mbox;
 mod opening;
 pub mod plesk;
 pub mod pop3;
+pub mod program;
+pub mod proof;
 pub mod qmail;
 pub mod traces;
 

@@ -10,6 +10,7 @@ mod mbox;
 mod plesk;
 mod pop3;
 mod progress;
+mod prove;
 mod sources;
 
 use std::num::NonZeroUsize;
@@ -17,7 +18,7 @@ use std::thread;
 
 use uidl_keep::capture::Server;
 
-use crate::output::{Outcome, Trouble};
+use crate::output::{Outcome, Trouble, on_one_line};
 use listing_file::ListingFile;
 use progress::Progress;
 use sources::What;
@@ -118,7 +119,9 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         NonZeroUsize::get,
     );
     let mut output = ListingFile::open(how.output.as_deref())?;
-    output.write(job.preface.as_bytes())?;
+    for line in job.evidence.iter().chain(&prove::prove(&how.proof, &job, how.keys)?) {
+        output.write(format!("# {}\n", on_one_line(line)).as_bytes())?;
+    }
     let progress = Progress::new(job.sources.len(), job.sources.len() == 1, how.output.is_some());
     let captured =
         disk::capture(&job.server, how.keys, &job.sources, jobs, &progress, &mut output)?;

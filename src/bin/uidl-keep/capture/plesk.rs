@@ -76,8 +76,7 @@ impl Args {
                  passdb give them their full name, see docs/capture-plesk.md",
             );
         }
-        let preface = said.iter().map(|line| format!("# capture plesk: {line}\n")).collect();
-        Ok(Job { server, sources, all_well, preface })
+        Ok(Job { server, sources, all_well, is_copy: root.is_some(), evidence: said })
     }
 
     fn server(&self, verdict: Verdict, root: Option<&Path>) -> Result<Server, Trouble> {
@@ -332,7 +331,7 @@ fn names(dir: &Path) -> Result<Vec<OsString>, Trouble> {
 }
 
 /// Where the POP3 programs lie: of a machine whose package database is not text.
-const PROGRAMS: [(&str, Service); 7] = [
+const PROGRAMS: [(&str, Service); 8] = [
     ("usr/lib/dovecot/pop3", Service::Dovecot),
     ("usr/libexec/dovecot/pop3", Service::Dovecot),
     ("usr/lib/courier-imap/couriertcpd", Service::Courier),
@@ -340,6 +339,7 @@ const PROGRAMS: [(&str, Service); 7] = [
     ("usr/libexec/courier-imap/couriertcpd", Service::Courier),
     ("usr/lib/courier-imap/bin/pop3d", Service::Courier),
     ("usr/lib/courier/courier/courierpop3d", Service::Courier),
+    ("usr/sbin/couriertcpd", Service::Courier),
 ];
 
 fn installed(root: Option<&Path>) -> Result<Vec<Sign>, Trouble> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use uidl_keep::capture::layout::{self, Holds, Naming, Panel, Pattern, Source};
 use uidl_keep::capture::{Keys, Server, printable};
 
+use super::prove::Proof;
 use crate::output::{Trouble, remark};
 
 /// Which maildrops to capture, and how.
@@ -64,6 +65,8 @@ pub struct How {
     /// Write the listing there, as a whole or not at all, in place of stdout.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub proof: Proof,
 }
 
 /// What is to be captured.
@@ -72,8 +75,10 @@ pub struct Job {
     pub sources: Vec<Source>,
     /// Whether those are all that were asked for, each by its name.
     pub all_well: bool,
-    /// Comments for the head of the listing.
-    pub preface: String,
+    /// Whether they lie in the copy of a server.
+    pub is_copy: bool,
+    /// What it rests on, for the head of the listing.
+    pub evidence: Vec<String>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -107,7 +112,8 @@ impl What {
             ));
         }
         let (sources, all_well) = self.sources(&server)?;
-        Ok(Job { server, sources, all_well, preface: String::new() })
+        let is_copy = self.whole.root.is_some();
+        Ok(Job { server, sources, all_well, is_copy, evidence: Vec::new() })
     }
 
     fn sources(&self, server: &Server) -> Result<(Vec<Source>, bool), Trouble> {
