@@ -84,8 +84,8 @@ impl Program {
             Server::Qmail => {
                 (&["/var/qmail/bin/qmail-pop3d", "/usr/sbin/qmail-pop3d"], &["{maildir}"])
             }
-            // Its pop3d asks for the password itself.
-            Server::Cyrus { .. } => return None,
+            // Theirs ask for the password themselves.
+            Server::Cyrus { .. } | Server::Mbox(_) => return None,
         };
         let found = places.iter().find(|place| Path::new(place).is_file())?;
         let words = [found].into_iter().chain(arguments).map(|&word| word.to_owned());

@@ -99,6 +99,7 @@ fn talk(
     hear: impl Fn(&str),
     mut answer: impl FnMut(&str) -> Answer,
 ) -> std::io::Result<()> {
+    to.set_nodelay(true)?;
     let mut from = BufReader::new(to.try_clone()?);
     let mut command = String::new();
     loop {
@@ -113,14 +114,16 @@ fn talk(
                 return std::io::copy(&mut from.by_ref(), &mut std::io::sink()).map(drop);
             }
         }
+        let has_waited = !from.buffer().is_empty();
         let mut line = Vec::new();
         if from.read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        let waiting = 1 + from.buffer().iter().filter(|&&octet| octet == b'\n').count();
-        let mut deepest = deepest.lock().expect("no panic");
-        *deepest = waiting.max(*deepest);
-        drop(deepest);
+        if !has_waited {
+            let waiting = 1 + from.buffer().iter().filter(|&&octet| octet == b'\n').count();
+            let mut deepest = deepest.lock().expect("no panic");
+            *deepest = waiting.max(*deepest);
+        }
         command = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
         hear(&command);
     }

@@ -6,6 +6,7 @@ mod desk;
 mod disk;
 mod doveconf;
 mod listing_file;
+mod mbox;
 mod plesk;
 mod pop3;
 mod progress;
@@ -73,6 +74,14 @@ enum From {
         #[command(flatten)]
         what: What,
     },
+    /// Captures POP3 from mboxes: Dovecot, mailutils, Qpopper or popa3d.
+    ///
+    ///   uidl-keep capture mbox --server popa3d --pattern '/var/mail/{user}' -o mbox.listing
+    ///
+    /// Take the server that answers POP3: each keeps its unique-ids in another place. UW ipop3d is
+    /// --server dovecot --format '%08Xv%08Xu'.
+    #[command(arg_required_else_help = true, verbatim_doc_comment)]
+    Mbox(mbox::Args),
     /// Captures a Plesk machine, by Courier or Dovecot: whichever answers POP3, which it finds out.
     ///
     ///   uidl-keep capture plesk -o plesk.listing
@@ -95,6 +104,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let (job, how) = match &args.from {
         From::Pop3(args) => return pop3::run(args),
         From::Courier(what) => (what.job(Server::Courier)?, &what.how),
+        From::Mbox(args) => (args.what.job(Server::Mbox(args.server()?))?, &args.what.how),
         From::Cyrus { uidl_format, what } => {
             (what.job(Server::Cyrus { format: uidl_format.spelled() })?, &what.how)
         }

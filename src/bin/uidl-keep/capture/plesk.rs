@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use uidl_keep::capture::layout::{Panel, Source};
+use uidl_keep::capture::layout::{Holds, Panel, Source};
 use uidl_keep::capture::plesk::{self, Evidence, Rank, Service, Sign, Unknown, Verdict};
 use uidl_keep::capture::traces::Left;
 use uidl_keep::capture::{COURIER_STATE, DOVECOT_STATE, Server, printable};
@@ -43,7 +43,8 @@ impl Args {
         let root = self.whole.root.as_deref();
         let patterns = Panel::Plesk.patterns(root);
         let naming = self.whole.naming()?;
-        let (mut sources, mut all_well) = self.whole.sources(&patterns, &naming)?;
+        let (mut sources, mut all_well) =
+            self.whole.sources(&patterns, &naming, Holds::Directory)?;
         let mut evidence = look(root, &self.ports)?;
         for source in &sources {
             // Of one that cannot be read nothing is known here: its capture will say why.

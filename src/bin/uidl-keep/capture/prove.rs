@@ -143,7 +143,7 @@ pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble
 /// Those to compare, in their order: first such as have messages, if some are found soon, then others.
 fn chosen<'a>(job: &Job, keys: Keys, order: &[&'a Source], wanted: usize) -> Vec<&'a Source> {
     // Where files have names of their own, no message need be read.
-    let keys = if job.server.names_files() {
+    let keys = if job.server.has_file_names() {
         Keys { file: true, header: false, message: false, origin: false }
     } else {
         keys
