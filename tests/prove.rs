@@ -12,7 +12,7 @@ use support::courier::Courier;
 use support::dovecot::{Config, Dovecot};
 use support::host::{Host, Line, Scratch, mounting, unix_mode};
 use support::mail::Message;
-use support::maildir::{Maildir, Naming};
+use support::maildir::{Maildir, Naming, give_to_owner};
 use uidl_keep::listing::Reader;
 
 const USERS: [&str; 3] = ["al@ex.com", "bo@ex.com", "cy@ex.org"];
@@ -279,6 +279,33 @@ fn a_capture_of_dovecot_is_proven_by_its_own_program_and_a_wrong_format_is_not()
     let ran = dove.capture("%08Xu%08Xv", &proof);
     ran.is_stopped();
     ran.says("message 1: captured is 00000001");
+    ran.says(", and the old server lists UID1-");
+}
+
+#[test]
+fn mboxes_are_proven_by_a_program_that_is_told_where_they_are() {
+    let Some(dove) = Dove::start("") else { return };
+    let home = dove.dovecot.home(USERS[0]);
+    let mbox = home.join("mbox");
+    let from = b"From al@ex.com Mon May  6 10:06:40 2024\n";
+    let messages: Vec<Vec<u8>> = (0..5).map(|number| Message::plain(number).octets).collect();
+    let text: Vec<u8> =
+        messages.iter().flat_map(|octets| [from, &octets[..], b"\n"].concat()).collect();
+    fs::write(&mbox, text).unwrap();
+    give_to_owner(&mbox);
+    let place = "-o mail_location=mbox:{home}/mail:INBOX={home}/mbox";
+    let program = format!("{} {place}", dove.program());
+    let capture = |server: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
+        command.args(["capture", "mbox", "--server"]).args(server);
+        command.args(["--prove", "1", "--prove-by", &program, "--user", USERS[0]]).arg(&mbox);
+        Ran::of(command)
+    };
+    let ran = capture(&["dovecot", "--format", "UID%u-%v"]);
+    ran.says("proven: al@ex.com: 5 messages, by /usr/lib/dovecot/pop3\n");
+    assert_eq!(ran.uidls(USERS[0]).len(), 5);
+    let ran = capture(&["popa3d"]);
+    ran.is_stopped();
     ran.says(", and the old server lists UID1-");
 }
 

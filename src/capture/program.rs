@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -16,9 +17,11 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::{AtFlags, FileType};
+
 use super::layout::Source;
 use super::pop3::{Fault, Listed, Session, listing};
-use super::{Server, printable};
+use super::{Error, Server, printable};
 
 /// How much of what a program says on stderr is looked at, in octets.
 const MAX_SAID_OCTETS: u64 = 64 << 10;
@@ -29,7 +32,7 @@ const MAX_SAID_OCTETS: u64 = 64 << 10;
 pub enum NoListing {
     /// The maildrop could not be opened.
     #[error(transparent)]
-    Maildrop(#[from] super::Error),
+    Maildrop(#[from] Error),
     /// The maildrop belongs to root, as whom no such program runs.
     #[error("it belongs to root, and no POP3 program is run as root")]
     OfRoot,
@@ -111,8 +114,8 @@ impl Program {
     /// [`NoListing`]. The program has ended in any case.
     pub fn listing(&self, source: &Source, patience: Duration) -> Result<Vec<Listed>, NoListing> {
         let not_started = |error| NoListing::NotStarted { program: self.name(), error };
-        let stat = rustix::fs::fstat(source.open()?).map_err(|errno| not_started(errno.into()))?;
-        if stat.st_uid == 0 {
+        let (uid, gid) = owner(source)?;
+        if uid == 0 {
             return Err(NoListing::OfRoot);
         }
         let mut said = tempfile::tempfile().map_err(not_started)?;
@@ -122,7 +125,7 @@ impl Program {
         let mut command = self.command(source.place(), source.login())?;
         if rustix::process::geteuid().is_root() {
             // Root's groups are given up with it.
-            command.gid(stat.st_gid).uid(stat.st_uid);
+            command.gid(gid).uid(uid);
         }
         command
             .stdin(OwnedFd::from(theirs.try_clone().map_err(not_started)?))
@@ -165,6 +168,24 @@ impl Program {
             .env("AUTHADDR", user)
             .env("TCPREMOTEIP", "127.0.0.1");
         Ok(command)
+    }
+}
+
+/// The uid and gid of a maildrop, be it a directory or a file.
+fn owner(source: &Source) -> Result<(u32, u32), Error> {
+    let stat = match source.open() {
+        Err(error) if error.is_absence() => {
+            let (directory, name) = source.open_holder()?;
+            rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
+        }
+        opened => rustix::fs::fstat(opened?),
+    };
+    let name = source.place().as_os_str().as_bytes();
+    let stat = stat.map_err(|errno| Error::io(name, errno.into()))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory | FileType::RegularFile => Ok((stat.st_uid, stat.st_gid)),
+        FileType::Symlink => Err(Error::Link { name: printable(name) }),
+        _ => Err(Error::NotRegular { name: printable(name) }),
     }
 }
 
