@@ -77,6 +77,8 @@ pub struct Evidence {
     pub signs: Vec<Sign>,
     /// What lies in the maildrops.
     pub traces: Traces,
+    /// How many maildrops could not be looked into.
+    pub unread: usize,
 }
 
 /// How much younger than the state files of the only server that was ever here a message may be, and
@@ -125,6 +127,9 @@ pub enum Unknown {
     /// No sign of any.
     #[error("there is no sign of either server, and no state file")]
     Neither,
+    /// State files alone, and not all could be looked for.
+    #[error("the service is unknown, and not every maildrop could be looked into for state files")]
+    Unread,
     /// State files alone, and nobody has logged in for long.
     #[error(
         "the service is unknown, and mail is more than 30 days younger than the youngest state file: \
@@ -161,6 +166,9 @@ impl Evidence {
             (_, Left { newest: Some(state), .. }) => (Service::Dovecot, state),
             _ => return Err(Unknown::Neither),
         };
+        if self.unread > 0 {
+            return Err(Unknown::Unread);
+        }
         let is_stale = newest_mail.is_some_and(|mail| {
             mail.duration_since(state).is_ok_and(|younger| younger > MOST_IDLE)
         });
@@ -266,6 +274,7 @@ mod tests {
         let mut evidence = Evidence {
             signs: vec![sign(Rank::Seen, Courier), sign(Rank::Installed, Courier)],
             traces: Traces { courier: left(9), dovecot: left(1), newest_mail: None },
+            unread: 1,
         };
         let verdict = |evidence: &Evidence| evidence.verdict().map(|v| (v.service, v.by));
         assert_eq!(verdict(&evidence), Ok((Courier, Some(Rank::Installed))));
@@ -282,7 +291,7 @@ mod tests {
     fn a_stranger_who_listens_is_never_explained_by_files() {
         let signs = vec![sign(Rank::Listens, None), sign(Rank::Enabled, Service::Courier)];
         let traces = Traces { courier: left(9), ..Traces::default() };
-        let evidence = Evidence { signs, traces };
+        let evidence = Evidence { signs, traces, unread: 0 };
         assert_eq!(evidence.verdict(), Err(Unknown::Listeners));
     }
 
@@ -296,6 +305,9 @@ mod tests {
         evidence.traces.newest_mail = Some(day(131));
         assert_eq!(evidence.verdict(), Err(Unknown::Stale));
         evidence.traces.newest_mail = None;
+        evidence.unread = 1;
+        assert_eq!(evidence.verdict(), Err(Unknown::Unread));
+        evidence.unread = 0;
         // Not even a uidlist: something else of Dovecot's is enough for a doubt.
         evidence.traces.dovecot = Left { maildrops: 1, newest: None };
         assert_eq!(evidence.verdict(), Err(Unknown::Both));

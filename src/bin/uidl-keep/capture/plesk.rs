@@ -47,8 +47,8 @@ impl Args {
             self.whole.sources(&patterns, &naming, Holds::Directory)?;
         let mut evidence = look(root, &self.ports)?;
         for source in &sources {
-            // Of one that cannot be read nothing is known here: its capture will say why.
-            let _ = evidence.traces.add(source);
+            // Why not, its capture will say.
+            evidence.unread += usize::from(evidence.traces.add(source).is_err());
         }
 
         let mut said: Vec<String> = evidence.signs.iter().map(ToString::to_string).collect();
