@@ -126,6 +126,21 @@ unpack_over() {
 	done
 }
 
+# Makes the directory $1 a Debian $suite of $site, with $packages installed and $overlay over them.
+fill_tree() {
+	debootstrap --variant=minbase "$suite" "$1" "$site" || return
+	apt-config dump | grep -i '^Acquire::[a-z]*::Proxy' > "$1/etc/apt/apt.conf.d/10proxy" || true
+	# Nothing may start in there: there is no boot, and the ports are this machine's.
+	printf '#!/bin/sh\nexit 101\n' > "$1/usr/sbin/policy-rc.d" || return
+	chmod 755 "$1/usr/sbin/policy-rc.d" || return
+	chroot "$1" apt-get -q update || return
+	# shellcheck disable=SC2086
+	chroot "$1" apt-get -q -y --no-install-recommends install $packages || return
+	[ -z "$overlay" ] || unpack_over "$1" || return
+	chroot "$1" apt-get clean || return
+	rm -rf "$1/var/lib/apt/lists"/*
+}
+
 make_tree() (
 	name=$1
 	suite='' packages='' overlay=''
@@ -163,19 +178,7 @@ make_tree() (
 	unmount
 	rm -rf --one-file-system "$making"
 
-	{
-		debootstrap --variant=minbase "$suite" "$making" "$site"
-		apt-config dump | grep -i '^Acquire::[a-z]*::Proxy' > "$making/etc/apt/apt.conf.d/10proxy" || true
-		# Nothing may start in there: there is no boot, and the ports are this machine's.
-		printf '#!/bin/sh\nexit 101\n' > "$making/usr/sbin/policy-rc.d"
-		chmod 755 "$making/usr/sbin/policy-rc.d"
-		chroot "$making" apt-get -q update
-		# shellcheck disable=SC2086
-		chroot "$making" apt-get -q -y --no-install-recommends install $packages
-		[ -z "$overlay" ] || unpack_over "$making"
-		chroot "$making" apt-get clean
-		rm -rf "$making/var/lib/apt/lists"/*
-	} > "$log" 2>&1 9>&- < /dev/null || die "the tree $name could not be made; the end of $log:
+	fill_tree "$making" > "$log" 2>&1 9>&- < /dev/null || die "the tree $name could not be made; the end of $log:
 $(tail -n 15 "$log")"
 
 	unmount
