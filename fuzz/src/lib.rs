@@ -110,7 +110,7 @@ fn check_plan(plan: Plan, look: &Look) {
     for uidl in plan.entries.iter().map(|entry| &entry.uidl).chain(&plan.spent) {
         check_uidl(uidl.as_bytes());
     }
-    let (notes, losses) = plan.into_remarks();
+    let (notes, losses) = plan.remarks.into_parts();
     for remark in notes.iter().chain(&losses) {
         assert!(!remark.is_empty());
         check_message(remark);

@@ -211,18 +211,19 @@ fn leading_number(name: &[u8]) -> i64 {
 pub fn plan(look: &Look) -> Result<Plan, Error> {
     let mut plan = Plan::default();
     if look.others.iter().any(|name| &**name == super::DOVECOT_STATE.as_bytes()) {
-        plan.note("a dovecot-uidlist lies here too: if Dovecot answers POP3, capture dovecot");
+        plan.remarks
+            .note("a dovecot-uidlist lies here too: if Dovecot answers POP3, capture dovecot");
     }
     let Some(octets) = &look.state else {
         if let Some(error) = super::missing_state(look, STATE_FILE, &[b"courier", b"sqwebmail"]) {
             return Err(error);
         }
         if !look.messages.is_empty() {
-            plan.note(format!(
+            plan.remarks.note(format!(
                 "no {STATE_FILE}: no POP3 client has listed this maildrop; no unique-id for {}",
                 messages(look.messages.len())
             ));
-            plan.note(ENOMEM);
+            plan.remarks.note(ENOMEM);
         }
         return Ok(plan);
     };
@@ -234,10 +235,10 @@ pub fn plan(look: &Look) -> Result<Plan, Error> {
         return Err(Error::StateGarbled { file: STATE_FILE, line: printable(&list.odd[0].1) });
     }
     for (at, line) in &list.odd {
-        plan.loss(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
+        plan.remarks.loss(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
     }
     if list.version < 2 {
-        plan.note(format!(
+        plan.remarks.note(format!(
             "{STATE_FILE} is of version {}: a Courier of 2004 or later did not go by it; if one \
              answered here, its clients know other unique-ids",
             list.version
@@ -264,7 +265,8 @@ fn set_counter(plan: &mut Plan, list: &SizeList) {
         (1, _) => ("UID%u", 0),
         (_, Some(uidv)) if uidv != 0 => ("UID%u-%v", uidv),
         _ => {
-            plan.note(format!("{STATE_FILE}: its header does not say how its unique-ids end"));
+            plan.remarks
+                .note(format!("{STATE_FILE}: its header does not say how its unique-ids end"));
             return;
         }
     };
@@ -272,7 +274,7 @@ fn set_counter(plan: &mut Plan, list: &SizeList) {
     let next = list.next.unwrap_or(0).max(listed.map_or(0, |n| n.saturating_add(1)));
     let counter = u32::try_from(next).ok().zip(u32::try_from(uidv).ok());
     let (Some((next, uidv)), Ok(format)) = (counter, UidlFormat::parse(form)) else {
-        plan.note(format!("{STATE_FILE}: its numbers, {next} and {uidv}, exceed 32 bits"));
+        plan.remarks.note(format!("{STATE_FILE}: its numbers, {next} and {uidv}, exceed 32 bits"));
         return;
     };
     plan.uidvalidity = (uidv != 0).then_some(uidv);
@@ -291,7 +293,7 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
         let uidl = match Uidl::new(line.uidl()) {
             Ok(uidl) => uidl,
             Err(bad) => {
-                plan.loss(format!("{STATE_FILE}: {}: {bad}", printable(&line.name)));
+                plan.remarks.loss(format!("{STATE_FILE}: {}: {bad}", printable(&line.name)));
                 continue;
             }
         };
@@ -305,13 +307,13 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
     }
     let unlisted: usize = open.values().map(Vec::len).sum();
     if unlisted > 0 {
-        plan.note(format!(
+        plan.remarks.note(format!(
             "{} not listed to any POP3 client yet: no unique-id",
             messages(unlisted)
         ));
     }
     if found == 0 && unlisted > 0 {
-        plan.note(ENOMEM);
+        plan.remarks.note(ENOMEM);
     }
     let in_cur = |planned: &Planned| {
         let message = &look.messages[planned.at];

@@ -186,14 +186,15 @@ fn number(digits: &[u8]) -> Option<u64> {
 pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
     let mut plan = Plan::default();
     if look.others.iter().any(|name| &**name == super::COURIER_STATE.as_bytes()) {
-        plan.note("a courierpop3dsizelist lies here too: if Courier answers POP3, capture courier");
+        plan.remarks
+            .note("a courierpop3dsizelist lies here too: if Courier answers POP3, capture courier");
     }
     let Some(octets) = &look.state else {
         if let Some(error) = super::missing_state(look, STATE_FILE, &[]) {
             return Err(error);
         }
         if !look.messages.is_empty() {
-            plan.note(format!(
+            plan.remarks.note(format!(
                 "no {STATE_FILE}: Dovecot has not opened this maildrop; messages without a \
                  unique-id: {}",
                 look.messages.len()
@@ -203,7 +204,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
     };
     let list = UidList::parse(octets)?;
     for (at, line) in &list.odd {
-        plan.loss(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
+        plan.remarks.loss(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
     }
     plan.uidvalidity = Some(list.uidvalidity);
     plan.counter =
@@ -219,7 +220,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
         let uidl = match uidl(format, list.uidvalidity, uid, record) {
             Ok(uidl) => uidl,
             Err(why) => {
-                plan.loss(format!("{STATE_FILE}: uid {uid}: {why}"));
+                plan.remarks.loss(format!("{STATE_FILE}: uid {uid}: {why}"));
                 continue;
             }
         };
@@ -238,7 +239,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
     }
     let unlisted: usize = open.values().map(Vec::len).sum();
     if unlisted > 0 {
-        plan.note(format!("{unlisted} messages not in {STATE_FILE} yet: no unique-id"));
+        plan.remarks.note(format!("{unlisted} messages not in {STATE_FILE} yet: no unique-id"));
     }
     Ok(plan)
 }

@@ -5,16 +5,20 @@
 //! [`layout`] finds them. [`capture`] brings them together, for one maildrop.
 //!
 //! Nothing is changed on the old server. A maildrop that cannot be captured becomes a block that
-//! says so ([`State::Failed`]), and a line of a state file that cannot be made out costs that line.
+//! says so ([`State::Failed`](crate::maildrop::State::Failed)), and a line of a state file that cannot be made out costs that line.
 #![forbid(unsafe_code)]
 
 pub mod courier;
 pub mod dovecot;
+mod draft;
 pub mod layout;
 pub mod maildir;
+pub mod pop3;
 pub mod qmail;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+pub use draft::{Captured, Draft, Remarks};
+
+use std::collections::HashMap;
 use std::io;
 use std::str::FromStr;
 use std::thread;
@@ -22,7 +26,7 @@ use std::time::Duration;
 
 use crate::format::UidlFormat;
 use crate::key::{Depth, Fingerprint};
-use crate::maildrop::{Counter, Entry, Maildrop, Name, State};
+use crate::maildrop::{Counter, Entry, Name};
 use crate::uidl::Uidl;
 use layout::Source;
 use maildir::{Folder, Look, Maildir, Message, Prints, Wanted};
@@ -37,9 +41,6 @@ pub const TRIES: u32 = 6;
 
 /// The pause after the first try, doubled after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-
-/// How many losses a block spells out; the rest are counted.
-const MAX_LOSSES: usize = 20;
 
 /// What answered POP3.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -263,9 +264,8 @@ pub struct Plan {
     pub uidvalidity: Option<u32>,
     /// As in [`Maildrop::counter`].
     pub counter: Option<Counter>,
-    notes: Vec<String>,
-    losses: Vec<String>,
-    unsaid: usize,
+    /// What there is to say of it.
+    pub remarks: Remarks,
 }
 
 /// One message of a [`Plan`].
@@ -281,39 +281,6 @@ pub struct Planned {
     pub guid: Option<Name>,
 }
 
-impl Plan {
-    /// Says something that the operator may want to know.
-    pub fn note(&mut self, sentence: impl Into<String>) {
-        self.notes.push(sentence.into());
-    }
-
-    /// Says something that was lost: the listing is not the whole truth.
-    pub fn loss(&mut self, sentence: impl Into<String>) {
-        if self.losses.len() < MAX_LOSSES {
-            self.losses.push(sentence.into());
-        } else {
-            self.unsaid += 1;
-        }
-    }
-
-    /// What was noted and what was lost.
-    pub fn into_remarks(mut self) -> (Vec<String>, Vec<String>) {
-        if self.unsaid > 0 {
-            self.losses.push(format!("{} more like these", self.unsaid));
-        }
-        (self.notes, self.losses)
-    }
-}
-
-/// A captured maildrop, and what was lost on the way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Captured {
-    /// The block for the listing. Its remarks hold the losses too.
-    pub maildrop: Maildrop,
-    /// Why the block is not the whole truth, a sentence each; empty when all is well.
-    pub losses: Vec<String>,
-}
-
 /// Captures one maildrop. Whatever happens, there is a block.
 ///
 /// Reads the directory and the state file twice, or more often while they change; a message at most
@@ -324,20 +291,7 @@ pub fn capture(server: &Server, keys: Keys, source: &Source) -> Captured {
         Ok((look, plan, prints)) => {
             assemble(source.user().to_owned(), place, keys, &look, plan, &prints)
         }
-        Err(error) => {
-            let losses = vec![error.to_string()];
-            let maildrop = Maildrop {
-                user: source.user().to_owned(),
-                state: State::Failed,
-                source: place,
-                uidvalidity: None,
-                counter: None,
-                entries: Vec::new(),
-                spent: Vec::new(),
-                remarks: losses.clone(),
-            };
-            Captured { maildrop, losses }
-        }
+        Err(error) => Captured::failed(source.user().to_owned(), place, error.to_string()),
     }
 }
 
@@ -467,7 +421,7 @@ fn assemble(
         let prints = match known.get(&known_as(message)) {
             Some(Ok(prints)) => Some(prints),
             Some(Err(fault)) => {
-                plan.loss(format!("{fault}; it has no fingerprints"));
+                plan.remarks.loss(format!("{fault}; it has no fingerprints"));
                 None
             }
             None => None,
@@ -495,49 +449,8 @@ fn assemble(
             plan.spent.push(entry.uidl);
         }
     }
-    remark_on_uidls(&mut plan, &entries);
-    let spent = {
-        let held: HashSet<&Uidl> = entries.iter().map(|entry| &entry.uidl).collect();
-        let spent: BTreeSet<Uidl> = std::mem::take(&mut plan.spent).into_iter().collect();
-        spent.into_iter().filter(|uidl| !held.contains(uidl)).collect::<Vec<_>>()
-    };
-    let (uidvalidity, counter) = (plan.uidvalidity, plan.counter.take());
-    let knows_nothing = entries.is_empty()
-        && spent.is_empty()
-        && counter.as_ref().is_none_or(|counter| counter.next <= 1);
-    let (mut remarks, losses) = plan.into_remarks();
-    remarks.extend(losses.iter().cloned());
-    let maildrop = Maildrop {
-        user,
-        // What was lost may have been a UIDL: then this is not a maildrop of which none is known.
-        state: if knows_nothing && losses.is_empty() { State::Empty } else { State::Captured },
-        source,
-        uidvalidity,
-        counter,
-        entries,
-        spent,
-        remarks,
-    };
-    Captured { maildrop, losses }
-}
-
-/// Says where the old server's own UIDLs are unusual; they are replayed as they were.
-fn remark_on_uidls(plan: &mut Plan, entries: &[Entry]) {
-    let mut seen = HashSet::new();
-    let repeated: Vec<&Uidl> =
-        entries.iter().map(|entry| &entry.uidl).filter(|uidl| !seen.insert(*uidl)).collect();
-    if let Some(first) = repeated.first() {
-        plan.note(format!(
-            "{} messages have a unique-id that an earlier one has too, {} for one: kept as the old \
-             server gave it",
-            repeated.len(),
-            printable(first.as_bytes())
-        ));
-    }
-    let long = entries.iter().filter(|entry| entry.uidl.is_longer_than_rfc()).count();
-    if long > 0 {
-        plan.note(format!("{long} unique-ids are longer than the 70 octets of RFC 1939: kept"));
-    }
+    let Plan { spent, uidvalidity, counter, remarks, .. } = plan;
+    Draft { user, source, uidvalidity, counter, entries, spent, remarks }.finish()
 }
 
 /// The error for mail that somebody has read and a state file that is not there, unless one of the

@@ -15,7 +15,7 @@ pub fn plan(look: &Look) -> Plan {
     for (at, message) in look.messages.iter().enumerate() {
         match Uidl::new(message.base.clone()) {
             Ok(uidl) => plan.entries.push(Planned { at, uidl, uid: None, guid: None }),
-            Err(bad) => plan.loss(format!("{}: {bad}", printable(&message.name))),
+            Err(bad) => plan.remarks.loss(format!("{}: {bad}", printable(&message.name))),
         }
     }
     let mtime = |planned: &Planned| look.messages[planned.at].mtime;
@@ -23,7 +23,7 @@ pub fn plan(look: &Look) -> Plan {
     plan.entries.sort_by_key(mtime);
     let tied = plan.entries.windows(2).filter(|pair| mtime(&pair[0]) == mtime(&pair[1])).count();
     if tied > 0 {
-        plan.note(format!(
+        plan.remarks.note(format!(
             "{tied} times a message has the mtime of the one before it: qmail-pop3d orders these by \
              chance, this listing by name"
         ));

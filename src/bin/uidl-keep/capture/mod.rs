@@ -1,0 +1,83 @@
+//! `uidl-keep capture`: what an old server's POP3 clients know, as a listing.
+
+mod desk;
+mod doveconf;
+mod listing_file;
+mod progress;
+mod sources;
+
+use std::num::NonZeroUsize;
+use std::thread;
+
+use uidl_keep::capture::Server;
+
+use crate::output::{Outcome, Trouble};
+use listing_file::ListingFile;
+use progress::Progress;
+use sources::What;
+
+/// Writes a listing of what an old server's POP3 clients know; changes nothing there.
+///
+///   uidl-keep capture courier --user alice@example.com Maildir > alice.listing
+///
+/// One subcommand a kind of server: take the one that answers POP3, whatever else lies in the
+/// Maildirs. For a whole server say --layout or --pattern in place of --user and a path.
+///
+/// Exit status 0: all is captured. 1: some maildrop failed, or something of it was lost; stderr and
+/// the listing say which and why. 2: there is no listing.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment, arg_required_else_help = true)]
+pub struct Args {
+    #[command(subcommand)]
+    from: From,
+}
+
+#[derive(clap::Subcommand)]
+enum From {
+    /// Captures Courier's POP3 by its courierpop3dsizelist, of any version.
+    ///
+    ///   uidl-keep capture courier --layout plesk -o plesk.listing
+    #[command(arg_required_else_help = true, verbatim_doc_comment)]
+    Courier(What),
+    /// Captures Dovecot's POP3 on Maildirs by dovecot-uidlist and pop3_uidl_format.
+    ///
+    ///   uidl-keep capture dovecot --format auto --layout cpanel -o cpanel.listing
+    #[command(arg_required_else_help = true, verbatim_doc_comment)]
+    Dovecot {
+        /// The old server's pop3_uidl_format, as `doveconf -f protocol=pop3 -h pop3_uidl_format`
+        /// prints it there: '%08Xu%08Xv' or '%{uid | hex(8)}%{uidvalidity | hex(8)}'. "auto" asks
+        /// doveconf here: only right on the old server itself.
+        #[arg(long, value_name = "FORMAT", alias = "uidl-format")]
+        format: Option<String>,
+        #[command(flatten)]
+        what: What,
+    },
+    /// Captures qmail-pop3d by base file name, in the order of modification times.
+    ///
+    ///   uidl-keep capture qmail --root /mnt/old --layout vpopmail -o vpopmail.listing
+    #[command(arg_required_else_help = true, verbatim_doc_comment)]
+    Qmail(What),
+}
+
+/// Captures, and writes the listing.
+pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+    let (server, what) = match &args.from {
+        From::Courier(what) => (Server::Courier, what),
+        From::Qmail(what) => (Server::Qmail, what),
+        From::Dovecot { format, what } => {
+            let format = doveconf::format(format.as_deref(), what.root.is_some())?;
+            (Server::Dovecot { format }, what)
+        }
+    };
+    let (sources, mut all_well) = what.sources()?;
+    let jobs = what.jobs.map_or_else(
+        || thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        NonZeroUsize::get,
+    );
+    let mut output = ListingFile::open(what.output.as_deref())?;
+    let progress = Progress::new(sources.len(), what.path.is_some(), what.output.is_some());
+    all_well &= desk::capture(&server, what.keys, &sources, jobs, &progress, &mut output)?;
+    output.publish()?;
+    progress.finish();
+    Ok(if all_well { Outcome::Done } else { Outcome::Short })
+}

@@ -1,0 +1,155 @@
+//! Which maildrops a capture from disk is of.
+
+use std::collections::HashSet;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use uidl_keep::capture::layout::{self, Naming, Panel, Pattern, Source};
+use uidl_keep::capture::{Keys, printable};
+
+use crate::output::{Trouble, remark};
+
+/// Which Maildirs to capture, and how.
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("where").args(["path", "layout", "pattern"]).required(true)))]
+pub struct What {
+    /// One Maildir, of --user.
+    #[arg(requires = "user")]
+    pub path: Option<PathBuf>,
+    /// The user name of that Maildir on the new server.
+    #[arg(long, requires = "path")]
+    user: Option<String>,
+    /// Every Maildir of this kind of server.
+    #[arg(long, value_enum)]
+    layout: Option<Layout>,
+    /// Every Maildir that fits, such as '/srv/vmail/{domain}/{local}/Maildir'; may be repeated. A name
+    /// of * stands for any, of ? for any of one character.
+    #[arg(long, value_name = "PATTERN")]
+    pattern: Vec<Pattern>,
+    /// Look for them in the copy of a server below this directory.
+    #[arg(long, value_name = "DIR", conflicts_with = "path")]
+    pub root: Option<PathBuf>,
+    /// User names on the new server, by the variables of the pattern [default: {local}@{domain}, or
+    /// {local}, {user} or {account} where there is no domain].
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "path")]
+    user_template: Option<String>,
+    /// Users whose name changes: a file with an old and a new name on each line.
+    #[arg(long, value_name = "FILE", conflicts_with = "path")]
+    rename: Option<PathBuf>,
+    /// Only this user or domain, as on the new server; may be repeated.
+    #[arg(long, value_name = "USER|DOMAIN", conflicts_with = "path")]
+    only: Vec<String>,
+    /// What to recognise messages by: file, header, message, origin. With header, a message is read
+    /// up to the end of its header, and whole where its header repeats within the maildrop.
+    #[arg(long, value_name = "KEYS", default_value = "file,header")]
+    pub keys: Keys,
+    /// How many maildrops to read at a time [default: one a processor].
+    #[arg(long, value_name = "N")]
+    pub jobs: Option<NonZeroUsize>,
+    /// Write the listing there, as a whole or not at all, in place of stdout.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Layout {
+    /// /var/qmail/mailnames/DOMAIN/USER/Maildir
+    Plesk,
+    /// /home/ACCOUNT/mail/DOMAIN/USER, and /home/ACCOUNT/mail of the account itself
+    Cpanel,
+    /// ~vpopmail/domains/DOMAIN/USER/Maildir, hash directories included
+    Vpopmail,
+}
+
+impl Layout {
+    fn panel(self) -> Panel {
+        match self {
+            Self::Plesk => Panel::Plesk,
+            Self::Cpanel => Panel::Cpanel,
+            Self::Vpopmail => Panel::Vpopmail,
+        }
+    }
+}
+
+impl What {
+    /// The maildrops that are asked for, and whether those are all.
+    pub fn sources(&self) -> Result<(Vec<Source>, bool), Trouble> {
+        if let (Some(path), Some(user)) = (&self.path, &self.user) {
+            // The listing is kept and read elsewhere: a relative path would say nothing there.
+            let place = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            let source = Source::named(user, place);
+            if user.is_empty() {
+                return Err(Trouble::new("--user is empty; give the user name on the new server"));
+            }
+            // A mistyped path is not a maildrop that failed.
+            source.open().map_err(|error| Trouble::new(error.to_string()))?;
+            return Ok((vec![source], true));
+        }
+        let patterns = match self.layout {
+            Some(layout) => layout.panel().patterns(self.root.as_deref()),
+            None => self.pattern.clone(),
+        };
+        let mut naming = Naming::new(self.user_template.as_deref())
+            .map_err(|error| Trouble::at("--user-template", error))?;
+        if let Some(path) = &self.rename {
+            read_renames(path, &mut naming)?;
+        }
+        let found = layout::find(&patterns, self.root.as_deref(), &naming)
+            .map_err(|error| Trouble::new(error.to_string()))?;
+        let mut all_well = found.losses.is_empty();
+        found.losses.iter().for_each(remark);
+        let mut sources = found.sources;
+        if !self.only.is_empty() {
+            let only: HashSet<&str> = self.only.iter().map(String::as_str).collect();
+            let mut met = HashSet::new();
+            sources.retain(|source| {
+                let domain = source.user().rsplit_once('@').map(|(_, domain)| domain);
+                let by = only.get(source.user()).or_else(|| only.get(domain?));
+                by.is_some_and(|by| {
+                    met.insert(*by);
+                    true
+                })
+            });
+            for name in self.only.iter().filter(|name| !met.contains(name.as_str())) {
+                remark(format_args!("--only {}: no such maildrop", printable(name.as_bytes())));
+                all_well = false;
+            }
+        }
+        if sources.is_empty() {
+            return Err(Trouble::new(
+                "no maildrop found; is that the layout of this server, and --root the top of its copy?",
+            ));
+        }
+        Ok((sources, all_well))
+    }
+}
+
+/// Takes "old new" on each line; blank lines and those that begin with # are skipped.
+fn read_renames(path: &Path, naming: &mut Naming) -> Result<(), Trouble> {
+    let text = fs::read_to_string(path).map_err(|error| Trouble::at(path.display(), error))?;
+    for (at, line) in (1..).zip(text.lines()) {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (None, ..) => {}
+            (Some(word), ..) if word.starts_with('#') => {}
+            (Some(old), Some(new), None) => {
+                if !naming.rename(old, new) {
+                    let place = format!("{}:{at}", path.display());
+                    return Err(Trouble::at(
+                        place,
+                        format!("{} is renamed a second time", printable(old.as_bytes())),
+                    ));
+                }
+            }
+            _ => {
+                let place = format!("{}:{at}", path.display());
+                return Err(Trouble::at(
+                    place,
+                    format!("not an old and a new name: {}", printable(line.as_bytes())),
+                ));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! The block of a listing, put together: [`Draft`], and what there is to say of it: [`Remarks`].
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::printable;
+use crate::maildrop::{Counter, Entry, Maildrop, State};
+use crate::uidl::Uidl;
+
+/// How many losses a block spells out; the rest are counted.
+const MAX_LOSSES: usize = 20;
+
+/// What a capture has to say of a maildrop, beside what it captured.
+#[derive(Debug, Clone, Default)]
+pub struct Remarks {
+    notes: Vec<String>,
+    losses: Vec<String>,
+    unsaid: usize,
+}
+
+impl Remarks {
+    /// Says something that the operator may want to know.
+    pub fn note(&mut self, sentence: impl Into<String>) {
+        self.notes.push(sentence.into());
+    }
+
+    /// Says something that was lost: the listing is not the whole truth.
+    pub fn loss(&mut self, sentence: impl Into<String>) {
+        if self.losses.len() < MAX_LOSSES {
+            self.losses.push(sentence.into());
+        } else {
+            self.unsaid += 1;
+        }
+    }
+
+    /// What was noted and what was lost.
+    pub fn into_parts(mut self) -> (Vec<String>, Vec<String>) {
+        if self.unsaid > 0 {
+            self.losses.push(format!("{} more like these", self.unsaid));
+        }
+        (self.notes, self.losses)
+    }
+}
+
+/// A captured maildrop, and what was lost on the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Captured {
+    /// The block for the listing. Its remarks hold the losses too.
+    pub maildrop: Maildrop,
+    /// Why the block is not the whole truth, a sentence each; empty when all is well.
+    pub losses: Vec<String>,
+}
+
+impl Captured {
+    /// The block of a maildrop that could not be captured, and why.
+    pub fn failed(user: String, source: String, why: String) -> Self {
+        let losses = vec![why];
+        let maildrop = Maildrop {
+            user,
+            state: State::Failed,
+            source,
+            uidvalidity: None,
+            counter: None,
+            entries: Vec::new(),
+            spent: Vec::new(),
+            remarks: losses.clone(),
+        };
+        Self { maildrop, losses }
+    }
+}
+
+/// What was found out about one maildrop, not yet a block.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// As in [`Maildrop::user`].
+    pub user: String,
+    /// As in [`Maildrop::source`].
+    pub source: String,
+    /// As in [`Maildrop::uidvalidity`].
+    pub uidvalidity: Option<u32>,
+    /// As in [`Maildrop::counter`].
+    pub counter: Option<Counter>,
+    /// The messages that have a key, in the order of the old listing.
+    pub entries: Vec<Entry>,
+    /// UIDLs whose message is gone or has no key, in any order, some of them more than once perhaps.
+    pub spent: Vec<Uidl>,
+    /// What there is to say.
+    pub remarks: Remarks,
+}
+
+impl Draft {
+    /// The block. Says where the old server's own UIDLs are unusual; they are replayed as they were.
+    pub fn finish(mut self) -> Captured {
+        self.remark_on_uidls();
+        let held: HashSet<&Uidl> = self.entries.iter().map(|entry| &entry.uidl).collect();
+        let spent: BTreeSet<Uidl> = self.spent.into_iter().collect();
+        let spent: Vec<Uidl> = spent.into_iter().filter(|uidl| !held.contains(uidl)).collect();
+        let knows_nothing = self.entries.is_empty()
+            && spent.is_empty()
+            && self.counter.as_ref().is_none_or(|counter| counter.next <= 1);
+        let (mut remarks, losses) = self.remarks.into_parts();
+        remarks.extend(losses.iter().cloned());
+        let maildrop = Maildrop {
+            user: self.user,
+            // What was lost may have been a UIDL: then this is not a maildrop of which none is known.
+            state: if knows_nothing && losses.is_empty() { State::Empty } else { State::Captured },
+            source: self.source,
+            uidvalidity: self.uidvalidity,
+            counter: self.counter,
+            entries: self.entries,
+            spent,
+            remarks,
+        };
+        Captured { maildrop, losses }
+    }
+
+    fn remark_on_uidls(&mut self) {
+        let mut seen = HashSet::new();
+        let repeated: Vec<&Uidl> = self
+            .entries
+            .iter()
+            .map(|entry| &entry.uidl)
+            .filter(|uidl| !seen.insert(*uidl))
+            .collect();
+        if let Some(first) = repeated.first() {
+            self.remarks.note(format!(
+                "{} messages have a unique-id that an earlier one has too, {} for one: kept as the old \
+                 server gave it",
+                repeated.len(),
+                printable(first.as_bytes())
+            ));
+        }
+        let long = self.entries.iter().filter(|entry| entry.uidl.is_longer_than_rfc()).count();
+        if long > 0 {
+            self.remarks
+                .note(format!("{long} unique-ids are longer than the 70 octets of RFC 1939: kept"));
+        }
+    }
+}
