@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{Error, maildir, printable};
+use super::{Error, opening, printable};
 
 /// Where maildrops lie and who uses them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,9 +162,9 @@ impl Panel {
                 Pattern::panel("/home/{account}/mail"),
             ],
             Self::Vpopmail => {
-                let passwd = maildir::open_operators(root.unwrap_or(Path::new("/")))
-                    .and_then(|top| maildir::open_directory(top.as_fd(), OsStr::new("etc")))
-                    .and_then(|etc| maildir::read_text(etc.as_fd(), "passwd"));
+                let passwd = opening::open_operators(root.unwrap_or(Path::new("/")))
+                    .and_then(|top| opening::open_directory(top.as_fd(), OsStr::new("etc")))
+                    .and_then(|etc| opening::read_text(etc.as_fd(), "passwd"));
                 let home = passwd.ok().and_then(|text| home_of(&text));
                 let start = home.unwrap_or_else(|| "/home/vpopmail".to_owned());
                 [
@@ -329,13 +329,13 @@ impl Source {
     /// [`Error::Io`], [`Error::Link`], and [`Error::Source`] when the search found it wanting.
     pub fn open(&self) -> Result<OwnedFd, Error> {
         match &self.start {
-            Start::Named => maildir::open_start(&self.place),
+            Start::Named => opening::open_start(&self.place),
             Start::Fault(fault) => Err(Error::Source(fault.clone())),
             Start::Below(top, names) => {
                 let mut at: Option<OwnedFd> = None;
                 for name in names {
                     let parent = at.as_ref().map_or(top.as_fd(), AsFd::as_fd);
-                    at = Some(maildir::open_directory(parent, name)?);
+                    at = Some(opening::open_directory(parent, name)?);
                 }
                 at.ok_or(Error::NotMaildir)
             }
@@ -395,14 +395,14 @@ pub fn find(patterns: &[Pattern], root: Option<&Path>, naming: &Naming) -> Resul
 /// The directory that a pattern starts from. In a copy no link is followed, as it would lead out.
 fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedFd), Error> {
     let Some(root) = root else {
-        let top = maildir::open_operators(&pattern.start)?;
+        let top = opening::open_operators(&pattern.start)?;
         return Ok((pattern.start.clone(), top));
     };
     let mut path = root.to_path_buf();
-    let mut top = maildir::open_operators(root)?;
+    let mut top = opening::open_operators(root)?;
     for name in pattern.start.iter().skip(1) {
         path.push(name);
-        top = maildir::open_directory(top.as_fd(), name).map_err(|error| match error {
+        top = opening::open_directory(top.as_fd(), name).map_err(|error| match error {
             Error::Io { error, .. } => Error::io(path.as_os_str().as_bytes(), error),
             Error::Link { .. } => Error::Link { name: path.display().to_string() },
             other => other,
@@ -432,7 +432,7 @@ impl Walk<'_> {
         let fixed = matches!(&pieces[..], [Piece::Literal(_)]);
         let mut candidates = match &pieces[..] {
             [Piece::Literal(name)] => vec![name.clone()],
-            _ => match maildir::names(at) {
+            _ => match opening::names(at) {
                 Ok(found) => found.into_iter().map(|(name, _)| name.into_vec()).collect(),
                 Err(error) => {
                     let place = self.place(path);
@@ -470,7 +470,7 @@ impl Walk<'_> {
     ) {
         let name = self.names.last().expect("pushed by the caller").clone();
         let user_is_known = rest.iter().all(|pieces| matches!(&pieces[..], [Piece::Literal(_)]));
-        let directory = match maildir::open_directory(at, &name) {
+        let directory = match opening::open_directory(at, &name) {
             Ok(directory) => directory,
             Err(error) if error.is_absence() => return,
             Err(error) if user_is_known => {
@@ -493,7 +493,7 @@ impl Walk<'_> {
         }
         // `/home/ACCOUNT/mail` and the like need not be a Maildir; what is called Maildir must.
         let ends_in_account = pattern.is_panel && !bound.has("local");
-        let cur = maildir::open_directory(directory.as_fd(), OsStr::new("cur"));
+        let cur = opening::open_directory(directory.as_fd(), OsStr::new("cur"));
         if ends_in_account && cur.is_err_and(|error| error.is_absence()) {
             return;
         }

@@ -1,5 +1,6 @@
 //! `uidl-keep capture`: what an old server's POP3 clients know, as a listing.
 
+mod cyrus;
 mod desk;
 mod doveconf;
 mod listing_file;
@@ -39,6 +40,20 @@ enum From {
     ///   uidl-keep capture courier --layout plesk -o plesk.listing
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Courier(What),
+    /// Captures Cyrus's POP3 by the cyrus.index of each INBOX, of Cyrus 2.2 to 3.12.
+    ///
+    ///   uidl-keep capture cyrus --pattern '/var/spool/cyrus/mail/?/user/{user}' -o cyrus.listing
+    ///
+    /// Virtual domains: '/var/spool/cyrus/mail/domain/?/{domain}/?/user/{local}'. For a single user
+    /// `mbpath -u` (before 3.4 `mbpath user.alice`) prints the directory.
+    #[command(arg_required_else_help = true, verbatim_doc_comment)]
+    Cyrus {
+        /// The uidl_format of the old server's imapd.conf.
+        #[arg(long, value_enum, default_value = "cyrus")]
+        uidl_format: cyrus::Format,
+        #[command(flatten)]
+        what: What,
+    },
     /// Captures Dovecot's POP3 on Maildirs by dovecot-uidlist and pop3_uidl_format.
     ///
     ///   uidl-keep capture dovecot --format auto --layout cpanel -o cpanel.listing
@@ -64,6 +79,9 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let (server, what) = match &args.from {
         From::Courier(what) => (Server::Courier, what),
         From::Qmail(what) => (Server::Qmail, what),
+        From::Cyrus { uidl_format, what } => {
+            (Server::Cyrus { format: uidl_format.spelled() }, what)
+        }
         From::Dovecot { format, what } => {
             let format = doveconf::format(format.as_deref(), what.root.is_some())?;
             (Server::Dovecot { format }, what)
