@@ -493,6 +493,14 @@ pub struct Scan<R> {
     blocks: Blocks<R>,
 }
 
+impl<R: BufRead> Scan<R> {
+    /// Each block with the fields that a maildrop has one of; its messages, remarks and spent UIDLs
+    /// are left out.
+    pub fn with_heads(self) -> impl Iterator<Item = Result<(Block, Maildrop), Error>> {
+        self.blocks
+    }
+}
+
 impl<R: BufRead> Iterator for Scan<R> {
     type Item = Result<Block, Error>;
 

@@ -1,4 +1,5 @@
-//! Putting a file in its place whole: [`Staged`], [`Sealed`], and one run at a time: [`lock`].
+//! Putting a file in its place whole: [`Staged`], [`Sealed`], and one run at a time: [`lock`] and
+//! [`open_alone`].
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -172,6 +173,37 @@ impl Drop for Names {
             let _ = fs::remove_file(&self.beside);
         }
     }
+}
+
+/// Opens a file that grows from run to run, and that one process at a time writes: until it is closed,
+/// whoever else asks gets `None`. It is made where there is none, readable by nobody else.
+///
+/// # Errors
+///
+/// What the system says; also when something else than a regular file is there, a symbolic link among
+/// it.
+pub fn open_alone(path: &Path) -> io::Result<Option<File>> {
+    // Its holder may take it away between two steps: not for ever.
+    for _ in 0..16 {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file; remove it"));
+        }
+        if !lock_now(&file)? {
+            return Ok(None);
+        }
+        if is_at(&file, path)? {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
 }
 
 /// The name that a file is written under: its own between two others.
@@ -354,6 +386,24 @@ mod tests {
         drop(second);
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(names(dir.path()), ["a.listing", "victim"]);
+    }
+
+    #[test]
+    fn a_file_that_grows_has_one_writer_and_is_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.journal");
+        let mut first = open_alone(&path).unwrap().unwrap();
+        first.write_all(b"first").unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+        assert!(open_alone(&path).unwrap().is_none());
+        drop(first);
+        assert!(open_alone(&path).unwrap().is_some());
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+
+        let link = dir.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(open_alone(&link).is_err());
+        assert!(open_alone(dir.path()).is_err());
     }
 
     #[test]

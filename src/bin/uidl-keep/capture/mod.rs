@@ -1,9 +1,12 @@
 //! `uidl-keep capture`: what an old server's POP3 clients know, as a listing.
 
+mod block;
 mod cyrus;
 mod desk;
+mod disk;
 mod doveconf;
 mod listing_file;
+mod pop3;
 mod progress;
 mod sources;
 
@@ -72,11 +75,13 @@ enum From {
     ///   uidl-keep capture qmail --root /mnt/old --layout vpopmail -o vpopmail.listing
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Qmail(What),
+    Pop3(Box<pop3::Args>),
 }
 
 /// Captures, and writes the listing.
 pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let (server, what) = match &args.from {
+        From::Pop3(args) => return pop3::run(args),
         From::Courier(what) => (Server::Courier, what),
         From::Qmail(what) => (Server::Qmail, what),
         From::Cyrus { uidl_format, what } => {
@@ -94,7 +99,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     );
     let mut output = ListingFile::open(what.output.as_deref())?;
     let progress = Progress::new(sources.len(), what.path.is_some(), what.output.is_some());
-    all_well &= desk::capture(&server, what.keys, &sources, jobs, &progress, &mut output)?;
+    all_well &= disk::capture(&server, what.keys, &sources, jobs, &progress, &mut output)?;
     output.publish()?;
     progress.finish();
     Ok(if all_well { Outcome::Done } else { Outcome::Short })
