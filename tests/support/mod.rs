@@ -24,6 +24,7 @@ pub mod mail;
 pub mod maildir;
 pub mod migrated;
 pub mod moved;
+pub mod peer;
 pub mod pop3;
 pub mod spool;
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use super::fault::Refusal;
 use super::fetch::{Ask, Print};
@@ -28,14 +29,37 @@ pub(super) enum Found {
     Refused {
         /// What was asked last.
         ask: Ask,
-        /// Why not.
-        why: String,
-        /// Whether it is of no use to ask once more.
-        for_good: bool,
+        why: Why,
     },
 }
 
+/// Why nothing is known of a message.
+#[derive(Debug, Clone)]
+pub(super) enum Why {
+    /// It was refused.
+    Refused(Refusal),
+    /// It broke the session: it is not asked for again.
+    Breaks(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => write!(f, "was refused: {refusal}"),
+            Self::Breaks(how) => write!(f, "broke the session: {how}"),
+        }
+    }
+}
+
 impl Found {
+    /// The refusal, where it may be worth asking once more.
+    pub fn refusal(&self) -> Option<(Ask, &Refusal)> {
+        match self {
+            Self::Refused { ask, why: Why::Refused(refusal) } => Some((*ask, refusal)),
+            _ => None,
+        }
+    }
+
     /// Its print, if it is whole.
     fn whole(&self) -> Option<&Print> {
         self.print().filter(|print| print.octets.is_some())
@@ -85,7 +109,7 @@ impl Findings {
                 Found::Print { print, not_retrieved } => {
                     print.octets.is_none() && not_retrieved.is_none()
                 }
-                Found::Refused { ask, for_good, .. } => *ask != Ask::Retr && !for_good,
+                Found::Refused { .. } => found.refusal().is_some_and(|(ask, _)| ask != Ask::Retr),
             };
             can_be && wanted(at)
         })
@@ -121,24 +145,37 @@ impl Findings {
         let is_first = matches!(self.found[at], Found::Nothing);
         match answer {
             Ok(print) => self.found[at] = Found::Print { print, not_retrieved: None },
-            Err(refusal) => {
-                let why = format!("{} was refused: {refusal}", ask.command());
-                self.give_up(at, ask, why, false);
-            }
+            Err(refusal) => self.give_up(at, ask, Why::Refused(refusal)),
         }
         is_first
     }
 
+    /// Forgets refusals, so that the messages are asked for anew.
+    pub fn forget_refused(&mut self) {
+        for found in self.found.iter_mut().filter(|found| found.refusal().is_some()) {
+            *found = Found::Nothing;
+        }
+    }
+
+    /// The first refusal for a passing reason, where there are more than a mailbox has broken messages.
+    pub fn refused_for_now(&self) -> Option<(Ask, &Refusal)> {
+        let passing = || {
+            let refusals = self.found.iter().filter_map(Found::refusal);
+            refusals.filter(|(_, refusal)| refusal.is_temporary())
+        };
+        passing().next().filter(|_| passing().count() > 3.max(self.found.len() / 100))
+    }
+
     /// Notes why no more is known of a message.
-    pub fn give_up(&mut self, at: usize, ask: Ask, why: String, for_good: bool) {
+    pub fn give_up(&mut self, at: usize, ask: Ask, why: Why) {
         match &mut self.found[at] {
             // The header is still good.
             Found::Print { not_retrieved, .. } => {
                 if ask == Ask::Retr {
-                    *not_retrieved = Some(why);
+                    *not_retrieved = Some(why.to_string());
                 }
             }
-            found => *found = Found::Refused { ask, why, for_good },
+            found => *found = Found::Refused { ask, why },
         }
     }
 
@@ -195,13 +232,14 @@ impl Findings {
                 uidl,
             };
             match found {
-                Found::Refused { why, .. } => {
+                Found::Refused { ask, why } => {
+                    let why = format!("{} {why}", ask.command());
                     let what = if entry.file.is_some() { "it has no fingerprints" } else { NO_KEY };
                     remarks
                         .loss(format!("message {}, {}: {why}; {what}", listed.number, entry.uidl));
                 }
                 Found::Print { not_retrieved: Some(why), .. } => {
-                    remarks.note(format!("message {}, {}: {why}", listed.number, entry.uidl));
+                    remarks.note(format!("message {}, {}: RETR {why}", listed.number, entry.uidl));
                 }
                 Found::Print { .. } | Found::Nothing => {}
             }

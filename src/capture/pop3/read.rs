@@ -13,6 +13,9 @@ use crate::capture::Keys;
 /// With as many messages TOP is tried before it is said that there is none.
 const PROBES: usize = 3;
 
+/// What brings a header: some servers do not take 0, or cut the header short at it.
+const TOPS: [Ask; 2] = [Ask::Top { lines: 0 }, Ask::Top { lines: 1 }];
+
 /// With more messages than these it is worth finding out whether several commands may be under way.
 const WORTH_TRYING: usize = 8;
 
@@ -40,8 +43,6 @@ pub(super) struct Reading<'a> {
     pub ask: Ask,
     /// Answers had.
     pub gained: u32,
-    /// How many messages were refused for a passing reason, and the first refusal.
-    passing: (usize, Option<Fault>),
 }
 
 impl<'a> Reading<'a> {
@@ -51,12 +52,11 @@ impl<'a> Reading<'a> {
         } else {
             Fetcher::one_at_a_time(how)
         };
-        let ask = Ask::Top { lines: 0 };
-        Self { how, allowed, findings, fetcher, ask, gained: 0, passing: (0, None) }
+        let ask = TOPS[0];
+        Self { how, allowed, findings, fetcher, ask, gained: 0 }
     }
 
-    /// Reads what is not known yet. That some messages were refused is no fault; that more were than a
-    /// mailbox has broken ones, for a reason that passes, is.
+    /// Reads what is not known yet. That messages are refused is no fault.
     pub fn read<S: Read + Write>(&mut self, session: &mut Session<S>) -> Result<(), Fault> {
         let Keys { header, message, origin, .. } = self.how.keys;
         if self.how.retrieve == Retrieve::Always || message && self.allowed.retrieve {
@@ -69,10 +69,7 @@ impl<'a> Reading<'a> {
                 self.retrieve(session, |at| says_little[at].unwrap_or(insist))?;
             }
         }
-        match self.passing.1.take() {
-            Some(fault) if self.passing.0 > 3.max(self.findings.listed.len() / 100) => Err(fault),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Reads headers; by RETR where there is no TOP.
@@ -97,7 +94,7 @@ impl<'a> Reading<'a> {
         self.fetch(session, &missing, top)?;
         // Where only a line of the body makes the header end, it was not cut short.
         let cut_short = self.findings.cut_short();
-        self.fetch(session, &cut_short, Ask::Top { lines: 1 }).map(drop)
+        self.fetch(session, &cut_short, TOPS[1]).map(drop)
     }
 
     /// Finds out with the first few messages how TOP wants to be asked; what is said where there is none.
@@ -107,10 +104,13 @@ impl<'a> Reading<'a> {
         missing: &[(usize, u32)],
     ) -> Result<Result<Ask, Refusal>, Fault> {
         let mut refusal = None;
-        for top in [Ask::Top { lines: 0 }, Ask::Top { lines: 1 }] {
+        for top in TOPS {
             for one in missing.iter().take(PROBES) {
                 refusal = self.fetch(session, std::slice::from_ref(one), top)?;
                 if refusal.is_none() {
+                    if top != TOPS[0] {
+                        self.findings.forget_refused();
+                    }
                     return Ok(Ok(top));
                 }
             }
@@ -118,7 +118,7 @@ impl<'a> Reading<'a> {
         match refusal {
             Some(refusal) if !session.capabilities().top => Ok(Err(refusal)),
             // It may be that these messages are broken.
-            _ => Ok(Ok(Ask::Top { lines: 0 })),
+            _ => Ok(Ok(TOPS[0])),
         }
     }
 
@@ -140,17 +140,9 @@ impl<'a> Reading<'a> {
     ) -> Result<Option<Refusal>, Fault> {
         self.ask = ask;
         let mut last = None;
-        let Self { how, findings, gained, passing, .. } = self;
+        let Self { how, findings, gained, .. } = self;
         self.fetcher.fetch(session, wanted, ask, |at, answer| {
-            if let Err(refusal) = &answer {
-                last = Some(refusal.clone());
-                if refusal.is_temporary() {
-                    passing.0 += 1;
-                    let fault =
-                        || Fault::Refused { command: ask.command(), refusal: refusal.clone() };
-                    passing.1.get_or_insert_with(fault);
-                }
-            }
+            last = answer.as_ref().err().cloned().or(last.take());
             let is_first = findings.take(at, ask, answer);
             *gained += u32::from(is_first || ask == Ask::Retr);
             (how.progress)(u64::from(is_first));
