@@ -206,7 +206,7 @@ fn names(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("user{number:04}")).collect()
 }
 
-fn with_password<'a>(users: &'a [String]) -> impl Iterator<Item = (&'a str, &'a str)> {
+fn with_password(users: &[String]) -> impl Iterator<Item = (&str, &str)> {
     users.iter().map(|user| (user.as_str(), PASSWORD))
 }
 
@@ -347,7 +347,7 @@ fn three_connections_of_an_address_are_enough() {
 
 #[test]
 fn a_server_that_refuses_everybody_is_asked_three_times_and_the_listing_stays() {
-    let Some(old) = Old::start("") else { return };
+    let Some(old) = Old::start("listen = 127.0.0.1, 127.0.0.2\n") else { return };
     let users = names(12);
     old.fill(&users);
     old.write("x", "the listing of yesterday\n");
@@ -367,7 +367,7 @@ fn a_server_that_refuses_everybody_is_asked_three_times_and_the_listing_stays() 
         text.push_str(&format!("127.0.0.1,{user},wrong\n"));
     }
     for user in &users[6..] {
-        text.push_str(&format!("localhost:{port},{user},{PASSWORD}\n"));
+        text.push_str(&format!("127.0.0.2:{port},{user},{PASSWORD}\n"));
     }
     old.write("accounts.csv", &text);
     old.run_table(&[]).ends(1);

@@ -7,6 +7,7 @@ use uidl_keep::capture::pop3::{self, Fault, How, Retrieve, Retry};
 use uidl_keep::capture::{Captured, Keys, printable};
 
 use super::accounts::Accounts;
+use super::addresses;
 use super::pace::Steady;
 use super::queue::{Limits, Next, Queue, Stop, Went, Why};
 use crate::capture::block::Block;
@@ -19,8 +20,9 @@ pub struct Manner {
     pub keys: Keys,
     pub retrieve: Retrieve,
     pub timeout: Duration,
-    /// Commands a second to one server.
-    pub rate: Option<u32>,
+    /// The time from one command to the next at one address, and from one login to the next.
+    pub command_gap: Duration,
+    pub login_gap: Duration,
     pub limits: Limits,
     /// Connections to all servers together.
     pub jobs: usize,
@@ -41,19 +43,31 @@ pub fn capture(
     progress: &Progress,
     write: impl FnMut(Settled) -> Result<(), Trouble>,
 ) -> Result<(), Trouble> {
-    let queue = Queue::new(manner.limits, accounts.server_of.clone(), wanted);
+    let address_of = addresses::of(&accounts.servers, manner.jobs);
+    let server_of = accounts.server_of.clone();
+    let queue = Queue::new(manner.limits, address_of.clone(), server_of, wanted);
     let jobs = manner.jobs.min(queue.most_connections());
-    let paces: Vec<Steady> = accounts.servers.iter().map(|_| Steady::new(manner.rate)).collect();
+    // There are no more addresses than servers.
+    let steady = |gap| address_of.iter().map(|_| Steady::new(gap)).collect();
+    let (commands, logins): (Vec<_>, Vec<_>) =
+        (steady(manner.command_gap), steady(manner.login_gap));
     let capture_one = |at: usize| {
         let server = accounts.server_of[at];
+        let address = address_of[server];
         let count = |messages| progress.count_messages(messages);
         let how = How {
             keys: manner.keys,
             retrieve: manner.retrieve,
             timeout: manner.timeout,
-            ..How::new(&paces[server], &count)
+            ..How::new(&commands[address], &count)
         };
-        let captured = pop3::capture(&accounts.servers[server], &accounts.all[at], &how)?;
+        let (account, source) = (&accounts.all[at], accounts.source(at));
+        // One account may take more than one login, where the line breaks.
+        let log_in = || {
+            logins[address].pass(1);
+            pop3::log_in(&accounts.servers[server], account, how.timeout)
+        };
+        let captured = pop3::capture_over(log_in, &account.user, source, &how)?;
         Ok(Block::of(captured))
     };
     let fleet = Fleet { accounts, progress, queue, ready: VecDeque::new() };
@@ -102,7 +116,7 @@ impl Plan for Fleet<'_> {
         if let Some(stop) = stop {
             self.stop(stop, &why);
         }
-        self.progress.set_waiting(self.queue.waiting_again());
+        self.progress.set_waiting(self.queue.tried_again());
     }
 
     fn ready(&mut self) -> Option<Settled> {

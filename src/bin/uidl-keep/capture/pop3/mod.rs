@@ -1,6 +1,7 @@
 //! `uidl-keep capture pop3`: what an old server tells its POP3 clients, asked for as they do.
 
 mod accounts;
+mod addresses;
 mod fleet;
 mod journal;
 mod pace;
@@ -87,19 +88,19 @@ pub struct Args {
     /// answer.
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
     patience: Duration,
-    /// Connections to one server at a time. 3 is what cPanel allows an address.
+    /// Connections to one address at a time, whatever names it has. 3 is what cPanel allows.
     #[arg(long, value_name = "N", default_value = "3")]
     connections: NonZeroU32,
-    /// Connections to all servers together.
+    /// Connections to all addresses together.
     #[arg(long, value_name = "N", default_value = "32")]
     jobs: NonZeroU32,
-    /// Commands a second to one server, at most.
+    /// Commands a second to one address, at most.
     #[arg(long, value_name = "N")]
     rate: Option<NonZeroU32>,
-    /// Accounts a minute at one server, at most.
+    /// Logins a minute at one address, at most.
     #[arg(long, value_name = "N")]
     logins_per_minute: Option<NonZeroU32>,
-    /// Ask a server no more when it refuses so many accounts before it took one; 0 is never.
+    /// Ask an address no more when it refuses so many accounts before it took one; 0 is never.
     #[arg(long, value_name = "N", default_value = "3")]
     max_refusals: u32,
     /// Take what was captured from FILE as it is, and ask only for accounts that it lacks or has as
@@ -144,15 +145,15 @@ impl Args {
     }
 
     fn manner(&self) -> Manner {
-        let minute = Duration::from_secs(60);
+        let second = Duration::from_secs(1);
         Manner {
             keys: self.keys,
             retrieve: self.retrieve.retrieve(),
             timeout: self.timeout,
-            rate: self.rate.map(NonZeroU32::get),
+            command_gap: self.rate.map_or(Duration::ZERO, |rate| second / rate.get()),
+            login_gap: self.logins_per_minute.map_or(Duration::ZERO, |n| 60 * second / n.get()),
             limits: Limits {
                 connections: self.connections.get(),
-                login_gap: self.logins_per_minute.map_or(Duration::ZERO, |n| minute / n.get()),
                 max_refusals: self.max_refusals,
                 patience: self.patience,
             },

@@ -1,4 +1,4 @@
-//! So many commands a second: [`Steady`].
+//! So many commands a second, so many logins a minute: [`Steady`].
 
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -6,19 +6,26 @@ use std::time::{Duration, Instant};
 
 use uidl_keep::capture::pop3::Pace;
 
-/// Lets commands pass at a steady rate, of all connections to one server together.
+/// Lets pass what all connections to one server send, one each so often.
 pub struct Steady {
-    /// The time between two commands.
     gap: Duration,
-    /// When the next may be sent.
+    /// When the next may pass.
     next: Mutex<Instant>,
 }
 
 impl Steady {
-    /// At most `rate` commands a second; any number when there is no rate.
-    pub fn new(rate: Option<u32>) -> Self {
-        let gap = rate.map_or(Duration::ZERO, |rate| Duration::from_secs(1) / rate.max(1));
+    /// One each `gap`; all at once when that is nothing.
+    pub fn new(gap: Duration) -> Self {
         Self { gap, next: Mutex::new(Instant::now()) }
+    }
+
+    /// Returns when `count` more may pass.
+    pub fn pass(&self, count: u32) {
+        let now = Instant::now();
+        let pause = self.reserve(count, now).saturating_duration_since(now);
+        if !pause.is_zero() {
+            thread::sleep(pause);
+        }
     }
 
     /// Keeps the next `count` places, and says when the last of them comes.
@@ -32,11 +39,7 @@ impl Steady {
 
 impl Pace for Steady {
     fn commands(&self, count: u32) {
-        let now = Instant::now();
-        let pause = self.reserve(count, now).saturating_duration_since(now);
-        if !pause.is_zero() {
-            thread::sleep(pause);
-        }
+        self.pass(count);
     }
 }
 
@@ -45,8 +48,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_of_all_connections_keep_their_distance() {
-        let steady = Steady::new(Some(10));
+    fn what_all_connections_send_keeps_its_distance() {
+        let steady = Steady::new(Duration::from_millis(100));
         let now = Instant::now() + Duration::from_secs(1);
         let tenths = |count: u64| now + Duration::from_millis(100 * count);
         assert_eq!(steady.reserve(1, now), now);
@@ -58,8 +61,8 @@ mod tests {
     }
 
     #[test]
-    fn without_a_rate_nobody_waits() {
-        let steady = Steady::new(None);
+    fn without_a_gap_nobody_waits() {
+        let steady = Steady::new(Duration::ZERO);
         let now = Instant::now() + Duration::from_secs(1);
         assert_eq!(steady.reserve(200, now), now);
         assert_eq!(steady.reserve(200, now), now);

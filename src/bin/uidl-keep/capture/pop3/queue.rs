@@ -1,5 +1,9 @@
 //! Whose turn it is: which account a connection that is free may log in to, and when.
 //!
+//! Servers have names, and several names may be of one address: a panel with a name for each of its
+//! customers. Connections, refusals and silence are those of the address, which is what gets banned; a
+//! certificate that is not for it is a matter of the name.
+//!
 //! Knows no network and no clock: both are told to it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -7,16 +11,14 @@ use std::time::{Duration, Instant};
 
 use crate::capture::desk::Take;
 
-/// How hard a server may be asked.
+/// How hard an address may be asked.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections to one server at a time.
+    /// Connections to one address at a time.
     pub connections: u32,
-    /// The time from one login at a server to the next.
-    pub login_gap: Duration,
-    /// A server that refuses so many accounts before it took one is asked no more; 0 is never.
+    /// An address that refuses so many accounts before it took one is asked no more; 0 is never.
     pub max_refusals: u32,
-    /// How long an account is tried again, and how long a server may let nobody in.
+    /// How long an account is tried again, and how long an address may let nobody in.
     pub patience: Duration,
 }
 
@@ -42,9 +44,10 @@ pub enum Next {
     Again { pause: Duration, is_first: bool },
 }
 
-/// A server is asked no more.
+/// A server, or all at its address, are asked no more.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Stop {
+    /// The server that showed it.
     pub server: usize,
     /// The accounts that are left: never tried, or to be tried again.
     pub left: Vec<usize>,
@@ -54,27 +57,35 @@ pub struct Stop {
 /// Why a server is asked no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// So many accounts in a row were refused, and none was taken.
+    /// So many accounts at its address were refused, and none was taken.
     Refusals(u32),
-    /// It cannot be spoken to as asked.
+    /// It cannot be spoken to as asked, by this name.
     Hopeless,
-    /// Nothing has worked there for the time of our patience.
+    /// Nothing has worked at its address for the time of our patience.
     Silent,
 }
 
 /// The accounts that are to be captured, by number.
 pub struct Queue {
     limits: Limits,
-    servers: Vec<Turns>,
+    addresses: Vec<Turns>,
+    servers: Vec<Server>,
     server_of: Vec<usize>,
     /// When an account that is tried again was first tried, and how often.
     tries: HashMap<usize, (Instant, u32)>,
-    /// Accounts that wait at any server.
+    /// Accounts that wait at any address.
     left: usize,
-    next_server: usize,
+    next_address: usize,
 }
 
-/// The accounts of one server.
+/// One name of an address.
+struct Server {
+    address: usize,
+    has_let_in: bool,
+    is_stopped: bool,
+}
+
+/// The accounts at one address.
 #[derive(Default)]
 struct Turns {
     waiting: VecDeque<usize>,
@@ -82,7 +93,6 @@ struct Turns {
     running: u32,
     has_let_in: bool,
     refusals: u32,
-    next_login: Option<Instant>,
     /// When the last row of "not now" began, and how many there were.
     laters: Option<(Instant, u32)>,
     quiet_until: Option<Instant>,
@@ -92,29 +102,34 @@ struct Turns {
 /// The pause before an account is tried again, doubled each time up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
-/// The pause after the second "not now" in a row from one server, doubled likewise.
+/// The pause after the second "not now" in a row from one address, doubled likewise.
 const FIRST_QUIET: Duration = Duration::from_secs(1);
 const LONGEST_QUIET: Duration = Duration::from_secs(60);
 /// So many "not now" in a row are not those of single accounts.
 const ROW_OF_LATERS: u32 = 10;
 
 impl Queue {
-    /// A queue of accounts, in this order at each server. `server_of` has the server of every account
-    /// there is, also of those that are not `wanted`.
+    /// A queue of accounts, in this order at each address. `server_of` has the server of every account
+    /// there is, also of those that are not `wanted`, and `address_of` the address of every server.
     pub fn new(
         limits: Limits,
+        address_of: Vec<usize>,
         server_of: Vec<usize>,
         wanted: impl IntoIterator<Item = usize>,
     ) -> Self {
-        let len = server_of.iter().max().map_or(0, |last| last + 1);
-        let mut servers: Vec<Turns> = Vec::new();
-        servers.resize_with(len, Turns::default);
+        let mut addresses: Vec<Turns> = Vec::new();
+        addresses.resize_with(address_of.iter().max().map_or(0, |last| last + 1), Turns::default);
+        let servers: Vec<_> = address_of
+            .into_iter()
+            .map(|address| Server { address, has_let_in: false, is_stopped: false })
+            .collect();
         let mut left = 0;
         for at in wanted {
-            servers[server_of[at]].waiting.push_back(at);
+            addresses[servers[server_of[at]].address].waiting.push_back(at);
             left += 1;
         }
-        Self { limits, servers, server_of, tries: HashMap::new(), left, next_server: 0 }
+        let tries = HashMap::new();
+        Self { limits, addresses, servers, server_of, tries, left, next_address: 0 }
     }
 
     /// Whether no account waits, now or later.
@@ -125,22 +140,22 @@ impl Queue {
     /// How many connections can be of use at a time.
     pub fn most_connections(&self) -> usize {
         let most = |turns: &Turns| turns.waiting.len().min(self.limits.connections as usize);
-        self.servers.iter().map(most).sum()
+        self.addresses.iter().map(most).sum()
     }
 
-    /// How many accounts wait to be tried again.
-    pub fn waiting_again(&self) -> usize {
-        self.servers.iter().map(|turns| turns.later.len()).sum()
+    /// How many accounts were tried in vain and are to be tried again, or are just now.
+    pub fn tried_again(&self) -> usize {
+        self.tries.len()
     }
 
-    /// The next account: the servers take turns.
+    /// The next account: the addresses take turns.
     pub fn take(&mut self, now: Instant) -> Take {
         let mut earliest: Option<Instant> = None;
-        for step in 0..self.servers.len() {
-            let server = (self.next_server + step) % self.servers.len();
-            match self.servers[server].take(&self.limits, now) {
+        for step in 0..self.addresses.len() {
+            let address = (self.next_address + step) % self.addresses.len();
+            match self.addresses[address].take(&self.limits, now) {
                 Take::Go(at) => {
-                    self.next_server = server + 1;
+                    self.next_address = address + 1;
                     self.left -= 1;
                     return Take::Go(at);
                 }
@@ -153,22 +168,44 @@ impl Queue {
     /// Takes back an account, and says what becomes of it and, at times, of its server.
     pub fn settle(&mut self, at: usize, went: Went, now: Instant) -> (Next, Option<Stop>) {
         let server = self.server_of[at];
-        let turns = &mut self.servers[server];
-        turns.running -= 1;
-        let why = turns.learn(&self.limits, went, now);
-        let stop = why.map(|why| {
-            let left = turns.stop();
-            self.left -= left.len();
-            Stop { server, left, why }
-        });
+        let why = self.learn(server, went, now);
+        let stop = why.map(|why| Stop { server, left: self.stop(server, why), why });
+        let address = &self.addresses[self.servers[server].address];
+        let is_stopped = self.servers[server].is_stopped || address.is_stopped;
         let next = match went {
-            Went::Later if !turns.is_stopped => self.again(at, now),
+            Went::Later if !is_stopped => self.again(at, now),
             _ => Next::Settled,
         };
         if next == Next::Settled {
             self.tries.remove(&at);
         }
         (next, stop)
+    }
+
+    /// Learns how an account of a server went, and says whether to ask no more there.
+    fn learn(&mut self, server: usize, went: Went, now: Instant) -> Option<Why> {
+        let Server { address, has_let_in, is_stopped } = &mut self.servers[server];
+        let why = self.addresses[*address].learn(&self.limits, went, now);
+        *has_let_in |= went == Went::Well;
+        let is_hopeless = went == Went::Hopeless && !*has_let_in && !*is_stopped;
+        if is_hopeless { Some(Why::Hopeless) } else { why }
+    }
+
+    /// Takes out the accounts that are not to be asked for any more.
+    fn stop(&mut self, server: usize, why: Why) -> Vec<usize> {
+        let turns = &mut self.addresses[self.servers[server].address];
+        let left = if why == Why::Hopeless {
+            self.servers[server].is_stopped = true;
+            turns.drain(|at| self.server_of[at] == server)
+        } else {
+            turns.is_stopped = true;
+            turns.drain(|_| true)
+        };
+        self.left -= left.len();
+        left.iter().for_each(|at| {
+            self.tries.remove(at);
+        });
+        left
     }
 
     /// Has an account tried again, within our patience.
@@ -181,7 +218,8 @@ impl Queue {
         let pause = doubled(FIRST_PAUSE, *count, LONGEST_PAUSE).min(end - now);
         *count += 1;
         let is_first = *count == 1;
-        self.servers[self.server_of[at]].later.insert((now + pause, at));
+        let address = self.servers[self.server_of[at]].address;
+        self.addresses[address].later.insert((now + pause, at));
         self.left += 1;
         Next::Again { pause, is_first }
     }
@@ -197,20 +235,20 @@ impl Turns {
         let due = self.later.first().map(|(due, _)| *due);
         let work = if self.waiting.is_empty() { due } else { Some(now) };
         let Some(work) = work else { return Take::Wait(None) };
-        let earliest = [Some(work), self.next_login, self.quiet_until].into_iter().flatten().max();
-        if let Some(earliest) = earliest.filter(|earliest| *earliest > now) {
+        let earliest = self.quiet_until.map_or(work, |until| until.max(work));
+        if earliest > now {
             return Take::Wait(Some(earliest));
         }
         let again = if due.is_some_and(|due| due <= now) { self.later.pop_first() } else { None };
         let next = again.map(|(_, at)| at).or_else(|| self.waiting.pop_front());
         let at = next.expect("one of the two has something due");
         self.running += 1;
-        self.next_login = Some(now + limits.login_gap);
         Take::Go(at)
     }
 
-    /// Learns from one of its accounts, and says whether the server should be asked no more.
+    /// Learns how one of its accounts went, and says whether to ask no more.
     fn learn(&mut self, limits: &Limits, went: Went, now: Instant) -> Option<Why> {
+        self.running -= 1;
         if went == Went::Later {
             let (since, count) = self.laters.get_or_insert((now, 0));
             *count += 1;
@@ -222,23 +260,21 @@ impl Turns {
         }
         (self.laters, self.quiet_until) = (None, None);
         self.has_let_in |= went == Went::Well;
-        if self.has_let_in || self.is_stopped {
+        if self.has_let_in || self.is_stopped || went != Went::Refused {
             return None;
         }
         self.refusals += 1;
-        match went {
-            Went::Hopeless => Some(Why::Hopeless),
-            _ if self.refusals == limits.max_refusals => Some(Why::Refusals(self.refusals)),
-            _ => None,
-        }
+        (self.refusals == limits.max_refusals).then_some(Why::Refusals(self.refusals))
     }
 
-    fn stop(&mut self) -> Vec<usize> {
-        self.is_stopped = true;
-        let again = std::mem::take(&mut self.later).into_iter().map(|(_, at)| at);
-        let mut left: Vec<usize> = self.waiting.drain(..).chain(again).collect();
-        left.sort_unstable();
-        left
+    /// Takes out those that wait, in their order.
+    fn drain(&mut self, is_out: impl Fn(usize) -> bool) -> Vec<usize> {
+        let all = self.waiting.iter().copied().chain(self.later.iter().map(|(_, at)| *at));
+        let mut out: Vec<usize> = all.filter(|at| is_out(*at)).collect();
+        self.waiting.retain(|at| !is_out(*at));
+        self.later.retain(|(_, at)| !is_out(*at));
+        out.sort_unstable();
+        out
     }
 }
 
@@ -250,15 +286,13 @@ fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        connections: 3,
-        login_gap: Duration::ZERO,
-        max_refusals: 3,
-        patience: Duration::from_secs(60),
-    };
+    const LIMITS: Limits =
+        Limits { connections: 3, max_refusals: 3, patience: Duration::from_secs(60) };
 
+    /// Accounts of these servers, each at an address of its own.
     fn queue(limits: Limits, server_of: &[usize]) -> Queue {
-        Queue::new(limits, server_of.to_vec(), 0..server_of.len())
+        let servers = server_of.iter().max().unwrap() + 1;
+        Queue::new(limits, (0..servers).collect(), server_of.to_vec(), 0..server_of.len())
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -287,17 +321,6 @@ mod tests {
         queue.settle(2, Went::Refused, now);
         assert_eq!(queue.take(now), Take::Go(4));
         assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn logins_keep_their_distance_at_one_server() {
-        let limits = Limits { login_gap: seconds(20), ..LIMITS };
-        let (mut queue, now) = (queue(limits, &[0, 0, 1]), Instant::now());
-        assert_eq!(queue.take(now), Take::Go(0));
-        assert_eq!(queue.take(now), Take::Go(2));
-        queue.settle(0, Went::Well, now);
-        assert_eq!(queue.take(now), Take::Wait(Some(now + seconds(20))));
-        assert_eq!(queue.take(now + seconds(20)), Take::Go(1));
     }
 
     #[test]
@@ -361,6 +384,32 @@ mod tests {
         let stop = Stop { server: 0, left: vec![1], why: Why::Hopeless };
         assert_eq!(queue.settle(0, Went::Hopeless, now), (Next::Settled, Some(stop)));
         assert_eq!(queue.take(now), Take::Go(2));
+    }
+
+    #[test]
+    fn names_of_one_address_share_its_limits_and_not_what_is_wrong_with_a_name() {
+        let queue = || Queue::new(LIMITS, vec![0, 0, 0], vec![0, 1, 2, 0, 1, 2, 0, 1], 0..8);
+        let now = Instant::now();
+        let mut limited = queue();
+        assert_eq!(limited.take(now), Take::Go(0));
+        assert_eq!(limited.take(now), Take::Wait(None));
+        limited.settle(0, Went::Well, now);
+        let taken: Vec<_> = (0..4).map(|_| limited.take(now)).collect();
+        assert_eq!(taken, [Take::Go(1), Take::Go(2), Take::Go(3), Take::Wait(None)]);
+        // A certificate for none but the first two.
+        let stop = Stop { server: 2, left: vec![5], why: Why::Hopeless };
+        assert_eq!(limited.settle(2, Went::Hopeless, now), (Next::Settled, Some(stop)));
+        assert_eq!(limited.take(now), Take::Go(4));
+
+        let mut refusing = queue();
+        for at in [0, 1] {
+            assert_eq!(refusing.take(now), Take::Go(at));
+            assert_eq!(refusing.settle(at, Went::Refused, now), (Next::Settled, None));
+        }
+        assert_eq!(refusing.take(now), Take::Go(2));
+        let stop = Stop { server: 2, left: vec![3, 4, 5, 6, 7], why: Why::Refusals(3) };
+        assert_eq!(refusing.settle(2, Went::Refused, now), (Next::Settled, Some(stop)));
+        assert!(refusing.is_empty());
     }
 
     #[test]
