@@ -5,36 +5,69 @@ use std::collections::HashMap;
 
 use super::keys::{Headers, Keys, Prints};
 use super::layout::Source;
-use super::maildir::{self, Look, Maildir, Message};
-use super::{Draft, Error, Plan, Server, until_steady};
+use super::maildir::{self, Look, Maildir, Message, Wanted};
+use super::{Draft, Error, Plan, cyrus, until_steady};
 use crate::key::Depth;
 use crate::maildrop::{Entry, Name};
 
-/// What there is to say of the maildrop at `source`, but for its name and place.
-///
-/// Reads the directory and the state file twice, or more often while they change; a message at most
-/// twice.
-pub(super) fn capture(server: &Server, keys: Keys, source: &Source) -> Result<Draft, Error> {
-    let maildir = server.open(source)?;
-    let mut known = Known::new();
-    let (look, plan) = until_steady(|is_last| {
-        let look = maildir.look(server.wanted())?;
-        // What is cut in a line may be complete a moment later.
-        if server.writes_lines() && look.ends_in_a_line() && !is_last {
-            return Ok(None);
-        }
-        let planned = server.plan(&look).and_then(|plan| {
-            let all_there = read_keys(&maildir, &look, &plan, keys, &mut known)?;
-            Ok((plan, all_there))
-        });
-        if !maildir.look(server.wanted())?.agrees_with(&look) {
-            return Ok(None);
-        }
-        let (plan, all_there) = planned?;
-        Ok(all_there.then_some((look, plan)))
-    })?;
-    let keys = Keys { file: keys.file && server.names_files(), ..keys };
-    Ok(draft(keys, &look, plan, &known))
+/// A server's way to keep a file a message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Files {
+    /// Where the messages are.
+    pub shape: Shape,
+    /// The name of its state file.
+    pub state: Option<&'static str>,
+    /// Whether it goes by the messages' mtimes.
+    pub mtimes: bool,
+}
+
+/// Where messages are, and whether their names mean something elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// In `new` and `cur`; state files are lines of text.
+    Maildir,
+    /// Beside a state file that is no text, under numbers.
+    Cyrus,
+}
+
+impl Files {
+    /// What there is to say of the maildrop at `source`, but for its name and place; the server's `plan`
+    /// makes it of a look.
+    ///
+    /// Reads the directory and the state file twice, or more often while they change; a message at
+    /// most twice.
+    pub fn capture(
+        self,
+        keys: Keys,
+        source: &Source,
+        plan: impl Fn(&Look) -> Result<Plan, Error>,
+    ) -> Result<Draft, Error> {
+        let top = source.open()?;
+        let maildir = match self.shape {
+            Shape::Maildir => Maildir::open(top)?,
+            Shape::Cyrus => Maildir::of_files(top, cyrus::is_message)?,
+        };
+        let keys = Keys { file: keys.file && self.shape == Shape::Maildir, ..keys };
+        let wanted = Wanted { state: self.state, mtimes: self.mtimes };
+        let mut known = Known::new();
+        let (look, plan) = until_steady(|is_last| {
+            let look = maildir.look(wanted)?;
+            // What is cut in a line may be complete a moment later.
+            if self.shape == Shape::Maildir && look.ends_in_a_line() && !is_last {
+                return Ok(None);
+            }
+            let planned = plan(&look).and_then(|plan| {
+                let all_there = read_keys(&maildir, &look, &plan, keys, &mut known)?;
+                Ok((plan, all_there))
+            });
+            if !maildir.look(wanted)?.agrees_with(&look) {
+                return Ok(None);
+            }
+            let (plan, all_there) = planned?;
+            Ok(all_there.then_some((look, plan)))
+        })?;
+        Ok(draft(keys, &look, plan, &known))
+    }
 }
 
 /// What was read of each message, by base file name and inode number, kept from try to try: a

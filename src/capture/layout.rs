@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use rustix::fs::AtFlags;
+
 use super::{Error, opening, printable};
 
 /// Where maildrops lie and who uses them.
@@ -307,7 +309,7 @@ enum Start {
 }
 
 impl Source {
-    /// The Maildir at `path`, of `user`.
+    /// The maildrop at `path`, of `user`.
     pub fn named(user: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         Self { user: user.into(), place: path.into(), start: Start::Named }
     }
@@ -331,16 +333,40 @@ impl Source {
         match &self.start {
             Start::Named => opening::open_start(&self.place),
             Start::Fault(fault) => Err(Error::Source(fault.clone())),
+            Start::Below(top, names) => open_below(top, names),
+        }
+    }
+
+    /// Opens the directory that its file is in, as [`Source::open`] opens one; and the name of the
+    /// file there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::open`].
+    pub fn open_holder(&self) -> Result<(OwnedFd, OsString), Error> {
+        match &self.start {
+            Start::Named => {
+                let no_file = || Error::Source(format!("{} is not a file", shown(&self.place)));
+                let name = self.place.file_name().ok_or_else(no_file)?;
+                let parent = self.place.parent().ok_or_else(no_file)?;
+                let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+                Ok((opening::open_operators(parent)?, name.to_owned()))
+            }
+            Start::Fault(fault) => Err(Error::Source(fault.clone())),
             Start::Below(top, names) => {
-                let mut at: Option<OwnedFd> = None;
-                for name in names {
-                    let parent = at.as_ref().map_or(top.as_fd(), AsFd::as_fd);
-                    at = Some(opening::open_directory(parent, name)?);
-                }
-                at.ok_or(Error::NotMaildir)
+                let (name, directories) = names.split_last().expect("a pattern has a name");
+                Ok((open_below(top, directories)?, name.clone()))
             }
         }
     }
+}
+
+fn open_below(top: &OwnedFd, names: &[OsString]) -> Result<OwnedFd, Error> {
+    let mut at = opening::open_directory(top.as_fd(), OsStr::new("."))?;
+    for name in names {
+        at = opening::open_directory(at.as_fd(), name)?;
+    }
+    Ok(at)
 }
 
 /// What a search found.
@@ -352,6 +378,17 @@ pub struct Found {
     pub losses: Vec<String>,
 }
 
+/// What stands at the end of a pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// A directory that has a maildrop.
+    Directory,
+    /// A mailbox of Cyrus: a directory, in whose name, and in those above, `^` stands for a dot.
+    CyrusMailbox,
+    /// A file that is a maildrop.
+    File,
+}
+
 /// Finds the maildrops of `patterns`, on this machine or in the copy of another below `root`.
 ///
 /// Costs one listing of each directory that a variable stands for.
@@ -360,7 +397,12 @@ pub struct Found {
 ///
 /// [`Error::Io`] or [`Error::Link`] when no pattern has a directory to start from;
 /// [`Error::Source`] when a pattern cannot name its users.
-pub fn find(patterns: &[Pattern], root: Option<&Path>, naming: &Naming) -> Result<Found, Error> {
+pub fn find(
+    patterns: &[Pattern],
+    root: Option<&Path>,
+    naming: &Naming,
+    holds: Holds,
+) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut started = false;
     let mut absent = None;
@@ -381,7 +423,7 @@ pub fn find(patterns: &[Pattern], root: Option<&Path>, naming: &Naming) -> Resul
             Err(error) => return Err(Error::Source(error.to_string())),
         };
         started = true;
-        let mut walk = Walk { naming, found: &mut found, names: Vec::new() };
+        let mut walk = Walk { naming, holds, found: &mut found, names: Vec::new() };
         let top = Arc::new(top);
         walk.below(pattern, &path, &top, top.as_fd(), &pattern.names, &Bound::default());
     }
@@ -413,6 +455,7 @@ fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedF
 
 struct Walk<'a> {
     naming: &'a Naming,
+    holds: Holds,
     found: &'a mut Found,
     /// The names from the start down to where the walk is.
     names: Vec<OsString>,
@@ -448,7 +491,10 @@ impl Walk<'_> {
                 self.found.losses.push(format!("{}: not a name in UTF-8", shown(&place)));
                 continue;
             };
-            let Some(bound) = bound.with(pieces, text) else { continue };
+            let Some(mut bound) = bound.with(pieces, text) else { continue };
+            if self.holds == Holds::CyrusMailbox {
+                bound.0.values_mut().for_each(|value| *value = value.replace('^', "."));
+            }
             if !fixed && !is_plausible(pattern, pieces, text, &bound) {
                 continue;
             }
@@ -469,6 +515,12 @@ impl Walk<'_> {
         bound: &Bound,
     ) {
         let name = self.names.last().expect("pushed by the caller").clone();
+        if rest.is_empty() && self.holds == Holds::File {
+            if !is_lock(at, &name) {
+                self.source(path, bound, Start::Below(Arc::clone(top), self.names.clone()));
+            }
+            return;
+        }
         let user_is_known = rest.iter().all(|pieces| matches!(&pieces[..], [Piece::Literal(_)]));
         let directory = match opening::open_directory(at, &name) {
             Ok(directory) => directory,
@@ -511,6 +563,15 @@ impl Walk<'_> {
     fn place(&self, path: &Path) -> PathBuf {
         self.names.iter().fold(path.to_path_buf(), |path, name| path.join(name))
     }
+}
+
+/// Whether a file is the lock of the one beside it.
+fn is_lock(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
+    let locked = name.as_bytes().strip_suffix(b".lock");
+    locked.is_some_and(|locked| {
+        let locked = OsStr::from_bytes(locked);
+        rustix::fs::statat(directory, locked, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    })
 }
 
 /// Whether a name that was found can be what the variables in it say.

@@ -1,8 +1,9 @@
 //! Capture from disk: what an old server's POP3 clients know of its maildrops.
 //!
 //! One module a kind of server ([`courier`], [`dovecot`], [`qmail`], [`cyrus`]): each makes a [`Plan`]
-//! of a [`Look`] and knows nothing of files. [`maildir`] reads Maildirs that are in use, and their like,
-//! [`layout`] finds them. [`capture`] brings them together, for one maildrop.
+//! of a [`Look`] and knows nothing of files. [`maildir`] reads Maildirs that are in use, and their like;
+//! [`mbox`] is for the servers that have a file a maildrop. [`layout`] finds them. [`capture`] brings
+//! them together, for one maildrop.
 //!
 //! Nothing is changed on the old server. A maildrop that cannot be captured becomes a block that
 //! says so ([`State::Failed`](crate::maildrop::State::Failed)), and a line of a state file that cannot be made out costs that line.
@@ -16,6 +17,7 @@ mod files;
 mod keys;
 pub mod layout;
 pub mod maildir;
+pub mod mbox;
 mod opening;
 pub mod pop3;
 pub mod qmail;
@@ -30,8 +32,9 @@ use std::time::Duration;
 use crate::format::UidlFormat;
 use crate::maildrop::{Counter, Name};
 use crate::uidl::Uidl;
-use layout::Source;
-use maildir::{Folder, Look, Maildir, Wanted};
+use files::{Files, Shape};
+use layout::{Holds, Source};
+use maildir::{Folder, Look};
 
 /// Courier's state file, in the Maildir.
 pub const COURIER_STATE: &str = "courierpop3dsizelist";
@@ -63,6 +66,8 @@ pub enum Server {
     },
     /// qmail-pop3d, also notqmail's and netqmail's.
     Qmail,
+    /// One that keeps mail in mboxes.
+    Mbox(mbox::Server),
 }
 
 impl Server {
@@ -73,42 +78,54 @@ impl Server {
             Self::Cyrus { .. } => "cyrus",
             Self::Dovecot { .. } => "dovecot",
             Self::Qmail => "qmail",
+            Self::Mbox(server) => server.name(),
         }
     }
 
-    /// Whether its messages are called by their base file names, which outlive the move.
-    pub fn names_files(&self) -> bool {
-        !matches!(self, Self::Cyrus { .. })
-    }
-
-    /// Whether its state file is text, and so ends in a line end once it is whole.
-    fn writes_lines(&self) -> bool {
-        !matches!(self, Self::Cyrus { .. })
-    }
-
-    fn open(&self, source: &Source) -> Result<Maildir, Error> {
-        let top = source.open()?;
+    /// What its maildrops are.
+    pub fn holds(&self) -> Holds {
         match self {
-            Self::Cyrus { .. } => Maildir::of_files(top, cyrus::is_message),
-            Self::Courier | Self::Dovecot { .. } | Self::Qmail => Maildir::open(top),
+            Self::Courier | Self::Dovecot { .. } | Self::Qmail => Holds::Directory,
+            Self::Cyrus { .. } => Holds::CyrusMailbox,
+            Self::Mbox(_) => Holds::File,
         }
     }
 
-    fn wanted(&self) -> Wanted {
-        match self {
-            Self::Courier => Wanted { state: Some(COURIER_STATE), mtimes: false },
-            Self::Cyrus { .. } => Wanted { state: Some(CYRUS_STATE), mtimes: false },
-            Self::Dovecot { .. } => Wanted { state: Some(DOVECOT_STATE), mtimes: false },
-            Self::Qmail => Wanted { state: None, mtimes: true },
+    /// Looks whether there is something at `source` at all: a mistyped path is no maildrop that failed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Source::open`], and of opening a file.
+    pub fn look_for(&self, source: &Source) -> Result<(), Error> {
+        match self.holds() {
+            Holds::Directory | Holds::CyrusMailbox => source.open().map(drop),
+            Holds::File => mbox::open(source).map(drop),
         }
     }
 
-    fn plan(&self, look: &Look) -> Result<Plan, Error> {
+    /// Whether the names of its files are keys: then `file` is one of the [`Keys`] to take.
+    pub fn has_file_names(&self) -> bool {
+        matches!(self, Self::Courier | Self::Dovecot { .. } | Self::Qmail)
+    }
+
+    fn draft(&self, keys: Keys, source: &Source) -> Result<Draft, Error> {
+        let maildir = |state| Files { shape: Shape::Maildir, state, mtimes: false };
         match self {
-            Self::Courier => courier::plan(look),
-            Self::Cyrus { format } => cyrus::plan(look, format),
-            Self::Dovecot { format } => dovecot::plan(look, format),
-            Self::Qmail => Ok(qmail::plan(look)),
+            Self::Courier => maildir(Some(COURIER_STATE)).capture(keys, source, courier::plan),
+            Self::Dovecot { format } => {
+                maildir(Some(DOVECOT_STATE))
+                    .capture(keys, source, |look| dovecot::plan(look, format))
+            }
+            Self::Qmail => Files { mtimes: true, ..maildir(None) }
+                .capture(keys, source, |look| Ok(qmail::plan(look))),
+            Self::Cyrus { format } => {
+                Files { shape: Shape::Cyrus, state: Some(CYRUS_STATE), mtimes: false }.capture(
+                    keys,
+                    source,
+                    |look| cyrus::plan(look, format),
+                )
+            }
+            Self::Mbox(server) => mbox::capture(server, keys, source),
         }
     }
 }
@@ -155,9 +172,9 @@ pub enum Error {
         /// Whose it is.
         uid: u32,
     },
-    /// Larger than any message, or a hole for the most part.
+    /// Larger than any message or mbox, or a hole for the most part.
     #[error(
-        "{name} has {octets} octets, too many for a message or most of them a hole, and was not read"
+        "{name} has {octets} octets, too many for mail or most of them a hole, and was not read"
     )]
     NoMessage {
         /// Its name, printable.
@@ -220,6 +237,26 @@ pub enum Error {
         /// How many messages lie in `cur`.
         read: usize,
     },
+    /// Messages that somebody has looked at, and in none what this server writes into them.
+    #[error(
+        "no {what} in any message, and {opened} were opened by some server: did another server answer \
+         here?"
+    )]
+    HeadersMissing {
+        /// What it writes.
+        what: &'static str,
+        /// How many messages were opened.
+        opened: usize,
+    },
+    /// Somebody writes to an mbox, or has moved its mail away for a while.
+    #[error(
+        "{name} is in use: beside it is its lock, {name}.lock, or the mail of a session, .{name}.pop; \
+         capture it again, or take those away if nothing uses them"
+    )]
+    Locked {
+        /// Its name, printable.
+        name: String,
+    },
     /// Two looks never agreed.
     #[error("it changed each of the {tries} times it was read; capture it again at a quieter time")]
     Unstable {
@@ -277,7 +314,7 @@ pub struct Planned {
 pub fn capture(server: &Server, keys: Keys, source: &Source) -> Captured {
     let user = source.user().to_owned();
     let place = format!("{} {}", server.name(), printable_path(source.place()));
-    match files::capture(server, keys, source) {
+    match server.draft(keys, source) {
         Ok(draft) => Draft { user, source: place, ..draft }.finish(),
         Err(error) => Captured::failed(user, place, error.to_string()),
     }

@@ -168,12 +168,25 @@ pub(super) fn read_text(directory: BorrowedFd<'_>, name: &str) -> Result<String,
 /// The largest file that is taken for a message, in octets.
 const MAX_MESSAGE_OCTETS: u64 = 4 << 30;
 
+/// The largest file that is taken for an mbox, in octets.
+const MAX_MBOX_OCTETS: u64 = 64 << 30;
+
 /// From this size on a file is looked at for holes, in octets.
 const MIN_HOLED_OCTETS: u64 = 1 << 20;
 
-/// Opens a regular file that may be a message. A file of terabytes costs its owner nothing when it is
-/// one hole, and us a day.
+/// Opens a regular file that may be a message.
 pub(super) fn open_mail(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, Error> {
+    open_filled(directory, name, MAX_MESSAGE_OCTETS)
+}
+
+/// Opens a regular file that may be an mbox.
+pub(super) fn open_mbox(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, Error> {
+    open_filled(directory, name, MAX_MBOX_OCTETS)
+}
+
+/// Opens a regular file of no more than `most` octets. A file of terabytes costs its owner nothing when
+/// it is one hole, and us a day.
+fn open_filled(directory: BorrowedFd<'_>, name: &[u8], most: u64) -> Result<File, Error> {
     let file = open_regular(directory, name)?;
     let metadata = file.metadata().map_err(|error| Error::io(name, error))?;
     let octets = metadata.len();
@@ -184,7 +197,7 @@ pub(super) fn open_mail(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, 
         let rewound = rustix::fs::seek(&file, SeekFrom::Start(0));
         rewound.map_err(|errno| Error::io(name, errno.into()))?;
     }
-    if octets > MAX_MESSAGE_OCTETS || is_hollow {
+    if octets > most || is_hollow {
         return Err(Error::NoMessage { name: super::printable(name), octets });
     }
     Ok(file)
@@ -195,7 +208,7 @@ pub(super) fn open_mail(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, 
 /// opened itself, whatever the name leads to by then.
 ///
 /// A second link to a file that is not of the directory's owner is not read: he may have made it where
-/// he could not read.
+/// he could not read. Where anybody can make one, none is read.
 fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, Error> {
     let path = OsStr::from_bytes(name);
     let io = |errno: Errno| Error::io(name, errno.into());
@@ -208,8 +221,9 @@ fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, Error> {
         _ => return Err(Error::NotRegular { name: super::printable(name) }),
     }
     if stat.st_nlink > 1 {
-        let owner = rustix::fs::fstat(directory).map_err(io)?.st_uid;
-        if ![0, stat.st_uid].contains(&owner) {
+        let parent = rustix::fs::fstat(directory).map_err(io)?;
+        let is_anybodys = Mode::from_raw_mode(parent.st_mode).contains(Mode::WOTH);
+        if is_anybodys || ![0, stat.st_uid].contains(&parent.st_uid) {
             return Err(Error::Foreign { name: super::printable(name), uid: stat.st_uid });
         }
     }

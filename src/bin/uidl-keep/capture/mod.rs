@@ -6,6 +6,7 @@ mod desk;
 mod disk;
 mod doveconf;
 mod listing_file;
+mod mbox;
 mod pop3;
 mod progress;
 mod sources;
@@ -70,6 +71,14 @@ enum From {
         #[command(flatten)]
         what: What,
     },
+    /// Captures POP3 from mboxes: Dovecot, mailutils, Qpopper or popa3d.
+    ///
+    ///   uidl-keep capture mbox --server popa3d --pattern '/var/mail/{user}' -o mbox.listing
+    ///
+    /// Take the server that answers POP3: each keeps its unique-ids in another place. UW ipop3d is
+    /// --server dovecot --format '%08Xv%08Xu'.
+    #[command(arg_required_else_help = true, verbatim_doc_comment)]
+    Mbox(mbox::Args),
     /// Captures qmail-pop3d by base file name, in the order of modification times.
     ///
     ///   uidl-keep capture qmail --root /mnt/old --layout vpopmail -o vpopmail.listing
@@ -84,6 +93,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         From::Pop3(args) => return pop3::run(args),
         From::Courier(what) => (Server::Courier, what),
         From::Qmail(what) => (Server::Qmail, what),
+        From::Mbox(args) => (Server::Mbox(args.server()?), &args.what),
         From::Cyrus { uidl_format, what } => {
             (Server::Cyrus { format: uidl_format.spelled() }, what)
         }
@@ -92,7 +102,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
             (Server::Dovecot { format }, what)
         }
     };
-    let (sources, mut all_well) = what.sources()?;
+    let (sources, mut all_well) = what.sources(&server)?;
     let jobs = what.jobs.map_or_else(
         || thread::available_parallelism().map_or(1, NonZeroUsize::get),
         NonZeroUsize::get,

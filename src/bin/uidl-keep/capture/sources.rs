@@ -6,24 +6,24 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use uidl_keep::capture::layout::{self, Naming, Panel, Pattern, Source};
-use uidl_keep::capture::{Keys, printable};
+use uidl_keep::capture::{Keys, Server, printable};
 
 use crate::output::{Trouble, remark};
 
-/// Which Maildirs to capture, and how.
+/// Which maildrops to capture, and how.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("where").args(["path", "layout", "pattern"]).required(true)))]
 pub struct What {
-    /// One Maildir, of --user.
+    /// One maildrop, of --user: a Maildir, or what this server has in its place.
     #[arg(requires = "user")]
     pub path: Option<PathBuf>,
-    /// The user name of that Maildir on the new server.
+    /// The user name of that maildrop on the new server.
     #[arg(long, requires = "path")]
     user: Option<String>,
-    /// Every Maildir of this kind of server.
+    /// Every Maildir of this kind of panel.
     #[arg(long, value_enum)]
     layout: Option<Layout>,
-    /// Every Maildir that fits, such as '/srv/vmail/{domain}/{local}/Maildir'; may be repeated. A name
+    /// Every maildrop that fits, such as '/srv/vmail/{domain}/{local}/Maildir'; may be repeated. A name
     /// of * stands for any, of ? for any of one character.
     #[arg(long, value_name = "PATTERN")]
     pattern: Vec<Pattern>,
@@ -73,8 +73,15 @@ impl Layout {
 }
 
 impl What {
-    /// The maildrops that are asked for, and whether those are all.
-    pub fn sources(&self) -> Result<(Vec<Source>, bool), Trouble> {
+    /// The maildrops of `server` that are asked for, and whether those are all.
+    pub fn sources(&self, server: &Server) -> Result<(Vec<Source>, bool), Trouble> {
+        let Keys { header, message, origin, .. } = self.keys;
+        let reads_mail = header || message || origin;
+        if !reads_mail && !server.has_file_names() {
+            return Err(Trouble::new(
+                "--keys file: the files of this server have no names that outlive the move; take header",
+            ));
+        }
         if let (Some(path), Some(user)) = (&self.path, &self.user) {
             // The listing is kept and read elsewhere: a relative path would say nothing there.
             let place = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -83,7 +90,7 @@ impl What {
                 return Err(Trouble::new("--user is empty; give the user name on the new server"));
             }
             // A mistyped path is not a maildrop that failed.
-            source.open().map_err(|error| Trouble::new(error.to_string()))?;
+            server.look_for(&source).map_err(|error| Trouble::new(error.to_string()))?;
             return Ok((vec![source], true));
         }
         let patterns = match self.layout {
@@ -95,7 +102,7 @@ impl What {
         if let Some(path) = &self.rename {
             read_renames(path, &mut naming)?;
         }
-        let found = layout::find(&patterns, self.root.as_deref(), &naming)
+        let found = layout::find(&patterns, self.root.as_deref(), &naming, server.holds())
             .map_err(|error| Trouble::new(error.to_string()))?;
         let mut all_well = found.losses.is_empty();
         found.losses.iter().for_each(remark);
