@@ -30,7 +30,7 @@ help: ## this list
 deps: ## install what building and testing need (Debian, root)
 	$(SETUP) rust
 	$(SETUP) packages build dovecot clients tools
-	$(SETUP) tree courier dovecot24
+	$(SETUP) tree courier dovecot24 oldservers
 
 build: ## the helper alone: needs neither Dovecot headers nor libclang
 	cargo build --release --locked

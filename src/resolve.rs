@@ -19,9 +19,10 @@
 //!    together. If they disagree the message is unknown, and said to be in [`Report::conflicts`]. A
 //!    fingerprint is asked for only while an unclaimed entry remains that it could decide.
 //! 4. **Copies.** Entries with equal `message` keys pair with their messages in maildrop order. Equal
-//!    `header` or `origin` keys alone pair only when one entry and one message are left, or where
-//!    octets single out one of each. While a message cannot be read, which might have that header too,
-//!    octets must agree as well: otherwise nothing is recorded of the message that has it.
+//!    `header` or `origin` keys alone pair only when one entry and one message are left, or, for
+//!    `header`, where octets single out one of each. While a message cannot be read, which might have
+//!    that header too, octets must agree as well: otherwise nothing is recorded of the message that has
+//!    it. With `origin` octets say nothing: each delivery adds some.
 //! 5. **Cutoff.** Once a final index was resolved, what has a UID above the cutoff may be claimed by
 //!    `file` and `message` only. Where clients were told something and the ledger is lost, the cutoff is
 //!    too: then a message that only `header` or `origin` could tell is [`Refusal::LedgerLost`], and
@@ -832,7 +833,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Rule 4, second half: an equal header or origin pairs only what is alone, or alone in its size.
+    /// Rule 4, second half: an equal header or origin pairs only what is alone, an equal header also what
+    /// is alone in its size.
     fn match_alone(
         &mut self,
         how: How,
@@ -860,7 +862,7 @@ impl<'a> Run<'a> {
                 self.claim_alone(messages[0], entries[0], how);
                 continue;
             }
-            if entries.iter().any(|&e| self.entries[e].octets.is_some()) {
+            if how == How::Header && entries.iter().any(|&e| self.entries[e].octets.is_some()) {
                 let unsized_messages = messages.iter().filter(|&&m| {
                     !self.messages[m].unreadable && !self.messages[m].octets.is_asked()
                 });

@@ -113,6 +113,21 @@ fn equal_headers_without_bodies_pair_only_when_octets_tell_them_apart() {
 }
 
 #[test]
+fn octets_tell_nothing_of_what_was_delivered_anew() {
+    // Each delivery adds as much to one as to the other: the first is now as long as the second was.
+    let (a, b) = (mail("a", 1, 1), mail("b", 1, 2));
+    let mut maildrop = captured(&[("U1", &a), ("U2", &b)]);
+    maildrop.entries.iter_mut().for_each(|entry| entry.message = None);
+    let mut server = Server::new(maildrop);
+    server.keys.origin = true;
+    for old in [a, b] {
+        let octets = old.octets + 1;
+        server.copy(&Mail { relayed: true, octets, ..old }, false);
+    }
+    assert_eq!(server.uidls(), ["0000000100000063", "0000000200000063"]);
+}
+
+#[test]
 fn a_spent_uidl_is_never_given_to_a_new_message() {
     let a = mail("a", 1, 1);
     let mut maildrop = captured(&[("0000000500000063", &a)]);
