@@ -35,7 +35,7 @@ fn how() -> How<'static> {
 
 /// For a server that will stall.
 fn impatient() -> How<'static> {
-    How { timeout: Duration::from_millis(300), ..how() }
+    How { timeout: Duration::from_secs(3), ..how() }
 }
 
 fn of(peer: &Peer) -> Captured {
@@ -273,19 +273,27 @@ fn a_message_that_was_deleted_meanwhile_is_spent_and_no_loss() {
 
 #[test]
 fn a_message_that_top_does_not_tell_is_retrieved_and_else_said_to_be_lost() {
-    let mailbox = Served::of(20);
-    let peer = |can_retrieve: bool| {
-        served(Served::of(20), move |_, command| match command {
-            "TOP 12 0" | "TOP 12 1" => Some("-ERR cannot open message\r\n".into()),
-            "RETR 12" if !can_retrieve => Some("-ERR cannot open message\r\n".into()),
-            _ => None,
-        })
-    };
-    is_whole(&of(&peer(true)), &mailbox);
-    let captured = of(&peer(false));
-    assert_eq!((captured.maildrop.entries.len(), captured.losses.len()), (19, 1));
-    assert!(captured.losses[0].contains("cannot open message"), "{:?}", captured.losses);
-    assert_eq!(captured.maildrop.spent[0].to_string(), "uidl12");
+    // Its CAPA may say that there is a TOP, or nothing.
+    for capabilities in [Served::of(0).capabilities, None] {
+        let mailbox = Served::of(20).saying(capabilities);
+        let peer = |can_retrieve: bool| {
+            served(mailbox.clone(), move |_, command| match command {
+                "TOP 12 0" | "TOP 12 1" => Some("-ERR cannot open message\r\n".into()),
+                "RETR 12" if !can_retrieve => Some("-ERR cannot open message\r\n".into()),
+                _ => None,
+            })
+        };
+        let can_retrieve = peer(true);
+        is_whole(&of(&can_retrieve), &mailbox);
+        assert_eq!(count(&can_retrieve.heard().concat(), "RETR"), 1);
+        let captured = of(&peer(false));
+        assert_eq!((captured.maildrop.entries.len(), captured.losses.len()), (19, 1));
+        assert!(captured.losses[0].contains("cannot open message"), "{:?}", captured.losses);
+        assert_eq!(captured.maildrop.spent[0].to_string(), "uidl12");
+        let how = How { retrieve: Retrieve::Never, ..how() };
+        let never = capture(&at(&peer(true)), &alice(), &how).unwrap();
+        assert_eq!((never.maildrop.entries.len(), never.losses.len()), (19, 1));
+    }
 }
 
 #[test]

@@ -19,8 +19,12 @@ pub mod layout;
 pub mod maildir;
 pub mod mbox;
 mod opening;
+pub mod plesk;
 pub mod pop3;
+pub mod program;
+pub mod proof;
 pub mod qmail;
+pub mod traces;
 
 pub use draft::{Captured, Draft, Remarks};
 pub use keys::{BadKeys, Keys, Prints};

@@ -2,7 +2,7 @@
 # Installs what a job needs, and nothing that is there already.
 #
 #   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, fuzz of packages.sh
-#   tests/hosts/setup.sh crates GROUP...      fuzz of packages.sh, into target/tools
+#   tests/hosts/setup.sh crates GROUP...                fuzz, mutants of packages.sh, into target/tools
 #   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for
 #   tests/hosts/setup.sh tree NAME...         courier, dovecot24, oldservers of packages.sh
 #   tests/hosts/setup.sh where NAME           prints the directory of a tree

@@ -124,10 +124,31 @@ impl Host {
         Scratch { root: self.root.clone(), dir }
     }
 
+    /// A path below its root, as its own programs see it.
+    pub fn inside(&self, outside: &Path) -> PathBuf {
+        inside(&self.root, outside)
+    }
+
     /// A path of that host, as this process sees it.
     pub fn outside(&self, inside: &str) -> PathBuf {
         self.root.join(inside.trim_start_matches('/'))
     }
+}
+
+/// What comes before a program and its arguments, so that it sees `from` in the place of `at`, and nobody
+/// else does.
+///
+/// `None`, having said why, where that cannot be done.
+pub fn mounting(from: &Path, at: &Path) -> Option<Command> {
+    let can = Command::new("unshare").args(["--mount", "true"]).status();
+    if !can.is_ok_and(|status| status.success()) {
+        lacking("only root with CAP_SYS_ADMIN can mount something for one process alone");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    let script = "mount --rbind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh"]).args([from, at]);
+    Some(command)
 }
 
 /// A directory that both this process and the host see, under two names.

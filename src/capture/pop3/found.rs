@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::fault::Refusal;
-use super::fetch::{Ask, Print};
+use super::fetch::{Ask, Print, Wire};
 use super::listing::Listed;
 use super::shape::Shape;
 use crate::capture::{Captured, Draft, Keys, Remarks, printable};
@@ -60,9 +60,9 @@ impl Found {
         }
     }
 
-    /// Its print, if it is whole.
-    fn whole(&self) -> Option<&Print> {
-        self.print().filter(|print| print.octets.is_some())
+    /// How it came, if it was retrieved.
+    fn whole(&self) -> Option<Wire> {
+        self.print()?.whole
     }
 
     /// What is known of it.
@@ -107,7 +107,7 @@ impl Findings {
             let can_be = match found {
                 Found::Nothing => true,
                 Found::Print { print, not_retrieved } => {
-                    print.octets.is_none() && not_retrieved.is_none()
+                    print.whole.is_none() && not_retrieved.is_none()
                 }
                 Found::Refused { .. } => found.refusal().is_some_and(|(ask, _)| ask != Ask::Retr),
             };
@@ -118,7 +118,7 @@ impl Findings {
     /// Those whose header TOP told without its end.
     pub fn cut_short(&self) -> Vec<(usize, u32)> {
         self.which(|_, found| {
-            found.print().is_some_and(|print| !print.of.header_ended && print.octets.is_none())
+            found.print().is_some_and(|print| !print.of.header_ended && print.whole.is_none())
         })
     }
 
@@ -133,6 +133,11 @@ impl Findings {
             !print.of.header_ended || print.of.header.is_none_or(|header| times[&header] > 1)
         };
         self.found.iter().map(|found| found.print().map(says_little)).collect()
+    }
+
+    /// Whether TOP has told of a message.
+    pub fn is_any_by_top(&self) -> bool {
+        self.found.iter().any(|found| found.print().is_some_and(|print| print.whole.is_none()))
     }
 
     /// Whether a message was retrieved.
@@ -219,10 +224,7 @@ impl Findings {
             let wants_message = keys.message || (keys.header && says_little[at] == Some(true));
             let entry = Entry {
                 uid: shape.uid_of(&uidl),
-                octets: found
-                    .whole()
-                    .and_then(|whole| whole.octets)
-                    .filter(|o| *o == listed.octets),
+                octets: found.whole().and_then(|wire| octets(wire, listed)),
                 file: (keys.file && shape.are_file_names)
                     .then(|| Name::Spelled(uidl.as_bytes().into())),
                 guid: None,
@@ -262,3 +264,9 @@ impl Findings {
 }
 
 const NO_KEY: &str = "nothing is known to recognise it by, and it will be downloaded again";
+
+/// The size of a message that was retrieved, where it is as LIST has it: servers list sizes of files, add
+/// what they add to the mail, and end the last line where the message does not.
+fn octets(wire: Wire, listed: &Listed) -> Option<u64> {
+    (wire.octets == listed.octets && !wire.has_cr_cr_lf).then_some(wire.octets)
+}

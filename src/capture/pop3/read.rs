@@ -10,9 +10,6 @@ use super::session::Session;
 use super::{How, Retrieve};
 use crate::capture::Keys;
 
-/// With as many messages TOP is tried before it is said that there is none.
-const PROBES: usize = 3;
-
 /// What brings a header: some servers do not take 0, or cut the header short at it.
 const TOPS: [Ask; 2] = [Ask::Top { lines: 0 }, Ask::Top { lines: 1 }];
 
@@ -31,6 +28,13 @@ pub(super) struct Allowed {
     /// Whether those may be retrieved of which TOP is refused: not before it was refused twice, for
     /// Dovecot hangs up on who asks twice for what has been deleted.
     pub insist: bool,
+}
+
+/// How a server wants to be asked for headers.
+enum Probed {
+    Top(Ask),
+    /// What it says of TOP.
+    NoTop(Refusal),
 }
 
 /// The reading of one session.
@@ -79,17 +83,10 @@ impl<'a> Reading<'a> {
             return Ok(());
         }
         let top = match self.probe(session, &missing)? {
-            Ok(top) => top,
-            Err(_) if self.allowed.retrieve => return self.retrieve(session, |_| true),
-            Err(refusal) => return Err(Fault::NoTop(refusal)),
+            Probed::Top(top) => top,
+            Probed::NoTop(_) if self.allowed.retrieve => return self.retrieve(session, |_| true),
+            Probed::NoTop(refusal) => return Err(Fault::NoTop(refusal)),
         };
-        if !self.allowed.pipelining && !self.allowed.one_at_a_time && self.how.window > 1 {
-            let print = self.findings.found[missing[0].0].print();
-            if let Some(known) = print.filter(|_| missing.len() > WORTH_TRYING) {
-                let known = known.of;
-                self.fetcher.try_several(session, missing[0], top, &known)?;
-            }
-        }
         let missing = self.findings.missing();
         self.fetch(session, &missing, top)?;
         // Where only a line of the body makes the header end, it was not cut short.
@@ -97,29 +94,53 @@ impl<'a> Reading<'a> {
         self.fetch(session, &cut_short, TOPS[1]).map(drop)
     }
 
-    /// Finds out with the first few messages how TOP wants to be asked; what is said where there is none.
+    /// Finds out with a few messages how this server wants to be asked: by which TOP, and whether several at
+    /// once.
     fn probe<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,
         missing: &[(usize, u32)],
-    ) -> Result<Result<Ask, Refusal>, Fault> {
-        let mut refusal = None;
+    ) -> Result<Probed, Fault> {
+        let mut few = vec![missing[0], missing[missing.len() / 2], missing[missing.len() - 1]];
+        few.dedup();
+        let has_top = session.capabilities().top || self.findings.is_any_by_top();
+        let mut last = None;
         for top in TOPS {
-            for one in missing.iter().take(PROBES) {
-                refusal = self.fetch(session, std::slice::from_ref(one), top)?;
-                if refusal.is_none() {
-                    if top != TOPS[0] {
-                        self.findings.forget_refused();
-                    }
-                    return Ok(Ok(top));
+            for &one in &few {
+                last = self.fetch(session, &[one], top)?;
+                if last.is_some() {
+                    continue;
                 }
+                if top != TOPS[0] {
+                    self.findings.forget_refused();
+                }
+                if missing.len() > WORTH_TRYING {
+                    self.try_several(session, one, top)?;
+                }
+                return Ok(Probed::Top(top));
             }
         }
-        match refusal {
-            Some(refusal) if !session.capabilities().top => Ok(Err(refusal)),
+        match last {
+            Some(refusal) if !has_top => Ok(Probed::NoTop(refusal)),
             // It may be that these messages are broken.
-            _ => Ok(Ok(TOPS[0])),
+            _ => Ok(Probed::Top(TOPS[0])),
         }
+    }
+
+    /// Sees with a message that is known whether several commands may be under way where nobody said so.
+    fn try_several<S: Read + Write>(
+        &mut self,
+        session: &mut Session<S>,
+        one: (usize, u32),
+        top: Ask,
+    ) -> Result<(), Fault> {
+        if self.allowed.pipelining || self.allowed.one_at_a_time || self.how.window <= 1 {
+            return Ok(());
+        }
+        let Some(known) = self.findings.found[one.0].print().map(|print| print.of) else {
+            return Ok(());
+        };
+        self.fetcher.try_several(session, one, top, &known)
     }
 
     fn retrieve<S: Read + Write>(
