@@ -5,6 +5,7 @@
 
 pub mod capture_courier;
 pub mod capture_dovecot;
+pub mod capture_pop3;
 pub mod capture_qmail;
 pub mod forge;
 pub mod format;
@@ -25,7 +26,7 @@ use uidl_keep::read_at::ReadAt;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Check); 9] = [
+pub const TARGETS: [(&str, Check); 10] = [
     ("ledger", ledger::check),
     ("index", index::check),
     ("roster", roster::check),
@@ -33,6 +34,7 @@ pub const TARGETS: [(&str, Check); 9] = [
     ("normaliser", normaliser::check),
     ("capture_courier", capture_courier::check),
     ("capture_dovecot", capture_dovecot::check),
+    ("capture_pop3", capture_pop3::check),
     ("capture_qmail", capture_qmail::check),
     ("format", format::check),
 ];

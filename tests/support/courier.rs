@@ -32,9 +32,18 @@ impl Courier {
         Maildir::create(self.scratch.path().join(below_root(address)).join("Maildir"))
     }
 
-    /// What follows a login: `courierpop3d`, told by its environment who has logged in, as
-    /// `courierpop3login` tells it, and standing in the user's home.
+    /// A session that is logged in.
     pub fn session(&self, address: &str) -> Session {
+        let (ours, child) = self.process(address);
+        let mut pop3 = Pop3::adopt(ours).expect("a socket");
+        pop3.be_greeted().expect("courierpop3d greets");
+        Session { pop3: Some(pop3), child }
+    }
+
+    /// What follows a login: `courierpop3d`, told by its environment who has logged in, as
+    /// `courierpop3login` tells it, and standing in the user's home. Our end of a socket pair, and the
+    /// process at the other.
+    pub fn process(&self, address: &str) -> (UnixStream, Child) {
         let home = self.scratch.inside().join(below_root(address));
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         let out = OwnedFd::from(theirs.try_clone().expect("a socket"));
@@ -55,9 +64,7 @@ impl Courier {
             .stderr(std::process::Stdio::null())
             .spawn()
             .expect("setpriv");
-        let mut pop3 = Pop3::adopt(ours).expect("a socket");
-        pop3.be_greeted().expect("courierpop3d greets");
-        Session { pop3: Some(pop3), child }
+        (ours, child)
     }
 
     /// The unique-id listing, in Courier's order, from a session of its own.

@@ -22,6 +22,7 @@ pub mod mail;
 pub mod maildir;
 pub mod migrated;
 pub mod moved;
+pub mod peer;
 pub mod pop3;
 
 /// Who the mail of every test belongs to: the uid and the gid. Servers refuse to serve root's mail.

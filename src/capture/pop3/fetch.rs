@@ -14,6 +14,9 @@ const MAX_TOP_OCTETS: u64 = 64 << 20;
 /// The longest message, in octets.
 const MAX_RETR_OCTETS: u64 = 4 << 30;
 
+/// The widest window for RETR: messages are long, and a server need not be given more work than that.
+const RETR_WINDOW: usize = 16;
+
 /// The window that a server is first given which does not say PIPELINING, but was seen to take it.
 const FIRST_WINDOW: u32 = 4;
 
@@ -42,6 +45,13 @@ impl Ask {
         }
     }
 
+    fn window(self, window: u32) -> usize {
+        match self {
+            Self::Top { .. } => window as usize,
+            Self::Retr => RETR_WINDOW.min(window as usize),
+        }
+    }
+
     fn max_octets(self) -> u64 {
         match self {
             Self::Top { .. } => MAX_TOP_OCTETS,
@@ -54,8 +64,37 @@ impl Ask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Print {
     pub of: Fingerprints,
-    /// Its size on the wire, where it was retrieved whole.
-    pub octets: Option<u64>,
+    /// How it came, where it was retrieved whole.
+    pub whole: Option<Wire>,
+}
+
+/// A whole message on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Wire {
+    pub octets: u64,
+    /// Whether it has CR CR LF in it: what Courier and qmail-pop3d make of a CR LF that was stored, and what
+    /// no two servers count alike.
+    pub has_cr_cr_lf: bool,
+    last: [u8; 2],
+}
+
+impl Wire {
+    fn take(&mut self, octets: &[u8]) {
+        self.octets += octets.len() as u64;
+        for line_end in memchr::memchr_iter(b'\n', octets) {
+            let before = match line_end {
+                0 => self.last,
+                1 => [self.last[1], octets[0]],
+                _ => [octets[line_end - 2], octets[line_end - 1]],
+            };
+            self.has_cr_cr_lf |= before == *b"\r\r";
+        }
+        match octets {
+            [] => {}
+            [one] => self.last = [self.last[1], *one],
+            [.., a, b] => self.last = [*a, *b],
+        }
+    }
 }
 
 /// Where a session broke.
@@ -104,13 +143,12 @@ impl<'a> Fetcher<'a> {
         ask: Ask,
         mut each: impl FnMut(usize, Result<Print, Refusal>),
     ) -> Result<(), Fault> {
-        let window = |fetcher: &Self| fetcher.window as usize;
         let mut sent = 0;
         for (got, &(at, _)) in wanted.iter().enumerate() {
-            let mut under_way = sent - got;
+            let (mut under_way, window) = (sent - got, ask.window(self.window));
             // Sent in bunches: a packet for each command would cost more than it says.
-            if under_way <= window(self) / 2 && sent < wanted.len() {
-                let more = (window(self) - under_way).min(wanted.len() - sent);
+            if under_way <= window / 2 && sent < wanted.len() {
+                let more = (window - under_way).min(wanted.len() - sent);
                 self.waiting = Break { at, several: under_way + more > 1 };
                 self.how.pace.commands(more as u32);
                 let lines = wanted[sent..sent + more].iter().map(|&(_, number)| ask.line(number));
@@ -133,7 +171,7 @@ impl<'a> Fetcher<'a> {
         (at, number): (usize, u32),
         ask: Ask,
         known: &Fingerprints,
-    ) -> Result<bool, Fault> {
+    ) -> Result<(), Fault> {
         self.waiting = Break { at, several: true };
         self.how.pace.commands(3);
         let lines = format!("NOOP\r\n{}NOOP\r\n", ask.line(number));
@@ -148,7 +186,7 @@ impl<'a> Fetcher<'a> {
             self.most = self.how.window.clamp(1, How::MOST_WINDOW);
             (self.window, self.right) = (self.most.min(FIRST_WINDOW), 0);
         }
-        Ok(is_right)
+        Ok(())
     }
 
     fn went_right(&mut self) {
@@ -171,13 +209,32 @@ fn answer<S: Read + Write>(
     }
     let depth = if ask == Ask::Retr { Depth::Message } else { Depth::Header };
     let mut fingerprinter = Fingerprinter::new(depth);
-    let (mut octets, mut wants) = (0, Wants::More);
-    session.content(ask.command(), ask.max_octets(), |slice| {
-        octets += slice.len() as u64;
+    let (mut wire, mut wants) = (Wire::default(), Wants::More);
+    session.content(ask.command(), ask.max_octets(), |octets| {
+        wire.take(octets);
         if wants == Wants::More {
-            wants = fingerprinter.update(slice);
+            wants = fingerprinter.update(octets);
         }
     })?;
-    let octets = (ask == Ask::Retr).then_some(octets);
-    Ok(Ok(Print { of: fingerprinter.finish(), octets }))
+    let whole = (ask == Ask::Retr).then_some(wire);
+    Ok(Ok(Print { of: fingerprinter.finish(), whole }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_on_the_wire_is_the_same_however_it_is_sliced() {
+        for (message, has_cr_cr_lf) in
+            [(&b"a\r\n\r\nb\r\r\nc\r\n"[..], true), (b"\r\r.\n\r\n", false)]
+        {
+            for step in 1..=message.len() {
+                let mut wire = Wire::default();
+                message.chunks(step).for_each(|slice| wire.take(slice));
+                let found = (wire.octets, wire.has_cr_cr_lf);
+                assert_eq!(found, (message.len() as u64, has_cr_cr_lf), "in slices of {step}");
+            }
+        }
+    }
 }

@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use super::fault::Refusal;
-use super::fetch::{Ask, Print};
+use super::fetch::{Ask, Print, Wire};
 use super::listing::Listed;
 use super::shape::Shape;
 use crate::capture::{Captured, Draft, Keys, Remarks, printable};
@@ -28,17 +29,40 @@ pub(super) enum Found {
     Refused {
         /// What was asked last.
         ask: Ask,
-        /// Why not.
-        why: String,
-        /// Whether it is of no use to ask once more.
-        for_good: bool,
+        why: Why,
     },
 }
 
+/// Why nothing is known of a message.
+#[derive(Debug, Clone)]
+pub(super) enum Why {
+    /// It was refused.
+    Refused(Refusal),
+    /// It broke the session: it is not asked for again.
+    Breaks(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => write!(f, "was refused: {refusal}"),
+            Self::Breaks(how) => write!(f, "broke the session: {how}"),
+        }
+    }
+}
+
 impl Found {
-    /// Its print, if it is whole.
-    fn whole(&self) -> Option<&Print> {
-        self.print().filter(|print| print.octets.is_some())
+    /// The refusal, where it may be worth asking once more.
+    pub fn refusal(&self) -> Option<(Ask, &Refusal)> {
+        match self {
+            Self::Refused { ask, why: Why::Refused(refusal) } => Some((*ask, refusal)),
+            _ => None,
+        }
+    }
+
+    /// How it came, if it was retrieved.
+    fn whole(&self) -> Option<Wire> {
+        self.print()?.whole
     }
 
     /// What is known of it.
@@ -83,9 +107,9 @@ impl Findings {
             let can_be = match found {
                 Found::Nothing => true,
                 Found::Print { print, not_retrieved } => {
-                    print.octets.is_none() && not_retrieved.is_none()
+                    print.whole.is_none() && not_retrieved.is_none()
                 }
-                Found::Refused { ask, for_good, .. } => *ask != Ask::Retr && !for_good,
+                Found::Refused { .. } => found.refusal().is_some_and(|(ask, _)| ask != Ask::Retr),
             };
             can_be && wanted(at)
         })
@@ -94,7 +118,7 @@ impl Findings {
     /// Those whose header TOP told without its end.
     pub fn cut_short(&self) -> Vec<(usize, u32)> {
         self.which(|_, found| {
-            found.print().is_some_and(|print| !print.of.header_ended && print.octets.is_none())
+            found.print().is_some_and(|print| !print.of.header_ended && print.whole.is_none())
         })
     }
 
@@ -111,6 +135,11 @@ impl Findings {
         self.found.iter().map(|found| found.print().map(says_little)).collect()
     }
 
+    /// Whether TOP has told of a message.
+    pub fn is_any_by_top(&self) -> bool {
+        self.found.iter().any(|found| found.print().is_some_and(|print| print.whole.is_none()))
+    }
+
     /// Whether a message was retrieved.
     pub fn is_any_whole(&self) -> bool {
         self.found.iter().any(|found| found.whole().is_some())
@@ -121,24 +150,37 @@ impl Findings {
         let is_first = matches!(self.found[at], Found::Nothing);
         match answer {
             Ok(print) => self.found[at] = Found::Print { print, not_retrieved: None },
-            Err(refusal) => {
-                let why = format!("{} was refused: {refusal}", ask.command());
-                self.give_up(at, ask, why, false);
-            }
+            Err(refusal) => self.give_up(at, ask, Why::Refused(refusal)),
         }
         is_first
     }
 
+    /// Forgets refusals, so that the messages are asked for anew.
+    pub fn forget_refused(&mut self) {
+        for found in self.found.iter_mut().filter(|found| found.refusal().is_some()) {
+            *found = Found::Nothing;
+        }
+    }
+
+    /// The first refusal for a passing reason, where there are more than a mailbox has broken messages.
+    pub fn refused_for_now(&self) -> Option<(Ask, &Refusal)> {
+        let passing = || {
+            let refusals = self.found.iter().filter_map(Found::refusal);
+            refusals.filter(|(_, refusal)| refusal.is_temporary())
+        };
+        passing().next().filter(|_| passing().count() > 3.max(self.found.len() / 100))
+    }
+
     /// Notes why no more is known of a message.
-    pub fn give_up(&mut self, at: usize, ask: Ask, why: String, for_good: bool) {
+    pub fn give_up(&mut self, at: usize, ask: Ask, why: Why) {
         match &mut self.found[at] {
             // The header is still good.
             Found::Print { not_retrieved, .. } => {
                 if ask == Ask::Retr {
-                    *not_retrieved = Some(why);
+                    *not_retrieved = Some(why.to_string());
                 }
             }
-            found => *found = Found::Refused { ask, why, for_good },
+            found => *found = Found::Refused { ask, why },
         }
     }
 
@@ -182,10 +224,7 @@ impl Findings {
             let wants_message = keys.message || (keys.header && says_little[at] == Some(true));
             let entry = Entry {
                 uid: shape.uid_of(&uidl),
-                octets: found
-                    .whole()
-                    .and_then(|whole| whole.octets)
-                    .filter(|o| *o == listed.octets),
+                octets: found.whole().and_then(|wire| octets(wire, listed)),
                 file: (keys.file && shape.are_file_names)
                     .then(|| Name::Spelled(uidl.as_bytes().into())),
                 guid: None,
@@ -195,13 +234,14 @@ impl Findings {
                 uidl,
             };
             match found {
-                Found::Refused { why, .. } => {
+                Found::Refused { ask, why } => {
+                    let why = format!("{} {why}", ask.command());
                     let what = if entry.file.is_some() { "it has no fingerprints" } else { NO_KEY };
                     remarks
                         .loss(format!("message {}, {}: {why}; {what}", listed.number, entry.uidl));
                 }
                 Found::Print { not_retrieved: Some(why), .. } => {
-                    remarks.note(format!("message {}, {}: {why}", listed.number, entry.uidl));
+                    remarks.note(format!("message {}, {}: RETR {why}", listed.number, entry.uidl));
                 }
                 Found::Print { .. } | Found::Nothing => {}
             }
@@ -224,3 +264,9 @@ impl Findings {
 }
 
 const NO_KEY: &str = "nothing is known to recognise it by, and it will be downloaded again";
+
+/// The size of a message that was retrieved, where it is as LIST has it: servers list sizes of files, add
+/// what they add to the mail, and end the last line where the message does not.
+fn octets(wire: Wire, listed: &Listed) -> Option<u64> {
+    (wire.octets == listed.octets && !wire.has_cr_cr_lf).then_some(wire.octets)
+}

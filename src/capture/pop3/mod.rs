@@ -196,7 +196,7 @@ pub struct How<'a> {
     /// How long a connection may take, and an answer; a long answer, each 64 KiB of it.
     pub timeout: Duration,
     /// How long to wait before a broken session is taken up again, doubled each time it does not get
-    /// further; longer where the server says LOGIN-DELAY.
+    /// further; longer where the server says LOGIN-DELAY. Zero waits for nothing.
     pub pause: Duration,
     /// Who says when a command may be sent.
     pub pace: &'a dyn Pace,

@@ -10,8 +10,8 @@ use super::session::Session;
 use super::{How, Retrieve};
 use crate::capture::Keys;
 
-/// With as many messages TOP is tried before it is said that there is none.
-const PROBES: usize = 3;
+/// What brings a header: some servers do not take 0, or cut the header short at it.
+const TOPS: [Ask; 2] = [Ask::Top { lines: 0 }, Ask::Top { lines: 1 }];
 
 /// With more messages than these it is worth finding out whether several commands may be under way.
 const WORTH_TRYING: usize = 8;
@@ -30,6 +30,13 @@ pub(super) struct Allowed {
     pub insist: bool,
 }
 
+/// How a server wants to be asked for headers.
+enum Probed {
+    Top(Ask),
+    /// What it says of TOP.
+    NoTop(Refusal),
+}
+
 /// The reading of one session.
 pub(super) struct Reading<'a> {
     how: &'a How<'a>,
@@ -40,8 +47,6 @@ pub(super) struct Reading<'a> {
     pub ask: Ask,
     /// Answers had.
     pub gained: u32,
-    /// How many messages were refused for a passing reason, and the first refusal.
-    passing: (usize, Option<Fault>),
 }
 
 impl<'a> Reading<'a> {
@@ -51,12 +56,11 @@ impl<'a> Reading<'a> {
         } else {
             Fetcher::one_at_a_time(how)
         };
-        let ask = Ask::Top { lines: 0 };
-        Self { how, allowed, findings, fetcher, ask, gained: 0, passing: (0, None) }
+        let ask = TOPS[0];
+        Self { how, allowed, findings, fetcher, ask, gained: 0 }
     }
 
-    /// Reads what is not known yet. That some messages were refused is no fault; that more were than a
-    /// mailbox has broken ones, for a reason that passes, is.
+    /// Reads what is not known yet. That messages are refused is no fault.
     pub fn read<S: Read + Write>(&mut self, session: &mut Session<S>) -> Result<(), Fault> {
         let Keys { header, message, origin, .. } = self.how.keys;
         if self.how.retrieve == Retrieve::Always || message && self.allowed.retrieve {
@@ -69,10 +73,7 @@ impl<'a> Reading<'a> {
                 self.retrieve(session, |at| says_little[at].unwrap_or(insist))?;
             }
         }
-        match self.passing.1.take() {
-            Some(fault) if self.passing.0 > 3.max(self.findings.listed.len() / 100) => Err(fault),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Reads headers; by RETR where there is no TOP.
@@ -82,44 +83,64 @@ impl<'a> Reading<'a> {
             return Ok(());
         }
         let top = match self.probe(session, &missing)? {
-            Ok(top) => top,
-            Err(_) if self.allowed.retrieve => return self.retrieve(session, |_| true),
-            Err(refusal) => return Err(Fault::NoTop(refusal)),
+            Probed::Top(top) => top,
+            Probed::NoTop(_) if self.allowed.retrieve => return self.retrieve(session, |_| true),
+            Probed::NoTop(refusal) => return Err(Fault::NoTop(refusal)),
         };
-        if !self.allowed.pipelining && !self.allowed.one_at_a_time && self.how.window > 1 {
-            let print = self.findings.found[missing[0].0].print();
-            if let Some(known) = print.filter(|_| missing.len() > WORTH_TRYING) {
-                let known = known.of;
-                self.fetcher.try_several(session, missing[0], top, &known)?;
-            }
-        }
         let missing = self.findings.missing();
         self.fetch(session, &missing, top)?;
         // Where only a line of the body makes the header end, it was not cut short.
         let cut_short = self.findings.cut_short();
-        self.fetch(session, &cut_short, Ask::Top { lines: 1 }).map(drop)
+        self.fetch(session, &cut_short, TOPS[1]).map(drop)
     }
 
-    /// Finds out with the first few messages how TOP wants to be asked; what is said where there is none.
+    /// Finds out with a few messages how this server wants to be asked: by which TOP, and whether several at
+    /// once.
     fn probe<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,
         missing: &[(usize, u32)],
-    ) -> Result<Result<Ask, Refusal>, Fault> {
-        let mut refusal = None;
-        for top in [Ask::Top { lines: 0 }, Ask::Top { lines: 1 }] {
-            for one in missing.iter().take(PROBES) {
-                refusal = self.fetch(session, std::slice::from_ref(one), top)?;
-                if refusal.is_none() {
-                    return Ok(Ok(top));
+    ) -> Result<Probed, Fault> {
+        let mut few = vec![missing[0], missing[missing.len() / 2], missing[missing.len() - 1]];
+        few.dedup();
+        let has_top = session.capabilities().top || self.findings.is_any_by_top();
+        let mut last = None;
+        for top in TOPS {
+            for &one in &few {
+                last = self.fetch(session, &[one], top)?;
+                if last.is_some() {
+                    continue;
                 }
+                if top != TOPS[0] {
+                    self.findings.forget_refused();
+                }
+                if missing.len() > WORTH_TRYING {
+                    self.try_several(session, one, top)?;
+                }
+                return Ok(Probed::Top(top));
             }
         }
-        match refusal {
-            Some(refusal) if !session.capabilities().top => Ok(Err(refusal)),
+        match last {
+            Some(refusal) if !has_top => Ok(Probed::NoTop(refusal)),
             // It may be that these messages are broken.
-            _ => Ok(Ok(Ask::Top { lines: 0 })),
+            _ => Ok(Probed::Top(TOPS[0])),
         }
+    }
+
+    /// Sees with a message that is known whether several commands may be under way where nobody said so.
+    fn try_several<S: Read + Write>(
+        &mut self,
+        session: &mut Session<S>,
+        one: (usize, u32),
+        top: Ask,
+    ) -> Result<(), Fault> {
+        if self.allowed.pipelining || self.allowed.one_at_a_time || self.how.window <= 1 {
+            return Ok(());
+        }
+        let Some(known) = self.findings.found[one.0].print().map(|print| print.of) else {
+            return Ok(());
+        };
+        self.fetcher.try_several(session, one, top, &known)
     }
 
     fn retrieve<S: Read + Write>(
@@ -140,17 +161,9 @@ impl<'a> Reading<'a> {
     ) -> Result<Option<Refusal>, Fault> {
         self.ask = ask;
         let mut last = None;
-        let Self { how, findings, gained, passing, .. } = self;
+        let Self { how, findings, gained, .. } = self;
         self.fetcher.fetch(session, wanted, ask, |at, answer| {
-            if let Err(refusal) = &answer {
-                last = Some(refusal.clone());
-                if refusal.is_temporary() {
-                    passing.0 += 1;
-                    let fault =
-                        || Fault::Refused { command: ask.command(), refusal: refusal.clone() };
-                    passing.1.get_or_insert_with(fault);
-                }
-            }
+            last = answer.as_ref().err().cloned().or(last.take());
             let is_first = findings.take(at, ask, answer);
             *gained += u32::from(is_first || ask == Ask::Retr);
             (how.progress)(u64::from(is_first));

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::fault::{Fault, Retry};
 use super::fetch::{Ask, Break};
-use super::found::{Findings, Found};
+use super::found::{Findings, Found, Why};
 use super::listing::{self, Listed};
 use super::read::{Allowed, Reading};
 use super::session::Session;
@@ -142,13 +142,18 @@ impl<'a> Take<'a> {
             let tries = self.changes;
             return if tries < TRIES { Ok(Step::Again) } else { Err(Fault::Changing { tries }) };
         }
-        let is_open = |found: &Found| matches!(found, Found::Refused { for_good: false, .. });
-        if !self.asked_again && self.findings.found.iter().any(is_open) {
+        if !self.asked_again && self.findings.found.iter().any(|found| found.refusal().is_some()) {
             self.asked_again = true;
             let found = std::mem::take(&mut self.findings.found).into_iter();
-            let told = self.findings.listed.iter().zip(found).filter(|(_, found)| !is_open(found));
+            let once = named_once(&self.findings.listed);
+            let told = self.findings.listed.iter().zip(found).filter(|(listed, found)| {
+                found.refusal().is_none() && once.contains(&*listed.uidl)
+            });
             self.known = told.map(|(listed, found)| (listed.uidl.clone(), found)).collect();
             return Ok(Step::Again);
+        }
+        if let Some((ask, refusal)) = self.findings.refused_for_now() {
+            return Err(Fault::Refused { command: ask.command(), refusal: refusal.clone() });
         }
         Ok(Step::Done)
     }
@@ -165,14 +170,10 @@ impl<'a> Take<'a> {
             found.iter_mut().zip(before.found).for_each(|(found, before)| *found = before);
         }
         self.seen.extend(before.listed.into_iter().map(|listed| listed.uidl));
-        // Copies may share a UIDL: then it does not say which is which.
-        let mut times: HashMap<&[u8], u32> = HashMap::new();
-        for listed in listed.iter().filter(|listed| self.known.contains_key(&listed.uidl)) {
-            *times.entry(&listed.uidl).or_default() += 1;
-        }
+        let once = named_once(listed);
         for (listed, found) in listed.iter().zip(found) {
-            if matches!(found, Found::Nothing) && times.get(&*listed.uidl) == Some(&1) {
-                *found = self.known[&listed.uidl].clone();
+            if matches!(found, Found::Nothing) && once.contains(&*listed.uidl) {
+                *found = self.known.get(&listed.uidl).cloned().unwrap_or_default();
             }
         }
     }
@@ -202,7 +203,7 @@ impl<'a> Take<'a> {
     /// Learns what not to do again from where a session broke.
     fn learn_from(&mut self, fault: &Fault, broke: Break, ask: Ask, is_announced: bool) {
         if let Fault::TooLong { command: "TOP" | "RETR", .. } = fault {
-            self.findings.give_up(broke.at, ask, fault.to_string(), true);
+            self.findings.give_up(broke.at, ask, Why::Breaks(fault.to_string()));
             self.gained += 1;
             return;
         }
@@ -222,8 +223,8 @@ impl<'a> Take<'a> {
         if times < BREAKS {
             self.broke_at = Some((listed.uidl.clone(), times));
         } else {
-            let why = format!("{} times {fault}", times);
-            self.findings.give_up(broke.at, ask, why, true);
+            let why = format!("{times} times {fault}");
+            self.findings.give_up(broke.at, ask, Why::Breaks(why));
             self.gained += 1;
         }
     }
@@ -231,10 +232,16 @@ impl<'a> Take<'a> {
     /// Whether to go on after a session that broke or could not be had: not without anything to show for it,
     /// for whoever asked can try again as well.
     fn go_on_after(&mut self, fault: Fault) -> Result<(), Fault> {
-        let may_help = fault.next_step() == Retry::Later || self.gained > 0;
+        let may_help = match fault {
+            // That message is passed over.
+            Fault::TooLong { command: "TOP" | "RETR", .. } => true,
+            // Was tried again already.
+            Fault::Changing { .. } | Fault::Refused { command: "TOP" | "RETR", .. } => false,
+            _ => fault.next_step() == Retry::Later,
+        };
         let has_something = self.is_window_to_blame
             || !self.known.is_empty()
-            || self.findings.found.iter().any(|found| !matches!(found, Found::Nothing));
+            || self.findings.found.iter().any(|found| found.print().is_some());
         self.in_vain = if self.gained > 0 { 0 } else { self.in_vain + 1 };
         (self.gained, self.is_window_to_blame) = (0, false);
         if !may_help || !has_something || self.in_vain >= TRIES || self.sessions >= MOST_SESSIONS {
@@ -245,6 +252,9 @@ impl<'a> Take<'a> {
     }
 
     fn pause(&self) -> Duration {
+        if self.how.pause.is_zero() {
+            return Duration::ZERO;
+        }
         (self.how.pause * (1 << self.in_vain)).max(self.login_delay)
     }
 
@@ -256,4 +266,11 @@ impl<'a> Take<'a> {
         }
         self.findings.finish(user, source, self.how.keys, self.seen, self.remarks)
     }
+}
+
+/// The UIDLs that name one message: copies may share theirs, and then it does not say which is which.
+fn named_once(listed: &[Listed]) -> HashSet<&[u8]> {
+    let mut times: HashMap<&[u8], u32> = HashMap::new();
+    listed.iter().for_each(|listed| *times.entry(&listed.uidl).or_default() += 1);
+    times.into_iter().filter(|(_, times)| *times == 1).map(|(uidl, _)| uidl).collect()
 }
