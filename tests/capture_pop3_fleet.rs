@@ -334,7 +334,7 @@ fn three_connections_of_an_address_are_enough() {
     old.write("accounts.csv", &text);
     // Slowed down, so that there are always as many sessions as there may be.
     let said = old.run_table(&["--rate", "60"]).ends(0);
-    assert_eq!(said.lines().count(), 1, "one line that warns, and no refusal: {said}");
+    assert!(!said.contains("refused") && !said.contains("again"), "{said}");
     let too_many = "Maximum number of connections";
     assert!(!old.server.log().contains(too_many));
     assert_eq!(old.logins()["user0000"], 30);
