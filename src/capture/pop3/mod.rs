@@ -65,14 +65,16 @@ use super::{Captured, Keys, printable};
 /// [`Fault`]; [`Fault::next_step`] says whether to try again. Nothing is kept of a capture that
 /// failed.
 pub fn capture(server: &Server, account: &Account, how: &How<'_>) -> Result<Captured, Fault> {
-    let login = account.authorize.as_ref().unwrap_or(&account.login);
-    let source = format!(
-        "pop3 {}:{} {}",
-        printable(server.host.as_bytes()),
-        server.port,
-        printable(login.as_bytes())
-    );
+    let source = source(server, account);
     capture_over(|| log_in(server, account, how.timeout), &account.user, source, how)
+}
+
+/// What the block of an account has for [`Maildrop::source`](crate::maildrop::Maildrop::source): the
+/// server and the login name there.
+pub fn source(server: &Server, account: &Account) -> String {
+    let login = account.authorize.as_ref().unwrap_or(&account.login);
+    let host = printable(server.host.as_bytes());
+    format!("pop3 {host}:{} {}", server.port, printable(login.as_bytes()))
 }
 
 /// Where an old server answers POP3, and how it is spoken to.
