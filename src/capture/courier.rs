@@ -300,7 +300,7 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
         match taken {
             Some(at) => {
                 found += 1;
-                plan.entries.push(Planned { at, uidl, uid: None, guid: None });
+                plan.entries.push(Planned { at, uidl, uid: None, guid: None, octets: None });
             }
             None => plan.spent.push(uidl),
         }

@@ -230,6 +230,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
                 uidl,
                 uid: Some(uid),
                 guid: record.guid.clone().map(Name::Spelled),
+                octets: None,
             }),
             None => plan.spent.push(uidl),
         }

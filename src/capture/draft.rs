@@ -70,7 +70,7 @@ impl Captured {
 }
 
 /// What was found out about one maildrop, not yet a block.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Draft {
     /// As in [`Maildrop::user`].
     pub user: String,
@@ -89,6 +89,16 @@ pub struct Draft {
 }
 
 impl Draft {
+    /// One message more in the old listing. Without a key its UIDL is spent.
+    pub fn push(&mut self, entry: Entry) {
+        let names = entry.file.as_ref().or(entry.guid.as_ref());
+        if names.is_some() || entry.header.or(entry.message).or(entry.origin).is_some() {
+            self.entries.push(entry);
+        } else {
+            self.spent.push(entry.uidl);
+        }
+    }
+
     /// The block. Says where the old server's own UIDLs are unusual; they are replayed as they were.
     pub fn finish(mut self) -> Captured {
         self.remark_on_uidls();

@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{Error, maildir, printable};
+use rustix::fs::AtFlags;
+
+use super::{Error, opening, printable};
 
 /// Where maildrops lie and who uses them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,7 +145,7 @@ impl Pattern {
 /// A panel, or a mail system, whose directories are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Panel {
-    /// `/var/qmail/mailnames/DOMAIN/USER/Maildir`.
+    /// `/var/qmail/mailnames/DOMAIN/USER/Maildir`, or where its `psa.conf` says.
     Plesk,
     /// `/home/ACCOUNT/mail/DOMAIN/USER` is the Maildir itself, `/home/ACCOUNT/mail` that of the account.
     Cpanel,
@@ -153,19 +155,24 @@ pub enum Panel {
 }
 
 impl Panel {
-    /// Its patterns; `root` is asked for the home of `vpopmail` in its `etc/passwd`.
+    /// Its patterns; `root` is asked for Plesk's `etc/psa/psa.conf`, and for the home of `vpopmail` in
+    /// its `etc/passwd`.
     pub fn patterns(self, root: Option<&Path>) -> Vec<Pattern> {
         match self {
-            Self::Plesk => vec![Pattern::panel("/var/qmail/mailnames/{domain}/{local}/Maildir")],
+            Self::Plesk => {
+                let conf = read_below(root, &["etc", "psa"], "psa.conf");
+                let named =
+                    conf.as_deref().and_then(super::plesk::mailnames).filter(|path| is_plain(path));
+                let start = named.unwrap_or("/var/qmail/mailnames").trim_end_matches('/');
+                vec![Pattern::panel(&format!("{start}/{{domain}}/{{local}}/Maildir"))]
+            }
             Self::Cpanel => vec![
                 Pattern::panel("/home/{account}/mail/{domain}/{local}"),
                 Pattern::panel("/home/{account}/mail"),
             ],
             Self::Vpopmail => {
-                let passwd = maildir::open_operators(root.unwrap_or(Path::new("/")))
-                    .and_then(|top| maildir::open_directory(top.as_fd(), OsStr::new("etc")))
-                    .and_then(|etc| maildir::read_text(etc.as_fd(), "passwd"));
-                let home = passwd.ok().and_then(|text| home_of(&text));
+                let passwd = read_below(root, &["etc"], "passwd");
+                let home = passwd.and_then(|text| home_of(&text));
                 let start = home.unwrap_or_else(|| "/home/vpopmail".to_owned());
                 [
                     "{domain}/{local}",
@@ -180,12 +187,27 @@ impl Panel {
     }
 }
 
+/// A text file of the server, where there is one that can be read.
+fn read_below(root: Option<&Path>, dirs: &[&str], name: &str) -> Option<String> {
+    let mut at = opening::open_operators(root.unwrap_or(Path::new("/"))).ok()?;
+    for dir in dirs {
+        at = opening::open_directory(at.as_fd(), OsStr::new(dir)).ok()?;
+    }
+    opening::read_text(at.as_fd(), name).ok()
+}
+
+/// Whether a path of the server's own can be part of a pattern.
+fn is_plain(path: &str) -> bool {
+    path.starts_with('/')
+        && !path.contains(['{', '}', '*', '?'])
+        && !path.split('/').any(|name| name == "." || name == "..")
+}
+
 /// The home of `vpopmail`, where that can be part of a pattern.
 fn home_of(passwd: &str) -> Option<String> {
     let line = passwd.lines().find(|line| line.starts_with("vpopmail:"))?;
     let home = line.split(':').nth(5)?;
-    let usable = home.starts_with('/') && !home.contains(['{', '}']) && !home.contains("/.");
-    usable.then(|| home.to_owned())
+    is_plain(home).then(|| home.to_owned())
 }
 
 /// How a user is called on the new server.
@@ -292,6 +314,7 @@ impl Bound {
 #[derive(Debug, Clone)]
 pub struct Source {
     user: String,
+    login: String,
     place: PathBuf,
     start: Start,
 }
@@ -307,14 +330,25 @@ enum Start {
 }
 
 impl Source {
-    /// The Maildir at `path`, of `user`.
+    /// The maildrop at `path`, of `user`.
     pub fn named(user: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self { user: user.into(), place: path.into(), start: Start::Named }
+        let user = user.into();
+        Self { login: user.clone(), user, place: path.into(), start: Start::Named }
+    }
+
+    /// The same maildrop under another user name.
+    pub fn called(self, user: impl Into<String>) -> Self {
+        Self { user: user.into(), ..self }
     }
 
     /// The user name on the new server.
     pub fn user(&self) -> &str {
         &self.user
+    }
+
+    /// The user name at the old server, as far as the names of directories tell; else the new one.
+    pub fn login(&self) -> &str {
+        &self.login
     }
 
     /// Where it lies.
@@ -329,18 +363,42 @@ impl Source {
     /// [`Error::Io`], [`Error::Link`], and [`Error::Source`] when the search found it wanting.
     pub fn open(&self) -> Result<OwnedFd, Error> {
         match &self.start {
-            Start::Named => maildir::open_start(&self.place),
+            Start::Named => opening::open_start(&self.place),
+            Start::Fault(fault) => Err(Error::Source(fault.clone())),
+            Start::Below(top, names) => open_below(top, names),
+        }
+    }
+
+    /// Opens the directory that its file is in, as [`Source::open`] opens one; and the name of the
+    /// file there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::open`].
+    pub fn open_holder(&self) -> Result<(OwnedFd, OsString), Error> {
+        match &self.start {
+            Start::Named => {
+                let no_file = || Error::Source(format!("{} is not a file", shown(&self.place)));
+                let name = self.place.file_name().ok_or_else(no_file)?;
+                let parent = self.place.parent().ok_or_else(no_file)?;
+                let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+                Ok((opening::open_operators(parent)?, name.to_owned()))
+            }
             Start::Fault(fault) => Err(Error::Source(fault.clone())),
             Start::Below(top, names) => {
-                let mut at: Option<OwnedFd> = None;
-                for name in names {
-                    let parent = at.as_ref().map_or(top.as_fd(), AsFd::as_fd);
-                    at = Some(maildir::open_directory(parent, name)?);
-                }
-                at.ok_or(Error::NotMaildir)
+                let (name, directories) = names.split_last().expect("a pattern has a name");
+                Ok((open_below(top, directories)?, name.clone()))
             }
         }
     }
+}
+
+fn open_below(top: &OwnedFd, names: &[OsString]) -> Result<OwnedFd, Error> {
+    let mut at = opening::open_directory(top.as_fd(), OsStr::new("."))?;
+    for name in names {
+        at = opening::open_directory(at.as_fd(), name)?;
+    }
+    Ok(at)
 }
 
 /// What a search found.
@@ -352,6 +410,17 @@ pub struct Found {
     pub losses: Vec<String>,
 }
 
+/// What stands at the end of a pattern.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// A directory that has a maildrop.
+    Directory,
+    /// A mailbox of Cyrus: a directory, in whose name, and in those above, `^` stands for a dot.
+    CyrusMailbox,
+    /// A file that is a maildrop.
+    File,
+}
+
 /// Finds the maildrops of `patterns`, on this machine or in the copy of another below `root`.
 ///
 /// Costs one listing of each directory that a variable stands for.
@@ -360,7 +429,12 @@ pub struct Found {
 ///
 /// [`Error::Io`] or [`Error::Link`] when no pattern has a directory to start from;
 /// [`Error::Source`] when a pattern cannot name its users.
-pub fn find(patterns: &[Pattern], root: Option<&Path>, naming: &Naming) -> Result<Found, Error> {
+pub fn find(
+    patterns: &[Pattern],
+    root: Option<&Path>,
+    naming: &Naming,
+    holds: Holds,
+) -> Result<Found, Error> {
     let mut found = Found::default();
     let mut started = false;
     let mut absent = None;
@@ -381,7 +455,7 @@ pub fn find(patterns: &[Pattern], root: Option<&Path>, naming: &Naming) -> Resul
             Err(error) => return Err(Error::Source(error.to_string())),
         };
         started = true;
-        let mut walk = Walk { naming, found: &mut found, names: Vec::new() };
+        let mut walk = Walk { naming, holds, found: &mut found, names: Vec::new() };
         let top = Arc::new(top);
         walk.below(pattern, &path, &top, top.as_fd(), &pattern.names, &Bound::default());
     }
@@ -395,14 +469,14 @@ pub fn find(patterns: &[Pattern], root: Option<&Path>, naming: &Naming) -> Resul
 /// The directory that a pattern starts from. In a copy no link is followed, as it would lead out.
 fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedFd), Error> {
     let Some(root) = root else {
-        let top = maildir::open_operators(&pattern.start)?;
+        let top = opening::open_operators(&pattern.start)?;
         return Ok((pattern.start.clone(), top));
     };
     let mut path = root.to_path_buf();
-    let mut top = maildir::open_operators(root)?;
+    let mut top = opening::open_operators(root)?;
     for name in pattern.start.iter().skip(1) {
         path.push(name);
-        top = maildir::open_directory(top.as_fd(), name).map_err(|error| match error {
+        top = opening::open_directory(top.as_fd(), name).map_err(|error| match error {
             Error::Io { error, .. } => Error::io(path.as_os_str().as_bytes(), error),
             Error::Link { .. } => Error::Link { name: path.display().to_string() },
             other => other,
@@ -413,6 +487,7 @@ fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedF
 
 struct Walk<'a> {
     naming: &'a Naming,
+    holds: Holds,
     found: &'a mut Found,
     /// The names from the start down to where the walk is.
     names: Vec<OsString>,
@@ -432,7 +507,7 @@ impl Walk<'_> {
         let fixed = matches!(&pieces[..], [Piece::Literal(_)]);
         let mut candidates = match &pieces[..] {
             [Piece::Literal(name)] => vec![name.clone()],
-            _ => match maildir::names(at) {
+            _ => match opening::names(at) {
                 Ok(found) => found.into_iter().map(|(name, _)| name.into_vec()).collect(),
                 Err(error) => {
                     let place = self.place(path);
@@ -448,7 +523,10 @@ impl Walk<'_> {
                 self.found.losses.push(format!("{}: not a name in UTF-8", shown(&place)));
                 continue;
             };
-            let Some(bound) = bound.with(pieces, text) else { continue };
+            let Some(mut bound) = bound.with(pieces, text) else { continue };
+            if self.holds == Holds::CyrusMailbox {
+                bound.0.values_mut().for_each(|value| *value = value.replace('^', "."));
+            }
             if !fixed && !is_plausible(pattern, pieces, text, &bound) {
                 continue;
             }
@@ -469,8 +547,14 @@ impl Walk<'_> {
         bound: &Bound,
     ) {
         let name = self.names.last().expect("pushed by the caller").clone();
+        if rest.is_empty() && self.holds == Holds::File {
+            if !is_lock(at, &name) {
+                self.source(path, bound, Start::Below(Arc::clone(top), self.names.clone()));
+            }
+            return;
+        }
         let user_is_known = rest.iter().all(|pieces| matches!(&pieces[..], [Piece::Literal(_)]));
-        let directory = match maildir::open_directory(at, &name) {
+        let directory = match opening::open_directory(at, &name) {
             Ok(directory) => directory,
             Err(error) if error.is_absence() => return,
             Err(error) if user_is_known => {
@@ -493,7 +577,7 @@ impl Walk<'_> {
         }
         // `/home/ACCOUNT/mail` and the like need not be a Maildir; what is called Maildir must.
         let ends_in_account = pattern.is_panel && !bound.has("local");
-        let cur = maildir::open_directory(directory.as_fd(), OsStr::new("cur"));
+        let cur = opening::open_directory(directory.as_fd(), OsStr::new("cur"));
         if ends_in_account && cur.is_err_and(|error| error.is_absence()) {
             return;
         }
@@ -503,7 +587,10 @@ impl Walk<'_> {
     fn source(&mut self, path: &Path, bound: &Bound, start: Start) {
         let place = self.place(path);
         match self.naming.user(bound) {
-            Ok(user) => self.found.sources.push(Source { user, place, start }),
+            Ok(user) => {
+                let login = Naming::default().user(bound).unwrap_or_else(|_| user.clone());
+                self.found.sources.push(Source { user, login, place, start });
+            }
             Err(error) => self.found.losses.push(format!("{}: {error}", shown(&place))),
         }
     }
@@ -511,6 +598,15 @@ impl Walk<'_> {
     fn place(&self, path: &Path) -> PathBuf {
         self.names.iter().fold(path.to_path_buf(), |path, name| path.join(name))
     }
+}
+
+/// Whether a file is the lock of the one beside it.
+fn is_lock(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
+    let locked = name.as_bytes().strip_suffix(b".lock");
+    locked.is_some_and(|locked| {
+        let locked = OsStr::from_bytes(locked);
+        rustix::fs::statat(directory, locked, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    })
 }
 
 /// Whether a name that was found can be what the variables in it say.

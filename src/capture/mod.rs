@@ -1,38 +1,49 @@
-//! Capture from disk: what an old server's POP3 clients know of its Maildirs.
+//! Capture from disk: what an old server's POP3 clients know of its maildrops.
 //!
-//! One module a kind of server ([`courier`], [`dovecot`], [`qmail`]): each makes a [`Plan`] of a
-//! [`Look`] and knows nothing of files. [`maildir`] reads Maildirs that are in use,
-//! [`layout`] finds them. [`capture`] brings them together, for one maildrop.
+//! One module a kind of server ([`courier`], [`dovecot`], [`qmail`], [`cyrus`]): each makes a [`Plan`]
+//! of a [`Look`] and knows nothing of files. [`maildir`] reads Maildirs that are in use, and their like;
+//! [`mbox`] is for the servers that have a file a maildrop. [`layout`] finds them. [`capture`] brings
+//! them together, for one maildrop.
 //!
 //! Nothing is changed on the old server. A maildrop that cannot be captured becomes a block that
 //! says so ([`State::Failed`](crate::maildrop::State::Failed)), and a line of a state file that cannot be made out costs that line.
 #![forbid(unsafe_code)]
 
 pub mod courier;
+pub mod cyrus;
 pub mod dovecot;
 mod draft;
+mod files;
+mod keys;
 pub mod layout;
 pub mod maildir;
+pub mod mbox;
+mod opening;
+pub mod plesk;
 pub mod pop3;
+pub mod program;
+pub mod proof;
 pub mod qmail;
+pub mod traces;
 
 pub use draft::{Captured, Draft, Remarks};
+pub use keys::{BadKeys, Keys, Prints};
 
-use std::collections::HashMap;
 use std::io;
-use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
 use crate::format::UidlFormat;
-use crate::key::{Depth, Fingerprint};
-use crate::maildrop::{Counter, Entry, Name};
+use crate::maildrop::{Counter, Name};
 use crate::uidl::Uidl;
-use layout::Source;
-use maildir::{Folder, Look, Maildir, Message, Prints, Wanted};
+use files::{Files, Shape};
+use layout::{Holds, Source};
+use maildir::{Folder, Look};
 
 /// Courier's state file, in the Maildir.
 pub const COURIER_STATE: &str = "courierpop3dsizelist";
+/// Cyrus's state file, in the mailbox.
+pub const CYRUS_STATE: &str = "cyrus.index";
 /// Dovecot's state file, in the Maildir.
 pub const DOVECOT_STATE: &str = "dovecot-uidlist";
 
@@ -47,13 +58,20 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 pub enum Server {
     /// Courier's `courierpop3d`.
     Courier,
-    /// Dovecot, with its `pop3_uidl_format`.
+    /// Cyrus's `pop3d`, with its `uidl_format`.
+    Cyrus {
+        /// That format, as it is in mailboxes of 2.1.4 and later.
+        format: UidlFormat,
+    },
+    /// Dovecot on Maildirs, with its `pop3_uidl_format`.
     Dovecot {
         /// The format of the UIDLs that no `P` field gives.
         format: UidlFormat,
     },
     /// qmail-pop3d, also notqmail's and netqmail's.
     Qmail,
+    /// One that keeps mail in mboxes.
+    Mbox(mbox::Server),
 }
 
 impl Server {
@@ -61,74 +79,59 @@ impl Server {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Courier => "courier",
+            Self::Cyrus { .. } => "cyrus",
             Self::Dovecot { .. } => "dovecot",
             Self::Qmail => "qmail",
+            Self::Mbox(server) => server.name(),
         }
     }
 
-    fn wanted(&self) -> Wanted {
+    /// What its maildrops are.
+    pub fn holds(&self) -> Holds {
         match self {
-            Self::Courier => Wanted { state: Some(COURIER_STATE), mtimes: false },
-            Self::Dovecot { .. } => Wanted { state: Some(DOVECOT_STATE), mtimes: false },
-            Self::Qmail => Wanted { state: None, mtimes: true },
+            Self::Courier | Self::Dovecot { .. } | Self::Qmail => Holds::Directory,
+            Self::Cyrus { .. } => Holds::CyrusMailbox,
+            Self::Mbox(_) => Holds::File,
         }
     }
 
-    fn plan(&self, look: &Look) -> Result<Plan, Error> {
+    /// Looks whether there is something at `source` at all: a mistyped path is no maildrop that failed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Source::open`], and of opening a file.
+    pub fn look_for(&self, source: &Source) -> Result<(), Error> {
+        match self.holds() {
+            Holds::Directory | Holds::CyrusMailbox => source.open().map(drop),
+            Holds::File => mbox::open(source).map(drop),
+        }
+    }
+
+    /// Whether the names of its files are keys: then `file` is one of the [`Keys`] to take.
+    pub fn has_file_names(&self) -> bool {
+        matches!(self, Self::Courier | Self::Dovecot { .. } | Self::Qmail)
+    }
+
+    fn draft(&self, keys: Keys, source: &Source) -> Result<Draft, Error> {
+        let maildir = |state| Files { shape: Shape::Maildir, state, mtimes: false };
         match self {
-            Self::Courier => courier::plan(look),
-            Self::Dovecot { format } => dovecot::plan(look, format),
-            Self::Qmail => Ok(qmail::plan(look)),
-        }
-    }
-}
-
-/// Which keys to take of each message.
-///
-/// With `header`, `message` is also taken where a header repeats within the maildrop, or has no end: only
-/// then are bodies read. The size is taken of messages that were read to their end, and of file names
-/// that have it in `,W=`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Keys {
-    /// Base file names and GUIDs.
-    pub file: bool,
-    /// Fingerprints of headers: reads each message up to the end of its header.
-    pub header: bool,
-    /// Fingerprints of messages: reads each message to its end.
-    pub message: bool,
-    /// Fingerprints of headers without what relays add.
-    pub origin: bool,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self { file: true, header: true, message: false, origin: false }
-    }
-}
-
-impl FromStr for Keys {
-    type Err = BadKeys;
-
-    fn from_str(text: &str) -> Result<Self, BadKeys> {
-        let mut keys = Self { file: false, header: false, message: false, origin: false };
-        for word in text.split(',') {
-            match word {
-                "file" => keys.file = true,
-                "header" => keys.header = true,
-                "message" => keys.message = true,
-                "origin" => keys.origin = true,
-                _ => return Err(BadKeys { word: word.to_owned() }),
+            Self::Courier => maildir(Some(COURIER_STATE)).capture(keys, source, courier::plan),
+            Self::Dovecot { format } => {
+                maildir(Some(DOVECOT_STATE))
+                    .capture(keys, source, |look| dovecot::plan(look, format))
             }
+            Self::Qmail => Files { mtimes: true, ..maildir(None) }
+                .capture(keys, source, |look| Ok(qmail::plan(look))),
+            Self::Cyrus { format } => {
+                Files { shape: Shape::Cyrus, state: Some(CYRUS_STATE), mtimes: false }.capture(
+                    keys,
+                    source,
+                    |look| cyrus::plan(look, format),
+                )
+            }
+            Self::Mbox(server) => mbox::capture(server, keys, source),
         }
-        Ok(keys)
     }
-}
-
-/// A word that names no key.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no such key: {word:?}; there are file, header, message and origin")]
-pub struct BadKeys {
-    word: String,
 }
 
 /// Why a maildrop, or one file of it, could not be captured.
@@ -173,9 +176,9 @@ pub enum Error {
         /// Whose it is.
         uid: u32,
     },
-    /// Larger than any message, or a hole for the most part.
+    /// Larger than any message or mbox, or a hole for the most part.
     #[error(
-        "{name} has {octets} octets, too many for a message or most of them a hole, and was not read"
+        "{name} has {octets} octets, too many for mail or most of them a hole, and was not read"
     )]
     NoMessage {
         /// Its name, printable.
@@ -186,6 +189,14 @@ pub enum Error {
     /// A directory without `cur`.
     #[error("not a Maildir: it has no directory cur")]
     NotMaildir,
+    /// A state file that is not whole, or not what its version says.
+    #[error("{file}: {why}; if this is a copy, copy it anew while the server rests")]
+    StateDamaged {
+        /// The state file.
+        file: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A state file that starts with something unknown.
     #[error("{file}:1: unknown version: {header}")]
     StateVersion {
@@ -230,6 +241,26 @@ pub enum Error {
         /// How many messages lie in `cur`.
         read: usize,
     },
+    /// Messages that somebody has looked at, and in none what this server writes into them.
+    #[error(
+        "no {what} in any message, and {opened} were opened by some server: did another server answer \
+         here?"
+    )]
+    HeadersMissing {
+        /// What it writes.
+        what: &'static str,
+        /// How many messages were opened.
+        opened: usize,
+    },
+    /// Somebody writes to an mbox, or has moved its mail away for a while.
+    #[error(
+        "{name} is in use: beside it is its lock, {name}.lock, or the mail of a session, .{name}.pop; \
+         capture it again, or take those away if nothing uses them"
+    )]
+    Locked {
+        /// Its name, printable.
+        name: String,
+    },
     /// Two looks never agreed.
     #[error("it changed each of the {tries} times it was read; capture it again at a quieter time")]
     Unstable {
@@ -260,9 +291,9 @@ pub struct Plan {
     pub entries: Vec<Planned>,
     /// UIDLs whose message is gone.
     pub spent: Vec<Uidl>,
-    /// As in [`Maildrop::uidvalidity`].
+    /// As in [`Maildrop::uidvalidity`](crate::maildrop::Maildrop::uidvalidity).
     pub uidvalidity: Option<u32>,
-    /// As in [`Maildrop::counter`].
+    /// As in [`Maildrop::counter`](crate::maildrop::Maildrop::counter).
     pub counter: Option<Counter>,
     /// What there is to say of it.
     pub remarks: Remarks,
@@ -275,182 +306,42 @@ pub struct Planned {
     pub at: usize,
     /// What clients know it by.
     pub uidl: Uidl,
-    /// As in [`Entry::uid`].
+    /// As in [`Entry::uid`](crate::maildrop::Entry::uid).
     pub uid: Option<u32>,
-    /// As in [`Entry::guid`].
+    /// As in [`Entry::guid`](crate::maildrop::Entry::guid).
     pub guid: Option<Name>,
+    /// As in [`Entry::octets`](crate::maildrop::Entry::octets), where the server keeps it.
+    pub octets: Option<u64>,
 }
 
 /// Captures one maildrop. Whatever happens, there is a block.
-///
-/// Reads the directory and the state file twice, or more often while they change; a message at most
-/// twice.
 pub fn capture(server: &Server, keys: Keys, source: &Source) -> Captured {
+    let user = source.user().to_owned();
     let place = format!("{} {}", server.name(), printable_path(source.place()));
-    match source.open().and_then(Maildir::open).and_then(|maildir| settle(server, keys, &maildir)) {
-        Ok((look, plan, prints)) => {
-            assemble(source.user().to_owned(), place, keys, &look, plan, &prints)
-        }
-        Err(error) => Captured::failed(source.user().to_owned(), place, error.to_string()),
+    match server.draft(keys, source) {
+        Ok(draft) => Draft { user, source: place, ..draft }.finish(),
+        Err(error) => Captured::failed(user, place, error.to_string()),
     }
 }
 
-/// Looks, plans and reads until a second look agrees with the first.
-fn settle(server: &Server, keys: Keys, maildir: &Maildir) -> Result<(Look, Plan, Known), Error> {
-    let mut known = Known::new();
+/// Reads what is in use until something comes of it, with pauses that double; is told when a try is the
+/// last one.
+///
+/// # Errors
+///
+/// Those of a try, and [`Error::Unstable`] when nothing has come of any.
+fn until_steady<T>(mut attempt: impl FnMut(bool) -> Result<Option<T>, Error>) -> Result<T, Error> {
     let mut pause = FIRST_PAUSE;
-    for last in (0..TRIES).rev() {
-        let look = maildir.look(server.wanted())?;
-        // What is cut in a line may be complete a moment later.
-        if last == 0 || !look.ends_in_a_line() {
-            let planned = server.plan(&look).and_then(|plan| {
-                let all_there = read_keys(maildir, &look, &plan, keys, &mut known)?;
-                Ok((plan, all_there))
-            });
-            if maildir.look(server.wanted())?.agrees_with(&look) {
-                let (plan, all_there) = planned?;
-                if all_there {
-                    return Ok((look, plan, known));
-                }
-            }
+    for left in (0..TRIES).rev() {
+        if let Some(steady) = attempt(left == 0)? {
+            return Ok(steady);
         }
-        if last > 0 {
+        if left > 0 {
             thread::sleep(pause);
             pause *= 2;
         }
     }
     Err(Error::Unstable { tries: TRIES })
-}
-
-/// What was read of each message, by base file name and inode number, kept from try to try: a
-/// message file does not change.
-type Known = HashMap<(Box<[u8]>, u64), Result<Prints, String>>;
-
-fn known_as(message: &Message) -> (Box<[u8]>, u64) {
-    (message.base.clone(), message.inode)
-}
-
-/// Reads what the keys need. `false` when a message went away meanwhile.
-fn read_keys(
-    maildir: &Maildir,
-    look: &Look,
-    plan: &Plan,
-    keys: Keys,
-    known: &mut Known,
-) -> Result<bool, Error> {
-    let depth = match keys {
-        Keys { message: true, .. } => Depth::Message,
-        Keys { header: true, .. } | Keys { origin: true, .. } => Depth::Header,
-        _ => return Ok(true),
-    };
-    if plan.entries.is_empty() {
-        return Ok(true);
-    }
-    for entry in &plan.entries {
-        if !read_one(maildir, &look.messages[entry.at], depth, known)? {
-            return Ok(false);
-        }
-    }
-    if !keys.header || keys.message {
-        return Ok(true);
-    }
-    // A header repeats also when its twin has not been listed yet: after the move both are there.
-    let mut seen: HashMap<Fingerprint, u32> = HashMap::new();
-    for message in &look.messages {
-        if !read_one(maildir, message, Depth::Header, known)? {
-            return Ok(false);
-        }
-        if let Some(header) = header_of(known, message) {
-            *seen.entry(header).or_default() += 1;
-        }
-    }
-    for entry in &plan.entries {
-        let message = &look.messages[entry.at];
-        let Some(Ok(prints)) = known.get(&known_as(message)) else { continue };
-        // A header without its end may be cut short elsewhere, and one without a field is none.
-        let says_little =
-            !prints.of.header_ended || prints.of.header.is_none_or(|header| seen[&header] > 1);
-        if says_little && !read_one(maildir, message, Depth::Message, known)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-fn header_of(known: &Known, message: &Message) -> Option<Fingerprint> {
-    known.get(&known_as(message))?.as_ref().ok()?.of.header
-}
-
-/// Reads one message to `depth`, unless that is known. `false` when it has gone. What cannot be
-/// read is known as such: it costs its fingerprints, not the maildrop.
-fn read_one(
-    maildir: &Maildir,
-    message: &Message,
-    depth: Depth,
-    known: &mut Known,
-) -> Result<bool, Error> {
-    let name = known_as(message);
-    match known.get(&name) {
-        Some(Ok(prints)) if depth == Depth::Header || prints.depth == Depth::Message => {
-            return Ok(true);
-        }
-        Some(Err(_)) => return Ok(true),
-        _ => {}
-    }
-    let read = match maildir.open_message(message) {
-        Ok(None) => return Ok(false),
-        Ok(Some(file)) => Prints::read(file, depth).map_err(|e| Error::io(&message.name, e)),
-        Err(error) => Err(error),
-    };
-    known.insert(name, read.map_err(|error| error.to_string()));
-    Ok(true)
-}
-
-/// Puts the block together.
-fn assemble(
-    user: String,
-    source: String,
-    keys: Keys,
-    look: &Look,
-    mut plan: Plan,
-    known: &Known,
-) -> Captured {
-    let mut entries = Vec::with_capacity(plan.entries.len());
-    for planned in std::mem::take(&mut plan.entries) {
-        let message = &look.messages[planned.at];
-        let prints = match known.get(&known_as(message)) {
-            Some(Ok(prints)) => Some(prints),
-            Some(Err(fault)) => {
-                plan.remarks.loss(format!("{fault}; it has no fingerprints"));
-                None
-            }
-            None => None,
-        };
-        let print = |wanted: bool, of: fn(&Prints) -> Option<Fingerprint>| {
-            prints.filter(|_| wanted).and_then(of)
-        };
-        let entry = Entry {
-            uidl: planned.uidl,
-            uid: planned.uid,
-            octets: prints
-                .and_then(|prints| prints.octets)
-                .or_else(|| maildir::octets_in_name(&message.base)),
-            file: keys.file.then(|| Name::Spelled(message.base.clone())),
-            guid: planned.guid.filter(|_| keys.file),
-            header: print(keys.header, |prints| prints.of.header),
-            message: print(true, |prints| prints.of.message),
-            origin: print(keys.origin, |prints| prints.of.origin),
-        };
-        let has_key =
-            entry.file.is_some() || entry.header.or(entry.message).or(entry.origin).is_some();
-        if has_key {
-            entries.push(entry);
-        } else {
-            plan.spent.push(entry.uidl);
-        }
-    }
-    let Plan { spent, uidvalidity, counter, remarks, .. } = plan;
-    Draft { user, source, uidvalidity, counter, entries, spent, remarks }.finish()
 }
 
 /// The error for mail that somebody has read and a state file that is not there, unless one of the
@@ -497,17 +388,5 @@ mod tests {
         assert_eq!(printable(b"a b\\\x1b[31m\xe6\n"), "a b\\\\\\x1b[31m\\xe6\\x0a");
         assert_eq!(printable(&[b'x'; 121]).len(), 123);
         assert_eq!(printable(&[b'x'; 120]).len(), 120);
-    }
-
-    #[test]
-    fn takes_the_keys_that_are_named_and_no_other_word() {
-        let keys: Keys = "file,header".parse().unwrap();
-        assert_eq!(keys, Keys::default());
-        assert!("origin".parse::<Keys>().unwrap().origin);
-        assert_eq!(
-            "file,heder".parse::<Keys>().unwrap_err().to_string(),
-            "no such key: \"heder\"; there are file, header, message and origin"
-        );
-        assert!("".parse::<Keys>().is_err());
     }
 }

@@ -14,7 +14,9 @@ pub fn plan(look: &Look) -> Plan {
     let mut plan = Plan::default();
     for (at, message) in look.messages.iter().enumerate() {
         match Uidl::new(message.base.clone()) {
-            Ok(uidl) => plan.entries.push(Planned { at, uidl, uid: None, guid: None }),
+            Ok(uidl) => {
+                plan.entries.push(Planned { at, uidl, uid: None, guid: None, octets: None })
+            }
             Err(bad) => plan.remarks.loss(format!("{}: {bad}", printable(&message.name))),
         }
     }

@@ -62,12 +62,23 @@ impl Client {
     /// Polls the server; how many messages it downloaded: files that were not there before.
     pub fn poll(&self, server: SocketAddr) -> usize {
         let before = self.downloaded();
-        let mut command = match self.program {
+        let command = match self.program {
             Program::Fetchmail => self.fetchmail(server, ""),
             Program::FetchmailByHalves => self.fetchmail(server, "fastuidl 1"),
             Program::Mpop => self.mpop(server),
             Program::Getmail => self.getmail(server),
         };
+        self.run(command);
+        self.downloaded() - before
+    }
+
+    /// Fetches what is new to it, and hands each message to that command instead of keeping it.
+    pub fn hand_over(&self, server: SocketAddr, agent: &str) {
+        assert_eq!(self.program, Program::Fetchmail, "the others have other words for it");
+        self.run(self.fetchmail_to(server, "", agent));
+    }
+
+    fn run(&self, mut command: Command) {
         let output =
             command.env("HOME", self.path()).stdin(Stdio::null()).output().expect("a client");
         // fetchmail says 1 when there was nothing to fetch.
@@ -80,7 +91,6 @@ impl Client {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
-        self.downloaded() - before
     }
 
     /// How often it has downloaded the message that has this text in it.
@@ -111,13 +121,16 @@ impl Client {
         let deliver =
             format!("#!/bin/sh\nexec cat > \"$(mktemp '{}'/XXXXXXXXXX)\"\n", mail.display());
         let deliver = self.write("deliver", &deliver, 0o755);
+        self.fetchmail_to(server, option, &deliver.display().to_string())
+    }
+
+    fn fetchmail_to(&self, server: SocketAddr, option: &str, agent: &str) -> Command {
         let rc = format!(
             "poll {} service {} protocol pop3 no dns uidl\n  \
-             username \"{}\" password \"{PASSWORD}\" keep {option} sslproto '' mda \"{}\"\n",
+             username \"{}\" password \"{PASSWORD}\" keep {option} sslproto '' mda \"{agent}\"\n",
             server.ip(),
             server.port(),
             self.user,
-            deliver.display()
         );
         let rc = self.write("fetchmailrc", &rc, 0o600);
         let mut command = Command::new("fetchmail");

@@ -1,12 +1,16 @@
 //! `uidl-keep capture`: what an old server's POP3 clients know, as a listing.
 
 mod block;
+mod cyrus;
 mod desk;
 mod disk;
 mod doveconf;
 mod listing_file;
+mod mbox;
+mod plesk;
 mod pop3;
 mod progress;
+mod prove;
 mod sources;
 
 use std::num::NonZeroUsize;
@@ -14,7 +18,7 @@ use std::thread;
 
 use uidl_keep::capture::Server;
 
-use crate::output::{Outcome, Trouble};
+use crate::output::{Outcome, Trouble, on_one_line};
 use listing_file::ListingFile;
 use progress::Progress;
 use sources::What;
@@ -42,6 +46,20 @@ enum From {
     ///   uidl-keep capture courier --layout plesk -o plesk.listing
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Courier(What),
+    /// Captures Cyrus's POP3 by the cyrus.index of each INBOX, of Cyrus 2.2 to 3.12.
+    ///
+    ///   uidl-keep capture cyrus --pattern '/var/spool/cyrus/mail/?/user/{user}' -o cyrus.listing
+    ///
+    /// Virtual domains: '/var/spool/cyrus/mail/domain/?/{domain}/?/user/{local}'. For a single user
+    /// `mbpath -u` (before 3.4 `mbpath user.alice`) prints the directory.
+    #[command(arg_required_else_help = true, verbatim_doc_comment)]
+    Cyrus {
+        /// The uidl_format of the old server's imapd.conf.
+        #[arg(long, value_enum, default_value = "cyrus")]
+        uidl_format: cyrus::Format,
+        #[command(flatten)]
+        what: What,
+    },
     /// Captures Dovecot's POP3 on Maildirs by dovecot-uidlist and pop3_uidl_format.
     ///
     ///   uidl-keep capture dovecot --format auto --layout cpanel -o cpanel.listing
@@ -55,6 +73,23 @@ enum From {
         #[command(flatten)]
         what: What,
     },
+    /// Captures POP3 from mboxes: Dovecot, mailutils, Qpopper or popa3d.
+    ///
+    ///   uidl-keep capture mbox --server popa3d --pattern '/var/mail/{user}' -o mbox.listing
+    ///
+    /// Take the server that answers POP3: each keeps its unique-ids in another place. UW ipop3d is
+    /// --server dovecot --format '%08Xv%08Xu'.
+    #[command(arg_required_else_help = true, verbatim_doc_comment)]
+    Mbox(mbox::Args),
+    /// Captures a Plesk machine, by Courier or Dovecot: whichever answers POP3, which it finds out.
+    ///
+    ///   uidl-keep capture plesk -o plesk.listing
+    ///
+    /// Goes by what listens on the POP3 ports, else by what starts with the machine, else by what is
+    /// installed; never by files that the server before has left behind. Says what it found on
+    /// stderr and at the head of the listing, and refuses where that does not tell.
+    #[command(verbatim_doc_comment)]
+    Plesk(plesk::Args),
     /// Captures qmail-pop3d by base file name, in the order of modification times.
     ///
     ///   uidl-keep capture qmail --root /mnt/old --layout vpopmail -o vpopmail.listing
@@ -65,24 +100,32 @@ enum From {
 
 /// Captures, and writes the listing.
 pub fn run(args: &Args) -> Result<Outcome, Trouble> {
-    let (server, what) = match &args.from {
+    let (job, how) = match &args.from {
         From::Pop3(args) => return pop3::run(args),
-        From::Courier(what) => (Server::Courier, what),
-        From::Qmail(what) => (Server::Qmail, what),
-        From::Dovecot { format, what } => {
-            let format = doveconf::format(format.as_deref(), what.root.is_some())?;
-            (Server::Dovecot { format }, what)
+        From::Courier(what) => (what.job(Server::Courier)?, &what.how),
+        From::Mbox(args) => (args.what.job(Server::Mbox(args.server()?))?, &args.what.how),
+        From::Cyrus { uidl_format, what } => {
+            (what.job(Server::Cyrus { format: uidl_format.spelled() })?, &what.how)
         }
+        From::Qmail(what) => (what.job(Server::Qmail)?, &what.how),
+        From::Dovecot { format, what } => {
+            let format = doveconf::format(format.as_deref(), what.whole.root.is_some())?;
+            (what.job(Server::Dovecot { format })?, &what.how)
+        }
+        From::Plesk(plesk) => (plesk.job()?, &plesk.how),
     };
-    let (sources, mut all_well) = what.sources()?;
-    let jobs = what.jobs.map_or_else(
+    let jobs = how.jobs.map_or_else(
         || thread::available_parallelism().map_or(1, NonZeroUsize::get),
         NonZeroUsize::get,
     );
-    let mut output = ListingFile::open(what.output.as_deref())?;
-    let progress = Progress::new(sources.len(), what.path.is_some(), what.output.is_some());
-    all_well &= disk::capture(&server, what.keys, &sources, jobs, &progress, &mut output)?;
+    let mut output = ListingFile::open(how.output.as_deref())?;
+    for line in job.evidence.iter().chain(&prove::prove(&how.proof, &job, how.keys)?) {
+        output.write(format!("# {}\n", on_one_line(line)).as_bytes())?;
+    }
+    let progress = Progress::new(job.sources.len(), job.sources.len() == 1, how.output.is_some());
+    let captured =
+        disk::capture(&job.server, how.keys, &job.sources, jobs, &progress, &mut output)?;
     output.publish()?;
     progress.finish();
-    Ok(if all_well { Outcome::Done } else { Outcome::Short })
+    Ok(if job.all_well && captured { Outcome::Done } else { Outcome::Short })
 }

@@ -12,7 +12,7 @@ use super::secrets::{self, PasswordFrom};
 use crate::output::Trouble;
 
 /// Whose maildrops to capture, and where.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 #[command(group(clap::ArgGroup::new("whose").args(["user", "users", "accounts"]).required(true)))]
 pub struct Who {
     /// The old server, by name or address. With --accounts, of lines that name none.
@@ -67,6 +67,11 @@ pub struct Manner {
 }
 
 impl Who {
+    /// The accounts of a table, those of lines without a host on this one.
+    pub fn of_table(path: &Path, host: &str) -> Self {
+        Self { host: Some(host.to_owned()), accounts: Some(path.to_owned()), ..Self::default() }
+    }
+
     /// All that are asked for.
     pub fn accounts(&self, manner: &Manner) -> Result<Accounts, Trouble> {
         let mut accounts = Accounts {
@@ -86,7 +91,7 @@ impl Who {
             self.read_table(path, manner, &mut accounts)?;
         } else {
             let host = self.host.as_deref().expect("required with --user and --users");
-            let server = self.server(host, manner).map_err(|e| Trouble::at("--host", e))?;
+            let server = server(host, self.port, manner).map_err(|e| Trouble::at("--host", e))?;
             let password = self.password_and(self.users.as_deref())?;
             let at = accounts.at_server(server);
             if let Some(user) = &self.user {
@@ -109,18 +114,6 @@ impl Who {
         self.password.read()
     }
 
-    /// The server of a host, which may have its port behind it.
-    fn server(&self, text: &str, manner: &Manner) -> Result<Server, String> {
-        let (host, port) = split_host(text)?;
-        let usual = if manner.security == Security::Tls { 995 } else { 110 };
-        Ok(Server {
-            host: host.to_owned(),
-            port: port.or(self.port).unwrap_or(usual),
-            security: manner.security,
-            trust: manner.trust.clone(),
-        })
-    }
-
     /// The account of a login name, as the template has it.
     fn account(&self, login: &str, new: &str, password: Secret) -> Result<Account, String> {
         if login.is_empty() || new.is_empty() {
@@ -133,7 +126,8 @@ impl Who {
             return Err("a line end or NUL in the password, which POP3 cannot carry".into());
         }
         let template = self.login_template.as_deref().unwrap_or("{user}");
-        let by_template = filled(template, login)?;
+        let by_template =
+            filled(template, login).map_err(|error| format!("--login-template: {error}"))?;
         if !self.authorize && by_template == template && template != login {
             return Err(format!(
                 "--login-template {} is the same for all: put {{user}} in it, or say --authorize",
@@ -234,7 +228,7 @@ impl Who {
             if password.is_empty() {
                 return Err(at("no password".into()));
             }
-            let server = accounts.at_server(self.server(host, manner).map_err(at)?);
+            let server = accounts.at_server(server(host, self.port, manner).map_err(at)?);
             let account = self.account(login, new, Secret::new(password)).map_err(at)?;
             seen.note(&account, number).map_err(at)?;
             accounts.add(server, account);
@@ -416,23 +410,34 @@ fn split_host(text: &str) -> Result<(&str, Option<u16>), String> {
     }
 }
 
+/// The server of a host, which may have its port behind it.
+pub fn server(text: &str, port: Option<u16>, manner: &Manner) -> Result<Server, String> {
+    let (host, own_port) = split_host(text)?;
+    let usual = if manner.security == Security::Tls { 995 } else { 110 };
+    Ok(Server {
+        host: host.to_owned(),
+        port: own_port.or(port).unwrap_or(usual),
+        security: manner.security,
+        trust: manner.trust.clone(),
+    })
+}
+
 /// The template with the login name in it.
-fn filled(template: &str, login: &str) -> Result<String, String> {
+pub fn filled(template: &str, login: &str) -> Result<String, String> {
     let (local, domain) = login.rsplit_once('@').unwrap_or((login, ""));
     let mut text = String::with_capacity(template.len() + login.len());
     let mut rest = template;
     while let Some((before, behind)) = rest.split_once('{') {
         text.push_str(before);
-        let (name, behind) = behind
-            .split_once('}')
-            .ok_or_else(|| "--login-template: a { without its }".to_owned())?;
+        let (name, behind) =
+            behind.split_once('}').ok_or_else(|| "a { without its }".to_owned())?;
         text.push_str(match name {
             "user" => login,
             "local" => local,
             "domain" => domain,
             _ => {
                 return Err(format!(
-                    "--login-template: no such variable: {{{}}}; there are {{user}}, {{local}} and \
+                    "no such variable: {{{}}}; there are {{user}}, {{local}} and \
                      {{domain}}",
                     printable(name.as_bytes())
                 ));

@@ -1,12 +1,12 @@
 //! `uidl-keep capture pop3`: what an old server tells its POP3 clients, asked for as they do.
 
-mod accounts;
+pub mod accounts;
 mod addresses;
 mod fleet;
 mod journal;
 mod pace;
 mod queue;
-mod secrets;
+pub mod secrets;
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;

@@ -89,7 +89,7 @@ fn read_all(mut from: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// Where the one password comes from.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 #[group(multiple = false)]
 pub struct PasswordFrom {
     /// The password is the first line of standard input.
@@ -120,7 +120,7 @@ impl PasswordFrom {
             return first_line("standard input", &read_stdin()?);
         }
         if let Some(path) = &self.password_file {
-            return first_line(&path.display().to_string(), &read_file(path)?);
+            return password_in(path);
         }
         if let Some(name) = &self.password_env {
             use std::os::unix::ffi::OsStringExt;
@@ -136,6 +136,11 @@ impl PasswordFrom {
              give it on the command line, where every user of this machine can read it",
         ))
     }
+}
+
+/// The password that is the first line of a file.
+pub fn password_in(path: &Path) -> Result<Secret, Trouble> {
+    first_line(&path.display().to_string(), &read_file(path)?)
 }
 
 fn first_line(place: &str, text: &[u8]) -> Result<Secret, Trouble> {
