@@ -76,7 +76,7 @@ fn sizes_are_right(told: &Maildrop, lies: &Maildrop) {
 /// What the Maildir of a Dovecot with its default format says on disk.
 fn on_disk(server: &Dovecot, user: &str) -> Maildrop {
     let format = UidlFormat::parse("%08Xu%08Xv").unwrap();
-    let source = Source::named(user, &server.mail(user));
+    let source = Source::named(user, server.mail(user));
     capture::capture(&capture::Server::Dovecot { format }, Keys::default(), &source).maildrop
 }
 
@@ -210,7 +210,8 @@ fn a_certificate_is_taken_that_is_trusted_or_pinned_and_no_other() {
     let implicit = free_port();
     let extra = format!(
         "ssl = yes\nssl_cert = <{0}/cert.pem\nssl_key = <{0}/key.pem\n\
-         service pop3-login {{\n  inet_listener pop3s {{\n    port = {implicit}\n    ssl = yes\n  }}\n}}\n",
+         service pop3-login {{\n  inet_listener pop3s {{\n    port = {implicit}\n    \
+         ssl = yes\n  }}\n}}\n",
         dir.path().display()
     );
     let Some(dovecot) = Dovecot::start(&host, Config { extra, ..Config::default() }) else {
@@ -374,8 +375,9 @@ fn servers_that_are_not_here_are_understood_by_what_they_said() {
         let listed: Vec<_> = lines.map(|line| line.split_once(' ').unwrap().1).collect();
         assert_eq!(uidls(&captured), listed, "{name}");
         for (at, (theirs, ours)) in headers(&captured).iter().zip(&headers_of_dovecot).enumerate() {
-            // qmail-pop3d lists 5 and 6, which are of one second, the other way round. Courier was not told
-            // UTF8 then, and wrapped 8; Cyrus makes each 8-bit octet an X when it stores a message.
+            // qmail-pop3d lists 5 and 6, which are of one second, the other way round. Courier was
+            // not told UTF8 then, and wrapped 8; Cyrus makes each 8-bit octet an X when it stores a
+            // message.
             let ours = match (name, at + 1) {
                 ("qmail-pop3d", 5 | 6) => &headers_of_dovecot[9 - at],
                 _ => ours,
@@ -383,7 +385,8 @@ fn servers_that_are_not_here_are_understood_by_what_they_said() {
             let is_other = matches!((name, at + 1), ("courier" | "cyrus", 8));
             assert_eq!(theirs != ours, is_other, "{name}: message {}", at + 1);
         }
-        // The two equal ones were retrieved, to see whether they are, and the one whose header has no end.
+        // The two equal ones were retrieved, to see whether they are, and the one whose header has
+        // no end.
         let retrieved: Vec<_> = heard.iter().filter(|line| line.starts_with("RETR")).collect();
         let wanted: &[&str] = match name {
             // These end what has no end.

@@ -1,5 +1,5 @@
-//! Captures over POP3 from servers that are slow, odd, broken or hostile: by a server that says what a test has
-//! it say.
+//! Captures over POP3 from servers that are slow, odd, broken or hostile: by a server that says
+//! what a test has it say.
 
 mod support;
 
@@ -333,7 +333,8 @@ fn where_there_is_no_top_messages_are_retrieved_if_that_is_allowed() {
 #[test]
 fn top_may_count_otherwise() {
     let mailbox = Served::of(20);
-    // One that takes no 0, one that cuts the header short at 0, and one that gives all for any number.
+    // One that takes no 0, one that cuts the header short at 0, and one that gives all for any
+    // number.
     for odd in [
         (|_: &Served, command| {
             command_of_lines(command, "0").then(|| "-ERR bad number\r\n".into())

@@ -127,6 +127,24 @@ fn octets_tell_nothing_of_what_was_delivered_anew() {
     assert_eq!(server.uidls(), ["0000000100000063", "0000000200000063"]);
 }
 
+/// The hazard that docs/dovecot.md names, and its end.
+#[test]
+fn only_origin_takes_a_mail_of_the_same_origin_for_one_that_did_not_come() {
+    let (a, b) = (mail("a", 1, 1), mail("b", 2, 1));
+    let maildrop = captured(&[("U1", &a), ("U2", &b)]);
+    let next = |old: &Mail| Mail { relayed: true, body: 9, ..old.clone() };
+    let mut server = Server::new(maildrop.clone());
+    server.copy(&next(&a), false);
+    assert_eq!(server.uidls(), ["0000000100000063"]);
+
+    let mut server = Server::new(maildrop);
+    server.keys.origin = true;
+    server.copy(&next(&a), false);
+    assert_eq!(server.uidls(), ["U1"]);
+    server.copy(&next(&b), false);
+    assert_eq!(server.uidls(), ["U1", "0000000200000063"], "after the first listing no more");
+}
+
 #[test]
 fn a_spent_uidl_is_never_given_to_a_new_message() {
     let a = mail("a", 1, 1);

@@ -1,5 +1,5 @@
-//! A POP3 server that says what a test has it say: for servers that cannot be installed, and for what no
-//! server does on demand.
+//! A POP3 server that says what a test has it say: for servers that cannot be installed, and for
+//! what no server does on demand.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -37,8 +37,8 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts one. `answer` is told the session, from 0, and the command; of each session the first is the
-    /// connection itself, "".
+    /// Starts one. `answer` is told the session, from 0, and the command; of each session the first
+    /// is the connection itself, "".
     pub fn start(mut answer: impl FnMut(usize, &str) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let address = listener.local_addr().expect("an address");

@@ -271,8 +271,8 @@ impl ServerCertVerifier for Judge {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        // Old servers have keys of 1024 bits, which cannot be checked here; who takes any certificate
-        // takes any key.
+        // Old servers have keys of 1024 bits, which cannot be checked here; who takes any
+        // certificate takes any key.
         if self.trust == Trust::Anything {
             return Ok(HandshakeSignatureValid::assertion());
         }

@@ -104,7 +104,8 @@ pub enum Fault {
     },
     /// This machine has no certificates to trust.
     #[error(
-        "no root certificates on this machine ({why}): install ca-certificates, or pin the server's own"
+        "no root certificates on this machine ({why}): install ca-certificates, or pin the server's \
+         own"
     )]
     NoRoots {
         /// What was found instead.
@@ -130,7 +131,8 @@ pub enum Fault {
     },
     /// The server speaks no version of TLS that can still be spoken.
     #[error(
-        "it speaks TLS 1.1 or older only, which is not spoken here: capture on its own machine, or through an SSH tunnel, without TLS"
+        "it speaks TLS 1.1 or older only, which is not spoken here: capture on its own machine, or \
+         through an SSH tunnel, without TLS"
     )]
     OldTls,
     /// Some other fault of TLS.

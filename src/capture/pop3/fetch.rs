@@ -14,7 +14,8 @@ const MAX_TOP_OCTETS: u64 = 64 << 20;
 /// The longest message, in octets.
 const MAX_RETR_OCTETS: u64 = 4 << 30;
 
-/// The widest window for RETR: messages are long, and a server need not be given more work than that.
+/// The widest window for RETR: messages are long, and a server need not be given more work than
+/// that.
 const RETR_WINDOW: usize = 16;
 
 /// The window that a server is first given which does not say PIPELINING, but was seen to take it.
@@ -72,8 +73,8 @@ pub(super) struct Print {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Wire {
     pub octets: u64,
-    /// Whether it has CR CR LF in it: what Courier and qmail-pop3d make of a CR LF that was stored, and what
-    /// no two servers count alike.
+    /// Whether it has CR CR LF in it: what Courier and qmail-pop3d make of a CR LF that was stored,
+    /// and what no two servers count alike.
     pub has_cr_cr_lf: bool,
     last: [u8; 2],
 }
@@ -134,8 +135,8 @@ impl<'a> Fetcher<'a> {
         self.waiting
     }
 
-    /// Asks for each of `wanted`, the caller's name of a message with its number, and tells `each` of the
-    /// answers, in the same order.
+    /// Asks for each of `wanted`, the caller's name of a message with its number, and tells `each`
+    /// of the answers, in the same order.
     pub fn fetch<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,
@@ -162,9 +163,9 @@ impl<'a> Fetcher<'a> {
         Ok(())
     }
 
-    /// Sees with a message that is known whether several commands may be under way, though the server does
-    /// not say so: whether none is lost, and each answered in its turn. From then on the window grows
-    /// while all goes well.
+    /// Sees with a message that is known whether several commands may be under way, though the
+    /// server does not say so: whether none is lost, and each answered in its turn. From then on
+    /// the window grows while all goes well.
     pub fn try_several<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,

@@ -122,8 +122,8 @@ impl Findings {
         })
     }
 
-    /// Of which messages the header says too little, as in a capture from disk: it stands at two, has no
-    /// field, or no end. `None` where none is known.
+    /// Of which messages the header says too little, as in a capture from disk: it stands at two,
+    /// has no field, or no end. `None` where none is known.
     pub fn saying_little(&self) -> Vec<Option<bool>> {
         let mut times: HashMap<Fingerprint, u32> = HashMap::new();
         for header in self.found.iter().filter_map(|found| found.print()?.of.header) {
@@ -162,7 +162,8 @@ impl Findings {
         }
     }
 
-    /// The first refusal for a passing reason, where there are more than a mailbox has broken messages.
+    /// The first refusal for a passing reason, where there are more than a mailbox has broken
+    /// messages.
     pub fn refused_for_now(&self) -> Option<(Ask, &Refusal)> {
         let passing = || {
             let refusals = self.found.iter().filter_map(Found::refusal);
@@ -265,8 +266,8 @@ impl Findings {
 
 const NO_KEY: &str = "nothing is known to recognise it by, and it will be downloaded again";
 
-/// The size of a message that was retrieved, where it is as LIST has it: servers list sizes of files, add
-/// what they add to the mail, and end the last line where the message does not.
+/// The size of a message that was retrieved, where it is as LIST has it: servers list sizes of
+/// files, add what they add to the mail, and end the last line where the message does not.
 fn octets(wire: Wire, listed: &Listed) -> Option<u64> {
     (wire.octets == listed.octets && !wire.has_cr_cr_lf).then_some(wire.octets)
 }

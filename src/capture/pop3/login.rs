@@ -69,7 +69,8 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// Asks what the server can. One that has no CAPA any more after the login can what it could before.
+    /// Asks what the server can. One that has no CAPA any more after the login can what it could
+    /// before.
     pub(super) fn ask_capabilities(&mut self) -> Result<(), Fault> {
         if self.ask("CAPA", "CAPA")? == Reply::Ok {
             let mut capabilities = Capabilities { known: true, ..Capabilities::default() };
@@ -79,7 +80,8 @@ impl<S: Read + Write> Session<S> {
         Ok(())
     }
 
-    /// Says that headers may be 8-bit, where the server wants to know. One that refuses it is believed.
+    /// Says that headers may be 8-bit, where the server wants to know. One that refuses it is
+    /// believed.
     pub(super) fn ask_utf8(&mut self) -> Result<(), Fault> {
         if self.capabilities().utf8 {
             self.ask("UTF8", "UTF8")?;
@@ -101,8 +103,8 @@ impl<S: Read + Write> Session<S> {
 
     /// Logs in by what the server offers: SASL PLAIN, SASL LOGIN, else USER and PASS.
     ///
-    /// It is tried once and one way: whoever tries again with a password that is refused has his address
-    /// banned.
+    /// It is tried once and one way: whoever tries again with a password that is refused has his
+    /// address banned.
     pub(super) fn log_in(&mut self, account: &Account) -> Result<(), Fault> {
         for (what, octets) in [
             ("login name", account.login.as_bytes()),

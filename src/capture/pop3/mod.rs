@@ -1,8 +1,8 @@
 //! Capture over POP3: what an old server tells of one account that we can log in to.
 //!
 //! UIDL tells the unique-ids, TOP the headers by which messages are recognised after the move, and
-//! RETR, where it is allowed, the messages whose header says too little. [`capture`] does one account
-//! and keeps nothing. The files:
+//! RETR, where it is allowed, the messages whose header says too little. [`capture`] does one
+//! account and keeps nothing. The files:
 //!
 //! | module | knows |
 //! |---|---|
@@ -19,18 +19,18 @@
 //! # What is never done
 //!
 //! DELE is never sent, and a password never in the clear unless that was asked for
-//! ([`Security::Clear`]). RETR is sent where it is needed, not where the server says `EXPIRE 0` (RFC 2449
-//! section 6.7: it may delete what was retrieved, as Gmail does), and never when [`Retrieve::Never`]
-//! says so.
+//! ([`Security::Clear`]). RETR is sent where it is needed, not where the server says `EXPIRE 0`
+//! (RFC 2449 section 6.7: it may delete what was retrieved, as Gmail does), and never when
+//! [`Retrieve::Never`] says so.
 //!
-//! A session ends with QUIT, as every client's does: mailutils writes down only there which UIDLs it
-//! gave. qmail-pop3d then moves mail from `new` to `cur`, as it does after each client.
+//! A session ends with QUIT, as every client's does: mailutils writes down only there which UIDLs
+//! it gave. qmail-pop3d then moves mail from `new` to `cur`, as it does after each client.
 //!
 //! # One moment
 //!
-//! A block is the maildrop at the login of its last session. UIDL is asked for again at the end: where
-//! it says something else, the numbers may have moved under TOP, and what was read is thrown away. What
-//! an earlier session listed and the last does not is spent.
+//! A block is the maildrop at the login of its last session. UIDL is asked for again at the end:
+//! where it says something else, the numbers may have moved under TOP, and what was read is thrown
+//! away. What an earlier session listed and the last does not is spent.
 #![forbid(unsafe_code)]
 
 mod connect;
@@ -62,7 +62,8 @@ use super::{Captured, Keys, printable};
 ///
 /// # Errors
 ///
-/// [`Fault`]; [`Fault::next_step`] says whether to try again. Nothing is kept of a capture that failed.
+/// [`Fault`]; [`Fault::next_step`] says whether to try again. Nothing is kept of a capture that
+/// failed.
 pub fn capture(server: &Server, account: &Account, how: &How<'_>) -> Result<Captured, Fault> {
     let source = source(server, account);
     capture_over(|| log_in(server, account, how.timeout), &account.user, source, how)
@@ -171,11 +172,12 @@ pub struct Account {
 /// Whether messages are retrieved whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Retrieve {
-    /// Never: on a server that hides, marks or deletes what was retrieved. What the block lacks for it, a
-    /// remark says.
+    /// Never: on a server that hides, marks or deletes what was retrieved. What the block lacks for
+    /// it, a remark says.
     Never,
-    /// Those that TOP tells too little of: where there is no TOP, where a header has no end, where it
-    /// stands at two messages, and where [`Keys::message`] is wanted. None on a server that says `EXPIRE 0`.
+    /// Those that TOP tells too little of: where there is no TOP, where a header has no end, where
+    /// it stands at two messages, and where [`Keys::message`] is wanted. None on a server that says
+    /// `EXPIRE 0`.
     #[default]
     Needed,
     /// Each: for sizes, and where TOP is not to be trusted. A server that says `EXPIRE 0` is left
@@ -191,23 +193,24 @@ pub struct How<'a> {
     /// Whether to retrieve.
     pub retrieve: Retrieve,
     /// The most commands under way unanswered; 1 is one at a time, and more than
-    /// [`How::MOST_WINDOW`] is that. Without PIPELINING it is reached step by step, while all goes well.
+    /// [`How::MOST_WINDOW`] is that. Without PIPELINING it is reached step by step, while all goes
+    /// well.
     pub window: u32,
     /// How long a connection may take, and an answer; a long answer, each 64 KiB of it.
     pub timeout: Duration,
-    /// How long to wait before a broken session is taken up again, doubled each time it does not get
-    /// further; longer where the server says LOGIN-DELAY. Zero waits for nothing.
+    /// How long to wait before a broken session is taken up again, doubled each time it does not
+    /// get further; longer where the server says LOGIN-DELAY. Zero waits for nothing.
     pub pause: Duration,
     /// Who says when a command may be sent.
     pub pace: &'a dyn Pace,
-    /// Told how many more messages were asked about and answered. What has to be asked again is not taken
-    /// back, so that the sum may exceed the messages that there are.
+    /// Told how many more messages were asked about and answered. What has to be asked again is not
+    /// taken back, so that the sum may exceed the messages that there are.
     pub progress: &'a dyn Fn(u64),
 }
 
 impl<'a> How<'a> {
-    /// The widest window. So many commands take less than 4 KiB: a server that is itself busy sending
-    /// never leaves us waiting to send.
+    /// The widest window. So many commands take less than 4 KiB: a server that is itself busy
+    /// sending never leaves us waiting to send.
     pub const MOST_WINDOW: u32 = 200;
 
     /// The usual: as fast as the line allows, patient for a minute.

@@ -94,8 +94,8 @@ impl<'a> Reading<'a> {
         self.fetch(session, &cut_short, TOPS[1]).map(drop)
     }
 
-    /// Finds out with a few messages how this server wants to be asked: by which TOP, and whether several at
-    /// once.
+    /// Finds out with a few messages how this server wants to be asked: by which TOP, and whether
+    /// several at once.
     fn probe<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,
@@ -127,7 +127,8 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Sees with a message that is known whether several commands may be under way where nobody said so.
+    /// Sees with a message that is known whether several commands may be under way where nobody
+    /// said so.
     fn try_several<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,

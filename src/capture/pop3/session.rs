@@ -1,7 +1,7 @@
 //! One POP3 session over any stream: commands out, replies in, both within bounds.
 //!
-//! Crates that speak POP3 there are; none takes several commands under way, a reply that is not UTF-8,
-//! or one that does not end. What is needed of the protocol is small.
+//! Crates that speak POP3 there are; none takes several commands under way, a reply that is not
+//! UTF-8, or one that does not end. What is needed of the protocol is small.
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -61,7 +61,8 @@ impl<S: Read + Write> Session<S> {
     }
 
     /// Takes up a session that is logged in already: that of a server's own program on a pipe or a
-    /// socket pair, which may greet or not. Asks for capabilities, and for `UTF8` where that is offered.
+    /// socket pair, which may greet or not. Asks for capabilities, and for `UTF8` where that is
+    /// offered.
     ///
     /// `patience` is how long an answer may take; give the stream that read timeout, too.
     ///
@@ -138,8 +139,8 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// Reads what follows the status line of a multi-line answer, up to the lone `.`, and hands on its
-    /// octets in slices of any size, dot-stuffing undone.
+    /// Reads what follows the status line of a multi-line answer, up to the lone `.`, and hands on
+    /// its octets in slices of any size, dot-stuffing undone.
     pub(super) fn content(
         &mut self,
         command: &'static str,
@@ -167,8 +168,8 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// [`Session::content`] line by line, without line ends. Of a line longer than any can be only the
-    /// beginning is handed on.
+    /// [`Session::content`] line by line, without line ends. Of a line longer than any can be only
+    /// the beginning is handed on.
     pub(super) fn lines(
         &mut self,
         command: &'static str,
@@ -268,13 +269,14 @@ enum At {
 }
 
 impl Content {
-    /// Where status lines end with CR LF (`crlf`), so does the lone `.`: a `.` between two bare LFs is
-    /// then of the message.
+    /// Where status lines end with CR LF (`crlf`), so does the lone `.`: a `.` between two bare LFs
+    /// is then of the message.
     fn new(crlf: bool) -> Self {
         Self { at: At::LineStart, crlf }
     }
 
-    /// Takes of `octets` what belongs to the answer. How many that is, and whether the answer has ended.
+    /// Takes of `octets` what belongs to the answer. How many that is, and whether the answer has
+    /// ended.
     fn take(&mut self, octets: &[u8], each: &mut impl FnMut(&[u8])) -> (usize, bool) {
         let mut at = 0;
         while at < octets.len() {

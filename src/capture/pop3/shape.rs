@@ -1,23 +1,24 @@
 //! What the UIDLs of a maildrop give away by their form: a counter, or Maildir file names.
 //!
-//! A form counts only where every UIDL of the maildrop has it. One that a sender chose (mailutils and
-//! Qpopper obey `X-UIDL`) then says nothing beside the others.
+//! A form counts only where every UIDL of the maildrop has it. One that a sender chose (mailutils
+//! and Qpopper obey `X-UIDL`) then says nothing beside the others.
 //!
-//! A server that counts has the highest number seen, at least, behind it: all up to that is spent. How
-//! much further it had counted, for messages deleted since, POP3 does not tell, and nothing is made up in
-//! its place: a mailbox that goes on under the old UIDVALIDITY was copied by something that carried its next
-//! UID over too.
+//! A server that counts has the highest number seen, at least, behind it: all up to that is spent.
+//! How much further it had counted, for messages deleted since, POP3 does not tell, and nothing is
+//! made up in its place: a mailbox that goes on under the old UIDVALIDITY was copied by something
+//! that carried its next UID over too.
 #![forbid(unsafe_code)]
 
 use crate::format::UidlFormat;
 use crate::maildrop::Counter;
 use crate::uidl::Uidl;
 
-/// The forms of servers that count, and whether their number is the IMAP UID: Dovecot's default, that of
-/// Cyrus, and that of Courier, whose number is its own (Plesk has Dovecot continue it).
+/// The forms of servers that count, and whether their number is the IMAP UID: Dovecot's default,
+/// that of Cyrus, and that of Courier, whose number is its own (Plesk has Dovecot continue it).
 const COUNTING: [(&str, bool); 3] = [("%08Xu%08Xv", true), ("%v.%u", true), ("UID%u-%v", false)];
 
-/// The times that a UIDVALIDITY can be of, 1989 to 2049: hexadecimal digits of a hash are seldom so.
+/// The times that a UIDVALIDITY can be of, 1989 to 2049: hexadecimal digits of a hash are seldom
+/// so.
 const TIMES: std::ops::RangeInclusive<u32> = 600_000_000..=2_500_000_000;
 
 /// What the form of all UIDLs of a maildrop gives away.

@@ -1,9 +1,9 @@
 //! One account, in as many sessions as it takes: [`capture_over`].
 //!
-//! One where all goes well. Another follows where the line broke: then what was read before counts only while
-//! the listing has lost no message, for else the numbers may have moved before it broke. Another where
-//! the listing was not the same at the end. And once another where messages were refused, for they may have
-//! been deleted in between.
+//! One where all goes well. Another follows where the line broke: then what was read before counts
+//! only while the listing has lost no message, for else the numbers may have moved before it broke.
+//! Another where the listing was not the same at the end. And once another where messages were
+//! refused, for they may have been deleted in between.
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
@@ -23,8 +23,8 @@ use crate::capture::{Captured, Remarks};
 /// The most sessions for one account, however little each brings.
 const MOST_SESSIONS: u32 = 100;
 
-/// So many sessions in a row may break and bring nothing new, and so many may end with another listing
-/// than they began with.
+/// So many sessions in a row may break and bring nothing new, and so many may end with another
+/// listing than they began with.
 const TRIES: u32 = 4;
 
 /// So often the line breaks at one message before that is passed over.
@@ -229,8 +229,8 @@ impl<'a> Take<'a> {
         }
     }
 
-    /// Whether to go on after a session that broke or could not be had: not without anything to show for it,
-    /// for whoever asked can try again as well.
+    /// Whether to go on after a session that broke or could not be had: not without anything to
+    /// show for it, for whoever asked can try again as well.
     fn go_on_after(&mut self, fault: Fault) -> Result<(), Fault> {
         let may_help = match fault {
             // That message is passed over.
@@ -268,7 +268,8 @@ impl<'a> Take<'a> {
     }
 }
 
-/// The UIDLs that name one message: copies may share theirs, and then it does not say which is which.
+/// The UIDLs that name one message: copies may share theirs, and then it does not say which is
+/// which.
 fn named_once(listed: &[Listed]) -> HashSet<&[u8]> {
     let mut times: HashMap<&[u8], u32> = HashMap::new();
     listed.iter().for_each(|listed| *times.entry(&listed.uidl).or_default() += 1);

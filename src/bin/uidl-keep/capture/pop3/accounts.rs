@@ -122,6 +122,9 @@ impl Who {
         if login.chars().chain(new.chars()).any(char::is_control) {
             return Err("a control character in the user name".into());
         }
+        if password.octets().iter().any(|octet| matches!(octet, 0 | b'\r' | b'\n')) {
+            return Err("a line end or NUL in the password, which POP3 cannot carry".into());
+        }
         let template = self.login_template.as_deref().unwrap_or("{user}");
         let by_template =
             filled(template, login).map_err(|error| format!("--login-template: {error}"))?;

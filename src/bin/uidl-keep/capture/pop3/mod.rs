@@ -204,6 +204,12 @@ fn single(args: &Args, accounts: &Accounts, output: Option<&Path>) -> Result<Out
 
 /// Many accounts: what is captured is kept in a journal until the listing is whole.
 fn many(args: &Args, accounts: &Accounts, output: &Path) -> Result<Outcome, Trouble> {
+    if output == Path::new("-") || output.is_dir() {
+        return Err(Trouble::at(
+            output.display(),
+            "not a file; with many accounts -o names one, which is written as a whole",
+        ));
+    }
     let by_user: HashMap<&str, usize> =
         (0..).zip(&accounts.all).map(|(at, account)| (account.user.as_str(), at)).collect();
     let wanted = Wanted { by_user: &by_user, sources: &|at| accounts.source(at) };

@@ -28,6 +28,8 @@ impl Here {
     fn refused(&self, args: &[&str], stdin: &str) -> String {
         let mut child = Command::new(env!("CARGO_BIN_EXE_uidl-keep"))
             .args(["capture", "pop3"])
+            // Should one be taken for right, nobody is there, and nobody waits for him.
+            .args(["--patience", "0s", "--timeout", "1s"])
             .args(args)
             .current_dir(self.0.path())
             .stdin(Stdio::piped())
@@ -81,6 +83,10 @@ fn an_error_in_a_table_names_its_line_and_shows_nothing_of_it() {
         (&format!("{head}o:x,alice,{SECRET},\n"), "t.csv:2: not a port: o:x"),
         (&format!("{head}old.example,,{SECRET},a\n"), "t.csv:2: empty user name"),
         (&format!("{head}old.example,a\u{1},{SECRET},a\n"), "t.csv:2: a control character"),
+        (
+            &format!("{head}old.example,a,hunter2-secret\0x,a\n"),
+            "t.csv:2: a line end or NUL in the",
+        ),
         (
             &format!("{head}o,alice,{SECRET},\n#\nold.example,bob,{SECRET},alice\n"),
             "t.csv:4: a second account for alice on the new server, the first is in line 2",
@@ -178,6 +184,10 @@ fn one_password_comes_from_one_place_and_is_one_line() {
     // Many accounts are not captured to where nothing can go on.
     let nowhere = ["--host", "h", "--accounts", "t.csv"];
     assert!(here.refused(&nowhere, "").contains("--output <FILE>"));
+    for place in ["-", "."] {
+        let said = here.refused(&[&nowhere[..], &["-o", place]].concat(), "");
+        assert!(said.starts_with(&format!("uidl-keep: {place}: not a file")), "{said}");
+    }
 }
 
 #[test]
