@@ -42,16 +42,21 @@ impl Courier {
 
     /// A session that is logged in.
     pub fn session(&self, address: &str) -> Session {
-        let (ours, child) = self.process(address);
+        let (ours, child) = self.start(address, "1");
         let mut pop3 = Pop3::adopt(ours).expect("a socket");
         pop3.be_greeted().expect("courierpop3d greets");
         Session { pop3: Some(pop3), child }
     }
 
-    /// What follows a login: `courierpop3d`, told by its environment who has logged in, as
-    /// `courierpop3login` tells it, and standing in the user's home. Our end of a socket pair, and the
+    /// What follows the login of a client that did not say UTF8: our end of a socket pair, and the
     /// process at the other.
     pub fn process(&self, address: &str) -> (UnixStream, Child) {
+        self.start(address, "0")
+    }
+
+    /// `courierpop3d`, told by its environment who has logged in and how, as `courierpop3login`
+    /// tells it, and standing in the user's home.
+    fn start(&self, address: &str, utf8: &str) -> (UnixStream, Child) {
         let home = self.scratch.inside().join(below_root(address));
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         let out = OwnedFd::from(theirs.try_clone().expect("a socket"));
@@ -66,6 +71,7 @@ impl Courier {
             .env("HOME", &home)
             .env("AUTHENTICATED", address)
             .env("AUTHADDR", address)
+            .env("UTF8", utf8)
             .env("TCPREMOTEIP", "127.0.0.1")
             .stdin(OwnedFd::from(theirs))
             .stdout(out)

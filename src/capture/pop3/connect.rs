@@ -70,9 +70,8 @@ pub fn log_in(
         Security::Clear => greeted(Stream::Clear(tcp), timeout)?,
         Security::Tls => greeted(secured(tcp, server, timeout)?, timeout)?,
         Security::StartTls => {
-            let mut session = greeted(tcp, timeout)?;
-            session.ask_capabilities()?;
-            Session::new(secured(session.start_tls()?, server, timeout)?, timeout)
+            let tcp = greeted(tcp, timeout)?.start_tls()?;
+            Session::new(secured(tcp, server, timeout)?, timeout)
         }
     };
     session.ask_capabilities()?;

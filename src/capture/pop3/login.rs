@@ -24,7 +24,6 @@ pub(super) struct Capabilities {
     pub known: bool,
     pub top: bool,
     pub pipelining: bool,
-    pub stls: bool,
     /// RFC 6856. Without it Courier 5 and later wraps messages that have 8-bit headers.
     pub utf8: bool,
     pub sasl_plain: bool,
@@ -42,7 +41,6 @@ impl Capabilities {
         match words.next().unwrap_or_default() {
             b"TOP" => self.top = true,
             b"PIPELINING" => self.pipelining = true,
-            b"STLS" => self.stls = true,
             b"UTF8" => self.utf8 = true,
             b"SASL" => {
                 for mechanism in words {
@@ -89,11 +87,8 @@ impl<S: Read + Write> Session<S> {
         Ok(())
     }
 
-    /// Asks for TLS, and gives the stream on which it begins now.
+    /// Asks for TLS, whether CAPA lists it or not, and gives the stream on which it begins now.
     pub(super) fn start_tls(mut self) -> Result<S, Fault> {
-        if self.capabilities().known && !self.capabilities().stls {
-            return Err(Fault::NoStartTls { said: "CAPA does not list it".into() });
-        }
         match self.ask("STLS", "STLS")? {
             Reply::Ok => self.into_stream(),
             Reply::Refused(refusal) => Err(Fault::NoStartTls { said: refusal.to_string() }),
@@ -226,9 +221,9 @@ mod tests {
     fn knows_what_servers_say_they_can() {
         let dovecot = capabilities(&["CAPA", "TOP", "UIDL", "PIPELINING", "SASL PLAIN LOGIN"]);
         assert!(dovecot.top && dovecot.pipelining && dovecot.sasl_plain && dovecot.sasl_login);
-        assert!(!dovecot.stls && !dovecot.utf8 && !dovecot.expires_at_once);
+        assert!(!dovecot.utf8 && !dovecot.expires_at_once);
         let courier = capabilities(&["STLS", "TOP", "LOGIN-DELAY 10", "PIPELINING", "UTF8 USER"]);
-        assert!(courier.stls && courier.utf8 && courier.login_delay == 10);
+        assert!(courier.utf8 && courier.login_delay == 10);
         assert!(capabilities(&["EXPIRE 0", "LOGIN-DELAY 300 USER"]).expires_at_once);
         assert!(!capabilities(&["EXPIRE NEVER", "EXPIRENEVER", "", "  "]).expires_at_once);
         assert!(!capabilities(&["SASL PLAINTEXT", "TOPS"]).sasl_plain);
