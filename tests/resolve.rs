@@ -536,12 +536,11 @@ fn a_listing_reports_how_its_uidls_came_and_what_was_not_copied_yet() {
 
 #[test]
 fn uidls_that_the_old_server_repeats_are_reported_at_the_first_listing() {
-    let (a, b, c) = (mail("a", 1, 1), mail("b", 2, 2), mail("c", 3, 3));
-    let mut server = Server::new(captured(&[("same", &a), ("same", &b), ("U3", &c)]));
-    for old in [&a, &b, &c] {
-        server.copy(old, true);
-    }
-    assert_eq!(server.log_in().report.repeated, 2);
+    let old = [mail("a", 1, 1), mail("b", 2, 2), mail("c", 3, 3), mail("d", 4, 4)];
+    let [a, b, c, d] = &old;
+    let mut server = Server::new(captured(&[("same", a), ("same", b), ("same", c), ("U4", d)]));
+    old.iter().for_each(|old| _ = server.copy(old, true));
+    assert_eq!(server.log_in().report.repeated, 3);
     assert_eq!(server.log_in().report.repeated, 0);
 }
 
