@@ -466,9 +466,11 @@ impl<'a> Run<'a> {
             let Some(name) = record.and_then(|record| record.name) else { return true };
             match (message.free_name, &message.names) {
                 (Some(free), _) => free == name,
-                (None, Fact::Is(names)) => names.iter().any(|known| known.cut == name),
-                // One that was asked and could not say is not believed for that.
-                (None, Fact::NotAsked | Fact::Absent) => same_index || !message.unreadable,
+                // Where this is not enough, names are asked for; one that cannot be read has not said it.
+                (None, Fact::NotAsked) => same_index,
+                (None, Fact::Is(_) | Fact::Absent) => {
+                    message.names().iter().any(|known| known.cut == name)
+                }
             }
         });
         if self.uids_hold && past.listed().is_some() {
@@ -479,10 +481,7 @@ impl<'a> Run<'a> {
     /// Names cost little, but not nothing: only what was not listed is asked for them.
     fn ask_names(&self) -> Option<Outcome> {
         let wanted = (0..self.messages.len())
-            .filter(|&m| {
-                let has_free_name = self.messages[m].free_name.is_some();
-                self.listed[m].is_none() || (self.names_must_agree && !has_free_name)
-            })
+            .filter(|&m| self.listed[m].is_none())
             .filter(|&m| !self.messages[m].unreadable && !self.messages[m].names.is_asked())
             .map(|m| (m, Need::Names));
         let wanted: Vec<_> = wanted.collect();

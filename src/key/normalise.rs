@@ -154,7 +154,7 @@ const NAME_OCTETS: usize = 256;
 
 /// Normalised octets are hashed in runs of this size: enough for BLAKE3 to use the whole width of
 /// the processor.
-const RUN_OCTETS: usize = 16 * 1024;
+const RUN_OCTETS: usize = 16_384;
 
 /// Makes the fingerprints of one message from its raw octets, in slices of any size.
 ///

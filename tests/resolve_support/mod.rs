@@ -233,6 +233,7 @@ impl Server {
             };
             match resolve(&self.captured.user, &situation, &messages) {
                 Outcome::Ask(asked) => {
+                    assert!(!asked.is_empty(), "asks for nothing");
                     let mut seen = HashSet::new();
                     for (m, need) in asked {
                         assert!(seen.insert((m, need)), "asked twice at once");
