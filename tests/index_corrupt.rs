@@ -142,8 +142,10 @@ fn checked_parts(index: &[u8]) -> Vec<Range<usize>> {
     let mut parts: Vec<_> = std::iter::once(0..104).collect();
     let mut at = 104;
     while at < buckets_at {
-        parts.push(at..at + u32_at(at));
-        at += u32_at(at);
+        let end = at + u32_at(at);
+        assert!(end > at, "a block of no octets");
+        parts.push(at..end);
+        at = end;
     }
     while at < table_at {
         parts.push(at..at + 24 + 32 * u32_at(at + 4));
