@@ -174,6 +174,8 @@ fn every_version_of_the_index_is_read_and_no_other() {
         assert_eq!(captured.losses, [""; 0], "{version}");
         assert_eq!(uidls(&captured.maildrop), ["17.3", "17.7"], "{version}");
         assert_eq!(captured.maildrop.counter.unwrap().next, 10, "{version}");
+        let old = self::captured(&index(version, 0, 0, 9, &records), &[3, 5, 7]).maildrop;
+        assert_eq!(uidls(&old), ["3", "7"], "{version}");
     }
     for version in [0, 5, 11, 21, u32::MAX] {
         let mut unknown = index(17, 1, 0, 9, &records);

@@ -189,6 +189,7 @@ fn what_makes_no_sense_is_refused_with_the_next_step() {
     assert!(refused("username uid\nalice 1\n").starts_with("not what doveadm -f json prints"));
     assert!(refused(&format!("[{one}]")).contains("mailbox status"));
     assert!(refused(&format!("{STATUS}{STATUS}")).contains("alice comes twice"));
+    assert!(refused(&format!("{STATUS}[{one}]{STATUS}")).contains("alice comes twice"));
     let again = format!("{STATUS}[{one},{},{one}]", message("carol", 1));
     assert!(refused(&again).contains("alice comes twice"));
     assert!(refused(r#"[{"messages":"1","uidvalidity":"1","uidnext":"2"}]"#).contains("--user"));

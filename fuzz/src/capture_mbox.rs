@@ -32,11 +32,13 @@ fn check_messages(server: &Server, mbox: &[u8], messages: &[Message]) {
         assert!(message.fields.iter().all(|(_, value)| value.len() <= 2048));
     }
     if *server == Server::Popa3d && !mbox.is_empty() {
-        // What comes next is one message more, and changes none before.
+        // What comes next is one message more, and changes none before but the last, whose header it may
+        // end.
         let more = [mbox, b"\n\nFrom next\nSubject: next\n\n"].concat();
         let more = split(Cursor::new(more), server.rules()).expect("it was an mbox before");
         assert_eq!(more.len(), messages.len() + 1);
-        assert!(more.iter().zip(messages).all(|(more, before)| more.digest == before.digest));
+        let finished = &messages[..messages.len() - 1];
+        assert!(more.iter().zip(finished).all(|(more, before)| more == before));
     }
     let keys = Keys { origin: true, ..Keys::default() };
     let draft = match server.draft(messages, keys) {
