@@ -2,7 +2,7 @@
 # installs packages or starts servers; `build` and `check` need neither once the packages are there.
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps build check lint test asan demo bench fuzz install plugin plugin-2.4 clean clean-trees
+.PHONY: all help deps build check lint test asan demo bench fuzz mutants install plugin plugin-2.4 clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -30,7 +30,7 @@ help: ## this list
 deps: ## install what building and testing need (Debian, root)
 	$(SETUP) rust
 	$(SETUP) packages build dovecot clients tools
-	$(SETUP) tree courier dovecot24
+	$(SETUP) tree courier dovecot24 oldservers
 
 build: ## the helper alone: needs neither Dovecot headers nor libclang
 	cargo build --release --locked
@@ -85,16 +85,25 @@ demo: ## see it happen: Courier to Dovecot, and what a client downloads
 	esac
 	demo/run
 
-bench: ## the ratios of one run, with and without the plugin
+bench: ## the ratios of one run: logins with and without the plugin, a capture over POP3 beside others
 	$(SETUP) rust
 	$(SETUP) packages build dovecot
 	cargo bench --locked --features plugin --bench login
+	cargo bench --locked --bench capture_pop3
 
 fuzz: ## every fuzz target for a minute, two at a time: make fuzz SECONDS=600 for longer
 	$(SETUP) rust
 	$(SETUP) packages build fuzz
 	$(SETUP) crates fuzz
 	fuzz/run $(or $(SECONDS),60)
+
+mutants: ## each small break of the rules must fail a test; hours: make mutants FILES=src/key.rs for less
+	$(SETUP) rust
+	$(SETUP) packages build
+	$(SETUP) crates mutants
+	# 3: some break made a test run for ever, and so was noticed.
+	CARGO_PROFILE_DEV_DEBUG=none PROPTEST_CASES=200 \
+		target/tools/bin/cargo-mutants mutants --output target $(addprefix --file ,$(FILES)) || [ $$? = 3 ]
 
 install: ## the plugin, the helper, the man page and an example (DESTDIR, PREFIX)
 	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev, or name it in DOVECOT_CONFIG"; exit 2; }

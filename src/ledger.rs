@@ -308,15 +308,11 @@ impl Ledger {
     ///
     /// [`Error`] when it is cut short, too long, damaged, or of another version.
     pub fn decode(file: &[u8]) -> Result<Self, Error> {
-        let header = Header::parse(file)?;
-        let (front_len, back_len) = (header.front_len(), back_len(header.count));
-        if file.len() != front_len + back_len {
-            return Err(length(file.len(), front_len + back_len));
-        }
-        let (front, back) = file.split_at(front_len);
-        let front_digest = &front[front_len - DIGEST_OCTETS..];
+        let (front, back) = file.split_at(Answers::front_len(file, file.len() as u64)?);
+        let front_digest = &front[front.len() - DIGEST_OCTETS..];
         let answers = Answers::read(front.to_vec())?;
-        let (body, back_digest) = back.split_at(back_len - DIGEST_OCTETS);
+        let header = answers.header;
+        let (body, back_digest) = back.split_at(back.len() - DIGEST_OCTETS);
         if digest_of_back(front_digest, body) != back_digest {
             return Err(Error::Checksum { part: "back" });
         }
@@ -689,6 +685,70 @@ mod tests {
     }
 
     #[test]
+    fn what_a_warm_login_looks_at_is_what_was_written() {
+        let uncut = Ledger { cutoff: None, next_order: 1, records: Vec::new(), ..sample() };
+        for ledger in [sample(), uncut] {
+            let mut front = ledger.encode();
+            let start = &front[..Answers::HEADER_OCTETS];
+            front.truncate(Answers::front_len(start, front.len() as u64).unwrap());
+            let answers = Answers::read(front).unwrap();
+            assert_eq!(answers.uidvalidity(), ledger.uidvalidity);
+            assert_eq!(answers.has_cutoff(), ledger.cutoff.is_some());
+            assert_eq!(answers.next_uid(), ledger.next_uid);
+            assert_eq!(answers.user_digest(), ledger.user_digest);
+            assert_eq!(answers.index_id(), ledger.index_id);
+            assert_eq!(answers.begun_after(), ledger.begun_after);
+            assert_eq!(answers.len(), ledger.records.len());
+            assert_eq!(answers.is_empty(), ledger.records.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_ledger_names_its_user_by_the_first_octets_of_a_hash() {
+        let hash = blake3::hash(b"alice");
+        assert_eq!(user_digest("alice").to_le_bytes(), hash.as_bytes()[..8]);
+        assert_eq!(sample().encode()[40..48], hash.as_bytes()[..8]);
+    }
+
+    #[test]
+    fn a_uid_is_of_one_message_and_every_place_of_one_record() {
+        let decoded = |records: &[(u32, u32)]| {
+            let records = records.iter().map(|&(uid, order)| record(uid, order, "U", How::Stored));
+            Ledger::decode(&Ledger { records: records.collect(), ..sample() }.encode())
+        };
+        for sound in [&[(0, 1), (0, 2)][..], &[(0, 1), (0, 4), (7, 2), (8, 3)], &[(3, 5), (5, 1)]] {
+            assert!(decoded(sound).is_ok(), "{sound:?}");
+        }
+        for (twice, record) in [
+            (&[(7, 1), (7, 2)][..], 1),
+            (&[(3, 1), (7, 2), (7, 3)], 2),
+            (&[(3, 1), (7, 2), (7, 3), (8, 4)], 2),
+            (&[(0, 1), (0, 1), (7, 2)], 1),
+        ] {
+            assert_eq!(decoded(twice), Err(Error::Field { record, field: "UID" }), "{twice:?}");
+        }
+    }
+
+    #[test]
+    fn a_ledger_may_be_as_large_as_the_bound_and_no_larger() {
+        let start_of = |octets: u64, count: u32| {
+            let empty = Ledger { next_order: 1, records: Vec::new(), ..sample() };
+            let mut start = empty.encode();
+            let heap_len =
+                octets - (front_len(count as usize, 0) + back_len(count as usize)) as u64;
+            start[52..56].copy_from_slice(&count.to_le_bytes());
+            start[56..60].copy_from_slice(&(heap_len as u32).to_le_bytes());
+            start
+        };
+        for count in [0, 1 << 20] {
+            assert!(Answers::front_len(&start_of(MAX_OCTETS, count), MAX_OCTETS).is_ok());
+            let len = MAX_OCTETS + 1;
+            let refused = Answers::front_len(&start_of(len, count), len);
+            assert_eq!(refused, Err(Error::Length { len, expected: MAX_OCTETS }));
+        }
+    }
+
+    #[test]
     fn a_mark_is_read_as_it_was_written_and_a_damaged_one_admits_everything() {
         let mark = sample().mark();
         let line = mark.to_line();
@@ -713,7 +773,8 @@ mod tests {
                 assert_eq!(answers.uidl(at), record.uidl.as_bytes());
                 assert_eq!(answers.order_number(at), record.order);
             }
-            for uid in [0, 1, 4, 13, u32::MAX] {
+            // 5 is an order number, and stands where a guess past the end would look for a UID.
+            for uid in [0, 1, 4, 5, 13, u32::MAX] {
                 assert_eq!(answers.find(uid, guess), None, "UID {uid}, guess {guess}");
             }
         }

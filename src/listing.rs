@@ -454,9 +454,7 @@ pub struct Reader<R> {
 impl<R: BufRead> Reader<R> {
     /// Reads `input` from where it stands.
     pub fn new(input: R) -> Self {
-        Self {
-            blocks: Blocks::new(input, Keep::All, Block { offset: 0, line: 1, ..Block::default() }),
-        }
+        Self { blocks: Blocks::new(input, Keep::All, Block { line: 1, ..Block::default() }) }
     }
 
     /// Reads one or more blocks out of a listing, from a [`Block`] that [`scan`] found: `input` stands
@@ -479,18 +477,20 @@ impl<R: BufRead> Iterator for Reader<R> {
 ///
 /// Memory: one line. Cost: as reading.
 pub fn scan<R: BufRead>(input: R) -> Scan<R> {
-    Scan {
-        blocks: Blocks::new(
-            input,
-            Keep::HeadOnly,
-            Block { offset: 0, line: 1, ..Block::default() },
-        ),
-    }
+    Scan { blocks: Blocks::new(input, Keep::HeadOnly, Block { line: 1, ..Block::default() }) }
 }
 
 /// See [`scan`].
 pub struct Scan<R> {
     blocks: Blocks<R>,
+}
+
+impl<R: BufRead> Scan<R> {
+    /// Each block with the fields that a maildrop has one of; its messages, remarks and spent UIDLs
+    /// are left out.
+    pub fn with_heads(self) -> impl Iterator<Item = Result<(Block, Maildrop), Error>> {
+        self.blocks
+    }
 }
 
 impl<R: BufRead> Iterator for Scan<R> {
@@ -1090,6 +1090,18 @@ spent UID9-1714990000
         let failed = "uidl-keep-listing 1\nmaildrop a\nstate failed\n.\n";
         assert!(error_in(failed).starts_with("4: state failed without a \"remark\" line"));
         assert!(error_in(&format!("{ALICE}uidl-keep")).starts_with("13: no \".\" line"));
+    }
+
+    #[test]
+    fn a_line_may_be_as_long_as_it_may_be() {
+        let mut alice = read(ALICE.as_bytes()).unwrap().remove(0);
+        alice.source = "x".repeat(MAX_LINE_OCTETS - "source ".len());
+        let text = written(&alice);
+        assert_eq!(read(&text).unwrap(), std::slice::from_ref(&alice));
+        let longer = String::from_utf8(text).unwrap().replacen("xx", "xxx", 1);
+        assert!(error_in(&longer).starts_with("4: line of more than 65536 octets"));
+        alice.source.push('x');
+        assert!(write_maildrop(&mut Vec::new(), &alice).is_err());
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub struct Entry {
 }
 
 /// A base file name or GUID: spelled out as captured, or only its key, as an index holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Name {
     /// As the old server had it.
     Spelled(Box<[u8]>),

@@ -19,9 +19,10 @@
 //!    together. If they disagree the message is unknown, and said to be in [`Report::conflicts`]. A
 //!    fingerprint is asked for only while an unclaimed entry remains that it could decide.
 //! 4. **Copies.** Entries with equal `message` keys pair with their messages in maildrop order. Equal
-//!    `header` or `origin` keys alone pair only when one entry and one message are left, or where
-//!    octets single out one of each. While a message cannot be read, which might have that header too,
-//!    octets must agree as well: otherwise nothing is recorded of the message that has it.
+//!    `header` or `origin` keys alone pair only when one entry and one message are left, or, for
+//!    `header`, where octets single out one of each. While a message cannot be read, which might have
+//!    that header too, octets must agree as well: otherwise nothing is recorded of the message that has
+//!    it. With `origin` octets say nothing: each delivery adds some.
 //! 5. **Cutoff.** Once a final index was resolved, what has a UID above the cutoff may be claimed by
 //!    `file` and `message` only. Where clients were told something and the ledger is lost, the cutoff is
 //!    too: then a message that only `header` or `origin` could tell is [`Refusal::LedgerLost`], and
@@ -465,8 +466,11 @@ impl<'a> Run<'a> {
             let Some(name) = record.and_then(|record| record.name) else { return true };
             match (message.free_name, &message.names) {
                 (Some(free), _) => free == name,
-                (None, Fact::Is(names)) => names.iter().any(|known| known.cut == name),
-                (None, Fact::NotAsked | Fact::Absent) => true,
+                // Where this is not enough, names are asked for; one that cannot be read has not said it.
+                (None, Fact::NotAsked) => same_index,
+                (None, Fact::Is(_) | Fact::Absent) => {
+                    message.names().iter().any(|known| known.cut == name)
+                }
             }
         });
         if self.uids_hold && past.listed().is_some() {
@@ -477,10 +481,7 @@ impl<'a> Run<'a> {
     /// Names cost little, but not nothing: only what was not listed is asked for them.
     fn ask_names(&self) -> Option<Outcome> {
         let wanted = (0..self.messages.len())
-            .filter(|&m| {
-                let has_free_name = self.messages[m].free_name.is_some();
-                self.listed[m].is_none() || (self.names_must_agree && !has_free_name)
-            })
+            .filter(|&m| self.listed[m].is_none())
             .filter(|&m| !self.messages[m].unreadable && !self.messages[m].names.is_asked())
             .map(|m| (m, Need::Names));
         let wanted: Vec<_> = wanted.collect();
@@ -580,15 +581,10 @@ impl<'a> Run<'a> {
         if records.is_empty() {
             return Vec::new();
         }
-        let mut newest: HashMap<[u8; 16], &'a Record> = HashMap::new();
-        for &record in records {
-            if let Some(name) = record.name {
-                let newest = newest.entry(name).or_insert(record);
-                if newest.order < record.order {
-                    *newest = record;
-                }
-            }
-        }
+        let mut in_order = records.to_vec();
+        in_order.sort_unstable_by_key(|record| record.order);
+        let newest: HashMap<[u8; NAME_OCTETS], &'a Record> =
+            in_order.into_iter().filter_map(|record| Some((record.name?, record))).collect();
         let bearers = self.bearers();
         let pairs = self.open_messages().into_iter().filter_map(|m| {
             let names = self.messages[m].names();
@@ -603,15 +599,13 @@ impl<'a> Run<'a> {
         pairs.collect()
     }
 
-    /// The names that messages of the whole maildrop bear, once a message.
-    fn bearers(&self) -> Multimap<()> {
+    /// The messages of the whole maildrop by the names that they bear, and those that they were listed
+    /// under.
+    fn bearers(&self) -> Multimap {
         let mut bearers = Vec::with_capacity(self.messages.len());
-        for (listed, message) in self.listed.iter().zip(self.messages) {
-            let mut cuts: ArrayVec<[u8; 16], 3> = message.names().iter().map(|n| n.cut).collect();
-            cuts.extend(listed.and_then(|record| record.name));
-            cuts.sort_unstable();
-            let repeats = |at: usize| at > 0 && cuts[at - 1] == cuts[at];
-            bearers.extend((0..cuts.len()).filter(|&at| !repeats(at)).map(|at| (cuts[at], ())));
+        for (m, (message, listed)) in self.messages.iter().zip(&self.listed).enumerate() {
+            bearers.extend(message.names().iter().map(|name| (name.cut, m)));
+            bearers.extend(listed.and_then(|record| record.name).map(|name| (name, m)));
         }
         Multimap::new(bearers)
     }
@@ -644,9 +638,7 @@ impl<'a> Run<'a> {
         if named_entries.is_empty() {
             return;
         }
-        let mut entries_of = Multimap::new(named_entries);
-        // An entry may have one name twice.
-        entries_of.0.dedup();
+        let entries_of = Multimap::new(named_entries);
         let uids_agree = self.situation.captured.uidvalidity == Some(self.situation.uidvalidity);
         let entry_of_uid: HashMap<u32, usize> = if uids_agree {
             self.entries.iter().enumerate().filter_map(|(e, n)| Some((n.uid?, e))).collect()
@@ -701,7 +693,7 @@ impl<'a> Run<'a> {
     fn entries_named(
         &self,
         m: usize,
-        entries_of: &Multimap<usize>,
+        entries_of: &Multimap,
         entry_of_uid: &HashMap<u32, usize>,
     ) -> Named {
         let message = &self.messages[m];
@@ -840,7 +832,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Rule 4, second half: an equal header or origin pairs only what is alone, or alone in its size.
+    /// Rule 4, second half: an equal header or origin pairs only what is alone, an equal header also what
+    /// is alone in its size.
     fn match_alone(
         &mut self,
         how: How,
@@ -868,7 +861,7 @@ impl<'a> Run<'a> {
                 self.claim_alone(messages[0], entries[0], how);
                 continue;
             }
-            if entries.iter().any(|&e| self.entries[e].octets.is_some()) {
+            if how == How::Header && entries.iter().any(|&e| self.entries[e].octets.is_some()) {
                 let unsized_messages = messages.iter().filter(|&&m| {
                     !self.messages[m].unreadable && !self.messages[m].octets.is_asked()
                 });
@@ -1220,17 +1213,19 @@ fn count_repeated(records: &[Record], messages: &[Message]) -> usize {
     uidls.chunk_by(|a, b| a == b).map(<[_]>::len).filter(|&len| len > 1).sum()
 }
 
-/// Values by name, in one allocation: maildrops are large, and a login's memory is not.
-struct Multimap<T>(Vec<([u8; 16], T)>);
+/// Places by name, in one allocation: maildrops are large, and a login's memory is not.
+struct Multimap(Vec<([u8; NAME_OCTETS], usize)>);
 
-impl<T: Ord> Multimap<T> {
-    fn new(mut pairs: Vec<([u8; 16], T)>) -> Self {
+impl Multimap {
+    /// What has one name twice has it once.
+    fn new(mut pairs: Vec<([u8; NAME_OCTETS], usize)>) -> Self {
         pairs.sort_unstable();
+        pairs.dedup();
         Self(pairs)
     }
 
-    /// The pairs of that name, by value.
-    fn get(&self, name: &[u8; 16]) -> &[([u8; 16], T)] {
+    /// The pairs of that name, by place.
+    fn get(&self, name: &[u8; NAME_OCTETS]) -> &[([u8; NAME_OCTETS], usize)] {
         let start = self.0.partition_point(|(other, _)| other < name);
         let len = self.0[start..].iter().take_while(|(other, _)| other == name).count();
         &self.0[start..start + len]

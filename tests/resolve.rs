@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use resolve_support::{Disk, Held, Mail, Server, captured, mail, uidl};
 use uidl_keep::format::UidlFormat;
-use uidl_keep::ledger::How;
+use uidl_keep::ledger::{How, Record};
 use uidl_keep::maildrop::Counter;
 use uidl_keep::resolve::{Need, Outcome, Purpose, Refusal, first_unspent_uid};
 
@@ -110,6 +110,39 @@ fn equal_headers_without_bodies_pair_only_when_octets_tell_them_apart() {
     server.copy(&a, false);
     server.copy(&a, false);
     assert_eq!(server.uidls(), ["0000000100000063", "0000000200000063"]);
+}
+
+#[test]
+fn octets_tell_nothing_of_what_was_delivered_anew() {
+    // Each delivery adds as much to one as to the other: the first is now as long as the second was.
+    let (a, b) = (mail("a", 1, 1), mail("b", 1, 2));
+    let mut maildrop = captured(&[("U1", &a), ("U2", &b)]);
+    maildrop.entries.iter_mut().for_each(|entry| entry.message = None);
+    let mut server = Server::new(maildrop);
+    server.keys.origin = true;
+    for old in [a, b] {
+        let octets = old.octets + 1;
+        server.copy(&Mail { relayed: true, octets, ..old }, false);
+    }
+    assert_eq!(server.uidls(), ["0000000100000063", "0000000200000063"]);
+}
+
+/// The hazard that docs/dovecot.md names, and its end.
+#[test]
+fn only_origin_takes_a_mail_of_the_same_origin_for_one_that_did_not_come() {
+    let (a, b) = (mail("a", 1, 1), mail("b", 2, 1));
+    let maildrop = captured(&[("U1", &a), ("U2", &b)]);
+    let next = |old: &Mail| Mail { relayed: true, body: 9, ..old.clone() };
+    let mut server = Server::new(maildrop.clone());
+    server.copy(&next(&a), false);
+    assert_eq!(server.uidls(), ["0000000100000063"]);
+
+    let mut server = Server::new(maildrop);
+    server.keys.origin = true;
+    server.copy(&next(&a), false);
+    assert_eq!(server.uidls(), ["U1"]);
+    server.copy(&next(&b), false);
+    assert_eq!(server.uidls(), ["U1", "0000000200000063"], "after the first listing no more");
 }
 
 #[test]
@@ -285,6 +318,16 @@ fn what_was_baked_before_the_ledger_was_lost_comes_before_every_key() {
 }
 
 #[test]
+fn a_stored_order_number_of_zero_is_none() {
+    let (mut server, _) = listed_once();
+    server.ledger = None;
+    let baked = [("a", "U1", 2), ("copy1", "U2", 0)];
+    let baked = baked.map(|(name, text, order)| (name.to_owned(), (uidl(text), order)));
+    server.baked = Some(HashMap::from(baked));
+    assert_eq!(server.uidls(), ["U1", "U2"], "in the old order");
+}
+
+#[test]
 fn where_nothing_can_be_recorded_a_header_alone_tells_nothing() {
     let (mut server, _) = listed_once();
     (server.ledger, server.mark, server.disk) = (None, None, Disk::NotOurs);
@@ -337,6 +380,9 @@ fn numbers_that_begin_anew_are_spent_unless_the_uidvalidity_is_told_with_them() 
         assert_eq!(uidls[2].starts_with('~'), is_spent, "{format}: {uidls:?}");
         let next_uid = if is_spent { 7 } else { 4 };
         assert_eq!(server.next_uid, next_uid, "{format}: the next UID is raised where it must be");
+        server.put(mail("newest", 7, 7), "newest".into());
+        let uidls = server.uidls();
+        assert!(!uidls[3].starts_with('~'), "{format}: no further than it must be: {uidls:?}");
     }
 }
 
@@ -366,6 +412,16 @@ fn a_stored_uidl_with_the_number_of_another_message_is_not_believed() {
     }
     let stored = ["U1", "U2", "0000000300000063", "0000000400000063", "of-another-server"];
     assert_eq!(server.uidls(), stored);
+}
+
+#[test]
+fn a_stored_uidl_that_the_next_message_would_get_is_believed_and_not_given_twice() {
+    let (mut server, _) = listed_once();
+    server.baked = Some(HashMap::from([("new".to_owned(), (uidl("0000000400000063"), 9))]));
+    server.put(mail("new", 9, 9), "new".into());
+    assert_eq!(server.uidls()[2], "0000000400000063");
+    server.put(mail("newer", 8, 8), "newer".into());
+    assert!(server.uidls()[3].starts_with('~'));
 }
 
 #[test]
@@ -411,6 +467,7 @@ fn another_index_is_believed_when_all_names_agree_and_else_none_of_its_uids() {
     server.asked.clear();
     assert_eq!(server.uidls(), ["U1", "U2"]);
     assert_eq!(server.asked[&Need::Names], 2);
+    assert_eq!(server.ledger.as_ref().unwrap().cutoff, Some(2), "so are those above the cutoff");
     server.asked.clear();
     assert_eq!(server.uidls(), ["U1", "U2"]);
     assert!(server.asked.is_empty(), "the ledger tells all: {:?}", server.asked);
@@ -450,6 +507,20 @@ fn what_was_in_the_last_listing_keeps_its_place_when_it_comes_back() {
 }
 
 #[test]
+fn an_entry_whose_message_is_gone_is_not_given_to_a_mail_with_an_equal_header() {
+    let a = mail("a", 1, 1);
+    let mut server = Server::new(captured(&[("U1", &a)]));
+    server.is_final = false;
+    server.copy(&a, true);
+    assert_eq!(server.uidls(), ["U1"]);
+    server.delete(1);
+    server.put(mail("new", 8, 8), "new".into());
+    assert_eq!(server.uidls(), ["0000000200000063"], "a listing without it is recorded");
+    server.put(Mail { octets: a.octets, ..mail("newer", 1, 9) }, "newer".into());
+    assert_eq!(server.uidls()[1], "0000000300000063");
+}
+
+#[test]
 fn an_index_that_has_become_final_closes_at_the_next_login() {
     let (mut server, _) = listed_once();
     (server.ledger, server.mark, server.is_final) = (None, None, false);
@@ -481,13 +552,43 @@ fn what_no_key_can_tell_counts_neither_as_missing_nor_as_half_of_a_copy() {
 }
 
 #[test]
-fn uidls_that_the_old_server_repeats_are_reported_at_the_first_listing() {
-    let (a, b, c) = (mail("a", 1, 1), mail("b", 2, 2), mail("c", 3, 3));
-    let mut server = Server::new(captured(&[("same", &a), ("same", &b), ("U3", &c)]));
-    for old in [&a, &b, &c] {
-        server.copy(old, true);
+fn what_any_one_key_can_tell_counts_as_missing() {
+    let old: Vec<Mail> = (0..4).map(|n| mail(&format!("m{n}"), n, n)).collect();
+    let mut maildrop =
+        captured(&[("U0", &old[0]), ("U1", &old[1]), ("U2", &old[2]), ("U3", &old[3])]);
+    for (n, entry) in maildrop.entries.iter_mut().enumerate() {
+        entry.file = entry.file.take().filter(|_| n == 0);
+        entry.message = (n == 1).then(|| old[n].message_print());
+        entry.header = entry.header.filter(|_| n == 2);
+        entry.origin = entry.origin.filter(|_| n == 3);
     }
-    assert_eq!(server.log_in().report.repeated, 2);
+    let mut server = Server::new(maildrop);
+    server.guarded = true;
+    assert_eq!(refused(&mut server), Refusal::HalfCopied { found: 0, captured: 3 });
+    server.keys.origin = true;
+    assert_eq!(refused(&mut server), Refusal::HalfCopied { found: 0, captured: 4 });
+}
+
+#[test]
+fn a_listing_reports_how_its_uidls_came_and_what_was_not_copied_yet() {
+    let (mut server, old) = listed_once();
+    (server.ledger, server.mark) = (None, None);
+    let report = server.log_in().report;
+    assert_eq!(report.by_how, HashMap::from([(How::File, 1), (How::Header, 1)]));
+    assert_eq!(report.unclaimed, 1);
+    server.copy(&old[2], true);
+    let report = server.log_in().report;
+    assert_eq!(report.by_how, HashMap::from([(How::File, 1)]));
+    assert_eq!(report.unclaimed, 0);
+}
+
+#[test]
+fn uidls_that_the_old_server_repeats_are_reported_at_the_first_listing() {
+    let old = [mail("a", 1, 1), mail("b", 2, 2), mail("c", 3, 3), mail("d", 4, 4)];
+    let [a, b, c, d] = &old;
+    let mut server = Server::new(captured(&[("same", a), ("same", b), ("same", c), ("U4", d)]));
+    old.iter().for_each(|old| _ = server.copy(old, true));
+    assert_eq!(server.log_in().report.repeated, 3);
     assert_eq!(server.log_in().report.repeated, 0);
 }
 
@@ -531,7 +632,9 @@ fn a_name_that_many_share_up_to_the_comma_says_nothing() {
 
 #[test]
 fn a_uid_below_the_cutoff_that_is_given_anew_lets_no_header_claim() {
-    for is_maildir in [false, true] {
+    for (is_maildir, is_gone_recorded) in
+        [(false, false), (false, true), (true, false), (true, true)]
+    {
         let (mut server, _) = listed_once();
         server.baked = is_maildir.then(HashMap::new);
         let uid = server.put(mail("new", 9, 9), "new".into());
@@ -539,11 +642,243 @@ fn a_uid_below_the_cutoff_that_is_given_anew_lets_no_header_claim() {
         server.uidls();
         assert_eq!(server.ledger.as_ref().unwrap().cutoff, Some(uid));
         server.delete(uid);
+        if is_gone_recorded {
+            let later = server.put(mail("later", 7, 7), "later".into());
+            server.uidls();
+            server.delete(later);
+        }
         server.next_uid = uid;
         server.index_id += u32::from(!is_maildir);
         server.put(mail("newer", 3, 9), "newer".into());
-        server.next_uid += 1;
+        server.next_uid += 2;
         let uidls = server.uidls();
-        assert!(!uidls.contains(&"U3".to_owned()), "Maildir: {is_maildir}: {uidls:?}");
+        let claims = uidls.contains(&"U3".to_owned());
+        assert!(!claims, "Maildir: {is_maildir}, recorded: {is_gone_recorded}: {uidls:?}");
     }
+}
+
+#[test]
+fn a_message_without_a_name_is_known_by_its_header() {
+    let a = mail("a", 1, 1);
+    let mut server = Server::new(captured(&[("U1", &a)]));
+    server.put(a, String::new());
+    assert_eq!(server.uidls(), ["U1"]);
+    assert_eq!(server.asked[&Need::Names], 1, "and is not asked for it again");
+}
+
+#[test]
+fn only_what_was_not_listed_is_asked_for_its_names() {
+    let (mut server, _) = listed_once();
+    server.asked.clear();
+    server.put(mail("new", 9, 9), "new".into());
+    server.uidls();
+    assert_eq!(server.asked[&Need::Names], 1);
+}
+
+/// Dovecot's index is put back from a backup: it has its old id, and what came after it is not in it.
+#[test]
+fn an_index_from_a_backup_gives_a_new_message_no_uidl_of_one_that_came_after_the_backup() {
+    for is_lost in [false, true] {
+        let (mut server, _) = listed_once();
+        let later = ["new", "newer"].map(|name| server.put(mail(name, 9, 9), name.into()));
+        assert_eq!(server.uidls()[2..], ["0000000300000063", "0000000400000063"]);
+        later.iter().for_each(|&uid| server.delete(uid));
+        server.next_uid = later[0];
+        server.put(mail("newest", 8, 8), "newest".into());
+        if is_lost {
+            server.ledger = None;
+            server.delete(2);
+        }
+        let uidls = server.uidls();
+        assert!(uidls.last().unwrap().starts_with('~'), "{uidls:?}");
+    }
+}
+
+#[test]
+fn a_new_message_that_alone_is_there_under_another_index_is_not_taken_for_what_had_its_uid() {
+    let a = mail("a", 1, 1);
+    let mut server = Server::new(captured(&[("U1", &a)]));
+    server.copy(&a, true);
+    assert_eq!(server.uidls(), ["U1"]);
+    server.delete(1);
+    server.number_anew(1);
+    server.put(mail("new", 9, 9), "new".into());
+    server.next_uid += 1;
+    let uidls = server.uidls();
+    assert!(uidls[0].starts_with('~'), "{uidls:?}");
+}
+
+#[test]
+fn numbers_that_begin_anew_and_get_further_than_before_are_not_spent_if_the_uidvalidity_is_told() {
+    let (mut server, _) = listed_once();
+    let uid = server.put(mail("new", 9, 9), "new".into());
+    server.uidls();
+    server.delete(uid);
+    server.uidvalidity += 1;
+    server.number_anew(1);
+    for name in ["newer", "newest"] {
+        server.put(mail(name, 8, 8), name.into());
+    }
+    assert_eq!(server.uidls(), ["U1", "U2", "0000000300000064", "0000000400000064"]);
+}
+
+#[test]
+fn an_index_that_was_built_in_another_order_knows_what_is_claimed() {
+    let (mut server, old) = listed_once();
+    server.captured.entries.rotate_right(1);
+    (server.is_final, server.ledger.as_mut().unwrap().cutoff) = (false, None);
+    server.copy(&old[0], false);
+    assert_eq!(server.uidls(), ["U1", "U2", "0000000300000063"]);
+}
+
+/// A ledger lies where the account's owner can write.
+#[test]
+fn two_records_of_one_entry_claim_two_entries_of_its_uidl() {
+    let old = [mail("a", 1, 1), mail("b", 2, 2), mail("c", 3, 3)];
+    let mut server =
+        Server::new(captured(&[("same", &old[0]), ("same", &old[1]), ("U3", &old[2])]));
+    server.copy(&old[0], true);
+    server.copy(&mail("new", 9, 9), true);
+    server.uidls();
+    let forged = &mut server.ledger.as_mut().unwrap().records;
+    forged[1] = Record { uid: 2, order: 2, ..forged[0].clone() };
+    server.copy(&old[1], true);
+    assert_eq!(server.uidls(), ["same", "same", "0000000300000063"]);
+}
+
+#[test]
+fn of_two_that_are_gone_the_one_that_was_listed_last_under_a_name_comes_back() {
+    let (mut server, old) = listed_once();
+    server.copy(&old[0], true);
+    assert_eq!(server.uidls(), ["U1", "U2", "0000000300000063"]);
+    server.delete(1);
+    server.delete(3);
+    server.copy(&old[0], true);
+    assert_eq!(server.uidls(), ["U2", "0000000300000063"]);
+}
+
+#[test]
+fn what_comes_back_alone_may_bear_its_name_twice() {
+    let (mut server, old) = listed_once();
+    server.delete(1);
+    server.put(old[0].clone(), "a,S=101 a".into());
+    assert_eq!(server.uidls(), ["U1", "U2"]);
+}
+
+#[test]
+fn an_entry_that_a_copy_by_content_has_is_not_given_to_its_file_as_well() {
+    let (mut server, old) = listed_once();
+    server.copy(&old[1], true);
+    assert_eq!(server.uidls(), ["U1", "U2", "0000000300000063"]);
+}
+
+#[test]
+fn an_entry_whose_copy_by_content_is_gone_is_taken_again_by_its_file() {
+    let (mut server, old) = listed_once();
+    server.put(mail("new", 9, 9), "new".into());
+    server.delete(2);
+    assert_eq!(server.uidls(), ["U1", "0000000300000063"]);
+    server.copy(&old[1], true);
+    assert_eq!(server.uidls(), ["U1", "0000000300000063", "U2"]);
+}
+
+#[test]
+fn an_entry_whose_copy_by_content_is_gone_is_not_taken_by_one_file_of_several() {
+    let (mut server, old) = listed_once();
+    server.put(mail("new", 9, 9), "new".into());
+    server.delete(2);
+    server.uidls();
+    for _ in 0..2 {
+        server.copy(&old[1], true);
+    }
+    let without = ["U1", "0000000300000063", "0000000400000063", "0000000500000063"];
+    assert_eq!(server.uidls(), without);
+    server.copy(&old[1], true);
+    assert_eq!(server.uidls()[4], "0000000600000063", "the others are still there");
+}
+
+#[test]
+fn names_that_differ_behind_the_comma_only_are_told_apart_by_the_whole_or_by_the_uid() {
+    let (a, b) = (mail("a,S=1", 1, 1), mail("a,S=2", 2, 2));
+    let mut server = Server::new(captured(&[("U1", &a), ("U2", &b)]));
+    server.copy(&b, true);
+    assert_eq!(server.uidls(), ["U2"]);
+    let mut server = Server::new(captured(&[("U1", &a), ("U2", &b)]));
+    server.uidvalidity = 17;
+    server.next_uid = 2;
+    server.put(b, "a".into());
+    assert_eq!(server.uidls(), ["U2"]);
+    assert_eq!(server.asked.get(&Need::Header), None);
+}
+
+#[test]
+fn what_no_key_that_may_match_can_tell_is_not_read() {
+    let a = mail("a", 1, 1);
+    let mut server = Server::new(captured(&[("U1", &a)]));
+    server.captured.entries[0].header = None;
+    server.is_final = false;
+    server.put(mail("new", 9, 9), "new".into());
+    assert_eq!(server.uidls(), ["0000000100000063"]);
+    assert_eq!(server.asked.get(&Need::Header), None, "for its origin, which is not to match");
+}
+
+#[test]
+fn above_the_cutoff_nothing_is_read_for_its_header_alone() {
+    let (mut server, _) = listed_once();
+    server.asked.clear();
+    server.put(mail("new", 3, 9), "new".into());
+    assert_eq!(server.uidls()[2], "0000000300000063");
+    assert_eq!(server.asked.get(&Need::Header), None);
+}
+
+#[test]
+fn a_uidl_that_was_baked_by_mistake_is_not_believed_where_the_right_index_has_it_for_another() {
+    let (mut server, old) = listed_once();
+    server.baked = Some(HashMap::from([("a".to_owned(), (uidl("U1"), 1))]));
+    server.forgotten = 1;
+    server.captured = captured(&[("U1", &old[2]), ("U2", &old[1])]);
+    let uidls = server.uidls();
+    assert_eq!(uidls.len(), 2);
+    assert!(!uidls.contains(&"U1".to_owned()), "{uidls:?}");
+}
+
+#[test]
+fn three_unreadable_messages_may_be_odd() {
+    let mails: Vec<Mail> = (0..8).map(|n| mail(&format!("m{n}"), n, n)).collect();
+    let names: Vec<String> = (0..8).map(|n| format!("U{n}")).collect();
+    let old: Vec<(&str, &Mail)> = names.iter().map(String::as_str).zip(&mails).collect();
+    let mut server = Server::new(captured(&old));
+    mails.iter().for_each(|mail| _ = server.copy(mail, false));
+    server.held[..3].iter_mut().for_each(|held| held.readable = false);
+    assert_eq!(server.uidls()[..5], ["U3", "U4", "U5", "U6", "U7"]);
+}
+
+/// Names lie with the mail in a dbox.
+#[test]
+fn a_message_that_cannot_say_its_name_under_another_index_is_not_taken_for_what_had_its_uid() {
+    let (mut server, _) = listed_once();
+    server.delete(2);
+    server.index_id += 1;
+    server.next_uid = 2;
+    server.put(mail("new", 9, 9), "new".into());
+    server.held[1].readable = false;
+    let resolution = server.log_in();
+    assert_eq!(resolution.report.undecided, [2]);
+    server.held[1].readable = true;
+    assert!(server.uidls()[1].starts_with('~'));
+}
+
+/// What was listed without a name is known by its UID alone, and has its answer.
+#[test]
+fn unreadable_messages_that_were_listed_cost_nothing() {
+    let a = mail("a", 1, 1);
+    let mut server = Server::new(captured(&[("U1", &a)]));
+    server.copy(&a, true);
+    for n in 0..5 {
+        server.put(mail(&format!("new{n}"), 9, n), String::new());
+    }
+    let before = server.uidls();
+    server.index_id += 1;
+    server.held[1..].iter_mut().for_each(|held| held.readable = false);
+    assert_eq!(server.uidls(), before);
 }

@@ -8,6 +8,7 @@ pub mod capture_cyrus;
 pub mod capture_doveadm;
 pub mod capture_dovecot;
 pub mod capture_mbox;
+pub mod capture_pop3;
 pub mod capture_qmail;
 pub mod forge;
 pub mod format;
@@ -28,7 +29,7 @@ use uidl_keep::read_at::ReadAt;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Check); 12] = [
+pub const TARGETS: [(&str, Check); 13] = [
     ("ledger", ledger::check),
     ("index", index::check),
     ("roster", roster::check),
@@ -39,6 +40,7 @@ pub const TARGETS: [(&str, Check); 12] = [
     ("capture_doveadm", capture_doveadm::check),
     ("capture_dovecot", capture_dovecot::check),
     ("capture_mbox", capture_mbox::check),
+    ("capture_pop3", capture_pop3::check),
     ("capture_qmail", capture_qmail::check),
     ("format", format::check),
 ];

@@ -146,7 +146,7 @@ impl Pattern {
 /// A panel, or a mail system, whose directories are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Panel {
-    /// `/var/qmail/mailnames/DOMAIN/USER/Maildir`.
+    /// `/var/qmail/mailnames/DOMAIN/USER/Maildir`, or where its `psa.conf` says.
     Plesk,
     /// `/home/ACCOUNT/mail/DOMAIN/USER` is the Maildir itself, `/home/ACCOUNT/mail` that of the account.
     Cpanel,
@@ -156,19 +156,24 @@ pub enum Panel {
 }
 
 impl Panel {
-    /// Its patterns; `root` is asked for the home of `vpopmail` in its `etc/passwd`.
+    /// Its patterns; `root` is asked for Plesk's `etc/psa/psa.conf`, and for the home of `vpopmail` in
+    /// its `etc/passwd`.
     pub fn patterns(self, root: Option<&Path>) -> Vec<Pattern> {
         match self {
-            Self::Plesk => vec![Pattern::panel("/var/qmail/mailnames/{domain}/{local}/Maildir")],
+            Self::Plesk => {
+                let conf = read_below(root, &["etc", "psa"], "psa.conf");
+                let named =
+                    conf.as_deref().and_then(super::plesk::mailnames).filter(|path| is_plain(path));
+                let start = named.unwrap_or("/var/qmail/mailnames").trim_end_matches('/');
+                vec![Pattern::panel(&format!("{start}/{{domain}}/{{local}}/Maildir"))]
+            }
             Self::Cpanel => vec![
                 Pattern::panel("/home/{account}/mail/{domain}/{local}"),
                 Pattern::panel("/home/{account}/mail"),
             ],
             Self::Vpopmail => {
-                let passwd = opening::open_operators(root.unwrap_or(Path::new("/")))
-                    .and_then(|top| opening::open_directory(top.as_fd(), OsStr::new("etc")))
-                    .and_then(|etc| opening::read_text(etc.as_fd(), "passwd"));
-                let home = passwd.ok().and_then(|text| home_of(&text));
+                let passwd = read_below(root, &["etc"], "passwd");
+                let home = passwd.and_then(|text| home_of(&text));
                 let start = home.unwrap_or_else(|| "/home/vpopmail".to_owned());
                 [
                     "{domain}/{local}",
@@ -183,12 +188,27 @@ impl Panel {
     }
 }
 
+/// A text file of the server, where there is one that can be read.
+fn read_below(root: Option<&Path>, dirs: &[&str], name: &str) -> Option<String> {
+    let mut at = opening::open_operators(root.unwrap_or(Path::new("/"))).ok()?;
+    for dir in dirs {
+        at = opening::open_directory(at.as_fd(), OsStr::new(dir)).ok()?;
+    }
+    opening::read_text(at.as_fd(), name).ok()
+}
+
+/// Whether a path of the server's own can be part of a pattern.
+fn is_plain(path: &str) -> bool {
+    path.starts_with('/')
+        && !path.contains(['{', '}', '*', '?'])
+        && !path.split('/').any(|name| name == "." || name == "..")
+}
+
 /// The home of `vpopmail`, where that can be part of a pattern.
 fn home_of(passwd: &str) -> Option<String> {
     let line = passwd.lines().find(|line| line.starts_with("vpopmail:"))?;
     let home = line.split(':').nth(5)?;
-    let usable = home.starts_with('/') && !home.contains(['{', '}']) && !home.contains("/.");
-    usable.then(|| home.to_owned())
+    is_plain(home).then(|| home.to_owned())
 }
 
 /// How a user is called on the new server.
@@ -306,6 +326,7 @@ impl Bound {
 #[derive(Debug, Clone)]
 pub struct Source {
     user: String,
+    login: String,
     place: PathBuf,
     start: Start,
 }
@@ -323,12 +344,23 @@ enum Start {
 impl Source {
     /// The maildrop at `path`, of `user`.
     pub fn named(user: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self { user: user.into(), place: path.into(), start: Start::Named }
+        let user = user.into();
+        Self { login: user.clone(), user, place: path.into(), start: Start::Named }
+    }
+
+    /// The same maildrop under another user name.
+    pub fn called(self, user: impl Into<String>) -> Self {
+        Self { user: user.into(), ..self }
     }
 
     /// The user name on the new server.
     pub fn user(&self) -> &str {
         &self.user
+    }
+
+    /// The user name at the old server, as far as the names of directories tell; else the new one.
+    pub fn login(&self) -> &str {
+        &self.login
     }
 
     /// Where it lies.
@@ -593,7 +625,10 @@ impl Walk<'_> {
     fn source(&mut self, path: &Path, bound: &Bound, start: Start) {
         let place = self.place(path);
         match self.naming.user(bound) {
-            Ok(user) => self.found.sources.push(Source { user, place, start }),
+            Ok(user) => {
+                let login = Naming::default().user(bound).unwrap_or_else(|_| user.clone());
+                self.found.sources.push(Source { user, login, place, start });
+            }
             Err(error) => self.found.losses.push(format!("{}: {error}", shown(&place))),
         }
     }

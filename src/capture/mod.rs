@@ -20,7 +20,12 @@ pub mod layout;
 pub mod maildir;
 pub mod mbox;
 mod opening;
+pub mod plesk;
+pub mod pop3;
+pub mod program;
+pub mod proof;
 pub mod qmail;
+pub mod traces;
 
 pub use draft::{Captured, Draft, Remarks};
 pub use keys::{BadKeys, Keys, Prints};
@@ -371,7 +376,8 @@ pub fn printable(octets: &[u8]) -> String {
     text
 }
 
-fn printable_path(path: &std::path::Path) -> String {
+/// A path with names in it that others chose, fit for a terminal.
+pub fn printable_path(path: &std::path::Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     // The path is ours to show whole: the operator has to find it.
     path.as_os_str().as_bytes().chunks(MAX_SHOWN).map(printable).collect()

@@ -41,12 +41,15 @@ impl<'a> Cursor<'a> {
 }
 
 /// Appends a number as [`Cursor::varint`] reads it.
-pub(super) fn put_varint(octets: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        octets.push(number as u8 | 0x80);
-        number >>= 7;
+pub(super) fn put_varint(octets: &mut Vec<u8>, number: u64) {
+    for shift in (0..u64::BITS).step_by(7) {
+        let rest = number >> shift;
+        if rest < 0x80 {
+            octets.push(rest as u8);
+            return;
+        }
+        octets.push(rest as u8 | 0x80);
     }
-    octets.push(number as u8);
 }
 
 /// The number at an offset, little-endian; `None` when the octets do not reach.

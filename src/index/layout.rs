@@ -49,6 +49,7 @@ pub(super) const STATE_FAILED: u8 = 2;
 
 pub(super) const BLOCK_HAS_UIDVALIDITY: u8 = 1;
 pub(super) const BLOCK_HAS_COUNTER: u8 = 2;
+pub(super) const BLOCK_ALL: u8 = 3;
 
 // An entry's flags: which fields follow, in this order.
 pub(super) const ENTRY_FILE: u8 = 1;

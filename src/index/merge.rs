@@ -421,8 +421,20 @@ mod tests {
         }
         let new = Maildrop { uidvalidity: Some(8), ..maildrop(vec![]) };
         assert_eq!(merge(old, new).unwrap().0.spent.len(), 3);
-        let far = counted(MOST_SPELLED_OUT + 1, 7, "UID%u-%v");
-        merge(far, counted(2, 8, "UID%u-%v")).unwrap_err();
+        let anew = || counted(2, 8, "UID%u-%v");
+        let far = counted(MOST_SPELLED_OUT, 7, "UID%u-%v");
+        assert_eq!(merge(far, anew()).unwrap().0.spent.len(), MOST_SPELLED_OUT as usize - 1);
+        let error = merge(counted(MOST_SPELLED_OUT + 1, 7, "UID%u-%v"), anew()).unwrap_err();
+        assert_eq!((error.format.as_str(), error.next), ("UID%u-%v", MOST_SPELLED_OUT + 1));
+    }
+
+    #[test]
+    fn an_operator_reads_what_a_merge_made_of_it() {
+        let contradiction = Remark::Contradiction { uidl: uidl("U1") }.to_string();
+        assert!(contradiction.starts_with("unique-id U1 is another message than before"));
+        assert!(Remark::Failed.to_string().contains("refused until it is captured again"));
+        let anew = Remark::CountsAnew { numbers: 3 }.to_string();
+        assert!(anew.contains("its 3 earlier numbers are spent"));
     }
 
     #[test]

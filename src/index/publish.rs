@@ -1,4 +1,5 @@
-//! Putting a file in its place whole: [`Staged`], [`Sealed`], and one run at a time: [`lock`].
+//! Putting a file in its place whole: [`Staged`], [`Sealed`], and one run at a time: [`lock`] and
+//! [`open_alone`].
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
@@ -9,6 +10,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+
+/// Without following a link, or waiting for whoever holds the other end of a pipe.
+const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
 
 /// A file that is being written beside its place. Whoever opens the place meanwhile finds the old
 /// file, or none. Dropped, it is gone.
@@ -79,7 +83,7 @@ impl Staged {
                 }
                 Err(error) => return Err(error),
             };
-            if lock_now(&file)? && is_at(&file, &beside)? {
+            if lock_at(&file, &beside)? {
                 // One description, one lock: it holds until both are closed.
                 let names = Names {
                     beside,
@@ -135,8 +139,7 @@ impl Sealed {
     }
 
     fn dir(&self) -> PathBuf {
-        let dir = self.path().parent().filter(|dir| !dir.as_os_str().is_empty());
-        dir.unwrap_or(Path::new(".")).to_owned()
+        dir_of(self.path()).to_owned()
     }
 
     fn rename(mut self) -> io::Result<()> {
@@ -174,6 +177,37 @@ impl Drop for Names {
     }
 }
 
+/// Opens a file that grows from run to run, and that one process at a time writes: until it is closed,
+/// whoever else asks gets `None`. It is made where there is none, readable by nobody else.
+///
+/// # Errors
+///
+/// What the system says; also when something else than a regular file is there, a symbolic link among
+/// it.
+pub fn open_alone(path: &Path) -> io::Result<Option<File>> {
+    // Its holder may take it away between two steps: not for ever.
+    for _ in 0..16 {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OPEN_FLAGS)
+            .open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file; remove it"));
+        }
+        if !lock_now(&file)? {
+            return Ok(None);
+        }
+        if is_at(&file, path)? {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
+}
+
 /// The name that a file is written under: its own between two others.
 fn beside(path: &Path, before: &str, after: &str) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -181,14 +215,15 @@ fn beside(path: &Path, before: &str, after: &str) -> io::Result<PathBuf> {
     Ok(path.with_file_name(beside))
 }
 
+/// The directory that a path names something in.
+fn dir_of(path: &Path) -> &Path {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    dir.unwrap_or(Path::new("."))
+}
+
+/// Follows no link: what is new was not there, as a link either.
 fn create_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {
@@ -201,13 +236,10 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 /// Removes what a killed run left. `false` when somebody is writing it.
 fn remove_if_dead(path: &Path) -> io::Result<bool> {
     // What is no file is nobody's work, and is not opened.
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.is_file() => return remove_if_there(path).map(|()| true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        _ => {}
+    if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        return remove_if_there(path).map(|()| true);
     }
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let file = match OpenOptions::new().read(true).write(true).custom_flags(flags).open(path) {
+    let file = match OpenOptions::new().read(true).write(true).custom_flags(OPEN_FLAGS).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(error) => return Err(error),
@@ -229,6 +261,11 @@ fn lock_now(file: &File) -> io::Result<bool> {
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Locks a file that is at this path still; `false` when another process has, or has taken it away.
+fn lock_at(file: &File, path: &Path) -> io::Result<bool> {
+    Ok(lock_now(file)? && is_at(file, path)?)
 }
 
 /// Whether a path names this file.
@@ -259,7 +296,7 @@ pub fn lock(dir: &Path) -> io::Result<Option<Lock>> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .custom_flags(OPEN_FLAGS)
         .open(dir.join(".lock"))?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other(".lock is not a regular file; remove it"));
@@ -354,6 +391,87 @@ mod tests {
         drop(second);
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(names(dir.path()), ["a.listing", "victim"]);
+    }
+
+    #[test]
+    fn a_file_that_grows_has_one_writer_and_is_no_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.journal");
+        let mut first = open_alone(&path).unwrap().unwrap();
+        first.write_all(b"first").unwrap();
+        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
+        assert!(open_alone(&path).unwrap().is_none());
+        drop(first);
+        assert!(open_alone(&path).unwrap().is_some());
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+
+        let link = dir.path().join("link");
+        symlink(&path, &link).unwrap();
+        assert!(open_alone(&link).is_err());
+        assert!(open_alone(dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_file_is_had_by_who_locks_it_while_it_is_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let create = || create_new(&path).unwrap();
+        let ours = create();
+        assert!(lock_at(&ours, &path).unwrap());
+        let again = File::open(&path).unwrap();
+        assert!(!lock_at(&again, &path).unwrap(), "locked by another");
+        fs::remove_file(&path).unwrap();
+        assert!(!lock_at(&ours, &path).unwrap(), "taken away");
+        let other = create();
+        assert!(!lock_at(&ours, &path).unwrap(), "another is in its place");
+        assert!(lock_at(&other, &path).unwrap());
+        assert!(lock_at(&other, &path.join("below")).is_err(), "cannot tell");
+    }
+
+    #[test]
+    fn what_a_killed_run_left_may_be_gone_already_and_what_is_no_file_is_no_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("left");
+        assert!(remove_if_dead(&path).unwrap());
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+        assert!(remove_if_dead(&path).unwrap());
+        assert_eq!(names(dir.path()), [""; 0]);
+        fs::write(&path, "half").unwrap();
+        remove_if_dead(&path.join("below")).unwrap_err();
+        assert_eq!(names(dir.path()), ["left"]);
+    }
+
+    #[test]
+    fn what_prevents_a_file_is_an_error_and_not_another_run() {
+        let dir = tempfile::tempdir().unwrap();
+        Staged::create_alone(&dir.path().join("missing/a")).unwrap_err();
+        Staged::create(&dir.path().join("missing/a")).unwrap_err();
+        for beside in [".a.uidl-keep", "a.new"] {
+            fs::create_dir(dir.path().join(beside)).unwrap();
+        }
+        let is_dir = |error: io::Error| error.kind() == io::ErrorKind::IsADirectory;
+        assert!(is_dir(Staged::create_alone(&dir.path().join("a")).unwrap_err()));
+        assert!(is_dir(Staged::create(&dir.path().join("a")).unwrap_err()));
+    }
+
+    #[test]
+    fn the_directory_that_is_synced_is_the_one_that_the_file_is_in() {
+        assert_eq!(dir_of(Path::new("/site/a.idx")), Path::new("/site"));
+        assert_eq!(dir_of(Path::new("site/a.idx")), Path::new("site"));
+        assert_eq!(dir_of(Path::new("a.idx")), Path::new("."));
+    }
+
+    #[test]
+    fn the_lock_of_a_site_is_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".lock");
+        let elsewhere = dir.path().join("elsewhere");
+        symlink(&elsewhere, &path).unwrap();
+        lock(dir.path()).unwrap_err();
+        assert!(!elsewhere.exists());
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
+        lock(dir.path()).unwrap_err();
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl<S: ReadAt> Index<S> {
         let corrupt = |what, at: usize| Error::Corrupt { what, offset: at as u64, file_len };
         let short = || corrupt("shorter than a header", 0);
         if file_len < HEADER_OCTETS as u64 {
-            return Err(if file_len == 0 { short() } else { not_an_index(&source, file_len)? });
+            return Err(not_an_index(&source, file_len)?);
         }
         let octets = source.read_at(0, HEADER_OCTETS)?;
         if octets[MAGIC_AT..VERSION_AT] != MAGIC {
@@ -139,16 +139,13 @@ impl<S: ReadAt> Index<S> {
         // From here on blocks lie between the header and the buckets, buckets between the blocks
         // and the table, and the table of 2^bits offsets fills the rest: later sums stay within
         // the file's length.
-        if header.buckets_offset < HEADER_OCTETS as u64 || header.buckets_offset > file_len {
-            return Err(corrupt("offset of the buckets", BUCKETS_OFFSET_AT));
-        }
-        if header.table_offset < header.buckets_offset || header.table_offset > file_len {
-            return Err(corrupt("offset of the table", TABLE_OFFSET_AT));
-        }
         if header.table_bits > MAX_TABLE_BITS
-            || file_len - header.table_offset != 8 << header.table_bits
+            || file_len.checked_sub(header.table_offset) != Some(8 << header.table_bits)
         {
-            return Err(corrupt("size of the table", TABLE_BITS_AT));
+            return Err(corrupt("offset or size of the table", TABLE_OFFSET_AT));
+        }
+        if !(HEADER_OCTETS as u64..=header.table_offset).contains(&header.buckets_offset) {
+            return Err(corrupt("offset of the buckets", BUCKETS_OFFSET_AT));
         }
         // From here on no count read later can ask for more memory than one block or bucket of
         // this file takes.
@@ -260,13 +257,12 @@ impl<S: ReadAt> Index<S> {
     }
 
     fn verify_build_id(&self) -> Result<(), Error> {
-        const STEP_OCTETS: u64 = 1 << 20;
+        const STEP_OCTETS: usize = 1 << 20;
         let mut hasher = blake3::Hasher::new();
-        let mut offset = HEADER_OCTETS as u64;
-        while offset < self.header.file_len {
-            let step = STEP_OCTETS.min(self.header.file_len - offset);
+        let end = self.header.file_len;
+        for offset in (HEADER_OCTETS as u64..end).step_by(STEP_OCTETS) {
+            let step = (end - offset).min(STEP_OCTETS as u64);
             hasher.update(&self.source.read_at(offset, step as usize)?);
-            offset += step;
         }
         hasher.update(&self.source.read_at(0, BUILD_ID_AT)?);
         if cut(&hasher.finalize()) != self.header.build_id {
@@ -294,7 +290,6 @@ impl<S: ReadAt> Index<S> {
         if offset < HEADER_OCTETS as u64
             || end.is_none_or(|end| end > self.header.buckets_offset)
             || len > self.header.largest_block.into()
-            || len < (BLOCK_HEAD_OCTETS + CHECKSUM_OCTETS) as u64
         {
             return Err(self.corrupt("a bucket names a block where none can be", offset));
         }
@@ -317,19 +312,18 @@ impl<S: ReadAt> Index<S> {
     fn bucket(&self, number: u32) -> Result<Vec<u8>, Error> {
         let offset = self.bucket_offset(number)?;
         let most = self.header.table_offset - offset;
-        let mut octets = self.source.read_at(offset, most.min(BUCKET_GUESS_OCTETS) as usize)?;
-        let count_of = |octets: &[u8]| u32_at(octets, BUCKET_COUNT_AT).unwrap_or(u32::MAX);
-        let count = count_of(&octets);
+        let start = self.source.read_at(offset, most.min(BUCKET_GUESS_OCTETS) as usize)?;
+        let count = u32_at(&start, BUCKET_COUNT_AT).unwrap_or(u32::MAX);
         let len = bucket_octets(count);
         if count > self.header.largest_bucket || len > most {
             return Err(self.corrupt("number of maildrops in a bucket", offset));
         }
-        if len > octets.len() as u64 {
-            octets = self.source.read_at(offset, len as usize)?;
-        }
-        octets.truncate(len as usize);
+        let octets = match start.get(..len as usize) {
+            Some(all) => all.to_vec(),
+            None => self.source.read_at(offset, len as usize)?,
+        };
         let (content, stored) = octets.split_at(octets.len() - CHECKSUM_OCTETS);
-        if checksum(content) != stored || count_of(&octets) != count {
+        if checksum(content) != stored {
             return Err(self.corrupt("checksum of a bucket", offset));
         }
         if u32_at(&octets, BUCKET_PREFIX_AT) != Some(number) {
@@ -386,9 +380,6 @@ impl<S: ReadAt> Maildrops<'_, S> {
         }
         let bad_len = || self.index.corrupt("length of a block", self.offset);
         let left = header.buckets_offset - self.offset;
-        if left < (BLOCK_HEAD_OCTETS + CHECKSUM_OCTETS) as u64 {
-            return Err(bad_len());
-        }
         let len = u32_at(&source.read_at(self.offset, 4)?, 0).ok_or_else(bad_len)?;
         let place = Place { offset: self.offset, len: len.into() };
         if place.len > left || len > header.largest_block {
@@ -442,7 +433,7 @@ fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
         _ => return Err("state of a maildrop"),
     };
     let flags = *content.get(BLOCK_FLAGS_AT).ok_or(short)?;
-    if flags & !(BLOCK_HAS_UIDVALIDITY | BLOCK_HAS_COUNTER) != 0 {
+    if flags & !BLOCK_ALL != 0 {
         return Err("flag of unknown meaning");
     }
     let uidvalidity = u32_of(BLOCK_UIDVALIDITY_AT)?;

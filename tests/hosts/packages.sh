@@ -27,10 +27,12 @@ packages_fuzz="g++"
 
 # What comes from crates.io and not from Debian, each in the version that works here.
 crates_fuzz="cargo-fuzz@0.13.2"
+crates_mutants="cargo-mutants@26.0.0"
 
 # Trees: small Debian systems of their own, for servers that this machine cannot hold beside its
-# Dovecot. One word each: its name; then what suite, and what is installed in it.
-trees="courier dovecot24"
+# Dovecot. One word each: its name; then what suite, what is installed in it, and what is unpacked over
+# that: packages that exclude each other.
+trees="courier dovecot24 oldservers"
 
 # courier-pop and dovecot-pop3d exclude each other as packages.
 tree_courier_suite=bookworm
@@ -38,3 +40,10 @@ tree_courier_packages="courier-pop courier-authdaemon courier-authlib-userdb"
 
 tree_dovecot24_suite=trixie
 tree_dovecot24_packages="dovecot-core dovecot-pop3d dovecot-imapd dovecot-dev"
+
+# Of the POP3 servers only one can be installed: the others bring their programs, and of what they need
+# what is not there for Cyrus is named. (libmailutils9 is not installed for Guile and Python, its other
+# languages, which are as big as all the rest.) Cyrus insists on something that sends mail.
+tree_oldservers_suite=bookworm
+tree_oldservers_packages="cyrus-pop3d cyrus-imapd sasl2-bin msmtp-mta libgsasl18 libkyotocabinet16v5 libmariadb3 libnsl2 liblockfile1"
+tree_oldservers_overlay="mailutils-pop3d libmailutils9 libmu-dbm9 popa3d solid-pop3d"

@@ -2,9 +2,9 @@
 # Installs what a job needs, and nothing that is there already.
 #
 #   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, fuzz of packages.sh
-#   tests/hosts/setup.sh crates GROUP...      fuzz of packages.sh, into target/tools
+#   tests/hosts/setup.sh crates GROUP...                fuzz, mutants of packages.sh, into target/tools
 #   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for
-#   tests/hosts/setup.sh tree NAME...         courier, dovecot24 of packages.sh
+#   tests/hosts/setup.sh tree NAME...         courier, dovecot24, oldservers of packages.sh
 #   tests/hosts/setup.sh where NAME           prints the directory of a tree
 #
 # Trees lie in UIDL_KEEP_TREES, or else in /var/cache/uidl-keep-trees; delete that directory to
@@ -115,15 +115,41 @@ mirror() {
 		awk '$3 == "main" && $4 == "Debian" && $5 == "Debian" { print $1; exit }'
 }
 
+# What $overlay names, as files of the tree $1: none of it is installed, so none of it conflicts. dpkg -x
+# would put a directory where the tree has its link /lib.
+unpack_over() {
+	# shellcheck disable=SC2086
+	chroot "$1" sh -c 'cd /var/cache/apt/archives && apt-get -q download "$@"' - $overlay || return
+	for package in $overlay; do
+		dpkg-deb --fsys-tarfile "$1/var/cache/apt/archives/$package"_*.deb |
+			tar -x -f - -C "$1" --keep-directory-symlink || return
+	done
+}
+
+# Makes the directory $1 a Debian $suite of $site, with $packages installed and $overlay over them.
+fill_tree() {
+	debootstrap --variant=minbase "$suite" "$1" "$site" || return
+	apt-config dump | grep -i '^Acquire::[a-z]*::Proxy' > "$1/etc/apt/apt.conf.d/10proxy" || true
+	# Nothing may start in there: there is no boot, and the ports are this machine's.
+	printf '#!/bin/sh\nexit 101\n' > "$1/usr/sbin/policy-rc.d" || return
+	chmod 755 "$1/usr/sbin/policy-rc.d" || return
+	chroot "$1" apt-get -q update || return
+	# shellcheck disable=SC2086
+	chroot "$1" apt-get -q -y --no-install-recommends install $packages || return
+	[ -z "$overlay" ] || unpack_over "$1" || return
+	chroot "$1" apt-get clean || return
+	rm -rf "$1/var/lib/apt/lists"/*
+}
+
 make_tree() (
 	name=$1
-	suite='' packages=''
-	eval "suite=\${tree_${name}_suite-} packages=\${tree_${name}_packages-}"
+	suite='' packages='' overlay=''
+	eval "suite=\${tree_${name}_suite-} packages=\${tree_${name}_packages-} overlay=\${tree_${name}_overlay-}"
 	[ -n "$suite" ] || die "no tree is called '$name': see $here/packages.sh"
 	tree=$trees_dir/$name
 
 	# What is in a finished tree; another list makes another tree.
-	recipe="$suite $packages"
+	recipe="$suite $packages${overlay:+ + $overlay}"
 	finished() { [ "$(cat "$tree/.recipe" 2> /dev/null)" = "$recipe" ]; }
 	! finished || exit 0
 
@@ -141,7 +167,7 @@ make_tree() (
 	fi
 	[ -n "$site" ] || die "no Debian mirror in this machine's apt sources: add one, then run again"
 
-	echo "setup: making the tree $tree ($suite: $packages)"
+	echo "setup: making the tree $tree ($recipe)"
 	making=$trees_dir/.making-$name
 	log=$trees_dir/$name.log
 	unmount() {
@@ -152,18 +178,7 @@ make_tree() (
 	unmount
 	rm -rf --one-file-system "$making"
 
-	{
-		debootstrap --variant=minbase "$suite" "$making" "$site"
-		apt-config dump | grep -i '^Acquire::[a-z]*::Proxy' > "$making/etc/apt/apt.conf.d/10proxy" || true
-		# Nothing may start in there: there is no boot, and the ports are this machine's.
-		printf '#!/bin/sh\nexit 101\n' > "$making/usr/sbin/policy-rc.d"
-		chmod 755 "$making/usr/sbin/policy-rc.d"
-		chroot "$making" apt-get -q update
-		# shellcheck disable=SC2086
-		chroot "$making" apt-get -q -y --no-install-recommends install $packages
-		chroot "$making" apt-get clean
-		rm -rf "$making/var/lib/apt/lists"/*
-	} > "$log" 2>&1 9>&- < /dev/null || die "the tree $name could not be made; the end of $log:
+	fill_tree "$making" > "$log" 2>&1 9>&- < /dev/null || die "the tree $name could not be made; the end of $log:
 $(tail -n 15 "$log")"
 
 	unmount

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use arrayvec::ArrayVec;
 use uidl_keep::format::{Fields, UidlFormat};
 use uidl_keep::key::{FileKey, Fingerprint};
 use uidl_keep::ledger::{Ledger, Mark, NAME_OCTETS};
@@ -60,7 +61,8 @@ impl Mail {
 pub struct Held {
     pub uid: u32,
     pub mail: Mail,
-    /// Under which name: Maildir's base file name, or dbox's GUID.
+    /// Under which name: Maildir's base file name, or dbox's GUID. Under both, with a space between
+    /// them, or under none.
     pub name: String,
     pub readable: bool,
 }
@@ -97,8 +99,12 @@ pub struct Server {
     copies: usize,
 }
 
-fn name_of(held: &Held) -> [u8; NAME_OCTETS] {
-    FileKey::cut_of(held.name.as_bytes())
+fn names_of(held: &Held) -> ArrayVec<FileKey, 2> {
+    held.name.split_whitespace().map(|name| FileKey::of_name(name.as_bytes())).collect()
+}
+
+fn name_of(held: &Held) -> Option<[u8; NAME_OCTETS]> {
+    names_of(held).first().copied().map(Ledger::name_of)
 }
 
 pub fn uidl(text: &str) -> Uidl {
@@ -206,7 +212,7 @@ impl Server {
 
     pub fn outcome(&mut self, purpose: Purpose) -> Outcome {
         // A Maildir's names are to be had for nothing.
-        let free_name = |held: &Held| self.baked.as_ref().map(|_| name_of(held));
+        let free_name = |held: &Held| self.baked.as_ref().and_then(|_| name_of(held));
         let mut messages: Vec<Message> = (self.held.iter())
             .map(|held| Message { uid: held.uid, free_name: free_name(held), ..Message::default() })
             .collect();
@@ -227,6 +233,7 @@ impl Server {
             };
             match resolve(&self.captured.user, &situation, &messages) {
                 Outcome::Ask(asked) => {
+                    assert!(!asked.is_empty(), "asks for nothing");
                     let mut seen = HashSet::new();
                     for (m, need) in asked {
                         assert!(seen.insert((m, need)), "asked twice at once");
@@ -246,15 +253,20 @@ impl Server {
     }
 
     fn tell(&self, held: &Held, message: &mut Message, need: Need) {
-        if !held.readable && need != Need::Names && need != Need::Own {
+        // A Maildir is not read for names; a dbox has them with the mail.
+        let is_read = match need {
+            Need::Names => self.baked.is_none(),
+            Need::Header | Need::Octets | Need::Message => true,
+            Need::Own => false,
+        };
+        if is_read && !held.readable {
             message.unreadable = true;
             return;
         }
         let mail = &held.mail;
         match need {
             Need::Names => {
-                let key = FileKey::of_name(held.name.as_bytes());
-                message.names = Fact::Is([key].into_iter().collect());
+                message.names = Fact::found(Some(names_of(held)).filter(|names| !names.is_empty()));
                 let baked = self.baked.as_ref().and_then(|baked| baked.get(&held.name));
                 message.stored = baked.map(|(uidl, _)| uidl.clone());
                 message.stored_order = baked.map(|(_, order)| *order);
@@ -310,7 +322,7 @@ impl Server {
         let counts_on = counts_on && ledger.index_id == self.index_id;
         let names_agree = self.baked.is_none()
             || self.held.iter().all(|held| {
-                record_of(held).and_then(|r| r.name).is_none_or(|name| name == name_of(held))
+                record_of(held).and_then(|r| r.name).is_none_or(|name| Some(name) == name_of(held))
             });
         let is_open = ledger.cutoff.is_none() && self.is_final;
         (!is_open && counts_on && names_agree && all && ledger.begun_after >= self.forgotten)

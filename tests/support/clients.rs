@@ -17,8 +17,10 @@ pub enum Program {
     FetchmailByHalves,
     /// mpop with `keep on`.
     Mpop,
-    /// getmail6 with `delete = false`.
+    /// getmail6 with `delete = false`, which adds nothing to a header.
     Getmail,
+    /// The same as it is: it adds `Return-Path`, `Delivered-To` and `Received`.
+    GetmailWithTraces,
 }
 
 impl Program {
@@ -26,7 +28,7 @@ impl Program {
         match self {
             Program::Fetchmail | Program::FetchmailByHalves => "fetchmail",
             Program::Mpop => "mpop",
-            Program::Getmail => "getmail",
+            Program::Getmail | Program::GetmailWithTraces => "getmail",
         }
     }
 }
@@ -62,12 +64,25 @@ impl Client {
     /// Polls the server; how many messages it downloaded: files that were not there before.
     pub fn poll(&self, server: SocketAddr) -> usize {
         let before = self.downloaded();
-        let mut command = match self.program {
+        let command = match self.program {
             Program::Fetchmail => self.fetchmail(server, ""),
             Program::FetchmailByHalves => self.fetchmail(server, "fastuidl 1"),
             Program::Mpop => self.mpop(server),
-            Program::Getmail => self.getmail(server),
+            Program::Getmail => self.getmail(server, "delivered_to = false\nreceived = false\n"),
+            Program::GetmailWithTraces => self.getmail(server, ""),
         };
+        self.run(command);
+        self.downloaded() - before
+    }
+
+    /// Fetches what is new to it, and hands each message to that command instead of keeping it. No
+    /// address is given a domain.
+    pub fn hand_over(&self, server: SocketAddr, agent: &str) {
+        assert_eq!(self.program, Program::Fetchmail, "the others have other words for it");
+        self.run(self.fetchmail_to(server, "no rewrite", agent));
+    }
+
+    fn run(&self, mut command: Command) {
         let output =
             command.env("HOME", self.path()).stdin(Stdio::null()).output().expect("a client");
         // fetchmail says 1 when there was nothing to fetch.
@@ -80,12 +95,16 @@ impl Client {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr)
         );
-        self.downloaded() - before
+    }
+
+    /// Where it keeps what it has downloaded: a Maildir.
+    pub fn mail(&self) -> PathBuf {
+        self.path().join("mail")
     }
 
     /// How often it has downloaded the message that has this text in it.
     pub fn times_downloaded(&self, text: &str) -> usize {
-        let downloaded = fs::read_dir(self.path().join("mail/new")).expect("our directory");
+        let downloaded = fs::read_dir(self.mail().join("new")).expect("our directory");
         let octets = downloaded.map(|entry| fs::read(entry.expect("ours").path()).expect("ours"));
         octets.filter(|octets| String::from_utf8_lossy(octets).contains(text)).count()
     }
@@ -96,7 +115,7 @@ impl Client {
 
     /// How many messages it has downloaded in all.
     pub fn downloaded(&self) -> usize {
-        fs::read_dir(self.path().join("mail/new")).expect("our directory").count()
+        fs::read_dir(self.mail().join("new")).expect("our directory").count()
     }
 
     fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
@@ -107,17 +126,20 @@ impl Client {
     }
 
     fn fetchmail(&self, server: SocketAddr, option: &str) -> Command {
-        let mail = self.path().join("mail/new");
+        let mail = self.mail().join("new");
         let deliver =
             format!("#!/bin/sh\nexec cat > \"$(mktemp '{}'/XXXXXXXXXX)\"\n", mail.display());
         let deliver = self.write("deliver", &deliver, 0o755);
+        self.fetchmail_to(server, option, &deliver.display().to_string())
+    }
+
+    fn fetchmail_to(&self, server: SocketAddr, option: &str, agent: &str) -> Command {
         let rc = format!(
             "poll {} service {} protocol pop3 no dns uidl\n  \
-             username \"{}\" password \"{PASSWORD}\" keep {option} sslproto '' mda \"{}\"\n",
+             username \"{}\" password \"{PASSWORD}\" keep {option} sslproto '' mda \"{agent}\"\n",
             server.ip(),
             server.port(),
             self.user,
-            deliver.display()
         );
         let rc = self.write("fetchmailrc", &rc, 0o600);
         let mut command = Command::new("fetchmail");
@@ -145,11 +167,11 @@ impl Client {
 
     /// getmail refuses to deliver as root, and has the port in the name of its memory: a server that
     /// moves keeps its port, so here the memory is renamed.
-    fn getmail(&self, server: SocketAddr) -> Command {
+    fn getmail(&self, server: SocketAddr, options: &str) -> Command {
         let rc = format!(
             "[retriever]\ntype = SimplePOP3Retriever\nserver = {}\nport = {}\nusername = {}\n\
              password = {PASSWORD}\n[destination]\ntype = Maildir\npath = {}/mail/\n[options]\n\
-             delete = false\nread_all = false\ndelivered_to = false\nreceived = false\n",
+             delete = false\nread_all = false\n{options}",
             server.ip(),
             server.port(),
             self.user,

@@ -521,7 +521,8 @@ fn install_plugin(host: &Host, dir: &Path) -> bool {
     true
 }
 
-fn free_port() -> SocketAddr {
+/// An address of 127.0.0.1 that nobody listens on, at this moment.
+pub fn free_port() -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
     listener.local_addr().expect("an address")
 }

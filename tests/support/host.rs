@@ -20,6 +20,8 @@ pub enum Line {
 pub struct Host {
     root: PathBuf,
     line: Option<Line>,
+    /// What lies in whose place, for programs started through this value and for nobody else.
+    mounts: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Host {
@@ -37,7 +39,7 @@ impl Host {
             Line::V24 => trees_dir().join("dovecot24"),
         };
         let found =
-            Some(Self { line: line_of(&root), root }).filter(|host| host.line == Some(line));
+            Some(Self::at(root.clone(), line_of(&root))).filter(|host| host.line == Some(line));
         if found.is_none() {
             lacking(&format!("no Dovecot {line:?} is installed: run `make deps`"));
         }
@@ -46,16 +48,36 @@ impl Host {
 
     /// The tree with Courier in it; `None` as in [`Host::dovecot`].
     pub fn courier() -> Option<Self> {
+        Self::tree("courier", "usr/lib/courier/courier/courierpop3d")
+    }
+
+    /// The tree with the other servers that are left behind; `None` as in [`Host::dovecot`].
+    pub fn old_servers() -> Option<Self> {
+        Self::tree("oldservers", "usr/lib/cyrus/bin/master")
+    }
+
+    fn tree(name: &str, program: &str) -> Option<Self> {
         if !is_root() {
-            lacking("only root can run Courier in its tree");
+            lacking(&format!("only root can run the servers of the tree {name}"));
             return None;
         }
-        let root = trees_dir().join("courier");
-        if !root.join("usr/lib/courier/courier/courierpop3d").exists() {
-            lacking(&format!("no Courier in {}: run `make deps`", root.display()));
+        let root = trees_dir().join(name);
+        if !root.join(program).exists() {
+            lacking(&format!("no {program} in {}: run `make deps`", root.display()));
             return None;
         }
-        Some(Self { root, line: None })
+        Some(Self::at(root, None))
+    }
+
+    fn at(root: PathBuf, line: Option<Line>) -> Self {
+        Self { root, line, mounts: Vec::new() }
+    }
+
+    /// The same host, but where its programs find `file`, or a directory, in the place of `place`. Other
+    /// programs see nothing of it, and it is gone with the last that does.
+    pub fn with(mut self, file: &Path, place: &str) -> Self {
+        self.mounts.push((file.to_owned(), self.outside(place)));
+        self
     }
 
     /// The release line of its Dovecot.
@@ -67,6 +89,22 @@ impl Host {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]);
+        if !self.mounts.is_empty() {
+            command.args([
+                "unshare",
+                "--mount",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                MOUNT,
+                "-",
+            ]);
+            for (file, place) in &self.mounts {
+                command.arg(file).arg(place);
+            }
+            command.arg("--");
+        }
         if self.root != Path::new("/") {
             command.arg("chroot").arg(&self.root);
         }
@@ -86,10 +124,31 @@ impl Host {
         Scratch { root: self.root.clone(), dir }
     }
 
+    /// A path below its root, as its own programs see it.
+    pub fn inside(&self, outside: &Path) -> PathBuf {
+        inside(&self.root, outside)
+    }
+
     /// A path of that host, as this process sees it.
     pub fn outside(&self, inside: &str) -> PathBuf {
         self.root.join(inside.trim_start_matches('/'))
     }
+}
+
+/// What comes before a program and its arguments, so that it sees `from` in the place of `at`, and nobody
+/// else does.
+///
+/// `None`, having said why, where that cannot be done.
+pub fn mounting(from: &Path, at: &Path) -> Option<Command> {
+    let can = Command::new("unshare").args(["--mount", "true"]).status();
+    if !can.is_ok_and(|status| status.success()) {
+        lacking("only root with CAP_SYS_ADMIN can mount something for one process alone");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    let script = "mount --rbind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script, "sh"]).args([from, at]);
+    Some(command)
 }
 
 /// A directory that both this process and the host see, under two names.
@@ -114,6 +173,13 @@ fn inside(root: &Path, path: &Path) -> PathBuf {
     Path::new("/").join(path.strip_prefix(root).expect("made under the root"))
 }
 
+/// Puts each file in its place, then runs what follows.
+const MOUNT: &str = r#"
+while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done
+shift
+exec "$@"
+"#;
+
 /// The directory of the trees: the same answer as `tests/hosts/setup.sh where`.
 fn trees_dir() -> PathBuf {
     std::env::var_os("UIDL_KEEP_TREES")
@@ -121,7 +187,7 @@ fn trees_dir() -> PathBuf {
 }
 
 fn line_of(root: &Path) -> Option<Line> {
-    let host = Host { root: root.to_owned(), line: None };
+    let host = Host::at(root.to_owned(), None);
     let output = host.command("dovecot").arg("--version").output().ok()?;
     match output.stdout.get(..4)? {
         b"2.3." => Some(Line::V23),

@@ -13,16 +13,20 @@
 
 pub mod clients;
 pub mod courier;
+pub mod cyrus;
 pub mod dovecot;
 pub mod faults;
 pub mod helper;
 pub mod host;
 pub mod imap;
+pub mod inetd;
 pub mod mail;
 pub mod maildir;
 pub mod migrated;
 pub mod moved;
+pub mod peer;
 pub mod pop3;
+pub mod spool;
 
 /// Who the mail of every test belongs to: the uid and the gid. Servers refuse to serve root's mail.
 pub const OWNER: u32 = 5000;

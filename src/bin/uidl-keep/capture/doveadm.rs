@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use uidl_keep::capture::doveadm::{self, Asked, Error};
 use uidl_keep::capture::{Keys, printable};
 
-use super::desk::Block;
+use super::block::Block;
 use super::doveconf;
 use super::listing_file::ListingFile;
 use crate::output::{Outcome, Trouble, remark};

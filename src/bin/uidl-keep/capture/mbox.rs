@@ -39,7 +39,7 @@ impl Args {
         }
         Ok(match self.server {
             Which::Dovecot => {
-                let is_copy = self.what.root.is_some();
+                let is_copy = self.what.whole.root.is_some();
                 Server::Dovecot { format: doveconf::format(self.format.as_deref(), is_copy)? }
             }
             Which::Mailutils => Server::Mailutils,

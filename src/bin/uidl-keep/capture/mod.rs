@@ -1,20 +1,26 @@
 //! `uidl-keep capture`: what an old server's POP3 clients know, as a listing.
 
+mod block;
 mod cyrus;
 mod desk;
+mod disk;
 mod doveadm;
 mod doveconf;
 mod listing_file;
 mod mbox;
+mod plesk;
+mod pop3;
 mod progress;
+mod prove;
 mod sources;
+mod witness;
 
 use std::num::NonZeroUsize;
 use std::thread;
 
 use uidl_keep::capture::Server;
 
-use crate::output::{Outcome, Trouble};
+use crate::output::{Outcome, Trouble, on_one_line};
 use listing_file::ListingFile;
 use progress::Progress;
 use sources::What;
@@ -89,37 +95,52 @@ enum From {
     /// --server dovecot --format '%08Xv%08Xu'.
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Mbox(mbox::Args),
+    /// Captures a Plesk machine, by Courier or Dovecot: whichever answers POP3, which it finds out.
+    ///
+    ///   uidl-keep capture plesk -o plesk.listing
+    ///
+    /// Goes by what listens on the POP3 ports, else by what starts with the machine, else by what is
+    /// installed; never by files that the server before has left behind. Says what it found on
+    /// stderr and at the head of the listing, and refuses where that does not tell.
+    #[command(verbatim_doc_comment)]
+    Plesk(plesk::Args),
     /// Captures qmail-pop3d by base file name, in the order of modification times.
     ///
     ///   uidl-keep capture qmail --root /mnt/old --layout vpopmail -o vpopmail.listing
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Qmail(What),
+    Pop3(Box<pop3::Args>),
 }
 
 /// Captures, and writes the listing.
 pub fn run(args: &Args) -> Result<Outcome, Trouble> {
-    let (server, what) = match &args.from {
+    let (job, how) = match &args.from {
         From::Doveadm(args) => return doveadm::run(args),
-        From::Courier(what) => (Server::Courier, what),
-        From::Qmail(what) => (Server::Qmail, what),
-        From::Mbox(args) => (Server::Mbox(args.server()?), &args.what),
+        From::Pop3(args) => return pop3::run(args),
+        From::Courier(what) => (what.job(Server::Courier)?, &what.how),
+        From::Mbox(args) => (args.what.job(Server::Mbox(args.server()?))?, &args.what.how),
         From::Cyrus { uidl_format, what } => {
-            (Server::Cyrus { format: uidl_format.spelled() }, what)
+            (what.job(Server::Cyrus { format: uidl_format.spelled() })?, &what.how)
         }
+        From::Qmail(what) => (what.job(Server::Qmail)?, &what.how),
         From::Dovecot { format, what } => {
-            let format = doveconf::format(format.as_deref(), what.root.is_some())?;
-            (Server::Dovecot { format }, what)
+            let format = doveconf::format(format.as_deref(), what.whole.root.is_some())?;
+            (what.job(Server::Dovecot { format })?, &what.how)
         }
+        From::Plesk(plesk) => (plesk.job()?, &plesk.how),
     };
-    let (sources, mut all_well) = what.sources(&server)?;
-    let jobs = what.jobs.map_or_else(
+    let jobs = how.jobs.map_or_else(
         || thread::available_parallelism().map_or(1, NonZeroUsize::get),
         NonZeroUsize::get,
     );
-    let mut output = ListingFile::open(what.output.as_deref())?;
-    let progress = Progress::new(sources.len(), what.path.is_some(), what.output.is_some());
-    all_well &= desk::capture(&server, what.keys, &sources, jobs, &progress, &mut output)?;
+    let mut output = ListingFile::open(how.output.as_deref())?;
+    for line in job.evidence.iter().chain(&prove::prove(&how.proof, &job, how.keys)?) {
+        output.write(format!("# {}\n", on_one_line(line)).as_bytes())?;
+    }
+    let progress = Progress::new(job.sources.len(), job.sources.len() == 1, how.output.is_some());
+    let captured =
+        disk::capture(&job.server, how.keys, &job.sources, jobs, &progress, &mut output)?;
     output.publish()?;
     progress.finish();
-    Ok(if all_well { Outcome::Done } else { Outcome::Short })
+    Ok(if job.all_well && captured { Outcome::Done } else { Outcome::Short })
 }

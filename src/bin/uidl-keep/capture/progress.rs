@@ -1,5 +1,6 @@
 //! How far a capture is.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,10 +16,21 @@ pub struct Progress {
 }
 
 struct Log {
-    maildrops: usize,
-    done: usize,
-    messages: usize,
+    tally: Tally,
+    begun: Instant,
     said: Instant,
+}
+
+/// What is counted.
+#[derive(Default)]
+struct Tally {
+    maildrops: usize,
+    /// Those of `done` that were captured by an earlier run.
+    done_before: usize,
+    done: usize,
+    failed: usize,
+    waiting: usize,
+    messages: u64,
 }
 
 /// The time between two lines of a log.
@@ -29,15 +41,14 @@ impl Progress {
         // A bar and a listing on one terminal would overwrite each other.
         let on_terminal = io::stderr().is_terminal() && (has_file || !io::stdout().is_terminal());
         let bar = (!is_single && on_terminal).then(|| {
-            let style = ProgressStyle::with_template(
-                "{bar:40} {pos} of {len} maildrops, {msg} messages, {eta} left",
-            );
+            let style = ProgressStyle::with_template("{bar:30} {msg}");
             let bar = ProgressBar::new(maildrops as u64);
             bar.set_style(style.expect("the template is written here"));
-            bar.with_message("0")
+            bar
         });
-        let log = (!is_single)
-            .then(|| Mutex::new(Log { maildrops, done: 0, messages: 0, said: Instant::now() }));
+        let now = Instant::now();
+        let tally = Tally { maildrops, ..Tally::default() };
+        let log = (!is_single).then(|| Mutex::new(Log { tally, begun: now, said: now }));
         Self { bar, log }
     }
 
@@ -45,29 +56,49 @@ impl Progress {
         self.log.as_ref().map(|log| log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// One maildrop of `messages` is written.
-    pub fn count(&self, messages: usize) {
+    fn count(&self, count: impl FnOnce(&mut Tally)) {
         if let Some(mut log) = self.log() {
-            log.done += 1;
-            log.messages += messages;
-            if let Some(bar) = &self.bar {
-                bar.set_message(log.messages.to_string());
-                bar.set_position(log.done as u64);
-            }
+            count(&mut log.tally);
         }
+    }
+
+    /// So many maildrops were captured by an earlier run.
+    pub fn count_before(&self, maildrops: usize) {
+        self.count(|tally| {
+            tally.done_before += maildrops;
+            tally.done += maildrops;
+        });
+    }
+
+    /// So many more messages are captured.
+    pub fn count_messages(&self, messages: u64) {
+        self.count(|tally| tally.messages += messages);
+    }
+
+    /// One maildrop is written.
+    pub fn count_maildrop(&self, has_failed: bool) {
+        self.count(|tally| {
+            tally.done += 1;
+            tally.failed += usize::from(has_failed);
+        });
         self.tick();
+    }
+
+    /// So many maildrops wait to be tried again.
+    pub fn set_waiting(&self, maildrops: usize) {
+        self.count(|tally| tally.waiting = maildrops);
     }
 
     /// Time has passed.
     pub fn tick(&self) {
+        let Some(mut log) = self.log() else { return };
         if let Some(bar) = &self.bar {
+            bar.set_position(log.tally.done as u64);
+            bar.set_message(log.tally.sentence(log.begun.elapsed()));
             bar.tick();
-        } else if let Some(mut log) = self.log().filter(|log| log.said.elapsed() >= LOG_PAUSE) {
+        } else if log.said.elapsed() >= LOG_PAUSE {
             log.said = Instant::now();
-            remark(format_args!(
-                "{} of {} maildrops, {} messages",
-                log.done, log.maildrops, log.messages
-            ));
+            remark(log.tally.sentence(log.begun.elapsed()));
         }
     }
 
@@ -83,5 +114,54 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.finish();
         }
+    }
+}
+
+impl Tally {
+    /// How far it is after so much time.
+    fn sentence(&self, elapsed: Duration) -> String {
+        let Self { maildrops, done_before, done, failed, waiting, messages } = *self;
+        let seconds = elapsed.as_secs_f64().max(0.001);
+        let mut said = format!(
+            "{done} of {maildrops} maildrops, {messages} messages, {:.0} a second",
+            messages as f64 / seconds
+        );
+        if failed > 0 {
+            let _ = write!(said, ", {failed} failed");
+        }
+        if waiting > 0 {
+            let _ = write!(said, ", {waiting} to be tried again");
+        }
+        // What earlier runs did says nothing of the speed of this one.
+        let done_now = done - done_before;
+        if done_now > 0 && done < maildrops {
+            let left = seconds * (maildrops - done) as f64 / done_now as f64;
+            let left = Duration::from_secs(left.ceil() as u64);
+            let _ = write!(said, ", about {} left", humantime::format_duration(left));
+        }
+        said
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_by_what_this_run_did() {
+        let mut tally = Tally { maildrops: 1000, done_before: 400, done: 400, ..Tally::default() };
+        let second = Duration::from_secs(1);
+        assert_eq!(tally.sentence(second), "400 of 1000 maildrops, 0 messages, 0 a second");
+        (tally.done, tally.messages, tally.failed, tally.waiting) = (500, 2500, 3, 2);
+        assert_eq!(
+            tally.sentence(10 * second),
+            "500 of 1000 maildrops, 2500 messages, 250 a second, 3 failed, 2 to be tried again, \
+             about 50s left"
+        );
+        (tally.done, tally.failed, tally.waiting) = (1000, 0, 0);
+        assert_eq!(
+            tally.sentence(20 * second),
+            "1000 of 1000 maildrops, 2500 messages, 125 a second"
+        );
     }
 }

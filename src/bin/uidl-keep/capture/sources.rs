@@ -5,9 +5,10 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use uidl_keep::capture::layout::{self, Naming, Panel, Pattern, Source};
+use uidl_keep::capture::layout::{self, Holds, Naming, Panel, Pattern, Source};
 use uidl_keep::capture::{Keys, Server, printable};
 
+use super::prove::Proof;
 use crate::output::{Trouble, remark};
 
 /// Which maildrops to capture, and how.
@@ -15,7 +16,7 @@ use crate::output::{Trouble, remark};
 #[command(group(clap::ArgGroup::new("where").args(["path", "layout", "pattern"]).required(true)))]
 pub struct What {
     /// One maildrop, of --user: a Maildir, or what this server has in its place.
-    #[arg(requires = "user")]
+    #[arg(requires = "user", conflicts_with_all = ["root", "user_template", "rename", "only"])]
     pub path: Option<PathBuf>,
     /// The user name of that maildrop on the new server.
     #[arg(long, requires = "path")]
@@ -27,19 +28,33 @@ pub struct What {
     /// of * stands for any, of ? for any of one character.
     #[arg(long, value_name = "PATTERN")]
     pattern: Vec<Pattern>,
+    #[command(flatten)]
+    pub whole: Whole,
+    #[command(flatten)]
+    pub how: How,
+}
+
+/// Whose maildrops of a whole server, and by what names.
+#[derive(clap::Args)]
+pub struct Whole {
     /// Look for them in the copy of a server below this directory.
-    #[arg(long, value_name = "DIR", conflicts_with = "path")]
+    #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// User names on the new server, by the variables of the pattern [default: {local}@{domain}, or
     /// {local}, {user} or {account} where there is no domain].
-    #[arg(long, value_name = "TEMPLATE", conflicts_with = "path")]
+    #[arg(long, value_name = "TEMPLATE")]
     user_template: Option<String>,
     /// Users whose name changes: a file with an old and a new name on each line.
-    #[arg(long, value_name = "FILE", conflicts_with = "path")]
+    #[arg(long, value_name = "FILE")]
     rename: Option<PathBuf>,
     /// Only this user or domain, as on the new server; may be repeated.
-    #[arg(long, value_name = "USER|DOMAIN", conflicts_with = "path")]
+    #[arg(long, value_name = "USER|DOMAIN")]
     only: Vec<String>,
+}
+
+/// How maildrops are captured, and where to.
+#[derive(clap::Args)]
+pub struct How {
     /// What to recognise messages by: file, header, message, origin. With header, a message is read
     /// up to the end of its header, and whole where its header repeats within the maildrop.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
@@ -50,6 +65,20 @@ pub struct What {
     /// Write the listing there, as a whole or not at all, in place of stdout.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub proof: Proof,
+}
+
+/// What is to be captured.
+pub struct Job {
+    pub server: Server,
+    pub sources: Vec<Source>,
+    /// Whether those are all that were asked for, each by its name.
+    pub all_well: bool,
+    /// Whether they lie in the copy of a server.
+    pub is_copy: bool,
+    /// What it rests on, for the head of the listing.
+    pub evidence: Vec<String>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -73,15 +102,21 @@ impl Layout {
 }
 
 impl What {
-    /// The maildrops of `server` that are asked for, and whether those are all.
-    pub fn sources(&self, server: &Server) -> Result<(Vec<Source>, bool), Trouble> {
-        let Keys { header, message, origin, .. } = self.keys;
+    /// The maildrops that are asked for, of that server.
+    pub fn job(&self, server: Server) -> Result<Job, Trouble> {
+        let Keys { header, message, origin, .. } = self.how.keys;
         let reads_mail = header || message || origin;
         if !reads_mail && !server.has_file_names() {
             return Err(Trouble::new(
                 "--keys file: the files of this server have no names that outlive the move; take header",
             ));
         }
+        let (sources, all_well) = self.sources(&server)?;
+        let is_copy = self.whole.root.is_some();
+        Ok(Job { server, sources, all_well, is_copy, evidence: Vec::new() })
+    }
+
+    fn sources(&self, server: &Server) -> Result<(Vec<Source>, bool), Trouble> {
         if let (Some(path), Some(user)) = (&self.path, &self.user) {
             // The listing is kept and read elsewhere: a relative path would say nothing there.
             let place = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -94,15 +129,32 @@ impl What {
             return Ok((vec![source], true));
         }
         let patterns = match self.layout {
-            Some(layout) => layout.panel().patterns(self.root.as_deref()),
+            Some(layout) => layout.panel().patterns(self.whole.root.as_deref()),
             None => self.pattern.clone(),
         };
+        self.whole.sources(&patterns, &self.whole.naming()?, server.holds())
+    }
+}
+
+impl Whole {
+    /// How users are called on the new server.
+    pub fn naming(&self) -> Result<Naming, Trouble> {
         let mut naming = Naming::new(self.user_template.as_deref())
             .map_err(|error| Trouble::at("--user-template", error))?;
         if let Some(path) = &self.rename {
             read_renames(path, &mut naming)?;
         }
-        let found = layout::find(&patterns, self.root.as_deref(), &naming, server.holds())
+        Ok(naming)
+    }
+
+    /// The maildrops of `patterns` that are asked for, and whether those are all.
+    pub fn sources(
+        &self,
+        patterns: &[Pattern],
+        naming: &Naming,
+        holds: Holds,
+    ) -> Result<(Vec<Source>, bool), Trouble> {
+        let found = layout::find(patterns, self.root.as_deref(), naming, holds)
             .map_err(|error| Trouble::new(error.to_string()))?;
         let mut all_well = found.losses.is_empty();
         found.losses.iter().for_each(remark);

@@ -1,0 +1,337 @@
+//! `uidl-keep capture pop3`: what an old server tells its POP3 clients, asked for as they do.
+
+pub mod accounts;
+mod addresses;
+mod fleet;
+mod journal;
+mod pace;
+mod queue;
+pub mod secrets;
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use uidl_keep::capture::pop3::{Pin, Retrieve, Security, Trust};
+use uidl_keep::capture::{Keys, printable};
+
+use super::block::Block;
+use super::listing_file::ListingFile;
+use super::progress::Progress;
+use crate::output::{Outcome, Trouble, remark};
+use accounts::{Accounts, Who};
+use fleet::{Manner, Settled};
+use journal::{Journal, Place, Wanted};
+use queue::Limits;
+
+/// Captures any server over POP3, by logging in to its accounts.
+///
+///   uidl-keep capture pop3 --host mail.old.example --user alice@example.com --password-file pw
+///
+///   uidl-keep capture pop3 --accounts accounts.csv -o old.listing
+///
+/// The first asks for one account. The second asks for each account in a CSV file, whose first line
+/// names its columns: host,user,password,new_user. With --users and --login-template a master user opens
+/// all accounts. Nothing is deleted, and messages are only retrieved whole where their headers say too
+/// little (--retrieve). docs/capture-pop3.md tells of servers, panels and master users.
+///
+/// Before you ask for many accounts: panels ban addresses that log in too often or fail to. Have the
+/// address of this machine allowed there first (fail2ban, cPHulk, firewalls), or say
+/// --logins-per-minute. A server that refuses the first accounts is asked no more (--max-refusals).
+///
+/// With many accounts FILE.journal grows beside FILE. When the run is killed, the same command goes on
+/// where it was. When all accounts are settled, FILE is written as a whole and the journal removed;
+/// accounts that failed are in FILE as such, with the reason. The same command with --retry then takes
+/// the others from FILE and asks only for those that failed or are new in the list. Without --retry
+/// all are asked again: clients have had new mail since.
+///
+/// Passwords are never given on the command line. Files that hold them must be readable by their owner
+/// only.
+///
+/// Exit status 0: all is captured. 1: some account failed, or something of it was lost; stderr and the
+/// listing say which and why. 2: there is no new listing.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment, arg_required_else_help = true)]
+pub struct Args {
+    #[command(flatten)]
+    who: Who,
+    /// Speak TLS from the first octet; the default.
+    #[arg(long, group = "security")]
+    tls: bool,
+    /// Begin without TLS and change to it before anything is said (STLS).
+    #[arg(long, group = "security")]
+    starttls: bool,
+    /// No TLS: everybody on the way can read the passwords. For a server on this machine, or through a
+    /// tunnel.
+    #[arg(long, group = "security", conflicts_with_all = ["pin", "insecure"])]
+    clear: bool,
+    /// Take the certificate with this SHA-256 and no other, as `openssl x509 -fingerprint -sha256`
+    /// prints it: for a server that signed its own.
+    #[arg(long, value_name = "SHA256")]
+    pin: Option<Pin>,
+    /// Take any certificate: whoever stands between can read the passwords.
+    #[arg(long, conflicts_with = "pin")]
+    insecure: bool,
+    /// What to recognise messages by: file, header, message, origin. POP3 tells no file names, but for
+    /// those that qmail-pop3d gives as unique-ids; message retrieves each message whole.
+    #[arg(long, value_name = "KEYS", default_value = "file,header")]
+    keys: Keys,
+    /// Whether to retrieve messages whole: never, where a server hides or marks what was retrieved;
+    /// needed, where the header alone says too little; always.
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "needed")]
+    retrieve: When,
+    /// How long to wait for a connection or an answer.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// How long to try again, with growing pauses, where an account is in use or a server does not
+    /// answer.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
+    patience: Duration,
+    /// Connections to one address at a time, whatever names it has. 3 is what cPanel allows.
+    #[arg(long, value_name = "N", default_value = "3")]
+    connections: NonZeroU32,
+    /// Connections to all addresses together.
+    #[arg(long, value_name = "N", default_value = "32")]
+    jobs: NonZeroU32,
+    /// Commands a second to one address, at most.
+    #[arg(long, value_name = "N")]
+    rate: Option<NonZeroU32>,
+    /// Logins a minute at one address, at most.
+    #[arg(long, value_name = "N")]
+    logins_per_minute: Option<NonZeroU32>,
+    /// Ask an address no more when it refuses so many accounts before it took one; 0 is never.
+    #[arg(long, value_name = "N", default_value = "3")]
+    max_refusals: u32,
+    /// Take what was captured from FILE as it is, and ask only for accounts that it lacks or has as
+    /// failed.
+    #[arg(long, requires = "output")]
+    retry: bool,
+    /// Write the listing there, as a whole or not at all, in place of stdout. Many accounts need it.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum When {
+    Never,
+    Needed,
+    Always,
+}
+
+impl When {
+    fn retrieve(self) -> Retrieve {
+        match self {
+            Self::Never => Retrieve::Never,
+            Self::Needed => Retrieve::Needed,
+            Self::Always => Retrieve::Always,
+        }
+    }
+}
+
+impl Args {
+    fn servers(&self) -> accounts::Manner {
+        let security = match (self.starttls, self.clear) {
+            (true, _) => Security::StartTls,
+            (_, true) => Security::Clear,
+            _ => Security::Tls,
+        };
+        let trust = match self.pin {
+            Some(pin) => Trust::Pinned(pin),
+            None if self.insecure => Trust::Anything,
+            None => Trust::System,
+        };
+        accounts::Manner { security, trust }
+    }
+
+    fn manner(&self) -> Manner {
+        let second = Duration::from_secs(1);
+        Manner {
+            keys: self.keys,
+            retrieve: self.retrieve.retrieve(),
+            timeout: self.timeout,
+            command_gap: self.rate.map_or(Duration::ZERO, |rate| second / rate.get()),
+            login_gap: self.logins_per_minute.map_or(Duration::ZERO, |n| 60 * second / n.get()),
+            limits: Limits {
+                connections: self.connections.get(),
+                max_refusals: self.max_refusals,
+                patience: self.patience,
+            },
+            jobs: usize::try_from(self.jobs.get()).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// What a journal says of how its blocks were captured.
+    fn settings(&self) -> String {
+        let Keys { file, header, message, origin } = self.keys;
+        let words = [(file, "file"), (header, "header"), (message, "message"), (origin, "origin")];
+        let words: Vec<_> =
+            words.iter().filter(|(is_on, _)| *is_on).map(|(_, word)| *word).collect();
+        let retrieve = match self.retrieve {
+            When::Never => "never",
+            When::Needed => "needed",
+            When::Always => "always",
+        };
+        format!("--keys {} --retrieve {retrieve}", words.join(","))
+    }
+}
+
+/// Captures, and writes the listing.
+pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+    secrets::guard_memory()?;
+    let accounts = args.who.accounts(&args.servers())?;
+    match &args.output {
+        Some(output) if !accounts.is_single => many(args, &accounts, output),
+        output => single(args, &accounts, output.as_deref()),
+    }
+}
+
+/// One account: its block is the listing.
+fn single(args: &Args, accounts: &Accounts, output: Option<&Path>) -> Result<Outcome, Trouble> {
+    if args.retry {
+        return Err(Trouble::new("--retry is for --users and --accounts"));
+    }
+    let mut output = ListingFile::open(output)?;
+    let progress = Progress::new(1, true, false);
+    let mut all_well = true;
+    fleet::capture(accounts, [0], &args.manner(), &progress, |Settled { at, block }| {
+        all_well &= say_losses(accounts, at, &block, &progress);
+        output.write(&block.octets)
+    })?;
+    output.publish()?;
+    Ok(if all_well { Outcome::Done } else { Outcome::Short })
+}
+
+/// Many accounts: what is captured is kept in a journal until the listing is whole.
+fn many(args: &Args, accounts: &Accounts, output: &Path) -> Result<Outcome, Trouble> {
+    if output == Path::new("-") || output.is_dir() {
+        return Err(Trouble::at(
+            output.display(),
+            "not a file; with many accounts -o names one, which is written as a whole",
+        ));
+    }
+    let by_user: HashMap<&str, usize> =
+        (0..).zip(&accounts.all).map(|(at, account)| (account.user.as_str(), at)).collect();
+    let wanted = Wanted { by_user: &by_user, sources: &|at| accounts.source(at) };
+    let (mut journal, mut captured) = begin(args, &wanted, output)?;
+    let left: Vec<usize> =
+        (0..accounts.all.len()).filter(|at| !captured.contains_key(at)).collect();
+    if !left.is_empty() {
+        warn_of_bans(accounts, left.len());
+    }
+    let progress = Progress::new(accounts.all.len(), false, true);
+    progress.count_before(captured.len());
+    let mut failed: HashMap<usize, Vec<u8>> = HashMap::new();
+    let mut all_well = true;
+    fleet::capture(accounts, left, &args.manner(), &progress, |Settled { at, block }| {
+        all_well &= say_losses(accounts, at, &block, &progress);
+        progress.count_maildrop(block.has_failed);
+        if block.has_failed {
+            failed.insert(at, block.octets);
+        } else {
+            captured.insert(at, journal.append(&block.octets)?);
+        }
+        Ok(())
+    })?;
+    progress.finish();
+    if captured.is_empty() {
+        // Not in the place of a listing that has something.
+        journal.remove()?;
+        return Err(Trouble::at(
+            output.display(),
+            "not written: no account could be captured, for the reasons above",
+        ));
+    }
+    publish(accounts, &journal, &captured, &failed, output)?;
+    journal.remove()?;
+    if !failed.is_empty() {
+        remark(format_args!(
+            "{}: {} accounts are captured, {} failed; the same command with --retry asks for these \
+             again",
+            output.display(),
+            captured.len(),
+            failed.len()
+        ));
+    }
+    Ok(if all_well { Outcome::Done } else { Outcome::Short })
+}
+
+/// Opens the journal, and says what is there already.
+fn begin(
+    args: &Args,
+    wanted: &Wanted,
+    output: &Path,
+) -> Result<(Journal, HashMap<usize, Place>), Trouble> {
+    let (mut journal, mut found) = Journal::open(output, &args.settings(), wanted)?;
+    let asked = wanted.by_user.len();
+    match found.begun.take() {
+        Some(begun) => remark(format_args!(
+            "{}: begun {begun}, and {} of {asked} accounts are captured: going on there; remove it to \
+             ask for all again",
+            journal.path().display(),
+            found.captured.len()
+        )),
+        None if args.retry => {
+            found = match journal.take_over(output, wanted) {
+                Ok(found) => found,
+                Err(trouble) => {
+                    journal.remove()?;
+                    return Err(trouble);
+                }
+            };
+            remark(format_args!(
+                "{}: has {} of {asked} accounts",
+                output.display(),
+                found.captured.len()
+            ));
+        }
+        None => {}
+    }
+    if found.dropped > 0 {
+        remark(format_args!(
+            "{} maildrops that were captured are not in the list of accounts any more, or of another \
+             server or login: dropped",
+            found.dropped
+        ));
+    }
+    Ok((journal, found.captured))
+}
+
+/// Writes the listing, in the order of the accounts.
+fn publish(
+    accounts: &Accounts,
+    journal: &Journal,
+    captured: &HashMap<usize, Place>,
+    failed: &HashMap<usize, Vec<u8>>,
+    output: &Path,
+) -> Result<(), Trouble> {
+    let mut listing = ListingFile::open(Some(output))?;
+    for at in 0..accounts.all.len() {
+        match (captured.get(&at), failed.get(&at)) {
+            (Some(place), _) => journal.copy(*place, &mut listing)?,
+            (None, Some(octets)) => listing.write(octets)?,
+            (None, None) => {
+                let user = printable(accounts.all[at].user.as_bytes());
+                return Err(Trouble::at(user, "was never settled; nothing is to be trusted"));
+            }
+        }
+    }
+    listing.publish()
+}
+
+/// Says what a block lacks; whether it lacks nothing.
+fn say_losses(accounts: &Accounts, at: usize, block: &Block, progress: &Progress) -> bool {
+    for loss in &block.losses {
+        let user = printable(accounts.all[at].user.as_bytes());
+        progress.say(format_args!("{user}: {loss}"));
+    }
+    block.losses.is_empty() && !block.has_failed
+}
+
+fn warn_of_bans(accounts: &Accounts, logins: usize) {
+    remark(format_args!(
+        "{logins} logins at {} servers follow: panels ban addresses that log in too often or fail to; \
+         have this machine's allowed there (fail2ban, cPHulk, firewalls), or say --logins-per-minute",
+        accounts.servers.len()
+    ));
+}

@@ -1,0 +1,476 @@
+//! Whose turn it is: which account a connection that is free may log in to, and when.
+//!
+//! Servers have names, and several names may be of one address: a panel with a name for each of its
+//! customers. Connections, refusals and silence are those of the address, which is what gets banned; a
+//! certificate that is not for it is a matter of the name.
+//!
+//! Knows no network and no clock: both are told to it.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::capture::desk::Take;
+
+/// How hard an address may be asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections to one address at a time.
+    pub connections: u32,
+    /// An address that refuses so many accounts before it took one is asked no more; 0 is never.
+    pub max_refusals: u32,
+    /// How long an account is tried again, and how long an address may let nobody in.
+    pub patience: Duration,
+}
+
+/// How a login, and what followed it, went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Went {
+    /// Captured.
+    Well,
+    /// Not now.
+    Later,
+    /// Not this account, whenever it is tried.
+    Refused,
+    /// No account of this server: it cannot be spoken to as asked.
+    Hopeless,
+}
+
+/// What becomes of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// That was all.
+    Settled,
+    /// It is tried again after that pause.
+    Again { pause: Duration, is_first: bool },
+}
+
+/// A server, or all at its address, are asked no more.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// The server that showed it.
+    pub server: usize,
+    /// The accounts that are left: never tried, or to be tried again.
+    pub left: Vec<usize>,
+    pub why: Why,
+}
+
+/// Why a server is asked no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// So many accounts at its address were refused, and none was taken.
+    Refusals(u32),
+    /// It cannot be spoken to as asked, by this name.
+    Hopeless,
+    /// Nothing has worked at its address for the time of our patience.
+    Silent,
+}
+
+/// The accounts that are to be captured, by number.
+pub struct Queue {
+    limits: Limits,
+    addresses: Vec<Turns>,
+    servers: Vec<Server>,
+    server_of: Vec<usize>,
+    /// When an account that is tried again was first tried, and how often.
+    tries: HashMap<usize, (Instant, u32)>,
+    /// Accounts that wait at any address.
+    left: usize,
+    next_address: usize,
+}
+
+/// One name of an address.
+struct Server {
+    address: usize,
+    has_let_in: bool,
+    is_stopped: bool,
+}
+
+/// The accounts at one address.
+#[derive(Default)]
+struct Turns {
+    waiting: VecDeque<usize>,
+    later: BTreeSet<(Instant, usize)>,
+    running: u32,
+    has_let_in: bool,
+    refusals: u32,
+    /// When the last row of "not now" began, and how many there were.
+    laters: Option<(Instant, u32)>,
+    quiet_until: Option<Instant>,
+    is_stopped: bool,
+}
+
+/// The pause before an account is tried again, doubled each time up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// The pause after the second "not now" in a row from one address, doubled likewise.
+const FIRST_QUIET: Duration = Duration::from_secs(1);
+const LONGEST_QUIET: Duration = Duration::from_secs(60);
+/// So many "not now" in a row are not those of single accounts.
+const ROW_OF_LATERS: u32 = 10;
+
+impl Queue {
+    /// A queue of accounts, in this order at each address. `server_of` has the server of every account
+    /// there is, also of those that are not `wanted`, and `address_of` the address of every server.
+    pub fn new(
+        limits: Limits,
+        address_of: Vec<usize>,
+        server_of: Vec<usize>,
+        wanted: impl IntoIterator<Item = usize>,
+    ) -> Self {
+        let mut addresses: Vec<Turns> = Vec::new();
+        addresses.resize_with(address_of.iter().max().map_or(0, |last| last + 1), Turns::default);
+        let servers: Vec<_> = address_of
+            .into_iter()
+            .map(|address| Server { address, has_let_in: false, is_stopped: false })
+            .collect();
+        let mut left = 0;
+        for at in wanted {
+            addresses[servers[server_of[at]].address].waiting.push_back(at);
+            left += 1;
+        }
+        let tries = HashMap::new();
+        Self { limits, addresses, servers, server_of, tries, left, next_address: 0 }
+    }
+
+    /// Whether no account waits, now or later.
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    /// How many connections can be of use at a time.
+    pub fn most_connections(&self) -> usize {
+        let most = |turns: &Turns| turns.waiting.len().min(self.limits.connections as usize);
+        self.addresses.iter().map(most).sum()
+    }
+
+    /// How many accounts were tried in vain and are to be tried again, or are just now.
+    pub fn tried_again(&self) -> usize {
+        self.tries.len()
+    }
+
+    /// The next account: the addresses take turns.
+    pub fn take(&mut self, now: Instant) -> Take {
+        let mut earliest: Option<Instant> = None;
+        for step in 0..self.addresses.len() {
+            let address = (self.next_address + step) % self.addresses.len();
+            match self.addresses[address].take(&self.limits, now) {
+                Take::Go(at) => {
+                    self.next_address = address + 1;
+                    self.left -= 1;
+                    return Take::Go(at);
+                }
+                Take::Wait(until) => earliest = earliest.into_iter().chain(until).min(),
+            }
+        }
+        Take::Wait(earliest)
+    }
+
+    /// Takes back an account, and says what becomes of it and, at times, of its server.
+    pub fn settle(&mut self, at: usize, went: Went, now: Instant) -> (Next, Option<Stop>) {
+        let server = self.server_of[at];
+        let why = self.learn(server, went, now);
+        let stop = why.map(|why| Stop { server, left: self.stop(server, why), why });
+        let address = &self.addresses[self.servers[server].address];
+        let is_stopped = self.servers[server].is_stopped || address.is_stopped;
+        let next = match went {
+            Went::Later if !is_stopped => self.again(at, now),
+            _ => Next::Settled,
+        };
+        if next == Next::Settled {
+            self.tries.remove(&at);
+        }
+        (next, stop)
+    }
+
+    /// Learns how an account of a server went, and says whether to ask no more there.
+    fn learn(&mut self, server: usize, went: Went, now: Instant) -> Option<Why> {
+        let Server { address, has_let_in, is_stopped } = &mut self.servers[server];
+        let why = self.addresses[*address].learn(&self.limits, went, now);
+        *has_let_in |= went == Went::Well;
+        let is_hopeless = went == Went::Hopeless && !*has_let_in && !*is_stopped;
+        if is_hopeless { Some(Why::Hopeless) } else { why }
+    }
+
+    /// Takes out the accounts that are not to be asked for any more.
+    fn stop(&mut self, server: usize, why: Why) -> Vec<usize> {
+        let turns = &mut self.addresses[self.servers[server].address];
+        let left = if why == Why::Hopeless {
+            self.servers[server].is_stopped = true;
+            turns.drain(|at| self.server_of[at] == server)
+        } else {
+            turns.is_stopped = true;
+            turns.drain(|_| true)
+        };
+        self.left -= left.len();
+        left.iter().for_each(|at| {
+            self.tries.remove(at);
+        });
+        left
+    }
+
+    /// Has an account tried again, within our patience.
+    fn again(&mut self, at: usize, now: Instant) -> Next {
+        let (first, count) = self.tries.entry(at).or_insert((now, 0));
+        let end = *first + self.limits.patience;
+        if now >= end {
+            return Next::Settled;
+        }
+        let pause = doubled(FIRST_PAUSE, *count, LONGEST_PAUSE).min(end - now);
+        *count += 1;
+        let is_first = *count == 1;
+        let address = self.servers[self.server_of[at]].address;
+        self.addresses[address].later.insert((now + pause, at));
+        self.left += 1;
+        Next::Again { pause, is_first }
+    }
+}
+
+impl Turns {
+    fn take(&mut self, limits: &Limits, now: Instant) -> Take {
+        // One at a time until the first is in: so not more are refused than we want to be.
+        let connections = if self.has_let_in { limits.connections } else { 1 };
+        if self.running >= connections {
+            return Take::Wait(None);
+        }
+        let due = self.later.first().map(|(due, _)| *due);
+        let work = if self.waiting.is_empty() { due } else { Some(now) };
+        let Some(work) = work else { return Take::Wait(None) };
+        let earliest = self.quiet_until.map_or(work, |until| until.max(work));
+        if earliest > now {
+            return Take::Wait(Some(earliest));
+        }
+        let again = if due.is_some_and(|due| due <= now) { self.later.pop_first() } else { None };
+        let next = again.map(|(_, at)| at).or_else(|| self.waiting.pop_front());
+        let at = next.expect("one of the two has something due");
+        self.running += 1;
+        Take::Go(at)
+    }
+
+    /// Learns how one of its accounts went, and says whether to ask no more.
+    fn learn(&mut self, limits: &Limits, went: Went, now: Instant) -> Option<Why> {
+        self.running -= 1;
+        if went == Went::Later {
+            let (since, count) = self.laters.get_or_insert((now, 0));
+            *count += 1;
+            if *count > 1 {
+                self.quiet_until = Some(now + doubled(FIRST_QUIET, *count - 2, LONGEST_QUIET));
+            }
+            let is_silent = *count >= ROW_OF_LATERS && now - *since >= limits.patience;
+            return (is_silent && !self.is_stopped).then_some(Why::Silent);
+        }
+        (self.laters, self.quiet_until) = (None, None);
+        self.has_let_in |= went == Went::Well;
+        if self.has_let_in || self.is_stopped || went != Went::Refused {
+            return None;
+        }
+        self.refusals += 1;
+        (self.refusals == limits.max_refusals).then_some(Why::Refusals(self.refusals))
+    }
+
+    /// Takes out those that wait, in their order.
+    fn drain(&mut self, is_out: impl Fn(usize) -> bool) -> Vec<usize> {
+        let all = self.waiting.iter().copied().chain(self.later.iter().map(|(_, at)| *at));
+        let mut out: Vec<usize> = all.filter(|at| is_out(*at)).collect();
+        self.waiting.retain(|at| !is_out(*at));
+        self.later.retain(|(_, at)| !is_out(*at));
+        out.sort_unstable();
+        out
+    }
+}
+
+fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(times)).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits =
+        Limits { connections: 3, max_refusals: 3, patience: Duration::from_secs(60) };
+
+    /// Accounts of these servers, each at an address of its own.
+    fn queue(limits: Limits, server_of: &[usize]) -> Queue {
+        let servers = server_of.iter().max().unwrap() + 1;
+        Queue::new(limits, (0..servers).collect(), server_of.to_vec(), 0..server_of.len())
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// A queue whose server has let somebody in: account 0.
+    fn open(limits: Limits, accounts: usize) -> (Queue, Instant) {
+        let (mut queue, now) = (queue(limits, &vec![0; accounts]), Instant::now());
+        assert_eq!(queue.take(now), Take::Go(0));
+        assert_eq!(queue.settle(0, Went::Well, now), (Next::Settled, None));
+        (queue, now)
+    }
+
+    #[test]
+    fn one_at_a_time_until_the_first_is_in_and_then_as_many_as_the_limit_a_server() {
+        let (mut queue, now) = (queue(LIMITS, &[0, 0, 0, 0, 0, 1]), Instant::now());
+        assert_eq!(queue.take(now), Take::Go(0));
+        assert_eq!(queue.take(now), Take::Go(5), "another server");
+        assert_eq!(queue.take(now), Take::Wait(None));
+        queue.settle(0, Went::Well, now);
+        for at in [1, 2, 3] {
+            assert_eq!(queue.take(now), Take::Go(at));
+        }
+        assert_eq!(queue.take(now), Take::Wait(None));
+        queue.settle(2, Went::Refused, now);
+        assert_eq!(queue.take(now), Take::Go(4));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn an_account_that_is_in_use_is_tried_again_meanwhile_others_and_given_up_in_the_end() {
+        let (mut queue, begun) = open(LIMITS, 3);
+        assert_eq!(queue.take(begun), Take::Go(1));
+        let again = |pause, is_first| (Next::Again { pause: seconds(pause), is_first }, None);
+        assert_eq!(queue.settle(1, Went::Later, begun), again(5, true));
+        assert_eq!(queue.take(begun), Take::Go(2), "the others meanwhile");
+        queue.settle(2, Went::Well, begun);
+        assert_eq!(queue.take(begun), Take::Wait(Some(begun + seconds(5))));
+        assert!(!queue.is_empty());
+        let mut now = begun + seconds(5);
+        for pause in [10, 20, 25] {
+            assert_eq!(queue.take(now), Take::Go(1));
+            assert_eq!(queue.settle(1, Went::Later, now), again(pause, false));
+            now += seconds(pause);
+        }
+        assert_eq!(now, begun + seconds(60), "the last time at the end of our patience");
+        assert_eq!(queue.take(now), Take::Go(1));
+        assert_eq!(queue.settle(1, Went::Later, now), (Next::Settled, None));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_server_that_refuses_everybody_from_the_start_is_asked_no_more() {
+        let (mut queue, now) = (queue(LIMITS, &[0; 6]), Instant::now());
+        for at in [0, 1] {
+            assert_eq!(queue.take(now), Take::Go(at));
+            assert_eq!(queue.settle(at, Went::Refused, now), (Next::Settled, None));
+        }
+        assert_eq!(queue.take(now), Take::Go(2));
+        let stop = Stop { server: 0, left: vec![3, 4, 5], why: Why::Refusals(3) };
+        assert_eq!(queue.settle(2, Went::Refused, now), (Next::Settled, Some(stop)));
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_server_that_has_let_somebody_in_may_refuse_others() {
+        let (mut queue, now) = open(LIMITS, 8);
+        for at in 1..8 {
+            assert_eq!(queue.take(now), Take::Go(at));
+            assert_eq!(queue.settle(at, Went::Refused, now), (Next::Settled, None));
+        }
+    }
+
+    #[test]
+    fn without_a_limit_of_refusals_all_are_tried() {
+        let limits = Limits { max_refusals: 0, ..LIMITS };
+        let (mut queue, now) = (queue(limits, &[0; 20]), Instant::now());
+        for at in 0..20 {
+            assert_eq!(queue.take(now), Take::Go(at));
+            assert_eq!(queue.settle(at, Went::Refused, now), (Next::Settled, None));
+        }
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_spoken_to_is_asked_once_and_others_go_on() {
+        let (mut queue, now) = (queue(LIMITS, &[0, 0, 1]), Instant::now());
+        assert_eq!(queue.take(now), Take::Go(0));
+        let stop = Stop { server: 0, left: vec![1], why: Why::Hopeless };
+        assert_eq!(queue.settle(0, Went::Hopeless, now), (Next::Settled, Some(stop)));
+        assert_eq!(queue.take(now), Take::Go(2));
+    }
+
+    #[test]
+    fn names_of_one_address_share_its_limits_and_not_what_is_wrong_with_a_name() {
+        let queue = || Queue::new(LIMITS, vec![0, 0, 0], vec![0, 1, 2, 0, 1, 2, 0, 1], 0..8);
+        let now = Instant::now();
+        let mut limited = queue();
+        assert_eq!(limited.take(now), Take::Go(0));
+        assert_eq!(limited.take(now), Take::Wait(None));
+        limited.settle(0, Went::Well, now);
+        let taken: Vec<_> = (0..4).map(|_| limited.take(now)).collect();
+        assert_eq!(taken, [Take::Go(1), Take::Go(2), Take::Go(3), Take::Wait(None)]);
+        // A certificate for none but the first two.
+        let stop = Stop { server: 2, left: vec![5], why: Why::Hopeless };
+        assert_eq!(limited.settle(2, Went::Hopeless, now), (Next::Settled, Some(stop)));
+        assert_eq!(limited.take(now), Take::Go(4));
+
+        let mut refusing = queue();
+        for at in [0, 1] {
+            assert_eq!(refusing.take(now), Take::Go(at));
+            assert_eq!(refusing.settle(at, Went::Refused, now), (Next::Settled, None));
+        }
+        assert_eq!(refusing.take(now), Take::Go(2));
+        let stop = Stop { server: 2, left: vec![3, 4, 5, 6, 7], why: Why::Refusals(3) };
+        assert_eq!(refusing.settle(2, Went::Refused, now), (Next::Settled, Some(stop)));
+        assert!(refusing.is_empty());
+    }
+
+    #[test]
+    fn a_server_that_lets_nobody_in_is_asked_less_and_less_and_then_no_more() {
+        let (mut queue, begun) = (queue(LIMITS, &[0; 100]), Instant::now());
+        let (mut now, mut asked) = (begun, 0);
+        let stop = loop {
+            match queue.take(now) {
+                Take::Go(at) => {
+                    asked += 1;
+                    if let (_, Some(stop)) = queue.settle(at, Went::Later, now) {
+                        break stop;
+                    }
+                }
+                Take::Wait(until) => now = until.expect("nothing is running"),
+            }
+        };
+        assert_eq!(stop.why, Why::Silent);
+        assert_eq!(asked, 10);
+        // 0 + 1 + 2 + .. + 32, and from then on 60: the tenth is well after a minute.
+        assert_eq!(now - begun, seconds(63 + 2 * 60));
+        assert!(queue.is_empty());
+        let all: BTreeSet<usize> = stop.left.iter().copied().collect();
+        assert_eq!(all.len(), stop.left.len());
+    }
+
+    #[test]
+    fn one_login_that_works_makes_up_for_a_row_that_did_not() {
+        let (mut queue, now) = open(LIMITS, 6);
+        for at in [1, 2] {
+            assert_eq!(queue.take(now), Take::Go(at));
+            queue.settle(at, Went::Later, now);
+        }
+        assert_eq!(queue.take(now), Take::Wait(Some(now + seconds(1))));
+        assert_eq!(queue.take(now + seconds(1)), Take::Go(3));
+        queue.settle(3, Went::Well, now + seconds(1));
+        assert_eq!(queue.take(now + seconds(1)), Take::Go(4));
+        queue.settle(4, Went::Later, now + seconds(1));
+        assert_eq!(queue.take(now + seconds(1)), Take::Go(5));
+    }
+
+    #[test]
+    fn what_is_under_way_when_its_server_is_given_up_is_not_tried_again() {
+        let limits = Limits { patience: Duration::ZERO, ..LIMITS };
+        let (mut queue, now) = open(limits, 14);
+        let mut now = now;
+        let mut running = Vec::new();
+        let mut last = None;
+        while last.is_none() {
+            match queue.take(now) {
+                Take::Go(at) => running.push(at),
+                Take::Wait(Some(until)) => now = until,
+                Take::Wait(None) => {
+                    last = queue.settle(running.remove(0), Went::Later, now).1;
+                }
+            }
+        }
+        assert!(!running.is_empty());
+        for at in running {
+            assert_eq!(queue.settle(at, Went::Later, now), (Next::Settled, None));
+        }
+        assert!(queue.is_empty());
+    }
+}

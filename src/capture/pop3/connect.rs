@@ -1,0 +1,298 @@
+//! From a host's name to a session that is logged in: TCP, TLS by rustls, and whom to trust.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{
+    AlertDescription, ClientConfig, ClientConnection, DigitallySignedStruct, InvalidMessage,
+    PeerIncompatible, RootCertStore, SignatureScheme, StreamOwned,
+};
+use sha2::{Digest, Sha256};
+
+use super::fault::Fault;
+use super::session::Session;
+use super::{Account, Pin, Security, Server, Trust};
+use crate::capture::printable;
+
+/// A connection, with or without TLS.
+pub enum Stream {
+    /// As it is.
+    Clear(TcpStream),
+    /// Within TLS.
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Clear(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Clear(stream) => stream.write(octets),
+            Self::Tls(stream) => stream.write(octets),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Clear(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+/// Connects, secures the line as `server` says, and logs in. Asks for `UTF8` where that is offered.
+///
+/// # Errors
+///
+/// [`Fault`]. The password was sent only where the line was as secret as `server` says.
+pub fn log_in(
+    server: &Server,
+    account: &Account,
+    timeout: Duration,
+) -> Result<Session<Stream>, Fault> {
+    let tcp = dial(server, timeout)?;
+    let mut session = match server.security {
+        Security::Clear => greeted(Stream::Clear(tcp), timeout)?,
+        Security::Tls => greeted(secured(tcp, server, timeout)?, timeout)?,
+        Security::StartTls => {
+            let tcp = greeted(tcp, timeout)?.start_tls()?;
+            Session::new(secured(tcp, server, timeout)?, timeout)
+        }
+    };
+    session.ask_capabilities()?;
+    // RFC 6856 wants it said before the login, and Courier's server takes it after.
+    session.ask_utf8()?;
+    session.log_in(account)?;
+    session.ask_capabilities()?;
+    session.ask_utf8()?;
+    Ok(session)
+}
+
+fn greeted<S: Read + Write>(stream: S, timeout: Duration) -> Result<Session<S>, Fault> {
+    let mut session = Session::new(stream, timeout);
+    session.be_greeted()?;
+    Ok(session)
+}
+
+/// Tries each address of the host.
+fn dial(server: &Server, timeout: Duration) -> Result<TcpStream, Fault> {
+    let host = || printable(server.host.as_bytes());
+    let no_address = |error| Fault::NoAddress { host: host(), error };
+    let addresses = (server.host.as_str(), server.port).to_socket_addrs().map_err(no_address)?;
+    let mut last = None;
+    for address in addresses {
+        let connected = TcpStream::connect_timeout(&address, timeout).and_then(|tcp| {
+            tcp.set_nodelay(true)?;
+            tcp.set_read_timeout(Some(timeout))?;
+            tcp.set_write_timeout(Some(timeout))?;
+            Ok(tcp)
+        });
+        match connected {
+            Ok(tcp) => return Ok(tcp),
+            Err(error) => last = Some(Fault::Connect { at: address.to_string(), error }),
+        }
+    }
+    Err(last.unwrap_or_else(|| no_address(ErrorKind::NotFound.into())))
+}
+
+/// Shakes hands. What the server showed and why it was not taken becomes the fault.
+fn secured(mut tcp: TcpStream, server: &Server, timeout: Duration) -> Result<Stream, Fault> {
+    let name = ServerName::try_from(server.host.clone()).map_err(|_| Fault::Tls {
+        why: "the host's name is none that a certificate can have".into(),
+    })?;
+    let judge = Arc::new(Judge::new(&server.trust)?);
+    let config = ClientConfig::builder_with_provider(Arc::clone(&judge.provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| judge.fault(&error))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&judge) as _)
+        .with_no_client_auth();
+    let mut tls =
+        ClientConnection::new(Arc::new(config), name).map_err(|error| judge.fault(&error))?;
+
+    let until = Instant::now() + timeout;
+    while tls.is_handshaking() {
+        while tls.wants_write() {
+            tls.write_tls(&mut tcp).map_err(|error| broken(error, timeout))?;
+        }
+        if !tls.is_handshaking() {
+            break;
+        }
+        if tls.read_tls(&mut tcp).map_err(|error| broken(error, timeout))? == 0 {
+            return Err(Fault::Dropped { command: HANDSHAKE });
+        }
+        if let Err(error) = tls.process_new_packets() {
+            // The server is told why; whether it hears does not matter.
+            let _ = tls.write_tls(&mut tcp);
+            return Err(judge.fault(&error));
+        }
+        if Instant::now() > until {
+            return Err(Fault::Stalled { command: HANDSHAKE, patience: timeout });
+        }
+    }
+    Ok(Stream::Tls(Box::new(StreamOwned::new(tls, tcp))))
+}
+
+const HANDSHAKE: &str = "the TLS handshake";
+
+fn broken(error: io::Error, patience: Duration) -> Fault {
+    match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            Fault::Stalled { command: HANDSHAKE, patience }
+        }
+        _ => Fault::Broken { command: HANDSHAKE, error },
+    }
+}
+
+/// Judges certificates as [`Trust`] says, and remembers the one it was shown.
+struct Judge {
+    trust: Trust,
+    provider: Arc<CryptoProvider>,
+    /// There is one with [`Trust::System`].
+    roots: Option<Arc<WebPkiServerVerifier>>,
+    shown: Mutex<Option<Pin>>,
+}
+
+impl Judge {
+    fn new(trust: &Trust) -> Result<Self, Fault> {
+        let roots = match trust {
+            Trust::System => Some(system_roots()?),
+            Trust::Pinned(_) | Trust::Anything => None,
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        Ok(Self { trust: trust.clone(), provider, roots, shown: Mutex::new(None) })
+    }
+
+    /// What rustls says, in words that help.
+    fn fault(&self, error: &rustls::Error) -> Fault {
+        let shown = *self.shown.lock().expect("no panic within");
+        match (error, &self.trust, shown) {
+            (rustls::Error::InvalidCertificate(_), Trust::Pinned(pinned), Some(found))
+                if found != *pinned =>
+            {
+                Fault::OtherCertificate { found, pinned: *pinned }
+            }
+            (rustls::Error::InvalidCertificate(why), _, Some(pin)) => {
+                Fault::Untrusted { pin, why: printable(why.to_string().as_bytes()) }
+            }
+            (
+                rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)
+                | rustls::Error::PeerIncompatible(
+                    PeerIncompatible::ServerDoesNotSupportTls12Or13
+                    | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+                ),
+                _,
+                _,
+            ) => Fault::OldTls,
+            (rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType), _, _) => {
+                Fault::Tls { why: "it does not speak TLS from the first octet; STLS may do".into() }
+            }
+            _ => Fault::Tls { why: printable(error.to_string().as_bytes()) },
+        }
+    }
+}
+
+/// This machine's roots, read once.
+fn system_roots() -> Result<Arc<WebPkiServerVerifier>, Fault> {
+    static ROOTS: OnceLock<Result<Arc<WebPkiServerVerifier>, String>> = OnceLock::new();
+    let roots = ROOTS.get_or_init(|| {
+        let loaded = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(loaded.certs);
+        if roots.is_empty() {
+            let why = loaded.errors.first().map(ToString::to_string);
+            return Err(why.unwrap_or_else(|| "none found".into()));
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|error| error.to_string())
+    });
+    roots.clone().map_err(|why| Fault::NoRoots { why: printable(why.as_bytes()) })
+}
+
+impl fmt::Debug for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Judge({:?})", self.trust)
+    }
+}
+
+impl ServerCertVerifier for Judge {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let pin = Pin(Sha256::digest(end_entity).into());
+        *self.shown.lock().expect("no panic within") = Some(pin);
+        let is_taken = match (&self.trust, &self.roots) {
+            (Trust::Anything, _) => true,
+            (Trust::Pinned(pinned), _) => *pinned == pin,
+            (Trust::System, Some(roots)) => {
+                return roots.verify_server_cert(
+                    end_entity,
+                    intermediates,
+                    name,
+                    ocsp_response,
+                    now,
+                );
+            }
+            (Trust::System, None) => false,
+        };
+        if is_taken {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        // Old servers have keys of 1024 bits, which cannot be checked here; who takes any
+        // certificate takes any key.
+        if self.trust == Trust::Anything {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        if self.trust == Trust::Anything {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,306 @@
+//! Why an account could not be captured, and whether to try again: [`Fault`].
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::Pin;
+use crate::capture::printable;
+
+/// What to do about a [`Fault`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Retry {
+    /// The same may work later.
+    Later,
+    /// The same fails again until somebody has changed something.
+    Never,
+}
+
+/// What a server said in the place of `+OK`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What came after `-ERR`, printable.
+    said: String,
+    hint: Hint,
+}
+
+/// What a refusal says of its reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hint {
+    Temporary,
+    Permanent,
+    None,
+}
+
+/// How servers without RESP-CODES say that it is not for ever, in lower case: of a maildrop that is
+/// locked (Qpopper, popa3d, mailutils), and of too many connections.
+const TEMPORARY_WORDS: [&str; 7] =
+    ["lock", "in use", "busy", "again", "too many", "temporar", "another session"];
+
+impl Refusal {
+    /// What came after `-ERR`, with its response code where there is one (RFC 2449 section 8, RFC
+    /// 3206).
+    pub(super) fn of(said: &[u8]) -> Self {
+        let text = printable(said.trim_ascii());
+        let small = text.to_ascii_lowercase();
+        let code = small.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let hint = match code.map(|(code, _)| code) {
+            Some("in-use" | "login-delay") => Hint::Temporary,
+            Some("auth") => Hint::Permanent,
+            Some(code) if code.starts_with("sys/temp") => Hint::Temporary,
+            Some(code) if code.starts_with("sys/perm") => Hint::Permanent,
+            _ if TEMPORARY_WORDS.iter().any(|word| small.contains(word)) => Hint::Temporary,
+            _ => Hint::None,
+        };
+        Self { said: text, hint }
+    }
+
+    /// The same with nothing of what was said but its meaning.
+    pub(super) fn without_words(mut self) -> Self {
+        self.said = "(what it said had the password in it)".into();
+        self
+    }
+
+    pub(super) fn is_temporary(&self) -> bool {
+        self.hint == Hint::Temporary
+    }
+
+    fn retry_or(&self, otherwise: Retry) -> Retry {
+        match self.hint {
+            Hint::Temporary => Retry::Later,
+            Hint::Permanent => Retry::Never,
+            Hint::None => otherwise,
+        }
+    }
+}
+
+/// As the server gave it, printable.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.said.is_empty() { f.write_str("no reason given") } else { f.write_str(&self.said) }
+    }
+}
+
+/// Why an account could not be captured. Nothing in it is secret, and foreign octets are printable.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The host has no address, or its name could not be looked up.
+    #[error("no address of {host}: {error}")]
+    NoAddress {
+        /// The host.
+        host: String,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// None of the host's addresses took the connection.
+    #[error("cannot connect to {at}: {error}")]
+    Connect {
+        /// Host or address, and port.
+        at: String,
+        /// What the system says of the last address.
+        error: io::Error,
+    },
+    /// This machine has no certificates to trust.
+    #[error(
+        "no root certificates on this machine ({why}): install ca-certificates, or pin the server's \
+         own"
+    )]
+    NoRoots {
+        /// What was found instead.
+        why: String,
+    },
+    /// The server's certificate is not trusted.
+    #[error(
+        "its certificate is not trusted ({why}): if it is the server's own, pin it by SHA-256 {pin}"
+    )]
+    Untrusted {
+        /// Of the certificate that it showed.
+        pin: Pin,
+        /// Why not.
+        why: String,
+    },
+    /// The server's certificate is not the one that was pinned.
+    #[error("its certificate has SHA-256 {found}, and {pinned} is pinned")]
+    OtherCertificate {
+        /// Of the certificate that it showed.
+        found: Pin,
+        /// What was asked for.
+        pinned: Pin,
+    },
+    /// The server speaks no version of TLS that can still be spoken.
+    #[error(
+        "it speaks TLS 1.1 or older only, which is not spoken here: capture on its own machine, or \
+         through an SSH tunnel, without TLS"
+    )]
+    OldTls,
+    /// Some other fault of TLS.
+    #[error("no TLS with it: {why}")]
+    Tls {
+        /// Which.
+        why: String,
+    },
+    /// STLS was asked for, and the server has it not.
+    #[error("it offers no STLS ({said}): no password was sent; try implicit TLS, port 995")]
+    NoStartTls {
+        /// What it said.
+        said: String,
+    },
+    /// Something was sent in the clear behind the reply to STLS.
+    #[error("it, or somebody between, sent more behind its reply to STLS: no password was sent")]
+    Injected,
+    /// It closed the door.
+    #[error("it does not greet: {0}")]
+    Greeting(Refusal),
+    /// It refused the login.
+    #[error("it refused the login: {0}")]
+    Login(Refusal),
+    /// A login for another user needs SASL PLAIN.
+    #[error("it offers no AUTH PLAIN, by which a master user logs in for another")]
+    NoPlain,
+    /// A login name or password that no command can carry.
+    #[error("the {what} has a line end or NUL in it, which POP3 cannot carry")]
+    Unspeakable {
+        /// Which of the two.
+        what: &'static str,
+    },
+    /// A server without UIDL.
+    #[error("it has no unique-ids ({0}), so that no client can have left mail there by them")]
+    NoUidl(Refusal),
+    /// A server without TOP, where nothing may be retrieved.
+    #[error(
+        "it has no TOP ({0}), and RETR is not allowed: allow it where retrieving changes nothing"
+    )]
+    NoTop(Refusal),
+    /// It refused a command.
+    #[error("it refused {command}: {refusal}")]
+    Refused {
+        /// The command.
+        command: &'static str,
+        /// What it said.
+        refusal: Refusal,
+    },
+    /// Something that no POP3 server says.
+    #[error("its answer to {command} makes no sense: {said}")]
+    Garbled {
+        /// The command.
+        command: &'static str,
+        /// What it said, printable.
+        said: String,
+    },
+    /// An answer that does not end.
+    #[error("its answer to {command} has more than {max_octets} octets")]
+    TooLong {
+        /// The command.
+        command: &'static str,
+        /// The limit.
+        max_octets: u64,
+    },
+    /// It closed the connection in the middle.
+    #[error("it closed the connection instead of answering {command}")]
+    Dropped {
+        /// The command.
+        command: &'static str,
+    },
+    /// It said nothing, or next to nothing, for too long.
+    #[error("no answer to {command} within {}", humantime::format_duration(*.patience))]
+    Stalled {
+        /// The command.
+        command: &'static str,
+        /// How long it was waited for.
+        patience: Duration,
+    },
+    /// The connection broke.
+    #[error("the connection broke at {command}: {error}")]
+    Broken {
+        /// The command.
+        command: &'static str,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Its listing never held still.
+    #[error(
+        "its listing changed each of the {tries} times it was read; capture it at a quieter time"
+    )]
+    Changing {
+        /// How often it was read.
+        tries: u32,
+    },
+}
+
+impl Fault {
+    /// Whether the line broke, or something else than an answer came over it.
+    pub(super) fn is_of_the_line(&self) -> bool {
+        matches!(
+            self,
+            Self::Dropped { .. }
+                | Self::Stalled { .. }
+                | Self::Broken { .. }
+                | Self::Garbled { .. }
+        )
+    }
+
+    /// Whether to try the same again.
+    pub fn next_step(&self) -> Retry {
+        match self {
+            Self::NoAddress { .. }
+            | Self::Connect { .. }
+            | Self::Garbled { .. }
+            | Self::Dropped { .. }
+            | Self::Stalled { .. }
+            | Self::Broken { .. }
+            | Self::Changing { .. } => Retry::Later,
+            Self::Greeting(refusal) | Self::Refused { refusal, .. } => {
+                refusal.retry_or(Retry::Later)
+            }
+            // Tried again, a wrong password has the address banned.
+            Self::Login(refusal) => refusal.retry_or(Retry::Never),
+            Self::NoRoots { .. }
+            | Self::Untrusted { .. }
+            | Self::OtherCertificate { .. }
+            | Self::OldTls
+            | Self::Tls { .. }
+            | Self::NoStartTls { .. }
+            | Self::Injected
+            | Self::NoPlain
+            | Self::Unspeakable { .. }
+            | Self::NoUidl(_)
+            | Self::NoTop(_)
+            | Self::TooLong { .. } => Retry::Never,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_for_ever_only_where_it_may_be() {
+        let retry = |said: &str| Fault::Login(Refusal::of(said.as_bytes())).next_step();
+        for later in [
+            "[IN-USE] Do you have another POP session running?",
+            "[LOGIN-DELAY] minimum 300 seconds",
+            "[SYS/TEMP] Temporary authentication failure.",
+            "[sys/temp] x",
+            "/var/mail/alice lock busy!  Is another session active? (11)",
+            "Too many connections from your address",
+        ] {
+            assert_eq!(retry(later), Retry::Later, "{later}");
+        }
+        for never in ["[AUTH] Authentication failed.", "[SYS/PERM] no", "Login failed.", ""] {
+            assert_eq!(retry(never), Retry::Never, "{never}");
+        }
+        // The code counts, whatever words follow it.
+        assert_eq!(retry("[AUTH] wrong, try again"), Retry::Never);
+        assert_eq!(Fault::Greeting(Refusal::of(b"go away")).next_step(), Retry::Later);
+    }
+
+    #[test]
+    fn what_a_server_said_is_shown_as_ascii() {
+        let refusal = Refusal::of(b" [AUTH] \x1b[31m\xe6 \r");
+        assert_eq!(refusal.to_string(), "[AUTH] \\x1b[31m\\xe6");
+        assert_eq!(Refusal::of(b"").to_string(), "no reason given");
+    }
+}

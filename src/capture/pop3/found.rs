@@ -1,0 +1,273 @@
+//! What was found out about the messages of one listing, and the block that it makes: [`Findings`].
+#![forbid(unsafe_code)]
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use super::fault::Refusal;
+use super::fetch::{Ask, Print, Wire};
+use super::listing::Listed;
+use super::shape::Shape;
+use crate::capture::{Captured, Draft, Keys, Remarks, printable};
+use crate::key::Fingerprint;
+use crate::maildrop::{Entry, Name};
+use crate::uidl::Uidl;
+
+/// What was found out about one message.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Found {
+    /// Nothing yet.
+    #[default]
+    Nothing,
+    /// What TOP or RETR told.
+    Print {
+        print: Print,
+        /// Why it could not be retrieved.
+        not_retrieved: Option<String>,
+    },
+    /// Neither told anything.
+    Refused {
+        /// What was asked last.
+        ask: Ask,
+        why: Why,
+    },
+}
+
+/// Why nothing is known of a message.
+#[derive(Debug, Clone)]
+pub(super) enum Why {
+    /// It was refused.
+    Refused(Refusal),
+    /// It broke the session: it is not asked for again.
+    Breaks(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => write!(f, "was refused: {refusal}"),
+            Self::Breaks(how) => write!(f, "broke the session: {how}"),
+        }
+    }
+}
+
+impl Found {
+    /// The refusal, where it may be worth asking once more.
+    pub fn refusal(&self) -> Option<(Ask, &Refusal)> {
+        match self {
+            Self::Refused { ask, why: Why::Refused(refusal) } => Some((*ask, refusal)),
+            _ => None,
+        }
+    }
+
+    /// How it came, if it was retrieved.
+    fn whole(&self) -> Option<Wire> {
+        self.print()?.whole
+    }
+
+    /// What is known of it.
+    pub fn print(&self) -> Option<&Print> {
+        match self {
+            Self::Print { print, .. } => Some(print),
+            Self::Nothing | Self::Refused { .. } => None,
+        }
+    }
+}
+
+/// What one session listed, and what was found out of each message.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub listed: Vec<Listed>,
+    /// As long as `listed`.
+    pub found: Vec<Found>,
+}
+
+impl Findings {
+    /// Nothing found of what was listed.
+    pub fn nothing_of(listed: Vec<Listed>) -> Self {
+        Self { found: vec![Found::Nothing; listed.len()], listed }
+    }
+
+    /// The messages that are so, by place, with their numbers.
+    pub fn which(&self, is: impl Fn(usize, &Found) -> bool) -> Vec<(usize, u32)> {
+        let all = self.found.iter().zip(&self.listed).enumerate();
+        all.filter(|(at, (found, _))| is(*at, found))
+            .map(|(at, (_, listed))| (at, listed.number))
+            .collect()
+    }
+
+    /// The messages of which nothing is known yet.
+    pub fn missing(&self) -> Vec<(usize, u32)> {
+        self.which(|_, found| matches!(found, Found::Nothing))
+    }
+
+    /// Those of `wanted` that can be retrieved, and were not yet.
+    pub fn retrievable(&self, wanted: impl Fn(usize) -> bool) -> Vec<(usize, u32)> {
+        self.which(|at, found| {
+            let can_be = match found {
+                Found::Nothing => true,
+                Found::Print { print, not_retrieved } => {
+                    print.whole.is_none() && not_retrieved.is_none()
+                }
+                Found::Refused { .. } => found.refusal().is_some_and(|(ask, _)| ask != Ask::Retr),
+            };
+            can_be && wanted(at)
+        })
+    }
+
+    /// Those whose header TOP told without its end.
+    pub fn cut_short(&self) -> Vec<(usize, u32)> {
+        self.which(|_, found| {
+            found.print().is_some_and(|print| !print.of.header_ended && print.whole.is_none())
+        })
+    }
+
+    /// Of which messages the header says too little, as in a capture from disk: it stands at two,
+    /// has no field, or no end. `None` where none is known.
+    pub fn saying_little(&self) -> Vec<Option<bool>> {
+        let mut times: HashMap<Fingerprint, u32> = HashMap::new();
+        for header in self.found.iter().filter_map(|found| found.print()?.of.header) {
+            *times.entry(header).or_default() += 1;
+        }
+        let says_little = |print: &Print| {
+            !print.of.header_ended || print.of.header.is_none_or(|header| times[&header] > 1)
+        };
+        self.found.iter().map(|found| found.print().map(says_little)).collect()
+    }
+
+    /// Whether TOP has told of a message.
+    pub fn is_any_by_top(&self) -> bool {
+        self.found.iter().any(|found| found.print().is_some_and(|print| print.whole.is_none()))
+    }
+
+    /// Whether a message was retrieved.
+    pub fn is_any_whole(&self) -> bool {
+        self.found.iter().any(|found| found.whole().is_some())
+    }
+
+    /// Takes an answer. Whether it is the first that is known of the message.
+    pub fn take(&mut self, at: usize, ask: Ask, answer: Result<Print, Refusal>) -> bool {
+        let is_first = matches!(self.found[at], Found::Nothing);
+        match answer {
+            Ok(print) => self.found[at] = Found::Print { print, not_retrieved: None },
+            Err(refusal) => self.give_up(at, ask, Why::Refused(refusal)),
+        }
+        is_first
+    }
+
+    /// Forgets refusals, so that the messages are asked for anew.
+    pub fn forget_refused(&mut self) {
+        for found in self.found.iter_mut().filter(|found| found.refusal().is_some()) {
+            *found = Found::Nothing;
+        }
+    }
+
+    /// The first refusal for a passing reason, where there are more than a mailbox has broken
+    /// messages.
+    pub fn refused_for_now(&self) -> Option<(Ask, &Refusal)> {
+        let passing = || {
+            let refusals = self.found.iter().filter_map(Found::refusal);
+            refusals.filter(|(_, refusal)| refusal.is_temporary())
+        };
+        passing().next().filter(|_| passing().count() > 3.max(self.found.len() / 100))
+    }
+
+    /// Notes why no more is known of a message.
+    pub fn give_up(&mut self, at: usize, ask: Ask, why: Why) {
+        match &mut self.found[at] {
+            // The header is still good.
+            Found::Print { not_retrieved, .. } => {
+                if ask == Ask::Retr {
+                    *not_retrieved = Some(why.to_string());
+                }
+            }
+            found => *found = Found::Refused { ask, why },
+        }
+    }
+
+    /// Makes the block of it. `seen` is every UIDL that was ever listed.
+    pub fn finish(
+        self,
+        user: String,
+        source: String,
+        keys: Keys,
+        seen: HashSet<Box<[u8]>>,
+        mut remarks: Remarks,
+    ) -> Captured {
+        let says_little = self.saying_little();
+        let uidls: Vec<Option<Uidl>> = self
+            .listed
+            .iter()
+            .map(|listed| match Uidl::new(listed.uidl.clone()) {
+                Ok(uidl) => Some(uidl),
+                Err(bad) => {
+                    remarks.loss(format!(
+                        "message {}: {bad}: {}",
+                        listed.number,
+                        printable(&listed.uidl)
+                    ));
+                    None
+                }
+            })
+            .collect();
+        let mut spent: Vec<Uidl> =
+            seen.into_iter().filter_map(|uidl| Uidl::new(uidl).ok()).collect();
+        spent.sort_unstable();
+        let known: Vec<Uidl> = uidls.iter().flatten().chain(&spent).cloned().collect();
+        let shape = Shape::of(&known);
+
+        let mut entries = Vec::with_capacity(self.listed.len());
+        let mut too_little = 0;
+        for (at, (listed, uidl)) in self.listed.iter().zip(uidls).enumerate() {
+            let Some(uidl) = uidl else { continue };
+            let found = &self.found[at];
+            let print = found.print();
+            let wants_message = keys.message || (keys.header && says_little[at] == Some(true));
+            let entry = Entry {
+                uid: shape.uid_of(&uidl),
+                octets: found.whole().and_then(|wire| octets(wire, listed)),
+                file: (keys.file && shape.are_file_names)
+                    .then(|| Name::Spelled(uidl.as_bytes().into())),
+                guid: None,
+                header: print.filter(|_| keys.header).and_then(|print| print.of.header),
+                message: print.filter(|_| wants_message).and_then(|print| print.of.message),
+                origin: print.filter(|_| keys.origin).and_then(|print| print.of.origin),
+                uidl,
+            };
+            match found {
+                Found::Refused { ask, why } => {
+                    let why = format!("{} {why}", ask.command());
+                    let what = if entry.file.is_some() { "it has no fingerprints" } else { NO_KEY };
+                    remarks
+                        .loss(format!("message {}, {}: {why}; {what}", listed.number, entry.uidl));
+                }
+                Found::Print { not_retrieved: Some(why), .. } => {
+                    remarks.note(format!("message {}, {}: RETR {why}", listed.number, entry.uidl));
+                }
+                Found::Print { .. } | Found::Nothing => {}
+            }
+            too_little += usize::from(wants_message && print.is_some() && found.whole().is_none());
+            if entry.file.is_some() || entry.header.or(entry.message).or(entry.origin).is_some() {
+                entries.push(entry);
+            } else {
+                spent.push(entry.uidl);
+            }
+        }
+        if too_little > 0 {
+            remarks.note(format!(
+                "{too_little} messages were not retrieved and have a header that does not tell them \
+                 apart, or no end of it: what is known by nothing else there may be downloaded again"
+            ));
+        }
+        let Shape { uidvalidity, counter, .. } = shape;
+        Draft { user, source, uidvalidity, counter, entries, spent, remarks }.finish()
+    }
+}
+
+const NO_KEY: &str = "nothing is known to recognise it by, and it will be downloaded again";
+
+/// The size of a message that was retrieved, where it is as LIST has it: servers list sizes of
+/// files, add what they add to the mail, and end the last line where the message does not.
+fn octets(wire: Wire, listed: &Listed) -> Option<u64> {
+    (wire.octets == listed.octets && !wire.has_cr_cr_lf).then_some(wire.octets)
+}

@@ -1,0 +1,244 @@
+//! From the greeting to a session that is logged in: CAPA, STLS, and the ways to say a password.
+#![forbid(unsafe_code)]
+
+use std::io::{Read, Write};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use zeroize::Zeroizing;
+
+use super::fault::{Fault, Refusal};
+use super::session::{Reply, Session};
+use super::{Account, Secret};
+
+/// The longest list of capabilities, in octets.
+const MAX_CAPA_OCTETS: u64 = 64 << 10;
+
+/// The longest command line (RFC 2449 section 4), CR LF with it.
+const MAX_COMMAND_OCTETS: usize = 255;
+
+/// What a server says that it can, as far as it is of interest here (RFC 2449 section 6).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Capabilities {
+    /// Whether it has CAPA at all. Where it has not, nothing is known, and everything may be.
+    pub known: bool,
+    pub top: bool,
+    pub pipelining: bool,
+    /// RFC 6856. Without it Courier 5 and later wraps messages that have 8-bit headers.
+    pub utf8: bool,
+    pub sasl_plain: bool,
+    pub sasl_login: bool,
+    /// `EXPIRE 0`: what was retrieved may be deleted at QUIT.
+    pub expires_at_once: bool,
+    /// How many seconds have to pass between two logins.
+    pub login_delay: u32,
+}
+
+impl Capabilities {
+    fn take(&mut self, line: &[u8]) {
+        let line = line.to_ascii_uppercase();
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        match words.next().unwrap_or_default() {
+            b"TOP" => self.top = true,
+            b"PIPELINING" => self.pipelining = true,
+            b"UTF8" => self.utf8 = true,
+            b"SASL" => {
+                for mechanism in words {
+                    self.sasl_plain |= mechanism == b"PLAIN";
+                    self.sasl_login |= mechanism == b"LOGIN";
+                }
+            }
+            b"EXPIRE" => self.expires_at_once = words.next() == Some(b"0"),
+            b"LOGIN-DELAY" => {
+                let seconds = words.next().and_then(|word| std::str::from_utf8(word).ok());
+                self.login_delay = seconds.and_then(|word| word.parse().ok()).unwrap_or(0);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl<S: Read + Write> Session<S> {
+    /// Reads the greeting.
+    pub(super) fn be_greeted(&mut self) -> Result<(), Fault> {
+        match self.reply("the connection")? {
+            Reply::Refused(refusal) => Err(Fault::Greeting(refusal)),
+            Reply::Ok | Reply::More => Ok(()),
+        }
+    }
+
+    /// Asks what the server can. One that has no CAPA any more after the login can what it could
+    /// before.
+    pub(super) fn ask_capabilities(&mut self) -> Result<(), Fault> {
+        if self.ask("CAPA", "CAPA")? == Reply::Ok {
+            let mut capabilities = Capabilities { known: true, ..Capabilities::default() };
+            self.lines("CAPA", MAX_CAPA_OCTETS, |line| capabilities.take(line))?;
+            self.set_capabilities(capabilities);
+        }
+        Ok(())
+    }
+
+    /// Says that headers may be 8-bit, where the server wants to know. One that refuses it is
+    /// believed.
+    pub(super) fn ask_utf8(&mut self) -> Result<(), Fault> {
+        if self.capabilities().utf8 {
+            self.ask("UTF8", "UTF8")?;
+        }
+        Ok(())
+    }
+
+    /// Asks for TLS, whether CAPA lists it or not, and gives the stream on which it begins now.
+    pub(super) fn start_tls(mut self) -> Result<S, Fault> {
+        match self.ask("STLS", "STLS")? {
+            Reply::Ok => self.into_stream(),
+            Reply::Refused(refusal) => Err(Fault::NoStartTls { said: refusal.to_string() }),
+            Reply::More => Err(Fault::NoStartTls { said: "+".into() }),
+        }
+    }
+
+    /// Logs in by what the server offers: SASL PLAIN, SASL LOGIN, else USER and PASS.
+    ///
+    /// It is tried once and one way: whoever tries again with a password that is refused has his
+    /// address banned.
+    pub(super) fn log_in(&mut self, account: &Account) -> Result<(), Fault> {
+        for (what, octets) in [
+            ("login name", account.login.as_bytes()),
+            ("name to log in for", account.authorize.as_deref().unwrap_or_default().as_bytes()),
+            ("password", account.password.octets()),
+        ] {
+            if octets.iter().any(|octet| matches!(octet, b'\r' | b'\n' | 0)) {
+                return Err(Fault::Unspeakable { what });
+            }
+        }
+        let capabilities = self.capabilities();
+        let reply = match &account.authorize {
+            Some(_) if capabilities.known && !capabilities.sasl_plain => {
+                return Err(Fault::NoPlain);
+            }
+            Some(_) => self.say_plain(account)?,
+            None if capabilities.sasl_plain => self.say_plain(account)?,
+            None if capabilities.sasl_login => self.say_login(account)?,
+            None => self.say_user(account)?,
+        };
+        match reply {
+            Reply::Ok => Ok(()),
+            Reply::Refused(refusal) => {
+                Err(Fault::Login(without_secret(refusal, &account.password)))
+            }
+            Reply::More => {
+                Err(Fault::Garbled { command: "the login", said: "it asks for more".into() })
+            }
+        }
+    }
+
+    /// RFC 4616, sent with the command where that is short enough (RFC 5034 section 4).
+    fn say_plain(&mut self, account: &Account) -> Result<Reply, Fault> {
+        let (authorize, login) = (account.authorize.as_deref().unwrap_or_default(), &account.login);
+        let password = account.password.octets();
+        let mut plain =
+            Zeroizing::new(Vec::with_capacity(authorize.len() + login.len() + password.len() + 2));
+        for (part, end) in
+            [(authorize.as_bytes(), true), (login.as_bytes(), true), (password, false)]
+        {
+            plain.extend_from_slice(part);
+            plain.extend_from_slice(if end { b"\0" } else { b"" });
+        }
+        let spoken = base64_line(&plain);
+        let command = Zeroizing::new([b"AUTH PLAIN ", spoken.as_slice()].concat());
+        let reply = if command.len() <= MAX_COMMAND_OCTETS {
+            self.send(&command, "AUTH")?;
+            self.reply("AUTH")?
+        } else {
+            self.ask("AUTH PLAIN", "AUTH")?
+        };
+        // Also what RFC 1734 has in the place of an initial response.
+        if reply != Reply::More {
+            return Ok(reply);
+        }
+        self.send(&spoken, "AUTH")?;
+        self.reply("AUTH")
+    }
+
+    fn say_login(&mut self, account: &Account) -> Result<Reply, Fault> {
+        let mut reply = self.ask("AUTH LOGIN", "AUTH")?;
+        for answer in [account.login.as_bytes(), account.password.octets()] {
+            if reply != Reply::More {
+                break;
+            }
+            self.send(&base64_line(answer), "AUTH")?;
+            reply = self.reply("AUTH")?;
+        }
+        Ok(reply)
+    }
+
+    fn say_user(&mut self, account: &Account) -> Result<Reply, Fault> {
+        let reply = self.ask(&format!("USER {}", account.login), "USER")?;
+        if reply != Reply::Ok {
+            return Ok(reply);
+        }
+        let password = account.password.octets();
+        let mut line = Zeroizing::new(Vec::with_capacity(password.len() + 7));
+        line.extend_from_slice(b"PASS ");
+        line.extend_from_slice(password);
+        line.extend_from_slice(b"\r\n");
+        self.send(&line, "PASS")?;
+        self.reply("PASS")
+    }
+}
+
+fn base64_line(octets: &[u8]) -> Zeroizing<Vec<u8>> {
+    let mut line = Zeroizing::new(vec![0; octets.len().div_ceil(3) * 4 + 2]);
+    let written = STANDARD.encode_slice(octets, &mut line).expect("4 octets for each 3");
+    line.truncate(written);
+    line.extend_from_slice(b"\r\n");
+    line
+}
+
+/// Some servers repeat the line that they did not like.
+fn without_secret(refusal: Refusal, password: &Secret) -> Refusal {
+    let said = refusal.to_string().into_bytes();
+    let spelled = crate::capture::printable(password.octets());
+    let spoken = base64_line(password.octets());
+    let has = |what: &[u8]| !what.is_empty() && memchr::memmem::find(&said, what).is_some();
+    if has(password.octets()) || has(spelled.as_bytes()) || has(spoken.trim_ascii_end()) {
+        refusal.without_words()
+    } else {
+        refusal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capabilities(lines: &[&str]) -> Capabilities {
+        let mut capabilities = Capabilities::default();
+        lines.iter().for_each(|line| capabilities.take(line.as_bytes()));
+        capabilities
+    }
+
+    #[test]
+    fn knows_what_servers_say_they_can() {
+        let dovecot = capabilities(&["CAPA", "TOP", "UIDL", "PIPELINING", "SASL PLAIN LOGIN"]);
+        assert!(dovecot.top && dovecot.pipelining && dovecot.sasl_plain && dovecot.sasl_login);
+        assert!(!dovecot.utf8 && !dovecot.expires_at_once);
+        let courier = capabilities(&["STLS", "TOP", "LOGIN-DELAY 10", "PIPELINING", "UTF8 USER"]);
+        assert!(courier.utf8 && courier.login_delay == 10);
+        assert!(capabilities(&["EXPIRE 0", "LOGIN-DELAY 300 USER"]).expires_at_once);
+        assert!(!capabilities(&["EXPIRE NEVER", "EXPIRENEVER", "", "  "]).expires_at_once);
+        assert!(!capabilities(&["SASL PLAINTEXT", "TOPS"]).sasl_plain);
+        assert_eq!(capabilities(&["LOGIN-DELAY x"]).login_delay, 0);
+    }
+
+    #[test]
+    fn a_password_that_the_server_repeats_is_not_shown() {
+        let password = Secret::new("hunter 2\u{e6}");
+        for said in ["unknown: PASS hunter 2\u{e6}", "bad base64 aHVudGVyIDLDpg=="] {
+            let shown = without_secret(Refusal::of(said.as_bytes()), &password).to_string();
+            assert_eq!(shown, "(what it said had the password in it)", "{said}");
+        }
+        let other = Refusal::of(b"[AUTH] wrong");
+        assert_eq!(without_secret(other.clone(), &password), other);
+        assert_eq!(without_secret(other.clone(), &Secret::new("")), other);
+    }
+}

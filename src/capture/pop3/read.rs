@@ -1,0 +1,174 @@
+//! Which messages one session asks for, and by which command: [`Reading`].
+#![forbid(unsafe_code)]
+
+use std::io::{Read, Write};
+
+use super::fault::{Fault, Refusal};
+use super::fetch::{Ask, Fetcher};
+use super::found::Findings;
+use super::session::Session;
+use super::{How, Retrieve};
+use crate::capture::Keys;
+
+/// What brings a header: some servers do not take 0, or cut the header short at it.
+const TOPS: [Ask; 2] = [Ask::Top { lines: 0 }, Ask::Top { lines: 1 }];
+
+/// With more messages than these it is worth finding out whether several commands may be under way.
+const WORTH_TRYING: usize = 8;
+
+/// What the server allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Allowed {
+    /// Whether messages may be retrieved that need it.
+    pub retrieve: bool,
+    /// Whether it says PIPELINING.
+    pub pipelining: bool,
+    /// Whether several commands under way were seen to go wrong.
+    pub one_at_a_time: bool,
+    /// Whether those may be retrieved of which TOP is refused: not before it was refused twice, for
+    /// Dovecot hangs up on who asks twice for what has been deleted.
+    pub insist: bool,
+}
+
+/// How a server wants to be asked for headers.
+enum Probed {
+    Top(Ask),
+    /// What it says of TOP.
+    NoTop(Refusal),
+}
+
+/// The reading of one session.
+pub(super) struct Reading<'a> {
+    how: &'a How<'a>,
+    allowed: Allowed,
+    pub findings: &'a mut Findings,
+    pub fetcher: Fetcher<'a>,
+    /// What is being asked.
+    pub ask: Ask,
+    /// Answers had.
+    pub gained: u32,
+}
+
+impl<'a> Reading<'a> {
+    pub fn new(how: &'a How<'a>, allowed: Allowed, findings: &'a mut Findings) -> Self {
+        let fetcher = if allowed.pipelining && !allowed.one_at_a_time {
+            Fetcher::several_at_once(how)
+        } else {
+            Fetcher::one_at_a_time(how)
+        };
+        let ask = TOPS[0];
+        Self { how, allowed, findings, fetcher, ask, gained: 0 }
+    }
+
+    /// Reads what is not known yet. That messages are refused is no fault.
+    pub fn read<S: Read + Write>(&mut self, session: &mut Session<S>) -> Result<(), Fault> {
+        let Keys { header, message, origin, .. } = self.how.keys;
+        if self.how.retrieve == Retrieve::Always || message && self.allowed.retrieve {
+            self.retrieve(session, |_| true)?;
+        } else if header || origin || message {
+            self.top(session)?;
+            if header && self.allowed.retrieve {
+                let says_little = self.findings.saying_little();
+                let insist = self.allowed.insist;
+                self.retrieve(session, |at| says_little[at].unwrap_or(insist))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads headers; by RETR where there is no TOP.
+    fn top<S: Read + Write>(&mut self, session: &mut Session<S>) -> Result<(), Fault> {
+        let missing = self.findings.missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let top = match self.probe(session, &missing)? {
+            Probed::Top(top) => top,
+            Probed::NoTop(_) if self.allowed.retrieve => return self.retrieve(session, |_| true),
+            Probed::NoTop(refusal) => return Err(Fault::NoTop(refusal)),
+        };
+        let missing = self.findings.missing();
+        self.fetch(session, &missing, top)?;
+        // Where only a line of the body makes the header end, it was not cut short.
+        let cut_short = self.findings.cut_short();
+        self.fetch(session, &cut_short, TOPS[1]).map(drop)
+    }
+
+    /// Finds out with a few messages how this server wants to be asked: by which TOP, and whether
+    /// several at once.
+    fn probe<S: Read + Write>(
+        &mut self,
+        session: &mut Session<S>,
+        missing: &[(usize, u32)],
+    ) -> Result<Probed, Fault> {
+        let mut few = vec![missing[0], missing[missing.len() / 2], missing[missing.len() - 1]];
+        few.dedup();
+        let has_top = session.capabilities().top || self.findings.is_any_by_top();
+        let mut last = None;
+        for top in TOPS {
+            for &one in &few {
+                last = self.fetch(session, &[one], top)?;
+                if last.is_some() {
+                    continue;
+                }
+                if top != TOPS[0] {
+                    self.findings.forget_refused();
+                }
+                if missing.len() > WORTH_TRYING {
+                    self.try_several(session, one, top)?;
+                }
+                return Ok(Probed::Top(top));
+            }
+        }
+        match last {
+            Some(refusal) if !has_top => Ok(Probed::NoTop(refusal)),
+            // It may be that these messages are broken.
+            _ => Ok(Probed::Top(TOPS[0])),
+        }
+    }
+
+    /// Sees with a message that is known whether several commands may be under way where nobody
+    /// said so.
+    fn try_several<S: Read + Write>(
+        &mut self,
+        session: &mut Session<S>,
+        one: (usize, u32),
+        top: Ask,
+    ) -> Result<(), Fault> {
+        if self.allowed.pipelining || self.allowed.one_at_a_time || self.how.window <= 1 {
+            return Ok(());
+        }
+        let Some(known) = self.findings.found[one.0].print().map(|print| print.of) else {
+            return Ok(());
+        };
+        self.fetcher.try_several(session, one, top, &known)
+    }
+
+    fn retrieve<S: Read + Write>(
+        &mut self,
+        session: &mut Session<S>,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<(), Fault> {
+        let wanted = self.findings.retrievable(wanted);
+        self.fetch(session, &wanted, Ask::Retr).map(drop)
+    }
+
+    /// Asks for each of `wanted`; the last refusal, if there was one.
+    fn fetch<S: Read + Write>(
+        &mut self,
+        session: &mut Session<S>,
+        wanted: &[(usize, u32)],
+        ask: Ask,
+    ) -> Result<Option<Refusal>, Fault> {
+        self.ask = ask;
+        let mut last = None;
+        let Self { how, findings, gained, .. } = self;
+        self.fetcher.fetch(session, wanted, ask, |at, answer| {
+            last = answer.as_ref().err().cloned().or(last.take());
+            let is_first = findings.take(at, ask, answer);
+            *gained += u32::from(is_first || ask == Ask::Retr);
+            (how.progress)(u64::from(is_first));
+        })?;
+        Ok(last)
+    }
+}

@@ -1,0 +1,188 @@
+//! The servers that people leave, each a real one: what it tells a client, as it tells it.
+
+mod support;
+
+use std::net::SocketAddr;
+
+use support::courier::Courier;
+use support::cyrus::{self, Cyrus};
+use support::host::Host;
+use support::imap::Imap;
+use support::mail::{self, Message};
+use support::maildir::Naming;
+use support::pop3::Pop3;
+use support::spool::{self, Program, Spool};
+
+/// How many messages each of them has: every odd kind, and plain ones.
+const COUNT: u32 = 24;
+
+/// What a client is told in one session.
+struct Told {
+    /// The capabilities before the login; none where the server knows no CAPA.
+    capabilities: Option<Vec<String>>,
+    uidls: Vec<String>,
+    sizes: Vec<u64>,
+    messages: Vec<Vec<u8>>,
+    tops: Vec<Vec<u8>>,
+}
+
+fn told(address: SocketAddr, user: &str) -> Told {
+    let mut session = Pop3::connect(address).expect("it greets");
+    let capabilities = session
+        .lines("CAPA")
+        .ok()
+        .map(|lines| lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect());
+    session.command(&format!("USER {user}")).expect("USER");
+    session.command(&format!("PASS {}", support::PASSWORD)).expect("PASS");
+    let uidls = session.uidl().expect("UIDL");
+    let sizes = session.list().expect("LIST");
+    let messages = (1..=uidls.len()).map(|at| session.retr(at).expect("RETR")).collect();
+    let tops = (1..=uidls.len())
+        .map(|at| {
+            let mut top = session.lines(&format!("TOP {at} 0")).expect("TOP").join(&b"\r\n"[..]);
+            top.extend(b"\r\n");
+            top
+        })
+        .collect();
+    session.quit().expect("QUIT");
+    Told { capabilities, uidls, sizes, messages, tops }
+}
+
+impl Told {
+    /// Whether TOP shows the header that RETR shows.
+    fn tops_are_headers(&self) -> bool {
+        self.tops.iter().zip(&self.messages).all(|(top, message)| message.starts_with(top))
+    }
+
+    /// The UIDLs of the two copies in [`mail::maildrop`].
+    fn of_copies(&self) -> (&str, &str) {
+        (&self.uidls[8], &self.uidls[9])
+    }
+
+    /// By how much LIST is off for each message.
+    fn sizes_off(&self) -> Vec<i64> {
+        let sent = self.messages.iter().map(|message| i64::try_from(message.len()).expect("small"));
+        self.sizes
+            .iter()
+            .zip(sent)
+            .map(|(&size, sent)| i64::try_from(size).expect("small") - sent)
+            .collect()
+    }
+}
+
+fn is_hex(uidl: &str, digits: usize) -> bool {
+    uidl.len() == digits && uidl.bytes().all(|octet| matches!(octet, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// A server of the mail spool, with mail.
+fn spool(program: Program) -> Option<Spool> {
+    let server = Spool::start(&Host::old_servers()?, program);
+    server.deliver(&mail::maildrop(COUNT));
+    Some(server)
+}
+
+#[test]
+fn popa3d_tells_16_digits_and_the_same_of_copies() {
+    let Some(server) = spool(Program::Popa3d) else { return };
+    let before = std::fs::read(server.mbox()).expect("an mbox");
+    let told = told(server.pop3(), spool::USER);
+    assert_eq!(told.capabilities, None);
+    assert_eq!(told.uidls.len(), COUNT as usize);
+    assert!(told.uidls.iter().all(|uidl| is_hex(uidl, 16)), "{:?}", told.uidls);
+    let (one, other) = told.of_copies();
+    assert_eq!(one, other);
+    assert!(told.tops_are_headers());
+    assert_eq!(told.sizes_off(), [0; COUNT as usize]);
+    assert_eq!(std::fs::read(server.mbox()).expect("an mbox"), before, "it writes nothing");
+}
+
+#[test]
+fn solid_pop3d_tells_32_digits_and_the_same_of_copies() {
+    let Some(server) = spool(Program::Solid) else { return };
+    let told = told(server.pop3(), spool::USER);
+    assert_eq!(told.capabilities, None);
+    assert_eq!(told.uidls.len(), COUNT as usize);
+    assert!(told.uidls.iter().all(|uidl| is_hex(uidl, 32)), "{:?}", told.uidls);
+    let (one, other) = told.of_copies();
+    assert_eq!(one, other);
+    assert!(told.tops_are_headers());
+    // RETR sends the line between two messages of the mbox too.
+    assert!(told.messages.iter().all(|message| message.ends_with(b"\r\n\r\n")));
+    assert_eq!(told.sizes_off(), [0; COUNT as usize]);
+}
+
+#[test]
+fn solid_pop3d_tells_32_digits_of_maildir_names() {
+    let Some(host) = Host::old_servers() else { return };
+    let server = Spool::start(&host, Program::SolidMaildir);
+    for number in 0..COUNT {
+        server.maildir().deliver(&Message::plain(number), Naming::Qmail, number);
+    }
+    let told = told(server.pop3(), spool::USER);
+    assert_eq!(told.uidls.len(), COUNT as usize);
+    assert!(told.uidls.iter().all(|uidl| is_hex(uidl, 32)), "{:?}", told.uidls);
+}
+
+#[test]
+fn mailutils_tells_what_it_has_written_into_the_mbox() {
+    let Some(server) = spool(Program::Mailutils) else { return };
+    let first = told(server.pop3(), spool::USER);
+    let second = told(server.pop3(), spool::USER);
+    let capabilities = first.capabilities.as_ref().expect("it knows CAPA");
+    assert!(capabilities.iter().any(|line| line == "UIDL"));
+    assert_eq!(first.uidls.len(), COUNT as usize);
+    assert_eq!(first.uidls, second.uidls);
+    assert_eq!(first.uidls[12], "from.the.sender");
+    let (one, other) = first.of_copies();
+    assert_ne!(one, other);
+    assert_eq!(one.split('.').next(), other.split('.').next());
+    let mbox =
+        String::from_utf8_lossy(&std::fs::read(server.mbox()).expect("an mbox")).into_owned();
+    for uidl in &first.uidls {
+        assert!(mbox.contains(&format!("\nX-UIDL: {uidl}\n")), "{uidl}");
+    }
+    assert!(second.tops_are_headers());
+    assert_eq!(second.sizes_off(), [0; COUNT as usize]);
+}
+
+#[test]
+fn cyrus_tells_uidvalidity_and_uid() {
+    let Some(host) = Host::old_servers() else { return };
+    let server = Cyrus::start(&host, "");
+    let mut session = Imap::login(server.imap(), cyrus::USER);
+    for message in mail::maildrop(COUNT) {
+        session.append(&message.on_the_wire());
+    }
+    session.logout();
+    let told = told(server.pop3(), cyrus::USER);
+    assert!(server.inbox().join("cyrus.index").exists());
+    let uidvalidity = told.uidls[0].split_once('.').expect("UIDVALIDITY.UID").0;
+    let expected: Vec<String> = (1..=COUNT).map(|uid| format!("{uidvalidity}.{uid}")).collect();
+    assert_eq!(told.uidls, expected);
+    assert!(told.tops_are_headers());
+    // It counts no end for a last line that has none, and sends one.
+    let mut off = [0; COUNT as usize];
+    (off[7], off[17]) = (-2, -2);
+    assert_eq!(told.sizes_off(), off);
+}
+
+#[test]
+fn courier_lets_users_log_in_and_wraps_what_has_an_8_bit_header() {
+    let Some(host) = Host::courier() else { return };
+    let user = "alice@example.com";
+    let courier = Courier::new(&host);
+    let maildir = courier.maildir(user);
+    for (number, message) in (0..).zip(mail::maildrop(COUNT)) {
+        maildir.deliver(&message, Naming::Courier, number);
+    }
+    let server = courier.listen(user);
+    let told = told(server.pop3(), user);
+    assert_eq!(told.uidls, courier.uidl(user));
+    assert!(told.uidls.iter().all(|uidl| uidl.starts_with("UID")), "{:?}", told.uidls);
+    let wrapped = |message: &[u8]| {
+        String::from_utf8_lossy(message).contains("Subject: Cannot display Unicode content")
+    };
+    let found: Vec<usize> =
+        (0..told.messages.len()).filter(|&at| wrapped(&told.messages[at])).collect();
+    assert_eq!(found, [2, 3]);
+}
