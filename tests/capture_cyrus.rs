@@ -1,17 +1,20 @@
 //! A Cyrus mailbox, against what Cyrus itself listed and gave.
 
 mod capture_support;
+mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use capture_support::{listed, remarks_on, spent, uidls};
 use proptest::prelude::*;
-use uidl_keep::capture::cyrus::Index;
+use support::helper::uidl_keep;
+use uidl_keep::capture::cyrus::{Index, Owner};
 use uidl_keep::capture::layout::Source;
 use uidl_keep::capture::{Captured, Keys, Prints, Server, capture};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::Depth;
+use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::State;
 
 fn cyrus(format: &str) -> Server {
@@ -171,6 +174,8 @@ fn every_version_of_the_index_is_read_and_no_other() {
         assert_eq!(captured.losses, [""; 0], "{version}");
         assert_eq!(uidls(&captured.maildrop), ["17.3", "17.7"], "{version}");
         assert_eq!(captured.maildrop.counter.unwrap().next, 10, "{version}");
+        let old = self::captured(&index(version, 0, 0, 9, &records), &[3, 5, 7]).maildrop;
+        assert_eq!(uidls(&old), ["3", "7"], "{version}");
     }
     for version in [0, 5, 11, 21, u32::MAX] {
         let mut unknown = index(17, 1, 0, 9, &records);
@@ -263,6 +268,71 @@ fn a_directory_without_an_index_is_a_failure_and_not_an_empty_maildrop() {
     }
     let empty = captured(&index(17, 1, 0, 0, &[]), &[]).maildrop;
     assert_eq!(empty.state, State::Empty);
+}
+
+/// Captures a spool by these patterns: who has how many messages.
+fn captured_spool(
+    spool: &Path,
+    patterns: &[&str],
+    more: &[&str],
+) -> (Vec<(String, usize)>, String) {
+    let mut helper = uidl_keep();
+    helper.args(["capture", "cyrus", "--root"]).arg(spool).args(more);
+    patterns.iter().for_each(|pattern| drop(helper.args(["--pattern", pattern])));
+    let ran = helper.output().unwrap();
+    let blocks = Reader::new(&ran.stdout[..]).map(|block| block.unwrap());
+    let users = blocks.map(|block| (block.user, block.entries.len())).collect();
+    (users, String::from_utf8(ran.stderr).unwrap())
+}
+
+#[test]
+fn a_whole_spool_is_captured_by_what_its_paths_or_its_headers_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let make = |place: &str, name: Option<&str>, uids: &[u32]| {
+        let path = dir.path().join("mail").join(place);
+        fs::create_dir_all(&path).unwrap();
+        let records: Vec<Record> = uids.iter().map(|&uid| record(uid)).collect();
+        fs::write(path.join("cyrus.index"), index(17, 1, 0, 9, &records)).unwrap();
+        for uid in uids {
+            fs::write(path.join(format!("{uid}.")), format!("Subject: {uid}\r\n\r\n")).unwrap();
+        }
+        let mut header = fs::read(samples().join("cyrus.header")).unwrap();
+        let line = header.windows(2).position(|two| two == b"%(").unwrap();
+        header.truncate(line);
+        header.extend(match name {
+            Some(name) => format!("%(T e N {name} I abc A %(u1 lrs))").into_bytes(),
+            None => b"user.whoever\tabc\n\nu1\tlrs\t\n".to_vec(),
+        });
+        fs::write(path.join("cyrus.header"), header).unwrap();
+    };
+    make("a/user/alice", None, &[1, 2]);
+    make("a/user/alice/Sent", None, &[1]);
+    make("j/user/john^doe", None, &[1]);
+    make("domain/e/example.com/b/user/bob", None, &[3]);
+    make("uuid/h/w/one", Some("user.carol"), &[1]);
+    make("uuid/h/w/two", Some("user.carol.Sent"), &[1]);
+    make("uuid/h/w/three", Some("shared"), &[1]);
+    make("uuid/x/y/four", Some("\"example.com!user.dave^d\""), &[1, 2, 3]);
+    let by_path = captured_spool(
+        dir.path(),
+        &["/mail/?/user/{user}", "/mail/domain/?/{domain}/?/user/{local}"],
+        &[],
+    );
+    let wanted = [("alice", 2), ("bob@example.com", 1), ("john.doe", 1)];
+    let wanted = wanted.map(|(user, count)| (user.to_owned(), count)).to_vec();
+    assert_eq!(by_path, (wanted, String::new()));
+    let by_header = captured_spool(dir.path(), &["/mail/uuid/?/?/*"], &["--only", "example.com"]);
+    assert_eq!(by_header, (vec![("dave.d@example.com".to_owned(), 3)], String::new()));
+    let (users, said) = captured_spool(dir.path(), &["/mail/uuid/?/?/*"], &[]);
+    assert_eq!(
+        users.iter().map(|(user, _)| &user[..]).collect::<Vec<_>>(),
+        ["carol", "dave.d@example.com"]
+    );
+    assert_eq!(said, "");
+    // The header that the real one wrote.
+    let header = fs::read(samples().join("cyrus.header")).unwrap();
+    let owner = Owner::User { local: "u1".to_owned(), domain: None };
+    assert_eq!(Owner::of_header(&header), owner);
 }
 
 proptest! {

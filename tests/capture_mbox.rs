@@ -180,9 +180,10 @@ fn the_note_that_c_client_keeps_is_no_message_to_dovecot_and_hidden_by_qpopper()
         Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\nX-IMAP: 17 0000000009\n\
         X-UIDL: of.the.note.itself\nStatus: RO\n\nThis text is part of the internal format.\n\n";
     let mbox = note.to_owned() + &appended("one", "X-UID: 3\nX-UIDL: of.the.message\n");
-    let by_dovecot = captured(dovecot("%v.%u"), &mbox).maildrop;
-    assert_eq!(uidls(&by_dovecot), ["17.3"]);
-    assert_eq!(by_dovecot.counter.unwrap().next, 10);
+    let by_dovecot = captured(dovecot("%v.%u"), &mbox);
+    assert_eq!(by_dovecot.losses, [""; 0]);
+    assert_eq!(uidls(&by_dovecot.maildrop), ["17.3"]);
+    assert_eq!(by_dovecot.maildrop.counter.unwrap().next, 10);
     let by_qpopper = captured(Server::Qpopper, &mbox).maildrop;
     assert_eq!(uidls(&by_qpopper), ["of.the.message"]);
     assert_eq!(spent(&by_qpopper), ["of.the.note.itself"]);

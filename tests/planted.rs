@@ -538,6 +538,104 @@ fn no_line_or_name_of_theirs_is_printed_as_it_is_or_at_length() {
     }
 }
 
+// --- stores that are no Maildir
+
+/// Eve's mbox and her Cyrus mailbox, and the same of somebody else.
+fn fill_others(scene: &Scene) {
+    let index = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cyrus/cyrus.index");
+    for (place, word) in [("home/eve", "hers"), ("secret", SECRET)] {
+        let mbox = format!("From a Mon May  6 10:06:40 2024\n{}", message(word));
+        fs::write(scene.path(place).join("mbox"), mbox).unwrap();
+        let cyrus = scene.path(place).join("cyrus");
+        fs::create_dir(&cyrus).unwrap();
+        fs::copy(&index, cyrus.join("cyrus.index")).unwrap();
+        fs::write(cyrus.join("1."), message(word)).unwrap();
+    }
+    scene.give_to_eve(&scene.path("home/eve"));
+}
+
+/// Captures everybody's mbox, or Cyrus mailbox.
+fn capture_others(scene: &Scene, name: &str) -> Ran {
+    let pattern = scene.path("home/{user}").join(name);
+    let server = if name == "mbox" { &["mbox", "--server", "popa3d"][..] } else { &["cyrus"] };
+    let args = [&["capture"], server, &["--pattern", pattern.to_str().unwrap()]].concat();
+    run(&args.iter().map(OsStr::new).collect::<Vec<_>>())
+}
+
+#[test]
+fn what_is_planted_in_an_mbox_or_a_cyrus_mailbox_is_neither_followed_nor_opened() {
+    let names = ["mbox", "cyrus", "cyrus/cyrus.index", "cyrus/1."];
+    for name in names {
+        for planted in ["link", "pipe", "hole", "second link"] {
+            if planted == "second link" && !is_root() || planted == "hole" && name == "cyrus" {
+                continue;
+            }
+            let scene = Scene::new();
+            fill_others(&scene);
+            let secret = scene.path("secret").join(name);
+            match planted {
+                "link" => scene.plant(name, |path| symlink(&secret, path).unwrap()),
+                "pipe" => scene.plant(name, fifo),
+                "hole" => scene.plant(name, |path| {
+                    fs::copy(&secret, path).unwrap();
+                    OpenOptions::new().write(true).open(path).unwrap().set_len(1 << 40).unwrap();
+                }),
+                _ if name == "cyrus" => continue,
+                _ => {
+                    scene.plant(name, |path| fs::hard_link(&secret, path).unwrap());
+                    chown(scene.path("home/eve").join(name), Some(0), Some(0)).unwrap();
+                }
+            }
+            let at = format!("{name}: {planted}");
+            let path = scene.path("home/eve").join(name);
+            let mut ran = None;
+            let felt = is_felt_at(&path, || ran = Some(capture_others(&scene, store_of(name))));
+            let ran = ran.unwrap();
+            assert!(planted == "hole" || !felt, "{at}: opened");
+            scene.is_told(&ran, &at);
+            match name {
+                "cyrus/1." => assert_eq!(ran.only().entries.len(), 0, "{at}: {}", ran.stderr),
+                // As with an account that has no mailbox.
+                "cyrus" if planted == "pipe" => assert_eq!(ran.status, 2, "{at}"),
+                _ => assert_eq!(ran.only().state, State::Failed, "{at}: {}", ran.stderr),
+            }
+            if planted != "pipe" || name != "cyrus" {
+                assert_eq!(ran.status, 1, "{at}");
+            }
+        }
+    }
+    let scene = Scene::new();
+    fill_others(&scene);
+    for name in ["mbox", "cyrus"] {
+        assert_eq!(capture_others(&scene, name).only().entries.len(), 1, "{name}");
+    }
+}
+
+/// The name of the mailbox that this is in.
+fn store_of(name: &str) -> &str {
+    name.split('/').next().unwrap()
+}
+
+#[test]
+fn where_anybody_may_make_links_a_second_one_to_an_mbox_is_not_read() {
+    let scene = Scene::new();
+    fill_others(&scene);
+    let spool = scene.path("spool");
+    fs::create_dir(&spool).unwrap();
+    fs::hard_link(scene.path("secret/mbox"), spool.join("eve")).unwrap();
+    let pattern = spool.join("{user}");
+    let args = ["capture", "mbox", "--server", "popa3d", "--pattern", pattern.to_str().unwrap()];
+    let args = args.map(OsStr::new);
+    // Root's alone: a copy by hard links, as of a backup.
+    fs::set_permissions(&spool, Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(run(&args).only().entries.len(), 1);
+    fs::set_permissions(&spool, Permissions::from_mode(0o1777)).unwrap();
+    let ran = run(&args);
+    scene.is_told(&ran, "1777");
+    assert_eq!((ran.status, ran.only().state), (1, State::Failed));
+    assert!(ran.stderr.contains("is a hard link"), "{}", ran.stderr);
+}
+
 // --- build --install
 
 /// A listing of Eve's, a doveadm that knows her, and a site that has her.

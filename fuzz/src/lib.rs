@@ -4,7 +4,10 @@
 //! and feeds them the whole corpus and every input that once broke something.
 
 pub mod capture_courier;
+pub mod capture_cyrus;
+pub mod capture_doveadm;
 pub mod capture_dovecot;
+pub mod capture_mbox;
 pub mod capture_pop3;
 pub mod capture_qmail;
 pub mod forge;
@@ -26,14 +29,17 @@ use uidl_keep::read_at::ReadAt;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Check); 10] = [
+pub const TARGETS: [(&str, Check); 13] = [
     ("ledger", ledger::check),
     ("index", index::check),
     ("roster", roster::check),
     ("listing", listing::check),
     ("normaliser", normaliser::check),
     ("capture_courier", capture_courier::check),
+    ("capture_cyrus", capture_cyrus::check),
+    ("capture_doveadm", capture_doveadm::check),
     ("capture_dovecot", capture_dovecot::check),
+    ("capture_mbox", capture_mbox::check),
     ("capture_pop3", capture_pop3::check),
     ("capture_qmail", capture_qmail::check),
     ("format", format::check),

@@ -237,6 +237,47 @@ fn uid_of(name: &[u8]) -> Option<u32> {
     (uid > 0 && digits[0] != b'0').then_some(uid)
 }
 
+/// Whose INBOX a mailbox is, as its `cyrus.header` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// This user's; a dot in his name is a dot.
+    User {
+        /// His name without the domain.
+        local: String,
+        /// The domain, where it is a virtual one.
+        domain: Option<String>,
+    },
+    /// Nobody's: a folder of somebody's, or a shared one.
+    Nobody,
+    /// The header does not say: before Cyrus 3.6 only the path did.
+    Unsaid,
+}
+
+impl Owner {
+    /// By the octets of `cyrus.header`. From 3.6 on it has `%(T TYPE N NAME ...`, the name being
+    /// `user.LOCAL` or `DOMAIN!user.LOCAL` (`imap/mailbox.c`, `mailbox_commit_header`).
+    pub fn of_header(octets: &[u8]) -> Self {
+        let name = octets.split(|&octet| octet == b'\n').find_map(|line| {
+            let mut words = line.strip_prefix(b"%(")?.split(|&octet| octet == b' ');
+            let is_named = words.next()? == b"T" && words.next().is_some() && words.next()? == b"N";
+            let name = std::str::from_utf8(words.next()?).ok().filter(|_| is_named)?;
+            let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+            Some(quoted.unwrap_or(name))
+        });
+        let Some(name) = name else { return Self::Unsaid };
+        let (domain, name) = match name.split_once('!') {
+            Some((domain, name)) => (Some(domain.to_owned()), name),
+            None => (None, name),
+        };
+        match name.strip_prefix("user.") {
+            Some(local) if !local.is_empty() && !local.contains('.') => {
+                Self::User { local: local.replace('^', "."), domain }
+            }
+            _ => Self::Nobody,
+        }
+    }
+}
+
 /// What Cyrus's clients know of this mailbox, when `format` is what its `uidl_format` means.
 ///
 /// # Errors

@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use rustix::fs::AtFlags;
 
-use super::{Error, opening, printable};
+use super::cyrus::Owner;
+use super::{CYRUS_HEADER, Error, opening, printable};
 
 /// Where maildrops lie and who uses them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -268,9 +269,13 @@ impl Naming {
     /// # Errors
     ///
     /// [`BadPattern::NoSuchVariable`], [`BadPattern::NoUser`].
-    pub fn check(&self, pattern: &Pattern) -> Result<(), BadPattern> {
-        let bound = pattern.variables().map(|name| (name.to_owned(), String::new())).collect();
-        self.user(&Bound(bound)).map(drop)
+    pub fn check(&self, pattern: &Pattern, holds: Holds) -> Result<(), BadPattern> {
+        let names = pattern.variables().map(ToOwned::to_owned);
+        let mut bound = Bound(names.map(|name| (name, String::new())).collect());
+        if holds == Holds::CyrusMailbox {
+            bound.set_owner("", None);
+        }
+        self.user(&bound).map(drop)
     }
 }
 
@@ -281,6 +286,13 @@ struct Bound(BTreeMap<String, String>);
 impl Bound {
     fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
+    }
+
+    fn set_owner(&mut self, local: &str, domain: Option<&str>) {
+        self.0.insert("local".to_owned(), local.to_owned());
+        if let Some(domain) = domain {
+            self.0.insert("domain".to_owned(), domain.to_owned());
+        }
     }
 
     /// This and what makes `name` of `pieces`. `None` when nothing does.
@@ -415,7 +427,8 @@ pub struct Found {
 pub enum Holds {
     /// A directory that has a maildrop.
     Directory,
-    /// A mailbox of Cyrus: a directory, in whose name, and in those above, `^` stands for a dot.
+    /// A mailbox of Cyrus: a directory, in whose name, and in those above, `^` stands for a dot. Where its
+    /// header says whose it is, that decides, as `{local}` and `{domain}`; what is no INBOX is left out.
     CyrusMailbox,
     /// A file that is a maildrop.
     File,
@@ -449,7 +462,7 @@ pub fn find(
             }
             Err(error) => return Err(error),
         };
-        let naming = match naming.check(pattern) {
+        let naming = match naming.check(pattern, holds) {
             Ok(()) => naming,
             Err(_) if pattern.is_panel => &by_default,
             Err(error) => return Err(Error::Source(error.to_string())),
@@ -575,6 +588,10 @@ impl Walk<'_> {
             self.below(pattern, path, top, directory.as_fd(), rest, bound);
             return;
         }
+        if self.holds == Holds::CyrusMailbox {
+            self.cyrus_mailbox(path, top, directory.as_fd(), bound);
+            return;
+        }
         // `/home/ACCOUNT/mail` and the like need not be a Maildir; what is called Maildir must.
         let ends_in_account = pattern.is_panel && !bound.has("local");
         let cur = opening::open_directory(directory.as_fd(), OsStr::new("cur"));
@@ -582,6 +599,27 @@ impl Walk<'_> {
             return;
         }
         self.source(path, bound, Start::Below(Arc::clone(top), self.names.clone()));
+    }
+
+    fn cyrus_mailbox(
+        &mut self,
+        path: &Path,
+        top: &Arc<OwnedFd>,
+        directory: BorrowedFd<'_>,
+        bound: &Bound,
+    ) {
+        let mut bound = bound.clone();
+        let header = opening::read_state(directory, CYRUS_HEADER);
+        let start = match header.map(|octets| octets.map(|octets| Owner::of_header(&octets))) {
+            Err(error) => Start::Fault(error.to_string()),
+            Ok(Some(Owner::Nobody)) => return,
+            Ok(None | Some(Owner::Unsaid)) => Start::Below(Arc::clone(top), self.names.clone()),
+            Ok(Some(Owner::User { local, domain })) => {
+                bound.set_owner(&local, domain.as_deref());
+                Start::Below(Arc::clone(top), self.names.clone())
+            }
+        };
+        self.source(path, &bound, start);
     }
 
     fn source(&mut self, path: &Path, bound: &Bound, start: Start) {
@@ -681,7 +719,7 @@ mod tests {
         assert!(refused("/srv/{a}{b}").contains("nothing between"));
         assert!(refused("/srv/../{local}").contains(".."));
         let pattern: Pattern = "/srv/{x}".parse().unwrap();
-        assert_eq!(Naming::default().check(&pattern), Err(BadPattern::NoUser));
+        assert_eq!(Naming::default().check(&pattern, Holds::Directory), Err(BadPattern::NoUser));
     }
 
     #[test]

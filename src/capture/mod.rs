@@ -11,6 +11,7 @@
 
 pub mod courier;
 pub mod cyrus;
+pub mod doveadm;
 pub mod dovecot;
 mod draft;
 mod files;
@@ -44,6 +45,8 @@ use maildir::{Folder, Look};
 pub const COURIER_STATE: &str = "courierpop3dsizelist";
 /// Cyrus's state file, in the mailbox.
 pub const CYRUS_STATE: &str = "cyrus.index";
+/// Where Cyrus says whose mailbox it is.
+pub const CYRUS_HEADER: &str = "cyrus.header";
 /// Dovecot's state file, in the Maildir.
 pub const DOVECOT_STATE: &str = "dovecot-uidlist";
 

@@ -4,6 +4,7 @@ mod block;
 mod cyrus;
 mod desk;
 mod disk;
+mod doveadm;
 mod doveconf;
 mod listing_file;
 mod mbox;
@@ -49,10 +50,12 @@ enum From {
     Courier(What),
     /// Captures Cyrus's POP3 by the cyrus.index of each INBOX, of Cyrus 2.2 to 3.12.
     ///
-    ///   uidl-keep capture cyrus --pattern '/var/spool/cyrus/mail/?/user/{user}' -o cyrus.listing
+    ///   uidl-keep capture cyrus --pattern '/var/spool/cyrus/mail/uuid/?/?/*'
+    ///     --pattern '/var/spool/cyrus/mail/?/user/{user}' -o cyrus.listing
     ///
-    /// Virtual domains: '/var/spool/cyrus/mail/domain/?/{domain}/?/user/{local}'. For a single user
-    /// `mbpath -u` (before 3.4 `mbpath user.alice`) prints the directory.
+    /// The first pattern is for mailboxes made by Cyrus 3.6 and later, which say whose they are; the
+    /// second for older ones, with virtual domains /var/spool/cyrus/mail/domain/?/{domain}/?/user/{local}.
+    /// --user and a path take one: mbpath(8) prints it.
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Cyrus {
         /// The uidl_format of the old server's imapd.conf.
@@ -74,6 +77,16 @@ enum From {
         #[command(flatten)]
         what: What,
     },
+    /// Captures Dovecot's POP3 on mdbox, sdbox or anything else by what doveadm prints, on stdin.
+    ///
+    ///   doveadm user '*' > users
+    ///   { doveadm -f json mailbox status -A 'messages uidvalidity uidnext' INBOX &&
+    ///     doveadm -f json fetch -A 'uid guid pop3.uidl pop3.order size.virtual hdr' mailbox INBOX; } |
+    ///   uidl-keep capture doveadm --users users --format auto -o dbox.listing
+    ///
+    /// For one user -u in place of -A, and --user in place of --users.
+    #[command(arg_required_else_help = true, verbatim_doc_comment)]
+    Doveadm(doveadm::Args),
     /// Captures POP3 from mboxes: Dovecot, mailutils, Qpopper or popa3d.
     ///
     ///   uidl-keep capture mbox --server popa3d --pattern '/var/mail/{user}' -o mbox.listing
@@ -102,6 +115,7 @@ enum From {
 /// Captures, and writes the listing.
 pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let (job, how) = match &args.from {
+        From::Doveadm(args) => return doveadm::run(args),
         From::Pop3(args) => return pop3::run(args),
         From::Courier(what) => (what.job(Server::Courier)?, &what.how),
         From::Mbox(args) => (args.what.job(Server::Mbox(args.server()?))?, &args.what.how),

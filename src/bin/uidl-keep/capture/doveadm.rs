@@ -1,0 +1,62 @@
+//! Captures what doveadm prints.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use uidl_keep::capture::doveadm::{self, Asked, Error};
+use uidl_keep::capture::{Keys, printable};
+
+use super::block::Block;
+use super::doveconf;
+use super::listing_file::ListingFile;
+use crate::output::{Outcome, Trouble, remark};
+
+/// Whose maildrops doveadm was asked for, and how its UIDLs are made.
+#[derive(clap::Args)]
+#[command(group(clap::ArgGroup::new("whose").args(["user", "users"]).required(true)))]
+pub struct Args {
+    /// The one user that doveadm was asked for, by -u.
+    #[arg(long)]
+    user: Option<String>,
+    /// Everybody that doveadm was asked for, by -A: a file with a user on each line, as "doveadm user
+    /// '*'" prints them. Whoever is not in the input is listed as failed.
+    #[arg(long, value_name = "FILE")]
+    users: Option<PathBuf>,
+    /// Dovecot's pop3_uidl_format, as for "capture dovecot".
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// What to recognise messages by: file (the GUID), header, message (needs text in place of hdr),
+    /// origin.
+    #[arg(long, value_name = "KEYS", default_value = "file,header")]
+    keys: Keys,
+    /// Write the listing there, as a whole or not at all, in place of stdout.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Captures what comes on stdin, and writes the listing.
+pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+    let format = doveconf::format(args.format.as_deref(), false)?;
+    let users = match &args.users {
+        Some(path) => {
+            let text = fs::read_to_string(path);
+            let text = text.map_err(|error| Trouble::at(path.display(), error))?;
+            text.lines().filter(|line| !line.is_empty()).map(ToOwned::to_owned).collect()
+        }
+        None => args.user.iter().cloned().collect(),
+    };
+    let asked = Asked { user: args.user.clone(), users, format, keys: args.keys };
+    let mut output = ListingFile::open(args.output.as_deref())?;
+    let mut all_well = true;
+    doveadm::read(io::stdin().lock(), &asked, &mut |captured| {
+        let user = printable(captured.maildrop.user.as_bytes());
+        let block = Block::of(captured);
+        block.losses.iter().for_each(|loss| remark(format_args!("{user}: {loss}")));
+        all_well &= block.losses.is_empty();
+        output.write(&block.octets).map_err(|trouble| Error::Emit(trouble.to_string()))
+    })
+    .map_err(|error| Trouble::at("standard input", error))?;
+    output.publish()?;
+    Ok(if all_well { Outcome::Done } else { Outcome::Short })
+}

@@ -1,0 +1,435 @@
+//! What Dovecot itself says of its maildrops, whatever it keeps them in: the output of `doveadm`, piped in.
+//!
+//! mdbox and sdbox keep UIDLs, orders and GUIDs in files that only Dovecot should read. So Dovecot is
+//! asked, twice, in JSON, in which no message can pretend to be two:
+//!
+//! ```text
+//! doveadm -f json mailbox status -A 'messages uidvalidity uidnext' INBOX
+//! doveadm -f json fetch -A 'uid guid pop3.uidl pop3.order size.virtual hdr' mailbox INBOX
+//! ```
+//!
+//! Both print an array of objects whose values are all strings, with a `username` in each when asked of
+//! several users. The first one says whose maildrops there are and how many messages each has: what the
+//! second one lacks then shows. An array that is cut short is no JSON.
+//!
+//! A UIDL is what Dovecot saved (`pop3.uidl`), else `pop3_uidl_format` makes it (`pop3-commands.c`,
+//! `pop3_get_uid`). The order is that of `pop3.order`, and behind those that have one that of the UIDs
+//! (`index-sort.c`, `index_sort_get_pop3_order`). With `text` in place of `hdr` whole messages are
+//! fingerprinted, too. JSON is UTF-8: doveadm puts U+FFFD for what is not, which a fingerprint of a header
+//! does not see; a message with it gets none of all of it.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read};
+
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
+};
+
+use super::keys::{Headers, Keys, Prints};
+use super::{Captured, Draft, Remarks, printable};
+use crate::format::{Fields, UidlFormat};
+use crate::key::Depth;
+use crate::maildrop::{Counter, Entry, Name};
+use crate::uidl::Uidl;
+
+/// What to make of the output.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Whose maildrop it is, where no object has a `username`.
+    pub user: Option<String>,
+    /// Everybody whose maildrop there should be; empty where that is not known.
+    pub users: Vec<String>,
+    /// The `pop3_uidl_format`.
+    pub format: UidlFormat,
+    /// Which keys to take.
+    pub keys: Keys,
+}
+
+/// Why the input is of no use.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// It could not be read.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is no JSON, or ends too early.
+    #[error("not what doveadm -f json prints, or cut short: {0}")]
+    Json(String),
+    /// There was nothing.
+    #[error("no output of doveadm: it prints an array even of nothing, so it has failed")]
+    Nothing,
+    /// An object of a message before the one of its maildrop.
+    #[error(
+        "messages of {user} before the status of the maildrop: give the output of \"doveadm mailbox \
+         status\" first"
+    )]
+    NoStatus {
+        /// Whose, printable.
+        user: String,
+    },
+    /// A second status, or messages of a user whose maildrop is finished.
+    #[error("{user} comes twice")]
+    Twice {
+        /// Whose, printable.
+        user: String,
+    },
+    /// An object that does not say whose it is.
+    #[error("no username in it: ask with -A, or say --user")]
+    NoUser,
+    /// An object without a field, or with one that is no number.
+    #[error("{user}: no {field} in what doveadm printed")]
+    NoField {
+        /// Whose, printable.
+        user: String,
+        /// Which.
+        field: &'static str,
+    },
+    /// What was to become of a maildrop could not be done.
+    #[error("{0}")]
+    Emit(String),
+}
+
+/// Reads what doveadm printed, and emits a block for each maildrop: one after the other those that have
+/// messages, then the others, by name.
+///
+/// Holds the keys of one maildrop at a time. One pass.
+///
+/// # Errors
+///
+/// [`Error`]; what was emitted before is then not to be trusted either.
+pub fn read(
+    input: impl Read,
+    asked: &Asked,
+    emit: &mut dyn FnMut(Captured) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut input = BufReader::new(input);
+    let mut reading =
+        Reading { asked, waiting: BTreeMap::new(), done: HashSet::new(), open: None, emit };
+    let mut arrays = 0;
+    while !is_over(&mut input)? {
+        let mut json = serde_json::Deserializer::from_reader(&mut input);
+        let mut fault = None;
+        let each =
+            Each(&mut |object| reading.take(object).map_err(|error| fault = Some(error)).is_ok());
+        if let Err(error) = each.deserialize(&mut json) {
+            return Err(
+                fault.unwrap_or_else(|| Error::Json(printable(error.to_string().as_bytes())))
+            );
+        }
+        arrays += 1;
+    }
+    if arrays == 0 {
+        return Err(Error::Nothing);
+    }
+    reading.finish()
+}
+
+/// Whether nothing but blanks and line ends is left.
+fn is_over(input: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let octets = input.fill_buf()?;
+        let Some(octet) = octets.first() else { return Ok(true) };
+        if !octet.is_ascii_whitespace() {
+            return Ok(false);
+        }
+        input.consume(1);
+    }
+}
+
+/// What `mailbox status` says.
+#[derive(Debug, Clone, Copy)]
+struct Status {
+    messages: u64,
+    uidvalidity: u32,
+    next: u32,
+}
+
+/// One message, read.
+struct Message {
+    uid: u32,
+    place: u64,
+    uidl: Box<[u8]>,
+    guid: Box<[u8]>,
+    octets: Option<u64>,
+    prints: Option<Prints>,
+}
+
+struct Reading<'a> {
+    asked: &'a Asked,
+    /// Maildrops whose messages have not come.
+    waiting: BTreeMap<String, Status>,
+    done: HashSet<String>,
+    open: Option<(String, Status, Vec<Message>)>,
+    emit: &'a mut dyn FnMut(Captured) -> Result<(), Error>,
+}
+
+impl Reading<'_> {
+    fn take(&mut self, object: Object) -> Result<(), Error> {
+        let user = match object.text("username").or_else(|| self.asked.user.clone()) {
+            Some(user) => user,
+            None => return Err(Error::NoUser),
+        };
+        let shown = printable(user.as_bytes());
+        let number = |field: &'static str| {
+            object.number(field).ok_or_else(|| Error::NoField { user: shown.clone(), field })
+        };
+        let small = |field: &'static str| {
+            let number = number(field)?;
+            u32::try_from(number).map_err(|_| Error::NoField { user: shown.clone(), field })
+        };
+        if object.0.contains_key("messages") {
+            let status = Status {
+                messages: number("messages")?,
+                uidvalidity: small("uidvalidity")?,
+                next: small("uidnext")?,
+            };
+            let is_known = self.done.contains(&user)
+                || self.open.as_ref().is_some_and(|(open, ..)| *open == user);
+            if is_known || self.waiting.insert(user, status).is_some() {
+                return Err(Error::Twice { user: shown });
+            }
+            return Ok(());
+        }
+        let uid = small("uid")?;
+        let text = |field: &'static str| {
+            let value = object.0.get(field).map(|value| Box::from(&value[..]));
+            value.ok_or_else(|| Error::NoField { user: shown.clone(), field })
+        };
+        let message = Message {
+            uid,
+            // As in `dovecot-uidlist`: what has no order comes behind what has one.
+            place: object.number("pop3.order").unwrap_or(u64::from(u32::MAX)),
+            uidl: text("pop3.uidl")?,
+            guid: text("guid")?,
+            octets: object.number("size.virtual"),
+            prints: object.prints(self.asked.keys),
+        };
+        if self.asked.keys.depth().is_some() && message.prints.is_none() {
+            return Err(Error::NoField { user: shown, field: "hdr" });
+        }
+        if self.open.as_ref().is_none_or(|(open, ..)| *open != user) {
+            self.close()?;
+            let status = self.waiting.remove(&user);
+            let status = match status {
+                Some(status) => status,
+                None if self.done.contains(&user) => return Err(Error::Twice { user: shown }),
+                None => return Err(Error::NoStatus { user: shown }),
+            };
+            self.open = Some((user, status, Vec::new()));
+        }
+        let (.., messages) = self.open.as_mut().expect("opened just now");
+        messages.push(message);
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), Error> {
+        let Some((user, status, messages)) = self.open.take() else { return Ok(()) };
+        self.done.insert(user.clone());
+        (self.emit)(captured(self.asked, user, status, messages))
+    }
+
+    fn finish(mut self) -> Result<(), Error> {
+        self.close()?;
+        for (user, status) in std::mem::take(&mut self.waiting) {
+            self.done.insert(user.clone());
+            (self.emit)(captured(self.asked, user, status, Vec::new()))?;
+        }
+        for user in &self.asked.users {
+            if !self.done.contains(user) {
+                let why =
+                    "doveadm said nothing of this maildrop; it said why on its stderr".to_owned();
+                (self.emit)(Captured::failed(user.clone(), SOURCE.to_owned(), why))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+const SOURCE: &str = "doveadm";
+
+/// The block of one maildrop.
+fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Message>) -> Captured {
+    if status.uidvalidity == 0 {
+        return Captured::failed(user, SOURCE.to_owned(), "its UIDVALIDITY is 0".to_owned());
+    }
+    if (messages.len() as u64) < status.messages {
+        let why = format!(
+            "{} of {} messages: doveadm failed, or some were deleted meanwhile; ask it again",
+            messages.len(),
+            status.messages
+        );
+        return Captured::failed(user, SOURCE.to_owned(), why);
+    }
+    messages.sort_by_key(|message| (message.place, message.uid));
+    let mut draft = Draft {
+        user,
+        source: SOURCE.to_owned(),
+        uidvalidity: Some(status.uidvalidity),
+        ..Draft::default()
+    };
+    let mut headers = Headers::default();
+    messages
+        .iter()
+        .flat_map(|message| &message.prints)
+        .for_each(|prints| headers.count(&prints.of));
+    let mut alike = 0_usize;
+    let mut next = status.next;
+    for message in messages {
+        next = next.max(message.uid.saturating_add(1));
+        let uidl = match uidl(asked, status, &message) {
+            Ok(uidl) => uidl,
+            Err(why) => {
+                draft.remarks.loss(format!("uid {}: {why}", message.uid));
+                continue;
+            }
+        };
+        let Message { uid, guid, octets, prints, .. } = message;
+        let guid = (asked.keys.file && !guid.is_empty()).then_some(Name::Spelled(guid));
+        let mut entry = Entry {
+            uidl,
+            uid: Some(uid),
+            octets,
+            file: None,
+            guid,
+            header: None,
+            message: None,
+            origin: None,
+        };
+        if let Some(mut prints) = prints {
+            let says_little = asked.keys.header && headers.say_little_of(&prints.of);
+            alike += usize::from(says_little && prints.depth == Depth::Header);
+            if !asked.keys.message && !says_little {
+                prints.of.message = None;
+            }
+            entry = asked.keys.with_prints(entry, &prints.of);
+        }
+        draft.push(entry);
+    }
+    draft.counter =
+        asked.format.is_counting().then(|| Counter { format: asked.format.clone(), next });
+    note_alike(alike, &mut draft.remarks);
+    draft.finish()
+}
+
+fn note_alike(alike: usize, remarks: &mut Remarks) {
+    if alike > 0 {
+        remarks.note(format!(
+            "{alike} messages have a header that does not name them: where GUIDs do not survive the \
+             move, fetch text in place of hdr"
+        ));
+    }
+}
+
+fn uidl(asked: &Asked, status: Status, message: &Message) -> Result<Uidl, String> {
+    if !message.uidl.is_empty() {
+        return Uidl::new(message.uidl.clone()).map_err(|error| error.to_string());
+    }
+    let Status { uidvalidity, .. } = status;
+    let guid = Some(&message.guid[..]).filter(|guid| !guid.is_empty());
+    let fields = Fields { uid: message.uid, uidvalidity, file: None, guid };
+    asked.format.render(&fields).map_err(|error| error.to_string())
+}
+
+/// An object as doveadm prints it: every value is a string.
+struct Object(HashMap<String, Vec<u8>>);
+
+impl Object {
+    fn text(&self, field: &str) -> Option<String> {
+        self.0.get(field).and_then(|value| String::from_utf8(value.clone()).ok())
+    }
+
+    fn number(&self, field: &str) -> Option<u64> {
+        let value = self.0.get(field)?;
+        let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+        std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
+    }
+
+    fn prints(&self, keys: Keys) -> Option<Prints> {
+        keys.depth()?;
+        let read = |octets: &[u8], depth| Prints::read(octets, depth).expect("memory can be read");
+        if let Some(text) = self.0.get("text") {
+            let mut prints = read(text, Depth::Message);
+            // There stood something else.
+            if memchr::memmem::find(text, "\u{fffd}".as_bytes()).is_some() {
+                prints.of.message = None;
+            }
+            return Some(prints);
+        }
+        Some(read(self.0.get("hdr")?, Depth::Header))
+    }
+}
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Object;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
+                let mut fields = HashMap::new();
+                while let Some((name, Octets(value))) = map.next_entry::<String, Octets>()? {
+                    if fields.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a field comes twice"));
+                    }
+                }
+                Ok(Object(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// A string that need not be UTF-8.
+struct Octets(Vec<u8>);
+
+impl<'de> Deserialize<'de> for Octets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl Visitor<'_> for Text {
+            type Value = Octets;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_bytes<E>(self, octets: &[u8]) -> Result<Octets, E> {
+                Ok(Octets(octets.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(Text)
+    }
+}
+
+/// An array whose objects are taken one by one, until one is refused.
+struct Each<'a>(&'a mut dyn FnMut(Object) -> bool);
+
+impl<'de> DeserializeSeed<'de> for Each<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Each<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
+        while let Some(object) = array.next_element()? {
+            if !(self.0)(object) {
+                return Err(A::Error::custom("refused"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! mdbox and sdbox, which only Dovecot can read: what doveadm prints, against what its POP3 lists.
+
+mod capture_support;
+mod support;
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use capture_support::{remarks_on, uidls};
+use proptest::prelude::*;
+use support::dovecot::{Config, Dovecot, Store};
+use support::helper::uidl_keep;
+use support::host::{Host, Line};
+use support::imap;
+use support::mail::{self, Message};
+use support::maildir::{Maildir, Naming};
+use uidl_keep::capture::doveadm::{Asked, Error, read};
+use uidl_keep::capture::{Captured, Keys, Prints};
+use uidl_keep::format::UidlFormat;
+use uidl_keep::key::Depth;
+use uidl_keep::listing::Reader;
+use uidl_keep::maildrop::{Maildrop, State};
+
+const USER: &str = "alice@example.com";
+
+/// What `man uidl-keep` says to run, for one user.
+fn ask(server: &Dovecot, message: &str) -> String {
+    let status =
+        ["-f", "json", "mailbox", "status", "-u", USER, "messages uidvalidity uidnext", "INBOX"];
+    let fields = format!("uid guid pop3.uidl pop3.order size.virtual {message}");
+    let fetch = ["-f", "json", "fetch", "-u", USER, &fields, "mailbox", "INBOX"];
+    server.doveadm_ok(status) + &server.doveadm_ok(fetch)
+}
+
+fn run(input: &str, args: &[&str]) -> Output {
+    let mut helper = uidl_keep()
+        .args(["capture", "doveadm", "--format", "%08Xu%08Xv"])
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may have ended at the first octets.
+    let _ = helper.stdin.take().unwrap().write_all(input.as_bytes());
+    helper.wait_with_output().unwrap()
+}
+
+fn only_block(ran: &Output) -> Maildrop {
+    let mut blocks = Reader::new(&ran.stdout[..]);
+    let block = blocks.next().expect("a block").unwrap();
+    assert!(blocks.next().is_none());
+    block
+}
+
+/// Compares a capture with what POP3 lists and gives: UIDLs, order, sizes and fingerprints.
+fn assert_captured(server: &Dovecot, message: &str) -> Maildrop {
+    let mut session = server.login(USER).expect("the one password");
+    let (listed, sizes) = (session.uidl().unwrap(), session.list().unwrap());
+    let given: Vec<_> = (1..=listed.len()).map(|number| session.retr(number).unwrap()).collect();
+    session.quit().unwrap();
+    let ran = run(&ask(server, message), &["--user", USER, "--keys", "file,header,message,origin"]);
+    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+    let maildrop = only_block(&ran);
+    assert_eq!(uidls(&maildrop), listed);
+    for ((entry, size), given) in maildrop.entries.iter().zip(sizes).zip(given) {
+        let of = Prints::read(&given[..], Depth::Message).unwrap().of;
+        assert_eq!((entry.header, entry.origin), (of.header, of.origin), "{}", entry.uidl);
+        assert_eq!(entry.octets, Some(size), "{}", entry.uidl);
+        if message == "hdr" {
+            assert_eq!(entry.message, None);
+        } else if entry.message.is_some() {
+            assert_eq!(entry.message, of.message, "{}", entry.uidl);
+        }
+        assert!(entry.guid.is_some() && entry.uid.is_some());
+    }
+    maildrop
+}
+
+#[test]
+fn what_doveadm_prints_is_captured_as_pop3_lists_it() {
+    for line in [Line::V23, Line::V24] {
+        let Some(host) = Host::dovecot(line) else { continue };
+        for store in [Store::Mdbox, Store::Sdbox] {
+            let server = Dovecot::start(&host, Config::default().store(store)).unwrap();
+            let messages: Vec<Vec<u8>> =
+                mail::maildrop(24).iter().map(Message::on_the_wire).collect();
+            imap::append(server.imap(), USER, messages.iter().map(Vec::as_slice));
+            let by_header = assert_captured(&server, "hdr");
+            assert_eq!(by_header.entries.len(), 24);
+            assert_eq!(by_header.counter.as_ref().unwrap().next, 25);
+            assert!(by_header.remarks.iter().any(|remark| remark.contains("fetch text")));
+            let whole = assert_captured(&server, "text");
+            let without = whole.entries.iter().filter(|entry| entry.message.is_none()).count();
+            // The body in ISO 8859-1 does not come through JSON as it is.
+            assert!(without <= 2, "{without} of {line:?}");
+        }
+    }
+}
+
+#[test]
+fn saved_uidls_and_their_order_are_taken_before_the_format() {
+    let Some(host) = Host::dovecot(Line::V23) else { return };
+    for store in [Store::Mdbox, Store::Sdbox] {
+        let server = Dovecot::start(&host, Config::default().store(store)).unwrap();
+        let old = Maildir::create(server.home(USER).join("old"));
+        let mut list = "3 V17 N9\n".to_owned();
+        let fields = [" PUID1-9 O3", "", " PUID3-9 O1", " Pother", " O2"];
+        for (uid, fields) in (1..).zip(fields) {
+            let file = old.deliver(&Message::plain(uid), Naming::Dovecot, uid);
+            let name = file.file_name().unwrap().to_str().unwrap();
+            let base = name.split(':').next().unwrap();
+            list += &format!("{uid}{fields} :{base}\n");
+        }
+        old.write_state("dovecot-uidlist", &list);
+        server.doveadm_ok(["backup", "-R", "-u", USER, "maildir:~/old"]);
+        let maildrop = assert_captured(&server, "hdr");
+        let hex = |uid: u32| format!("{uid:08x}00000011");
+        let wanted = ["UID3-9".to_owned(), hex(5), "UID1-9".to_owned(), hex(2), "other".to_owned()];
+        assert_eq!(uidls(&maildrop), wanted, "{store:?}");
+    }
+}
+
+const STATUS: &str = r#"[{"username":"alice","mailbox":"INBOX","messages":"2","uidnext":"3","uidvalidity":"17"},
+    {"username":"carol","mailbox":"INBOX","messages":"0","uidnext":"1","uidvalidity":"18"}]"#;
+
+fn message(user: &str, uid: u32) -> String {
+    format!(
+        r#"{{"username":"{user}","uid":"{uid}","guid":"g{uid}","pop3.uidl":"","pop3.order":"","size.virtual":"78","hdr":"Subject: {uid}\n\n"}}"#
+    )
+}
+
+fn asked(users: &[&str]) -> Asked {
+    Asked {
+        user: None,
+        users: users.iter().map(|&user| user.to_owned()).collect(),
+        format: UidlFormat::parse("%v.%u").unwrap(),
+        keys: Keys::default(),
+    }
+}
+
+fn blocks(input: &str, asked: &Asked) -> Result<Vec<Captured>, Error> {
+    let mut blocks = Vec::new();
+    read(input.as_bytes(), asked, &mut |captured| {
+        blocks.push(captured);
+        Ok(())
+    })?;
+    Ok(blocks)
+}
+
+#[test]
+fn everybody_gets_a_block_and_who_is_missing_a_failed_one() {
+    let input = format!("{STATUS}\n[{},{}]", message("alice", 1), message("alice", 2));
+    let blocks = blocks(&input, &asked(&["alice", "bob", "carol"])).unwrap();
+    let states: Vec<_> =
+        blocks.iter().map(|block| (&block.maildrop.user[..], block.maildrop.state)).collect();
+    let wanted = [("alice", State::Captured), ("carol", State::Empty), ("bob", State::Failed)];
+    assert_eq!(states, wanted);
+    assert_eq!(uidls(&blocks[0].maildrop), ["17.1", "17.2"]);
+    assert!(remarks_on(&blocks[2], "said nothing of this maildrop"));
+}
+
+#[test]
+fn what_is_cut_short_is_an_error_or_a_failed_maildrop_wherever_it_was_cut() {
+    let whole = format!("{STATUS}\n[{},{}]", message("alice", 1), message("alice", 2));
+    for end in 0..whole.len() {
+        if let Ok(blocks) = blocks(&whole[..end], &asked(&[])) {
+            let alice =
+                &blocks.iter().find(|block| block.maildrop.user == "alice").unwrap().maildrop;
+            assert_eq!(alice.state, State::Failed, "cut at {end}");
+        }
+    }
+    let lacking = format!("{STATUS}[{}]", message("alice", 2));
+    let captured = &blocks(&lacking, &asked(&[])).unwrap()[0];
+    assert_eq!(captured.maildrop.state, State::Failed);
+    assert!(captured.losses[0].starts_with("1 of 2 messages"), "{:?}", captured.losses);
+    // What came between the two questions is one more.
+    let more = [1, 2, 3].map(|uid| message("alice", uid)).join(",");
+    let captured = &blocks(&format!("{STATUS}[{more}]"), &asked(&[])).unwrap()[0];
+    assert_eq!(captured.maildrop.counter.as_ref().unwrap().next, 4);
+    assert_eq!(captured.losses, [""; 0]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_with_the_next_step() {
+    let refused = |input: &str| blocks(input, &asked(&[])).unwrap_err().to_string();
+    let one = message("alice", 1);
+    assert!(refused("").starts_with("no output of doveadm"));
+    assert!(refused("username uid\nalice 1\n").starts_with("not what doveadm -f json prints"));
+    assert!(refused(&format!("[{one}]")).contains("mailbox status"));
+    assert!(refused(&format!("{STATUS}{STATUS}")).contains("alice comes twice"));
+    assert!(refused(&format!("{STATUS}[{one}]{STATUS}")).contains("alice comes twice"));
+    let again = format!("{STATUS}[{one},{},{one}]", message("carol", 1));
+    assert!(refused(&again).contains("alice comes twice"));
+    assert!(refused(r#"[{"messages":"1","uidvalidity":"1","uidnext":"2"}]"#).contains("--user"));
+    for field in ["uid", "guid", "pop3.uidl", "hdr"] {
+        let without = one.replace(&format!("\"{field}\":"), "\"other\":");
+        let error = refused(&format!("{STATUS}[{without}]"));
+        assert_eq!(error, format!("alice: no {field} in what doveadm printed"));
+    }
+    let ran = run("[", &["--user", USER]);
+    assert_eq!((ran.status.code(), ran.stdout.len()), (Some(2), 0));
+}
+
+proptest! {
+    #[test]
+    fn no_input_makes_the_parser_panic(noise in "[\\[\\]{}\",: a-z0-9\\\\]{0,80}", at in 0_usize..400) {
+        let mut input = format!("{STATUS}[{},{}]", message("alice", 1), message("alice", 2));
+        input.insert_str(at.min(input.len()), &noise);
+        let _ = blocks(&input, &asked(&["alice"]));
+    }
+}
