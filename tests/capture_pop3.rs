@@ -4,7 +4,6 @@ mod support;
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use support::host::{Host, Line};
 use support::mail::{self, Message};
 use support::maildir::{Maildir, Naming};
 use support::peer::{replay, transcript};
+use support::tls::{certificates, fingerprint, shown_by_dovecot};
 use support::{PASSWORD, lacking};
 use uidl_keep::capture::layout::Source;
 use uidl_keep::capture::pop3::{
@@ -165,35 +165,6 @@ fn dovecot_is_logged_in_to_by_what_it_offers() {
     ));
 }
 
-/// A directory with a certificate of its own authority for `localhost` and 127.0.0.1.
-fn certificates() -> tempfile::TempDir {
-    let dir = tempfile::tempdir().unwrap();
-    let made = |args: &str| {
-        let output = Command::new("openssl").args(args.split(' ')).current_dir(&dir).output();
-        let output = output.unwrap_or_else(|error| panic!("openssl: {error}"));
-        assert!(output.status.success(), "openssl {args}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let request = "req -x509 -newkey rsa:2048 -nodes -days 30 -subj";
-    made(&format!("{request} /CN=authority -keyout ca.key -out ca.pem"));
-    made(&format!(
-        "{request} /CN=old -keyout key.pem -out cert.pem -CA ca.pem -CAkey ca.key -addext \
-         subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE"
-    ));
-    dir
-}
-
-/// As openssl prints it.
-fn fingerprint(certificates: &Path) -> String {
-    let output = Command::new("openssl")
-        .args(["x509", "-noout", "-fingerprint", "-sha256", "-in"])
-        .arg(certificates.join("cert.pem"))
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.trim().split_once('=').unwrap().1.to_owned()
-}
-
 fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
@@ -208,12 +179,7 @@ fn a_certificate_is_taken_that_is_trusted_or_pinned_and_no_other() {
     let dir = certificates();
     let of_old: Pin = fingerprint(dir.path()).parse().unwrap();
     let implicit = free_port();
-    let extra = format!(
-        "ssl = yes\nssl_cert = <{0}/cert.pem\nssl_key = <{0}/key.pem\n\
-         service pop3-login {{\n  inet_listener pop3s {{\n    port = {implicit}\n    \
-         ssl = yes\n  }}\n}}\n",
-        dir.path().display()
-    );
+    let extra = shown_by_dovecot(dir.path(), implicit);
     let Some(dovecot) = Dovecot::start(&host, Config { extra, ..Config::default() }) else {
         return;
     };

@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::BufReader;
+use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -21,6 +22,7 @@ use support::helper::uidl_keep;
 use support::host::{Host, Line, unix_mode};
 use support::mail::Message;
 use support::maildir::{Maildir, Naming};
+use support::tls::{certificates, fingerprint, shown_by_dovecot};
 
 /// Longer than anything here takes, so that a hang fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -90,11 +92,13 @@ impl Old {
 
     /// The helper, with what every capture here needs, in the directory of the lists.
     fn capture(&self, args: &[&str]) -> Command {
-        let address = self.server.pop3();
+        self.capture_at(self.server.pop3().port(), &[&["--clear"], args].concat())
+    }
+
+    fn capture_at(&self, port: u16, args: &[&str]) -> Command {
         let mut command = uidl_keep();
         command
-            .args(["capture", "pop3", "--clear", "--host", &address.ip().to_string()])
-            .args(["--port", &address.port().to_string()])
+            .args(["capture", "pop3", "--host", "127.0.0.1", "--port", &port.to_string()])
             .args(args)
             .current_dir(self.here.path())
             .stdin(Stdio::null());
@@ -392,7 +396,7 @@ fn a_server_that_does_not_answer_costs_its_accounts_and_not_the_run() {
     let users = names(2);
     old.fill(&users);
     // A port that nobody answers at.
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     old.write(
         "accounts.csv",
         &format!("host,user,password\n{nobody},a,x\n,user0000,{PASSWORD}\n{nobody},b,x\n"),
@@ -452,6 +456,46 @@ fn one_account_or_a_master_user_gives_what_a_table_does() {
         found[1].user = "user0001".to_owned();
         assert_eq!(found, table);
     }
+}
+
+#[test]
+fn tls_is_spoken_unless_told_otherwise_and_a_certificate_is_asked_for_once() {
+    let certificates = certificates();
+    let pin = fingerprint(certificates.path());
+    let implicit = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let Some(old) = Old::start(&shown_by_dovecot(certificates.path(), implicit)) else { return };
+    let users = names(6);
+    old.fill(&users);
+    old.table(with_password(&users));
+    old.run_table(&[]).ends(0);
+    let entries = || -> Vec<_> {
+        old.maildrops("x").into_iter().map(|maildrop| (maildrop.user, maildrop.entries)).collect()
+    };
+    let in_the_clear = entries();
+
+    let at = |port: u16, how: &[&str]| {
+        let args = [&["--accounts", "accounts.csv", "-o", "x"], how].concat();
+        ran(&mut old.capture_at(port, &args))
+    };
+    let said = at(implicit, &[]).ends(2);
+    assert!(said.contains("its certificate is not trusted"), "{said}");
+    assert!(said.contains(&pin.replace(':', "").to_lowercase()), "{said}");
+    assert!(said.contains("; 5 accounts are not tried"), "{said}");
+    assert_eq!(entries(), in_the_clear, "the listing stays");
+    let plain = old.server.pop3().port();
+    at(plain, &["--starttls"]).ends(2);
+    for (port, how) in [
+        (implicit, &["--pin", &pin][..]),
+        (implicit, &["--tls", "--insecure"]),
+        (plain, &["--starttls", "--pin", &pin]),
+    ] {
+        at(port, how).ends(0);
+        assert_eq!(entries(), in_the_clear, "{how:?}");
+    }
+    old.logins();
+    let log = old.server.log();
+    let secured = |line: &&str| line.contains("Login: user=<") && line.contains(", TLS, ");
+    assert_eq!(log.lines().filter(secured).count(), 3 * users.len(), "{log}");
 }
 
 #[test]

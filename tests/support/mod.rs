@@ -27,6 +27,7 @@ pub mod moved;
 pub mod peer;
 pub mod pop3;
 pub mod spool;
+pub mod tls;
 
 /// Who the mail of every test belongs to: the uid and the gid. Servers refuse to serve root's mail.
 pub const OWNER: u32 = 5000;
