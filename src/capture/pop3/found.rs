@@ -1,15 +1,15 @@
 //! What was found out about the messages of one listing, and the block that it makes: [`Findings`].
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 
 use super::fault::Refusal;
 use super::fetch::{Ask, Print, Wire};
 use super::listing::Listed;
 use super::shape::Shape;
+use crate::capture::keys::Headers;
 use crate::capture::{Captured, Draft, Keys, Remarks, printable};
-use crate::key::Fingerprint;
 use crate::maildrop::{Entry, Name};
 use crate::uidl::Uidl;
 
@@ -125,13 +125,9 @@ impl Findings {
     /// Of which messages the header says too little, as in a capture from disk: it stands at two,
     /// has no field, or no end. `None` where none is known.
     pub fn saying_little(&self) -> Vec<Option<bool>> {
-        let mut times: HashMap<Fingerprint, u32> = HashMap::new();
-        for header in self.found.iter().filter_map(|found| found.print()?.of.header) {
-            *times.entry(header).or_default() += 1;
-        }
-        let says_little = |print: &Print| {
-            !print.of.header_ended || print.of.header.is_none_or(|header| times[&header] > 1)
-        };
+        let mut headers = Headers::default();
+        self.found.iter().filter_map(Found::print).for_each(|print| headers.count(&print.of));
+        let says_little = |print: &Print| headers.say_little_of(&print.of);
         self.found.iter().map(|found| found.print().map(says_little)).collect()
     }
 
