@@ -474,7 +474,7 @@ fn tls_is_spoken_unless_told_otherwise_and_a_certificate_is_asked_for_once() {
     let in_the_clear = entries();
 
     let at = |port: u16, how: &[&str]| {
-        let args = [&["--accounts", "accounts.csv", "-o", "x"], how].concat();
+        let args = [&["--accounts", "accounts.csv", "-o", "x", "--patience", "0s"], how].concat();
         ran(&mut old.capture_at(port, &args))
     };
     let said = at(implicit, &[]).ends(2);
