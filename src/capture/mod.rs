@@ -1,12 +1,18 @@
-//! Capture from disk: what an old server's POP3 clients know of its maildrops.
+//! Capture: what an old server's POP3 clients know of its maildrops.
 //!
-//! One module a kind of server ([`courier`], [`dovecot`], [`qmail`], [`cyrus`]): each makes a [`Plan`]
-//! of a [`Look`] and knows nothing of files. [`maildir`] reads Maildirs that are in use, and their like;
-//! [`mbox`] is for the servers that have a file a maildrop. [`layout`] finds them. [`capture`] brings
-//! them together, for one maildrop.
+//! From disk, one module a kind of server. [`courier`], [`dovecot`], [`qmail`] and [`cyrus`] have a
+//! file a message: each makes a [`Plan`] of a [`Look`] and knows nothing of files, which [`maildir`]
+//! reads while they are in use. [`mbox`] is for the servers that have a file a maildrop. [`layout`]
+//! finds maildrops, and [`capture`] brings it all together, for one of them.
+//!
+//! Without its disk, [`pop3`] asks the server as its clients do, and [`doveadm`] takes what Dovecot's
+//! own tool prints. [`plesk`] finds out which server answers on a Plesk machine, by the signs there and
+//! by the [`traces`] in its Maildirs. [`proof`] compares a capture with what the server itself lists,
+//! over POP3 or by its own [`program`].
 //!
 //! Nothing is changed on the old server. A maildrop that cannot be captured becomes a block that
-//! says so ([`State::Failed`](crate::maildrop::State::Failed)), and a line of a state file that cannot be made out costs that line.
+//! says so ([`State::Failed`](crate::maildrop::State::Failed)), and a line of a state file that
+//! cannot be made out costs that line.
 #![forbid(unsafe_code)]
 
 pub mod courier;
