@@ -174,11 +174,23 @@ fn what_is_cut_short_is_an_error_or_a_failed_maildrop_wherever_it_was_cut() {
     let captured = &blocks(&lacking, &asked(&[])).unwrap()[0];
     assert_eq!(captured.maildrop.state, State::Failed);
     assert!(captured.losses[0].starts_with("1 of 2 messages"), "{:?}", captured.losses);
+    // What came meanwhile is not the one that lacks.
+    let lacking = format!("{STATUS}[{},{}]", message("alice", 1), message("alice", 3));
+    let captured = &blocks(&lacking, &asked(&[])).unwrap()[0];
+    assert!(captured.losses[0].starts_with("1 of 2 messages"), "{:?}", captured.losses);
     // What came between the two questions is one more.
     let more = [1, 2, 3].map(|uid| message("alice", uid)).join(",");
     let captured = &blocks(&format!("{STATUS}[{more}]"), &asked(&[])).unwrap()[0];
     assert_eq!(captured.maildrop.counter.as_ref().unwrap().next, 4);
     assert_eq!(captured.losses, [""; 0]);
+}
+
+#[test]
+fn a_uid_that_comes_twice_is_a_failed_maildrop_as_other_folders_have_uids_too() {
+    let sent = [1, 2, 1].map(|uid| message("alice", uid)).join(",");
+    let captured = &blocks(&format!("{STATUS}[{sent}]"), &asked(&[])).unwrap()[0];
+    assert_eq!(captured.maildrop.state, State::Failed);
+    assert!(captured.losses[0].starts_with("uid 1 comes twice"), "{:?}", captured.losses);
 }
 
 #[test]

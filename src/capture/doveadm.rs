@@ -254,11 +254,21 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
     if status.uidvalidity == 0 {
         return Captured::failed(user, SOURCE.to_owned(), "its UIDVALIDITY is 0".to_owned());
     }
-    if (messages.len() as u64) < status.messages {
+    // What came after the status makes up for nothing.
+    let counted = messages.iter().filter(|message| message.uid < status.next).count();
+    if (counted as u64) < status.messages {
         let why = format!(
-            "{} of {} messages: doveadm failed, or some were deleted meanwhile; ask it again",
-            messages.len(),
+            "{counted} of {} messages: doveadm failed, or some were deleted meanwhile; ask it again",
             status.messages
+        );
+        return Captured::failed(user, SOURCE.to_owned(), why);
+    }
+    let mut uids = HashSet::new();
+    if let Some(twice) = messages.iter().find(|message| !uids.insert(message.uid)) {
+        let why = format!(
+            "uid {} comes twice: more than INBOX was fetched, or all of it twice; ask with \
+             \"mailbox INBOX\", once",
+            twice.uid
         );
         return Captured::failed(user, SOURCE.to_owned(), why);
     }
