@@ -95,7 +95,9 @@ fn each_panel_is_found_where_it_keeps_its_mail() {
 fn vpopmail_is_looked_for_in_its_own_home() {
     let server = Server::new();
     fs::create_dir(server.path("etc")).unwrap();
-    fs::write(server.path("etc/passwd"), "vpopmail:x:89:89::/srv/vpop:/bin/false\n").unwrap();
+    // The name of somebody else, in ISO 8859-1.
+    let passwd = b"jm:x:7:7:J\xfcrgen:/:/bin/sh\nvpopmail:x:89:89::/srv/vpop:/bin/false\n";
+    fs::write(server.path("etc/passwd"), passwd).unwrap();
     server.maildir("srv/vpop/domains/ex.com/al/Maildir");
     assert_eq!(server.capture(&["--layout", "vpopmail"]).users(), ["al@ex.com"]);
 }

@@ -156,13 +156,14 @@ pub(super) fn read_state(
     if octets.len() as u64 > MAX_STATE_OCTETS { too_long } else { Ok(Some(octets)) }
 }
 
-/// Reads a file of text, as far as a server's own files are long.
+/// Reads a file of text, as far as a server's own files are long. What is not UTF-8 in it, a name in a
+/// comment say, costs nothing else.
 pub(super) fn read_text(directory: BorrowedFd<'_>, name: &str) -> Result<String, Error> {
-    let mut text = String::new();
+    let mut octets = Vec::new();
     let file = open_regular(directory, name.as_bytes())?;
-    let read = file.take(MAX_STATE_OCTETS).read_to_string(&mut text);
+    let read = file.take(MAX_STATE_OCTETS).read_to_end(&mut octets);
     read.map_err(|error| Error::io(name.as_bytes(), error))?;
-    Ok(text)
+    Ok(String::from_utf8_lossy(&octets).into_owned())
 }
 
 /// The largest file that is taken for a message, in octets.
