@@ -92,6 +92,18 @@ fn each_panel_is_found_where_it_keeps_its_mail() {
 }
 
 #[test]
+fn cpanels_accounts_are_found_on_every_disk_and_once() {
+    let server = Server::new();
+    server.maildir("home/acct/mail/ex.com/al");
+    server.maildir("home2/other/mail/ex.org/bo");
+    server.maildir("homeless/other/mail/ex.org/cy");
+    std::os::unix::fs::symlink("home2", server.path("home3")).unwrap();
+    let ran = server.capture(&["--layout", "cpanel"]);
+    assert_eq!((ran.status, &ran.stderr[..]), (0, ""));
+    assert_eq!(ran.users(), ["al@ex.com", "bo@ex.org"]);
+}
+
+#[test]
 fn vpopmail_is_looked_for_in_its_own_home() {
     let server = Server::new();
     fs::create_dir(server.path("etc")).unwrap();

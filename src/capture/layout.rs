@@ -148,7 +148,8 @@ impl Pattern {
 pub enum Panel {
     /// `/var/qmail/mailnames/DOMAIN/USER/Maildir`, or where its `psa.conf` says.
     Plesk,
-    /// `/home/ACCOUNT/mail/DOMAIN/USER` is the Maildir itself, `/home/ACCOUNT/mail` that of the account.
+    /// `/home/ACCOUNT/mail/DOMAIN/USER` is the Maildir itself, `/home/ACCOUNT/mail` that of the account;
+    /// accounts are also in `/home2` and so on, one a disk.
     Cpanel,
     /// `~vpopmail/domains/DOMAIN/USER/Maildir`, with vpopmail's hash directories `0` to `z` above
     /// the domain, above the user, or both.
@@ -156,8 +157,8 @@ pub enum Panel {
 }
 
 impl Panel {
-    /// Its patterns; `root` is asked for Plesk's `etc/psa/psa.conf`, and for the home of `vpopmail` in
-    /// its `etc/passwd`.
+    /// Its patterns; `root` is asked for Plesk's `etc/psa/psa.conf`, for cPanel's homes, and for the home
+    /// of `vpopmail` in its `etc/passwd`.
     pub fn patterns(self, root: Option<&Path>) -> Vec<Pattern> {
         match self {
             Self::Plesk => {
@@ -167,10 +168,13 @@ impl Panel {
                 let start = named.unwrap_or("/var/qmail/mailnames").trim_end_matches('/');
                 vec![Pattern::panel(&format!("{start}/{{domain}}/{{local}}/Maildir"))]
             }
-            Self::Cpanel => vec![
-                Pattern::panel("/home/{account}/mail/{domain}/{local}"),
-                Pattern::panel("/home/{account}/mail"),
-            ],
+            Self::Cpanel => {
+                let of_home = |home| {
+                    ["{account}/mail/{domain}/{local}", "{account}/mail"]
+                        .map(|names| Pattern::panel(&format!("/{home}/{names}")))
+                };
+                homes(root).into_iter().flat_map(of_home).collect()
+            }
             Self::Vpopmail => {
                 let passwd = read_below(root, &["etc"], "passwd");
                 let home = passwd.and_then(|text| home_of(&text));
@@ -186,6 +190,24 @@ impl Panel {
             }
         }
     }
+}
+
+/// `home`, and the directories `home2` and so on beside it. One that is a link would show the accounts of
+/// another again.
+fn homes(root: Option<&Path>) -> Vec<String> {
+    let top = opening::open_operators(root.unwrap_or(Path::new("/"))).ok();
+    let is_home = |name: &str| {
+        let number = name.strip_prefix("home").filter(|number| !number.is_empty());
+        number.is_some_and(|number| number.bytes().all(|octet| octet.is_ascii_digit()))
+    };
+    let further = top.iter().flat_map(|top| {
+        let names = opening::names(top.as_fd()).unwrap_or_default().into_iter();
+        let names = names.filter_map(|(name, _)| String::from_utf8(name.into_vec()).ok());
+        let is_directory =
+            |name: &String| opening::open_directory(top.as_fd(), OsStr::new(name)).is_ok();
+        names.filter(|name| is_home(name)).filter(is_directory).collect::<Vec<_>>()
+    });
+    ["home".to_owned()].into_iter().chain(further).collect()
 }
 
 /// A text file of the server, where there is one that can be read.

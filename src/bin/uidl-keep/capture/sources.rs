@@ -85,7 +85,7 @@ pub struct Job {
 enum Layout {
     /// /var/qmail/mailnames/DOMAIN/USER/Maildir
     Plesk,
-    /// /home/ACCOUNT/mail/DOMAIN/USER, and /home/ACCOUNT/mail of the account itself
+    /// /home/ACCOUNT/mail/DOMAIN/USER, and /home/ACCOUNT/mail of the account itself; /home2 and so on
     Cpanel,
     /// ~vpopmail/domains/DOMAIN/USER/Maildir, hash directories included
     Vpopmail,
