@@ -134,6 +134,11 @@ fn users_are_called_as_template_and_rename_file_say_and_come_in_their_order() {
     let ran = server.capture(&[&pattern[..2], &only].concat());
     assert_eq!((ran.status, ran.users().len()), (1, 3));
     assert_eq!(ran.stderr, "uidl-keep: --only eve: no such maildrop\n");
+    fs::write(&renames, "one.a.example zz@c.example\neno.a.example yy@c.example\n").unwrap();
+    let ran = server.capture(&[&pattern[..], &rename].concat());
+    assert_eq!((ran.status, ran.users().len()), (1, 3));
+    let said = "uidl-keep: --rename: no maildrop of eno.a.example, to be called yy@c.example\n";
+    assert_eq!(ran.stderr, said);
     fs::write(&renames, "one two three\n").unwrap();
     let ran = server.capture(&[&pattern[..], &rename].concat());
     assert_eq!((ran.status, ran.stdout.len()), (2, 0));

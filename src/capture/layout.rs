@@ -258,6 +258,11 @@ impl Naming {
         self.renamed.insert(old.to_owned(), new.to_owned()).is_none()
     }
 
+    /// Those that are renamed, and what they are called afterwards, sorted.
+    pub fn renames(&self) -> BTreeMap<&str, &str> {
+        self.renamed.iter().map(|(old, new)| (old.as_str(), new.as_str())).collect()
+    }
+
     /// The name of whoever a pattern's variables point at.
     fn user(&self, bound: &Bound) -> Result<String, BadPattern> {
         let by_default;

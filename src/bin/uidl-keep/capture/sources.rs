@@ -159,6 +159,12 @@ impl Whole {
         let mut all_well = found.losses.is_empty();
         found.losses.iter().for_each(remark);
         let mut sources = found.sources;
+        let users: HashSet<&str> = sources.iter().map(Source::user).collect();
+        for (old, new) in naming.renames().into_iter().filter(|(_, new)| !users.contains(new)) {
+            let (old, new) = (printable(old.as_bytes()), printable(new.as_bytes()));
+            remark(format_args!("--rename: no maildrop of {old}, to be called {new}"));
+            all_well = false;
+        }
         if !self.only.is_empty() {
             let only: HashSet<&str> = self.only.iter().map(String::as_str).collect();
             let mut met = HashSet::new();
