@@ -528,6 +528,18 @@ fn a_login_is_tried_once_and_what_is_said_of_it_is_no_secret() {
         let later = said.contains("IN-USE");
         assert_eq!(fault.next_step() == Retry::Later, later, "{said}");
     }
+    // Not as the password is spelled in SASL PLAIN, either.
+    let plain = Served::of(3).saying(Some("TOP\r\nUIDL\r\nSASL PLAIN\r\n"));
+    let peer = served(plain, |_, command| {
+        let is_login = command.starts_with("AUTH PLAIN ");
+        is_login.then(|| format!("-ERR unknown command: {command}\r\n").as_str().into())
+    });
+    let fault = capture(&at(&peer), &alice(), &how()).unwrap_err();
+    assert!(matches!(fault, Fault::Login(_)), "{fault:?}");
+    let spoken =
+        peer.heard()[0].iter().find_map(|c| Some(c.strip_prefix("AUTH PLAIN ")?.to_owned()));
+    assert!(!format!("{fault} {fault:?}").contains(&spoken.unwrap()), "{fault:?}");
+
     let peer = served(Served::of(3), |_, _| None);
     let account = Account { password: Secret::new("two\nlines"), ..alice() };
     let fault = capture(&at(&peer), &account, &how()).unwrap_err();
