@@ -146,6 +146,40 @@ fn a_server_that_answers_the_same_to_all_is_not_taken_for_one_that_keeps_up() {
 }
 
 #[test]
+fn answers_that_were_out_of_step_with_the_commands_are_nobodys() {
+    for mailbox in [Served::of(40), Served::of(40).saying(None)] {
+        // A command is lost; and one is answered twice, which shows only at the end.
+        let (answers, other) = (mailbox.clone(), mailbox.clone());
+        let losing = served(mailbox.clone(), |session, command| {
+            (session == 0 && command == "TOP 20 0").then(|| Answer::Say(Vec::new()))
+        });
+        let doubling = served(answers, move |session, command| {
+            let Answer::Say(said) = other.answer(command) else { return None };
+            let twice = [said, b"-ERR what else?\r\n".to_vec()].concat();
+            (session == 0 && command == "TOP 20 0").then_some(Answer::Say(twice))
+        });
+        for peer in [losing, doubling] {
+            is_whole(&capture(&at(&peer), &alice(), &impatient()).unwrap(), &mailbox);
+            assert_eq!(peer.heard().len(), 2);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_never_in_step_is_given_up() {
+    let mailbox = Served::of(40);
+    let other = mailbox.clone();
+    let peer = served(mailbox, move |_, command| {
+        let Answer::Say(said) = other.answer(command) else { return None };
+        let twice = [said, b"-ERR what else?\r\n".to_vec()].concat();
+        (command == "TOP 20 0").then_some(Answer::Say(twice))
+    });
+    let fault = capture(&at(&peer), &alice(), &how()).unwrap_err();
+    assert!(matches!(fault, Fault::Garbled { .. }), "{fault:?}");
+    assert_eq!(peer.heard().len(), 3);
+}
+
+#[test]
 fn a_connection_that_breaks_is_taken_up_where_it_broke() {
     let mailbox = Served::of(500);
     for (breaks, how) in [
