@@ -4,12 +4,19 @@
 mod support;
 
 use std::collections::HashSet;
+use std::io::Write;
+use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
 use support::PASSWORD;
 use support::peer::{Answer, Peer, Served, header_end, multi_line};
+use support::tls::certificates;
 use uidl_keep::capture::pop3::{
     Account, Fault, How, NoPace, Pace, Retrieve, Retry, Secret, Security, Server, Trust, capture,
 };
@@ -475,6 +482,47 @@ fn headers_with_odd_octets_have_the_keys_that_the_plugin_gives_them() {
         other => other,
     });
     is_whole(&of(&unix), &mailbox);
+}
+
+#[test]
+fn what_trickles_within_tls_is_not_waited_for() {
+    let dir = certificates();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let pem = |name: &str| dir.path().join(name);
+    let certificate = CertificateDer::from_pem_file(pem("cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(pem("key.pem")).unwrap();
+    let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut to, _) = listener.accept().unwrap();
+        let mut tls = ServerConnection::new(config.into()).unwrap();
+        while tls.is_handshaking() {
+            tls.complete_io(&mut to).unwrap();
+        }
+        // One record, an octet now and then, until the client has gone.
+        let mut record = Vec::new();
+        tls.writer().write_all(&[b'x'; 4000]).unwrap();
+        while tls.wants_write() {
+            tls.write_tls(&mut record).unwrap();
+        }
+        for octet in record {
+            if to.write_all(&[octet]).is_err() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    });
+    let server_there =
+        Server { host: "127.0.0.1".into(), port, security: Security::Tls, trust: Trust::Anything };
+    let fault = capture(&server_there, &alice(), &impatient()).unwrap_err();
+    assert!(matches!(fault, Fault::Stalled { command: "the connection", .. }), "{fault:?}");
+    assert!(server.join().unwrap(), "it was hung up on before the record was whole");
 }
 
 #[test]
