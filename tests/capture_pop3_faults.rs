@@ -4,12 +4,19 @@
 mod support;
 
 use std::collections::HashSet;
+use std::io::Write;
+use std::net::TcpListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection};
 use support::PASSWORD;
 use support::peer::{Answer, Peer, Served, header_end, multi_line};
+use support::tls::certificates;
 use uidl_keep::capture::pop3::{
     Account, Fault, How, NoPace, Pace, Retrieve, Retry, Secret, Security, Server, Trust, capture,
 };
@@ -143,6 +150,40 @@ fn a_server_that_answers_the_same_to_all_is_not_taken_for_one_that_keeps_up() {
     });
     is_whole(&of(&peer), &mailbox);
     assert!(peer.deepest() <= 3, "{} at most", peer.deepest());
+}
+
+#[test]
+fn answers_that_were_out_of_step_with_the_commands_are_nobodys() {
+    for mailbox in [Served::of(40), Served::of(40).saying(None)] {
+        // A command is lost; and one is answered twice, which shows only at the end.
+        let (answers, other) = (mailbox.clone(), mailbox.clone());
+        let losing = served(mailbox.clone(), |session, command| {
+            (session == 0 && command == "TOP 20 0").then(|| Answer::Say(Vec::new()))
+        });
+        let doubling = served(answers, move |session, command| {
+            let Answer::Say(said) = other.answer(command) else { return None };
+            let twice = [said, b"-ERR what else?\r\n".to_vec()].concat();
+            (session == 0 && command == "TOP 20 0").then_some(Answer::Say(twice))
+        });
+        for peer in [losing, doubling] {
+            is_whole(&capture(&at(&peer), &alice(), &impatient()).unwrap(), &mailbox);
+            assert_eq!(peer.heard().len(), 2);
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_never_in_step_is_given_up() {
+    let mailbox = Served::of(40);
+    let other = mailbox.clone();
+    let peer = served(mailbox, move |_, command| {
+        let Answer::Say(said) = other.answer(command) else { return None };
+        let twice = [said, b"-ERR what else?\r\n".to_vec()].concat();
+        (command == "TOP 20 0").then_some(Answer::Say(twice))
+    });
+    let fault = capture(&at(&peer), &alice(), &how()).unwrap_err();
+    assert!(matches!(fault, Fault::Garbled { .. }), "{fault:?}");
+    assert_eq!(peer.heard().len(), 3);
 }
 
 #[test]
@@ -444,6 +485,47 @@ fn headers_with_odd_octets_have_the_keys_that_the_plugin_gives_them() {
 }
 
 #[test]
+fn what_trickles_within_tls_is_not_waited_for() {
+    let dir = certificates();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let pem = |name: &str| dir.path().join(name);
+    let certificate = CertificateDer::from_pem_file(pem("cert.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(pem("key.pem")).unwrap();
+    let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut to, _) = listener.accept().unwrap();
+        let mut tls = ServerConnection::new(config.into()).unwrap();
+        while tls.is_handshaking() {
+            tls.complete_io(&mut to).unwrap();
+        }
+        // One record, an octet now and then, until the client has gone.
+        let mut record = Vec::new();
+        tls.writer().write_all(&[b'x'; 4000]).unwrap();
+        while tls.wants_write() {
+            tls.write_tls(&mut record).unwrap();
+        }
+        for octet in record {
+            if to.write_all(&[octet]).is_err() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    });
+    let server_there =
+        Server { host: "127.0.0.1".into(), port, security: Security::Tls, trust: Trust::Anything };
+    let fault = capture(&server_there, &alice(), &impatient()).unwrap_err();
+    assert!(matches!(fault, Fault::Stalled { command: "the connection", .. }), "{fault:?}");
+    assert!(server.join().unwrap(), "it was hung up on before the record was whole");
+}
+
+#[test]
 fn an_empty_maildrop_is_empty() {
     let captured = of(&served(Served::of(0), |_, _| None));
     assert_eq!((captured.maildrop.state, captured.losses.len()), (State::Empty, 0));
@@ -528,6 +610,18 @@ fn a_login_is_tried_once_and_what_is_said_of_it_is_no_secret() {
         let later = said.contains("IN-USE");
         assert_eq!(fault.next_step() == Retry::Later, later, "{said}");
     }
+    // Not as the password is spelled in SASL PLAIN, either.
+    let plain = Served::of(3).saying(Some("TOP\r\nUIDL\r\nSASL PLAIN\r\n"));
+    let peer = served(plain, |_, command| {
+        let is_login = command.starts_with("AUTH PLAIN ");
+        is_login.then(|| format!("-ERR unknown command: {command}\r\n").as_str().into())
+    });
+    let fault = capture(&at(&peer), &alice(), &how()).unwrap_err();
+    assert!(matches!(fault, Fault::Login(_)), "{fault:?}");
+    let spoken =
+        peer.heard()[0].iter().find_map(|c| Some(c.strip_prefix("AUTH PLAIN ")?.to_owned()));
+    assert!(!format!("{fault} {fault:?}").contains(&spoken.unwrap()), "{fault:?}");
+
     let peer = served(Served::of(3), |_, _| None);
     let account = Account { password: Secret::new("two\nlines"), ..alice() };
     let fault = capture(&at(&peer), &account, &how()).unwrap_err();

@@ -442,6 +442,16 @@ fn one_account_or_a_master_user_gives_what_a_table_does() {
     assert_eq!(renamed.user, "u2@example.com");
     assert_eq!(renamed.entries, table[2].entries);
 
+    // A wrong password leaves the listing as it was.
+    let before = old.read("one");
+    old.write("other", "wrong");
+    let args = ["--user", "user0002", "--password-file", "other"];
+    let said = old.run(&[&args[..], &["-o", "one"]].concat()).ends(2);
+    assert!(said.contains("user0002: it refused the login"), "{said}");
+    assert!(said.contains("one: not written: the account could not be captured"), "{said}");
+    assert_eq!(old.read("one"), before);
+    old.run(&args).ends(1);
+
     // A master user, in both ways.
     old.write("master", SECRET);
     old.write("users", "# all\nuser0000\nuser0001 u1@example.com\n\nuser0002\nuser0003\n");

@@ -34,9 +34,27 @@ impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Clear(stream) => stream.read(buffer),
-            Self::Tls(stream) => stream.read(buffer),
+            Self::Tls(stream) => read_step(stream, buffer),
         }
     }
+}
+
+/// Takes from the line once. rustls itself reads on until a record is whole, however slowly that comes;
+/// `Interrupted` lets whoever waits look at the clock.
+fn read_step(
+    tls: &mut StreamOwned<ClientConnection, TcpStream>,
+    buffer: &mut [u8],
+) -> io::Result<usize> {
+    let is_nothing_yet = |read: &io::Result<usize>| {
+        read.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    let before = tls.conn.reader().read(buffer);
+    if !is_nothing_yet(&before) {
+        return before;
+    }
+    tls.conn.complete_io(&mut tls.sock)?;
+    let read = tls.conn.reader().read(buffer);
+    if is_nothing_yet(&read) { Err(ErrorKind::Interrupted.into()) } else { read }
 }
 
 impl Write for Stream {

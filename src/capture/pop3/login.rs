@@ -7,9 +7,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::Account;
 use super::fault::{Fault, Refusal};
 use super::session::{Reply, Session};
-use super::{Account, Secret};
 
 /// The longest list of capabilities, in octets.
 const MAX_CAPA_OCTETS: u64 = 64 << 10;
@@ -122,9 +122,7 @@ impl<S: Read + Write> Session<S> {
         };
         match reply {
             Reply::Ok => Ok(()),
-            Reply::Refused(refusal) => {
-                Err(Fault::Login(without_secret(refusal, &account.password)))
-            }
+            Reply::Refused(refusal) => Err(Fault::Login(without_secret(refusal, account))),
             Reply::More => {
                 Err(Fault::Garbled { command: "the login", said: "it asks for more".into() })
             }
@@ -133,17 +131,7 @@ impl<S: Read + Write> Session<S> {
 
     /// RFC 4616, sent with the command where that is short enough (RFC 5034 section 4).
     fn say_plain(&mut self, account: &Account) -> Result<Reply, Fault> {
-        let (authorize, login) = (account.authorize.as_deref().unwrap_or_default(), &account.login);
-        let password = account.password.octets();
-        let mut plain =
-            Zeroizing::new(Vec::with_capacity(authorize.len() + login.len() + password.len() + 2));
-        for (part, end) in
-            [(authorize.as_bytes(), true), (login.as_bytes(), true), (password, false)]
-        {
-            plain.extend_from_slice(part);
-            plain.extend_from_slice(if end { b"\0" } else { b"" });
-        }
-        let spoken = base64_line(&plain);
+        let spoken = plain_line(account, account.password.octets());
         let command = Zeroizing::new([b"AUTH PLAIN ", spoken.as_slice()].concat());
         let reply = if command.len() <= MAX_COMMAND_OCTETS {
             self.send(&command, "AUTH")?;
@@ -186,6 +174,19 @@ impl<S: Read + Write> Session<S> {
     }
 }
 
+/// What SASL PLAIN says of an account.
+fn plain_line(account: &Account, password: &[u8]) -> Zeroizing<Vec<u8>> {
+    let authorize = account.authorize.as_deref().unwrap_or_default().as_bytes();
+    let login = account.login.as_bytes();
+    let len = authorize.len() + login.len() + password.len() + 2;
+    let mut plain = Zeroizing::new(Vec::with_capacity(len));
+    for (part, end) in [(authorize, &b"\0"[..]), (login, b"\0"), (password, b"")] {
+        plain.extend_from_slice(part);
+        plain.extend_from_slice(end);
+    }
+    base64_line(&plain)
+}
+
 fn base64_line(octets: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut line = Zeroizing::new(vec![0; octets.len().div_ceil(3) * 4 + 2]);
     let written = STANDARD.encode_slice(octets, &mut line).expect("4 octets for each 3");
@@ -194,13 +195,19 @@ fn base64_line(octets: &[u8]) -> Zeroizing<Vec<u8>> {
     line
 }
 
-/// Some servers repeat the line that they did not like.
-fn without_secret(refusal: Refusal, password: &Secret) -> Refusal {
+/// Some servers repeat the line that they did not like, or the beginning of it.
+fn without_secret(refusal: Refusal, account: &Account) -> Refusal {
+    let password = account.password.octets();
     let said = refusal.to_string().into_bytes();
-    let spelled = crate::capture::printable(password.octets());
-    let spoken = base64_line(password.octets());
+    let spelled = crate::capture::printable(password);
+    let spoken = base64_line(password);
+    // What SASL PLAIN begins with before the password: how the password goes on from there depends
+    // on the length of that, and the end of a long line is not shown.
+    let plain = plain_line(account, b"");
+    let before = plain.trim_ascii_end().strip_suffix(b"=").unwrap_or(plain.trim_ascii_end());
+    let before = &before[..before.len() / 4 * 4];
     let has = |what: &[u8]| !what.is_empty() && memchr::memmem::find(&said, what).is_some();
-    if has(password.octets()) || has(spelled.as_bytes()) || has(spoken.trim_ascii_end()) {
+    if has(password) || has(spelled.as_bytes()) || has(spoken.trim_ascii_end()) || has(before) {
         refusal.without_words()
     } else {
         refusal
@@ -209,6 +216,7 @@ fn without_secret(refusal: Refusal, password: &Secret) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Secret;
     use super::*;
 
     fn capabilities(lines: &[&str]) -> Capabilities {
@@ -232,13 +240,24 @@ mod tests {
 
     #[test]
     fn a_password_that_the_server_repeats_is_not_shown() {
-        let password = Secret::new("hunter 2\u{e6}");
-        for said in ["unknown: PASS hunter 2\u{e6}", "bad base64 aHVudGVyIDLDpg=="] {
+        let of = |login: &str, password: &str| Account {
+            user: login.into(),
+            login: login.into(),
+            authorize: None,
+            password: Secret::new(password),
+        };
+        let password = of("bob", "hunter 2\u{e6}");
+        for said in [
+            "unknown: PASS hunter 2\u{e6}",
+            "bad base64 aHVudGVyIDLDpg==",
+            "unknown: AUTH PLAIN AGJvYgBodW50ZXIgMsOm",
+            "unknown: AUTH PLAIN AGJvYgBodW5...",
+        ] {
             let shown = without_secret(Refusal::of(said.as_bytes()), &password).to_string();
             assert_eq!(shown, "(what it said had the password in it)", "{said}");
         }
         let other = Refusal::of(b"[AUTH] wrong");
         assert_eq!(without_secret(other.clone(), &password), other);
-        assert_eq!(without_secret(other.clone(), &Secret::new("")), other);
+        assert_eq!(without_secret(other.clone(), &of("bob", "")), other);
     }
 }

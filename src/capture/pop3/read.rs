@@ -47,6 +47,8 @@ pub(super) struct Reading<'a> {
     pub ask: Ask,
     /// Answers had.
     pub gained: u32,
+    /// The message that was told of last, and what was asked.
+    pub last: Option<(usize, Ask)>,
 }
 
 impl<'a> Reading<'a> {
@@ -57,7 +59,7 @@ impl<'a> Reading<'a> {
             Fetcher::one_at_a_time(how)
         };
         let ask = TOPS[0];
-        Self { how, allowed, findings, fetcher, ask, gained: 0 }
+        Self { how, allowed, findings, fetcher, ask, gained: 0, last: None }
     }
 
     /// Reads what is not known yet. That messages are refused is no fault.
@@ -162,8 +164,9 @@ impl<'a> Reading<'a> {
     ) -> Result<Option<Refusal>, Fault> {
         self.ask = ask;
         let mut last = None;
-        let Self { how, findings, gained, .. } = self;
+        let Self { how, findings, gained, last: told, .. } = self;
         self.fetcher.fetch(session, wanted, ask, |at, answer| {
+            *told = answer.is_ok().then_some((at, ask)).or(*told);
             last = answer.as_ref().err().cloned().or(last.take());
             let is_first = findings.take(at, ask, answer);
             *gained += u32::from(is_first || ask == Ask::Retr);

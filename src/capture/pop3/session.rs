@@ -209,8 +209,13 @@ impl<S: Read + Write> Session<S> {
             loop {
                 match self.stream.fill_buf() {
                     Ok(_) => break,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) => return Err(self.broken(command, error)),
+                    Err(error) if error.kind() != ErrorKind::Interrupted => {
+                        return Err(self.broken(command, error));
+                    }
+                    Err(_) if self.since.elapsed() > self.patience => {
+                        return Err(Fault::Stalled { command, patience: self.patience });
+                    }
+                    Err(_) => {}
                 }
             }
             if self.stream.buffer().is_empty() {

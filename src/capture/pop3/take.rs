@@ -1,7 +1,9 @@
 //! One account, in as many sessions as it takes: [`capture_over`].
 //!
 //! One where all goes well. Another follows where the line broke: then what was read before counts
-//! only while the listing has lost no message, for else the numbers may have moved before it broke.
+//! only while the listing has lost no message, for else the numbers may have moved before it broke,
+//! and where the last answer is the same again, for else commands were lost, or answered twice, and
+//! the answers were those of other messages.
 //! Another where the listing was not the same at the end. And once another where messages were
 //! refused, for they may have been deleted in between.
 #![forbid(unsafe_code)]
@@ -12,7 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::fault::{Fault, Retry};
-use super::fetch::{Ask, Break};
+use super::fetch::{Ask, Break, Fetcher};
 use super::found::{Findings, Found, Why};
 use super::listing::{self, Listed};
 use super::read::{Allowed, Reading};
@@ -85,6 +87,11 @@ struct Take<'a> {
     asked_again: bool,
     /// At which message the line broke last, and how often.
     broke_at: Option<(Box<[u8]>, u32)>,
+    /// The last message that the last session told of, and what was asked: the one that shows
+    /// whether its answers were in step with the commands.
+    last: Option<(usize, Ask)>,
+    /// Whether a session was out of step.
+    was_out_of_step: bool,
     /// Whether several commands under way were seen to go wrong here.
     one_at_a_time: bool,
     /// Whether the last session broke for that.
@@ -109,6 +116,8 @@ impl<'a> Take<'a> {
             changes: 0,
             asked_again: false,
             broke_at: None,
+            last: None,
+            was_out_of_step: false,
             one_at_a_time: false,
             is_window_to_blame: false,
             login_delay: Duration::ZERO,
@@ -126,8 +135,11 @@ impl<'a> Take<'a> {
 
         self.how.pace.commands(2);
         let listed = listing::listing(&mut session)?;
-        self.begin(listed);
+        let is_doubtful = self.begin(listed);
         self.broke = true;
+        if let Some((at, ask)) = self.last.take().filter(|_| is_doubtful) {
+            self.see_whether_in_step(&mut session, at, ask)?;
+        }
         self.read(&mut session)?;
         self.how.pace.commands(1);
         let at_end = listing::uidls(&mut session)?;
@@ -158,24 +170,61 @@ impl<'a> Take<'a> {
         Ok(Step::Done)
     }
 
-    /// Begins with what is listed now, and what is known of it.
-    fn begin(&mut self, listed: Vec<Listed>) {
+    /// Begins with what is listed now, and what is known of it. Whether any of that is from the
+    /// session that broke.
+    fn begin(&mut self, listed: Vec<Listed>) -> bool {
         let before = std::mem::replace(&mut self.findings, Findings::nothing_of(listed));
         let Findings { listed, found } = &mut self.findings;
         let is_same =
             |(was, is): (&Listed, &Listed)| was.number == is.number && was.uidl == is.uidl;
         let has_lost_none =
             before.listed.len() <= listed.len() && before.listed.iter().zip(&*listed).all(is_same);
-        if self.broke && has_lost_none {
+        let is_doubtful = self.broke && has_lost_none;
+        if is_doubtful {
             found.iter_mut().zip(before.found).for_each(|(found, before)| *found = before);
         }
         self.seen.extend(before.listed.into_iter().map(|listed| listed.uidl));
+        self.recall();
+        is_doubtful
+    }
+
+    /// Takes what sessions that ended well told of the messages of which nothing is found.
+    fn recall(&mut self) {
+        let Findings { listed, found } = &mut self.findings;
         let once = named_once(listed);
         for (listed, found) in listed.iter().zip(found) {
             if matches!(found, Found::Nothing) && once.contains(&*listed.uidl) {
                 *found = self.known.get(&listed.uidl).cloned().unwrap_or_default();
             }
         }
+    }
+
+    /// Asks once more for the message that was told of last before a session broke. Where the answer
+    /// is another now, that session's answers were those of other messages, and count for nothing.
+    fn see_whether_in_step<S: Read + Write>(
+        &mut self,
+        session: &mut Session<S>,
+        at: usize,
+        ask: Ask,
+    ) -> Result<(), Fault> {
+        let before = std::mem::take(&mut self.findings.found);
+        self.findings.found.resize(before.len(), Found::Nothing);
+        let one = [(at, self.findings.listed[at].number)];
+        let mut is_same = false;
+        Fetcher::one_at_a_time(self.how).fetch(session, &one, ask, |at, answer| {
+            is_same = answer.ok().as_ref() == before[at].print();
+        })?;
+        if is_same {
+            self.findings.found = before;
+            return Ok(());
+        }
+        if self.was_out_of_step {
+            let said = "another message than before".into();
+            return Err(Fault::Garbled { command: ask.command(), said });
+        }
+        (self.was_out_of_step, self.one_at_a_time) = (true, true);
+        self.recall();
+        Ok(())
     }
 
     /// Reads what is not known yet of the messages that are listed.
@@ -193,7 +242,7 @@ impl<'a> Take<'a> {
         let mut reading = Reading::new(self.how, allowed, &mut self.findings);
         let result = reading.read(session);
         let (broke, ask) = (reading.fetcher.broke(), reading.ask);
-        self.gained = reading.gained;
+        (self.gained, self.last) = (reading.gained, reading.last);
         if let Err(fault) = &result {
             self.learn_from(fault, broke, ask, allowed.pipelining);
         }

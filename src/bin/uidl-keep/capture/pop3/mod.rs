@@ -193,11 +193,19 @@ fn single(args: &Args, accounts: &Accounts, output: Option<&Path>) -> Result<Out
     }
     let mut output = ListingFile::open(output)?;
     let progress = Progress::new(1, true, false);
-    let mut all_well = true;
+    let (mut all_well, mut has_failed) = (true, false);
     fleet::capture(accounts, [0], &args.manner(), &progress, |Settled { at, block }| {
         all_well &= say_losses(accounts, at, &block, &progress);
+        has_failed |= block.has_failed;
         output.write(&block.octets)
     })?;
+    if let (true, ListingFile::File(_, place)) = (has_failed, &output) {
+        // Not in the place of a listing that has something.
+        return Err(Trouble::at(
+            place.display(),
+            "not written: the account could not be captured, for the reason above",
+        ));
+    }
     output.publish()?;
     Ok(if all_well { Outcome::Done } else { Outcome::Short })
 }
