@@ -192,7 +192,19 @@ fn a_copy_without_the_unit_files_still_tells_which_were_wanted() {
     let plesk = Plesk::of(&["al@ex.com"], &[COURIER, DOVECOT]);
     plesk.enable("courier-pop3s.service");
     fs::remove_dir_all(plesk.path("lib")).unwrap();
-    assert_eq!(plesk.capture(&[]).uidl(), "UID7-17");
+    let ran = plesk.capture(&[]);
+    assert_eq!(ran.uidl(), "UID7-17");
+    ran.says("1 of 1 maildrops have something unusual about them");
+}
+
+#[test]
+fn a_wanted_unit_of_what_is_not_installed_was_left_behind() {
+    let plesk = Plesk::of(&["al@ex.com"], &[COURIER, DOVECOT]);
+    plesk.enable("courier-pop3s.service");
+    plesk.packages(&[("plesk-dovecot", "install ok installed")]);
+    fs::remove_dir_all(plesk.path("lib")).unwrap();
+    let ran = plesk.capture(&["--format", "%08Xu%08Xv"]);
+    assert_eq!(ran.uidl(), "0000000100000017");
 }
 
 #[test]

@@ -9,6 +9,8 @@ pub struct Block {
     pub octets: Vec<u8>,
     /// Why it is not the whole truth; empty when all is well.
     pub losses: Vec<String>,
+    /// How much there is to say of it, losses included.
+    pub remarks: usize,
     pub messages: usize,
     /// Whether it only says that the maildrop could not be captured.
     pub has_failed: bool,
@@ -33,6 +35,6 @@ impl Block {
             }
         }
         let (messages, has_failed) = (maildrop.entries.len(), maildrop.state == State::Failed);
-        Self { octets, losses, messages, has_failed }
+        Self { octets, losses, remarks: maildrop.remarks.len(), messages, has_failed }
     }
 }

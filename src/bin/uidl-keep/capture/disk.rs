@@ -21,7 +21,7 @@ pub fn capture(
     progress: &Progress,
     output: &mut ListingFile,
 ) -> Result<bool, Trouble> {
-    let mut all_well = true;
+    let (mut all_well, mut remarked) = (true, 0);
     let plan = InOrder { len: sources.len(), taken: 0, written: 0, ready: BTreeMap::new() };
     let capture_one = |at: usize| Block::of(capture::capture(server, keys, &sources[at]));
     desk::run(plan, jobs.min(sources.len()), progress, capture_one, |(at, block)| {
@@ -29,11 +29,19 @@ pub fn capture(
             progress.say(format_args!("{}: {loss}", printable(sources[at].user().as_bytes())));
         }
         all_well &= block.losses.is_empty();
+        remarked += usize::from(block.remarks > block.losses.len());
         output.write(&block.octets)?;
         progress.count_messages(block.messages as u64);
         progress.count_maildrop(block.has_failed);
         Ok(())
     })?;
+    if remarked > 0 {
+        progress.say(format_args!(
+            "{remarked} of {} maildrops have something unusual about them: see the lines \"remark\" of the \
+             listing",
+            sources.len()
+        ));
+    }
     Ok(all_well)
 }
 

@@ -170,8 +170,12 @@ fn look(root: Option<&Path>, ports: &[u16]) -> Result<Evidence, Trouble> {
     if root.is_none() {
         signs.extend(listeners(ports).map_err(|error| Trouble::at("/proc", error))?);
     }
-    signs.extend(enabled(root)?);
-    signs.extend(installed(root)?);
+    let (enabled, installed) = (enabled(root)?, installed(root)?);
+    let is_installed = |sign: &Sign| installed.iter().any(|other| other.of == sign.of);
+    // Where links cannot be followed, one that was left behind looks like any other.
+    let is_stale = |sign: &Sign| !has_units(root) && !installed.is_empty() && !is_installed(sign);
+    signs.extend(enabled.into_iter().filter(|sign| !is_stale(sign)));
+    signs.extend(installed);
     for (path, service) in [
         ("etc/courier-imap/pop3d", Service::Courier),
         ("etc/courier/pop3d", Service::Courier),
@@ -259,11 +263,15 @@ fn program(process: &Path) -> String {
     exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned()
 }
 
+/// Whether the files of units are there: in a copy of /etc and /var alone every link to one hangs in
+/// the air.
+fn has_units(root: Option<&Path>) -> bool {
+    root.is_none() || ["lib/systemd", "usr/lib/systemd"].iter().any(|dir| below(root, dir).exists())
+}
+
 /// What is started with the machine: units that are wanted and not masked, and init scripts.
 fn enabled(root: Option<&Path>) -> Result<Vec<Sign>, Trouble> {
-    // In a copy of /etc and /var alone every link hangs in the air.
-    let has_units = ["lib/systemd", "usr/lib/systemd"].iter().any(|dir| below(root, dir).exists());
-    let is_there = |link: &Path| root.is_some() && !has_units || leads_somewhere(root, link);
+    let is_there = |link: &Path| !has_units(root) || leads_somewhere(root, link);
     let units = below(root, "etc/systemd/system");
     let mut masked = HashSet::new();
     let mut links = Vec::new();
