@@ -230,6 +230,16 @@ fn mail_that_was_opened_by_another_server_is_a_failure_and_new_mail_is_not() {
 }
 
 #[test]
+fn mail_that_was_opened_beside_mail_with_a_uidl_is_a_loss() {
+    let other = "X-UIDL: of.its-sender\nStatus: RO\n";
+    let mbox = [appended("has", other), appended("seen", "Status: RO\n"), appended("new", "")];
+    let captured = captured(Server::Mailutils, &mbox.concat());
+    assert_eq!(captured.maildrop.entries.len(), 1);
+    assert_eq!(captured.losses.len(), 1, "{:?}", captured.losses);
+    assert!(captured.losses[0].starts_with("1 messages were opened and have no X-UIDL"));
+}
+
+#[test]
 fn a_file_that_is_no_mbox_is_a_failure() {
     for server in [dovecot("%u"), Server::Mailutils, Server::Qpopper, Server::Popa3d] {
         let captured = captured(server.clone(), "Subject: alone\n\nbody\n");

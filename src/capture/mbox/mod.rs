@@ -223,11 +223,12 @@ fn x_uidl(
     is_taken: impl Fn(&[u8]) -> bool,
 ) -> Result<Draft, Error> {
     let mut draft = Draft::default();
-    let mut without = 0;
+    let (mut without, mut seen_without) = (0, 0);
     let is_first_hidden = is_hidden(taken.messages);
     for (at, message) in taken.messages.iter().enumerate() {
         let Some(value) = message.values(Field::Uidl).find(|value| is_taken(value)) else {
             without += 1;
+            seen_without += usize::from(message.is_seen());
             continue;
         };
         match Uidl::new(value) {
@@ -241,8 +242,15 @@ fn x_uidl(
             return Err(error);
         }
     }
-    if without > 0 {
-        draft.remarks.note(format!("{without} messages without X-UIDL yet: no unique-id"));
+    if without > seen_without {
+        let unseen = without - seen_without;
+        draft.remarks.note(format!("{unseen} messages without X-UIDL yet: no unique-id"));
+    }
+    if seen_without > 0 {
+        draft.remarks.loss(format!(
+            "{seen_without} messages were opened and have no X-UIDL: was that by a local reader, or does \
+             another server answer POP3 here?"
+        ));
     }
     Ok(draft)
 }
