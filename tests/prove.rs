@@ -210,7 +210,7 @@ fn a_program_that_tells_nothing_proves_nothing() {
     let ran = old.capture(&["courier", "--prove", "1", "--prove-by", &program]);
     ran.is_stopped();
     ran.says("; no such thing");
-    ran.says("only 0 of 1 maildrops could be compared");
+    ran.says("3 maildrops have no listing of the old server's to compare with");
     // Root's own mail is nothing to run a program on.
     for user in USERS {
         std::os::unix::fs::chown(old.maildir(user).path(), Some(0), Some(0)).unwrap();
@@ -218,6 +218,14 @@ fn a_program_that_tells_nothing_proves_nothing() {
     let ran = old.capture(&["courier", "--prove", "1"]);
     ran.is_stopped();
     ran.says("it belongs to root, and no POP3 program is run as root");
+}
+
+#[test]
+fn maildrops_without_mail_prove_nothing() {
+    let Some(old) = Old::courier() else { return };
+    let ran = old.capture(&["courier", "--prove", "1", "--only", USERS[2]]);
+    ran.is_stopped();
+    ran.says("no maildrop with mail was compared, which proves nothing");
 }
 
 /// A Dovecot that has been in use, and its users' Maildirs.

@@ -77,8 +77,9 @@ const TRIES: u32 = 4;
 /// The pause after the first try, doubled after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// So many maildrops may have no listing, each for a reason of its own.
-const MOST_UNHEARD: usize = 3;
+/// So many maildrops may have no listing, each for a reason of its own: one more, and an address that fails
+/// to log in too often would be banned.
+const MOST_UNHEARD: usize = 2;
 
 /// So many maildrops are looked at for one that is not empty.
 const LOOKS: usize = 100;
@@ -97,7 +98,7 @@ pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble
         job.sources.iter().filter(|source| witness.can_tell(source)).collect();
     fastrand::Rng::with_seed(seed).shuffle(&mut order);
     let (mut said, mut unheard) = (Vec::new(), 0);
-    let mut proven = 0;
+    let (mut proven, mut compared) = (0, 0);
     for source in chosen(job, keys, &order, wanted) {
         if proven == wanted {
             break;
@@ -105,7 +106,7 @@ pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble
         let user = printable(source.user().as_bytes());
         match compare(&witness, job, keys, source) {
             Ok(Some(Proven { messages })) => {
-                proven += 1;
+                (proven, compared) = (proven + 1, compared + messages);
                 said.push(format!("proven: {user}: {messages} messages, by {witness}"));
                 remark(said.last().expect("just pushed"));
             }
@@ -134,6 +135,12 @@ pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble
             "only {proven} of {wanted} maildrops could be compared with the old server's listing: nothing was \
              written; ask for fewer, or see docs/capture-prove.md"
         )));
+    }
+    if compared == 0 {
+        return Err(Trouble::new(
+            "no maildrop with mail was compared, which proves nothing: nothing was written; is the mail \
+             where this capture looks for it?",
+        ));
     }
     said.push(format!("proven: {proven} of {} maildrops, seed {seed}", job.sources.len()));
     remark(said.last().expect("just pushed"));
