@@ -35,8 +35,19 @@ enum Hint {
 
 /// How servers without RESP-CODES say that it is not for ever, in lower case: of a maildrop that is
 /// locked (Qpopper, popa3d, mailutils), and of too many connections.
-const TEMPORARY_WORDS: [&str; 7] =
-    ["lock", "in use", "busy", "again", "too many", "temporar", "another session"];
+const TEMPORARY_WORDS: [&str; 5] = ["in use", "busy", "too many", "temporar", "another session"];
+
+/// Whether a text says so, in lower case. "Blocked" is a ban, and "Login failed, please try again" means
+/// with another password.
+fn is_said_to_be_temporary(said: &str) -> bool {
+    let is_of_login = ["password", "login", "auth"].iter().any(|word| said.contains(word));
+    TEMPORARY_WORDS.iter().any(|word| said.contains(word))
+        || said.split(|octet: char| !octet.is_alphanumeric()).any(|word| word.starts_with("lock"))
+        || said.contains("again") && !is_of_login
+}
+
+/// Stands for what a server said where that had the password in it.
+pub(super) const WITHHELD: &str = "(what it said had the password in it)";
 
 impl Refusal {
     /// What came after `-ERR`, with its response code where there is one (RFC 2449 section 8, RFC
@@ -50,7 +61,7 @@ impl Refusal {
             Some("auth") => Hint::Permanent,
             Some(code) if code.starts_with("sys/temp") => Hint::Temporary,
             Some(code) if code.starts_with("sys/perm") => Hint::Permanent,
-            _ if TEMPORARY_WORDS.iter().any(|word| small.contains(word)) => Hint::Temporary,
+            _ if is_said_to_be_temporary(&small) => Hint::Temporary,
             _ => Hint::None,
         };
         Self { said: text, hint }
@@ -58,7 +69,7 @@ impl Refusal {
 
     /// The same with nothing of what was said but its meaning.
     pub(super) fn without_words(mut self) -> Self {
-        self.said = "(what it said had the password in it)".into();
+        self.said = WITHHELD.into();
         self
     }
 
@@ -286,10 +297,19 @@ mod tests {
             "[sys/temp] x",
             "/var/mail/alice lock busy!  Is another session active? (11)",
             "Too many connections from your address",
+            "Mailbox locked, please try again",
+            "Server restarts, come again",
         ] {
             assert_eq!(retry(later), Retry::Later, "{later}");
         }
-        for never in ["[AUTH] Authentication failed.", "[SYS/PERM] no", "Login failed.", ""] {
+        for never in [
+            "[AUTH] Authentication failed.",
+            "[SYS/PERM] no",
+            "Login failed.",
+            "Login failed, please try again",
+            "Your address is blocked",
+            "",
+        ] {
             assert_eq!(retry(never), Retry::Never, "{never}");
         }
         // The code counts, whatever words follow it.
