@@ -359,7 +359,7 @@ fn a_server_that_refuses_everybody_is_asked_three_times_and_the_listing_stays() 
     old.table(users.iter().map(|user| (user.as_str(), "wrong")));
     let said = old.run_table(&[]).ends(2);
     assert_eq!(old.refusals(), 3);
-    assert!(said.contains("refused the first 3 accounts, the last with: it refused the login"));
+    assert!(said.contains("refused 3 accounts in a row, the last with: it refused the login"));
     assert!(said.contains("; 9 accounts are not tried"), "{said}");
     assert!(said.contains("x: not written: no account could be captured"), "{said}");
     assert_eq!(old.read("x"), "the listing of yesterday\n");
@@ -381,7 +381,7 @@ fn a_server_that_refuses_everybody_is_asked_three_times_and_the_listing_stays() 
     let failed = |maildrop: &Maildrop| maildrop.state == State::Failed;
     assert!(maildrops[..6].iter().all(failed) && !maildrops[6..].iter().any(failed));
     assert!(maildrops[2].remarks[0].starts_with("it refused the login"));
-    let not_tried = format!("not tried: 127.0.0.1:{port} refused the first 3 accounts");
+    let not_tried = format!("not tried: 127.0.0.1:{port} refused 3 accounts in a row");
     assert!(maildrops[3..6].iter().all(|one| one.remarks[0].starts_with(&not_tried)));
 
     // Told to, it goes on.

@@ -139,7 +139,7 @@ impl Fleet<'_> {
         let server = self.accounts.name_of(stop.server);
         let why = match stop.why {
             Why::Refusals(count) => format!(
-                "{server} refused the first {count} accounts, the last with: {last}; it may ban this \
+                "{server} refused {count} accounts in a row, the last with: {last}; it may ban this \
                  address for more: look at names and passwords, or say --max-refusals"
             ),
             Why::Hopeless => format!("{server}: {last}"),

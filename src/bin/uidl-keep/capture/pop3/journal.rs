@@ -95,14 +95,20 @@ impl Journal {
     }
 
     /// Takes over what the listing `output` of an earlier run has of the accounts that are asked for,
-    /// but for failed ones.
-    pub fn take_over(&mut self, output: &Path, wanted: &Wanted) -> Result<Found, Trouble> {
+    /// but for failed ones, and for those of which the journal itself has something newer.
+    pub fn take_over(
+        &mut self,
+        output: &Path,
+        wanted: &Wanted,
+        newer: &HashMap<usize, Place>,
+    ) -> Result<Found, Trouble> {
         let at = |error: &dyn std::fmt::Display| Trouble::at(output.display(), error);
         let file = File::open(output).map_err(|error| at(&error))?;
         let (mut found, end) = read_blocks(&file, output, wanted)?;
         if end < file.metadata().map_err(|error| at(&error))?.len() {
             return Err(at(&"it does not end with a whole block; it was changed since"));
         }
+        found.captured.retain(|at, _| !newer.contains_key(at));
         let mut captured: Vec<_> = found.captured.iter_mut().collect();
         captured.sort_by_key(|(_, place)| place.offset);
         for (_, place) in captured {
@@ -386,8 +392,10 @@ mod tests {
         let listing = [block("carol"), Block::of(failed).octets, block("alice"), block("dave")];
         fs::write(here.output(), listing.concat()).unwrap();
         let (mut journal, _) = here.open().unwrap();
+        let newer = HashMap::new();
         let take_over = |journal: &mut Journal| {
-            here.with(|wanted| journal.take_over(&here.output(), wanted)).map_err(|t| t.to_string())
+            here.with(|wanted| journal.take_over(&here.output(), wanted, &newer))
+                .map_err(|t| t.to_string())
         };
         let found = take_over(&mut journal).unwrap();
         assert_eq!((found.captured.len(), found.dropped), (2, 1));
@@ -403,5 +411,20 @@ mod tests {
         fs::write(here.output(), &listing.concat()[1..]).unwrap();
         let (mut journal, _) = here.open().unwrap();
         assert!(take_over(&mut journal).is_err());
+    }
+
+    #[test]
+    fn what_the_journal_has_is_newer_than_the_listing() {
+        let here = Here::new(&["alice", "bob"]);
+        fs::write(here.output(), [block("alice"), block("bob")].concat()).unwrap();
+        let (mut journal, _) = here.open().unwrap();
+        let place = journal.append(&block("alice")).unwrap();
+        let newer = HashMap::from([(0, place)]);
+        let found = here.with(|wanted| journal.take_over(&here.output(), wanted, &newer));
+        assert_eq!(found.unwrap().captured.keys().copied().collect::<Vec<_>>(), [1]);
+        drop(journal);
+        let text = fs::read_to_string(here.journal()).unwrap();
+        assert_eq!(text.matches("maildrop alice").count(), 1, "{text}");
+        assert_eq!(here.found(), (vec!["alice", "bob"], 0));
     }
 }

@@ -100,7 +100,8 @@ pub struct Args {
     /// Logins a minute at one address, at most.
     #[arg(long, value_name = "N")]
     logins_per_minute: Option<NonZeroU32>,
-    /// Ask an address no more when it refuses so many accounts before it took one; 0 is never.
+    /// Ask an address no more when it refuses so many accounts before it took one, or more than three times
+    /// as many in a row after that; 0 is never.
     #[arg(long, value_name = "N", default_value = "3")]
     max_refusals: u32,
     /// Take what was captured from FILE as it is, and ask only for accounts that it lacks or has as
@@ -272,28 +273,32 @@ fn begin(
 ) -> Result<(Journal, HashMap<usize, Place>), Trouble> {
     let (mut journal, mut found) = Journal::open(output, &args.settings(), wanted)?;
     let asked = wanted.by_user.len();
-    match found.begun.take() {
-        Some(begun) => remark(format_args!(
+    let begun = found.begun.take();
+    if let Some(begun) = &begun {
+        remark(format_args!(
             "{}: begun {begun}, and {} of {asked} accounts are captured: going on there; remove it to \
              ask for all again",
             journal.path().display(),
             found.captured.len()
-        )),
-        None if args.retry => {
-            found = match journal.take_over(output, wanted) {
-                Ok(found) => found,
-                Err(trouble) => {
-                    journal.remove()?;
-                    return Err(trouble);
-                }
-            };
-            remark(format_args!(
-                "{}: has {} of {asked} accounts",
-                output.display(),
-                found.captured.len()
-            ));
-        }
-        None => {}
+        ));
+    }
+    // A run that was killed may not have come as far as a listing.
+    if args.retry && (begun.is_none() || output.exists()) {
+        let older = match journal.take_over(output, wanted, &found.captured) {
+            Ok(older) => older,
+            Err(trouble) if begun.is_none() => {
+                journal.remove()?;
+                return Err(trouble);
+            }
+            Err(trouble) => return Err(trouble),
+        };
+        remark(format_args!(
+            "{}: has {} of {asked} accounts",
+            output.display(),
+            older.captured.len()
+        ));
+        found.captured.extend(older.captured);
+        found.dropped += older.dropped;
     }
     if found.dropped > 0 {
         remark(format_args!(

@@ -225,6 +225,9 @@ impl Queue {
     }
 }
 
+/// How many times as many accounts in a row an address may refuse once it has let one in.
+const MOST_REFUSALS_IN_A_ROW: u32 = 3;
+
 impl Turns {
     fn take(&mut self, limits: &Limits, now: Instant) -> Take {
         // One at a time until the first is in: so not more are refused than we want to be.
@@ -260,11 +263,18 @@ impl Turns {
         }
         (self.laters, self.quiet_until) = (None, None);
         self.has_let_in |= went == Went::Well;
-        if self.has_let_in || self.is_stopped || went != Went::Refused {
-            return None;
+        match went {
+            Went::Well => self.refusals = 0,
+            Went::Refused => self.refusals += 1,
+            Went::Hopeless | Went::Later => return None,
         }
-        self.refusals += 1;
-        (self.refusals == limits.max_refusals).then_some(Why::Refusals(self.refusals))
+        let most = match limits.max_refusals {
+            0 => return None,
+            // Some passwords of a list are stale; so many in a row are a ban, or lead to one.
+            most if self.has_let_in => MOST_REFUSALS_IN_A_ROW * most,
+            most => most - 1,
+        };
+        (self.refusals > most && !self.is_stopped).then_some(Why::Refusals(self.refusals))
     }
 
     /// Takes out those that wait, in their order.
@@ -365,6 +375,22 @@ mod tests {
             assert_eq!(queue.take(now), Take::Go(at));
             assert_eq!(queue.settle(at, Went::Refused, now), (Next::Settled, None));
         }
+    }
+
+    #[test]
+    fn one_that_refuses_very_many_in_a_row_is_asked_no_more() {
+        let (mut queue, now) = open(LIMITS, 32);
+        for at in 1..31 {
+            assert_eq!(queue.take(now), Take::Go(at));
+            let went = if at == 9 { Went::Well } else { Went::Refused };
+            let (next, stop) = queue.settle(at, went, now);
+            assert_eq!(next, Next::Settled);
+            if let Some(stop) = stop {
+                assert_eq!((at, stop.why), (19, Why::Refusals(10)), "8, then 10 in a row");
+                return;
+            }
+        }
+        panic!("asked for ever");
     }
 
     #[test]
