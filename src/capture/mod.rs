@@ -3,7 +3,7 @@
 //! From disk, one module a kind of server. [`courier`], [`dovecot`], [`qmail`] and [`cyrus`] have a
 //! file a message: each makes a [`Plan`] of a [`Look`] and knows nothing of files, which [`maildir`]
 //! reads while they are in use. [`mbox`] is for the servers that have a file a maildrop. [`layout`]
-//! finds maildrops, and [`capture`] brings it all together, for one of them.
+//! finds maildrops, those of a [`panel`] too, and [`capture`] brings it all together, for one of them.
 //!
 //! Without its disk, [`pop3`] asks the server as its clients do, and [`doveadm`] takes what Dovecot's
 //! own tool prints. [`plesk`] finds out which server answers on a Plesk machine, by the signs there and
@@ -26,6 +26,7 @@ pub mod layout;
 pub mod maildir;
 pub mod mbox;
 mod opening;
+pub mod panel;
 pub mod plesk;
 pub mod pop3;
 pub mod program;

@@ -236,15 +236,6 @@ pub fn listening(table: &str) -> Vec<(u16, u64)> {
     lines.collect()
 }
 
-/// What `PLESK_MAILNAMES_D` says in Plesk's `psa.conf`: the directory of all mail.
-pub fn mailnames(psa_conf: &str) -> Option<&str> {
-    psa_conf.lines().find_map(|line| {
-        let mut words = line.split_ascii_whitespace();
-        let is_it = words.next() == Some("PLESK_MAILNAMES_D");
-        words.next().filter(|path| is_it && path.starts_with('/'))
-    })
-}
-
 /// Whether Courier's `pop3d` lets clients log in without a domain: `SHORTNAMES=1`, which Plesk sets.
 pub fn takes_short_names(pop3d: &str) -> bool {
     pop3d.lines().any(|line| line.trim() == "SHORTNAMES=1")
@@ -338,10 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn configuration_is_read_where_plesk_writes_it() {
-        let conf = "# comment\nPLESK_MAILNAMES_DX /no\nPLESK_MAILNAMES_D\t /srv/mailnames\n";
-        assert_eq!(mailnames(conf), Some("/srv/mailnames"));
-        assert_eq!(mailnames("PLESK_MAILNAMES_D relative\n"), None);
+    fn short_names_are_on_where_plesk_says_so() {
         assert!(takes_short_names("A=1\nSHORTNAMES=1\n"));
         assert!(!takes_short_names("#SHORTNAMES=1\nSHORTNAMES=0\n"));
     }

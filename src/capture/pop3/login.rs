@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::Account;
+use super::capabilities::Capabilities;
 use super::fault::{Fault, WITHHELD};
 use super::session::{Reply, Session};
 
@@ -16,47 +17,6 @@ const MAX_CAPA_OCTETS: u64 = 64 << 10;
 
 /// The longest command line (RFC 2449 section 4), CR LF with it.
 const MAX_COMMAND_OCTETS: usize = 255;
-
-/// What a server says that it can, as far as it is of interest here (RFC 2449 section 6).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Capabilities {
-    /// Whether it has CAPA at all. Where it has not, nothing is known, and everything may be.
-    pub known: bool,
-    pub top: bool,
-    pub pipelining: bool,
-    /// RFC 6856. Without it Courier 5 and later wraps messages that have 8-bit headers.
-    pub utf8: bool,
-    pub sasl_plain: bool,
-    pub sasl_login: bool,
-    /// `EXPIRE 0`: what was retrieved may be deleted at QUIT.
-    pub expires_at_once: bool,
-    /// How many seconds have to pass between two logins.
-    pub login_delay: u32,
-}
-
-impl Capabilities {
-    fn take(&mut self, line: &[u8]) {
-        let line = line.to_ascii_uppercase();
-        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        match words.next().unwrap_or_default() {
-            b"TOP" => self.top = true,
-            b"PIPELINING" => self.pipelining = true,
-            b"UTF8" => self.utf8 = true,
-            b"SASL" => {
-                for mechanism in words {
-                    self.sasl_plain |= mechanism == b"PLAIN";
-                    self.sasl_login |= mechanism == b"LOGIN";
-                }
-            }
-            b"EXPIRE" => self.expires_at_once = words.next() == Some(b"0"),
-            b"LOGIN-DELAY" => {
-                let seconds = words.next().and_then(|word| std::str::from_utf8(word).ok());
-                self.login_delay = seconds.and_then(|word| word.parse().ok()).unwrap_or(0);
-            }
-            _ => {}
-        }
-    }
-}
 
 impl<S: Read + Write> Session<S> {
     /// Reads the greeting.
@@ -220,25 +180,6 @@ fn has_secret(said: &str, account: &Account) -> bool {
 mod tests {
     use super::super::Secret;
     use super::*;
-
-    fn capabilities(lines: &[&str]) -> Capabilities {
-        let mut capabilities = Capabilities::default();
-        lines.iter().for_each(|line| capabilities.take(line.as_bytes()));
-        capabilities
-    }
-
-    #[test]
-    fn knows_what_servers_say_they_can() {
-        let dovecot = capabilities(&["CAPA", "TOP", "UIDL", "PIPELINING", "SASL PLAIN LOGIN"]);
-        assert!(dovecot.top && dovecot.pipelining && dovecot.sasl_plain && dovecot.sasl_login);
-        assert!(!dovecot.utf8 && !dovecot.expires_at_once);
-        let courier = capabilities(&["STLS", "TOP", "LOGIN-DELAY 10", "PIPELINING", "UTF8 USER"]);
-        assert!(courier.utf8 && courier.login_delay == 10);
-        assert!(capabilities(&["EXPIRE 0", "LOGIN-DELAY 300 USER"]).expires_at_once);
-        assert!(!capabilities(&["EXPIRE NEVER", "EXPIRENEVER", "", "  "]).expires_at_once);
-        assert!(!capabilities(&["SASL PLAINTEXT", "TOPS"]).sasl_plain);
-        assert_eq!(capabilities(&["LOGIN-DELAY x"]).login_delay, 0);
-    }
 
     #[test]
     fn a_password_that_the_server_repeats_is_not_shown() {

@@ -6,6 +6,7 @@
 //!
 //! | module | knows |
 //! |---|---|
+//! | `capabilities` | what a server says that it can |
 //! | `connect` | TCP, TLS, and which certificate to trust |
 //! | `session` | commands, replies, and the octets of both |
 //! | `login` | CAPA, STLS, and the ways to say a password |
@@ -33,6 +34,7 @@
 //! away. What an earlier session listed and the last does not is spent.
 #![forbid(unsafe_code)]
 
+mod capabilities;
 mod connect;
 mod fault;
 mod fetch;

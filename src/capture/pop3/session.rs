@@ -7,8 +7,8 @@
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
+use super::capabilities::Capabilities;
 use super::fault::{Fault, Refusal};
-use super::login::Capabilities;
 use crate::capture::printable;
 
 /// The longest status line, in octets. RFC 2449 section 4 allows 512.

@@ -6,6 +6,7 @@ mod desk;
 mod disk;
 mod doveadm;
 mod doveconf;
+mod job;
 mod listing_file;
 mod mbox;
 mod plesk;

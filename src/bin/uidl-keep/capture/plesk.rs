@@ -7,13 +7,15 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use uidl_keep::capture::layout::{Holds, Panel, Source};
+use uidl_keep::capture::layout::{Holds, Source};
+use uidl_keep::capture::panel::Panel;
 use uidl_keep::capture::plesk::{self, Evidence, Rank, Service, Sign, Unknown, Verdict};
 use uidl_keep::capture::traces::Left;
 use uidl_keep::capture::{COURIER_STATE, DOVECOT_STATE, Server, printable};
 
 use super::doveconf;
-use super::sources::{How, Job, Whole};
+use super::job::Job;
+use super::sources::{How, Whole};
 use crate::output::{Trouble, remark};
 
 /// Whose maildrops, and what is known of who answers.

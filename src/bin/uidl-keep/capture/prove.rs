@@ -14,9 +14,9 @@ use uidl_keep::capture::proof::{self, Outcome};
 use uidl_keep::capture::{self, Keys, Server, printable, printable_path};
 use uidl_keep::maildrop::{Maildrop, State};
 
+use super::job::Job;
 use super::pop3::accounts::{self, Manner, Who};
 use super::pop3::secrets;
-use super::sources::Job;
 use super::witness::Witness;
 use crate::output::{Trouble, remark};
 

@@ -5,9 +5,11 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use uidl_keep::capture::layout::{self, Holds, Naming, Panel, Pattern, Source};
+use uidl_keep::capture::layout::{self, Holds, Naming, Pattern, Source};
+use uidl_keep::capture::panel::Panel;
 use uidl_keep::capture::{Keys, Server, printable};
 
+use super::job::Job;
 use super::prove::Proof;
 use crate::output::{Trouble, remark};
 
@@ -67,18 +69,6 @@ pub struct How {
     pub output: Option<PathBuf>,
     #[command(flatten)]
     pub proof: Proof,
-}
-
-/// What is to be captured.
-pub struct Job {
-    pub server: Server,
-    pub sources: Vec<Source>,
-    /// Whether those are all that were asked for, each by its name.
-    pub all_well: bool,
-    /// Whether they lie in the copy of a server.
-    pub is_copy: bool,
-    /// What it rests on, for the head of the listing.
-    pub evidence: Vec<String>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]

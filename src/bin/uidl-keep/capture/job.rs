@@ -1,0 +1,16 @@
+//! What is to be captured from disk: [`Job`].
+
+use uidl_keep::capture::Server;
+use uidl_keep::capture::layout::Source;
+
+/// What is to be captured.
+pub struct Job {
+    pub server: Server,
+    pub sources: Vec<Source>,
+    /// Whether those are all that were asked for, each by its name.
+    pub all_well: bool,
+    /// Whether they lie in the copy of a server.
+    pub is_copy: bool,
+    /// What it rests on, for the head of the listing.
+    pub evidence: Vec<String>,
+}
