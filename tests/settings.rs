@@ -99,7 +99,7 @@ fn has_plain_mail(dir: &Path) -> bool {
 }
 
 fn count_of(new: &Dovecot, text: &str) -> usize {
-    new.log().lines().filter(|line| line.contains(text)).count()
+    new.settled_log().lines().filter(|line| line.contains(text)).count()
 }
 
 // --- what POP3 does with the answers
