@@ -149,9 +149,15 @@ impl Old {
         logins
     }
 
-    /// How many logins were refused so far for a wrong password.
-    fn refusals(&self) -> usize {
-        self.server.log().lines().filter(|line| line.contains("(auth failed, ")).count()
+    /// How many logins were refused so far for a wrong password. At least `wanted` are waited for: the
+    /// log says it a moment after the client was told.
+    fn refusals(&self, wanted: usize) -> usize {
+        let count = || {
+            let log = self.server.log();
+            log.lines().filter(|line| line.contains("(auth failed, ")).count()
+        };
+        until("the log says so", || count() >= wanted);
+        count()
     }
 }
 
@@ -358,7 +364,7 @@ fn a_server_that_refuses_everybody_is_asked_three_times_and_the_listing_stays() 
     old.write("x", "the listing of yesterday\n");
     old.table(users.iter().map(|user| (user.as_str(), "wrong")));
     let said = old.run_table(&[]).ends(2);
-    assert_eq!(old.refusals(), 3);
+    assert_eq!(old.refusals(3), 3);
     assert!(said.contains("refused 3 accounts in a row, the last with: it refused the login"));
     assert!(said.contains("; 9 accounts are not tried"), "{said}");
     assert!(said.contains("x: not written: no account could be captured"), "{said}");
@@ -376,7 +382,7 @@ fn a_server_that_refuses_everybody_is_asked_three_times_and_the_listing_stays() 
     }
     old.write("accounts.csv", &text);
     old.run_table(&[]).ends(1);
-    assert_eq!(old.refusals(), 6);
+    assert_eq!(old.refusals(6), 6);
     let maildrops = old.maildrops("x");
     let failed = |maildrop: &Maildrop| maildrop.state == State::Failed;
     assert!(maildrops[..6].iter().all(failed) && !maildrops[6..].iter().any(failed));
@@ -387,7 +393,7 @@ fn a_server_that_refuses_everybody_is_asked_three_times_and_the_listing_stays() 
     // Told to, it goes on.
     old.table(users.iter().map(|user| (user.as_str(), "wrong")));
     old.run_table(&["--max-refusals", "0"]).ends(2);
-    assert_eq!(old.refusals(), 6 + 12);
+    assert_eq!(old.refusals(6 + 12), 6 + 12);
 }
 
 #[test]

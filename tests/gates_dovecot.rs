@@ -101,7 +101,7 @@ impl Server {
 
     /// Lines of ours that are no mere information.
     fn complaints(&self) -> Vec<String> {
-        let log = self.dovecot.log();
+        let log = self.dovecot.settled_log();
         let ours = log.lines().filter(|l| l.contains("uidl-keep: ") && !l.contains("Info: "));
         ours.map(str::to_owned).collect()
     }
