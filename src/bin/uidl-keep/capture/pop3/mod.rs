@@ -100,8 +100,8 @@ pub struct Args {
     /// Logins a minute at one address, at most.
     #[arg(long, value_name = "N")]
     logins_per_minute: Option<NonZeroU32>,
-    /// Ask an address no more when it refuses so many accounts before it took one, or more than three times
-    /// as many in a row after that; 0 is never.
+    /// Ask an address no more when it refuses so many accounts before it took one, or three times as
+    /// many in a row after that; 0 is never.
     #[arg(long, value_name = "N", default_value = "3")]
     max_refusals: u32,
     /// Take what was captured from FILE as it is, and ask only for accounts that it lacks or has as

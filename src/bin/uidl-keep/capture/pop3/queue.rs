@@ -225,8 +225,9 @@ impl Queue {
     }
 }
 
-/// How many times as many accounts in a row an address may refuse once it has let one in.
-const MOST_REFUSALS_IN_A_ROW: u32 = 3;
+/// Times as many refusals in a row are enough where an address has let somebody in: some passwords of a
+/// list are stale, but so many are a ban, or lead to one.
+const TIMES_AS_MANY: u32 = 3;
 
 impl Turns {
     fn take(&mut self, limits: &Limits, now: Instant) -> Take {
@@ -268,13 +269,10 @@ impl Turns {
             Went::Refused => self.refusals += 1,
             Went::Hopeless | Went::Later => return None,
         }
-        let most = match limits.max_refusals {
-            0 => return None,
-            // Some passwords of a list are stale; so many in a row are a ban, or lead to one.
-            most if self.has_let_in => MOST_REFUSALS_IN_A_ROW * most,
-            most => most - 1,
-        };
-        (self.refusals > most && !self.is_stopped).then_some(Why::Refusals(self.refusals))
+        let times = if self.has_let_in { TIMES_AS_MANY } else { 1 };
+        let most = limits.max_refusals.saturating_mul(times);
+        let is_enough = most > 0 && self.refusals >= most && !self.is_stopped;
+        is_enough.then_some(Why::Refusals(self.refusals))
     }
 
     /// Takes out those that wait, in their order.
@@ -386,7 +384,7 @@ mod tests {
             let (next, stop) = queue.settle(at, went, now);
             assert_eq!(next, Next::Settled);
             if let Some(stop) = stop {
-                assert_eq!((at, stop.why), (19, Why::Refusals(10)), "8, then 10 in a row");
+                assert_eq!((at, stop.why), (18, Why::Refusals(9)), "8, then 9 in a row");
                 return;
             }
         }
