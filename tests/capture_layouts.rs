@@ -5,11 +5,11 @@ mod capture_support;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-use capture_support::{make, message};
+use capture_support::{Ran, make, message};
 use uidl_keep::listing::Reader;
-use uidl_keep::maildrop::{Maildrop, State};
+use uidl_keep::maildrop::State;
 
 /// The root of a server that is not there.
 struct Server {
@@ -43,28 +43,6 @@ impl Server {
 
 fn uidl_keep() -> Command {
     Command::new(env!("CARGO_BIN_EXE_uidl-keep"))
-}
-
-struct Ran {
-    status: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
-impl Ran {
-    fn of(mut command: Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        let stderr = String::from_utf8(stderr).unwrap();
-        Self { status: status.code().unwrap(), stdout, stderr }
-    }
-
-    fn blocks(&self) -> Vec<Maildrop> {
-        Reader::new(&self.stdout[..]).map(|block| block.expect(&self.stderr)).collect()
-    }
-
-    fn users(&self) -> Vec<String> {
-        self.blocks().into_iter().map(|maildrop| maildrop.user).collect()
-    }
 }
 
 #[test]

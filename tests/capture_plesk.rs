@@ -8,17 +8,15 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
-use capture_support::{make, message, uidls};
+use capture_support::{Ran, make, message};
 use support::dovecot::{Config, Dovecot};
 use support::host::{Host, Line, mounting};
 use support::mail::Message;
 use support::maildir::{Maildir, Naming};
 use support::pop3::Pop3;
-use uidl_keep::listing::Reader;
-use uidl_keep::maildrop::Maildrop;
 
 /// The directories of a Plesk machine that matter here.
 struct Plesk {
@@ -95,39 +93,6 @@ impl Plesk {
         let mut command = mounting(&self.path("etc"), Path::new("/etc"))?;
         command.arg(env!("CARGO_BIN_EXE_uidl-keep")).args(["capture", "plesk"]).args(arguments);
         Some(Ran::of(command))
-    }
-}
-
-struct Ran {
-    status: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
-impl Ran {
-    fn of(mut command: Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        let stderr = String::from_utf8(stderr).unwrap();
-        Self { status: status.code().unwrap(), stdout, stderr }
-    }
-
-    fn blocks(&self) -> Vec<Maildrop> {
-        Reader::new(&self.stdout[..]).map(|block| block.expect(&self.stderr)).collect()
-    }
-
-    /// The UIDL of the first message of the first maildrop, which is there.
-    fn uidl(&self) -> String {
-        assert_eq!(self.status, 0, "{}", self.stderr);
-        uidls(&self.blocks()[0]).remove(0)
-    }
-
-    fn is_refused(&self, because: &str) {
-        assert_eq!((self.status, self.stdout.len()), (2, 0), "{}", self.stderr);
-        assert!(self.stderr.contains(because), "{}", self.stderr);
-    }
-
-    fn says(&self, what: &str) {
-        assert!(self.stderr.contains(what), "{}", self.stderr);
     }
 }
 

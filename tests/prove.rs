@@ -1,53 +1,22 @@
 //! `uidl-keep capture ... --prove`: captures compared with what the old servers themselves list.
 
+mod capture_support;
 mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
+use capture_support::Ran;
 use support::PASSWORD;
 use support::courier::Courier;
 use support::dovecot::{Config, Dovecot};
 use support::host::{Host, Line, Scratch, mounting, unix_mode};
 use support::mail::Message;
 use support::maildir::{Maildir, Naming, give_to_owner};
-use uidl_keep::listing::Reader;
 
 const USERS: [&str; 3] = ["al@ex.com", "bo@ex.com", "cy@ex.org"];
-
-struct Ran {
-    status: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
-impl Ran {
-    fn of(mut command: Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        let stderr = String::from_utf8(stderr).unwrap();
-        Self { status: status.code().unwrap(), stdout, stderr }
-    }
-
-    fn says(&self, what: &str) {
-        assert!(self.stderr.contains(what), "{what}\n---\n{}", self.stderr);
-    }
-
-    /// The UIDLs that the listing has of a user.
-    fn uidls(&self, user: &str) -> Vec<String> {
-        assert_eq!(self.status, 0, "{}", self.stderr);
-        let blocks = Reader::new(&self.stdout[..]).map(|block| block.expect(&self.stderr));
-        let block = { blocks }.find(|block| block.user == user).expect(user);
-        block.entries.iter().map(|entry| entry.uidl.to_string()).collect()
-    }
-
-    /// Stopped, with nothing written.
-    fn is_stopped(&self) {
-        assert_eq!((self.status, self.stdout.len()), (2, 0), "{}", self.stderr);
-        self.says("nothing was written");
-    }
-}
 
 /// The helper, to be run inside that host and told what to do. It is put into `here`.
 fn inside(host: &Host, here: &Scratch) -> Option<Command> {
@@ -157,7 +126,7 @@ fn a_capture_by_the_wrong_server_stops_before_anything_is_written() {
     let wrong = ["qmail", "--prove", "1", "--prove-by", program];
     for output in [&[][..], &["-o", output.to_str().unwrap()]] {
         let ran = old.capture(&[&wrong[..], output].concat());
-        ran.is_stopped();
+        ran.is_refused("nothing was written");
         ran.says("message 1: captured is 17149");
         ran.says(", and the old server lists UID1-");
         ran.says("Maildir: ");
@@ -179,7 +148,7 @@ fn a_uidl_that_changes_at_the_proof_stops_it() {
         "",
     );
     let ran = old.capture(&["courier", "--prove", "2", "--prove-by", &program]);
-    ran.is_stopped();
+    ran.is_refused("nothing was written");
     ran.says("message 1: captured was UID1-");
     ran.says(", and UID71-");
     ran.says("after the old server had listed it");
@@ -208,7 +177,7 @@ fn a_program_that_tells_nothing_proves_nothing() {
     fs::set_permissions(&script, unix_mode(0o755)).unwrap();
     let program = format!("{}/pop3d", old.here.inside().display());
     let ran = old.capture(&["courier", "--prove", "1", "--prove-by", &program]);
-    ran.is_stopped();
+    ran.is_refused("nothing was written");
     ran.says("; no such thing");
     ran.says("3 maildrops have no listing of the old server's to compare with");
     // Root's own mail is nothing to run a program on.
@@ -216,7 +185,7 @@ fn a_program_that_tells_nothing_proves_nothing() {
         std::os::unix::fs::chown(old.maildir(user).path(), Some(0), Some(0)).unwrap();
     }
     let ran = old.capture(&["courier", "--prove", "1"]);
-    ran.is_stopped();
+    ran.is_refused("nothing was written");
     ran.says("it belongs to root, and no POP3 program is run as root");
 }
 
@@ -224,7 +193,7 @@ fn a_program_that_tells_nothing_proves_nothing() {
 fn maildrops_without_mail_prove_nothing() {
     let Some(old) = Old::courier() else { return };
     let ran = old.capture(&["courier", "--prove", "1", "--only", USERS[2]]);
-    ran.is_stopped();
+    ran.is_refused("nothing was written");
     ran.says("no maildrop with mail was compared, which proves nothing");
 }
 
@@ -285,7 +254,7 @@ fn a_capture_of_dovecot_is_proven_by_its_own_program_and_a_wrong_format_is_not()
         assert_eq!(ran.uidls(user), dove.dovecot.uidl(user));
     }
     let ran = dove.capture("%08Xu%08Xv", &proof);
-    ran.is_stopped();
+    ran.is_refused("nothing was written");
     ran.says("message 1: captured is 00000001");
     ran.says(", and the old server lists UID1-");
 }
@@ -313,7 +282,7 @@ fn mboxes_are_proven_by_a_program_that_is_told_where_they_are() {
     ran.says("proven: al@ex.com: 5 messages, by /usr/lib/dovecot/pop3\n");
     assert_eq!(ran.uidls(USERS[0]).len(), 5);
     let ran = capture(&["popa3d"]);
-    ran.is_stopped();
+    ran.is_refused("nothing was written");
     ran.says(", and the old server lists UID1-");
 }
 
@@ -376,13 +345,13 @@ fn a_capture_is_proven_over_pop3_with_the_users_own_passwords() {
     ran.says(&format!("proven: {}: 7 messages, by POP3\n", USERS[0]));
     ran.says(&format!("proven: {}: 4 messages, by POP3\n", USERS[1]));
     let ran = dove.capture("%v-%u", &proof);
-    ran.is_stopped();
+    ran.is_refused("nothing was written");
     ran.says(", and the old server lists UID1-");
     // Those without a password cannot be chosen.
     let three = [&proof[..], &["--prove-seed", "1"]].concat();
     let three: Vec<&str> = three.iter().map(|word| if *word == "2" { "3" } else { word }).collect();
     let ran = dove.capture("UID%u-%v", &three);
-    ran.is_stopped();
+    ran.is_refused("nothing was written");
     ran.says("only 2 of 3 maildrops could be compared");
 }
 
@@ -413,7 +382,7 @@ fn passwords_are_read_from_what_only_their_owner_can_read_and_shown_to_nobody() 
     let accounts = dove.accounts("user,password\nal@ex.com,Sesame-1\nbo@ex.com,Sesame-2\n");
     let proof = dove.over_pop3(&accounts, &server);
     let ran = dove.capture("UID%u-%v", &proof);
-    ran.is_stopped();
+    ran.is_refused("nothing was written");
     ran.says("only 0 of 2 maildrops could be compared");
     assert!(!ran.stderr.contains("Sesame"), "{}", ran.stderr);
     fs::set_permissions(&accounts, PermissionsExt::from_mode(0o640)).unwrap();

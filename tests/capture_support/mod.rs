@@ -3,10 +3,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
 use uidl_keep::capture::layout::Source;
 use uidl_keep::capture::{Captured, Keys, Server, capture};
+use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::Maildrop;
 
 /// A Maildir in a directory of its own.
@@ -77,4 +79,51 @@ pub fn spent(maildrop: &Maildrop) -> Vec<String> {
 /// Whether a remark has this in it.
 pub fn remarks_on(captured: &Captured, what: &str) -> bool {
     captured.maildrop.remarks.iter().any(|remark| remark.contains(what))
+}
+
+/// What the helper did.
+pub struct Ran {
+    pub status: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Runs it.
+    pub fn of(mut command: Command) -> Self {
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let stderr = String::from_utf8(stderr).unwrap();
+        Self { status: status.code().unwrap(), stdout, stderr }
+    }
+
+    /// The maildrops of the listing that it wrote to stdout.
+    pub fn blocks(&self) -> Vec<Maildrop> {
+        Reader::new(&self.stdout[..]).map(|block| block.expect(&self.stderr)).collect()
+    }
+
+    pub fn users(&self) -> Vec<String> {
+        self.blocks().into_iter().map(|maildrop| maildrop.user).collect()
+    }
+
+    /// The UIDLs of a user, all being captured.
+    pub fn uidls(&self, user: &str) -> Vec<String> {
+        assert_eq!(self.status, 0, "{}", self.stderr);
+        uidls(self.blocks().iter().find(|block| block.user == user).expect(user))
+    }
+
+    /// The UIDL of the first message of the first maildrop, which is there.
+    pub fn uidl(&self) -> String {
+        assert_eq!(self.status, 0, "{}", self.stderr);
+        uidls(&self.blocks()[0]).remove(0)
+    }
+
+    pub fn says(&self, what: &str) {
+        assert!(self.stderr.contains(what), "{what}\n---\n{}", self.stderr);
+    }
+
+    /// Refused, with nothing written.
+    pub fn is_refused(&self, because: &str) {
+        assert_eq!((self.status, self.stdout.len()), (2, 0), "{}", self.stderr);
+        self.says(because);
+    }
 }
