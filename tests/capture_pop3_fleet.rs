@@ -321,10 +321,20 @@ fn an_account_in_use_is_tried_again_until_it_is_free() {
     let (empty, captured) = (State::Empty, State::Captured);
     assert_eq!(states, [empty, captured, captured, empty, captured, captured]);
 
-    // Without patience it is given up, and has failed for this run only.
+    // Without patience it is given up: not in the place of a listing that has it.
     let session = old.server.login("user0002").expect("a session");
-    let said = old.run_table(&["--patience", "0s"]).ends(1);
+    let before = old.read("x");
+    let said = old.run_table(&["--patience", "0s"]).ends(2);
     assert!(said.contains("user0002: it refused the login: [IN-USE] "), "{said}");
+    assert!(said.contains("x: not replaced: it has 1 accounts that could not be captured now"));
+    assert_eq!(old.read("x"), before);
+    // What was captured now is taken from the journal, and it from the listing.
+    old.run_table(&["--patience", "0s", "--retry"]).ends(0);
+    assert_eq!(old.maildrops("x")[2].state, State::Captured);
+
+    // Where there is none, it has failed for this run only.
+    fs::remove_file(old.file("x")).unwrap();
+    old.run_table(&["--patience", "0s"]).ends(1);
     assert_eq!(old.maildrops("x")[2].state, State::Failed);
     session.quit().expect("its end");
     old.run_table(&["--retry"]).ends(0);

@@ -186,6 +186,14 @@ impl Journal {
     }
 }
 
+/// How many of these accounts the listing `output` has captured; none where it is no listing, or not
+/// there.
+pub fn captured_in(output: &Path, wanted: &Wanted, accounts: impl Iterator<Item = usize>) -> usize {
+    let Ok(file) = File::open(output) else { return 0 };
+    let Ok((found, _)) = read_blocks(&file, output, wanted) else { return 0 };
+    accounts.filter(|at| found.captured.contains_key(at)).count()
+}
+
 /// When a journal was begun, and the length of its first line; `None` when that was never written.
 fn begun_with(file: &File, settings: &str) -> Result<Option<(String, u64)>, String> {
     let mut start = Vec::new();

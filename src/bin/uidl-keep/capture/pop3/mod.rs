@@ -251,6 +251,16 @@ fn many(args: &Args, accounts: &Accounts, output: &Path) -> Result<Outcome, Trou
             "not written: no account could be captured, for the reasons above",
         ));
     }
+    let would_go = journal::captured_in(output, &wanted, failed.keys().copied());
+    if would_go > 0 {
+        return Err(Trouble::at(
+            output.display(),
+            format_args!(
+                "not replaced: it has {would_go} accounts that could not be captured now; say the same with \
+                 --retry to keep them, or move it away and say the same again"
+            ),
+        ));
+    }
     publish(accounts, &journal, &captured, &failed, output)?;
     journal.remove()?;
     if !failed.is_empty() {
