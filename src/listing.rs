@@ -755,6 +755,7 @@ impl Head {
         let maildrop = Maildrop {
             user: self.user.clone().ok_or(Fault::Missing { field: "maildrop" })?,
             state: self.state.ok_or(Fault::Missing { field: "state" })?,
+            captures: Vec::new(),
             source: self.source.take().unwrap_or_default(),
             uidvalidity: self.uidvalidity,
             counter: self.counter.take(),
@@ -844,16 +845,7 @@ fn entry_of(line: &[u8], keys: bool) -> Result<(u64, Entry), Fault> {
     if uidl.is_empty() {
         return Err(Fault::NoUidl { number });
     }
-    let mut entry = Entry {
-        uidl: Uidl::new(uidl)?,
-        uid: None,
-        octets: None,
-        file: None,
-        guid: None,
-        header: None,
-        message: None,
-        origin: None,
-    };
+    let mut entry = Entry { ..Entry::new(Uidl::new(uidl)?) };
     while !rest.is_empty() {
         let word;
         (word, rest) = words(rest);
@@ -1144,16 +1136,7 @@ spent UID9-1714990000
     #[test]
     fn nothing_is_written_that_no_reader_takes() {
         let alice = read(ALICE.as_bytes()).unwrap().remove(0);
-        let keyless = Entry {
-            uidl: Uidl::new(*b"x").unwrap(),
-            uid: Some(1),
-            octets: None,
-            file: None,
-            guid: None,
-            header: None,
-            message: None,
-            origin: None,
-        };
+        let keyless = Entry { uid: Some(1), ..Entry::new(Uidl::new(*b"x").unwrap()) };
         for (bad, error) in [
             (Maildrop { user: String::new(), ..alice.clone() }, "\"maildrop\" without a value"),
             (
@@ -1218,7 +1201,7 @@ spent UID9-1714990000
             file in name(), guid in name(), header in key(), message in key(), origin in key(),
             otherwise in any::<[u8; 16]>(),
         ) -> Entry {
-            let mut entry = Entry { uidl, uid, octets, file, guid, header, message, origin };
+            let mut entry = Entry { uid, octets, file, guid, header, message, origin, ..Entry::new(uidl) };
             if check_entry(1, &entry).is_err() {
                 entry.header = Some(Fingerprint(otherwise));
             }
@@ -1243,7 +1226,7 @@ spent UID9-1714990000
             let format = UidlFormat::parse(&format).unwrap();
             let counter = next.map(|next| Counter { format, next });
             let mut maildrop =
-                Maildrop { user, state, source, uidvalidity, counter, entries, spent, remarks };
+                Maildrop { user, state, captures: Vec::new(), source, uidvalidity, counter, entries, spent, remarks , };
             match state {
                 State::Captured => {}
                 State::Empty => maildrop.entries.clear(),

@@ -13,6 +13,9 @@ pub struct Maildrop {
     pub user: String,
     /// What became of the capture.
     pub state: State,
+    /// The captures that this was made of, oldest first: one for a block of a listing, more where a
+    /// delta was built. None where nobody said when it was taken.
+    pub captures: Vec<Capture>,
     /// Where it came from, for the operator: `courier /var/qmail/mailnames/example.com/alice/Maildir`.
     pub source: String,
     /// The UIDVALIDITY of the old maildrop, where it has one.
@@ -30,6 +33,33 @@ pub struct Maildrop {
 }
 
 impl Maildrop {
+    /// A maildrop of which nothing is known but whose it is and what became of its capture.
+    pub fn new(user: impl Into<String>, state: State) -> Self {
+        Self {
+            user: user.into(),
+            state,
+            captures: Vec::new(),
+            source: String::new(),
+            uidvalidity: None,
+            counter: None,
+            entries: Vec::new(),
+            spent: Vec::new(),
+            remarks: Vec::new(),
+        }
+    }
+
+    /// When the first of its captures was taken, in seconds since 1970; `None` where one of them does
+    /// not say.
+    pub fn first_taken(&self) -> Option<u64> {
+        self.captures.iter().map(|capture| capture.taken).min().flatten()
+    }
+
+    /// The entries that its last capture had: what clients saw last on the old server.
+    pub fn last_entries(&self) -> impl Iterator<Item = &Entry> {
+        let last = self.captures.len().saturating_sub(1);
+        self.entries.iter().filter(move |entry| entry.last_capture as usize >= last)
+    }
+
     /// The UIDLs that stand at more than one message, each once, sorted. Some servers give them so
     /// (popa3d to identical copies); they are replayed as they were, and reported, for getmail refuses
     /// such a maildrop.
@@ -54,6 +84,19 @@ pub enum State {
     Failed,
 }
 
+/// One capture of a maildrop, as an index remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Capture {
+    /// When it was taken, in seconds since 1970; `None` where the listing does not say.
+    pub taken: Option<u64>,
+    /// As [`Maildrop::source`].
+    pub source: String,
+    /// As [`Maildrop::uidvalidity`].
+    pub uidvalidity: Option<u32>,
+    /// As [`Counter::next`].
+    pub next: Option<u32>,
+}
+
 /// How a server that counts makes its UIDLs, and how far it had counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counter {
@@ -66,8 +109,15 @@ pub struct Counter {
 /// One message of the old maildrop. Its place in [`Maildrop::entries`] is its place in the old order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// What clients know it by.
+    /// What clients know it by: what the latest capture says of it.
     pub uidl: Uidl,
+    /// What earlier captures said of it, where that was something else: spent for all others. A
+    /// client that was told one of these goes on being told it.
+    pub earlier: Vec<Uidl>,
+    /// The first capture that has it, as its place in [`Maildrop::captures`].
+    pub first_capture: u32,
+    /// The last capture that has it, as its place in [`Maildrop::captures`].
+    pub last_capture: u32,
     /// Its IMAP UID under the maildrop's UIDVALIDITY: confirms or separates, never matches.
     pub uid: Option<u32>,
     /// Its size with CRLF line ends, in octets: confirms or separates, never matches.
@@ -104,6 +154,37 @@ impl Name {
 }
 
 impl Entry {
+    /// An entry of which nothing is known but its UIDL.
+    pub fn new(uidl: Uidl) -> Self {
+        Self {
+            uidl,
+            earlier: Vec::new(),
+            first_capture: 0,
+            last_capture: 0,
+            uid: None,
+            octets: None,
+            file: None,
+            guid: None,
+            header: None,
+            message: None,
+            origin: None,
+        }
+    }
+
+    /// Whether anything names it after the move.
+    pub fn has_key(&self) -> bool {
+        self.file.is_some()
+            || self.guid.is_some()
+            || self.header.is_some()
+            || self.message.is_some()
+            || self.origin.is_some()
+    }
+
+    /// Every UIDL that a client may know it by: the one that it is served, then the earlier ones.
+    pub fn uidls(&self) -> impl Iterator<Item = &Uidl> {
+        std::iter::once(&self.uidl).chain(&self.earlier)
+    }
+
     /// The keys of its names: `file`, then `guid`.
     pub fn file_keys(&self) -> impl Iterator<Item = FileKey> + '_ {
         self.file.iter().chain(&self.guid).map(Name::key)

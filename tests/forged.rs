@@ -226,19 +226,18 @@ fn captured(maildir: &Maildir) -> Maildrop {
         let prints = Prints::read(fs::File::open(&file).unwrap(), Depth::Message).unwrap();
         let has = |bit: u32| number == 1 || number % 3 == bit;
         Entry {
-            uidl: uidl(format!("UID{number}-17").as_bytes()),
             uid: Some(number),
             octets: prints.octets,
             file: has(0).then(|| Name::Spelled(base_name(name).into())),
-            guid: None,
             header: prints.of.header.filter(|_| has(1)),
             message: prints.of.message.filter(|_| has(2)),
-            origin: None,
+            ..Entry::new(uidl(format!("UID{number}-17").as_bytes()))
         }
     });
     Maildrop {
         user: USER.to_owned(),
         state: State::Captured,
+        captures: Vec::new(),
         source: "test".to_owned(),
         uidvalidity: Some(17),
         counter: Some(Counter { format: UidlFormat::parse("UID%u-%v").unwrap(), next: 9 }),
@@ -442,16 +441,7 @@ fn a_ledger_too_large_for_the_memory_there_is_says_so_in_the_log() {
 fn a_block_too_large_for_the_memory_there_is_says_so_in_the_log() {
     let Some(mut attacked) = Attacked::start() else { return };
     let mut many = Index::open(&attacked.index[..]).unwrap().maildrop(USER).unwrap().unwrap();
-    let least = Entry {
-        uidl: uidl(b"x"),
-        uid: None,
-        octets: None,
-        file: None,
-        guid: None,
-        header: None,
-        message: None,
-        origin: None,
-    };
+    let least = Entry { ..Entry::new(uidl(b"x")) };
     many.entries.extend(std::iter::repeat_n(least, 2_000_000));
     let mut writer = Writer::new(Cursor::new(Vec::new()), true).unwrap();
     writer.push(&many).unwrap();

@@ -520,16 +520,7 @@ fn each_field_of_a_block_has_its_range() {
 #[test]
 fn the_shortest_entries_there_can_be_are_read() {
     let uidl = |n: u8| Uidl::new([b'a' + n]).unwrap();
-    let bare = |n| Entry {
-        uidl: uidl(n),
-        uid: None,
-        octets: None,
-        file: None,
-        guid: None,
-        header: None,
-        message: None,
-        origin: None,
-    };
+    let bare = |n| Entry { ..Entry::new(uidl(n)) };
     for (entries, spent) in [(0, 9), (9, 0), (9, 9)] {
         let maildrop = Maildrop {
             entries: (0..entries).map(bare).collect(),

@@ -297,16 +297,7 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
         };
         let Message { uid, guid, octets, prints, .. } = message;
         let guid = (asked.keys.file && !guid.is_empty()).then_some(Name::Spelled(guid));
-        let mut entry = Entry {
-            uidl,
-            uid: Some(uid),
-            octets,
-            file: None,
-            guid,
-            header: None,
-            message: None,
-            origin: None,
-        };
+        let mut entry = Entry { uid: Some(uid), octets, guid, ..Entry::new(uidl) };
         if let Some(mut prints) = prints {
             let says_little = asked.keys.header && headers.say_little_of(&prints.of);
             alike += usize::from(says_little && prints.depth == Depth::Header);

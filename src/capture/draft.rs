@@ -58,6 +58,7 @@ impl Captured {
         let maildrop = Maildrop {
             user,
             state: State::Failed,
+            captures: Vec::new(),
             source,
             uidvalidity: None,
             counter: None,
@@ -114,6 +115,7 @@ impl Draft {
             user: self.user,
             // What was lost may have been a UIDL: then this is not a maildrop of which none is known.
             state: if knows_nothing && losses.is_empty() { State::Empty } else { State::Captured },
+            captures: Vec::new(),
             source: self.source,
             uidvalidity: self.uidvalidity,
             counter: self.counter,

@@ -155,7 +155,6 @@ fn draft(keys: Keys, look: &Look, plan: Plan, known: &Known) -> Draft {
             None => None,
         };
         let entry = Entry {
-            uidl: planned.uidl,
             uid: planned.uid,
             octets: prints
                 .and_then(|prints| prints.octets)
@@ -163,9 +162,7 @@ fn draft(keys: Keys, look: &Look, plan: Plan, known: &Known) -> Draft {
                 .or_else(|| maildir::octets_in_name(&message.base)),
             file: keys.file.then(|| Name::Spelled(message.base.clone())),
             guid: planned.guid.filter(|_| keys.file),
-            header: None,
-            message: None,
-            origin: None,
+            ..Entry::new(planned.uidl)
         };
         draft.push(match prints {
             Some(prints) => keys.with_prints(entry, &prints.of),

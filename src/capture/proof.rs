@@ -168,19 +168,14 @@ mod tests {
         let entry = |text: &&str| {
             let (file, uidl) = text.split_once(' ').unwrap();
             Entry {
-                uidl: Uidl::new(uidl.as_bytes().to_vec()).unwrap(),
-                uid: None,
-                octets: None,
                 file: Some(Name::Spelled(file.as_bytes().into())),
-                guid: None,
-                header: None,
-                message: None,
-                origin: None,
+                ..Entry::new(Uidl::new(uidl.as_bytes().to_vec()).unwrap())
             }
         };
         Maildrop {
             user: "al".into(),
             state: State::Captured,
+            captures: Vec::new(),
             source: String::new(),
             uidvalidity: None,
             counter: None,

@@ -131,6 +131,7 @@ pub fn merge(old: Maildrop, new: Maildrop) -> Result<(Maildrop, Vec<Remark>), Ca
     let merged = Maildrop {
         user: old.user,
         state,
+        captures: Vec::new(),
         source,
         uidvalidity,
         counter,
@@ -235,14 +236,8 @@ mod tests {
     /// An entry with a UIDL and, where not empty, a file name.
     fn entry(text: &str, file: &str) -> Entry {
         Entry {
-            uidl: uidl(text),
-            uid: None,
-            octets: None,
             file: (!file.is_empty()).then(|| Name::Spelled(file.as_bytes().into())),
-            guid: None,
-            header: None,
-            message: None,
-            origin: None,
+            ..Entry::new(uidl(text))
         }
     }
 
@@ -250,6 +245,7 @@ mod tests {
         Maildrop {
             user: "alice".into(),
             state: if entries.is_empty() { State::Empty } else { State::Captured },
+            captures: Vec::new(),
             source: "old".into(),
             uidvalidity: Some(7),
             counter: None,

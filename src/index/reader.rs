@@ -478,7 +478,17 @@ fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
         return Err("octets after the end of a block");
     }
     let remarks = Vec::new();
-    Ok(Maildrop { user, state, source, uidvalidity, counter, entries, spent, remarks })
+    Ok(Maildrop {
+        user,
+        state,
+        captures: Vec::new(),
+        source,
+        uidvalidity,
+        counter,
+        entries,
+        spent,
+        remarks,
+    })
 }
 
 /// A value that a flag says is there, or whose place holds nothing; `None` when it holds something.
@@ -517,7 +527,7 @@ fn entry(cursor: &mut Cursor<'_>) -> Result<Entry, &'static str> {
     };
     let (uid, octets) = (number(ENTRY_UID)?, number(ENTRY_OCTETS)?);
     let uid = uid.map(u32::try_from).transpose().map_err(|_| "UID of more than 32 bits")?;
-    Ok(Entry { uidl, uid, octets, file, guid, header, message, origin })
+    Ok(Entry { uid, octets, file, guid, header, message, origin, ..Entry::new(uidl) })
 }
 
 /// A UIDL, its range checked again: a CR LF in it would be a protocol injection.
@@ -552,7 +562,7 @@ mod tests {
             let [file, guid] =
                 names.map(|name| name.map(|(cut, whole)| Name::Key(FileKey { cut, whole })));
             let [header, message, origin] = fingerprints.map(|octets| octets.map(Fingerprint));
-            Entry { uidl, uid, octets, file, guid, header, message, origin }
+            Entry { uid, octets, file, guid, header, message, origin, ..Entry::new(uidl) }
         }
     }
 
@@ -570,7 +580,7 @@ mod tests {
             let format = UidlFormat::parse(format).unwrap();
             let counter = next.map(|next| Counter { format, next });
             let remarks = Vec::new();
-            Maildrop { user, state, source, uidvalidity, counter, entries, spent, remarks }
+            Maildrop { user, state, captures: Vec::new(), source, uidvalidity, counter, entries, spent, remarks , }
         }
     }
 

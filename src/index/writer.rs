@@ -279,6 +279,7 @@ mod tests {
         Maildrop {
             user: user.into(),
             state: State::Empty,
+            captures: Vec::new(),
             source: String::new(),
             uidvalidity: None,
             counter: None,

@@ -41,6 +41,7 @@ fn maildrop(n: u32, user: &str) -> Maildrop {
     Maildrop {
         user: user.to_owned(),
         state,
+        captures: Vec::new(),
         source: format!("courier /var/qmail/mailnames/example.com/{n}/Maildir"),
         uidvalidity: (n % 3 != 0).then_some(1_127_468_410 + n),
         counter: counts
@@ -57,7 +58,6 @@ fn entry(n: u32, message: u32) -> Entry {
         |kind: &str| Name::Key(FileKey::of_name(format!("{kind}{n}.{message},S=5").as_bytes()));
     let fingerprint = |octet: u8| Fingerprint([octet ^ (n * 16 + message) as u8; 16]);
     Entry {
-        uidl: uidl(&format!("UID{message}-{}", 1_127_468_410 + n)),
         uid: has(0).then_some(message * 1000 + 1),
         octets: has(1).then_some(if message == 1 { 1 << 33 } else { 700 * u64::from(message) }),
         file: has(2).then(|| name("M")),
@@ -65,6 +65,7 @@ fn entry(n: u32, message: u32) -> Entry {
         header: has(4).then(|| fingerprint(1)),
         message: has(5).then(|| fingerprint(2)),
         origin: has(6).then(|| fingerprint(4)),
+        ..Entry::new(uidl(&format!("UID{message}-{}", 1_127_468_410 + n)))
     }
 }
 

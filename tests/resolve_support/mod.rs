@@ -115,18 +115,18 @@ pub fn uidl(text: &str) -> Uidl {
 pub fn captured(old: &[(&str, &Mail)]) -> Maildrop {
     let repeated = |header: u8| old.iter().filter(|(_, m)| m.header == header).count() > 1;
     let entries = old.iter().enumerate().map(|(at, (uidl_text, mail))| Entry {
-        uidl: uidl(uidl_text),
         uid: Some(at as u32 + 1),
         octets: Some(mail.octets),
         file: Some(Name::Spelled(mail.name.as_bytes().into())),
-        guid: None,
         header: Some(mail.header_print()),
         message: repeated(mail.header).then(|| mail.message_print()),
         origin: Some(mail.origin_print()),
+        ..Entry::new(uidl(uidl_text))
     });
     Maildrop {
         user: "alice@example.com".into(),
         state: State::Captured,
+        captures: Vec::new(),
         source: "test".into(),
         uidvalidity: Some(17),
         counter: None,

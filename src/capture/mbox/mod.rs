@@ -195,17 +195,7 @@ impl<'a> Taken<'a> {
         let is_whole =
             self.keys.message || self.keys.header && self.headers.say_little_of(&message.of);
         let of = Fingerprints { message: message.of.message.filter(|_| is_whole), ..message.of };
-        let entry = Entry {
-            uidl,
-            uid: None,
-            // What a server writes into headers is in the file, and not in every copy.
-            octets: None,
-            file: None,
-            guid: None,
-            header: None,
-            message: None,
-            origin: None,
-        };
+        let entry = Entry { ..Entry::new(uidl) };
         self.keys.with_prints(entry, &of)
     }
 

@@ -224,11 +224,10 @@ impl Findings {
                 octets: found.whole().and_then(|wire| octets(wire, listed)),
                 file: (keys.file && shape.are_file_names)
                     .then(|| Name::Spelled(uidl.as_bytes().into())),
-                guid: None,
                 header: print.filter(|_| keys.header).and_then(|print| print.of.header),
                 message: print.filter(|_| wants_message).and_then(|print| print.of.message),
                 origin: print.filter(|_| keys.origin).and_then(|print| print.of.origin),
-                uidl,
+                ..Entry::new(uidl)
             };
             match found {
                 Found::Refused { ask, why } => {
