@@ -57,8 +57,11 @@ pub enum Error {
     #[error("{0}")]
     Ledger(#[from] ledger::Error),
     /// It is the ledger of another user: two have one control directory, or one was renamed.
-    #[error("it is the ledger of another user")]
-    OtherUser,
+    #[error("it is the ledger of {user:?}")]
+    OtherUser {
+        /// Whose it is.
+        user: String,
+    },
 }
 
 /// Why the lock was not had.
@@ -76,13 +79,15 @@ pub enum LockError {
 #[derive(Debug, Clone)]
 pub struct Control {
     dir: PathBuf,
-    user_digest: u64,
+    user: String,
 }
 
 /// The lock, held until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
+    /// Why its file has not the full length: then a mark might not be written, and no ledger is.
+    no_room: Option<String>,
 }
 
 /// A ledger that is going to be written: there is room for a file, at least.
@@ -95,7 +100,7 @@ pub struct Begun<'a> {
 impl Control {
     /// Names the directory, and the user whose mailbox it is. Nothing is opened.
     pub fn new(dir: impl Into<PathBuf>, user: &str) -> Self {
-        Self { dir: dir.into(), user_digest: ledger::user_digest(user) }
+        Self { dir: dir.into(), user: user.to_owned() }
     }
 
     /// The ledger's path, for messages.
@@ -117,12 +122,12 @@ impl Control {
         let front_len = Answers::front_len(&start, len)?;
         let front = ReadAt::read_at(&file, 0, front_len).map_err(cut_short(len, front_len))?;
         let answers = Answers::read(front)?;
-        self.check_user(answers.user_digest())?;
+        self.check_user(answers.user())?;
         Ok(Some(answers))
     }
 
-    fn check_user(&self, user_digest: u64) -> Result<(), Error> {
-        if user_digest == self.user_digest { Ok(()) } else { Err(Error::OtherUser) }
+    fn check_user(&self, user: &str) -> Result<(), Error> {
+        if user == self.user { Ok(()) } else { Err(Error::OtherUser { user: user.to_owned() }) }
     }
 
     /// The whole ledger and when it was written. `None`: nothing was ever listed.
@@ -137,7 +142,7 @@ impl Control {
         let len_octets = usize::try_from(len).map_err(io::Error::other)?;
         let bytes = ReadAt::read_at(&file, 0, len_octets).map_err(cut_short(len, len_octets))?;
         let ledger = Ledger::decode(&bytes)?;
-        self.check_user(ledger.user_digest)?;
+        self.check_user(&ledger.user)?;
         Ok(Some((ledger, file.metadata()?.modified()?)))
     }
 
@@ -216,7 +221,7 @@ impl Control {
         let deadline = Instant::now() + patience;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock { file }),
+                Ok(()) => return Ok(Lock::filled(file)),
                 Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => {
                     return Err(LockError::Busy);
                 }
@@ -228,20 +233,25 @@ impl Control {
     }
 
     /// The mark of the last ledger that was here, be it lost or not; `None` where none ever was. Takes
-    /// no lock.
-    ///
-    /// # Errors
-    ///
-    /// What the system says: could not tell.
-    pub fn mark(&self) -> io::Result<Option<Mark>> {
+    /// no lock. What is there and cannot be read is [`Mark::damaged`]: anything may have been told.
+    pub fn mark(&self) -> Option<Mark> {
         match OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(self.dir.join(LOCK)) {
-            Ok(file) => {
-                let mut line = [0; Mark::MAX_LINE_OCTETS];
-                let len = FileExt::read_at(&file, &mut line, 0)?;
-                Ok((len > 0).then(|| Mark::of_line(&line[..len])))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+            Ok(file) => read_mark(&file).unwrap_or_else(|_| Some(Mark::damaged())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(_) => Some(Mark::damaged()),
+        }
+    }
+
+    /// Notes how many messages a POP3 session left. Nothing is noted where nothing was before, where
+    /// another session holds the lock (it will note its own), or where it cannot be written: the
+    /// number only guards.
+    pub fn note_left(&self, left: u32) {
+        let Some(mark) = self.mark().filter(|mark| mark.left != left && mark.told.is_some()) else {
+            return;
+        };
+        let Ok(lock) = self.lock(Duration::ZERO) else { return };
+        if self.mark().as_ref() == Some(&mark) {
+            let _ = lock.write(&Mark { left, ..mark });
         }
     }
 
@@ -249,34 +259,73 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// Why none can be written.
+    /// Why none can be written: there is no room for it, or for its mark.
     pub fn begin<'a>(&self, lock: &'a Lock) -> io::Result<Begun<'a>> {
+        if let Some(why) = &lock.no_room {
+            return Err(io::Error::other(format!("no room for its mark: {why}")));
+        }
         Ok(Begun { lock, staged: Staged::create(&self.ledger_path())? })
     }
 }
 
 impl Lock {
-    fn write(&self, mark: Mark) -> io::Result<()> {
-        let line = mark.to_line();
-        self.file.write_all_at(line.as_bytes(), 0)?;
-        self.file.set_len(line.len() as u64)?;
+    /// Gives the lock's file its full length, if it has it not: from then on a mark overwrites.
+    fn filled(file: File) -> Self {
+        let fill = || -> io::Result<()> {
+            let len = file.metadata()?.len();
+            if len < Mark::OCTETS as u64 {
+                let blanks = vec![b' '; Mark::OCTETS - len as usize];
+                file.write_all_at(&blanks, len)?;
+                file.sync_data()?;
+            }
+            Ok(())
+        };
+        let no_room = fill().err().map(|why| why.to_string());
+        Self { file, no_room }
+    }
+
+    fn write(&self, mark: &Mark) -> io::Result<()> {
+        self.file.write_all_at(&mark.to_file(), 0)?;
         self.file.sync_data()
     }
 }
 
 impl Begun<'_> {
-    /// Puts a ledger, as encoded, in the place of the one before, and its mark in the lock. Who reads
-    /// the ledger sees the old one or the new one.
+    /// Puts a ledger, as encoded, in the place of the one before, and then its mark in the lock. Who
+    /// reads the ledger sees the old one or the new one. A mark that is older than its ledger adds
+    /// nothing and takes nothing away: the next listing that is recorded writes it again.
     ///
     /// # Errors
     ///
-    /// Why it could not be written; the old one stands.
-    pub fn publish(self, ledger: &[u8], mark: Mark) -> io::Result<()> {
+    /// Why the ledger could not be written, and the old one stands; or [`PublishError::Unmarked`].
+    pub fn publish(self, ledger: &[u8], mark: &Mark) -> Result<(), PublishError> {
         self.staged.file().write_all(ledger)?;
         self.staged.seal(Access { mode: 0o600, owner: None })?.publish()?;
-        // The ledger is in its place; its mark, should it fail, is written with the next.
-        let _ = self.lock.write(mark);
-        Ok(())
+        self.lock.write(mark).map_err(PublishError::Unmarked)
+    }
+}
+
+/// Why a ledger was not published whole.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The ledger could not be written; the old one stands.
+    #[error("{0}")]
+    Unwritten(#[from] io::Error),
+    /// The ledger is in its place; its mark could not be written.
+    #[error("its mark in {LOCK} cannot be written ({0}): let the mail's user write that file")]
+    Unmarked(io::Error),
+}
+
+fn read_mark(file: &File) -> io::Result<Option<Mark>> {
+    let mut octets = vec![0; Mark::OCTETS];
+    let mut len = 0;
+    loop {
+        match FileExt::read_at(file, &mut octets[len..], len as u64) {
+            Ok(0) => return Ok(Mark::of_file(&octets[..len])),
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -293,17 +342,21 @@ fn cut_short(len: u64, expected: usize) -> impl Fn(io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::Noted;
 
     fn ledger(next_order: u32) -> Ledger {
         Ledger {
-            user_digest: ledger::user_digest("alice"),
-            uidvalidity: 7,
-            cutoff: None,
-            next_order,
-            index_id: 1,
-            next_uid: 1,
-            told_below: 0,
+            user: "alice".to_owned(),
             begun_after: 5,
+            uidvalidity: 7,
+            next_uid: 1,
+            index_id: 1,
+            next_order,
+            told: Vec::new(),
+            restored: 0,
+            unguarded: 0,
+            index: Noted::default(),
+            native_from: None,
             records: Vec::new(),
         }
     }
@@ -319,13 +372,13 @@ mod tests {
             control
                 .begin(&lock)
                 .unwrap()
-                .publish(&ledger(next_order).encode(), ledger(1).mark())
+                .publish(&ledger(next_order).encode(), &Mark::of(&ledger(1), 0))
                 .unwrap();
             assert_eq!(control.ledger().unwrap().unwrap().0.next_order, next_order);
-            assert_eq!(control.answers().unwrap().unwrap().uidvalidity(), 7);
+            assert_eq!(control.answers().unwrap().unwrap().head().uidvalidity, 7);
             let other = Control::new(dir.path(), "bob");
-            assert!(matches!(other.answers(), Err(Error::OtherUser)));
-            assert!(matches!(other.ledger(), Err(Error::OtherUser)));
+            assert!(matches!(other.answers(), Err(Error::OtherUser { .. })));
+            assert!(matches!(other.ledger(), Err(Error::OtherUser { .. })));
         }
         let mut left: Vec<_> =
             dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -337,22 +390,41 @@ mod tests {
     fn a_lost_ledger_is_told_from_one_that_never_was() {
         let dir = tempfile::tempdir().unwrap();
         let control = Control::new(dir.path(), "alice");
-        assert_eq!(control.mark().unwrap(), None);
+        assert_eq!(control.mark(), None);
         let lock = control.lock(Duration::ZERO).unwrap();
-        assert_eq!(control.mark().unwrap(), None, "a lock alone says nothing");
-        let mut mark = ledger(1).mark();
-        control.begin(&lock).unwrap().publish(&ledger(1).encode(), mark).unwrap();
+        assert_eq!(control.mark(), None, "a lock alone says nothing");
+        let len = || std::fs::metadata(dir.path().join(LOCK)).unwrap().len();
+        assert_eq!(len(), Mark::OCTETS as u64);
+        let mut mark = Mark::of(&ledger(1), 3);
+        control.begin(&lock).unwrap().publish(&ledger(1).encode(), &mark).unwrap();
         std::fs::remove_file(control.ledger_path()).unwrap();
-        assert_eq!(control.mark().unwrap(), Some(mark));
-        mark.next_uid = u32::MAX;
-        control.begin(&lock).unwrap().publish(b"", mark).unwrap();
-        assert_eq!(control.mark().unwrap(), Some(mark));
-        mark.next_uid = 1;
-        control.begin(&lock).unwrap().publish(b"", mark).unwrap();
-        assert_eq!(control.mark().unwrap(), Some(mark), "a shorter line");
+        assert_eq!(control.mark(), Some(mark.clone()));
+        for next_uid in [u32::MAX, 1] {
+            mark.next_uid = next_uid;
+            control.begin(&lock).unwrap().publish(b"", &mark).unwrap();
+            assert_eq!(control.mark(), Some(mark.clone()));
+            assert_eq!(len(), Mark::OCTETS as u64);
+        }
+        drop(lock);
+        control.note_left(9);
+        assert_eq!(control.mark(), Some(Mark { left: 9, ..mark.clone() }));
         std::fs::remove_file(dir.path().join(LOCK)).unwrap();
+        control.note_left(9);
+        assert_eq!(control.mark(), None, "what was never told is not noted");
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join(LOCK)).unwrap();
-        assert!(control.mark().is_err());
+        assert_eq!(control.mark(), Some(Mark::damaged()));
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_a_mark_no_ledger_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::new(dir.path(), "alice");
+        let path = dir.path().join(LOCK);
+        std::fs::write(&path, "short").unwrap();
+        let file = File::open(&path).unwrap();
+        let lock = Lock::filled(file);
+        let why = control.begin(&lock).unwrap_err().to_string();
+        assert!(why.starts_with("no room for its mark: "), "{why}");
     }
 
     #[test]

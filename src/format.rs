@@ -243,6 +243,18 @@ impl UidlFormat {
         self.parts.iter().any(is)
     }
 
+    /// Whether its UIDLs have the message's GUID in them: it has `%g`.
+    pub fn has_guid(&self) -> bool {
+        let is = |part: &Part| matches!(part, Part::Name { name: Name::Guid, .. });
+        self.parts.iter().any(is)
+    }
+
+    /// Whether its UIDLs have the message's Maildir file name in them: it has `%f`.
+    pub fn has_file_name(&self) -> bool {
+        let is = |part: &Part| matches!(part, Part::Name { name: Name::File, .. });
+        self.parts.iter().any(is)
+    }
+
     /// The UID whose UIDL is exactly `uidl` under `uidvalidity`: the inverse of
     /// [`UidlFormat::render`].
     ///

@@ -4,18 +4,20 @@
 //! A file of its own beside the ledger, `uidl-keep.prints`, taken away once the ledger is written. It
 //! is a cache: what is damaged or of another version is found out again. Little-endian: a head of
 //! 20 octets (magic 89 55 4B 50 0D 0A 1A 0A, version of this form, version of the normaliser,
-//! UIDVALIDITY), then records of 96 octets, appended as they are found:
+//! UIDVALIDITY), then records of 112 octets, appended as they are found:
 //!
 //! ```text
 //! offset  size  field
 //! 0       4     UID
-//! 4       4     flags: 1 header, 2 origin, 4 message read whole, 8 message, 16 octets
+//! 4       4     flags: 1 header, 2 origin, 4 message read whole, 8 message, 16 octets, 32 the header
+//!               names the message, 64 it does without what relays add, 128 body
 //! 8       8     octets, with CRLF line ends
-//! 16      16    name of the message, as in the ledger; zeros: none
+//! 16      16    first name of the message, as [`FileKey::cut`](crate::key::FileKey); zeros: none
 //! 32      16    header fingerprint
 //! 48      16    origin fingerprint
 //! 64      16    message fingerprint
-//! 80      16    BLAKE3 of the head and the 80 octets before this, cut to 128 bits
+//! 80      16    body fingerprint
+//! 96      16    BLAKE3 of the head and the 96 octets before this, cut to 128 bits
 //! ```
 #![forbid(unsafe_code)]
 
@@ -25,13 +27,13 @@ use std::io::{self, Write};
 
 use crate::control::{Control, Lock};
 use crate::key::{Fingerprint, NORMALISER_VERSION};
-use crate::ledger::NAME_OCTETS;
 
 const MAGIC: [u8; 8] = *b"\x89UKP\r\n\x1a\n";
 const VERSION: u32 = 1;
+const NAME_OCTETS: usize = 16;
 const HEAD_OCTETS: usize = 20;
-const BODY_OCTETS: usize = 80;
-const RECORD_OCTETS: usize = 96;
+const BODY_OCTETS: usize = 96;
+const RECORD_OCTETS: usize = 112;
 /// How many records are saved in one step.
 const STEP: usize = 128;
 /// The most records that a message can have: of its header, of all of it, and one that was appended by
@@ -45,6 +47,12 @@ pub struct Print {
     pub header: Option<Fingerprint>,
     /// The `origin` key, if it has one.
     pub origin: Option<Fingerprint>,
+    /// Whether the header names the message.
+    pub names_itself: bool,
+    /// Whether it does without what relays add.
+    pub origin_names_itself: bool,
+    /// The body alone, where all of it was read.
+    pub body: Option<Fingerprint>,
     /// The `message` key, where all of it was read: then whether it has one.
     pub message: Option<Option<Fingerprint>>,
     /// Its size with CRLF line ends, where that was asked for.
@@ -144,7 +152,10 @@ fn record(head: &[u8; HEAD_OCTETS], (uid, name): Which, print: &Print) -> [u8; R
         | u32::from(print.origin.is_some()) << 1
         | u32::from(print.message.is_some()) << 2
         | u32::from(print.message.flatten().is_some()) << 3
-        | u32::from(print.octets.is_some()) << 4;
+        | u32::from(print.octets.is_some()) << 4
+        | u32::from(print.names_itself) << 5
+        | u32::from(print.origin_names_itself) << 6
+        | u32::from(print.body.is_some()) << 7;
     let print_of = |print: Option<Fingerprint>| print.map_or([0; 16], |print| print.0);
     let mut record = [0; RECORD_OCTETS];
     record[..4].copy_from_slice(&uid.to_le_bytes());
@@ -154,6 +165,7 @@ fn record(head: &[u8; HEAD_OCTETS], (uid, name): Which, print: &Print) -> [u8; R
     record[32..48].copy_from_slice(&print_of(print.header));
     record[48..64].copy_from_slice(&print_of(print.origin));
     record[64..80].copy_from_slice(&print_of(print.message.flatten()));
+    record[80..96].copy_from_slice(&print_of(print.body));
     let digest = digest(head, &record[..BODY_OCTETS]);
     record[BODY_OCTETS..].copy_from_slice(&digest);
     record
@@ -186,6 +198,9 @@ fn parse(record: &[u8], head: &[u8; HEAD_OCTETS]) -> Option<(Which, Print)> {
         origin: has(2).then_some(Fingerprint(octets(48))),
         message: has(4).then_some(has(8).then_some(Fingerprint(octets(64)))),
         octets: has(16).then_some(size),
+        names_itself: has(32),
+        origin_names_itself: has(64),
+        body: has(128).then_some(Fingerprint(octets(80))),
     };
     Some(((number(0), octets(16)), print))
 }
@@ -207,6 +222,9 @@ mod tests {
             origin: (n % 3 == 0).then_some(Fingerprint([n + 1; 16])),
             message: [None, Some(None), Some(Some(Fingerprint([n + 2; 16])))][usize::from(n) % 3],
             octets: (n % 5 == 0).then_some(u64::from(n) << 40),
+            names_itself: n % 7 == 0,
+            origin_names_itself: n % 11 == 0,
+            body: (n % 13 == 0).then_some(Fingerprint([n + 3; 16])),
         }
     }
 

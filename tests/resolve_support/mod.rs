@@ -7,13 +7,25 @@ use std::collections::{HashMap, HashSet};
 use arrayvec::ArrayVec;
 use uidl_keep::format::{Fields, UidlFormat};
 use uidl_keep::key::{FileKey, Fingerprint};
-use uidl_keep::ledger::{Ledger, Mark, NAME_OCTETS};
-use uidl_keep::maildrop::{Entry, Maildrop, Name, State};
+use uidl_keep::ledger::{Ledger, Mark, NameHash};
+use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
-    Fact, Match, Message, Need, Outcome, Past, Purpose, Refusal, Resolution, Situation,
-    first_unspent_uid, resolve,
+    Fact, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
+    Undecidable, resolve,
 };
 use uidl_keep::uidl::Uidl;
+
+/// Headers from here on do not name their message.
+pub const NAMELESS: u8 = 240;
+
+/// Headers from here on are of no kind at all: there is none.
+pub const HEADERLESS: u8 = 250;
+
+/// When the first capture was taken, in seconds.
+pub const CAPTURED_AT: u64 = 100 * DAY;
+
+/// A day, in seconds.
+pub const DAY: u64 = 86_400;
 
 /// A message as it is, whatever anybody knows of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,12 +35,15 @@ pub struct Mail {
     pub body: u8,
     pub octets: u64,
     /// It came by way of a relay, which added a line to its header.
-    pub relayed: bool,
+    pub relayed: u8,
+    /// When it arrived at the server that it is on, in seconds.
+    pub received: u64,
 }
 
+/// A message that arrived long before anybody thought of moving.
 pub fn mail(name: &str, header: u8, body: u8) -> Mail {
-    let octets = 100 + u64::from(body);
-    Mail { name: name.to_owned(), header, body, octets, relayed: false }
+    let octets = 1000 * u64::from(body) + 100;
+    Mail { name: name.to_owned(), header, body, octets, relayed: 0, received: DAY }
 }
 
 impl Mail {
@@ -43,16 +58,25 @@ impl Mail {
         Fingerprint(print)
     }
 
-    pub fn header_print(&self) -> Fingerprint {
-        self.print([1, 0, u8::from(self.relayed)])
+    pub fn header_print(&self) -> Option<Fingerprint> {
+        (self.header < HEADERLESS).then(|| self.print([1, 0, self.relayed]))
     }
 
-    fn origin_print(&self) -> Fingerprint {
-        self.print([2, 0, 0])
+    fn origin_print(&self) -> Option<Fingerprint> {
+        (self.header < HEADERLESS).then(|| self.print([2, 0, 0]))
     }
 
     pub fn message_print(&self) -> Fingerprint {
-        self.print([3, self.body, u8::from(self.relayed)])
+        self.print([3, self.body, self.relayed])
+    }
+
+    fn body_print(&self) -> Fingerprint {
+        Fingerprint([self.body; 16])
+    }
+
+    /// A relay writes a dated line.
+    pub fn names_itself(&self) -> bool {
+        self.header < NAMELESS || self.relayed > 0
     }
 }
 
@@ -64,34 +88,47 @@ pub struct Held {
     /// Under which name: Maildir's base file name, or dbox's GUID. Under both, with a space between
     /// them, or under none.
     pub name: String,
+    /// What Dovecot's storage has as `P`.
+    pub stored: Option<Uidl>,
+    /// What it has as `O`.
+    pub stored_order: Option<u32>,
     pub readable: bool,
+}
+
+/// How the new server keeps mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// Names cost nothing, and what is told is written beside them.
+    Maildir,
+    /// Names lie with the mail; what is told is written nowhere.
+    Dbox,
 }
 
 /// What can be written beside the mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
     Writable,
-    /// Neither a ledger nor mail.
+    /// Mail comes, but a ledger cannot be written.
     Full,
-    /// Mail, but not a ledger.
-    NotOurs,
 }
 
 /// A new server, and everything that a POP3 login does there.
+#[derive(Clone)]
 pub struct Server {
     pub captured: Maildrop,
     pub is_final: bool,
-    pub forgotten: u64,
+    pub stamps: Stamps,
     pub ledger: Option<Ledger>,
     pub mark: Option<Mark>,
     pub disk: Disk,
-    pub own: UidlFormat,
+    pub storage: Storage,
+    /// Whether what is told is baked, where there is a place for it.
+    pub bakes: bool,
+    pub native: UidlFormat,
     pub uidvalidity: u32,
     pub next_uid: u32,
     pub index_id: u32,
     pub held: Vec<Held>,
-    /// `P` and `O` by name, where the storage is one that keeps them.
-    pub baked: Option<HashMap<String, (Uidl, u32)>>,
     pub keys: Match,
     pub guarded: bool,
     pub asked: HashMap<Need, usize>,
@@ -103,7 +140,7 @@ fn names_of(held: &Held) -> ArrayVec<FileKey, 2> {
     held.name.split_whitespace().map(|name| FileKey::of_name(name.as_bytes())).collect()
 }
 
-fn name_of(held: &Held) -> Option<[u8; NAME_OCTETS]> {
+fn name_of(held: &Held) -> Option<NameHash> {
     names_of(held).first().copied().map(Ledger::name_of)
 }
 
@@ -111,29 +148,29 @@ pub fn uidl(text: &str) -> Uidl {
     Uidl::new(text.as_bytes()).unwrap()
 }
 
-/// What the old server's capture says: the header always, the message where the header repeats.
+/// What the old server's capture says: the header always, the message where the header repeats or does
+/// not name it.
 pub fn captured(old: &[(&str, &Mail)]) -> Maildrop {
     let repeated = |header: u8| old.iter().filter(|(_, m)| m.header == header).count() > 1;
     let entries = old.iter().enumerate().map(|(at, (uidl_text, mail))| Entry {
         uid: Some(at as u32 + 1),
         octets: Some(mail.octets),
         file: Some(Name::Spelled(mail.name.as_bytes().into())),
-        header: Some(mail.header_print()),
-        message: repeated(mail.header).then(|| mail.message_print()),
-        origin: Some(mail.origin_print()),
+        header: mail.header_print(),
+        message: (repeated(mail.header) || !mail.names_itself()).then(|| mail.message_print()),
+        origin: mail.origin_print(),
         ..Entry::new(uidl(uidl_text))
     });
     Maildrop {
-        user: "alice@example.com".into(),
-        state: State::Captured,
-        captures: Vec::new(),
-        source: "test".into(),
+        captures: vec![capture(CAPTURED_AT, None)],
         uidvalidity: Some(17),
-        counter: None,
         entries: entries.collect(),
-        spent: Vec::new(),
-        remarks: Vec::new(),
+        ..Maildrop::new("alice@example.com", State::Captured)
     }
+}
+
+pub fn capture(taken: u64, next: Option<u32>) -> Capture {
+    Capture { taken: Some(taken), source: "test".into(), uidvalidity: Some(17), next }
 }
 
 impl Server {
@@ -141,16 +178,17 @@ impl Server {
         Self {
             captured,
             is_final: true,
-            forgotten: 0,
+            stamps: Stamps::default(),
             ledger: None,
             mark: None,
             disk: Disk::Writable,
-            own: UidlFormat::parse("%08Xu%08Xv").unwrap(),
+            storage: Storage::Dbox,
+            bakes: true,
+            native: UidlFormat::parse("%08Xu%08Xv").unwrap(),
             uidvalidity: 99,
             next_uid: 1,
             index_id: 1,
             held: Vec::new(),
-            baked: None,
             keys: Match::default(),
             guarded: false,
             asked: HashMap::new(),
@@ -161,7 +199,8 @@ impl Server {
     /// Puts a message there under that name.
     pub fn put(&mut self, mail: Mail, name: String) -> u32 {
         let uid = self.next_uid;
-        self.held.push(Held { uid, mail, name, readable: true });
+        let (stored, stored_order) = (None, None);
+        self.held.push(Held { uid, mail, name, stored, stored_order, readable: true });
         self.next_uid += 1;
         uid
     }
@@ -181,53 +220,66 @@ impl Server {
         self.held.retain(|held| held.uid != uid);
     }
 
+    /// The message of that name has this `P` and `O`.
+    pub fn store(&mut self, name: &str, text: &str, order: Option<u32>) {
+        let held = self.held.iter_mut().find(|held| held.name == name).unwrap();
+        (held.stored, held.stored_order) = (Some(uidl(text)), order);
+    }
+
+    /// Nothing is left of what was told but what storage has.
+    pub fn lose_memory(&mut self) {
+        (self.ledger, self.mark) = (None, None);
+    }
+
     /// UIDs begin anew at `from`: the list of them was lost, or an older one was put back. What was
     /// baked into it goes with it.
     pub fn number_anew(&mut self, from: u32) {
         let start = self.held.iter().position(|held| held.uid >= from);
+        let is_list = self.storage == Storage::Maildir;
         let renumbered = self.held.iter_mut().skip(start.unwrap_or(usize::MAX));
         for (uid, held) in (from..).zip(renumbered) {
             held.uid = uid;
+            if is_list {
+                (held.stored, held.stored_order) = (None, None);
+            }
         }
-        self.next_uid = self.held.last().map_or(from, |held| held.uid + 1);
+        self.next_uid = self.held.last().map_or(from, |held| held.uid + 1).max(from);
         self.index_id += 1;
-        self.baked.iter_mut().for_each(HashMap::clear);
     }
 
     /// A list of UIDs from elsewhere is put in the place of this one, where that is a file: from UID
     /// `from` on, other messages have them.
     pub fn list_from_elsewhere(&mut self, from: u32) {
-        if self.baked.is_some() {
+        if self.storage == Storage::Maildir {
             let start = self.held.partition_point(|held| held.uid < from);
             self.held[start..].reverse();
-            let index_id = self.index_id;
+            let (index_id, next_uid) = (self.index_id, self.next_uid);
             self.number_anew(from);
             self.index_id = index_id;
+            self.next_uid = self.next_uid.max(next_uid);
         }
     }
 
-    fn past(&self) -> Past<'_> {
-        Past::of(self.ledger.as_ref(), self.mark, self.forgotten)
-    }
-
     pub fn outcome(&mut self, purpose: Purpose) -> Outcome {
-        // A Maildir's names are to be had for nothing.
-        let free_name = |held: &Held| self.baked.as_ref().and_then(|_| name_of(held));
+        let is_maildir = self.storage == Storage::Maildir;
         let mut messages: Vec<Message> = (self.held.iter())
-            .map(|held| Message { uid: held.uid, free_name: free_name(held), ..Message::default() })
+            .map(|held| {
+                let uidlist_name = name_of(held).filter(|_| is_maildir);
+                Message { uid: held.uid, uidlist_name, ..Message::default() }
+            })
             .collect();
         let mut counts: HashMap<Need, usize> = HashMap::new();
         let decided = loop {
             let situation = Situation {
                 captured: &self.captured,
                 is_final: self.is_final,
-                past: self.past(),
-                can_record: self.disk != Disk::NotOurs,
-                begun_after: self.forgotten,
+                memory: Memory { ledger: self.ledger.as_ref(), mark: self.mark.as_ref() },
+                stamps: self.stamps,
                 uidvalidity: self.uidvalidity,
                 next_uid: self.next_uid,
                 index_id: self.index_id,
-                own: Some(&self.own),
+                is_maildir,
+                native: Some(&self.native),
                 keys: self.keys,
                 purpose,
             };
@@ -240,7 +292,7 @@ impl Server {
                         *counts.entry(need).or_default() += 1;
                         self.tell(&self.held[m], &mut messages[m], need);
                     }
-                    let most = messages.len() * 6;
+                    let most = messages.len() * 7;
                     assert!(counts.values().sum::<usize>() <= most, "asks for ever");
                 }
                 decided => break decided,
@@ -255,9 +307,9 @@ impl Server {
     fn tell(&self, held: &Held, message: &mut Message, need: Need) {
         // A Maildir is not read for names; a dbox has them with the mail.
         let is_read = match need {
-            Need::Names => self.baked.is_none(),
+            Need::Names => self.storage == Storage::Dbox,
             Need::Header | Need::Octets | Need::Message => true,
-            Need::Own => false,
+            Need::Received | Need::Native => false,
         };
         if is_read && !held.readable {
             message.unreadable = true;
@@ -267,44 +319,54 @@ impl Server {
         match need {
             Need::Names => {
                 message.names = Fact::found(Some(names_of(held)).filter(|names| !names.is_empty()));
-                let baked = self.baked.as_ref().and_then(|baked| baked.get(&held.name));
-                message.stored = baked.map(|(uidl, _)| uidl.clone());
-                message.stored_order = baked.map(|(_, order)| *order);
+                message.stored = held.stored.clone();
+                message.stored_order = held.stored_order;
             }
-            Need::Header => {
-                message.header = Fact::Is(mail.header_print());
-                message.origin = Fact::Is(mail.origin_print());
+            Need::Header | Need::Message => {
+                message.header = Fact::found(mail.header_print());
+                message.names_itself = mail.names_itself();
+                message.origin = Fact::found(mail.origin_print());
+                message.origin_names_itself = mail.header < NAMELESS;
+                if need == Need::Message {
+                    message.message = Fact::Is(mail.message_print());
+                    message.body = Fact::Is(mail.body_print());
+                }
             }
             Need::Octets => message.octets = Fact::Is(mail.octets),
-            Need::Message => message.message = Fact::Is(mail.message_print()),
-            Need::Own => {
-                let (uid, uidvalidity) = (held.uid, self.uidvalidity);
-                let fields =
-                    Fields { uid, uidvalidity, file: None, guid: Some(held.name.as_bytes()) };
-                message.own = Fact::Is(self.own.render(&fields).unwrap());
-            }
+            Need::Received => message.received = Fact::Is(mail.received as i64),
+            Need::Native => message.native = Fact::Is(self.native_uidl(held)),
         }
     }
 
+    /// What Dovecot alone gives.
+    pub fn native_uidl(&self, held: &Held) -> Uidl {
+        let guid = held.name.split_whitespace().last().unwrap_or("none").as_bytes();
+        let (uid, uidvalidity) = (held.uid, self.uidvalidity);
+        let fields = Fields { uid, uidvalidity, file: None, guid: Some(guid) };
+        self.native.render(&fields).unwrap()
+    }
+
     /// What [`Server::outcome`] says for a listing, recorded as far as it can be.
-    pub fn try_to_log_in(&mut self) -> Result<Resolution, Refusal> {
+    pub fn try_to_log_in(&mut self) -> Result<Resolution, Undecidable> {
         let resolution = match self.outcome(Purpose::Listing { guarded: self.guarded }) {
             Outcome::Resolved(resolution) => *resolution,
             Outcome::Refused(refusal) => return Err(refusal),
             Outcome::Ask(_) => unreachable!(),
         };
+        self.next_uid = self.next_uid.max(resolution.first_unspent_uid);
         if self.disk == Disk::Writable {
-            self.ledger = Some(Ledger::decode(&resolution.ledger.encode()).unwrap());
-            self.mark = Some(Mark::of_line(resolution.ledger.mark().to_line().as_bytes()));
-            for record in resolution.news.iter().map(|&r| &resolution.ledger.records[r]) {
-                let held = self.held.iter().find(|held| held.uid == record.uid).unwrap();
-                if let Some(baked) = &mut self.baked {
-                    baked.insert(held.name.clone(), (record.uidl.clone(), record.order));
+            let ledger = Ledger::decode(&resolution.ledger.encode()).unwrap();
+            let mark = Mark::of(&ledger, self.held.len() as u32);
+            self.mark = Mark::of_file(&mark.to_file());
+            if self.storage == Storage::Maildir && self.bakes {
+                for record in &ledger.records {
+                    if let Some(held) = self.held.iter_mut().find(|held| held.uid == record.uid) {
+                        held.stored = Some(record.uidl.clone());
+                        held.stored_order = Some(record.order);
+                    }
                 }
             }
-            let unspent = first_unspent_uid(&self.captured, &self.own, self.uidvalidity);
-            let told_below = resolution.ledger.told_below;
-            self.next_uid = self.next_uid.max(unspent).max(told_below);
+            self.ledger = Some(ledger);
         }
         Ok(resolution)
     }
@@ -314,23 +376,23 @@ impl Server {
     }
 
     /// What a warm login answers from, if it can: nothing is asked.
-    fn warm(&self) -> Option<&Ledger> {
+    pub fn warm(&self) -> Option<&Ledger> {
         let ledger = self.ledger.as_ref()?;
         let counts_on = ledger.uidvalidity == self.uidvalidity && ledger.next_uid <= self.next_uid;
-        let record_of = |held: &Held| ledger.records.iter().find(|r| r.uid == held.uid);
-        let all = self.held.iter().all(|held| record_of(held).is_some());
-        let counts_on = counts_on && ledger.index_id == self.index_id;
-        let names_agree = self.baked.is_none()
-            || self.held.iter().all(|held| {
-                record_of(held).and_then(|r| r.name).is_none_or(|name| Some(name) == name_of(held))
-            });
-        let is_open = ledger.cutoff.is_none() && self.is_final;
-        (!is_open && counts_on && names_agree && all && ledger.begun_after >= self.forgotten)
-            .then_some(ledger)
+        let holds = self.held.iter().all(|held| {
+            let record = ledger.records.iter().find(|record| record.uid == held.uid);
+            record.is_some_and(|record| match self.storage {
+                Storage::Maildir => name_of(held).is_none_or(|name| record.names.contains(&name)),
+                Storage::Dbox => ledger.index_id == self.index_id,
+            })
+        });
+        let heeds = ledger.begun_after >= self.stamps.forgotten
+            && ledger.restored >= self.stamps.restored;
+        (counts_on && holds && heeds && !self.held.is_empty()).then_some(ledger)
     }
 
     /// What a client sees, in POP3 order, or why it sees nothing.
-    pub fn try_to_list(&mut self) -> Result<Vec<(Uidl, Held)>, Refusal> {
+    pub fn try_to_list(&mut self) -> Result<Vec<(Uidl, Held)>, Undecidable> {
         let records = match self.warm() {
             Some(ledger) => ledger.records.clone(),
             None => {
@@ -347,7 +409,7 @@ impl Server {
             .collect();
         listing.sort_by_key(|(order, ..)| *order);
         for pair in listing.windows(2) {
-            assert!(pair[0].0 < pair[1].0 || pair[1].0 == 0, "order given twice");
+            assert!(pair[0].0 < pair[1].0, "order given twice");
         }
         Ok(listing.into_iter().map(|(_, uidl, held)| (uidl, held)).collect())
     }

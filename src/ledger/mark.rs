@@ -1,0 +1,202 @@
+//! What is noted of a ledger in a second place: [`Mark`].
+#![forbid(unsafe_code)]
+
+use std::fmt::Write;
+
+use super::{Ledger, MAX_TOLD, Told};
+
+/// What is noted of a ledger in the lock's file, so that a ledger which is lost is not taken for one
+/// that never was, and one that was put back from a backup not for the last.
+///
+/// The file has [`Mark::OCTETS`] from its making on, so that a mark overwrites and needs no room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// As [`Ledger::begun_after`].
+    pub begun_after: u64,
+    /// As [`Ledger::next_order`].
+    pub next_order: u32,
+    /// As [`Ledger::uidvalidity`].
+    pub uidvalidity: u32,
+    /// As [`Ledger::next_uid`].
+    pub next_uid: u32,
+    /// As [`Ledger::index_id`].
+    pub index_id: u32,
+    /// How many messages the last POP3 session left in the maildrop.
+    pub left: u32,
+    /// As [`Ledger::restored`].
+    pub restored: u64,
+    /// As [`Ledger::unguarded`].
+    pub unguarded: u64,
+    /// As [`Ledger::told`]. `None`: the mark is damaged, and any number may have been told.
+    pub told: Option<Vec<Told>>,
+}
+
+impl Mark {
+    /// The octets of the lock's file.
+    pub const OCTETS: usize = 4096;
+
+    /// The mark of a ledger whose last session left so many messages.
+    pub fn of(ledger: &Ledger, left: u32) -> Self {
+        Self {
+            begun_after: ledger.begun_after,
+            next_order: ledger.next_order,
+            uidvalidity: ledger.uidvalidity,
+            next_uid: ledger.next_uid,
+            index_id: ledger.index_id,
+            left,
+            restored: ledger.restored,
+            unguarded: ledger.unguarded,
+            told: Some(ledger.told.clone()),
+        }
+    }
+
+    /// One that was damaged, or cannot be read: anything may have been told.
+    pub fn damaged() -> Self {
+        Self {
+            begun_after: 0,
+            next_order: 0,
+            uidvalidity: 0,
+            next_uid: 0,
+            index_id: 0,
+            left: 0,
+            restored: 0,
+            unguarded: 0,
+            told: None,
+        }
+    }
+
+    /// As the whole content of the lock's file: a line of text, and blanks up to a last line end. A
+    /// damaged one stays damaged.
+    pub fn to_file(&self) -> Vec<u8> {
+        let mut line = String::with_capacity(Self::OCTETS);
+        let Self { begun_after, next_order, uidvalidity, next_uid, index_id, left, .. } = self;
+        let Self { restored, unguarded, .. } = self;
+        // Writing to a String cannot fail.
+        let _ = write!(
+            line,
+            "listed, begun after {begun_after}, next order {next_order}: UIDVALIDITY {uidvalidity}, \
+             next UID {next_uid}, index {index_id}, left {left}, restored {restored}, unguarded \
+             {unguarded}, told",
+        );
+        match &self.told {
+            Some(told) => {
+                for Told { uidvalidity, below } in &told[told.len().saturating_sub(MAX_TOLD)..] {
+                    let _ = write!(line, " {uidvalidity}:{below}");
+                }
+            }
+            None => line.push_str(" anything"),
+        }
+        let check = check(&line);
+        let _ = write!(line, " {check:016x}");
+        let mut file = line.into_bytes();
+        file.resize(Self::OCTETS - 1, b' ');
+        file.push(b'\n');
+        file
+    }
+
+    /// What the lock's file says: `None` where nothing was noted yet. What [`Mark::to_file`] has not
+    /// made says that anything may have been told.
+    pub fn of_file(file: &[u8]) -> Option<Self> {
+        let text = file.trim_ascii_end();
+        if text.is_empty() {
+            return None;
+        }
+        Some(Self::parse(text).unwrap_or_else(Self::damaged))
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        let (line, stored) = text.rsplit_once(' ')?;
+        if format!("{:016x}", check(line)) != stored {
+            return None;
+        }
+        let (head, told) = line.split_once(", told")?;
+        let mut numbers = head.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
+        let mut number = || numbers.next()?.parse::<u64>().ok();
+        let mut long = || number();
+        let begun_after = long()?;
+        let mut short = || u32::try_from(number()?).ok();
+        let (next_order, uidvalidity, next_uid) = (short()?, short()?, short()?);
+        let (index_id, left) = (short()?, short()?);
+        let (restored, unguarded) = (number()?, number()?);
+        let told = match told {
+            " anything" => None,
+            pairs => Some(pairs.split_ascii_whitespace().map(pair).collect::<Option<_>>()?),
+        };
+        Some(Self {
+            begun_after,
+            next_order,
+            uidvalidity,
+            next_uid,
+            index_id,
+            left,
+            restored,
+            unguarded,
+            told,
+        })
+    }
+}
+
+fn pair(word: &str) -> Option<Told> {
+    let (uidvalidity, below) = word.split_once(':')?;
+    Some(Told { uidvalidity: uidvalidity.parse().ok()?, below: below.parse().ok()? })
+}
+
+/// BLAKE3 of the line, cut to 64 bits: a write that was broken off must not be believed.
+fn check(line: &str) -> u64 {
+    let hash = blake3::hash(line.as_bytes());
+    u64::from_be_bytes(hash.as_bytes()[..8].try_into().expect("a digest is longer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(told: usize) -> Mark {
+        let told = (0..told as u32).map(|n| Told { uidvalidity: u32::MAX - n, below: u32::MAX });
+        Mark {
+            begun_after: u64::MAX,
+            next_order: 1 << 31,
+            uidvalidity: 17,
+            next_uid: 9,
+            index_id: 3,
+            left: 4,
+            restored: 5,
+            unguarded: u64::MAX,
+            told: Some(told.collect()),
+        }
+    }
+
+    #[test]
+    fn a_mark_is_read_as_it_was_written_and_always_as_long() {
+        for told in [0, 1, MAX_TOLD] {
+            let mark = mark(told);
+            let file = mark.to_file();
+            assert_eq!(file.len(), Mark::OCTETS);
+            assert_eq!(Mark::of_file(&file), Some(mark));
+        }
+        let damaged = Mark::damaged();
+        assert_eq!(Mark::of_file(&damaged.to_file()), Some(damaged));
+    }
+
+    #[test]
+    fn of_more_uidvalidities_than_there_is_room_for_the_last_are_kept() {
+        let kept = Mark::of_file(&mark(MAX_TOLD + 1).to_file()).unwrap().told.unwrap();
+        assert_eq!(kept[..], mark(MAX_TOLD + 1).told.unwrap()[1..]);
+    }
+
+    #[test]
+    fn a_damaged_mark_admits_everything_and_a_blank_file_says_nothing() {
+        let file = mark(2).to_file();
+        let text = file.trim_ascii_end();
+        for at in 0..text.len() {
+            let mut damaged = file.clone();
+            damaged[at] ^= 1;
+            assert_eq!(Mark::of_file(&damaged), Some(Mark::damaged()), "octet {at}");
+            let cut = Mark::of_file(&file[..at]);
+            assert_eq!(cut, (at > 0).then(Mark::damaged), "cut at {at}");
+        }
+        assert_eq!(Mark::of_file(&vec![b' '; Mark::OCTETS]), None);
+        assert_eq!(Mark::of_file(b"\xFF"), Some(Mark::damaged()));
+    }
+}

@@ -1,0 +1,515 @@
+//! Evidence: which message is which entry's, the best evidence first.
+#![forbid(unsafe_code)]
+
+use std::collections::{HashMap, HashSet};
+
+use super::question::{Fact, Message, Need};
+use super::{Answer, Claim, Found, Pause, Run, ask, is_derived, is_ours};
+use crate::key::{FileKey, Fingerprint};
+use crate::ledger::Provenance;
+use crate::uidl::Uidl;
+
+/// More entries than this share the name up to its first comma: it identifies nothing.
+const MOST_OF_A_CUT: usize = 64;
+
+/// Content that does not name itself is recognised only if it was received so long before the first
+/// capture, in seconds: a later mail may be equal to the last octet.
+const A_DAY: i64 = 86_400;
+
+/// Sizes that differ by so much are explained by a `From_` line and status fields.
+const EXPLAINED_OCTETS: u64 = 512;
+
+/// ... and by one octet a line end, in lines of at least so many octets.
+const SHORTEST_LINES: u64 = 16;
+
+impl<'a> Run<'a> {
+    /// Every kind of evidence, in its order. What costs nothing is compared first; content is asked for
+    /// only while an entry is left that it could claim.
+    pub(super) fn match_all(&mut self) -> Result<(), Pause> {
+        let names = Names::of(self);
+        self.match_stored(&names)?;
+        if self.situation.keys.file {
+            self.match_files(&names);
+        }
+        self.match_contents()?;
+        self.take_other_stored();
+        self.match_nameless()
+    }
+
+    /// Open messages with a stored UIDL that the operator has not had forgotten.
+    fn with_stored(&self) -> Vec<(usize, &'a Uidl)> {
+        let void = self.void.into_iter().flat_map(|ledger| &ledger.records);
+        let void: HashSet<&Uidl> = void
+            .filter(|record| record.provenance != Provenance::Stored)
+            .map(|record| &record.uidl)
+            .collect();
+        let open = self.open_messages().into_iter();
+        open.filter_map(|m| Some((m, self.messages[m].stored.as_ref()?)))
+            .filter(|(_, stored)| !void.contains(stored))
+            .collect()
+    }
+
+    /// Evidence 1 and 2: what storage holds, where it is an entry's, or was told by us.
+    fn match_stored(&mut self, names: &Names) -> Result<(), Pause> {
+        let stored = self.with_stored();
+        if stored.is_empty() {
+            return Ok(());
+        }
+        let entries_of = self.entries_by_uidl();
+        let mut unconfirmed = Vec::new();
+        for &(m, uidl) in &stored {
+            let Some(entries) = entries_of.get(uidl) else { continue };
+            let named = names.entries_of(self, m);
+            let confirmed = entries.iter().copied().find(|e| named.has(*e) && self.is_free(*e));
+            match (confirmed, &named) {
+                (Some(e), _) => self.claim_stored(m, e, uidl),
+                (None, Named::None) => unconfirmed.push((m, uidl, entries)),
+                // The name of another entry contradicts.
+                (None, Named::Disagree | Named::Entries(_)) => {}
+            }
+        }
+        self.ask_what_may_contradict(&unconfirmed)?;
+        for (m, uidl, entries) in unconfirmed {
+            let fits = |e: &usize| {
+                self.is_free(*e) && (self.is_told_by_us(m) || !self.content_contradicts(m, *e))
+            };
+            if let Some(e) = entries.iter().copied().find(fits) {
+                self.claim_stored(m, e, uidl);
+            }
+        }
+        for (m, uidl) in stored {
+            let is_ours = is_derived(uidl)
+                || (is_ours(self.messages[m].stored_order.unwrap_or(0))
+                    && !entries_of.contains_key(uidl)
+                    && !self.spent.is_counted(uidl));
+            if is_ours && self.is_open(m) && !self.spent.is_known(uidl) {
+                self.answer_stored(m, uidl);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an order number of ours stands beside the stored UIDL: then we have told it. After
+    /// `forget` nobody knows before or after which capture.
+    fn is_told_by_us(&self, m: usize) -> bool {
+        self.situation.stamps.forgotten == 0
+            && is_ours(self.messages[m].stored_order.unwrap_or(0))
+    }
+
+    /// What was told stays, also where a later capture says otherwise.
+    fn claim_stored(&mut self, m: usize, e: usize, stored: &Uidl) {
+        let is_told = is_ours(self.messages[m].stored_order.unwrap_or(0));
+        let uidl = if is_told { stored } else { &self.entries[e].uidl };
+        let uidl = uidl.clone();
+        self.claim_as(m, e, Provenance::Stored, uidl);
+    }
+
+    /// An answer, and no claim.
+    fn answer_stored(&mut self, m: usize, stored: &Uidl) {
+        let provenance =
+            if is_derived(stored) { Provenance::Derived } else { Provenance::Stored };
+        self.find(m, Found { uidl: stored.clone(), provenance, entry: None, again: None });
+    }
+
+    fn ask_what_may_contradict(
+        &self,
+        unconfirmed: &[(usize, &Uidl, &Vec<usize>)],
+    ) -> Result<(), Pause> {
+        let keys = self.situation.keys;
+        let mut wanted = Vec::new();
+        for &(m, _, entries) in unconfirmed {
+            let message = &self.messages[m];
+            if message.unreadable || self.is_told_by_us(m) {
+                continue;
+            }
+            let any = |has: fn(&crate::maildrop::Entry) -> bool| {
+                entries.iter().any(|&e| self.is_free(e) && has(&self.entries[e]))
+            };
+            let wants_header = any(|entry| entry.header.is_some() || entry.origin.is_some())
+                && (keys.header || keys.message || keys.origin);
+            let wants_message = keys.message && any(|entry| entry.message.is_some());
+            if wants_header && !message.header.is_asked() {
+                wanted.push((m, Need::Header));
+            } else if wants_message && !message.message.is_asked() {
+                wanted.push((m, Need::Message));
+            }
+        }
+        ask(wanted)
+    }
+
+    /// Whether a content key of the entry says that the message is another.
+    fn content_contradicts(&self, m: usize, e: usize) -> bool {
+        let (message, entry) = (&self.messages[m], &self.entries[e]);
+        if message.unreadable {
+            return true;
+        }
+        let keys = self.situation.keys;
+        let differ = |of_entry: Option<Fingerprint>, of_message: &Fact<Fingerprint>| {
+            of_entry.is_some_and(|key| of_message.is_asked() && of_message.get() != Some(&key))
+        };
+        let same_origin = keys.origin && entry.origin.is_some()
+            && message.origin.get() == entry.origin.as_ref();
+        let header_differs = differ(entry.header, &message.header) && !same_origin;
+        header_differs || (keys.message && differ(entry.message, &message.message) && !same_origin)
+    }
+
+    /// Evidence 3: names. A name that several entries have is settled by the UID where it can be, and
+    /// otherwise by order: entries in old order, messages by UID.
+    fn match_files(&mut self, names: &Names) {
+        // Messages by the set of entries that their names allow. Nearly every set is of one entry, and
+        // of one message.
+        let mut bearing: Vec<(Vec<usize>, usize)> = Vec::new();
+        for m in self.open_messages() {
+            match names.entries_of(self, m) {
+                Named::None => {}
+                Named::Disagree => {
+                    self.conflicts.push(self.messages[m].uid);
+                    self.answers[m] = Answer::Unknown;
+                }
+                Named::Entries(named) => bearing.push((named, m)),
+            }
+        }
+        // Narrow sets first: what only one entry fits must not be taken by what several fit.
+        bearing.sort_by(|(a, m), (b, n)| (a.len(), a, m).cmp(&(b.len(), b, n)));
+        for group in bearing.chunk_by(|(a, _), (b, _)| a == b) {
+            let named = &group[0].0;
+            let free = named.iter().copied().filter(|&e| self.is_free(e));
+            // What went and came back takes its own again.
+            let of_gone =
+                named.iter().copied().filter(|&e| matches!(self.claims[e], Claim::OfGone { .. }));
+            let mut claimable = free.chain(of_gone).collect::<Vec<_>>().into_iter();
+            for (_, m) in group {
+                match claimable.next() {
+                    Some(e) => self.claim(*m, e, Provenance::File),
+                    // Another message has the entry of this name: it is a copy that was made here.
+                    None => self.answers[*m] = Answer::Unknown,
+                }
+            }
+        }
+    }
+
+    /// Evidence 4 and 5: content that names itself.
+    fn match_contents(&mut self) -> Result<(), Pause> {
+        self.refuse_unreadable()?;
+        let keys = self.situation.keys;
+        self.ask_headers()?;
+        if keys.message {
+            self.ask_messages()?;
+            self.match_messages(|message| message.names_itself);
+        }
+        if keys.header {
+            self.match_headers()?;
+        }
+        if keys.origin {
+            self.match_origins()?;
+        }
+        Ok(())
+    }
+
+    fn free_entries(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.entries.len()).filter(|&e| self.is_free(e))
+    }
+
+    /// Messages that are open and can be read.
+    fn readable(&self) -> Vec<usize> {
+        let mut open = self.open_messages();
+        open.retain(|&m| !self.messages[m].unreadable);
+        open
+    }
+
+    fn ask_headers(&self) -> Result<(), Pause> {
+        let keys = self.situation.keys;
+        let any = self.free_entries().any(|e| {
+            let entry = &self.entries[e];
+            (keys.message && entry.message.is_some())
+                || (keys.header && entry.header.is_some())
+                || (keys.origin && entry.origin.is_some())
+        });
+        if !any {
+            return Ok(());
+        }
+        let wanted = self.readable().into_iter().filter(|&m| !self.messages[m].header.is_asked());
+        ask(wanted.map(|m| (m, Need::Header)).collect())
+    }
+
+    /// Whole messages are read only where the header leaves it open: where an unclaimed entry with a
+    /// `message` key has the same header, or none.
+    fn may_be_a_message(&self) -> impl Fn(&Message) -> bool + use<> {
+        let mut headers = HashSet::new();
+        let mut any_without_header = false;
+        for e in self.free_entries() {
+            let entry = &self.entries[e];
+            match (entry.message, entry.header) {
+                (Some(_), Some(header)) => _ = headers.insert(header),
+                (Some(_), None) => any_without_header = true,
+                (None, _) => {}
+            }
+        }
+        move |message| {
+            any_without_header || message.header.get().is_some_and(|h| headers.contains(h))
+        }
+    }
+
+    fn ask_messages(&self) -> Result<(), Pause> {
+        let may_be = self.may_be_a_message();
+        let wanted = self.readable().into_iter().filter(|&m| {
+            let message = &self.messages[m];
+            message.names_itself && !message.message.is_asked() && may_be(message)
+        });
+        ask(wanted.map(|m| (m, Need::Message)).collect())
+    }
+
+    /// Equal contents are interchangeable: entries in old order, messages by UID.
+    fn match_messages(&mut self, counts: impl Fn(&Message) -> bool) {
+        let mut entries_of: HashMap<Fingerprint, Vec<usize>> = HashMap::new();
+        for e in self.free_entries().collect::<Vec<_>>().into_iter().rev() {
+            if let Some(key) = self.entries[e].message {
+                entries_of.entry(key).or_default().push(e);
+            }
+        }
+        for m in self.open_messages() {
+            let message = &self.messages[m];
+            let key = message.message.get().filter(|_| counts(message));
+            if let Some(e) = key.and_then(|key| entries_of.get_mut(key)).and_then(Vec::pop) {
+                self.claim(m, e, Provenance::Message);
+            }
+        }
+    }
+
+    /// A header that names its message, where one entry has it, and what has it is of one content.
+    fn match_headers(&mut self) -> Result<(), Pause> {
+        let keys = self.situation.keys;
+        let groups = self.groups(
+            |entry| entry.header,
+            |message| message.header.get().copied().filter(|_| message.names_itself),
+        );
+        let mut wanted = Vec::new();
+        let mut pairs = Vec::new();
+        for (entries, messages) in groups {
+            let ([e], [first, ..]) = (&entries[..], &messages[..]) else { continue };
+            // An entry that was read whole is told by the whole, where that may match.
+            let told_apart = keys.message && self.entries[*e].message.is_some();
+            if !self.is_free(*e) || told_apart {
+                continue;
+            }
+            if messages.len() > 1 {
+                let unread = messages.iter().filter(|&&m| !self.messages[m].message.is_asked());
+                let unread: Vec<_> = unread.map(|&m| (m, Need::Message)).collect();
+                if !unread.is_empty() {
+                    wanted.extend(unread);
+                    continue;
+                }
+                if !self.are_equal(&messages, |message| &message.message) {
+                    continue;
+                }
+            }
+            match (self.entries[*e].octets, self.messages[*first].octets) {
+                (Some(_), Fact::NotAsked) => wanted.push((*first, Need::Octets)),
+                (Some(counted), Fact::Is(octets)) if !is_explained(counted, octets) => {}
+                _ => pairs.push((*first, *e)),
+            }
+        }
+        wanted.sort_unstable_by_key(|(m, _)| *m);
+        ask(wanted)?;
+        for (m, e) in pairs {
+            self.claim(m, e, Provenance::Header);
+        }
+        Ok(())
+    }
+
+    /// The same without what relays add: of copies that were delivered anew each has a header of its
+    /// own, and the body must say that they are one content.
+    fn match_origins(&mut self) -> Result<(), Pause> {
+        let groups = self.groups(
+            |entry| entry.origin,
+            |message| message.origin.get().copied().filter(|_| message.origin_names_itself),
+        );
+        let mut wanted = Vec::new();
+        let mut pairs = Vec::new();
+        for (entries, messages) in groups {
+            let whole = self.entries[entries[0]].message;
+            let are_one = entries.len() == 1
+                || (whole.is_some() && entries.iter().all(|&e| self.entries[e].message == whole));
+            let free: Vec<usize> = entries.into_iter().filter(|&e| self.is_free(e)).collect();
+            if messages.is_empty() || free.is_empty() || !are_one {
+                continue;
+            }
+            if messages.len() > 1 {
+                let unread = messages.iter().filter(|&&m| !self.messages[m].message.is_asked());
+                let unread: Vec<_> = unread.map(|&m| (m, Need::Message)).collect();
+                if !unread.is_empty() {
+                    wanted.extend(unread);
+                    continue;
+                }
+                if !self.are_equal(&messages, |message| &message.body) {
+                    continue;
+                }
+            }
+            pairs.extend(messages.into_iter().zip(free));
+        }
+        wanted.sort_unstable_by_key(|(m, _)| *m);
+        ask(wanted)?;
+        for (m, e) in pairs {
+            self.claim(m, e, Provenance::Origin);
+        }
+        Ok(())
+    }
+
+    /// All entries and the open, readable messages with each key, in the order of the first entry.
+    fn groups(
+        &self,
+        of_entry: impl Fn(&crate::maildrop::Entry) -> Option<Fingerprint>,
+        of_message: impl Fn(&Message) -> Option<Fingerprint>,
+    ) -> Vec<(Vec<usize>, Vec<usize>)> {
+        let mut groups: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
+        let mut group_of: HashMap<Fingerprint, usize> = HashMap::new();
+        for (e, entry) in self.entries.iter().enumerate() {
+            let Some(key) = of_entry(entry) else { continue };
+            let group = *group_of.entry(key).or_insert_with(|| {
+                groups.push((Vec::new(), Vec::new()));
+                groups.len() - 1
+            });
+            groups[group].0.push(e);
+        }
+        for m in self.readable() {
+            let key = of_message(&self.messages[m]);
+            if let Some(group) = key.and_then(|key| group_of.get(&key)) {
+                groups[*group].1.push(m);
+            }
+        }
+        groups
+    }
+
+    fn are_equal(
+        &self,
+        messages: &[usize],
+        of: impl Fn(&Message) -> &Fact<Fingerprint>,
+    ) -> bool {
+        let first = of(&self.messages[messages[0]]).get();
+        first.is_some() && messages.iter().all(|&m| of(&self.messages[m]).get() == first)
+    }
+
+    /// Evidence 6: what storage holds besides, and nobody else can hold.
+    fn take_other_stored(&mut self) {
+        for (m, uidl) in self.with_stored() {
+            let is_free = !self.spent.is_known(uidl)
+                && !self.spent.is_counted(uidl)
+                && !self.spent.is_borne_by_another(uidl, m)
+                && !self.spent.is_told_number(uidl, self.messages[m].uid);
+            if is_free {
+                self.answer_stored(m, uidl);
+            }
+        }
+    }
+
+    /// Evidence 7: whole content that does not name itself, which was here well before any capture.
+    fn match_nameless(&mut self) -> Result<(), Pause> {
+        let Some(taken) = self.situation.captured.first_taken() else { return Ok(()) };
+        if !self.situation.keys.message {
+            return Ok(());
+        }
+        let latest = i64::try_from(taken).unwrap_or(i64::MAX).saturating_sub(A_DAY);
+        let may_be = self.may_be_a_message();
+        let mut candidates = self.readable();
+        candidates.retain(|&m| {
+            let message = &self.messages[m];
+            message.header.is_asked() && !message.names_itself && may_be(message)
+        });
+        let unasked = candidates.iter().filter(|&&m| !self.messages[m].received.is_asked());
+        ask(unasked.map(|&m| (m, Need::Received)).collect())?;
+        let is_old = |message: &Message| message.received.get().is_some_and(|at| *at <= latest);
+        candidates.retain(|&m| is_old(&self.messages[m]));
+        let unread = candidates.iter().filter(|&&m| !self.messages[m].message.is_asked());
+        ask(unread.map(|&m| (m, Need::Message)).collect())?;
+        self.match_messages(|message| !message.names_itself && is_old(message));
+        Ok(())
+    }
+}
+
+/// Whether line ends, a `From_` line and status fields can make that difference.
+fn is_explained(counted: u64, octets: u64) -> bool {
+    counted.abs_diff(octets) <= EXPLAINED_OCTETS + counted.min(octets) / SHORTEST_LINES
+}
+
+/// What a message's names say.
+enum Named {
+    /// No entry has one of them.
+    None,
+    /// They name different entries.
+    Disagree,
+    /// Any of these entries.
+    Entries(Vec<usize>),
+}
+
+impl Named {
+    fn has(&self, e: usize) -> bool {
+        matches!(self, Self::Entries(entries) if entries.contains(&e))
+    }
+}
+
+/// The entries by name, and by UID where UIDVALIDITY is the captured one.
+struct Names {
+    /// By the name up to its first comma, each place once; in one allocation: maildrops are large, and
+    /// a login's memory is not.
+    of_cut: Vec<([u8; 16], usize)>,
+    of_uid: HashMap<u32, usize>,
+}
+
+impl Names {
+    fn of(run: &Run<'_>) -> Self {
+        let mut of_cut = Vec::with_capacity(run.entries.len());
+        let is_any_open = run.answers.iter().any(|answer| matches!(answer, Answer::Open));
+        if !run.situation.keys.file || !is_any_open {
+            return Self { of_cut, of_uid: HashMap::new() };
+        }
+        for (e, entry) in run.entries.iter().enumerate() {
+            of_cut.extend(entry.file_keys().map(|key| (key.cut, e)));
+        }
+        of_cut.sort_unstable();
+        of_cut.dedup();
+        let uids_agree = run.situation.captured.uidvalidity == Some(run.situation.uidvalidity);
+        let of_uid = if uids_agree {
+            run.entries.iter().enumerate().filter_map(|(e, n)| Some((n.uid?, e))).collect()
+        } else {
+            HashMap::new()
+        };
+        Self { of_cut, of_uid }
+    }
+
+    /// The places of the entries with a name like this; none where so many have it that it says
+    /// nothing.
+    fn like(&self, name: &FileKey) -> &[([u8; 16], usize)] {
+        let start = self.of_cut.partition_point(|(cut, _)| *cut < name.cut);
+        let rest = &self.of_cut[start..];
+        let len = rest.partition_point(|(cut, _)| *cut == name.cut);
+        if len > MOST_OF_A_CUT { &[] } else { &rest[..len] }
+    }
+
+    fn entries_of(&self, run: &Run<'_>, m: usize) -> Named {
+        let message = &run.messages[m];
+        let mut agreed: Option<Vec<usize>> = None;
+        for name in message.names() {
+            let like = self.like(name);
+            if like.is_empty() {
+                continue;
+            }
+            let is_whole = |e: usize| run.entries[e].file_keys().any(|key| key == *name);
+            let any_whole = like.iter().any(|(_, e)| is_whole(*e));
+            let named = like.iter().map(|(_, e)| *e).filter(|&e| !any_whole || is_whole(e));
+            let both: Vec<usize> = match agreed {
+                None => named.collect(),
+                Some(before) => named.filter(|e| before.contains(e)).collect(),
+            };
+            if both.is_empty() {
+                return Named::Disagree;
+            }
+            agreed = Some(both);
+        }
+        let Some(named) = agreed else { return Named::None };
+        // The UID chooses among what the name fits; it never outvotes.
+        match self.of_uid.get(&message.uid) {
+            Some(e) if named.contains(e) => Named::Entries(vec![*e]),
+            _ => Named::Entries(named),
+        }
+    }
+}

@@ -1,0 +1,847 @@
+//! The rules: from what was captured, what is in the maildrop and what clients were told, to what
+//! they are told now. They are written out, and numbered, in `docs/design.md`.
+//!
+//! [`resolve`] is a pure function. It does no I/O and knows nothing of Dovecot; the plugin and the
+//! helper's forecast both call it. When it lacks a costly fact about a message it does not guess: it
+//! answers [`Outcome::Ask`], the caller finds the facts and calls again with them. Each call starts
+//! from the same inputs, so that the last one decides alone.
+//!
+//! An entry is claimed only on evidence that a new mail cannot have. Memory decides numbers and
+//! places, never claims.
+#![forbid(unsafe_code)]
+
+mod answer;
+mod matching;
+mod question;
+mod spent;
+
+use std::collections::{HashMap, HashSet};
+
+pub use answer::{Outcome, Report, Resolution, Undecidable};
+pub use question::{Fact, Match, Memory, Message, Need, Purpose, Situation, Stamps};
+pub use spent::COUNTS_ON;
+
+use crate::format::UidlFormat;
+use crate::ledger::{
+    self, FIRST_ORDER, Ledger, MAX_NEXT_ORDER, MAX_TOLD, Mark, NameHash, Noted, Provenance, Record,
+    Told,
+};
+use crate::maildrop::Entry;
+use crate::uidl::Uidl;
+use spent::{Spent, all_told};
+
+/// Of so many messages, how many may be unreadable before that is no accident any more (rule 10).
+pub fn most_unreadable(messages: usize) -> usize {
+    3.max(messages / 100)
+}
+
+/// Applies the rules.
+///
+/// `messages` are those of the maildrop, ascending by UID. The cost is a few passes over entries and
+/// messages, whatever repeats in them; an [`Outcome::Ask`] names each message at most once a kind of
+/// fact.
+pub fn resolve(user: &str, situation: &Situation<'_>, messages: &[Message]) -> Outcome {
+    let mut run = Run::new(user, situation, messages);
+    match run.decide() {
+        Ok(resolution) => Outcome::Resolved(Box::new(resolution)),
+        Err(Pause::Ask(asked)) => Outcome::Ask(asked),
+        Err(Pause::Refuse(why)) => Outcome::Refused(why),
+    }
+}
+
+/// Why the rules cannot go on.
+enum Pause {
+    Ask(Vec<(usize, Need)>),
+    Refuse(Undecidable),
+}
+
+fn ask(wanted: Vec<(usize, Need)>) -> Result<(), Pause> {
+    if wanted.is_empty() { Ok(()) } else { Err(Pause::Ask(wanted)) }
+}
+
+/// The start and the end of every UIDL of ours. The form `~` 32 hex digits `~` is used by no server.
+const DERIVED_MARK: u8 = b'~';
+const DERIVED_OCTETS: usize = 34;
+
+/// A message's own answer: derived, so that it is the same as long as the message is.
+fn derived(user: &str, uidvalidity: u32, message: &Message) -> Uidl {
+    let mut hasher = blake3::Hasher::new_derive_key("uidl-keep 2026-11 derived UIDL");
+    hasher.update(&(user.len() as u64).to_le_bytes()).update(user.as_bytes());
+    hasher.update(&uidvalidity.to_le_bytes()).update(&message.uid.to_le_bytes());
+    if let Some(name) = message.names().last() {
+        hasher.update(&name.cut);
+    }
+    let hex = hasher.finalize().to_hex();
+    Uidl::new(format!("~{}~", &hex[..32]).into_bytes()).expect("printable and short")
+}
+
+fn is_derived(uidl: &Uidl) -> bool {
+    let octets = uidl.as_bytes();
+    let is_digit = |octet: &u8| matches!(octet, b'0'..=b'9' | b'a'..=b'f');
+    octets.len() == DERIVED_OCTETS
+        && octets[0] == DERIVED_MARK
+        && octets[DERIVED_OCTETS - 1] == DERIVED_MARK
+        && octets[1..DERIVED_OCTETS - 1].iter().all(is_digit)
+}
+
+/// What became of a message so far.
+#[derive(Debug, Clone)]
+enum Answer<'a> {
+    /// Nothing yet.
+    Open,
+    /// It is new, and no further evidence may claim for it.
+    Unknown,
+    /// It was listed before: UIDL and place stay.
+    Listed(&'a Record),
+    /// An answer found now.
+    Found(Found),
+}
+
+#[derive(Debug, Clone)]
+struct Found {
+    uidl: Uidl,
+    provenance: Provenance,
+    entry: Option<usize>,
+    /// The place of the record that it takes again.
+    again: Option<u32>,
+}
+
+/// What became of an entry so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// No message has it.
+    Free,
+    /// A message that is there has it.
+    Taken,
+    /// A message that is gone had it, with this place.
+    OfGone { order: u32 },
+}
+
+/// One application of the rules.
+struct Run<'a> {
+    user: &'a str,
+    situation: &'a Situation<'a>,
+    entries: &'a [Entry],
+    messages: &'a [Message],
+    /// The ledger, unless it was forgotten.
+    ledger: Option<&'a Ledger>,
+    /// The ledger, if it was forgotten: it counts for no message any more.
+    void: Option<&'a Ledger>,
+    /// The mark, unless it was forgotten, where it knows more than the ledger.
+    newer_mark: Option<&'a Mark>,
+    /// Whether the UIDs of the ledger, forgotten or not, still mean what they meant.
+    uids_hold: bool,
+    /// By message.
+    answers: Vec<Answer<'a>>,
+    /// By entry.
+    claims: Vec<Claim>,
+    /// Records whose message is not there.
+    gone: Vec<&'a Record>,
+    /// By order number of a record: the entry that it claims.
+    claim_of: HashMap<u32, usize>,
+    spent: Spent<'a>,
+    conflicts: Vec<u32>,
+}
+
+impl<'a> Run<'a> {
+    fn new(user: &'a str, situation: &'a Situation<'a>, messages: &'a [Message]) -> Self {
+        let entries = &situation.captured.entries[..];
+        let Memory { ledger, mark } = situation.memory;
+        let is_void = |begun_after: u64| begun_after < situation.stamps.forgotten;
+        let (void, ledger) = match ledger {
+            Some(ledger) if is_void(ledger.begun_after) => (Some(ledger), None),
+            ledger => (None, ledger),
+        };
+        let newer_mark = mark.filter(|mark| {
+            let known = ledger.map_or((0, 0), |ledger| (ledger.begun_after, ledger.next_order));
+            !is_void(mark.begun_after) && (mark.begun_after, mark.next_order) > known
+        });
+        Self {
+            user,
+            situation,
+            entries,
+            messages,
+            ledger,
+            void,
+            newer_mark,
+            uids_hold: false,
+            answers: vec![Answer::Open; messages.len()],
+            claims: vec![Claim::Free; entries.len()],
+            gone: Vec::new(),
+            claim_of: HashMap::new(),
+            spent: Spent::new(situation, messages, all_told(situation)),
+            conflicts: Vec::new(),
+        }
+    }
+
+    fn decide(&mut self) -> Result<Resolution, Pause> {
+        self.refuse_older_index()?;
+        self.find_listed_by_uid();
+        self.ask_names()?;
+        self.replay_listed();
+        self.take_again();
+        self.match_all()?;
+        self.refuse_unreadable()?;
+        if let Purpose::Listing { guarded } = self.situation.purpose {
+            self.refuse_few(guarded)?;
+            self.answer_unknown()?;
+        }
+        self.resolution()
+    }
+
+    /// An index with less than the one that clients were told from was put back from a backup.
+    fn refuse_older_index(&self) -> Result<(), Pause> {
+        let Some(ledger) = self.ledger else { return Ok(()) };
+        if ledger.begun_after != self.situation.stamps.forgotten {
+            return Ok(());
+        }
+        let (then, now) = (ledger.index, noted(self.situation));
+        let what = if now.entries < then.entries {
+            "it has fewer messages"
+        } else if now.next < then.next {
+            "the old server counted further"
+        } else if then.is_final && !now.is_final {
+            "that one was final"
+        } else {
+            return Ok(());
+        };
+        Err(Pause::Refuse(Undecidable::OlderIndex { what }))
+    }
+
+    /// Rule 2: by UID, as long as UIDs mean what they meant.
+    fn find_listed_by_uid(&mut self) {
+        let Situation { uidvalidity, next_uid, index_id, .. } = *self.situation;
+        let Some(ledger) = self.ledger.or(self.void) else { return };
+        let seen_next = match self.situation.memory.mark {
+            Some(mark) if mark.uidvalidity == uidvalidity => mark.next_uid.max(ledger.next_uid),
+            _ => ledger.next_uid,
+        };
+        if ledger.uidvalidity != uidvalidity || seen_next > next_uid {
+            return;
+        }
+        let by_uid: HashMap<u32, &Record> =
+            ledger.records.iter().filter(|r| r.uid != 0).map(|r| (r.uid, r)).collect();
+        let listed: Vec<_> =
+            self.messages.iter().map(|message| by_uid.get(&message.uid).copied()).collect();
+        let same_index = ledger.index_id == index_id;
+        let (mut agree, mut disagree) = (0, 0);
+        for (message, record) in self.messages.iter().zip(&listed) {
+            let Some(record) = record.filter(|record| !record.names.is_empty()) else { continue };
+            let bears = |name: NameHash| record.names.contains(&name);
+            let agrees = match (message.uidlist_name, &message.names) {
+                (Some(name), _) if bears(name) => true,
+                // Where this is not enough, names are asked for.
+                (_, Fact::NotAsked) => message.uidlist_name.is_none() && same_index,
+                (_, Fact::Is(_) | Fact::Absent) => message.name_hashes().any(bears),
+            };
+            *(if agrees { &mut agree } else { &mut disagree }) += 1;
+        }
+        // Of nothing nothing agrees: then the list of UIDs must be the very one that was there.
+        let is_list = same_index || self.situation.is_maildir;
+        self.uids_hold = disagree == 0 && (agree > 0 || is_list);
+        if self.uids_hold && self.ledger.is_some() {
+            self.answers = listed
+                .into_iter()
+                .map(|record| record.map_or(Answer::Open, Answer::Listed))
+                .collect();
+        }
+    }
+
+    /// Names cost little, but not nothing: only what was not listed is asked for them.
+    fn ask_names(&self) -> Result<(), Pause> {
+        let wanted = (0..self.messages.len())
+            .filter(|&m| !matches!(self.answers[m], Answer::Listed(_)))
+            .filter(|&m| !self.messages[m].unreadable && !self.messages[m].names.is_asked())
+            .map(|m| (m, Need::Names));
+        let wanted: Vec<_> = wanted.collect();
+        if !wanted.is_empty() {
+            self.refuse_unreadable()?;
+        }
+        ask(wanted)
+    }
+
+    /// Rule 2: what was listed, by UID or, where UIDs mean nothing any more, by name.
+    fn replay_listed(&mut self) {
+        let Some(ledger) = self.ledger else { return };
+        if !self.uids_hold {
+            self.find_listed_by_name(ledger);
+        }
+        let present: HashSet<u32> = self.listed().map(|(_, record)| record.order).collect();
+        let entries_of = self.entries_by_uidl();
+        // A record's entry is the one at its place if that has its UIDL; in an index that was built
+        // anew, any unclaimed one with its UIDL. First those that are exact.
+        let exact = |record: &Record| {
+            let e = record.entry? as usize;
+            self.entries.get(e)?.uidls().any(|uidl| *uidl == record.uidl).then_some(e)
+        };
+        let exact: Vec<Option<usize>> = ledger.records.iter().map(exact).collect();
+        let mut loose = Vec::new();
+        for (record, exact) in ledger.records.iter().zip(exact) {
+            let is_gone = !present.contains(&record.order);
+            if is_gone {
+                self.gone.push(record);
+            }
+            match exact {
+                Some(e) if self.claims[e] == Claim::Free => self.replay_claim(record, e, is_gone),
+                _ => loose.push((record, is_gone)),
+            }
+        }
+        let mut next: HashMap<&Uidl, usize> = HashMap::new();
+        for (record, is_gone) in loose {
+            let Some(places) = entries_of.get(&record.uidl) else { continue };
+            // Records with one UIDL go through its entries once, together.
+            let at = next.entry(&record.uidl).or_default();
+            while let Some(&e) = places.get(*at) {
+                *at += 1;
+                if self.claims[e] == Claim::Free {
+                    self.replay_claim(record, e, is_gone);
+                    break;
+                }
+            }
+        }
+    }
+
+    fn replay_claim(&mut self, record: &Record, e: usize, is_gone: bool) {
+        let order = record.order;
+        self.claims[e] = if is_gone { Claim::OfGone { order } } else { Claim::Taken };
+        self.claim_of.insert(order, e);
+    }
+
+    fn listed(&self) -> impl Iterator<Item = (usize, &'a Record)> + '_ {
+        self.answers.iter().enumerate().filter_map(|(m, answer)| match answer {
+            Answer::Listed(record) => Some((m, *record)),
+            _ => None,
+        })
+    }
+
+    /// Messages take the records that were listed under their names: first those that bear the very
+    /// same names, then those that share one.
+    fn find_listed_by_name(&mut self, ledger: &'a Ledger) {
+        let records: Vec<&Record> = ledger.records.iter().collect();
+        for (record, m) in self.pair_by_name(&records, PairBy::AllNames) {
+            self.answers[m] = Answer::Listed(record);
+        }
+        let taken: HashSet<u32> = self.listed().map(|(_, record)| record.order).collect();
+        let left: Vec<&Record> =
+            ledger.records.iter().filter(|record| !taken.contains(&record.order)).collect();
+        for (record, m) in self.pair_by_name(&left, PairBy::AnyName) {
+            self.answers[m] = Answer::Listed(record);
+        }
+    }
+
+    /// Rule 2: what went and came back under its name, which no message that was listed bears, takes
+    /// its UIDL and its place again, the lowest UID first.
+    fn take_again(&mut self) {
+        if self.gone.is_empty() || !self.answers.iter().any(|a| matches!(a, Answer::Open)) {
+            return;
+        }
+        let gone = std::mem::take(&mut self.gone);
+        let mut back = HashSet::new();
+        for (record, m) in self.pair_by_name(&gone, PairBy::AnyName) {
+            self.answers[m] = Answer::Listed(record);
+            back.insert(record.order);
+            if let Some(&e) = self.claim_of.get(&record.order) {
+                self.claims[e] = Claim::Taken;
+            }
+        }
+        self.gone = gone.into_iter().filter(|record| !back.contains(&record.order)).collect();
+    }
+
+    /// Pairs records with open messages by name: of equal names, the records that were there at the
+    /// last listing come first, in their order, and the messages by UID.
+    fn pair_by_name(&self, records: &[&'a Record], by: PairBy) -> Vec<(&'a Record, usize)> {
+        let mut of_name: HashMap<[NameHash; 2], (Vec<&'a Record>, Vec<usize>)> = HashMap::new();
+        for &record in records {
+            for key in by.keys(record.names.iter().copied()) {
+                of_name.entry(key).or_default().0.push(record);
+            }
+        }
+        for (m, message) in self.messages.iter().enumerate() {
+            if matches!(self.answers[m], Answer::Open) {
+                for key in by.keys(message.name_hashes()) {
+                    if let Some((_, messages)) = of_name.get_mut(&key) {
+                        messages.push(m);
+                    }
+                }
+            }
+        }
+        let mut groups: Vec<_> =
+            of_name.into_iter().filter(|(_, (_, messages))| !messages.is_empty()).collect();
+        groups.sort_unstable_by_key(|(name, _)| *name);
+        let (mut taken, mut answered) = (HashSet::new(), HashSet::new());
+        let mut pairs = Vec::new();
+        for (_, (mut records, messages)) in groups {
+            records.retain(|record| !taken.contains(&record.order));
+            let mut free = messages.into_iter().filter(|m| !answered.contains(m));
+            let mut free: Vec<usize> = free.by_ref().collect();
+            records.sort_unstable_by_key(|record| (record.uid == 0, record.order));
+            records.truncate(free.len());
+            records.sort_unstable_by_key(|record| record.order);
+            free.truncate(records.len());
+            for (record, m) in records.into_iter().zip(free) {
+                taken.insert(record.order);
+                answered.insert(m);
+                pairs.push((record, m));
+            }
+        }
+        pairs
+    }
+
+    fn is_open(&self, m: usize) -> bool {
+        matches!(self.answers[m], Answer::Open)
+    }
+
+    fn open_messages(&self) -> Vec<usize> {
+        (0..self.messages.len()).filter(|&m| self.is_open(m)).collect()
+    }
+
+    fn is_free(&self, e: usize) -> bool {
+        self.claims[e] == Claim::Free
+    }
+
+    fn claim(&mut self, m: usize, e: usize, provenance: Provenance) {
+        let uidl = self.entries[e].uidl.clone();
+        self.claim_as(m, e, provenance, uidl);
+    }
+
+    /// Rule 1: one entry, one message. An entry of a message that is gone comes with its place.
+    fn claim_as(&mut self, m: usize, e: usize, provenance: Provenance, uidl: Uidl) {
+        debug_assert!(self.is_open(m) && self.claims[e] != Claim::Taken);
+        let again = match self.claims[e] {
+            Claim::OfGone { order } => Some(order),
+            Claim::Free | Claim::Taken => None,
+        };
+        self.claims[e] = Claim::Taken;
+        self.find(m, Found { uidl, provenance, entry: Some(e), again });
+    }
+
+    fn find(&mut self, m: usize, found: Found) {
+        self.spent.answer(&found.uidl);
+        self.answers[m] = Answer::Found(found);
+    }
+
+    /// The places of the entries with each UIDL that a client may know them by.
+    fn entries_by_uidl(&self) -> HashMap<&'a Uidl, Vec<usize>> {
+        let mut places: HashMap<&Uidl, Vec<usize>> = HashMap::with_capacity(self.entries.len());
+        for (e, entry) in self.entries.iter().enumerate() {
+            for uidl in entry.uidls() {
+                places.entry(uidl).or_default().push(e);
+            }
+        }
+        places
+    }
+
+    /// Rule 10, for messages that have no answer yet.
+    fn refuse_unreadable(&self) -> Result<(), Pause> {
+        let messages = self.messages.len();
+        let unreadable = (0..messages).filter(|&m| self.is_undecided(m)).count();
+        if unreadable > most_unreadable(messages) {
+            return Err(Pause::Refuse(Undecidable::Unreadable { unreadable, messages }));
+        }
+        Ok(())
+    }
+
+    /// Whether nothing can be recorded of a message.
+    fn is_undecided(&self, m: usize) -> bool {
+        self.messages[m].unreadable && !self.has_answer(m)
+    }
+
+    fn has_answer(&self, m: usize) -> bool {
+        matches!(self.answers[m], Answer::Listed(_) | Answer::Found(_))
+    }
+
+    /// Whether this is the first listing, as far as anybody remembers.
+    fn is_first(&self) -> bool {
+        let Memory { ledger, mark } = self.situation.memory;
+        ledger.is_none() && mark.is_none() && !self.situation.stamps.listed
+    }
+
+    /// Rule 10: an empty or half-copied maildrop makes clients forget what they hold.
+    fn refuse_few(&self, guarded: bool) -> Result<(), Pause> {
+        let Situation { memory, stamps, captured, .. } = *self.situation;
+        let used_up = memory.ledger.map_or(0, |ledger| ledger.unguarded);
+        let used_up = used_up.max(memory.mark.map_or(0, |mark| mark.unguarded));
+        if stamps.unguarded > used_up {
+            return Ok(());
+        }
+        if self.is_first() {
+            let last = captured.captures.len().saturating_sub(1);
+            let is_last = |e: usize| self.entries[e].last_capture as usize >= last;
+            let claimed = |e: &usize| is_last(*e) && self.claims[*e] == Claim::Taken;
+            let found = (0..self.entries.len()).filter(claimed).count();
+            let last = captured.last_entries().filter(|entry| self.is_recognisable(entry));
+            let captured = last.count();
+            if guarded && found * 2 < captured {
+                let unknown = (0..self.messages.len()).find(|&m| !self.has_answer(m));
+                return Err(Pause::Refuse(Undecidable::HalfCopied {
+                    found,
+                    captured,
+                    messages: self.messages.len(),
+                    first_unknown: unknown.map(|m| self.messages[m].uid),
+                }));
+            }
+            return Ok(());
+        }
+        if self.uids_hold || (self.ledger.is_none() && self.mark_holds()) {
+            return Ok(());
+        }
+        let there_before =
+            |ledger: &Ledger| ledger.records.iter().filter(|record| record.uid != 0).count();
+        let left = match (memory.mark, self.ledger.or(self.void)) {
+            (Some(mark), _) => mark.left as usize,
+            (None, Some(ledger)) => there_before(ledger),
+            (None, None) => 0,
+        };
+        let found = match self.ledger.filter(|_| self.newer_mark.is_none()) {
+            Some(_) => self.listed().count(),
+            None => self.messages.len(),
+        };
+        if found * 2 < left {
+            return Err(Pause::Refuse(Undecidable::MostAreGone { found, left }));
+        }
+        Ok(())
+    }
+
+    /// Whether the mailbox still is the one that the mark was made for.
+    fn mark_holds(&self) -> bool {
+        let Situation { memory, uidvalidity, next_uid, index_id, .. } = *self.situation;
+        memory.mark.is_some_and(|mark| {
+            mark.uidvalidity == uidvalidity
+                && mark.next_uid <= next_uid
+                && (mark.index_id == index_id || self.situation.is_maildir)
+        })
+    }
+
+    /// Whether a message can be known by what was captured of the entry.
+    fn is_recognisable(&self, entry: &Entry) -> bool {
+        let keys = self.situation.keys;
+        (keys.file && entry.file_keys().next().is_some())
+            || (keys.message && entry.message.is_some())
+            || (keys.header && entry.header.is_some())
+            || (keys.origin && entry.origin.is_some())
+    }
+
+    /// Rule 6: every message that is not kept gets an answer that no client holds.
+    fn answer_unknown(&mut self) -> Result<(), Pause> {
+        let unknown: Vec<usize> = (0..self.messages.len())
+            .filter(|&m| !self.has_answer(m) && !self.is_undecided(m))
+            .collect();
+        let wanted = unknown.iter().filter(|&&m| !self.messages[m].native.is_asked());
+        ask(wanted.map(|&m| (m, Need::Native)).collect())?;
+        for m in unknown {
+            let message = &self.messages[m];
+            let native = message.native.get().filter(|native| self.may_be_native(m, native));
+            let (uidl, provenance) = match native {
+                Some(native) => (native.clone(), Provenance::Native),
+                None => {
+                    let uidl = derived(self.user, self.situation.uidvalidity, message);
+                    (uidl, Provenance::Derived)
+                }
+            };
+            self.find(m, Found { uidl, provenance, entry: None, again: None });
+        }
+        Ok(())
+    }
+
+    /// Rule 6: whether no client can hold what Dovecot alone would give, but for this very message.
+    fn may_be_native(&self, m: usize, native: &Uidl) -> bool {
+        let message = &self.messages[m];
+        let is_told_to_it = || {
+            let void = self.void.filter(|_| self.uids_hold);
+            let record = void.and_then(|ledger| record_of(ledger, message.uid));
+            record.is_some_and(|record| record.uidl == *native)
+        };
+        let Some(format) = self.situation.native else { return false };
+        // A number alone comes again under another UIDVALIDITY.
+        let names_it = format.has_uidvalidity() || self.has_the_name_in(format, m);
+        names_it
+            && !self.spent.is_counted(native)
+            && !self.spent.is_borne_by_another(native, m)
+            && (!self.spent.is_known(native) || is_told_to_it() && !self.spent.is_answered(native))
+            && (!format.is_counting()
+                || !self.spent.is_told_uid(message.uid)
+                || message.stored.as_ref() == Some(native)
+                || self.was_told_by_mark(m)
+                || is_told_to_it())
+    }
+
+    /// Whether the format has the message's own name in it, and there is one.
+    fn has_the_name_in(&self, format: &UidlFormat, m: usize) -> bool {
+        format.has_guid() || (format.has_file_name() && self.messages[m].uidlist_name.is_some())
+    }
+
+    /// Whether only the mark knows that the message was listed, and UIDs can be believed.
+    fn was_told_by_mark(&self, m: usize) -> bool {
+        let Situation { uidvalidity, next_uid, index_id, .. } = *self.situation;
+        let Some(mark) = self.newer_mark else { return false };
+        let message = &self.messages[m];
+        let is_above_ledger = self.ledger.is_none_or(|ledger| {
+            ledger.uidvalidity != mark.uidvalidity || message.uid >= ledger.next_uid
+        });
+        let holds = match message.uidlist_name {
+            // What was told is in the list, or nobody can say to whom.
+            Some(_) => message.stored.is_some() && message.stored == message.native.get().cloned(),
+            None => mark.index_id == index_id,
+        };
+        is_above_ledger
+            && mark.uidvalidity == uidvalidity
+            && mark.next_uid <= next_uid
+            && message.uid < mark.next_uid
+            && holds
+    }
+
+    /// The place of a message that is not in the ledger, as what stood before it in a listing.
+    fn place(&self, m: usize, found: &Found) -> Place {
+        let message = &self.messages[m];
+        let replayed = message
+            .stored_order
+            .filter(|order| is_ours(*order) && message.stored.as_ref() == Some(&found.uidl));
+        let is_above_mark = self.newer_mark.is_some_and(|mark| {
+            let knows = mark.uidvalidity == self.situation.uidvalidity;
+            let holds = message.stored.is_some() || message.uidlist_name.is_none();
+            !(knows && message.uid < mark.next_uid && holds)
+        });
+        let kind = match (found.entry, found.provenance) {
+            (Some(entry), _) => Kind::Captured(entry),
+            (None, Provenance::Stored) => {
+                let foreign = message.stored_order.filter(|order| !is_ours(*order));
+                Kind::Stored(foreign.unwrap_or(u32::MAX))
+            }
+            (None, _) => Kind::Unknown,
+        };
+        Place { again: found.again, replayed, is_above_mark, kind, uid: message.uid }
+    }
+
+    /// Rule 4, and the new ledger.
+    fn resolution(&mut self) -> Result<Resolution, Pause> {
+        let Situation { stamps, uidvalidity, next_uid, index_id, .. } = *self.situation;
+        let is_first = self.is_first();
+        let undecided: Vec<usize> =
+            (0..self.messages.len()).filter(|&m| self.is_undecided(m)).collect();
+        let unclaimed = |e: &usize| self.is_free(*e) && self.is_recognisable(&self.entries[*e]);
+        let mut report = Report {
+            unclaimed: (0..self.entries.len()).filter(unclaimed).count(),
+            is_first,
+            conflicts: std::mem::take(&mut self.conflicts),
+            ..Report::default()
+        };
+
+        let mut records: Vec<Record> = self.listed().map(|(m, r)| self.listed_record(m, r)).collect();
+        let mut fresh: Vec<(Place, usize)> = Vec::new();
+        for (m, answer) in self.answers.iter().enumerate() {
+            if let Answer::Found(found) = answer {
+                fresh.push((self.place(m, found), m));
+            }
+        }
+        fresh.sort_by_key(|(place, _)| *place);
+        let again = fresh.iter().filter_map(|(place, _)| place.again);
+        let mut used: HashSet<u32> = records.iter().map(|r| r.order).chain(again).collect();
+        // What is gone stays a claim; of the others the numbers stay spent, and that is all.
+        let claims = self.gone.iter().filter(|record| record.provenance.is_kept());
+        let claims = claims.filter(|record| !used.contains(&record.order));
+        let claims: Vec<Record> =
+            claims.map(|record| Record { uid: 0, ..(*record).clone() }).collect();
+        used.extend(claims.iter().map(|record| record.order));
+        records.extend(claims);
+        let mut next_order = self.first_new_order();
+        let mut news = HashSet::with_capacity(fresh.len());
+        for (place, m) in fresh {
+            let Answer::Found(found) = &self.answers[m] else { continue };
+            let replayed = place.replayed.filter(|order| used.insert(*order));
+            let order = match place.again.or(replayed) {
+                Some(order) => order,
+                None => {
+                    next_order += 1;
+                    next_order - 1
+                }
+            };
+            if next_order >= MAX_NEXT_ORDER {
+                return Err(Pause::Refuse(Undecidable::OrderExhausted));
+            }
+            *report.by_provenance.entry(found.provenance).or_default() += 1;
+            news.insert(self.messages[m].uid);
+            records.push(Record {
+                uid: self.messages[m].uid,
+                order,
+                uidl: found.uidl.clone(),
+                provenance: found.provenance,
+                names: self.messages[m].name_hashes().collect(),
+                entry: found.entry.and_then(|e| u32::try_from(e).ok()),
+            });
+        }
+        records.sort_by_key(|record| (record.uid, record.order));
+        let news = (0..records.len()).filter(|&r| news.contains(&records[r].uid)).collect();
+        let passing: Vec<Record> = (undecided.into_iter().zip(next_order..))
+            .map(|(m, order)| Record {
+                uid: self.messages[m].uid,
+                order,
+                uidl: derived(self.user, uidvalidity, &self.messages[m]),
+                provenance: Provenance::Derived,
+                names: ledger::Names::new(),
+                entry: None,
+            })
+            .collect();
+        report.undecided = passing.iter().map(|record| record.uid).collect();
+        if is_first {
+            report.repeated = count_repeated(&records, self.messages);
+        }
+        let first_unspent_uid = self.spent.first_unspent_uid();
+        let memory = self.situation.memory;
+        let restored = memory.ledger.map_or(0, |ledger| ledger.restored);
+        let unguarded = memory.ledger.map_or(0, |ledger| ledger.unguarded);
+        let native_from = self.native_from(first_unspent_uid, report.unclaimed, &report.undecided);
+        let ledger = Ledger {
+            user: self.user.to_owned(),
+            begun_after: stamps.forgotten,
+            uidvalidity,
+            next_uid: self.highest_next_uid(),
+            index_id,
+            next_order,
+            told: self.all_told(next_uid),
+            restored: restored.max(memory.mark.map_or(0, |mark| mark.restored)).max(stamps.restored),
+            unguarded: unguarded
+                .max(memory.mark.map_or(0, |mark| mark.unguarded))
+                .max(stamps.unguarded),
+            index: noted(self.situation),
+            native_from,
+            records,
+        };
+        Ok(Resolution { ledger, passing, news, first_unspent_uid, report })
+    }
+
+    /// A listed message's record, with the names that it bears now: by one of them it was known.
+    fn listed_record(&self, m: usize, record: &Record) -> Record {
+        let message = &self.messages[m];
+        let names = match &message.names {
+            Fact::Is(names) if !names.is_empty() => message.name_hashes().collect(),
+            _ => record.names.clone(),
+        };
+        let entry = self.claim_of.get(&record.order).and_then(|&e| u32::try_from(e).ok());
+        Record { uid: message.uid, names, entry, ..record.clone() }
+    }
+
+    /// Above every order number that was ever given, as far as any memory knows.
+    fn first_new_order(&self) -> u32 {
+        let stored = self.messages.iter().filter_map(|message| message.stored_order);
+        let stored = stored.filter(|order| is_ours(*order)).max().map_or(0, |order| order + 1);
+        let Memory { ledger, mark } = self.situation.memory;
+        let ledger = ledger.map_or(0, |ledger| ledger.next_order);
+        let mark = mark.map_or(0, |mark| mark.next_order);
+        FIRST_ORDER.max(stored).max(ledger).max(mark)
+    }
+
+    fn highest_next_uid(&self) -> u32 {
+        let Situation { uidvalidity, next_uid, .. } = *self.situation;
+        let ledger = self.ledger.filter(|ledger| ledger.uidvalidity == uidvalidity);
+        let known = ledger.filter(|_| self.uids_hold).map_or(0, |ledger| ledger.next_uid);
+        next_uid.max(known)
+    }
+
+    /// Every number told so far and now; the mailbox's own UIDVALIDITY last.
+    fn all_told(&self, next_uid: u32) -> Vec<Told> {
+        let uidvalidity = self.situation.uidvalidity;
+        let anything = Told { uidvalidity, below: u32::MAX };
+        let mut told = all_told(self.situation).unwrap_or_else(|| vec![anything]);
+        if let Purpose::Listing { .. } = self.situation.purpose {
+            ledger::join_told(&mut told, [Told { uidvalidity, below: next_uid }]);
+        }
+        told.sort_by_key(|told| told.uidvalidity == uidvalidity);
+        told.drain(..told.len().saturating_sub(MAX_TOLD));
+        told
+    }
+
+    /// [`Ledger::native_from`]: settled is a maildrop where nothing is left that evidence could claim.
+    fn native_from(&self, unspent: u32, unclaimed: usize, undecided: &[u32]) -> Option<u32> {
+        let Situation { native, next_uid, purpose, stamps, .. } = *self.situation;
+        let is_native = native.is_some_and(|f| f.is_counting() && f.has_uidvalidity());
+        let is_settled = unclaimed == 0
+            && undecided.is_empty()
+            && is_native
+            && !stamps_are_new(self.situation, stamps)
+            && purpose != Purpose::Preview
+            && all_told(self.situation).is_some();
+        let before = self.ledger.and_then(|ledger| ledger.native_from).unwrap_or(0);
+        is_settled.then_some(before.max(unspent).max(next_uid))
+    }
+}
+
+/// Whether the operator has said something that the ledger does not know yet.
+fn stamps_are_new(situation: &Situation<'_>, stamps: Stamps) -> bool {
+    situation.memory.ledger.is_some_and(|ledger| ledger.restored < stamps.restored)
+}
+
+/// How records and messages are paired.
+#[derive(Clone, Copy)]
+enum PairBy {
+    AllNames,
+    AnyName,
+}
+
+impl PairBy {
+    /// What must be equal: all names together, or one of them.
+    fn keys(self, names: impl Iterator<Item = NameHash>) -> Vec<[NameHash; 2]> {
+        let mut names: Vec<NameHash> = names.collect();
+        names.sort_unstable();
+        names.dedup();
+        match (self, &names[..]) {
+            (_, []) => Vec::new(),
+            (Self::AllNames, [first, rest @ ..]) => {
+                vec![[*first, rest.first().copied().unwrap_or_default()]]
+            }
+            (Self::AnyName, names) => names.iter().map(|name| [*name, *name]).collect(),
+        }
+    }
+}
+
+/// Where a message that is not in the ledger stands in a listing; what sorts lower stands before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    is_above_mark: bool,
+    kind: Kind,
+    uid: u32,
+    /// The place of a record that it takes again.
+    again: Option<u32>,
+    /// An order number of ours that storage has beside what the message is told.
+    replayed: Option<u32>,
+}
+
+/// What stands where among the messages that are listed for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// In the old order.
+    Captured(usize),
+    /// Answered by a stored UIDL: by the number that another server gave it.
+    Stored(u32),
+    Unknown,
+}
+
+/// Whether an order number that storage has was given by us.
+fn is_ours(order: u32) -> bool {
+    (FIRST_ORDER..MAX_NEXT_ORDER).contains(&order)
+}
+
+/// What the ledger notes of the index.
+fn noted(situation: &Situation<'_>) -> Noted {
+    let captured = situation.captured;
+    let counted = captured.captures.iter().filter_map(|capture| capture.next);
+    let next = counted.chain(captured.counter.as_ref().map(|counter| counter.next)).max();
+    Noted {
+        entries: u32::try_from(captured.entries.len()).unwrap_or(u32::MAX),
+        next: next.unwrap_or(0),
+        is_final: situation.is_final,
+    }
+}
+
+fn record_of(ledger: &Ledger, uid: u32) -> Option<&Record> {
+    let at = ledger.records.binary_search_by_key(&uid, |record| record.uid).ok()?;
+    ledger.records.get(at).filter(|record| record.uid != 0)
+}
+
+/// How many of the messages have their UIDL in common with another of them.
+fn count_repeated(records: &[Record], messages: &[Message]) -> usize {
+    let is_there = |uid: u32| messages.binary_search_by_key(&uid, |message| message.uid).is_ok();
+    let mut uidls: Vec<&Uidl> =
+        records.iter().filter(|record| is_there(record.uid)).map(|record| &record.uidl).collect();
+    uidls.sort_unstable();
+    uidls.chunk_by(|a, b| a == b).map(<[_]>::len).filter(|&len| len > 1).sum()
+}

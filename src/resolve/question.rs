@@ -1,0 +1,184 @@
+//! What the rules are asked: [`Situation`], [`Memory`] and [`Message`].
+#![forbid(unsafe_code)]
+
+use arrayvec::ArrayVec;
+
+use crate::format::UidlFormat;
+use crate::key::{FileKey, Fingerprint};
+use crate::ledger::{Ledger, Mark, NameHash};
+use crate::maildrop::Maildrop;
+use crate::uidl::Uidl;
+
+/// Which keys may match. The default is what `uidl_keep_match` defaults to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match {
+    /// Base file names and GUIDs.
+    pub file: bool,
+    /// Normalised header and body.
+    pub message: bool,
+    /// Normalised header.
+    pub header: bool,
+    /// The header without what relays add: for mail that was redelivered.
+    pub origin: bool,
+}
+
+impl Default for Match {
+    fn default() -> Self {
+        Self { file: true, message: true, header: true, origin: false }
+    }
+}
+
+/// What an answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// A POP3 client is about to be told: everything gets an answer, and it is for ever.
+    Listing {
+        /// Whether a first listing is refused while fewer than half of the messages are there.
+        guarded: bool,
+    },
+    /// doveadm or dsync asks: only what was listed or is kept, and nothing is frozen.
+    Preview,
+}
+
+/// A fact about a message that may not have been looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fact<T> {
+    /// Not looked for yet.
+    #[default]
+    NotAsked,
+    /// Looked for: there is none.
+    Absent,
+    /// Looked for and found.
+    Is(T),
+}
+
+impl<T> Fact<T> {
+    /// What was found, if it was looked for.
+    pub fn found(option: Option<T>) -> Self {
+        option.map_or(Self::Absent, Self::Is)
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        !matches!(self, Self::NotAsked)
+    }
+
+    pub(super) fn get(&self) -> Option<&T> {
+        match self {
+            Self::Is(value) => Some(value),
+            Self::NotAsked | Self::Absent => None,
+        }
+    }
+}
+
+/// One message of the new maildrop, as far as is known.
+#[derive(Debug, Clone, Default)]
+pub struct Message {
+    /// Its UID.
+    pub uid: u32,
+    /// Its name in `dovecot-uidlist`, where the maildrop is a Maildir: it costs nothing.
+    pub uidlist_name: Option<NameHash>,
+    /// Its base file name and its GUID, as far as the storage has them; asked for as [`Need::Names`].
+    pub names: Fact<ArrayVec<FileKey, 2>>,
+    /// The UIDL that Dovecot's storage holds for it (`P`); asked for as [`Need::Names`].
+    pub stored: Option<Uidl>,
+    /// The order number that Dovecot's storage holds for it (`O`); asked for as [`Need::Names`].
+    pub stored_order: Option<u32>,
+    /// Asked for as [`Need::Header`].
+    pub header: Fact<Fingerprint>,
+    /// Whether its header names it: see [`Fingerprints`](crate::key::Fingerprints). Goes with `header`.
+    pub names_itself: bool,
+    /// Asked for as [`Need::Header`].
+    pub origin: Fact<Fingerprint>,
+    /// Whether its header names it without what relays add. Goes with `origin`.
+    pub origin_names_itself: bool,
+    /// Its size with CRLF line ends; asked for as [`Need::Octets`].
+    pub octets: Fact<u64>,
+    /// Asked for as [`Need::Message`].
+    pub message: Fact<Fingerprint>,
+    /// Its body alone: what redelivery leaves as it is. Asked for as [`Need::Message`].
+    pub body: Fact<Fingerprint>,
+    /// When the new server received it, in seconds since 1970; asked for as [`Need::Received`].
+    pub received: Fact<i64>,
+    /// What Dovecot alone would give; asked for as [`Need::Native`].
+    pub native: Fact<Uidl>,
+    /// It could not be read, and cannot be downloaded either.
+    pub unreadable: bool,
+}
+
+impl Message {
+    pub(super) fn names(&self) -> &[FileKey] {
+        self.names.get().map_or(&[], ArrayVec::as_slice)
+    }
+
+    /// Its names as records have them.
+    pub(super) fn name_hashes(&self) -> impl Iterator<Item = NameHash> + '_ {
+        self.names().iter().copied().map(Ledger::name_of)
+    }
+}
+
+/// What is known of the maildrop as a whole.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// What the old server said.
+    pub captured: &'a Maildrop,
+    /// Whether no more captures will follow.
+    pub is_final: bool,
+    /// What is remembered of what clients were told.
+    pub memory: Memory<'a>,
+    /// What the operator has said of the maildrop.
+    pub stamps: Stamps,
+    /// The mailbox's UIDVALIDITY.
+    pub uidvalidity: u32,
+    /// The UID that the next message will get.
+    pub next_uid: u32,
+    /// Which of Dovecot's index files says so: see [`Ledger::index_id`].
+    pub index_id: u32,
+    /// Whether it is a Maildir: then `dovecot-uidlist` says which UID is which name.
+    pub is_maildir: bool,
+    /// `pop3_uidl_format`, where it is one that we can follow.
+    pub native: Option<&'a UidlFormat>,
+    /// Which keys may match.
+    pub keys: Match,
+    /// What the answer is for.
+    pub purpose: Purpose,
+}
+
+/// What is remembered of what clients of the maildrop were told: each may be lost, or older than
+/// another.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Memory<'a> {
+    /// The ledger.
+    pub ledger: Option<&'a Ledger>,
+    /// Its mark, in the lock's file.
+    pub mark: Option<&'a Mark>,
+}
+
+/// What the roster says of the maildrop beside its gate, each in seconds since 1970, 0 for never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stamps {
+    /// When all that is ours was last forgotten: what was begun before is void, and stays spent.
+    pub forgotten: u64,
+    /// When the operator said that all there is was put back from a backup.
+    pub restored: u64,
+    /// When the operator said that what is missing now may be missing.
+    pub unguarded: u64,
+    /// Whether it was listed before, on another storage.
+    pub listed: bool,
+}
+
+/// What must be found out about a message before the rules can be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Need {
+    /// Its names, `stored` and `stored_order`.
+    Names,
+    /// `header` and `origin`, and whether they name it.
+    Header,
+    /// `octets`.
+    Octets,
+    /// `message` and `body`, and with them all that [`Need::Header`] asks for.
+    Message,
+    /// `received`.
+    Received,
+    /// `native`.
+    Native,
+}

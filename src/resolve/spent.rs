@@ -1,0 +1,157 @@
+//! Rule 6: which UIDLs some client may hold for another message: [`Spent`].
+#![forbid(unsafe_code)]
+
+use std::collections::{HashMap, HashSet};
+
+use super::question::{Message, Situation};
+use crate::format::{Fields, UidlFormat};
+use crate::ledger::{Ledger, Told};
+use crate::maildrop::Maildrop;
+use crate::uidl::Uidl;
+
+/// The old server goes on counting while captures follow and DNS is slow: so many numbers beyond the
+/// captured next one are taken for given.
+pub const COUNTS_ON: u32 = 65_536;
+
+/// What is spent, whoever asks.
+pub(super) struct Spent<'a> {
+    situation: &'a Situation<'a>,
+    /// What was captured, and what the ledger holds, forgotten or not.
+    known: HashSet<&'a Uidl>,
+    /// What was answered in this run.
+    answered: HashSet<Uidl>,
+    /// How many messages bear a stored UIDL, and the place of the first.
+    stored: HashMap<&'a Uidl, (usize, usize)>,
+    /// Every number told, under any UIDVALIDITY.
+    told: Vec<Told>,
+    /// Any number may have been told.
+    anything_told: bool,
+}
+
+impl<'a> Spent<'a> {
+    pub(super) fn new(
+        situation: &'a Situation<'a>,
+        messages: &'a [Message],
+        told: Option<Vec<Told>>,
+    ) -> Self {
+        let captured = situation.captured;
+        let uidls = captured.entries.iter().flat_map(|entry| entry.uidls());
+        let listed = situation.memory.ledger.into_iter().flat_map(|ledger| &ledger.records);
+        let known =
+            uidls.chain(&captured.spent).chain(listed.map(|record| &record.uidl)).collect();
+        let mut stored: HashMap<&Uidl, (usize, usize)> = HashMap::new();
+        for (m, message) in messages.iter().enumerate() {
+            if let Some(uidl) = &message.stored {
+                stored.entry(uidl).or_insert((0, m)).0 += 1;
+            }
+        }
+        let anything_told = told.is_none();
+        let told = told.unwrap_or_default();
+        Self { situation, known, answered: HashSet::new(), stored, told, anything_told }
+    }
+
+    pub(super) fn answer(&mut self, uidl: &Uidl) {
+        self.answered.insert(uidl.clone());
+    }
+
+    /// Whether it was captured, told, or answered to another message in this run.
+    pub(super) fn is_known(&self, uidl: &Uidl) -> bool {
+        self.known.contains(uidl) || self.answered.contains(uidl)
+    }
+
+    /// Whether it was answered in this run.
+    pub(super) fn is_answered(&self, uidl: &Uidl) -> bool {
+        self.answered.contains(uidl)
+    }
+
+    /// Whether storage holds it for another message than the one at `m`.
+    pub(super) fn is_borne_by_another(&self, uidl: &Uidl, m: usize) -> bool {
+        self.stored.get(uidl).is_some_and(|&(count, first)| count > 1 || first != m)
+    }
+
+    /// Whether the old server has given its number, or may have by now.
+    pub(super) fn is_counted(&self, uidl: &Uidl) -> bool {
+        let captured = self.situation.captured;
+        let Some(counter) = &captured.counter else { return false };
+        let uidvalidity = captured.uidvalidity.unwrap_or(0);
+        let number = counter.format.number_of(uidl.as_bytes(), uidvalidity);
+        number.is_some_and(|number| number < counter.next.saturating_add(COUNTS_ON))
+    }
+
+    /// Whether it is made of a number that was told, but for the one of `own_uid` under the mailbox's
+    /// own UIDVALIDITY.
+    pub(super) fn is_told_number(&self, uidl: &Uidl, own_uid: u32) -> bool {
+        let Some(native) = self.situation.native else { return false };
+        self.told.iter().any(|told| {
+            let number = native.number_of(uidl.as_bytes(), told.uidvalidity);
+            let is_own = told.uidvalidity == self.situation.uidvalidity && number == Some(own_uid);
+            number.is_some_and(|number| number < told.below) && !is_own
+        })
+    }
+
+    /// Whether the UID was told under the mailbox's UIDVALIDITY, to whatever message had it then.
+    pub(super) fn is_told_uid(&self, uid: u32) -> bool {
+        self.anything_told || uid < told_below(&self.told, self.situation.uidvalidity)
+    }
+
+    /// The first UID of which the native UIDL is in nobody's hand, as far as UIDLs have numbers.
+    pub(super) fn first_unspent_uid(&self) -> u32 {
+        let Situation { captured, uidvalidity, native, .. } = *self.situation;
+        let Some(native) = native else { return 1 };
+        let number = |uidl: &&Uidl| native.number_of(uidl.as_bytes(), uidvalidity);
+        let known = self.known.iter().chain(self.stored.keys()).filter_map(number);
+        let above_known = known.filter(|&number| number < NEVER_REACHED).map(|number| number + 1);
+        let below = told_below(&self.told, uidvalidity);
+        let told = [below].into_iter().filter(|&below| below < NEVER_REACHED);
+        let counted = first_uncounted_uid(captured, native, uidvalidity);
+        above_known.chain(told).chain(counted).max().unwrap_or(1).max(1)
+    }
+}
+
+/// A mailbox does not count so far in its life, and a number of text that another server gave may be
+/// anything.
+const NEVER_REACHED: u32 = 1 << 31;
+
+fn told_below(told: &[Told], uidvalidity: u32) -> u32 {
+    told.iter().filter(|told| told.uidvalidity == uidvalidity).map(|told| told.below).max().unwrap_or(0)
+}
+
+/// The UID below which the new server's own format would give what the old server has counted, or may
+/// have by now.
+fn first_uncounted_uid(captured: &Maildrop, native: &UidlFormat, uidvalidity: u32) -> Option<u32> {
+    let counter = captured.counter.as_ref()?;
+    let last = counter.next.saturating_add(COUNTS_ON).checked_sub(1)?;
+    let fields = Fields {
+        uid: last,
+        uidvalidity: captured.uidvalidity.unwrap_or(0),
+        file: None,
+        guid: None,
+    };
+    let uidl = counter.format.render(&fields).ok()?;
+    native.number_of(uidl.as_bytes(), uidvalidity)?.checked_add(1)
+}
+
+/// Every number that any memory knows to be told, with what the operator's stamp adds. `None`: any
+/// number may have been told.
+pub(super) fn all_told(situation: &Situation<'_>) -> Option<Vec<Told>> {
+    let Situation { memory, stamps, uidvalidity, next_uid, .. } = *situation;
+    let mut told = Vec::new();
+    let heeded = memory.ledger.map_or(0, |ledger| ledger.restored);
+    let heeded = heeded.max(memory.mark.map_or(0, |mark| mark.restored));
+    if let Some(ledger) = memory.ledger {
+        crate::ledger::join_told(&mut told, ledger.told.iter().copied().chain([number_of(ledger)]));
+    }
+    if let Some(mark) = memory.mark {
+        let own = Told { uidvalidity: mark.uidvalidity, below: mark.next_uid };
+        crate::ledger::join_told(&mut told, mark.told.as_ref()?.iter().copied().chain([own]));
+    }
+    if stamps.restored > heeded {
+        let below = next_uid.saturating_add(COUNTS_ON);
+        crate::ledger::join_told(&mut told, [Told { uidvalidity, below }]);
+    }
+    Some(told)
+}
+
+fn number_of(ledger: &Ledger) -> Told {
+    Told { uidvalidity: ledger.uidvalidity, below: ledger.next_uid }
+}
