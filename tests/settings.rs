@@ -186,7 +186,7 @@ fn equal_headers_are_told_apart_by_true_octets_also_with_fast_size_lookups() {
         // The old server had them the other way round.
         let header = header_key(&maildir);
         let listing = format!(
-            "uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nkeys 1\n\
+            "uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nkeys 2\n\
              1 long-17 {header} octets={}\n2 short-17 {header} octets={}\n.\n",
             long.on_the_wire().len(),
             short.on_the_wire().len(),

@@ -21,7 +21,12 @@ pub fn check(octets: &[u8]) {
 
     assert_eq!((of_message.header, of_message.origin), (of_header.header, of_header.origin));
     assert_eq!(of_message.header_ended, of_header.header_ended);
-    assert_eq!(of_header.message, None);
+    assert_eq!((of_header.message, of_header.body), (None, None));
+    assert!(of_message.body.is_some());
+    assert_eq!(of_message.names_itself, of_header.names_itself);
+    assert!(!of_message.names_itself || of_message.header.is_some());
+    assert!(!of_message.origin_names_itself || of_message.names_itself);
+    assert!(!of_message.origin_names_itself || of_message.origin.is_some());
     assert!(of_message.header.is_none() || of_message.message.is_some());
     assert!(of_message.header.is_some() || of_message.origin.is_none());
     // Header and origin are the same octets under different keys: never the same fingerprint.
@@ -35,7 +40,9 @@ pub fn check(octets: &[u8]) {
         // A tab where a blank was, and a field that only a store writes, above it all. Not above a
         // line that is folded: that would belong to it.
         if !matches!(plain.first(), Some(b' ' | b'\t')) {
-            assert_eq!(of(&[b"X-UID: 7\n\tx\n", message].concat()), of_message, "a store's field");
+            for field in [b"X-UID: 7\n\tx\n".as_slice(), b"Message-Id: 7@imapsync\r\n"] {
+                assert_eq!(of(&[field, message].concat()), of_message, "a store's field");
+            }
         }
         let received = [b"Received: x\n".as_slice(), message].concat();
         assert!(

@@ -22,14 +22,34 @@
 //! | a line without `:` | as if absent: what is folded after it belongs to the field before it | Zimbra strips the line, mbox writes `From ` |
 //! | a name with octets up to 0x20 or from 0x7F, an empty one, one over 256 octets | the field is dropped; blanks between name and `:` do not count | Yahoo's IMAP drops such; mbox's `From ` and `>From ` lines with a time in them have such |
 //! | the fields of [`Kind::Store`] | dropped | see there |
+//! | `Message-ID` with no more than a number and `@imapsync` | dropped | `imapsync --addheader` puts it into messages that have neither `Message-ID` nor `Received` |
 //!
 //! Order and repetition of fields count.
+//!
+//! # Whether it names its message
+//!
+//! Devices and scripts send the same few lines again and again, by a local delivery that adds
+//! nothing: two mails of theirs are equal to the last octet. So a header says of itself whether a
+//! later mail can have it, too. That is decided on what is left of it here: equal headers name
+//! equally.
+//!
+//! | a header names itself by | that is | because |
+//! |---|---|---|
+//! | a dated `Received` | one with a `;`, and a digit behind it | who passed a message on wrote down when, to the second, and mostly an id of his |
+//! | `Message-ID` and `Date`, both | one that is not empty, and one with a digit | printers send one constant `Message-ID`, scripts one `Date` for each run |
+//!
+//! `origin`, which has no `Received`, names itself by the second only.
 //!
 //! # The body
 //!
 //! CR is dropped everywhere, NUL becomes 0x80 as in Dovecot, and line ends at the end of the body do
 //! not count: qmail-pop3d sends one more, others add the one that is missing. All else is kept,
 //! 8-bit octets too.
+//!
+//! A header in which no field is kept is content, but for the fields of [`Kind::Store`] and mbox's
+//! `From ` lines: it is the start of the body, up to and with its empty line, which some servers add
+//! where it is missing. So what somebody wrote to a mailbox without any field has a `message`
+//! fingerprint too, and only what is empty has none.
 #![forbid(unsafe_code)]
 
 use std::sync::LazyLock;
@@ -37,7 +57,7 @@ use std::sync::LazyLock;
 use super::Fingerprint;
 
 /// The version of the rules by which fingerprints are made. Those of another version name nothing.
-pub const NORMALISER_VERSION: u8 = 1;
+pub const NORMALISER_VERSION: u8 = 2;
 
 /// How much of a message is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +88,14 @@ pub struct Fingerprints {
     pub origin: Option<Fingerprint>,
     /// Of the normalised header and body. `None` at [`Depth::Header`], and when both are empty.
     pub message: Option<Fingerprint>,
+    /// Of the body alone, also of an empty one: what copies have in common that were delivered anew.
+    /// `None` at [`Depth::Header`].
+    pub body: Option<Fingerprint>,
+    /// Whether the header is one that no other message has, but for copies of this one: it has a
+    /// dated `Received`, or a `Message-ID` and a `Date`. Equal `header` fingerprints name equally.
+    pub names_itself: bool,
+    /// As `names_itself`, for `origin`: it has a `Message-ID` and a `Date`.
+    pub origin_names_itself: bool,
     /// Whether an empty line ended the header. Where none did, a server may have cut it short (Oracle
     /// IMS does at a line without `:`): ask for the whole message instead.
     pub header_ended: bool,
@@ -81,21 +109,40 @@ pub enum Kind {
     /// Added at each delivery, so more of it after fetchmail, getmail or a forward: in `header`, not
     /// in `origin`. `DKIM-Signature` and list fields are not of these, for they are the sender's.
     Relay,
-    /// Written by a message store, shown by one protocol and not by another: in none.
+    /// Written by a message store or a copying program, and not there for others: in none.
     Store,
 }
 
-/// Fields of [`Kind::Store`]: `hdr_hash_skip_headers` in Dovecot's `pop3-migration-plugin.c`. Yahoo's
-/// IMAP shows `Return-Path` and its POP3 does not; the rest is from mbox and from IMAP servers.
-const STORE: [&str; 11] = [
+/// Fields of [`Kind::Store`].
+///
+/// | who | writes |
+/// |---|---|
+/// | Yahoo | `Return-Path` (its IMAP shows it, its POP3 does not), `X-Yahoo-Newman-Property` |
+/// | mboxes | `Content-Length`, `Status`, `X-Status`, `X-Keywords`, `X-UID`, `X-IMAP`, `X-IMAPbase`, `X-UIDL` |
+/// | other IMAP servers | `X-Message-Flag` |
+/// | isync (mbsync) | `X-TUID`, twelve characters of chance, into each message that it copies |
+/// | `imapsync --disarmreadreceipts` | `Disposition-Notification-To`, which it calls `X-Disposition-Notification-To` |
+/// | offlineimap | `X-OfflineIMAP`, where the new server has no UIDPLUS; Gmail's labels as `X-Keywords` |
+/// | Thunderbird | `X-Mozilla-Status`, `X-Mozilla-Status2`, `X-Mozilla-Keys`, `X-Account-Key`, in its folders |
+///
+/// The first three rows are `hdr_hash_skip_headers` in Dovecot's `pop3-migration-plugin.c`.
+const STORE: [&str; 19] = [
     "content-length",
+    "disposition-notification-to",
     "return-path",
     "status",
+    "x-account-key",
+    "x-disposition-notification-to",
     "x-imap",
     "x-imapbase",
     "x-keywords",
     "x-message-flag",
+    "x-mozilla-keys",
+    "x-mozilla-status",
+    "x-mozilla-status2",
+    "x-offlineimap",
     "x-status",
+    "x-tuid",
     "x-uid",
     "x-uidl",
     "x-yahoo-newman-property",
@@ -110,9 +157,9 @@ const STORE: [&str; 11] = [
 /// | Exim | `Envelope-To`, `Delivery-Date` |
 /// | popa3d, qmail's relatives | `X-Delivery-*` |
 /// | getmail | `X-getmail-*` |
-/// | fetchmail and MDAs | `X-Envelope-To`, `X-Envelope-From` |
+/// | fetchmail and MDAs | `X-Envelope-To`, `X-Envelope-From`, `X-Fetchmail-Warning` |
 /// | SpamAssassin, rspamd, amavis, ClamAV | `X-Spam-*`, `X-Virus-*` |
-const RELAY: [&str; 15] = [
+const RELAY: [&str; 16] = [
     "arc-*",
     "authentication-results",
     "delivered-to",
@@ -123,6 +170,7 @@ const RELAY: [&str; 15] = [
     "x-delivery-*",
     "x-envelope-from",
     "x-envelope-to",
+    "x-fetchmail-warning",
     "x-getmail-*",
     "x-original-to",
     "x-received",
@@ -152,6 +200,9 @@ impl Kind {
 /// The longest field name looked at, in octets. RFC 5322 allows a line of 998; none seen passes 60.
 const NAME_OCTETS: usize = 256;
 
+/// Fields up to this size, in octets, stay in their run until they end, to be looked at as a whole.
+const WHOLE_OCTETS: usize = 64;
+
 /// Normalised octets are hashed in runs of this size: enough for BLAKE3 to use the whole width of
 /// the processor.
 const RUN_OCTETS: usize = 16_384;
@@ -163,12 +214,23 @@ const RUN_OCTETS: usize = 16_384;
 pub struct Fingerprinter {
     depth: Depth,
     at: At,
+    /// What is left of the line's name.
     name: Vec<u8>,
     /// Whether the name has an octet that names have not, or is too long.
     name_spoilt: bool,
     field: Field,
+    /// What the field can say of whether the header names itself.
+    sign: Sign,
+    signs: Signs,
+    /// `has_field` and `signs` as they were before the field.
+    before: (bool, Signs),
     /// Whether the last octet kept of the field is a `?`.
     question: bool,
+    /// Whether a field was kept.
+    has_field: bool,
+    /// The start of a line of a header without a field, as it is: content, unless it turns out to be
+    /// a field of a store's.
+    line: Vec<u8>,
     header: Run,
     origin: Run,
     body: Run,
@@ -191,12 +253,38 @@ enum At {
 /// What becomes of the value that is being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
+    /// Of a store.
     Dropped,
-    /// In `header`, and in `origin` where that says so; where this field starts in the header's run.
+    /// No field: dropped, and content of a header that has none.
+    NoField,
+    /// In `header`, and in `origin` where that says so.
     Kept {
         origin: bool,
+        /// Where what is new of it for `origin` starts in the header's run.
         start: usize,
+        /// Whether all of it is in the header's run.
+        is_whole: bool,
     },
+}
+
+/// What a field is to the question whether its header names itself, and what was seen of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// None, or it is known what this one says.
+    Nothing,
+    Received,
+    /// A `Received` behind a `;`.
+    ReceivedAt,
+    MessageId,
+    Date,
+}
+
+/// What a header has that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Signs {
+    received: bool,
+    message_id: bool,
+    date: bool,
 }
 
 /// A hasher, and what it gets next.
@@ -208,11 +296,13 @@ struct Run {
 
 // What the key of each kind is derived from keeps the kinds apart, and the versions too.
 static HEADER: LazyLock<blake3::Hasher> =
-    LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep header fingerprint 1"));
+    LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep header fingerprint 2"));
 static ORIGIN: LazyLock<blake3::Hasher> =
-    LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep origin fingerprint 1"));
+    LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep origin fingerprint 2"));
 static MESSAGE: LazyLock<blake3::Hasher> =
-    LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep message fingerprint 1"));
+    LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep message fingerprint 2"));
+static BODY: LazyLock<blake3::Hasher> =
+    LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep body fingerprint 2"));
 
 impl Run {
     fn new(hasher: &blake3::Hasher) -> Self {
@@ -230,6 +320,50 @@ impl Run {
         self.hash();
         (!self.is_empty).then(|| self.hasher.finalize())
     }
+}
+
+impl Sign {
+    /// Of the field called `name`, in lower case.
+    fn of_field(name: &[u8]) -> Self {
+        match name {
+            b"received" => Self::Received,
+            b"message-id" => Self::MessageId,
+            b"date" => Self::Date,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+impl Signs {
+    /// Takes what was kept of the value of a field, and says what more of it can still say.
+    fn take(&mut self, sign: Sign, kept: &[u8]) -> Sign {
+        let has_digit = |octets: &[u8]| octets.iter().any(u8::is_ascii_digit);
+        let dated = match sign {
+            Sign::Nothing => return Sign::Nothing,
+            Sign::MessageId => {
+                self.message_id |= !kept.is_empty();
+                return if self.message_id { Sign::Nothing } else { sign };
+            }
+            Sign::Date => {
+                self.date |= has_digit(kept);
+                return if self.date { Sign::Nothing } else { sign };
+            }
+            Sign::Received => match memchr::memchr(b';', kept) {
+                None => return sign,
+                Some(at) => &kept[at..],
+            },
+            Sign::ReceivedAt => kept,
+        };
+        self.received |= has_digit(dated);
+        if self.received { Sign::Nothing } else { Sign::ReceivedAt }
+    }
+}
+
+/// Whether a field is what `imapsync --addheader` puts in front of a message that has neither
+/// `Message-Id` nor `Received`: `Message-Id: 17@imapsync`, with the message's UID on the old server.
+fn is_imapsyncs(field: &[u8]) -> bool {
+    let number = field.strip_prefix(b"message-id:").and_then(|id| id.strip_suffix(b"@imapsync"));
+    number.is_some_and(|number| number.len() <= 10 && number.iter().all(u8::is_ascii_digit))
 }
 
 fn cut(hash: &blake3::Hash) -> Fingerprint {
@@ -270,11 +404,16 @@ impl Fingerprinter {
             at: At::LineStart,
             name: Vec::new(),
             name_spoilt: false,
-            field: Field::Dropped,
+            field: Field::NoField,
+            sign: Sign::Nothing,
+            signs: Signs::default(),
+            before: (false, Signs::default()),
             question: false,
+            has_field: false,
+            line: Vec::new(),
             header: Run::new(&HEADER),
             origin: Run::new(&ORIGIN),
-            body: Run::new(&MESSAGE),
+            body: Run::new(&BODY),
             line_ends: 0,
         }
     }
@@ -301,19 +440,38 @@ impl Fingerprinter {
     pub fn finish(mut self) -> Fingerprints {
         let header_ended = matches!(self.at, At::Body | At::End);
         if !header_ended {
+            if self.at == At::Name {
+                self.line_is_no_field();
+            }
             self.close_field();
-            self.end_header();
         }
         let (header, origin) = (self.header.finish(), self.origin.finish());
-        let message = match self.depth {
-            Depth::Header => None,
-            Depth::Message => {
-                self.hash_body();
-                (header.is_some() || !self.body.is_empty).then(|| cut(&self.body.hasher.finalize()))
+        let (mut message, mut body) = (None, None);
+        if self.depth == Depth::Message {
+            self.hash_body();
+            let hash = self.body.hasher.finalize();
+            body = Some(cut(&hash));
+            if header.is_some() || !self.body.is_empty {
+                // By its header's digest and its body's: so both are hashed once.
+                let mut both = MESSAGE.clone();
+                both.update(header.as_ref().map_or(&[][..], |header| header.as_bytes()));
+                both.update(hash.as_bytes());
+                message = Some(cut(&both.finalize()));
             }
-        };
+        }
         let (header, origin) = (header.as_ref().map(cut), origin.as_ref().map(cut));
-        Fingerprints { header, origin, message, header_ended }
+        let Signs { received, message_id, date } = self.signs;
+        let origin_names_itself = message_id && date;
+        let names_itself = received || origin_names_itself;
+        Fingerprints {
+            header,
+            origin,
+            message,
+            body,
+            names_itself,
+            origin_names_itself,
+            header_ended,
+        }
     }
 
     fn line_start<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
@@ -321,13 +479,20 @@ impl Fingerprinter {
             b'\r' => {}
             b'\n' => {
                 self.close_field();
-                self.end_header();
+                if self.has_content() {
+                    self.take_body(b"\n");
+                }
                 self.at = if self.depth == Depth::Header { At::End } else { At::Body };
             }
             // Folded: more of the field before it, whatever became of that.
-            b' ' | b'\t' => self.at = At::Value,
+            b' ' | b'\t' => {
+                self.at = At::Value;
+                return rest;
+            }
             _ => {
+                self.drop_imapsyncs();
                 self.name.clear();
+                self.line.clear();
                 self.name_spoilt = false;
                 self.at = At::Name;
                 return rest;
@@ -352,16 +517,73 @@ impl Fingerprinter {
                 break;
             }
         }
+        let line = &rest[..rest.len().min(end + 1)];
+        self.take_line(line);
         match rest.get(end) {
             None => return &[],
             Some(b':') => {
                 self.start_field();
                 self.at = At::Value;
             }
-            // A line without a name is as if absent.
-            Some(_) => self.at = At::LineStart,
+            // A line without a name is as if absent, where there are fields.
+            Some(_) => {
+                self.line_is_no_field();
+                self.at = At::LineStart;
+            }
         }
         &rest[end + 1..]
+    }
+
+    /// Whether what is no field is content so far.
+    fn may_be_content(&self) -> bool {
+        !self.has_field && self.depth == Depth::Message
+    }
+
+    /// Whether a header without a field had content so far.
+    fn has_content(&self) -> bool {
+        !self.has_field && !(self.body.is_empty && self.body.octets.is_empty())
+    }
+
+    /// Takes more of the start of a line of which it is not known yet what it is.
+    fn take_line(&mut self, octets: &[u8]) {
+        if !self.may_be_content() {
+            return;
+        }
+        for (at, &octet) in octets.iter().enumerate().filter(|&(_, &octet)| octet != b'\r') {
+            // No field of a store's has a name so long: what follows need not wait.
+            if self.line_was_taken() {
+                self.take_body(&octets[at..]);
+                break;
+            }
+            self.line.push(octet);
+            if self.line_was_taken() {
+                self.line_to_body();
+            }
+        }
+    }
+
+    fn line_was_taken(&self) -> bool {
+        self.line.len() > NAME_OCTETS
+    }
+
+    fn line_to_body(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        self.take_body(&line);
+        self.line = line;
+    }
+
+    /// What [`Fingerprinter::take_line`] took is no field: content, but for mbox's lines.
+    fn line_is_no_field(&mut self) {
+        if !self.may_be_content() {
+            return;
+        }
+        let is_mboxs = self.line.starts_with(b"From ") || self.line.starts_with(b">From ");
+        self.field = Field::NoField;
+        if is_mboxs && !self.line_was_taken() {
+            self.field = Field::Dropped;
+        } else if !self.line_was_taken() {
+            self.line_to_body();
+        }
     }
 
     fn start_field(&mut self) {
@@ -369,28 +591,60 @@ impl Fingerprinter {
         while matches!(self.name.last(), Some(b' ' | b'\t')) {
             self.name.pop();
         }
-        let kind = Kind::of_field(&self.name);
-        if self.name_spoilt || self.name.is_empty() || kind == Kind::Store {
+        if self.name_spoilt || self.name.is_empty() {
+            self.line_is_no_field();
             return;
         }
-        self.field = Field::Kept { origin: kind == Kind::Author, start: self.header.octets.len() };
+        let kind = Kind::of_field(&self.name);
+        if kind == Kind::Store {
+            let was_taken = self.may_be_content() && self.line_was_taken();
+            self.field = if was_taken { Field::NoField } else { Field::Dropped };
+            return;
+        }
+        if self.header.octets.len() >= RUN_OCTETS {
+            self.header.hash();
+        }
+        if self.has_content() {
+            self.body = Run::new(&BODY);
+            self.line_ends = 0;
+        }
+        let start = self.header.octets.len();
+        self.before = (self.has_field, self.signs);
+        self.has_field = true;
+        self.field = Field::Kept { origin: kind == Kind::Author, start, is_whole: true };
         self.name.make_ascii_lowercase();
+        self.sign = match Sign::of_field(&self.name) {
+            Sign::Received if self.signs.received => Sign::Nothing,
+            sign => sign,
+        };
         self.header.octets.extend_from_slice(&self.name);
         self.header.octets.push(b':');
         self.question = false;
     }
 
     fn close_field(&mut self) {
+        self.drop_imapsyncs();
         if let Field::Kept { .. } = self.field {
             self.header.octets.push(b'\n');
             self.share_with_origin();
         }
-        self.field = Field::Dropped;
+        self.field = Field::NoField;
+    }
+
+    /// Takes the field back, if imapsync added it.
+    fn drop_imapsyncs(&mut self) {
+        if let Field::Kept { start, is_whole: true, .. } = self.field {
+            if is_imapsyncs(&self.header.octets[start..]) {
+                self.header.octets.truncate(start);
+                (self.has_field, self.signs) = self.before;
+                self.field = Field::NoField;
+            }
+        }
     }
 
     /// Copies what is new of the field to the run of `origin`, if it belongs there.
     fn share_with_origin(&mut self) {
-        if let Field::Kept { origin: true, start } = &mut self.field {
+        if let Field::Kept { origin: true, start, .. } = &mut self.field {
             self.origin.octets.extend_from_slice(&self.header.octets[*start..]);
             *start = self.header.octets.len();
             if self.origin.octets.len() >= RUN_OCTETS {
@@ -400,13 +654,20 @@ impl Fingerprinter {
     }
 
     fn value<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
-        if self.field == Field::Dropped {
-            let Some(end) = memchr::memchr(b'\n', rest) else { return &[] };
-            self.at = At::LineStart;
-            return &rest[end + 1..];
+        if !matches!(self.field, Field::Kept { .. }) {
+            let end = memchr::memchr(b'\n', rest);
+            let line = &rest[..end.map_or(rest.len(), |end| end + 1)];
+            if self.field == Field::NoField && self.may_be_content() {
+                self.take_body(line);
+            }
+            if end.is_some() {
+                self.at = At::LineStart;
+            }
+            return &rest[line.len()..];
         }
         let piece = &rest[..rest.len().min(RUN_OCTETS)];
         let mut taken = piece.len();
+        let from = self.header.octets.len();
         for (at, &octet) in piece.iter().enumerate() {
             match KEPT_AS[usize::from(octet)] {
                 DROPPED => {}
@@ -422,21 +683,26 @@ impl Fingerprinter {
                 }
             }
         }
-        if self.header.octets.len() >= RUN_OCTETS {
+        if self.sign != Sign::Nothing {
+            self.sign = self.signs.take(self.sign, &self.header.octets[from..]);
+        }
+        if self.header.octets.len() >= RUN_OCTETS && self.is_long() {
             self.share_with_origin();
             self.header.hash();
-            if let Field::Kept { start, .. } = &mut self.field {
-                *start = 0;
+            if let Field::Kept { start, is_whole, .. } = &mut self.field {
+                (*start, *is_whole) = (0, false);
             }
         }
         &rest[taken..]
     }
 
-    /// The message is named by its header's digest and its body: so the header is hashed once.
-    fn end_header(&mut self) {
-        if self.depth == Depth::Message {
-            self.header.hash();
-            self.body.hasher.update(self.header.hasher.finalize().as_bytes());
+    /// Whether the field is longer than any that is looked at as a whole.
+    fn is_long(&self) -> bool {
+        match self.field {
+            Field::Kept { start, is_whole: true, .. } => {
+                self.header.octets.len() - start > WHOLE_OCTETS
+            }
+            _ => true,
         }
     }
 
@@ -496,7 +762,7 @@ mod tests {
     fn headers_that_servers_change_keep_their_fingerprint() {
         let long_name = format!("a: b\n{}: x\n", "n".repeat(NAME_OCTETS + 1));
         let long_line = format!("a: b\n{}\n", "n".repeat(5000));
-        let groups: [&[&str]; 20] = [
+        let groups: [&[&str]; 23] = [
             // Dovecot's own vectors (test-pop3-migration-plugin.c), group H1. Stronger than there: the
             // empty line that ends a header is no part of it, so "a: b\r\n\r\n" is one of them.
             &[
@@ -542,6 +808,11 @@ mod tests {
                 "Content-Length: 7\nReturn-Path: <a@b>\nStatus: RO\nX-IMAP: 1\nX-IMAPbase: 1 2\na: b\n",
                 "a: b\nX-Keywords: x\nX-Message-Flag: x\nX-Status: A\nX-UID: 7\nX-UIDL: x\n\tfolded\n",
                 "X-Yahoo-Newman-Property: x\na: b\nSTATUS : O\n",
+                // What copying programs write.
+                "a: b\nX-TUID: AbCdEf123456\nX-OfflineIMAP: x-1-2-3\n",
+                "X-Account-Key: a\nX-Mozilla-Keys:  \na: b\nX-Mozilla-Status: 1\nX-Mozilla-Status2: 0\n",
+                "Message-Id: 4711@imapsync\na: b\nX-Disposition-Notification-To: c\n",
+                "a: b\nDisposition-Notification-To: c\nmessage-id:1\n 2@imap\r\n sync\n",
             ],
             // H2.
             &["a: b\nc: d\n", "a:b\nc:d\n", "a: b\nfoo\nc: d\n"],
@@ -577,6 +848,10 @@ mod tests {
             // A run of `?` ends with its field.
             &["a: b?\nc: ?d\n", "a: b\u{e9}\nc: \u{e9}d\n"],
             &["a: b?\nc: d\n"],
+            // Nearly what copying programs write.
+            &["Message-Id: <1@imapsync>\na: b\n"],
+            &["Message-Id: 12345678901@imapsync\na: b\n"],
+            &["X-TUIDs: AbCdEf123456\na: b\n"],
         ];
         let mut seen = std::collections::HashMap::new();
         for (number, group) in groups.iter().enumerate() {
@@ -591,8 +866,7 @@ mod tests {
 
     #[test]
     fn a_header_without_a_field_names_nothing() {
-        for message in
-            ["", "\n", "\r\n", "\r\r\n\n", " a: b\n", "foo", "Status: R\n\n\r\n", "From a\n"]
+        for message in ["", "\n", "\r\n", "\r\r\n\n", "Status: R\n\n\r\n", "Status: R", "From a\n"]
         {
             let nothing = of(message.as_bytes());
             assert_eq!(
@@ -629,10 +903,102 @@ mod tests {
 
     #[test]
     fn the_kinds_are_kept_apart() {
-        let Fingerprints { header, origin, message, .. } = of(b"a: b\n\n");
-        assert_ne!(header, origin);
-        assert_ne!(header, message);
-        assert_ne!(origin, message);
+        let Fingerprints { header, origin, message, body, .. } = of(b"a: b\n\n");
+        let kinds = [header, origin, message, body].map(Option::unwrap);
+        let several: std::collections::HashSet<_> = kinds.into_iter().collect();
+        assert_eq!(several.len(), 4);
+    }
+
+    /// Each group is one message to us, and no two groups are; none has a header.
+    #[test]
+    fn a_header_without_a_field_is_content() {
+        let long = "n".repeat(NAME_OCTETS + 1);
+        let (long_line, long_stores) =
+            (format!("{long}\nx"), format!("Status{}: R", " ".repeat(300)));
+        let huge = "y".repeat(3 * RUN_OCTETS);
+        let (huge_line, huge_other) = (format!("{huge}\n"), format!("{huge}z\n"));
+        let groups: [&[&str]; 14] = [
+            // With an empty line, as servers add one, and without.
+            &[
+                "foo",
+                "foo\n",
+                "foo\r\n\r\n",
+                "\nfoo",
+                "Status: R\nfoo\nX-UID: 7\n 8\n",
+                "fo\ro\n\n\n",
+            ],
+            &["foo\nbar", "foo\r\nbar\r\n\r\n", "foo\nX-TUID: 1234\nbar"],
+            &["foo\n bar", "Status: R\nfoo\n bar"],
+            &["foo\n\nbar", "Status: O\nfoo\n\nbar\n"],
+            &["baz\n\nbar"],
+            &[" a: b\n", " a: b\nStatus: R\n"],
+            &["Dear Bob: hello\n"],
+            &["Dear Bob: hello!\n"],
+            &[": x\n", "From a@b Sat Jan  3 01:05:34 1996\n: x\n", ">From a\n: x\n"],
+            &["caf\u{e9}: x"],
+            &[&long_line, &format!("{long}\r\nx\n")],
+            &[&long_stores],
+            &[&huge_line],
+            &[&huge_other],
+        ];
+        let mut seen = std::collections::HashMap::new();
+        for (number, group) in groups.iter().enumerate() {
+            for message in *group {
+                let found = of(message.as_bytes());
+                assert_eq!((found.header, found.names_itself), (None, false), "{message:.40}");
+                let message_of = found.message.unwrap_or_else(|| panic!("{message:.40}"));
+                assert_eq!(*seen.entry(message_of).or_insert(number), number, "{message:.40}");
+                assert_eq!(of(group[0].as_bytes()).message, Some(message_of), "{message:.40}");
+            }
+        }
+        // A field makes it what is no field: as if absent.
+        for message in ["foo\na: b\n\nx", "a: b\nfoo\n\nx", &format!("{huge}\n{long}\na: b\n\nx")] {
+            assert_eq!(of(message.as_bytes()), of(b"a: b\n\nx"), "{message:.40}");
+        }
+        // What imapsync puts in front of it changes nothing.
+        assert_eq!(of(b"Message-Id: 7@imapsync\r\nfoo\r\nbar"), of(b"foo\r\nbar"));
+    }
+
+    #[test]
+    fn copies_delivered_anew_have_a_body_in_common() {
+        let body = |message: &str| of(message.as_bytes()).body.unwrap();
+        assert_eq!(body("a: b\n\nx\n"), body("Received: y\nc: d\n\nx"));
+        assert_ne!(body("a: b\n\nx\n"), body("a: b\n\ny\n"));
+        assert_eq!(body("a: b\n\n"), body("c: d"));
+        assert_eq!(body(""), body("\n\n"));
+    }
+
+    #[test]
+    fn a_header_names_itself_by_what_no_other_message_has() {
+        let names = |header: &str| {
+            let found = of(format!("{header}\n\nbody").as_bytes());
+            (found.names_itself, found.origin_names_itself)
+        };
+        let (neither, header, both) = ((false, false), (true, false), (true, true));
+        for (text, named) in [
+            ("From: a\nSubject: 80 % full", neither),
+            ("Message-ID: <1@scanner>", neither),
+            ("Date: Mon, 6 May 2024 10:26:40 +0000", neither),
+            ("Message-ID: <1@scanner>\nDate: Mon, 6 May 2024 10:26:40 +0000", both),
+            ("date : 6\nMESSAGE-ID\t: x", both),
+            ("Date:\n Mon,\n 6\nMessage-Id:\n\t<x>", both),
+            ("Message-ID: \nDate: Mon, 6 May 2024", neither),
+            ("Message-ID: \r\n \nDate: Mon, 6 May 2024", neither),
+            ("Message-ID: <1@scanner>\nDate: now", neither),
+            ("Message-ID: <1@scanner>\nResent-Date: 6", neither),
+            ("Message-ID: 17@imapsync\nDate: Mon, 6 May 2024", neither),
+            ("Message-ID: <x>\nDate: 6\nMessage-Id: 17@imapsync", both),
+            ("Received: by x; Mon, 6 May 2024 10:26:40 +0000", header),
+            ("Received: from a (b [192.0.2.1])\r\n\tby x\r\n\t;\r\n\tMon,\r\n\t6", header),
+            ("Received: by x;\nReceived: by y; 6 May", header),
+            ("Received: from a (b [192.0.2.1]) by x", neither),
+            ("Received: from 1 by x; now", neither),
+            ("Received: from x\nDate: ;6", neither),
+            ("X-Received: by x; 6", neither),
+            ("Received: by x; 6\nMessage-ID: <1>\nDate: 6", both),
+        ] {
+            assert_eq!(names(text), named, "{text:?}");
+        }
     }
 
     #[test]
@@ -682,7 +1048,7 @@ mod tests {
         assert_eq!(fingerprinter.update(b"\nc: d"), Wants::Nothing);
         let found = fingerprinter.finish();
         let whole = of(b"a: b\n\nbody");
-        assert_eq!(found, Fingerprints { message: None, ..whole });
+        assert_eq!(found, Fingerprints { message: None, body: None, ..whole });
         assert!(found.header_ended);
         assert!(!of(b"a: b\r\n").header_ended);
     }
@@ -714,24 +1080,26 @@ mod tests {
 
     /// A changed rule shows here, and then [`NORMALISER_VERSION`] goes up.
     #[test]
-    fn version_1_gives_these_for_ever() {
-        assert_eq!(NORMALISER_VERSION, 1);
+    fn version_2_gives_these_for_ever() {
+        assert_eq!(NORMALISER_VERSION, 2);
         let message = "Return-Path: <bob@example.net>\r\n\
             Received: from mx.example.net by mail.example.com;\r\n\tMon, 6 May 2024 10:26:40 +0000\r\n\
             Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=  caf\u{e9}\r\n folded\r\n\
             From: bob@example.net\r\nX-UIDL: 4711\r\nno colon here\r\n\r\nHello\0,\r\n\r\ncaf\u{e9}\r\n\r\n";
-        let Fingerprints { header, origin, message, header_ended } = of(message.as_bytes());
+        let Fingerprints { header, origin, message, body, names_itself, header_ended, .. } =
+            of(message.as_bytes());
         let hex = |fingerprint: Option<Fingerprint>| fingerprint.unwrap().to_string();
-        assert!(header_ended);
+        assert!(header_ended && names_itself);
         assert_eq!(
-            [hex(header), hex(origin), hex(message)],
+            [hex(header), hex(origin), hex(message), hex(body)],
             [
-                "d237977a73f99b7ac4af7f832f64937b",
-                "5cfef0fee751b0776a742c4f87e0aae4",
-                "5b3c6a50bea28d99a069705aa321b7fc"
+                "340346af2f4ad9a7e4e6a761d9519d61",
+                "4cd9c7a4a79b9693cff973aea6b9750d",
+                "d17d0ed9fac7dfcef8999d6216f7f2f2",
+                "25ed8b1206e72318c246035c7382bd03"
             ],
         );
-        assert_eq!(hex(header_of("a: b\n")), "86e0eb514064e6703a539977b0cc7347");
+        assert_eq!(hex(header_of("a: b\n")), "70d49125ae5afa21ee1ed1f09266a892");
     }
 
     /// Gives `message` in slices that end at `cuts`.
@@ -753,7 +1121,7 @@ mod tests {
     /// Messages made of what the rules speak of.
     fn message() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
-            4 => "(Subject|From |>From|a|X-UIDL|Received|status)?[ \t]?:".prop_map(String::into_bytes),
+            4 => "(Subject|From |>From|a|X-UIDL|Received|status|Date|Message-Id)?[ \t]?:".prop_map(String::into_bytes),
             4 => "[ -~]{0,12}".prop_map(String::into_bytes),
             4 => Just(b"\n".to_vec()),
             2 => Just(b"\n ".to_vec()),
@@ -761,6 +1129,7 @@ mod tests {
             2 => prop::collection::vec(any::<u8>(), 0..6),
             1 => "[?\u{e9} \t]{0,6}".prop_map(String::into_bytes),
             1 => Just(vec![b'x'; 300]),
+            1 => "[;7]|Message-ID: 7@imapsync\n".prop_map(String::into_bytes),
             1 => (0..40_000_usize, "[x\n]").prop_map(|(len, octet)| octet.repeat(len).into_bytes()),
         ];
         prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
@@ -780,8 +1149,34 @@ mod tests {
             for same in [message, bare.clone(), with(b"\r\n"), with(b"\r\r\n")] {
                 prop_assert_eq!(in_slices(&same, &cuts, Depth::Message), whole);
                 let header = in_slices(&same, &cuts, Depth::Header);
-                prop_assert_eq!(header, Fingerprints { message: None, ..whole });
+                prop_assert_eq!(header, Fingerprints { message: None, body: None, ..whole });
             }
+        }
+
+        /// Said on the normalised header, read back field by field.
+        #[test]
+        fn a_header_names_itself_by_what_is_left_of_it(
+            message in message(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..9),
+        ) {
+            let mut fingerprinter = Fingerprinter::new(Depth::Header);
+            fingerprinter.update(&message);
+            fingerprinter.close_field();
+            // Of a header that was hashed in parts the start is not there any more.
+            prop_assume!(fingerprinter.header.is_empty);
+            let kept = fingerprinter.header.octets.clone();
+            let fields = || kept.split(|&octet| octet == b'\n');
+            let has = |name: &[u8], says: &dyn Fn(&[u8]) -> bool| {
+                fields().filter_map(|field| field.strip_prefix(name)).any(says)
+            };
+            let digit = |value: &[u8]| value.iter().any(u8::is_ascii_digit);
+            let dated = |value: &[u8]| {
+                let at = value.iter().position(|&octet| octet == b';');
+                at.is_some_and(|at| digit(&value[at..]))
+            };
+            let origin = has(b"message-id:", &|id| !id.is_empty()) && has(b"date:", &digit);
+            let header = origin || has(b"received:", &dated);
+            let found = in_slices(&message, &cuts, Depth::Header);
+            prop_assert_eq!((found.names_itself, found.origin_names_itself), (header, origin));
         }
 
         #[test]
