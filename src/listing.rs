@@ -10,7 +10,7 @@ use std::io::{self, BufRead, Read, Write};
 
 use crate::format::{BadFormat, UidlFormat};
 use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
-use crate::maildrop::{Counter, Entry, Maildrop, Name, State};
+use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
 use crate::uidl::{BadUidl, Uidl};
 
 /// The first word of a block's first line.
@@ -165,6 +165,32 @@ pub enum Fault {
         /// What stands there.
         found: Excerpt,
     },
+    /// A capture out of its order.
+    #[error(
+        "capture {found} where capture {expected} must stand; number them from 1, oldest first"
+    )]
+    CaptureOrder {
+        /// What stands there.
+        found: Excerpt,
+        /// What must.
+        expected: u32,
+    },
+    /// A capture's time where each capture has its own.
+    #[error("\"taken\" beside \"capture\" lines, each of which says when; leave it out")]
+    TakenBeside,
+    /// A message of a capture that there is none of.
+    #[error(
+        "bad number {found} for \"{field}\"; it wants one of the captures, 1 to {captures}, and the last \
+         not before the first"
+    )]
+    OfCapture {
+        /// For which field.
+        field: &'static str,
+        /// What stands there.
+        found: Excerpt,
+        /// How many captures there are.
+        captures: u32,
+    },
     /// Not the digits of a key.
     #[error("bad key {found} for \"{field}\"; it wants {digits} hexadecimal digits")]
     Key {
@@ -253,6 +279,7 @@ pub fn write_maildrop(out: &mut impl Write, maildrop: &Maildrop) -> io::Result<(
         line.text(&maildrop.source);
         line.end(out)?;
     }
+    write_captures(out, &mut line, maildrop)?;
     if maildrop.entries.iter().any(has_fingerprint) {
         line.start("keys");
         line.number(NORMALISER_VERSION);
@@ -295,10 +322,60 @@ pub fn write_maildrop(out: &mut impl Write, maildrop: &Maildrop) -> io::Result<(
         line.fingerprint(b" header=", entry.header.as_ref());
         line.fingerprint(b" message=", entry.message.as_ref());
         line.fingerprint(b" origin=", entry.origin.as_ref());
+        if entry.first_capture != 0 {
+            line.octets.extend_from_slice(b" first=");
+            line.number(entry.first_capture + 1);
+        }
+        if entry.last_capture != last_capture(maildrop) {
+            line.octets.extend_from_slice(b" last=");
+            line.number(entry.last_capture + 1);
+        }
+        for uidl in &entry.earlier {
+            line.octets.extend_from_slice(b" earlier=");
+            line.octets.extend_from_slice(uidl.as_bytes());
+        }
         line.end(out)?;
     }
     line.octets.push(b'.');
     line.end(out)
+}
+
+/// Says when it was captured: in one line where there is one capture, which the block itself says all
+/// else of.
+fn write_captures(out: &mut impl Write, line: &mut Line, maildrop: &Maildrop) -> io::Result<()> {
+    if let [Capture { taken, .. }] = maildrop.captures[..] {
+        if maildrop.captures[0] == Capture::of(maildrop, taken) {
+            if let Some(taken) = taken {
+                line.start("taken");
+                line.number(taken);
+                line.end(out)?;
+            }
+            return Ok(());
+        }
+    }
+    for (number, capture) in (1_u32..).zip(&maildrop.captures) {
+        line.start("capture");
+        line.number(number);
+        let Capture { taken, source, uidvalidity, next } = capture;
+        for known in [*taken, next.map(u64::from), uidvalidity.map(u64::from)] {
+            line.octets.push(b' ');
+            match known {
+                Some(known) => line.number(known),
+                None => line.octets.push(b'-'),
+            }
+        }
+        if !source.is_empty() {
+            line.octets.push(b' ');
+            line.text(source);
+        }
+        line.end(out)?;
+    }
+    Ok(())
+}
+
+/// The number, from 0, of the last capture of a maildrop.
+fn last_capture(maildrop: &Maildrop) -> u32 {
+    maildrop.captures.len().saturating_sub(1) as u32
 }
 
 /// What the reader demands of a block beyond the shape of its lines.
@@ -316,7 +393,19 @@ fn check(maildrop: &Maildrop) -> Result<(), Fault> {
     if maildrop.remarks.iter().any(String::is_empty) {
         return Err(Fault::NoValue { field: "remark" });
     }
-    (1..).zip(&maildrop.entries).try_for_each(|(number, entry)| check_entry(number, entry))
+    let last = last_capture(maildrop);
+    (1..).zip(&maildrop.entries).try_for_each(|(number, entry)| {
+        check_entry(number, entry)?;
+        for (field, found, most) in
+            [("last", entry.last_capture, last), ("first", entry.first_capture, entry.last_capture)]
+        {
+            if found > most {
+                let found = Excerpt::of((u64::from(found) + 1).to_string().as_bytes());
+                return Err(Fault::OfCapture { field, found, captures: last + 1 });
+            }
+        }
+        Ok(())
+    })
 }
 
 fn check_counter(maildrop: &Maildrop) -> Result<(), Fault> {
@@ -649,7 +738,7 @@ impl<R: BufRead> Blocks<R> {
             if maildrop.state == State::Empty {
                 return Err(Fault::NotEmpty);
             }
-            let (number, entry) = entry_of(line, head.keys)?;
+            let (number, entry) = entry_of(line, head.keys, head.capture_count.max(1))?;
             if number <= last_number {
                 return Err(Fault::Order { found: number, before: last_number });
             }
@@ -676,6 +765,10 @@ struct Head {
     state: Option<State>,
     source: Option<String>,
     keys: bool,
+    taken: Option<u64>,
+    /// How many lines say of a capture.
+    capture_count: u32,
+    captures: Vec<Capture>,
     uidvalidity: Option<u32>,
     counter: Option<Counter>,
     has_remark: bool,
@@ -686,8 +779,18 @@ struct Head {
 impl Head {
     fn take_line(&mut self, line: &[u8], keep: Keep, behind: bool) -> Result<(), Fault> {
         let (word, value) = words(line);
-        let known =
-            ["maildrop", "state", "source", "keys", "uidvalidity", "counter", "remark", "spent"];
+        let known = [
+            "maildrop",
+            "state",
+            "source",
+            "taken",
+            "capture",
+            "keys",
+            "uidvalidity",
+            "counter",
+            "remark",
+            "spent",
+        ];
         let field = known.into_iter().find(|field| field.as_bytes() == word);
         let field = field.ok_or_else(|| Fault::UnknownField { found: Excerpt::of(word) })?;
         if behind {
@@ -708,6 +811,20 @@ impl Head {
             }
             "source" => {
                 once(&mut self.source, field, utf8(field, decoded(field, value, Blanks::Plain)?)?)
+            }
+            "taken" => once(&mut self.taken, field, number_of(field, value, u64::MAX)?),
+            "capture" => {
+                let (number, rest) = words(value);
+                let expected = self.capture_count.saturating_add(1);
+                if number_of(field, number, u32::MAX.into()).ok() != Some(expected.into()) {
+                    return Err(Fault::CaptureOrder { found: Excerpt::of(number), expected });
+                }
+                self.capture_count = expected;
+                let capture = capture_of(rest)?;
+                if keep == Keep::All {
+                    self.captures.push(capture);
+                }
+                Ok(())
             }
             "keys" => {
                 if number_of(field, value, u64::from(u8::MAX))? != u64::from(NORMALISER_VERSION) {
@@ -752,10 +869,10 @@ impl Head {
 
     /// The maildrop without its messages; what was kept is moved out.
     fn finish(&mut self) -> Result<Maildrop, Fault> {
-        let maildrop = Maildrop {
+        let mut maildrop = Maildrop {
             user: self.user.clone().ok_or(Fault::Missing { field: "maildrop" })?,
             state: self.state.ok_or(Fault::Missing { field: "state" })?,
-            captures: Vec::new(),
+            captures: std::mem::take(&mut self.captures),
             source: self.source.take().unwrap_or_default(),
             uidvalidity: self.uidvalidity,
             counter: self.counter.take(),
@@ -763,6 +880,11 @@ impl Head {
             spent: std::mem::take(&mut self.spent),
             remarks: std::mem::take(&mut self.remarks),
         };
+        match (self.capture_count, self.taken) {
+            (0, taken) => maildrop.captures = vec![Capture::of(&maildrop, taken)],
+            (_, Some(_)) => return Err(Fault::TakenBeside),
+            (_, None) => {}
+        }
         check_counter(&maildrop)?;
         if maildrop.state == State::Failed && !self.has_remark {
             return Err(Fault::NoRemark);
@@ -836,8 +958,27 @@ fn utf8(field: &'static str, octets: Vec<u8>) -> Result<String, Fault> {
         .map_err(|not| Fault::NotUtf8 { field, found: Excerpt::of(not.as_bytes()) })
 }
 
-/// A message's line: its order number and the rest.
-fn entry_of(line: &[u8], keys: bool) -> Result<(u64, Entry), Fault> {
+/// What a line says of a capture behind its number.
+fn capture_of(line: &[u8]) -> Result<Capture, Fault> {
+    let field = "capture";
+    let known = |word: &[u8], max| match word {
+        b"-" => Ok(None),
+        digits => number_of(field, digits, max).map(Some),
+    };
+    let (taken, rest) = words(line);
+    let (next, rest) = words(rest);
+    let (uidvalidity, source) = words(rest);
+    let u32_of = |word| known(word, u32::MAX.into()).map(|known| known.map(|known| known as u32));
+    Ok(Capture {
+        taken: known(taken, u64::MAX)?,
+        next: u32_of(next)?,
+        uidvalidity: u32_of(uidvalidity)?,
+        source: utf8(field, decoded(field, source, Blanks::Plain)?)?,
+    })
+}
+
+/// A message's line, in a block of so many captures: its order number and the rest.
+fn entry_of(line: &[u8], keys: bool, captures: u32) -> Result<(u64, Entry), Fault> {
     let (number, mut rest) = words(line);
     let number = number_of("order number", number, u64::MAX)?;
     let uidl;
@@ -845,7 +986,8 @@ fn entry_of(line: &[u8], keys: bool) -> Result<(u64, Entry), Fault> {
     if uidl.is_empty() {
         return Err(Fault::NoUidl { number });
     }
-    let mut entry = Entry { ..Entry::new(Uidl::new(uidl)?) };
+    let mut entry = Entry::new(Uidl::new(uidl)?);
+    let (mut first, mut last) = (None, None);
     while !rest.is_empty() {
         let word;
         (word, rest) = words(rest);
@@ -864,11 +1006,28 @@ fn entry_of(line: &[u8], keys: bool) -> Result<(u64, Entry), Fault> {
                 once(&mut entry.message, "message", fingerprint("message", value, keys)?)?
             }
             b"origin" => once(&mut entry.origin, "origin", fingerprint("origin", value, keys)?)?,
+            b"first" => once(&mut first, "first", of_capture("first", value, captures)?)?,
+            b"last" => once(&mut last, "last", of_capture("last", value, captures)?)?,
+            b"earlier" => entry.earlier.push(Uidl::new(value)?),
             _ => return Err(unknown()),
         }
     }
+    entry.first_capture = first.unwrap_or(0);
+    entry.last_capture = last.unwrap_or(captures - 1);
+    if entry.first_capture > entry.last_capture {
+        let found = Excerpt::of((entry.first_capture + 1).to_string().as_bytes());
+        return Err(Fault::OfCapture { field: "first", found, captures });
+    }
     check_entry(number, &entry)?;
     Ok((number, entry))
+}
+
+/// The number of a capture as it is written, from 1; counted from 0.
+fn of_capture(field: &'static str, value: &[u8], captures: u32) -> Result<u32, Fault> {
+    let number = number_of(field, value, captures.into()).ok().filter(|&number| number > 0);
+    let number =
+        number.ok_or_else(|| Fault::OfCapture { field, found: Excerpt::of(value), captures })?;
+    Ok(number as u32 - 1)
 }
 
 fn spelled(field: &'static str, value: &[u8]) -> Result<Name, Fault> {
@@ -943,6 +1102,85 @@ spent UID9-1714990000
             maildrop.entries[1].guid,
             Some(Name::Key(FileKey { cut: [0xFF; 16], whole: [0xFF; 4] }))
         );
+    }
+
+    /// A maildrop of two captures, as the writer writes it.
+    const MERGED: &str = "\
+uidl-keep-listing 1
+maildrop alice@example.com
+state captured
+source dovecot /home/alice/Maildir
+capture 1 1714990000 - - courier /home/alice/Maildir
+capture 2 - 13 1714990000
+uidvalidity 1714990000
+counter 13 UID%u-%v
+1 UID1-1714990000 file=a last=1
+2 UID2-1714990000 file=b first=2
+3 UID3-1714990000 file=c earlier=UID9=1 earlier=UID8%20
+.
+";
+
+    #[test]
+    fn a_block_says_when_it_was_captured_and_needs_not() {
+        let text = ALICE.replace("keys 1", "taken 1794749400\nkeys 1");
+        let maildrop = read(text.as_bytes()).unwrap().remove(0);
+        assert_eq!(String::from_utf8(written(&maildrop)).unwrap(), text);
+        assert_eq!(maildrop.captures, [Capture::of(&maildrop, Some(1_794_749_400))]);
+        assert_eq!(maildrop.captures[0].next, Some(13));
+        assert_eq!(maildrop.last_entries().count(), 2);
+        let untimed = read(ALICE.as_bytes()).unwrap().remove(0);
+        assert_eq!(untimed.captures, [Capture::of(&untimed, None)]);
+    }
+
+    #[test]
+    fn several_captures_stand_in_a_block_with_what_each_said() {
+        let maildrop = read(MERGED.as_bytes()).unwrap().remove(0);
+        assert_eq!(String::from_utf8(written(&maildrop)).unwrap(), MERGED);
+        let [first, second] = &maildrop.captures[..] else { panic!("{maildrop:?}") };
+        assert_eq!((first.taken, first.next, first.uidvalidity), (Some(1_714_990_000), None, None));
+        assert_eq!(first.source, "courier /home/alice/Maildir");
+        assert_eq!((second.taken, second.next), (None, Some(13)));
+        assert_eq!((second.uidvalidity, second.source.as_str()), (Some(1_714_990_000), ""));
+        let of = |entry: &Entry| (entry.first_capture, entry.last_capture);
+        assert_eq!(maildrop.entries.iter().map(of).collect::<Vec<_>>(), [(0, 0), (1, 1), (0, 1)]);
+        let earlier: Vec<_> = maildrop.entries[2].earlier.iter().map(Uidl::to_string).collect();
+        assert_eq!(earlier, ["UID9=1", "UID8%20"]);
+        assert_eq!(maildrop.last_entries().count(), 2);
+    }
+
+    #[test]
+    fn a_fault_in_what_is_said_of_captures_names_line_and_next_step() {
+        for (was, is, error) in [
+            ("capture 2", "capture 3", "6: capture \"3\" where capture 2 must stand; number them"),
+            ("capture 1", "capture x", "5: capture \"x\" where capture 1 must stand"),
+            ("capture 1 1714990000 - -", "capture 1 1714990000 -", "5: bad number \"courier\""),
+            ("- 13 1714990000", "- 4294967296 1714990000", "6: bad number \"4294967296\" for \"ca"),
+            ("- 13 1714990000", "", "6: bad number \"\" for \"capture\""),
+            ("capture 1", "taken 1\ncapture 1", "10: \"taken\" beside \"capture\" lines"),
+            (
+                "last=1",
+                "last=0",
+                "9: bad number \"0\" for \"last\"; it wants one of the captures, 1 to 2",
+            ),
+            ("last=1", "last=3", "9: bad number \"3\" for \"last\""),
+            ("last=1", "first=2 last=1", "9: bad number \"2\" for \"first\""),
+            ("last=1", "last=1 last=1", "9: second \"last\""),
+            ("earlier=UID9=1", "earlier=", "11: "),
+        ] {
+            assert!(MERGED.contains(was), "{was}");
+            let found = error_in(&MERGED.replacen(was, is, 1));
+            assert!(found.starts_with(error), "{was:?} -> {is:?}: {found}");
+        }
+        for (is, error) in
+            [("taken x", "5: bad number \"x\""), ("taken 1\ntaken 2", "6: second \"taken\"")]
+        {
+            let found = error_in(&ALICE.replacen("keys 1", is, 1));
+            assert!(found.starts_with(error), "{is:?}: {found}");
+        }
+        let mut maildrop = read(MERGED.as_bytes()).unwrap().remove(0);
+        maildrop.entries[0].last_capture = 2;
+        let refused = write_maildrop(&mut Vec::new(), &maildrop).unwrap_err();
+        assert!(refused.to_string().starts_with("bad number \"3\" for \"last\""), "{refused}");
     }
 
     #[test]
@@ -1199,9 +1437,10 @@ spent UID9-1714990000
         fn entry()(
             uidl in uidl(), uid in any::<Option<u32>>(), octets in any::<Option<u64>>(),
             file in name(), guid in name(), header in key(), message in key(), origin in key(),
-            otherwise in any::<[u8; 16]>(),
+            otherwise in any::<[u8; 16]>(), earlier in prop::collection::vec(uidl(), 0..3),
         ) -> Entry {
-            let mut entry = Entry { uid, octets, file, guid, header, message, origin, ..Entry::new(uidl) };
+            let of_message = Entry { uid, octets, file, guid, ..Entry::new(uidl) };
+            let mut entry = Entry { earlier, header, message, origin, ..of_message };
             if check_entry(1, &entry).is_err() {
                 entry.header = Some(Fingerprint(otherwise));
             }
@@ -1213,6 +1452,13 @@ spent UID9-1714990000
         prop_oneof!["[ -~]{1,20}", any::<String>().prop_map(|text| text + "\n")]
     }
 
+    fn capture() -> impl Strategy<Value = Capture> {
+        let source = prop_oneof![text(), Just(String::new())];
+        (any::<Option<u64>>(), source, any::<Option<u32>>(), any::<Option<u32>>()).prop_map(
+            |(taken, source, uidvalidity, next)| Capture { taken, source, uidvalidity, next },
+        )
+    }
+
     prop_compose! {
         fn maildrop()(
             user in text(), source in prop_oneof![text(), Just(String::new())],
@@ -1222,11 +1468,13 @@ spent UID9-1714990000
             entries in prop::collection::vec(entry(), 0..5),
             spent in prop::collection::vec(uidl(), 0..3),
             remarks in prop::collection::vec(text(), 0..3),
+            captures in prop::collection::vec(capture(), 0..4), taken in any::<Option<u64>>(),
+            seen in prop::collection::vec(any::<[u32; 2]>(), 5),
         ) -> Maildrop {
             let format = UidlFormat::parse(&format).unwrap();
             let counter = next.map(|next| Counter { format, next });
             let mut maildrop =
-                Maildrop { user, state, captures: Vec::new(), source, uidvalidity, counter, entries, spent, remarks , };
+                Maildrop { source, uidvalidity, counter, entries, spent, remarks, ..Maildrop::new(user, state) };
             match state {
                 State::Captured => {}
                 State::Empty => maildrop.entries.clear(),
@@ -1234,6 +1482,15 @@ spent UID9-1714990000
             }
             if check_counter(&maildrop).is_err() {
                 maildrop.counter = None;
+            }
+            maildrop.captures = captures;
+            if maildrop.captures.is_empty() {
+                maildrop.captures = vec![Capture::of(&maildrop, taken)];
+            }
+            let count = maildrop.captures.len() as u32;
+            for (entry, [one, other]) in maildrop.entries.iter_mut().zip(seen) {
+                let (one, other) = (one % count, other % count);
+                (entry.first_capture, entry.last_capture) = (one.min(other), one.max(other));
             }
             maildrop
         }

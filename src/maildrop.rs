@@ -14,7 +14,7 @@ pub struct Maildrop {
     /// What became of the capture.
     pub state: State,
     /// The captures that this was made of, oldest first: one for a block of a listing, more where a
-    /// delta was built. None where nobody said when it was taken.
+    /// delta was built.
     pub captures: Vec<Capture>,
     /// Where it came from, for the operator: `courier /var/qmail/mailnames/example.com/alice/Maildir`.
     pub source: String,
@@ -95,6 +95,18 @@ pub struct Capture {
     pub uidvalidity: Option<u32>,
     /// As [`Counter::next`].
     pub next: Option<u32>,
+}
+
+impl Capture {
+    /// The capture that a maildrop is all of, taken then.
+    pub fn of(maildrop: &Maildrop, taken: Option<u64>) -> Self {
+        Self {
+            taken,
+            source: maildrop.source.clone(),
+            uidvalidity: maildrop.uidvalidity,
+            next: maildrop.counter.as_ref().map(|counter| counter.next),
+        }
+    }
 }
 
 /// How a server that counts makes its UIDLs, and how far it had counted.

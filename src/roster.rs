@@ -25,6 +25,15 @@ pub struct Line {
     /// When all that is ours was last forgotten, in seconds since 1970; 0 when it never was. A ledger
     /// that was begun under an earlier stamp is void, and so is what it baked.
     pub forgotten: u64,
+    /// Whether the operator says that POP3 clients listed it before, on the old layout of this server:
+    /// then its next listing is not its first.
+    pub listed: bool,
+    /// When its server was last put back from a backup in which every copy of what clients were told is
+    /// old, in seconds since 1970; 0 when it never was.
+    pub restored: u64,
+    /// When the operator last said that it may be listed although much is missing, in seconds since
+    /// 1970; 0 when he never did. Goes for what is missing then, once.
+    pub unguarded: u64,
 }
 
 /// Whether a migrated maildrop is served.
@@ -85,11 +94,14 @@ const VERSION: u32 = 2;
 const MAGIC_OF_ANY_VERSION: &str = "uidl-keep-roster ";
 const MAGIC: &str = "uidl-keep-roster 2 ";
 const MAX_NAME_OCTETS: usize = 1024;
-/// No line is longer: a name, the longest state, gate and stamp, a checksum, and what is between them.
+/// No line is longer: a name, the longest state, gate and notes, a checksum, and what is between them.
 const MAX_LINE_OCTETS: u64 = MAX_NAME_OCTETS as u64
     + (" captured".len()
         + " held-forgotten".len()
-        + " 18446744073709551615".len()
+        + " forgotten=18446744073709551615".len()
+        + " listed=yes".len()
+        + " restored=18446744073709551615".len()
+        + " unguarded=18446744073709551615".len()
         + " 01234567\n".len()) as u64;
 /// `. 01234567` and its line feed: the last line, always of this length.
 const END_OCTETS: u64 = 11;
@@ -189,8 +201,7 @@ impl Roster {
         let mut text = format!("{MAGIC}{}\n", self.lines.len());
         let mut before = text.trim_end().to_owned();
         for (name, line) in &self.lines {
-            let Line { state, gate, forgotten, .. } = line;
-            let content = format!("{name} {} {} {forgotten}", state_word(*state), gate.word());
+            let content = format!("{name} {} {}", line.state_word(), line.words());
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{content} {}", check(&before, &content));
             before.clone_from(name);
@@ -235,6 +246,31 @@ impl Roster {
 }
 
 impl Line {
+    /// The line of a user of whom nothing else is known.
+    pub fn new(user: impl Into<String>, state: State, gate: Gate) -> Self {
+        let user = user.into();
+        Self { user, state, gate, forgotten: 0, listed: false, restored: 0, unguarded: 0 }
+    }
+
+    /// How the roster spells its gate, and what else it notes, each where there is something to note.
+    pub fn words(&self) -> String {
+        let Self { user: _, state: _, gate, forgotten, listed, restored, unguarded } = self;
+        let listed = if *listed { "yes".to_owned() } else { String::new() };
+        let stamp = |stamp: &u64| if *stamp == 0 { String::new() } else { stamp.to_string() };
+        let notes = [
+            ("forgotten", stamp(forgotten)),
+            ("listed", listed),
+            ("restored", stamp(restored)),
+            ("unguarded", stamp(unguarded)),
+        ];
+        let mut words = gate.word().to_owned();
+        for (key, value) in notes.iter().filter(|(_, value)| !value.is_empty()) {
+            // Writing to a String cannot fail.
+            let _ = write!(words, " {key}={value}");
+        }
+        words
+    }
+
     /// How the roster spells its state.
     pub fn state_word(&self) -> &'static str {
         state_word(self.state)
@@ -391,8 +427,7 @@ impl Scan<'_> {
         }
         let user = user_of(fields.name).ok_or_else(|| bad("a user name in no proper form"))?;
         let name = fields.name.to_owned();
-        let Fields { state, gate, forgotten, .. } = fields;
-        let line = Line { user, state, gate, forgotten };
+        let line = Line { user, ..fields.line };
         self.octets = &self.octets[text.len() + 1..];
         self.offset = end;
         self.before.clone_from(&name);
@@ -421,9 +456,8 @@ fn first_line(octets: &[u8]) -> Option<&str> {
 
 struct Fields<'a> {
     name: &'a str,
-    state: State,
-    gate: Gate,
-    forgotten: u64,
+    /// All that it says, but for the name of the user.
+    line: Line,
     check: &'a str,
     /// All but the checksum.
     content: &'a str,
@@ -434,8 +468,26 @@ fn fields(line: &str) -> Option<Fields<'_>> {
     let mut words = content.split(' ');
     let name = words.next()?;
     let (state, gate) = (state_of_word(words.next()?)?, Gate::of_word(words.next()?)?);
-    let forgotten = decimal(words.next()?)?;
-    words.next().is_none().then_some(Fields { name, state, gate, forgotten, check, content })
+    let mut line = Line::new("", state, gate);
+    let mut before = "";
+    for word in words {
+        let (key, value) = word.split_once('=')?;
+        // Each in its place, and once; what nothing is noted of has no word.
+        if key <= before {
+            return None;
+        }
+        before = key;
+        let stamp = || decimal(value).filter(|&stamp| stamp != 0);
+        match key {
+            "forgotten" => line.forgotten = stamp()?,
+            "listed" if value == "yes" => line.listed = true,
+            "restored" => line.restored = stamp()?,
+            "unguarded" => line.unguarded = stamp()?,
+            // Of a later version perhaps: to leave out what it says would be a guess.
+            _ => return None,
+        }
+    }
+    Some(Fields { name, line, check, content })
 }
 
 /// A user name as the roster writes it: as a listing does, octets outside 0x21-0x7E and `%` as `%`
@@ -487,17 +539,16 @@ mod tests {
         let user = prop_oneof!["[a-e%. \u{e9}]{1,4}(@[ab])?", "[a-z]{150,200}"];
         let state = prop::sample::select(vec![State::Captured, State::Empty, State::Failed]);
         let gate = prop::sample::select(Gate::ALL.to_vec());
-        let forgotten = prop_oneof![Just(0), Just(u64::MAX), 1..2_000_000_000_u64];
-        (user, state, gate, forgotten).prop_map(|(user, state, gate, forgotten)| Line {
-            user,
-            state,
-            gate,
-            forgotten,
+        let stamp = || prop_oneof![Just(0), Just(u64::MAX), 1..2_000_000_000_u64];
+        let notes = (stamp(), any::<bool>(), stamp(), stamp());
+        (user, state, gate, notes).prop_map(|(user, state, gate, notes)| {
+            let (forgotten, listed, restored, unguarded) = notes;
+            Line { forgotten, listed, restored, unguarded, ..Line::new(user, state, gate) }
         })
     }
 
     fn guarded(user: &str) -> Line {
-        Line { user: user.into(), state: State::Captured, gate: Gate::Guarded, forgotten: 0 }
+        Line::new(user, State::Captured, Gate::Guarded)
     }
 
     fn roster(lines: usize) -> impl Strategy<Value = Roster> {
@@ -574,14 +625,18 @@ mod tests {
     #[test]
     fn reads_as_documented() {
         let mut roster = Roster::new();
-        for (user, state, gate, forgotten) in [
-            ("bob@example.com", State::Failed, Gate::Held, 0),
-            ("alice@example.com", State::Captured, Gate::Guarded, 0),
-            ("a b%@example.com", State::Empty, Gate::Redownload, 0),
-            ("carol@example.com", State::Captured, Gate::Forgotten, 1_794_749_400),
+        for (user, state, gate) in [
+            ("bob@example.com", State::Failed, Gate::Held),
+            ("alice@example.com", State::Captured, Gate::Guarded),
+            ("a b%@example.com", State::Empty, Gate::Redownload),
         ] {
-            roster.insert(Line { user: user.into(), state, gate, forgotten }).unwrap();
+            roster.insert(Line::new(user, state, gate)).unwrap();
         }
+        let carol = Line::new("carol@example.com", State::Captured, Gate::Forgotten);
+        roster.insert(Line { forgotten: 1_794_749_400, ..carol }).unwrap();
+        let dave = Line::new("dave@example.com", State::Captured, Gate::Released);
+        let (restored, unguarded) = (1_794_749_400, 1_794_750_000);
+        roster.insert(Line { listed: true, restored, unguarded, ..dave }).unwrap();
         let text = roster.to_text();
         let documented = include_str!("../docs/roster.md");
         let example: String = documented
@@ -613,7 +668,7 @@ mod tests {
     #[test]
     fn a_count_of_lines_is_read_only_as_it_is_written() {
         for (count, is_right) in [("1", true), ("01", false), ("+1", false)] {
-            let (header, content) = (format!("{MAGIC}{count}"), "alice captured held 0");
+            let (header, content) = (format!("{MAGIC}{count}"), "alice captured held");
             let (line, end) = (check(&header, content), check("alice", "."));
             let text = format!("{header}\n{content} {line}\n. {end}\n");
             assert_eq!(Roster::read(text.as_bytes()).is_ok(), is_right, "{count}");
@@ -657,8 +712,9 @@ mod tests {
         let mut roster = Roster::new();
         let users = (0..40).map(|number| format!("{number:03}{}", "x".repeat(1021)));
         for user in users.clone() {
-            let (gate, forgotten) = (Gate::HeldForgotten, u64::MAX);
-            roster.insert(Line { gate, forgotten, ..guarded(&user) }).unwrap();
+            let (forgotten, restored, unguarded) = (u64::MAX, u64::MAX, u64::MAX);
+            let line = Line::new(&user, State::Captured, Gate::HeldForgotten);
+            roster.insert(Line { forgotten, listed: true, restored, unguarded, ..line }).unwrap();
         }
         let text = roster.to_text();
         for user in users {
@@ -673,19 +729,31 @@ mod tests {
             let (first, last) = (check(&header, &content), check("alice", "."));
             format!("{header}\n{content} {first}\n. {last}\n")
         };
-        let good = text_with("captured guarded 10");
-        assert_eq!(lookup(good.as_bytes(), "alice").unwrap().unwrap().forgotten, 10);
+        let good = text_with("captured guarded forgotten=10 listed=yes restored=11 unguarded=12");
+        let line = lookup(good.as_bytes(), "alice").unwrap().unwrap();
+        assert_eq!((line.forgotten, line.listed), (10, true));
+        assert_eq!((line.restored, line.unguarded), (11, 12));
+        assert!(Roster::read(text_with("captured guarded").as_bytes()).is_ok());
         for fields in [
-            "captured guarded",
+            "captured",
             "captured guarded ",
-            "captured guarded 010",
-            "captured guarded +10",
-            "captured guarded -1",
-            "captured guarded 18446744073709551616",
-            "captured guarded 10 10",
-            "captured  guarded 10",
-            "captured Guarded 10",
-            "lost guarded 10",
+            "captured guarded 10",
+            "captured guarded forgotten",
+            "captured guarded forgotten=",
+            "captured guarded forgotten=0",
+            "captured guarded forgotten=010",
+            "captured guarded forgotten=+10",
+            "captured guarded forgotten=-1",
+            "captured guarded forgotten=18446744073709551616",
+            "captured guarded forgotten=10 forgotten=10",
+            "captured guarded restored=10 forgotten=10",
+            "captured guarded listed=no",
+            "captured guarded listed=1",
+            "captured guarded =10",
+            "captured guarded zeal=10",
+            "captured  guarded",
+            "captured Guarded",
+            "lost guarded",
         ] {
             let text = text_with(fields);
             assert!(Roster::read(text.as_bytes()).is_err(), "{fields}");

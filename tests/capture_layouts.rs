@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use capture_support::{Ran, make, message};
 use uidl_keep::listing::Reader;
@@ -203,10 +204,16 @@ fn a_whole_server_is_captured_alike_by_any_number_of_threads_and_left_as_it_was(
     }
     let before = everything(server.root.path());
     let layout = ["--pattern", "/srv/{domain}/{local}", "--keys", "file,header,message,origin"];
+    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let began = since(SystemTime::now());
     let one = server.capture(&[&layout[..], &["--jobs", "1"]].concat());
     let many = server.capture(&[&layout[..], &["--jobs", "9"]].concat());
     assert_eq!((one.status, many.status), (0, 0), "{}", one.stderr);
-    assert_eq!(one.stdout, many.stdout);
+    assert_eq!(one.untimed(), many.untimed());
+    let times = began..=since(SystemTime::now());
+    for block in one.blocks() {
+        assert!(times.contains(&block.captures[0].taken.expect("a time")), "{block:?}");
+    }
     let users = one.users();
     assert_eq!(users.len(), 200);
     assert!(users.is_sorted());

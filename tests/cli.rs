@@ -26,7 +26,7 @@ fn build_makes_a_site_of_an_index_and_a_roster_for_each_domain() {
     );
     assert_eq!(
         here.roster("site/domain/example.com.roster"),
-        ["alice@example.com captured guarded 0", "bob@example.com empty guarded 0"]
+        ["alice@example.com captured guarded", "bob@example.com empty guarded"]
     );
     assert_eq!(here.mode("site"), 0o711);
     assert_eq!(here.mode("site/domain"), 0o711);
@@ -223,9 +223,9 @@ fn a_later_capture_is_built_upon_the_earlier_and_drops_nothing() {
     assert_eq!(
         here.roster("new/domain/example.com.roster"),
         [
-            "alice@example.com captured guarded 0",
-            "bob@example.com empty held 0",
-            "carol@example.com failed guarded 0"
+            "alice@example.com captured guarded",
+            "bob@example.com empty held",
+            "carol@example.com failed guarded"
         ]
     );
     here.quiet("check new");
@@ -256,11 +256,11 @@ fn a_build_over_another_site_loses_the_orders_of_neither() {
     here.quiet("build --upon site -o other");
     assert_eq!(
         here.roster("other/domain/example.com.roster"),
-        ["alice@example.com captured held 0", "bob@example.com empty held 0"]
+        ["alice@example.com captured held", "bob@example.com empty held"]
     );
     assert_eq!(
         here.roster("other/domain/example.net.roster"),
-        ["dave@example.net captured redownload 0"]
+        ["dave@example.net captured redownload"]
     );
 }
 
@@ -465,7 +465,7 @@ fn installed_files_can_be_read_by_those_who_log_in_and_nobody_else() {
     }
     assert_eq!(
         here.roster("site/domain/example.com.roster"),
-        ["alice@example.com captured guarded 0", "bob@example.com empty guarded 0"],
+        ["alice@example.com captured guarded", "bob@example.com empty guarded"],
         "the second build was upon the first"
     );
 }

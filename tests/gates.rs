@@ -281,7 +281,9 @@ fn line(here: &Here, user: &str) -> String {
 }
 
 fn stamp(here: &Here, user: &str) -> u64 {
-    line(here, user).rsplit(' ').next().unwrap().parse().unwrap()
+    let line = line(here, user);
+    let stamp = line.split(' ').find_map(|word| word.strip_prefix("forgotten="));
+    stamp.map_or(0, |stamp| stamp.parse().unwrap())
 }
 
 /// The UIDLs that the index gives a user's messages, in order, and those that are spent, sorted.
@@ -312,12 +314,12 @@ fn who_is_forgotten_is_built_anew_of_a_listing_and_the_old_unique_ids_are_spent(
     let ran = here.run("build --upon site -o site one.listing");
     assert!(ran.stderr.contains("1 maildrops are still forgotten"), "{}", ran.stderr);
     assert!(ran.stderr.contains("(the first: alice@example.com)"), "{}", ran.stderr);
-    assert_eq!(line(&here, alice), format!("captured forgotten {since}"));
+    assert_eq!(line(&here, alice), format!("captured forgotten forgotten={since}"));
     // Nor one that says that the capture failed.
     here.write("failed.listing", &CAROL.replace("carol", "alice"));
     let ran = here.run("build --upon site -o site failed.listing");
     assert!(ran.stderr.contains("still forgotten"), "{}", ran.stderr);
-    assert_eq!(line(&here, alice), format!("failed forgotten {since}"));
+    assert_eq!(line(&here, alice), format!("failed forgotten forgotten={since}"));
     // Nor does it help to build without what was there.
     let trouble = here.trouble("build -o site right.listing one.listing");
     assert!(trouble.contains("unique-ids of alice@example.com would be dropped"), "{trouble}");
@@ -339,7 +341,7 @@ fn who_is_forgotten_is_built_anew_of_a_listing_and_the_old_unique_ids_are_spent(
         "{}",
         ran.stderr
     );
-    assert_eq!(line(&here, alice), format!("captured guarded {since}"));
+    assert_eq!(line(&here, alice), format!("captured guarded forgotten={since}"));
     let spent = "UID1-1714990000 UID2-1714990000 UID9-1714990000";
     let expected = ("right.1.1714990000 right.2.1714990000".into(), spent.into());
     assert_eq!(uidls(&here, alice), expected);
@@ -349,7 +351,7 @@ fn who_is_forgotten_is_built_anew_of_a_listing_and_the_old_unique_ids_are_spent(
     // From now on it is built upon as any other, and the stamp stays.
     let ran = here.run("build --upon site -o site right.listing");
     assert!(!ran.stderr.contains("forgotten"), "{}", ran.stderr);
-    assert_eq!(line(&here, alice), format!("captured guarded {since}"));
+    assert_eq!(line(&here, alice), format!("captured guarded forgotten={since}"));
     assert_eq!(uidls(&here, alice), expected);
     // Forgotten again at once: a later stamp.
     here.run(&format!("forget --site site {alice}"));
@@ -407,13 +409,8 @@ fn a_stamp_grows_also_when_the_clock_was_set_back() {
     let here = with_site();
     let future = 4_000_000_000_u64;
     let mut roster = Roster::new();
-    let line = Line {
-        user: "eve".into(),
-        state: State::Captured,
-        gate: Gate::Released,
-        forgotten: future,
-    };
-    roster.insert(line).unwrap();
+    let eve = Line::new("eve", State::Captured, Gate::Released);
+    roster.insert(Line { forgotten: future, ..eve }).unwrap();
     fs::write(here.path("site/user/eve.roster"), roster.to_text()).unwrap();
     for times in 1..=3 {
         here.run("forget --site site eve");
@@ -494,7 +491,7 @@ fn who_downloads_again_is_brought_back_by_name_only_and_not_to_what_was_forgotte
     // Also what is built meanwhile is built anew.
     here.write("right.listing", &DAVE.replace("0000000155aa", "right"));
     assert_eq!(here.run("build --upon site -o site right.listing").status, 0);
-    assert_eq!(line(&here, dave), format!("captured redownload {since}"));
+    assert_eq!(line(&here, dave), format!("captured redownload forgotten={since}"));
     assert_eq!(uidls(&here, dave), ("right".into(), "0000000155aa".into()));
     let said = step("forget", dave, 0, &[(dave, "redownload -> forgotten")]);
     assert!(said.contains("was to download again; that is taken back"), "{said}");

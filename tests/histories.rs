@@ -557,7 +557,7 @@ impl History {
             Some(Counter { format: self.old_format.clone(), next: self.old_next });
         later.captures = vec![capture(self.now(), Some(self.old_next))];
         let earlier = self.server.captured.clone();
-        self.server.captured = merge(earlier, later).unwrap().0;
+        self.server.captured = merge(earlier, later).unwrap().maildrop;
     }
 
     fn list(&self) -> List {

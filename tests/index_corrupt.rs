@@ -492,7 +492,10 @@ fn each_field_of_a_block_has_its_range() {
         damage(Index::open(&index[..]).and_then(|index| index.maildrop(&maildrop.user))).1
     };
     let counted = &maildrops()[1];
-    let texts = 28 + counted.user.len() + "UID%u-%v".len() + counted.source.len();
+    assert_eq!(counted.captures.len(), 1);
+    let captures = 30 + counted.user.len() + "UID%u-%v".len() + counted.source.len();
+    // Its one capture: flags, and when it was taken.
+    let texts = captures + 1 + 5;
     let index = index_of(std::slice::from_ref(counted), true);
     let entries_len = u32_at(&index, 104) - 16 - texts;
     let spent_len = 1 + counted.spent[0].as_bytes().len();
@@ -506,9 +509,35 @@ fn each_field_of_a_block_has_its_range() {
         (13, 3 | 4, "flag of unknown meaning"),
         (13, 2, "a UIDVALIDITY that is not there"),
         (13, 1, "a counter that is not there"),
-        (texts, 0x80, "flag of unknown meaning"),
+        (captures, 0x80, "flag of unknown meaning"),
+        (captures, 16 | 2, "a capture that says more, or comes earlier, than it can"),
+        (captures + 5, 0, "a capture ends early, or has a number in no proper form"),
+        (28, 2, "a capture that says more, or comes earlier, than it can"),
+        (29, 0xFF, "number of captures"),
+        (captures, 8, "a capture ends early, or has a number in no proper form"),
+        (captures, 4, "number of more than 32 bits in a capture"),
     ] {
-        assert_eq!(damage_after(counted, at, value), what, "{at}: {value}");
+        let mut counted = counted.clone();
+        if at == captures && value < 16 {
+            counted.captures[0].taken = Some(u64::MAX);
+        }
+        assert_eq!(damage_after(&counted, at, value), what, "{at}: {value}");
+    }
+    // The history of a message: first and last capture, and how many earlier UIDLs.
+    let bob = &maildrops()[2];
+    let entry = &bob.entries[1];
+    assert_eq!((bob.captures.len(), entry.first_capture, entry.last_capture), (2, 1, 1));
+    let index = index_of(std::slice::from_ref(bob), true);
+    let history = [1, 1, 1, 7].iter().chain(b"old-1-0").copied().collect::<Vec<u8>>();
+    let at = index.windows(history.len()).position(|octets| octets == history).unwrap() - 104;
+    for (at, value, what) in [
+        (at, 2, "an entry of a capture that is not there"),
+        (at + 1, 0, "an entry of a capture that is not there"),
+        (at + 1, 2, "an entry of a capture that is not there"),
+        (at + 2, 0x7F, "number of earlier unique-ids"),
+        (at + 4, 0x20, "a unique-id that POP3 cannot carry"),
+    ] {
+        assert_eq!(damage_after(bob, at, value), what, "{at}: {value}");
     }
     let uncounted = Maildrop { counter: None, ..counted.clone() };
     assert_eq!(damage_after(&uncounted, 20, 1), "a counter that is not there");

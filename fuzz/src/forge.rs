@@ -127,7 +127,7 @@ pub fn index_of_blocks(file: &[u8]) -> Vec<u8> {
         seal(&mut made, start, block_end);
         let block = &made[start..];
         let user_len = usize::from(u16::from_le_bytes([block[14], block[15]]));
-        let user = block.get(28..28 + user_len).unwrap_or_default();
+        let user = block.get(30..30 + user_len).unwrap_or_default();
         places.push((digest(&[user]), start as u64, block.len() as u64));
         entries += u32_at(block, 4) as u64;
         largest = largest.max(block.len() as u32);
@@ -177,7 +177,7 @@ pub fn index_of_blocks(file: &[u8]) -> Vec<u8> {
 fn block_end(file: &[u8], at: usize) -> Option<usize> {
     let len = u32_at(file, at);
     let end = at.checked_add(len)?;
-    (len >= 28 + DIGEST_OCTETS && end <= file.len()).then_some(end)
+    (len >= 30 + DIGEST_OCTETS && end <= file.len()).then_some(end)
 }
 
 /// Makes the last octets of a range the checksum of those before.

@@ -2,9 +2,10 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeSet, HashSet};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::printable;
-use crate::maildrop::{Counter, Entry, Maildrop, State};
+use crate::maildrop::{Capture, Counter, Entry, Maildrop, State};
 use crate::uidl::Uidl;
 
 /// How many losses a block spells out; the rest are counted.
@@ -55,18 +56,22 @@ impl Captured {
     /// The block of a maildrop that could not be captured, and why.
     pub fn failed(user: String, source: String, why: String) -> Self {
         let losses = vec![why];
-        let maildrop = Maildrop {
-            user,
-            state: State::Failed,
-            captures: Vec::new(),
-            source,
-            uidvalidity: None,
-            counter: None,
-            entries: Vec::new(),
-            spent: Vec::new(),
-            remarks: losses.clone(),
-        };
-        Self { maildrop, losses }
+        let remarks = losses.clone();
+        let maildrop = Maildrop { source, remarks, ..Maildrop::new(user, State::Failed) };
+        Self { maildrop, losses }.of_one_capture()
+    }
+
+    /// The same, and that the capture began then. A clock that stands before 1970 says nothing.
+    #[must_use]
+    pub fn taken_at(mut self, began: SystemTime) -> Self {
+        let taken = began.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
+        self.maildrop.captures.iter_mut().for_each(|capture| capture.taken = taken);
+        self
+    }
+
+    fn of_one_capture(mut self) -> Self {
+        self.maildrop.captures = vec![Capture::of(&self.maildrop, None)];
+        self
     }
 }
 
@@ -111,19 +116,19 @@ impl Draft {
             && self.counter.as_ref().is_none_or(|counter| counter.next <= 1);
         let (mut remarks, losses) = self.remarks.into_parts();
         remarks.extend(losses.iter().cloned());
+        // What was lost may have been a UIDL: then this is not a maildrop of which none is known.
+        let is_empty = knows_nothing && losses.is_empty();
+        let state = if is_empty { State::Empty } else { State::Captured };
         let maildrop = Maildrop {
-            user: self.user,
-            // What was lost may have been a UIDL: then this is not a maildrop of which none is known.
-            state: if knows_nothing && losses.is_empty() { State::Empty } else { State::Captured },
-            captures: Vec::new(),
             source: self.source,
             uidvalidity: self.uidvalidity,
             counter: self.counter,
             entries: self.entries,
             spent,
             remarks,
+            ..Maildrop::new(self.user, state)
         };
-        Captured { maildrop, losses }
+        Captured { maildrop, losses }.of_one_capture()
     }
 
     fn remark_on_uidls(&mut self) {

@@ -41,7 +41,8 @@ pub(super) const BLOCK_UIDVALIDITY_AT: usize = 16;
 pub(super) const BLOCK_NEXT_AT: usize = 20;
 pub(super) const BLOCK_FORMAT_LEN_AT: usize = 24;
 pub(super) const BLOCK_SOURCE_LEN_AT: usize = 26;
-pub(super) const BLOCK_HEAD_OCTETS: usize = 28;
+pub(super) const BLOCK_CAPTURES_AT: usize = 28;
+pub(super) const BLOCK_HEAD_OCTETS: usize = 30;
 
 pub(super) const STATE_CAPTURED: u8 = 0;
 pub(super) const STATE_EMPTY: u8 = 1;
@@ -51,6 +52,19 @@ pub(super) const BLOCK_HAS_UIDVALIDITY: u8 = 1;
 pub(super) const BLOCK_HAS_COUNTER: u8 = 2;
 pub(super) const BLOCK_ALL: u8 = 3;
 
+// A capture's flags: which fields follow, in this order.
+pub(super) const CAPTURE_TAKEN: u8 = 1;
+pub(super) const CAPTURE_UIDVALIDITY: u8 = 2;
+pub(super) const CAPTURE_NEXT: u8 = 4;
+pub(super) const CAPTURE_SOURCE: u8 = 8;
+/// In the last capture only, and without those above but the first: all else is as in the block. So
+/// no source is spelled out twice, and none takes more room in memory than in the file.
+pub(super) const CAPTURE_AS_BLOCK: u8 = 16;
+pub(super) const CAPTURE_ALL: u8 = 31;
+
+/// The fewest octets a capture can take: its flags.
+pub(super) const CAPTURE_LEAST_OCTETS: usize = 1;
+
 // An entry's flags: which fields follow, in this order.
 pub(super) const ENTRY_FILE: u8 = 1;
 pub(super) const ENTRY_GUID: u8 = 2;
@@ -59,7 +73,7 @@ pub(super) const ENTRY_MESSAGE: u8 = 8;
 pub(super) const ENTRY_ORIGIN: u8 = 16;
 pub(super) const ENTRY_UID: u8 = 32;
 pub(super) const ENTRY_OCTETS: u8 = 64;
-pub(super) const ENTRY_ALL: u8 = 127;
+pub(super) const ENTRY_HISTORY: u8 = 128;
 
 /// The fewest octets an entry can take: its flags, the length of its UIDL, one octet of that.
 pub(super) const ENTRY_LEAST_OCTETS: usize = 3;

@@ -1,23 +1,61 @@
-//! A later capture of a maildrop upon an earlier one: [`merge`], and upon one that is not to be
-//! believed: [`spend_entries`].
+//! Captures of one maildrop, made one: [`merge`], and one that is not to be believed:
+//! [`spend_entries`].
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::Hash;
 
 use crate::format::Fields;
-use crate::maildrop::{Counter, Entry, Maildrop, State};
+use crate::key::Fingerprint;
+use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
 use crate::uidl::Uidl;
 
 /// The most numbers of an abandoned counter that are written out as spent UIDLs.
 const MOST_SPELLED_OUT: u32 = 1 << 18;
 
+/// Of entries with one key, the most that are compared with one of the other capture: those of very
+/// many with one key are in their old order in both, and the first that is left fits.
+const MOST_COMPARED: usize = 64;
+
+/// Two captures of a maildrop, made one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged {
+    /// The maildrop.
+    pub maildrop: Maildrop,
+    /// What an operator should know of it.
+    pub remarks: Vec<Remark>,
+    /// How many messages both captures have.
+    pub in_both: usize,
+    /// Those of them that the later capture knows by another UIDL, which neither said before.
+    pub changed: Vec<Changed>,
+}
+
+impl Merged {
+    /// Whether so much has changed that the later capture may be one of another server, of a backup, or
+    /// in another format: more than three messages, and more than one in a hundred.
+    pub fn is_doubtful(&self) -> bool {
+        self.changed.len() > 3 && self.changed.len() * 100 > self.in_both
+    }
+}
+
+/// A message that two captures know by different UIDLs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// What names it: its file name or GUID, where a capture spells that out.
+    pub name: Option<Box<[u8]>>,
+    /// What the earlier capture said.
+    pub earlier: Uidl,
+    /// What the later one said: that is what clients hold.
+    pub later: Uidl,
+}
+
 /// What an operator should know of a merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remark {
-    /// A message of the later capture has the UIDL of an earlier one, and keys that say that it is
-    /// another message. Both are kept.
+    /// The later capture has this UIDL at another message than the earlier one. It is that message's,
+    /// and the other, which the later capture does not have, is given up.
     Contradiction {
         /// The UIDL.
         uidl: Uidl,
@@ -45,81 +83,89 @@ pub struct CannotMerge {
     pub next: u32,
 }
 
-/// The maildrop that two captures of one old maildrop make together. Nothing of the earlier one is
-/// lost:
+/// The maildrop that two captures of one old maildrop make together: `old`, which may be of several
+/// already, and `new`, which is built upon it. Nothing that one of them said is lost:
 ///
-/// * Its entries keep their number and order. An entry of the later capture with the same UIDL and no
-///   key that contradicts is the same message, and adds the keys that were missing; where a UIDL
-///   stands several times, the first such entry not yet taken. Any other is appended.
+/// * The old entries keep their order. An entry of the other capture that is the same message adds the
+///   keys that were missing; any other is appended. The same message it is by its UIDL and keys, then by
+///   its names, by its UIDL where no key contradicts, by its UID under one UIDVALIDITY where a content
+///   key agrees, by a whole content that both have once, and at last by such a header.
+/// * Of two UIDLs of one message the later capture's is served, for that is what clients hold, and the
+///   other is one of its earlier ones. The later capture is the one whose counter is further under one
+///   UIDVALIDITY, else the one that was taken later, else `new`. So one whose counter went back only
+///   adds.
+/// * A UIDL that the later capture has at another message is that message's. Where the message that had
+///   it before is not in the later capture, its entry goes: the two would be listed by one UIDL.
 /// * Spent UIDLs are united, and the higher next number counts. When the server has begun to count
 ///   anew (another UIDVALIDITY or format), the numbers it had given before become spent UIDLs.
-/// * A failed later capture makes the maildrop failed, whatever was captured before: messages that
-///   came between would be given to clients twice.
+/// * A failed `new` makes the maildrop failed, whatever was captured before: messages that came between
+///   would be given to clients twice.
 ///
 /// # Errors
 ///
 /// [`CannotMerge`].
-pub fn merge(old: Maildrop, new: Maildrop) -> Result<(Maildrop, Vec<Remark>), CannotMerge> {
+pub fn merge(old: Maildrop, new: Maildrop) -> Result<Merged, CannotMerge> {
+    let mut line = Line::of(&old, &new);
+    let state_of_new = new.state;
+    let (user, remarks_of_new) = (old.user.clone(), new.remarks.clone());
     let mut remarks = Vec::new();
-    let uidvalidity = new.uidvalidity.or(old.uidvalidity);
-    let (old_uidvalidity, new_uidvalidity) = (old.uidvalidity, new.uidvalidity);
-    // A UID means nothing without its UIDVALIDITY.
-    let under = |of: Option<u32>| {
-        move |mut entry: Entry| {
-            entry.uid = entry.uid.filter(|_| of == uidvalidity);
-            entry
-        }
-    };
-    let mut entries: Vec<Entry> = old.entries.into_iter().map(under(old_uidvalidity)).collect();
-    let mut by_uidl: HashMap<Uidl, Vec<usize>> = HashMap::new();
-    for (at, entry) in entries.iter().enumerate() {
-        by_uidl.entry(entry.uidl.clone()).or_default().push(at);
-    }
-    let mut appended = Vec::new();
-    for entry in new.entries.into_iter().map(under(new_uidvalidity)) {
-        let untaken = by_uidl.get_mut(&entry.uidl);
-        let same = untaken
-            .as_ref()
-            .and_then(|untaken| untaken.iter().position(|&at| !contradict(&entries[at], &entry)));
-        match (same, untaken) {
-            (Some(same), Some(untaken)) => add_keys(&mut entries[untaken.remove(same)], entry),
-            (_, untaken) => {
-                if untaken.is_some_and(|untaken| !untaken.is_empty()) {
-                    remarks.push(Remark::Contradiction { uidl: entry.uidl.clone() });
-                }
-                appended.push(entry);
-            }
-        }
-    }
-    entries.append(&mut appended);
 
-    let mut seen: HashSet<Uidl> = entries.iter().map(|entry| entry.uidl.clone()).collect();
+    let new_is_last =
+        line.new_is_last() || (line.captures.is_empty() && new.state != State::Failed);
+    let (earlier, later) = if new_is_last { (&old, &new) } else { (&new, &old) };
+    let uidvalidity = later.uidvalidity.or(earlier.uidvalidity);
+    let source = if later.source.is_empty() { &earlier.source } else { &later.source }.clone();
+    // A UID means nothing without its UIDVALIDITY.
+    let under = |maildrop: &Maildrop| -> Vec<Entry> {
+        let mut entries = maildrop.entries.clone();
+        if maildrop.uidvalidity != uidvalidity {
+            entries.iter_mut().for_each(|entry| entry.uid = None);
+        }
+        entries
+    };
+    let (of_old, of_new) = (under(&old), under(&new));
+    let same_as = Pairs::of(&of_old, &of_new);
+    if line.may_be_one && says_the_same(&of_old, &of_new, &same_as, &old) {
+        line.unite();
+    }
+
+    let (mut entries, in_both, changed) = line.join(of_old, of_new, &same_as);
+    let given_up = give_up(&mut entries, &mut remarks);
+    let mut entries: Vec<Entry> = entries.into_iter().map(|joined| joined.entry).collect();
+    let served: HashSet<Uidl> = entries.iter().map(|entry| entry.uidl.clone()).collect();
+    // Whose it is the later capture says.
+    entries.iter_mut().for_each(|entry| entry.earlier.retain(|uidl| !served.contains(uidl)));
+
+    let mut seen: HashSet<Uidl> = entries.iter().flat_map(Entry::uidls).cloned().collect();
     let mut spent = Vec::new();
     let mut spend = |uidl: Uidl| {
         if seen.insert(uidl.clone()) {
             spent.push(uidl);
         }
     };
-    old.spent.into_iter().chain(new.spent).for_each(&mut spend);
-    let counter = match (old.counter, new.counter) {
-        (Some(old), Some(new))
-            if old.format == new.format
-                && (!old.format.has_uidvalidity() || old_uidvalidity == new_uidvalidity) =>
+    old.spent.iter().chain(&new.spent).cloned().for_each(&mut spend);
+    given_up.into_iter().for_each(&mut spend);
+    let counter = match (&earlier.counter, &later.counter) {
+        (Some(was), Some(is))
+            if was.format == is.format
+                && (!was.format.has_uidvalidity() || earlier.uidvalidity == later.uidvalidity) =>
         {
-            Some(Counter { next: old.next.max(new.next), ..new })
+            Some(Counter { next: was.next.max(is.next), format: is.format.clone() })
         }
-        (Some(old), None) if !old.format.has_uidvalidity() || old_uidvalidity == uidvalidity => {
-            Some(old)
+        (Some(was), None)
+            if !was.format.has_uidvalidity() || earlier.uidvalidity == uidvalidity =>
+        {
+            Some(was.clone())
         }
-        (Some(old), new) => {
-            spell_out(&old, old_uidvalidity, &mut spend)?;
-            remarks.push(Remark::CountsAnew { numbers: old.next.saturating_sub(1) });
-            new
+        (Some(was), is) => {
+            spell_out(was, earlier.uidvalidity, &mut spend)?;
+            remarks.push(Remark::CountsAnew { numbers: was.next.saturating_sub(1) });
+            is.clone()
         }
-        (None, new) => new,
+        (None, is) => is.clone(),
     };
 
-    let state = match new.state {
+    let state = match state_of_new {
         State::Failed => {
             remarks.push(Remark::Failed);
             State::Failed
@@ -127,39 +173,376 @@ pub fn merge(old: Maildrop, new: Maildrop) -> Result<(Maildrop, Vec<Remark>), Ca
         _ if !entries.is_empty() => State::Captured,
         state => state,
     };
-    let source = if new.source.is_empty() { old.source } else { new.source };
-    let merged = Maildrop {
-        user: old.user,
-        state,
-        captures: Vec::new(),
+    let captures = line.captures;
+    let maildrop = Maildrop {
+        captures,
         source,
         uidvalidity,
         counter,
         entries,
         spent,
-        remarks: new.remarks,
+        remarks: remarks_of_new,
+        ..Maildrop::new(user, state)
     };
-    Ok((merged, remarks))
+    Ok(Merged { maildrop, remarks, in_both, changed })
 }
 
-/// The maildrop without its entries. Their UIDLs are spent: whatever messages they truly belong to,
-/// clients may know them.
+/// The maildrop without its entries and captures. Their UIDLs are spent: whatever messages they truly
+/// belong to, clients may know them.
 pub fn spend_entries(maildrop: Maildrop) -> Maildrop {
     let Maildrop { entries, mut spent, .. } = maildrop;
     let mut seen: HashSet<Uidl> = spent.iter().cloned().collect();
-    spent.extend(
-        entries.into_iter().map(|entry| entry.uidl).filter(|uidl| seen.insert(uidl.clone())),
-    );
-    Maildrop { entries: Vec::new(), spent, ..maildrop }
+    let uidls = entries.iter().flat_map(Entry::uidls).cloned();
+    spent.extend(uidls.filter(|uidl| seen.insert(uidl.clone())));
+    Maildrop { entries: Vec::new(), captures: Vec::new(), spent, ..maildrop }
+}
+
+/// Whether `one` was taken later than `other`, which count in one format perhaps; `None` where nothing
+/// tells.
+fn is_later(one: &Capture, other: &Capture, one_format: bool) -> Option<bool> {
+    let of_both = |one: Option<u64>, other: Option<u64>| match (one, other) {
+        (Some(one), Some(other)) if one != other => Some(one > other),
+        _ => None,
+    };
+    let counts_on = one_format && one.uidvalidity.is_some() && one.uidvalidity == other.uidvalidity;
+    let by_counter = of_both(one.next.map(u64::from), other.next.map(u64::from));
+    by_counter.filter(|_| counts_on).or_else(|| of_both(one.taken, other.taken))
+}
+
+/// The captures of two maildrops in one line, the later behind the earlier.
+#[derive(Debug)]
+struct Line {
+    captures: Vec<Capture>,
+    /// Where those of the old maildrop stand now, and those of the new one.
+    of_old: Vec<u32>,
+    of_new: Vec<u32>,
+    /// Whether both count in one format, as far as they say.
+    one_format: bool,
+    /// The last of each stand side by side, and nothing tells them apart: one capture perhaps.
+    may_be_one: bool,
+}
+
+impl Line {
+    fn of(old: &Maildrop, new: &Maildrop) -> Self {
+        // A capture that failed saw nothing, and is none where there is another.
+        let saw_nothing = |maildrop: &Maildrop| {
+            maildrop.state == State::Failed
+                && maildrop.entries.is_empty()
+                && maildrop.captures.len() == 1
+        };
+        let captures_of = |maildrop: &Maildrop| {
+            if maildrop.captures.is_empty() && !maildrop.entries.is_empty() {
+                vec![Capture::of(maildrop, None)]
+            } else {
+                maildrop.captures.clone()
+            }
+        };
+        let (mut captures, mut added) = (captures_of(old), captures_of(new));
+        if saw_nothing(new) && !captures.is_empty() {
+            added.clear();
+        } else if saw_nothing(old) && !added.is_empty() {
+            captures.clear();
+        }
+        let mut line = Self {
+            of_old: (0..captures.len() as u32).collect(),
+            of_new: Vec::with_capacity(added.len()),
+            one_format: match (&old.counter, &new.counter) {
+                (Some(old), Some(new)) => old.format == new.format,
+                _ => true,
+            },
+            may_be_one: false,
+            captures,
+        };
+        let is_alone = added.len() == 1;
+        for capture in added {
+            let from = line.of_new.last().map_or(0, |last| *last as usize + 1);
+            let found = line.captures[from..].iter().position(|one| *one == capture);
+            let is_timed = capture.taken.is_some();
+            match found {
+                Some(at) if is_timed || !is_alone => line.of_new.push((from + at) as u32),
+                _ => {
+                    line.may_be_one = line.captures.last() == Some(&capture);
+                    line.insert(from, capture);
+                }
+            }
+        }
+        line
+    }
+
+    /// Puts a capture of the new maildrop behind all that are not later, and not before `from`.
+    fn insert(&mut self, from: usize, capture: Capture) {
+        let mut at = self.captures.len();
+        while at > from && is_later(&self.captures[at - 1], &capture, self.one_format) == Some(true)
+        {
+            at -= 1;
+        }
+        self.captures.insert(at, capture);
+        // None of the new maildrop's stands behind it yet.
+        for place in self.of_old.iter_mut().filter(|place| **place as usize >= at) {
+            *place += 1;
+        }
+        self.of_new.push(at as u32);
+    }
+
+    /// Makes one capture of the last two.
+    fn unite(&mut self) {
+        self.captures.pop();
+        let last = self.captures.len().saturating_sub(1) as u32;
+        self.of_new.iter_mut().for_each(|place| *place = (*place).min(last));
+    }
+
+    /// Whether the last of all is one of the new maildrop's.
+    fn new_is_last(&self) -> bool {
+        self.of_new.last().is_some_and(|last| *last as usize + 1 == self.captures.len())
+    }
+
+    /// All entries, the old ones first; how many both have; and which the later capture knows by another
+    /// UIDL.
+    fn join(
+        &self,
+        of_old: Vec<Entry>,
+        of_new: Vec<Entry>,
+        same_as: &[Option<usize>],
+    ) -> (Vec<Joined>, usize, Vec<Changed>) {
+        let placed = |mut entry: Entry, places: &[u32]| {
+            let place = |capture: u32| places.get(capture as usize).copied().unwrap_or(0);
+            entry.first_capture = place(entry.first_capture);
+            entry.last_capture = place(entry.last_capture);
+            entry
+        };
+        let joined = |entry: Entry, is_old: bool| {
+            let said = Some(entry.uidl.clone());
+            let (old_said, new_said) = if is_old { (said, None) } else { (None, said) };
+            Joined { entry, old_said, new_said }
+        };
+        let old = of_old.into_iter().map(|entry| joined(placed(entry, &self.of_old), true));
+        let mut all: Vec<Joined> = old.collect();
+        let (mut in_both, mut changed) = (0, Vec::new());
+        for (entry, same) in of_new.into_iter().zip(same_as) {
+            let entry = placed(entry, &self.of_new);
+            match same {
+                Some(same) => {
+                    in_both += 1;
+                    changed.extend(all[*same].add(entry));
+                }
+                None => all.push(joined(entry, false)),
+            }
+        }
+        (all, in_both, changed)
+    }
+}
+
+/// An entry of two maildrops, or of one of them.
+#[derive(Debug)]
+struct Joined {
+    entry: Entry,
+    /// The UIDL that the old maildrop served it by.
+    old_said: Option<Uidl>,
+    /// The UIDL that the new maildrop served it by.
+    new_said: Option<Uidl>,
+}
+
+impl Joined {
+    /// Adds what the new maildrop says of the same message. Returns how its UIDL changed.
+    fn add(&mut self, new: Entry) -> Option<Changed> {
+        let old = &mut self.entry;
+        let new_wins = new.last_capture >= old.last_capture;
+        self.new_said = Some(new.uidl.clone());
+        let knows = |entry: &Entry, uidl: &Uidl| entry.uidls().any(|one| one == uidl);
+        let is_news = !knows(old, &new.uidl) && !knows(&new, &old.uidl);
+        let name =
+            [&new.file, &old.file, &new.guid, &old.guid].into_iter().flatten().find_map(|name| {
+                match name {
+                    Name::Spelled(name) => Some(name.clone()),
+                    Name::Key(_) => None,
+                }
+            });
+        let (earlier, later) =
+            if new_wins { (&old.uidl, &new.uidl) } else { (&new.uidl, &old.uidl) };
+        let (earlier, later) = (earlier.clone(), later.clone());
+        let mut said: Vec<Uidl> = std::mem::take(&mut old.earlier);
+        said.extend(new.earlier);
+        said.push(earlier.clone());
+        let mut seen = HashSet::from([later.clone()]);
+        said.retain(|uidl| seen.insert(uidl.clone()));
+        old.earlier = said;
+        old.uidl = later.clone();
+        old.first_capture = old.first_capture.min(new.first_capture);
+        old.last_capture = old.last_capture.max(new.last_capture);
+
+        fn add<T>(old: &mut Option<T>, new: Option<T>, new_wins: bool) {
+            if old.is_none() || (new_wins && new.is_some()) {
+                *old = new;
+            }
+        }
+        add(&mut old.octets, new.octets, false);
+        add(&mut old.file, new.file, false);
+        add(&mut old.guid, new.guid, false);
+        // Where these differ, a name says that it is the same message all the same.
+        add(&mut old.uid, new.uid, new_wins);
+        add(&mut old.header, new.header, new_wins);
+        add(&mut old.message, new.message, new_wins);
+        add(&mut old.origin, new.origin, new_wins);
+        is_news.then_some(Changed { name, earlier, later })
+    }
+}
+
+/// Takes those entries out whose UIDL a later capture has at another message, and returns the UIDLs
+/// they had before. Those that one capture itself gave to several messages stay as they were.
+fn give_up(entries: &mut Vec<Joined>, remarks: &mut Vec<Remark>) -> Vec<Uidl> {
+    let mut by_uidl: HashMap<&Uidl, Vec<usize>> = HashMap::new();
+    for (at, joined) in entries.iter().enumerate() {
+        by_uidl.entry(&joined.entry.uidl).or_default().push(at);
+    }
+    let mut is_lost = vec![false; entries.len()];
+    for (uidl, holders) in by_uidl.into_iter().filter(|(_, holders)| holders.len() > 1) {
+        let last = holders.iter().map(|&at| entries[at].entry.last_capture).max();
+        let is_last = |at: usize| Some(entries[at].entry.last_capture) == last;
+        let old_has = |at: usize| entries[at].old_said.as_ref() == Some(uidl);
+        let new_has = |at: usize| entries[at].new_said.as_ref() == Some(uidl);
+        let last_in_old = holders.iter().any(|&at| is_last(at) && old_has(at));
+        let last_in_new = holders.iter().any(|&at| is_last(at) && new_has(at));
+        for &at in &holders {
+            let is_repeated = (last_in_old && old_has(at)) || (last_in_new && new_has(at));
+            is_lost[at] = !is_last(at) && !is_repeated;
+        }
+    }
+    let mut given_up = Vec::new();
+    let mut at = 0;
+    entries.retain_mut(|joined| {
+        at += 1;
+        if is_lost[at - 1] {
+            remarks.push(Remark::Contradiction { uidl: joined.entry.uidl.clone() });
+            given_up.append(&mut joined.entry.earlier);
+        }
+        !is_lost[at - 1]
+    });
+    given_up
+}
+
+/// Whether the new capture has just what the last of the old maildrop's had, under the same UIDLs.
+fn says_the_same(
+    of_old: &[Entry],
+    of_new: &[Entry],
+    same_as: &[Option<usize>],
+    old: &Maildrop,
+) -> bool {
+    let is_same = |(new, same): (&Entry, &Option<usize>)| {
+        same.is_some_and(|same| of_old[same].uidl == new.uidl)
+    };
+    of_new.iter().zip(same_as).all(is_same) && of_new.len() == old.last_entries().count()
+}
+
+/// Which entries of two captures are the same message.
+struct Pairs<'a> {
+    old: &'a [Entry],
+    new: &'a [Entry],
+    is_taken: Vec<bool>,
+    /// For each new entry the old one.
+    same_as: Vec<Option<usize>>,
+}
+
+impl<'a> Pairs<'a> {
+    /// For each new entry the old one that is the same message, each at most once.
+    fn of(old: &'a [Entry], new: &'a [Entry]) -> Vec<Option<usize>> {
+        let (is_taken, same_as) = (vec![false; old.len()], vec![None; new.len()]);
+        let mut pairs = Self { old, new, is_taken, same_as };
+        let uidl = |entry: &'a Entry| &entry.uidl;
+        let names = |entry: &'a Entry| entry.file_keys().map(|name| name.cut);
+        pairs.by(|entry| names(entry).map(|name| (uidl(entry), name)), |_, _| true);
+        pairs.by(
+            |entry| contents(entry).map(|content| (uidl(entry), content)),
+            |old, new| !contradict(old, new),
+        );
+        pairs.by(|entry| names(entry).filter_map(|name| Some((name, entry.uid?))), |_, _| true);
+        pairs.by(names, |_, _| true);
+        pairs.by(|entry| [uidl(entry)], |old, new| !contradict(old, new));
+        pairs.by(
+            |entry| contents(entry).filter_map(|content| Some((entry.uid?, content))),
+            |old, new| !keys_contradict(old, new),
+        );
+        pairs.by_one_alone(|entry| entry.message);
+        pairs.by_one_alone(|entry| entry.header);
+        pairs.same_as
+    }
+
+    /// Pairs entries that have a key in common and fit, the first ones that are left.
+    fn by<K: Hash + Eq, I: IntoIterator<Item = K>>(
+        &mut self,
+        keys: impl Fn(&'a Entry) -> I,
+        fit: impl Fn(&Entry, &Entry) -> bool,
+    ) {
+        if self.same_as.iter().all(Option::is_some) {
+            return;
+        }
+        let mut by_key: HashMap<K, Vec<usize>> = HashMap::new();
+        for (at, entry) in self.old.iter().enumerate().rev() {
+            if !self.is_taken[at] {
+                keys(entry).into_iter().for_each(|key| by_key.entry(key).or_default().push(at));
+            }
+        }
+        for (new_at, new) in self.new.iter().enumerate() {
+            if self.same_as[new_at].is_some() {
+                continue;
+            }
+            for key in keys(new) {
+                let Some(left) = by_key.get_mut(&key) else { continue };
+                // The first stands last.
+                while left.last().is_some_and(|&at| self.is_taken[at]) {
+                    left.pop();
+                }
+                let untaken = left.iter().rev().take(MOST_COMPARED);
+                let found =
+                    untaken.copied().find(|&at| !self.is_taken[at] && fit(&self.old[at], new));
+                if let Some(at) = found {
+                    self.is_taken[at] = true;
+                    self.same_as[new_at] = Some(at);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Pairs entries of one content that is each capture's only one, and whose keys do not contradict.
+    fn by_one_alone(&mut self, content: impl Fn(&Entry) -> Option<Fingerprint>) {
+        let alone = |entries: &[Entry]| {
+            let mut alone: HashMap<Fingerprint, Option<usize>> = HashMap::new();
+            for (at, entry) in entries.iter().enumerate() {
+                if let Some(content) = content(entry) {
+                    alone.entry(content).and_modify(|one| *one = None).or_insert(Some(at));
+                }
+            }
+            alone
+        };
+        let old = alone(self.old);
+        for (content, new_at) in alone(self.new) {
+            let (Some(new_at), Some(Some(at))) = (new_at, old.get(&content).copied()) else {
+                continue;
+            };
+            let is_left = !self.is_taken[at] && self.same_as[new_at].is_none();
+            if is_left && !keys_contradict(&self.old[at], &self.new[new_at]) {
+                self.is_taken[at] = true;
+                self.same_as[new_at] = Some(at);
+            }
+        }
+    }
+}
+
+/// The fingerprints of an entry, each with which it is.
+fn contents(entry: &Entry) -> impl Iterator<Item = (u8, Fingerprint)> {
+    let all = [(0, entry.message), (1, entry.header), (2, entry.origin)];
+    all.into_iter().filter_map(|(which, content)| Some((which, content?)))
 }
 
 /// Whether two entries with one UIDL have keys that say that they are two messages. Sizes do not
 /// count: servers disagree on them.
 fn contradict(old: &Entry, new: &Entry) -> bool {
-    fn differ<T: PartialEq>(old: Option<T>, new: Option<T>) -> bool {
-        matches!((old, new), (Some(old), Some(new)) if old != new)
-    }
-    let cut = |name: &Option<crate::maildrop::Name>| name.as_ref().map(|name| name.key().cut);
+    keys_contradict(old, new) || differ(old.uid, new.uid)
+}
+
+/// The same of two entries that UIDL and UID may differ of.
+fn keys_contradict(old: &Entry, new: &Entry) -> bool {
+    let cut = |name: &Option<Name>| name.as_ref().map(|name| name.key().cut);
     let names_differ =
         differ(cut(&old.file), cut(&new.file)) || differ(cut(&old.guid), cut(&new.guid));
     let share_a_name = old.file_keys().any(|old| new.file_keys().any(|new| old.cut == new.cut));
@@ -167,22 +550,10 @@ fn contradict(old: &Entry, new: &Entry) -> bool {
         || differ(old.header, new.header)
         || differ(old.message, new.message)
         || differ(old.origin, new.origin)
-        || differ(old.uid, new.uid)
 }
 
-fn add_keys(old: &mut Entry, new: Entry) {
-    fn add<T>(old: &mut Option<T>, new: Option<T>) {
-        if old.is_none() {
-            *old = new;
-        }
-    }
-    add(&mut old.uid, new.uid);
-    add(&mut old.octets, new.octets);
-    add(&mut old.file, new.file);
-    add(&mut old.guid, new.guid);
-    add(&mut old.header, new.header);
-    add(&mut old.message, new.message);
-    add(&mut old.origin, new.origin);
+fn differ<T: PartialEq>(old: Option<T>, new: Option<T>) -> bool {
+    matches!((old, new), (Some(old), Some(new)) if old != new)
 }
 
 /// Spends every UIDL that a counter has given. One with a file name or GUID in its format cannot
@@ -210,7 +581,8 @@ impl fmt::Display for Remark {
         match self {
             Self::Contradiction { uidl } => write!(
                 f,
-                "unique-id {uidl} is another message than before; both are kept, see its listings"
+                "unique-id {uidl} is another message's in the later capture; the message that had it \
+                 before is given up, and is downloaded again where it is still there"
             ),
             Self::Failed => {
                 f.write_str("captured before, and now failed: refused until it is captured again")
@@ -224,10 +596,11 @@ impl fmt::Display for Remark {
 
 #[cfg(test)]
 mod tests {
+    use proptest::option::of;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::format::UidlFormat;
-    use crate::key::Fingerprint;
-    use crate::maildrop::Name;
 
     fn uidl(text: &str) -> Uidl {
         Uidl::new(text.as_bytes()).unwrap()
@@ -242,23 +615,46 @@ mod tests {
     }
 
     fn maildrop(entries: Vec<Entry>) -> Maildrop {
-        Maildrop {
-            user: "alice".into(),
-            state: if entries.is_empty() { State::Empty } else { State::Captured },
-            captures: Vec::new(),
-            source: "old".into(),
+        let state = if entries.is_empty() { State::Empty } else { State::Captured };
+        let source = "old".into();
+        captured(Maildrop {
+            source,
             uidvalidity: Some(7),
-            counter: None,
             entries,
-            spent: Vec::new(),
-            remarks: Vec::new(),
-        }
+            ..Maildrop::new("alice", state)
+        })
+    }
+
+    /// The same, of one capture that says what it says.
+    fn captured(maildrop: Maildrop) -> Maildrop {
+        let taken = maildrop.captures.first().and_then(|capture| capture.taken);
+        Maildrop { captures: vec![Capture::of(&maildrop, taken)], ..maildrop }
+    }
+
+    /// The same, taken then.
+    fn taken(seconds: u64, mut maildrop: Maildrop) -> Maildrop {
+        maildrop.captures[0].taken = Some(seconds);
+        maildrop
+    }
+
+    /// A capture that is built upon another.
+    fn merge(old: Maildrop, new: Maildrop) -> Result<(Maildrop, Vec<Remark>), CannotMerge> {
+        super::merge(old, new).map(|Merged { maildrop, remarks, .. }| (maildrop, remarks))
+    }
+
+    /// What an entry says, in short: its UIDL, its earlier ones, its first and last capture.
+    fn short(maildrop: &Maildrop) -> Vec<String> {
+        let short = |entry: &Entry| {
+            let uidls: Vec<String> = entry.uidls().map(Uidl::to_string).collect();
+            format!("{} {}-{}", uidls.join("<"), entry.first_capture, entry.last_capture)
+        };
+        maildrop.entries.iter().map(short).collect()
     }
 
     fn counted(next: u32, uidvalidity: u32, format: &str) -> Maildrop {
         let format = UidlFormat::parse(format).unwrap();
         let counter = Some(Counter { format, next });
-        Maildrop { counter, uidvalidity: Some(uidvalidity), ..maildrop(Vec::new()) }
+        captured(Maildrop { counter, uidvalidity: Some(uidvalidity), ..maildrop(Vec::new()) })
     }
 
     fn uidls(uidls: &[Uidl]) -> Vec<String> {
@@ -270,8 +666,9 @@ mod tests {
         let old = maildrop(vec![entry("a", "1"), entry("b", "2"), entry("c", "3")]);
         let new = maildrop(vec![entry("d", "4"), entry("c", "3"), entry("a", "1")]);
         let (merged, remarks) = merge(old.clone(), new).unwrap();
-        assert_eq!(merged.entries[..3], old.entries);
-        assert_eq!(merged.entries[3..], [entry("d", "4")]);
+        assert_eq!(short(&merged), ["a 0-1", "b 0-0", "c 0-1", "d 1-1"]);
+        assert_eq!(merged.captures.len(), 2);
+        assert_eq!(merged.last_entries().count(), 3);
         assert_eq!(remarks, []);
     }
 
@@ -281,7 +678,15 @@ mod tests {
         old.entries = vec![entry("a", "1"), entry("a", "1"), entry("b", "2")];
         old.state = State::Captured;
         old.spent = vec![uidl("z"), uidl("y")];
-        assert_eq!(merge(old.clone(), old.clone()).unwrap(), (old, vec![]));
+        assert_eq!(merge(old.clone(), old.clone()).unwrap(), (old.clone(), vec![]));
+        let old = taken(5, old);
+        assert_eq!(merge(old.clone(), old.clone()).unwrap(), (old.clone(), vec![]));
+        // Nor does the first of two, nor the dump of both.
+        let new = taken(6, maildrop(vec![entry("a", "1"), entry("c", "2")]));
+        let (both, _) = merge(old.clone(), new.clone()).unwrap();
+        for again in [&old, &new, &both] {
+            assert_eq!(merge(both.clone(), again.clone()).unwrap(), (both.clone(), vec![]));
+        }
     }
 
     #[test]
@@ -294,36 +699,165 @@ mod tests {
             ..entry("a", "1,S=5,W=6")
         };
         let (merged, remarks) = merge(maildrop(vec![old.clone()]), maildrop(vec![new])).unwrap();
-        let expected = Entry { header: Some(Fingerprint([1; 16])), uid: Some(3), ..old };
-        assert_eq!(merged.entries, [expected]);
+        let (header, uid) = (Some(Fingerprint([1; 16])), Some(3));
+        assert_eq!(merged.entries, [Entry { header, uid, ..old }]);
         assert_eq!(remarks, []);
     }
 
     #[test]
-    fn a_key_that_contradicts_makes_another_entry() {
+    fn a_uidl_that_is_another_messages_later_is_that_messages() {
         let fingerprint = |octet| Some(Fingerprint([octet; 16]));
-        let plain = || entry("a", "");
+        let plain = || Entry { earlier: vec![uidl("older")], ..entry("a", "") };
         for (old, new) in [
-            (entry("a", "1"), entry("a", "2")),
+            (Entry { earlier: vec![uidl("older")], ..entry("a", "1") }, entry("a", "2")),
             (
                 Entry { header: fingerprint(1), ..plain() },
-                Entry { header: fingerprint(2), ..plain() },
+                Entry { header: fingerprint(2), ..entry("a", "") },
             ),
             (
                 Entry { message: fingerprint(1), ..plain() },
-                Entry { message: fingerprint(2), ..plain() },
+                Entry { message: fingerprint(2), ..entry("a", "") },
             ),
             (
                 Entry { origin: fingerprint(1), ..plain() },
-                Entry { origin: fingerprint(2), ..plain() },
+                Entry { origin: fingerprint(2), ..entry("a", "") },
             ),
-            (Entry { uid: Some(1), ..plain() }, Entry { uid: Some(2), ..plain() }),
+            (Entry { uid: Some(1), ..plain() }, Entry { uid: Some(2), ..entry("a", "") }),
         ] {
-            let merged = merge(maildrop(vec![old.clone()]), maildrop(vec![new.clone()]));
-            let (merged, remarks) = merged.unwrap();
-            assert_eq!(merged.entries, [old, new]);
+            let (old, new) = (maildrop(vec![old]), taken(1, maildrop(vec![new])));
+            let (merged, remarks) = merge(old.clone(), new.clone()).unwrap();
+            assert_eq!(short(&merged), ["a 1-1"]);
+            assert_eq!(merged.entries[0].header, new.entries[0].header);
+            assert_eq!(uidls(&merged.spent), ["older"]);
             assert_eq!(remarks, [Remark::Contradiction { uidl: uidl("a") }]);
+            // Built the other way round the old one adds nothing.
+            let (old, new) = (taken(1, old), taken(2, new));
+            let (merged, remarks) = merge(new.clone(), old).unwrap();
+            assert_eq!((merged.entries.len(), merged.entries[0].uid), (1, new.entries[0].uid));
+            assert_eq!((uidls(&merged.spent), remarks.len()), (vec!["older".to_owned()], 1));
         }
+    }
+
+    #[test]
+    fn a_message_with_another_uidl_in_the_later_capture_is_served_that() {
+        let fingerprint = |octet| Some(Fingerprint([octet; 16]));
+        let with_uid = |text, uid, octet| Entry {
+            uid: Some(uid),
+            message: fingerprint(octet),
+            ..entry(text, "")
+        };
+        for (old, new) in [
+            (entry("a", "1,S=5"), entry("b", "1,S=5:2,S")),
+            (
+                entry("a", "g"),
+                Entry { guid: Some(Name::Spelled((*b"g").into())), ..entry("b", "") },
+            ),
+            // Under one UIDVALIDITY, although the content is not alone.
+            (with_uid("a", 3, 1), with_uid("b", 3, 1)),
+            (
+                Entry { message: fingerprint(1), ..entry("a", "") },
+                Entry { message: fingerprint(1), uid: Some(9), ..entry("b", "") },
+            ),
+            (
+                Entry { header: fingerprint(1), ..entry("a", "") },
+                Entry { header: fingerprint(1), ..entry("b", "2") },
+            ),
+        ] {
+            let (one, other) =
+                (entry("x", "8"), Entry { message: fingerprint(9), ..entry("y", "9") });
+            let old = taken(1, maildrop(vec![one.clone(), old, other.clone()]));
+            let new = taken(2, maildrop(vec![other, new, one]));
+            let Merged { maildrop, remarks, in_both, changed } =
+                super::merge(old.clone(), new.clone()).unwrap();
+            assert_eq!(short(&maildrop), ["x 0-1", "b<a 0-1", "y 0-1"]);
+            assert_eq!((in_both, remarks.len(), changed.len()), (3, 0, 1));
+            assert_eq!((&changed[0].earlier, &changed[0].later), (&uidl("a"), &uidl("b")));
+            // In the other order of building the same is right.
+            let other_way = super::merge(new, old).unwrap();
+            assert_eq!(short(&other_way.maildrop), ["y 0-1", "b<a 0-1", "x 0-1"]);
+            assert_eq!((other_way.in_both, other_way.changed.len()), (3, 1));
+            assert_eq!(other_way.maildrop.captures, maildrop.captures);
+        }
+    }
+
+    #[test]
+    fn what_is_only_like_another_message_is_none_of_its_captures() {
+        let fingerprint = |octet| Some(Fingerprint([octet; 16]));
+        let message = |text, file| Entry { message: fingerprint(1), ..entry(text, file) };
+        for (old, new) in [
+            // Two of one content; other names; another body behind one header.
+            (vec![message("a", ""), message("b", "")], vec![message("c", "")]),
+            (vec![message("a", "")], vec![message("b", ""), message("c", "")]),
+            (vec![message("a", "1")], vec![message("b", "2")]),
+            (
+                vec![Entry { header: fingerprint(3), ..message("a", "") }],
+                vec![Entry { header: fingerprint(3), message: fingerprint(2), ..entry("b", "") }],
+            ),
+            // A UID alone names nothing.
+            (
+                vec![Entry { uid: Some(1), header: fingerprint(3), ..entry("a", "") }],
+                vec![Entry { uid: Some(1), header: fingerprint(4), ..entry("b", "") }],
+            ),
+        ] {
+            let count = old.len() + new.len();
+            let merged = super::merge(maildrop(old), maildrop(new)).unwrap();
+            assert_eq!((merged.maildrop.entries.len(), merged.in_both), (count, 0));
+        }
+    }
+
+    #[test]
+    fn uidls_that_changed_places_are_each_served_once() {
+        let old = vec![entry("a", "1"), entry("b", "2"), entry("c", "3"), entry("d", "4")];
+        let new = vec![entry("b", "1"), entry("a", "2"), entry("d", "3"), entry("e", "5")];
+        let merged = super::merge(maildrop(old.clone()), maildrop(new.clone())).unwrap();
+        // Whose d was is not there any more, and c is nobody's but the third's.
+        assert_eq!(short(&merged.maildrop), ["b 0-1", "a 0-1", "d<c 0-1", "e 1-1"]);
+        assert_eq!(merged.remarks, [Remark::Contradiction { uidl: uidl("d") }]);
+        assert_eq!((merged.in_both, merged.changed.len()), (3, 3));
+        assert!(!merged.is_doubtful());
+        let again = super::merge(merged.maildrop.clone(), maildrop(new)).unwrap();
+        assert_eq!((again.maildrop, again.changed.len()), (merged.maildrop, 0));
+    }
+
+    #[test]
+    fn a_capture_whose_counter_went_back_only_adds() {
+        let counted = |next, seconds, entries| {
+            let mut maildrop = counted(next, 7, "UID%u-%v");
+            (maildrop.entries, maildrop.state) = (entries, State::Captured);
+            taken(seconds, captured(maildrop))
+        };
+        let first = counted(10, 100, vec![entry("UID8-7", "1"), entry("UID9-7", "2")]);
+        // The old server was put back from a backup: it gives UID9 again, to another message.
+        let back =
+            counted(9, 200, vec![entry("UID5-7", "1"), entry("UID9-7", "3"), entry("z", "4")]);
+        let merged = super::merge(first.clone(), back.clone()).unwrap();
+        assert_eq!(short(&merged.maildrop), ["UID8-7<UID5-7 0-1", "UID9-7 1-1", "z 0-0"]);
+        assert_eq!(merged.maildrop.captures[1].next, Some(10));
+        assert_eq!(merged.maildrop.counter.as_ref().unwrap().next, 10);
+        assert_eq!(merged.maildrop.last_entries().count(), 2);
+        // Under another UIDVALIDITY it is the time that counts.
+        let anew = Maildrop { uidvalidity: Some(8), ..back };
+        let anew = taken(200, captured(anew));
+        let merged = super::merge(first, anew).unwrap();
+        assert_eq!(short(&merged.maildrop)[0], "UID5-7<UID8-7 0-1");
+    }
+
+    #[test]
+    fn much_that_changes_is_doubtful_and_little_is_not() {
+        let entries = |count: usize, changed: usize| -> Vec<Entry> {
+            let uidl_of = |n| format!("{n}{}", if n < changed { "-new" } else { "" });
+            (0..count).map(|n| entry(&uidl_of(n), &format!("f{n}"))).collect()
+        };
+        for (count, changed, is_doubtful) in
+            [(3, 3, false), (4, 4, true), (399, 4, true), (400, 4, false), (1000, 11, true)]
+        {
+            let (old, new) = (maildrop(entries(count, 0)), maildrop(entries(count, changed)));
+            let merged = super::merge(old, new).unwrap();
+            assert_eq!((merged.in_both, merged.changed.len()), (count, changed));
+            assert_eq!(merged.is_doubtful(), is_doubtful, "{changed} of {count}");
+        }
+        let merged = super::merge(maildrop(entries(4, 0)), maildrop(entries(4, 4))).unwrap();
+        assert_eq!(merged.changed[0].name.as_deref(), Some(&b"f0"[..]));
     }
 
     #[test]
@@ -331,8 +865,11 @@ mod tests {
         let old = maildrop(vec![entry("a", "1"), entry("a", "2")]);
         let new = maildrop(vec![entry("a", "2"), entry("a", ""), entry("a", "")]);
         let (merged, remarks) = merge(old.clone(), new).unwrap();
-        assert_eq!(merged.entries[..2], old.entries);
-        assert_eq!(merged.entries[2..], [entry("a", "")]);
+        assert_eq!(short(&merged), ["a 0-1", "a 0-1", "a 1-1"]);
+        assert_eq!(
+            merged.entries[..2].iter().map(|entry| &entry.file).collect::<Vec<_>>(),
+            old.entries.iter().map(|entry| &entry.file).collect::<Vec<_>>()
+        );
         assert_eq!(remarks, [], "a third copy contradicts nothing");
     }
 
@@ -347,15 +884,20 @@ mod tests {
     #[test]
     fn a_failed_capture_loses_nothing_and_is_still_failed() {
         let mut old = maildrop(vec![entry("a", "1")]);
-        let new = Maildrop { state: State::Failed, source: String::new(), ..maildrop(vec![]) };
-        let (merged, remarks) = merge(old.clone(), new).unwrap();
+        let new = captured(Maildrop::new("alice", State::Failed));
+        let (merged, remarks) = merge(old.clone(), taken(9, new.clone())).unwrap();
         old.state = State::Failed;
-        assert_eq!(merged, old);
+        assert_eq!(merged, old, "not even its captures");
         assert_eq!(remarks, [Remark::Failed]);
+        let good = taken(1, maildrop(vec![entry("a", "1")]));
+        assert_eq!(merge(taken(2, new.clone()), good.clone()).unwrap().0, good);
+        let (twice, _) = merge(taken(2, new.clone()), taken(3, new)).unwrap();
+        assert_eq!((twice.state, twice.captures.len()), (State::Failed, 1));
         let (again, remarks) = merge(merged, maildrop(vec![entry("a", "1")])).unwrap();
         assert_eq!((again.state, remarks), (State::Captured, vec![]));
         let (emptied, _) = merge(again, maildrop(vec![])).unwrap();
         assert_eq!((emptied.state, emptied.entries.len()), (State::Captured, 1));
+        assert_eq!(emptied.last_entries().count(), 0);
     }
 
     #[test]
@@ -386,6 +928,7 @@ mod tests {
         assert_eq!(uidls(&merged.spent), ["x", "y", "a"]);
         assert_eq!((merged.counter.unwrap().next, merged.state), (4, State::Captured));
         assert_eq!(remarks, []);
+        assert_eq!(merged.captures.len(), 1);
         let (merged, _) = merge(spent, maildrop(vec![])).unwrap();
         assert_eq!((merged.spent.len(), merged.state), (4, State::Empty));
     }
@@ -415,7 +958,7 @@ mod tests {
             assert_eq!((merged.counter, merged.uidvalidity), (new.counter, new.uidvalidity));
             assert_eq!(remarks, [Remark::CountsAnew { numbers: 3 }]);
         }
-        let new = Maildrop { uidvalidity: Some(8), ..maildrop(vec![]) };
+        let new = captured(Maildrop { uidvalidity: Some(8), ..maildrop(vec![]) });
         assert_eq!(merge(old, new).unwrap().0.spent.len(), 3);
         let anew = || counted(2, 8, "UID%u-%v");
         let far = counted(MOST_SPELLED_OUT, 7, "UID%u-%v");
@@ -427,7 +970,9 @@ mod tests {
     #[test]
     fn an_operator_reads_what_a_merge_made_of_it() {
         let contradiction = Remark::Contradiction { uidl: uidl("U1") }.to_string();
-        assert!(contradiction.starts_with("unique-id U1 is another message than before"));
+        assert!(
+            contradiction.starts_with("unique-id U1 is another message's in the later capture")
+        );
         assert!(Remark::Failed.to_string().contains("refused until it is captured again"));
         let anew = Remark::CountsAnew { numbers: 3 }.to_string();
         assert!(anew.contains("its 3 earlier numbers are spent"));
@@ -437,9 +982,154 @@ mod tests {
     fn a_uid_does_not_outlive_its_uidvalidity() {
         let old = maildrop(vec![Entry { uid: Some(1), ..entry("a", "1") }]);
         let new = Entry { uid: Some(2), ..entry("a", "1") };
-        let new = Maildrop { uidvalidity: Some(8), ..maildrop(vec![new]) };
+        let new = captured(Maildrop { uidvalidity: Some(8), ..maildrop(vec![new]) });
         let (merged, remarks) = merge(old, new).unwrap();
         assert_eq!((merged.entries.len(), merged.entries[0].uid), (1, Some(2)));
         assert_eq!(remarks, []);
+    }
+
+    fn some_uidl() -> impl Strategy<Value = Uidl> {
+        prop::sample::select(vec!["a", "b", "c", "d", "e", "f", "UID1-7", "UID2-7", "UID3-8"])
+            .prop_map(uidl)
+    }
+
+    prop_compose! {
+        /// With keys so few that they repeat, and some that agree with nothing.
+        fn some_entry()(
+            uidl in some_uidl(),
+            file in of(0..5_u8), guid in of(3..7_u8), uid in of(1..5_u32),
+            prints in any::<[Option<bool>; 3]>(),
+        ) -> Entry {
+            let name = |name: u8| Name::Spelled(vec![b'0' + name].into());
+            let [header, message, origin] =
+                prints.map(|print| print.map(|print| Fingerprint([print.into(); 16])));
+            let (file, guid) = (file.map(name), guid.map(name));
+            Entry { file, guid, uid, header, message, origin, ..Entry::new(uidl) }
+        }
+    }
+
+    prop_compose! {
+        fn some_maildrop()(
+            entries in prop::collection::vec(some_entry(), 0..6),
+            spent in prop::collection::vec(some_uidl(), 0..3),
+            uidvalidity in of(7..9_u32), next in of(1..6_u32), taken in of(1..4_u64),
+            format in prop::sample::select(vec!["UID%u-%v", "%u"]), is_failed in prop::bool::weighted(0.1),
+        ) -> Maildrop {
+            let format = UidlFormat::parse(format).unwrap();
+            let next = next.filter(|_| uidvalidity.is_some() || !format.has_uidvalidity());
+            let mut made = maildrop(entries);
+            let held: Vec<Uidl> = made.entries.iter().map(|entry| entry.uidl.clone()).collect();
+            (made.uidvalidity, made.counter) = (uidvalidity, next.map(|next| Counter { format, next }));
+            let mut seen = HashSet::new();
+            let is_new = |uidl: &Uidl| !held.contains(uidl) && seen.insert(uidl.clone());
+            made.spent = spent.into_iter().filter(is_new).collect();
+            if is_failed {
+                made.state = State::Failed;
+            }
+            let mut made = captured(made);
+            made.captures[0].taken = taken;
+            made
+        }
+    }
+
+    /// Every UIDL that a maildrop names.
+    fn named(maildrop: &Maildrop) -> HashSet<Uidl> {
+        let held = maildrop.entries.iter().flat_map(Entry::uidls);
+        held.chain(&maildrop.spent).cloned().collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn nothing_that_a_capture_said_is_lost_and_no_capture_is_news_twice(
+            captures in prop::collection::vec(some_maildrop(), 2..5),
+        ) {
+            let mut all = captures[0].clone();
+            let mut named_before = named(&all);
+            for capture in &captures[1..] {
+                let (captures_before, merged) = (all.captures.len(), super::merge(all, capture.clone()));
+                let merged = merged.unwrap().maildrop;
+                named_before.extend(named(capture));
+                let now = named(&merged);
+                prop_assert!(named_before.is_subset(&now), "{:?}", named_before.difference(&now));
+                prop_assert!(merged.captures.len() <= captures_before + 1);
+                // Each UIDL is served, was one before, or is spent: in one way only.
+                let served: HashSet<&Uidl> = merged.entries.iter().map(|entry| &entry.uidl).collect();
+                let earlier: HashSet<&Uidl> =
+                    merged.entries.iter().flat_map(|entry| &entry.earlier).collect();
+                prop_assert!(served.is_disjoint(&earlier));
+                prop_assert!(!merged.spent.iter().any(|uidl| served.contains(uidl) || earlier.contains(uidl)));
+                for entry in &merged.entries {
+                    prop_assert!(entry.first_capture <= entry.last_capture);
+                    prop_assert!((entry.last_capture as usize) < merged.captures.len());
+                }
+                let itself = super::merge(merged.clone(), merged.clone()).unwrap();
+                prop_assert_eq!(&itself.maildrop, &merged);
+                prop_assert_eq!(itself.changed.len(), 0);
+                all = merged;
+            }
+        }
+
+        #[test]
+        fn what_the_later_capture_has_once_is_served_once_and_as_it_says(
+            one in some_maildrop(), other in some_maildrop(), other_is_built_first in any::<bool>(),
+        ) {
+            let good = |seconds, capture: Maildrop| {
+                // Only time tells.
+                let state = if capture.entries.is_empty() { State::Empty } else { State::Captured };
+                taken(seconds, captured(Maildrop { state, counter: None, ..capture }))
+            };
+            let (earlier, later) = (good(1, one), good(2, other));
+            let merged = if other_is_built_first {
+                super::merge(later.clone(), earlier.clone())
+            } else {
+                super::merge(earlier.clone(), later.clone())
+            };
+            let merged = merged.unwrap().maildrop;
+            prop_assert_eq!(merged.captures.len(), 2);
+            prop_assert_eq!(merged.captures[1].taken, Some(2));
+            prop_assert_eq!(merged.last_entries().count(), later.entries.len());
+            let count = |maildrop: &Maildrop, uidl: &Uidl| {
+                maildrop.entries.iter().filter(|entry| entry.uidl == *uidl).count()
+            };
+            let last: Vec<&Uidl> = merged.last_entries().map(|entry| &entry.uidl).collect();
+            for entry in &later.entries {
+                let here = count(&later, &entry.uidl);
+                let in_last = last.iter().filter(|uidl| **uidl == &entry.uidl).count();
+                prop_assert_eq!(in_last, here, "{}", entry.uidl);
+                if count(&earlier, &entry.uidl) <= 1 {
+                    prop_assert_eq!(count(&merged, &entry.uidl), here, "{}", entry.uidl);
+                }
+            }
+        }
+
+        #[test]
+        fn a_message_that_its_name_tells_ends_alike_in_either_order_of_building(
+            earlier in prop::collection::btree_map(0..8_u8, some_uidl(), 0..8),
+            later in prop::collection::btree_map(0..8_u8, some_uidl(), 0..8),
+        ) {
+            let capture_of = |seconds, said: &std::collections::BTreeMap<u8, Uidl>| {
+                let entry_of = |(name, uidl): (&u8, &Uidl)| entry(&uidl.to_string(), &name.to_string());
+                taken(seconds, maildrop(said.iter().map(entry_of).collect()))
+            };
+            let (one, other) = (capture_of(1, &earlier), capture_of(2, &later));
+            let short_of = |merged: Merged| {
+                let mut entries = merged.maildrop.entries;
+                entries.sort_by_key(|entry| entry.file.as_ref().map(Name::key));
+                let mut spent = merged.maildrop.spent;
+                spent.sort();
+                (entries, merged.maildrop.captures, spent, merged.in_both, merged.changed.len())
+            };
+            let built = short_of(super::merge(one.clone(), other.clone()).unwrap());
+            prop_assert_eq!(&built, &short_of(super::merge(other, one).unwrap()));
+            for entry in &built.0 {
+                let name = entry.file.as_ref().unwrap();
+                let said = later.iter().find(|(at, _)| *name == Name::Spelled(at.to_string().into_bytes().into()));
+                if let Some((_, uidl)) = said {
+                    prop_assert_eq!(&entry.uidl, uidl);
+                }
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::cursor::{Cursor, u16_at, u32_at, u64_at};
 use super::layout::*;
 use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
-use crate::maildrop::{Counter, Entry, Maildrop, Name, State};
+use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
 use crate::read_at::ReadAt;
 use crate::uidl::Uidl;
 
@@ -426,6 +426,7 @@ fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
     let u32_of = |at| u32_at(content, at).ok_or(short);
     let entry_count = u32_of(BLOCK_ENTRIES_AT)? as usize;
     let spent_count = u32_of(BLOCK_SPENT_AT)? as usize;
+    let capture_count = usize::from(u16_of(BLOCK_CAPTURES_AT)?);
     let state = match *content.get(BLOCK_STATE_AT).ok_or(short)? {
         STATE_CAPTURED => State::Captured,
         STATE_EMPTY => State::Empty,
@@ -459,13 +460,24 @@ fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
         return Err("a counter that is not there");
     };
 
+    let mut maildrop = Maildrop { source, uidvalidity, counter, ..Maildrop::new(user, state) };
     // Each count against the octets there are, before room is made for so many.
+    if capture_count > cursor.0.len() / CAPTURE_LEAST_OCTETS {
+        return Err("number of captures");
+    }
+    let mut captures = Vec::with_capacity(capture_count);
+    for number in 1..=capture_count {
+        captures.push(capture(&mut cursor, &maildrop, number == capture_count)?);
+    }
+    maildrop.captures = captures;
+    // Not more than 16 bits.
+    let last = capture_count.saturating_sub(1) as u32;
     if entry_count > cursor.0.len() / ENTRY_LEAST_OCTETS {
         return Err("number of entries");
     }
     let mut entries = Vec::with_capacity(entry_count);
     for _ in 0..entry_count {
-        entries.push(entry(&mut cursor)?);
+        entries.push(entry(&mut cursor, last)?);
     }
     if spent_count > cursor.0.len() / SPENT_LEAST_OCTETS {
         return Err("number of spent unique-ids");
@@ -477,18 +489,8 @@ fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
     if !cursor.0.is_empty() {
         return Err("octets after the end of a block");
     }
-    let remarks = Vec::new();
-    Ok(Maildrop {
-        user,
-        state,
-        captures: Vec::new(),
-        source,
-        uidvalidity,
-        counter,
-        entries,
-        spent,
-        remarks,
-    })
+    (maildrop.entries, maildrop.spent) = (entries, spent);
+    Ok(maildrop)
 }
 
 /// A value that a flag says is there, or whose place holds nothing; `None` when it holds something.
@@ -496,12 +498,45 @@ fn optional<T>(is_there: bool, value: T, is_blank: bool) -> Option<Option<T>> {
     if is_there { Some(Some(value)) } else { is_blank.then_some(None) }
 }
 
-fn entry(cursor: &mut Cursor<'_>) -> Result<Entry, &'static str> {
-    let short = "an entry ends early, or has a number in no proper form";
+/// A capture of a maildrop, of which all is known that stands before its captures.
+fn capture(
+    cursor: &mut Cursor<'_>,
+    maildrop: &Maildrop,
+    is_last: bool,
+) -> Result<Capture, &'static str> {
+    let short = "a capture ends early, or has a number in no proper form";
     let flags = cursor.u8().ok_or(short)?;
-    if flags & !ENTRY_ALL != 0 {
+    if flags & !CAPTURE_ALL != 0 {
         return Err("flag of unknown meaning");
     }
+    let mut number = |flag| -> Result<_, &'static str> {
+        if flags & flag == 0 {
+            return Ok(None);
+        }
+        cursor.varint().ok_or(short).map(Some)
+    };
+    let taken = number(CAPTURE_TAKEN)?;
+    if flags & CAPTURE_AS_BLOCK != 0 {
+        return if is_last && flags & !(CAPTURE_TAKEN | CAPTURE_AS_BLOCK) == 0 {
+            Ok(Capture::of(maildrop, taken))
+        } else {
+            Err("a capture that says more, or comes earlier, than it can")
+        };
+    }
+    let long = |_| "number of more than 32 bits in a capture";
+    let uidvalidity = number(CAPTURE_UIDVALIDITY)?.map(u32::try_from).transpose().map_err(long)?;
+    let next = number(CAPTURE_NEXT)?.map(u32::try_from).transpose().map_err(long)?;
+    let len = number(CAPTURE_SOURCE)?.unwrap_or(0);
+    let len = usize::try_from(len).map_err(|_| short)?;
+    let source = std::str::from_utf8(cursor.take(len).ok_or(short)?);
+    let source = source.map_err(|_| "text that is not UTF-8")?.to_owned();
+    Ok(Capture { taken, source, uidvalidity, next })
+}
+
+/// An entry of a maildrop whose last capture has this number, from 0.
+fn entry(cursor: &mut Cursor<'_>, last: u32) -> Result<Entry, &'static str> {
+    let short = "an entry ends early, or has a number in no proper form";
+    let flags = cursor.u8().ok_or(short)?;
     let uidl = uidl(cursor)?;
     let mut file_key = |flag| -> Result<_, &'static str> {
         if flags & flag == 0 {
@@ -527,7 +562,25 @@ fn entry(cursor: &mut Cursor<'_>) -> Result<Entry, &'static str> {
     };
     let (uid, octets) = (number(ENTRY_UID)?, number(ENTRY_OCTETS)?);
     let uid = uid.map(u32::try_from).transpose().map_err(|_| "UID of more than 32 bits")?;
-    Ok(Entry { uid, octets, file, guid, header, message, origin, ..Entry::new(uidl) })
+    let mut entry = Entry { uid, octets, file, guid, header, message, origin, ..Entry::new(uidl) };
+    entry.last_capture = last;
+    if flags & ENTRY_HISTORY != 0 {
+        let mut count = || cursor.varint().ok_or(short);
+        let (first_of_all, last_of_all, earlier_count) = (count()?, count()?, count()?);
+        if first_of_all > last_of_all || last_of_all > last.into() {
+            return Err("an entry of a capture that is not there");
+        }
+        // Checked just now.
+        (entry.first_capture, entry.last_capture) = (first_of_all as u32, last_of_all as u32);
+        if earlier_count > (cursor.0.len() / SPENT_LEAST_OCTETS) as u64 {
+            return Err("number of earlier unique-ids");
+        }
+        entry.earlier.reserve_exact(earlier_count as usize);
+        for _ in 0..earlier_count {
+            entry.earlier.push(self::uidl(cursor)?);
+        }
+    }
+    Ok(entry)
 }
 
 /// A UIDL, its range checked again: a CR LF in it would be a protocol injection.
@@ -558,12 +611,20 @@ mod tests {
             octets in of(any::<u64>()),
             names in any::<[Option<([u8; 16], [u8; 4])>; 2]>(),
             fingerprints in any::<[Option<[u8; 16]>; 3]>(),
+            earlier in prop_oneof![4 => Just(Vec::new()), 1 => prop::collection::vec(uidl(), 0..4)],
         ) -> Entry {
             let [file, guid] =
                 names.map(|name| name.map(|(cut, whole)| Name::Key(FileKey { cut, whole })));
             let [header, message, origin] = fingerprints.map(|octets| octets.map(Fingerprint));
-            Entry { uid, octets, file, guid, header, message, origin, ..Entry::new(uidl) }
+            let of_message = Entry { uid, octets, file, guid, ..Entry::new(uidl) };
+            Entry { earlier, header, message, origin, ..of_message }
         }
+    }
+
+    fn capture() -> impl Strategy<Value = Capture> {
+        (of(any::<u64>()), "\\PC{0,12}", of(any::<u32>()), of(any::<u32>())).prop_map(
+            |(taken, source, uidvalidity, next)| Capture { taken, source, uidvalidity, next },
+        )
     }
 
     prop_compose! {
@@ -576,11 +637,23 @@ mod tests {
             format in prop::sample::select(vec!["%08Xu%08Xv", "UID%u-%v", "%u"]),
             entries in prop::collection::vec(entry(), 0..9),
             spent in prop::collection::vec(uidl(), 0..4),
+            captures in prop::collection::vec(capture(), 0..4),
+            last in of(of(any::<u64>())),
+            seen in prop::collection::vec(any::<[u32; 2]>(), 9),
         ) -> Maildrop {
             let format = UidlFormat::parse(format).unwrap();
             let counter = next.map(|next| Counter { format, next });
-            let remarks = Vec::new();
-            Maildrop { user, state, captures: Vec::new(), source, uidvalidity, counter, entries, spent, remarks , }
+            let mut maildrop =
+                Maildrop { captures, source, uidvalidity, counter, entries, spent, ..Maildrop::new(user, state) };
+            if let Some(taken) = last {
+                maildrop.captures.push(Capture::of(&maildrop, taken));
+            }
+            let count = maildrop.captures.len().max(1) as u32;
+            for (entry, [one, other]) in maildrop.entries.iter_mut().zip(seen) {
+                let (one, other) = (one % count, other % count);
+                (entry.first_capture, entry.last_capture) = (one.min(other), one.max(other));
+            }
+            maildrop
         }
     }
 

@@ -6,7 +6,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use super::cursor::put_varint;
 use super::layout::*;
 use crate::key::NORMALISER_VERSION;
-use crate::maildrop::{Entry, Maildrop, Name, State};
+use crate::maildrop::{Capture, Entry, Maildrop, Name, State};
 use crate::uidl::Uidl;
 
 /// Writes an index, a maildrop at a time, in the order of user names.
@@ -56,6 +56,14 @@ pub enum Error {
         len: usize,
         /// How much there may be.
         most: usize,
+    },
+    /// A message of a capture that its maildrop has not, or of a last one before the first.
+    #[error("message {uidl} of {user:?} is of a capture that is not there")]
+    NoSuchCapture {
+        /// Its UIDL.
+        uidl: Uidl,
+        /// Whose.
+        user: String,
     },
     /// Could not write.
     #[error(transparent)]
@@ -219,11 +227,23 @@ fn block_of(maildrop: &Maildrop) -> Result<Vec<u8>, Error> {
     block.extend(maildrop.counter.as_ref().map_or(0, |counter| counter.next).to_le_bytes());
     block.extend(u16_of("the length of the UIDL format", format.len())?.to_le_bytes());
     block.extend(u16_of("the length of the source", maildrop.source.len())?.to_le_bytes());
+    block.extend(u16_of("the number of captures", maildrop.captures.len())?.to_le_bytes());
     block.extend(maildrop.user.as_bytes());
     block.extend(format.as_bytes());
     block.extend(maildrop.source.as_bytes());
+    for (at, capture) in maildrop.captures.iter().enumerate() {
+        let is_last = at + 1 == maildrop.captures.len();
+        let as_block = is_last && *capture == Capture::of(maildrop, capture.taken);
+        u16_of("the length of the source of a capture", capture.source.len())?;
+        put_capture(&mut block, capture, as_block);
+    }
+    let last = maildrop.captures.len().saturating_sub(1) as u32;
     for entry in &maildrop.entries {
-        put_entry(&mut block, entry);
+        if entry.first_capture > entry.last_capture || entry.last_capture > last {
+            let user = maildrop.user.clone();
+            return Err(Error::NoSuchCapture { uidl: entry.uidl.clone(), user });
+        }
+        put_entry(&mut block, entry, last);
     }
     for uidl in &maildrop.spent {
         put_uidl(&mut block, uidl);
@@ -234,7 +254,34 @@ fn block_of(maildrop: &Maildrop) -> Result<Vec<u8>, Error> {
     Ok(block)
 }
 
-fn put_entry(block: &mut Vec<u8>, entry: &Entry) {
+fn put_capture(block: &mut Vec<u8>, capture: &Capture, as_block: bool) {
+    let flags_at = block.len();
+    let mut flags = 0;
+    block.push(0);
+    let Capture { taken, source, uidvalidity, next } = capture;
+    let numbers = [
+        (*taken, CAPTURE_TAKEN),
+        (uidvalidity.filter(|_| !as_block).map(u64::from), CAPTURE_UIDVALIDITY),
+        (next.filter(|_| !as_block).map(u64::from), CAPTURE_NEXT),
+    ];
+    for (number, flag) in numbers {
+        if let Some(number) = number {
+            flags |= flag;
+            put_varint(block, number);
+        }
+    }
+    if as_block {
+        flags |= CAPTURE_AS_BLOCK;
+    } else if !source.is_empty() {
+        flags |= CAPTURE_SOURCE;
+        put_varint(block, source.len() as u64);
+        block.extend(source.as_bytes());
+    }
+    block[flags_at] = flags;
+}
+
+/// An entry of a maildrop whose last capture has this number, from 0.
+fn put_entry(block: &mut Vec<u8>, entry: &Entry, last: u32) {
     let flags_at = block.len();
     let mut flags = 0;
     block.push(0);
@@ -263,6 +310,15 @@ fn put_entry(block: &mut Vec<u8>, entry: &Entry) {
             put_varint(block, number);
         }
     }
+    if (entry.first_capture, entry.last_capture) != (0, last) || !entry.earlier.is_empty() {
+        flags |= ENTRY_HISTORY;
+        put_varint(block, entry.first_capture.into());
+        put_varint(block, entry.last_capture.into());
+        put_varint(block, entry.earlier.len() as u64);
+        for uidl in &entry.earlier {
+            put_uidl(block, uidl);
+        }
+    }
     block[flags_at] = flags;
 }
 
@@ -276,17 +332,7 @@ mod tests {
     use super::*;
 
     fn maildrop(user: &str) -> Maildrop {
-        Maildrop {
-            user: user.into(),
-            state: State::Empty,
-            captures: Vec::new(),
-            source: String::new(),
-            uidvalidity: None,
-            counter: None,
-            entries: Vec::new(),
-            spent: Vec::new(),
-            remarks: Vec::new(),
-        }
+        Maildrop::new(user, State::Empty)
     }
 
     fn writer() -> Writer<io::Cursor<Vec<u8>>> {
@@ -308,6 +354,35 @@ mod tests {
         let long = Maildrop { source: "x".repeat(65_536), ..maildrop("bob") };
         let refused = writer().push(&long);
         assert!(matches!(refused, Err(Error::TooMuch { most: 65_535, .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_message_of_a_capture_that_is_not_there_is_refused() {
+        let entry = Entry::new(Uidl::new(*b"x").unwrap());
+        for (first_capture, last_capture, captures) in [(0, 1, 0), (0, 1, 1), (1, 0, 2), (2, 2, 2)]
+        {
+            let mut bob = maildrop("bob");
+            bob.captures = vec![Capture::of(&bob, None); captures];
+            bob.entries = vec![Entry { first_capture, last_capture, ..entry.clone() }];
+            let refused = writer().push(&bob);
+            assert!(matches!(refused, Err(Error::NoSuchCapture { .. })), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn history_costs_only_where_there_is_one() {
+        let size_of = |bob: &Maildrop| block_of(bob).unwrap().len();
+        let mut bob = maildrop("bob");
+        bob.entries = vec![Entry::new(Uidl::new(*b"x").unwrap())];
+        let without = size_of(&bob);
+        bob.captures = vec![Capture::of(&bob, None)];
+        assert_eq!(size_of(&bob), without + 1);
+        // Of two captures: what both have, and what the second has alone.
+        bob.captures.push(Capture::of(&bob, None));
+        bob.entries[0].last_capture = 1;
+        assert_eq!(size_of(&bob), without + 2);
+        bob.entries[0].first_capture = 1;
+        assert_eq!(size_of(&bob), without + 5);
     }
 
     #[test]

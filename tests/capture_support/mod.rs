@@ -101,6 +101,12 @@ impl Ran {
         Reader::new(&self.stdout[..]).map(|block| block.expect(&self.stderr)).collect()
     }
 
+    /// The listing that it wrote to stdout, without the lines that say when.
+    pub fn untimed(&self) -> Vec<u8> {
+        let lines = self.stdout.split_inclusive(|&octet| octet == b'\n');
+        lines.filter(|line| !line.starts_with(b"taken ")).flatten().copied().collect()
+    }
+
     pub fn users(&self) -> Vec<String> {
         self.blocks().into_iter().map(|maildrop| maildrop.user).collect()
     }

@@ -18,7 +18,7 @@ use uidl_keep::index::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::reader::Maildrops;
 use uidl_keep::index::{Index, Writer};
 use uidl_keep::listing::{self, Block};
-use uidl_keep::maildrop::{Maildrop, State};
+use uidl_keep::maildrop::{Entry, Maildrop, State};
 use uidl_keep::roster::{Gate, Line, Roster};
 use uidl_keep::site::{Paths, Place, Site};
 
@@ -205,12 +205,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
                 ));
             };
             // Whether a roster can say the name.
-            let line = Line {
-                user: block.user.clone(),
-                state: State::Empty,
-                gate: Gate::Guarded,
-                forgotten: 0,
-            };
+            let line = Line::new(&block.user, State::Empty, Gate::Guarded);
             Roster::new().insert(line).map_err(|error| Trouble::at(at, error))?;
             found.push(Found { place, block, listing: number });
         }
@@ -430,6 +425,9 @@ impl Gates<'_> {
         lines.cloned().reduce(|one, other| Line {
             gate: one.gate.stricter(other.gate),
             forgotten: one.forgotten.max(other.forgotten),
+            listed: one.listed || other.listed,
+            restored: one.restored.max(other.restored),
+            unguarded: one.unguarded.max(other.unguarded),
             ..one
         })
     }
@@ -437,20 +435,20 @@ impl Gates<'_> {
 
 /// The line of a maildrop, of which a roster has perhaps said something before.
 fn line_of(maildrop: &Maildrop, is_new: bool, before: Option<&Line>) -> Line {
-    let (gate, forgotten) =
-        before.map_or((Gate::Guarded, 0), |before| (before.gate, before.forgotten));
-    let gate = match gate {
+    let new = Line::new(&maildrop.user, maildrop.state, Gate::Guarded);
+    let before = before.unwrap_or(&new);
+    let gate = match before.gate {
         // With a capture that failed there is nothing to serve.
         Gate::Forgotten if is_new && maildrop.state != State::Failed => Gate::Guarded,
         Gate::HeldForgotten if is_new && maildrop.state != State::Failed => Gate::Held,
         gate => gate,
     };
-    Line { user: maildrop.user.clone(), state: maildrop.state, gate, forgotten }
+    Line { gate, state: maildrop.state, ..before.clone() }
 }
 
 /// All UIDLs that a maildrop names.
 fn uidls(maildrop: &Maildrop) -> impl Iterator<Item = &[u8]> {
-    let entries = maildrop.entries.iter().map(|entry| &entry.uidl);
+    let entries = maildrop.entries.iter().flat_map(Entry::uidls);
     entries.chain(&maildrop.spent).map(|uidl| uidl.as_bytes())
 }
 

@@ -1,7 +1,7 @@
 //! Captures from disk: several maildrops at a time, written in their order.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use uidl_keep::capture::layout::Source;
 use uidl_keep::capture::{self, Keys, Server, printable};
@@ -23,7 +23,10 @@ pub fn capture(
 ) -> Result<bool, Trouble> {
     let (mut all_well, mut remarked) = (true, 0);
     let plan = InOrder { len: sources.len(), taken: 0, written: 0, ready: BTreeMap::new() };
-    let capture_one = |at: usize| Block::of(capture::capture(server, keys, &sources[at]));
+    let capture_one = |at: usize| {
+        let began = SystemTime::now();
+        Block::of(capture::capture(server, keys, &sources[at]).taken_at(began))
+    };
     desk::run(plan, jobs.min(sources.len()), progress, capture_one, |(at, block)| {
         for loss in &block.losses {
             progress.say(format_args!("{}: {loss}", printable(sources[at].user().as_bytes())));

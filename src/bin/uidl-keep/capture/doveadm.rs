@@ -1,8 +1,10 @@
 //! Captures what doveadm prints.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use uidl_keep::capture::doveadm::{self, Asked, Error};
 use uidl_keep::capture::{Keys, printable};
@@ -49,9 +51,10 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let asked = Asked { user: args.user.clone(), users, format, keys: args.keys };
     let mut output = ListingFile::open(args.output.as_deref())?;
     let mut all_well = true;
+    let began = printed_at();
     doveadm::read(io::stdin().lock(), &asked, &mut |captured| {
         let user = printable(captured.maildrop.user.as_bytes());
-        let block = Block::of(captured);
+        let block = Block::of(captured.taken_at(began));
         block.losses.iter().for_each(|loss| remark(format_args!("{user}: {loss}")));
         all_well &= block.losses.is_empty();
         output.write(&block.octets).map_err(|trouble| Error::Emit(trouble.to_string()))
@@ -59,4 +62,13 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     .map_err(|error| Trouble::at("standard input", error))?;
     output.publish()?;
     Ok(if all_well { Outcome::Done } else { Outcome::Short })
+}
+
+/// When doveadm printed what comes on stdin: now, or when the file was written that it comes from.
+fn printed_at() -> SystemTime {
+    let now = SystemTime::now();
+    let file = io::stdin().as_fd().try_clone_to_owned().map(File::from);
+    let metadata = file.and_then(|file| file.metadata());
+    let written = metadata.ok().filter(Metadata::is_file).and_then(|file| file.modified().ok());
+    written.map_or(now, |written| written.min(now))
 }

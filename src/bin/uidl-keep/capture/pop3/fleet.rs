@@ -1,7 +1,7 @@
 //! Accounts at several servers, several at a time: [`capture`].
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use uidl_keep::capture::pop3::{self, Fault, How, Retrieve, Retry};
 use uidl_keep::capture::{Captured, Keys, printable};
@@ -62,13 +62,14 @@ pub fn capture(
             ..How::new(&commands[address], &count)
         };
         let (account, source) = (&accounts.all[at], accounts.source(at));
+        let began = SystemTime::now();
         // One account may take more than one login, where the line breaks.
         let log_in = || {
             logins[address].pass(1);
             pop3::log_in(&accounts.servers[server], account, how.timeout)
         };
         let captured = pop3::capture_over(log_in, &account.user, source, &how)?;
-        Ok(Block::of(captured))
+        Ok(Block::of(captured.taken_at(began)))
     };
     let fleet = Fleet { accounts, progress, queue, ready: VecDeque::new() };
     desk::run(fleet, jobs, progress, capture_one, write)
@@ -127,11 +128,9 @@ impl Plan for Fleet<'_> {
 impl Fleet<'_> {
     /// The block of an account that could not be captured.
     fn failed(&self, at: usize, why: String) -> Block {
-        Block::of(Captured::failed(
-            self.accounts.all[at].user.clone(),
-            self.accounts.source(at),
-            why,
-        ))
+        let user = self.accounts.all[at].user.clone();
+        let failed = Captured::failed(user, self.accounts.source(at), why);
+        Block::of(failed.taken_at(SystemTime::now()))
     }
 
     /// Settles all accounts that are left at a server, which is said once and not of each.
