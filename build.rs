@@ -91,8 +91,8 @@ mod plugin {
             "mailbox_get_path_to",
             "mailbox_get_last_(mail_error|internal_error)",
             "mailbox_transaction_(begin|commit)",
-            "mail_(alloc|free|set_seq|get_special|get_stream_because|get_hdr_stream|get_virtual_size)",
-            "maildir_uidlist_(lock|unlock|lookup_ext|set_ext|update|iter_init|iter_next|iter_deinit)",
+            "mail_(alloc|free|set_seq|get_special|get_stream_because|get_hdr_stream|get_virtual_size|get_received_date)",
+            "maildir_uidlist_(refresh|lock|unlock|lookup_ext|set_ext|update|iter_init|iter_next|iter_deinit)",
         ];
         let types = ["mailbox_vfuncs", "mail_vfuncs", "mail_user_vfuncs", "mail_storage_hooks"];
         // Looked into by the shim alone.

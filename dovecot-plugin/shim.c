@@ -223,6 +223,11 @@ bool uidl_keep_mailbox_mmap_disabled(struct mailbox *box)
 	return box->storage->set->mmap_disable;
 }
 
+uint32_t uidl_keep_mailbox_messages(struct mailbox *box)
+{
+	return mail_index_view_get_messages_count(box->view);
+}
+
 int uidl_keep_mailbox_raise_next_uid(struct mailbox *box, uint32_t next_uid)
 {
 	struct mailbox_update update;
@@ -329,9 +334,9 @@ const char *uidl_keep_mail_strdup(struct mail *_mail, const char *string)
 	return p_strdup(mail->data_pool, string);
 }
 
-const char *uidl_keep_mail_own_uidl(struct mail *mail, uint32_t uidvalidity,
-				    const char *filename, const char *guid,
-				    const char *md5, const char **error_r)
+const char *uidl_keep_mail_native_uidl(struct mail *mail, uint32_t uidvalidity,
+				       const char *filename, const char *guid,
+				       const char *md5, const char **error_r)
 {
 	const char *format = mail->box->storage->set->pop3_uidl_format;
 	string_t *str = t_str_new(128);

@@ -56,6 +56,8 @@ void uidl_keep_mailbox_fail(struct mailbox *box, const char *text);
 const char *uidl_keep_mailbox_format(struct mailbox *box);
 /* The setting mmap_disable: files are to be read, not mapped. */
 bool uidl_keep_mailbox_mmap_disabled(struct mailbox *box);
+/* How many messages there are, as far as the mailbox was synced. */
+uint32_t uidl_keep_mailbox_messages(struct mailbox *box);
 /* Raises the UID that the next message will get. */
 int uidl_keep_mailbox_raise_next_uid(struct mailbox *box, uint32_t next_uid);
 /* NULL where the storage is not Maildir. */
@@ -80,9 +82,9 @@ bool uidl_keep_mail_is_expunged(struct mail *mail);
 /* A copy of the string that lives until the mail is closed or turns to another message. */
 const char *uidl_keep_mail_strdup(struct mail *mail, const char *string);
 /* What pop3_uidl_format gives for the message; NULL and error_r where it cannot be expanded. */
-const char *uidl_keep_mail_own_uidl(struct mail *mail, uint32_t uidvalidity,
-				    const char *filename, const char *guid,
-				    const char *md5, const char **error_r);
+const char *uidl_keep_mail_native_uidl(struct mail *mail, uint32_t uidvalidity,
+				       const char *filename, const char *guid,
+				       const char *md5, const char **error_r);
 
 /* Takes what is buffered or can be read. 1: data_r and size_r (it is skipped by the next call),
    0: end, -1: error. */

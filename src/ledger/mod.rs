@@ -22,7 +22,7 @@
 //! 32        8     begun after: see [`Ledger::begun_after`]
 //! 40        8     restored: see [`Ledger::restored`]
 //! 48        8     unguarded: see [`Ledger::unguarded`]
-//! 56        4     entries that the index had: see [`Noted::entries`]
+//! 56        4     UIDLs that the index had: see [`Noted::uidls`]
 //! 60        4     next number of the old server: see [`Noted::next`]
 //! 64        4     native from: see [`Ledger::native_from`]; 0 unless flag 2
 //! 68        4     length of the user's name in octets, 1 to 1024
@@ -165,8 +165,8 @@ pub struct Told {
 /// What the index was when the ledger was written: one that is less now was put back from a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Noted {
-    /// How many entries the maildrop had.
-    pub entries: u32,
+    /// How many different UIDLs it knew of the maildrop: no build takes one away.
+    pub uidls: u32,
     /// The first number that the old server had not given, of the captures that were in it.
     pub next: u32,
     /// Whether no capture would follow.
@@ -279,8 +279,8 @@ impl Ledger {
             file.extend(stamp.to_le_bytes());
         }
         let count = |len: usize| u32::try_from(len).expect("a maildrop fits 32 bits");
-        let Noted { entries, next, .. } = self.index;
-        put_all(&mut file, [entries, next, self.native_from.unwrap_or(0)]);
+        let Noted { uidls, next, .. } = self.index;
+        put_all(&mut file, [uidls, next, self.native_from.unwrap_or(0)]);
         put_all(&mut file, [lengths.user, lengths.told, lengths.records, heap_len].map(count));
         file.extend(self.user.as_bytes());
         put_all(&mut file, told.iter().flat_map(|told| [told.uidvalidity, told.below]));
@@ -618,7 +618,7 @@ impl Header {
             restored: u64_at(file, 40),
             unguarded: u64_at(file, 48),
             index: Noted {
-                entries: u32_at(file, 56),
+                uidls: u32_at(file, 56),
                 next: u32_at(file, 60),
                 is_final: flags & FLAG_FINAL != 0,
             },
@@ -733,7 +733,7 @@ mod tests {
             ],
             restored: 5,
             unguarded: 6,
-            index: Noted { entries: 4, next: 12, is_final: true },
+            index: Noted { uidls: 4, next: 12, is_final: true },
             native_from: Some(13),
             records: vec![
                 record(0, 5, "UID9-17", Provenance::File),

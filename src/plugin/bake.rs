@@ -2,7 +2,7 @@
 
 use super::host::{Level, Mailbox};
 use crate::key::FileKey;
-use crate::ledger::{NAME_OCTETS, Record};
+use crate::ledger::{Ledger, Names, Record};
 
 /// What is written of a message.
 pub struct Baked<'a> {
@@ -12,14 +12,14 @@ pub struct Baked<'a> {
     pub uidl: &'a [u8],
     /// Its order number: `O`.
     pub order: u32,
-    /// The name that it was listed under, as [`Record::name`].
-    pub name: Option<[u8; NAME_OCTETS]>,
+    /// The names that it was listed under, as [`Record::names`].
+    pub names: Names,
 }
 
 impl<'a> From<&'a Record> for Baked<'a> {
     fn from(record: &'a Record) -> Self {
-        let Record { uid, order, name, .. } = *record;
-        Self { uid, uidl: record.uidl.as_bytes(), order, name }
+        let Record { uid, order, ref names, .. } = *record;
+        Self { uid, uidl: record.uidl.as_bytes(), order, names: names.clone() }
     }
 }
 
@@ -34,7 +34,8 @@ pub fn bake<'a>(mailbox: Mailbox, with_order: bool, records: impl Iterator<Item 
         // Before we had the lock a message may have gone, or the list of another server come.
         let is_there = |record: &Baked<'_>| {
             let name = uidlist.file_name(record.uid).map(FileKey::cut_of);
-            name.is_some_and(|name| record.name.is_none_or(|listed| listed == name))
+            let name = name.map(|cut| Ledger::name_of_cut(&cut));
+            name.is_some_and(|name| record.names.is_empty() || record.names.contains(&name))
         };
         for record in records.filter(is_there) {
             uidlist.set(record.uid, record.uidl, with_order.then_some(record.order));

@@ -105,6 +105,7 @@ unsafe extern "C" fn mailbox_allocated(mailbox: *mut sys::mailbox) {
         let methods = mailbox.attach(Box::new(Inbox::new(standing)));
         // SAFETY: the mailbox's own table, which `attach` saved before.
         unsafe {
+            (*methods).close = Some(mailbox_close);
             (*methods).free = Some(mailbox_free);
             (*methods).search_init = Some(search_init);
             (*methods).search_next_nonblock = Some(search_next_nonblock);
@@ -119,6 +120,20 @@ unsafe extern "C" fn mailbox_allocated(mailbox: *mut sys::mailbox) {
 unsafe fn inbox<'a>(mailbox: Mailbox) -> Option<&'a Inbox> {
     // SAFETY: made by `attach` from a box; only `mailbox_free` takes it away. All access is shared.
     unsafe { mailbox.state::<Inbox>().as_ref() }
+}
+
+unsafe extern "C" fn mailbox_close(mailbox: *mut sys::mailbox) {
+    boundary(|| {
+        // SAFETY: Dovecot calls this with a mailbox that we attached to, which is still open.
+        let handle = unsafe { Mailbox::from_raw(mailbox) };
+        // SAFETY: as above.
+        if let (Some(inbox), true) = (unsafe { inbox(handle) }, handle.is_pop3()) {
+            inbox.close(handle);
+        }
+        let close = handle.super_methods().close.expect("every storage has it");
+        // SAFETY: the caller's own argument, to the method that ours replaced.
+        unsafe { close(mailbox) };
+    });
 }
 
 unsafe extern "C" fn mailbox_free(mailbox: *mut sys::mailbox) {

@@ -211,6 +211,12 @@ impl Mailbox {
         unsafe { sys::uidl_keep_mailbox_mmap_disabled(self.0) }
     }
 
+    /// How many messages there are, as far as the mailbox was synced.
+    pub fn messages(self) -> u32 {
+        // SAFETY: `from_raw`; the mailbox is open.
+        unsafe { sys::uidl_keep_mailbox_messages(self.0) }
+    }
+
     /// Raises the UID that the next message will get.
     ///
     /// # Errors
@@ -231,10 +237,19 @@ impl Mailbox {
         (!uidlist.is_null()).then_some(Uidlist(uidlist))
     }
 
-    /// Gives the base file name of every message to `take`, ascending by UID, where that costs nothing:
-    /// where it is a Maildir, whose list of them is in memory. Elsewhere there is none.
-    pub fn for_each_name(self, mut take: impl FnMut(u32, &[u8])) {
-        let Some(Uidlist(uidlist)) = self.uidlist() else { return };
+    /// Gives the base file name of every message to `take`, ascending by UID, where it is a Maildir. The
+    /// list of them is read first, if it is not in memory as it is on disk. Elsewhere there is none.
+    ///
+    /// # Errors
+    ///
+    /// Why Dovecot cannot read the list.
+    pub fn for_each_name(self, mut take: impl FnMut(u32, &[u8])) -> Result<(), String> {
+        let Some(Uidlist(uidlist)) = self.uidlist() else { return Ok(()) };
+        // An iterator does not read the list by itself: of a list that was not read it would give none.
+        // SAFETY: `uidlist`.
+        if unsafe { sys::maildir_uidlist_refresh(uidlist) } < 0 {
+            return Err(self.last_error());
+        }
         let (mut uid, mut flags, mut name) = (0, sys::maildir_uidlist_rec_flag(0), ptr::null());
         // SAFETY: `uidlist`; the out-parameters are ours, and a name lives as long as the list is not
         // read anew, which nothing does in between.
@@ -245,6 +260,7 @@ impl Mailbox {
             }
             sys::maildir_uidlist_iter_deinit(&mut iter);
         }
+        Ok(())
     }
 
     /// Keeps `state` with the mailbox and returns the methods to change.
@@ -511,12 +527,26 @@ impl Mail {
         }
     }
 
+    /// When the storage received it, in seconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mail::special`].
+    pub fn received(&mut self) -> Result<i64, Failed> {
+        let mut at = 0;
+        // SAFETY: the mail is one that we allocated.
+        match unsafe { sys::mail_get_received_date(self.0, &mut at) } {
+            0.. => Ok(at),
+            _ => Err(Failed),
+        }
+    }
+
     /// What `pop3_uidl_format` gives for it.
     ///
     /// # Errors
     ///
     /// Why it could not be expanded.
-    pub fn own_uidl(
+    pub fn native_uidl(
         &mut self,
         uidvalidity: u32,
         filename: &[u8],
@@ -529,7 +559,7 @@ impl Mail {
         // SAFETY: the mail is one that we allocated; the result is on the data stack, in the
         // caller's frame.
         unsafe {
-            let own = sys::uidl_keep_mail_own_uidl(
+            let native = sys::uidl_keep_mail_native_uidl(
                 self.0,
                 uidvalidity,
                 filename.as_ptr(),
@@ -537,7 +567,7 @@ impl Mail {
                 md5.as_ptr(),
                 &mut error,
             );
-            bytes(own).ok_or_else(|| lossy(bytes(error)))
+            bytes(native).ok_or_else(|| lossy(bytes(error)))
         }
     }
 }

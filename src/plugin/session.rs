@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::host::{Level, Mail, Mailbox, Transaction, View};
 use super::standing::{Refusal, Standing};
 use super::survey::Sizes;
-use super::table::{NoTable, Table, Unwritten};
+use super::table::{self, NoTable, Table, Unwritten};
 
 /// What is kept with an INBOX while it is open.
 pub struct Inbox {
@@ -59,6 +59,13 @@ impl Inbox {
         }
     }
 
+    /// The session is over, and the mailbox about to be closed.
+    pub fn close(&self, mailbox: Mailbox) {
+        if let (Standing::Kept(kept), false) = (&*self.standing, self.tables.borrow().is_empty()) {
+            table::note_left(&kept.user, mailbox);
+        }
+    }
+
     /// The session is over, and the mailbox about to go.
     pub fn end(&self, mailbox: Mailbox) {
         if let Some(unwritten) = self.unwritten.take() {
@@ -83,6 +90,7 @@ impl Inbox {
             Standing::Kept(kept) => kept,
             Standing::Refused(refusal) => return self.refuse(transaction.mailbox(), refusal),
             Standing::Inert => return,
+            Standing::Stranger(name) => return self.prepare_stranger(name, transaction),
         };
         if let Some(refusal) = kept.held() {
             return self.refuse(transaction.mailbox(), &refusal);
@@ -98,6 +106,15 @@ impl Inbox {
                 self.try_again.set(true);
             }
             Err(NoTable::Refused(refusal)) => self.refuse(transaction.mailbox(), &refusal),
+        }
+    }
+
+    /// A stranger's INBOX may be that of somebody who was migrated, under another name.
+    fn prepare_stranger(&self, name: &str, transaction: Transaction) {
+        match self.surveying(|| Table::for_stranger(name, transaction)) {
+            Ok(Some(table)) => self.tables.borrow_mut().push(Rc::new(table)),
+            Ok(None) => {}
+            Err(refusal) => self.refuse(transaction.mailbox(), &refusal),
         }
     }
 
@@ -142,6 +159,9 @@ impl Inbox {
             return Reply::Fail;
         }
         let newest = self.tables.borrow().last().cloned();
+        if let (None, Standing::Stranger(_)) = (&newest, &*self.standing) {
+            return Reply::AskStorage;
+        }
         newest.and_then(|table| self.reply_from(&table, mail, wanted)).unwrap_or_else(|| {
             super::host::die(&format!("UID {} was not there when the session began", mail.uid()))
         })
@@ -161,7 +181,12 @@ impl Inbox {
     }
 
     fn keeps_order(&self) -> bool {
-        matches!(&*self.standing, Standing::Kept(kept) if kept.settings.order)
+        match &*self.standing {
+            Standing::Kept(kept) => kept.settings.order,
+            // As the one whose ledger it is, unless he is told otherwise.
+            Standing::Stranger(_) => true,
+            Standing::Inert | Standing::Refused(_) => false,
+        }
     }
 
     fn table_for(&self, view: View) -> Option<Rc<Table>> {
@@ -173,7 +198,7 @@ impl Inbox {
     fn look_table(&self, mailbox: Mailbox, uid: u32) -> Result<Option<Rc<Table>>, ()> {
         let kept = match &*self.standing {
             Standing::Kept(kept) => kept,
-            Standing::Inert => return Ok(None),
+            Standing::Inert | Standing::Stranger(_) => return Ok(None),
             Standing::Refused(refusal) => {
                 if self.refusal.borrow().is_none() {
                     self.refuse(mailbox, refusal);

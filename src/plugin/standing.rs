@@ -3,6 +3,7 @@
 use super::host::User;
 use super::settings::{self, Settings};
 use crate::maildrop::State;
+use crate::resolve::Stamps;
 use crate::roster::{self, Gate};
 use crate::site::Site;
 
@@ -12,8 +13,12 @@ const MOVING: &str = "Mailbox is being moved, please try again later.";
 
 /// What a user is to us.
 pub enum Standing {
-    /// Never migrated: everything goes on as if the plugin were not there.
+    /// Everything goes on as if the plugin were not there: the user downloads again, or Dovecot has no
+    /// name for him.
     Inert,
+    /// On no roster, under this name. It may be another name of a mailbox that was migrated: then POP3
+    /// finds a ledger in it.
+    Stranger(String),
     /// On the roster, and to be served.
     Kept(Box<Kept>),
     /// On the roster, or perhaps on it, and not to be served.
@@ -31,9 +36,8 @@ pub struct Kept {
     /// Held, guarded or released: what that means is for POP3 alone. The mailbox of a held user is
     /// being moved, perhaps by the very doveadm that asks.
     pub gate: Gate,
-    /// When all of ours was last forgotten, 0 for never: a ledger of an earlier stamp is void, and so
-    /// is what it baked.
-    pub forgotten: u64,
+    /// What the operator has said of the maildrop.
+    pub stamps: Stamps,
 }
 
 impl Kept {
@@ -64,7 +68,7 @@ impl Refusal {
 }
 
 impl Standing {
-    /// Looks the user up: one failed open for somebody who is in no site.
+    /// Looks the user up: one failed open for somebody who is in no site, and another in POP3.
     pub fn of(user: User) -> Self {
         let Some(name) = user.name() else { return Self::Inert };
         match Self::find(user, name) {
@@ -76,7 +80,7 @@ impl Standing {
     fn find(user: User, name: String) -> Result<Self, String> {
         let dir = settings::site_dir(user)?;
         let site = Site::new(dir);
-        let Some(line) = look_up(&site, &name)? else { return Ok(Self::Inert) };
+        let Some(line) = look_up(&site, &name)? else { return Ok(Self::Stranger(name)) };
         if line.gate == Gate::Redownload {
             return Ok(Self::Inert);
         }
@@ -94,8 +98,9 @@ impl Standing {
             ));
         }
         let settings = Settings::read(user)?;
-        let roster::Line { gate, forgotten, .. } = line;
-        Ok(Self::Kept(Box::new(Kept { user: name, site, settings, gate, forgotten })))
+        let roster::Line { gate, forgotten, listed, restored, unguarded, .. } = line;
+        let stamps = Stamps { forgotten, restored, unguarded, listed };
+        Ok(Self::Kept(Box::new(Kept { user: name, site, settings, gate, stamps })))
     }
 }
 

@@ -49,7 +49,11 @@ pub struct Survey<'a> {
 
 impl<'a> Survey<'a> {
     /// Lists the messages; nothing is known of them yet but their UIDs.
-    pub fn begin(look: Look<'a>) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// Why the list of a Maildir cannot be read.
+    pub fn begin(look: Look<'a>) -> Result<Self, String> {
         let mail = OwnMail::open(look.mailbox);
         let transaction = mail.transaction();
         let mut messages: Vec<Message> =
@@ -58,17 +62,17 @@ impl<'a> Survey<'a> {
         look.mailbox.for_each_name(|uid, name| {
             while left.next_if(|message| message.uid < uid).is_some() {}
             if let Some(message) = left.next_if(|message| message.uid == uid) {
-                message.free_name = Some(FileKey::cut_of(name));
+                message.uidlist_name = Some(Ledger::name_of_cut(&FileKey::cut_of(name)));
             }
-        });
-        Self {
+        })?;
+        Ok(Self {
             view: transaction.view(),
             mail,
             look,
             messages,
             first_fault: None,
             is_format_bad: false,
-        }
+        })
     }
 
     /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer; when
@@ -89,9 +93,10 @@ impl<'a> Survey<'a> {
                 Need::Header => find_prints(&mut mail, message, Depth::Header, &mut self.look),
                 Need::Message => find_prints(&mut mail, message, Depth::Message, &mut self.look),
                 Need::Octets => mail.virtual_size().map(|size| message.octets = Fact::Is(size)),
-                Need::Own => {
+                Need::Received => mail.received().map(|at| message.received = Fact::Is(at)),
+                Need::Native => {
                     let (uidvalidity, mailbox) = (self.view.uidvalidity, self.look.mailbox);
-                    find_own(&mut mail, message, uidvalidity, mailbox, &mut self.is_format_bad)
+                    find_native(&mut mail, message, uidvalidity, mailbox, &mut self.is_format_bad)
                 }
             };
             if found.is_err() {
@@ -149,16 +154,25 @@ fn find_prints(
                 Sizes::Wanted => Some(mail.virtual_size()?),
                 Sizes::NotWanted => None,
             };
-            let (header, origin) = (found.header, found.origin);
-            let message = whole.then_some(found.message);
-            let print = Print { header, origin, message, octets };
+            let print = Print {
+                header: found.header,
+                names_itself: found.names_itself,
+                origin: found.origin,
+                origin_names_itself: found.origin_names_itself,
+                body: found.body,
+                message: whole.then_some(found.message),
+                octets,
+            };
             look.prints.put(which, print);
             print
         }
     };
     message.header = Fact::found(print.header);
     message.origin = Fact::found(print.origin);
+    message.names_itself = print.names_itself;
+    message.origin_names_itself = print.origin_names_itself;
     if whole {
+        message.body = Fact::found(print.body);
         message.message = Fact::found(print.message.flatten());
     }
     if let Some(octets) = print.octets {
@@ -170,14 +184,14 @@ fn find_prints(
 /// As a ledger would know it: UIDs may be given anew, names are not.
 fn which(message: &Message) -> Which {
     let name = match &message.names {
-        Fact::Is(names) => names.first().copied().map(Ledger::name_of),
+        Fact::Is(names) => names.first().map(|name| name.cut),
         Fact::NotAsked | Fact::Absent => None,
     };
     (message.uid, name.unwrap_or_default())
 }
 
 /// What cannot be expanded gives no UIDL: Dovecot alone would refuse the whole listing for it.
-fn find_own(
+fn find_native(
     mail: &mut Mail,
     message: &mut Message,
     uidvalidity: u32,
@@ -193,8 +207,8 @@ fn find_own(
     } else {
         Vec::new()
     };
-    message.own = Fact::found(match mail.own_uidl(uidvalidity, &filename, &guid, &md5) {
-        Ok(own) => Uidl::new(own).ok(),
+    message.native = Fact::found(match mail.native_uidl(uidvalidity, &filename, &guid, &md5) {
+        Ok(native) => Uidl::new(native).ok(),
         Err(why) => {
             if !std::mem::replace(is_format_bad, true) {
                 let line = format!("pop3_uidl_format={format}: {why}");

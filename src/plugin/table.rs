@@ -4,24 +4,22 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
-use std::io;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::bake::{Baked, bake, is_baked};
 use super::host::{Level, Mailbox, OwnMail, Transaction, View};
 use super::standing::{Kept, Refusal};
 use super::survey::{Expunged, Look, Sizes, Survey};
-use crate::control::{self, Control, Lock, LockError};
+use crate::control::{self, Control, Lock, LockError, PublishError};
 use crate::format::UidlFormat;
 use crate::index::Index;
 use crate::key::FileKey;
-use crate::ledger::{Answers, How, Ledger, Mark};
+use crate::ledger::{Answers, Ledger, Mark, Provenance};
 use crate::maildrop::Maildrop;
 use crate::map::Mapped;
 use crate::prints::Prints;
 use crate::read_at::ReadAt;
-use crate::resolve::{self, Outcome, Past, Purpose, Report, Resolution, Situation};
+use crate::resolve::{self, Memory, Outcome, Purpose, Report, Resolution, Situation};
 use crate::roster::Gate;
 
 /// How long a login waits for another that resolves the same mailbox.
@@ -44,7 +42,7 @@ pub struct Table {
 pub struct Answer<'a> {
     /// Its UIDL.
     pub uidl: &'a CStr,
-    /// Its place in the POP3 order, from 1.
+    /// Its place in the POP3 order.
     pub order: u32,
 }
 
@@ -88,7 +86,7 @@ impl Unwritten {
                 return None;
             }
             let begun = self.control.begin(&lock).ok()?;
-            begun.publish(&self.file, self.mark).ok()
+            begun.publish(&self.file, &self.mark).ok()
         };
         if write().is_some() {
             let path = self.control.ledger_path();
@@ -107,7 +105,7 @@ impl Table {
         stale_before: Option<View>,
     ) -> Result<(Self, Option<Unwritten>), NoTable> {
         let mailbox = transaction.mailbox();
-        let control = control_of(kept, mailbox)?;
+        let control = control_of(&kept.user, mailbox)?;
         if let Some(table) = Self::warm(kept, &control, transaction, stale_before)? {
             return Ok((table, None));
         }
@@ -123,9 +121,7 @@ impl Table {
         Self::cold(kept, &control, transaction, sizes, locked)
     }
 
-    /// The answers of the ledger alone, if it has all: no message is looked at, and of the index, as
-    /// long as there is no cutoff, whether it has become final: then there must be one before the next
-    /// message comes.
+    /// The answers of the ledger alone, if it has all: neither index nor mail is looked at.
     fn warm(
         kept: &Kept,
         control: &Control,
@@ -136,9 +132,10 @@ impl Table {
         let Some(answers) = control.answers().map_err(|why| ledger_fault(control, &why))? else {
             return Ok(None);
         };
-        if answers.uidvalidity() != view.uidvalidity
-            || answers.index_id() != view.index_id
-            || answers.begun_after() < kept.forgotten
+        let head = answers.head();
+        if head.uidvalidity != view.uidvalidity
+            || head.begun_after < kept.stamps.forgotten
+            || head.restored < kept.stamps.restored
         {
             return Ok(None);
         }
@@ -146,32 +143,54 @@ impl Table {
         // try sees the same, then it is so: the mailbox counts anew, or nothing was recorded of a message.
         let look_again_once =
             || if stale_before == Some(view) { Ok(None) } else { Err(NoTable::Stale) };
-        if answers.next_uid() > view.next_uid {
+        if head.next_uid > view.next_uid {
             return look_again_once();
         }
-        let mut guess = 0;
-        for uid in transaction.uids() {
-            match answers.find(uid, guess) {
-                Some(at) => guess = at + 1,
-                None if uid < answers.next_uid() => return look_again_once(),
-                None => return Ok(None),
-            }
-        }
-        if !names_agree(&answers, transaction.mailbox()) {
-            return Ok(None);
-        }
-        if !answers.has_cutoff() && is_final(kept) {
-            return Ok(None);
+        match holds(&answers, transaction)? {
+            Holds::All => {}
+            Holds::AllButNew | Holds::No => return Ok(None),
+            Holds::NotYet => return look_again_once(),
         }
         if kept.settings.bake {
             bake_anew_if_gone(&answers, transaction, kept.settings.order);
         }
-        Ok(Some(Self {
-            view,
-            answers,
-            passing: HashMap::new(),
-            undecided: Vec::new(),
-            cursor: Cell::new(0),
+        Ok(Some(Self::from_answers(view, answers)))
+    }
+
+    fn from_answers(view: View, answers: Answers) -> Self {
+        let (passing, undecided) = (HashMap::new(), Vec::new());
+        Self { view, answers, passing, undecided, cursor: Cell::new(0) }
+    }
+
+    /// The answers for a user who is on no roster, from the ledger that lies in his INBOX: it has another
+    /// name than he, or his line is gone. `None`: there is none, and he is none of our business.
+    pub fn for_stranger(
+        name: &str,
+        transaction: Transaction,
+    ) -> Result<Option<Self>, Refusal> {
+        let control = control_of(name, transaction.mailbox())?;
+        let answers = control.answers_of_anybody().map_err(|why| ledger_fault(&control, &why))?;
+        let Some(answers) = answers else { return Ok(None) };
+        let (view, head) = (transaction.view(), answers.head());
+        let counts_on =
+            head.uidvalidity == view.uidvalidity && head.next_uid <= view.next_uid;
+        if counts_on && matches!(holds(&answers, transaction)?, Holds::All) {
+            return Ok(Some(Self::from_answers(view, answers)));
+        }
+        let (user, path) = (answers.user(), control.ledger_path());
+        Err(Refusal::fault(if user == name {
+            format!(
+                "{name} is on no roster, and {} says what was told to him: build his index and roster \
+                 again, or take that file and {} away",
+                path.display(),
+                control::LOCK,
+            )
+        } else {
+            format!(
+                "{name} is on no roster, and his INBOX is that of {user} ({}), who must list its new \
+                 messages first: let {user} log in by POP3, or make {name} log in as {user}",
+                path.display(),
+            )
         }))
     }
 
@@ -185,29 +204,18 @@ impl Table {
         let (mailbox, view) = (transaction.mailbox(), transaction.view());
         let place = control.ledger_path();
         let begun = match &locked {
-            Ok(lock) => control.begin(lock).map_err(|why| (why.kind(), why.to_string())),
-            Err(LockError::Unavailable(why)) => Err((why.kind(), why.to_string())),
+            Ok(lock) => control.begin(lock).map_err(|why| why.to_string()),
+            Err(LockError::Unavailable(why)) => Err(why.to_string()),
             Err(LockError::Busy) => unreachable!("the caller has refused it"),
         };
         let ledger = read_ledger(control)?;
-        let (captured, is_final) = read_captured(kept, mailbox)?;
-        if !is_final && is_new_day(ledger.as_ref().map(|(_, written)| *written)) {
-            mailbox.log(
-                Level::UIDL_KEEP_LOG_WARNING,
-                &format!(
-                    "the index of {} is not final: build it with --final once the old server is off",
-                    kept.user,
-                ),
-            );
-        }
-        let ledger = ledger.map(|(ledger, _)| ledger);
-        let (past, can_tell) = past(kept, control, ledger.as_ref());
-        let is_unwritable = matches!(&begun, Err((kind, _)) if mail_can_come(*kind));
-        let can_record = can_tell && !is_unwritable;
+        let written = ledger.as_ref().map(|(_, written)| *written);
+        let (ledger, mark) = (ledger.map(|(ledger, _)| ledger), control.mark());
+        let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         let prints = Prints::open(control, locked.as_ref().ok(), view.uidvalidity, view.messages);
         let look = Look { mailbox, sizes, prints };
         let purpose = Purpose::Listing { guarded: kept.gate == Gate::Guarded };
-        let resolved = resolve(kept, look, purpose, &captured, is_final, (past, can_record));
+        let resolved = resolve(kept, look, purpose, memory, written);
         if let (Err(NoTable::Refused(_)), Ok(lock)) = (&resolved, &locked) {
             // What was read may have been wrong, if Dovecot could not decompress it for instance.
             control.remove_prints(lock);
@@ -215,20 +223,26 @@ impl Table {
         let resolution = resolved?;
 
         let file = resolution.ledger.encode();
-        let mark = resolution.ledger.mark();
+        let mark = Mark::of(&resolution.ledger, view.messages);
         // What could not be read again must not be written.
         let table = Self::of(view, file.clone(), &resolution)?;
         let written = match begun {
-            Ok(begun) => begun.publish(&file, mark).map_err(|why| why.to_string()),
-            Err((_, why)) => Err(why),
+            Ok(begun) => begun.publish(&file, &mark),
+            Err(why) => Err(PublishError::Unwritten(std::io::Error::other(why))),
         };
-        let is_written = written.is_ok();
-        let unwritten = match written {
-            Ok(()) => {
-                locked.iter().for_each(|lock| control.remove_prints(lock));
-                None
+        let is_written = !matches!(written, Err(PublishError::Unwritten(_)));
+        if is_written {
+            locked.iter().for_each(|lock| control.remove_prints(lock));
+        }
+        let mut unwritten = None;
+        match written {
+            Ok(()) => {}
+            Err(PublishError::Unmarked(why)) => {
+                let why = PublishError::Unmarked(why);
+                let line = format!("{}: {why}", place.display());
+                mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &line);
             }
-            Err(why) => {
+            Err(PublishError::Unwritten(why)) => {
                 mailbox.log(
                     Level::UIDL_KEEP_LOG_WARNING,
                     &format!(
@@ -238,17 +252,17 @@ impl Table {
                     ),
                 );
                 let first = Unwritten { control: control.clone(), file: file.clone(), mark };
-                ledger.is_none().then_some(first)
+                unwritten = ledger.is_none().then_some(first);
             }
-        };
-        raise_next_uid(mailbox, &captured, &resolution.ledger, view);
+        }
+        raise_next_uid(mailbox, resolution.first_unspent_uid, view);
         // Where not even a ledger can be written, it is no use to try.
         if kept.settings.bake && is_written {
             let records = resolution.ledger.records.iter().filter(|record| record.uid != 0);
             let records = records.map(Baked::from).filter(|record| !is_baked(mailbox, record));
             bake(mailbox, kept.settings.order, records);
         }
-        log_report(mailbox, &resolution.report, past.is_first());
+        log_report(mailbox, &resolution.report);
         Ok((table, unwritten))
     }
 
@@ -256,14 +270,14 @@ impl Table {
     /// out about the messages on the way is not saved: doveadm may be set up otherwise than POP3, and
     /// would keep logins waiting.
     pub fn for_look(kept: &Kept, mailbox: Mailbox) -> Result<Self, NoTable> {
-        let control = control_of(kept, mailbox)?;
+        let control = control_of(&kept.user, mailbox)?;
         let ledger = read_ledger(&control)?.map(|(ledger, _)| ledger);
-        let (captured, is_final) = read_captured(kept, mailbox)?;
-        let past = past(kept, &control, ledger.as_ref());
+        let mark = control.mark();
+        let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         let view = OwnMail::open(mailbox).transaction().view();
         let prints = Prints::open(&control, None, view.uidvalidity, view.messages);
         let look = Look { mailbox, sizes: Sizes::NotWanted, prints };
-        let resolution = resolve(kept, look, Purpose::Look, &captured, is_final, past)?;
+        let resolution = resolve(kept, look, Purpose::Preview, memory, Some(SystemTime::now()))?;
         Ok(Self::of(view, resolution.ledger.encode(), &resolution)?)
     }
 
@@ -277,16 +291,15 @@ impl Table {
             let uidl = CString::new(record.uidl.as_bytes()).expect("a Uidl has no NUL");
             (record.uid, (uidl, record.order))
         });
+        let answers = answers.map_err(|why| {
+            Refusal::fault(format!(
+                "the ledger cannot go on: {why}; take it away and `uidl-keep forget` the user"
+            ))
+        })?;
         Ok(Self {
-            view,
-            answers: answers.map_err(|why| {
-                Refusal::fault(format!(
-                    "the ledger cannot go on: {why}; take it away and `uidl-keep forget` the user"
-                ))
-            })?,
             passing: passing.collect(),
             undecided: resolution.report.undecided.clone(),
-            cursor: Cell::new(0),
+            ..Self::from_answers(view, answers)
         })
     }
 
@@ -307,17 +320,58 @@ impl Table {
     }
 }
 
-/// Whether all that was listed bears the names that it was listed under, as far as they cost nothing: a
-/// list of UIDs from elsewhere may have been put in the place of Dovecot's own.
-fn names_agree(answers: &Answers, mailbox: Mailbox) -> bool {
-    let (mut agree, mut guess) = (true, 0);
-    mailbox.for_each_name(|uid, name| {
-        if let Some(at) = answers.find(uid, guess) {
-            guess = at + 1;
-            agree = agree && answers.name(at).is_none_or(|listed| listed == FileKey::cut_of(name));
+/// Whether a ledger tells all that a view has.
+enum Holds {
+    All,
+    /// All but messages that came since.
+    AllButNew,
+    /// Messages are missing in it that were given their UIDs before it was written.
+    NotYet,
+    /// It is of other UIDs.
+    No,
+}
+
+/// Whether the ledger has every message of the view, and its UIDs still mean what they meant: on a
+/// Maildir by the names in the list of UIDs, where each must be there; elsewhere by the index that says
+/// so.
+fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> {
+    let (mailbox, view, head) = (transaction.mailbox(), transaction.view(), answers.head());
+    let uids: Vec<u32> = transaction.uids().collect();
+    let (mut guess, mut newest) = (0, Holds::All);
+    for &uid in &uids {
+        match answers.find(uid, guess) {
+            Some(at) => guess = at + 1,
+            None if uid < head.next_uid => return Ok(Holds::NotYet),
+            None => newest = Holds::AllButNew,
         }
-    });
-    agree
+    }
+    if mailbox.uidlist().is_none() {
+        return Ok(if head.index_id == view.index_id { newest } else { Holds::No });
+    }
+    let mut left = uids.iter().copied().peekable();
+    let (mut guess, mut agree) = (0, true);
+    mailbox
+        .for_each_name(|uid, name| {
+            // A message of the view that the list lacks agrees with nothing.
+            while left.next_if(|&next| next < uid).is_some() {
+                agree = false;
+            }
+            if left.next_if_eq(&uid).is_none() {
+                return;
+            }
+            if let Some(at) = answers.find(uid, guess) {
+                guess = at + 1;
+                let name = Ledger::name_of_cut(&FileKey::cut_of(name));
+                let mut names = answers.names(at).peekable();
+                agree &= names.peek().is_none() || names.any(|listed| listed == name);
+            }
+        })
+        .map_err(uidlist_fault)?;
+    Ok(if agree && left.next().is_none() { newest } else { Holds::No })
+}
+
+fn uidlist_fault(why: String) -> Refusal {
+    Refusal::fault(format!("cannot read dovecot-uidlist: {why}"))
 }
 
 /// What was baked may be gone: a list of UIDs of before was put back, or a login was ended between its
@@ -326,8 +380,8 @@ fn bake_anew_if_gone(answers: &Answers, transaction: Transaction, with_order: bo
     let mailbox = transaction.mailbox();
     let record = |uid| {
         let at = answers.find(uid, 0)?;
-        let (uidl, order, name) = (answers.uidl(at), answers.order_number(at), answers.name(at));
-        Some(Baked { uid, uidl, order, name })
+        let (uidl, order) = (answers.uidl(at), answers.order_number(at));
+        Some(Baked { uid, uidl, order, names: answers.names(at).collect() })
     };
     let mut uids = transaction.uids();
     let ends = [uids.next(), uids.next_back()].into_iter().flatten();
@@ -336,13 +390,20 @@ fn bake_anew_if_gone(answers: &Answers, transaction: Transaction, with_order: bo
     }
 }
 
-fn control_of(kept: &Kept, mailbox: Mailbox) -> Result<Control, Refusal> {
+fn control_of(user: &str, mailbox: Mailbox) -> Result<Control, Refusal> {
     match mailbox.control_dir() {
-        Ok(Some(dir)) => Ok(Control::new(dir, &kept.user)),
+        Ok(Some(dir)) => Ok(Control::new(dir, user)),
         Ok(None) => {
             Err(Refusal::fault("this storage has no control directory to keep a ledger in"))
         }
         Err(why) => Err(Refusal::fault(format!("cannot tell the control directory: {why}"))),
+    }
+}
+
+/// Notes how many messages the session has left, for the guard of a mailbox that is made anew.
+pub fn note_left(user: &str, mailbox: Mailbox) {
+    if let Ok(control) = control_of(user, mailbox) {
+        control.note_left(mailbox.messages());
     }
 }
 
@@ -351,13 +412,13 @@ fn ledger_fault(control: &Control, why: &control::Error) -> Refusal {
         control::Error::Foreign { expected_uid, .. } => {
             format!("chown it to uid {expected_uid}, if the mailbox was moved to that account")
         }
-        control::Error::OtherUser => "give each user a control directory (CONTROL= in \
+        control::Error::OtherUser { .. } => "give each user a control directory (CONTROL= in \
              mail_location); where a user was renamed, take it away and `uidl-keep forget` the new name"
             .to_owned(),
         control::Error::Link => "restore the file itself in its place".to_owned(),
         control::Error::Io(_) => "let the mail's user read it".to_owned(),
-        control::Error::Ledger(_) => "restore it from a backup, or take it away and `uidl-keep \
-             forget` the user"
+        control::Error::Ledger(_) => "restore it from a backup, or take it away: what was told is \
+             found again as far as its mark and what was baked say"
             .to_owned(),
     };
     Refusal::fault(format!("{}: {why}; {next}", control.ledger_path().display()))
@@ -367,34 +428,11 @@ fn read_ledger(control: &Control) -> Result<Option<(Ledger, SystemTime)>, Refusa
     control.ledger().map_err(|why| ledger_fault(control, &why))
 }
 
-/// What clients were told, as far as can be told; and whether it can.
-fn past<'a>(kept: &Kept, control: &Control, ledger: Option<&'a Ledger>) -> (Past<'a>, bool) {
-    let mark = control.mark();
-    let can_tell = ledger.is_some() || mark.is_ok();
-    (Past::of(ledger, mark.ok().flatten(), kept.forgotten), can_tell)
-}
-
-/// Whether mail can be delivered where a ledger cannot be written for this reason.
-fn mail_can_come(why: io::ErrorKind) -> bool {
-    !matches!(
-        why,
-        io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::ReadOnlyFilesystem
-    )
-}
-
-/// Whether the index is known to be final.
-fn is_final(kept: &Kept) -> bool {
-    let index = kept.site.open_index(&kept.user).ok().flatten();
-    index.is_some_and(|file| Index::open(file).is_ok_and(|index| index.is_final()))
-}
-
 /// What was captured of the user, and whether that is all.
 fn read_captured(kept: &Kept, mailbox: Mailbox) -> Result<(Maildrop, bool), Refusal> {
     let path = kept.site.paths(&kept.user).map(|paths| paths.index).unwrap_or_default();
     let fault = |why: &dyn std::fmt::Display| {
-        Refusal::fault(format!("{}: {why}; build and install it again", Path::display(&path)))
+        Refusal::fault(format!("{}: {why}; build and install it again", path.display()))
     };
     let file = kept.site.open_index(&kept.user).map_err(|why| fault(&why))?;
     let file = file.ok_or_else(|| fault(&"no index, but its roster names the user"))?;
@@ -410,46 +448,64 @@ fn read_captured(kept: &Kept, mailbox: Mailbox) -> Result<(Maildrop, bool), Refu
     Ok((captured, index.is_final()))
 }
 
-/// Asks the rules, and finds out what they ask, until they have decided.
+/// Asks the rules, and finds out what they ask, until they have decided. `written` is when the ledger
+/// was, if there is one.
 fn resolve(
     kept: &Kept,
     look: Look<'_>,
     purpose: Purpose,
-    captured: &Maildrop,
-    is_final: bool,
-    (past, can_record): (Past<'_>, bool),
+    memory: Memory<'_>,
+    written: Option<SystemTime>,
 ) -> Result<Resolution, NoTable> {
     let mailbox = look.mailbox;
-    let mut survey = Survey::begin(look);
-    let own = UidlFormat::parse(&mailbox.uidl_format()).ok();
-    let situation = Situation {
-        captured,
-        is_final,
-        past,
-        can_record,
-        begun_after: kept.forgotten,
-        uidvalidity: survey.view.uidvalidity,
-        next_uid: survey.view.next_uid,
-        index_id: survey.view.index_id,
-        own: own.as_ref(),
-        keys: kept.settings.keys,
-        purpose,
-    };
+    let mut survey = Survey::begin(look).map_err(uidlist_fault)?;
+    let native = UidlFormat::parse(&mailbox.uidl_format()).ok();
+    let mut captured = None;
     let decided = loop {
+        let situation = Situation {
+            captured: captured.as_ref().map(|(captured, _)| captured),
+            is_final: captured.as_ref().is_some_and(|(_, is_final)| *is_final),
+            memory,
+            stamps: kept.stamps,
+            uidvalidity: survey.view.uidvalidity,
+            next_uid: survey.view.next_uid,
+            index_id: survey.view.index_id,
+            is_maildir: mailbox.uidlist().is_some(),
+            native: native.as_ref(),
+            keys: kept.settings.keys,
+            purpose,
+        };
         match resolve::resolve(&kept.user, &situation, &survey.messages) {
             Outcome::Ask(asked) => survey.find_out(&asked)?,
+            Outcome::AskCaptured => {
+                let found = read_captured(kept, mailbox)?;
+                if !found.1 && is_new_day(written) {
+                    warn_not_final(kept, mailbox);
+                }
+                captured = Some(found);
+            }
             Outcome::Resolved(resolution) => break Ok(*resolution),
-            Outcome::Refused(refusal) => break Err(refusal),
+            Outcome::Refused(why) => break Err(why),
         }
     };
     let first_fault =
         survey.first_fault.take().map(|(uid, why)| format!("UID {uid} cannot be read ({why})"));
     decided
         .inspect(|resolution| log_undecided(mailbox, &resolution.report, first_fault.as_deref()))
-        .map_err(|refusal| {
+        .map_err(|why| {
             let because = first_fault.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            Refusal::fault(format!("{}: {refusal}{because}", kept.user)).into()
+            Refusal::fault(format!("{}: {why}{because}", kept.user)).into()
         })
+}
+
+fn warn_not_final(kept: &Kept, mailbox: Mailbox) {
+    mailbox.log(
+        Level::UIDL_KEEP_LOG_WARNING,
+        &format!(
+            "the index of {} is not final: build it with --final once the old server is off",
+            kept.user,
+        ),
+    );
 }
 
 /// Once a day is told by the day on which the ledger was written before.
@@ -465,12 +521,7 @@ fn is_new_day(written: Option<SystemTime>) -> bool {
 const HIGHEST_NEXT_UID: u32 = 1 << 31;
 
 /// So that no later message gets a number that was given before, also when we are gone.
-fn raise_next_uid(mailbox: Mailbox, captured: &Maildrop, ledger: &Ledger, view: View) {
-    let own = UidlFormat::parse(&mailbox.uidl_format()).ok();
-    let spent = own.map(|own| resolve::first_unspent_uid(captured, &own, view.uidvalidity));
-    // Where nobody knows how far it had counted, no number is far enough.
-    let told_below = if ledger.told_below == u32::MAX { 0 } else { ledger.told_below };
-    let first = spent.unwrap_or(0).max(told_below);
+fn raise_next_uid(mailbox: Mailbox, first: u32, view: View) {
     if first <= view.next_uid {
         return;
     }
@@ -495,7 +546,7 @@ fn log_undecided(mailbox: Mailbox, report: &Report, first_fault: Option<&str>) {
     if let (count @ 1.., Some(first)) = (report.undecided.len(), first_fault) {
         let what = match count {
             1 => "it gets".to_owned(),
-            _ => format!("it and {} more, unreadable or not to be told from such, get", count - 1),
+            _ => format!("it and {} more unreadable ones get", count - 1),
         };
         mailbox.log(
             Level::UIDL_KEEP_LOG_WARNING,
@@ -504,21 +555,22 @@ fn log_undecided(mailbox: Mailbox, report: &Report, first_fault: Option<&str>) {
     }
 }
 
-fn log_report(mailbox: Mailbox, report: &Report, is_first: bool) {
-    let count = |how: How| report.by_how.get(&how).copied().unwrap_or_default();
-    if is_first {
+fn log_report(mailbox: Mailbox, report: &Report) {
+    let count =
+        |provenance: Provenance| report.by_provenance.get(&provenance).copied().unwrap_or_default();
+    if report.is_first {
         mailbox.log(
             Level::UIDL_KEEP_LOG_INFO,
             &format!(
                 "first listing: kept {} by file, {} by message, {} by header, {} by origin, {} as \
              stored; {} new, {} of them with a UIDL of ours; {} captured not found",
-                count(How::File),
-                count(How::Message),
-                count(How::Header),
-                count(How::Origin),
-                count(How::Stored),
-                count(How::Format) + count(How::Derived),
-                count(How::Derived),
+                count(Provenance::File),
+                count(Provenance::Message),
+                count(Provenance::Header),
+                count(Provenance::Origin),
+                count(Provenance::Stored),
+                count(Provenance::Native) + count(Provenance::Derived),
+                count(Provenance::Derived),
                 report.unclaimed,
             ),
         );

@@ -11,6 +11,8 @@ use crate::ledger::{Ledger, Provenance, Record};
 pub enum Outcome {
     /// These facts are needed, each of the message at that place; call again with them.
     Ask(Vec<(usize, Need)>),
+    /// What was captured is needed; call again with it.
+    AskCaptured,
     /// Every rule was applied.
     Resolved(Box<Resolution>),
     /// The rules forbid an answer now.

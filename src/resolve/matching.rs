@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::question::{Fact, Message, Need};
-use super::{Answer, Claim, Found, Pause, Run, ask, is_derived, is_ours};
+use super::{Answer, Found, Pause, Run, ask, is_derived, is_ours};
 use crate::key::{FileKey, Fingerprint};
 use crate::ledger::Provenance;
 use crate::uidl::Uidl;
@@ -108,7 +108,7 @@ impl<'a> Run<'a> {
     fn answer_stored(&mut self, m: usize, stored: &Uidl) {
         let provenance =
             if is_derived(stored) { Provenance::Derived } else { Provenance::Stored };
-        self.find(m, Found { uidl: stored.clone(), provenance, entry: None, again: None });
+        self.find(m, Found { uidl: stored.clone(), provenance, entry: None });
     }
 
     fn ask_what_may_contradict(
@@ -173,15 +173,12 @@ impl<'a> Run<'a> {
         bearing.sort_by(|(a, m), (b, n)| (a.len(), a, m).cmp(&(b.len(), b, n)));
         for group in bearing.chunk_by(|(a, _), (b, _)| a == b) {
             let named = &group[0].0;
-            let free = named.iter().copied().filter(|&e| self.is_free(e));
-            // What went and came back takes its own again.
-            let of_gone =
-                named.iter().copied().filter(|&e| matches!(self.claims[e], Claim::OfGone { .. }));
-            let mut claimable = free.chain(of_gone).collect::<Vec<_>>().into_iter();
+            let free: Vec<usize> = named.iter().copied().filter(|&e| self.is_free(e)).collect();
+            let mut free = free.into_iter();
             for (_, m) in group {
-                match claimable.next() {
+                match free.next() {
                     Some(e) => self.claim(*m, e, Provenance::File),
-                    // Another message has the entry of this name: it is a copy that was made here.
+                    // Another message has, or had, the entry of this name: a copy that was made here.
                     None => self.answers[*m] = Answer::Unknown,
                 }
             }
@@ -404,7 +401,8 @@ impl<'a> Run<'a> {
 
     /// Evidence 7: whole content that does not name itself, which was here well before any capture.
     fn match_nameless(&mut self) -> Result<(), Pause> {
-        let Some(taken) = self.situation.captured.first_taken() else { return Ok(()) };
+        let taken = self.situation.captured.and_then(|captured| captured.first_taken());
+        let Some(taken) = taken else { return Ok(()) };
         if !self.situation.keys.message {
             return Ok(());
         }
@@ -467,7 +465,8 @@ impl Names {
         }
         of_cut.sort_unstable();
         of_cut.dedup();
-        let uids_agree = run.situation.captured.uidvalidity == Some(run.situation.uidvalidity);
+        let captured = run.situation.captured.and_then(|captured| captured.uidvalidity);
+        let uids_agree = captured == Some(run.situation.uidvalidity);
         let of_uid = if uids_agree {
             run.entries.iter().enumerate().filter_map(|(e, n)| Some((n.uid?, e))).collect()
         } else {

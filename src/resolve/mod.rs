@@ -45,6 +45,7 @@ pub fn resolve(user: &str, situation: &Situation<'_>, messages: &[Message]) -> O
     match run.decide() {
         Ok(resolution) => Outcome::Resolved(Box::new(resolution)),
         Err(Pause::Ask(asked)) => Outcome::Ask(asked),
+        Err(Pause::AskCaptured) => Outcome::AskCaptured,
         Err(Pause::Refuse(why)) => Outcome::Refused(why),
     }
 }
@@ -52,6 +53,7 @@ pub fn resolve(user: &str, situation: &Situation<'_>, messages: &[Message]) -> O
 /// Why the rules cannot go on.
 enum Pause {
     Ask(Vec<(usize, Need)>),
+    AskCaptured,
     Refuse(Undecidable),
 }
 
@@ -102,19 +104,6 @@ struct Found {
     uidl: Uidl,
     provenance: Provenance,
     entry: Option<usize>,
-    /// The place of the record that it takes again.
-    again: Option<u32>,
-}
-
-/// What became of an entry so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Claim {
-    /// No message has it.
-    Free,
-    /// A message that is there has it.
-    Taken,
-    /// A message that is gone had it, with this place.
-    OfGone { order: u32 },
 }
 
 /// One application of the rules.
@@ -133,8 +122,8 @@ struct Run<'a> {
     uids_hold: bool,
     /// By message.
     answers: Vec<Answer<'a>>,
-    /// By entry.
-    claims: Vec<Claim>,
+    /// By entry: whether a message has it, or one that is gone had it.
+    taken: Vec<bool>,
     /// Records whose message is not there.
     gone: Vec<&'a Record>,
     /// By order number of a record: the entry that it claims.
@@ -145,7 +134,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(user: &'a str, situation: &'a Situation<'a>, messages: &'a [Message]) -> Self {
-        let entries = &situation.captured.entries[..];
+        let entries = situation.captured.map_or(&[][..], |captured| &captured.entries);
         let Memory { ledger, mark } = situation.memory;
         let is_void = |begun_after: u64| begun_after < situation.stamps.forgotten;
         let (void, ledger) = match ledger {
@@ -166,7 +155,7 @@ impl<'a> Run<'a> {
             newer_mark,
             uids_hold: false,
             answers: vec![Answer::Open; messages.len()],
-            claims: vec![Claim::Free; entries.len()],
+            taken: vec![false; entries.len()],
             gone: Vec::new(),
             claim_of: HashMap::new(),
             spent: Spent::new(situation, messages, all_told(situation)),
@@ -180,6 +169,7 @@ impl<'a> Run<'a> {
         self.ask_names()?;
         self.replay_listed();
         self.take_again();
+        self.ask_for_captured()?;
         self.match_all()?;
         self.refuse_unreadable()?;
         if let Purpose::Listing { guarded } = self.situation.purpose {
@@ -191,13 +181,12 @@ impl<'a> Run<'a> {
 
     /// An index with less than the one that clients were told from was put back from a backup.
     fn refuse_older_index(&self) -> Result<(), Pause> {
-        let Some(ledger) = self.ledger else { return Ok(()) };
-        if ledger.begun_after != self.situation.stamps.forgotten {
+        let (Some(ledger), Some(_)) = (self.ledger, self.situation.captured) else {
             return Ok(());
-        }
-        let (then, now) = (ledger.index, noted(self.situation));
-        let what = if now.entries < then.entries {
-            "it has fewer messages"
+        };
+        let (then, now) = (ledger.index, self.noted());
+        let what = if now.uidls < then.uidls {
+            "it has fewer UIDLs"
         } else if now.next < then.next {
             "the old server counted further"
         } else if then.is_final && !now.is_final {
@@ -260,6 +249,23 @@ impl<'a> Run<'a> {
         ask(wanted)
     }
 
+    /// Without the index only what a settled maildrop's ledger tells can be told.
+    fn ask_for_captured(&self) -> Result<(), Pause> {
+        if self.situation.captured.is_some() {
+            return Ok(());
+        }
+        let native_from = self.ledger.and_then(|ledger| ledger.native_from);
+        let is_new = |m: usize| {
+            let message = &self.messages[m];
+            native_from.is_some_and(|from| message.uid >= from) && message.stored.is_none()
+        };
+        let is_settled = self.uids_hold
+            && self.newer_mark.is_none()
+            && !stamps_are_new(self.situation)
+            && self.open_messages().into_iter().all(is_new);
+        if is_settled { Ok(()) } else { Err(Pause::AskCaptured) }
+    }
+
     /// Rule 2: what was listed, by UID or, where UIDs mean nothing any more, by name.
     fn replay_listed(&mut self) {
         let Some(ledger) = self.ledger else { return };
@@ -277,34 +283,32 @@ impl<'a> Run<'a> {
         let exact: Vec<Option<usize>> = ledger.records.iter().map(exact).collect();
         let mut loose = Vec::new();
         for (record, exact) in ledger.records.iter().zip(exact) {
-            let is_gone = !present.contains(&record.order);
-            if is_gone {
+            if !present.contains(&record.order) {
                 self.gone.push(record);
             }
             match exact {
-                Some(e) if self.claims[e] == Claim::Free => self.replay_claim(record, e, is_gone),
-                _ => loose.push((record, is_gone)),
+                Some(e) if !self.taken[e] => self.replay_claim(record, e),
+                _ => loose.push(record),
             }
         }
         let mut next: HashMap<&Uidl, usize> = HashMap::new();
-        for (record, is_gone) in loose {
+        for record in loose {
             let Some(places) = entries_of.get(&record.uidl) else { continue };
             // Records with one UIDL go through its entries once, together.
             let at = next.entry(&record.uidl).or_default();
             while let Some(&e) = places.get(*at) {
                 *at += 1;
-                if self.claims[e] == Claim::Free {
-                    self.replay_claim(record, e, is_gone);
+                if !self.taken[e] {
+                    self.replay_claim(record, e);
                     break;
                 }
             }
         }
     }
 
-    fn replay_claim(&mut self, record: &Record, e: usize, is_gone: bool) {
-        let order = record.order;
-        self.claims[e] = if is_gone { Claim::OfGone { order } } else { Claim::Taken };
-        self.claim_of.insert(order, e);
+    fn replay_claim(&mut self, record: &Record, e: usize) {
+        self.taken[e] = true;
+        self.claim_of.insert(record.order, e);
     }
 
     fn listed(&self) -> impl Iterator<Item = (usize, &'a Record)> + '_ {
@@ -340,9 +344,6 @@ impl<'a> Run<'a> {
         for (record, m) in self.pair_by_name(&gone, PairBy::AnyName) {
             self.answers[m] = Answer::Listed(record);
             back.insert(record.order);
-            if let Some(&e) = self.claim_of.get(&record.order) {
-                self.claims[e] = Claim::Taken;
-            }
         }
         self.gone = gone.into_iter().filter(|record| !back.contains(&record.order)).collect();
     }
@@ -396,7 +397,7 @@ impl<'a> Run<'a> {
     }
 
     fn is_free(&self, e: usize) -> bool {
-        self.claims[e] == Claim::Free
+        !self.taken[e]
     }
 
     fn claim(&mut self, m: usize, e: usize, provenance: Provenance) {
@@ -404,15 +405,11 @@ impl<'a> Run<'a> {
         self.claim_as(m, e, provenance, uidl);
     }
 
-    /// Rule 1: one entry, one message. An entry of a message that is gone comes with its place.
+    /// Rule 1: one entry, one message.
     fn claim_as(&mut self, m: usize, e: usize, provenance: Provenance, uidl: Uidl) {
-        debug_assert!(self.is_open(m) && self.claims[e] != Claim::Taken);
-        let again = match self.claims[e] {
-            Claim::OfGone { order } => Some(order),
-            Claim::Free | Claim::Taken => None,
-        };
-        self.claims[e] = Claim::Taken;
-        self.find(m, Found { uidl, provenance, entry: Some(e), again });
+        debug_assert!(self.is_open(m) && self.is_free(e));
+        self.taken[e] = true;
+        self.find(m, Found { uidl, provenance, entry: Some(e) });
     }
 
     fn find(&mut self, m: usize, found: Found) {
@@ -464,10 +461,10 @@ impl<'a> Run<'a> {
         if stamps.unguarded > used_up {
             return Ok(());
         }
-        if self.is_first() {
+        if let (true, Some(captured)) = (self.is_first(), captured) {
             let last = captured.captures.len().saturating_sub(1);
             let is_last = |e: usize| self.entries[e].last_capture as usize >= last;
-            let claimed = |e: &usize| is_last(*e) && self.claims[*e] == Claim::Taken;
+            let claimed = |e: &usize| is_last(*e) && self.taken[*e];
             let found = (0..self.entries.len()).filter(claimed).count();
             let last = captured.last_entries().filter(|entry| self.is_recognisable(entry));
             let captured = last.count();
@@ -538,7 +535,7 @@ impl<'a> Run<'a> {
                     (uidl, Provenance::Derived)
                 }
             };
-            self.find(m, Found { uidl, provenance, entry: None, again: None });
+            self.find(m, Found { uidl, provenance, entry: None });
         }
         Ok(())
     }
@@ -609,7 +606,7 @@ impl<'a> Run<'a> {
             }
             (None, _) => Kind::Unknown,
         };
-        Place { again: found.again, replayed, is_above_mark, kind, uid: message.uid }
+        Place { is_above_mark, kind, uid: message.uid, replayed }
     }
 
     /// Rule 4, and the new ledger.
@@ -634,8 +631,7 @@ impl<'a> Run<'a> {
             }
         }
         fresh.sort_by_key(|(place, _)| *place);
-        let again = fresh.iter().filter_map(|(place, _)| place.again);
-        let mut used: HashSet<u32> = records.iter().map(|r| r.order).chain(again).collect();
+        let mut used: HashSet<u32> = records.iter().map(|record| record.order).collect();
         // What is gone stays a claim; of the others the numbers stay spent, and that is all.
         let claims = self.gone.iter().filter(|record| record.provenance.is_kept());
         let claims = claims.filter(|record| !used.contains(&record.order));
@@ -648,7 +644,7 @@ impl<'a> Run<'a> {
         for (place, m) in fresh {
             let Answer::Found(found) = &self.answers[m] else { continue };
             let replayed = place.replayed.filter(|order| used.insert(*order));
-            let order = match place.again.or(replayed) {
+            let order = match replayed {
                 Some(order) => order,
                 None => {
                     next_order += 1;
@@ -702,7 +698,7 @@ impl<'a> Run<'a> {
             unguarded: unguarded
                 .max(memory.mark.map_or(0, |mark| mark.unguarded))
                 .max(stamps.unguarded),
-            index: noted(self.situation),
+            index: self.noted(),
             native_from,
             records,
         };
@@ -716,7 +712,10 @@ impl<'a> Run<'a> {
             Fact::Is(names) if !names.is_empty() => message.name_hashes().collect(),
             _ => record.names.clone(),
         };
-        let entry = self.claim_of.get(&record.order).and_then(|&e| u32::try_from(e).ok());
+        let entry = match self.situation.captured {
+            Some(_) => self.claim_of.get(&record.order).and_then(|&e| u32::try_from(e).ok()),
+            None => record.entry,
+        };
         Record { uid: message.uid, names, entry, ..record.clone() }
     }
 
@@ -750,24 +749,42 @@ impl<'a> Run<'a> {
         told
     }
 
+    /// What the ledger notes of the index.
+    fn noted(&self) -> Noted {
+        let Some(captured) = self.situation.captured else {
+            return self.ledger.map_or(Noted::default(), |ledger| ledger.index);
+        };
+        let counted = captured.captures.iter().filter_map(|capture| capture.next);
+        let next = counted.chain(captured.counter.as_ref().map(|counter| counter.next)).max();
+        Noted {
+            uidls: u32::try_from(self.spent.captured).unwrap_or(u32::MAX),
+            next: next.unwrap_or(0),
+            is_final: self.situation.is_final,
+        }
+    }
+
     /// [`Ledger::native_from`]: settled is a maildrop where nothing is left that evidence could claim.
     fn native_from(&self, unspent: u32, unclaimed: usize, undecided: &[u32]) -> Option<u32> {
-        let Situation { native, next_uid, purpose, stamps, .. } = *self.situation;
+        let Situation { native, next_uid, purpose, .. } = *self.situation;
         let is_native = native.is_some_and(|f| f.is_counting() && f.has_uidvalidity());
+        let before = self.ledger.and_then(|ledger| ledger.native_from);
         let is_settled = unclaimed == 0
+            && (self.situation.captured.is_some() || before.is_some())
             && undecided.is_empty()
             && is_native
-            && !stamps_are_new(self.situation, stamps)
+            && !stamps_are_new(self.situation)
             && purpose != Purpose::Preview
             && all_told(self.situation).is_some();
-        let before = self.ledger.and_then(|ledger| ledger.native_from).unwrap_or(0);
-        is_settled.then_some(before.max(unspent).max(next_uid))
+        is_settled.then_some(before.unwrap_or(0).max(unspent).max(next_uid))
     }
 }
 
 /// Whether the operator has said something that the ledger does not know yet.
-fn stamps_are_new(situation: &Situation<'_>, stamps: Stamps) -> bool {
-    situation.memory.ledger.is_some_and(|ledger| ledger.restored < stamps.restored)
+fn stamps_are_new(situation: &Situation<'_>) -> bool {
+    let Situation { memory, stamps, .. } = situation;
+    memory.ledger.is_some_and(|ledger| {
+        ledger.restored < stamps.restored || ledger.begun_after < stamps.forgotten
+    })
 }
 
 /// How records and messages are paired.
@@ -799,8 +816,6 @@ struct Place {
     is_above_mark: bool,
     kind: Kind,
     uid: u32,
-    /// The place of a record that it takes again.
-    again: Option<u32>,
     /// An order number of ours that storage has beside what the message is told.
     replayed: Option<u32>,
 }
@@ -818,18 +833,6 @@ enum Kind {
 /// Whether an order number that storage has was given by us.
 fn is_ours(order: u32) -> bool {
     (FIRST_ORDER..MAX_NEXT_ORDER).contains(&order)
-}
-
-/// What the ledger notes of the index.
-fn noted(situation: &Situation<'_>) -> Noted {
-    let captured = situation.captured;
-    let counted = captured.captures.iter().filter_map(|capture| capture.next);
-    let next = counted.chain(captured.counter.as_ref().map(|counter| counter.next)).max();
-    Noted {
-        entries: u32::try_from(captured.entries.len()).unwrap_or(u32::MAX),
-        next: next.unwrap_or(0),
-        is_final: situation.is_final,
-    }
 }
 
 fn record_of(ledger: &Ledger, uid: u32) -> Option<&Record> {

@@ -119,8 +119,9 @@ impl Message {
 /// What is known of the maildrop as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
-    /// What the old server said.
-    pub captured: &'a Maildrop,
+    /// What the old server said. `None`: not looked up yet; where the ledger says that nothing is left
+    /// to claim, it need not be.
+    pub captured: Option<&'a Maildrop>,
     /// Whether no more captures will follow.
     pub is_final: bool,
     /// What is remembered of what clients were told.

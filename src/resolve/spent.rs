@@ -18,6 +18,8 @@ pub(super) struct Spent<'a> {
     situation: &'a Situation<'a>,
     /// What was captured, and what the ledger holds, forgotten or not.
     known: HashSet<&'a Uidl>,
+    /// How many different UIDLs were captured.
+    pub(super) captured: usize,
     /// What was answered in this run.
     answered: HashSet<Uidl>,
     /// How many messages bear a stored UIDL, and the place of the first.
@@ -34,11 +36,12 @@ impl<'a> Spent<'a> {
         messages: &'a [Message],
         told: Option<Vec<Told>>,
     ) -> Self {
-        let captured = situation.captured;
-        let uidls = captured.entries.iter().flat_map(|entry| entry.uidls());
+        let captured = situation.captured.into_iter();
+        let uidls = captured.clone().flat_map(|c| &c.entries).flat_map(|entry| entry.uidls());
         let listed = situation.memory.ledger.into_iter().flat_map(|ledger| &ledger.records);
-        let known =
-            uidls.chain(&captured.spent).chain(listed.map(|record| &record.uidl)).collect();
+        let mut known: HashSet<&Uidl> = uidls.chain(captured.flat_map(|captured| &captured.spent)).collect();
+        let captured = known.len();
+        known.extend(listed.map(|record| &record.uidl));
         let mut stored: HashMap<&Uidl, (usize, usize)> = HashMap::new();
         for (m, message) in messages.iter().enumerate() {
             if let Some(uidl) = &message.stored {
@@ -47,7 +50,7 @@ impl<'a> Spent<'a> {
         }
         let anything_told = told.is_none();
         let told = told.unwrap_or_default();
-        Self { situation, known, answered: HashSet::new(), stored, told, anything_told }
+        Self { situation, known, captured, answered: HashSet::new(), stored, told, anything_told }
     }
 
     pub(super) fn answer(&mut self, uidl: &Uidl) {
@@ -71,7 +74,7 @@ impl<'a> Spent<'a> {
 
     /// Whether the old server has given its number, or may have by now.
     pub(super) fn is_counted(&self, uidl: &Uidl) -> bool {
-        let captured = self.situation.captured;
+        let Some(captured) = self.situation.captured else { return false };
         let Some(counter) = &captured.counter else { return false };
         let uidvalidity = captured.uidvalidity.unwrap_or(0);
         let number = counter.format.number_of(uidl.as_bytes(), uidvalidity);
@@ -103,7 +106,7 @@ impl<'a> Spent<'a> {
         let above_known = known.filter(|&number| number < NEVER_REACHED).map(|number| number + 1);
         let below = told_below(&self.told, uidvalidity);
         let told = [below].into_iter().filter(|&below| below < NEVER_REACHED);
-        let counted = first_uncounted_uid(captured, native, uidvalidity);
+        let counted = captured.and_then(|c| first_uncounted_uid(c, native, uidvalidity));
         above_known.chain(told).chain(counted).max().unwrap_or(1).max(1)
     }
 }

@@ -132,6 +132,8 @@ pub struct Server {
     pub keys: Match,
     pub guarded: bool,
     pub asked: HashMap<Need, usize>,
+    /// Whether the last outcome needed what was captured.
+    pub asked_captured: bool,
     /// Names are never given twice, as Maildir wants it.
     copies: usize,
 }
@@ -192,6 +194,7 @@ impl Server {
             keys: Match::default(),
             guarded: false,
             asked: HashMap::new(),
+            asked_captured: false,
             copies: 0,
         }
     }
@@ -269,9 +272,10 @@ impl Server {
             })
             .collect();
         let mut counts: HashMap<Need, usize> = HashMap::new();
+        let mut captured = false;
         let decided = loop {
             let situation = Situation {
-                captured: &self.captured,
+                captured: captured.then_some(&self.captured),
                 is_final: self.is_final,
                 memory: Memory { ledger: self.ledger.as_ref(), mark: self.mark.as_ref() },
                 stamps: self.stamps,
@@ -295,9 +299,14 @@ impl Server {
                     let most = messages.len() * 7;
                     assert!(counts.values().sum::<usize>() <= most, "asks for ever");
                 }
+                Outcome::AskCaptured => {
+                    assert!(!captured, "asks for ever");
+                    captured = true;
+                }
                 decided => break decided,
             }
         };
+        self.asked_captured = captured;
         for (need, count) in counts {
             *self.asked.entry(need).or_default() += count;
         }
@@ -351,7 +360,7 @@ impl Server {
         let resolution = match self.outcome(Purpose::Listing { guarded: self.guarded }) {
             Outcome::Resolved(resolution) => *resolution,
             Outcome::Refused(refusal) => return Err(refusal),
-            Outcome::Ask(_) => unreachable!(),
+            Outcome::Ask(_) | Outcome::AskCaptured => unreachable!(),
         };
         self.next_uid = self.next_uid.max(resolution.first_unspent_uid);
         if self.disk == Disk::Writable {

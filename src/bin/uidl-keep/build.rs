@@ -496,7 +496,7 @@ impl Joined<'_> {
                 // With a capture that failed there is nothing to put in their place.
                 let is_built_anew = awaits_capture && new.state != State::Failed;
                 let old = if is_built_anew { spend_entries(old) } else { old };
-                let (merged, remarks) = merge(old, new).map_err(|error| {
+                let uidl_keep::index::merge::Merged { maildrop: merged, remarks, .. } = merge(old, new).map_err(|error| {
                     let instead = if awaits_capture {
                         format!("`release --redownload {user}`")
                     } else {
