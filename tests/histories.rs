@@ -439,7 +439,7 @@ impl History {
         let mut later = self.server.captured.clone();
         later.entries.remove(without % later.entries.len());
         let earlier = self.server.captured.clone();
-        let captured = merge(earlier, later).unwrap().0;
+        let captured = merge(earlier, later).unwrap().maildrop;
         assert_eq!(captured.entries.len(), self.server.captured.entries.len());
         self.server.captured = captured;
     }

@@ -27,7 +27,7 @@ pub struct Args {
     path: PathBuf,
     /// The user name, as Dovecot sees it at login.
     user: String,
-    /// Only the messages with this UIDL, or that it is spent.
+    /// Only the messages that have this UIDL, or had it in an earlier capture, or that it is spent.
     uidl: Option<String>,
 }
 
@@ -62,7 +62,8 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         let mut words = line.split(|octet| octet.is_ascii_whitespace());
         let first = words.next().unwrap_or_default();
         let is_of_uidl = first == b"spent" || first.first().is_some_and(u8::is_ascii_digit);
-        if is_of_uidl && words.next() == Some(uidl.as_bytes()) {
+        let is_it = |word: &[u8]| word.strip_prefix(b"earlier=") == Some(uidl.as_bytes());
+        if is_of_uidl && (words.next() == Some(uidl.as_bytes()) || words.any(is_it)) {
             out.write_all(line)?;
             outcome = Outcome::Done;
         }
