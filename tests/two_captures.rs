@@ -255,6 +255,18 @@ fn what_the_operator_knows_is_noted_on_the_roster_and_outlives_builds() {
     assert!(log.contains(" restored alice@example.com guarded -> guarded uid="), "{log}");
     assert!(log.contains(" release --unguarded alice@example.com released -> released "), "{log}");
 
+    let said = here.run("inspect site/domain/example.com.roster").stdout;
+    assert!(
+        said.ends_with(
+            "1 released; 1 noted as listed, 1 noted as restored, 1 noted as unguarded\n"
+        )
+    );
+    let said = here.run("get site alice@example.com").stderr;
+    assert!(
+        said.contains("alice@example.com is captured, released listed=yes restored="),
+        "{said}"
+    );
+
     // What was told is taken back, and with it what was said of that.
     here.run("forget --site site alice@example.com");
     let after = words(&here, "domain/example.com");

@@ -85,7 +85,7 @@ fn from_site(site: &Site, user: &str) -> Result<Option<Option<Maildrop>>, Troubl
     };
     let line = roster::lookup(&file, user).map_err(|error| at_roster(&error))?;
     let Some(line) = line else { return none() };
-    remark(format_args!("{user} is {}, {}", line.state_word(), line.gate.word()));
+    remark(format_args!("{user} is {}, {}", line.state_word(), line.words()));
 
     let at_index = |error: &dyn std::fmt::Display| Trouble::at(paths.index.display(), error);
     let file = site.open_index(user).map_err(|error| at_index(&error))?;
