@@ -5,6 +5,7 @@ mod support;
 
 use std::io::Write;
 use std::process::{Output, Stdio};
+use std::time::{Duration, SystemTime};
 
 use capture_support::{remarks_on, uidls};
 use proptest::prelude::*;
@@ -158,6 +159,27 @@ fn everybody_gets_a_block_and_who_is_missing_a_failed_one() {
     assert_eq!(states, wanted);
     assert_eq!(uidls(&blocks[0].maildrop), ["17.1", "17.2"]);
     assert!(remarks_on(&blocks[2], "said nothing of this maildrop"));
+}
+
+#[test]
+fn what_doveadm_printed_into_a_file_was_taken_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("printed");
+    let input = format!("{STATUS}\n[{},{}]", message("alice", 1), message("alice", 2));
+    std::fs::write(&path, &input).unwrap();
+    let printed = SystemTime::UNIX_EPOCH + Duration::from_secs(1_714_990_000);
+    std::fs::File::open(&path).unwrap().set_modified(printed).unwrap();
+    std::fs::write(dir.path().join("users"), "alice\n").unwrap();
+    let users = dir.path().join("users").to_str().unwrap().to_owned();
+    let taken = |block: &[u8]| Reader::new(block).next().unwrap().unwrap().captures[0].taken;
+    let ran = uidl_keep()
+        .args(["capture", "doveadm", "--format", "%v.%u", "--users", &users])
+        .stdin(std::fs::File::open(&path).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(taken(&ran.stdout), Some(1_714_990_000));
+    let piped = run(&input, &["--users", &users]);
+    assert!(taken(&piped.stdout) > Some(1_780_000_000));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use capture_support::{Ran, make, message};
 use uidl_keep::listing::Reader;
@@ -196,6 +196,9 @@ fn everything(path: &Path) -> Vec<(PathBuf, u64, i64, i64, u32, Vec<u8>)> {
 
 #[test]
 fn a_whole_server_is_captured_alike_by_any_number_of_threads_and_left_as_it_was() {
+    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    // Files have the time of a clock that ticks less often.
+    let began = since(SystemTime::now() - Duration::from_secs(1));
     let server = Server::new();
     for n in 0..200 {
         let path = format!("srv/d{}.example/u{n}", n % 7);
@@ -204,8 +207,6 @@ fn a_whole_server_is_captured_alike_by_any_number_of_threads_and_left_as_it_was(
     }
     let before = everything(server.root.path());
     let layout = ["--pattern", "/srv/{domain}/{local}", "--keys", "file,header,message,origin"];
-    let since = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let began = since(SystemTime::now());
     let one = server.capture(&[&layout[..], &["--jobs", "1"]].concat());
     let many = server.capture(&[&layout[..], &["--jobs", "9"]].concat());
     assert_eq!((one.status, many.status), (0, 0), "{}", one.stderr);
@@ -218,6 +219,25 @@ fn a_whole_server_is_captured_alike_by_any_number_of_threads_and_left_as_it_was(
     assert_eq!(users.len(), 200);
     assert!(users.is_sorted());
     assert_eq!(everything(server.root.path()), before);
+}
+
+#[test]
+fn a_copy_was_captured_when_it_was_made_and_a_server_when_it_was_asked() {
+    let server = Server::new();
+    let path = "srv/al";
+    server.maildir(path);
+    fs::write(server.path(path).join("new/1.x"), message("one")).unwrap();
+    let made = SystemTime::UNIX_EPOCH + Duration::from_secs(1_714_990_000);
+    for (part, later) in [("", 0), ("cur", 7), ("new", 3), ("tmp", 9)] {
+        let dir = fs::File::open(server.path(path).join(part)).unwrap();
+        dir.set_modified(made + Duration::from_secs(later)).unwrap();
+    }
+    let ran = server.capture(&["--pattern", "/srv/{local}"]);
+    assert_eq!(ran.blocks()[0].captures[0].taken, Some(1_714_990_007));
+    let mut itself = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
+    itself.args(["capture", "qmail", "--user", "al"]).arg(server.path(path));
+    let taken = Ran::of(itself).blocks()[0].captures[0].taken;
+    assert!(taken > Some(1_780_000_000), "{taken:?}");
 }
 
 #[test]

@@ -341,7 +341,7 @@ fn hold_and_release_change_the_gates_of_users_and_domains() {
     step(
         "release --unguarded --site site example.com",
         0,
-        "bob@example.com released\n",
+        "alice@example.com released\nbob@example.com released\n",
         "released released redownload",
     );
     step(

@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use uidl_keep::index::{Error, Index, Writer};
-use uidl_keep::maildrop::Maildrop;
+use uidl_keep::maildrop::{Entry, Maildrop};
 
 use super::forge;
 use super::{Watched, check_message, check_uidl};
@@ -89,8 +89,13 @@ fn check_file(file: &[u8]) {
 }
 
 fn check_maildrop(maildrop: &Maildrop) {
-    for uidl in maildrop.entries.iter().map(|entry| &entry.uidl).chain(&maildrop.spent) {
+    for uidl in maildrop.entries.iter().flat_map(Entry::uidls).chain(&maildrop.spent) {
         check_uidl(uidl.as_bytes());
+    }
+    let captures = maildrop.captures.len().max(1);
+    for entry in &maildrop.entries {
+        assert!(entry.first_capture <= entry.last_capture);
+        assert!((entry.last_capture as usize) < captures);
     }
     assert!(maildrop.remarks.is_empty());
 }

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Cursor};
 
 use uidl_keep::listing::{Block, Error, Reader, scan, write_maildrop};
-use uidl_keep::maildrop::Maildrop;
+use uidl_keep::maildrop::{Entry, Maildrop};
 
 use super::{check_message, check_uidl};
 
@@ -33,7 +33,7 @@ pub fn check(octets: &[u8]) {
 
     let mut written = Vec::new();
     for maildrop in &maildrops {
-        for uidl in maildrop.entries.iter().map(|entry| &entry.uidl).chain(&maildrop.spent) {
+        for uidl in maildrop.entries.iter().flat_map(Entry::uidls).chain(&maildrop.spent) {
             check_uidl(uidl.as_bytes());
         }
         write_maildrop(&mut written, maildrop).expect("what was read can be written");

@@ -13,13 +13,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
-use uidl_keep::index::merge::{merge, spend_entries};
+use uidl_keep::index::merge::{Merged, merge, spend_entries};
 use uidl_keep::index::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::reader::Maildrops;
 use uidl_keep::index::{Index, Writer};
 use uidl_keep::listing::{self, Block};
 use uidl_keep::maildrop::{Entry, Maildrop, State};
-use uidl_keep::roster::{Gate, Line, Roster};
+use uidl_keep::roster::{Gate, Line, Roster, escaped};
 use uidl_keep::site::{Paths, Place, Site};
 
 use crate::accounts::Doveadm;
@@ -32,13 +32,18 @@ use crate::output::{Outcome, Trouble, remark};
 ///
 /// Nothing is changed unless all listings are right. With --install it builds upon the site in use,
 /// and lets those read it that `doveadm user` names. Nothing that a site has is ever dropped: where a
-/// maildrop was captured before, its entries keep their places, and new ones follow.
+/// maildrop was captured before, its entries keep their places, and new ones follow. A message that two
+/// captures know by different UIDLs is served the later capture's.
 #[derive(clap::Args)]
 pub struct Args {
     /// No more captures will follow: a message that turns up later gets an old UIDL only by its file
     /// name or its whole content.
     #[arg(long = "final")]
     is_final: bool,
+    /// Go on where a later capture knows many messages of a maildrop by other UIDLs than an earlier one:
+    /// the old server gave them anew, and this is no listing of another server, nor of a backup.
+    #[arg(long)]
+    later_wins: bool,
     /// The site directory to make.
     #[arg(short, long, value_name = "SITE", required_unless_present = "install")]
     output: Option<PathBuf>,
@@ -89,6 +94,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         places.extend(opened::places(upon)?);
     }
     let (mut sealed, mut readers_of) = (Vec::new(), Vec::new());
+    let mut doubts = Doubts::default();
     for place in places {
         let start = found.partition_point(|found| found.place < place);
         let end = found.partition_point(|found| found.place <= place);
@@ -97,7 +103,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
             Some(upon) => opened::open_place(upon, &place)?,
             None => Kept { index: None, roster: None },
         };
-        let staged = build.stage(&found[start..end], old, args.is_final)?;
+        let staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
         let (readers, access) = if args.install {
             let readers = args.doveadm.readers(place.name(), &staged.users)?;
             let access = readers.access(place.name());
@@ -112,6 +118,9 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         );
         // The index first: a user who is on a roster must be in the index.
         sealed.extend(files);
+    }
+    if !args.later_wins {
+        doubts.settle()?;
     }
     // All is well, and all of it is on the disk.
     publish::publish_all(sealed).map_err(|(path, error)| Trouble::at(path.display(), error))?;
@@ -293,7 +302,13 @@ struct Built {
 
 impl Build<'_> {
     /// Writes index and roster of what was found and what there was before.
-    fn stage(&self, found: &[Found], old: Kept, is_final: bool) -> Result<Built, Trouble> {
+    fn stage(
+        &self,
+        found: &[Found],
+        old: Kept,
+        is_final: bool,
+        doubts: &mut Doubts,
+    ) -> Result<Built, Trouble> {
         let paths = self.site.paths_of(self.place);
         let there = opened::open_place(self.site, self.place)?;
         if old.index.is_some() != old.roster.is_some() {
@@ -321,6 +336,7 @@ impl Build<'_> {
             found: found.iter().peekable(),
             old: old.index.as_ref().map(|index| index.maildrops().peekable()),
             gates: &gates,
+            changes: Changes { doubts, messages: 0, maildrops: 0, first: None },
         };
         let mut built_anew = Vec::new();
         while let Some((maildrop, is_new)) = maildrops.next()? {
@@ -334,6 +350,7 @@ impl Build<'_> {
         }
         writer.finish().map_err(|error| at_index(&error))?;
         self.warn_of_failed(&roster);
+        maildrops.changes.tell(self.place.name());
         self.tell_of_forgotten(&built_anew, &roster);
         if let Some(there) = &there.index {
             let new = Index::open(index.file()).map_err(|error| at_index(&error))?;
@@ -415,6 +432,80 @@ impl Build<'_> {
     }
 }
 
+/// The messages of a place that a later capture knows by other UIDLs than an earlier one.
+struct Changes<'a> {
+    doubts: &'a mut Doubts,
+    messages: usize,
+    maildrops: usize,
+    /// The first maildrop that has such.
+    first: Option<String>,
+}
+
+impl Changes<'_> {
+    fn add(&mut self, merged: &Merged) {
+        let user = &merged.maildrop.user;
+        if !merged.changed.is_empty() {
+            self.messages += merged.changed.len();
+            self.maildrops += 1;
+            self.first.get_or_insert_with(|| user.clone());
+        }
+        if merged.is_doubtful() {
+            self.doubts.add(merged);
+        }
+    }
+
+    fn tell(&self, place: &str) {
+        if let Some(first) = &self.first {
+            remark(format_args!(
+                "{place}: {} messages of {} maildrops have another unique-id than in an earlier capture, \
+                 and are served the later one (the first: {first}); `get` shows them",
+                self.messages, self.maildrops
+            ));
+        }
+    }
+}
+
+/// The maildrops of which two captures contradict each other so much that one of them is perhaps
+/// another's.
+#[derive(Default)]
+struct Doubts {
+    maildrops: usize,
+    messages: usize,
+    in_both: usize,
+    /// Some of the messages, to be shown.
+    shown: Vec<String>,
+}
+
+impl Doubts {
+    const MOST_SHOWN: usize = 3;
+
+    fn add(&mut self, merged: &Merged) {
+        self.maildrops += 1;
+        self.messages += merged.changed.len();
+        self.in_both += merged.in_both;
+        for changed in merged.changed.iter().take(Self::MOST_SHOWN - self.shown.len()) {
+            let name = changed.name.as_deref().map_or("a message".to_owned(), escaped);
+            let (user, earlier, later) = (&merged.maildrop.user, &changed.earlier, &changed.later);
+            self.shown.push(format!("{user} {name}: {earlier} -> {later}"));
+        }
+    }
+
+    /// Shows some of them. None are no trouble.
+    fn settle(&self) -> Result<(), Trouble> {
+        if self.maildrops == 0 {
+            return Ok(());
+        }
+        self.shown.iter().for_each(remark);
+        Err(Trouble::new(format!(
+            "{} of {} messages that two captures have, in {} maildrops, have another unique-id in the \
+             later one, such as these; nothing is changed. If the old server gave them anew, build with \
+             --later-wins; if a listing is of another server, of a backup or in another format, leave \
+             it out",
+            self.messages, self.in_both, self.maildrops
+        )))
+    }
+}
+
 /// The rosters of the site that is built upon, and of the one that is written to.
 struct Gates<'a>([Option<&'a Roster>; 2]);
 
@@ -463,6 +554,7 @@ struct Joined<'a> {
     old: Option<Peekable<Maildrops<'a, File>>>,
     /// Who of them was forgotten.
     gates: &'a Gates<'a>,
+    changes: Changes<'a>,
 }
 
 impl Joined<'_> {
@@ -496,7 +588,7 @@ impl Joined<'_> {
                 // With a capture that failed there is nothing to put in their place.
                 let is_built_anew = awaits_capture && new.state != State::Failed;
                 let old = if is_built_anew { spend_entries(old) } else { old };
-                let uidl_keep::index::merge::Merged { maildrop: merged, remarks, .. } = merge(old, new).map_err(|error| {
+                let merged = merge(old, new).map_err(|error| {
                     let instead = if awaits_capture {
                         format!("`release --redownload {user}`")
                     } else {
@@ -505,8 +597,9 @@ impl Joined<'_> {
                     let next = format!("leave its later listing out, and {instead}");
                     Trouble::at(&user, format_args!("{error}; {next}"))
                 })?;
-                remarks.iter().for_each(|text| remark(format_args!("{user}: {text}")));
-                Ok(Some((merged, true)))
+                merged.remarks.iter().for_each(|text| remark(format_args!("{user}: {text}")));
+                self.changes.add(&merged);
+                Ok(Some((merged.maildrop, true)))
             }
             (Some(old), None) => Ok(Some((old, false))),
             (None, new) => Ok(new.map(|new| (new, true))),

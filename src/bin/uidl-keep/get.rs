@@ -27,7 +27,7 @@ pub struct Args {
     path: PathBuf,
     /// The user name, as Dovecot sees it at login.
     user: String,
-    /// Only the messages with this UIDL, or that it is spent.
+    /// Only the messages that have this UIDL, or had it in an earlier capture, or that it is spent.
     uidl: Option<String>,
 }
 
@@ -62,7 +62,8 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         let mut words = line.split(|octet| octet.is_ascii_whitespace());
         let first = words.next().unwrap_or_default();
         let is_of_uidl = first == b"spent" || first.first().is_some_and(u8::is_ascii_digit);
-        if is_of_uidl && words.next() == Some(uidl.as_bytes()) {
+        let is_it = |word: &[u8]| word.strip_prefix(b"earlier=") == Some(uidl.as_bytes());
+        if is_of_uidl && (words.next() == Some(uidl.as_bytes()) || words.any(is_it)) {
             out.write_all(line)?;
             outcome = Outcome::Done;
         }
@@ -84,7 +85,7 @@ fn from_site(site: &Site, user: &str) -> Result<Option<Option<Maildrop>>, Troubl
     };
     let line = roster::lookup(&file, user).map_err(|error| at_roster(&error))?;
     let Some(line) = line else { return none() };
-    remark(format_args!("{user} is {}, {}", line.state_word(), line.gate.word()));
+    remark(format_args!("{user} is {}, {}", line.state_word(), line.words()));
 
     let at_index = |error: &dyn std::fmt::Display| Trouble::at(paths.index.display(), error);
     let file = site.open_index(user).map_err(|error| at_index(&error))?;

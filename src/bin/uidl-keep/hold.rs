@@ -1,4 +1,5 @@
-//! `uidl-keep hold`, `release` and `forget`: whether migrated users are served.
+//! `uidl-keep hold`, `release` and `forget`: whether migrated users are served. `listed` and `restored`:
+//! what the operator knows of them and their mailboxes do not show.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -41,7 +42,8 @@ pub struct HoldArgs {
 pub struct ReleaseArgs {
     #[command(flatten)]
     who: Who,
-    /// Release them from everything, whole domains too.
+    /// Release them from everything, whole domains too. Whoever is named in it may be listed at the next
+    /// login also when much is missing of what was there: once, for what is missing now.
     #[arg(long, conflicts_with = "redownload")]
     unguarded: bool,
     /// Give their UIDLs up: serve them as if they had never been migrated, and let their clients
@@ -61,6 +63,35 @@ pub struct ReleaseArgs {
 /// it. Exit status 1: somebody named is on no roster.
 #[derive(clap::Args)]
 pub struct ForgetArgs {
+    #[command(flatten)]
+    who: Who,
+}
+
+/// Notes that POP3 clients listed these users' maildrops before, on the old layout of this server.
+///
+/// Example: uidl-keep listed example.com
+///
+/// For before a conversion that takes uidl-keep's own files not along (Maildir to mdbox by dsync, say):
+/// the first login after it is not refused because a client has deleted more than half meanwhile. Not
+/// for users who have not logged in since they were migrated: theirs would be served from a half-copied
+/// maildrop, too. Prints each user of whom that is new. Exit status 1: somebody named is on no roster.
+#[derive(clap::Args)]
+pub struct ListedArgs {
+    #[command(flatten)]
+    who: Who,
+}
+
+/// Says that these users' mailboxes were put back from a backup, with all that tells what clients were
+/// told.
+///
+/// Example: uidl-keep restored alice@example.com example.net
+///
+/// Clients may hold UIDLs that were given since that backup, and nothing on the server knows of them. So
+/// the next login raises the mailbox's next UID by 65,536, past all of them. Say it before the first
+/// login, once for each time that mail was put back. Prints each user. Exit status 1: somebody named is
+/// on no roster.
+#[derive(clap::Args)]
+pub struct RestoredArgs {
     #[command(flatten)]
     who: Who,
 }
@@ -86,6 +117,8 @@ enum Change {
     Unguard,
     Redownload,
     Forget,
+    Listed,
+    Restored,
 }
 
 impl Change {
@@ -97,6 +130,16 @@ impl Change {
             Self::Unguard => "release --unguarded",
             Self::Redownload => "release --redownload",
             Self::Forget => "forget",
+            Self::Listed => "listed",
+            Self::Restored => "restored",
+        }
+    }
+
+    /// What is printed of a user behind his name.
+    fn outcome(self, after: &Line) -> &'static str {
+        match self {
+            Self::Listed | Self::Restored => self.command(),
+            _ => after.gate.word(),
         }
     }
 }
@@ -129,6 +172,14 @@ pub fn forget(args: &ForgetArgs) -> Result<Outcome, Trouble> {
     change(&args.who, Change::Forget)
 }
 
+pub fn listed(args: &ListedArgs) -> Result<Outcome, Trouble> {
+    change(&args.who, Change::Listed)
+}
+
+pub fn restored(args: &RestoredArgs) -> Result<Outcome, Trouble> {
+    change(&args.who, Change::Restored)
+}
+
 fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
     let site = Site::new(&who.site);
     let mut names = who.who.clone();
@@ -154,13 +205,20 @@ fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
     let run = Run { _lock: lock, site, change, now: SystemTime::now() };
     let mut out = io::stdout().lock();
     let mut printed = Ok(());
+    let mut count = 0;
     for (place, named) in &places {
         let mut lines = Vec::new();
         if !run.change_place(place, named, &mut lines)? {
             outcome = Outcome::Short;
         }
+        count += lines.split_inclusive(|&octet| octet == b'\n').count();
         // Also when nobody reads it, the work is done.
         printed = printed.and(out.write_all(&lines));
+    }
+    if matches!(change, Change::Restored) && count > 0 {
+        remark(format_args!(
+            "{count} maildrops: at the next POP3 login of each, the next UID is raised by 65,536"
+        ));
     }
     printed?;
     Ok(outcome)
@@ -265,7 +323,8 @@ impl Run {
             return Err(at(&error));
         }
         for (_, after) in changed {
-            writeln!(out, "{}", on_one_line(format!("{} {}", after.user, after.gate.word())))?;
+            let outcome = self.change.outcome(&after);
+            writeln!(out, "{}", on_one_line(format!("{} {outcome}", after.user)))?;
         }
         Ok(all_done)
     }
@@ -276,6 +335,7 @@ impl Run {
 fn after(change: Change, before: &Line, is_named: bool, now: SystemTime) -> Line {
     let gate = match (change, before.gate) {
         (Change::Redownload, _) => Gate::Redownload,
+        (Change::Listed | Change::Restored, gate) => gate,
         (Change::Hold | Change::Forget, Gate::Redownload) if !is_named => Gate::Redownload,
         (Change::Forget, Gate::Held | Gate::HeldForgotten) => Gate::HeldForgotten,
         (Change::Forget, _) => Gate::Forgotten,
@@ -289,10 +349,20 @@ fn after(change: Change, before: &Line, is_named: bool, now: SystemTime) -> Line
         (Change::Unguard, _) => Gate::Released,
     };
     let mut after = Line { gate, ..before.clone() };
-    if let Change::Forget = change {
-        let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        // The clock may have been set back. A stamp that came twice would make a void ledger good.
-        after.forgotten = now.max(before.forgotten.saturating_add(1));
+    // The clock may have been set back. A stamp that came twice would make a void ledger good, and undo
+    // nothing of what was said the second time.
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let stamp = |before: u64| now.max(before.saturating_add(1));
+    match change {
+        Change::Forget => {
+            after.forgotten = stamp(before.forgotten);
+            // That was said of what was told, which counts no longer.
+            (after.listed, after.unguarded) = (false, 0);
+        }
+        Change::Unguard if gate == Gate::Released => after.unguarded = stamp(before.unguarded),
+        Change::Listed => after.listed = true,
+        Change::Restored => after.restored = stamp(before.restored),
+        Change::Hold | Change::Release | Change::Unguard | Change::Redownload => {}
     }
     after
 }
@@ -307,7 +377,9 @@ fn is_forgotten(gate: Gate) -> bool {
 /// Whether a user is now as was asked for.
 fn is_done(change: Change, after: &Line) -> bool {
     match change {
-        Change::Hold | Change::Redownload | Change::Forget => true,
+        Change::Hold | Change::Redownload | Change::Forget | Change::Listed | Change::Restored => {
+            true
+        }
         Change::Release | Change::Unguard => {
             matches!(after.gate, Gate::Guarded | Gate::Released) && after.state != State::Failed
         }
@@ -323,10 +395,12 @@ fn tell(change: Change, before: &Line, after: &Line) -> bool {
         remark(format_args!("{user} was to download again; that is taken back"));
     }
     match (is_done, gate) {
-        (true, Gate::HeldForgotten) => remark(format_args!(
-            "{user} is forgotten and held: to be served, it must be captured again, built upon this \
+        (true, Gate::HeldForgotten) if matches!(change, Change::Hold | Change::Forget) => {
+            remark(format_args!(
+                "{user} is forgotten and held: to be served, it must be captured again, built upon this \
              site, and released"
-        )),
+            ))
+        }
         (true, _) => {}
         (false, gate) if is_forgotten(*gate) => remark(format_args!("{user} is {FORGOTTEN}")),
         (false, Gate::Redownload) => remark(format_args!(

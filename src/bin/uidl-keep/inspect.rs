@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use uidl_keep::index::Index;
 use uidl_keep::maildrop::State;
-use uidl_keep::roster::{Gate, Roster};
+use uidl_keep::roster::{Gate, Line, Roster};
 
 use crate::opened::{self, Opened};
 use crate::output::{Outcome, Trouble, on_one_line};
@@ -76,6 +76,20 @@ fn print_roster(out: &mut impl Write, path: &Path, roster: &Roster) -> io::Resul
         let count = roster.lines().filter(|line| line.gate == gate).count();
         if count > 0 {
             write!(out, "{before}{count} {}", gate.word())?;
+            before = ", ";
+        }
+    }
+    before = "; ";
+    type Note = fn(&Line) -> bool;
+    let notes: [(&str, Note); 3] = [
+        ("listed", |line| line.listed),
+        ("restored", |line| line.restored != 0),
+        ("unguarded", |line| line.unguarded != 0),
+    ];
+    for (word, has_it) in notes {
+        let count = roster.lines().filter(|line| has_it(line)).count();
+        if count > 0 {
+            write!(out, "{before}{count} noted as {word}")?;
             before = ", ";
         }
     }

@@ -36,7 +36,9 @@ enum Command {
     Get(get::Args),
     Hold(hold::HoldArgs),
     Inspect(inspect::Args),
+    Listed(hold::ListedArgs),
     Release(hold::ReleaseArgs),
+    Restored(hold::RestoredArgs),
 }
 
 fn main() -> ExitCode {
@@ -49,7 +51,9 @@ fn main() -> ExitCode {
         Command::Get(args) => get::run(&args),
         Command::Hold(args) => hold::hold(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Listed(args) => hold::listed(&args),
         Command::Release(args) => hold::release(&args),
+        Command::Restored(args) => hold::restored(&args),
     };
     output::exit_code(outcome)
 }

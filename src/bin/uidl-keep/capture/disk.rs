@@ -1,31 +1,37 @@
 //! Captures from disk: several maildrops at a time, written in their order.
 
 use std::collections::BTreeMap;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use uidl_keep::capture::layout::Source;
-use uidl_keep::capture::{self, Keys, Server, printable};
+use rustix::fs::{AtFlags, fstat, statat};
+use uidl_keep::capture::layout::{Holds, Source};
+use uidl_keep::capture::{self, Keys, printable};
 
 use super::block::Block;
 use super::desk::{self, AHEAD, Plan, Take};
+use super::job::Job;
 use super::listing_file::ListingFile;
 use super::progress::Progress;
 use crate::output::Trouble;
 
-/// Captures with `jobs` threads and writes in the order of `sources`. Returns whether nothing was lost.
+/// Captures with `jobs` threads and writes in the order of the sources. Returns whether nothing was
+/// lost.
 pub fn capture(
-    server: &Server,
+    job: &Job,
     keys: Keys,
-    sources: &[Source],
     jobs: usize,
     progress: &Progress,
     output: &mut ListingFile,
 ) -> Result<bool, Trouble> {
+    let Job { server, sources, is_copy, .. } = job;
     let (mut all_well, mut remarked) = (true, 0);
     let plan = InOrder { len: sources.len(), taken: 0, written: 0, ready: BTreeMap::new() };
     let capture_one = |at: usize| {
-        let began = SystemTime::now();
-        Block::of(capture::capture(server, keys, &sources[at]).taken_at(began))
+        let (source, began) = (&sources[at], SystemTime::now());
+        // A copy is as old as what changed last before it was made.
+        let changed = changed_at(source, server.holds()).filter(|_| *is_copy);
+        let taken = changed.map_or(began, |changed| changed.min(began));
+        Block::of(capture::capture(server, keys, source).taken_at(taken))
     };
     desk::run(plan, jobs.min(sources.len()), progress, capture_one, |(at, block)| {
         for loss in &block.losses {
@@ -46,6 +52,25 @@ pub fn capture(
         ));
     }
     Ok(all_well)
+}
+
+/// When a maildrop changed last: messages came or went, or its state was written anew, or its file.
+fn changed_at(source: &Source, holds: Holds) -> Option<SystemTime> {
+    let (dir, parts) = match holds {
+        Holds::File => {
+            let (dir, name) = source.open_holder().ok()?;
+            return at(statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).ok()?.st_mtime);
+        }
+        Holds::Directory => (source.open().ok()?, &["cur", "new"][..]),
+        Holds::CyrusMailbox => (source.open().ok()?, &[][..]),
+    };
+    let of_part = |part: &&str| statat(&dir, *part, AtFlags::SYMLINK_NOFOLLOW).ok();
+    let stats = fstat(&dir).ok().into_iter().chain(parts.iter().filter_map(of_part));
+    at(stats.map(|stat| stat.st_mtime).max()?)
+}
+
+fn at(seconds: i64) -> Option<SystemTime> {
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds.try_into().ok()?))
 }
 
 /// All in their order.

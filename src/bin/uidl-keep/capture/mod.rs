@@ -139,8 +139,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         output.write(format!("# {}\n", on_one_line(line)).as_bytes())?;
     }
     let progress = Progress::new(job.sources.len(), job.sources.len() == 1, how.output.is_some());
-    let captured =
-        disk::capture(&job.server, how.keys, &job.sources, jobs, &progress, &mut output)?;
+    let captured = disk::capture(&job, how.keys, jobs, &progress, &mut output)?;
     output.publish()?;
     progress.finish();
     Ok(if job.all_well && captured { Outcome::Done } else { Outcome::Short })
