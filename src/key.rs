@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`FileKey`] | the Maildir base file name, or Dovecot's GUID, which is the same key space | rsync, cpmove, dsync |
 //! | `message` [`Fingerprint`] | the normalised header and body | IMAP copy, format conversion |
-//! | `header` [`Fingerprint`] | the normalised header | IMAP copy; what TOP can get |
+//! | `header` [`Fingerprint`] | the normalised header; evidence by itself only where it [names its message](Fingerprints::names_itself) | IMAP copy; what TOP can get |
 //! | `origin` [`Fingerprint`] | the header without what relays add | redelivery |
 #![forbid(unsafe_code)]
 

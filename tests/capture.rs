@@ -336,18 +336,65 @@ fn a_live_maildrop_is_captured_whole_or_called_unstable() {
 }
 
 #[test]
-fn where_a_header_repeats_the_message_is_taken_too() {
+fn where_a_header_repeats_or_does_not_name_it_the_message_is_taken_too() {
     let maildir = OldMaildir::new();
-    for (name, body) in [("1.a:2,S", "one"), ("2.b:2,S", "two"), ("3.c:2,S", "three")] {
-        let subject = if name == "3.c:2,S" { "other" } else { "same" };
-        let text = format!("Subject: {subject}\n\n{body}\n");
+    let dated = "Received: by x; 6 May 2024\nSubject: ";
+    for (name, text) in [
+        ("1.a:2,S", format!("{dated}same\n\none\n")),
+        ("2.b:2,S", format!("{dated}same\n\ntwo\n")),
+        ("3.c:2,S", format!("{dated}other\n\nthree\n")),
+        ("4.d:2,S", "Subject: 80 % full\n\nfour\n".into()),
+        ("5.e:2,S", "five\n".into()),
+        ("6.f:2,S", String::new()),
+    ] {
         fs::write(maildir.path.join("cur").join(name), text).unwrap();
     }
-    let entries = maildir.capture(&Server::Qmail).maildrop.entries;
+    let captured = maildir.capture(&Server::Qmail);
+    let entries = captured.maildrop.entries;
     assert_eq!(entries[0].header, entries[1].header);
     assert!(entries[0].message.is_some() && entries[0].message != entries[1].message);
-    assert_eq!(entries[0].octets, Some(22));
+    assert_eq!(entries[0].octets, Some(50));
     assert!(entries[2].header.is_some() && entries[2].message.is_none());
+    assert!(entries[3].header.is_some() && entries[3].message.is_some());
+    // What is no header is content; and what is empty has its file name.
+    assert!(entries[4].header.is_none() && entries[4].message.is_some());
+    assert!(entries[5].header.is_none() && entries[5].message.is_none());
+    assert_eq!(captured.losses, [""; 0]);
+}
+
+#[test]
+fn what_dovecot_compressed_or_encrypted_is_counted_and_its_size_not_taken() {
+    let maildir = OldMaildir::new();
+    let cur = maildir.path.join("cur");
+    let mail = b"Received: by x; 6 May 2024\nSubject: plain\n\none\n".to_vec();
+    for (name, octets) in [
+        ("1.a:2,S", mail.clone()),
+        ("2.b,S=91:2,S", [&b"\x1f\x8b\x08\0"[..], &mail].concat()),
+        ("3.c,S=91,W=97:2,S", [&b"\x1f\x8b\x08\0"[..], &mail].concat()),
+        ("4.d:2,S", [&b"\x28\xb5\x2f\xfd"[..], &mail].concat()),
+    ] {
+        fs::write(cur.join(name), octets).unwrap();
+    }
+    let captured = maildir.capture(&Server::Qmail);
+    let entries = &captured.maildrop.entries;
+    assert!(entries[0].header.is_some());
+    assert!(entries[1..].iter().all(|e| e.header.is_none() && e.message.is_none() && e.has_key()));
+    let sizes: Vec<_> = entries[1..].iter().map(|entry| entry.octets).collect();
+    assert_eq!(sizes, [None, Some(97), None]);
+    let [loss] = &captured.losses[..] else { panic!("{:?}", captured.losses) };
+    let said = "3 messages have no fingerprints, for their files are compressed (zlib) (first: \
+                2.b,S=91:2,S): capture this maildrop by doveadm";
+    assert!(loss.starts_with(said), "{loss}");
+
+    // Nobody asked for more than names.
+    let keys = Keys { header: false, ..Keys::default() };
+    let source = Source::named("alice@example.com", &maildir.path);
+    assert_eq!(capture(&Server::Qmail, keys, &source).losses, [""; 0]);
+
+    fs::write(cur.join("5.e:2,S"), b"CRYPTED\x03\x07\0").unwrap();
+    let keys = Keys { message: true, ..Keys::default() };
+    let [loss] = &capture(&Server::Qmail, keys, &source).losses[..] else { panic!("one loss") };
+    assert!(loss.starts_with("4 messages have no fingerprints"), "{loss}");
 }
 
 #[test]

@@ -95,6 +95,8 @@ fn what_doveadm_prints_is_captured_as_pop3_lists_it() {
             let without = whole.entries.iter().filter(|entry| entry.message.is_none()).count();
             // The body in ISO 8859-1 does not come through JSON as it is.
             assert!(without <= 2, "{without} of {line:?}");
+            let remark = format!("{without} messages have octets that doveadm does not print");
+            assert!(without == 0 || remarks_of(&whole, &remark), "{:?}", whole.remarks);
         }
     }
 }
@@ -124,6 +126,10 @@ fn saved_uidls_and_their_order_are_taken_before_the_format() {
 
 const STATUS: &str = r#"[{"username":"alice","mailbox":"INBOX","messages":"2","uidnext":"3","uidvalidity":"17"},
     {"username":"carol","mailbox":"INBOX","messages":"0","uidnext":"1","uidvalidity":"18"}]"#;
+
+fn remarks_of(maildrop: &Maildrop, start: &str) -> bool {
+    maildrop.remarks.iter().any(|remark| remark.starts_with(start))
+}
 
 fn message(user: &str, uid: u32) -> String {
     format!(
@@ -205,6 +211,35 @@ fn what_is_cut_short_is_an_error_or_a_failed_maildrop_wherever_it_was_cut() {
     let captured = &blocks(&format!("{STATUS}[{more}]"), &asked(&[])).unwrap()[0];
     assert_eq!(captured.maildrop.counter.as_ref().unwrap().next, 4);
     assert_eq!(captured.losses, [""; 0]);
+}
+
+#[test]
+fn what_nothing_names_is_spent_and_said_once_with_the_first() {
+    let [one, two] = [1, 2].map(|uid| message("alice", uid));
+    // Their headers do not name them; GUIDs do.
+    let input = format!("{STATUS}[{one},{two}]");
+    let captured = &blocks(&input, &asked(&[])).unwrap()[0];
+    assert_eq!((captured.maildrop.entries.len(), captured.losses.len()), (2, 0));
+    let said = "2 messages have a header that does not name them (first: uid 1): where GUIDs";
+    assert!(remarks_of(&captured.maildrop, said), "{:?}", captured.maildrop.remarks);
+
+    let keys = Keys { file: false, ..Keys::default() };
+    let captured = &blocks(&input, &Asked { keys, ..asked(&[]) }).unwrap()[0];
+    assert_eq!((captured.maildrop.entries.len(), captured.maildrop.spent.len()), (0, 2));
+    let [loss] = &captured.losses[..] else { panic!("{:?}", captured.losses) };
+    assert!(loss.starts_with("2 messages have nothing that names them (first: 17.1)"), "{loss}");
+
+    // Their text does, as far as doveadm prints it.
+    let whole = |message: &str, text: &str| {
+        let whole = message.replace("\"hdr\":", "\"text\":");
+        whole.replace("\\n\\n\"", &format!("\\n\\n{text}\""))
+    };
+    let input = format!("{STATUS}[{},{}]", whole(&one, "a"), whole(&two, "\u{fffd}"));
+    let captured = &blocks(&input, &Asked { keys, ..asked(&[]) }).unwrap()[0];
+    assert_eq!(uidls(&captured.maildrop), ["17.1"]);
+    assert!(captured.maildrop.entries[0].message.is_some());
+    let said = "1 messages have octets that doveadm does not print (first: uid 2)";
+    assert!(remarks_of(&captured.maildrop, said), "{:?}", captured.maildrop.remarks);
 }
 
 #[test]

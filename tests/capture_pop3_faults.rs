@@ -212,7 +212,7 @@ fn what_was_read_before_a_break_counts_for_nothing_once_the_listing_has_lost_a_m
     let before = Served::of(30);
     let mut after = before.clone();
     after.messages.remove(0);
-    after.messages.push(("new".into(), b"Subject: new\r\n\r\n\r\n".to_vec()));
+    after.messages.push(("new".into(), Served::of(31).messages.remove(30).1));
     let (first, then) = (before.clone(), after.clone());
     let peer = Peer::start(move |session, command| match (session, command) {
         (0, "TOP 20 0") => Answer::SayAndClose(Vec::new()),
@@ -421,13 +421,123 @@ fn nothing_is_retrieved_where_it_would_be_deleted() {
     assert_eq!(count(&peer.heard()[0], "RETR"), 0);
     let remarks = &captured.maildrop.remarks;
     assert!(remarks[0].contains("EXPIRE 0"), "{remarks:?}");
-    assert!(remarks[1].starts_with("2 messages were not retrieved"), "{remarks:?}");
+    assert!(remarks[1].starts_with("2 messages did not come whole"), "{remarks:?}");
+    assert_eq!(count(&peer.heard()[0], "TOP"), 5, "none was asked for whole by TOP");
 
     let peer = served(mailbox.clone(), |_, _| None);
     let always = How { retrieve: Retrieve::Always, ..how() };
     is_whole(&capture(&at(&peer), &alice(), &always).unwrap(), &mailbox);
     let heard = peer.heard().concat();
     assert_eq!((count(&heard, "RETR"), count(&heard, "QUIT")), (5, 0), "no QUIT, no deleting");
+}
+
+/// Messages 3 and 7 of 12 are warnings of a script, equal to the last octet.
+fn with_warnings() -> Served {
+    let mut mailbox = Served::of(12);
+    let warning =
+        format!("From: a\r\nSubject: 80 % full\r\n\r\n{}", "Delete something.\r\n".repeat(50));
+    for at in [2, 6] {
+        mailbox.messages[at].1 = warning.clone().into_bytes();
+    }
+    mailbox
+}
+
+/// Whether TOP is asked for a whole message.
+fn is_for_all(command: &str) -> bool {
+    command.starts_with("TOP ") && !command.ends_with(" 0") && !command.ends_with(" 1")
+}
+
+#[test]
+fn what_its_header_does_not_name_is_read_whole_and_by_top_first() {
+    let mailbox = with_warnings();
+    let whole = |captured: &Captured| -> Vec<usize> {
+        is_whole(captured, &mailbox);
+        let entries = captured.maildrop.entries.iter();
+        (1..).zip(entries).filter(|(_, entry)| entry.message.is_some()).map(|(at, _)| at).collect()
+    };
+    // TOP brings all, where RETR is not allowed too.
+    for retrieve in [Retrieve::Needed, Retrieve::Never] {
+        let peer = served(mailbox.clone(), |_, _| None);
+        let captured = capture(&at(&peer), &alice(), &How { retrieve, ..how() }).unwrap();
+        assert_eq!(whole(&captured), [3, 7]);
+        assert_eq!(captured.maildrop.remarks, [""; 0]);
+        let heard = peer.heard().concat();
+        let asked: Vec<_> = heard.iter().filter(|command| is_for_all(command)).collect();
+        assert_eq!(asked, ["TOP 3 999999999", "TOP 7 999999999"]);
+        assert_eq!(count(&heard, "RETR"), 0);
+    }
+    // It refuses so many lines, gives no more than ten, or one too many as mailutils, or hangs up.
+    let cut = |served: &Served, number: usize| {
+        let message = &served.messages[number - 1].1;
+        let end = header_end(message) + 10 * "Delete something.\r\n".len();
+        Answer::Say(multi_line(&message[..end]))
+    };
+    let one_more = |served: &Served, number: usize| {
+        let message = &served.messages[number - 1].1;
+        let (head, body) = message.split_at(header_end(message));
+        Answer::Say(multi_line(&[head, b"\r\n", body].concat()))
+    };
+    for odd in [
+        |_: &Served, _| "-ERR too many lines\r\n".into(),
+        cut,
+        one_more,
+        |_: &Served, _| Answer::SayAndClose(Vec::new()),
+    ] as [fn(&Served, usize) -> Answer; 4]
+    {
+        let peer = || {
+            let answers = mailbox.clone();
+            served(mailbox.clone(), move |_, command| {
+                is_for_all(command).then(|| odd(&answers, number_in(command).unwrap()))
+            })
+        };
+        let retrieving = peer();
+        assert_eq!(whole(&of(&retrieving)), [3, 7]);
+        let heard = retrieving.heard().concat();
+        assert_eq!((count(&heard, "RETR 3"), count(&heard, "RETR 7")), (1, 1));
+
+        let how = How { retrieve: Retrieve::Never, ..how() };
+        let captured = capture(&at(&peer()), &alice(), &how).unwrap();
+        assert_eq!(captured.maildrop.entries.len(), 10);
+        let spent: Vec<_> = captured.maildrop.spent.iter().map(ToString::to_string).collect();
+        assert_eq!(spent, ["uidl3", "uidl7"]);
+        let [loss] = &captured.losses[..] else { panic!("{:?}", captured.losses) };
+        let said = "2 messages have a header that does not name them, and did not come whole (first: \
+                    message 3, uidl3): their unique-ids are spent";
+        assert!(loss.starts_with(said), "{loss}");
+    }
+}
+
+#[test]
+fn a_server_that_gives_no_whole_message_by_top_is_not_asked_for_each() {
+    let mut mailbox = with_warnings();
+    let warning = mailbox.messages[2].1.clone();
+    mailbox.messages.iter_mut().for_each(|message| message.1 = warning.clone());
+    let peer = served(mailbox.clone(), |_, command| {
+        is_for_all(command).then(|| "-ERR too many lines\r\n".into())
+    });
+    is_whole(&of(&peer), &mailbox);
+    let heard = peer.heard().concat();
+    assert_eq!(heard.iter().filter(|command| is_for_all(command)).count(), 3);
+    assert_eq!(count(&heard, "RETR"), 12);
+
+    // Nor is one that would delete them.
+    let mailbox = mailbox.saying(Some("TOP\r\nUIDL\r\nEXPIRE 0\r\n"));
+    let peer = served(mailbox, |_, _| None);
+    let captured = of(&peer);
+    assert_eq!((captured.maildrop.entries.len(), captured.maildrop.spent.len()), (0, 12));
+    assert!(captured.losses[0].starts_with("12 messages have a header"), "{:?}", captured.losses);
+    let heard = peer.heard().concat();
+    assert!(!heard.iter().any(|command| is_for_all(command) || command.starts_with("RETR")));
+}
+
+#[test]
+fn an_empty_message_has_no_key_and_that_is_said() {
+    let mut mailbox = Served::of(4);
+    mailbox.messages[1].1 = b"\r\n\r\n".to_vec();
+    let captured = of(&served(mailbox, |_, _| None));
+    assert_eq!(captured.maildrop.spent[0].to_string(), "uidl2");
+    let [loss] = &captured.losses[..] else { panic!("{:?}", captured.losses) };
+    assert!(loss.starts_with("1 messages have nothing that names them (first: uidl2)"), "{loss}");
 }
 
 #[test]

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 
 use support::courier::Courier;
 use support::cyrus::{self, Cyrus};
-use support::host::Host;
+use support::dovecot::{Config, Dovecot};
+use support::host::{Host, Line};
 use support::imap::Imap;
 use support::mail::{self, Message};
-use support::maildir::Naming;
+use support::maildir::{Maildir, Naming};
+use support::peer::header_end;
 use support::pop3::Pop3;
 use support::spool::{self, Program, Spool};
 
@@ -46,6 +48,36 @@ fn told(address: SocketAddr, user: &str) -> Told {
         .collect();
     session.quit().expect("QUIT");
     Told { capabilities, uidls, sizes, messages, tops }
+}
+
+/// Each message as TOP brings it with more lines than there are, as a capture asks for it.
+fn whole_by_top(address: SocketAddr, user: &str, before: &[&str]) -> Vec<Vec<u8>> {
+    let mut session = Pop3::connect(address).expect("it greets");
+    for command in before {
+        session.command(command).expect("it knows that");
+    }
+    session.command(&format!("USER {user}")).expect("USER");
+    session.command(&format!("PASS {}", support::PASSWORD)).expect("PASS");
+    let count = session.uidl().expect("UIDL").len();
+    let whole = |at| {
+        let mut top =
+            session.lines(&format!("TOP {at} 999999999")).expect("TOP").join(&b"\r\n"[..]);
+        top.extend(b"\r\n");
+        top
+    };
+    let messages = (1..=count).map(whole).collect();
+    session.quit().expect("QUIT");
+    messages
+}
+
+/// How many messages of the INBOX have `\Seen`.
+fn seen(address: SocketAddr, user: &str) -> usize {
+    let mut session = Imap::login(address, user);
+    session.command("EXAMINE INBOX");
+    let fetched = session.command("FETCH 1:* (FLAGS)");
+    session.logout();
+    assert_eq!(fetched.iter().filter(|line| line.contains("FETCH")).count(), COUNT as usize);
+    fetched.iter().filter(|line| line.contains("\\Seen")).count()
 }
 
 impl Told {
@@ -85,7 +117,9 @@ fn spool(program: Program) -> Option<Spool> {
 fn popa3d_tells_16_digits_and_the_same_of_copies() {
     let Some(server) = spool(Program::Popa3d) else { return };
     let before = std::fs::read(server.mbox()).expect("an mbox");
+    let by_top = whole_by_top(server.pop3(), spool::USER, &[]);
     let told = told(server.pop3(), spool::USER);
+    assert!(by_top == told.messages);
     assert_eq!(told.capabilities, None);
     assert_eq!(told.uidls.len(), COUNT as usize);
     assert!(told.uidls.iter().all(|uidl| is_hex(uidl, 16)), "{:?}", told.uidls);
@@ -99,7 +133,9 @@ fn popa3d_tells_16_digits_and_the_same_of_copies() {
 #[test]
 fn solid_pop3d_tells_32_digits_and_the_same_of_copies() {
     let Some(server) = spool(Program::Solid) else { return };
+    let by_top = whole_by_top(server.pop3(), spool::USER, &[]);
     let told = told(server.pop3(), spool::USER);
+    assert!(by_top == told.messages);
     assert_eq!(told.capabilities, None);
     assert_eq!(told.uidls.len(), COUNT as usize);
     assert!(told.uidls.iter().all(|uidl| is_hex(uidl, 32)), "{:?}", told.uidls);
@@ -118,7 +154,9 @@ fn solid_pop3d_tells_32_digits_of_maildir_names() {
     for number in 0..COUNT {
         server.maildir().deliver(&Message::plain(number), Naming::Qmail, number);
     }
+    let by_top = whole_by_top(server.pop3(), spool::USER, &[]);
     let told = told(server.pop3(), spool::USER);
+    assert!(by_top == told.messages);
     assert_eq!(told.uidls.len(), COUNT as usize);
     assert!(told.uidls.iter().all(|uidl| is_hex(uidl, 32)), "{:?}", told.uidls);
 }
@@ -126,8 +164,24 @@ fn solid_pop3d_tells_32_digits_of_maildir_names() {
 #[test]
 fn mailutils_tells_what_it_has_written_into_the_mbox() {
     let Some(server) = spool(Program::Mailutils) else { return };
+    let mbox =
+        || String::from_utf8_lossy(&std::fs::read(server.mbox()).expect("an mbox")).into_owned();
+    let is_read = |line: &&str| line.starts_with("Status: ") && line.contains('R');
+    let read = || mbox().lines().filter(is_read).count();
+    // One was in another mbox before. What a session lists is old then, O, and not read.
+    assert_eq!(read(), 1);
+    whole_by_top(server.pop3(), spool::USER, &[]);
+    assert_eq!(read(), 1, "TOP marks nothing");
     let first = told(server.pop3(), spool::USER);
+    assert_eq!(read(), COUNT as usize, "RETR does");
     let second = told(server.pop3(), spool::USER);
+    let by_top = whole_by_top(server.pop3(), spool::USER, &[]);
+    // It has one empty line too many there, so that its size is not the one that LIST tells.
+    for (by_top, message) in by_top.iter().zip(&second.messages) {
+        let header = header_end(message);
+        let (head, body) = message.split_at(header);
+        assert!(*by_top == [head, b"\r\n", body].concat());
+    }
     let capabilities = first.capabilities.as_ref().expect("it knows CAPA");
     assert!(capabilities.iter().any(|line| line == "UIDL"));
     assert_eq!(first.uidls.len(), COUNT as usize);
@@ -136,8 +190,7 @@ fn mailutils_tells_what_it_has_written_into_the_mbox() {
     let (one, other) = first.of_copies();
     assert_ne!(one, other);
     assert_eq!(one.split('.').next(), other.split('.').next());
-    let mbox =
-        String::from_utf8_lossy(&std::fs::read(server.mbox()).expect("an mbox")).into_owned();
+    let mbox = mbox();
     for uidl in &first.uidls {
         assert!(mbox.contains(&format!("\nX-UIDL: {uidl}\n")), "{uidl}");
     }
@@ -154,7 +207,10 @@ fn cyrus_tells_uidvalidity_and_uid() {
         session.append(&message.on_the_wire());
     }
     session.logout();
+    let by_top = whole_by_top(server.pop3(), cyrus::USER, &[]);
     let told = told(server.pop3(), cyrus::USER);
+    assert!(by_top == told.messages);
+    assert_eq!(seen(server.imap(), cyrus::USER), 0, "neither marks anything");
     assert!(server.inbox().join("cyrus.index").exists());
     let uidvalidity = told.uidls[0].split_once('.').expect("UIDVALIDITY.UID").0;
     let expected: Vec<String> = (1..=COUNT).map(|uid| format!("{uidvalidity}.{uid}")).collect();
@@ -167,6 +223,25 @@ fn cyrus_tells_uidvalidity_and_uid() {
 }
 
 #[test]
+fn dovecot_marks_what_is_retrieved_and_not_what_top_brings() {
+    for line in [Line::V23, Line::V24] {
+        let Some(host) = Host::dovecot(line) else { continue };
+        let Some(server) = Dovecot::start(&host, Config::default()) else { continue };
+        let maildir = Maildir::create(server.mail("alice"));
+        for (number, message) in (0..).zip(mail::maildrop(COUNT)) {
+            maildir.deliver(&message, Naming::Dovecot, number);
+        }
+        let before = seen(server.imap(), "alice");
+        assert!(before < COUNT as usize);
+        let by_top = whole_by_top(server.pop3(), "alice", &[]);
+        assert_eq!(seen(server.imap(), "alice"), before, "TOP marks nothing");
+        let told = told(server.pop3(), "alice");
+        assert!(by_top == told.messages);
+        assert_eq!(seen(server.imap(), "alice"), COUNT as usize, "RETR does");
+    }
+}
+
+#[test]
 fn courier_lets_users_log_in_and_wraps_what_has_an_8_bit_header() {
     let Some(host) = Host::courier() else { return };
     let user = "alice@example.com";
@@ -176,7 +251,21 @@ fn courier_lets_users_log_in_and_wraps_what_has_an_8_bit_header() {
         maildir.deliver(&message, Naming::Courier, number);
     }
     let server = courier.listen(user);
+    let names = || -> Vec<String> {
+        let cur = std::fs::read_dir(maildir.path().join("cur")).expect("a Maildir");
+        cur.map(|file| file.expect("a file").file_name().into_string().expect("ASCII")).collect()
+    };
+    let is_seen =
+        |name: &&String| name.split_once(":2,").is_some_and(|(_, flags)| flags.contains('S'));
+    let before = names().iter().filter(is_seen).count();
+    assert!(before < COUNT as usize);
+    let by_top = whole_by_top(server.pop3(), user, &["UTF8"]);
+    assert_eq!(names().iter().filter(is_seen).count(), before, "TOP marks nothing");
     let told = told(server.pop3(), user);
+    assert_eq!(names().iter().filter(is_seen).count(), COUNT as usize, "RETR does");
+    for (at, (by_top, message)) in by_top.iter().zip(&told.messages).enumerate() {
+        assert!(by_top == message || [2, 3].contains(&at), "message {}", at + 1);
+    }
     assert_eq!(told.uidls, courier.uidl(user));
     assert!(told.uidls.iter().all(|uidl| uidl.starts_with("UID")), "{:?}", told.uidls);
     let wrapped = |message: &[u8]| {

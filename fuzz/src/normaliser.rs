@@ -40,7 +40,7 @@ pub fn check(octets: &[u8]) {
         // A tab where a blank was, and a field that only a store writes, above it all. Not above a
         // line that is folded: that would belong to it.
         if !matches!(plain.first(), Some(b' ' | b'\t')) {
-            for field in [b"X-UID: 7\n\tx\n".as_slice(), b"Message-Id: 7@imapsync\r\n"] {
+            for field in [b"X-UID: 7\n\tx\n".as_slice(), b"Message-Id: <7@imapsync>\r\n"] {
                 assert_eq!(of(&[field, message].concat()), of_message, "a store's field");
             }
         }

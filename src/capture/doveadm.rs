@@ -28,7 +28,7 @@ use serde::de::{
 };
 
 use super::keys::{Headers, Keys, Prints};
-use super::{Captured, Draft, Remarks, printable};
+use super::{Captured, Draft, printable};
 use crate::format::{Fields, UidlFormat};
 use crate::key::Depth;
 use crate::maildrop::{Counter, Entry, Name};
@@ -284,7 +284,8 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
         .iter()
         .flat_map(|message| &message.prints)
         .for_each(|prints| headers.count(&prints.of));
-    let mut alike = 0_usize;
+    let mut alike: Option<(usize, u32)> = None;
+    let mut unprintable: Option<(usize, u32)> = None;
     let mut next = status.next;
     for message in messages {
         next = next.max(message.uid.saturating_add(1));
@@ -300,8 +301,16 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
         let mut entry = Entry { uid: Some(uid), octets, guid, ..Entry::new(uidl) };
         if let Some(mut prints) = prints {
             let says_little = asked.keys.header && headers.say_little_of(&prints.of);
-            alike += usize::from(says_little && prints.depth == Depth::Header);
-            if !asked.keys.message && !says_little {
+            let wants_message = asked.keys.message || says_little;
+            let counted = match (wants_message, prints.of.message) {
+                (true, None) if prints.depth == Depth::Header => Some(&mut alike),
+                (true, None) if prints.of.body.is_none() => Some(&mut unprintable),
+                _ => None,
+            };
+            if let Some(counted) = counted {
+                counted.get_or_insert((0, uid)).0 += 1;
+            }
+            if !wants_message {
                 prints.of.message = None;
             }
             entry = asked.keys.with_prints(entry, &prints.of);
@@ -310,17 +319,19 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
     }
     draft.counter =
         asked.format.is_counting().then(|| Counter { format: asked.format.clone(), next });
-    note_alike(alike, &mut draft.remarks);
-    draft.finish()
-}
-
-fn note_alike(alike: usize, remarks: &mut Remarks) {
-    if alike > 0 {
-        remarks.note(format!(
-            "{alike} messages have a header that does not name them: where GUIDs do not survive the \
-             move, fetch text in place of hdr"
+    if let Some((count, first)) = alike {
+        draft.remarks.note(format!(
+            "{count} messages have a header that does not name them (first: uid {first}): where GUIDs do \
+             not survive the move, fetch text in place of hdr"
         ));
     }
+    if let Some((count, first)) = unprintable {
+        draft.remarks.note(format!(
+            "{count} messages have octets that doveadm does not print (first: uid {first}), so that their \
+             text is not known: where GUIDs do not survive the move, capture them over POP3"
+        ));
+    }
+    draft.finish()
 }
 
 fn uidl(asked: &Asked, status: Status, message: &Message) -> Result<Uidl, String> {
@@ -354,7 +365,7 @@ impl Object {
             let mut prints = read(text, Depth::Message);
             // There stood something else.
             if memchr::memmem::find(text, "\u{fffd}".as_bytes()).is_some() {
-                prints.of.message = None;
+                (prints.of.message, prints.of.body) = (None, None);
             }
             return Some(prints);
         }

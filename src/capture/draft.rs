@@ -92,22 +92,30 @@ pub struct Draft {
     pub spent: Vec<Uidl>,
     /// What there is to say.
     pub remarks: Remarks,
+    /// How many messages had no key, and the unique-id of the first.
+    pub keyless: Option<(usize, Uidl)>,
 }
 
 impl Draft {
     /// One message more in the old listing. Without a key its UIDL is spent.
     pub fn push(&mut self, entry: Entry) {
-        let names = entry.file.as_ref().or(entry.guid.as_ref());
-        if names.is_some() || entry.header.or(entry.message).or(entry.origin).is_some() {
+        if entry.has_key() {
             self.entries.push(entry);
         } else {
-            self.spent.push(entry.uidl);
+            self.spent.push(entry.uidl.clone());
+            self.keyless.get_or_insert((0, entry.uidl)).0 += 1;
         }
     }
 
     /// The block. Says where the old server's own UIDLs are unusual; they are replayed as they were.
     pub fn finish(mut self) -> Captured {
         self.remark_on_uidls();
+        if let Some((count, first)) = self.keyless.take() {
+            self.remarks.loss(format!(
+                "{count} messages have nothing that names them (first: {first}): their unique-ids are \
+                 spent, and they will be downloaded again"
+            ));
+        }
         let held: HashSet<&Uidl> = self.entries.iter().map(|entry| &entry.uidl).collect();
         let spent: BTreeSet<Uidl> = self.spent.into_iter().collect();
         let spent: Vec<Uidl> = spent.into_iter().filter(|uidl| !held.contains(uidl)).collect();

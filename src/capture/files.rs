@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use super::keys::{Headers, Keys, Prints};
+use super::keys::{Headers, Keys, Packed, Prints};
 use super::layout::Source;
 use super::maildir::{self, Look, Maildir, Message, Wanted};
-use super::{Draft, Error, Plan, cyrus, until_steady};
+use super::{Draft, Error, Plan, cyrus, printable, until_steady};
 use crate::key::Depth;
 use crate::maildrop::{Entry, Name};
 
@@ -144,6 +144,7 @@ fn read_one(
 fn draft(keys: Keys, look: &Look, plan: Plan, known: &Known) -> Draft {
     let Plan { entries, spent, uidvalidity, counter, remarks } = plan;
     let mut draft = Draft { uidvalidity, counter, spent, remarks, ..Draft::default() };
+    let mut packed: Option<(usize, &Message, Packed)> = None;
     for planned in entries {
         let message = &look.messages[planned.at];
         let prints = match known.get(&known_as(message)) {
@@ -154,6 +155,9 @@ fn draft(keys: Keys, look: &Look, plan: Plan, known: &Known) -> Draft {
             }
             None => None,
         };
+        if let Some(how) = prints.and_then(|prints| prints.packed) {
+            packed.get_or_insert((0, message, how)).0 += 1;
+        }
         let entry = Entry {
             uid: planned.uid,
             octets: prints
@@ -168,6 +172,17 @@ fn draft(keys: Keys, look: &Look, plan: Plan, known: &Known) -> Draft {
             Some(prints) => keys.with_prints(entry, &prints.of),
             None => entry,
         });
+    }
+    if let Some((count, first, how)) = packed {
+        let how = match how {
+            Packed::Compressed => "compressed (zlib)",
+            Packed::Encrypted => "encrypted (mail_crypt)",
+        };
+        draft.remarks.loss(format!(
+            "{count} messages have no fingerprints, for their files are {how} (first: {}): capture this \
+             maildrop by doveadm or over POP3, or with --keys file if files are copied as they are",
+            printable(&first.name)
+        ));
     }
     draft
 }

@@ -10,8 +10,9 @@ use crate::maildrop::Entry;
 
 /// Which keys to take of each message.
 ///
-/// With `header`, `message` is also taken where a header repeats within the maildrop, or has no end: only
-/// then are bodies read. The size is taken of messages that were read to their end, and of file names
+/// With `header`, `message` is also taken where a header does not name its message
+/// ([`Fingerprints::names_itself`]), repeats within the maildrop, or has no end: only then are bodies
+/// read. The size is taken of messages that were read to their end, and of file names
 /// that have it in `,W=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
@@ -61,13 +62,20 @@ impl Keys {
 
     /// The entry with the fingerprints of its message, as far as they were asked for; with that of all of
     /// it where it was read to its end.
+    ///
+    /// A header that does not name its message is no evidence by itself: where nothing else is known, the
+    /// entry is left without a key.
     pub(super) fn with_prints(self, entry: Entry, of: &Fingerprints) -> Entry {
-        Entry {
-            header: of.header.filter(|_| self.header),
-            message: of.message,
-            origin: of.origin.filter(|_| self.origin),
-            ..entry
+        let header = of.header.filter(|_| self.header);
+        let origin = of.origin.filter(|_| self.origin);
+        let is_named = entry.has_key()
+            || of.message.is_some()
+            || header.is_some() && of.names_itself
+            || origin.is_some() && of.origin_names_itself;
+        if !is_named {
+            return entry;
         }
+        Entry { header, message: of.message, origin, ..entry }
     }
 }
 
@@ -85,10 +93,11 @@ impl Headers {
         }
     }
 
-    /// Whether its header does not name this message, which was counted: it repeats, or has no field, or
-    /// no end, and then it may be cut short elsewhere.
+    /// Whether its header does not name this message, which was counted: a later message may have it,
+    /// or another one has; or it has no end, and then it may be cut short elsewhere.
     pub(super) fn say_little_of(&self, of: &Fingerprints) -> bool {
-        !of.header_ended || of.header.is_none_or(|header| self.seen[&header] > 1)
+        let is_once = |header| self.seen[&header] == 1;
+        !of.header_ended || !of.names_itself || !of.header.is_some_and(is_once)
     }
 }
 
@@ -108,6 +117,37 @@ pub struct Prints {
     pub of: Fingerprints,
     /// The size with CRLF line ends; `None` unless the message was read to its end.
     pub octets: Option<u64>,
+    /// What the file is in place of the message. Then nothing is known of that.
+    pub packed: Option<Packed>,
+}
+
+/// How Dovecot's `zlib` and `mail_crypt` store a message: it shows what it makes of that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packed {
+    /// Compressed.
+    Compressed,
+    /// Encrypted.
+    Encrypted,
+}
+
+impl Packed {
+    /// The most octets at the start of a file that it takes to tell.
+    const OCTETS: usize = 15;
+
+    /// What a file is that starts so; `None` for mail. The formats are those that Dovecot tells from mail
+    /// by their first octets (`compression.c`, `istream-decrypt.c`); none of them starts like a header.
+    fn of(start: &[u8]) -> Option<Self> {
+        const COMPRESSED: [&[u8]; 4] =
+            [b"\x1f\x8b", b"\xfd7zXZ\0", b"Dovecot-LZ4\x0d\x2a\x9b\xc5", b"\x28\xb5\x2f\xfd"];
+        if start.starts_with(b"CRYPTED\x03\x07") {
+            return Some(Self::Encrypted);
+        }
+        // Behind the level, a digit, it goes on as compressed text: enough to tell it from a field.
+        let is_bzip2 =
+            start.starts_with(b"BZh") && start.get(4..).is_some_and(|m| m.starts_with(b"1AY&SY"));
+        let is_compressed = is_bzip2 || COMPRESSED.iter().any(|magic| start.starts_with(magic));
+        is_compressed.then_some(Self::Compressed)
+    }
 }
 
 impl Prints {
@@ -120,6 +160,7 @@ impl Prints {
         let mut fingerprinter = Fingerprinter::new(depth);
         let mut buffer = [0; 16 * 1024];
         let (mut octets, mut last) = (0u64, 0u8);
+        let mut start = Vec::with_capacity(Packed::OCTETS);
         let whole = loop {
             let read = match message.read(&mut buffer) {
                 Ok(0) => break true,
@@ -127,6 +168,14 @@ impl Prints {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
+            if start.len() < Packed::OCTETS {
+                start.extend(read.iter().take(Packed::OCTETS - start.len()));
+                let packed = Packed::of(&start);
+                if packed.is_some() {
+                    let of = Fingerprinter::new(Depth::Header).finish();
+                    return Ok(Self { depth: Depth::Message, of, octets: None, packed });
+                }
+            }
             octets += read.len() as u64;
             for at in memchr::memchr_iter(b'\n', read) {
                 let before = at.checked_sub(1).map_or(last, |at| read[at]);
@@ -137,7 +186,8 @@ impl Prints {
                 break false;
             }
         };
-        Ok(Self { depth, of: fingerprinter.finish(), octets: whole.then_some(octets) })
+        let octets = whole.then_some(octets);
+        Ok(Self { depth, of: fingerprinter.finish(), octets, packed: None })
     }
 }
 
@@ -176,5 +226,68 @@ mod tests {
             assert_eq!(prints.octets, Some(mixed.len() as u64 + 3), "reads of {step}");
         }
         assert_eq!(Prints::read(&mixed[..], Depth::Header).unwrap().octets, None);
+    }
+
+    #[test]
+    fn what_is_packed_is_told_from_mail() {
+        for (file, packed) in [
+            (&b"\x1f\x8b\x08\0\0\0\0\0\0\x03"[..], Some(Packed::Compressed)),
+            (b"BZh91AY&SY\0", Some(Packed::Compressed)),
+            (b"\xfd7zXZ\0\0", Some(Packed::Compressed)),
+            (b"Dovecot-LZ4\x0d\x2a\x9b\xc5\0", Some(Packed::Compressed)),
+            (b"\x28\xb5\x2f\xfd\x04", Some(Packed::Compressed)),
+            (b"CRYPTED\x03\x07\0", Some(Packed::Encrypted)),
+            (b"BZh: a\n\nb", None),
+            (b"BZh91: a\n\nb", None),
+            (b"Dovecot-LZ4: a\n\nb", None),
+            (b"CRYPTED: a\n\nb", None),
+            (b"a: b\n\n\x1f\x8b", None),
+            (b"\x1f", None),
+            (b"", None),
+        ] {
+            for depth in [Depth::Header, Depth::Message] {
+                let prints = Prints::read(file, depth).unwrap();
+                assert_eq!(prints.packed, packed, "{file:?}");
+                let is_known = prints.octets.is_some() || prints.of.message.is_some();
+                assert!(packed.is_none() || !is_known, "{file:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_header_that_does_not_name_its_message_is_no_key_by_itself() {
+        let entry = || Entry::new(crate::uidl::Uidl::new(b"1".to_vec()).unwrap());
+        let keys = Keys { origin: true, ..Keys::default() };
+        let of = |message: &[u8], depth| Prints::read(message, depth).unwrap().of;
+        let warning = b"From: a\nSubject: 80 % full\n\nDelete something.\n";
+        assert!(!keys.with_prints(entry(), &of(warning, Depth::Header)).has_key());
+        let whole = keys.with_prints(entry(), &of(warning, Depth::Message));
+        assert!(whole.header.is_some() && whole.message.is_some() && whole.origin.is_some());
+        let named =
+            Entry { file: Some(crate::maildrop::Name::Spelled((*b"1.2.h").into())), ..entry() };
+        assert!(keys.with_prints(named, &of(warning, Depth::Header)).header.is_some());
+        let received = b"Received: by x; 6 May\nSubject: y\n\n";
+        assert!(keys.with_prints(entry(), &of(received, Depth::Header)).header.is_some());
+        let origin = Keys { header: false, ..keys };
+        assert!(!origin.with_prints(entry(), &of(received, Depth::Header)).has_key());
+        let sent = b"Message-ID: <x>\nDate: 6 May\n\n";
+        assert!(origin.with_prints(entry(), &of(sent, Depth::Header)).origin.is_some());
+    }
+
+    #[test]
+    fn a_header_says_little_that_another_message_has_or_may_have() {
+        let of = |message: &[u8]| Prints::read(message, Depth::Header).unwrap().of;
+        let named = of(b"Received: by x; 6 May\nSubject: y\n\n");
+        let twin = of(b"Received: by x; 7 May\nSubject: y\n\n");
+        let endless = of(b"Received: by x; 8 May\nSubject: y\n");
+        let nameless = of(b"Subject: y\n\n");
+        let mut headers = Headers::default();
+        for of in [&named, &twin, &twin, &endless, &nameless] {
+            headers.count(of);
+        }
+        assert!(!headers.say_little_of(&named));
+        for of in [&twin, &endless, &nameless, &of(b"\nbody")] {
+            assert!(headers.say_little_of(of), "{of:?}");
+        }
     }
 }

@@ -35,7 +35,7 @@ pub mod qmail;
 pub mod traces;
 
 pub use draft::{Captured, Draft, Remarks};
-pub use keys::{BadKeys, Keys, Prints};
+pub use keys::{BadKeys, Keys, Packed, Prints};
 
 use std::io;
 use std::thread;

@@ -22,7 +22,7 @@
 //! | a line without `:` | as if absent: what is folded after it belongs to the field before it | Zimbra strips the line, mbox writes `From ` |
 //! | a name with octets up to 0x20 or from 0x7F, an empty one, one over 256 octets | the field is dropped; blanks between name and `:` do not count | Yahoo's IMAP drops such; mbox's `From ` and `>From ` lines with a time in them have such |
 //! | the fields of [`Kind::Store`] | dropped | see there |
-//! | `Message-ID` with no more than a number and `@imapsync` | dropped | `imapsync --addheader` puts it into messages that have neither `Message-ID` nor `Received` |
+//! | `Message-ID` with no more than a number and `@imapsync`, in brackets or not | dropped | `imapsync --addheader` puts it into messages that have neither `Message-ID` nor `Received` |
 //!
 //! Order and repetition of fields count.
 //!
@@ -255,8 +255,8 @@ enum At {
 enum Field {
     /// Of a store.
     Dropped,
-    /// No field: dropped, and content of a header that has none.
-    NoField,
+    /// None: dropped, and content of a header that has no field.
+    Content,
     /// In `header`, and in `origin` where that says so.
     Kept {
         origin: bool,
@@ -360,9 +360,12 @@ impl Signs {
 }
 
 /// Whether a field is what `imapsync --addheader` puts in front of a message that has neither
-/// `Message-Id` nor `Received`: `Message-Id: 17@imapsync`, with the message's UID on the old server.
+/// `Message-Id` nor `Received`: `Message-Id: <17@imapsync>`, with the message's UID on the old server,
+/// in older versions without brackets.
 fn is_imapsyncs(field: &[u8]) -> bool {
-    let number = field.strip_prefix(b"message-id:").and_then(|id| id.strip_suffix(b"@imapsync"));
+    let Some(id) = field.strip_prefix(b"message-id:") else { return false };
+    let bare = id.strip_prefix(b"<").and_then(|id| id.strip_suffix(b">")).unwrap_or(id);
+    let number = bare.strip_suffix(b"@imapsync");
     number.is_some_and(|number| number.len() <= 10 && number.iter().all(u8::is_ascii_digit))
 }
 
@@ -404,7 +407,7 @@ impl Fingerprinter {
             at: At::LineStart,
             name: Vec::new(),
             name_spoilt: false,
-            field: Field::NoField,
+            field: Field::Content,
             sign: Sign::Nothing,
             signs: Signs::default(),
             before: (false, Signs::default()),
@@ -541,7 +544,8 @@ impl Fingerprinter {
 
     /// Whether a header without a field had content so far.
     fn has_content(&self) -> bool {
-        !self.has_field && !(self.body.is_empty && self.body.octets.is_empty())
+        let is_empty = self.body.is_empty && self.body.octets.is_empty();
+        !self.has_field && !is_empty
     }
 
     /// Takes more of the start of a line of which it is not known yet what it is.
@@ -578,7 +582,7 @@ impl Fingerprinter {
             return;
         }
         let is_mboxs = self.line.starts_with(b"From ") || self.line.starts_with(b">From ");
-        self.field = Field::NoField;
+        self.field = Field::Content;
         if is_mboxs && !self.line_was_taken() {
             self.field = Field::Dropped;
         } else if !self.line_was_taken() {
@@ -598,7 +602,7 @@ impl Fingerprinter {
         let kind = Kind::of_field(&self.name);
         if kind == Kind::Store {
             let was_taken = self.may_be_content() && self.line_was_taken();
-            self.field = if was_taken { Field::NoField } else { Field::Dropped };
+            self.field = if was_taken { Field::Content } else { Field::Dropped };
             return;
         }
         if self.header.octets.len() >= RUN_OCTETS {
@@ -628,7 +632,7 @@ impl Fingerprinter {
             self.header.octets.push(b'\n');
             self.share_with_origin();
         }
-        self.field = Field::NoField;
+        self.field = Field::Content;
     }
 
     /// Takes the field back, if imapsync added it.
@@ -637,7 +641,7 @@ impl Fingerprinter {
             if is_imapsyncs(&self.header.octets[start..]) {
                 self.header.octets.truncate(start);
                 (self.has_field, self.signs) = self.before;
-                self.field = Field::NoField;
+                self.field = Field::Content;
             }
         }
     }
@@ -657,7 +661,7 @@ impl Fingerprinter {
         if !matches!(self.field, Field::Kept { .. }) {
             let end = memchr::memchr(b'\n', rest);
             let line = &rest[..end.map_or(rest.len(), |end| end + 1)];
-            if self.field == Field::NoField && self.may_be_content() {
+            if self.field == Field::Content && self.may_be_content() {
                 self.take_body(line);
             }
             if end.is_some() {
@@ -762,7 +766,7 @@ mod tests {
     fn headers_that_servers_change_keep_their_fingerprint() {
         let long_name = format!("a: b\n{}: x\n", "n".repeat(NAME_OCTETS + 1));
         let long_line = format!("a: b\n{}\n", "n".repeat(5000));
-        let groups: [&[&str]; 23] = [
+        let groups: [&[&str]; 24] = [
             // Dovecot's own vectors (test-pop3-migration-plugin.c), group H1. Stronger than there: the
             // empty line that ends a header is no part of it, so "a: b\r\n\r\n" is one of them.
             &[
@@ -811,6 +815,7 @@ mod tests {
                 // What copying programs write.
                 "a: b\nX-TUID: AbCdEf123456\nX-OfflineIMAP: x-1-2-3\n",
                 "X-Account-Key: a\nX-Mozilla-Keys:  \na: b\nX-Mozilla-Status: 1\nX-Mozilla-Status2: 0\n",
+                "Message-Id: <4711@imapsync>\r\na: b",
                 "Message-Id: 4711@imapsync\na: b\nX-Disposition-Notification-To: c\n",
                 "a: b\nDisposition-Notification-To: c\nmessage-id:1\n 2@imap\r\n sync\n",
             ],
@@ -849,7 +854,8 @@ mod tests {
             &["a: b?\nc: ?d\n", "a: b\u{e9}\nc: \u{e9}d\n"],
             &["a: b?\nc: d\n"],
             // Nearly what copying programs write.
-            &["Message-Id: <1@imapsync>\na: b\n"],
+            &["Message-Id: <1@imapsync\na: b\n"],
+            &["Message-Id: <1@imapsync.example>\na: b\n"],
             &["Message-Id: 12345678901@imapsync\na: b\n"],
             &["X-TUIDs: AbCdEf123456\na: b\n"],
         ];
@@ -956,7 +962,26 @@ mod tests {
             assert_eq!(of(message.as_bytes()), of(b"a: b\n\nx"), "{message:.40}");
         }
         // What imapsync puts in front of it changes nothing.
-        assert_eq!(of(b"Message-Id: 7@imapsync\r\nfoo\r\nbar"), of(b"foo\r\nbar"));
+        assert_eq!(of(b"Message-Id: <7@imapsync>\r\nfoo\r\nbar"), of(b"foo\r\nbar"));
+    }
+
+    /// Runs are hashed when they are full: what is taken back must not be in one by then.
+    #[test]
+    fn what_is_taken_back_leaves_nothing_wherever_a_run_ends() {
+        for len in RUN_OCTETS - 40..RUN_OCTETS + 3 {
+            let filler = "y".repeat(len);
+            let with = format!("x:{filler}\nMessage-Id: <7@imapsync>\nz: w\n\nbody");
+            let without = format!("x:{filler}\nz: w\n\nbody");
+            let mut by_octet = Fingerprinter::new(Depth::Message);
+            with.as_bytes().chunks(1).for_each(|octet| {
+                by_octet.update(octet);
+            });
+            assert_eq!(by_octet.finish(), of(without.as_bytes()), "{len}");
+            assert_eq!(of(with.as_bytes()), of(without.as_bytes()), "{len}");
+            // No field, until one comes.
+            let content = format!("{filler}\na: b\n\nx");
+            assert_eq!(of(content.as_bytes()), of(b"a: b\n\nx"), "{len}");
+        }
     }
 
     #[test]
@@ -987,6 +1012,7 @@ mod tests {
             ("Message-ID: <1@scanner>\nDate: now", neither),
             ("Message-ID: <1@scanner>\nResent-Date: 6", neither),
             ("Message-ID: 17@imapsync\nDate: Mon, 6 May 2024", neither),
+            ("Message-ID: <17@imapsync>\nDate: Mon, 6 May 2024", neither),
             ("Message-ID: <x>\nDate: 6\nMessage-Id: 17@imapsync", both),
             ("Received: by x; Mon, 6 May 2024 10:26:40 +0000", header),
             ("Received: from a (b [192.0.2.1])\r\n\tby x\r\n\t;\r\n\tMon,\r\n\t6", header),
@@ -1129,7 +1155,7 @@ mod tests {
             2 => prop::collection::vec(any::<u8>(), 0..6),
             1 => "[?\u{e9} \t]{0,6}".prop_map(String::into_bytes),
             1 => Just(vec![b'x'; 300]),
-            1 => "[;7]|Message-ID: 7@imapsync\n".prop_map(String::into_bytes),
+            1 => "[;7]|Message-ID: <7@imapsync>\n".prop_map(String::into_bytes),
             1 => (0..40_000_usize, "[x\n]").prop_map(|(len, octet)| octet.repeat(len).into_bytes()),
         ];
         prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())

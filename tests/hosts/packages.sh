@@ -15,8 +15,8 @@ packages_build="ca-certificates gcc libc6-dev libclang-dev dovecot-dev"
 # To run the plugin in a Dovecot of this machine.
 packages_dovecot="dovecot-core dovecot-pop3d dovecot-imapd"
 
-# The POP3 clients whose memory is at stake.
-packages_clients="fetchmail mpop getmail6"
+# The POP3 clients whose memory is at stake, and programs that copy mail by IMAP.
+packages_clients="fetchmail mpop getmail6 isync offlineimap3"
 
 # To make the trees below, to look into what was built (nm) and into what it does with memory, to make
 # keys for encrypted mail, and to make system calls fail (strace).

@@ -141,8 +141,9 @@ pub struct Served {
 impl Served {
     /// So many small messages, named `uidl1` and so on.
     pub fn of(count: usize) -> Self {
-        let message =
-            |n| format!("Subject: message {n}\r\nX-Dot: x\r\n.y: z\r\n\r\n.body of {n}\r\n");
+        let message = |n| {
+            format!("Date: 6 May\r\nMessage-ID: <{n}>\r\nX-Dot: x\r\n.y: z\r\n\r\n.body of {n}\r\n")
+        };
         let messages = (1..=count).map(|n| (format!("uidl{n}"), message(n).into_bytes()));
         Self {
             capabilities: Some("TOP\r\nUIDL\r\nUSER\r\nPIPELINING\r\n"),
@@ -175,11 +176,10 @@ impl Served {
             }
             "TOP" | "RETR" => {
                 let message = &self.messages[words[1].parse::<usize>().expect("a number") - 1].1;
-                let end = match words[0] {
-                    "TOP" => header_end(message),
-                    _ => message.len(),
-                };
-                multi_line(&message[..end])
+                match words.get(2).map(|lines| lines.parse().expect("a number")) {
+                    Some(lines) => multi_line(&message[..top_end(message, lines)]),
+                    None => multi_line(message),
+                }
             }
             "" | "USER" | "PASS" | "NOOP" | "QUIT" | "UTF8" => b"+OK\r\n".to_vec(),
             _ => b"-ERR what?\r\n".to_vec(),
@@ -191,6 +191,13 @@ impl Served {
 pub fn header_end(message: &[u8]) -> usize {
     let end = message.windows(4).position(|window| window == b"\r\n\r\n");
     end.map_or(message.len(), |end| end + 4)
+}
+
+/// Where TOP ends that asks for so many lines of a body.
+fn top_end(message: &[u8], lines: usize) -> usize {
+    let header = header_end(message);
+    let body = message[header..].split_inclusive(|&octet| octet == b'\n');
+    header + body.take(lines).map(<[u8]>::len).sum::<usize>()
 }
 
 /// An answer of several lines, dot-stuffed.

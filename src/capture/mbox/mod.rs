@@ -195,8 +195,7 @@ impl<'a> Taken<'a> {
         let is_whole =
             self.keys.message || self.keys.header && self.headers.say_little_of(&message.of);
         let of = Fingerprints { message: message.of.message.filter(|_| is_whole), ..message.of };
-        let entry = Entry { ..Entry::new(uidl) };
-        self.keys.with_prints(entry, &of)
+        self.keys.with_prints(Entry::new(uidl), &of)
     }
 
     /// The error for messages that were opened, and none has what the server writes.

@@ -14,7 +14,10 @@ const MAX_TOP_OCTETS: u64 = 64 << 20;
 /// The longest message, in octets.
 const MAX_RETR_OCTETS: u64 = 4 << 30;
 
-/// The widest window for RETR: messages are long, and a server need not be given more work than
+/// More lines than any message has: nine digits, for some servers count in 32 bits with a sign.
+const MORE_LINES_THAN_ANY: u32 = 999_999_999;
+
+/// The widest window for whole messages: they are long, and a server need not be given more work than
 /// that.
 const RETR_WINDOW: usize = 16;
 
@@ -26,6 +29,8 @@ const FIRST_WINDOW: u32 = 4;
 pub(super) enum Ask {
     /// Its header, and so many lines of its body.
     Top { lines: u8 },
+    /// All of it, as its header and more lines than there are: that marks nothing where RETR marks.
+    WholeByTop,
     /// All of it.
     Retr,
 }
@@ -33,15 +38,22 @@ pub(super) enum Ask {
 impl Ask {
     pub fn command(self) -> &'static str {
         match self {
-            Self::Top { .. } => "TOP",
+            Self::Top { .. } | Self::WholeByTop => "TOP",
             Self::Retr => "RETR",
         }
     }
 
-    /// At most 20 octets, so that [`How::MOST_WINDOW`] of them are less than 4 KiB.
+    /// Whether all of the message is wanted.
+    pub fn is_of_all(self) -> bool {
+        matches!(self, Self::WholeByTop | Self::Retr)
+    }
+
+    /// At most 20 octets where many are sent at once, so that [`How::MOST_WINDOW`] of them are less than
+    /// 4 KiB.
     fn line(self, number: u32) -> String {
         match self {
             Self::Top { lines } => format!("TOP {number} {lines}\r\n"),
+            Self::WholeByTop => format!("TOP {number} {MORE_LINES_THAN_ANY}\r\n"),
             Self::Retr => format!("RETR {number}\r\n"),
         }
     }
@@ -49,14 +61,14 @@ impl Ask {
     fn window(self, window: u32) -> usize {
         match self {
             Self::Top { .. } => window as usize,
-            Self::Retr => RETR_WINDOW.min(window as usize),
+            Self::WholeByTop | Self::Retr => RETR_WINDOW.min(window as usize),
         }
     }
 
     fn max_octets(self) -> u64 {
         match self {
             Self::Top { .. } => MAX_TOP_OCTETS,
-            Self::Retr => MAX_RETR_OCTETS,
+            Self::WholeByTop | Self::Retr => MAX_RETR_OCTETS,
         }
     }
 }
@@ -65,7 +77,7 @@ impl Ask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Print {
     pub of: Fingerprints,
-    /// How it came, where it was retrieved whole.
+    /// How it came, where it came whole.
     pub whole: Option<Wire>,
 }
 
@@ -208,7 +220,7 @@ fn answer<S: Read + Write>(
         Reply::More => return Err(Fault::Garbled { command: ask.command(), said: "+".into() }),
         Reply::Ok => {}
     }
-    let depth = if ask == Ask::Retr { Depth::Message } else { Depth::Header };
+    let depth = if ask.is_of_all() { Depth::Message } else { Depth::Header };
     let mut fingerprinter = Fingerprinter::new(depth);
     let (mut wire, mut wants) = (Wire::default(), Wants::More);
     session.content(ask.command(), ask.max_octets(), |octets| {
@@ -217,7 +229,7 @@ fn answer<S: Read + Write>(
             wants = fingerprinter.update(octets);
         }
     })?;
-    let whole = (ask == Ask::Retr).then_some(wire);
+    let whole = ask.is_of_all().then_some(wire);
     Ok(Ok(Print { of: fingerprinter.finish(), whole }))
 }
 

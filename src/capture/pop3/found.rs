@@ -10,6 +10,7 @@ use super::listing::Listed;
 use super::shape::Shape;
 use crate::capture::keys::Headers;
 use crate::capture::{Captured, Draft, Keys, Remarks, printable};
+use crate::key::Fingerprints;
 use crate::maildrop::{Entry, Name};
 use crate::uidl::Uidl;
 
@@ -24,6 +25,8 @@ pub(super) enum Found {
         print: Print,
         /// Why it could not be retrieved.
         not_retrieved: Option<String>,
+        /// Whether TOP does not bring it as it is.
+        not_by_top: bool,
     },
     /// Neither told anything.
     Refused {
@@ -106,13 +109,26 @@ impl Findings {
         self.which(|at, found| {
             let can_be = match found {
                 Found::Nothing => true,
-                Found::Print { print, not_retrieved } => {
+                Found::Print { print, not_retrieved, .. } => {
                     print.whole.is_none() && not_retrieved.is_none()
                 }
                 Found::Refused { .. } => found.refusal().is_some_and(|(ask, _)| ask != Ask::Retr),
             };
             can_be && wanted(at)
         })
+    }
+
+    /// Those of `wanted` whose header is known, and of which TOP may bring the rest.
+    pub fn not_whole(&self, wanted: impl Fn(usize) -> bool) -> Vec<(usize, u32)> {
+        self.which(|at, found| match found {
+            Found::Print { print, not_by_top: false, .. } => print.whole.is_none() && wanted(at),
+            _ => false,
+        })
+    }
+
+    /// Whether that message came whole.
+    pub fn is_whole(&self, at: usize) -> bool {
+        self.found[at].whole().is_some()
     }
 
     /// Those whose header TOP told without its end.
@@ -122,8 +138,8 @@ impl Findings {
         })
     }
 
-    /// Of which messages the header says too little, as in a capture from disk: it stands at two,
-    /// has no field, or no end. `None` where none is known.
+    /// Of which messages the header says too little, as in a capture from disk: it does not name its
+    /// message, stands at two, or has no end. `None` where none is known.
     pub fn saying_little(&self) -> Vec<Option<bool>> {
         let mut headers = Headers::default();
         self.found.iter().filter_map(Found::print).for_each(|print| headers.count(&print.of));
@@ -136,7 +152,7 @@ impl Findings {
         self.found.iter().any(|found| found.print().is_some_and(|print| print.whole.is_none()))
     }
 
-    /// Whether a message was retrieved.
+    /// Whether a message came whole.
     pub fn is_any_whole(&self) -> bool {
         self.found.iter().any(|found| found.whole().is_some())
     }
@@ -145,10 +161,23 @@ impl Findings {
     pub fn take(&mut self, at: usize, ask: Ask, answer: Result<Print, Refusal>) -> bool {
         let is_first = matches!(self.found[at], Found::Nothing);
         match answer {
-            Ok(print) => self.found[at] = Found::Print { print, not_retrieved: None },
+            Ok(print) if ask == Ask::WholeByTop && !self.is_as_listed(at, &print) => {
+                if let Found::Print { not_by_top, .. } = &mut self.found[at] {
+                    *not_by_top = true;
+                }
+            }
+            Ok(print) => {
+                self.found[at] = Found::Print { print, not_retrieved: None, not_by_top: false };
+            }
             Err(refusal) => self.give_up(at, ask, Why::Refused(refusal)),
         }
         is_first
+    }
+
+    /// Whether a message that came by TOP is as long as LIST says. Some servers give no more lines than
+    /// they like, mailutils one more than there are.
+    fn is_as_listed(&self, at: usize, print: &Print) -> bool {
+        print.whole.is_some_and(|wire| wire.octets == self.listed[at].octets)
     }
 
     /// Forgets refusals, so that the messages are asked for anew.
@@ -172,11 +201,11 @@ impl Findings {
     pub fn give_up(&mut self, at: usize, ask: Ask, why: Why) {
         match &mut self.found[at] {
             // The header is still good.
-            Found::Print { not_retrieved, .. } => {
-                if ask == Ask::Retr {
-                    *not_retrieved = Some(why.to_string());
-                }
-            }
+            Found::Print { not_retrieved, not_by_top, .. } => match ask {
+                Ask::Retr => *not_retrieved = Some(why.to_string()),
+                Ask::WholeByTop => *not_by_top = true,
+                Ask::Top { .. } => {}
+            },
             found => *found = Found::Refused { ask, why },
         }
     }
@@ -214,6 +243,8 @@ impl Findings {
 
         let mut entries = Vec::with_capacity(self.listed.len());
         let mut too_little = 0;
+        let mut keyless = None;
+        let mut nameless: Option<(usize, String)> = None;
         for (at, (listed, uidl)) in self.listed.iter().zip(uidls).enumerate() {
             let Some(uidl) = uidl else { continue };
             let found = &self.found[at];
@@ -224,10 +255,14 @@ impl Findings {
                 octets: found.whole().and_then(|wire| octets(wire, listed)),
                 file: (keys.file && shape.are_file_names)
                     .then(|| Name::Spelled(uidl.as_bytes().into())),
-                header: print.filter(|_| keys.header).and_then(|print| print.of.header),
-                message: print.filter(|_| wants_message).and_then(|print| print.of.message),
-                origin: print.filter(|_| keys.origin).and_then(|print| print.of.origin),
                 ..Entry::new(uidl)
+            };
+            let entry = match print {
+                Some(print) => {
+                    let message = print.of.message.filter(|_| wants_message);
+                    keys.with_prints(entry, &Fingerprints { message, ..print.of })
+                }
+                None => entry,
             };
             match found {
                 Found::Refused { ask, why } => {
@@ -241,21 +276,35 @@ impl Findings {
                 }
                 Found::Print { .. } | Found::Nothing => {}
             }
-            too_little += usize::from(wants_message && print.is_some() && found.whole().is_none());
-            if entry.file.is_some() || entry.header.or(entry.message).or(entry.origin).is_some() {
+            let is_half_known = print.is_some() && found.whole().is_none();
+            if entry.has_key() {
+                too_little += usize::from(wants_message && is_half_known);
                 entries.push(entry);
-            } else {
-                spent.push(entry.uidl);
+                continue;
             }
+            if is_half_known {
+                let first = || (0, format!("message {}, {}", listed.number, entry.uidl));
+                nameless.get_or_insert_with(first).0 += 1;
+            } else if print.is_some() {
+                keyless.get_or_insert((0, entry.uidl.clone())).0 += 1;
+            }
+            spent.push(entry.uidl);
+        }
+        if let Some((count, first)) = nameless {
+            remarks.loss(format!(
+                "{count} messages have a header that does not name them, and did not come whole (first: \
+                 {first}): their unique-ids are spent, and they will be downloaded again, unless you \
+                 allow RETR (--retrieve) or capture them on the old server's disk"
+            ));
         }
         if too_little > 0 {
             remarks.note(format!(
-                "{too_little} messages were not retrieved and have a header that does not tell them \
+                "{too_little} messages did not come whole and have a header that does not tell them \
                  apart, or no end of it: what is known by nothing else there may be downloaded again"
             ));
         }
         let Shape { uidvalidity, counter, .. } = shape;
-        Draft { user, source, uidvalidity, counter, entries, spent, remarks }.finish()
+        Draft { user, source, uidvalidity, counter, entries, spent, remarks, keyless }.finish()
     }
 }
 

@@ -16,9 +16,14 @@ const TOPS: [Ask; 2] = [Ask::Top { lines: 0 }, Ask::Top { lines: 1 }];
 /// With more messages than these it is worth finding out whether several commands may be under way.
 const WORTH_TRYING: usize = 8;
 
+/// So many messages are asked for whole by TOP before that is given up.
+const WORTH_A_TRY: usize = 3;
+
 /// What the server allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Allowed {
+    /// Whether TOP may bring all of a message.
+    pub whole_by_top: bool,
     /// Whether messages may be retrieved that need it.
     pub retrieve: bool,
     /// Whether it says PIPELINING.
@@ -69,11 +74,29 @@ impl<'a> Reading<'a> {
             self.retrieve(session, |_| true)?;
         } else if header || origin || message {
             self.top(session)?;
+            let says_little = self.findings.saying_little();
+            if self.allowed.whole_by_top && (header || message) {
+                self.whole_by_top(session, |at| message || says_little[at] == Some(true))?;
+            }
             if header && self.allowed.retrieve {
-                let says_little = self.findings.saying_little();
                 let insist = self.allowed.insist;
                 self.retrieve(session, |at| says_little[at].unwrap_or(insist))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Reads messages whole by TOP, unless this server gives none so.
+    fn whole_by_top<S: Read + Write>(
+        &mut self,
+        session: &mut Session<S>,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<(), Fault> {
+        let wanted = self.findings.not_whole(wanted);
+        let (few, rest) = wanted.split_at(wanted.len().min(WORTH_A_TRY));
+        self.fetch(session, few, Ask::WholeByTop)?;
+        if few.iter().any(|&(at, _)| self.findings.is_whole(at)) {
+            self.fetch(session, rest, Ask::WholeByTop)?;
         }
         Ok(())
     }
@@ -169,7 +192,7 @@ impl<'a> Reading<'a> {
             *told = answer.is_ok().then_some((at, ask)).or(*told);
             last = answer.as_ref().err().cloned().or(last.take());
             let is_first = findings.take(at, ask, answer);
-            *gained += u32::from(is_first || ask == Ask::Retr);
+            *gained += u32::from(is_first || ask.is_of_all());
             (how.progress)(u64::from(is_first));
         })?;
         Ok(last)

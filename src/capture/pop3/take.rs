@@ -230,6 +230,7 @@ impl<'a> Take<'a> {
     /// Reads what is not known yet of the messages that are listed.
     fn read<S: Read + Write>(&mut self, session: &mut Session<S>) -> Result<(), Fault> {
         let allowed = Allowed {
+            whole_by_top: !self.expires,
             retrieve: match self.how.retrieve {
                 Retrieve::Never => false,
                 Retrieve::Needed => !self.expires,

@@ -33,8 +33,8 @@ use queue::Limits;
 ///
 /// The first asks for one account. The second asks for each account in a CSV file, whose first line
 /// names its columns: host,user,password,new_user. With --users and --login-template a master user opens
-/// all accounts. Nothing is deleted, and messages are only retrieved whole where their headers say too
-/// little (--retrieve). docs/capture-pop3.md tells of servers, panels and master users.
+/// all accounts. Nothing is deleted, and messages are only read whole where their headers say too
+/// little, by TOP where that does and by RETR where it is allowed (--retrieve). docs/capture-pop3.md tells of servers, panels and master users.
 ///
 /// Before you ask for many accounts: panels ban addresses that log in too often or fail to. Have the
 /// address of this machine allowed there first (fail2ban, cPHulk, firewalls), or say
@@ -77,8 +77,8 @@ pub struct Args {
     /// those that qmail-pop3d gives as unique-ids; message retrieves each message whole.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
     keys: Keys,
-    /// Whether to retrieve messages whole: never, where a server hides or marks what was retrieved;
-    /// needed, where the header alone says too little; always.
+    /// Whether to retrieve messages whole (RETR): never, where a server hides or marks what was retrieved;
+    /// needed, where the header alone says too little and TOP does not bring the rest; always.
     #[arg(long, value_enum, value_name = "WHEN", default_value = "needed")]
     retrieve: When,
     /// How long to wait for a connection or an answer.
