@@ -21,6 +21,7 @@ use crate::maildrop::Maildrop;
 use crate::map::Mapped;
 use crate::prints::Prints;
 use crate::read_at::ReadAt;
+use crate::remedy::Remedy;
 use crate::resolve::{self, Outcome, Past, Purpose, Report, Resolution, Situation};
 use crate::roster::Gate;
 
@@ -393,8 +394,8 @@ fn is_final(kept: &Kept) -> bool {
 /// What was captured of the user, and whether that is all.
 fn read_captured(kept: &Kept, mailbox: Mailbox) -> Result<(Maildrop, bool), Refusal> {
     let path = kept.site.paths(&kept.user).map(|paths| paths.index).unwrap_or_default();
-    let fault = |why: &dyn std::fmt::Display| {
-        Refusal::fault(format!("{}: {why}; build and install it again", Path::display(&path)))
+    let fault = |why: &dyn Remedy| {
+        Refusal::fault(format!("{}: {why}; {}", Path::display(&path), why.remedy()))
     };
     let file = kept.site.open_index(&kept.user).map_err(|why| fault(&why))?;
     let file = file.ok_or_else(|| fault(&"no index, but its roster names the user"))?;
