@@ -33,7 +33,8 @@ deps: ## install what building and testing need (Debian, root)
 	$(SETUP) tree courier dovecot24 oldservers
 
 build: ## the helper alone: needs neither Dovecot headers nor libclang
-	cargo build --release --locked
+	# --bin: the library of such a build is no plugin, and must not lie where one would.
+	cargo build --release --locked --bin uidl-keep
 
 plugin: ## the helper, and the plugin for this machine's Dovecot
 	cargo build --release --locked --features plugin
@@ -107,7 +108,7 @@ mutants: ## each small break of the rules must fail a test; hours: make mutants 
 
 install: ## the plugin, the helper, the man page and an example (DESTDIR, PREFIX)
 	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev, or name it in DOVECOT_CONFIG"; exit 2; }
-	@test -e target/release/libuidl_keep.so || { echo "install: nothing built: run 'make plugin' first"; exit 2; }
+	@dovecot-plugin/installable target/release "$(INCLUDE_DIR)"
 	install -D -m 755 target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
 	install -D -m 644 docs/uidl-keep.1 $(DESTDIR)$(PREFIX)/share/man/man1/uidl-keep.1
 	install -D -m 644 target/release/libuidl_keep.so $(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so
