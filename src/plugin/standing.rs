@@ -105,10 +105,7 @@ fn look_up(site: &Site, name: &str) -> Result<Option<roster::Line>, String> {
     let place = paths.roster.display().to_string();
     let opened = site.open_roster(name);
     let Some(file) = opened.map_err(|e| {
-        format!(
-            "{place}: {e}; {}: until then nobody can be told from a migrated user",
-            e.remedy()
-        )
+        format!("{place}: {e}; {}: until then nobody can be told from a migrated user", e.remedy())
     })?
     else {
         return Ok(None);
