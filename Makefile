@@ -2,7 +2,7 @@
 # installs packages or starts servers; `build` and `check` need neither once the packages are there.
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps build check lint test asan demo bench fuzz mutants install plugin plugin-2.4 clean clean-trees
+.PHONY: all help deps build check oldest test asan demo fresh bench fuzz mutants install plugin plugin-2.4 clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -22,7 +22,7 @@ DOC_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_docdir)
 INCLUDE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_pkgincludedir)
 DOVECOT_LINE = $(shell sed -n 's/^.define DOVECOT_ABI_VERSION "\(2\.[0-9]*\)\..*/\1/p' $(INCLUDE_DIR)/config.h)
 
-all: check test ## every check there is: what `make` alone does
+all: check oldest test ## every check there is: what `make` alone does
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -30,10 +30,12 @@ help: ## this list
 deps: ## install what building and testing need (Debian, root)
 	$(SETUP) rust
 	$(SETUP) packages build dovecot clients tools
+	$(SETUP) names
 	$(SETUP) tree courier dovecot24 oldservers
 
 build: ## the helper alone: needs neither Dovecot headers nor libclang
-	cargo build --release --locked
+	# --bin: the library of such a build is no plugin, and must not lie where one would.
+	cargo build --release --locked --bin uidl-keep
 
 plugin: ## the helper, and the plugin for this machine's Dovecot
 	cargo build --release --locked --features plugin
@@ -60,11 +62,20 @@ check: ## formatting, lints with and without the plugin, documentation
 	@echo 'ASCII only'
 	! git grep -nP '[^\x00-\x7F]' -- '*.rs' '*.c' '*.h' '*.md' '*.sh' '*.conf' Makefile
 
+oldest: ## everything built by the oldest Rust that is promised: Debian 13's own, in its tree
+	tests/hosts/oldest.sh
+
 test: deps plugin-2.4 ## every test, against real servers; a server that is missing is a failure
+	@case "$$(dovecot --version)" in 2.3.*) ;; *) \
+		echo "test: this machine's Dovecot is $$(dovecot --version), and the tests want a 2.3 beside the 2.4 of its" \
+			"tree: run them on Debian 12"; exit 2 ;; \
+	esac
 	# What Dovecot loads: `cargo test` alone does not put the module where tests look for it.
 	cargo build --locked --features plugin
-	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --no-fail-fast
+	@rm -f target/failed
+	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --no-fail-fast || touch target/failed
 	$(MAKE) asan
+	@! rm target/failed 2> /dev/null || { echo "test: failed before make asan; see above"; exit 1; }
 
 asan: ## forged ledgers and indexes, with the plugin under AddressSanitizer
 	$(SETUP) rust
@@ -84,6 +95,12 @@ demo: ## see it happen: Courier to Dovecot, and what a client downloads
 	*) $(SETUP) tree dovecot24 && $(MAKE) build plugin-2.4 ;; \
 	esac
 	demo/run
+
+fresh: ## what a newcomer does, in a new Debian 12 and 13: clone, make demo; make test in the first; an hour
+	status=0; \
+	tests/hosts/fresh.sh fresh13 demo || status=1; \
+	tests/hosts/fresh.sh fresh12 demo test || status=1; \
+	exit $$status
 
 bench: ## the ratios of one run: logins with and without the plugin, a capture over POP3 beside others
 	$(SETUP) rust
@@ -107,7 +124,7 @@ mutants: ## each small break of the rules must fail a test; hours: make mutants 
 
 install: ## the plugin, the helper, the man page and an example (DESTDIR, PREFIX)
 	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev, or name it in DOVECOT_CONFIG"; exit 2; }
-	@test -e target/release/libuidl_keep.so || { echo "install: nothing built: run 'make plugin' first"; exit 2; }
+	@dovecot-plugin/installable target/release "$(INCLUDE_DIR)"
 	install -D -m 755 target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
 	install -D -m 644 docs/uidl-keep.1 $(DESTDIR)$(PREFIX)/share/man/man1/uidl-keep.1
 	install -D -m 644 target/release/libuidl_keep.so $(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so

@@ -28,6 +28,7 @@ pub mod map;
 mod plugin;
 pub mod prints;
 pub mod read_at;
+pub mod remedy;
 pub mod resolve;
 pub mod roster;
 pub mod site;

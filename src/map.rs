@@ -5,9 +5,12 @@
 //! SIGBUS. So the copy runs under a guard that turns a SIGBUS in that range into an error, the way
 //! systemd-journald does (`src/basic/sigbus.c`): the handler puts a page of zeros where the file
 //! ended, and the copy, which now ends well, is thrown away.
+//!
+//! Where the system lets a file be read and not mapped, as SELinux may, it is read.
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering, compiler_fence};
 
@@ -20,11 +23,13 @@ use crate::read_at::{ReadAt, room_for};
 /// size: `service pop3` has 256 MB of address space for everything.
 const WINDOW_OCTETS: usize = 1 << 20;
 
-/// A file whose ranges are mapped to be read.
+/// A file whose ranges are mapped to be read; or read, once the system has said that it is not to be
+/// mapped.
 #[derive(Debug)]
 pub struct Mapped {
     file: File,
     len_octets: u64,
+    is_map_denied: AtomicBool,
 }
 
 impl Mapped {
@@ -35,7 +40,7 @@ impl Mapped {
     /// What `fstat` says.
     pub fn new(file: File) -> io::Result<Self> {
         let len_octets = file.metadata()?.len();
-        Ok(Self { file, len_octets })
+        Ok(Self { file, len_octets, is_map_denied: AtomicBool::new(false) })
     }
 
     /// [`ReadAt::read_at`], with something done between each map and its copy, for tests.
@@ -52,10 +57,17 @@ impl Mapped {
         let mut octets = room_for(len)?;
         while octets.len() < len {
             let window = WINDOW_OCTETS.min(len - octets.len());
-            let map =
-                MmapOptions::new().offset(offset).len(window).map_raw_read_only(&self.file)?;
-            before_copy();
-            copy_guarded(&map, &mut octets)?;
+            match self.map(offset, window)? {
+                Some(map) => {
+                    before_copy();
+                    copy_guarded(&map, &mut octets)?;
+                }
+                None => {
+                    let start = octets.len();
+                    octets.resize(start + window, 0);
+                    self.file.read_exact_at(&mut octets[start..], offset)?;
+                }
+            }
             offset += window as u64;
         }
         // Where the file now ends inside a page, the rest of that page reads as zeros and nothing
@@ -65,6 +77,27 @@ impl Mapped {
         }
         Ok(octets)
     }
+
+    /// A map of that range; `None` where this file is to be read instead.
+    fn map(&self, offset: u64, len: usize) -> io::Result<Option<MmapRaw>> {
+        if self.is_map_denied.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match MmapOptions::new().offset(offset).len(len).map_raw_read_only(&self.file) {
+            Ok(map) => Ok(Some(map)),
+            Err(error) if is_denial(&error) => {
+                self.is_map_denied.store(true, Ordering::Relaxed);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether that is what mmap(2) says where a file may be read and not mapped: a security module's
+/// EACCES, EPERM of a seal or a filter, ENODEV of a file system that has no maps.
+fn is_denial(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::ENODEV))
 }
 
 impl ReadAt for Mapped {

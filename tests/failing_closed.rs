@@ -152,8 +152,8 @@ fn a_directory_that_lets_nobody_in_refuses_the_login() {
     let Some(mut server) = Server::start(3) else { return };
     for dir in [server.dovecot.site(), server.dovecot.site().join("domain")] {
         fs::set_permissions(&dir, unix_mode(0o640)).unwrap();
-        server
-            .refuses("no search permission", &["example.com.roster", "Permission denied", "mend"]);
+        let words = ["example.com.roster", "Permission denied", "let the mail's owner read it"];
+        server.refuses("no search permission", &words);
         fs::set_permissions(&dir, unix_mode(0o750)).unwrap();
         server.serves(3, "let in again");
         let away = server.dovecot.dir().join("away");
@@ -199,7 +199,7 @@ fn roster_content(file: &Whole) -> Vec<Fault> {
 fn a_roster_that_is_no_file_of_ours_refuses_the_login() {
     let Some(mut server) = Server::start(3) else { return };
     let file = Whole::of(server.roster());
-    let lost = Fault::new("lost", &["not there, but its index is", "mend it"], Whole::remove);
+    let lost = Fault::new("lost", &["not there, but its index is", "put it back"], Whole::remove);
     let mut faults = vec![lost];
     faults.extend(no_file_of_ours());
     refused_until_mended(&mut server, 3, &file, &faults);

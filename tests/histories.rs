@@ -78,17 +78,37 @@ impl Client {
 /// What happens between two polls.
 #[derive(Debug, Clone)]
 enum Step {
-    Copy { old: usize, by: By },
-    Deliver { old: usize, like: Like },
-    CopyWithin { held: usize },
-    Delete { held: usize },
-    ThereAndBack { held: usize },
-    Unreadable { held: usize, readable: bool },
+    Copy {
+        old: usize,
+        by: By,
+    },
+    Deliver {
+        old: usize,
+        like: Like,
+    },
+    CopyWithin {
+        held: usize,
+    },
+    Delete {
+        held: usize,
+    },
+    ThereAndBack {
+        held: usize,
+    },
+    Unreadable {
+        held: usize,
+        readable: bool,
+    },
     Poll,
     /// A mail comes to the old server, and every client fetches it there.
-    OldServerGoesOn { number_of_new: bool },
+    OldServerGoesOn {
+        number_of_new: bool,
+    },
     /// Another capture is taken, and built upon the index.
-    Capture { renamed: usize, without: usize },
+    Capture {
+        renamed: usize,
+        without: usize,
+    },
     Finalise,
     Backup,
     Disk(Disk),
@@ -100,20 +120,35 @@ enum Step {
 /// What is lost, put back from the last backup, or comes from elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    Lose { ledger: bool, mark: bool },
+    Lose {
+        ledger: bool,
+        mark: bool,
+    },
     /// `P` and `O` are gone from the list.
     LoseStored,
     /// UIDs and UIDVALIDITY are given anew.
-    LoseList { stored: bool },
+    LoseList {
+        stored: bool,
+    },
     /// ... and later the list that was there before comes back.
     ListComesBack,
-    PutBack { ledger: bool, mark: bool, list: bool },
+    PutBack {
+        ledger: bool,
+        mark: bool,
+        list: bool,
+    },
     /// An older index: refused until the last one is there again.
     PutBackIndex,
     /// Other messages have the UIDs.
-    ListFromElsewhere { back_to: u32 },
+    ListFromElsewhere {
+        back_to: u32,
+    },
     /// The mail goes to another storage by dsync, with the plugin or without; the ledger stays.
-    Travel { plugin: bool, uids: bool, storage: bool },
+    Travel {
+        plugin: bool,
+        uids: bool,
+        storage: bool,
+    },
     /// Another front end has an index of its own.
     AnotherIndex,
 }
@@ -122,7 +157,9 @@ enum Fault {
 enum By {
     File,
     /// By IMAP: the storage gives a name, and keeps the time of arrival or not.
-    Content { keeps_time: bool },
+    Content {
+        keeps_time: bool,
+    },
     Redelivery,
 }
 
@@ -316,11 +353,8 @@ impl History {
         server.storage = world.storage;
         server.bakes = world.bakes;
         server.uidvalidity = if world.same_uidvalidity { 17 } else { 99 };
-        let kinds = [
-            ClientKind::RemembersAll,
-            ClientKind::RemembersTheLast,
-            ClientKind::SearchesByHalves,
-        ];
+        let kinds =
+            [ClientKind::RemembersAll, ClientKind::RemembersTheLast, ClientKind::SearchesByHalves];
         let client = |kind| Client {
             kind,
             known: old_uidls.iter().cloned().collect(),
@@ -544,20 +578,22 @@ impl History {
         self.captured.extend((0..self.old.len()).filter(|n| *n != without));
         let mut later = captured(&listed);
         leave_out_keys(&self.world, &mut later);
-        for (entry, n) in later.entries.iter_mut().zip((0..self.old.len()).filter(|n| *n != without)) {
+        for (entry, n) in
+            later.entries.iter_mut().zip((0..self.old.len()).filter(|n| *n != without))
+        {
             entry.uid = Some(n as u32 + 1);
         }
-        later.counter =
-            Some(Counter { format: self.old_format.clone(), next: self.old_next });
+        later.counter = Some(Counter { format: self.old_format.clone(), next: self.old_next });
         later.captures = vec![capture(self.now(), Some(self.old_next))];
         let earlier = self.server.captured.clone();
         self.server.captured = merge(earlier, later).unwrap().maildrop;
     }
 
     fn list(&self) -> List {
-        let of_name = self.server.held.iter().map(|held| {
-            (held.name.clone(), (held.uid, held.stored.clone(), held.stored_order))
-        });
+        let of_name =
+            self.server.held.iter().map(|held| {
+                (held.name.clone(), (held.uid, held.stored.clone(), held.stored_order))
+            });
         List {
             uidvalidity: self.server.uidvalidity,
             next_uid: self.server.next_uid,
@@ -832,8 +868,9 @@ impl History {
         let now: Vec<(Uidl, String)> =
             (listing.iter()).map(|(uidl, held)| (uidl.clone(), held.name.clone())).collect();
         let in_order = |of: &[(Uidl, String)], other: &[(Uidl, String)]| -> Vec<(Uidl, String)> {
-            let count =
-                |of: &[(Uidl, String)], pair: &(Uidl, String)| of.iter().filter(|p| *p == pair).count();
+            let count = |of: &[(Uidl, String)], pair: &(Uidl, String)| {
+                of.iter().filter(|p| *p == pair).count()
+            };
             let once = |pair: &&(Uidl, String)| count(of, pair) == 1 && count(other, pair) == 1;
             of.iter().filter(once).cloned().collect()
         };

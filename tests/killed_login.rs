@@ -5,11 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +14,8 @@ use support::host::{Host, Line};
 use support::mail::Message;
 use support::maildir::{Maildir, Naming};
 use support::migrated::Server;
-use support::{OWNER, helper, lacking};
+use support::traced::lists_under_strace;
+use support::{helper, lacking};
 use uidl_keep::ledger::Ledger;
 
 const USER: &str = "alice@example.com";
@@ -39,35 +36,6 @@ fn server(host: &Host) -> Option<(Dovecot, Maildir)> {
     fs::write(&path, listing + ".\n").unwrap();
     helper::build_site(&dovecot.site(), &path);
     Some((dovecot, maildir))
-}
-
-/// Runs Dovecot's own `pop3`, as after a login, under strace, and asks it for a listing. Returns
-/// whether there was one.
-fn lists_under_strace(dovecot: &Dovecot, trace: &Path, options: &[&str]) -> bool {
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
-    let out = OwnedFd::from(theirs.try_clone().unwrap());
-    let (home, owner) = (dovecot.home(USER), OWNER.to_string());
-    let mut child = Command::new("setpriv")
-        .args(["--reuid", &owner, "--regid", &owner, "--clear-groups", "strace", "-qq", "-o"])
-        .arg(trace)
-        .args(options)
-        .args(["/usr/lib/dovecot/pop3", "-c"])
-        .arg(dovecot.conf())
-        .arg("-o")
-        .arg(format!("mail_home={}", home.display()))
-        .args(["-o", "log_path=/dev/stderr", "-o", "stats_writer_socket_path="])
-        .env("USER", USER)
-        .env("HOME", &home)
-        .stdin(OwnedFd::from(theirs))
-        .stdout(out)
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    ours.write_all(b"UIDL\r\nQUIT\r\n").unwrap();
-    let said = BufReader::new(ours).lines().map_while(Result::ok);
-    let lists = said.into_iter().any(|line| line == "5 UID5-17");
-    child.wait().unwrap();
-    lists
 }
 
 /// The calls of a login from taking our lock to putting the ledger in its place: name, number, and

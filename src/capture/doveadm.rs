@@ -111,9 +111,8 @@ pub fn read(
     while !is_over(&mut input)? {
         let mut json = serde_json::Deserializer::from_reader(&mut input);
         let mut fault = None;
-        let each =
-            Each(&mut |object| reading.take(object).map_err(|error| fault = Some(error)).is_ok());
-        if let Err(error) = each.deserialize(&mut json) {
+        let mut take = |object| reading.take(object).map_err(|error| fault = Some(error)).is_ok();
+        if let Err(error) = Each(&mut take).deserialize(&mut json) {
             return Err(
                 fault.unwrap_or_else(|| Error::Json(printable(error.to_string().as_bytes())))
             );

@@ -801,7 +801,8 @@ mod tests {
     #[test]
     fn a_uid_is_of_one_message_and_every_place_of_one_record() {
         let decoded = |records: &[(u32, u32)]| {
-            let records = records.iter().map(|&(uid, order)| record(uid, order, "U", Provenance::Stored));
+            let records =
+                records.iter().map(|&(uid, order)| record(uid, order, "U", Provenance::Stored));
             Ledger::decode(&Ledger { records: records.collect(), ..sample() }.encode())
         };
         for sound in [&[(0, 1), (0, 2)][..], &[(0, 1), (0, 4), (7, 2), (8, 3)], &[(3, 5), (5, 1)]] {

@@ -3,6 +3,7 @@
 use super::host::User;
 use super::settings::{self, Settings};
 use crate::maildrop::State;
+use crate::remedy::Remedy;
 use crate::resolve::Stamps;
 use crate::roster::{self, Gate};
 use crate::site::Site;
@@ -109,13 +110,10 @@ fn look_up(site: &Site, name: &str) -> Result<Option<roster::Line>, String> {
     let place = paths.roster.display().to_string();
     let opened = site.open_roster(name);
     let Some(file) = opened.map_err(|e| {
-        format!(
-            "{place}: {e}; mend it, or build and install it again: until then nobody can be told from \
-             a migrated user"
-        )
+        format!("{place}: {e}; {}: until then nobody can be told from a migrated user", e.remedy())
     })?
     else {
         return Ok(None);
     };
-    roster::lookup(&file, name).map_err(|e| format!("{place}: {e}; build and install it again"))
+    roster::lookup(&file, name).map_err(|e| format!("{place}: {e}; {}", e.remedy()))
 }

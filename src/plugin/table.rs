@@ -19,6 +19,7 @@ use crate::maildrop::Maildrop;
 use crate::map::Mapped;
 use crate::prints::Prints;
 use crate::read_at::ReadAt;
+use crate::remedy::Remedy;
 use crate::resolve::{self, Memory, Outcome, Purpose, Report, Resolution, Situation};
 use crate::roster::Gate;
 
@@ -164,16 +165,12 @@ impl Table {
 
     /// The answers for a user who is on no roster, from the ledger that lies in his INBOX: it has another
     /// name than he, or his line is gone. `None`: there is none, and he is none of our business.
-    pub fn for_stranger(
-        name: &str,
-        transaction: Transaction,
-    ) -> Result<Option<Self>, Refusal> {
+    pub fn for_stranger(name: &str, transaction: Transaction) -> Result<Option<Self>, Refusal> {
         let control = control_of(name, transaction.mailbox())?;
         let answers = control.answers_of_anybody().map_err(|why| ledger_fault(&control, &why))?;
         let Some(answers) = answers else { return Ok(None) };
         let (view, head) = (transaction.view(), answers.head());
-        let counts_on =
-            head.uidvalidity == view.uidvalidity && head.next_uid <= view.next_uid;
+        let counts_on = head.uidvalidity == view.uidvalidity && head.next_uid <= view.next_uid;
         if counts_on && matches!(holds(&answers, transaction)?, Holds::All) {
             return Ok(Some(Self::from_answers(view, answers)));
         }
@@ -431,9 +428,8 @@ fn read_ledger(control: &Control) -> Result<Option<(Ledger, SystemTime)>, Refusa
 /// What was captured of the user, and whether that is all.
 fn read_captured(kept: &Kept, mailbox: Mailbox) -> Result<(Maildrop, bool), Refusal> {
     let path = kept.site.paths(&kept.user).map(|paths| paths.index).unwrap_or_default();
-    let fault = |why: &dyn std::fmt::Display| {
-        Refusal::fault(format!("{}: {why}; build and install it again", path.display()))
-    };
+    let fault =
+        |why: &dyn Remedy| Refusal::fault(format!("{}: {why}; {}", path.display(), why.remedy()));
     let file = kept.site.open_index(&kept.user).map_err(|why| fault(&why))?;
     let file = file.ok_or_else(|| fault(&"no index, but its roster names the user"))?;
     let source: Box<dyn ReadAt> = if mailbox.is_mmap_disabled() {

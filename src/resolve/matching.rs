@@ -92,8 +92,7 @@ impl<'a> Run<'a> {
     /// Whether an order number of ours stands beside the stored UIDL: then we have told it. After
     /// `forget` nobody knows before or after which capture.
     fn is_told_by_us(&self, m: usize) -> bool {
-        self.situation.stamps.forgotten == 0
-            && is_ours(self.messages[m].stored_order.unwrap_or(0))
+        self.situation.stamps.forgotten == 0 && is_ours(self.messages[m].stored_order.unwrap_or(0))
     }
 
     /// What was told stays, also where a later capture says otherwise.
@@ -106,8 +105,7 @@ impl<'a> Run<'a> {
 
     /// An answer, and no claim.
     fn answer_stored(&mut self, m: usize, stored: &Uidl) {
-        let provenance =
-            if is_derived(stored) { Provenance::Derived } else { Provenance::Stored };
+        let provenance = if is_derived(stored) { Provenance::Derived } else { Provenance::Stored };
         self.find(m, Found { uidl: stored.clone(), provenance, entry: None });
     }
 
@@ -147,8 +145,8 @@ impl<'a> Run<'a> {
         let differ = |of_entry: Option<Fingerprint>, of_message: &Fact<Fingerprint>| {
             of_entry.is_some_and(|key| of_message.is_asked() && of_message.get() != Some(&key))
         };
-        let same_origin = keys.origin && entry.origin.is_some()
-            && message.origin.get() == entry.origin.as_ref();
+        let same_origin =
+            keys.origin && entry.origin.is_some() && message.origin.get() == entry.origin.as_ref();
         let header_differs = differ(entry.header, &message.header) && !same_origin;
         header_differs || (keys.message && differ(entry.message, &message.message) && !same_origin)
     }
@@ -377,11 +375,7 @@ impl<'a> Run<'a> {
         groups
     }
 
-    fn are_equal(
-        &self,
-        messages: &[usize],
-        of: impl Fn(&Message) -> &Fact<Fingerprint>,
-    ) -> bool {
+    fn are_equal(&self, messages: &[usize], of: impl Fn(&Message) -> &Fact<Fingerprint>) -> bool {
         let first = of(&self.messages[messages[0]]).get();
         first.is_some() && messages.iter().all(|&m| of(&self.messages[m]).get() == first)
     }

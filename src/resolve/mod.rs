@@ -623,7 +623,8 @@ impl<'a> Run<'a> {
             ..Report::default()
         };
 
-        let mut records: Vec<Record> = self.listed().map(|(m, r)| self.listed_record(m, r)).collect();
+        let mut records: Vec<Record> =
+            self.listed().map(|(m, r)| self.listed_record(m, r)).collect();
         let mut fresh: Vec<(Place, usize)> = Vec::new();
         for (m, answer) in self.answers.iter().enumerate() {
             if let Answer::Found(found) = answer {
@@ -694,7 +695,9 @@ impl<'a> Run<'a> {
             index_id,
             next_order,
             told: self.all_told(next_uid),
-            restored: restored.max(memory.mark.map_or(0, |mark| mark.restored)).max(stamps.restored),
+            restored: restored
+                .max(memory.mark.map_or(0, |mark| mark.restored))
+                .max(stamps.restored),
             unguarded: unguarded
                 .max(memory.mark.map_or(0, |mark| mark.unguarded))
                 .max(stamps.unguarded),

@@ -39,7 +39,8 @@ impl<'a> Spent<'a> {
         let captured = situation.captured.into_iter();
         let uidls = captured.clone().flat_map(|c| &c.entries).flat_map(|entry| entry.uidls());
         let listed = situation.memory.ledger.into_iter().flat_map(|ledger| &ledger.records);
-        let mut known: HashSet<&Uidl> = uidls.chain(captured.flat_map(|captured| &captured.spent)).collect();
+        let mut known: HashSet<&Uidl> =
+            uidls.chain(captured.flat_map(|captured| &captured.spent)).collect();
         let captured = known.len();
         known.extend(listed.map(|record| &record.uidl));
         let mut stored: HashMap<&Uidl, (usize, usize)> = HashMap::new();
@@ -116,7 +117,11 @@ impl<'a> Spent<'a> {
 const NEVER_REACHED: u32 = 1 << 31;
 
 fn told_below(told: &[Told], uidvalidity: u32) -> u32 {
-    told.iter().filter(|told| told.uidvalidity == uidvalidity).map(|told| told.below).max().unwrap_or(0)
+    told.iter()
+        .filter(|told| told.uidvalidity == uidvalidity)
+        .map(|told| told.below)
+        .max()
+        .unwrap_or(0)
 }
 
 /// The UID below which the new server's own format would give what the old server has counted, or may

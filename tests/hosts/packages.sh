@@ -19,8 +19,8 @@ packages_dovecot="dovecot-core dovecot-pop3d dovecot-imapd"
 packages_clients="fetchmail mpop getmail6 isync offlineimap3"
 
 # To make the trees below, to look into what was built (nm) and into what it does with memory, to make
-# keys for encrypted mail, and to make system calls fail (strace).
-packages_tools="debootstrap binutils valgrind openssl strace"
+# keys for encrypted mail, to make system calls fail (strace), and for an example of the documentation.
+packages_tools="debootstrap binutils valgrind openssl strace sqlite3"
 
 # To compile the fuzz targets: libFuzzer is C++.
 packages_fuzz="g++"
@@ -32,7 +32,7 @@ crates_mutants="cargo-mutants@26.0.0"
 # Trees: small Debian systems of their own, for servers that this machine cannot hold beside its
 # Dovecot. One word each: its name; then what suite, what is installed in it, and what is unpacked over
 # that: packages that exclude each other.
-trees="courier dovecot24 oldservers"
+trees="courier dovecot24 oldservers oldest fresh12 fresh13"
 
 # courier-pop and dovecot-pop3d exclude each other as packages.
 tree_courier_suite=bookworm
@@ -47,3 +47,13 @@ tree_dovecot24_packages="dovecot-core dovecot-pop3d dovecot-imapd dovecot-dev"
 tree_oldservers_suite=bookworm
 tree_oldservers_packages="cyrus-pop3d cyrus-imapd sasl2-bin msmtp-mta libgsasl18 libkyotocabinet16v5 libmariadb3 libnsl2 liblockfile1"
 tree_oldservers_overlay="mailutils-pop3d libmailutils9 libmu-dbm9 popa3d solid-pop3d"
+
+# The oldest Rust that must build everything, and the Dovecot 2.4 of the same Debian.
+tree_oldest_suite=trixie
+tree_oldest_packages="rustc cargo ca-certificates gcc libc6-dev libclang-dev dovecot-core dovecot-dev"
+
+# A newcomer's machine, Debian 12 or 13, with what it takes to say `git clone` and `make`.
+tree_fresh12_suite=bookworm
+tree_fresh12_packages="ca-certificates git make"
+tree_fresh13_suite=trixie
+tree_fresh13_packages="ca-certificates git make"

@@ -4,7 +4,8 @@
 #   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, fuzz of packages.sh
 #   tests/hosts/setup.sh crates GROUP...                fuzz, mutants of packages.sh, into target/tools
 #   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for
-#   tests/hosts/setup.sh tree NAME...         courier, dovecot24, oldservers of packages.sh
+#   tests/hosts/setup.sh names                localhost, where nothing knows that name
+#   tests/hosts/setup.sh tree NAME...         one of `trees` of packages.sh
 #   tests/hosts/setup.sh where NAME           prints the directory of a tree
 #
 # Trees lie in UIDL_KEEP_TREES, or else in /var/cache/uidl-keep-trees; delete that directory to
@@ -92,6 +93,15 @@ install_rust() {
 		return 0
 	done
 	die "no Rust $rust_wanted on PATH, and Debian has none here: install it as rustup.rs says, then run again"
+}
+
+# What an installer of Debian writes, and debootstrap does not.
+install_names() {
+	! getent hosts localhost > /dev/null || return 0
+	[ ! -e /etc/hosts ] || die "/etc/hosts does not say who localhost is: add '127.0.0.1 localhost'"
+	need_debian_root "a file /etc/hosts with '127.0.0.1 localhost'"
+	echo "setup: writing /etc/hosts"
+	printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' > /etc/hosts
 }
 
 # Programs of crates.io, for this checkout alone.
@@ -199,6 +209,9 @@ crates)
 	;;
 rust)
 	install_rust
+	;;
+names)
+	install_names
 	;;
 tree)
 	shift

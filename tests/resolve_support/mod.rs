@@ -395,8 +395,8 @@ impl Server {
                 Storage::Dbox => ledger.index_id == self.index_id,
             })
         });
-        let heeds = ledger.begun_after >= self.stamps.forgotten
-            && ledger.restored >= self.stamps.restored;
+        let heeds =
+            ledger.begun_after >= self.stamps.forgotten && ledger.restored >= self.stamps.restored;
         (counts_on && holds && heeds && !self.held.is_empty()).then_some(ledger)
     }
 

@@ -53,7 +53,8 @@ impl Host {
 
     /// The tree with the other servers that are left behind; `None` as in [`Host::dovecot`].
     pub fn old_servers() -> Option<Self> {
-        Self::tree("oldservers", "usr/lib/cyrus/bin/master")
+        // Accounts and a mail spool of their own lie over those of the tree.
+        Self::tree("oldservers", "usr/lib/cyrus/bin/master").filter(|_| can_mount())
     }
 
     fn tree(name: &str, program: &str) -> Option<Self> {
@@ -90,16 +91,8 @@ impl Host {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]);
         if !self.mounts.is_empty() {
-            command.args([
-                "unshare",
-                "--mount",
-                "--propagation",
-                "private",
-                "sh",
-                "-c",
-                MOUNT,
-                "-",
-            ]);
+            command.arg("unshare").args(UNSHARE).args(["sh", "-c"]);
+            command.arg(format!("{ALONE}{MOUNT}")).arg("-");
             for (file, place) in &self.mounts {
                 command.arg(file).arg(place);
             }
@@ -140,15 +133,27 @@ impl Host {
 ///
 /// `None`, having said why, where that cannot be done.
 pub fn mounting(from: &Path, at: &Path) -> Option<Command> {
-    let can = Command::new("unshare").args(["--mount", "true"]).status();
-    if !can.is_ok_and(|status| status.success()) {
-        lacking("only root with CAP_SYS_ADMIN can mount something for one process alone");
+    if !can_mount() {
         return None;
     }
     let mut command = Command::new("unshare");
-    let script = "mount --rbind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
-    command.args(["--mount", "sh", "-c", script, "sh"]).args([from, at]);
+    command.args(UNSHARE).args(["sh", "-c"]);
+    command.arg(format!("{ALONE}mount --rbind \"$1\" \"$2\" && shift 2 && exec \"$@\""));
+    command.arg("-").args([from, at]);
     Some(command)
+}
+
+/// Whether something can be mounted for one process alone; says in the system's words why not.
+fn can_mount() -> bool {
+    let mount = format!("{ALONE}mount --bind /dev/null /dev/zero");
+    let tried = Command::new("unshare").args(UNSHARE).args(["sh", "-c", &mount]).output();
+    let why = match tried {
+        Ok(tried) if tried.status.success() => return true,
+        Ok(tried) => String::from_utf8_lossy(&tried.stderr).trim_end().replace('\n', "; "),
+        Err(error) => format!("unshare: {error}"),
+    };
+    lacking(&format!("nothing can be mounted here for one process alone: {why}"));
+    false
 }
 
 /// A directory that both this process and the host see, under two names.
@@ -172,6 +177,12 @@ impl Scratch {
 fn inside(root: &Path, path: &Path) -> PathBuf {
     Path::new("/").join(path.strip_prefix(root).expect("made under the root"))
 }
+
+/// A mount namespace of its own, which is not private yet: [`ALONE`] makes it so.
+const UNSHARE: [&str; 3] = ["--mount", "--propagation", "unchanged"];
+
+/// What a shell does first in there.
+const ALONE: &str = include_str!("../hosts/alone.sh");
 
 /// Puts each file in its place, then runs what follows.
 const MOUNT: &str = r#"

@@ -28,6 +28,7 @@ pub mod peer;
 pub mod pop3;
 pub mod spool;
 pub mod tls;
+pub mod traced;
 
 /// Who the mail of every test belongs to: the uid and the gid. Servers refuse to serve root's mail.
 pub const OWNER: u32 = 5000;
