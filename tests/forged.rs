@@ -27,7 +27,7 @@ use uidl_keep::capture::maildir::base_name;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::index::{Index, Writer};
 use uidl_keep::key::Depth;
-use uidl_keep::ledger::{self, How, Ledger, Record};
+use uidl_keep::ledger::{self, Ledger, Names, Provenance, Record, Told};
 use uidl_keep::listing::write_maildrop;
 use uidl_keep::maildrop::{Counter, Entry, Maildrop, Name, State};
 use uidl_keep::uidl::Uidl;
@@ -306,7 +306,17 @@ fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
     for number in [1, 2, 0x7FFF_FFFF, u32::MAX - 1, u32::MAX] {
         add(&format!("next order {number}"), &|ledger| ledger.next_order = number);
         add(&format!("UIDVALIDITY {number}"), &|ledger| ledger.uidvalidity = number);
-        add(&format!("cutoff {number}"), &|ledger| ledger.cutoff = Some(number));
+        add(&format!("next UID {number}"), &|ledger| ledger.next_uid = number);
+        add(&format!("native from {number}"), &|ledger| ledger.native_from = Some(number));
+        add(&format!("told below {number}"), &|ledger| {
+            let uidvalidity = ledger.uidvalidity;
+            ledger.told.push(Told { uidvalidity, below: number });
+        });
+        add(&format!("{number} entries in the index"), &|ledger| ledger.index.entries = number);
+        add(&format!("old server's next number {number}"), &|ledger| ledger.index.next = number);
+        add(&format!("restored and unguarded {number}"), &|ledger| {
+            (ledger.restored, ledger.unguarded) = (number.into(), number.into());
+        });
         add(&format!("entry {number}"), &|ledger| ledger.records[0].entry = Some(number));
         add(&format!("entry {number}, other UIDVALIDITY"), &|ledger| {
             ledger.uidvalidity += 1;
@@ -327,20 +337,21 @@ fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
         ledger.records.iter_mut().for_each(|record| record.order = 1);
     });
     add("the same name for all", &|ledger| {
-        ledger.records.iter_mut().for_each(|record| record.name = Some([7; 16]));
+        ledger.records.iter_mut().for_each(|record| record.names = [[7; 8]].into_iter().collect());
     });
     add("the same name for all, other UIDVALIDITY", &|ledger| {
         ledger.uidvalidity += 1;
-        let name = ledger.records[0].name;
-        ledger.records.iter_mut().for_each(|record| record.name = name);
+        let names = ledger.records[0].names.clone();
+        ledger.records.iter_mut().for_each(|record| record.names = names.clone());
     });
     add("the same UIDL for all", &|ledger| {
         ledger.records.iter_mut().for_each(|record| record.uidl = uidl(b"one"));
     });
     add("no UID for any", &|ledger| ledger.records.iter_mut().for_each(|record| record.uid = 0));
-    for how in [How::Origin, How::Stored, How::Format, How::Derived] {
-        add(&format!("{how:?} for all"), &|ledger| {
-            ledger.records.iter_mut().for_each(|record| record.how = how);
+    use Provenance::{Derived, Native, Origin, Stored};
+    for provenance in [Origin, Stored, Native, Derived] {
+        add(&format!("{provenance:?} for all"), &|ledger| {
+            ledger.records.iter_mut().for_each(|record| record.provenance = provenance);
         });
     }
     add("the longest UIDL", &|ledger| ledger.records[0].uidl = uidl(&[b'x'; Uidl::MAX_OCTETS]));
@@ -417,18 +428,19 @@ fn a_ledger_too_large_for_the_memory_there_is_says_so_in_the_log() {
     let Some(mut attacked) = Attacked::start() else { return };
     let good = Ledger::decode(&attacked.ledger).unwrap();
     let long = uidl(&[b'x'; Uidl::MAX_OCTETS]);
-    let record_octets = Uidl::MAX_OCTETS as u64 + 1 + 33;
+    // UID, order, start, names, letter and entry.
+    let record_octets = Uidl::MAX_OCTETS as u64 + 1 + 3 * 4 + 2 * 8 + 1 + 4;
     let count = ((ledger::MAX_OCTETS - attacked.ledger.len() as u64) / record_octets) as u32;
     let gone = |order| Record {
         uid: 0,
         order,
         uidl: long.clone(),
-        how: How::File,
-        name: None,
+        provenance: Provenance::File,
+        names: Names::new(),
         entry: None,
     };
     let mut large = good.clone();
-    large.next_order = 1000 + count;
+    large.next_order = good.next_order.max(1000 + count);
     large.records.splice(0..0, (1000..1000 + count).map(gone));
     if !attacked.limit_memory() {
         return;

@@ -1,7 +1,7 @@
 //! Files of ours with wrong contents and right checksums, as their owner could write them.
 //!
 //! A checksum is no proof against who can write the file, and a fuzzer never guesses one. What is
-//! here follows the documents (the head of `src/ledger.rs`, `src/index/FORMAT.md`, `docs/roster.md`)
+//! here follows the documents (the head of `src/ledger/mod.rs`, `src/index/FORMAT.md`, `docs/roster.md`)
 //! and not the code that is tested.
 
 const DIGEST_OCTETS: usize = 16;
@@ -42,25 +42,34 @@ pub enum Ledger {
     Starts,
 }
 
-const LEDGER_HEADER: usize = 60;
+const LEDGER_HEADER: usize = 84;
 /// Of a record, in the front and in the back.
 const RECORD_OCTETS: (usize, usize) = (29, 4);
+const TOLD_OCTETS: usize = 8;
+/// The longest user name, and the most UIDVALIDITYs.
+const MOST: (usize, usize) = (1024, 128);
 
 /// The file as a ledger with right checksums, where it is long enough for what it says it holds.
 pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
     let mut file = file.to_vec();
     if right != Ledger::AsItIs {
-        file.resize(file.len().max(LEDGER_HEADER + 2 * DIGEST_OCTETS), 0);
-        put(&mut file, 0, b"\x89UKL\r\n\x1a\n\x02\0\0\0");
-        let room = file.len() - LEDGER_HEADER - 2 * DIGEST_OCTETS;
+        file.resize(file.len().max(LEDGER_HEADER + 1 + 2 * DIGEST_OCTETS), 0);
+        put(&mut file, 0, b"\x89UKL\r\n\x1a\n\x01\0\0\0");
+        let mut room = file.len() - LEDGER_HEADER - 2 * DIGEST_OCTETS;
+        let user = u32_at(&file, 68).clamp(1, MOST.0.min(room));
+        room -= user;
+        let told = u32_at(&file, 72).min(MOST.1).min(room / TOLD_OCTETS);
+        room -= TOLD_OCTETS * told;
         let each = RECORD_OCTETS.0 + RECORD_OCTETS.1;
-        let count = u32_at(&file, 52).min(room / each);
-        put(&mut file, 52, &(count as u32).to_le_bytes());
-        put(&mut file, 56, &((room - each * count) as u32).to_le_bytes());
+        let count = u32_at(&file, 76).min(room / each);
+        for (at, number) in [(68, user), (72, told), (76, count), (80, room - each * count)] {
+            put(&mut file, at, &(number as u32).to_le_bytes());
+        }
     }
-    let (count, heap) = (u32_at(&file, 52), u32_at(&file, 56));
-    let starts = LEDGER_HEADER + 8 * count;
-    let front = LEDGER_HEADER + RECORD_OCTETS.0 * count + heap;
+    let [user, told, count, heap] = [68, 72, 76, 80].map(|at| u32_at(&file, at));
+    let records = LEDGER_HEADER + user + TOLD_OCTETS * told;
+    let starts = records + 8 * count;
+    let front = records + RECORD_OCTETS.0 * count + heap;
     let back = front + DIGEST_OCTETS;
     if file.len() < back + RECORD_OCTETS.1 * count + DIGEST_OCTETS {
         return file;
@@ -80,6 +89,15 @@ pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
     let back_digest = digest(&[&front_digest, &file[back..body_end]]);
     put(&mut file, body_end, &back_digest);
     file
+}
+
+/// The text as the mark in a lock's file, with a right checksum in the place of its last word.
+pub fn mark(text: &[u8]) -> Vec<u8> {
+    let text = text.trim_ascii_end();
+    let cut = text.iter().rposition(|&octet| octet == b' ').unwrap_or(text.len());
+    let check = digest(&[&text[..cut]]);
+    let check: String = check[..8].iter().map(|octet| format!("{octet:02x}")).collect();
+    [&text[..cut], b" ", check.as_bytes(), b"\n"].concat()
 }
 
 const INDEX_HEADER: usize = 104;

@@ -1,6 +1,6 @@
 //! The ledger: a login's half of it and the whole agree, and it is written as it was read.
 
-use uidl_keep::ledger::{Answers, Ledger, Mark};
+use uidl_keep::ledger::{Answers, Head, Ledger, MAX_TOLD, Mark, Names, Record};
 
 use super::forge;
 use super::{check_message, check_uidl};
@@ -9,6 +9,7 @@ use super::{check_message, check_uidl};
 pub fn check(octets: &[u8]) {
     check_file(octets);
     check_mark(octets);
+    check_mark(&forge::mark(octets));
     for right in [forge::Ledger::AsItIs, forge::Ledger::Counts, forge::Ledger::Starts] {
         check_file(&forge::ledger(octets, right));
     }
@@ -25,28 +26,61 @@ fn check_file(file: &[u8]) {
     };
     let answers = answers.expect("a whole ledger has a front");
     assert_eq!(answers.len(), ledger.records.len());
-    assert_eq!(answers.uidvalidity(), ledger.uidvalidity);
+    check_head(&answers, &ledger);
     assert!(ledger.records.is_sorted_by_key(|record| (record.uid, record.order)));
     for (at, record) in ledger.records.iter().enumerate() {
+        assert_eq!(answers.uid(at), record.uid);
         assert_eq!(answers.uidl(at), record.uidl.as_bytes());
         assert_eq!(answers.order_number(at), record.order);
-        assert_eq!(answers.how(at), record.how);
-        assert_eq!(answers.name(at), record.name);
+        assert_eq!(answers.provenance(at), record.provenance);
+        assert_eq!(answers.names(at).collect::<Names>(), record.names);
         if record.uid != 0 {
             for guess in [0, at, at + 1, usize::MAX] {
                 assert_eq!(answers.find(record.uid, guess), Some(at));
             }
         }
     }
-    assert_eq!(ledger.encode(), file);
+    check_written_again(&ledger, file);
+    let mark = Mark::of(&ledger, ledger.records.len() as u32);
+    assert_eq!(Mark::of_file(&mark.to_file()), Some(mark));
 }
 
-/// What stands in the lock's file: a line as we write it, or one that says that anything may have been
-/// told.
-fn check_mark(line: &[u8]) {
-    let mark = Mark::of_line(line);
-    assert!(mark.to_line().len() <= Mark::MAX_LINE_OCTETS);
-    assert!(mark.to_line().as_bytes() == line || mark == Mark::of_line(b""));
+/// What a login looks at beside its messages is what the whole says.
+fn check_head(answers: &Answers, ledger: &Ledger) {
+    let Head { begun_after, uidvalidity, next_uid, index_id, next_order, .. } = answers.head();
+    assert_eq!((begun_after, uidvalidity), (ledger.begun_after, ledger.uidvalidity));
+    assert_eq!((next_uid, index_id), (ledger.next_uid, ledger.index_id));
+    assert_eq!(next_order, ledger.next_order);
+    let Head { restored, unguarded, index, native_from, .. } = answers.head();
+    assert_eq!((restored, unguarded), (ledger.restored, ledger.unguarded));
+    assert_eq!((index, native_from), (ledger.index, ledger.native_from));
+    assert_eq!(answers.user(), ledger.user);
+    assert!(answers.told().eq(ledger.told.iter().copied()));
+}
+
+/// It is written as it was read, but for a second name without a first, which only a forger writes: it
+/// is written as the first.
+fn check_written_again(ledger: &Ledger, file: &[u8]) {
+    let again = ledger.encode();
+    if again != file {
+        assert_eq!(again.len(), file.len());
+        assert_eq!(Ledger::decode(&again).as_ref(), Ok(ledger));
+        let has_one = |record: &Record| record.names.len() == 1;
+        assert!(ledger.records.iter().any(has_one), "written otherwise than it was read");
+    }
+}
+
+/// What stands in the lock's file: nothing, or a mark, be it one that says that anything may have been
+/// told. It is kept as it was read, but for UIDVALIDITYs that it has no room for.
+fn check_mark(file: &[u8]) {
+    let Some(mark) = Mark::of_file(file) else {
+        return assert!(file.trim_ascii_end().is_empty());
+    };
+    let written = mark.to_file();
+    assert_eq!(written.len(), Mark::OCTETS);
+    if mark.told.as_ref().is_none_or(|told| told.len() <= MAX_TOLD) {
+        assert_eq!(Mark::of_file(&written), Some(mark));
+    }
 }
 
 /// What a warm login takes: the front, read by the lengths that its start gives.
@@ -63,6 +97,8 @@ fn answers(file: &[u8]) -> Option<Answers> {
 }
 
 fn check_answers(answers: &Answers) {
+    assert!(!answers.user().is_empty());
+    assert!(answers.told().count() <= MAX_TOLD);
     for at in 0..answers.len() {
         let (uidl, with_nul) = (answers.uidl(at), answers.uidl_with_nul(at));
         check_uidl(uidl);

@@ -739,7 +739,7 @@ mod tests {
                 record(0, 5, "UID9-17", Provenance::File),
                 record(3, 1, "UID3-17", Provenance::File),
                 record(7, 2, "~x", Provenance::Derived),
-                record(8, 4, "000000086638afc0", Provenance::Format),
+                record(8, 4, "000000086638afc0", Provenance::Native),
                 record(12, 3, "UID3-17", Provenance::Header),
             ],
         }

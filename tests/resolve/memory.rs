@@ -1,0 +1,290 @@
+//! What was told is the join of ledger, mark and storage: each can be lost, put back from an older
+//! backup, or travel alone. And what the operator says of it: `restored`, `forget`.
+
+use crate::resolve_support::{Server, Storage, captured, mail, uidl};
+use crate::{is_derived, listed_once, native, provenance};
+use uidl_keep::format::UidlFormat;
+use uidl_keep::ledger::{Mark, Provenance, Told};
+use uidl_keep::resolve::COUNTS_ON;
+
+const STORAGES: [Storage; 2] = [Storage::Maildir, Storage::Dbox];
+
+/// Listed once, then once more with a new message, which has UID 3. What there was before that listing.
+fn listed_twice(storage: Storage, bakes: bool) -> (Server, Server) {
+    let (mut server, _) = listed_once();
+    (server.storage, server.bakes) = (storage, bakes);
+    server.log_in();
+    let before = server.clone();
+    server.put(mail("later", 9, 9), "later".into());
+    assert_eq!(server.uidls(), ["U1".to_owned(), "U2".to_owned(), native(3)]);
+    (server, before)
+}
+
+/// The same with one message more, and both deleted: the mailbox has counted to 5.
+fn listed_thrice_and_deleted(storage: Storage) -> (Server, Server) {
+    let (mut server, before) = listed_twice(storage, true);
+    server.put(mail("last", 9, 8), "last".into());
+    assert_eq!(server.uidls()[3], native(4));
+    (3..=4).for_each(|uid| server.delete(uid));
+    (server, before)
+}
+
+/// Ledger and UIDs are put back from one backup, the lock is not.
+#[test]
+fn a_number_that_only_a_newer_mark_knows_is_told_to_no_new_message() {
+    for storage in STORAGES {
+        let (mut server, before) = listed_thrice_and_deleted(storage);
+        (server.ledger, server.next_uid) = (before.ledger, before.next_uid);
+        server.put(mail("new", 8, 8), "new".into());
+        let uidls = server.uidls();
+        assert_eq!(uidls[..2], ["U1", "U2"]);
+        assert!(is_derived(&uidls[2]), "{storage:?}: {uidls:?}");
+    }
+}
+
+#[test]
+fn a_number_that_only_a_newer_ledger_knows_is_told_to_no_new_message() {
+    for storage in STORAGES {
+        for mark_is_older in [true, false] {
+            let (mut server, before) = listed_thrice_and_deleted(storage);
+            server.next_uid = before.next_uid;
+            server.mark = before.mark.filter(|_| mark_is_older);
+            server.put(mail("new", 8, 8), "new".into());
+            let uidls = server.uidls();
+            assert!(is_derived(&uidls[2]), "{storage:?}: {uidls:?}");
+        }
+    }
+}
+
+#[test]
+fn what_an_older_ledger_lacks_is_told_its_own_number_again_where_its_uid_holds() {
+    let whole = ["U1".to_owned(), "U2".to_owned(), native(3)];
+    for (storage, bakes, is_index_new, holds) in [
+        (Storage::Dbox, false, false, true),
+        (Storage::Dbox, false, true, false),
+        (Storage::Maildir, true, true, true),
+        (Storage::Maildir, false, false, false),
+    ] {
+        for is_lost in [false, true] {
+            let (mut server, before) = listed_twice(storage, bakes);
+            server.ledger = before.ledger.filter(|_| !is_lost);
+            server.index_id += u32::from(is_index_new);
+            let uidls = server.uidls();
+            let what = format!("{storage:?}, bakes {bakes}, new index {is_index_new}, {is_lost}");
+            assert_eq!(uidls == whole, holds, "{what}: {uidls:?}");
+            assert!(holds || is_derived(&uidls[2]), "{what}: {uidls:?}");
+        }
+    }
+}
+
+#[test]
+fn nobody_is_locked_out_for_a_lost_ledger_and_claims_go_by_evidence_as_ever() {
+    for storage in STORAGES {
+        let (mut server, _) = listed_twice(storage, false);
+        server.ledger = None;
+        server.put(mail("c", 3, 3), "copy3".into());
+        let resolution = server.log_in();
+        let came = [1, 2, 4].map(|uid| provenance(&resolution, uid));
+        assert_eq!(came, [Provenance::File, Provenance::Header, Provenance::Header]);
+    }
+}
+
+#[test]
+fn where_the_mark_is_damaged_any_number_may_have_been_told() {
+    for is_ledger_lost in [false, true] {
+        let (mut server, _) = listed_once();
+        if is_ledger_lost {
+            server.ledger = None;
+        }
+        server.mark = Some(Mark::damaged());
+        server.put(mail("new", 9, 9), "new".into());
+        let uidls = server.uidls();
+        assert_eq!(uidls[..2], ["U1", "U2"]);
+        assert!(is_derived(&uidls[2]), "{uidls:?}");
+        server.put(mail("newer", 9, 8), "newer".into());
+        assert!(is_derived(&server.uidls()[3]), "nor is it known later");
+    }
+}
+
+#[test]
+fn where_the_mark_is_lost_the_ledger_alone_serves() {
+    let (mut server, _) = listed_twice(Storage::Dbox, false);
+    server.mark = None;
+    server.put(mail("new", 8, 8), "new".into());
+    assert_eq!(server.uidls(), ["U1".to_owned(), "U2".to_owned(), native(3), native(4)]);
+}
+
+/// On Maildir: what was told is in the list of UIDs. On dbox: as at a first listing.
+#[test]
+fn where_ledger_and_mark_are_lost_what_storage_has_and_what_evidence_says_is_the_same() {
+    for storage in STORAGES {
+        let (mut server, _) = listed_twice(storage, true);
+        server.lose_memory();
+        assert_eq!(server.uidls(), ["U1".to_owned(), "U2".to_owned(), native(3)], "{storage:?}");
+    }
+}
+
+/// `dovecot-uidlist` is lost, one login, and a backup of it is put back.
+#[test]
+fn numbers_told_under_a_uidvalidity_stay_spent_when_it_comes_back() {
+    for is_ledger_lost in [false, true] {
+        let (mut server, before) = listed_twice(Storage::Dbox, false);
+        server.delete(3);
+        server.uidvalidity = 100;
+        server.number_anew(1);
+        server.put(mail("between", 8, 8), "between".into());
+        assert_eq!(server.uidls()[2], "0000000300000064");
+        server.delete(3);
+        (server.uidvalidity, server.next_uid) = (99, before.next_uid);
+        server.ledger = server.ledger.filter(|_| !is_ledger_lost);
+        server.put(mail("new", 7, 7), "new".into());
+        let resolution = server.log_in();
+        assert_eq!(provenance(&resolution, 3), Provenance::Derived, "lost: {is_ledger_lost}");
+        let told = [(100, 4), (99, 4)].map(|(uidvalidity, below)| Told { uidvalidity, below });
+        assert_eq!(resolution.ledger.told, told, "the mailbox's own last");
+    }
+}
+
+#[test]
+fn numbers_that_begin_anew_under_another_uidvalidity_are_not_spent() {
+    let (mut server, _) = listed_twice(Storage::Dbox, false);
+    server.delete(3);
+    server.uidvalidity += 1;
+    server.number_anew(1);
+    for name in ["newer", "newest"] {
+        server.put(mail(name, 8, 8), name.into());
+    }
+    assert_eq!(server.uidls(), ["U1", "U2", "0000000300000064", "0000000400000064"]);
+}
+
+#[test]
+fn the_next_uid_is_raised_past_every_number_that_was_told() {
+    let (mut server, before) = listed_twice(Storage::Dbox, false);
+    server.delete(3);
+    (server.ledger, server.next_uid) = (before.ledger, before.next_uid);
+    server.put(mail("new", 8, 8), "new".into());
+    server.next_uid = 3;
+    assert_eq!(server.log_in().first_unspent_uid, 4);
+    server.put(mail("newest", 7, 7), "newest".into());
+    assert_eq!(*server.uidls().last().unwrap(), native(4));
+}
+
+#[test]
+fn a_uid_that_was_given_before_the_last_listing_gives_no_uidl() {
+    let (mut server, _) = listed_twice(Storage::Dbox, false);
+    server.delete(3);
+    server.put(mail("newer", 8, 8), "newer".into());
+    assert_eq!(server.uidls()[2], native(4));
+    server.put(mail("newest", 7, 7), "newest".into());
+    server.held[3].uid = 3;
+    server.held.swap(2, 3);
+    assert!(is_derived(&server.uidls()[3]));
+}
+
+#[test]
+fn what_is_restored_has_a_next_uid_that_no_client_can_have_seen_and_that_once() {
+    for is_listed_message_there in [true, false] {
+        let (mut server, before) = listed_twice(Storage::Dbox, false);
+        (server.ledger, server.mark) = (before.ledger, before.mark);
+        server.stamps.restored = 5;
+        if !is_listed_message_there {
+            server.delete(3);
+            server.next_uid = 3;
+        }
+        let next_uid = server.next_uid;
+        assert!(server.warm().is_none(), "no login passes the stamp by");
+        let uidls = server.uidls();
+        assert_eq!(uidls[..2], ["U1", "U2"]);
+        assert!(uidls[2..].iter().all(|uidl| is_derived(uidl)), "a number may be told: {uidls:?}");
+        assert_eq!(server.next_uid, next_uid + COUNTS_ON);
+        server.put(mail("new", 8, 8), "new".into());
+        assert_eq!(*server.uidls().last().unwrap(), native(next_uid + COUNTS_ON));
+        assert_eq!(server.next_uid, next_uid + COUNTS_ON + 1);
+        server.ledger = None;
+        server.log_in();
+        assert_eq!(server.next_uid, next_uid + COUNTS_ON + 1, "the mark knows that it was heeded");
+    }
+}
+
+#[test]
+fn what_was_forgotten_is_told_anew_and_what_it_told_stays_spent() {
+    let (mut server, _) = listed_twice(Storage::Dbox, true);
+    server.stamps.forgotten = 7;
+    for (entry, right) in server.captured.entries.iter_mut().zip(["R1", "R2", "R3"]) {
+        entry.uidl = uidl(right);
+    }
+    server.captured.entries.remove(0);
+    server.captured.spent.push(uidl("U1"));
+    assert!(server.warm().is_none(), "no login passes the stamp by");
+    let uidls = server.uidls();
+    assert_eq!(uidls[0], "R2", "what clients know already stands before what they do not");
+    assert!(is_derived(&uidls[1]), "its number is in a range that was told: {uidls:?}");
+    assert_eq!(uidls[2], native(3), "this very message was told it");
+    assert_eq!(server.ledger.as_ref().unwrap().begun_after, 7);
+    server.put(mail("c", 3, 3), "copy3".into());
+    assert_eq!(server.uidls()[3], "R3");
+}
+
+/// A number that was told is told again to the message that had it, and to no other.
+#[test]
+fn a_forgotten_number_stays_with_its_message_as_long_as_uids_hold() {
+    for same_index in [true, false] {
+        let (mut server, _) = listed_twice(Storage::Dbox, false);
+        server.stamps.forgotten = 7;
+        if !same_index {
+            server.held[2].name = "other".into();
+            server.index_id += 1;
+        }
+        let uidls = server.uidls();
+        assert_eq!(uidls[2] == native(3), same_index, "{uidls:?}");
+    }
+}
+
+#[test]
+fn a_uidl_that_was_baked_by_mistake_is_not_believed_where_the_right_index_has_it_for_another() {
+    let (mut server, old) = listed_once();
+    server.storage = Storage::Maildir;
+    server.log_in();
+    server.stamps.forgotten = 1;
+    server.captured = captured(&[("U1", &old[2]), ("U2", &old[1])]);
+    let uidls = server.uidls();
+    assert_eq!(uidls[0], "U2");
+    assert!(is_derived(&uidls[1]), "{uidls:?}");
+}
+
+/// The ledger is lost as well: then only content can tell what was baked by mistake.
+#[test]
+fn after_forgetting_an_order_number_of_ours_says_nothing_of_a_stored_uidl() {
+    let (mut server, old) = listed_once();
+    server.storage = Storage::Maildir;
+    server.log_in();
+    server.lose_memory();
+    server.stamps.forgotten = 1;
+    server.captured = captured(&[("U1", &old[2]), ("U2", &old[1])]);
+    let resolution = server.log_in();
+    assert_eq!(resolution.ledger.records[0].uidl, uidl(&native(1)));
+    assert_eq!(resolution.ledger.records[1].uidl, uidl("U2"));
+}
+
+#[test]
+fn a_mark_that_was_forgotten_holds_no_place_and_its_numbers_stay_spent() {
+    let (mut server, before) = listed_twice(Storage::Dbox, false);
+    server.ledger = None;
+    server.stamps.forgotten = 7;
+    server.delete(3);
+    server.next_uid = before.next_uid;
+    server.put(mail("new", 8, 8), "new".into());
+    let uidls = server.uidls();
+    assert!(is_derived(&uidls[2]), "{uidls:?}");
+}
+
+#[test]
+fn of_a_format_without_uidvalidity_no_number_is_told() {
+    for (format, is_told) in [("%u", false), ("%g", true), ("%08Xu%08Xv", true)] {
+        let (mut server, _) = listed_once();
+        server.native = UidlFormat::parse(format).unwrap();
+        server.put(mail("new", 9, 9), "new".into());
+        let uidls = server.uidls();
+        assert_eq!(!is_derived(&uidls[2]), is_told, "{format}: {uidls:?}");
+    }
+}
