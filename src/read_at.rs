@@ -72,6 +72,16 @@ impl<T: ReadAt + ?Sized> ReadAt for &T {
     }
 }
 
+impl<T: ReadAt + ?Sized> ReadAt for Box<T> {
+    fn len_octets(&self) -> io::Result<u64> {
+        (**self).len_octets()
+    }
+
+    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        (**self).read_at(offset, len)
+    }
+}
+
 /// Reads with `pread`.
 impl ReadAt for File {
     fn len_octets(&self) -> io::Result<u64> {

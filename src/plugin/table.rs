@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::bake::{Baked, bake, is_baked};
@@ -425,23 +426,38 @@ fn read_ledger(control: &Control) -> Result<Option<(Ledger, SystemTime)>, Refusa
     control.ledger().map_err(|why| ledger_fault(control, &why))
 }
 
-/// What was captured of the user, and whether that is all.
-fn read_captured(kept: &Kept, mailbox: Mailbox) -> Result<(Maildrop, bool), Refusal> {
-    let path = kept.site.paths(&kept.user).map(|paths| paths.index).unwrap_or_default();
-    let fault =
-        |why: &dyn Remedy| Refusal::fault(format!("{}: {why}; {}", path.display(), why.remedy()));
-    let file = kept.site.open_index(&kept.user).map_err(|why| fault(&why))?;
-    let file = file.ok_or_else(|| fault(&"no index, but its roster names the user"))?;
-    let source: Box<dyn ReadAt> = if mailbox.is_mmap_disabled() {
-        Box::new(file)
-    } else {
-        Box::new(Mapped::new(file).map_err(|why| fault(&why))?)
-    };
-    let index = Index::open(&*source).map_err(|why| fault(&why))?;
-    let captured = index.maildrop(&kept.user).map_err(|why| fault(&why))?;
-    let captured =
-        captured.ok_or_else(|| fault(&"its roster names the user, the index does not"))?;
-    Ok((captured, index.is_final()))
+/// The index of a user, of which as yet the header was read.
+struct UserIndex {
+    index: Index<Box<dyn ReadAt>>,
+    path: PathBuf,
+}
+
+impl UserIndex {
+    fn open(kept: &Kept, mailbox: Mailbox) -> Result<Self, Refusal> {
+        let path = kept.site.paths(&kept.user).map(|paths| paths.index).unwrap_or_default();
+        let fault = |why: &dyn Remedy| index_fault(&path, why);
+        let file = kept.site.open_index(&kept.user).map_err(|why| fault(&why))?;
+        let file = file.ok_or_else(|| fault(&"no index, but its roster names the user"))?;
+        let source: Box<dyn ReadAt> = if mailbox.is_mmap_disabled() {
+            Box::new(file)
+        } else {
+            Box::new(Mapped::new(file).map_err(|why| fault(&why))?)
+        };
+        let index = Index::open(source).map_err(|why| fault(&why))?;
+        Ok(Self { index, path })
+    }
+
+    /// What was captured of the user.
+    fn captured(&self, user: &str) -> Result<Maildrop, Refusal> {
+        let captured = self.index.maildrop(user).map_err(|why| index_fault(&self.path, &why))?;
+        captured.ok_or_else(|| {
+            index_fault(&self.path, &"its roster names the user, the index does not")
+        })
+    }
+}
+
+fn index_fault(path: &Path, why: &dyn Remedy) -> Refusal {
+    Refusal::fault(format!("{}: {why}; {}", path.display(), why.remedy()))
 }
 
 /// Asks the rules, and finds out what they ask, until they have decided. `written` is when the ledger
@@ -456,11 +472,13 @@ fn resolve(
     let mailbox = look.mailbox;
     let mut survey = Survey::begin(look).map_err(uidlist_fault)?;
     let native = UidlFormat::parse(&mailbox.uidl_format()).ok();
+    let index = UserIndex::open(kept, mailbox)?;
     let mut captured = None;
     let decided = loop {
         let situation = Situation {
-            captured: captured.as_ref().map(|(captured, _)| captured),
-            is_final: captured.as_ref().is_some_and(|(_, is_final)| *is_final),
+            captured: captured.as_ref(),
+            build_id: index.index.build_id(),
+            is_final: index.index.is_final(),
             memory,
             stamps: kept.stamps,
             uidvalidity: survey.view.uidvalidity,
@@ -474,11 +492,10 @@ fn resolve(
         match resolve::resolve(&kept.user, &situation, &survey.messages) {
             Outcome::Ask(asked) => survey.find_out(&asked)?,
             Outcome::AskCaptured => {
-                let found = read_captured(kept, mailbox)?;
-                if !found.1 && is_new_day(written) {
+                if !index.index.is_final() && is_new_day(written) {
                     warn_not_final(kept, mailbox);
                 }
-                captured = Some(found);
+                captured = Some(index.captured(&kept.user)?);
             }
             Outcome::Resolved(resolution) => break Ok(*resolution),
             Outcome::Refused(why) => break Err(why),

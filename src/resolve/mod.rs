@@ -260,6 +260,7 @@ impl<'a> Run<'a> {
             native_from.is_some_and(|from| message.uid >= from) && message.stored.is_none()
         };
         let is_settled = self.uids_hold
+            && self.ledger.is_some_and(|ledger| ledger.index.build_id == self.situation.build_id)
             && self.newer_mark.is_none()
             && !stamps_are_new(self.situation)
             && self.open_messages().into_iter().all(is_new);
@@ -763,6 +764,7 @@ impl<'a> Run<'a> {
             uidls: u32::try_from(self.spent.captured).unwrap_or(u32::MAX),
             next: next.unwrap_or(0),
             is_final: self.situation.is_final,
+            build_id: self.situation.build_id,
         }
     }
 

@@ -2,7 +2,9 @@
 //! everything that can be lost of it.
 #![allow(dead_code)]
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 
 use arrayvec::ArrayVec;
 use uidl_keep::format::{Fields, UidlFormat};
@@ -273,9 +275,11 @@ impl Server {
             .collect();
         let mut counts: HashMap<Need, usize> = HashMap::new();
         let mut captured = false;
+        let build_id = self.build_id();
         let decided = loop {
             let situation = Situation {
                 captured: captured.then_some(&self.captured),
+                build_id,
                 is_final: self.is_final,
                 memory: Memory { ledger: self.ledger.as_ref(), mark: self.mark.as_ref() },
                 stamps: self.stamps,
@@ -311,6 +315,13 @@ impl Server {
             *self.asked.entry(need).or_default() += count;
         }
         decided
+    }
+
+    /// As an index of what was captured has it.
+    fn build_id(&self) -> [u8; 16] {
+        let mut hasher = DefaultHasher::new();
+        format!("{:?} {}", self.captured, self.is_final).hash(&mut hasher);
+        [hasher.finish().to_le_bytes(); 2].concat().try_into().unwrap()
     }
 
     fn tell(&self, held: &Held, message: &mut Message, need: Need) {
