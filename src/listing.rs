@@ -180,8 +180,8 @@ pub enum Fault {
     TakenBeside,
     /// A message of a capture that there is none of.
     #[error(
-        "bad number {found} for \"{field}\"; it wants one of the captures, 1 to {captures}, and the last \
-         not before the first"
+        "bad number {found} for \"{field}\"; it wants one of the captures, 1 to {captures}, and \
+         the last not before the first"
     )]
     OfCapture {
         /// For which field.
@@ -340,8 +340,8 @@ pub fn write_maildrop(out: &mut impl Write, maildrop: &Maildrop) -> io::Result<(
     line.end(out)
 }
 
-/// Says when it was captured: in one line where there is one capture, which the block itself says all
-/// else of.
+/// Says when it was captured: in one line where there is one capture, which the block itself says
+/// all else of.
 fn write_captures(out: &mut impl Write, line: &mut Line, maildrop: &Maildrop) -> io::Result<()> {
     if let [Capture { taken, .. }] = maildrop.captures[..] {
         if maildrop.captures[0] == Capture::of(maildrop, taken) {
@@ -1473,8 +1473,8 @@ counter 13 UID%u-%v
         ) -> Maildrop {
             let format = UidlFormat::parse(&format).unwrap();
             let counter = next.map(|next| Counter { format, next });
-            let mut maildrop =
-                Maildrop { source, uidvalidity, counter, entries, spent, remarks, ..Maildrop::new(user, state) };
+            let made = Maildrop { source, uidvalidity, counter, ..Maildrop::new(user, state) };
+            let mut maildrop = Maildrop { entries, spent, remarks, ..made };
             match state {
                 State::Captured => {}
                 State::Empty => maildrop.entries.clear(),

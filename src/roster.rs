@@ -25,11 +25,11 @@ pub struct Line {
     /// When all that is ours was last forgotten, in seconds since 1970; 0 when it never was. A ledger
     /// that was begun under an earlier stamp is void, and so is what it baked.
     pub forgotten: u64,
-    /// Whether the operator says that POP3 clients listed it before, on the old layout of this server:
-    /// then its next listing is not its first.
+    /// Whether the operator says that POP3 clients listed it before, on the old layout of this
+    /// server: then its next listing is not its first.
     pub listed: bool,
-    /// When its server was last put back from a backup in which every copy of what clients were told is
-    /// old, in seconds since 1970; 0 when it never was.
+    /// When its server was last put back from a backup in which every copy of what clients were
+    /// told is old, in seconds since 1970; 0 when it never was.
     pub restored: u64,
     /// When the operator last said that it may be listed although much is missing, in seconds since
     /// 1970; 0 when he never did. Goes for what is missing then, once.
@@ -94,7 +94,8 @@ const VERSION: u32 = 2;
 const MAGIC_OF_ANY_VERSION: &str = "uidl-keep-roster ";
 const MAGIC: &str = "uidl-keep-roster 2 ";
 const MAX_NAME_OCTETS: usize = 1024;
-/// No line is longer: a name, the longest state, gate and notes, a checksum, and what is between them.
+/// No line is longer: a name, the longest state, gate and notes, a checksum, and what is between
+/// them.
 const MAX_LINE_OCTETS: u64 = MAX_NAME_OCTETS as u64
     + (" captured".len()
         + " held-forgotten".len()
@@ -252,7 +253,8 @@ impl Line {
         Self { user, state, gate, forgotten: 0, listed: false, restored: 0, unguarded: 0 }
     }
 
-    /// How the roster spells its gate, and what else it notes, each where there is something to note.
+    /// How the roster spells its gate, and what else it notes, each where there is something to
+    /// note.
     pub fn words(&self) -> String {
         let Self { user: _, state: _, gate, forgotten, listed, restored, unguarded } = self;
         let listed = if *listed { "yes".to_owned() } else { String::new() };

@@ -105,8 +105,8 @@ fn every_command_takes_users_and_domains_from_arguments_lists_and_standard_input
         run("--list -", "@example.net\n", done, &[dave]);
         here.write("list", "# those of Monday\n\n\talice@example.com \r\n  eve\n");
         run("--list list", "", done, &[alice, eve]);
-        // Whoever is as wished is passed over; but each time counts that one is forgotten, or may be
-        // listed although much is missing.
+        // Whoever is as wished is passed over; but each time counts that one is forgotten, or may
+        // be listed although much is missing.
         let again = format!("{after} -> {after}");
         let again = ["alice@example.com", "bob@example.com"].map(|user| (user, again.as_str()));
         let rest = [again[0], again[1], carol];

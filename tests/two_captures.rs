@@ -89,8 +89,9 @@ fn a_list_that_courier_repaired_between_two_captures_is_served_as_it_is_now() {
     assert_eq!(built.status, 0, "{}", built.stderr);
     assert_eq!(
         built.stderr,
-        "uidl-keep: example.com: 5 messages of 1 maildrops have another unique-id than in an earlier \
-         capture, and are served the later one (the first: alice@example.com); `get` shows them\n"
+        "uidl-keep: example.com: 5 messages of 1 maildrops have another unique-id than in an \
+         earlier capture, and are served the later one (the first: alice@example.com); `get` \
+         shows them\n"
     );
     let expected: Vec<String> = [1, 2, 3, 4, 5, 6]
         .iter()

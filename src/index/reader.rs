@@ -643,8 +643,8 @@ mod tests {
         ) -> Maildrop {
             let format = UidlFormat::parse(format).unwrap();
             let counter = next.map(|next| Counter { format, next });
-            let mut maildrop =
-                Maildrop { captures, source, uidvalidity, counter, entries, spent, ..Maildrop::new(user, state) };
+            let made = Maildrop { captures, source, uidvalidity, ..Maildrop::new(user, state) };
+            let mut maildrop = Maildrop { counter, entries, spent, ..made };
             if let Some(taken) = last {
                 maildrop.captures.push(Capture::of(&maildrop, taken));
             }

@@ -31,17 +31,18 @@ use crate::output::{Outcome, Trouble, remark};
 /// Example: uidl-keep build --final -o site *.listing
 ///
 /// Nothing is changed unless all listings are right. With --install it builds upon the site in use,
-/// and lets those read it that `doveadm user` names. Nothing that a site has is ever dropped: where a
-/// maildrop was captured before, its entries keep their places, and new ones follow. A message that two
-/// captures know by different UIDLs is served the later capture's.
+/// and lets those read it that `doveadm user` names. Nothing that a site has is ever dropped: where
+/// a maildrop was captured before, its entries keep their places, and new ones follow. A message
+/// that two captures know by different UIDLs is served the later capture's.
 #[derive(clap::Args)]
 pub struct Args {
     /// No more captures will follow: a message that turns up later gets an old UIDL only by its file
     /// name or its whole content.
     #[arg(long = "final")]
     is_final: bool,
-    /// Go on where a later capture knows many messages of a maildrop by other UIDLs than an earlier one:
-    /// the old server gave them anew, and this is no listing of another server, nor of a backup.
+    /// Go on where a later capture knows many messages of a maildrop by other UIDLs than an earlier
+    /// one: the old server gave them anew, and this is no listing of another server, nor of a
+    /// backup.
     #[arg(long)]
     later_wins: bool,
     /// The site directory to make.
@@ -457,8 +458,8 @@ impl Changes<'_> {
     fn tell(&self, place: &str) {
         if let Some(first) = &self.first {
             remark(format_args!(
-                "{place}: {} messages of {} maildrops have another unique-id than in an earlier capture, \
-                 and are served the later one (the first: {first}); `get` shows them",
+                "{place}: {} messages of {} maildrops have another unique-id than in an earlier \
+                 capture, and are served the later one (the first: {first}); `get` shows them",
                 self.messages, self.maildrops
             ));
         }
@@ -497,10 +498,10 @@ impl Doubts {
         }
         self.shown.iter().for_each(remark);
         Err(Trouble::new(format!(
-            "{} of {} messages that two captures have, in {} maildrops, have another unique-id in the \
-             later one, such as these; nothing is changed. If the old server gave them anew, build with \
-             --later-wins; if a listing is of another server, of a backup or in another format, leave \
-             it out",
+            "{} of {} messages that two captures have, in {} maildrops, have another unique-id in \
+             the later one, such as these; nothing is changed. If the old server gave them anew, \
+             build with --later-wins; if a listing is of another server, of a backup or in another \
+             format, leave it out",
             self.messages, self.in_both, self.maildrops
         )))
     }

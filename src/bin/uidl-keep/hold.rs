@@ -1,5 +1,5 @@
-//! `uidl-keep hold`, `release` and `forget`: whether migrated users are served. `listed` and `restored`:
-//! what the operator knows of them and their mailboxes do not show.
+//! `uidl-keep hold`, `release` and `forget`: whether migrated users are served. `listed` and
+//! `restored`: what the operator knows of them and their mailboxes do not show.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -42,8 +42,8 @@ pub struct HoldArgs {
 pub struct ReleaseArgs {
     #[command(flatten)]
     who: Who,
-    /// Release them from everything, whole domains too. Whoever is named in it may be listed at the next
-    /// login also when much is missing of what was there: once, for what is missing now.
+    /// Release them from everything, whole domains too. Whoever is named in it may be listed at the
+    /// next login also when much is missing of what was there: once, for what is missing now.
     #[arg(long, conflicts_with = "redownload")]
     unguarded: bool,
     /// Give their UIDLs up: serve them as if they had never been migrated, and let their clients
@@ -71,25 +71,26 @@ pub struct ForgetArgs {
 ///
 /// Example: uidl-keep listed example.com
 ///
-/// For before a conversion that takes uidl-keep's own files not along (Maildir to mdbox by dsync, say):
-/// the first login after it is not refused because a client has deleted more than half meanwhile. Not
-/// for users who have not logged in since they were migrated: theirs would be served from a half-copied
-/// maildrop, too. Prints each user of whom that is new. Exit status 1: somebody named is on no roster.
+/// For before a conversion that takes uidl-keep's own files not along (Maildir to mdbox by dsync,
+/// say): the first login after it is not refused because a client has deleted more than half
+/// meanwhile. Not for users who have not logged in since they were migrated: theirs would be served
+/// from a half-copied maildrop, too. Prints each user of whom that is new. Exit status 1: somebody
+/// named is on no roster.
 #[derive(clap::Args)]
 pub struct ListedArgs {
     #[command(flatten)]
     who: Who,
 }
 
-/// Says that these users' mailboxes were put back from a backup, with all that tells what clients were
-/// told.
+/// Says that these users' mailboxes were put back from a backup, with all that tells what clients
+/// were told.
 ///
 /// Example: uidl-keep restored alice@example.com example.net
 ///
-/// Clients may hold UIDLs that were given since that backup, and nothing on the server knows of them. So
-/// the next login raises the mailbox's next UID by 65,536, past all of them. Say it before the first
-/// login, once for each time that mail was put back. Prints each user. Exit status 1: somebody named is
-/// on no roster.
+/// Clients may hold UIDLs that were given since that backup, and nothing on the server knows of
+/// them. So the next login raises the mailbox's next UID by 65,536, past all of them. Say it before
+/// the first login, once for each time that mail was put back. Prints each user. Exit status 1:
+/// somebody named is on no roster.
 #[derive(clap::Args)]
 pub struct RestoredArgs {
     #[command(flatten)]
@@ -349,8 +350,8 @@ fn after(change: Change, before: &Line, is_named: bool, now: SystemTime) -> Line
         (Change::Unguard, _) => Gate::Released,
     };
     let mut after = Line { gate, ..before.clone() };
-    // The clock may have been set back. A stamp that came twice would make a void ledger good, and undo
-    // nothing of what was said the second time.
+    // The clock may have been set back. A stamp that came twice would make a void ledger good, and
+    // undo nothing of what was said the second time.
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let stamp = |before: u64| now.max(before.saturating_add(1));
     match change {
@@ -397,8 +398,8 @@ fn tell(change: Change, before: &Line, after: &Line) -> bool {
     match (is_done, gate) {
         (true, Gate::HeldForgotten) if matches!(change, Change::Hold | Change::Forget) => {
             remark(format_args!(
-                "{user} is forgotten and held: to be served, it must be captured again, built upon this \
-             site, and released"
+                "{user} is forgotten and held: to be served, it must be captured again, built \
+                 upon this site, and released"
             ))
         }
         (true, _) => {}
