@@ -82,7 +82,8 @@ impl Moved {
         let native = UidlFormat::parse("%08Xu%08Xv").unwrap();
         let mark = self.ledger.as_ref().map(|ledger| Mark::of(ledger, MANY as u32));
         let situation = Situation {
-            captured: &self.captured,
+            captured: Some(&self.captured),
+            build_id: [0; 16],
             is_final: true,
             memory: Memory { ledger: self.ledger.as_ref(), mark: mark.as_ref() },
             stamps: Stamps::default(),
@@ -97,6 +98,7 @@ impl Moved {
         match resolve(&self.captured.user, &situation, &self.messages) {
             Outcome::Resolved(resolution) => *resolution,
             Outcome::Ask(asked) => panic!("asks for {} facts, {:?} first", asked.len(), asked[0]),
+            Outcome::AskCaptured => panic!("asks for what it has"),
             Outcome::Refused(refusal) => panic!("{refusal}"),
         }
     }
