@@ -180,7 +180,7 @@ fn listings_of_which_none_says_when_count_in_the_order_of_building() {
     assert!(
         built
             .stderr
-            .contains("unique-id UID1-1714990000 is another message's in the later capture"),
+            .contains("1 unique-ids are other messages' in the later capture (the first: UID1-"),
         "{}",
         built.stderr
     );

@@ -25,9 +25,9 @@ pub struct Merged {
     pub maildrop: Maildrop,
     /// What an operator should know of it.
     pub remarks: Vec<Remark>,
-    /// How many messages both captures have.
+    /// How many messages both captures have, or have the UIDL of.
     pub in_both: usize,
-    /// Those of them that the later capture knows by another UIDL, which neither said before.
+    /// Those of them of which the later capture says something else, which neither said before.
     pub changed: Vec<Changed>,
 }
 
@@ -39,26 +39,29 @@ impl Merged {
     }
 }
 
-/// A message that two captures know by different UIDLs.
+/// A message that two captures know by different UIDLs, or whose UIDL is another's in the later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
     /// What names it: its file name or GUID, where a capture spells that out.
     pub name: Option<Box<[u8]>>,
     /// What the earlier capture said.
     pub earlier: Uidl,
-    /// What the later one said: that is what clients hold.
-    pub later: Uidl,
+    /// What the later one said, for that is what clients hold; `None` where it has the UIDL at
+    /// another message, and not this one.
+    pub later: Option<Uidl>,
 }
 
 /// What an operator should know of a merge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remark {
-    /// The later capture has this UIDL at another message than the earlier one. It is that
-    /// message's, and the other, which the later capture does not have, is given up.
+    /// The later capture has UIDLs at other messages than the earlier one. They are those messages',
+    /// and the others, which the later capture does not have, are given up.
     Contradiction {
-        /// The UIDL.
+        /// The first of these UIDLs.
         uidl: Uidl,
+        /// How many there are.
+        count: usize,
     },
     /// The later capture failed. What was captured before is kept, and the state is failed.
     Failed,
@@ -131,8 +134,17 @@ pub fn merge(old: Maildrop, new: Maildrop) -> Result<Merged, CannotMerge> {
         line.unite();
     }
 
-    let (mut entries, in_both, changed) = line.join(of_old, of_new, &same_as);
-    let given_up = give_up(&mut entries, &mut remarks);
+    let (mut entries, mut in_both, mut changed) = line.join(of_old, of_new, &same_as);
+    let given_up = give_up(&mut entries);
+    if let Some(first) = given_up.first().filter(|_| line.has_more) {
+        remarks.push(Remark::Contradiction { uidl: first.uidl.clone(), count: given_up.len() });
+        in_both += given_up.len();
+        changed.extend(given_up.iter().map(|entry| Changed {
+            name: spelled([&entry.file, &entry.guid]),
+            earlier: entry.uidl.clone(),
+            later: None,
+        }));
+    }
     let mut entries: Vec<Entry> = entries.into_iter().map(|joined| joined.entry).collect();
     let served: HashSet<Uidl> = entries.iter().map(|entry| entry.uidl.clone()).collect();
     // Whose it is the later capture says.
@@ -146,7 +158,7 @@ pub fn merge(old: Maildrop, new: Maildrop) -> Result<Merged, CannotMerge> {
         }
     };
     old.spent.iter().chain(&new.spent).cloned().for_each(&mut spend);
-    given_up.into_iter().for_each(&mut spend);
+    given_up.into_iter().flat_map(|entry| entry.earlier).for_each(&mut spend);
     let counter = match (&earlier.counter, &later.counter) {
         (Some(was), Some(is))
             if was.format == is.format
@@ -220,6 +232,8 @@ struct Line {
     of_new: Vec<u32>,
     /// Whether both count in one format, as far as they say.
     one_format: bool,
+    /// Whether the new maildrop has a capture that the old one has not.
+    has_more: bool,
     /// The last of each stand side by side, and nothing tells them apart: one capture perhaps.
     may_be_one: bool,
 }
@@ -252,6 +266,7 @@ impl Line {
                 (Some(old), Some(new)) => old.format == new.format,
                 _ => true,
             },
+            has_more: false,
             may_be_one: false,
             captures,
         };
@@ -279,6 +294,7 @@ impl Line {
             at -= 1;
         }
         self.captures.insert(at, capture);
+        self.has_more = true;
         // None of the new maildrop's stands behind it yet.
         for place in self.of_old.iter_mut().filter(|place| **place as usize >= at) {
             *place += 1;
@@ -352,13 +368,7 @@ impl Joined {
         self.new_said = Some(new.uidl.clone());
         let knows = |entry: &Entry, uidl: &Uidl| entry.uidls().any(|one| one == uidl);
         let is_news = !knows(old, &new.uidl) && !knows(&new, &old.uidl);
-        let name =
-            [&new.file, &old.file, &new.guid, &old.guid].into_iter().flatten().find_map(|name| {
-                match name {
-                    Name::Spelled(name) => Some(name.clone()),
-                    Name::Key(_) => None,
-                }
-            });
+        let name = spelled([&new.file, &old.file, &new.guid, &old.guid]);
         let (earlier, later) =
             if new_wins { (&old.uidl, &new.uidl) } else { (&new.uidl, &old.uidl) };
         let (earlier, later) = (earlier.clone(), later.clone());
@@ -385,13 +395,21 @@ impl Joined {
         add(&mut old.header, new.header, new_wins);
         add(&mut old.message, new.message, new_wins);
         add(&mut old.origin, new.origin, new_wins);
-        is_news.then_some(Changed { name, earlier, later })
+        is_news.then_some(Changed { name, earlier, later: Some(later) })
     }
 }
 
-/// Takes those entries out whose UIDL a later capture has at another message, and returns the UIDLs
-/// they had before. Those that one capture itself gave to several messages stay as they were.
-fn give_up(entries: &mut Vec<Joined>, remarks: &mut Vec<Remark>) -> Vec<Uidl> {
+/// The first of some names that a capture spells out.
+fn spelled<const N: usize>(names: [&Option<Name>; N]) -> Option<Box<[u8]>> {
+    names.into_iter().flatten().find_map(|name| match name {
+        Name::Spelled(name) => Some(name.clone()),
+        Name::Key(_) => None,
+    })
+}
+
+/// Takes those entries out whose UIDL a later capture has at another message, and returns them. Those
+/// that one capture itself gave to several messages stay as they were.
+fn give_up(entries: &mut Vec<Joined>) -> Vec<Entry> {
     let mut by_uidl: HashMap<&Uidl, Vec<usize>> = HashMap::new();
     for (at, joined) in entries.iter().enumerate() {
         by_uidl.entry(&joined.entry.uidl).or_default().push(at);
@@ -409,16 +427,15 @@ fn give_up(entries: &mut Vec<Joined>, remarks: &mut Vec<Remark>) -> Vec<Uidl> {
             is_lost[at] = !is_last(at) && !is_repeated;
         }
     }
-    let mut given_up = Vec::new();
-    let mut at = 0;
-    entries.retain_mut(|joined| {
-        at += 1;
-        if is_lost[at - 1] {
-            remarks.push(Remark::Contradiction { uidl: joined.entry.uidl.clone() });
-            given_up.append(&mut joined.entry.earlier);
+    let (mut kept, mut given_up) = (Vec::with_capacity(entries.len()), Vec::new());
+    for (joined, is_lost) in std::mem::take(entries).into_iter().zip(is_lost) {
+        if is_lost {
+            given_up.push(joined.entry);
+        } else {
+            kept.push(joined);
         }
-        !is_lost[at - 1]
-    });
+    }
+    *entries = kept;
     given_up
 }
 
@@ -582,10 +599,11 @@ fn spell_out(
 impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Contradiction { uidl } => write!(
+            Self::Contradiction { uidl, count } => write!(
                 f,
-                "unique-id {uidl} is another message's in the later capture; the message that had \
-                 it before is given up, and is downloaded again where it is still there"
+                "{count} unique-ids are other messages' in the later capture (the first: {uidl}); \
+                 the messages that had them before are given up, and are downloaded again where \
+                 they are still there"
             ),
             Self::Failed => {
                 f.write_str("captured before, and now failed: refused until it is captured again")
@@ -733,7 +751,7 @@ mod tests {
             assert_eq!(short(&merged), ["a 1-1"]);
             assert_eq!(merged.entries[0].header, new.entries[0].header);
             assert_eq!(uidls(&merged.spent), ["older"]);
-            assert_eq!(remarks, [Remark::Contradiction { uidl: uidl("a") }]);
+            assert_eq!(remarks, [Remark::Contradiction { uidl: uidl("a"), count: 1 }]);
             // Built the other way round the old one adds nothing.
             let (old, new) = (taken(1, old), taken(2, new));
             let (merged, remarks) = merge(new.clone(), old).unwrap();
@@ -775,7 +793,7 @@ mod tests {
                 super::merge(old.clone(), new.clone()).unwrap();
             assert_eq!(short(&maildrop), ["x 0-1", "b<a 0-1", "y 0-1"]);
             assert_eq!((in_both, remarks.len(), changed.len()), (3, 0, 1));
-            assert_eq!((&changed[0].earlier, &changed[0].later), (&uidl("a"), &uidl("b")));
+            assert_eq!((&changed[0].earlier, &changed[0].later), (&uidl("a"), &Some(uidl("b"))));
             // In the other order of building the same is right.
             let other_way = super::merge(new, old).unwrap();
             assert_eq!(short(&other_way.maildrop), ["y 0-1", "b<a 0-1", "x 0-1"]);
@@ -816,9 +834,10 @@ mod tests {
         let merged = super::merge(maildrop(old.clone()), maildrop(new.clone())).unwrap();
         // Whose d was is not there any more, and c is nobody's but the third's.
         assert_eq!(short(&merged.maildrop), ["b 0-1", "a 0-1", "d<c 0-1", "e 1-1"]);
-        assert_eq!(merged.remarks, [Remark::Contradiction { uidl: uidl("d") }]);
-        assert_eq!((merged.in_both, merged.changed.len()), (3, 3));
-        assert!(!merged.is_doubtful());
+        assert_eq!(merged.remarks, [Remark::Contradiction { uidl: uidl("d"), count: 1 }]);
+        assert_eq!((merged.in_both, merged.changed.len()), (4, 4));
+        assert_eq!((&merged.changed[3].earlier, &merged.changed[3].later), (&uidl("d"), &None));
+        assert!(merged.is_doubtful());
         let again = super::merge(merged.maildrop.clone(), maildrop(new)).unwrap();
         assert_eq!((again.maildrop, again.changed.len()), (merged.maildrop, 0));
     }
@@ -844,6 +863,22 @@ mod tests {
         let anew = taken(200, captured(anew));
         let merged = super::merge(first, anew).unwrap();
         assert_eq!(short(&merged.maildrop)[0], "UID5-7<UID8-7 0-1");
+    }
+
+    #[test]
+    fn a_capture_of_another_server_that_counts_alike_is_doubtful() {
+        let entries = |server: &str| -> Vec<Entry> {
+            (1..9).map(|n| entry(&n.to_string(), &format!("{server}{n}"))).collect()
+        };
+        let (old, new) = (taken(1, maildrop(entries("a"))), taken(2, maildrop(entries("b"))));
+        let merged = super::merge(old.clone(), new).unwrap();
+        assert_eq!((merged.in_both, merged.changed.len()), (8, 8));
+        assert!(merged.is_doubtful());
+        assert_eq!(merged.changed[0].name.as_deref(), Some(&b"a1"[..]));
+        // Once it was taken, the first is no news.
+        let again = super::merge(merged.maildrop.clone(), old).unwrap();
+        assert_eq!((again.maildrop, again.changed), (merged.maildrop, vec![]));
+        assert_eq!(again.remarks, []);
     }
 
     #[test]
@@ -973,9 +1008,11 @@ mod tests {
 
     #[test]
     fn an_operator_reads_what_a_merge_made_of_it() {
-        let contradiction = Remark::Contradiction { uidl: uidl("U1") }.to_string();
+        let contradiction = Remark::Contradiction { uidl: uidl("U1"), count: 7 }.to_string();
         assert!(
-            contradiction.starts_with("unique-id U1 is another message's in the later capture")
+            contradiction.starts_with(
+                "7 unique-ids are other messages' in the later capture (the first: U1);"
+            )
         );
         assert!(Remark::Failed.to_string().contains("refused until it is captured again"));
         let anew = Remark::CountsAnew { numbers: 3 }.to_string();

@@ -21,6 +21,7 @@ use uidl_keep::listing::{self, Block};
 use uidl_keep::maildrop::{Entry, Maildrop, State};
 use uidl_keep::roster::{Gate, Line, Roster, escaped};
 use uidl_keep::site::{Paths, Place, Site};
+use uidl_keep::uidl::Uidl;
 
 use crate::accounts::Doveadm;
 use crate::opened::{self, Kept};
@@ -445,8 +446,9 @@ struct Changes<'a> {
 impl Changes<'_> {
     fn add(&mut self, merged: &Merged) {
         let user = &merged.maildrop.user;
-        if !merged.changed.is_empty() {
-            self.messages += merged.changed.len();
+        let renamed = merged.changed.iter().filter(|changed| changed.later.is_some()).count();
+        if renamed > 0 {
+            self.messages += renamed;
             self.maildrops += 1;
             self.first.get_or_insert_with(|| user.clone());
         }
@@ -486,7 +488,8 @@ impl Doubts {
         self.in_both += merged.in_both;
         for changed in merged.changed.iter().take(Self::MOST_SHOWN - self.shown.len()) {
             let name = changed.name.as_deref().map_or("a message".to_owned(), escaped);
-            let (user, earlier, later) = (&merged.maildrop.user, &changed.earlier, &changed.later);
+            let later = changed.later.as_ref().map_or("another message's".into(), Uidl::to_string);
+            let (user, earlier) = (&merged.maildrop.user, &changed.earlier);
             self.shown.push(format!("{user} {name}: {earlier} -> {later}"));
         }
     }
@@ -498,8 +501,8 @@ impl Doubts {
         }
         self.shown.iter().for_each(remark);
         Err(Trouble::new(format!(
-            "{} of {} messages that two captures have, in {} maildrops, have another unique-id in \
-             the later one, such as these; nothing is changed. If the old server gave them anew, \
+            "{} of {} messages that two captures have, in {} maildrops, are called otherwise in the \
+             later one, such as these; nothing is changed. If the old server gave them anew, \
              build with --later-wins; if a listing is of another server, of a backup or in another \
              format, leave it out",
             self.messages, self.in_both, self.maildrops
