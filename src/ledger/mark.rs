@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{Ledger, MAX_TOLD, Told};
+use super::{Ledger, MAX_TOLD, NameHash, Told};
 
 /// What is noted of a ledger in the lock's file, so that a ledger which is lost is not taken for one
 /// that never was, and one that was put back from a backup not for the last.
@@ -21,6 +21,10 @@ pub struct Mark {
     pub next_uid: u32,
     /// As [`Ledger::index_id`].
     pub index_id: u32,
+    /// The last message that was there when this was written; 0: none was.
+    pub last_uid: u32,
+    /// Its first name; zeros: none.
+    pub last_name: NameHash,
     /// How many messages the last POP3 session left in the maildrop.
     pub left: u32,
     /// As [`Ledger::restored`].
@@ -37,7 +41,10 @@ impl Mark {
 
     /// The mark of a ledger whose last session left so many messages.
     pub fn of(ledger: &Ledger, left: u32) -> Self {
+        let last = ledger.records.last().filter(|record| record.uid != 0);
         Self {
+            last_uid: last.map_or(0, |record| record.uid),
+            last_name: last.and_then(|record| record.names.first().copied()).unwrap_or_default(),
             begun_after: ledger.begun_after,
             next_order: ledger.next_order,
             uidvalidity: ledger.uidvalidity,
@@ -58,6 +65,8 @@ impl Mark {
             uidvalidity: 0,
             next_uid: 0,
             index_id: 0,
+            last_uid: 0,
+            last_name: NameHash::default(),
             left: 0,
             restored: 0,
             unguarded: 0,
@@ -70,12 +79,14 @@ impl Mark {
     pub fn to_file(&self) -> Vec<u8> {
         let mut line = String::with_capacity(Self::OCTETS);
         let Self { begun_after, next_order, uidvalidity, next_uid, index_id, left, .. } = self;
-        let Self { restored, unguarded, .. } = self;
+        let Self { restored, unguarded, last_uid, .. } = self;
+        let last_name = u64::from_be_bytes(self.last_name);
         // Writing to a String cannot fail.
         let _ = write!(
             line,
             "listed, begun after {begun_after}, next order {next_order}: UIDVALIDITY {uidvalidity}, \
-             next UID {next_uid}, index {index_id}, left {left}, restored {restored}, unguarded \
+             next UID {next_uid}, index {index_id}, last UID {last_uid} \
+             named {last_name}, left {left}, restored {restored}, unguarded \
              {unguarded}, told",
         );
         match &self.told {
@@ -117,7 +128,9 @@ impl Mark {
         let begun_after = long()?;
         let mut short = || u32::try_from(number()?).ok();
         let (next_order, uidvalidity, next_uid) = (short()?, short()?, short()?);
-        let (index_id, left) = (short()?, short()?);
+        let (index_id, last_uid) = (short()?, short()?);
+        let last_name = number()?.to_be_bytes();
+        let left = u32::try_from(number()?).ok()?;
         let (restored, unguarded) = (number()?, number()?);
         let told = match told {
             " anything" => None,
@@ -129,6 +142,8 @@ impl Mark {
             uidvalidity,
             next_uid,
             index_id,
+            last_uid,
+            last_name,
             left,
             restored,
             unguarded,
@@ -160,6 +175,8 @@ mod tests {
             uidvalidity: 17,
             next_uid: 9,
             index_id: 3,
+            last_uid: 8,
+            last_name: *b"\xFF1234567",
             left: 4,
             restored: 5,
             unguarded: u64::MAX,

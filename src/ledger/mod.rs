@@ -440,6 +440,9 @@ impl Answers {
             if Provenance::of_letter(self.letter(i)).is_none() {
                 return bad(i, "letter");
             }
+            if self.name_at(0, i) == NO_NAME && self.name_at(1, i) != NO_NAME {
+                return bad(i, "name");
+            }
             if self.start(i) != next_start {
                 return bad(i, "UIDL offset");
             }

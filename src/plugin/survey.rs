@@ -116,7 +116,12 @@ impl<'a> Survey<'a> {
     }
 }
 
-fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
+/// The names of a message: its base file name, where the storage has one, and its GUID.
+///
+/// # Errors
+///
+/// As [`Mail::special`].
+pub fn names_of(mail: &mut Mail) -> Result<ArrayVec<FileKey, 2>, Failed> {
     let mut names = ArrayVec::new();
     let file = mail.special(field::MAIL_FETCH_STORAGE_ID)?.to_vec();
     let guid = mail.special(field::MAIL_FETCH_GUID)?;
@@ -127,10 +132,14 @@ fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
     if !guid.is_empty() && guid != file {
         names.push(FileKey::of_name(guid));
     }
+    Ok(names)
+}
+
+fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
+    message.names = Fact::Is(names_of(mail)?);
     message.stored = Uidl::new(mail.special(field::MAIL_FETCH_UIDL_BACKEND)?).ok();
     let order = mail.special(field::MAIL_FETCH_POP3_ORDER)?;
     message.stored_order = std::str::from_utf8(order).ok().and_then(|order| order.parse().ok());
-    message.names = Fact::Is(names);
     Ok(())
 }
 

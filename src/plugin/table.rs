@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::bake::{Baked, bake, is_baked};
 use super::host::{Level, Mailbox, OwnMail, Transaction, View};
 use super::standing::{Kept, Refusal};
-use super::survey::{Expunged, Look, Sizes, Survey};
+use super::survey::{Expunged, Look, Sizes, Survey, names_of};
 use crate::control::{self, Control, Lock, LockError, PublishError};
 use crate::format::UidlFormat;
 use crate::index::Index;
@@ -331,7 +331,7 @@ enum Holds {
 
 /// Whether the ledger has every message of the view, and its UIDs still mean what they meant: on a
 /// Maildir by the names in the list of UIDs, where each must be there; elsewhere by the index that says
-/// so.
+/// so, and by the name of the last message that was listed (rule 2).
 fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> {
     let (mailbox, view, head) = (transaction.mailbox(), transaction.view(), answers.head());
     let uids: Vec<u32> = transaction.uids().collect();
@@ -344,7 +344,8 @@ fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> 
         }
     }
     if mailbox.uidlist().is_none() {
-        return Ok(if head.index_id == view.index_id { newest } else { Holds::No });
+        let holds = head.index_id == view.index_id && last_name_agrees(answers, mailbox, &uids);
+        return Ok(if holds { newest } else { Holds::No });
     }
     let mut left = uids.iter().copied().peekable();
     let (mut guess, mut agree) = (0, true);
@@ -366,6 +367,19 @@ fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> 
         })
         .map_err(uidlist_fault)?;
     Ok(if agree && left.next().is_none() { newest } else { Holds::No })
+}
+
+/// Whether the last message that was listed still has the name that it had then, or had none.
+fn last_name_agrees(answers: &Answers, mailbox: Mailbox, uids: &[u32]) -> bool {
+    let last = uids.iter().enumerate().rev().find_map(|(at, &uid)| {
+        let found = answers.find(uid, answers.len() - 1)?;
+        answers.names(found).next().is_some().then_some((at, found))
+    });
+    let Some((at, found)) = last else { return true };
+    let mut own = OwnMail::open(mailbox);
+    let mut mail = own.turn_to(u32::try_from(at + 1).expect("fewer messages than UIDs"));
+    let names = names_of(&mut mail).unwrap_or_default();
+    names.into_iter().any(|key| answers.names(found).any(|name| name == Ledger::name_of(key)))
 }
 
 fn uidlist_fault(why: String) -> Refusal {

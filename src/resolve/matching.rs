@@ -7,10 +7,14 @@ use super::question::{Fact, Message, Need};
 use super::{Answer, Found, Pause, Run, ask, is_derived, is_ours};
 use crate::key::{FileKey, Fingerprint};
 use crate::ledger::Provenance;
+use crate::maildrop::Entry;
 use crate::uidl::Uidl;
 
 /// More entries than this share the name up to its first comma: it identifies nothing.
 const MOST_OF_A_CUT: usize = 64;
+
+/// A stored UIDL is held against so many entries that have it; some servers give copies the same.
+const MOST_OF_A_UIDL: usize = 64;
 
 /// Content that does not name itself is recognised only if it was received so long before the first
 /// capture, in seconds: a later mail may be equal to the last octet.
@@ -60,7 +64,10 @@ impl<'a> Run<'a> {
         for &(m, uidl) in &stored {
             let Some(entries) = entries_of.get(uidl) else { continue };
             let named = names.entries_of(self, m);
-            let confirmed = entries.iter().copied().find(|e| named.has(*e) && self.is_free(*e));
+            let confirmed =
+                named.entries().iter().copied().find(|&e| {
+                    self.is_free(e) && self.entries[e].uidls().any(|known| known == uidl)
+                });
             match (confirmed, &named) {
                 (Some(e), _) => self.claim_stored(m, e, uidl),
                 (None, Named::None) => unconfirmed.push((m, uidl, entries)),
@@ -69,11 +76,16 @@ impl<'a> Run<'a> {
             }
         }
         self.ask_what_may_contradict(&unconfirmed)?;
+        // Where the first free entry of each UIDL is: entries are only ever taken.
+        let mut next: HashMap<&Uidl, usize> = HashMap::new();
         for (m, uidl, entries) in unconfirmed {
-            let fits = |e: &usize| {
-                self.is_free(*e) && (self.is_told_by_us(m) || !self.content_contradicts(m, *e))
-            };
-            if let Some(e) = entries.iter().copied().find(fits) {
+            let at = next.entry(uidl).or_default();
+            while entries.get(*at).is_some_and(|&e| !self.is_free(e)) {
+                *at += 1;
+            }
+            let free = entries[*at..].iter().copied().filter(|&e| self.is_free(e));
+            let fits = |e: &usize| self.is_told_by_us(m) || !self.content_contradicts(m, *e);
+            if let Some(e) = free.take(MOST_OF_A_UIDL).find(fits) {
                 self.claim_stored(m, e, uidl);
             }
         }
@@ -91,7 +103,7 @@ impl<'a> Run<'a> {
 
     /// Whether an order number of ours stands beside the stored UIDL: then we have told it. After
     /// `forget` nobody knows before or after which capture.
-    fn is_told_by_us(&self, m: usize) -> bool {
+    pub(super) fn is_told_by_us(&self, m: usize) -> bool {
         self.situation.stamps.forgotten == 0 && is_ours(self.messages[m].stored_order.unwrap_or(0))
     }
 
@@ -120,8 +132,9 @@ impl<'a> Run<'a> {
             if message.unreadable || self.is_told_by_us(m) {
                 continue;
             }
-            let any = |has: fn(&crate::maildrop::Entry) -> bool| {
-                entries.iter().any(|&e| self.is_free(e) && has(&self.entries[e]))
+            let any = |has: fn(&Entry) -> bool| {
+                let free = entries.iter().filter(|&&e| self.is_free(e)).take(MOST_OF_A_UIDL);
+                free.filter(|&&e| !self.content_contradicts(m, e)).any(|&e| has(&self.entries[e]))
             };
             let wants_header = any(|entry| entry.header.is_some() || entry.origin.is_some())
                 && (keys.header || keys.message || keys.origin);
@@ -353,7 +366,7 @@ impl<'a> Run<'a> {
     /// All entries and the open, readable messages with each key, in the order of the first entry.
     fn groups(
         &self,
-        of_entry: impl Fn(&crate::maildrop::Entry) -> Option<Fingerprint>,
+        of_entry: impl Fn(&Entry) -> Option<Fingerprint>,
         of_message: impl Fn(&Message) -> Option<Fingerprint>,
     ) -> Vec<(Vec<usize>, Vec<usize>)> {
         let mut groups: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
@@ -434,8 +447,11 @@ enum Named {
 }
 
 impl Named {
-    fn has(&self, e: usize) -> bool {
-        matches!(self, Self::Entries(entries) if entries.contains(&e))
+    fn entries(&self) -> &[usize] {
+        match self {
+            Self::Entries(entries) => entries,
+            Self::None | Self::Disagree => &[],
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::ledger::{
 };
 use crate::maildrop::Entry;
 use crate::uidl::Uidl;
-use spent::{Spent, all_told};
+use spent::{NEVER_REACHED, Spent, all_told};
 
 /// Of so many messages, how many may be unreadable before that is no accident any more (rule 10).
 pub fn most_unreadable(messages: usize) -> usize {
@@ -165,7 +165,8 @@ impl<'a> Run<'a> {
 
     fn decide(&mut self) -> Result<Resolution, Pause> {
         self.refuse_older_index()?;
-        self.find_listed_by_uid();
+        self.find_listed_by_uid()?;
+        self.ask_last_of_mark()?;
         self.ask_names()?;
         self.replay_listed();
         self.take_again();
@@ -198,21 +199,30 @@ impl<'a> Run<'a> {
     }
 
     /// Rule 2: by UID, as long as UIDs mean what they meant.
-    fn find_listed_by_uid(&mut self) {
+    ///
+    /// An index of a dbox that was put back from a backup has its old id and gives UIDs again, from
+    /// its old next one on: then the last message that was listed is another. One name tells.
+    fn find_listed_by_uid(&mut self) -> Result<(), Pause> {
         let Situation { uidvalidity, next_uid, index_id, .. } = *self.situation;
-        let Some(ledger) = self.ledger.or(self.void) else { return };
+        let Some(ledger) = self.ledger.or(self.void) else { return Ok(()) };
         let seen_next = match self.situation.memory.mark {
             Some(mark) if mark.uidvalidity == uidvalidity => mark.next_uid.max(ledger.next_uid),
             _ => ledger.next_uid,
         };
         if ledger.uidvalidity != uidvalidity || seen_next > next_uid {
-            return;
+            return Ok(());
         }
         let by_uid: HashMap<u32, &Record> =
             ledger.records.iter().filter(|r| r.uid != 0).map(|r| (r.uid, r)).collect();
         let listed: Vec<_> =
             self.messages.iter().map(|message| by_uid.get(&message.uid).copied()).collect();
         let same_index = ledger.index_id == index_id;
+        let last = (0..listed.len())
+            .rev()
+            .find(|&m| listed[m].is_some_and(|record| !record.names.is_empty()));
+        if let Some(m) = last.filter(|_| same_index && !self.situation.is_maildir) {
+            self.ask_name_of(m)?;
+        }
         let (mut agree, mut disagree) = (0, 0);
         for (message, record) in self.messages.iter().zip(&listed) {
             let Some(record) = record.filter(|record| !record.names.is_empty()) else { continue };
@@ -234,6 +244,13 @@ impl<'a> Run<'a> {
                 .map(|record| record.map_or(Answer::Open, Answer::Listed))
                 .collect();
         }
+        Ok(())
+    }
+
+    fn ask_name_of(&self, m: usize) -> Result<(), Pause> {
+        let message = &self.messages[m];
+        let is_known = message.unreadable || message.names.is_asked();
+        ask(if is_known { Vec::new() } else { vec![(m, Need::Names)] })
     }
 
     /// Names cost little, but not nothing: only what was not listed is asked for them.
@@ -319,17 +336,11 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Messages take the records that were listed under their names: first those that bear the very
-    /// same names, then those that share one.
+    /// Messages take the records that were listed under the very same names. Those that share one name
+    /// only come after them, in [`Run::take_again`].
     fn find_listed_by_name(&mut self, ledger: &'a Ledger) {
         let records: Vec<&Record> = ledger.records.iter().collect();
         for (record, m) in self.pair_by_name(&records, PairBy::AllNames) {
-            self.answers[m] = Answer::Listed(record);
-        }
-        let taken: HashSet<u32> = self.listed().map(|(_, record)| record.order).collect();
-        let left: Vec<&Record> =
-            ledger.records.iter().filter(|record| !taken.contains(&record.order)).collect();
-        for (record, m) in self.pair_by_name(&left, PairBy::AnyName) {
             self.answers[m] = Answer::Listed(record);
         }
     }
@@ -579,7 +590,7 @@ impl<'a> Run<'a> {
         let holds = match message.uidlist_name {
             // What was told is in the list, or nobody can say to whom.
             Some(_) => message.stored.is_some() && message.stored == message.native.get().cloned(),
-            None => mark.index_id == index_id,
+            None => mark.index_id == index_id && self.last_of_mark_holds(mark),
         };
         is_above_ledger
             && mark.uidvalidity == uidvalidity
@@ -588,12 +599,32 @@ impl<'a> Run<'a> {
             && holds
     }
 
+    /// The last message below the mark's next UID, of those that are there.
+    fn last_below(&self, mark: &Mark) -> Option<usize> {
+        (0..self.messages.len()).rev().find(|&m| self.messages[m].uid < mark.next_uid)
+    }
+
+    fn ask_last_of_mark(&self) -> Result<(), Pause> {
+        let Some(mark) = self.newer_mark.filter(|_| !self.situation.is_maildir) else {
+            return Ok(());
+        };
+        self.last_below(mark).map_or(Ok(()), |m| self.ask_name_of(m))
+    }
+
+    /// Whether the last message that the mark's session listed is still the last below its next UID: an
+    /// index that was put back gives UIDs again from its own next one on.
+    fn last_of_mark_holds(&self, mark: &Mark) -> bool {
+        let Some(m) = self.last_below(mark) else { return true };
+        let message = &self.messages[m];
+        message.uid == mark.last_uid && message.name_hashes().any(|name| name == mark.last_name)
+    }
+
     /// The place of a message that is not in the ledger, as what stood before it in a listing.
     fn place(&self, m: usize, found: &Found) -> Place {
         let message = &self.messages[m];
         let replayed = message
             .stored_order
-            .filter(|order| is_ours(*order) && message.stored.as_ref() == Some(&found.uidl));
+            .filter(|_| self.is_told_by_us(m) && message.stored.as_ref() == Some(&found.uidl));
         let is_above_mark = self.newer_mark.is_some_and(|mark| {
             let knows = mark.uidvalidity == self.situation.uidvalidity;
             let holds = message.stored.is_some() || message.uidlist_name.is_none();
@@ -779,7 +810,7 @@ impl<'a> Run<'a> {
             && is_native
             && !stamps_are_new(self.situation)
             && purpose != Purpose::Preview
-            && all_told(self.situation).is_some();
+            && !self.spent.is_told_uid(NEVER_REACHED);
         is_settled.then_some(before.unwrap_or(0).max(unspent).max(next_uid))
     }
 }

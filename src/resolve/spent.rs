@@ -114,7 +114,7 @@ impl<'a> Spent<'a> {
 
 /// A mailbox does not count so far in its life, and a number of text that another server gave may be
 /// anything.
-const NEVER_REACHED: u32 = 1 << 31;
+pub(super) const NEVER_REACHED: u32 = 1 << 31;
 
 fn told_below(told: &[Told], uidvalidity: u32) -> u32 {
     told.iter()

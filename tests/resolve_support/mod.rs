@@ -408,7 +408,7 @@ impl Server {
         });
         let heeds =
             ledger.begun_after >= self.stamps.forgotten && ledger.restored >= self.stamps.restored;
-        (counts_on && holds && heeds && !self.held.is_empty()).then_some(ledger)
+        (counts_on && holds && last_holds && heeds && !self.held.is_empty()).then_some(ledger)
     }
 
     /// What a client sees, in POP3 order, or why it sees nothing.
