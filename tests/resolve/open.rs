@@ -24,7 +24,10 @@ fn what_had_a_damaged_mark_is_not_settled_while_any_number_may_have_been_told() 
     assert_eq!(server.ledger.as_ref().unwrap().native_from, None);
     let ledger = server.log_in().ledger;
     assert_eq!(ledger.told, [Told { uidvalidity: 99, below: u32::MAX }]);
-    assert_eq!(ledger.native_from, None, "the rules would derive what the short way takes as it is");
+    assert_eq!(
+        ledger.native_from, None,
+        "the rules would derive what the short way takes as it is"
+    );
 }
 
 /// Dovecot's index of a dbox is put back from a backup, alone, with its id; so many mails come that it
