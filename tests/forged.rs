@@ -27,7 +27,7 @@ use uidl_keep::capture::maildir::base_name;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::index::{Index, Writer};
 use uidl_keep::key::Depth;
-use uidl_keep::ledger::{self, Ledger, Names, Provenance, Record, Told};
+use uidl_keep::ledger::{self, Ledger, Names, Provenance, Record};
 use uidl_keep::listing::write_maildrop;
 use uidl_keep::maildrop::{Counter, Entry, Maildrop, Name, State};
 use uidl_keep::uidl::Uidl;
@@ -310,7 +310,7 @@ fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
         add(&format!("native from {number}"), &|ledger| ledger.native_from = Some(number));
         add(&format!("told below {number}"), &|ledger| {
             let uidvalidity = ledger.uidvalidity;
-            ledger.told.push(Told { uidvalidity, below: number });
+            ledger.told.push(ledger::Told { uidvalidity, below: number });
         });
         add(&format!("{number} entries in the index"), &|ledger| ledger.index.entries = number);
         add(&format!("old server's next number {number}"), &|ledger| ledger.index.next = number);
