@@ -327,6 +327,8 @@ struct History {
     captures: u64,
     /// Old messages that some capture has.
     captured: HashSet<usize>,
+    /// Names that two messages have had: of these none can tell, once UIDs are given anew.
+    twinned: HashSet<String>,
 }
 
 impl History {
@@ -379,6 +381,7 @@ impl History {
             order_unknown: false,
             captures: 0,
             captured: (0..world.old.len()).collect(),
+            twinned: HashSet::new(),
         }
     }
 
@@ -455,6 +458,7 @@ impl History {
         }
         if ways.len() > 1 {
             self.unlucky.insert(old);
+            self.twinned.insert(mail.name.clone());
             if by == By::File && self.server.held.iter().any(|held| held.name == mail.name) {
                 return;
             }
@@ -497,7 +501,8 @@ impl History {
         let Held { mail, name, stored, stored_order, .. } = self.server.held[at].clone();
         self.unlucky.extend(twins(&self.old, &mail));
         self.unlucky.extend(self.which_old(&mail));
-        let guid = name.split_whitespace().last().unwrap_or_default().to_owned();
+        let guid = guid_of(&name).to_owned();
+        self.twinned.insert(guid.clone());
         match self.server.storage {
             Storage::Maildir => {
                 let file = self.server.new_name();
@@ -753,16 +758,8 @@ impl History {
 
     /// Of UIDs that are given anew only names can tell: two messages of one name are told no more.
     fn forget_twins(&mut self) {
-        let names: Vec<String> = self.server.held.iter().map(|h| h.name.clone()).collect();
-        let has_twin = |name: &str| {
-            let hash = |text: &str| text.split_whitespace().last().map(str::to_owned);
-            names.iter().filter(|other| hash(other) == hash(name)).count() > 1
-        };
-        let twins: HashSet<String> = (self.server.held.iter())
-            .filter(|held| has_twin(&held.name))
-            .map(|held| held.name.clone())
-            .collect();
-        self.last.retain(|(_, name)| !twins.contains(name));
+        let twinned = &self.twinned;
+        self.last.retain(|(_, name)| !twinned.contains(guid_of(name)));
     }
 
     /// dsync carries mail, names, what `get_special` says of `P` and `O`, and maybe UIDs.
@@ -894,6 +891,11 @@ impl History {
         self.order_unknown = undecided || !is_recorded;
         Ok(Ok(()))
     }
+}
+
+/// The GUID of a message: its last name.
+fn guid_of(name: &str) -> &str {
+    name.split_whitespace().last().unwrap_or_default()
 }
 
 /// What a capture of the world's kind does not have.

@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use resolve_support::{CAPTURED_AT, capture, uidl};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::{FileKey, Fingerprint};
-use uidl_keep::ledger::{Ledger, Mark};
+use uidl_keep::ledger::{FIRST_ORDER, Ledger, Mark};
 use uidl_keep::maildrop::{Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Fact, Match, Memory, Message, Outcome, Purpose, Resolution, Situation, Stamps, resolve,
@@ -220,6 +220,38 @@ fn equal_names_of_messages_that_went_and_come_back() {
     gone.iter_mut().for_each(|record| record.uid = 0);
     assert_eq!(moved.kept(), MANY);
     assert_eq!(moved.ledger.unwrap().records, before.records);
+}
+
+#[test]
+fn equal_uidls_in_storage_that_are_an_entrys() {
+    for order in [None, Some(FIRST_ORDER)] {
+        for of_entries in [1, MANY] {
+            for is_confirmed in [false, true] {
+                let mut moved = Moved::new();
+                moved.each(|n, entry, message| {
+                    if n < of_entries {
+                        entry.uidl = number(0);
+                    }
+                    (message.stored, message.stored_order) = (Some(number(0)), order);
+                    if is_confirmed {
+                        message.names = names(&format!("old{}", MANY - 1 - n));
+                    }
+                });
+                moved.kept();
+            }
+        }
+    }
+}
+
+#[test]
+fn equal_uidls_in_storage_that_content_contradicts() {
+    let mut moved = Moved::new();
+    moved.each(|n, entry, message| {
+        entry.uidl = number(0);
+        message.stored = Some(number(0));
+        message.header = Fact::Is(print(9, n));
+    });
+    assert_eq!(moved.kept(), 0);
 }
 
 #[test]

@@ -281,6 +281,17 @@ fn it_is_the_first_capture_that_content_must_be_older_than() {
     assert_eq!(server.uidls(), [native(1)]);
 }
 
+/// It has a stored UIDL, and was read for that.
+#[test]
+fn what_was_read_whole_for_another_reason_must_be_old_enough_all_the_same() {
+    let (a, b) = (mail("a", NAMELESS, 1), mail("b", NAMELESS + 1, 2));
+    let mut server = Server::new(captured(&[("U1", &a), ("U2", &b)]));
+    server.put(Mail { received: 2 * CAPTURED_AT, ..b }, "new".into());
+    server.store("new", "U1", None);
+    assert_eq!(server.uidls(), [native(1)]);
+    assert_eq!(server.asked[&Need::Message], 1);
+}
+
 #[test]
 fn only_what_may_be_an_entry_that_does_not_name_itself_is_asked_when_it_was_received() {
     let a = mail("a", NAMELESS, 1);

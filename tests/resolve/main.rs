@@ -11,6 +11,7 @@ mod guards;
 mod listed;
 mod memory;
 mod names;
+mod open;
 mod order;
 mod spent;
 mod stored;

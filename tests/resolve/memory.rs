@@ -127,7 +127,7 @@ fn where_ledger_and_mark_are_lost_what_storage_has_and_what_evidence_says_is_the
 /// `dovecot-uidlist` is lost, one login, and a backup of it is put back.
 #[test]
 fn numbers_told_under_a_uidvalidity_stay_spent_when_it_comes_back() {
-    for is_ledger_lost in [false, true] {
+    for lost in ["nothing", "the ledger", "the mark"] {
         let (mut server, before) = listed_twice(Storage::Dbox, false);
         server.delete(3);
         server.uidvalidity = 100;
@@ -136,10 +136,11 @@ fn numbers_told_under_a_uidvalidity_stay_spent_when_it_comes_back() {
         assert_eq!(server.uidls()[2], "0000000300000064");
         server.delete(3);
         (server.uidvalidity, server.next_uid) = (99, before.next_uid);
-        server.ledger = server.ledger.filter(|_| !is_ledger_lost);
+        server.ledger = server.ledger.filter(|_| lost != "the ledger");
+        server.mark = server.mark.filter(|_| lost != "the mark");
         server.put(mail("new", 7, 7), "new".into());
         let resolution = server.log_in();
-        assert_eq!(provenance(&resolution, 3), Provenance::Derived, "lost: {is_ledger_lost}");
+        assert_eq!(provenance(&resolution, 3), Provenance::Derived, "{lost} is lost");
         let told = [(100, 4), (99, 4)].map(|(uidvalidity, below)| Told { uidvalidity, below });
         assert_eq!(resolution.ledger.told, told, "the mailbox's own last");
     }
@@ -250,6 +251,18 @@ fn a_uidl_that_was_baked_by_mistake_is_not_believed_where_the_right_index_has_it
     let uidls = server.uidls();
     assert_eq!(uidls[0], "U2");
     assert!(is_derived(&uidls[1]), "{uidls:?}");
+}
+
+#[test]
+fn a_uidl_that_was_baked_by_mistake_is_not_believed_where_no_key_contradicts_it() {
+    let (mut server, old) = listed_once();
+    server.storage = Storage::Maildir;
+    server.log_in();
+    server.stamps.forgotten = 1;
+    server.captured = captured(&[("U1", &old[2]), ("U2", &old[1])]);
+    server.captured.entries[0].header = None;
+    let uidls = server.uidls();
+    assert!(!uidls.contains(&"U1".to_owned()), "{uidls:?}");
 }
 
 /// The ledger is lost as well: then only content can tell what was baked by mistake.

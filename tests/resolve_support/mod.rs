@@ -406,6 +406,14 @@ impl Server {
                 Storage::Dbox => ledger.index_id == self.index_id,
             })
         });
+        // An index that was put back has its old id: the name of the last that was listed tells.
+        let named = self.held.iter().rev().find_map(|held| {
+            let record = ledger.records.iter().find(|record| record.uid == held.uid)?;
+            (!record.names.is_empty()).then_some((held, record))
+        });
+        let last_holds = named.is_none_or(|(held, record)| {
+            names_of(held).iter().any(|name| record.names.contains(&Ledger::name_of(*name)))
+        });
         let heeds =
             ledger.begun_after >= self.stamps.forgotten && ledger.restored >= self.stamps.restored;
         (counts_on && holds && last_holds && heeds && !self.held.is_empty()).then_some(ledger)
