@@ -8,6 +8,7 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::cell::Cell;
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     let Some(sides) = Sides::new(&host, Naming::Dovecot, "file") else { return ExitCode::FAILURE };
     sides.first_login("first login, file key, sizes in file names");
     sides.warm();
+    sides.login_with_one_new_message();
     drop(sides);
 
     let Some(sides) = Sides::new(&host, Naming::Qmail, "header") else { return ExitCode::FAILURE };
@@ -105,6 +107,18 @@ impl Sides {
             "memory, warm",
             with - without
         );
+    }
+
+    /// The commonest of all: a client that leaves its mail comes for what is new.
+    fn login_with_one_new_message(&self) {
+        let next = Cell::new(MESSAGES);
+        let (with, without) = self.take_turns(|server| {
+            let number = next.replace(next.get() + 1);
+            let maildir = Maildir::create(server.mail(USER));
+            maildir.deliver(&Message::everyday(number), Naming::Dovecot, number);
+            session(server, 0).login
+        });
+        print_line("login with one new message", without, with, 1.2);
     }
 
     fn index_size(&self) {

@@ -282,6 +282,7 @@ impl Wanted {
         match field {
             sys::mail_fetch_field::MAIL_FETCH_UIDL_BACKEND => Some(Self::Uidl),
             sys::mail_fetch_field::MAIL_FETCH_POP3_ORDER => Some(Self::Order),
+            sys::mail_fetch_field::MAIL_FETCH_GUID => Some(Self::Guid),
             _ => None,
         }
     }

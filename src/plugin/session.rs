@@ -36,13 +36,15 @@ pub enum Reply {
     Fail,
 }
 
-/// Which of the two fields that we answer.
+/// Which of the fields that we answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
     /// The UIDL.
     Uidl,
     /// The place in the POP3 order.
     Order,
+    /// The GUID: for dsync alone, where several messages have one.
+    Guid,
 }
 
 impl Inbox {
@@ -137,6 +139,9 @@ impl Inbox {
             return Reply::AskStorage;
         }
         let mailbox = mail.mailbox();
+        if wanted == Wanted::Guid {
+            return self.reply_guid(mail);
+        }
         if mailbox.is_pop3() {
             return self.reply_to_pop3(mail, wanted);
         }
@@ -150,6 +155,21 @@ impl Inbox {
             Ok(None) => Reply::AskStorage,
             Err(()) => Reply::Fail,
         }
+    }
+
+    /// dsync takes messages with one GUID for one message: it sends the first, and makes copies of it on
+    /// the other side, each with the UIDL of the first. So each but the first has a GUID of its own here.
+    fn reply_guid(&self, mail: Mail) -> Reply {
+        let mailbox = mail.mailbox();
+        if mailbox.is_pop3() {
+            return Reply::AskStorage;
+        }
+        let Ok(Some(table)) = self.look_table(mailbox, mail.uid()) else {
+            return Reply::AskStorage;
+        };
+        let guid = self.surveying(|| table.guid_of_its_own(mailbox, mail.uid()));
+        // The table stays as long as the mailbox, and every mail goes before it.
+        guid.map_or(Reply::AskStorage, |guid| Reply::Value(guid.as_ptr()))
     }
 
     /// In a POP3 session a failed lookup is taken for an absent UIDL, and one is invented: what is not
@@ -172,6 +192,7 @@ impl Inbox {
         Some(match wanted {
             // The table stays as long as the mailbox, and every mail goes before it.
             Wanted::Uidl => Reply::Value(answer.uidl.as_ptr()),
+            Wanted::Guid => Reply::AskStorage,
             Wanted::Order if !self.keeps_order() => Reply::AskStorage,
             Wanted::Order => {
                 let mut digits = *b"4294967295\0";

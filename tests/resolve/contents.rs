@@ -284,7 +284,7 @@ fn it_is_the_first_capture_that_content_must_be_older_than() {
 /// It has a stored UIDL, and was read for that.
 #[test]
 fn what_was_read_whole_for_another_reason_must_be_old_enough_all_the_same() {
-    let (a, b) = (mail("a", NAMELESS, 1), mail("b", NAMELESS + 1, 2));
+    let (a, b) = (mail("a", NAMELESS, 1), mail("b", NAMELESS, 2));
     let mut server = Server::new(captured(&[("U1", &a), ("U2", &b)]));
     server.put(Mail { received: 2 * CAPTURED_AT, ..b }, "new".into());
     server.store("new", "U1", None);

@@ -215,7 +215,7 @@ fn an_index_with_less_than_clients_were_told_from_is_refused() {
         server
     };
     for (what, change) in [
-        ("it has fewer messages", (|s| drop(s.captured.entries.pop())) as fn(&mut Server)),
+        ("it has fewer UIDLs", (|s| drop(s.captured.entries.pop())) as fn(&mut Server)),
         ("the old server counted further", |s| {
             s.captured.captures[0].next = Some(8);
             s.captured.counter.as_mut().unwrap().next = 8;
