@@ -796,6 +796,8 @@ impl History {
         }
         self.server.index_id += 1;
         self.server.lose_memory();
+        // What came back since it was told has a GUID that clients know, and no place.
+        self.order_unknown |= self.world.native == "%g";
         self.last.clear();
     }
 

@@ -401,7 +401,7 @@ fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> 
 /// Whether the last message that was listed still has the name that it had then, or had none.
 fn last_name_agrees(answers: &Answers, mailbox: Mailbox, uids: &[u32]) -> bool {
     let last = uids.iter().enumerate().rev().find_map(|(at, &uid)| {
-        let found = answers.find(uid, answers.len() - 1)?;
+        let found = answers.find(uid, 0)?;
         answers.names(found).next().is_some().then_some((at, found))
     });
     let Some((at, found)) = last else { return true };

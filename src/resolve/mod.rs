@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
             let agrees = match (message.uidlist_name, &message.names) {
                 (Some(name), _) if bears(name) => true,
                 // Where this is not enough, names are asked for.
-                (_, Fact::NotAsked) => message.uidlist_name.is_none() && same_index,
+                (_, Fact::NotAsked) => !self.situation.is_maildir && same_index,
                 (_, Fact::Is(_) | Fact::Absent) => message.name_hashes().any(bears),
             };
             *(if agrees { &mut agree } else { &mut disagree }) += 1;
@@ -563,15 +563,20 @@ impl<'a> Run<'a> {
         let Some(format) = self.situation.native else { return false };
         // A number alone comes again under another UIDVALIDITY.
         let names_it = format.has_uidvalidity() || self.has_the_name_in(format, m);
+        // Where memory is lost, a number may be another's, and a name one that went and came back: its
+        // place is not known then.
+        let may_be_told = match format.is_counting() {
+            true => self.spent.is_told_uid(message.uid),
+            false => self.newer_mark.is_some(),
+        };
+        let is_its_own = || {
+            message.stored.as_ref() == Some(native) || self.was_told_by_mark(m) || is_told_to_it()
+        };
         names_it
             && !self.spent.is_counted(native)
             && !self.spent.is_borne_by_another(native, m)
             && (!self.spent.is_known(native) || is_told_to_it() && !self.spent.is_answered(native))
-            && (!format.is_counting()
-                || !self.spent.is_told_uid(message.uid)
-                || message.stored.as_ref() == Some(native)
-                || self.was_told_by_mark(m)
-                || is_told_to_it())
+            && (!may_be_told || is_its_own())
     }
 
     /// Whether the format has the message's own name in it, and there is one.
@@ -579,24 +584,22 @@ impl<'a> Run<'a> {
         format.has_guid() || (format.has_file_name() && self.messages[m].uidlist_name.is_some())
     }
 
-    /// Whether only the mark knows that the message was listed, and UIDs can be believed.
+    /// Whether only the mark knows that the message was listed, in a dbox whose UIDs can be believed. On
+    /// a Maildir the list says it: what was told stands beside the name.
     fn was_told_by_mark(&self, m: usize) -> bool {
-        let Situation { uidvalidity, next_uid, index_id, .. } = *self.situation;
+        let Situation { uidvalidity, next_uid, index_id, is_maildir, .. } = *self.situation;
         let Some(mark) = self.newer_mark else { return false };
-        let message = &self.messages[m];
-        let is_above_ledger = self.ledger.is_none_or(|ledger| {
-            ledger.uidvalidity != mark.uidvalidity || message.uid >= ledger.next_uid
-        });
-        let holds = match message.uidlist_name {
-            // What was told is in the list, or nobody can say to whom.
-            Some(_) => message.stored.is_some() && message.stored == message.native.get().cloned(),
-            None => mark.index_id == index_id && self.last_of_mark_holds(mark),
-        };
-        is_above_ledger
+        let uid = self.messages[m].uid;
+        let is_above_ledger = self
+            .ledger
+            .is_none_or(|ledger| ledger.uidvalidity != uidvalidity || uid >= ledger.next_uid);
+        !is_maildir
+            && is_above_ledger
             && mark.uidvalidity == uidvalidity
             && mark.next_uid <= next_uid
-            && message.uid < mark.next_uid
-            && holds
+            && uid < mark.next_uid
+            && mark.index_id == index_id
+            && self.last_of_mark_holds(mark)
     }
 
     /// The last message below the mark's next UID, of those that are there.
@@ -723,7 +726,7 @@ impl<'a> Run<'a> {
             user: self.user.to_owned(),
             begun_after: stamps.forgotten,
             uidvalidity,
-            next_uid: self.highest_next_uid(),
+            next_uid,
             index_id,
             next_order,
             told: self.all_told(next_uid),
@@ -762,13 +765,6 @@ impl<'a> Run<'a> {
         let ledger = ledger.map_or(0, |ledger| ledger.next_order);
         let mark = mark.map_or(0, |mark| mark.next_order);
         FIRST_ORDER.max(stored).max(ledger).max(mark)
-    }
-
-    fn highest_next_uid(&self) -> u32 {
-        let Situation { uidvalidity, next_uid, .. } = *self.situation;
-        let ledger = self.ledger.filter(|ledger| ledger.uidvalidity == uidvalidity);
-        let known = ledger.filter(|_| self.uids_hold).map_or(0, |ledger| ledger.next_uid);
-        next_uid.max(known)
     }
 
     /// Every number told so far and now; the mailbox's own UIDVALIDITY last.

@@ -154,7 +154,11 @@ pub(super) fn all_told(situation: &Situation<'_>) -> Option<Vec<Told>> {
         crate::ledger::join_told(&mut told, mark.told.as_ref()?.iter().copied().chain([own]));
     }
     if stamps.restored > heeded {
-        let below = next_uid.saturating_add(COUNTS_ON);
+        // Where that could not be recorded the last time, the mailbox may have been raised already.
+        let known = told.iter().filter(|told| told.uidvalidity == uidvalidity);
+        let known = known.map(|told| told.below).max().unwrap_or(0);
+        let is_raised = next_uid >= known.saturating_add(COUNTS_ON) && known > 0;
+        let below = if is_raised { next_uid } else { next_uid.saturating_add(COUNTS_ON) };
         crate::ledger::join_told(&mut told, [Told { uidvalidity, below }]);
     }
     Some(told)
