@@ -1,12 +1,13 @@
 //! One open INBOX: its answers, found once a login and then only looked up.
 
-use std::cell::{Cell, RefCell};
-use std::ffi::{CStr, c_char};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char};
 use std::rc::Rc;
 
 use super::host::{Level, Mail, Mailbox, Transaction, View};
 use super::standing::{Refusal, Standing};
-use super::survey::Sizes;
+use super::survey::{Sizes, guids_of_their_own};
 use super::table::{self, NoTable, Table, Unwritten};
 
 /// What is kept with an INBOX while it is open.
@@ -24,6 +25,8 @@ pub struct Inbox {
     is_surveying: Cell<bool>,
     /// What is to be written when the session is over.
     unwritten: RefCell<Option<Unwritten>>,
+    /// By UID: the GUIDs that dsync is told of messages that share theirs with an earlier one.
+    guids: OnceCell<HashMap<u32, CString>>,
 }
 
 /// What `get_special` is to do.
@@ -58,6 +61,7 @@ impl Inbox {
             stale: Cell::default(),
             is_surveying: Cell::default(),
             unwritten: RefCell::default(),
+            guids: OnceCell::new(),
         }
     }
 
@@ -161,15 +165,13 @@ impl Inbox {
     /// the other side, each with the UIDL of the first. So each but the first has a GUID of its own here.
     fn reply_guid(&self, mail: Mail) -> Reply {
         let mailbox = mail.mailbox();
-        if mailbox.is_pop3() {
+        let is_here = matches!(mailbox.control_dir(), Ok(Some(_)));
+        if mailbox.is_pop3() || !is_here || !matches!(&*self.standing, Standing::Kept(_)) {
             return Reply::AskStorage;
         }
-        let Ok(Some(table)) = self.look_table(mailbox, mail.uid()) else {
-            return Reply::AskStorage;
-        };
-        let guid = self.surveying(|| table.guid_of_its_own(mailbox, mail.uid()));
-        // The table stays as long as the mailbox, and every mail goes before it.
-        guid.map_or(Reply::AskStorage, |guid| Reply::Value(guid.as_ptr()))
+        let guids = self.guids.get_or_init(|| self.surveying(|| guids_of_their_own(mailbox)));
+        // They stay as long as the mailbox, and every mail goes before it.
+        guids.get(&mail.uid()).map_or(Reply::AskStorage, |guid| Reply::Value(guid.as_ptr()))
     }
 
     /// In a POP3 session a failed lookup is taken for an absent UIDL, and one is invented: what is not

@@ -1,5 +1,8 @@
 //! Finding out what the rules ask about a mailbox's messages, with a mail of our own.
 
+use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
+
 use arrayvec::ArrayVec;
 
 use super::dovecot::mail_fetch_field as field;
@@ -114,6 +117,26 @@ impl<'a> Survey<'a> {
         }
         Ok(())
     }
+}
+
+/// By UID, a GUID of its own for each message that shares its GUID with an earlier one.
+pub fn guids_of_their_own(mailbox: Mailbox) -> HashMap<u32, CString> {
+    let mut own = OwnMail::open(mailbox);
+    let uids: Vec<u32> = own.transaction().uids().collect();
+    let (mut seen, mut guids) = (HashSet::new(), HashMap::new());
+    for (seq, uid) in (1..).zip(uids) {
+        let _frame = Frame::push();
+        let mut mail = own.turn_to(seq);
+        // What cannot be read has no GUID that anybody could send.
+        let Ok(guid) = mail.special(field::MAIL_FETCH_GUID) else { continue };
+        if !guid.is_empty() && !seen.insert(guid.to_vec()) {
+            let mut hasher = blake3::Hasher::new_derive_key("uidl-keep 2026-11 GUID of a copy");
+            hasher.update(guid).update(&uid.to_le_bytes());
+            let hex = hasher.finalize().to_hex();
+            guids.insert(uid, CString::new(&hex[..32]).expect("hex has no NUL"));
+        }
+    }
+    guids
 }
 
 /// The names of a message: its base file name, where the storage has one, and its GUID.

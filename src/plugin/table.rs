@@ -1,15 +1,14 @@
 //! A table of answers for one view of the mailbox, and how it comes about: from the ledger alone, or by
 //! the rules.
 
-use std::cell::{Cell, OnceCell};
-use std::collections::{HashMap, HashSet};
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::bake::{Baked, bake, is_baked};
-use super::dovecot::mail_fetch_field as field;
-use super::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
+use super::host::{Level, Mailbox, OwnMail, Transaction, View};
 use super::standing::{Kept, Refusal};
 use super::survey::{Expunged, Look, Sizes, Survey, names_of};
 use crate::control::{self, Control, Lock, LockError, PublishError};
@@ -23,7 +22,6 @@ use crate::prints::Prints;
 use crate::read_at::ReadAt;
 use crate::remedy::Remedy;
 use crate::resolve::{self, Memory, Outcome, Purpose, Report, Resolution, Situation};
-use crate::roster::Gate;
 
 /// How long a login waits for another that resolves the same mailbox.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -39,8 +37,6 @@ pub struct Table {
     undecided: Vec<u32>,
     /// Where to look first: a listing goes up by UID.
     cursor: Cell<usize>,
-    /// By UID: the GUIDs of messages that share theirs with an earlier one.
-    guids: OnceCell<HashMap<u32, CString>>,
 }
 
 /// What is answered for a message.
@@ -164,8 +160,7 @@ impl Table {
 
     fn from_answers(view: View, answers: Answers) -> Self {
         let (passing, undecided) = (HashMap::new(), Vec::new());
-        let (cursor, guids) = (Cell::new(0), OnceCell::new());
-        Self { view, answers, passing, undecided, cursor, guids }
+        Self { view, answers, passing, undecided, cursor: Cell::new(0) }
     }
 
     /// The answers for a user who is on no roster, from the ledger that lies in his INBOX: it has another
@@ -216,7 +211,7 @@ impl Table {
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         let prints = Prints::open(control, locked.as_ref().ok(), view.uidvalidity, view.messages);
         let look = Look { mailbox, sizes, prints };
-        let purpose = Purpose::Listing { guarded: kept.gate == Gate::Guarded };
+        let purpose = Purpose::Listing { guarded: true };
         let resolved = resolve(kept, look, purpose, memory, written);
         if let (Err(NoTable::Refused(_)), Ok(lock)) = (&resolved, &locked) {
             // What was read may have been wrong, if Dovecot could not decompress it for instance.
@@ -316,35 +311,10 @@ impl Table {
         self.passing.get(&uid).map(|(uidl, order)| Answer { uidl, order: *order })
     }
 
-    /// The GUID that sets a message apart from an earlier one with the same; `None` where its GUID is its
-    /// own. All messages are asked once.
-    pub fn guid_of_its_own(&self, mailbox: Mailbox, uid: u32) -> Option<&CStr> {
-        self.guids.get_or_init(|| guids_of_their_own(mailbox)).get(&uid).map(CString::as_c_str)
-    }
-
     /// Whether nothing can be told of the message.
     pub fn is_undecided(&self, uid: u32) -> bool {
         self.undecided.contains(&uid)
     }
-}
-
-fn guids_of_their_own(mailbox: Mailbox) -> HashMap<u32, CString> {
-    let mut own = OwnMail::open(mailbox);
-    let uids: Vec<u32> = own.transaction().uids().collect();
-    let (mut seen, mut guids) = (HashSet::new(), HashMap::new());
-    for (seq, uid) in (1..).zip(uids) {
-        let _frame = Frame::push();
-        let mut mail = own.turn_to(seq);
-        // What cannot be read has no GUID that anybody could send.
-        let Ok(guid) = mail.special(field::MAIL_FETCH_GUID) else { continue };
-        if !guid.is_empty() && !seen.insert(guid.to_vec()) {
-            let mut hasher = blake3::Hasher::new_derive_key("uidl-keep 2026-11 GUID of a copy");
-            hasher.update(guid).update(&uid.to_le_bytes());
-            let hex = hasher.finalize().to_hex();
-            guids.insert(uid, CString::new(&hex[..32]).expect("hex has no NUL"));
-        }
-    }
-    guids
 }
 
 /// Whether a ledger tells all that a view has.
