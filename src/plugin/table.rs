@@ -164,8 +164,9 @@ impl Table {
         Self { view, answers, passing, undecided, cursor: Cell::new(0) }
     }
 
-    /// The answers for a user who is on no roster, from the ledger that lies in his INBOX: it has another
-    /// name than he, or his line is gone. `None`: there is none, and he is none of our business.
+    /// Rule 12: the answers for a user who is on no roster, from the ledger that lies in his INBOX:
+    /// it has another name than he, or his line is gone. `None`: there is none, and he is none
+    /// of our business.
     pub fn for_stranger(name: &str, transaction: Transaction) -> Result<Option<Self>, Refusal> {
         let control = control_of(name, transaction.mailbox())?;
         let answers = control.answers_of_anybody().map_err(|why| ledger_fault(&control, &why))?;
@@ -329,9 +330,9 @@ enum Holds {
     No,
 }
 
-/// Whether the ledger has every message of the view, and its UIDs still mean what they meant: on a
-/// Maildir by the names in the list of UIDs, where each must be there; elsewhere by the index that says
-/// so.
+/// Rule 2: whether the ledger has every message of the view, and its UIDs still mean what they
+/// meant: on a Maildir by the names in the list of UIDs, where each must be there; elsewhere by the
+/// index that says so.
 fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> {
     let (mailbox, view, head) = (transaction.mailbox(), transaction.view(), answers.head());
     let uids: Vec<u32> = transaction.uids().collect();
