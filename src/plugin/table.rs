@@ -330,9 +330,9 @@ enum Holds {
     No,
 }
 
-/// Rule 2: whether the ledger has every message of the view, and its UIDs still mean what they
-/// meant: on a Maildir by the names in the list of UIDs, where each must be there; elsewhere by the
-/// index that says so.
+/// Whether the ledger has every message of the view, and its UIDs still mean what they meant: on a
+/// Maildir by the names in the list of UIDs, where each must be there; elsewhere by the index that says
+/// so.
 fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> {
     let (mailbox, view, head) = (transaction.mailbox(), transaction.view(), answers.head());
     let uids: Vec<u32> = transaction.uids().collect();
