@@ -300,8 +300,8 @@ impl Lock {
 }
 
 impl Begun<'_> {
-    /// Puts a ledger, as encoded, in the place of the one before, and then its mark in the lock. Who
-    /// reads the ledger sees the old one or the new one. A mark that is older than its ledger adds
+    /// Rule 11: puts a ledger, as encoded, in the place of the one before, and then its mark in the
+    /// lock. Who reads the ledger sees the old one or the new one. A mark that is older than its ledger adds
     /// nothing and takes nothing away: the next listing that is recorded writes it again.
     ///
     /// # Errors

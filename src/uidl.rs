@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-/// A POP3 unique-id: the bytes the old server sent, untouched.
+/// A POP3 unique-id: the bytes the old server sent, untouched (rule 9 of `docs/design.md`).
 ///
 /// RFC 1939 section 7 allows 1 to 70 octets from 0x21 to 0x7E. The range is enforced, for a CR LF
 /// in a UIDL would be a protocol injection; the 70 is not, because qmail-pop3d sends base file names

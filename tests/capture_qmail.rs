@@ -44,6 +44,7 @@ fn mail_of_one_second_is_in_the_order_of_names_each_time() {
     assert_eq!(uidls(&old.capture(&Server::Qmail).maildrop), ["a", "b", "c"]);
 }
 
+/// Rule 9.
 #[test]
 fn a_name_that_pop3_cannot_carry_costs_that_message() {
     let old = Old::of(["cur/1.a b:2,S", "cur/2.c:2,S", "new/.hidden"]);

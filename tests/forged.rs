@@ -396,6 +396,7 @@ fn a_forged_ledger_gives_a_listing_in_order_or_one_clean_error() {
         let how = format!("round {round}");
         count(attacked.with_ledger(&forged, &how), &how);
     }
+    // Rule 9: it would be a line of the protocol.
     for bad in [&b"\r\n.\r\n"[..], b"a b", b"\x7F", b"\xE6"] {
         let how = format!("a UIDL with {bad:?}");
         let forged = forge::ledger(&with_uidl(&attacked.ledger, bad), forge::Ledger::Starts);
@@ -504,6 +505,7 @@ fn a_forged_index_gives_a_listing_in_order_or_one_clean_error() {
         };
         count(attacked.with_index(&forged, &how), &how);
     }
+    // Rule 9: it would be a line of the protocol.
     for bad in [&b"\r\n.\r\n"[..], b"a b", b"\x7F", b"\xE6"] {
         let how = format!("a UIDL with {bad:?}");
         let told = attacked.with_index(&forge::index(&with_uidl(&attacked.index, bad)), &how);

@@ -211,6 +211,7 @@ fn stamp(here: &Here, roster: &str, note: &str) -> u64 {
     stamp.unwrap_or_else(|| panic!("{note}: {words}")).parse().unwrap()
 }
 
+/// Rule 12: a name on no roster is said.
 #[test]
 fn what_the_operator_knows_is_noted_on_the_roster_and_outlives_builds() {
     let here = site();

@@ -163,8 +163,9 @@ impl Table {
         Self { view, answers, passing, undecided, cursor: Cell::new(0) }
     }
 
-    /// The answers for a user who is on no roster, from the ledger that lies in his INBOX: it has another
-    /// name than he, or his line is gone. `None`: there is none, and he is none of our business.
+    /// Rule 12: the answers for a user who is on no roster, from the ledger that lies in his INBOX:
+    /// it has another name than he, or his line is gone. `None`: there is none, and he is none
+    /// of our business.
     pub fn for_stranger(name: &str, transaction: Transaction) -> Result<Option<Self>, Refusal> {
         let control = control_of(name, transaction.mailbox())?;
         let answers = control.answers_of_anybody().map_err(|why| ledger_fault(&control, &why))?;

@@ -27,8 +27,8 @@ const EXPLAINED_OCTETS: u64 = 512;
 const SHORTEST_LINES: u64 = 16;
 
 impl<'a> Run<'a> {
-    /// Every kind of evidence, in its order. What costs nothing is compared first; content is asked for
-    /// only while an entry is left that it could claim.
+    /// Every kind of evidence, in its order. Rule 3: what costs nothing comes first; content is asked
+    /// for only while an entry is left that it could claim.
     pub(super) fn match_all(&mut self) -> Result<(), Pause> {
         let names = Names::of(self);
         self.match_stored(&names)?;

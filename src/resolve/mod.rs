@@ -872,7 +872,7 @@ fn record_of(ledger: &Ledger, uid: u32) -> Option<&Record> {
     ledger.records.get(at).filter(|record| record.uid != 0)
 }
 
-/// How many of the messages have their UIDL in common with another of them.
+/// Rule 8: how many of the messages have their UIDL in common with another of them.
 fn count_repeated(records: &[Record], messages: &[Message]) -> usize {
     let is_there = |uid: u32| messages.binary_search_by_key(&uid, |message| message.uid).is_ok();
     let mut uidls: Vec<&Uidl> =

@@ -94,6 +94,7 @@ fn a_header_that_does_not_name_its_message_claims_nothing() {
     assert_eq!(server.uidls(), [native(1)]);
 }
 
+/// Rule 5: there is no cutoff.
 #[test]
 fn what_is_copied_after_the_last_capture_and_after_a_listing_is_still_known_by_its_header() {
     let (a, b) = (mail("a", 1, 1), mail("b", 2, 2));
@@ -325,6 +326,7 @@ fn an_entry_whose_message_is_gone_is_not_given_to_a_mail_with_an_equal_header() 
     assert_eq!(server.uidls()[1], native(3));
 }
 
+/// Rule 8.
 #[test]
 fn a_uidl_that_the_old_server_repeats_is_replayed_for_each() {
     let (a, b) = (mail("a", 1, 1), mail("b", 2, 2));

@@ -82,7 +82,7 @@ fn a_message_that_was_listed_keeps_its_uidl_when_a_new_one_gets_its_uid() {
     assert!(listed.contains("<message.7@"), "{listed}");
 }
 
-/// Rule 7: what has been listed keeps its place. Dovecot's indexes are left, and know that UID 5 was
+/// Rule 4: what has been listed keeps its place. Dovecot's indexes are left, and know that UID 5 was
 /// given: the one that was listed has a higher UID now than the old message that is copied late.
 #[test]
 fn a_message_that_was_listed_keeps_its_place_when_it_gets_another_uid() {

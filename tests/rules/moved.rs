@@ -60,8 +60,8 @@ fn one_who_gets_another_uid_keeps_all() {
     is_kept(&story, &uidls);
 }
 
-/// Section 6: index and roster are for the group that `doveadm user` names. To one who cannot read the
-/// roster everybody may be migrated: he is refused until the site is installed again.
+/// Rule 10: index and roster are for the group that `doveadm user` names. To one who cannot read
+/// the roster everybody may be migrated: he is refused until the site is installed again.
 #[test]
 fn a_domain_that_moves_to_another_account_keeps_all_once_its_site_is_installed_again() {
     for store in [Store::Maildir, Store::Mdbox] {
@@ -77,7 +77,7 @@ fn a_domain_that_moves_to_another_account_keeps_all_once_its_site_is_installed_a
     }
 }
 
-/// Section 2: a ledger that cannot be read, or is not the account's, is not one that is absent.
+/// Rule 10: a ledger that cannot be read, or is not the account's, is not one that is absent.
 #[test]
 fn a_ledger_that_was_not_given_to_the_other_account_refuses_the_login() {
     let Some(mut story) = begin(Store::Maildir) else { return };

@@ -10,7 +10,7 @@ use super::support::host::{Host, Line};
 use super::support::mail::Message;
 use super::support::maildir::{Maildir, Naming};
 
-/// Rule 7: what comes later, an old message copied late too, goes behind everything ever listed.
+/// Rule 4: what comes later, an old message copied late too, goes behind everything ever listed.
 #[test]
 fn a_message_copied_late_is_fetched_once_and_so_is_the_next_new_one() {
     let Some(client) = client_of_six() else { return };

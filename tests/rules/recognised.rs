@@ -23,8 +23,8 @@ fn with_four_on(config: Config) -> Option<(Story, Listing)> {
     Some((story, listing))
 }
 
-/// Section 4: UID and octets only confirm or separate, neither ever makes a match. Both servers have
-/// counted to 5 under one UIDVALIDITY, and both messages are of one size.
+/// Evidence 3 to 5: UID and octets only choose or veto, neither ever makes a match. Both servers
+/// have counted to 5 under one UIDVALIDITY, and both messages are of one size.
 #[test]
 fn another_mail_with_the_uid_and_the_size_of_an_old_one_is_new() {
     let (old, new) = (Message::plain(5), Message::plain(6));

@@ -46,7 +46,7 @@ fn guids(story: &Story) -> Vec<String> {
     story.dovecot.doveadm_ok(fetch).lines().map(str::to_owned).collect()
 }
 
-/// Section 3: a delta is built from the old index and new listings, and never drops an entry. The user
+/// Rule 7: a capture that has a message no more takes its entry from nobody. The user
 /// has deleted two messages on the old server since; on the new one they are there, one of them listed.
 #[test]
 fn a_delta_that_lists_a_message_no_more_takes_it_from_nobody() {
