@@ -253,7 +253,10 @@ impl Table {
                 unwritten = ledger.is_none().then_some(first);
             }
         }
-        raise_next_uid(mailbox, resolution.first_unspent_uid, view);
+        if is_written {
+            // What a stamp of the operator adds must not be added again at every login.
+            raise_next_uid(mailbox, resolution.first_unspent_uid, view);
+        }
         // Where not even a ledger can be written, it is no use to try.
         if kept.settings.bake && is_written {
             let records = resolution.ledger.records.iter().filter(|record| record.uid != 0);

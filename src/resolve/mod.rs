@@ -462,7 +462,9 @@ impl<'a> Run<'a> {
     /// Whether this is the first listing, as far as anybody remembers.
     fn is_first(&self) -> bool {
         let Memory { ledger, mark } = self.situation.memory;
-        ledger.is_none() && mark.is_none() && !self.situation.stamps.listed
+        // A damaged mark may be half of anything.
+        let is_marked = mark.is_some_and(|mark| mark.told.is_some());
+        ledger.is_none() && !is_marked && !self.situation.stamps.listed
     }
 
     /// Rule 10: an empty or half-copied maildrop makes clients forget what they hold.
@@ -497,9 +499,9 @@ impl<'a> Run<'a> {
         let there_before =
             |ledger: &Ledger| ledger.records.iter().filter(|record| record.uid != 0).count();
         let left = match (memory.mark, self.ledger.or(self.void)) {
-            (Some(mark), _) => mark.left as usize,
-            (None, Some(ledger)) => there_before(ledger),
-            (None, None) => 0,
+            (Some(mark), _) if mark.told.is_some() => mark.left as usize,
+            (_, Some(ledger)) => there_before(ledger),
+            (_, None) => 0,
         };
         let found = match self.ledger.filter(|_| self.newer_mark.is_none()) {
             Some(_) => self.listed().count(),
@@ -761,9 +763,8 @@ impl<'a> Run<'a> {
     fn first_new_order(&self) -> u32 {
         let stored = self.messages.iter().filter_map(|message| message.stored_order);
         let stored = stored.filter(|order| is_ours(*order)).max().map_or(0, |order| order + 1);
-        let Memory { ledger, mark } = self.situation.memory;
-        let ledger = ledger.map_or(0, |ledger| ledger.next_order);
-        let mark = mark.map_or(0, |mark| mark.next_order);
+        let ledger = self.ledger.map_or(0, |ledger| ledger.next_order);
+        let mark = self.newer_mark.map_or(0, |mark| mark.next_order);
         FIRST_ORDER.max(stored).max(ledger).max(mark)
     }
 
@@ -864,8 +865,11 @@ enum Kind {
 
 /// Whether an order number that storage has was given by us.
 fn is_ours(order: u32) -> bool {
-    (FIRST_ORDER..MAX_NEXT_ORDER).contains(&order)
+    (FIRST_ORDER..LAST_STORED_ORDER).contains(&order)
 }
+
+/// A stored number beyond this is no number of ours, and leaves room for those to come.
+const LAST_STORED_ORDER: u32 = MAX_NEXT_ORDER / 2;
 
 fn record_of(ledger: &Ledger, uid: u32) -> Option<&Record> {
     let at = ledger.records.binary_search_by_key(&uid, |record| record.uid).ok()?;

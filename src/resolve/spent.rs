@@ -86,6 +86,11 @@ impl<'a> Spent<'a> {
     /// own UIDVALIDITY.
     pub(super) fn is_told_number(&self, uidl: &Uidl, own_uid: u32) -> bool {
         let Some(native) = self.situation.native else { return false };
+        let uidvalidity = self.situation.uidvalidity;
+        let number = native.number_of(uidl.as_bytes(), uidvalidity);
+        if self.anything_told && number.is_some_and(|number| number != own_uid) {
+            return true;
+        }
         self.told.iter().any(|told| {
             let number = native.number_of(uidl.as_bytes(), told.uidvalidity);
             let is_own = told.uidvalidity == self.situation.uidvalidity && number == Some(own_uid);
@@ -154,11 +159,7 @@ pub(super) fn all_told(situation: &Situation<'_>) -> Option<Vec<Told>> {
         crate::ledger::join_told(&mut told, mark.told.as_ref()?.iter().copied().chain([own]));
     }
     if stamps.restored > heeded {
-        // Where that could not be recorded the last time, the mailbox may have been raised already.
-        let known = told.iter().filter(|told| told.uidvalidity == uidvalidity);
-        let known = known.map(|told| told.below).max().unwrap_or(0);
-        let is_raised = next_uid >= known.saturating_add(COUNTS_ON) && known > 0;
-        let below = if is_raised { next_uid } else { next_uid.saturating_add(COUNTS_ON) };
+        let below = next_uid.saturating_add(COUNTS_ON);
         crate::ledger::join_told(&mut told, [Told { uidvalidity, below }]);
     }
     Some(told)
