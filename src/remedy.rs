@@ -33,7 +33,9 @@ impl Remedy for io::Error {
             }
             io::ErrorKind::NotFound => "mount what it is on, or build and install it again",
             io::ErrorKind::UnexpectedEof => BUILD_AGAIN,
-            io::ErrorKind::OutOfMemory => "raise vsz_limit",
+            io::ErrorKind::OutOfMemory => {
+                "raise vsz_limit; where that is no help, build and install it again"
+            }
             _ => "look into the system's log, and mend what it is stored on",
         }
     }

@@ -191,7 +191,7 @@ fn an_index_that_asks_for_more_memory_than_there_may_be_refuses_the_login() {
     huge.write_all(&tail).unwrap();
     server.refuses(
         "a block of more than vsz_limit",
-        &["example.com.idx", "out of memory", "install"],
+        &["example.com.idx", "out of memory", "raise vsz_limit", "install"],
     );
     file.put_back();
     server.serves(3, "mended");
