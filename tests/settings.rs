@@ -620,7 +620,8 @@ fn a_ledger_of_another_user_is_never_answered_from() {
     new.restart_with(&virtual_inbox(Line::V23, &place));
     assert_eq!(new.uidl(USER), old.uidls);
     assert!(new.login(bob).unwrap().uidl().is_err());
-    assert_eq!(count_of(&new, "it is the ledger of another user"), 1, "{}", new.log());
+    let told = format!("it is the ledger of {USER:?}; give each user a control directory");
+    assert_eq!(count_of(&new, &told), 1, "{}", new.log());
     assert_eq!(new.uidl(USER), old.uidls, "again");
     new.restart_with(&virtual_inbox(Line::V23, &format!("{place}:CONTROL=~/control")));
     let bobs: Vec<String> = old.uidls.iter().map(|u| u.replace("-17", "-18")).collect();
