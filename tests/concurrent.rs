@@ -53,7 +53,11 @@ enum Key {
 }
 
 fn tiny(number: u32) -> Message {
-    Message { octets: format!("Subject: message {number}\n\nbody\n").into_bytes() }
+    let text = format!(
+        "Message-ID: <{number}@example.com>\nDate: Mon, 06 May 2024 10:00:00 +0000\n\
+         Subject: message {number}\n\nbody\n"
+    );
+    Message { octets: text.into_bytes() }
 }
 
 impl Server {

@@ -17,7 +17,7 @@ fn the_first_listing_is_baked_and_the_plugin_can_go() {
     let first = server.uidls();
     assert_eq!(first[..6], kept(1..=6));
     let uidlist = fs::read_to_string(server.maildir.path().join("dovecot-uidlist")).unwrap();
-    assert!(uidlist.contains("PUID6-17 O6 "), "{uidlist}");
+    assert!(uidlist.contains("PUID6-17 O1048581 "), "{uidlist}");
     let host = Host::dovecot(Line::V23).unwrap();
     let bare = Dovecot::start(&host, Config::default()).unwrap();
     let target = bare.mail(USER);
@@ -83,7 +83,9 @@ fn a_half_copied_maildrop_is_refused_until_the_rest_is_there() {
         fs::rename(file, away.join(file.file_name().unwrap())).unwrap();
     }
     assert_eq!(server.refusal(), LATER);
-    assert!(server.complaints()[0].contains("4 of 10 captured messages are here"));
+    let complaints = server.complaints();
+    let told = "10 messages were captured last, 4 are here, 4 of them recognised: finish the copy";
+    assert!(complaints[0].contains(told), "{complaints:?}");
     assert!(!server.ledger().exists());
     for file in &files[..6] {
         fs::rename(away.join(file.file_name().unwrap()), file).unwrap();

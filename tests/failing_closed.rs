@@ -124,9 +124,33 @@ fn an_index_that_is_no_file_of_ours_refuses_the_login() {
     server.ends_well();
 }
 
+/// Captured is one message more than will ever be copied: as long as one of those that come may be it,
+/// each login reads what was captured.
+fn expect_one_more(server: &Server) {
+    let listing = fs::read_to_string(server.dovecot.dir().join("alice.uidl")).unwrap();
+    let listing = listing.strip_suffix(".\n").unwrap();
+    server.build(&format!("{listing}4 UID4-17 file=1600000000.4.never.copied\n.\n"));
+}
+
+/// Where every captured message was found, nothing rests on what else is in the index: new mail is listed
+/// without it. A header that cannot be believed is no index at all.
+#[test]
+fn an_index_of_which_nothing_is_left_to_find_is_not_read() {
+    let Some(mut server) = Server::start(3) else { return };
+    server.serves(3, "before any fault");
+    let file = Whole::of(server.index());
+    file.replace(&file.damaged(index::BLOCKS + 4));
+    server.deliver();
+    server.serves(3, "its block is damaged");
+    let fault = Fault::content("its header is", file.damaged(24), &["checksum of the header"]);
+    refused_until_mended(&mut server, 3, &file, &[fault]);
+    server.ends_well();
+}
+
 #[test]
 fn an_index_damaged_anywhere_refuses_the_login() {
     let Some(mut server) = Server::start(3) else { return };
+    expect_one_more(&server);
     let file = Whole::of(server.index());
     refused_until_mended(&mut server, 3, &file, &index_content(&file));
     server.ends_well();
@@ -361,6 +385,7 @@ fn a_mailbox_that_cannot_be_read_refuses_the_login() {
 #[test]
 fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
     let Some(mut server) = Server::start(3) else { return };
+    expect_one_more(&server);
     server.serves(3, "before any fault");
     server.deliver();
     let files = [server.index(), server.roster(), server.ledger()].map(Whole::of);
@@ -391,6 +416,7 @@ fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
 fn dovecot_24_refuses_alike() {
     let config = Config::default().with_plugin();
     let Some(mut server) = Server::start_on(Line::V24, 3, config) else { return };
+    expect_one_more(&server);
     let index = Whole::of(server.index());
     let faults = [
         Fault::new("missing", &["no index, but its roster names"], Whole::remove),

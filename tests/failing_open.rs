@@ -125,7 +125,9 @@ fn a_full_disk_serves_the_kept_uidls_and_lets_mail_be_deleted() {
         let (uidls, complaints) = served(&server);
         assert_eq!(uidls, kept(1..=5));
         let unwritten = |line: &&String| {
-            line.contains("uidl-keep.ledger: cannot be written (No space left on device")
+            let what =
+                "uidl-keep.ledger: cannot be written (no room for its mark: No space left on";
+            line.contains(what)
         };
         assert_eq!(complaints.iter().filter(unwritten).count(), 1, "{complaints:#?}");
     }

@@ -663,7 +663,8 @@ impl History {
                 if mark {
                     self.server.mark = None;
                 }
-                self.order_unknown |= ledger && !is_baked;
+                let is_placeless = mark && self.world.native == "%g";
+                self.order_unknown |= ledger && (!is_baked || is_placeless);
                 if ledger {
                     self.last.clear();
                 }

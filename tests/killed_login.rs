@@ -16,7 +16,7 @@ use support::maildir::{Maildir, Naming};
 use support::migrated::Server;
 use support::traced::lists_under_strace;
 use support::{helper, lacking};
-use uidl_keep::ledger::Ledger;
+use uidl_keep::ledger::{FIRST_ORDER, Ledger};
 
 const USER: &str = "alice@example.com";
 
@@ -120,7 +120,8 @@ fn what_a_killed_login_did_not_bake_is_baked_by_the_next() {
     assert_eq!(dovecot.uidl(USER).len(), 5);
     let uidlist = fs::read_to_string(maildir.path().join("dovecot-uidlist")).unwrap();
     for number in 1..=5 {
-        assert!(uidlist.contains(&format!("PUID{number}-17 O{number} ")), "{uidlist}");
+        let order = FIRST_ORDER + number - 1;
+        assert!(uidlist.contains(&format!("PUID{number}-17 O{order} ")), "{uidlist}");
     }
 }
 

@@ -15,6 +15,7 @@ use support::mail::Message;
 use support::maildir::{Maildir, Naming, make_owned};
 use support::moved::{Keys, Moved, USER, Way, files_below};
 use support::pop3::Refused;
+use uidl_keep::key::{Depth, Fingerprinter, Fingerprints, NORMALISER_VERSION};
 
 const LATER: &str = "-ERR [SYS/TEMP] Mailbox is temporarily not available, please try again later.";
 
@@ -173,7 +174,7 @@ fn fast_size_lookups_change_no_uidl() {
 }
 
 #[test]
-fn equal_headers_are_told_apart_by_true_octets_also_with_fast_size_lookups() {
+fn equal_headers_are_told_apart_by_their_bodies_also_with_fast_size_lookups() {
     for line in [Line::V23, Line::V24] {
         let fast = "pop3_fast_size_lookups = yes\n";
         let Some(new) = start(line, Store::Maildir, fast) else { continue };
@@ -184,12 +185,15 @@ fn equal_headers_are_told_apart_by_true_octets_also_with_fast_size_lookups() {
             maildir.deliver(message, Naming::Qmail, seconds);
         }
         // The old server had them the other way round.
-        let header = header_key(&maildir);
+        let keys = [&long, &short].map(|message| {
+            let (octets, prints) = (message.on_the_wire().len(), fingerprints(message));
+            let (header, whole) = (prints.header.unwrap(), prints.message.unwrap());
+            format!("octets={octets} header={header} message={whole}")
+        });
         let listing = format!(
-            "uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nkeys 2\n\
-             1 long-17 {header} octets={}\n2 short-17 {header} octets={}\n.\n",
-            long.on_the_wire().len(),
-            short.on_the_wire().len(),
+            "uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nkeys {NORMALISER_VERSION}\n\
+             1 long-17 {}\n2 short-17 {}\n.\n",
+            keys[0], keys[1],
         );
         let file = new.dir().join("alice.uidl");
         fs::write(&file, listing).unwrap();
@@ -199,13 +203,41 @@ fn equal_headers_are_told_apart_by_true_octets_also_with_fast_size_lookups() {
     }
 }
 
-/// `header=...` of the first message, as a capture writes it.
-fn header_key(maildir: &Maildir) -> String {
-    let mut capture = helper::uidl_keep();
-    capture.args(["capture", "qmail", "--user", USER]).arg(maildir.path());
-    let listing = String::from_utf8(helper::run(&mut capture)).unwrap();
-    let mut words = listing.split_ascii_whitespace();
-    words.find(|word| word.starts_with("header=")).unwrap().to_owned()
+/// Sizes are a veto: true ones, however fast Dovecot may find them. Here line ends are more than may be
+/// explained, and a fast size leaves them out.
+#[test]
+fn a_true_size_that_nothing_explains_is_a_veto_also_with_fast_size_lookups() {
+    for line in [Line::V23, Line::V24] {
+        let fast = "pop3_fast_size_lookups = yes\n";
+        for is_true in [true, false] {
+            let Some(new) = start(line, Store::Maildir, fast) else { continue };
+            let mut message = Message::plain(1);
+            message.octets.extend(b"\n".repeat(1200));
+            let maildir = Maildir::create(new.mail(USER));
+            maildir.deliver(&message, Naming::Qmail, 1);
+            let header = fingerprints(&message).header.unwrap();
+            let size = if is_true { message.on_the_wire().len() } else { message.octets.len() };
+            let listing = format!(
+                "uidl-keep-listing 1\nmaildrop {USER}\nstate captured\n\
+                 keys {NORMALISER_VERSION}\n1 old-17 octets={size} header={header}\n.\n",
+            );
+            let file = new.dir().join("alice.uidl");
+            fs::write(&file, listing).unwrap();
+            helper::build_site(&new.site(), &file);
+            if is_true {
+                assert_eq!(new.uidl(USER), ["old-17"]);
+            } else {
+                assert_eq!(refusal(&new), LATER);
+            }
+        }
+    }
+}
+
+/// The fingerprints of a message, as a capture finds them.
+fn fingerprints(message: &Message) -> Fingerprints {
+    let mut printer = Fingerprinter::new(Depth::Message);
+    printer.update(&message.octets);
+    printer.finish()
 }
 
 #[test]
@@ -276,7 +308,8 @@ fn compressed_mail_keeps_its_uidls() {
                 // As long as Dovecot cannot uncompress it, POP3 is told nothing.
                 new.restart_with("");
                 assert_eq!(refusal(&new), LATER);
-                assert_eq!(count_of(&new, "0 of 30 captured messages are here"), 1);
+                let told = "30 messages were captured last, 30 are here, 0 of them recognised";
+                assert_eq!(count_of(&new, told), 1, "{}", new.log());
                 new.restart_with(&zlib(line));
             }
             serves(&new, &old);
@@ -553,8 +586,9 @@ fn a_virtual_inbox_in_a_shared_directory_needs_a_control_directory_of_its_own() 
     fs::write(shared.join("dovecot-virtual"), "real/INBOX\n  all\n").unwrap();
     let place = format!("{}:INDEX=~/virtual", new.inside(&new.dir().join("shared")).display());
     new.restart_with(&virtual_inbox(Line::V23, &place));
-    assert!(new.login(USER).unwrap().uidl().is_err(), "what a header told could not be recorded");
-    assert_eq!(count_of(&new, "let the mail's user write into the control directory"), 1);
+    // What is there to be written into is root's, and everybody's at once.
+    serves(&new, &old);
+    assert_ne!(count_of(&new, "cannot be written (Permission denied"), 0, "{}", new.log());
 
     new.restart_with(&virtual_inbox(Line::V23, &format!("{place}:CONTROL=~/control")));
     serves(&new, &old);
@@ -586,7 +620,8 @@ fn a_ledger_of_another_user_is_never_answered_from() {
     new.restart_with(&virtual_inbox(Line::V23, &place));
     assert_eq!(new.uidl(USER), old.uidls);
     assert!(new.login(bob).unwrap().uidl().is_err());
-    assert_eq!(count_of(&new, "it is the ledger of another user"), 1, "{}", new.log());
+    let told = format!("it is the ledger of {USER:?}; give each user a control directory");
+    assert_eq!(count_of(&new, &told), 1, "{}", new.log());
     assert_eq!(new.uidl(USER), old.uidls, "again");
     new.restart_with(&virtual_inbox(Line::V23, &format!("{place}:CONTROL=~/control")));
     let bobs: Vec<String> = old.uidls.iter().map(|u| u.replace("-17", "-18")).collect();

@@ -42,7 +42,7 @@ pub enum Ledger {
     Starts,
 }
 
-const LEDGER_HEADER: usize = 84;
+const LEDGER_HEADER: usize = 100;
 /// Of a record, in the front and in the back.
 const RECORD_OCTETS: (usize, usize) = (29, 4);
 const TOLD_OCTETS: usize = 8;
@@ -101,6 +101,8 @@ pub fn mark(text: &[u8]) -> Vec<u8> {
 }
 
 const INDEX_HEADER: usize = 104;
+/// The version of the rules behind fingerprints.
+const NORMALISER: u32 = 2;
 
 /// The file as an index whose checksums are right wherever its own offsets and lengths lead.
 pub fn index(file: &[u8]) -> Vec<u8> {
@@ -183,7 +185,7 @@ pub fn index_of_blocks(file: &[u8]) -> Vec<u8> {
     header.extend(entries.to_le_bytes());
     header.extend((buckets as u64).to_le_bytes());
     header.extend(table_at.to_le_bytes());
-    for number in [largest, largest_bucket, bits, 1] {
+    for number in [largest, largest_bucket, bits, NORMALISER] {
         header.extend(number.to_le_bytes());
     }
     put(&mut made, 0, &header);

@@ -1,7 +1,8 @@
 //! Which messages are recognised, and which only look as if they were.
 
 use super::story::{
-    Listing, Story, by_file, by_header, by_message, header_of, uidl, uidl_of, uidlist, with_body,
+    Listing, Story, USER, base, by_file, by_header, by_message, header_of, uidl, uidl_of, uidlist,
+    with_body,
 };
 use super::support::dovecot::Config;
 use super::support::host::Line;
@@ -43,10 +44,10 @@ fn another_mail_with_the_uid_and_the_size_of_an_old_one_is_new() {
     assert_eq!(uidls[4], "0000000500000011");
 }
 
-/// Rule 3: keys that cost nothing are compared together; if they disagree, the message is unknown and
-/// logged. Here the names of two files were exchanged, and their UIDs say so.
+/// Evidence 3: the UID never outvotes a name that only one entry has. The list of UIDs travelled, both
+/// servers counted on, and the last rsync brought two files that have each other's UID here.
 #[test]
-fn a_message_whose_name_and_uid_disagree_is_new() {
+fn a_name_that_one_message_has_stands_against_the_uid() {
     let Some((story, _)) = with_four() else { return };
     let maildir = story.maildir();
     for number in 5..=6 {
@@ -58,34 +59,90 @@ fn a_message_whose_name_and_uid_disagree_is_new() {
         listing.message(&uidl(uid), &format!("uid={uid} {}", by_file(&files[at])))
     });
     story.capture(&listing);
+    assert_eq!(story.uidls(), uidl_of([1, 2, 3, 4, 6, 5]), "in the order of the capture");
+    let mut session = story.dovecot.login(USER).unwrap();
+    for (place, message) in [(5, "<message.5@"), (6, "<message.6@")] {
+        let listed = String::from_utf8(session.retr(place).unwrap()).unwrap();
+        assert!(listed.contains(message), "{place}: {listed}");
+    }
+}
+
+/// Evidence 3: it chooses among entries that one name fits. Two were captured under one name, and of
+/// them the second was copied.
+#[test]
+fn of_two_captured_under_one_name_the_uid_chooses() {
+    for (uidvalidity, fifth) in [(17, 6), (18, 5)] {
+        let Some((story, listing)) = with_four() else { return };
+        let maildir = story.maildir();
+        let file = maildir.deliver(&Message::plain(6), Naming::Qmail, 6);
+        let listing = (5..=6).fold(listing, |listing, uid| {
+            listing.message(&uidl(uid), &format!("uid={uid} {}", by_file(&file)))
+        });
+        story.capture(&listing);
+        let list = uidlist(uidvalidity, &maildir.files()).replace(" N6 ", " N7 ");
+        maildir.write_state("dovecot-uidlist", &list.replace("\n5 :", "\n6 :"));
+        assert_eq!(story.uidls(), uidl_of([1, 2, 3, 4, fifth]), "UIDVALIDITY {uidvalidity}");
+    }
+}
+
+/// Evidence 3: names that name different entries name none, and that is logged. One file is called like
+/// the fifth message, and its GUID is the name of the sixth.
+#[test]
+fn a_message_whose_names_disagree_is_new() {
+    let Some((story, listing)) = with_four() else { return };
+    let maildir = story.maildir();
+    let fifth = maildir.deliver(&Message::plain(5), Naming::Qmail, 5);
+    let sixth = story.old_maildir([6]).files().remove(0);
+    let listing = listing.message(&uidl(5), &by_file(&fifth));
+    story.capture(&listing.message(&uidl(6), &by_file(&sixth)));
+    let guid = format!("\n5 G{} :", base(&sixth));
+    let list = uidlist(17, &maildir.files()).replace("\n5 :", &guid);
+    maildir.write_state("dovecot-uidlist", &list);
     let uidls = story.uidls();
     assert_eq!(uidls[..4], uidl_of(1..=4));
-    assert_eq!(uidls[4..], ["0000000500000011", "0000000600000011"]);
-    let told = "2 messages have names that disagree, the first is UID 5";
+    assert_eq!(uidls[4..], ["0000000500000011"]);
+    let told = "1 messages have names that disagree, the first is UID 5";
     assert!(story.log().iter().any(|line| line.contains(told)), "{:?}", story.log());
 }
 
-/// Rule 5: once the index is final, the first complete listing closes the header keys. The fifth message
-/// was never copied; a year later comes a mail with its header, as from a robot that puts no date.
+/// Evidence 5: a header that names its message is no later mail's, and what was copied late is kept, also
+/// after the last capture.
 #[test]
-fn an_equal_header_a_year_after_the_last_capture_is_new() {
-    let old = Message::plain(5);
+fn a_header_that_names_its_message_is_evidence_however_late_the_copy() {
+    for options in [&[][..], &["--final"]] {
+        let Some((story, listing)) = with_four() else { return };
+        let late = Message::plain(5);
+        story.install(&listing.message(&uidl(5), &by_header(&late)), options);
+        assert_eq!(story.uidls(), uidl_of(1..=4));
+        story.receive(&Message::plain(6));
+        let told = story.uidls();
+        story.receive(&late);
+        assert_eq!(story.uidls(), [told, vec![uidl(5)]].concat(), "{options:?}");
+    }
+}
+
+/// Evidence 5: a header that does not name its message is none. The fifth message was never copied; a
+/// year later comes a mail with its header, as from a robot that puts no date.
+#[test]
+fn an_equal_header_that_names_nothing_is_new() {
+    let old = Message::of_a_robot("80 % full");
     let new = with_body(&old, "Another year, another text.");
-    for (options, fifth) in [(&[][..], uidl(5)), (&["--final"], "00000005".to_owned())] {
+    let fifth = "00000005";
+    for options in [&[][..], &["--final"]] {
         let Some((story, listing)) = with_four() else { return };
         story.install(&listing.message(&uidl(5), &header_of(&old)), options);
         assert_eq!(story.uidls(), uidl_of(1..=4));
         story.receive(&new);
         let uidls = story.uidls();
         assert_eq!(uidls[..4], uidl_of(1..=4));
-        assert!(uidls[4].starts_with(&fifth), "{options:?}: {uidls:?}");
-        // While more captures may follow, such a mail is taken for the old one, and that is said.
+        assert!(uidls[4].starts_with(fifth), "{options:?}: {uidls:?}");
+        // That more captures may follow is said.
         let warned = story.log().iter().any(|line| line.contains("is not final"));
         assert_eq!(warned, options.is_empty(), "{:?}", story.log());
     }
 }
 
-/// Rule 5: what was read whole at the old server may still come, however late; rule 7: it goes behind.
+/// Evidence 4: what was read whole at the old server may still come, however late; rule 4: it goes behind.
 #[test]
 fn a_message_that_was_read_whole_is_kept_when_it_is_copied_after_the_last_capture() {
     let Some((story, listing)) = with_four() else { return };
@@ -101,7 +158,7 @@ fn a_message_that_was_read_whole_is_kept_when_it_is_copied_after_the_last_captur
     assert!(uidls[5].starts_with("00000005"), "{uidls:?}");
 }
 
-/// Rule 4: where the old server was asked for the whole of them, equal headers do not matter, also
+/// Evidence 4: where the old server was asked for the whole of them, equal headers do not matter, also
 /// while more captures may follow.
 #[test]
 fn of_two_messages_with_one_header_the_one_that_was_copied_gets_its_own_uidl() {
@@ -119,27 +176,35 @@ fn of_two_messages_with_one_header_the_one_that_was_copied_gets_its_own_uidl() {
     assert_eq!(story.uidls(), [uidls, vec![uidl(5)]].concat(), "the other has its own still");
 }
 
-/// Rule 4: an equal header alone pairs only one entry and one message.
+/// Evidence 5: a header is evidence where one entry has it. Sizes make no match, also where they would
+/// separate the two: servers disagree on them.
 #[test]
 fn a_header_that_two_captured_messages_have_names_neither() {
     let (first, second) = twins();
-    let Some((story, listing)) = with_four() else { return };
-    let listing = listing.message(&uidl(5), &header_of(&first));
-    story.capture(&listing.message(&uidl(6), &header_of(&second)));
-    story.receive(&second);
-    let uidls = story.uidls();
-    assert!(uidls[4].starts_with("00000005"), "{uidls:?}");
+    for key in [header_of, by_header] {
+        let Some((story, listing)) = with_four() else { return };
+        let listing = listing.message(&uidl(5), &key(&first));
+        story.capture(&listing.message(&uidl(6), &key(&second)));
+        story.receive(&second);
+        let uidls = story.uidls();
+        assert_eq!(uidls[..4], uidl_of(1..=4));
+        assert!(uidls[4].starts_with("00000005"), "{uidls:?}");
+    }
 }
 
-/// Rule 4: unless octets separate them one to one.
+/// Evidence 5: sizes that differ by more than line ends, a `From_` line and status fields explain are a
+/// veto.
 #[test]
-fn a_header_that_two_captured_messages_have_names_the_one_of_the_same_size() {
-    let (first, second) = twins();
-    let Some((story, listing)) = with_four() else { return };
-    let listing = listing.message(&uidl(5), &by_header(&first));
-    story.capture(&listing.message(&uidl(6), &by_header(&second)));
-    story.receive(&second);
-    assert_eq!(story.uidls(), uidl_of([1, 2, 3, 4, 6]));
+fn a_header_beside_quite_another_size_is_new() {
+    let old = Message::plain(5);
+    for (octets, is_kept) in [(old.on_the_wire().len() + 200, true), (100_000, false)] {
+        let Some((story, listing)) = with_four() else { return };
+        story.capture(&listing.message(&uidl(5), &format!("{} octets={octets}", header_of(&old))));
+        story.receive(&old);
+        let uidls = story.uidls();
+        assert_eq!(uidls[..4], uidl_of(1..=4));
+        assert_eq!(uidls[4] == uidl(5), is_kept, "{octets}: {uidls:?}");
+    }
 }
 
 /// Two messages with one header, and not of one size.

@@ -10,9 +10,14 @@ use super::support::maildir::Naming;
 
 const COUNTING: &str = "UID%u-%v";
 
-/// Rule 6: every number below the old next number is spent, and the mailbox's next UID is raised past
-/// them. The new server counts on in the old one's form and under its UIDVALIDITY, but it has only
-/// counted to 6: the old one had given out three more.
+/// The old server's next number.
+const COUNTER: u32 = 10;
+/// The first number that it cannot have given: it goes on counting while DNS is slow.
+const UNSPENT: u32 = COUNTER + 65_536;
+
+/// Rule 6: every number below the old next number and 65,536 more is spent, and the mailbox's next UID is
+/// raised past them. The new server counts on in the old one's form and under its UIDVALIDITY, but it
+/// has only counted to 6: the old one had given out three more, and goes on.
 #[test]
 fn a_number_that_the_old_server_gave_is_never_given_again_with_the_plugin_or_after_it() {
     let config = Config::default().uidl_format(COUNTING).with_plugin();
@@ -23,7 +28,7 @@ fn a_number_that_the_old_server_gave_is_never_given_again_with_the_plugin_or_aft
     }
     let files = maildir.files();
     maildir.write_state("dovecot-uidlist", &uidlist(17, &files));
-    story.capture(&Listing::of_files(&files).field(&format!("counter 10 {COUNTING}")));
+    story.capture(&Listing::of_files(&files).field(&format!("counter {COUNTER} {COUNTING}")));
     maildir.deliver(&Message::plain(7), Naming::Qmail, 7);
 
     let hidden = story.uidls_without_us(Some(COUNTING));
@@ -32,14 +37,14 @@ fn a_number_that_the_old_server_gave_is_never_given_again_with_the_plugin_or_aft
     let uidls = story.uidls();
     assert_eq!(uidls[..6], uidl_of(1..=6));
     assert!(uidls[6].starts_with('~') && uidls[6].ends_with('~'), "{uidls:?}");
-    assert_eq!(story.next_uid(), 10);
+    assert_eq!(story.next_uid(), UNSPENT);
     story.receive(&Message::plain(8));
-    let with_new = [&uidls[..], &[uidl(10)]].concat();
+    let with_new = [&uidls[..], &[uidl(UNSPENT)]].concat();
     assert_eq!(story.uidls(), with_new);
 
     story.take_the_plugin_out();
     story.receive(&Message::plain(9));
-    assert_eq!(story.uidls(), [&with_new[..], &[uidl(11)]].concat());
+    assert_eq!(story.uidls(), [&with_new[..], &[uidl(UNSPENT + 1)]].concat());
 }
 
 /// The same where dsync filled an mdbox, which takes the UIDVALIDITY and the UIDs along.
@@ -49,7 +54,7 @@ fn counts_on_in_mdbox(line: Line, counting: &'static str) {
     let old = story.old_maildir(1..=6);
     let files = old.files();
     old.write_state("dovecot-uidlist", &uidlist(17, &files));
-    story.capture(&Listing::of_files(&files).field(&format!("counter 10 {counting}")));
+    story.capture(&Listing::of_files(&files).field(&format!("counter {COUNTER} {counting}")));
     let source = format!("maildir:{}", story.dovecot.inside(old.path()).display());
     story.dovecot.doveadm_ok(["backup", "-R", "-u", USER, &source]);
     assert_eq!(story.next_uid(), 7);
@@ -61,9 +66,9 @@ fn counts_on_in_mdbox(line: Line, counting: &'static str) {
     let uidls = story.uidls();
     assert_eq!(uidls[..6], uidl_of(1..=6));
     assert!(uidls[6].starts_with('~'), "{uidls:?}");
-    assert_eq!(story.next_uid(), 10);
+    assert_eq!(story.next_uid(), UNSPENT);
     story.receive(&Message::plain(8));
-    assert_eq!(story.uidls(), [&uidls[..], &[uidl(10)]].concat());
+    assert_eq!(story.uidls(), [&uidls[..], &[uidl(UNSPENT)]].concat());
 }
 
 #[test]

@@ -29,6 +29,13 @@ impl Message {
         )
     }
 
+    /// What a device or a script sends through a local delivery that adds nothing: its header is that of
+    /// every other with this subject.
+    pub fn of_a_robot(subject: &str) -> Self {
+        let text = format!("From: robot@example.com\nSubject: {subject}\n\nSee for yourself.\n");
+        Self { octets: text.into_bytes() }
+    }
+
     /// What an IMAP client that copies mail is given and hands on: every line end CR LF.
     pub fn on_the_wire(&self) -> Vec<u8> {
         let mut wire = Vec::with_capacity(self.octets.len() + self.octets.len() / 32);
