@@ -13,5 +13,6 @@ mod order;
 mod recognised;
 mod spent;
 mod stays;
-mod story;
 mod unwritten;
+
+use support::story;

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
@@ -342,6 +343,21 @@ impl Dovecot {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "doveadm: {said}\n{}", self.log());
         String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Delivers a message as scripts and devices do: by `dovecot-lda`, which adds nothing to it.
+    pub fn deliver(&self, user: &str, message: &[u8]) {
+        let mut lda = self
+            .host
+            .command("/usr/lib/dovecot/dovecot-lda")
+            .arg("-c")
+            .arg(self.scratch.inside().join("dovecot.conf"))
+            .args(["-d", user])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("dovecot-lda");
+        lda.stdin.take().expect("a pipe").write_all(message).expect("dovecot-lda");
+        assert!(lda.wait().expect("our child").success(), "{}", self.log());
     }
 
     /// Deletes Dovecot's index files of a user: what Dovecot can make again from the mail, a Maildir

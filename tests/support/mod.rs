@@ -27,6 +27,7 @@ pub mod moved;
 pub mod peer;
 pub mod pop3;
 pub mod spool;
+pub mod story;
 pub mod tls;
 pub mod traced;
 

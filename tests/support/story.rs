@@ -7,13 +7,13 @@ use std::process::Command;
 
 use uidl_keep::key::{Depth, Fingerprinter, Fingerprints, NORMALISER_VERSION};
 
-use crate::support::dovecot::{Config, Dovecot, Store};
-use crate::support::helper;
-use crate::support::host::{Host, Line};
-use crate::support::imap::Imap;
-use crate::support::mail::Message;
-use crate::support::maildir::{Maildir, Naming};
-use crate::support::pop3::Refused;
+use super::dovecot::{Config, Dovecot, Store};
+use super::helper;
+use super::host::{Host, Line};
+use super::imap::Imap;
+use super::mail::Message;
+use super::maildir::{Maildir, Naming};
+use super::pop3::Refused;
 
 /// The one whose mail is moved.
 pub const USER: &str = "alice@example.com";
@@ -41,6 +41,11 @@ impl Story {
         let (store, extra) = (config.store, config.extra.clone());
         let dovecot = Dovecot::start(&Host::dovecot(line)?, config)?;
         Some(Self { dovecot, line, store, extra })
+    }
+
+    /// Where it keeps mail.
+    pub fn store(&self) -> Store {
+        self.store
     }
 
     /// The Maildir of the user.
