@@ -148,7 +148,11 @@ fn what_the_mark_knows_was_listed_goes_before_an_old_message_that_comes_later() 
 fn a_maildrop_whose_order_numbers_are_used_up_is_refused() {
     let mut server = with_new_first();
     server.store("a", "U1", Some(MAX_NEXT_ORDER - 1));
+    let listed = ["U1".to_owned(), "U2".to_owned(), native(1)];
+    assert_eq!(server.uidls(), listed, "one that storage has uses nothing up");
+    server.ledger.as_mut().unwrap().next_order = MAX_NEXT_ORDER - 1;
+    server.put(mail("newer", 8, 8), "newer".into());
     assert_eq!(crate::refused(&mut server), Undecidable::OrderExhausted);
-    server.store("a", "U1", Some(MAX_NEXT_ORDER - 4));
-    assert_eq!(server.uidls(), ["U1".to_owned(), "U2".to_owned(), native(1)]);
+    server.stamps.forgotten = 1;
+    assert_eq!(server.uidls().len(), 4, "forgotten, they begin anew");
 }
