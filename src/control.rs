@@ -192,7 +192,15 @@ impl Control {
             .open(self.dir.join(name))
         {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Nor is there one where the directory is a file, as beside an mbox.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(Error::Link),
             Err(error) => return Err(error.into()),
         };
@@ -227,6 +235,9 @@ impl Control {
             _ => Err(error),
         });
         let file = opened.map_err(LockError::Unavailable)?;
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Err(LockError::Unavailable(io::Error::other("not a regular file")));
+        }
         let deadline = Instant::now() + patience;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -244,9 +255,9 @@ impl Control {
     /// The mark of the last ledger that was here, be it lost or not; `None` where none ever was. Takes
     /// no lock. What is there and cannot be read is [`Mark::damaged`]: anything may have been told.
     pub fn mark(&self) -> Option<Mark> {
-        match OpenOptions::new().read(true).custom_flags(OPEN_FLAGS).open(self.dir.join(LOCK)) {
-            Ok(file) => read_mark(&file).unwrap_or_else(|_| Some(Mark::damaged())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        match self.open_ours(LOCK, u64::MAX) {
+            Ok(Some((file, _))) => read_mark(&file).unwrap_or_else(|_| Some(Mark::damaged())),
+            Ok(None) => None,
             Err(_) => Some(Mark::damaged()),
         }
     }
@@ -260,7 +271,8 @@ impl Control {
         };
         let Ok(lock) = self.lock(Duration::ZERO) else { return };
         if self.mark().as_ref() == Some(&mark) {
-            let _ = lock.write(&Mark { left, ..mark });
+            // It only guards: what is lost with the power is written by the next session.
+            let _ = lock.overwrite(&Mark { left, ..mark });
         }
     }
 
@@ -294,8 +306,12 @@ impl Lock {
     }
 
     fn write(&self, mark: &Mark) -> io::Result<()> {
-        self.file.write_all_at(&mark.to_file(), 0)?;
+        self.overwrite(mark)?;
         self.file.sync_data()
+    }
+
+    fn overwrite(&self, mark: &Mark) -> io::Result<()> {
+        self.file.write_all_at(&mark.to_file(), 0)
     }
 }
 

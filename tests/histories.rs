@@ -115,6 +115,10 @@ enum Step {
     Fault(Fault),
     /// The operator finds that the index was built with a wrong format, and builds the right one.
     ForgetAndBuild,
+    /// The operator gives `pop3_uidl_format` another value: the old server's, or one of these.
+    SetFormat {
+        format: usize,
+    },
 }
 
 /// What is lost, put back from the last backup, or comes from elsewhere.
@@ -215,6 +219,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => prop_oneof![Just(Disk::Writable), Just(Disk::Full)].prop_map(Step::Disk),
         4 => fault().prop_map(Step::Fault),
         1 => Just(Step::ForgetAndBuild),
+        1 => (0..3usize).prop_map(|format| Step::SetFormat { format }),
     ]
 }
 
@@ -232,7 +237,7 @@ struct World {
     origin: bool,
     /// The old server's UIDVALIDITY, which the new one has too.
     same_uidvalidity: bool,
-    /// Old entries without a `message` key where the header names them, as a capture of headers has.
+    /// Old entries that have a header without a `message` key.
     headers_only: bool,
     /// Old entries without a name, as a capture over POP3 has.
     nameless_entries: bool,
@@ -436,6 +441,10 @@ impl History {
             }
             Step::Fault(fault) => self.fault(fault)?,
             Step::ForgetAndBuild => self.forget_and_build()?,
+            Step::SetFormat { format } => {
+                let formats = [self.world.old_format, "%08Xu%08Xv", "UID%u-%v"];
+                self.server.native = UidlFormat::parse(formats[format]).unwrap();
+            }
         }
         Ok(())
     }
@@ -812,6 +821,9 @@ impl History {
         self.faulted = true;
         self.server.stamps.forgotten += 1;
         let captured = &mut self.server.captured;
+        // As `spend_entries` does: what was captured before is not known any more.
+        captured.captures = vec![capture(CAPTURED_AT + self.captures * DAY + 30 * DAY, None)];
+        self.captures += 30;
         let all = captured.entries.iter().flat_map(Entry::uidls).cloned();
         captured.spent.extend(all.collect::<Vec<_>>());
         for entry in &mut captured.entries {
@@ -904,8 +916,8 @@ fn guid_of(name: &str) -> &str {
 /// What a capture of the world's kind does not have.
 fn leave_out_keys(world: &World, maildrop: &mut Maildrop) {
     for entry in &mut maildrop.entries {
-        let names_itself = entry.header.is_some_and(|print| print.0[15] < NAMELESS);
-        if world.headers_only && names_itself {
+        // Also of what its header does not name: a listing may be written by hand.
+        if world.headers_only && entry.header.is_some() {
             entry.message = None;
         }
         if world.nameless_entries && entry.header.or(entry.message).is_some() {

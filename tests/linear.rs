@@ -83,7 +83,7 @@ impl Moved {
         let mark = self.ledger.as_ref().map(|ledger| Mark::of(ledger, MANY as u32));
         let situation = Situation {
             captured: Some(&self.captured),
-            build_id: [0; 16],
+            basis: [0; 16],
             is_final: true,
             memory: Memory { ledger: self.ledger.as_ref(), mark: mark.as_ref() },
             stamps: Stamps::default(),

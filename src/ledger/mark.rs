@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{Ledger, MAX_TOLD, NameHash, Told};
+use super::{Ledger, MAX_NEXT_ORDER, MAX_TOLD, NameHash, Told};
 
 /// What is noted of a ledger in the lock's file, so that a ledger which is lost is not taken for one
 /// that never was, and one that was put back from a backup not for the last.
@@ -136,6 +136,9 @@ impl Mark {
             " anything" => None,
             pairs => Some(pairs.split_ascii_whitespace().map(pair).collect::<Option<_>>()?),
         };
+        if next_order > MAX_NEXT_ORDER {
+            return None;
+        }
         Some(Self {
             begun_after,
             next_order,

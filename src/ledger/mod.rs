@@ -29,7 +29,7 @@
 //! 72        4     t: how many UIDVALIDITYs numbers were told under
 //! 76        4     n
 //! 80        4     heap length in octets
-//! 84        16    build id of the index: see [`Noted::build_id`]
+//! 84        16    what new messages were judged by: see [`Noted::basis`]
 //! 100       u     the user's name, UTF-8
 //! then      8t    UIDVALIDITY and told below, of 4 octets each: see [`Told`]
 //! then      4n    UID of each record; 0: its message was not there when this was written
@@ -172,8 +172,9 @@ pub struct Noted {
     pub next: u32,
     /// Whether no capture would follow.
     pub is_final: bool,
-    /// Names its content: a settled maildrop is settled as long as its index is this one.
-    pub build_id: [u8; 16],
+    /// Names what a new message was judged by: the index's content, `pop3_uidl_format` and the keys
+    /// that may match. A settled maildrop is settled as long as this is the same.
+    pub basis: [u8; 16],
 }
 
 /// What clients of one maildrop have been told.
@@ -285,7 +286,7 @@ impl Ledger {
         let Noted { uidls, next, .. } = self.index;
         put_all(&mut file, [uidls, next, self.native_from.unwrap_or(0)]);
         put_all(&mut file, [lengths.user, lengths.told, lengths.records, heap_len].map(count));
-        file.extend(self.index.build_id);
+        file.extend(self.index.basis);
         file.extend(self.user.as_bytes());
         put_all(&mut file, told.iter().flat_map(|told| [told.uidvalidity, told.below]));
         put_all(&mut file, records.iter().map(|r| r.uid));
@@ -628,7 +629,7 @@ impl Header {
                 uidls: u32_at(file, 56),
                 next: u32_at(file, 60),
                 is_final: flags & FLAG_FINAL != 0,
-                build_id: file[84..HEADER_OCTETS].try_into().expect("16 octets"),
+                basis: file[84..HEADER_OCTETS].try_into().expect("16 octets"),
             },
             native_from: (flags & FLAG_SETTLED != 0).then_some(native_from),
         };
@@ -741,7 +742,7 @@ mod tests {
             ],
             restored: 5,
             unguarded: 6,
-            index: Noted { uidls: 4, next: 12, is_final: true, build_id: [7; 16] },
+            index: Noted { uidls: 4, next: 12, is_final: true, basis: [7; 16] },
             native_from: Some(13),
             records: vec![
                 record(0, 5, "UID9-17", Provenance::File),

@@ -6,8 +6,8 @@ use std::ffi::{CStr, CString, c_char};
 use std::rc::Rc;
 
 use super::host::{Level, Mail, Mailbox, Transaction, View};
-use super::standing::{Refusal, Standing};
-use super::survey::{Sizes, guids_of_their_own};
+use super::standing::{Refusal, Standing, Stranger};
+use super::survey::Sizes;
 use super::table::{self, NoTable, Table, Unwritten};
 
 /// What is kept with an INBOX while it is open.
@@ -67,8 +67,10 @@ impl Inbox {
 
     /// The session is over, and the mailbox about to be closed.
     pub fn close(&self, mailbox: Mailbox) {
-        if let (Standing::Kept(kept), false) = (&*self.standing, self.tables.borrow().is_empty()) {
-            table::note_left(&kept.user, mailbox);
+        let listed = self.tables.borrow().last().map(|table| table.view.messages);
+        if let (Standing::Kept(kept), Some(listed)) = (&*self.standing, listed) {
+            // What came meanwhile no client of this session has seen.
+            table::note_left(&kept.user, mailbox, listed.min(mailbox.messages()));
         }
     }
 
@@ -96,7 +98,7 @@ impl Inbox {
             Standing::Kept(kept) => kept,
             Standing::Refused(refusal) => return self.refuse(transaction.mailbox(), refusal),
             Standing::Inert => return,
-            Standing::Stranger(name) => return self.prepare_stranger(name, transaction),
+            Standing::Stranger(stranger) => return self.prepare_stranger(stranger, transaction),
         };
         if let Some(refusal) = kept.held() {
             return self.refuse(transaction.mailbox(), &refusal);
@@ -111,13 +113,15 @@ impl Inbox {
                 self.stale.set(Some(transaction.view()));
                 self.try_again.set(true);
             }
-            Err(NoTable::Refused(refusal)) => self.refuse(transaction.mailbox(), &refusal),
+            Err(NoTable::Refused(refusal) | NoTable::Guarded(refusal)) => {
+                self.refuse(transaction.mailbox(), &refusal);
+            }
         }
     }
 
     /// A stranger's INBOX may be that of somebody who was migrated, under another name.
-    fn prepare_stranger(&self, name: &str, transaction: Transaction) {
-        match self.surveying(|| Table::for_stranger(name, transaction)) {
+    fn prepare_stranger(&self, stranger: &Stranger, transaction: Transaction) {
+        match self.surveying(|| Table::for_stranger(stranger, transaction)) {
             Ok(Some(table)) => self.tables.borrow_mut().push(Rc::new(table)),
             Ok(None) => {}
             Err(refusal) => self.refuse(transaction.mailbox(), &refusal),
@@ -149,7 +153,7 @@ impl Inbox {
         if mailbox.is_pop3() {
             return self.reply_to_pop3(mail, wanted);
         }
-        match self.look_table(mailbox, mail.uid()) {
+        match self.preview_table(mailbox, mail.uid()) {
             Ok(Some(table)) if table.is_undecided(mail.uid()) => Reply::Fail,
             // What the storage holds for a message that is not in the table was found wanting: told
             // on, it would be what a client is told once we are gone.
@@ -165,11 +169,12 @@ impl Inbox {
     /// the other side, each with the UIDL of the first. So each but the first has a GUID of its own here.
     fn reply_guid(&self, mail: Mail) -> Reply {
         let mailbox = mail.mailbox();
-        let is_here = matches!(mailbox.control_dir(), Ok(Some(_)));
-        if mailbox.is_pop3() || !is_here || !matches!(&*self.standing, Standing::Kept(_)) {
-            return Reply::AskStorage;
-        }
-        let guids = self.guids.get_or_init(|| self.surveying(|| guids_of_their_own(mailbox)));
+        let kept = match &*self.standing {
+            Standing::Kept(kept) if !mailbox.is_pop3() => kept,
+            _ => return Reply::AskStorage,
+        };
+        let find = || self.surveying(|| table::guids_of_their_own(kept, mailbox));
+        let guids = self.guids.get_or_init(find);
         // They stay as long as the mailbox, and every mail goes before it.
         guids.get(&mail.uid()).map_or(Reply::AskStorage, |guid| Reply::Value(guid.as_ptr()))
     }
@@ -218,7 +223,7 @@ impl Inbox {
 
     /// The answers for doveadm and dsync: what was listed or is kept, made in memory. `Ok(None)`: for
     /// this user Dovecot answers.
-    fn look_table(&self, mailbox: Mailbox, uid: u32) -> Result<Option<Rc<Table>>, ()> {
+    fn preview_table(&self, mailbox: Mailbox, uid: u32) -> Result<Option<Rc<Table>>, ()> {
         let kept = match &*self.standing {
             Standing::Kept(kept) => kept,
             Standing::Inert | Standing::Stranger(_) => return Ok(None),
@@ -240,7 +245,7 @@ impl Inbox {
         if let Ok(None) = mailbox.control_dir() {
             return Ok(None);
         }
-        match self.surveying(|| Table::for_look(kept, mailbox)) {
+        match self.surveying(|| Table::for_preview(kept, mailbox)) {
             Ok(table) => {
                 let table = Rc::new(table);
                 self.tables.borrow_mut().push(table.clone());
@@ -251,7 +256,7 @@ impl Inbox {
                 self.refuse(mailbox, &Refusal::fault(log));
                 Err(())
             }
-            Err(NoTable::Refused(refusal)) => {
+            Err(NoTable::Refused(refusal) | NoTable::Guarded(refusal)) => {
                 self.refuse(mailbox, &refusal);
                 Err(())
             }

@@ -19,11 +19,46 @@ pub enum Standing {
     Inert,
     /// On no roster, under this name. It may be another name of a mailbox that was migrated: then POP3
     /// finds a ledger in it.
-    Stranger(String),
+    Stranger(Stranger),
     /// On the roster, and to be served.
     Kept(Box<Kept>),
     /// On the roster, or perhaps on it, and not to be served.
     Refused(Refusal),
+}
+
+/// A user who is on no roster.
+pub struct Stranger {
+    /// The user name.
+    pub name: String,
+    site: Site,
+}
+
+impl Stranger {
+    /// What the roster says of the one whose ledger lies in the stranger's INBOX: `Ok(None)` where he
+    /// is none of our business either, for he downloads again.
+    ///
+    /// # Errors
+    ///
+    /// Why he is refused himself, or cannot be told.
+    pub fn owner(&self, owner: &str) -> Result<Option<Owner>, Refusal> {
+        if owner == self.name {
+            return Ok(Some(Owner { forgotten: 0 }));
+        }
+        let line = look_up(&self.site, owner).map_err(Refusal::fault)?;
+        let Some(line) = line else { return Ok(Some(Owner { forgotten: 0 })) };
+        match refusal_of(&line) {
+            Some(refusal) => Err(refusal),
+            None if line.gate == Gate::Redownload => Ok(None),
+            None if line.gate == Gate::Held => Err(held(owner)),
+            None => Ok(Some(Owner { forgotten: line.forgotten })),
+        }
+    }
+}
+
+/// Whose ledger lies in a stranger's INBOX.
+pub struct Owner {
+    /// A ledger that was begun before is void.
+    pub forgotten: u64,
 }
 
 /// What is needed to serve a user who is on the roster.
@@ -44,12 +79,34 @@ pub struct Kept {
 impl Kept {
     /// Why no POP3 client may list the mailbox now, whatever is in it.
     pub fn held(&self) -> Option<Refusal> {
-        let log = || {
-            let user = &self.user;
-            format!("{user} is held: `uidl-keep release {user}` when the mailbox has been moved")
-        };
-        (self.gate == Gate::Held).then(|| Refusal { log: log(), client: MOVING })
+        (self.gate == Gate::Held).then(|| held(&self.user))
     }
+}
+
+fn held(user: &str) -> Refusal {
+    let log = format!("{user} is held: `uidl-keep release {user}` when the mailbox has been moved");
+    Refusal { log, client: MOVING }
+}
+
+/// Why nobody is served of whom the roster says this, whatever is in the mailbox.
+fn refusal_of(line: &roster::Line) -> Option<Refusal> {
+    let name = &line.user;
+    if line.gate == Gate::Redownload {
+        return None;
+    }
+    if line.awaits_capture() {
+        let log = format!(
+            "{name} was forgotten: capture it again and build upon this site, or `uidl-keep \
+             release --redownload {name}`"
+        );
+        return Some(Refusal { log, client: MOVING });
+    }
+    (line.state == State::Failed).then(|| {
+        Refusal::fault(format!(
+            "the capture of {name} failed: capture it again and build upon the old site, or \
+             `uidl-keep release --redownload {name}`"
+        ))
+    })
 }
 
 /// A refused login.
@@ -81,22 +138,14 @@ impl Standing {
     fn find(user: User, name: String) -> Result<Self, String> {
         let dir = settings::site_dir(user)?;
         let site = Site::new(dir);
-        let Some(line) = look_up(&site, &name)? else { return Ok(Self::Stranger(name)) };
+        let Some(line) = look_up(&site, &name)? else {
+            return Ok(Self::Stranger(Stranger { name, site }));
+        };
         if line.gate == Gate::Redownload {
             return Ok(Self::Inert);
         }
-        if line.awaits_capture() {
-            let log = format!(
-                "{name} was forgotten: capture it again and build upon this site, or `uidl-keep \
-                 release --redownload {name}`"
-            );
-            return Ok(Self::Refused(Refusal { log, client: MOVING }));
-        }
-        if line.state == State::Failed {
-            return Err(format!(
-                "the capture of {name} failed: capture it again and build upon the old site, or \
-                 `uidl-keep release --redownload {name}`"
-            ));
+        if let Some(refusal) = refusal_of(&line) {
+            return Ok(Self::Refused(refusal));
         }
         let settings = Settings::read(user)?;
         let roster::Line { gate, forgotten, listed, restored, unguarded, .. } = line;

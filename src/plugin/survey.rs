@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use super::dovecot::mail_fetch_field as field;
 use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, View};
 use crate::key::{Depth, FileKey, Fingerprinter, Wants};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, NameHash};
 use crate::prints::{Print, Prints, Which};
 use crate::resolve::{Fact, Message, Need, most_unreadable};
 use crate::uidl::Uidl;
@@ -119,17 +119,39 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// By UID, a GUID of its own for each message that shares its GUID with an earlier one.
-pub fn guids_of_their_own(mailbox: Mailbox) -> HashMap<u32, CString> {
+/// By UID, a GUID of its own for each message that shares its GUID with an earlier one: with one that
+/// `ledger` has under an earlier place, or where it has not both, with one that stands before it. So a
+/// message keeps what dsync was told of it when the earlier one goes.
+pub fn guids_of_their_own(mailbox: Mailbox, ledger: Option<&Ledger>) -> HashMap<u32, CString> {
     let mut own = OwnMail::open(mailbox);
+    let uidvalidity = own.transaction().view().uidvalidity;
     let uids: Vec<u32> = own.transaction().uids().collect();
+    let records = ledger.filter(|ledger| ledger.uidvalidity == uidvalidity);
+    let records = records.map_or(&[][..], |ledger| &ledger.records);
+    let mut first_of: HashMap<NameHash, u32> = HashMap::new();
+    for record in records {
+        for &name in &record.names {
+            let first = first_of.entry(name).or_insert(record.order);
+            *first = record.order.min(*first);
+        }
+    }
     let (mut seen, mut guids) = (HashSet::new(), HashMap::new());
     for (seq, uid) in (1..).zip(uids) {
         let _frame = Frame::push();
         let mut mail = own.turn_to(seq);
         // What cannot be read has no GUID that anybody could send.
         let Ok(guid) = mail.special(field::MAIL_FETCH_GUID) else { continue };
-        if !guid.is_empty() && !seen.insert(guid.to_vec()) {
+        if guid.is_empty() {
+            continue;
+        }
+        let record = records.binary_search_by_key(&uid, |record| record.uid).ok();
+        let is_first_listed = record.is_none_or(|at| {
+            let first = first_of.get(&Ledger::name_of(FileKey::of_name(guid)));
+            first.is_none_or(|first| *first == records[at].order)
+        });
+        let is_first_here = seen.insert(guid.to_vec());
+        let is_shared = if record.is_some() { !is_first_listed } else { !is_first_here };
+        if is_shared {
             let mut hasher = blake3::Hasher::new_derive_key("uidl-keep 2026-11 GUID of a copy");
             hasher.update(guid).update(&uid.to_le_bytes());
             let hex = hasher.finalize().to_hex();

@@ -9,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::bake::{Baked, bake, is_baked};
 use super::host::{Level, Mailbox, OwnMail, Transaction, View};
-use super::standing::{Kept, Refusal};
-use super::survey::{Expunged, Look, Sizes, Survey, names_of};
+use super::standing::{Kept, Refusal, Stranger};
+use super::survey::{self, Expunged, Look, Sizes, Survey, names_of};
 use crate::control::{self, Control, Lock, LockError, PublishError};
 use crate::format::UidlFormat;
 use crate::index::Index;
@@ -21,7 +21,9 @@ use crate::map::Mapped;
 use crate::prints::Prints;
 use crate::read_at::ReadAt;
 use crate::remedy::Remedy;
-use crate::resolve::{self, Memory, Outcome, Purpose, Report, Resolution, Situation};
+use crate::resolve::{
+    self, Match, Memory, Outcome, Purpose, Report, Resolution, Situation, Undecidable,
+};
 
 /// How long a login waits for another that resolves the same mailbox.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,6 +53,8 @@ pub struct Answer<'a> {
 pub enum NoTable {
     /// Could not tell.
     Refused(Refusal),
+    /// A guard forbids it. What was found out about the messages is as good at the next login.
+    Guarded(Refusal),
     /// A message went while we looked.
     Expunged,
     /// Another session, which saw the mailbox as it is now, has recorded what it was told.
@@ -163,15 +167,24 @@ impl Table {
         Self { view, answers, passing, undecided, cursor: Cell::new(0) }
     }
 
-    /// Rule 12: the answers for a user who is on no roster, from the ledger that lies in his INBOX:
-    /// it has another name than he, or his line is gone. `None`: there is none, and he is none
-    /// of our business.
-    pub fn for_stranger(name: &str, transaction: Transaction) -> Result<Option<Self>, Refusal> {
-        let control = control_of(name, transaction.mailbox())?;
+    /// Rule 12: the answers for a user who is on no roster, from the ledger that lies in his INBOX: it
+    /// has another name than he, or his line is gone. `None`: there is none, and he is none of our
+    /// business.
+    pub fn for_stranger(
+        stranger: &Stranger,
+        transaction: Transaction,
+    ) -> Result<Option<Self>, Refusal> {
+        let (name, mailbox) = (&stranger.name, transaction.mailbox());
+        // Storage that has no place for a ledger has none.
+        let Ok(Some(dir)) = mailbox.control_dir() else { return Ok(None) };
+        let control = Control::new(dir, name);
         let answers = control.answers_of_anybody().map_err(|why| ledger_fault(&control, &why))?;
         let Some(answers) = answers else { return Ok(None) };
+        let Some(owner) = stranger.owner(answers.user())? else { return Ok(None) };
         let (view, head) = (transaction.view(), answers.head());
-        let counts_on = head.uidvalidity == view.uidvalidity && head.next_uid <= view.next_uid;
+        let counts_on = head.begun_after >= owner.forgotten
+            && head.uidvalidity == view.uidvalidity
+            && head.next_uid <= view.next_uid;
         if counts_on && matches!(holds(&answers, transaction)?, Holds::All) {
             return Ok(Some(Self::from_answers(view, answers)));
         }
@@ -203,12 +216,26 @@ impl Table {
         let place = control.ledger_path();
         let begun = match &locked {
             Ok(lock) => control.begin(lock).map_err(|why| why.to_string()),
-            Err(LockError::Unavailable(why)) => Err(why.to_string()),
+            Err(LockError::Unavailable(why)) => Err(format!(
+                "{}: {why}; let the mail's user write it, and the directory it is in",
+                control::LOCK
+            )),
             Err(LockError::Busy) => unreachable!("the caller has refused it"),
         };
         let ledger = read_ledger(control)?;
         let written = ledger.as_ref().map(|(_, written)| *written);
         let (ledger, mark) = (ledger.map(|(ledger, _)| ledger), control.mark());
+        if mark.as_ref().is_some_and(|mark| mark.told.is_none()) {
+            mailbox.log(
+                Level::UIDL_KEEP_LOG_WARNING,
+                &format!(
+                    "{} beside {}: the mark in it is damaged or cannot be read, and any number may have \
+                     been told: new mail gets UIDLs of ours as long as UIDVALIDITY is the same",
+                    control::LOCK,
+                    place.display(),
+                ),
+            );
+        }
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         let prints = Prints::open(control, locked.as_ref().ok(), view.uidvalidity, view.messages);
         let look = Look { mailbox, sizes, prints };
@@ -270,7 +297,7 @@ impl Table {
     /// The answers for doveadm and dsync: what was listed or is kept, made in memory. What was found
     /// out about the messages on the way is not saved: doveadm may be set up otherwise than POP3, and
     /// would keep logins waiting.
-    pub fn for_look(kept: &Kept, mailbox: Mailbox) -> Result<Self, NoTable> {
+    pub fn for_preview(kept: &Kept, mailbox: Mailbox) -> Result<Self, NoTable> {
         let control = control_of(&kept.user, mailbox)?;
         let ledger = read_ledger(&control)?.map(|(ledger, _)| ledger);
         let mark = control.mark();
@@ -416,10 +443,18 @@ fn control_of(user: &str, mailbox: Mailbox) -> Result<Control, Refusal> {
 }
 
 /// Notes how many messages the session has left, for the guard of a mailbox that is made anew.
-pub fn note_left(user: &str, mailbox: Mailbox) {
+pub fn note_left(user: &str, mailbox: Mailbox, left: u32) {
     if let Ok(control) = control_of(user, mailbox) {
-        control.note_left(mailbox.messages());
+        control.note_left(left);
     }
+}
+
+/// The GUIDs that dsync is told in place of those that messages share, by UID. A mailbox of another
+/// server, opened to pull mail from it, has none.
+pub fn guids_of_their_own(kept: &Kept, mailbox: Mailbox) -> HashMap<u32, CString> {
+    let Ok(control) = control_of(&kept.user, mailbox) else { return HashMap::new() };
+    let ledger = read_ledger(&control).ok().flatten().map(|(ledger, _)| ledger);
+    survey::guids_of_their_own(mailbox, ledger.as_ref())
 }
 
 fn ledger_fault(control: &Control, why: &control::Error) -> Refusal {
@@ -488,13 +523,15 @@ fn resolve(
 ) -> Result<Resolution, NoTable> {
     let mailbox = look.mailbox;
     let mut survey = Survey::begin(look).map_err(uidlist_fault)?;
-    let native = UidlFormat::parse(&mailbox.uidl_format()).ok();
+    let format = mailbox.uidl_format();
+    let native = UidlFormat::parse(&format).ok();
     let index = UserIndex::open(kept, mailbox)?;
+    let basis = basis_of(&index.index.build_id(), &format, kept.settings.keys);
     let mut captured = None;
     let decided = loop {
         let situation = Situation {
             captured: captured.as_ref(),
-            build_id: index.index.build_id(),
+            basis,
             is_final: index.index.is_final(),
             memory,
             stamps: kept.stamps,
@@ -524,8 +561,23 @@ fn resolve(
         .inspect(|resolution| log_undecided(mailbox, &resolution.report, first_fault.as_deref()))
         .map_err(|why| {
             let because = first_fault.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            Refusal::fault(format!("{}: {why}{because}", kept.user)).into()
+            let refusal = Refusal::fault(format!("{}: {why}{because}", kept.user));
+            match why {
+                Undecidable::HalfCopied { .. } | Undecidable::MostAreGone { .. } => {
+                    NoTable::Guarded(refusal)
+                }
+                _ => NoTable::Refused(refusal),
+            }
         })
+}
+
+/// Names what a new message is judged by.
+fn basis_of(build_id: &[u8; 16], format: &str, keys: Match) -> [u8; 16] {
+    let Match { file, message, header, origin } = keys;
+    let keys = [file, message, header, origin].map(u8::from);
+    let mut hasher = blake3::Hasher::new_derive_key("uidl-keep 2026-11 basis");
+    hasher.update(build_id).update(&keys).update(format.as_bytes());
+    hasher.finalize().as_bytes()[..16].try_into().expect("a digest is longer")
 }
 
 fn warn_not_final(kept: &Kept, mailbox: Mailbox) {

@@ -75,6 +75,7 @@ impl<'a> Run<'a> {
                 (None, Named::Disagree | Named::Entries(_)) => {}
             }
         }
+        self.refuse_unreadable()?;
         self.ask_what_may_contradict(&unconfirmed)?;
         // Where the first free entry of each UIDL is: entries are only ever taken.
         let mut next: HashMap<&Uidl, usize> = HashMap::new();
@@ -127,14 +128,21 @@ impl<'a> Run<'a> {
     ) -> Result<(), Pause> {
         let keys = self.situation.keys;
         let mut wanted = Vec::new();
-        for &(m, _, entries) in unconfirmed {
+        // The first free entries of each UIDL: none is taken in between.
+        let mut free_of: HashMap<&Uidl, Vec<usize>> = HashMap::new();
+        for &(m, uidl, entries) in unconfirmed {
+            let free = free_of.entry(uidl).or_insert_with(|| {
+                let free = entries.iter().copied().filter(|&e| self.is_free(e));
+                free.take(MOST_OF_A_UIDL).collect()
+            });
             let message = &self.messages[m];
             if message.unreadable || self.is_told_by_us(m) {
                 continue;
             }
             let any = |has: fn(&Entry) -> bool| {
-                let free = entries.iter().filter(|&&e| self.is_free(e)).take(MOST_OF_A_UIDL);
-                free.filter(|&&e| !self.content_contradicts(m, e)).any(|&e| has(&self.entries[e]))
+                free.iter()
+                    .filter(|&&e| !self.content_contradicts(m, e))
+                    .any(|&e| has(&self.entries[e]))
             };
             let wants_header = any(|entry| entry.header.is_some() || entry.origin.is_some())
                 && (keys.header || keys.message || keys.origin);
@@ -410,7 +418,8 @@ impl<'a> Run<'a> {
     fn match_nameless(&mut self) -> Result<(), Pause> {
         let taken = self.situation.captured.and_then(|captured| captured.first_taken());
         let Some(taken) = taken else { return Ok(()) };
-        if !self.situation.keys.message {
+        // What was captured before it was forgotten is not known any more.
+        if !self.situation.keys.message || self.situation.stamps.forgotten != 0 {
             return Ok(());
         }
         let latest = i64::try_from(taken).unwrap_or(i64::MAX).saturating_sub(A_DAY);

@@ -217,9 +217,12 @@ impl<'a> Run<'a> {
         let listed: Vec<_> =
             self.messages.iter().map(|message| by_uid.get(&message.uid).copied()).collect();
         let same_index = ledger.index_id == index_id;
-        let last = (0..listed.len())
-            .rev()
-            .find(|&m| listed[m].is_some_and(|record| !record.names.is_empty()));
+        let has_name = |m: &usize| listed[*m].is_some_and(|record| !record.names.is_empty());
+        let mut named = (0..listed.len()).rev().filter(has_name).peekable();
+        let is_any_named = named.peek().is_some();
+        let last = named.find(|&m| !self.messages[m].unreadable);
+        // Where none of them can be read, no name tells that the index is the one that was there.
+        let same_index = same_index && (last.is_some() || !is_any_named);
         if let Some(m) = last.filter(|_| same_index && !self.situation.is_maildir) {
             self.ask_name_of(m)?;
         }
@@ -277,7 +280,7 @@ impl<'a> Run<'a> {
             native_from.is_some_and(|from| message.uid >= from) && message.stored.is_none()
         };
         let is_settled = self.uids_hold
-            && self.ledger.is_some_and(|ledger| ledger.index.build_id == self.situation.build_id)
+            && self.ledger.is_some_and(|ledger| ledger.index.basis == self.situation.basis)
             && self.newer_mark.is_none()
             && !stamps_are_new(self.situation)
             && self.open_messages().into_iter().all(is_new);
@@ -606,7 +609,7 @@ impl<'a> Run<'a> {
 
     /// The last message below the mark's next UID, of those that are there.
     fn last_below(&self, mark: &Mark) -> Option<usize> {
-        (0..self.messages.len()).rev().find(|&m| self.messages[m].uid < mark.next_uid)
+        self.messages.partition_point(|message| message.uid < mark.next_uid).checked_sub(1)
     }
 
     fn ask_last_of_mark(&self) -> Result<(), Pause> {
@@ -771,8 +774,7 @@ impl<'a> Run<'a> {
     /// Every number told so far and now; the mailbox's own UIDVALIDITY last.
     fn all_told(&self, next_uid: u32) -> Vec<Told> {
         let uidvalidity = self.situation.uidvalidity;
-        let anything = Told { uidvalidity, below: u32::MAX };
-        let mut told = all_told(self.situation).unwrap_or_else(|| vec![anything]);
+        let mut told = all_told(self.situation);
         if let Purpose::Listing { .. } = self.situation.purpose {
             ledger::join_told(&mut told, [Told { uidvalidity, below: next_uid }]);
         }
@@ -792,7 +794,7 @@ impl<'a> Run<'a> {
             uidls: u32::try_from(self.spent.captured).unwrap_or(u32::MAX),
             next: next.unwrap_or(0),
             is_final: self.situation.is_final,
-            build_id: self.situation.build_id,
+            basis: self.situation.basis,
         }
     }
 

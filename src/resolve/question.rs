@@ -122,8 +122,9 @@ pub struct Situation<'a> {
     /// What the old server said. `None`: not looked up yet; where the ledger says that nothing is left
     /// to claim, it need not be.
     pub captured: Option<&'a Maildrop>,
-    /// Names the content of the index that says so, whether it was looked up or not.
-    pub build_id: [u8; 16],
+    /// Names what a new message is judged by, whether it was looked up or not: see
+    /// [`Noted::basis`](crate::ledger::Noted::basis).
+    pub basis: [u8; 16],
     /// Whether no more captures will follow. Goes with `captured`.
     pub is_final: bool,
     /// What is remembered of what clients were told.

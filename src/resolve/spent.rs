@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::question::{Message, Situation};
 use crate::format::{Fields, UidlFormat};
-use crate::ledger::{Ledger, Told};
+use crate::ledger::{Ledger, Told, join_told};
 use crate::maildrop::Maildrop;
 use crate::uidl::Uidl;
 
@@ -26,15 +26,13 @@ pub(super) struct Spent<'a> {
     stored: HashMap<&'a Uidl, (usize, usize)>,
     /// Every number told, under any UIDVALIDITY.
     told: Vec<Told>,
-    /// Any number may have been told.
-    anything_told: bool,
 }
 
 impl<'a> Spent<'a> {
     pub(super) fn new(
         situation: &'a Situation<'a>,
         messages: &'a [Message],
-        told: Option<Vec<Told>>,
+        told: Vec<Told>,
     ) -> Self {
         let captured = situation.captured.into_iter();
         let uidls = captured.clone().flat_map(|c| &c.entries).flat_map(|entry| entry.uidls());
@@ -49,9 +47,7 @@ impl<'a> Spent<'a> {
                 stored.entry(uidl).or_insert((0, m)).0 += 1;
             }
         }
-        let anything_told = told.is_none();
-        let told = told.unwrap_or_default();
-        Self { situation, known, captured, answered: HashSet::new(), stored, told, anything_told }
+        Self { situation, known, captured, answered: HashSet::new(), stored, told }
     }
 
     pub(super) fn answer(&mut self, uidl: &Uidl) {
@@ -77,20 +73,16 @@ impl<'a> Spent<'a> {
     pub(super) fn is_counted(&self, uidl: &Uidl) -> bool {
         let Some(captured) = self.situation.captured else { return false };
         let Some(counter) = &captured.counter else { return false };
-        let uidvalidity = captured.uidvalidity.unwrap_or(0);
-        let number = counter.format.number_of(uidl.as_bytes(), uidvalidity);
-        number.is_some_and(|number| number < counter.next.saturating_add(COUNTS_ON))
+        counted(captured).any(|(uidvalidity, next)| {
+            let number = counter.format.number_of(uidl.as_bytes(), uidvalidity);
+            number.is_some_and(|number| number < next.saturating_add(COUNTS_ON))
+        })
     }
 
     /// Whether it is made of a number that was told, but for the one of `own_uid` under the mailbox's
     /// own UIDVALIDITY.
     pub(super) fn is_told_number(&self, uidl: &Uidl, own_uid: u32) -> bool {
         let Some(native) = self.situation.native else { return false };
-        let uidvalidity = self.situation.uidvalidity;
-        let number = native.number_of(uidl.as_bytes(), uidvalidity);
-        if self.anything_told && number.is_some_and(|number| number != own_uid) {
-            return true;
-        }
         self.told.iter().any(|told| {
             let number = native.number_of(uidl.as_bytes(), told.uidvalidity);
             let is_own = told.uidvalidity == self.situation.uidvalidity && number == Some(own_uid);
@@ -100,7 +92,7 @@ impl<'a> Spent<'a> {
 
     /// Whether the UID was told under the mailbox's UIDVALIDITY, to whatever message had it then.
     pub(super) fn is_told_uid(&self, uid: u32) -> bool {
-        self.anything_told || uid < told_below(&self.told, self.situation.uidvalidity)
+        uid < told_below(&self.told, self.situation.uidvalidity)
     }
 
     /// The first UID of which the native UIDL is in nobody's hand, as far as UIDLs have numbers.
@@ -132,37 +124,46 @@ fn told_below(told: &[Told], uidvalidity: u32) -> u32 {
 /// The UID below which the new server's own format would give what the old server has counted, or may
 /// have by now.
 fn first_uncounted_uid(captured: &Maildrop, native: &UidlFormat, uidvalidity: u32) -> Option<u32> {
-    let counter = captured.counter.as_ref()?;
-    let last = counter.next.saturating_add(COUNTS_ON).checked_sub(1)?;
-    let fields = Fields {
-        uid: last,
-        uidvalidity: captured.uidvalidity.unwrap_or(0),
-        file: None,
-        guid: None,
+    let format = &captured.counter.as_ref()?.format;
+    let first = |(counted_under, next): (u32, u32)| {
+        let uid = next.saturating_add(COUNTS_ON).checked_sub(1)?;
+        let fields = Fields { uid, uidvalidity: counted_under, file: None, guid: None };
+        let uidl = format.render(&fields).ok()?;
+        native.number_of(uidl.as_bytes(), uidvalidity)?.checked_add(1)
     };
-    let uidl = counter.format.render(&fields).ok()?;
-    native.number_of(uidl.as_bytes(), uidvalidity)?.checked_add(1)
+    counted(captured).filter_map(first).max()
 }
 
-/// Every number that any memory knows to be told, with what the operator's stamp adds. `None`: any
-/// number may have been told.
-pub(super) fn all_told(situation: &Situation<'_>) -> Option<Vec<Told>> {
+/// How far the old server had counted at each capture, under which UIDVALIDITY.
+fn counted(captured: &Maildrop) -> impl Iterator<Item = (u32, u32)> + '_ {
+    let now = captured.counter.iter().map(|counter| (captured.uidvalidity, counter.next));
+    let then = captured.captures.iter().filter_map(|c| Some((c.uidvalidity, c.next?)));
+    now.chain(then).map(|(uidvalidity, next)| (uidvalidity.unwrap_or(0), next))
+}
+
+/// Every number that any memory knows to be told, with what the operator's stamp adds. Where a mark is
+/// damaged, that is any number under the mailbox's UIDVALIDITY.
+pub(super) fn all_told(situation: &Situation<'_>) -> Vec<Told> {
     let Situation { memory, stamps, uidvalidity, next_uid, .. } = *situation;
     let mut told = Vec::new();
     let heeded = memory.ledger.map_or(0, |ledger| ledger.restored);
     let heeded = heeded.max(memory.mark.map_or(0, |mark| mark.restored));
     if let Some(ledger) = memory.ledger {
-        crate::ledger::join_told(&mut told, ledger.told.iter().copied().chain([number_of(ledger)]));
+        join_told(&mut told, ledger.told.iter().copied().chain([number_of(ledger)]));
     }
     if let Some(mark) = memory.mark {
         let own = Told { uidvalidity: mark.uidvalidity, below: mark.next_uid };
-        crate::ledger::join_told(&mut told, mark.told.as_ref()?.iter().copied().chain([own]));
+        let anything = Told { uidvalidity, below: u32::MAX };
+        match &mark.told {
+            Some(known) => join_told(&mut told, known.iter().copied().chain([own])),
+            None => join_told(&mut told, [anything]),
+        }
     }
     if stamps.restored > heeded {
         let below = next_uid.saturating_add(COUNTS_ON);
-        crate::ledger::join_told(&mut told, [Told { uidvalidity, below }]);
+        join_told(&mut told, [Told { uidvalidity, below }]);
     }
-    Some(told)
+    told
 }
 
 fn number_of(ledger: &Ledger) -> Told {

@@ -275,11 +275,11 @@ impl Server {
             .collect();
         let mut counts: HashMap<Need, usize> = HashMap::new();
         let mut captured = false;
-        let build_id = self.build_id();
+        let basis = self.basis();
         let decided = loop {
             let situation = Situation {
                 captured: captured.then_some(&self.captured),
-                build_id,
+                basis,
                 is_final: self.is_final,
                 memory: Memory { ledger: self.ledger.as_ref(), mark: self.mark.as_ref() },
                 stamps: self.stamps,
@@ -317,10 +317,11 @@ impl Server {
         decided
     }
 
-    /// As an index of what was captured has it.
-    fn build_id(&self) -> [u8; 16] {
+    /// As a plugin names it.
+    fn basis(&self) -> [u8; 16] {
         let mut hasher = DefaultHasher::new();
-        format!("{:?} {}", self.captured, self.is_final).hash(&mut hasher);
+        format!("{:?} {} {:?} {:?}", self.captured, self.is_final, self.native, self.keys)
+            .hash(&mut hasher);
         [hasher.finish().to_le_bytes(); 2].concat().try_into().unwrap()
     }
 

@@ -4,6 +4,7 @@
 //! where each maildrop stands; the second reads the maildrops one by one in the order of their users.
 //! Files are written beside their places, all of them, before the first is put in its place.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs::{DirBuilder, File};
@@ -37,8 +38,7 @@ use crate::output::{Outcome, Trouble, remark};
 /// that two captures know by different UIDLs is served the later capture's.
 #[derive(clap::Args)]
 pub struct Args {
-    /// No more captures will follow: a message that turns up later gets an old UIDL only by its file
-    /// name or its whole content.
+    /// No more captures will follow. Without it the plugin says once a day that one is awaited.
     #[arg(long = "final")]
     is_final: bool,
     /// Go on where a later capture knows many messages of a maildrop by other UIDLs than an earlier
@@ -519,12 +519,22 @@ impl Gates<'_> {
         let lines = self.0.into_iter().flatten().filter_map(|roster| roster.get(user));
         lines.cloned().reduce(|one, other| Line {
             gate: one.gate.stricter(other.gate),
-            forgotten: one.forgotten.max(other.forgotten),
-            listed: one.listed || other.listed,
             restored: one.restored.max(other.restored),
+            ..joined_at_forget(one, other)
+        })
+    }
+}
+
+/// What was said since the maildrop was last forgotten: what was said before counts no longer.
+fn joined_at_forget(one: Line, other: Line) -> Line {
+    match one.forgotten.cmp(&other.forgotten) {
+        Ordering::Less => other,
+        Ordering::Greater => one,
+        Ordering::Equal => Line {
+            listed: one.listed || other.listed,
             unguarded: one.unguarded.max(other.unguarded),
             ..one
-        })
+        },
     }
 }
 

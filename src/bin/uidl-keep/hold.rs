@@ -361,6 +361,10 @@ fn after(change: Change, before: &Line, is_named: bool, now: SystemTime) -> Line
             (after.listed, after.unguarded) = (false, 0);
         }
         Change::Unguard if gate == Gate::Released => after.unguarded = stamp(before.unguarded),
+        // Who is served already is released once more, by his name: for what is missing.
+        Change::Release if before.gate == Gate::Guarded && gate == Gate::Released => {
+            after.unguarded = stamp(before.unguarded);
+        }
         Change::Listed => after.listed = true,
         Change::Restored => after.restored = stamp(before.restored),
         Change::Hold | Change::Release | Change::Unguard | Change::Redownload => {}
