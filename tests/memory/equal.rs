@@ -167,4 +167,10 @@ fn of_three_equal_messages_two_that_were_captured_are_kept() {
     assert_eq!(told[..2], uidl_of(1..=2));
     assert_eq!(told.len(), 3);
     is_warm(&story);
+    // Entries in old order to messages by UID: the third is the one too many.
+    let fetch = ["-f", "flow", "fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
+    let by_uid = story.dovecot.doveadm_ok(fetch);
+    let by_uid: Vec<&str> =
+        by_uid.lines().map(|line| line.trim().trim_start_matches("pop3.uidl=")).collect();
+    assert_eq!(by_uid, told);
 }

@@ -2,7 +2,7 @@
 //! location, to another node.
 
 use super::client::Client;
-use super::copies::{copy_whole, is_warm};
+use super::copies::{LEDGER, MARK, copy_whole, is_warm};
 use super::story::{Listing, Story, USER, by_header, by_message, uidl, uidl_of};
 use super::support::dovecot::{Config, Dovecot, Store};
 use super::support::helper;
@@ -74,6 +74,28 @@ fn what_storage_says_was_told_is_told_again_where_a_header_says_otherwise() {
         is_warm(&target);
         target.receive(&Message::plain(5));
         assert_eq!(client.poll(&target), [5]);
+    }
+}
+
+/// The same after an rsync of the Maildir that left out what is ours.
+#[test]
+fn what_was_told_is_told_again_where_a_maildir_lost_our_files() {
+    for line in [Line::V23, Line::V24] {
+        let Some((story, mut client)) = begin(line, Config::default(), &[1, 2, 2, 3, 4, 5]) else {
+            continue;
+        };
+        story.capture(&listing(4));
+        assert_eq!(client.poll(&story), [2, 5]);
+        story.delete(2);
+        let told = story.uidls();
+        for name in [LEDGER, MARK] {
+            std::fs::remove_file(story.maildir().path().join(name)).expect("root");
+        }
+        assert_eq!(story.uidls(), told, "{line:?}");
+        assert_eq!(client.poll(&story), [0; 0]);
+        is_warm(&story);
+        story.receive(&Message::plain(6));
+        assert_eq!(client.poll(&story), [6]);
     }
 }
 

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::client::Client;
-use super::copies::is_warm;
+use super::copies::{MARK, is_warm};
 use super::story::{Listing, Story, USER, by_message, header_of, uidl, uidl_of};
 use super::support::dovecot::{Config, Store};
 use super::support::host::Line;
 use super::support::mail::Message;
-use super::support::maildir::{Maildir, make_owned};
+use super::support::maildir::{Maildir, give_to_owner, make_owned};
+use super::support::traced::can_trace;
 use super::support::{OWNER, lacking};
 
 /// A file system of its own, with room for little. Gone when it is dropped.
@@ -129,5 +130,44 @@ fn a_maildir_where_nothing_can_be_recorded_hides_no_new_mail() {
             fs::create_dir_all(staged.join("in the way")).expect("root");
             hides_nothing(&story, client, || fs::remove_dir_all(&staged).expect("root"));
         }
+    }
+}
+
+/// The ledger is in its place by then, and knows all: what the mark lacks adds nothing and takes nothing
+/// away. It is said, and the next listing that is recorded writes it.
+#[test]
+fn a_mark_that_cannot_be_written_is_said_and_costs_nothing() {
+    if !can_trace() {
+        return;
+    }
+    for store in [Store::Maildir, Store::Mdbox] {
+        let Some(story) = Story::begin(store) else { return };
+        let old = story.old_maildir(1..=4);
+        story.copy_files(&old);
+        story.capture(&Listing::of_files(&old.files()));
+        assert_eq!(story.uidls(), uidl_of(1..=4));
+        let lock = story.ledger().with_file_name(MARK);
+        let before = fs::read(&lock).unwrap();
+        story.receive(&Message::plain(5));
+        let trace = story.dovecot.dir().join("trace").display().to_string();
+        let on_lock = lock.display().to_string();
+        File::create(&trace).unwrap();
+        give_to_owner(trace.as_ref());
+        let inject = "inject=pwrite64:error=EIO";
+        let under = ["strace", "-qq", "-o", &trace, "-P", &on_lock, "-e", inject];
+        let (mut session, mut process) = story.dovecot.process_under(&under, USER);
+        let told = session.uidl().expect("served");
+        session.quit().unwrap();
+        process.wait().unwrap();
+        assert_eq!(fs::read(&lock).unwrap(), before, "{store:?}");
+        let log = story.dovecot.process_log();
+        assert!(log.contains("its mark in uidl-keep.lock cannot be written ("), "{log}");
+
+        assert_eq!(story.uidls(), told);
+        is_warm(&story);
+        story.receive(&Message::plain(6));
+        assert_eq!(story.uidls()[..5], told);
+        let mark = fs::read_to_string(&lock).unwrap();
+        assert!(mark.contains("next UID 7, ") && mark.contains("left 6, "), "{mark}");
     }
 }
