@@ -16,6 +16,11 @@ impl Client {
         Self { held: numbers.into_iter().map(|number| (uidl(number), number)).collect() }
     }
 
+    /// One that has polled an old server that told it these.
+    pub fn that_holds(uidls: impl IntoIterator<Item = (String, u32)>) -> Self {
+        Self { held: uidls.into_iter().collect() }
+    }
+
     /// Whether it would not download what is listed under that UIDL.
     pub fn holds(&self, uidl: &str) -> bool {
         self.held.contains_key(uidl)

@@ -6,12 +6,19 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aliases;
 mod client;
 mod copies;
+mod counted;
+mod equal;
+mod front_ends;
 mod guard;
+mod later;
 mod names;
 mod older;
 mod order;
 mod travelled;
+mod unrecorded;
+mod warm;
 
 use support::story;

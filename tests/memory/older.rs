@@ -208,6 +208,20 @@ fn all_is_old(line: Line, store: Store) {
     assert_eq!(story.next_uid(), next + 1);
 }
 
+/// The next login raises the UID also where it finds nothing new: the plugin may be taken out after it.
+#[test]
+fn what_was_put_back_is_heeded_by_the_next_login() {
+    for store in [Store::Maildir, Store::Mdbox] {
+        let Some((story, _)) = begin(Line::V23, store) else { return };
+        let site = story.dovecot.site();
+        helper::run(helper::uidl_keep().args(["restored", "--site"]).arg(&site).arg(USER));
+        helper::give_to_reader(&site);
+        assert_eq!(story.uidls(), uidl_of(1..=4));
+        assert!(story.next_uid() > 65_536, "{store:?}: {}", story.next_uid());
+        is_warm(&story);
+    }
+}
+
 #[test]
 fn what_was_put_back_whole_hides_no_new_mail_once_the_operator_has_said_so() {
     for store in [Store::Maildir, Store::Mdbox, Store::Sdbox] {

@@ -2,7 +2,7 @@
 //! location, to another node.
 
 use super::client::Client;
-use super::copies::{copy_whole, is_warm};
+use super::copies::{LEDGER, MARK, copy_whole, is_warm};
 use super::story::{Listing, Story, USER, by_header, by_message, uidl, uidl_of};
 use super::support::dovecot::{Config, Dovecot, Store};
 use super::support::helper;
@@ -77,13 +77,35 @@ fn what_storage_says_was_told_is_told_again_where_a_header_says_otherwise() {
     }
 }
 
+/// The same after an rsync of the Maildir that left out what is ours.
+#[test]
+fn what_was_told_is_told_again_where_a_maildir_lost_our_files() {
+    for line in [Line::V23, Line::V24] {
+        let Some((story, mut client)) = begin(line, Config::default(), &[1, 2, 2, 3, 4, 5]) else {
+            continue;
+        };
+        story.capture(&listing(4));
+        assert_eq!(client.poll(&story), [2, 5]);
+        story.delete(2);
+        let told = story.uidls();
+        for name in [LEDGER, MARK] {
+            std::fs::remove_file(story.maildir().path().join(name)).expect("root");
+        }
+        assert_eq!(story.uidls(), told, "{line:?}");
+        assert_eq!(client.poll(&story), [0; 0]);
+        is_warm(&story);
+        story.receive(&Message::plain(6));
+        assert_eq!(client.poll(&story), [6]);
+    }
+}
+
 /// A number alone is no UIDL of Dovecot's for us, and so everything that is new has one of ours.
 #[test]
 fn what_was_told_of_numbers_alone_is_told_again() {
     for (line, store) in EVERY_WAY {
         let format = if line == Line::V23 { "UID%u" } else { "UID%{uid}" };
         let config = Config::default().uidl_format(format);
-        let Some((story, _)) = begin(line, config.clone(), &[1, 2, 3, 4, 5]) else { continue };
+        let Some((story, _)) = begin(line, config.clone(), &[1, 2, 2, 3, 4, 5]) else { continue };
         let listing = (1..=4).fold(
             Listing::new().field(&format!("counter 5 {format}")),
             |listing, number| {
@@ -94,7 +116,10 @@ fn what_was_told_of_numbers_alone_is_told_again() {
         story.capture(&listing);
         let told = story.uidls();
         assert_eq!(told[..4], ["UID1", "UID2", "UID3", "UID4"]);
-        assert!(told[4].starts_with('~'), "{told:?}");
+        // The second of two copies, and what is new.
+        assert!(told[4].starts_with('~') && told[5].starts_with('~'), "{told:?}");
+        story.delete(2);
+        let told = story.uidls();
 
         let Some(target) = other(line, config.store(store), &listing) else { continue };
         dsync(line, &story, &target);
