@@ -324,6 +324,9 @@ struct History {
     unlucky: HashSet<usize>,
     /// Where the last listing had what is still there.
     last: Vec<(Uidl, String)>,
+    /// What new messages were told before the ledger alone was lost: a mark, or what was baked, is
+    /// enough for that.
+    told_to_new: Vec<(Uidl, String)>,
     /// Clients were told something that could not be recorded.
     told_unrecorded: bool,
     /// The order of the last listing may be lost, or a client stopped before its end: one that searches
@@ -382,6 +385,7 @@ impl History {
             delivered: 0,
             copies: HashMap::new(),
             last: Vec::new(),
+            told_to_new: Vec::new(),
             told_unrecorded: false,
             order_unknown: false,
             captures: 0,
@@ -442,6 +446,7 @@ impl History {
             Step::Fault(fault) => self.fault(fault)?,
             Step::ForgetAndBuild => self.forget_and_build()?,
             Step::SetFormat { format } => {
+                self.told_to_new.clear();
                 let formats = [self.world.old_format, "%08Xu%08Xv", "UID%u-%v"];
                 self.server.native = UidlFormat::parse(formats[format]).unwrap();
             }
@@ -666,6 +671,9 @@ impl History {
                 if (ledger && mark && !is_baked) || !(ledger || mark) {
                     return Ok(());
                 }
+                if ledger && !mark {
+                    self.expect_new_to_stay();
+                }
                 if ledger {
                     self.server.ledger = None;
                 }
@@ -707,6 +715,9 @@ impl History {
                 let Some(backup) = self.backup.clone() else { return Ok(()) };
                 if !(ledger || mark || list) {
                     return Ok(());
+                }
+                if ledger && !mark && !list {
+                    self.expect_new_to_stay();
                 }
                 if ledger {
                     self.server.ledger = backup.ledger;
@@ -764,6 +775,16 @@ impl History {
         }
         self.faulted = true;
         Ok(())
+    }
+
+    fn expect_new_to_stay(&mut self) {
+        let is_new = |name: &str| name.starts_with("new") && !self.twinned.contains(name);
+        let is_told_of_uid = self.server.native.is_counting();
+        let is_noted = self.server.storage == Storage::Dbox && is_told_of_uid || self.is_baked();
+        if is_noted && self.server.mark.is_some() {
+            let last = self.last.iter().filter(|(_, name)| is_new(name));
+            self.told_to_new = last.cloned().collect();
+        }
     }
 
     /// Of UIDs that are given anew only names can tell: two messages of one name are told no more.
@@ -897,6 +918,11 @@ impl History {
                     let kept = now.iter().any(|(other, n)| n == name && other == uidl);
                     prop_assert!(kept, "{} of {} did not stay", uidl, name);
                 }
+            }
+            for (uidl, name) in self.told_to_new.drain(..) {
+                let now = now.iter().find(|(_, other)| *other == name);
+                let stays = now.is_none_or(|(told, _)| *told == uidl);
+                prop_assert!(stays, "{} was told {}, and now {:?}", name, uidl, now);
             }
             let is_warm = self.server.warm().is_some() || self.server.held.is_empty();
             prop_assert!(is_warm, "the next login is not warm");
