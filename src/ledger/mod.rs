@@ -275,8 +275,9 @@ impl Ledger {
         };
         let mut file = Vec::with_capacity(lengths.front() + lengths.back());
         file.extend(MAGIC);
-        let flags = u32::from(self.index.is_final) * FLAG_FINAL
-            | u32::from(self.native_from.is_some()) * FLAG_SETTLED;
+        let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+        let flags =
+            flag(self.index.is_final, FLAG_FINAL) | flag(self.native_from.is_some(), FLAG_SETTLED);
         let Self { uidvalidity, next_order, next_uid, index_id, .. } = *self;
         put_all(&mut file, [VERSION, uidvalidity, next_order, next_uid, index_id, flags]);
         for stamp in [self.begun_after, self.restored, self.unguarded] {

@@ -244,8 +244,14 @@ impl<'a> Run<'a> {
         if !any {
             return Ok(());
         }
+        // Where no header tells what to read whole, each is opened once, and not twice.
+        let is_whole = |e: usize| {
+            let entry = &self.entries[e];
+            keys.message && entry.message.is_some() && entry.header.is_none()
+        };
+        let need = if self.free_entries().any(is_whole) { Need::Message } else { Need::Header };
         let wanted = self.readable().into_iter().filter(|&m| !self.messages[m].header.is_asked());
-        ask(wanted.map(|m| (m, Need::Header)).collect())
+        ask(wanted.map(|m| (m, need)).collect())
     }
 
     /// Whole messages are read only where the header leaves it open: where an unclaimed entry with a
