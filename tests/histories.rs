@@ -549,6 +549,9 @@ impl History {
     fn remove(&mut self, at: usize) -> Held {
         let gone = self.server.held.remove(at);
         self.last.retain(|(_, other)| *other != gone.name);
+        // In a dbox the last message tells whether UIDs still mean what the mark says.
+        let is_dbox = self.server.storage == Storage::Dbox;
+        self.told_to_new.retain(|(_, other)| !is_dbox && *other != gone.name);
         gone
     }
 
