@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use super::dovecot::mail_fetch_field as field;
 use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, View};
 use crate::key::{Depth, FileKey, Fingerprinter, Wants};
-use crate::ledger::Ledger;
+use crate::ledger::{Answers, Ledger, Names};
 use crate::prints::{Print, Prints, Which};
 use crate::resolve::{Fact, Message, Need, most_unreadable};
 use crate::uidl::Uidl;
@@ -75,6 +75,18 @@ impl<'a> Survey<'a> {
         })
     }
 
+    /// Finds out the names of the last message that a ledger has, where no list has them: see
+    /// [`last_bears_its_name`].
+    ///
+    /// # Errors
+    ///
+    /// [`Expunged`]: the survey is out of date.
+    pub fn look_at_last(&mut self, ledger: &Ledger) -> Result<(), Expunged> {
+        let is_listed = |uid: u32| ledger.records.binary_search_by_key(&uid, |r| r.uid).is_ok();
+        let last = self.messages.iter().rposition(|message| is_listed(message.uid));
+        last.map_or(Ok(()), |last| self.find_out(&[(last, Need::Names)]))
+    }
+
     /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer; when
     /// so many cannot that the rules refuse it all, the rest is left for the next time that they ask.
     ///
@@ -85,8 +97,7 @@ impl<'a> Survey<'a> {
         let mut unreadable = 0;
         for &(m, need) in asked {
             let _frame = Frame::push();
-            let seq = u32::try_from(m + 1).expect("fewer messages than sequence numbers");
-            let mut mail = self.mail.turn_to(seq);
+            let mut mail = self.mail.turn_to(sequence(m));
             let message = &mut self.messages[m];
             let found = match need {
                 Need::Names => find_names(&mut mail, message),
@@ -116,7 +127,13 @@ impl<'a> Survey<'a> {
     }
 }
 
-fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
+/// The sequence number of the message at that place.
+fn sequence(m: usize) -> u32 {
+    u32::try_from(m + 1).expect("fewer messages than sequence numbers")
+}
+
+/// Its base file name and its GUID, as far as the storage has them.
+fn names_of(mail: &mut Mail) -> Result<ArrayVec<FileKey, 2>, Failed> {
     let mut names = ArrayVec::new();
     let file = mail.special(field::MAIL_FETCH_STORAGE_ID)?.to_vec();
     let guid = mail.special(field::MAIL_FETCH_GUID)?;
@@ -127,6 +144,28 @@ fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
     if !guid.is_empty() && guid != file {
         names.push(FileKey::of_name(guid));
     }
+    Ok(names)
+}
+
+/// Whether the last message that a ledger has of a mailbox still bears its name. Where no list has the
+/// names, this tells an index that was put back from a backup and has counted on: whatever came since
+/// has the higher UIDs, and a name of its own. What cannot be read cannot be downloaded either.
+pub fn last_bears_its_name(mailbox: Mailbox, answers: &Answers) -> bool {
+    let _frame = Frame::push();
+    let mut own = OwnMail::open(mailbox);
+    let uids: Vec<u32> = own.transaction().uids().collect();
+    let last = uids.iter().rposition(|&uid| answers.find(uid, 0).is_some());
+    let Some((last, at)) = last.and_then(|last| Some((last, answers.find(uids[last], 0)?))) else {
+        return true;
+    };
+    let listed: Names = answers.names(at).collect();
+    let Ok(names) = names_of(&mut own.turn_to(sequence(last))) else { return true };
+    let mut names = names.into_iter().map(Ledger::name_of);
+    listed.is_empty() || names.any(|name| listed.contains(&name))
+}
+
+fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
+    let names = names_of(mail)?;
     message.stored = Uidl::new(mail.special(field::MAIL_FETCH_UIDL_BACKEND)?).ok();
     let order = mail.special(field::MAIL_FETCH_POP3_ORDER)?;
     message.stored_order = std::str::from_utf8(order).ok().and_then(|order| order.parse().ok());

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::bake::{Baked, bake, is_baked};
 use super::host::{Level, Mailbox, OwnMail, Transaction, View};
 use super::standing::{Kept, Refusal};
-use super::survey::{Expunged, Look, Sizes, Survey};
+use super::survey::{self, Expunged, Look, Sizes, Survey};
 use crate::control::{self, Control, Lock, LockError, PublishError};
 use crate::format::UidlFormat;
 use crate::index::Index;
@@ -331,7 +331,7 @@ enum Holds {
 
 /// Whether the ledger has every message of the view, and its UIDs still mean what they meant: on a
 /// Maildir by the names in the list of UIDs, where each must be there; elsewhere by the index that says
-/// so.
+/// so, and the name of the last.
 fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> {
     let (mailbox, view, head) = (transaction.mailbox(), transaction.view(), answers.head());
     let uids: Vec<u32> = transaction.uids().collect();
@@ -344,7 +344,9 @@ fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> 
         }
     }
     if mailbox.uidlist().is_none() {
-        return Ok(if head.index_id == view.index_id { newest } else { Holds::No });
+        let is_index = head.index_id == view.index_id;
+        let counts_on = is_index && survey::last_bears_its_name(mailbox, answers);
+        return Ok(if counts_on { newest } else { Holds::No });
     }
     let mut left = uids.iter().copied().peekable();
     let (mut guess, mut agree) = (0, true);
@@ -471,6 +473,9 @@ fn resolve(
 ) -> Result<Resolution, NoTable> {
     let mailbox = look.mailbox;
     let mut survey = Survey::begin(look).map_err(uidlist_fault)?;
+    if let (Some(ledger), None) = (memory.ledger, mailbox.uidlist()) {
+        survey.look_at_last(ledger)?;
+    }
     let native = UidlFormat::parse(&mailbox.uidl_format()).ok();
     let index = UserIndex::open(kept, mailbox)?;
     let mut captured = None;
