@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::bake::{Baked, bake, is_baked};
-use super::host::{Level, Mailbox, OwnMail, Transaction, View};
+use super::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
 use super::standing::{Kept, Refusal, Stranger};
 use super::survey::{self, Expunged, Look, Sizes, Survey, names_of};
 use crate::control::{self, Control, Lock, LockError, PublishError};
@@ -406,6 +406,7 @@ fn last_name_agrees(answers: &Answers, mailbox: Mailbox, uids: &[u32]) -> bool {
         answers.names(found).next().is_some().then_some((at, found))
     });
     let Some((at, found)) = last else { return true };
+    let _frame = Frame::push();
     let mut own = OwnMail::open(mailbox);
     let mut mail = own.turn_to(u32::try_from(at + 1).expect("fewer messages than UIDs"));
     let names = names_of(&mut mail).unwrap_or_default();
