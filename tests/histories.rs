@@ -430,6 +430,7 @@ impl History {
             Step::Unreadable { held, readable } => {
                 if let Some(at) = self.pick(held) {
                     self.server.held[at].readable = readable;
+                    self.told_to_new.clear();
                     self.unlucky.extend(self.which_old(&self.server.held[at].mail.clone()));
                 }
             }
@@ -784,7 +785,12 @@ impl History {
         let is_new = |name: &str| name.starts_with("new") && !self.twinned.contains(name);
         let is_told_of_uid = self.server.native.is_counting();
         let is_noted = self.server.storage == Storage::Dbox && is_told_of_uid || self.is_baked();
-        if is_noted && self.server.mark.is_some() {
+        let last = self.server.held.last().map_or(0, |held| held.uid);
+        let is_marked =
+            self.server.mark.as_ref().is_some_and(|mark| {
+                self.server.storage == Storage::Maildir || mark.last_uid == last
+            });
+        if is_noted && is_marked {
             let last = self.last.iter().filter(|(_, name)| is_new(name));
             self.told_to_new = last.cloned().collect();
         }
