@@ -791,7 +791,13 @@ impl History {
                 self.server.storage == Storage::Maildir || mark.last_uid == last
             });
         if is_noted && is_marked {
+            // What went and came back has the UIDL of the UID that it had.
+            let is_native = |uidl: &Uidl, name: &str| {
+                let held = self.server.held.iter().find(|held| held.name == name);
+                held.is_some_and(|held| self.server.native_uidl(held) == *uidl)
+            };
             let last = self.last.iter().filter(|(_, name)| is_new(name));
+            let last = last.filter(|(uidl, name)| is_native(uidl, name));
             self.told_to_new = last.cloned().collect();
         }
     }

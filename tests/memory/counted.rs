@@ -79,7 +79,7 @@ fn both_count_on(line: Line, store: Store) {
 
     // The delta brings the other number 8.
     let late = old_maildir.files().remove(7);
-    let all = [&files[..], &[late.clone()]].concat();
+    let all = [&files[..], std::slice::from_ref(&late)].concat();
     if line == Line::V23 {
         story.install(&listing(&all, 9, line, 200), &["--final"]);
         let delta = Maildir::create(story.dovecot.dir().join("delta/Maildir"));
