@@ -28,7 +28,7 @@ use crate::ledger::{
 };
 use crate::maildrop::Entry;
 use crate::uidl::Uidl;
-use spent::{NEVER_REACHED, Spent, all_told};
+use spent::{NEVER_REACHED, Spent};
 
 /// Of so many messages, how many may be unreadable before that is no accident any more (rule 10).
 pub fn most_unreadable(messages: usize) -> usize {
@@ -158,7 +158,7 @@ impl<'a> Run<'a> {
             taken: vec![false; entries.len()],
             gone: Vec::new(),
             claim_of: HashMap::new(),
-            spent: Spent::new(situation, messages, all_told(situation)),
+            spent: Spent::new(situation, messages),
             conflicts: Vec::new(),
         }
     }
@@ -640,10 +640,7 @@ impl<'a> Run<'a> {
         });
         let kind = match (found.entry, found.provenance) {
             (Some(entry), _) => Kind::Captured(entry),
-            (None, Provenance::Stored) => {
-                let foreign = message.stored_order.filter(|order| !is_ours(*order));
-                Kind::Stored(foreign.unwrap_or(u32::MAX))
-            }
+            (None, Provenance::Stored) => Kind::Stored(message.stored_order.unwrap_or(u32::MAX)),
             (None, _) => Kind::Unknown,
         };
         Place { is_above_mark, kind, uid: message.uid, replayed }
@@ -670,6 +667,9 @@ impl<'a> Run<'a> {
             if let Answer::Found(found) = answer {
                 fresh.push((self.place(m, found), m));
             }
+        }
+        if self.ledger.is_none() {
+            replay_all_or_none(&mut fresh);
         }
         fresh.sort_by_key(|(place, _)| *place);
         let mut used: HashSet<u32> = records.iter().map(|record| record.order).collect();
@@ -774,7 +774,7 @@ impl<'a> Run<'a> {
     /// Every number told so far and now; the mailbox's own UIDVALIDITY last.
     fn all_told(&self, next_uid: u32) -> Vec<Told> {
         let uidvalidity = self.situation.uidvalidity;
-        let mut told = all_told(self.situation);
+        let mut told = self.spent.told().to_vec();
         if let Purpose::Listing { .. } = self.situation.purpose {
             ledger::join_told(&mut told, [Told { uidvalidity, below: next_uid }]);
         }
@@ -853,6 +853,22 @@ struct Place {
     uid: u32,
     /// An order number of ours that storage has beside what the message is told.
     replayed: Option<u32>,
+}
+
+/// Where what claims an entry has no number of ours, and other messages have one, those came here from
+/// another server that told them, and the old mail by another way. Then the numbers say nothing of what
+/// stands before the old mail: they only order what was told.
+fn replay_all_or_none(fresh: &mut [(Place, usize)]) {
+    let lacks = |(place, _): &(Place, usize)| {
+        matches!(place.kind, Kind::Captured(_)) && place.replayed.is_none()
+    };
+    if fresh.iter().any(lacks) {
+        for (place, _) in fresh {
+            if let (Some(order), Kind::Unknown) = (place.replayed.take(), place.kind) {
+                place.kind = Kind::Stored(order);
+            }
+        }
+    }
 }
 
 /// What stands where among the messages that are listed for the first time.

@@ -29,11 +29,7 @@ pub(super) struct Spent<'a> {
 }
 
 impl<'a> Spent<'a> {
-    pub(super) fn new(
-        situation: &'a Situation<'a>,
-        messages: &'a [Message],
-        told: Vec<Told>,
-    ) -> Self {
+    pub(super) fn new(situation: &'a Situation<'a>, messages: &'a [Message]) -> Self {
         let captured = situation.captured.into_iter();
         let uidls = captured.clone().flat_map(|c| &c.entries).flat_map(|entry| entry.uidls());
         let listed = situation.memory.ledger.into_iter().flat_map(|ledger| &ledger.records);
@@ -47,7 +43,26 @@ impl<'a> Spent<'a> {
                 stored.entry(uidl).or_insert((0, m)).0 += 1;
             }
         }
-        Self { situation, known, captured, answered: HashSet::new(), stored, told }
+        let told = remembered(situation);
+        let mut spent = Self { situation, known, captured, answered: HashSet::new(), stored, told };
+        spent.heed_restored();
+        spent
+    }
+
+    /// Where all that is remembered is older than what clients hold, nobody knows how far the mailbox had
+    /// counted: from where it could be, so many numbers more are taken for told.
+    fn heed_restored(&mut self) {
+        let Situation { memory, stamps, uidvalidity, next_uid, .. } = *self.situation;
+        let heeded = memory.ledger.map_or(0, |ledger| ledger.restored);
+        if stamps.restored > heeded.max(memory.mark.map_or(0, |mark| mark.restored)) {
+            let below = next_uid.max(self.first_unspent_uid()).saturating_add(COUNTS_ON);
+            join_told(&mut self.told, [Told { uidvalidity, below }]);
+        }
+    }
+
+    /// Every number told, under any UIDVALIDITY.
+    pub(super) fn told(&self) -> &[Told] {
+        &self.told
     }
 
     pub(super) fn answer(&mut self, uidl: &Uidl) {
@@ -141,15 +156,14 @@ fn counted(captured: &Maildrop) -> impl Iterator<Item = (u32, u32)> + '_ {
     now.chain(then).map(|(uidvalidity, next)| (uidvalidity.unwrap_or(0), next))
 }
 
-/// Every number that any memory knows to be told, with what the operator's stamp adds. Where a mark is
-/// damaged, that is any number under the mailbox's UIDVALIDITY.
-pub(super) fn all_told(situation: &Situation<'_>) -> Vec<Told> {
-    let Situation { memory, stamps, uidvalidity, next_uid, .. } = *situation;
+/// Every number that any memory knows to be told. Where a mark is damaged, that is any number under the
+/// mailbox's UIDVALIDITY.
+fn remembered(situation: &Situation<'_>) -> Vec<Told> {
+    let Situation { memory, uidvalidity, .. } = *situation;
     let mut told = Vec::new();
-    let heeded = memory.ledger.map_or(0, |ledger| ledger.restored);
-    let heeded = heeded.max(memory.mark.map_or(0, |mark| mark.restored));
     if let Some(ledger) = memory.ledger {
-        join_told(&mut told, ledger.told.iter().copied().chain([number_of(ledger)]));
+        let own = Told { uidvalidity: ledger.uidvalidity, below: ledger.next_uid };
+        join_told(&mut told, ledger.told.iter().copied().chain([own]));
     }
     if let Some(mark) = memory.mark {
         let own = Told { uidvalidity: mark.uidvalidity, below: mark.next_uid };
@@ -159,13 +173,5 @@ pub(super) fn all_told(situation: &Situation<'_>) -> Vec<Told> {
             None => join_told(&mut told, [anything]),
         }
     }
-    if stamps.restored > heeded {
-        let below = next_uid.saturating_add(COUNTS_ON);
-        join_told(&mut told, [Told { uidvalidity, below }]);
-    }
     told
-}
-
-fn number_of(ledger: &Ledger) -> Told {
-    Told { uidvalidity: ledger.uidvalidity, below: ledger.next_uid }
 }
