@@ -26,10 +26,11 @@ impl Client {
         self.held.contains_key(uidl)
     }
 
-    /// Polls, and says which messages it downloads, by their numbers, in the order of the listing.
+    /// Polls, and says which messages it downloads, by their numbers, in the order of the
+    /// listing.
     ///
-    /// Panics where a message is listed under a UIDL that it holds another message under: it would not
-    /// be downloaded, and be deleted unseen one day.
+    /// Panics where a message is listed under a UIDL that it holds another message under: it
+    /// would not be downloaded, and be deleted unseen one day.
     pub fn poll(&mut self, story: &Story) -> Vec<u32> {
         self.poll_as(story, USER)
     }

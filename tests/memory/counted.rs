@@ -22,7 +22,8 @@ fn format(line: Line) -> &'static str {
     }
 }
 
-/// Entries for these files, numbered from 1, captured when the old server would give that number next.
+/// Entries for these files, numbered from 1, captured when the old server would give that number
+/// next.
 fn listing(files: &[PathBuf], next: u32, line: Line, taken: u32) -> Listing {
     let listing = Listing::new()
         .field(&format!("counter {next} {}", format(line)))
@@ -36,8 +37,9 @@ fn deliver(maildir: &Maildir, number: u32) -> PathBuf {
     maildir.deliver(&Message::plain(number), Naming::Dovecot, number)
 }
 
-/// Captured at next number 8. The new server gives a mail its own number 8; on the old one, where a client
-/// polls until DNS is through, another mail has number 8. It follows with the last capture.
+/// Captured at next number 8. The new server gives a mail its own number 8; on the old one, where
+/// a client polls until DNS is through, another mail has number 8. It follows with the last
+/// capture.
 fn both_count_on(line: Line, store: Store) {
     let Some(host) = Host::dovecot(line) else { return };
     let Some(old) = Dovecot::start(&host, Config::default()) else { return };

@@ -30,8 +30,8 @@ fn format(line: Line) -> &'static str {
     if line == Line::V23 { "UID%u-%v" } else { "UID%{uid}-%{uidvalidity}" }
 }
 
-/// A warning was captured, and deleted by IMAP on the new server. The next one is equal to it, and is
-/// another mail: fetchmail must fetch it, and it has the old one.
+/// A warning was captured, and deleted by IMAP on the new server. The next one is equal to it,
+/// and is another mail: fetchmail must fetch it, and it has the old one.
 fn the_next_warning_is_fetched(line: Line, keys: &[&str], deleted: Deleted) {
     let way = format!("{line:?} {keys:?} {deleted:?}");
     let Some(fetchmail) = Client::new(Program::Fetchmail, USER) else { return };
@@ -90,7 +90,8 @@ fn the_second_of_two_equal_quota_warnings_is_fetched() {
     }
 }
 
-/// One that was here well before any capture is what was captured, for nothing that came since is so old.
+/// One that was here well before any capture is what was captured, for nothing that came since is
+/// so old.
 #[test]
 fn a_warning_that_was_here_before_any_capture_is_kept() {
     for line in [Line::V23, Line::V24] {

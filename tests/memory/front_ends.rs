@@ -90,9 +90,9 @@ fn two_front_ends_at_once_tell_the_same() {
     }
 }
 
-/// The mail goes into another folder, what was told of it too, and INBOX is made anew: to whoever looks
-/// it has lost its mail. The user is refused until the operator says that it may be missing; then he has
-/// his new mail, and what he moves back he has under its UIDL.
+/// The mail goes into another folder, what was told of it too, and INBOX is made anew: to whoever
+/// looks it has lost its mail. The user is refused until the operator says that it may be
+/// missing; then he has his new mail, and what he moves back he has under its UIDL.
 #[test]
 fn who_renames_his_inbox_is_refused_until_his_old_mail_may_be_missing() {
     // A Maildir's INBOX is not renamed.

@@ -1,4 +1,5 @@
-//! The guard: an empty or half-copied maildrop is listed to nobody, and whoever has all of his is served.
+//! The guard: an empty or half-copied maildrop is listed to nobody, and whoever has all of his is
+//! served.
 
 use std::fs;
 
@@ -12,8 +13,8 @@ use super::support::mail::Message;
 
 const LATER: &str = "-ERR [SYS/TEMP] Mailbox is temporarily not available, please try again later.";
 
-/// Dovecot takes a dbox without its index for an empty one. Nobody is told so, and nothing is recorded
-/// of it; mended, all is as it was.
+/// Dovecot takes a dbox without its index for an empty one. Nobody is told so, and nothing is
+/// recorded of it; mended, all is as it was.
 fn the_index_is_lost(line: Line, store: Store) {
     let config = Config::default().store(store).with_plugin();
     let Some(story) = Story::begin_with(line, config) else { return };
@@ -75,8 +76,8 @@ fn all_that_the_last_capture_had_is_enough() {
     }
 }
 
-/// And fewer than half of that are refused, until the operator says that what is missing may be missing:
-/// once, for what is missing now.
+/// And fewer than half of that are refused, until the operator says that what is missing may be
+/// missing: once, for what is missing now.
 #[test]
 fn fewer_than_half_of_the_last_capture_are_refused_until_they_may_be_missing() {
     let Some(story) = Story::begin(Store::Maildir) else { return };

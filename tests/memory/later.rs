@@ -17,7 +17,8 @@ fn before(number: u32) -> String {
     format!("UID{number}-17")
 }
 
-/// An old server that tells what Courier told after the repair, and a client that has polled it then.
+/// An old server that tells what Courier told after the repair, and a client that has polled it
+/// then.
 fn fetchmail_of(line: Line, maildir: &Maildir) -> Option<Client> {
     let client = Client::new(Program::Fetchmail, USER)?;
     let old = Dovecot::start(&Host::dovecot(line)?, Config::default())?;
@@ -56,7 +57,8 @@ fn renumbered(store: Store, was_listed: bool) {
     story.install(&listing(repaired, 1_714_992_000), &["--final", "--later-wins"]);
     if was_listed {
         assert_eq!(story.uidls(), (1..=6).map(before).collect::<Vec<_>>());
-        // A copy has the name of its original, and may not have what the later capture says of that.
+        // A copy has the name of its original, and may not have what the later capture says of
+        // that.
         let mut session = story.imap();
         for command in ["SELECT INBOX", "COPY 1 INBOX"] {
             session.command(command);

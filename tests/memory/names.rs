@@ -37,8 +37,8 @@ const EVERY_STORE: [(Line, Store); 5] = [
     (Line::V24, Store::Mdbox),
 ];
 
-/// Rule 2. On Maildir its new file has the old name as GUID: two names, of which the list of UIDs has the
-/// first.
+/// Rule 2. On Maildir its new file has the old name as GUID: two names, of which the list of UIDs
+/// has the first.
 #[test]
 fn what_went_to_junk_and_back_is_known_by_either_name() {
     for (line, store) in EVERY_STORE {
@@ -67,8 +67,8 @@ fn is_baked(story: &Story, told: &[String]) {
     }
 }
 
-/// A copy that was listed beside its original keeps UIDL and place when the original goes: by its names
-/// alone it might be either.
+/// A copy that was listed beside its original keeps UIDL and place when the original goes: by its
+/// names alone it might be either.
 #[test]
 fn a_listed_copy_keeps_its_own_when_its_original_goes() {
     for (line, store) in EVERY_STORE {
@@ -87,8 +87,8 @@ fn a_listed_copy_keeps_its_own_when_its_original_goes() {
     }
 }
 
-/// Nobody but us has read the list of UIDs when a warm login begins. In it two names are exchanged, and
-/// what was baked is gone; the files are as they were.
+/// Nobody but us has read the list of UIDs when a warm login begins. In it two names are
+/// exchanged, and what was baked is gone; the files are as they were.
 #[test]
 fn names_that_were_exchanged_in_the_uidlist_exchange_no_uidls() {
     for line in [Line::V23, Line::V24] {
@@ -110,8 +110,9 @@ fn names_that_were_exchanged_in_the_uidlist_exchange_no_uidls() {
     }
 }
 
-/// Evidence 3. The list of UIDs travelled, then both servers counted on; the last pass of rsync took the
-/// newer of the two files. Three messages have UIDs of others, and names that one entry has.
+/// Evidence 3. The list of UIDs travelled, then both servers counted on; the last pass of rsync
+/// took the newer of the two files. Three messages have UIDs of others, and names that one entry
+/// has.
 #[test]
 fn a_uid_that_disagrees_does_not_outvote_a_name_that_one_entry_has() {
     for line in [Line::V23, Line::V24] {

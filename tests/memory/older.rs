@@ -24,7 +24,8 @@ fn begin(line: Line, store: Store) -> Option<(Story, Client)> {
     Some((story, client))
 }
 
-/// What Dovecot alone gives to a message, which the client must hold already, or this test tests nothing.
+/// What Dovecot alone gives to a message, which the client must hold already, or this test tests
+/// nothing.
 fn would_be_hidden(story: &Story, client: &Client) {
     let alone = story.uidls_without_us(None);
     assert!(client.holds(alone.last().expect("mail")), "{alone:?}, {client:?}");
@@ -87,8 +88,8 @@ fn what_only_the_mark_knows_of_keeps_its_place() {
     }
 }
 
-/// The same where the ledger and `dovecot-uidlist` were put back, and Dovecot's indexes left or lost. The
-/// log of a damaged ledger says to restore it.
+/// The same where the ledger and `dovecot-uidlist` were put back, and Dovecot's indexes left or
+/// lost. The log of a damaged ledger says to restore it.
 #[test]
 fn an_older_ledger_and_uidlist_beside_a_newer_mark_hide_no_new_mail() {
     for indexes_are_lost in [false, true] {
@@ -109,8 +110,8 @@ fn an_older_ledger_and_uidlist_beside_a_newer_mark_hide_no_new_mail() {
     }
 }
 
-/// Nobody is refused for it, and nobody downloads again: what only the mark knows of is told again as it
-/// was, for it is a function of the message.
+/// Nobody is refused for it, and nobody downloads again: what only the mark knows of is told
+/// again as it was, for it is a function of the message.
 fn the_ledger_alone(line: Line, store: Store) {
     let Some((story, mut client)) = begin(line, store) else { return };
     let ledger = Whole::of(story.ledger());
@@ -208,7 +209,8 @@ fn all_is_old(line: Line, store: Store) {
     assert_eq!(story.next_uid(), next + 1);
 }
 
-/// The next login raises the UID also where it finds nothing new: the plugin may be taken out after it.
+/// The next login raises the UID also where it finds nothing new: the plugin may be taken out
+/// after it.
 #[test]
 fn what_was_put_back_is_heeded_by_the_next_login() {
     for store in [Store::Maildir, Store::Mdbox] {
@@ -230,8 +232,8 @@ fn what_was_put_back_whole_hides_no_new_mail_once_the_operator_has_said_so() {
     all_is_old(Line::V24, Store::Mdbox);
 }
 
-/// Mail and index were put back from a backup, what is ours was not: it lies in a place of its own, or the
-/// backup was made without it.
+/// Mail and index were put back from a backup, what is ours was not: it lies in a place of its
+/// own, or the backup was made without it.
 fn the_mail_alone(line: Line, store: Store) {
     let Some((story, mut client)) = begin(line, store) else { return };
     let backup = Backup::of(&story);

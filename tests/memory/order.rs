@@ -1,5 +1,5 @@
-//! An order that storage has for some messages only, and a client that searches the listing by halves:
-//! what stands before what it has is never fetched.
+//! An order that storage has for some messages only, and a client that searches the listing by
+//! halves: what stands before what it has is never fetched.
 
 use std::fs;
 
@@ -36,8 +36,8 @@ const EVERY_WAY: [(Line, Store); 4] = [
     (Line::V24, Store::Maildir),
 ];
 
-/// A source with the plugin that has six messages, and a target that has them from a dsync without it.
-/// What was captured are nine, of which three are copied late, to the source.
+/// A source with the plugin that has six messages, and a target that has them from a dsync
+/// without it. What was captured are nine, of which three are copied late, to the source.
 fn begin(line: Line, store: Store) -> Option<(Client, Story, Story)> {
     let client = fetchmail_of(line, 1..=6)?;
     let source = Story::begin_with(line, Config::default().with_plugin())?;
@@ -73,8 +73,8 @@ fn downloads(client: &Client, target: &Story, numbers: std::ops::RangeInclusive<
     assert_eq!(client.downloaded(), 6 + numbers.count() + 1, "{way}: and nothing twice");
 }
 
-/// Rule 4. The three were never listed anywhere: that the source would list them seventh says nothing of
-/// their place here.
+/// Rule 4. The three were never listed anywhere: that the source would list them seventh says
+/// nothing of their place here.
 #[test]
 fn what_a_later_dsync_brings_with_an_order_does_not_stand_before_what_has_none() {
     for (line, store) in EVERY_WAY {
@@ -98,9 +98,9 @@ fn what_was_listed_elsewhere_does_not_stand_before_what_was_not() {
     }
 }
 
-/// New mail came to the target before any listing there, and a two-way dsync brings what was listed on
-/// the source. Where both had given a UID, both messages get another, and Dovecot drops what was baked:
-/// what is left of the order is that of the last three.
+/// New mail came to the target before any listing there, and a two-way dsync brings what was
+/// listed on the source. Where both had given a UID, both messages get another, and Dovecot drops
+/// what was baked: what is left of the order is that of the last three.
 #[test]
 fn what_a_two_way_dsync_brings_is_fetched_and_so_is_what_was_there() {
     for line in [Line::V23, Line::V24] {

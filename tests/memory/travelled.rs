@@ -1,5 +1,5 @@
-//! What Dovecot's storage says of a UIDL travels, and the ledger does not: dsync to another store, to a new
-//! location, to another node.
+//! What Dovecot's storage says of a UIDL travels, and the ledger does not: dsync to another
+//! store, to a new location, to another node.
 
 use super::client::Client;
 use super::copies::{LEDGER, MARK, copy_whole, is_warm};
@@ -16,8 +16,8 @@ const EVERY_WAY: [(Line, Store); 4] = [
     (Line::V24, Store::Maildir),
 ];
 
-/// A server with the plugin whose maildrop has these messages, copied by IMAP: they are known by their
-/// headers alone. A client of the old server holds the first four.
+/// A server with the plugin whose maildrop has these messages, copied by IMAP: they are known by
+/// their headers alone. A client of the old server holds the first four.
 fn begin(line: Line, config: Config, messages: &[u32]) -> Option<(Story, Client)> {
     let story = Story::begin_with(line, config.with_plugin())?;
     for &number in messages {
@@ -52,8 +52,8 @@ fn dsync(line: Line, from: &Story, to: &Story) {
     panel.doveadm_ok(["sync", "-1", "-u", USER, &target]);
 }
 
-/// Two copies of one message, of which the first was kept and deleted since: the second has a UIDL of its
-/// own, and its header is still that of the captured one.
+/// Two copies of one message, of which the first was kept and deleted since: the second has a
+/// UIDL of its own, and its header is still that of the captured one.
 #[test]
 fn what_storage_says_was_told_is_told_again_where_a_header_says_otherwise() {
     for (line, store) in EVERY_WAY {
@@ -159,9 +159,9 @@ fn an_entry_that_comes_later_is_its_whose_uidl_was_told() {
     assert!(!story.uidls().contains(&uidl(4)), "its message is gone");
 }
 
-/// The guard looks for what was captured, and here most of it is gone because its user deleted it: only
-/// who knows that clients have listed it before can say so. That storage has UIDLs says nothing, for a
-/// half-copied Dovecot has them too.
+/// The guard looks for what was captured, and here most of it is gone because its user deleted
+/// it: only who knows that clients have listed it before can say so. That storage has UIDLs says
+/// nothing, for a half-copied Dovecot has them too.
 #[test]
 fn who_had_deleted_most_is_served_after_dsync_once_he_is_noted_as_listed() {
     for (line, store) in EVERY_WAY {

@@ -63,8 +63,8 @@ fn from_the_printer() -> Message {
     Message { octets: text.as_bytes().to_vec() }
 }
 
-/// Four messages by name, and a fifth that was captured a moment ago and is not copied: by a header that
-/// says nothing, or whole.
+/// Four messages by name, and a fifth that was captured a moment ago and is not copied: by a
+/// header that says nothing, or whole.
 fn capture(story: &Story, old: &Maildir, keys: fn(&Message) -> String) -> Client {
     let listing = Listing::of_files(&old.files());
     let taken = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
@@ -74,7 +74,8 @@ fn capture(story: &Story, old: &Maildir, keys: fn(&Message) -> String) -> Client
     Client::of_the_old_server(1..=5)
 }
 
-/// What comes then is downloaded, whatever it is equal to; and nothing else, also once there is room.
+/// What comes then is downloaded, whatever it is equal to; and nothing else, also once there is
+/// room.
 fn hides_nothing(story: &Story, mut client: Client, make_room: impl FnOnce()) {
     assert_eq!(client.poll(story), [0; 0]);
     assert_eq!(story.uidls(), uidl_of(1..=4));
@@ -133,8 +134,8 @@ fn a_maildir_where_nothing_can_be_recorded_hides_no_new_mail() {
     }
 }
 
-/// The ledger is in its place by then, and knows all: what the mark lacks adds nothing and takes nothing
-/// away. It is said, and the next listing that is recorded writes it.
+/// The ledger is in its place by then, and knows all: what the mark lacks adds nothing and takes
+/// nothing away. It is said, and the next listing that is recorded writes it.
 #[test]
 fn a_mark_that_cannot_be_written_is_said_and_costs_nothing() {
     if !can_trace() {
