@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::question::{Message, Situation};
 use crate::format::{Fields, UidlFormat};
-use crate::ledger::{Ledger, Told, join_told};
+use crate::ledger::{Told, join_told};
 use crate::maildrop::Maildrop;
 use crate::uidl::Uidl;
 
