@@ -790,7 +790,8 @@ impl History {
             self.server.mark.as_ref().is_some_and(|mark| {
                 self.server.storage == Storage::Maildir || mark.last_uid == last
             });
-        if is_noted && is_marked {
+        let is_readable = self.server.held.iter().all(|held| held.readable);
+        if is_noted && is_marked && is_readable {
             // What went and came back has the UIDL of the UID that it had.
             let is_native = |uidl: &Uidl, name: &str| {
                 let held = self.server.held.iter().find(|held| held.name == name);
