@@ -68,7 +68,8 @@ mod plugin {
         })
     }
 
-    /// Debian installs the headers flat; 2.4 by itself installs them in the folders of its source tree.
+    /// Debian installs the headers flat; 2.4 by itself installs them in the folders of its source
+    /// tree.
     fn include_dirs(headers: &Path) -> Vec<PathBuf> {
         let mut dirs = vec![headers.to_owned()];
         let mut next = vec![headers.join("src")];

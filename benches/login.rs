@@ -1,9 +1,10 @@
 //! What uidl-keep costs a POP3 login, as ratios of one run: `make bench`.
 //!
-//! The figures are processor time of Dovecot's own `pop3` process on a socket pair, from its start, as
-//! the kernel counts it (`/proc/PID/schedstat`): not what the client waits for, nor what the client
-//! does. The two sides, with and without the plugin, take turns on equal mailboxes; each figure is the
-//! median. The page cache is warm. Nothing is asserted: aims stand beside the figures.
+//! The figures are processor time of Dovecot's own `pop3` process on a socket pair, from its start,
+//! as the kernel counts it (`/proc/PID/schedstat`): not what the client waits for, nor what the
+//! client does. The two sides, with and without the plugin, take turns on equal mailboxes; each
+//! figure is the median. The page cache is warm. Nothing is asserted: aims stand beside the
+//! figures.
 
 #[path = "../tests/support/mod.rs"]
 mod support;

@@ -1,8 +1,8 @@
 //! Where a maildrop's ledger lies: Dovecot's control directory of the mailbox.
 //!
-//! The directory and the files in it belong to the account, so that each is opened without following
-//! a link or waiting for a pipe, and looked at before it is read. What is absent is an answer; what
-//! cannot be read is an [`Error`].
+//! The directory and the files in it belong to the account, so that each is opened without
+//! following a link or waiting for a pipe, and looked at before it is read. What is absent is an
+//! answer; what cannot be read is an [`Error`].
 #![forbid(unsafe_code)]
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -24,7 +24,8 @@ pub const LEDGER: &str = "uidl-keep.ledger";
 /// ledger, it holds that ledger's [`Mark`].
 pub const LOCK: &str = "uidl-keep.lock";
 
-/// The name of what was found out about messages, while it is of use: see [`prints`](crate::prints).
+/// The name of what was found out about messages, while it is of use: see
+/// [`prints`](crate::prints).
 pub const PRINTS: &str = "uidl-keep.prints";
 
 /// Without following a link, or waiting for whoever holds the other end of a pipe.
@@ -252,8 +253,9 @@ impl Control {
         }
     }
 
-    /// The mark of the last ledger that was here, be it lost or not; `None` where none ever was. Takes
-    /// no lock. What is there and cannot be read is [`Mark::damaged`]: anything may have been told.
+    /// The mark of the last ledger that was here, be it lost or not; `None` where none ever was.
+    /// Takes no lock. What is there and cannot be read is [`Mark::damaged`]: anything may have been
+    /// told.
     pub fn mark(&self) -> Option<Mark> {
         match self.open_ours(LOCK, u64::MAX) {
             Ok(Some((file, _))) => read_mark(&file).unwrap_or_else(|_| Some(Mark::damaged())),
@@ -262,9 +264,9 @@ impl Control {
         }
     }
 
-    /// Notes how many messages a POP3 session left. Nothing is noted where nothing was before, where
-    /// another session holds the lock (it will note its own), or where it cannot be written: the
-    /// number only guards.
+    /// Notes how many messages a POP3 session left. Nothing is noted where nothing was before,
+    /// where another session holds the lock (it will note its own), or where it cannot be written:
+    /// the number only guards.
     pub fn note_left(&self, left: u32) {
         let Some(mark) = self.mark().filter(|mark| mark.left != left && mark.told.is_some()) else {
             return;
@@ -317,8 +319,9 @@ impl Lock {
 
 impl Begun<'_> {
     /// Rule 11: puts a ledger, as encoded, in the place of the one before, and then its mark in the
-    /// lock. Who reads the ledger sees the old one or the new one. A mark that is older than its ledger adds
-    /// nothing and takes nothing away: the next listing that is recorded writes it again.
+    /// lock. Who reads the ledger sees the old one or the new one. A mark that is older than its
+    /// ledger adds nothing and takes nothing away: the next listing that is recorded writes it
+    /// again.
     ///
     /// # Errors
     ///

@@ -27,8 +27,8 @@ use crate::uidl::{BadUidl, Uidl};
 /// | `%%` | `%` | a per cent sign |
 ///
 /// A width without a leading zero cuts in 2.3 (`%8Xu`: at most the first 8 digits), and 2.4's
-/// `hex(8)` keeps the last 8 digits. Where that leaves every 32-bit number whole it is accepted, and
-/// otherwise refused: such UIDLs repeat.
+/// `hex(8)` keeps the last 8 digits. Where that leaves every 32-bit number whole it is accepted,
+/// and otherwise refused: such UIDLs repeat.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UidlFormat {
     /// Never two literals in a row, never an empty one: equal formats have equal parts.
@@ -164,8 +164,8 @@ impl UidlFormat {
     ///
     /// # Errors
     ///
-    /// [`BadFormat`] when we would not give exactly what Dovecot gives, or when it gives all messages
-    /// the same UIDL.
+    /// [`BadFormat`] when we would not give exactly what Dovecot gives, or when it gives all
+    /// messages the same UIDL.
     pub fn parse(text: &str) -> Result<Self, BadFormat> {
         if text.len() > Uidl::MAX_OCTETS {
             return Err(BadFormat::TooLong { len_octets: text.len() });
@@ -222,8 +222,8 @@ impl UidlFormat {
     ///
     /// # Errors
     ///
-    /// [`NotRendered`] when the format wants a name that the message has not, or the outcome is not a
-    /// UIDL (a file name with a space in it).
+    /// [`NotRendered`] when the format wants a name that the message has not, or the outcome is not
+    /// a UIDL (a file name with a space in it).
     pub fn render(&self, fields: &Fields<'_>) -> Result<Uidl, NotRendered> {
         let mut out = Vec::with_capacity(32);
         for part in &self.parts {
@@ -420,7 +420,8 @@ fn hex_width(digits: &str, word: &str, spelled: &str) -> Result<usize, BadFormat
     }
 }
 
-/// `digits` as a width, none of them being 0; `None` when it is more than [`UidlFormat::MAX_WIDTH`].
+/// `digits` as a width, none of them being 0; `None` when it is more than
+/// [`UidlFormat::MAX_WIDTH`].
 fn width_of(digits: &str) -> Option<usize> {
     if digits.is_empty() {
         return Some(0);
@@ -433,8 +434,8 @@ fn more_than_one(min_digits: usize) -> usize {
     if min_digits > 1 { min_digits } else { 0 }
 }
 
-/// The 2.3 spelling, from its `%` on: `%`, `0`, width, modifiers, a letter or `{name}`; and the text
-/// after it.
+/// The 2.3 spelling, from its `%` on: `%`, `0`, width, modifiers, a letter or `{name}`; and the
+/// text after it.
 fn short(text: &str) -> Result<(Part, &str), BadFormat> {
     let incomplete = || BadFormat::Incomplete { rest: text.into() };
     let not_digit = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

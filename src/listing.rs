@@ -259,9 +259,9 @@ impl fmt::Display for Excerpt {
 ///
 /// # Errors
 ///
-/// Those of `out`, and [`io::ErrorKind::InvalidInput`] for a maildrop that no reader would take back
-/// (a message without a key, a failed capture without a remark, a line too long); then nothing of it
-/// is written but what was already passed on.
+/// Those of `out`, and [`io::ErrorKind::InvalidInput`] for a maildrop that no reader would take
+/// back (a message without a key, a failed capture without a remark, a line too long); then nothing
+/// of it is written but what was already passed on.
 pub fn write_maildrop(out: &mut impl Write, maildrop: &Maildrop) -> io::Result<()> {
     check(maildrop).map_err(|fault| io::Error::new(io::ErrorKind::InvalidInput, fault))?;
     let mut line = Line { octets: Vec::with_capacity(256) };
@@ -546,8 +546,8 @@ impl<R: BufRead> Reader<R> {
         Self { blocks: Blocks::new(input, Keep::All, Block { line: 1, ..Block::default() }) }
     }
 
-    /// Reads one or more blocks out of a listing, from a [`Block`] that [`scan`] found: `input` stands
-    /// at its `offset`. Errors then count lines from the start of the listing.
+    /// Reads one or more blocks out of a listing, from a [`Block`] that [`scan`] found: `input`
+    /// stands at its `offset`. Errors then count lines from the start of the listing.
     pub fn at_block(input: R, block: &Block) -> Self {
         Self { blocks: Blocks::new(input, Keep::All, block.clone()) }
     }
@@ -661,8 +661,8 @@ impl<R: BufRead> Blocks<R> {
         }
     }
 
-    /// Reads the next line that is neither blank nor a comment; `None` at the end of the input. What
-    /// has no line end is no line: the input was cut short.
+    /// Reads the next line that is neither blank nor a comment; `None` at the end of the input.
+    /// What has no line end is no line: the input was cut short.
     fn next_line(&mut self) -> Result<Option<()>, Fault> {
         loop {
             self.line.clear();

@@ -16,7 +16,8 @@ pub struct Maildrop {
     /// The captures that this was made of, oldest first: one for a block of a listing, more where a
     /// delta was built.
     pub captures: Vec<Capture>,
-    /// Where it came from, for the operator: `courier /var/qmail/mailnames/example.com/alice/Maildir`.
+    /// Where it came from, for the operator: `courier
+    /// /var/qmail/mailnames/example.com/alice/Maildir`.
     pub source: String,
     /// The UIDVALIDITY of the old maildrop, where it has one.
     pub uidvalidity: Option<u32>,
@@ -48,8 +49,8 @@ impl Maildrop {
         }
     }
 
-    /// When the first of its captures was taken, in seconds since 1970; `None` where one of them does
-    /// not say.
+    /// When the first of its captures was taken, in seconds since 1970; `None` where one of them
+    /// does not say.
     pub fn first_taken(&self) -> Option<u64> {
         self.captures.iter().map(|capture| capture.taken).min().flatten()
     }
@@ -61,8 +62,8 @@ impl Maildrop {
     }
 
     /// The UIDLs that stand at more than one message, each once, sorted. Some servers give them so
-    /// (popa3d to identical copies); they are replayed as they were, and reported, for getmail refuses
-    /// such a maildrop.
+    /// (popa3d to identical copies); they are replayed as they were, and reported, for getmail
+    /// refuses such a maildrop.
     pub fn repeated_uidls(&self) -> Vec<&Uidl> {
         let mut uidls: Vec<_> = self.entries.iter().map(|entry| &entry.uidl).collect();
         uidls.sort_unstable();
@@ -118,7 +119,8 @@ pub struct Counter {
     pub next: u32,
 }
 
-/// One message of the old maildrop. Its place in [`Maildrop::entries`] is its place in the old order.
+/// One message of the old maildrop. Its place in [`Maildrop::entries`] is its place in the old
+/// order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// What clients know it by: what the latest capture says of it.

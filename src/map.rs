@@ -23,8 +23,8 @@ use crate::read_at::{ReadAt, room_for};
 /// size: `service pop3` has 256 MB of address space for everything.
 const WINDOW_OCTETS: usize = 1 << 20;
 
-/// A file whose ranges are mapped to be read; or read, once the system has said that it is not to be
-/// mapped.
+/// A file whose ranges are mapped to be read; or read, once the system has said that it is not to
+/// be mapped.
 #[derive(Debug)]
 pub struct Mapped {
     file: File,

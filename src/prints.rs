@@ -1,9 +1,9 @@
-//! What was found out about messages by reading them, saved in steps: a resolution that was broken off
-//! goes on where it stood.
+//! What was found out about messages by reading them, saved in steps: a resolution that was broken
+//! off goes on where it stood.
 //!
-//! A file of its own beside the ledger, `uidl-keep.prints`, taken away once the ledger is written. It
-//! is a cache: what is damaged or of another version is found out again. Little-endian: a head of
-//! 20 octets (magic 89 55 4B 50 0D 0A 1A 0A, version of this form, version of the normaliser,
+//! A file of its own beside the ledger, `uidl-keep.prints`, taken away once the ledger is written.
+//! It is a cache: what is damaged or of another version is found out again. Little-endian: a head
+//! of 20 octets (magic 89 55 4B 50 0D 0A 1A 0A, version of this form, version of the normaliser,
 //! UIDVALIDITY), then records of 112 octets, appended as they are found:
 //!
 //! ```text
@@ -36,8 +36,8 @@ const BODY_OCTETS: usize = 96;
 const RECORD_OCTETS: usize = 112;
 /// How many records are saved in one step.
 const STEP: usize = 128;
-/// The most records that a message can have: of its header, of all of it, and one that was appended by
-/// a login that was broken off.
+/// The most records that a message can have: of its header, of all of it, and one that was appended
+/// by a login that was broken off.
 const MOST_A_MESSAGE: u64 = 3;
 
 /// What was found out about one message by reading it.
@@ -62,7 +62,8 @@ pub struct Print {
 /// Under which UID and name a message was read.
 pub type Which = (u32, [u8; NAME_OCTETS]);
 
-/// The prints of one mailbox: those from before, and those to come, which whoever holds the lock saves.
+/// The prints of one mailbox: those from before, and those to come, which whoever holds the lock
+/// saves.
 #[derive(Debug)]
 pub struct Prints<'a> {
     control: &'a Control,

@@ -22,8 +22,8 @@ pub struct Line {
     pub state: State,
     /// Whether it is served.
     pub gate: Gate,
-    /// When all that is ours was last forgotten, in seconds since 1970; 0 when it never was. A ledger
-    /// that was begun under an earlier stamp is void, and so is what it baked.
+    /// When all that is ours was last forgotten, in seconds since 1970; 0 when it never was. A
+    /// ledger that was begun under an earlier stamp is void, and so is what it baked.
     pub forgotten: u64,
     /// Whether the operator says that POP3 clients listed it before, on the old layout of this
     /// server: then its next listing is not its first.
@@ -47,8 +47,8 @@ pub enum Gate {
     Released,
     /// Served as if it had never been migrated: its clients download everything again.
     Redownload,
-    /// Refused until it is built anew of another capture; then guarded. The index has nothing that may
-    /// be served.
+    /// Refused until it is built anew of another capture; then guarded. The index has nothing that
+    /// may be served.
     Forgotten,
     /// The same, and then held.
     HeldForgotten,
@@ -278,8 +278,8 @@ impl Line {
         state_word(self.state)
     }
 
-    /// Whether its UIDLs must come from a capture that is yet to be built: what the index has of it is
-    /// not to be believed.
+    /// Whether its UIDLs must come from a capture that is yet to be built: what the index has of it
+    /// is not to be believed.
     ///
     /// Of one who downloads again, the gate no longer tells whether he was built anew since he was
     /// forgotten. Then he was not: one more build is all that a wrong guess costs.
@@ -303,8 +303,8 @@ impl Gate {
         Self::Redownload,
     ];
 
-    /// The one that stands where one site says this and another that: the one that lets less through.
-    /// Whoever downloads again does so, whatever the other says.
+    /// The one that stands where one site says this and another that: the one that lets less
+    /// through. Whoever downloads again does so, whatever the other says.
     pub fn stricter(self, other: Self) -> Self {
         match (self, other) {
             (Self::Redownload, _) | (_, Self::Redownload) => Self::Redownload,

@@ -6,8 +6,8 @@ use std::fmt;
 /// A POP3 unique-id: the bytes the old server sent, untouched (rule 9 of `docs/design.md`).
 ///
 /// RFC 1939 section 7 allows 1 to 70 octets from 0x21 to 0x7E. The range is enforced, for a CR LF
-/// in a UIDL would be a protocol injection; the 70 is not, because qmail-pop3d sends base file names
-/// of any length and clients have stored them. [`Uidl::MAX_OCTETS`] bounds it all the same.
+/// in a UIDL would be a protocol injection; the 70 is not, because qmail-pop3d sends base file
+/// names of any length and clients have stored them. [`Uidl::MAX_OCTETS`] bounds it all the same.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uidl(Box<[u8]>);
 
@@ -23,7 +23,8 @@ impl Uidl {
     ///
     /// # Errors
     ///
-    /// [`BadUidl`] when there are none, more than [`Uidl::MAX_OCTETS`], or one is outside 0x21-0x7E.
+    /// [`BadUidl`] when there are none, more than [`Uidl::MAX_OCTETS`], or one is outside
+    /// 0x21-0x7E.
     pub fn new(octets: impl Into<Box<[u8]>>) -> Result<Self, BadUidl> {
         let octets = octets.into();
         Self::check(&octets)?;

@@ -82,8 +82,8 @@ impl Plesk {
         Ran::of(command)
     }
 
-    /// Captures as on that machine itself: its `/etc` in the place of ours, for that process alone. `None`
-    /// where that cannot be.
+    /// Captures as on that machine itself: its `/etc` in the place of ours, for that process alone.
+    /// `None` where that cannot be.
     fn capture_live(&self, arguments: &[&str]) -> Option<Ran> {
         let mail = self.path("var/qmail/mailnames");
         self.write("etc/psa/psa.conf", &format!("PLESK_MAILNAMES_D {}\n", mail.display()));

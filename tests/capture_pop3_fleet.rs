@@ -1,5 +1,5 @@
-//! Many accounts of a real Dovecot over POP3: killed, refused, in use, tried again. What one account
-//! gives: tests/capture_pop3.rs.
+//! Many accounts of a real Dovecot over POP3: killed, refused, in use, tried again. What one
+//! account gives: tests/capture_pop3.rs.
 
 mod support;
 
@@ -156,8 +156,8 @@ impl Old {
         logins
     }
 
-    /// How many logins were refused so far for a wrong password. At least `wanted` are waited for: the
-    /// log says it a moment after the client was told.
+    /// How many logins were refused so far for a wrong password. At least `wanted` are waited for:
+    /// the log says it a moment after the client was told.
     fn refusals(&self, wanted: usize) -> usize {
         let count = || {
             let log = self.server.log();

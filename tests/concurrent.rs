@@ -1,5 +1,6 @@
-//! Many at once on a real Dovecot: logins at a first resolution, while mail arrives and goes; clients
-//! that give up and come back. Each gets the whole right listing, or one clean line that says later.
+//! Many at once on a real Dovecot: logins at a first resolution, while mail arrives and goes;
+//! clients that give up and come back. Each gets the whole right listing, or one clean line that
+//! says later.
 
 mod support;
 
@@ -160,8 +161,8 @@ impl Server {
         assert!(output.status.success(), "{program}: {said}\n{}", self.dovecot.log());
     }
 
-    /// What is in order when all have gone: the ledger has each message once, and nothing of Dovecot
-    /// broke.
+    /// What is in order when all have gone: the ledger has each message once, and nothing of
+    /// Dovecot broke.
     fn is_in_order(&self, listing: &[String]) {
         let ledger = fs::read(self.maildir.path().join("uidl-keep.ledger")).unwrap();
         let ledger = Ledger::decode(&ledger).unwrap();

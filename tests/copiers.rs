@@ -72,8 +72,8 @@ fn write(dir: &Path, name: &str, text: &str) -> std::path::PathBuf {
     path
 }
 
-/// Insists that each message that was copied has its captured keys on the new server; the messages there
-/// as they are.
+/// Insists that each message that was copied has its captured keys on the new server; the messages
+/// there as they are.
 #[track_caller]
 fn keys_are_kept(old: &Dovecot, new: &Dovecot, is_copied: fn(&Message) -> bool) -> Vec<Vec<u8>> {
     let format = UidlFormat::parse("%08Xu%08Xv").expect("a format");

@@ -1,10 +1,10 @@
 //! `kill -9` and a full disk at any point of what writes: the old output or the new one, whole, and
 //! nothing left that the next run trips over.
 //!
-//! Each story is run once to see by which system calls it changes the file system, and then once for
-//! each of them and each fault: killed at the call, which is then not made, and told by the system
-//! that the disk is full. Between two such calls nothing changes on disk, so that these are all points
-//! there are.
+//! Each story is run once to see by which system calls it changes the file system, and then once
+//! for each of them and each fault: killed at the call, which is then not made, and told by the
+//! system that the disk is full. Between two such calls nothing changes on disk, so that these are
+//! all points there are.
 
 mod support;
 
@@ -108,7 +108,8 @@ fn undated(content: &[u8]) -> Vec<u8> {
 }
 
 impl Story {
-    /// A directory with what is there before, each time the same one: a listing says where it is from.
+    /// A directory with what is there before, each time the same one: a listing says where it is
+    /// from.
     fn scene(&self, home: &Path) -> PathBuf {
         let dir = home.join("scene");
         if dir.exists() {
@@ -295,8 +296,8 @@ impl Drop for Disk {
     }
 }
 
-/// That every file is as it was before or as it is after; and that nobody can be on a roster who is not
-/// in the index.
+/// That every file is as it was before or as it is after; and that nobody can be on a roster who is
+/// not in the index.
 fn is_old_or_new(found: &Tree, (old, new): (&Tree, &Tree), fault: Fault, at: &str) {
     for (name, file) in old {
         let same = |tree: &Tree| tree.get(name) == found.get(name);

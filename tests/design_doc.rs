@@ -1,5 +1,5 @@
-//! Every rule and every kind of evidence that code and tests cite by number is in docs/design.md, and
-//! every rule there is cited by a test.
+//! Every rule and every kind of evidence that code and tests cite by number is in docs/design.md,
+//! and every rule there is cited by a test.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,6 @@
-//! Could not tell: whatever is wrong with what an answer rests on, a POP3 login is refused with one clean
-//! line, the log says once what to do, nothing is invented, and the next login after the fault is served.
+//! Could not tell: whatever is wrong with what an answer rests on, a POP3 login is refused with one
+//! clean line, the log says once what to do, nothing is invented, and the next login after the
+//! fault is served.
 
 mod support;
 
@@ -124,16 +125,16 @@ fn an_index_that_is_no_file_of_ours_refuses_the_login() {
     server.ends_well();
 }
 
-/// Captured is one message more than will ever be copied: as long as one of those that come may be it,
-/// each login reads what was captured.
+/// Captured is one message more than will ever be copied: as long as one of those that come may be
+/// it, each login reads what was captured.
 fn expect_one_more(server: &Server) {
     let listing = fs::read_to_string(server.dovecot.dir().join("alice.uidl")).unwrap();
     let listing = listing.strip_suffix(".\n").unwrap();
     server.build(&format!("{listing}4 UID4-17 file=1600000000.4.never.copied\n.\n"));
 }
 
-/// Where every captured message was found, nothing rests on what else is in the index: new mail is listed
-/// without it. A header that cannot be believed is no index at all.
+/// Where every captured message was found, nothing rests on what else is in the index: new mail is
+/// listed without it. A header that cannot be believed is no index at all.
 #[test]
 fn an_index_of_which_nothing_is_left_to_find_is_not_read() {
     let Some(mut server) = Server::start(3) else { return };
@@ -282,7 +283,8 @@ fn ledger_content(file: &Whole) -> Vec<Fault> {
     faults
 }
 
-/// As [`refused_until_mended`]; but a ledger grows with each listing, and is another file each time.
+/// As [`refused_until_mended`]; but a ledger grows with each listing, and is another file each
+/// time.
 fn ledger_refused_until_mended(server: &mut Server, faults: impl Fn(&Whole) -> Vec<Fault>) {
     server.serves(3, "before any fault");
     for number in 0..faults(&Whole::of(server.ledger())).len() {

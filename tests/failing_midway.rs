@@ -1,5 +1,6 @@
-//! What goes wrong in the middle of a login: files that change under it, memory that ends, a bug of ours.
-//! The listing is right, or there is none; no process ends by a signal; the next login is served.
+//! What goes wrong in the middle of a login: files that change under it, memory that ends, a bug of
+//! ours. The listing is right, or there is none; no process ends by a signal; the next login is
+//! served.
 
 mod support;
 
@@ -18,7 +19,8 @@ use support::pop3::Refused;
 /// How many messages are here of those that were captured.
 const HERE: u32 = 20;
 
-/// A server that leaves its answers nowhere but in the ledger: what it cannot tell, nothing else can.
+/// A server that leaves its answers nowhere but in the ledger: what it cannot tell, nothing else
+/// can.
 fn unbaked() -> Option<Server> {
     let plugin = Some(vec![("uidl_keep_bake", "no")]);
     Server::start_with(HERE, Config { plugin, ..Config::default() })
@@ -43,16 +45,17 @@ fn with_index_of(entries: u32, octets: usize) -> Option<Server> {
 /// Whether that is a listing of so many captured messages and so many in all.
 type IsRight = fn(&[String], u32, u32) -> bool;
 
-/// As [`is_right`]; but new messages may also have UIDLs of ours. Where an older ledger was put back, the
-/// mark says how far UIDs were told, and on a Maildir nothing but what is baked says to whom.
+/// As [`is_right`]; but new messages may also have UIDLs of ours. Where an older ledger was put
+/// back, the mark says how far UIDs were told, and on a Maildir nothing but what is baked says to
+/// whom.
 fn is_right_or_ours(uidls: &[String], captured: u32, delivered: u32) -> bool {
     let is_ours = |uidl: &str| uidl.len() == 34 && uidl.starts_with('~') && uidl.ends_with('~');
     let own = |uidl: &String| if is_ours(uidl) { uidl[1..17].to_owned() } else { uidl.clone() };
     is_right(&uidls.iter().map(own).collect::<Vec<_>>(), captured, delivered)
 }
 
-/// Lists while `meddle` does something to a file over and over: each login has the right listing or the
-/// clean refusal, and one line in the log for the latter. How many were refused.
+/// Lists while `meddle` does something to a file over and over: each login has the right listing or
+/// the clean refusal, and one line in the log for the latter. How many were refused.
 fn served_or_refused(
     server: &mut Server,
     file: &Whole,
@@ -136,7 +139,8 @@ fn delete(file: &Whole) {
     thread::sleep(Duration::from_millis(2));
 }
 
-/// What others do to a file, and what a well-behaved `mv` does, of which no login may notice anything.
+/// What others do to a file, and what a well-behaved `mv` does, of which no login may notice
+/// anything.
 fn meddled_with(server: &mut Server, file: &Whole, ways: &[fn(&Whole)], is_right: IsRight) {
     for way in ways {
         served_or_refused(server, file, way, is_right);

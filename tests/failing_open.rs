@@ -1,5 +1,6 @@
-//! What need not close does not: one message that cannot be read, a ledger that cannot be written, a lock
-//! that nobody holds. The login is served with the kept UIDLs, and the log says what an operator can mend.
+//! What need not close does not: one message that cannot be read, a ledger that cannot be written,
+//! a lock that nobody holds. The login is served with the kept UIDLs, and the log says what an
+//! operator can mend.
 
 mod support;
 

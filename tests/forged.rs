@@ -1,5 +1,5 @@
-//! Ledgers and indexes as the owner of an account could forge them, with checksums that are right, in
-//! a real Dovecot: a well-formed listing, or one clean error line, and nothing else.
+//! Ledgers and indexes as the owner of an account could forge them, with checksums that are right,
+//! in a real Dovecot: a well-formed listing, or one clean error line, and nothing else.
 //!
 //! `make asan` runs this with a plugin that AddressSanitizer watches.
 
@@ -136,8 +136,8 @@ impl Attacked {
         }
     }
 
-    /// From now on sessions have what `service pop3` has unless the operator gives it more. `false` where
-    /// that cannot be: AddressSanitizer needs more address space.
+    /// From now on sessions have what `service pop3` has unless the operator gives it more. `false`
+    /// where that cannot be: AddressSanitizer needs more address space.
     fn limit_memory(&mut self) -> bool {
         let can_be = self.under.is_empty();
         self.under = vec!["prlimit".to_owned(), format!("--as={}", 256 << 20)];
@@ -191,8 +191,8 @@ impl Attacked {
     }
 }
 
-/// The command that runs a server under AddressSanitizer, where `UIDL_KEEP_ASAN` names its runtime; else
-/// an empty one. `None`, having said why, when there is no plugin.
+/// The command that runs a server under AddressSanitizer, where `UIDL_KEEP_ASAN` names its runtime;
+/// else an empty one. `None`, having said why, when there is no plugin.
 fn sanitizer() -> Option<Vec<String>> {
     let plugin = helper::plugin(Line::V23)?;
     let Some(runtime) = std::env::var_os("UIDL_KEEP_ASAN") else { return Some(Vec::new()) };

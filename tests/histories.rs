@@ -1,6 +1,6 @@
-//! Random histories of an old and a new server, which model clients live through: whatever is copied,
-//! delivered, deleted, lost, put back or full, in whatever order, none ever misses a message that is
-//! new to it, and none downloads twice what the keys could tell.
+//! Random histories of an old and a new server, which model clients live through: whatever is
+//! copied, delivered, deleted, lost, put back or full, in whatever order, none ever misses a
+//! message that is new to it, and none downloads twice what the keys could tell.
 //!
 //! At most one thing is lost or put back in a history: what no rule can hold is named in
 //! `docs/design.md`.
@@ -329,8 +329,8 @@ struct History {
     told_to_new: Vec<(Uidl, String)>,
     /// Clients were told something that could not be recorded.
     told_unrecorded: bool,
-    /// The order of the last listing may be lost, or a client stopped before its end: one that searches
-    /// by halves must look at everything, as it does now and then by itself.
+    /// The order of the last listing may be lost, or a client stopped before its end: one that
+    /// searches by halves must look at everything, as it does now and then by itself.
     order_unknown: bool,
     captures: u64,
     /// Old messages that some capture has.
@@ -573,7 +573,8 @@ impl History {
         self.old_uidls.push(given);
     }
 
-    /// A later capture: one message may have another UIDL, which clients know by now, one may be gone.
+    /// A later capture: one message may have another UIDL, which clients know by now, one may be
+    /// gone.
     fn capture(&mut self, renamed: usize, without: usize) {
         if self.server.is_final {
             return;
@@ -1004,8 +1005,8 @@ proptest! {
         history.mend_all_and_poll()?;
     }
 
-    /// What the keys can tell is kept: distinct old messages, copied in any order and any way, all keep
-    /// their UIDLs.
+    /// What the keys can tell is kept: distinct old messages, copied in any order and any way, all
+    /// keep their UIDLs.
     #[test]
     fn every_message_that_its_keys_can_tell_keeps_its_uidl(
         count in 1..30usize,
@@ -1040,7 +1041,8 @@ proptest! {
     }
 }
 
-/// The costs are a few passes: a maildrop of ten thousand is resolved in one go, whatever repeats in it.
+/// The costs are a few passes: a maildrop of ten thousand is resolved in one go, whatever repeats
+/// in it.
 #[test]
 fn ten_thousand_messages_keep_their_uidls_and_their_order() {
     let old: Vec<Mail> = (0..10_000u32)

@@ -1,5 +1,5 @@
-//! `make install`: a module that Dovecot cannot load refuses every POP3 login of the server, so nothing of
-//! the kind is put where Dovecot looks.
+//! `make install`: a module that Dovecot cannot load refuses every POP3 login of the server, so
+//! nothing of the kind is put where Dovecot looks.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! A login that is killed on its way, whose disk is full, or that another one overtakes: what was told, or
-//! written to be told, is told again by the next.
+//! A login that is killed on its way, whose disk is full, or that another one overtakes: what was
+//! told, or written to be told, is told again by the next.
 
 mod support;
 
@@ -157,8 +157,8 @@ fn what_a_killed_login_has_read_need_not_be_read_again() {
     server.serves(COUNT, "in the end");
 }
 
-/// Between Dovecot's look at the mailbox and ours at the ledger, mail comes, and another session lists
-/// and records it: what that one was told is told on.
+/// Between Dovecot's look at the mailbox and ours at the ledger, mail comes, and another session
+/// lists and records it: what that one was told is told on.
 #[test]
 fn a_login_that_saw_less_than_another_has_recorded_takes_nothing_back() {
     let Some(host) = Host::dovecot(Line::V23) else { return };

@@ -1,7 +1,7 @@
 //! The rules cost a few passes over entries and messages, whatever repeats in them.
 //!
-//! Nothing is timed: each test is done in a moment, and would take minutes if anything were compared
-//! with all that is like it.
+//! Nothing is timed: each test is done in a moment, and would take minutes if anything were
+//! compared with all that is like it.
 
 mod resolve_support;
 

@@ -26,7 +26,8 @@ fn start(line: Line, store: Store, extra: &str) -> Option<Dovecot> {
     Dovecot::start(&host, config.store(store).with_plugin())
 }
 
-/// A way that keeps the file names and one that loses them, each captured with the keys that are left.
+/// A way that keeps the file names and one that loses them, each captured with the keys that are
+/// left.
 fn ways(store: Store) -> [(Keys, Way); 2] {
     match store {
         Store::Maildir => [(Keys::File, Way::Files), (Keys::Header, Way::Append)],
@@ -34,8 +35,8 @@ fn ways(store: Store) -> [(Keys, Way); 2] {
     }
 }
 
-/// Moves a maildrop under those lines of configuration, on 2.3 to each of the stores and on 2.4 to the
-/// first, by every way, and insists that all is kept; `then` looks closer.
+/// Moves a maildrop under those lines of configuration, on 2.3 to each of the stores and on 2.4 to
+/// the first, by every way, and insists that all is kept; `then` looks closer.
 fn kept_under(
     stores: &[Store],
     extra: impl Fn(Line) -> String,
@@ -203,8 +204,8 @@ fn equal_headers_are_told_apart_by_their_bodies_also_with_fast_size_lookups() {
     }
 }
 
-/// Sizes are a veto: true ones, however fast Dovecot may find them. Here line ends are more than may be
-/// explained, and a fast size leaves them out.
+/// Sizes are a veto: true ones, however fast Dovecot may find them. Here line ends are more than
+/// may be explained, and a fast size leaves them out.
 #[test]
 fn a_true_size_that_nothing_explains_is_a_veto_also_with_fast_size_lookups() {
     for line in [Line::V23, Line::V24] {
@@ -596,8 +597,8 @@ fn a_virtual_inbox_in_a_shared_directory_needs_a_control_directory_of_its_own() 
     assert_eq!(files_below(&shared), [shared.join("dovecot-virtual")]);
 }
 
-/// Dovecot's own documentation has a location in which users share a control directory; here it is the
-/// mail's owner's.
+/// Dovecot's own documentation has a location in which users share a control directory; here it is
+/// the mail's owner's.
 #[test]
 fn a_ledger_of_another_user_is_never_answered_from() {
     let bob = "bob@example.com";

@@ -1,6 +1,7 @@
-//! All histories of a small world, up to so many steps: two old messages (one that names itself, one that
-//! does not), new ones of the same content, two names, one change of UIDVALIDITY, and each copy of the
-//! memory lost or old, one of them in a history. After each step a client polls, and misses nothing.
+//! All histories of a small world, up to so many steps: two old messages (one that names itself,
+//! one that does not), new ones of the same content, two names, one change of UIDVALIDITY, and each
+//! copy of the memory lost or old, one of them in a history. After each step a client polls, and
+//! misses nothing.
 //!
 //! `UIDL_KEEP_STEPS=7` looks further than every run does.
 

@@ -1,8 +1,8 @@
 //! Files of ours with wrong contents and right checksums, as their owner could write them.
 //!
 //! A checksum is no proof against who can write the file, and a fuzzer never guesses one. What is
-//! here follows the documents (the head of `src/ledger/mod.rs`, `src/index/FORMAT.md`, `docs/roster.md`)
-//! and not the code that is tested.
+//! here follows the documents (the head of `src/ledger/mod.rs`, `src/index/FORMAT.md`,
+//! `docs/roster.md`) and not the code that is tested.
 
 const DIGEST_OCTETS: usize = 16;
 
@@ -134,8 +134,8 @@ pub fn index(file: &[u8]) -> Vec<u8> {
     file
 }
 
-/// The blocks of the file, each as long as it says, with checksums, buckets, table and header that are
-/// right.
+/// The blocks of the file, each as long as it says, with checksums, buckets, table and header that
+/// are right.
 pub fn index_of_blocks(file: &[u8]) -> Vec<u8> {
     let mut made = vec![0; INDEX_HEADER];
     let (mut places, mut entries, mut largest) = (Vec::new(), 0_u64, 0);

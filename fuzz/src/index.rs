@@ -1,4 +1,5 @@
-//! The index: look-ups, the full read and the writer agree, and no look-up reads more than it needs.
+//! The index: look-ups, the full read and the writer agree, and no look-up reads more than it
+//! needs.
 
 use std::io::Cursor;
 

@@ -58,8 +58,8 @@ fn check_head(answers: &Answers, ledger: &Ledger) {
     assert!(answers.told().eq(ledger.told.iter().copied()));
 }
 
-/// It is written as it was read, but for a second name without a first, which only a forger writes: it
-/// is written as the first.
+/// It is written as it was read, but for a second name without a first, which only a forger writes:
+/// it is written as the first.
 fn check_written_again(ledger: &Ledger, file: &[u8]) {
     let count = ledger.records.len();
     let start = Answers::HEADER_OCTETS + ledger.user.len() + 8 * ledger.told.len() + 12 * count;
@@ -76,8 +76,8 @@ fn check_written_again(ledger: &Ledger, file: &[u8]) {
     }
 }
 
-/// What stands in the lock's file: nothing, or a mark, be it one that says that anything may have been
-/// told. It is kept as it was read, but for UIDVALIDITYs that it has no room for.
+/// What stands in the lock's file: nothing, or a mark, be it one that says that anything may have
+/// been told. It is kept as it was read, but for UIDVALIDITYs that it has no room for.
 fn check_mark(file: &[u8]) {
     let Some(mark) = Mark::of_file(file) else {
         return assert!(file.trim_ascii_end().is_empty());

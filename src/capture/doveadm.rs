@@ -1,22 +1,23 @@
-//! What Dovecot itself says of its maildrops, whatever it keeps them in: the output of `doveadm`, piped in.
+//! What Dovecot itself says of its maildrops, whatever it keeps them in: the output of `doveadm`,
+//! piped in.
 //!
-//! mdbox and sdbox keep UIDLs, orders and GUIDs in files that only Dovecot should read. So Dovecot is
-//! asked, twice, in JSON, in which no message can pretend to be two:
+//! mdbox and sdbox keep UIDLs, orders and GUIDs in files that only Dovecot should read. So Dovecot
+//! is asked, twice, in JSON, in which no message can pretend to be two:
 //!
 //! ```text
 //! doveadm -f json mailbox status -A 'messages uidvalidity uidnext' INBOX
 //! doveadm -f json fetch -A 'uid guid pop3.uidl pop3.order size.virtual hdr' mailbox INBOX
 //! ```
 //!
-//! Both print an array of objects whose values are all strings, with a `username` in each when asked of
-//! several users. The first one says whose maildrops there are and how many messages each has: what the
-//! second one lacks then shows. An array that is cut short is no JSON.
+//! Both print an array of objects whose values are all strings, with a `username` in each when
+//! asked of several users. The first one says whose maildrops there are and how many messages each
+//! has: what the second one lacks then shows. An array that is cut short is no JSON.
 //!
 //! A UIDL is what Dovecot saved (`pop3.uidl`), else `pop3_uidl_format` makes it (`pop3-commands.c`,
-//! `pop3_get_uid`). The order is that of `pop3.order`, and behind those that have one that of the UIDs
-//! (`index-sort.c`, `index_sort_get_pop3_order`). With `text` in place of `hdr` whole messages are
-//! fingerprinted, too. JSON is UTF-8: doveadm puts U+FFFD for what is not, which a fingerprint of a header
-//! does not see; a message with it gets none of all of it.
+//! `pop3_get_uid`). The order is that of `pop3.order`, and behind those that have one that of the
+//! UIDs (`index-sort.c`, `index_sort_get_pop3_order`). With `text` in place of `hdr` whole messages
+//! are fingerprinted, too. JSON is UTF-8: doveadm puts U+FFFD for what is not, which a fingerprint
+//! of a header does not see; a message with it gets none of all of it.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -91,8 +92,8 @@ pub enum Error {
     Emit(String),
 }
 
-/// Reads what doveadm printed, and emits a block for each maildrop: one after the other those that have
-/// messages, then the others, by name.
+/// Reads what doveadm printed, and emits a block for each maildrop: one after the other those that
+/// have messages, then the others, by name.
 ///
 /// Holds the keys of one maildrop at a time. One pass.
 ///

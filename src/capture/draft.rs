@@ -88,7 +88,8 @@ pub struct Draft {
     pub counter: Option<Counter>,
     /// The messages that have a key, in the order of the old listing.
     pub entries: Vec<Entry>,
-    /// UIDLs whose message is gone or has no key, in any order, some of them more than once perhaps.
+    /// UIDLs whose message is gone or has no key, in any order, some of them more than once
+    /// perhaps.
     pub spent: Vec<Uidl>,
     /// What there is to say.
     pub remarks: Remarks,
@@ -107,7 +108,8 @@ impl Draft {
         }
     }
 
-    /// The block. Says where the old server's own UIDLs are unusual; they are replayed as they were.
+    /// The block. Says where the old server's own UIDLs are unusual; they are replayed as they
+    /// were.
     pub fn finish(mut self) -> Captured {
         self.remark_on_uidls();
         if let Some((count, first)) = self.keyless.take() {

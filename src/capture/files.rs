@@ -31,8 +31,8 @@ pub(super) enum Shape {
 }
 
 impl Files {
-    /// What there is to say of the maildrop at `source`, but for its name and place; the server's `plan`
-    /// makes it of a look.
+    /// What there is to say of the maildrop at `source`, but for its name and place; the server's
+    /// `plan` makes it of a look.
     ///
     /// Reads the directory and the state file twice, or more often while they change; a message at
     /// most twice.

@@ -11,9 +11,9 @@ use crate::maildrop::Entry;
 /// Which keys to take of each message.
 ///
 /// With `header`, `message` is also taken where a header does not name its message
-/// ([`Fingerprints::names_itself`]), repeats within the maildrop, or has no end: only then are bodies
-/// read. The size is taken of messages that were read to their end, and of file names
-/// that have it in `,W=`.
+/// ([`Fingerprints::names_itself`]), repeats within the maildrop, or has no end: only then are
+/// bodies read. The size is taken of messages that were read to their end, and of file names that
+/// have it in `,W=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
     /// Base file names and GUIDs.
@@ -60,11 +60,11 @@ impl Keys {
         }
     }
 
-    /// The entry with the fingerprints of its message, as far as they were asked for; with that of all of
-    /// it where it was read to its end.
+    /// The entry with the fingerprints of its message, as far as they were asked for; with that of
+    /// all of it where it was read to its end.
     ///
-    /// A header that does not name its message is no evidence by itself: where nothing else is known, the
-    /// entry is left without a key.
+    /// A header that does not name its message is no evidence by itself: where nothing else is
+    /// known, the entry is left without a key.
     pub(super) fn with_prints(self, entry: Entry, of: &Fingerprints) -> Entry {
         let header = of.header.filter(|_| self.header);
         let origin = of.origin.filter(|_| self.origin);
@@ -79,7 +79,8 @@ impl Keys {
     }
 }
 
-/// How often each header occurs in a maildrop. Where one says too little, the whole message is read.
+/// How often each header occurs in a maildrop. Where one says too little, the whole message is
+/// read.
 #[derive(Debug, Default)]
 pub(super) struct Headers {
     seen: HashMap<Fingerprint, u32>,
@@ -93,8 +94,8 @@ impl Headers {
         }
     }
 
-    /// Whether its header does not name this message, which was counted: a later message may have it,
-    /// or another one has; or it has no end, and then it may be cut short elsewhere.
+    /// Whether its header does not name this message, which was counted: a later message may have
+    /// it, or another one has; or it has no end, and then it may be cut short elsewhere.
     pub(super) fn say_little_of(&self, of: &Fingerprints) -> bool {
         let is_once = |header| self.seen[&header] == 1;
         !of.header_ended || !of.names_itself || !of.header.is_some_and(is_once)
@@ -134,8 +135,9 @@ impl Packed {
     /// The most octets at the start of a file that it takes to tell.
     const OCTETS: usize = 15;
 
-    /// What a file is that starts so; `None` for mail. The formats are those that Dovecot tells from mail
-    /// by their first octets (`compression.c`, `istream-decrypt.c`); none of them starts like a header.
+    /// What a file is that starts so; `None` for mail. The formats are those that Dovecot tells
+    /// from mail by their first octets (`compression.c`, `istream-decrypt.c`); none of them starts
+    /// like a header.
     fn of(start: &[u8]) -> Option<Self> {
         const COMPRESSED: [&[u8]; 4] =
             [b"\x1f\x8b", b"\xfd7zXZ\0", b"Dovecot-LZ4\x0d\x2a\x9b\xc5", b"\x28\xb5\x2f\xfd"];

@@ -1,14 +1,15 @@
 //! Capture: what an old server's POP3 clients know of its maildrops.
 //!
 //! From disk, one module a kind of server. [`courier`], [`dovecot`], [`qmail`] and [`cyrus`] have a
-//! file a message: each makes a [`Plan`] of a [`Look`] and knows nothing of files, which [`maildir`]
-//! reads while they are in use. [`mbox`] is for the servers that have a file a maildrop. [`layout`]
-//! finds maildrops, those of a [`panel`] too, and [`capture`] brings it all together, for one of them.
+//! file a message: each makes a [`Plan`] of a [`Look`] and knows nothing of files, which
+//! [`maildir`] reads while they are in use. [`mbox`] is for the servers that have a file a
+//! maildrop. [`layout`] finds maildrops, those of a [`panel`] too, and [`capture`] brings it all
+//! together, for one of them.
 //!
-//! Without its disk, [`pop3`] asks the server as its clients do, and [`doveadm`] takes what Dovecot's
-//! own tool prints. [`plesk`] finds out which server answers on a Plesk machine, by the signs there and
-//! by the [`traces`] in its Maildirs. [`proof`] compares a capture with what the server itself lists,
-//! over POP3 or by its own [`program`].
+//! Without its disk, [`pop3`] asks the server as its clients do, and [`doveadm`] takes what
+//! Dovecot's own tool prints. [`plesk`] finds out which server answers on a Plesk machine, by the
+//! signs there and by the [`traces`] in its Maildirs. [`proof`] compares a capture with what the
+//! server itself lists, over POP3 or by its own [`program`].
 //!
 //! Nothing is changed on the old server. A maildrop that cannot be captured becomes a block that
 //! says so ([`State::Failed`](crate::maildrop::State::Failed)), and a line of a state file that
@@ -105,7 +106,8 @@ impl Server {
         }
     }
 
-    /// Looks whether there is something at `source` at all: a mistyped path is no maildrop that failed.
+    /// Looks whether there is something at `source` at all: a mistyped path is no maildrop that
+    /// failed.
     ///
     /// # Errors
     ///
@@ -334,8 +336,8 @@ pub fn capture(server: &Server, keys: Keys, source: &Source) -> Captured {
     }
 }
 
-/// Reads what is in use until something comes of it, with pauses that double; is told when a try is the
-/// last one.
+/// Reads what is in use until something comes of it, with pauses that double; is told when a try is
+/// the last one.
 ///
 /// # Errors
 ///

@@ -55,8 +55,8 @@ pub struct Changed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remark {
-    /// The later capture has UIDLs at other messages than the earlier one. They are those messages',
-    /// and the others, which the later capture does not have, are given up.
+    /// The later capture has UIDLs at other messages than the earlier one. They are those
+    /// messages', and the others, which the later capture does not have, are given up.
     Contradiction {
         /// The first of these UIDLs.
         uidl: Uidl,
@@ -96,8 +96,8 @@ pub struct CannotMerge {
 ///   such a header.
 /// * Rule 7: of two UIDLs of one message the later capture's is served, for that is what clients
 ///   hold, and the other is one of its earlier ones. The later capture is the one whose counter is
-///   further under one UIDVALIDITY, else the one that was taken later, else `new`. So one whose counter
-///   went back only adds.
+/// further under one UIDVALIDITY, else the one that was taken later, else `new`. So one whose
+///   counter went back only adds.
 /// * A UIDL that the later capture has at another message is that message's. Where the message that
 ///   had it before is not in the later capture, its entry goes: the two would be listed by one
 ///   UIDL.
@@ -407,8 +407,8 @@ fn spelled<const N: usize>(names: [&Option<Name>; N]) -> Option<Box<[u8]>> {
     })
 }
 
-/// Takes those entries out whose UIDL a later capture has at another message, and returns them. Those
-/// that one capture itself gave to several messages stay as they were.
+/// Takes those entries out whose UIDL a later capture has at another message, and returns them.
+/// Those that one capture itself gave to several messages stay as they were.
 fn give_up(entries: &mut Vec<Joined>) -> Vec<Entry> {
     let mut by_uidl: HashMap<&Uidl, Vec<usize>> = HashMap::new();
     for (at, joined) in entries.iter().enumerate() {

@@ -42,13 +42,13 @@
 //!
 //! # The body
 //!
-//! CR is dropped everywhere, NUL becomes 0x80 as in Dovecot, and line ends at the end of the body do
-//! not count: qmail-pop3d sends one more, others add the one that is missing. All else is kept,
+//! CR is dropped everywhere, NUL becomes 0x80 as in Dovecot, and line ends at the end of the body
+//! do not count: qmail-pop3d sends one more, others add the one that is missing. All else is kept,
 //! 8-bit octets too.
 //!
 //! A header in which no field is kept is content, but for the fields of [`Kind::Store`] and mbox's
-//! `From ` lines: it is the start of the body, up to and with its empty line, which some servers add
-//! where it is missing. So what somebody wrote to a mailbox without any field has a `message`
+//! `From ` lines: it is the start of the body, up to and with its empty line, which some servers
+//! add where it is missing. So what somebody wrote to a mailbox without any field has a `message`
 //! fingerprint too, and only what is empty has none.
 #![forbid(unsafe_code)]
 
@@ -88,16 +88,16 @@ pub struct Fingerprints {
     pub origin: Option<Fingerprint>,
     /// Of the normalised header and body. `None` at [`Depth::Header`], and when both are empty.
     pub message: Option<Fingerprint>,
-    /// Of the body alone, also of an empty one: what copies have in common that were delivered anew.
-    /// `None` at [`Depth::Header`].
+    /// Of the body alone, also of an empty one: what copies have in common that were delivered
+    /// anew. `None` at [`Depth::Header`].
     pub body: Option<Fingerprint>,
     /// Whether the header is one that no other message has, but for copies of this one: it has a
     /// dated `Received`, or a `Message-ID` and a `Date`. Equal `header` fingerprints name equally.
     pub names_itself: bool,
     /// As `names_itself`, for `origin`: it has a `Message-ID` and a `Date`.
     pub origin_names_itself: bool,
-    /// Whether an empty line ended the header. Where none did, a server may have cut it short (Oracle
-    /// IMS does at a line without `:`): ask for the whole message instead.
+    /// Whether an empty line ended the header. Where none did, a server may have cut it short
+    /// (Oracle IMS does at a line without `:`): ask for the whole message instead.
     pub header_ended: bool,
 }
 
@@ -106,8 +106,9 @@ pub struct Fingerprints {
 pub enum Kind {
     /// Made before the message arrived first: in all fingerprints.
     Author,
-    /// Added at each delivery, so more of it after fetchmail, getmail or a forward: in `header`, not
-    /// in `origin`. `DKIM-Signature` and list fields are not of these, for they are the sender's.
+    /// Added at each delivery, so more of it after fetchmail, getmail or a forward: in `header`,
+    /// not in `origin`. `DKIM-Signature` and list fields are not of these, for they are the
+    /// sender's.
     Relay,
     /// Written by a message store or a copying program, and not there for others: in none.
     Store,
@@ -209,8 +210,8 @@ const RUN_OCTETS: usize = 16_384;
 
 /// Makes the fingerprints of one message from its raw octets, in slices of any size.
 ///
-/// Memory is bounded (a few times 16 KiB), whatever the header holds; small messages use no more than
-/// their size. Cost: one pass, BLAKE3 in runs.
+/// Memory is bounded (a few times 16 KiB), whatever the header holds; small messages use no more
+/// than their size. Cost: one pass, BLAKE3 in runs.
 pub struct Fingerprinter {
     depth: Depth,
     at: At,
@@ -228,8 +229,8 @@ pub struct Fingerprinter {
     question: bool,
     /// Whether a field was kept.
     has_field: bool,
-    /// The start of a line of a header without a field, as it is: content, unless it turns out to be
-    /// a field of a store's.
+    /// The start of a line of a header without a field, as it is: content, unless it turns out to
+    /// be a field of a store's.
     line: Vec<u8>,
     header: Run,
     origin: Run,
@@ -360,8 +361,8 @@ impl Signs {
 }
 
 /// Whether a field is what `imapsync --addheader` puts in front of a message that has neither
-/// `Message-Id` nor `Received`: `Message-Id: <17@imapsync>`, with the message's UID on the old server,
-/// in older versions without brackets.
+/// `Message-Id` nor `Received`: `Message-Id: <17@imapsync>`, with the message's UID on the old
+/// server, in older versions without brackets.
 fn is_imapsyncs(field: &[u8]) -> bool {
     let Some(id) = field.strip_prefix(b"message-id:") else { return false };
     let bare = id.strip_prefix(b"<").and_then(|id| id.strip_suffix(b">")).unwrap_or(id);
@@ -767,8 +768,8 @@ mod tests {
         let long_name = format!("a: b\n{}: x\n", "n".repeat(NAME_OCTETS + 1));
         let long_line = format!("a: b\n{}\n", "n".repeat(5000));
         let groups: [&[&str]; 24] = [
-            // Dovecot's own vectors (test-pop3-migration-plugin.c), group H1. Stronger than there: the
-            // empty line that ends a header is no part of it, so "a: b\r\n\r\n" is one of them.
+            // Dovecot's own vectors (test-pop3-migration-plugin.c), group H1. Stronger than there:
+            // the empty line that ends a header is no part of it, so "a: b\r\n\r\n" is one of them.
             &[
                 "a: b\r\n",
                 "a: b \r\n",
@@ -824,8 +825,8 @@ mod tests {
             &["c: d\na: b\n"],
             &["a: b\na: b\n"],
             &["a: \r\n", "a:\n\n", "a:\n \n"],
-            // Stronger than in Dovecot: folding does not count. What is folded after a line without a
-            // colon belongs to the field before, as where the server stripped that line.
+            // Stronger than in Dovecot: folding does not count. What is folded after a line without
+            // a colon belongs to the field before, as where the server stripped that line.
             &["a: bc\n", "a: b c\n", "a: b\n c\n", "a: b\r\n\tc\r\n", "a: b\nfoo\n c\n"],
             // Dovecot's NUL, Zimbra's and Yahoo's 8-bit; the blank between does not count.
             &[

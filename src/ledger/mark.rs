@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use super::{Ledger, MAX_NEXT_ORDER, MAX_TOLD, NameHash, Told};
 
-/// What is noted of a ledger in the lock's file, so that a ledger which is lost is not taken for one
-/// that never was, and one that was put back from a backup not for the last.
+/// What is noted of a ledger in the lock's file, so that a ledger which is lost is not taken for
+/// one that never was, and one that was put back from a backup not for the last.
 ///
 /// The file has [`Mark::OCTETS`] from its making on, so that a mark overwrites and needs no room.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,8 +105,8 @@ impl Mark {
         file
     }
 
-    /// What the lock's file says: `None` where nothing was noted yet. What [`Mark::to_file`] has not
-    /// made says that anything may have been told.
+    /// What the lock's file says: `None` where nothing was noted yet. What [`Mark::to_file`] has
+    /// not made says that anything may have been told.
     pub fn of_file(file: &[u8]) -> Option<Self> {
         let text = file.trim_ascii_end();
         if text.is_empty() {

@@ -120,8 +120,8 @@ impl Provenance {
         (Self::Derived, b'd'),
     ];
 
-    /// Whether the UIDL was not made here, as far as keys or Dovecot's storage could tell. Records of
-    /// the others are dropped once the message is gone: their numbers stay spent.
+    /// Whether the UIDL was not made here, as far as keys or Dovecot's storage could tell. Records
+    /// of the others are dropped once the message is gone: their numbers stay spent.
     pub fn is_kept(self) -> bool {
         !matches!(self, Self::Native | Self::Derived)
     }
@@ -147,10 +147,11 @@ pub struct Record {
     pub uidl: Uidl,
     /// How it came by that.
     pub provenance: Provenance,
-    /// The names that the message had when it was listed: by any of them it is known again when UIDs
-    /// are not.
+    /// The names that the message had when it was listed: by any of them it is known again when
+    /// UIDs are not.
     pub names: Names,
-    /// The index entry that it claims, as its place in [`Maildrop::entries`](crate::maildrop::Maildrop).
+    /// The index entry that it claims, as its place in
+    /// [`Maildrop::entries`](crate::maildrop::Maildrop).
     pub entry: Option<u32>,
 }
 
@@ -188,16 +189,16 @@ pub struct Ledger {
     pub begun_after: u64,
     /// The UIDVALIDITY that the records' UIDs go with.
     pub uidvalidity: u32,
-    /// The highest next UID that the mailbox ever had at a listing under this UIDVALIDITY. A mailbox
-    /// that counts below it has begun to count anew.
+    /// The highest next UID that the mailbox ever had at a listing under this UIDVALIDITY. A
+    /// mailbox that counts below it has begun to count anew.
     pub next_uid: u32,
-    /// Which of Dovecot's index files the UIDs were looked up in: another is made with another number
-    /// (`indexid` in `mail-index.h`), and may give UIDs anew where it was lost.
+    /// Which of Dovecot's index files the UIDs were looked up in: another is made with another
+    /// number (`indexid` in `mail-index.h`), and may give UIDs anew where it was lost.
     pub index_id: u32,
     /// Above every order number ever given.
     pub next_order: u32,
-    /// Every number told under any UIDVALIDITY that the maildrop ever had, this one too; the one that
-    /// came last is last.
+    /// Every number told under any UIDVALIDITY that the maildrop ever had, this one too; the one
+    /// that came last is last.
     pub told: Vec<Told>,
     /// The last stamp of `uidl-keep restored` that was heeded, as the roster says it.
     pub restored: u64,
@@ -205,9 +206,9 @@ pub struct Ledger {
     pub unguarded: u64,
     /// What the index was.
     pub index: Noted,
-    /// Where the maildrop is settled: from which UID on a message that has no name of a record and no
-    /// stored UIDL is unknown, and what Dovecot alone gives it is unspent. `None`: the rules must
-    /// look at each.
+    /// Where the maildrop is settled: from which UID on a message that has no name of a record and
+    /// no stored UIDL is unknown, and what Dovecot alone gives it is unspent. `None`: the rules
+    /// must look at each.
     pub native_from: Option<u32>,
     /// By UID, then by order.
     pub records: Vec<Record>,
@@ -491,8 +492,8 @@ impl Answers {
         self.len() == 0
     }
 
-    /// Where the message with this UID stands, if it was listed. `guess` is where to look first: one
-    /// past the last answer, for a listing goes up by UID.
+    /// Where the message with this UID stands, if it was listed. `guess` is where to look first:
+    /// one past the last answer, for a listing goes up by UID.
     pub fn find(&self, uid: u32, guess: usize) -> Option<usize> {
         if uid == 0 {
             return None;

@@ -23,11 +23,12 @@ impl<'a> From<&'a Record> for Baked<'a> {
     }
 }
 
-/// On Maildir, writes UIDL and, where it is kept, order of `records` into `dovecot-uidlist`, as `P` and `O`. Elsewhere
-/// there is no such place: `doveadm backup` to a new location takes the answers along.
+/// On Maildir, writes UIDL and, where it is kept, order of `records` into `dovecot-uidlist`, as `P`
+/// and `O`. Elsewhere there is no such place: `doveadm backup` to a new location takes the answers
+/// along.
 ///
-/// The ledger stands already: a bake that fails is logged, and costs nothing but the freedom to take
-/// the plugin out.
+/// The ledger stands already: a bake that fails is logged, and costs nothing but the freedom to
+/// take the plugin out.
 pub fn bake<'a>(mailbox: Mailbox, with_order: bool, records: impl Iterator<Item = Baked<'a>>) {
     let Some(uidlist) = mailbox.uidlist() else { return };
     let baked = uidlist.update_locked(|uidlist| {

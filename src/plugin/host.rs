@@ -1,8 +1,8 @@
 //! Safe handles over what Dovecot hands us.
 //!
-//! A handle is a copy of a pointer. It is made by an `unsafe fn from_raw` in a callback, whose caller
-//! says who keeps the object alive, and it lives no longer than that callback; or, for what we
-//! allocate ourselves ([`Survey`](super::survey::Survey)), as long as its owner.
+//! A handle is a copy of a pointer. It is made by an `unsafe fn from_raw` in a callback, whose
+//! caller says who keeps the object alive, and it lives no longer than that callback; or, for what
+//! we allocate ourselves ([`Survey`](super::survey::Survey)), as long as its owner.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
@@ -45,8 +45,8 @@ unsafe fn bytes<'a>(string: *const c_char) -> Option<&'a [u8]> {
     (!string.is_null()).then(|| unsafe { CStr::from_ptr(string) }.to_bytes())
 }
 
-/// A frame of Dovecot's data stack: what its functions allocate there while it lives is free when it
-/// goes.
+/// A frame of Dovecot's data stack: what its functions allocate there while it lives is free when
+/// it goes.
 pub struct Frame(u32);
 
 impl Frame {
@@ -179,8 +179,8 @@ impl Mailbox {
         lossy(unsafe { bytes(sys::mailbox_get_last_internal_error(self.0, ptr::null_mut())) })
     }
 
-    /// Dovecot's control directory of the mailbox, where `dovecot-uidlist` lies on Maildir. `None` where
-    /// the storage has none.
+    /// Dovecot's control directory of the mailbox, where `dovecot-uidlist` lies on Maildir. `None`
+    /// where the storage has none.
     ///
     /// # Errors
     ///
@@ -237,22 +237,23 @@ impl Mailbox {
         (!uidlist.is_null()).then_some(Uidlist(uidlist))
     }
 
-    /// Gives the base file name of every message to `take`, ascending by UID, where it is a Maildir. The
-    /// list of them is read first, if it is not in memory as it is on disk. Elsewhere there is none.
+    /// Gives the base file name of every message to `take`, ascending by UID, where it is a
+    /// Maildir. The list of them is read first, if it is not in memory as it is on disk. Elsewhere
+    /// there is none.
     ///
     /// # Errors
     ///
     /// Why Dovecot cannot read the list.
     pub fn for_each_name(self, mut take: impl FnMut(u32, &[u8])) -> Result<(), String> {
         let Some(Uidlist(uidlist)) = self.uidlist() else { return Ok(()) };
-        // An iterator does not read the list by itself: of a list that was not read it would give none.
-        // SAFETY: `uidlist`.
+        // An iterator does not read the list by itself: of a list that was not read it would give
+        // none. SAFETY: `uidlist`.
         if unsafe { sys::maildir_uidlist_refresh(uidlist) } < 0 {
             return Err(self.last_error());
         }
         let (mut uid, mut flags, mut name) = (0, sys::maildir_uidlist_rec_flag(0), ptr::null());
-        // SAFETY: `uidlist`; the out-parameters are ours, and a name lives as long as the list is not
-        // read anew, which nothing does in between.
+        // SAFETY: `uidlist`; the out-parameters are ours, and a name lives as long as the list is
+        // not read anew, which nothing does in between.
         unsafe {
             let mut iter = sys::maildir_uidlist_iter_init(uidlist);
             while sys::maildir_uidlist_iter_next(iter, &mut uid, &mut flags, &mut name) {
@@ -277,7 +278,8 @@ impl Mailbox {
 
     /// The methods that ours replaced.
     pub fn super_methods(self) -> &'static sys::mailbox_vfuncs {
-        // SAFETY: `from_raw`; the table lives in the mailbox's pool, and is used only in calls on it.
+        // SAFETY: `from_raw`; the table lives in the mailbox's pool, and is used only in calls on
+        // it.
         unsafe { &*sys::uidl_keep_mailbox_super(self.0) }
     }
 
@@ -457,15 +459,16 @@ impl Mail {
         unsafe { sys::uidl_keep_mail_strdup(self.0, text.as_ptr()) }
     }
 
-    /// A special field's value; empty where the storage has none. The bytes are on the data stack or
-    /// in the mail's pool: copy them before the next call on the mail.
+    /// A special field's value; empty where the storage has none. The bytes are on the data stack
+    /// or in the mail's pool: copy them before the next call on the mail.
     ///
     /// # Errors
     ///
     /// `Failed` when it could not be had: the mailbox's last error says why.
     pub fn special(&mut self, field: Field) -> Result<&[u8], Failed> {
         let mut value = ptr::null();
-        // SAFETY: the mail is one that we allocated; the exclusive borrow ends before the next call.
+        // SAFETY: the mail is one that we allocated; the exclusive borrow ends before the next
+        // call.
         unsafe {
             match sys::mail_get_special(self.0, field, &mut value) {
                 0.. => Ok(bytes(value).unwrap_or_default()),
@@ -576,7 +579,8 @@ impl Mail {
 #[derive(Debug, Clone, Copy)]
 pub struct Failed;
 
-/// A transaction and a mail of our own: never the caller's, whose stream dsync may be about to send.
+/// A transaction and a mail of our own: never the caller's, whose stream dsync may be about to
+/// send.
 pub struct OwnMail {
     transaction: *mut sys::mailbox_transaction_context,
     mail: *mut sys::mail,
@@ -586,7 +590,8 @@ impl OwnMail {
     /// Opens both on a mailbox that is open.
     pub fn open(mailbox: Mailbox) -> Self {
         let none = sys::mailbox_transaction_flags(0);
-        // SAFETY: the mailbox is open: we are in a search on it, or in a lookup in one of its mails.
+        // SAFETY: the mailbox is open: we are in a search on it, or in a lookup in one of its
+        // mails.
         unsafe {
             let reason = c"uidl-keep".as_ptr();
             let transaction = sys::mailbox_transaction_begin(mailbox.as_raw(), none, reason);
@@ -612,8 +617,8 @@ impl OwnMail {
 }
 
 impl Drop for OwnMail {
-    /// The mail goes before its transaction commits: Dovecot asserts that. The commit saves the sizes
-    /// that were found on the way; if it fails they are only found again.
+    /// The mail goes before its transaction commits: Dovecot asserts that. The commit saves the
+    /// sizes that were found on the way; if it fails they are only found again.
     fn drop(&mut self) {
         // SAFETY: both are ours and are not used again.
         unsafe {

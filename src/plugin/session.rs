@@ -165,8 +165,9 @@ impl Inbox {
         }
     }
 
-    /// dsync takes messages with one GUID for one message: it sends the first, and makes copies of it on
-    /// the other side, each with the UIDL of the first. So each but the first has a GUID of its own here.
+    /// dsync takes messages with one GUID for one message: it sends the first, and makes copies of
+    /// it on the other side, each with the UIDL of the first. So each but the first has a GUID of
+    /// its own here.
     fn reply_guid(&self, mail: Mail) -> Reply {
         let mailbox = mail.mailbox();
         let kept = match &*self.standing {
@@ -179,8 +180,8 @@ impl Inbox {
         guids.get(&mail.uid()).map_or(Reply::AskStorage, |guid| Reply::Value(guid.as_ptr()))
     }
 
-    /// In a POP3 session a failed lookup is taken for an absent UIDL, and one is invented: what is not
-    /// in the table must end the process.
+    /// In a POP3 session a failed lookup is taken for an absent UIDL, and one is invented: what is
+    /// not in the table must end the process.
     fn reply_to_pop3(&self, mail: Mail, wanted: Wanted) -> Reply {
         if self.why_not().is_some() {
             return Reply::Fail;
@@ -221,8 +222,8 @@ impl Inbox {
         self.tables.borrow().iter().rev().find(|table| table.view == view).cloned()
     }
 
-    /// The answers for doveadm and dsync: what was listed or is kept, made in memory. `Ok(None)`: for
-    /// this user Dovecot answers.
+    /// The answers for doveadm and dsync: what was listed or is kept, made in memory. `Ok(None)`:
+    /// for this user Dovecot answers.
     fn preview_table(&self, mailbox: Mailbox, uid: u32) -> Result<Option<Rc<Table>>, ()> {
         let kept = match &*self.standing {
             Standing::Kept(kept) => kept,

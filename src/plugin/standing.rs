@@ -14,11 +14,11 @@ const MOVING: &str = "Mailbox is being moved, please try again later.";
 
 /// What a user is to us.
 pub enum Standing {
-    /// Everything goes on as if the plugin were not there: the user downloads again, or Dovecot has no
-    /// name for him.
+    /// Everything goes on as if the plugin were not there: the user downloads again, or Dovecot has
+    /// no name for him.
     Inert,
-    /// On no roster, under this name. It may be another name of a mailbox that was migrated: then POP3
-    /// finds a ledger in it.
+    /// On no roster, under this name. It may be another name of a mailbox that was migrated: then
+    /// POP3 finds a ledger in it.
     Stranger(Stranger),
     /// On the roster, and to be served.
     Kept(Box<Kept>),
@@ -34,8 +34,8 @@ pub struct Stranger {
 }
 
 impl Stranger {
-    /// What the roster says of the one whose ledger lies in the stranger's INBOX: `Ok(None)` where he
-    /// is none of our business either, for he downloads again.
+    /// What the roster says of the one whose ledger lies in the stranger's INBOX: `Ok(None)` where
+    /// he is none of our business either, for he downloads again.
     ///
     /// # Errors
     ///

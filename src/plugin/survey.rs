@@ -78,8 +78,9 @@ impl<'a> Survey<'a> {
         })
     }
 
-    /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer; when
-    /// so many cannot that the rules refuse it all, the rest is left for the next time that they ask.
+    /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer;
+    /// when so many cannot that the rules refuse it all, the rest is left for the next time that
+    /// they ask.
     ///
     /// # Errors
     ///
@@ -119,9 +120,9 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// By UID, a GUID of its own for each message that shares its GUID with an earlier one: with one that
-/// `ledger` has under an earlier place, or where it has not both, with one that stands before it. So a
-/// message keeps what dsync was told of it when the earlier one goes.
+/// By UID, a GUID of its own for each message that shares its GUID with an earlier one: with one
+/// that `ledger` has under an earlier place, or where it has not both, with one that stands before
+/// it. So a message keeps what dsync was told of it when the earlier one goes.
 pub fn guids_of_their_own(mailbox: Mailbox, ledger: Option<&Ledger>) -> HashMap<u32, CString> {
     let mut own = OwnMail::open(mailbox);
     let uidvalidity = own.transaction().view().uidvalidity;

@@ -1,5 +1,5 @@
-//! A table of answers for one view of the mailbox, and how it comes about: from the ledger alone, or by
-//! the rules.
+//! A table of answers for one view of the mailbox, and how it comes about: from the ledger alone,
+//! or by the rules.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -81,8 +81,8 @@ pub struct Unwritten {
 }
 
 impl Unwritten {
-    /// Tries once more, when the session is over: what the client deleted may have made room. Without
-    /// a trace of this listing the next login might be taken for the first one.
+    /// Tries once more, when the session is over: what the client deleted may have made room.
+    /// Without a trace of this listing the next login might be taken for the first one.
     pub fn write(self, mailbox: Mailbox) {
         let write = || -> Option<()> {
             let lock = self.control.lock(Duration::ZERO).ok()?;
@@ -144,8 +144,9 @@ impl Table {
         {
             return Ok(None);
         }
-        // Of another session's listing, this one saw too little, or what has gone meanwhile. If the next
-        // try sees the same, then it is so: the mailbox counts anew, or nothing was recorded of a message.
+        // Of another session's listing, this one saw too little, or what has gone meanwhile. If the
+        // next try sees the same, then it is so: the mailbox counts anew, or nothing was recorded
+        // of a message.
         let look_again_once =
             || if stale_before == Some(view) { Ok(None) } else { Err(NoTable::Stale) };
         if head.next_uid > view.next_uid {
@@ -167,9 +168,9 @@ impl Table {
         Self { view, answers, passing, undecided, cursor: Cell::new(0) }
     }
 
-    /// Rule 12: the answers for a user who is on no roster, from the ledger that lies in his INBOX: it
-    /// has another name than he, or his line is gone. `None`: there is none, and he is none of our
-    /// business.
+    /// Rule 12: the answers for a user who is on no roster, from the ledger that lies in his INBOX:
+    /// it has another name than he, or his line is gone. `None`: there is none, and he is none of
+    /// our business.
     pub fn for_stranger(
         stranger: &Stranger,
         transaction: Transaction,
@@ -294,9 +295,9 @@ impl Table {
         Ok((table, unwritten))
     }
 
-    /// The answers for doveadm and dsync: what was listed or is kept, made in memory. What was found
-    /// out about the messages on the way is not saved: doveadm may be set up otherwise than POP3, and
-    /// would keep logins waiting.
+    /// The answers for doveadm and dsync: what was listed or is kept, made in memory. What was
+    /// found out about the messages on the way is not saved: doveadm may be set up otherwise than
+    /// POP3, and would keep logins waiting.
     pub fn for_preview(kept: &Kept, mailbox: Mailbox) -> Result<Self, NoTable> {
         let control = control_of(&kept.user, mailbox)?;
         let ledger = read_ledger(&control)?.map(|(ledger, _)| ledger);
@@ -360,8 +361,8 @@ enum Holds {
 }
 
 /// Whether the ledger has every message of the view, and its UIDs still mean what they meant: on a
-/// Maildir by the names in the list of UIDs, where each must be there; elsewhere by the index that says
-/// so, and by the name of the last message that was listed (rule 2).
+/// Maildir by the names in the list of UIDs, where each must be there; elsewhere by the index that
+/// says so, and by the name of the last message that was listed (rule 2).
 fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> {
     let (mailbox, view, head) = (transaction.mailbox(), transaction.view(), answers.head());
     let uids: Vec<u32> = transaction.uids().collect();
@@ -417,8 +418,8 @@ fn uidlist_fault(why: String) -> Refusal {
     Refusal::fault(format!("cannot read dovecot-uidlist: {why}"))
 }
 
-/// What was baked may be gone: a list of UIDs of before was put back, or a login was ended between its
-/// ledger and its bake. The first and the last that was listed tell.
+/// What was baked may be gone: a list of UIDs of before was put back, or a login was ended between
+/// its ledger and its bake. The first and the last that was listed tell.
 fn bake_anew_if_gone(answers: &Answers, transaction: Transaction, with_order: bool) {
     let mailbox = transaction.mailbox();
     let record = |uid| {
@@ -513,8 +514,8 @@ fn index_fault(path: &Path, why: &dyn Remedy) -> Refusal {
     Refusal::fault(format!("{}: {why}; {}", path.display(), why.remedy()))
 }
 
-/// Asks the rules, and finds out what they ask, until they have decided. `written` is when the ledger
-/// was, if there is one.
+/// Asks the rules, and finds out what they ask, until they have decided. `written` is when the
+/// ledger was, if there is one.
 fn resolve(
     kept: &Kept,
     look: Look<'_>,

@@ -86,15 +86,16 @@ fn half_copied(captured: usize, messages: usize, first_unknown: Option<u32>) -> 
 /// What clients are told, and what the operator may want to know of it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resolution {
-    /// The ledger from now on. For [`Purpose::Preview`](super::Purpose) it holds only what was listed
-    /// or is kept.
+    /// The ledger from now on. For [`Purpose::Preview`](super::Purpose) it holds only what was
+    /// listed or is kept.
     pub ledger: Ledger,
     /// Answers for this session only, of messages that could not be read: nothing is recorded of
     /// them. They stand behind all others: a client that stops there has got the rest.
     pub passing: Vec<Record>,
     /// Places in `ledger.records` of what was not in the old ledger.
     pub news: Vec<usize>,
-    /// The mailbox's next UID must not be below this: a UID below it may be in a UIDL that is spent.
+    /// The mailbox's next UID must not be below this: a UID below it may be in a UIDL that is
+    /// spent.
     pub first_unspent_uid: u32,
     /// For the log.
     pub report: Report,

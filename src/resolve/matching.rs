@@ -27,8 +27,8 @@ const EXPLAINED_OCTETS: u64 = 512;
 const SHORTEST_LINES: u64 = 16;
 
 impl<'a> Run<'a> {
-    /// Every kind of evidence, in its order. Rule 3: what costs nothing comes first; content is asked
-    /// for only while an entry is left that it could claim.
+    /// Every kind of evidence, in its order. Rule 3: what costs nothing comes first; content is
+    /// asked for only while an entry is left that it could claim.
     pub(super) fn match_all(&mut self) -> Result<(), Pause> {
         let names = Names::of(self);
         self.match_stored(&names)?;
@@ -172,11 +172,11 @@ impl<'a> Run<'a> {
         header_differs || (keys.message && differ(entry.message, &message.message) && !same_origin)
     }
 
-    /// Evidence 3: names. A name that several entries have is settled by the UID where it can be, and
-    /// otherwise by order: entries in old order, messages by UID.
+    /// Evidence 3: names. A name that several entries have is settled by the UID where it can be,
+    /// and otherwise by order: entries in old order, messages by UID.
     fn match_files(&mut self, names: &Names) {
-        // Messages by the set of entries that their names allow. Nearly every set is of one entry, and
-        // of one message.
+        // Messages by the set of entries that their names allow. Nearly every set is of one entry,
+        // and of one message.
         let mut bearing: Vec<(Vec<usize>, usize)> = Vec::new();
         for m in self.open_messages() {
             match names.entries_of(self, m) {
@@ -197,7 +197,8 @@ impl<'a> Run<'a> {
             for (_, m) in group {
                 match free.next() {
                     Some(e) => self.claim(*m, e, Provenance::File),
-                    // Another message has, or had, the entry of this name: a copy that was made here.
+                    // Another message has, or had, the entry of this name: a copy that was made
+                    // here.
                     None => self.answers[*m] = Answer::Unknown,
                 }
             }
@@ -254,8 +255,8 @@ impl<'a> Run<'a> {
         ask(wanted.map(|m| (m, need)).collect())
     }
 
-    /// Whole messages are read only where the header leaves it open: where an unclaimed entry with a
-    /// `message` key has the same header, or none.
+    /// Whole messages are read only where the header leaves it open: where an unclaimed entry with
+    /// a `message` key has the same header, or none.
     fn may_be_a_message(&self) -> impl Fn(&Message) -> bool + use<> {
         let mut headers = HashSet::new();
         let mut any_without_header = false;
@@ -339,8 +340,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The same without what relays add: of copies that were delivered anew each has a header of its
-    /// own, and the body must say that they are one content.
+    /// The same without what relays add: of copies that were delivered anew each has a header of
+    /// its own, and the body must say that they are one content.
     fn match_origins(&mut self) -> Result<(), Pause> {
         let groups = self.groups(
             |entry| entry.origin,
@@ -472,8 +473,8 @@ impl Named {
 
 /// The entries by name, and by UID where UIDVALIDITY is the captured one.
 struct Names {
-    /// By the name up to its first comma, each place once; in one allocation: maildrops are large, and
-    /// a login's memory is not.
+    /// By the name up to its first comma, each place once; in one allocation: maildrops are large,
+    /// and a login's memory is not.
     of_cut: Vec<([u8; 16], usize)>,
     of_uid: HashMap<u32, usize>,
 }

@@ -2,9 +2,9 @@
 //! they are told now. They are written out, and numbered, in `docs/design.md`.
 //!
 //! [`resolve`] is a pure function. It does no I/O and knows nothing of Dovecot; the plugin and the
-//! helper's forecast both call it. When it lacks a costly fact about a message it does not guess: it
-//! answers [`Outcome::Ask`], the caller finds the facts and calls again with them. Each call starts
-//! from the same inputs, so that the last one decides alone.
+//! helper's forecast both call it. When it lacks a costly fact about a message it does not guess:
+//! it answers [`Outcome::Ask`], the caller finds the facts and calls again with them. Each call
+//! starts from the same inputs, so that the last one decides alone.
 //!
 //! An entry is claimed only on evidence that a new mail cannot have. Memory decides numbers and
 //! places, never claims.
@@ -37,9 +37,9 @@ pub fn most_unreadable(messages: usize) -> usize {
 
 /// Applies the rules.
 ///
-/// `messages` are those of the maildrop, ascending by UID. The cost is a few passes over entries and
-/// messages, whatever repeats in them; an [`Outcome::Ask`] names each message at most once a kind of
-/// fact.
+/// `messages` are those of the maildrop, ascending by UID. The cost is a few passes over entries
+/// and messages, whatever repeats in them; an [`Outcome::Ask`] names each message at most once a
+/// kind of fact.
 pub fn resolve(user: &str, situation: &Situation<'_>, messages: &[Message]) -> Outcome {
     let mut run = Run::new(user, situation, messages);
     match run.decide() {
@@ -61,7 +61,8 @@ fn ask(wanted: Vec<(usize, Need)>) -> Result<(), Pause> {
     if wanted.is_empty() { Ok(()) } else { Err(Pause::Ask(wanted)) }
 }
 
-/// The start and the end of every UIDL of ours. The form `~` 32 hex digits `~` is used by no server.
+/// The start and the end of every UIDL of ours. The form `~` 32 hex digits `~` is used by no
+/// server.
 const DERIVED_MARK: u8 = b'~';
 const DERIVED_OCTETS: usize = 34;
 
@@ -339,8 +340,8 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Messages take the records that were listed under the very same names. Those that share one name
-    /// only come after them, in [`Run::take_again`].
+    /// Messages take the records that were listed under the very same names. Those that share one
+    /// name only come after them, in [`Run::take_again`].
     fn find_listed_by_name(&mut self, ledger: &'a Ledger) {
         let records: Vec<&Record> = ledger.records.iter().collect();
         for (record, m) in self.pair_by_name(&records, PairBy::AllNames) {
@@ -348,8 +349,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Rule 2: what went and came back under its name, which no message that was listed bears, takes
-    /// its UIDL and its place again, the lowest UID first.
+    /// Rule 2: what went and came back under its name, which no message that was listed bears,
+    /// takes its UIDL and its place again, the lowest UID first.
     fn take_again(&mut self) {
         if self.gone.is_empty() || !self.answers.iter().any(|a| matches!(a, Answer::Open)) {
             return;
@@ -568,8 +569,8 @@ impl<'a> Run<'a> {
         let Some(format) = self.situation.native else { return false };
         // A number alone comes again under another UIDVALIDITY.
         let names_it = format.has_uidvalidity() || self.has_the_name_in(format, m);
-        // Where memory is lost, a number may be another's, and a name one that went and came back: its
-        // place is not known then.
+        // Where memory is lost, a number may be another's, and a name one that went and came back:
+        // its place is not known then.
         let may_be_told = match format.is_counting() {
             true => self.spent.is_told_uid(message.uid),
             false => self.newer_mark.is_some(),
@@ -589,8 +590,8 @@ impl<'a> Run<'a> {
         format.has_guid() || (format.has_file_name() && self.messages[m].uidlist_name.is_some())
     }
 
-    /// Whether only the mark knows that the message was listed, in a dbox whose UIDs can be believed. On
-    /// a Maildir the list says it: what was told stands beside the name.
+    /// Whether only the mark knows that the message was listed, in a dbox whose UIDs can be
+    /// believed. On a Maildir the list says it: what was told stands beside the name.
     fn was_told_by_mark(&self, m: usize) -> bool {
         let Situation { uidvalidity, next_uid, index_id, is_maildir, .. } = *self.situation;
         let Some(mark) = self.newer_mark else { return false };
@@ -619,8 +620,8 @@ impl<'a> Run<'a> {
         self.last_below(mark).map_or(Ok(()), |m| self.ask_name_of(m))
     }
 
-    /// Whether the last message that the mark's session listed is still the last below its next UID: an
-    /// index that was put back gives UIDs again from its own next one on.
+    /// Whether the last message that the mark's session listed is still the last below its next
+    /// UID: an index that was put back gives UIDs again from its own next one on.
     fn last_of_mark_holds(&self, mark: &Mark) -> bool {
         let Some(m) = self.last_below(mark) else { return true };
         let message = &self.messages[m];
@@ -798,7 +799,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// [`Ledger::native_from`]: settled is a maildrop where nothing is left that evidence could claim.
+    /// [`Ledger::native_from`]: settled is a maildrop where nothing is left that evidence could
+    /// claim.
     fn native_from(&self, unspent: u32, unclaimed: usize, undecided: &[u32]) -> Option<u32> {
         let Situation { native, next_uid, purpose, .. } = *self.situation;
         let is_native = native.is_some_and(|f| f.is_counting() && f.has_uidvalidity());
@@ -855,9 +857,9 @@ struct Place {
     replayed: Option<u32>,
 }
 
-/// Where what claims an entry has no number of ours, and other messages have one, those came here from
-/// another server that told them, and the old mail by another way. Then the numbers say nothing of what
-/// stands before the old mail: they only order what was told.
+/// Where what claims an entry has no number of ours, and other messages have one, those came here
+/// from another server that told them, and the old mail by another way. Then the numbers say
+/// nothing of what stands before the old mail: they only order what was told.
 fn replay_all_or_none(fresh: &mut [(Place, usize)]) {
     let lacks = |(place, _): &(Place, usize)| {
         matches!(place.kind, Kind::Captured(_)) && place.replayed.is_none()

@@ -77,7 +77,8 @@ pub struct Message {
     pub uid: u32,
     /// Its name in `dovecot-uidlist`, where the maildrop is a Maildir: it costs nothing.
     pub uidlist_name: Option<NameHash>,
-    /// Its base file name and its GUID, as far as the storage has them; asked for as [`Need::Names`].
+    /// Its base file name and its GUID, as far as the storage has them; asked for as
+    /// [`Need::Names`].
     pub names: Fact<ArrayVec<FileKey, 2>>,
     /// The UIDL that Dovecot's storage holds for it (`P`); asked for as [`Need::Names`].
     pub stored: Option<Uidl>,
@@ -85,7 +86,8 @@ pub struct Message {
     pub stored_order: Option<u32>,
     /// Asked for as [`Need::Header`].
     pub header: Fact<Fingerprint>,
-    /// Whether its header names it: see [`Fingerprints`](crate::key::Fingerprints). Goes with `header`.
+    /// Whether its header names it: see [`Fingerprints`](crate::key::Fingerprints). Goes with
+    /// `header`.
     pub names_itself: bool,
     /// Asked for as [`Need::Header`].
     pub origin: Fact<Fingerprint>,
@@ -119,8 +121,8 @@ impl Message {
 /// What is known of the maildrop as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
-    /// What the old server said. `None`: not looked up yet; where the ledger says that nothing is left
-    /// to claim, it need not be.
+    /// What the old server said. `None`: not looked up yet; where the ledger says that nothing is
+    /// left to claim, it need not be.
     pub captured: Option<&'a Maildrop>,
     /// Names what a new message is judged by, whether it was looked up or not: see
     /// [`Noted::basis`](crate::ledger::Noted::basis).

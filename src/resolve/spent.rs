@@ -9,8 +9,8 @@ use crate::ledger::{Told, join_told};
 use crate::maildrop::Maildrop;
 use crate::uidl::Uidl;
 
-/// The old server goes on counting while captures follow and DNS is slow: so many numbers beyond the
-/// captured next one are taken for given.
+/// The old server goes on counting while captures follow and DNS is slow: so many numbers beyond
+/// the captured next one are taken for given.
 pub const COUNTS_ON: u32 = 65_536;
 
 /// What is spent, whoever asks.
@@ -49,8 +49,8 @@ impl<'a> Spent<'a> {
         spent
     }
 
-    /// Where all that is remembered is older than what clients hold, nobody knows how far the mailbox had
-    /// counted: from where it could be, so many numbers more are taken for told.
+    /// Where all that is remembered is older than what clients hold, nobody knows how far the
+    /// mailbox had counted: from where it could be, so many numbers more are taken for told.
     fn heed_restored(&mut self) {
         let Situation { memory, stamps, uidvalidity, next_uid, .. } = *self.situation;
         let heeded = memory.ledger.map_or(0, |ledger| ledger.restored);
@@ -94,8 +94,8 @@ impl<'a> Spent<'a> {
         })
     }
 
-    /// Whether it is made of a number that was told, but for the one of `own_uid` under the mailbox's
-    /// own UIDVALIDITY.
+    /// Whether it is made of a number that was told, but for the one of `own_uid` under the
+    /// mailbox's own UIDVALIDITY.
     pub(super) fn is_told_number(&self, uidl: &Uidl, own_uid: u32) -> bool {
         let Some(native) = self.situation.native else { return false };
         self.told.iter().any(|told| {
@@ -124,8 +124,8 @@ impl<'a> Spent<'a> {
     }
 }
 
-/// A mailbox does not count so far in its life, and a number of text that another server gave may be
-/// anything.
+/// A mailbox does not count so far in its life, and a number of text that another server gave may
+/// be anything.
 pub(super) const NEVER_REACHED: u32 = 1 << 31;
 
 fn told_below(told: &[Told], uidvalidity: u32) -> u32 {
@@ -136,8 +136,8 @@ fn told_below(told: &[Told], uidvalidity: u32) -> u32 {
         .unwrap_or(0)
 }
 
-/// The UID below which the new server's own format would give what the old server has counted, or may
-/// have by now.
+/// The UID below which the new server's own format would give what the old server has counted, or
+/// may have by now.
 fn first_uncounted_uid(captured: &Maildrop, native: &UidlFormat, uidvalidity: u32) -> Option<u32> {
     let format = &captured.counter.as_ref()?.format;
     let first = |(counted_under, next): (u32, u32)| {
@@ -156,8 +156,8 @@ fn counted(captured: &Maildrop) -> impl Iterator<Item = (u32, u32)> + '_ {
     now.chain(then).map(|(uidvalidity, next)| (uidvalidity.unwrap_or(0), next))
 }
 
-/// Every number that any memory knows to be told. Where a mark is damaged, that is any number under the
-/// mailbox's UIDVALIDITY.
+/// Every number that any memory knows to be told. Where a mark is damaged, that is any number under
+/// the mailbox's UIDVALIDITY.
 fn remembered(situation: &Situation<'_>) -> Vec<Told> {
     let Situation { memory, uidvalidity, .. } = *situation;
     let mut told = Vec::new();

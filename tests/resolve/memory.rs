@@ -9,7 +9,8 @@ use uidl_keep::resolve::COUNTS_ON;
 
 const STORAGES: [Storage; 2] = [Storage::Maildir, Storage::Dbox];
 
-/// Listed once, then once more with a new message, which has UID 3. What there was before that listing.
+/// Listed once, then once more with a new message, which has UID 3. What there was before that
+/// listing.
 fn listed_twice(storage: Storage, bakes: bool) -> (Server, Server) {
     let (mut server, _) = listed_once();
     (server.storage, server.bakes) = (storage, bakes);

@@ -4,9 +4,10 @@ use crate::resolve_support::{Mail, Server, Storage, captured, mail, uidl};
 use crate::{is_derived, listed_once, native};
 use uidl_keep::ledger::{Mark, Told};
 
-/// "Settled" promises that Dovecot's own UIDLs are unspent from there on, and after a damaged mark any
-/// may have been told. A ledger that is older is put back with its UIDs, and the mark is damaged: at
-/// the first login all is derived, and from the second on the short way gives native UIDLs again.
+/// "Settled" promises that Dovecot's own UIDLs are unspent from there on, and after a damaged mark
+/// any may have been told. A ledger that is older is put back with its UIDs, and the mark is
+/// damaged: at the first login all is derived, and from the second on the short way gives native
+/// UIDLs again.
 #[test]
 fn what_had_a_damaged_mark_is_not_settled_while_any_number_may_have_been_told() {
     let a = mail("a", 1, 1);
@@ -30,8 +31,8 @@ fn what_had_a_damaged_mark_is_not_settled_while_any_number_may_have_been_told() 
     );
 }
 
-/// Dovecot's index of a dbox is put back from a backup, alone, with its id; so many mails come that it
-/// has counted as far as before when the next login comes.
+/// Dovecot's index of a dbox is put back from a backup, alone, with its id; so many mails come that
+/// it has counted as far as before when the next login comes.
 #[test]
 fn a_new_message_on_a_dbox_is_not_taken_for_what_had_its_uid_before_the_index_was_put_back() {
     let (mut server, _) = listed_once();
@@ -44,8 +45,8 @@ fn a_new_message_on_a_dbox_is_not_taken_for_what_had_its_uid_before_the_index_wa
     assert!(is_derived(&uidls[2]), "a client knows this one for another mail: {uidls:?}");
 }
 
-/// `forget` undoes everything of ours. A client that polled only the old server knows R2, looks for the
-/// first unknown message by halves, and never sees what stands before it.
+/// `forget` undoes everything of ours. A client that polled only the old server knows R2, looks for
+/// the first unknown message by halves, and never sees what stands before it.
 #[test]
 fn after_forgetting_what_clients_know_already_stands_before_what_they_do_not_on_a_maildir_too() {
     let (mut server, old) = listed_once();

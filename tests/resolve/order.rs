@@ -50,8 +50,8 @@ fn an_order_number_of_ours_is_replayed_beside_what_is_told_and_new_ones_are_abov
     assert_eq!(server.uidls(), ["U2".to_owned(), "U1".to_owned(), native(1)]);
 }
 
-/// What was told on another node came by dsync, the old mail by another way: a client that searches by
-/// halves must find old mail before new.
+/// What was told on another node came by dsync, the old mail by another way: a client that searches
+/// by halves must find old mail before new.
 #[test]
 fn an_order_number_of_ours_says_nothing_where_old_mail_has_none() {
     let mut server = with_new_first();

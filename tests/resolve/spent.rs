@@ -7,8 +7,8 @@ use uidl_keep::ledger::Provenance;
 use uidl_keep::maildrop::Counter;
 use uidl_keep::resolve::COUNTS_ON;
 
-/// A new server that gives UIDLs under UIDVALIDITY 99, and an old one that did under this one, and was
-/// to give number 4 next.
+/// A new server that gives UIDLs under UIDVALIDITY 99, and an old one that did under this one, and
+/// was to give number 4 next.
 fn counted(format: &str, uidvalidity: u32) -> Server {
     let mut maildrop = captured(&[("U1", &mail("a", 1, 1))]);
     maildrop.uidvalidity = Some(uidvalidity);

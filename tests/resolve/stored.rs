@@ -142,7 +142,8 @@ fn two_entries_of_one_uidl_are_both_claimed_by_what_storage_holds() {
     assert_eq!(resolution.report.unclaimed, 0);
 }
 
-/// An order number of ours stands beside it: then a client was told it, whatever was captured since.
+/// An order number of ours stands beside it: then a client was told it, whatever was captured
+/// since.
 #[test]
 fn a_stored_uidl_that_we_told_stays_whatever_the_content_says() {
     for (order, told) in [(FIRST_ORDER, "U1".to_owned()), (FIRST_ORDER - 1, native(1))] {

@@ -1,5 +1,5 @@
-//! A new server as the rules see it: what is in the maildrop, what was captured, what was recorded, and
-//! everything that can be lost of it.
+//! A new server as the rules see it: what is in the maildrop, what was captured, what was recorded,
+//! and everything that can be lost of it.
 #![allow(dead_code)]
 
 use std::collections::hash_map::DefaultHasher;
@@ -152,8 +152,8 @@ pub fn uidl(text: &str) -> Uidl {
     Uidl::new(text.as_bytes()).unwrap()
 }
 
-/// What the old server's capture says: the header always, the message where the header repeats or does
-/// not name it.
+/// What the old server's capture says: the header always, the message where the header repeats or
+/// does not name it.
 pub fn captured(old: &[(&str, &Mail)]) -> Maildrop {
     let repeated = |header: u8| old.iter().filter(|(_, m)| m.header == header).count() > 1;
     let entries = old.iter().enumerate().map(|(at, (uidl_text, mail))| Entry {
@@ -252,8 +252,8 @@ impl Server {
         self.index_id += 1;
     }
 
-    /// A list of UIDs from elsewhere is put in the place of this one, where that is a file: from UID
-    /// `from` on, other messages have them.
+    /// A list of UIDs from elsewhere is put in the place of this one, where that is a file: from
+    /// UID `from` on, other messages have them.
     pub fn list_from_elsewhere(&mut self, from: u32) {
         if self.storage == Storage::Maildir {
             let start = self.held.partition_point(|held| held.uid < from);

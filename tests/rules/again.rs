@@ -1,5 +1,5 @@
-//! UIDs that Dovecot gives a second time: an rsync brought the `dovecot-uidlist` of before, which has
-//! not counted as far, and took away or left Dovecot's indexes, which had.
+//! UIDs that Dovecot gives a second time: an rsync brought the `dovecot-uidlist` of before, which
+//! has not counted as far, and took away or left Dovecot's indexes, which had.
 
 use super::story::{Listing, Story, USER, by_file, uidl, uidl_of, uidlist};
 use super::support::dovecot::Store;
@@ -82,8 +82,9 @@ fn a_message_that_was_listed_keeps_its_uidl_when_a_new_one_gets_its_uid() {
     assert!(listed.contains("<message.7@"), "{listed}");
 }
 
-/// Rule 4: what has been listed keeps its place. Dovecot's indexes are left, and know that UID 5 was
-/// given: the one that was listed has a higher UID now than the old message that is copied late.
+/// Rule 4: what has been listed keeps its place. Dovecot's indexes are left, and know that UID 5
+/// was given: the one that was listed has a higher UID now than the old message that is copied
+/// late.
 #[test]
 fn a_message_that_was_listed_keeps_its_place_when_it_gets_another_uid() {
     let Some((story, uidlist)) = begin() else { return };
@@ -95,9 +96,10 @@ fn a_message_that_was_listed_keeps_its_place_when_it_gets_another_uid() {
     assert_eq!(story.uidls(), [told, vec![uidl(5)]].concat());
 }
 
-/// Rules 2 and 6, in the last rsync of a move from Dovecot to Dovecot. Each server has given UID 5, this one
-/// to a message that came in here and was listed, that one to one that came in there. The rsync brings its
-/// message and its uidlist; Dovecot, whose own indexes name no file, takes its word.
+/// Rules 2 and 6, in the last rsync of a move from Dovecot to Dovecot. Each server has given UID 5,
+/// this one to a message that came in here and was listed, that one to one that came in there. The
+/// rsync brings its message and its uidlist; Dovecot, whose own indexes name no file, takes its
+/// word.
 fn an_rsync_brings_another_message_with_that_uid(brings_index: bool) {
     let Some(story) = Story::begin(Store::Maildir) else { return };
     let maildir = story.maildir();

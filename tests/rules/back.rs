@@ -32,8 +32,8 @@ const COPIED_AWAY: &[&str] =
 const COPIED_BACK: &[&str] =
     &["SELECT Trash", "COPY 1 INBOX", "STORE 1 +FLAGS (\\Deleted)", "EXPUNGE"];
 
-/// Rule 2: what comes back under its name takes its UIDL again, and its place, also where a listing was
-/// recorded without it.
+/// Rule 2: what comes back under its name takes its UIDL again, and its place, also where a listing
+/// was recorded without it.
 fn comes_back_with_its_uidl(line: Line, store: Store) {
     for (away, back) in [(MOVED_AWAY, MOVED_BACK), (COPIED_AWAY, COPIED_BACK)] {
         for is_listed_between in [true, false] {
@@ -78,8 +78,8 @@ fn what_comes_back_from_trash_has_its_uidl_on_dovecot_2_4() {
     comes_back_with_its_uidl(Line::V24, Store::Mdbox);
 }
 
-/// Rule 1: an entry goes to at most one message. A copy is a message of its own to every client, or it
-/// would be deleted with its original.
+/// Rule 1: an entry goes to at most one message. A copy is a message of its own to every client, or
+/// it would be deleted with its original.
 fn a_copy_has_its_own(line: Line, store: Store) {
     let Some(story) = begin(line, store) else { return };
     imap(&story, ["CREATE Trash", "SELECT INBOX", "COPY 2 INBOX", "COPY 2 Trash"]);
@@ -113,8 +113,8 @@ fn a_copy_beside_its_original_has_a_uidl_of_its_own_on_dovecot_2_4() {
     a_copy_has_its_own(Line::V24, Store::Mdbox);
 }
 
-/// Rule 2 again: of two that come back under one name, one is a copy of the other, and equal to it. The
-/// one with the lowest UID takes the UIDL.
+/// Rule 2 again: of two that come back under one name, one is a copy of the other, and equal to it.
+/// The one with the lowest UID takes the UIDL.
 #[test]
 fn of_two_that_come_back_the_first_takes_the_uidl() {
     for store in [Store::Maildir, Store::Mdbox] {

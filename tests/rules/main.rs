@@ -1,7 +1,7 @@
 //! The rules of `resolve`, on a real Dovecot, each beside what goes wrong without it.
 //!
-//! Where a Dovecot without the plugin, or a site that was built otherwise, shows the wrong by itself,
-//! the test begins with that.
+//! Where a Dovecot without the plugin, or a site that was built otherwise, shows the wrong by
+//! itself, the test begins with that.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -51,7 +51,8 @@ fn is_kept(story: &Story, uidls: &[String]) {
     assert_eq!(story.ledger().metadata().unwrap().uid(), OTHER);
 }
 
-/// Rule 2: the ledger goes with the mail. A user gets another uid; his group reads the site as before.
+/// Rule 2: the ledger goes with the mail. A user gets another uid; his group reads the site as
+/// before.
 #[test]
 fn one_who_gets_another_uid_keeps_all() {
     let Some(mut story) = begin(Store::Maildir) else { return };
@@ -92,7 +93,8 @@ fn a_ledger_that_was_not_given_to_the_other_account_refuses_the_login() {
     is_kept(&story, &uidls);
 }
 
-/// The client is told to come back, and the log, once, which file it was and what was wrong with it.
+/// The client is told to come back, and the log, once, which file it was and what was wrong with
+/// it.
 fn is_refused_for(story: &Story, file: &Path, why: &str) {
     let before = story.log().len();
     assert_eq!(story.refusal(), LATER);

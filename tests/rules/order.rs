@@ -28,8 +28,8 @@ fn a_message_copied_late_is_fetched_once_and_so_is_the_next_new_one() {
     assert_eq!([&uidls[..6], &uidls[14..15]].concat(), uidl_of(1..=7));
 }
 
-/// Without it: a careful operator bakes the old UIDLs and the old order by hand, and does so for the
-/// late message too. It then stands among what the client has, and is never fetched.
+/// Without it: a careful operator bakes the old UIDLs and the old order by hand, and does so for
+/// the late message too. It then stands among what the client has, and is never fetched.
 #[test]
 fn a_message_copied_late_into_its_old_place_would_never_be_fetched() {
     let Some(client) = client_of_six() else { return };
@@ -54,8 +54,8 @@ fn a_message_copied_late_into_its_old_place_would_never_be_fetched() {
     assert_eq!(client.times_downloaded("<message.16@"), 1);
 }
 
-/// A client that searches the listing by halves, as fetchmail's daemon does in three of four polls. It
-/// polled the old server before its seventh and last message came.
+/// A client that searches the listing by halves, as fetchmail's daemon does in three of four polls.
+/// It polled the old server before its seventh and last message came.
 fn client_of_six() -> Option<Client> {
     let client = Client::new(Program::FetchmailByHalves, USER)?;
     let config = Config::default().uidl_format("UID%u-%v");

@@ -44,8 +44,8 @@ fn another_mail_with_the_uid_and_the_size_of_an_old_one_is_new() {
     assert_eq!(uidls[4], "0000000500000011");
 }
 
-/// Evidence 3: the UID never outvotes a name that only one entry has. The list of UIDs travelled, both
-/// servers counted on, and the last rsync brought two files that have each other's UID here.
+/// Evidence 3: the UID never outvotes a name that only one entry has. The list of UIDs travelled,
+/// both servers counted on, and the last rsync brought two files that have each other's UID here.
 #[test]
 fn a_name_that_one_message_has_stands_against_the_uid() {
     let Some((story, _)) = with_four() else { return };
@@ -67,8 +67,8 @@ fn a_name_that_one_message_has_stands_against_the_uid() {
     }
 }
 
-/// Evidence 3: it chooses among entries that one name fits. Two were captured under one name, and of
-/// them the second was copied.
+/// Evidence 3: it chooses among entries that one name fits. Two were captured under one name, and
+/// of them the second was copied.
 #[test]
 fn of_two_captured_under_one_name_the_uid_chooses() {
     for (uidvalidity, fifth) in [(17, 6), (18, 5)] {
@@ -85,8 +85,8 @@ fn of_two_captured_under_one_name_the_uid_chooses() {
     }
 }
 
-/// Evidence 3: names that name different entries name none, and that is logged. One file is called like
-/// the fifth message, and its GUID is the name of the sixth.
+/// Evidence 3: names that name different entries name none, and that is logged. One file is called
+/// like the fifth message, and its GUID is the name of the sixth.
 #[test]
 fn a_message_whose_names_disagree_is_new() {
     let Some((story, listing)) = with_four() else { return };
@@ -105,8 +105,8 @@ fn a_message_whose_names_disagree_is_new() {
     assert!(story.log().iter().any(|line| line.contains(told)), "{:?}", story.log());
 }
 
-/// Evidence 5: a header that names its message is no later mail's, and what was copied late is kept, also
-/// after the last capture.
+/// Evidence 5: a header that names its message is no later mail's, and what was copied late is
+/// kept, also after the last capture.
 #[test]
 fn a_header_that_names_its_message_is_evidence_however_late_the_copy() {
     for options in [&[][..], &["--final"]] {
@@ -121,8 +121,8 @@ fn a_header_that_names_its_message_is_evidence_however_late_the_copy() {
     }
 }
 
-/// Evidence 5: a header that does not name its message is none. The fifth message was never copied; a
-/// year later comes a mail with its header, as from a robot that puts no date.
+/// Evidence 5: a header that does not name its message is none. The fifth message was never copied;
+/// a year later comes a mail with its header, as from a robot that puts no date.
 #[test]
 fn an_equal_header_that_names_nothing_is_new() {
     let old = Message::of_a_robot("80 % full");
@@ -142,7 +142,8 @@ fn an_equal_header_that_names_nothing_is_new() {
     }
 }
 
-/// Evidence 4: what was read whole at the old server may still come, however late; rule 4: it goes behind.
+/// Evidence 4: what was read whole at the old server may still come, however late; rule 4: it goes
+/// behind.
 #[test]
 fn a_message_that_was_read_whole_is_kept_when_it_is_copied_after_the_last_capture() {
     let Some((story, listing)) = with_four() else { return };
@@ -158,8 +159,8 @@ fn a_message_that_was_read_whole_is_kept_when_it_is_copied_after_the_last_captur
     assert!(uidls[5].starts_with("00000005"), "{uidls:?}");
 }
 
-/// Evidence 4: where the old server was asked for the whole of them, equal headers do not matter, also
-/// while more captures may follow.
+/// Evidence 4: where the old server was asked for the whole of them, equal headers do not matter,
+/// also while more captures may follow.
 #[test]
 fn of_two_messages_with_one_header_the_one_that_was_copied_gets_its_own_uidl() {
     let (first, second) = twins();
@@ -176,8 +177,8 @@ fn of_two_messages_with_one_header_the_one_that_was_copied_gets_its_own_uidl() {
     assert_eq!(story.uidls(), [uidls, vec![uidl(5)]].concat(), "the other has its own still");
 }
 
-/// Evidence 5: a header is evidence where one entry has it. Sizes make no match, also where they would
-/// separate the two: servers disagree on them.
+/// Evidence 5: a header is evidence where one entry has it. Sizes make no match, also where they
+/// would separate the two: servers disagree on them.
 #[test]
 fn a_header_that_two_captured_messages_have_names_neither() {
     let (first, second) = twins();
@@ -192,8 +193,8 @@ fn a_header_that_two_captured_messages_have_names_neither() {
     }
 }
 
-/// Evidence 5: sizes that differ by more than line ends, a `From_` line and status fields explain are a
-/// veto.
+/// Evidence 5: sizes that differ by more than line ends, a `From_` line and status fields explain
+/// are a veto.
 #[test]
 fn a_header_beside_quite_another_size_is_new() {
     let old = Message::plain(5);

@@ -15,9 +15,9 @@ const COUNTER: u32 = 10;
 /// The first number that it cannot have given: it goes on counting while DNS is slow.
 const UNSPENT: u32 = COUNTER + 65_536;
 
-/// Rule 6: every number below the old next number and 65,536 more is spent, and the mailbox's next UID is
-/// raised past them. The new server counts on in the old one's form and under its UIDVALIDITY, but it
-/// has only counted to 6: the old one had given out three more, and goes on.
+/// Rule 6: every number below the old next number and 65,536 more is spent, and the mailbox's next
+/// UID is raised past them. The new server counts on in the old one's form and under its
+/// UIDVALIDITY, but it has only counted to 6: the old one had given out three more, and goes on.
 #[test]
 fn a_number_that_the_old_server_gave_is_never_given_again_with_the_plugin_or_after_it() {
     let config = Config::default().uidl_format(COUNTING).with_plugin();
@@ -101,8 +101,8 @@ fn a_uidl_of_a_message_long_gone_is_never_given_again() {
     assert_eq!(story.next_uid(), 41);
 }
 
-/// Rule 6: a sender's `X-UIDL` is never obeyed. One who knows another's UIDLs could hide a mail from
-/// him, and the message that has the UIDL and is copied late would be lost.
+/// Rule 6: a sender's `X-UIDL` is never obeyed. One who knows another's UIDLs could hide a mail
+/// from him, and the message that has the UIDL and is copied late would be lost.
 fn obeys_no_x_uidl(line: Line, store: Store) {
     let extra = "pop3_reuse_xuidl = yes\n".to_owned();
     let config = Config { extra, ..Config::default() }.store(store).with_plugin();

@@ -10,8 +10,9 @@ use super::support::mail::Message;
 use super::support::maildir::{Maildir, Naming};
 use super::support::migrated::LATER;
 
-/// Rules 1 and 2: an entry goes to one message, and what was listed stays. A copy within INBOX has the
-/// GUID of its original, which is what names both; the original goes, and the storage is rebuilt.
+/// Rules 1 and 2: an entry goes to one message, and what was listed stays. A copy within INBOX has
+/// the GUID of its original, which is what names both; the original goes, and the storage is
+/// rebuilt.
 #[test]
 fn a_copy_keeps_its_uidl_when_its_original_is_deleted_and_the_storage_rebuilt() {
     let Some(story) = Story::begin(Store::Mdbox) else { return };
@@ -33,8 +34,8 @@ fn a_copy_keeps_its_uidl_when_its_original_is_deleted_and_the_storage_rebuilt() 
     story.dovecot.doveadm_ok(["force-resync", "-u", USER, "INBOX"]);
     assert_eq!(story.uidls(), uidls[1..]);
 
-    // Without its indexes Dovecot begins UIDs anew, and of a copy and its original it finds one. Whatever
-    // it is called then, no client sees a UIDL that is new to it.
+    // Without its indexes Dovecot begins UIDs anew, and of a copy and its original it finds one.
+    // Whatever it is called then, no client sees a UIDL that is new to it.
     story.dovecot.remove_index_files(USER);
     let rebuilt = story.uidls();
     assert_eq!(rebuilt.len(), 4);
@@ -42,7 +43,8 @@ fn a_copy_keeps_its_uidl_when_its_original_is_deleted_and_the_storage_rebuilt() 
     assert!(uidl_of(3..=4).iter().all(|uidl| rebuilt.contains(uidl)), "{rebuilt:?}");
 }
 
-/// What the storage says, to IMAP, which has no plugin: dsync is told of a copy that it is another message.
+/// What the storage says, to IMAP, which has no plugin: dsync is told of a copy that it is another
+/// message.
 fn guids(story: &Story) -> Vec<String> {
     let mut session = story.imap();
     session.command("SELECT INBOX");
@@ -54,7 +56,8 @@ fn guids(story: &Story) -> Vec<String> {
 }
 
 /// Rule 7: a capture that has a message no more takes its entry from nobody. The user
-/// has deleted two messages on the old server since; on the new one they are there, one of them listed.
+/// has deleted two messages on the old server since; on the new one they are there, one of them
+/// listed.
 #[test]
 fn a_delta_that_lists_a_message_no_more_takes_it_from_nobody() {
     let Some(story) = Story::begin(Store::Maildir) else { return };
@@ -77,8 +80,8 @@ fn a_delta_that_lists_a_message_no_more_takes_it_from_nobody() {
     assert_eq!(story.uidls(), uidl_of([2, 3, 4, 5, 1]));
 }
 
-/// Rule 2, when even the index was built anew, of the last listing alone: places in it are others. With
-/// fewer UIDLs than clients were told from it is taken for an old one, and refused.
+/// Rule 2, when even the index was built anew, of the last listing alone: places in it are others.
+/// With fewer UIDLs than clients were told from it is taken for an old one, and refused.
 #[test]
 fn an_index_built_anew_without_a_message_takes_it_from_nobody_who_was_told() {
     let Some(story) = Story::begin(Store::Maildir) else { return };
@@ -101,8 +104,8 @@ fn an_index_built_anew_without_a_message_takes_it_from_nobody_who_was_told() {
     assert!(uidls[4].starts_with("00000005"), "{uidls:?}");
 }
 
-/// Rule 2, where Dovecot's own file forgets the bake: the last rsync of a migration brings along what
-/// Dovecot wrote there at an early login.
+/// Rule 2, where Dovecot's own file forgets the bake: the last rsync of a migration brings along
+/// what Dovecot wrote there at an early login.
 #[test]
 fn a_uidlist_of_before_the_bake_copied_over_it_changes_nothing() {
     let Some(story) = Story::begin(Store::Maildir) else { return };
@@ -148,9 +151,9 @@ fn a_uidlist_from_elsewhere_with_other_uids_changes_nothing() {
     assert_eq!(with_new[5], "0000000600000063");
 }
 
-/// Rules 1 and 2, when an rsync brings a message again after its flags changed: the same name twice. To
-/// one of them Dovecot gives another name, and a UID of its own; that one says no more than its content,
-/// which was captured once.
+/// Rules 1 and 2, when an rsync brings a message again after its flags changed: the same name
+/// twice. To one of them Dovecot gives another name, and a UID of its own; that one says no more
+/// than its content, which was captured once.
 #[test]
 fn a_second_copy_of_a_file_with_other_flags_leaves_uidls_and_order_alone() {
     let Some(story) = Story::begin(Store::Maildir) else { return };
@@ -188,8 +191,8 @@ fn deliver(maildir: &Maildir, numbers: impl IntoIterator<Item = u32>) {
     }
 }
 
-/// Rule 2 on sdbox, where both files outlive the indexes but UIDVALIDITY does not. A copy and its original
-/// have one content, so either may have either UIDL; a client must see no third.
+/// Rule 2 on sdbox, where both files outlive the indexes but UIDVALIDITY does not. A copy and its
+/// original have one content, so either may have either UIDL; a client must see no third.
 #[test]
 fn a_copy_and_its_original_keep_their_uidls_when_the_storage_is_rebuilt() {
     let Some(story) = Story::begin(Store::Sdbox) else { return };

@@ -35,8 +35,8 @@ impl Story {
     }
 }
 
-/// Rule 11: what is answered can be derived again, and a late copy has its UIDL all the same. Its place
-/// it has among the old ones: that it came late was not recorded.
+/// Rule 11: what is answered can be derived again, and a late copy has its UIDL all the same. Its
+/// place it has among the old ones: that it came late was not recorded.
 #[test]
 fn what_could_not_be_recorded_is_derived_again() {
     let Some((story, listing)) = begin() else { return };
@@ -54,9 +54,10 @@ fn what_could_not_be_recorded_is_derived_again() {
     assert_eq!(story.uidls(), [uidl_of(1..=4), told[3..].to_vec()].concat());
 }
 
-/// Evidence 5 and rule 11: what claims an entry is no later mail's, so that nobody is refused where nothing
-/// could be recorded while mail came, and nothing is hidden: neither a mail with the header of an old one
-/// that names nothing, nor the old one that is copied late and is known by its header.
+/// Evidence 5 and rule 11: what claims an entry is no later mail's, so that nobody is refused where
+/// nothing could be recorded while mail came, and nothing is hidden: neither a mail with the header
+/// of an old one that names nothing, nor the old one that is copied late and is known by its
+/// header.
 #[test]
 fn an_equal_header_is_never_taken_for_the_old_one_where_nothing_could_be_recorded() {
     for in_the_way in [NEW_LEDGER, LOCK] {
@@ -81,7 +82,8 @@ fn an_equal_header_is_never_taken_for_the_old_one_where_nothing_could_be_recorde
         let recorded = story.uidls();
         assert_eq!(recorded[..5], with_late[..5]);
         assert_ne!(recorded[5], uidl(5));
-        // What is there instead of a lock may be anything: while it is, any number may have been told.
+        // What is there instead of a lock may be anything: while it is, any number may have been
+        // told.
         if in_the_way == NEW_LEDGER {
             assert_eq!(recorded, with_late);
         }

@@ -184,16 +184,16 @@ impl Dovecot {
         Pop3::login(self.pop3, user)
     }
 
-    /// Starts it again over the same mail, as it was but for this change. The plugin can be taken out
-    /// of a configuration, not put in.
+    /// Starts it again over the same mail, as it was but for this change. The plugin can be taken
+    /// out of a configuration, not put in.
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
         self.pause();
         change(&mut self.config);
         self.resume();
     }
 
-    /// What follows a login: Dovecot's own `pop3`, already told who has logged in, on a socket pair.
-    /// It does not greet.
+    /// What follows a login: Dovecot's own `pop3`, already told who has logged in, on a socket
+    /// pair. It does not greet.
     pub fn process(&self, user: &str) -> (Pop3, Child) {
         self.process_under::<&str>(&[], user)
     }
@@ -203,8 +203,8 @@ impl Dovecot {
         self.process_under(&["prlimit", &format!("--as={octets}")], user)
     }
 
-    /// [`Dovecot::process`] with a command before it that runs it: `env`, `prlimit`, `valgrind`. What it
-    /// says is in [`Dovecot::process_log`].
+    /// [`Dovecot::process`] with a command before it that runs it: `env`, `prlimit`, `valgrind`.
+    /// What it says is in [`Dovecot::process_log`].
     pub fn process_under<A: AsRef<std::ffi::OsStr>>(
         &self,
         under: &[A],
@@ -303,8 +303,8 @@ impl Dovecot {
             .concat()
     }
 
-    /// What it has logged once every session that was begun by [`Dovecot::login`] has ended there, too:
-    /// a client sees the end of one before the log does. Panics where one is still open.
+    /// What it has logged once every session that was begun by [`Dovecot::login`] has ended there,
+    /// too: a client sees the end of one before the log does. Panics where one is still open.
     pub fn settled_log(&self) -> String {
         let (asked, logins) = (Instant::now(), self.logins.load(Ordering::SeqCst));
         loop {
@@ -360,8 +360,8 @@ impl Dovecot {
         assert!(lda.wait().expect("our child").success(), "{}", self.log());
     }
 
-    /// Deletes Dovecot's index files of a user: what Dovecot can make again from the mail, a Maildir
-    /// by itself, dbox when asked.
+    /// Deletes Dovecot's index files of a user: what Dovecot can make again from the mail, a
+    /// Maildir by itself, dbox when asked.
     pub fn remove_index_files(&self, user: &str) {
         let mut dirs = vec![self.mail(user)];
         let mut removed = 0;

@@ -25,8 +25,9 @@ pub struct Host {
 }
 
 impl Host {
-    /// The Dovecot of that release line: 2.3 this machine's own; 2.4 that of the tree, for the module
-    /// of our settings has to lie where Dovecot looks for it, and this machine's is not ours to fill.
+    /// The Dovecot of that release line: 2.3 this machine's own; 2.4 that of the tree, for the
+    /// module of our settings has to lie where Dovecot looks for it, and this machine's is not ours
+    /// to fill.
     ///
     /// `None`, having said why, when there is none, or this process is not root.
     pub fn dovecot(line: Line) -> Option<Self> {
@@ -74,8 +75,8 @@ impl Host {
         Self { root, line, mounts: Vec::new() }
     }
 
-    /// The same host, but where its programs find `file`, or a directory, in the place of `place`. Other
-    /// programs see nothing of it, and it is gone with the last that does.
+    /// The same host, but where its programs find `file`, or a directory, in the place of `place`.
+    /// Other programs see nothing of it, and it is gone with the last that does.
     pub fn with(mut self, file: &Path, place: &str) -> Self {
         self.mounts.push((file.to_owned(), self.outside(place)));
         self
@@ -128,8 +129,8 @@ impl Host {
     }
 }
 
-/// What comes before a program and its arguments, so that it sees `from` in the place of `at`, and nobody
-/// else does.
+/// What comes before a program and its arguments, so that it sees `from` in the place of `at`, and
+/// nobody else does.
 ///
 /// `None`, having said why, where that cannot be done.
 pub fn mounting(from: &Path, at: &Path) -> Option<Command> {

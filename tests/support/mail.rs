@@ -29,8 +29,8 @@ impl Message {
         )
     }
 
-    /// What a device or a script sends through a local delivery that adds nothing: its header is that of
-    /// every other with this subject.
+    /// What a device or a script sends through a local delivery that adds nothing: its header is
+    /// that of every other with this subject.
     pub fn of_a_robot(subject: &str) -> Self {
         let text = format!("From: robot@example.com\nSubject: {subject}\n\nSee for yourself.\n");
         Self { octets: text.into_bytes() }
@@ -48,8 +48,8 @@ impl Message {
         wire
     }
 
-    /// What RETR gives of it on a Dovecot that saved it anew: CR CR LF has become CR LF, and the last
-    /// line ends.
+    /// What RETR gives of it on a Dovecot that saved it anew: CR CR LF has become CR LF, and the
+    /// last line ends.
     pub fn saved_and_retrieved(&self) -> Vec<u8> {
         let mut wire = Vec::with_capacity(self.octets.len() + self.octets.len() / 32);
         for octet in self.on_the_wire() {

@@ -54,8 +54,8 @@ impl Server {
         Some(server)
     }
 
-    /// One whose messages have their sizes in their names, so that Dovecot itself lists them unread,
-    /// and were captured by the key that needs the whole of each.
+    /// One whose messages have their sizes in their names, so that Dovecot itself lists them
+    /// unread, and were captured by the key that needs the whole of each.
     pub fn captured_by_content(count: u32) -> Option<Self> {
         let mut server = Self::start(0)?;
         let messages: Vec<Message> = (1..=count).map(Message::plain).collect();
@@ -122,7 +122,8 @@ impl Server {
     }
 
     /// Logs in and asks nothing, because the login is not to be served: what the client hears after
-    /// the `+OK` of its password until the connection is closed, and our complaints of that session.
+    /// the `+OK` of its password until the connection is closed, and our complaints of that
+    /// session.
     #[track_caller]
     pub fn turned_away(&self, fault: &str) -> (String, Vec<String>) {
         let before = self.dovecot.settled_log().len();
@@ -133,8 +134,8 @@ impl Server {
         (String::from_utf8(heard).expect("ASCII"), complaints_in(&log))
     }
 
-    /// Insists that a login is refused as it is when we could not tell: one clean line, the connection
-    /// closed, one line in the log that has all `words`, and nothing recorded.
+    /// Insists that a login is refused as it is when we could not tell: one clean line, the
+    /// connection closed, one line in the log that has all `words`, and nothing recorded.
     #[track_caller]
     pub fn refuses(&self, fault: &str, words: &[&str]) {
         // What the fault is may be no file at all.
@@ -219,8 +220,8 @@ pub fn complaints_in(log: &str) -> Vec<String> {
     ours.map(str::to_owned).collect()
 }
 
-/// Whether that is a listing of `delivered` messages, of which the first `captured` are kept and the
-/// others have what Dovecot's default `pop3_uidl_format` gives, each once.
+/// Whether that is a listing of `delivered` messages, of which the first `captured` are kept and
+/// the others have what Dovecot's default `pop3_uidl_format` gives, each once.
 pub fn is_right(uidls: &[String], captured: u32, delivered: u32) -> bool {
     let (old, new) = uidls.split_at(uidls.len().min(captured as usize));
     let is_own = |uidl: &String| uidl.len() == 16 && uidl.bytes().all(|o| o.is_ascii_hexdigit());

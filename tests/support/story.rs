@@ -54,7 +54,8 @@ impl Story {
         Maildir::create(self.dovecot.mail(USER))
     }
 
-    /// Mail numbered so, file by file in a Maildir, else as dsync brings it: with its file name as GUID.
+    /// Mail numbered so, file by file in a Maildir, else as dsync brings it: with its file name as
+    /// GUID.
     pub fn copy_files(&self, old: &Maildir) {
         if self.store == Store::Maildir {
             old.copy_mail_to(&self.dovecot.mail(USER));

@@ -1,8 +1,8 @@
 //! `uidl-keep build`: listings become the indexes and rosters of a site.
 //!
 //! Two passes, so that the listings need not fit in memory. The first checks all of them and notes
-//! where each maildrop stands; the second reads the maildrops one by one in the order of their users.
-//! Files are written beside their places, all of them, before the first is put in its place.
+//! where each maildrop stands; the second reads the maildrops one by one in the order of their
+//! users. Files are written beside their places, all of them, before the first is put in its place.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -264,7 +264,8 @@ fn make_site(site: &Site) -> Result<(), Trouble> {
     made
 }
 
-/// That nobody but us and root can put anything into a site in use: a link, say, for root to follow.
+/// That nobody but us and root can put anything into a site in use: a link, say, for root to
+/// follow.
 fn is_ours(site: &Site) -> Result<(), Trouble> {
     let ours = [0, rustix::process::geteuid().as_raw()];
     for dir in directories(site) {
@@ -561,7 +562,8 @@ fn uidls_lost(maildrop: &Maildrop, kept: &BTreeSet<&[u8]>) -> usize {
     uidls(maildrop).filter(|uidl| !kept.contains(uidl)).count()
 }
 
-/// The maildrops of an old index and of listings, in the order of users, joined where both have one.
+/// The maildrops of an old index and of listings, in the order of users, joined where both have
+/// one.
 struct Joined<'a> {
     build: &'a Build<'a>,
     found: Peekable<std::slice::Iter<'a, Found>>,

@@ -36,8 +36,8 @@ pub struct HoldArgs {
 ///
 /// What was held is guarded again: a first listing is still refused while fewer than half of the
 /// captured messages are there. A user who is guarded, and named, is released from that as well.
-/// Prints each user whose gate has changed, and what it is now; changes.log in the site directory says
-/// the same, and who did it. Exit status 1: not for all of them.
+/// Prints each user whose gate has changed, and what it is now; changes.log in the site directory
+/// says the same, and who did it. Exit status 1: not for all of them.
 #[derive(clap::Args)]
 pub struct ReleaseArgs {
     #[command(flatten)]
@@ -56,11 +56,11 @@ pub struct ReleaseArgs {
 ///
 /// Example: uidl-keep forget alice@example.com
 ///
-/// They are refused at POP3, as who is held, until `build` upon this site gets a listing that has them;
-/// then they are served by that alone, and no message gets a UIDL that they were given before. For an
-/// index that was built with a wrong format, say. Only the roster is changed, in one step. Prints each
-/// user that is forgotten, and the gate; changes.log in the site directory says the same, and who did
-/// it. Exit status 1: somebody named is on no roster.
+/// They are refused at POP3, as who is held, until `build` upon this site gets a listing that has
+/// them; then they are served by that alone, and no message gets a UIDL that they were given
+/// before. For an index that was built with a wrong format, say. Only the roster is changed, in one
+/// step. Prints each user that is forgotten, and the gate; changes.log in the site directory says
+/// the same, and who did it. Exit status 1: somebody named is on no roster.
 #[derive(clap::Args)]
 pub struct ForgetArgs {
     #[command(flatten)]
@@ -316,8 +316,8 @@ impl Run {
             roster.insert(after.clone()).map_err(|error| at(&error))?;
         }
         let sealed = seal_roster(&path, &roster).map_err(|error| at(&error))?;
-        // Nothing is changed that is not in the log: so that is written first, when all but the last
-        // step has been done.
+        // Nothing is changed that is not in the log: so that is written first, when all but the
+        // last step has been done.
         log.append(&lines)?;
         if let Err(error) = sealed.publish() {
             let _ = log.append(&log.line_of_failure(&path, &error));

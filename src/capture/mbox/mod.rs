@@ -1,4 +1,5 @@
-//! Mail in an mbox: one file a maildrop, and what clients know of it in the headers of its messages.
+//! Mail in an mbox: one file a maildrop, and what clients know of it in the headers of its
+//! messages.
 //!
 //! | server | UIDL | learnt from |
 //! |---|---|---|
@@ -9,8 +10,8 @@
 //!
 //! Each also splits the file in its own way: [`from_line`]. The order is that of the file.
 //!
-//! The file is in use. It is read until it was the same before and after, while nobody held its lock,
-//! `NAME.lock`; locked it is not, for that would change the old server.
+//! The file is in use. It is read until it was the same before and after, while nobody held its
+//! lock, `NAME.lock`; locked it is not, for that would change the old server.
 #![forbid(unsafe_code)]
 
 pub mod digest;
@@ -153,8 +154,8 @@ fn look(file: &File, name: &OsStr) -> Result<Look, Error> {
     Ok((metadata.dev(), metadata.ino(), metadata.len(), times))
 }
 
-/// Whether somebody writes to the mbox, or has its mail elsewhere for now: then what is in it is not
-/// what it has.
+/// Whether somebody writes to the mbox, or has its mail elsewhere for now: then what is in it is
+/// not what it has.
 fn holds_mail_back(
     server: &Server,
     directory: BorrowedFd<'_>,
@@ -244,7 +245,8 @@ fn x_uidl(
     Ok(draft)
 }
 
-/// Whether the first message is c-client's note to itself, as Qpopper tells it: by two of three marks.
+/// Whether the first message is c-client's note to itself, as Qpopper tells it: by two of three
+/// marks.
 fn is_hidden_by_qpopper(messages: &[Message]) -> bool {
     let Some(first) = messages.first() else { return false };
     let is_subject = |value: &[u8]| {
@@ -353,8 +355,8 @@ impl Base {
     }
 }
 
-/// `parse_x_uid`: the UID of each message, where Dovecot would take it. UIDs grow, and do not pass `next`,
-/// which they may push on by one.
+/// `parse_x_uid`: the UID of each message, where Dovecot would take it. UIDs grow, and do not pass
+/// `next`, which they may push on by one.
 fn uids(messages: &[Message], next: &mut u32) -> Vec<Option<u32>> {
     let mut last = 0;
     let mut uid_of = |message: &Message| {

@@ -17,8 +17,8 @@ const MAX_RETR_OCTETS: u64 = 4 << 30;
 /// More lines than any message has: nine digits, for some servers count in 32 bits with a sign.
 const MORE_LINES_THAN_ANY: u32 = 999_999_999;
 
-/// The widest window for whole messages: they are long, and a server need not be given more work than
-/// that.
+/// The widest window for whole messages: they are long, and a server need not be given more work
+/// than that.
 const RETR_WINDOW: usize = 16;
 
 /// The window that a server is first given which does not say PIPELINING, but was seen to take it.
@@ -48,8 +48,8 @@ impl Ask {
         matches!(self, Self::WholeByTop | Self::Retr)
     }
 
-    /// At most 20 octets where many are sent at once, so that [`How::MOST_WINDOW`] of them are less than
-    /// 4 KiB.
+    /// At most 20 octets where many are sent at once, so that [`How::MOST_WINDOW`] of them are less
+    /// than 4 KiB.
     fn line(self, number: u32) -> String {
         match self {
             Self::Top { lines } => format!("TOP {number} {lines}\r\n"),

@@ -138,8 +138,8 @@ impl Findings {
         })
     }
 
-    /// Of which messages the header says too little, as in a capture from disk: it does not name its
-    /// message, stands at two, or has no end. `None` where none is known.
+    /// Of which messages the header says too little, as in a capture from disk: it does not name
+    /// its message, stands at two, or has no end. `None` where none is known.
     pub fn saying_little(&self) -> Vec<Option<bool>> {
         let mut headers = Headers::default();
         self.found.iter().filter_map(Found::print).for_each(|print| headers.count(&print.of));
@@ -174,8 +174,8 @@ impl Findings {
         is_first
     }
 
-    /// Whether a message that came by TOP is as long as LIST says. Some servers give no more lines than
-    /// they like, mailutils one more than there are.
+    /// Whether a message that came by TOP is as long as LIST says. Some servers give no more lines
+    /// than they like, mailutils one more than there are.
     fn is_as_listed(&self, at: usize, print: &Print) -> bool {
         print.whole.is_some_and(|wire| wire.octets == self.listed[at].octets)
     }

@@ -1,9 +1,9 @@
 //! Capture over POP3: what an old server tells of one account that we can log in to.
 //!
-//! UIDL tells the unique-ids, TOP the headers by which messages are recognised after the move. Where a
-//! header says too little TOP is asked for more lines than there are, which marks nothing where RETR
-//! does, and then RETR, where it is allowed. [`capture`] does one
-//! account and keeps nothing. The files:
+//! UIDL tells the unique-ids, TOP the headers by which messages are recognised after the move.
+//! Where a header says too little TOP is asked for more lines than there are, which marks nothing
+//! where RETR does, and then RETR, where it is allowed. [`capture`] does one account and keeps
+//! nothing. The files:
 //!
 //! | module | knows |
 //! |---|---|
@@ -72,8 +72,8 @@ pub fn capture(server: &Server, account: &Account, how: &How<'_>) -> Result<Capt
     capture_over(|| log_in(server, account, how.timeout), &account.user, source, how)
 }
 
-/// What the block of an account has for [`Maildrop::source`](crate::maildrop::Maildrop::source): the
-/// server and the login name there.
+/// What the block of an account has for [`Maildrop::source`](crate::maildrop::Maildrop::source):
+/// the server and the login name there.
 pub fn source(server: &Server, account: &Account) -> String {
     let login = account.authorize.as_ref().unwrap_or(&account.login);
     let host = printable(server.host.as_bytes());
@@ -175,12 +175,14 @@ pub struct Account {
 /// Whether messages are retrieved whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Retrieve {
-    /// Never: on a server that hides, marks or deletes what was retrieved. TOP may still bring whole
-    /// messages, unless the server says `EXPIRE 0`. What the block lacks for it, a remark says.
+    /// Never: on a server that hides, marks or deletes what was retrieved. TOP may still bring
+    /// whole messages, unless the server says `EXPIRE 0`. What the block lacks for it, a remark
+    /// says.
     Never,
-    /// Those that TOP tells too little of: where there is no TOP, and where a header has no end, stands
-    /// at two messages or does not name its own, and TOP did not bring the whole message in the size
-    /// that LIST has; and all where [`Keys::message`] is wanted. None on a server that says `EXPIRE 0`.
+    /// Those that TOP tells too little of: where there is no TOP, and where a header has no end,
+    /// stands at two messages or does not name its own, and TOP did not bring the whole message in
+    /// the size that LIST has; and all where [`Keys::message`] is wanted. None on a server that
+    /// says `EXPIRE 0`.
     #[default]
     Needed,
     /// Each: for sizes, and where TOP is not to be trusted. A server that says `EXPIRE 0` is left

@@ -37,8 +37,8 @@ const MAX_LOGIN_DELAY: Duration = Duration::from_secs(300);
 
 /// Captures what one session after another tells of a maildrop.
 ///
-/// `open` gives a session that is logged in; it is called again where one broke. `user` and `source` are
-/// those of the block.
+/// `open` gives a session that is logged in; it is called again where one broke. `user` and
+/// `source` are those of the block.
 ///
 /// # Errors
 ///
@@ -199,8 +199,9 @@ impl<'a> Take<'a> {
         }
     }
 
-    /// Asks once more for the message that was told of last before a session broke. Where the answer
-    /// is another now, that session's answers were those of other messages, and count for nothing.
+    /// Asks once more for the message that was told of last before a session broke. Where the
+    /// answer is another now, that session's answers were those of other messages, and count for
+    /// nothing.
     fn see_whether_in_step<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,

@@ -21,15 +21,15 @@ pub struct Args {
     /// The one user that doveadm was asked for, by -u.
     #[arg(long)]
     user: Option<String>,
-    /// Everybody that doveadm was asked for, by -A: a file with a user on each line, as "doveadm user
-    /// '*'" prints them. Whoever is not in the input is listed as failed.
+    /// Everybody that doveadm was asked for, by -A: a file with a user on each line, as "doveadm
+    /// user '*'" prints them. Whoever is not in the input is listed as failed.
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
     /// Dovecot's pop3_uidl_format, as for "capture dovecot".
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// What to recognise messages by: file (the GUID), header, message (needs text in place of hdr),
-    /// origin.
+    /// What to recognise messages by: file (the GUID), header, message (needs text in place of
+    /// hdr), origin.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
     keys: Keys,
     /// Write the listing there, as a whole or not at all, in place of stdout.

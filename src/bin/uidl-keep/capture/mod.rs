@@ -54,9 +54,10 @@ enum From {
     ///   uidl-keep capture cyrus --pattern '/var/spool/cyrus/mail/uuid/?/?/*'
     ///     --pattern '/var/spool/cyrus/mail/?/user/{user}' -o cyrus.listing
     ///
-    /// The first pattern is for mailboxes made by Cyrus 3.6 and later, which say whose they are; the
-    /// second for older ones, with virtual domains /var/spool/cyrus/mail/domain/?/{domain}/?/user/{local}.
-    /// --user and a path take one: mbpath(8) prints it.
+    /// The first pattern is for mailboxes made by Cyrus 3.6 and later, which say whose they are;
+    /// the second for older ones, with virtual domains
+    /// /var/spool/cyrus/mail/domain/?/{domain}/?/user/{local}. --user and a path take one:
+    /// mbpath(8) prints it.
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Cyrus {
         /// The uidl_format of the old server's imapd.conf.
@@ -82,8 +83,8 @@ enum From {
     ///
     ///   doveadm user '*' > users
     ///   { doveadm -f json mailbox status -A 'messages uidvalidity uidnext' INBOX &&
-    ///     doveadm -f json fetch -A 'uid guid pop3.uidl pop3.order size.virtual hdr' mailbox INBOX; } |
-    ///   uidl-keep capture doveadm --users users --format auto -o dbox.listing
+    /// doveadm -f json fetch -A 'uid guid pop3.uidl pop3.order size.virtual hdr' mailbox INBOX; } |
+    ///     uidl-keep capture doveadm --users users --format auto -o dbox.listing
     ///
     /// For one user -u in place of -A, and --user in place of --users.
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
@@ -100,8 +101,8 @@ enum From {
     ///
     ///   uidl-keep capture plesk -o plesk.listing
     ///
-    /// Goes by what listens on the POP3 ports, else by what starts with the machine, else by what is
-    /// installed; never by files that the server before has left behind. Says what it found on
+    /// Goes by what listens on the POP3 ports, else by what starts with the machine, else by what
+    /// is installed; never by files that the server before has left behind. Says what it found on
     /// stderr and at the head of the listing, and refuses where that does not tell.
     #[command(verbatim_doc_comment)]
     Plesk(plesk::Args),

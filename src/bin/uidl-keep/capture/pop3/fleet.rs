@@ -34,8 +34,8 @@ pub struct Settled {
     pub block: Block,
 }
 
-/// Captures the accounts that are `wanted`, by number, and has each written when it is settled: soon,
-/// and in no order.
+/// Captures the accounts that are `wanted`, by number, and has each written when it is settled:
+/// soon, and in no order.
 pub fn capture(
     accounts: &Accounts,
     wanted: impl IntoIterator<Item = usize>,

@@ -32,25 +32,26 @@ use queue::Limits;
 ///   uidl-keep capture pop3 --accounts accounts.csv -o old.listing
 ///
 /// The first asks for one account. The second asks for each account in a CSV file, whose first line
-/// names its columns: host,user,password,new_user. With --users and --login-template a master user opens
-/// all accounts. Nothing is deleted, and messages are only read whole where their headers say too
-/// little, by TOP where that does and by RETR where it is allowed (--retrieve). docs/capture-pop3.md tells of servers, panels and master users.
+/// names its columns: host,user,password,new_user. With --users and --login-template a master user
+/// opens all accounts. Nothing is deleted, and messages are only read whole where their headers say
+/// too little, by TOP where that does and by RETR where it is allowed (--retrieve).
+/// docs/capture-pop3.md tells of servers, panels and master users.
 ///
-/// Before you ask for many accounts: panels ban addresses that log in too often or fail to. Have the
-/// address of this machine allowed there first (fail2ban, cPHulk, firewalls), or say
+/// Before you ask for many accounts: panels ban addresses that log in too often or fail to. Have
+/// the address of this machine allowed there first (fail2ban, cPHulk, firewalls), or say
 /// --logins-per-minute. A server that refuses the first accounts is asked no more (--max-refusals).
 ///
-/// With many accounts FILE.journal grows beside FILE. When the run is killed, the same command goes on
-/// where it was. When all accounts are settled, FILE is written as a whole and the journal removed;
-/// accounts that failed are in FILE as such, with the reason. The same command with --retry then takes
-/// the others from FILE and asks only for those that failed or are new in the list. Without --retry
-/// all are asked again: clients have had new mail since.
+/// With many accounts FILE.journal grows beside FILE. When the run is killed, the same command goes
+/// on where it was. When all accounts are settled, FILE is written as a whole and the journal
+/// removed; accounts that failed are in FILE as such, with the reason. The same command with
+/// --retry then takes the others from FILE and asks only for those that failed or are new in the
+/// list. Without --retry all are asked again: clients have had new mail since.
 ///
-/// Passwords are never given on the command line. Files that hold them must be readable by their owner
-/// only.
+/// Passwords are never given on the command line. Files that hold them must be readable by their
+/// owner only.
 ///
-/// Exit status 0: all is captured. 1: some account failed, or something of it was lost; stderr and the
-/// listing say which and why. 2: there is no new listing.
+/// Exit status 0: all is captured. 1: some account failed, or something of it was lost; stderr and
+/// the listing say which and why. 2: there is no new listing.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment, arg_required_else_help = true)]
 pub struct Args {
@@ -62,8 +63,8 @@ pub struct Args {
     /// Begin without TLS and change to it before anything is said (STLS).
     #[arg(long, group = "security")]
     starttls: bool,
-    /// No TLS: everybody on the way can read the passwords. For a server on this machine, or through a
-    /// tunnel.
+    /// No TLS: everybody on the way can read the passwords. For a server on this machine, or
+    /// through a tunnel.
     #[arg(long, group = "security", conflicts_with_all = ["pin", "insecure"])]
     clear: bool,
     /// Take the certificate with this SHA-256 and no other, as `openssl x509 -fingerprint -sha256`
@@ -73,12 +74,13 @@ pub struct Args {
     /// Take any certificate: whoever stands between can read the passwords.
     #[arg(long, conflicts_with = "pin")]
     insecure: bool,
-    /// What to recognise messages by: file, header, message, origin. POP3 tells no file names, but for
-    /// those that qmail-pop3d gives as unique-ids; message retrieves each message whole.
+    /// What to recognise messages by: file, header, message, origin. POP3 tells no file names, but
+    /// for those that qmail-pop3d gives as unique-ids; message retrieves each message whole.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
     keys: Keys,
-    /// Whether to retrieve messages whole (RETR): never, where a server hides or marks what was retrieved;
-    /// needed, where the header alone says too little and TOP does not bring the rest; always.
+    /// Whether to retrieve messages whole (RETR): never, where a server hides or marks what was
+    /// retrieved; needed, where the header alone says too little and TOP does not bring the rest;
+    /// always.
     #[arg(long, value_enum, value_name = "WHEN", default_value = "needed")]
     retrieve: When,
     /// How long to wait for a connection or an answer.
@@ -100,15 +102,16 @@ pub struct Args {
     /// Logins a minute at one address, at most.
     #[arg(long, value_name = "N")]
     logins_per_minute: Option<NonZeroU32>,
-    /// Ask an address no more when it refuses so many accounts before it took one, or three times as
-    /// many in a row after that; 0 is never.
+    /// Ask an address no more when it refuses so many accounts before it took one, or three times
+    /// as many in a row after that; 0 is never.
     #[arg(long, value_name = "N", default_value = "3")]
     max_refusals: u32,
     /// Take what was captured from FILE as it is, and ask only for accounts that it lacks or has as
     /// failed.
     #[arg(long, requires = "output")]
     retry: bool,
-    /// Write the listing there, as a whole or not at all, in place of stdout. Many accounts need it.
+    /// Write the listing there, as a whole or not at all, in place of stdout. Many accounts need
+    /// it.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
