@@ -48,6 +48,16 @@ pub struct FileKey {
     pub whole: [u8; 4],
 }
 
+/// The GUID that Dovecot gives to every message of an mbox that has none of the fields `Date`,
+/// `Delivered-To`, `Message-ID`, `Received` and `X-Delivery-ID` (`mbox-md5-apop3d.c`): the MD5 of nothing.
+/// dsync carries it on. It names no message.
+const GUID_OF_NOTHING: &[u8] = b"d41d8cd98f00b204e9800998ecf8427e";
+
+/// Whether a GUID names a message.
+pub fn is_guid_a_name(guid: &[u8]) -> bool {
+    !guid.is_empty() && guid != GUID_OF_NOTHING
+}
+
 impl FileKey {
     /// Its size, in octets.
     pub const OCTETS: usize = 20;
@@ -114,6 +124,16 @@ mod tests {
         assert_eq!(bare.cut, sized.cut);
         assert_ne!(bare.whole, sized.whole);
         assert_ne!(FileKey::of_name(b"1714990000.20001.old").cut, bare.cut);
+    }
+
+    #[test]
+    fn the_guid_of_an_mbox_that_is_made_of_nothing_is_no_name() {
+        use md5::Digest;
+        let digest = md5::Md5::digest(b"");
+        let hex: String = digest.iter().map(|octet| format!("{octet:02x}")).collect();
+        assert!(!is_guid_a_name(hex.as_bytes()));
+        assert!(!is_guid_a_name(b""));
+        assert!(is_guid_a_name(b"1714990000.20000.old"));
     }
 
     #[test]

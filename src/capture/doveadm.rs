@@ -31,7 +31,7 @@ use serde::de::{
 use super::keys::{Headers, Keys, Prints};
 use super::{Captured, Draft, printable};
 use crate::format::{Fields, UidlFormat};
-use crate::key::Depth;
+use crate::key::{Depth, is_guid_a_name};
 use crate::maildrop::{Counter, Entry, Name};
 use crate::uidl::Uidl;
 
@@ -297,7 +297,7 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
             }
         };
         let Message { uid, guid, octets, prints, .. } = message;
-        let guid = (asked.keys.file && !guid.is_empty()).then_some(Name::Spelled(guid));
+        let guid = (asked.keys.file && is_guid_a_name(&guid)).then_some(Name::Spelled(guid));
         let mut entry = Entry { uid: Some(uid), octets, guid, ..Entry::new(uidl) };
         if let Some(mut prints) = prints {
             let says_little = asked.keys.header && headers.say_little_of(&prints.of);

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{Ledger, MAX_NEXT_ORDER, MAX_TOLD, NameHash, Told};
+use super::{Ledger, MAX_NEXT_ORDER, MAX_TOLD, NameHash, Provenance, Told};
 
 /// What is noted of a ledger in the lock's file, so that a ledger which is lost is not taken for
 /// one that never was, and one that was put back from a backup not for the last.
@@ -25,6 +25,8 @@ pub struct Mark {
     pub last_uid: u32,
     /// Its first name; zeros: none.
     pub last_name: NameHash,
+    /// Whether a message that was there then had a derived UIDL: which one, only the ledger knows.
+    pub has_derived: bool,
     /// How many messages the last POP3 session left in the maildrop.
     pub left: u32,
     /// As [`Ledger::restored`].
@@ -43,6 +45,8 @@ impl Mark {
     pub fn of(ledger: &Ledger, left: u32) -> Self {
         let last = ledger.records.last().filter(|record| record.uid != 0);
         Self {
+            has_derived: (ledger.records.iter())
+                .any(|record| record.uid != 0 && record.provenance == Provenance::Derived),
             last_uid: last.map_or(0, |record| record.uid),
             last_name: last.and_then(|record| record.names.first().copied()).unwrap_or_default(),
             begun_after: ledger.begun_after,
@@ -67,6 +71,7 @@ impl Mark {
             index_id: 0,
             last_uid: 0,
             last_name: NameHash::default(),
+            has_derived: false,
             left: 0,
             restored: 0,
             unguarded: 0,
@@ -81,12 +86,13 @@ impl Mark {
         let Self { begun_after, next_order, uidvalidity, next_uid, index_id, left, .. } = self;
         let Self { restored, unguarded, last_uid, .. } = self;
         let last_name = u64::from_be_bytes(self.last_name);
+        let has_derived = u8::from(self.has_derived);
         // Writing to a String cannot fail.
         let _ = write!(
             line,
             "listed, begun after {begun_after}, next order {next_order}: UIDVALIDITY {uidvalidity}, \
              next UID {next_uid}, index {index_id}, last UID {last_uid} \
-             named {last_name}, left {left}, restored {restored}, unguarded \
+             named {last_name}, derived {has_derived}, left {left}, restored {restored}, unguarded \
              {unguarded}, told",
         );
         match &self.told {
@@ -130,6 +136,7 @@ impl Mark {
         let (next_order, uidvalidity, next_uid) = (short()?, short()?, short()?);
         let (index_id, last_uid) = (short()?, short()?);
         let last_name = number()?.to_be_bytes();
+        let has_derived = number()? != 0;
         let left = u32::try_from(number()?).ok()?;
         let (restored, unguarded) = (number()?, number()?);
         let told = match told {
@@ -147,6 +154,7 @@ impl Mark {
             index_id,
             last_uid,
             last_name,
+            has_derived,
             left,
             restored,
             unguarded,
@@ -180,6 +188,7 @@ mod tests {
             index_id: 3,
             last_uid: 8,
             last_name: *b"\xFF1234567",
+            has_derived: true,
             left: 4,
             restored: 5,
             unguarded: u64::MAX,

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 
 use super::dovecot::mail_fetch_field as field;
 use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, View};
-use crate::key::{Depth, FileKey, Fingerprinter, Wants};
+use crate::key::{Depth, FileKey, Fingerprinter, Wants, is_guid_a_name};
 use crate::ledger::{Ledger, NameHash};
 use crate::prints::{Print, Prints, Which};
 use crate::resolve::{Fact, Message, Need, most_unreadable};
@@ -175,7 +175,7 @@ pub fn names_of(mail: &mut Mail) -> Result<ArrayVec<FileKey, 2>, Failed> {
         names.push(FileKey::of_name(&file));
     }
     // On Maildir the GUID is the base file name, unless dsync brought another.
-    if !guid.is_empty() && guid != file {
+    if is_guid_a_name(guid) && guid != file {
         names.push(FileKey::of_name(guid));
     }
     Ok(names)

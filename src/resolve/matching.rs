@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::question::{Fact, Message, Need};
 use super::{Answer, Found, Pause, Run, ask, is_derived, is_ours};
+use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint};
 use crate::ledger::Provenance;
 use crate::maildrop::Entry;
@@ -85,7 +86,7 @@ impl<'a> Run<'a> {
                 *at += 1;
             }
             let free = entries[*at..].iter().copied().filter(|&e| self.is_free(e));
-            let fits = |e: &usize| self.is_told_by_us(m) || !self.content_contradicts(m, *e);
+            let fits = |e: &usize| !self.content_contradicts(m, *e);
             if let Some(e) = free.take(MOST_OF_A_UIDL).find(fits) {
                 self.claim_stored(m, e, uidl);
             }
@@ -94,7 +95,8 @@ impl<'a> Run<'a> {
             let is_ours = is_derived(uidl)
                 || (is_ours(self.messages[m].stored_order.unwrap_or(0))
                     && !entries_of.contains_key(uidl)
-                    && !self.spent.is_counted(uidl));
+                    && !self.is_counted_by_another(m, uidl)
+                    && !self.is_another_messages(m, uidl));
             if is_ours && self.is_open(m) && !self.spent.is_known(uidl) {
                 self.answer_stored(m, uidl);
             }
@@ -102,10 +104,29 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Whether an order number of ours stands beside the stored UIDL: then we have told it. After
-    /// `forget` nobody knows before or after which capture.
-    pub(super) fn is_told_by_us(&self, m: usize) -> bool {
-        self.situation.stamps.forgotten == 0 && is_ours(self.messages[m].stored_order.unwrap_or(0))
+    /// Whether the old server may have given the UIDL, which is not the one that the message was told
+    /// under its own UID: that one was told before the old server had counted so far.
+    pub(super) fn is_counted_by_another(&self, m: usize, uidl: &Uidl) -> bool {
+        let is_own = self.messages[m].stored.as_ref() == Some(uidl) && self.is_of_own_uid(m, uidl);
+        self.spent.is_given(uidl) || (!is_own && self.spent.is_counted(uidl))
+    }
+
+    fn is_of_own_uid(&self, m: usize, uidl: &Uidl) -> bool {
+        let native = self.situation.native.filter(|format| format.has_uidvalidity());
+        let uidvalidity = self.situation.uidvalidity;
+        let number = native.and_then(|format| format.number_of(uidl.as_bytes(), uidvalidity));
+        number == Some(self.messages[m].uid)
+    }
+
+    /// Whether the number of the UIDL was told to another message, as far as a whole memory knows: a
+    /// mail of another account may bring along what was told there.
+    fn is_another_messages(&self, m: usize, uidl: &Uidl) -> bool {
+        // Without a UIDVALIDITY in them, none was told.
+        let is_told_so = self.situation.native.is_some_and(UidlFormat::has_uidvalidity);
+        is_told_so
+            && self.ledger.is_some()
+            && self.newer_mark.is_none()
+            && self.spent.is_told_number(uidl, self.messages[m].uid)
     }
 
     /// What was told stays, also where a later capture says otherwise.
@@ -136,7 +157,7 @@ impl<'a> Run<'a> {
                 free.take(MOST_OF_A_UIDL).collect()
             });
             let message = &self.messages[m];
-            if message.unreadable || self.is_told_by_us(m) {
+            if message.unreadable {
                 continue;
             }
             let any = |has: fn(&Entry) -> bool| {

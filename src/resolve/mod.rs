@@ -67,12 +67,15 @@ const DERIVED_MARK: u8 = b'~';
 const DERIVED_OCTETS: usize = 34;
 
 /// A message's own answer: derived, so that it is the same as long as the message is.
-fn derived(user: &str, uidvalidity: u32, message: &Message) -> Uidl {
+fn derived(user: &str, uidvalidity: u32, message: &Message, nth: u32) -> Uidl {
     let mut hasher = blake3::Hasher::new_derive_key("uidl-keep 2026-11 derived UIDL");
     hasher.update(&(user.len() as u64).to_le_bytes()).update(user.as_bytes());
     hasher.update(&uidvalidity.to_le_bytes()).update(&message.uid.to_le_bytes());
     if let Some(name) = message.names().last() {
         hasher.update(&name.cut);
+    }
+    if nth > 0 {
+        hasher.update(&nth.to_le_bytes());
     }
     let hex = hasher.finalize().to_hex();
     Uidl::new(format!("~{}~", &hex[..32]).into_bytes()).expect("printable and short")
@@ -548,14 +551,25 @@ impl<'a> Run<'a> {
             let native = message.native.get().filter(|native| self.may_be_native(m, native));
             let (uidl, provenance) = match native {
                 Some(native) => (native.clone(), Provenance::Native),
-                None => {
-                    let uidl = derived(self.user, self.situation.uidvalidity, message);
-                    (uidl, Provenance::Derived)
-                }
+                None => (self.unknown_derived(message), Provenance::Derived),
             };
             self.find(m, Found { uidl, provenance, entry: None });
         }
         Ok(())
+    }
+
+    /// The derived UIDL of a new message. One that is known, as where a copy has a UID again that its
+    /// original had, is passed over.
+    fn unknown_derived(&self, message: &Message) -> Uidl {
+        let uidvalidity = self.situation.uidvalidity;
+        let mut uidl = derived(self.user, uidvalidity, message, 0);
+        for nth in 1.. {
+            if !self.spent.is_known(&uidl) {
+                break;
+            }
+            uidl = derived(self.user, uidvalidity, message, nth);
+        }
+        uidl
     }
 
     /// Rule 6: whether no client can hold what Dovecot alone would give, but for this very message.
@@ -579,7 +593,7 @@ impl<'a> Run<'a> {
             message.stored.as_ref() == Some(native) || self.was_told_by_mark(m) || is_told_to_it()
         };
         names_it
-            && !self.spent.is_counted(native)
+            && !self.is_counted_by_another(m, native)
             && !self.spent.is_borne_by_another(native, m)
             && (!self.spent.is_known(native) || is_told_to_it() && !self.spent.is_answered(native))
             && (!may_be_told || is_its_own())
@@ -605,6 +619,7 @@ impl<'a> Run<'a> {
             && mark.next_uid <= next_uid
             && uid < mark.next_uid
             && mark.index_id == index_id
+            && !mark.has_derived
             && self.last_of_mark_holds(mark)
     }
 
@@ -628,12 +643,19 @@ impl<'a> Run<'a> {
         message.uid == mark.last_uid && message.name_hashes().any(|name| name == mark.last_name)
     }
 
+    /// Whether what storage holds was told since the maildrop was last forgotten: without a memory that
+    /// was begun since, nobody knows.
+    fn knows_since_forget(&self) -> bool {
+        self.situation.stamps.forgotten == 0 || self.ledger.is_some() || self.newer_mark.is_some()
+    }
+
     /// The place of a message that is not in the ledger, as what stood before it in a listing.
     fn place(&self, m: usize, found: &Found) -> Place {
         let message = &self.messages[m];
         let replayed = message
             .stored_order
-            .filter(|_| self.is_told_by_us(m) && message.stored.as_ref() == Some(&found.uidl));
+            .filter(|order| is_ours(*order) && message.stored.as_ref() == Some(&found.uidl))
+            .filter(|_| self.knows_since_forget());
         let is_above_mark = self.newer_mark.is_some_and(|mark| {
             let knows = mark.uidvalidity == self.situation.uidvalidity;
             let holds = message.stored.is_some() || message.uidlist_name.is_none();
@@ -713,7 +735,7 @@ impl<'a> Run<'a> {
             .map(|(m, order)| Record {
                 uid: self.messages[m].uid,
                 order,
-                uidl: derived(self.user, uidvalidity, &self.messages[m]),
+                uidl: derived(self.user, uidvalidity, &self.messages[m], 0),
                 provenance: Provenance::Derived,
                 names: ledger::Names::new(),
                 entry: None,

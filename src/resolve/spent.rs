@@ -46,6 +46,7 @@ impl<'a> Spent<'a> {
         let told = remembered(situation);
         let mut spent = Self { situation, known, captured, answered: HashSet::new(), stored, told };
         spent.heed_restored();
+        spent.heed_unknown_counter();
         spent
     }
 
@@ -56,6 +57,22 @@ impl<'a> Spent<'a> {
         let heeded = memory.ledger.map_or(0, |ledger| ledger.restored);
         if stamps.restored > heeded.max(memory.mark.map_or(0, |mark| mark.restored)) {
             let below = next_uid.max(self.first_unspent_uid()).saturating_add(COUNTS_ON);
+            join_told(&mut self.told, [Told { uidvalidity, below }]);
+        }
+    }
+
+    /// Where nothing was captured of a maildrop, nothing says how the old server counts: it may do so as
+    /// this one, under the same UIDVALIDITY, and go on.
+    fn heed_unknown_counter(&mut self) {
+        let Situation { captured, memory, uidvalidity, next_uid, .. } = *self.situation;
+        let is_unknown = captured.is_some_and(|captured| {
+            captured.counter.is_none()
+                && captured.uidvalidity.is_none_or(|known| known == uidvalidity)
+                && captured.entries.is_empty()
+                && captured.spent.is_empty()
+        });
+        if is_unknown && memory.ledger.is_none() && memory.mark.is_none() {
+            let below = next_uid.saturating_add(COUNTS_ON);
             join_told(&mut self.told, [Told { uidvalidity, below }]);
         }
     }
@@ -84,13 +101,22 @@ impl<'a> Spent<'a> {
         self.stored.get(uidl).is_some_and(|&(count, first)| count > 1 || first != m)
     }
 
+    /// Whether the old server had given its number at a capture.
+    pub(super) fn is_given(&self, uidl: &Uidl) -> bool {
+        self.is_below_next(uidl, 0)
+    }
+
     /// Whether the old server has given its number, or may have by now.
     pub(super) fn is_counted(&self, uidl: &Uidl) -> bool {
+        self.is_below_next(uidl, COUNTS_ON)
+    }
+
+    fn is_below_next(&self, uidl: &Uidl, more: u32) -> bool {
         let Some(captured) = self.situation.captured else { return false };
         let Some(counter) = &captured.counter else { return false };
         counted(captured).any(|(uidvalidity, next)| {
             let number = counter.format.number_of(uidl.as_bytes(), uidvalidity);
-            number.is_some_and(|number| number < next.saturating_add(COUNTS_ON))
+            number.is_some_and(|number| number < next.saturating_add(more))
         })
     }
 
