@@ -3,9 +3,7 @@
 
 mod resolve_support;
 
-use resolve_support::{
-    CAPTURED_AT, Mail, NAMELESS, Server, Storage, capture, captured, mail, uidl,
-};
+use resolve_support::{CAPTURED_AT, Mail, Server, Storage, capture, captured, mail};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::index::merge::merge;
 use uidl_keep::ledger::FIRST_ORDER;

@@ -96,7 +96,7 @@ pub struct CannotMerge {
 ///   such a header.
 /// * Rule 7: of two UIDLs of one message the later capture's is served, for that is what clients
 ///   hold, and the other is one of its earlier ones. The later capture is the one whose counter is
-/// further under one UIDVALIDITY, else the one that was taken later, else `new`. So one whose
+///   further under one UIDVALIDITY, else the one that was taken later, else `new`. So one whose
 ///   counter went back only adds.
 /// * A UIDL that the later capture has at another message is that message's. Where the message that
 ///   had it before is not in the later capture, its entry goes: the two would be listed by one
