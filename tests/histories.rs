@@ -787,10 +787,9 @@ impl History {
         let is_told_of_uid = self.server.native.is_counting();
         let is_noted = self.server.storage == Storage::Dbox && is_told_of_uid || self.is_baked();
         let last = self.server.held.last().map_or(0, |held| held.uid);
-        let is_marked =
-            self.server.mark.as_ref().is_some_and(|mark| {
-                self.server.storage == Storage::Maildir || mark.last_uid == last
-            });
+        let is_marked = self.server.mark.as_ref().is_some_and(|mark| {
+            self.server.storage == Storage::Maildir || (mark.last_uid == last && !mark.has_derived)
+        });
         let is_readable = self.server.held.iter().all(|held| held.readable);
         if is_noted && is_marked && is_readable {
             // What went and came back has the UIDL of the UID that it had.
