@@ -226,7 +226,8 @@ impl Table {
         let ledger = read_ledger(control)?;
         let written = ledger.as_ref().map(|(_, written)| *written);
         let (ledger, mark) = (ledger.map(|(ledger, _)| ledger), control.mark());
-        if mark.as_ref().is_some_and(|mark| mark.told.is_none()) {
+        // Where there is no lock either, that is said below.
+        if locked.is_ok() && mark.as_ref().is_some_and(|mark| mark.told.is_none()) {
             mailbox.log(
                 Level::UIDL_KEEP_LOG_WARNING,
                 &format!(
