@@ -278,7 +278,8 @@ fn messages_most_of_which_cannot_be_read() {
     let mut moved = Moved::new();
     assert_eq!(moved.kept(), MANY);
     moved.each(|_, _, message| {
-        *message = Message { uid: message.uid, unreadable: true, ..Message::default() };
+        let names = message.names.clone();
+        *message = Message { uid: message.uid, names, unreadable: true, ..Message::default() };
     });
     assert_eq!(moved.kept(), MANY, "they have their answers");
 }
