@@ -305,7 +305,7 @@ fn copies_are_kept(old: &Old, store: Store) {
     build(&new, &listing);
     let mut copied: Vec<&[u8]> = mail.iter().map(Vec::as_slice).collect();
     copied.sort_by_cached_key(|message| blake3::hash(message).to_string());
-    imap::append(new.imap(), old.user, copied);
+    imap::append_old(new.imap(), old.user, copied);
 
     assert_eq!(new.uidl(old.user), uidls, "the first listing");
     assert_eq!(new.uidl(old.user), uidls, "the second listing");
@@ -328,8 +328,9 @@ fn build(new: &Dovecot, listing: &[u8]) {
     helper::build_site(&new.site(), &file);
 }
 
-/// Fetched and delivered anew: every UIDL is kept of a message whose origin is its alone, and that was
-/// given on as it was. The others get UIDLs that nobody has seen.
+/// Fetched and delivered anew: every UIDL is kept of a message that its origin names, that has it
+/// alone or with copies of one content, and that was given on as it was. The others get UIDLs that
+/// nobody has seen.
 fn redelivered_is_kept(
     old: fn(&[Message]) -> Option<Old>,
     store: Store,
@@ -349,13 +350,17 @@ fn redelivered_is_kept(
     let Some(()) = deliver(&old, &new) else { return };
 
     let is_told = |at: usize| {
-        let alike =
-            captured.entries.iter().filter(|other| other.origin == captured.entries[at].origin);
-        alike.count() == 1 && !arrives_changed(&messages[at])
+        let Entry { origin, message, .. } = &captured.entries[at];
+        let alike = captured.entries.iter().filter(|other| other.origin == *origin);
+        // Copies of one content are as good as one message.
+        let is_one = alike.clone().count() == 1
+            || (message.is_some() && alike.clone().all(|other| other.message == *message));
+        let names_it = prints(&messages[at].on_the_wire()).origin_names_itself;
+        is_one && names_it && !arrives_changed(&messages[at])
     };
     let before = uidls(&captured);
     let (told, untold): (Vec<usize>, Vec<usize>) = (0..before.len()).partition(|&at| is_told(at));
-    assert!(untold.len() >= 6, "copies and warnings at least");
+    assert!(untold.len() >= 3, "warnings and what names nobody at least");
 
     let served = new.uidl(old.user);
     assert_eq!(served.len(), messages.len());

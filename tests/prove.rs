@@ -22,7 +22,13 @@ const USERS: [&str; 3] = ["al@ex.com", "bo@ex.com", "cy@ex.org"];
 fn inside(host: &Host, here: &Scratch) -> Option<Command> {
     let tree = host.outside("/");
     let mut command = mounting(Path::new("/proc"), &tree.join("proc"))?;
-    fs::copy(env!("CARGO_BIN_EXE_uidl-keep"), here.path().join("uidl-keep")).unwrap();
+    // By another process: what this one had open to write, a test that forks meanwhile has open, too,
+    // and then the program is "Text file busy".
+    let copied = Command::new("cp")
+        .arg(env!("CARGO_BIN_EXE_uidl-keep"))
+        .arg(here.path().join("uidl-keep"))
+        .status();
+    assert!(copied.unwrap().success());
     command.arg("chroot").arg(&tree).arg(here.inside().join("uidl-keep"));
     Some(command)
 }

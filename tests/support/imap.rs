@@ -33,7 +33,12 @@ impl Imap {
 
     /// Appends a message to the INBOX, literally as it is.
     pub fn append(&mut self, message: &[u8]) {
-        write!(self.to, "a APPEND INBOX {{{}}}\r\n", message.len()).expect("IMAP server");
+        self.append_with("", message);
+    }
+
+    /// The same, with a date and a blank before the message.
+    fn append_with(&mut self, date: &str, message: &[u8]) {
+        write!(self.to, "a APPEND INBOX {date}{{{}}}\r\n", message.len()).expect("IMAP server");
         self.until("+");
         self.to.write_all(message).expect("IMAP server");
         self.to.write_all(b"\r\n").expect("IMAP server");
@@ -57,6 +62,20 @@ impl Imap {
             untagged.push(line.trim_end().to_owned());
         }
     }
+}
+
+/// Appends messages to the INBOX as copying programs do: each with the time at which it came to the
+/// old server, which is long ago.
+pub fn append_old<'a>(
+    address: SocketAddr,
+    user: &str,
+    messages: impl IntoIterator<Item = &'a [u8]>,
+) {
+    let mut session = Imap::login(address, user);
+    for message in messages {
+        session.append_with("\"01-Jan-2020 00:00:00 +0000\" ", message);
+    }
+    session.logout();
 }
 
 /// Appends messages to the INBOX, in this order, each literally as it is.
