@@ -589,7 +589,12 @@ fn a_virtual_inbox_in_a_shared_directory_needs_a_control_directory_of_its_own() 
     new.restart_with(&virtual_inbox(Line::V23, &place));
     // What is there to be written into is root's, and everybody's at once.
     serves(&new, &old);
-    assert_ne!(count_of(&new, "cannot be written (Permission denied"), 0, "{}", new.log());
+    assert_ne!(
+        count_of(&new, "cannot be written (uidl-keep.lock: Permission denied"),
+        0,
+        "{}",
+        new.log()
+    );
 
     new.restart_with(&virtual_inbox(Line::V23, &format!("{place}:CONTROL=~/control")));
     serves(&new, &old);

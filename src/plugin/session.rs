@@ -113,9 +113,7 @@ impl Inbox {
                 self.stale.set(Some(transaction.view()));
                 self.try_again.set(true);
             }
-            Err(NoTable::Refused(refusal) | NoTable::Guarded(refusal)) => {
-                self.refuse(transaction.mailbox(), &refusal);
-            }
+            Err(NoTable::Refused(refusal)) => self.refuse(transaction.mailbox(), &refusal),
         }
     }
 
@@ -257,7 +255,7 @@ impl Inbox {
                 self.refuse(mailbox, &Refusal::fault(log));
                 Err(())
             }
-            Err(NoTable::Refused(refusal) | NoTable::Guarded(refusal)) => {
+            Err(NoTable::Refused(refusal)) => {
                 self.refuse(mailbox, &refusal);
                 Err(())
             }

@@ -21,9 +21,7 @@ use crate::map::Mapped;
 use crate::prints::Prints;
 use crate::read_at::ReadAt;
 use crate::remedy::Remedy;
-use crate::resolve::{
-    self, Match, Memory, Outcome, Purpose, Report, Resolution, Situation, Undecidable,
-};
+use crate::resolve::{self, Match, Memory, Outcome, Purpose, Report, Resolution, Situation};
 
 /// How long a login waits for another that resolves the same mailbox.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -53,8 +51,6 @@ pub struct Answer<'a> {
 pub enum NoTable {
     /// Could not tell.
     Refused(Refusal),
-    /// A guard forbids it. What was found out about the messages is as good at the next login.
-    Guarded(Refusal),
     /// A message went while we looked.
     Expunged,
     /// Another session, which saw the mailbox as it is now, has recorded what it was told.
@@ -564,13 +560,7 @@ fn resolve(
         .inspect(|resolution| log_undecided(mailbox, &resolution.report, first_fault.as_deref()))
         .map_err(|why| {
             let because = first_fault.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            let refusal = Refusal::fault(format!("{}: {why}{because}", kept.user));
-            match why {
-                Undecidable::HalfCopied { .. } | Undecidable::MostAreGone { .. } => {
-                    NoTable::Guarded(refusal)
-                }
-                _ => NoTable::Refused(refusal),
-            }
+            Refusal::fault(format!("{}: {why}{because}", kept.user)).into()
         })
 }
 
