@@ -205,3 +205,41 @@ fn a_stored_uidl_of_another_entry_loses_to_the_content() {
     assert_eq!(client.poll(&story), [0; 0]);
     assert_eq!(story.uidls(), uidl_of(1..=4));
 }
+
+/// A copy made by IMAP has the GUID of its original. dsync takes both for one message, and makes a
+/// copy of the one that an earlier pass brought, `P` and all.
+#[test]
+fn a_copy_that_shares_a_guid_goes_out_with_its_own_uidl() {
+    for (line, store) in
+        [(Line::V23, Store::Mdbox), (Line::V23, Store::Sdbox), (Line::V24, Store::Mdbox)]
+    {
+        let config = Config::default().store(Store::Mdbox);
+        let Some((story, _)) = begin(line, config, &[1, 2, 3]) else { continue };
+        story.capture(&listing(3));
+        assert_eq!(story.uidls(), uidl_of(1..=3), "{line:?} {store:?}");
+        let host = Host::dovecot(line).expect("there before");
+        let target = Dovecot::start(&host, Config::default().store(store));
+        let target = target.expect("needs no plugin");
+        target.home(USER);
+        let place = target.inside(&target.mail(USER));
+        let place = format!("{}:{}", store.word(), place.display());
+        let backup = || story.dovecot.doveadm_ok(["backup", "-u", USER, &place]);
+        backup();
+
+        let mut session = story.imap();
+        session.command("SELECT INBOX");
+        session.command("UID COPY 2 INBOX");
+        session.logout();
+        let uidls = story.uidls();
+        for pass in ["with the copy", "and again"] {
+            backup();
+            assert_eq!(target.uidl(USER), uidls, "{line:?} {store:?}: {pass}");
+        }
+        // What dsync was told of the copy stays when the original goes.
+        story.delete(2);
+        let left = story.uidls();
+        assert_eq!(left, [&uidls[..1], &uidls[2..]].concat(), "{line:?} {store:?}");
+        backup();
+        assert_eq!(target.uidl(USER), left, "{line:?} {store:?}: the original is deleted");
+    }
+}
