@@ -336,16 +336,8 @@ impl<'a> Run<'a> {
             if !self.is_free(*e) || told_apart {
                 continue;
             }
-            if messages.len() > 1 {
-                let unread = messages.iter().filter(|&&m| !self.messages[m].message.is_asked());
-                let unread: Vec<_> = unread.map(|&m| (m, Need::Message)).collect();
-                if !unread.is_empty() {
-                    wanted.extend(unread);
-                    continue;
-                }
-                if !self.are_equal(&messages, |message| &message.message) {
-                    continue;
-                }
+            if !self.are_one_content(&messages, &mut wanted, |message| &message.message) {
+                continue;
             }
             match (self.entries[*e].octets, self.messages[*first].octets) {
                 (Some(_), Fact::NotAsked) => wanted.push((*first, Need::Octets)),
@@ -378,16 +370,8 @@ impl<'a> Run<'a> {
             if messages.is_empty() || free.is_empty() || !are_one {
                 continue;
             }
-            if messages.len() > 1 {
-                let unread = messages.iter().filter(|&&m| !self.messages[m].message.is_asked());
-                let unread: Vec<_> = unread.map(|&m| (m, Need::Message)).collect();
-                if !unread.is_empty() {
-                    wanted.extend(unread);
-                    continue;
-                }
-                if !self.are_equal(&messages, |message| &message.body) {
-                    continue;
-                }
+            if !self.are_one_content(&messages, &mut wanted, |message| &message.body) {
+                continue;
             }
             pairs.extend(messages.into_iter().zip(free));
         }
@@ -422,6 +406,23 @@ impl<'a> Run<'a> {
             }
         }
         groups
+    }
+
+    /// Whether messages that share a header are copies of one content, as far as is known: what must
+    /// be read to tell is added to `wanted`.
+    fn are_one_content(
+        &self,
+        messages: &[usize],
+        wanted: &mut Vec<(usize, Need)>,
+        of: impl Fn(&Message) -> &Fact<Fingerprint>,
+    ) -> bool {
+        if messages.len() == 1 {
+            return true;
+        }
+        let is_unread = |m: &&usize| !self.messages[**m].message.is_asked();
+        let wanted_before = wanted.len();
+        wanted.extend(messages.iter().filter(is_unread).map(|&m| (m, Need::Message)));
+        wanted.len() == wanted_before && self.are_equal(messages, of)
     }
 
     fn are_equal(&self, messages: &[usize], of: impl Fn(&Message) -> &Fact<Fingerprint>) -> bool {
