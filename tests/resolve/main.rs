@@ -11,7 +11,6 @@ mod guards;
 mod listed;
 mod memory;
 mod names;
-mod open;
 mod order;
 mod spent;
 mod stored;

@@ -157,3 +157,16 @@ fn a_maildrop_whose_order_numbers_are_used_up_is_refused() {
     server.stamps.forgotten = 1;
     assert_eq!(server.uidls().len(), 4, "forgotten, they begin anew");
 }
+
+/// Order numbers of the old server, which a conversion brought, are none of ours.
+#[test]
+fn an_order_number_of_another_server_does_not_outvote_the_captured_order() {
+    let (a, b) = (mail("a", 1, 1), mail("b", 2, 2));
+    let mut server = Server::new(captured(&[("U1", &a), ("U2", &b)]));
+    server.copy(&a, true);
+    server.copy(&b, true);
+    for (name, uidl, order) in [("a", "U1", 9), ("b", "U2", 4)] {
+        server.store(name, uidl, Some(order));
+    }
+    assert_eq!(server.uidls(), ["U1", "U2"]);
+}
