@@ -91,6 +91,15 @@ pub struct Lock {
     no_room: Option<String>,
 }
 
+/// One state of the ledger's file: see [`Control::ledger_version`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Version {
+    place: (u64, u64),
+    len: u64,
+    written: (i64, i64),
+    changed: (i64, i64),
+}
+
 /// A ledger that is going to be written: there is room for a file, at least.
 #[derive(Debug)]
 pub struct Begun<'a> {
@@ -140,6 +149,16 @@ impl Control {
         if user == self.user { Ok(()) } else { Err(Error::OtherUser { user: user.to_owned() }) }
     }
 
+    /// Which file the ledger is now: another is published with another number, time or length.
+    /// `None` where there is none, or it cannot be looked at.
+    pub fn ledger_version(&self) -> Option<Version> {
+        let metadata = self.ledger_path().symlink_metadata().ok()?;
+        let written = (metadata.mtime(), metadata.mtime_nsec());
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        let place = (metadata.dev(), metadata.ino());
+        Some(Version { place, len: metadata.len(), written, changed })
+    }
+
     /// The whole ledger and when it was written. `None`: nothing was ever listed.
     ///
     /// # Errors
@@ -154,6 +173,21 @@ impl Control {
         let ledger = Ledger::decode(&bytes)?;
         self.check_user(&ledger.user)?;
         Ok(Some((ledger, file.metadata()?.modified()?)))
+    }
+
+    /// The back of the ledger of which these are the front, which nobody has replaced: the caller
+    /// holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: could not tell.
+    pub fn back(&self, _lock: &Lock, front: &Answers) -> Result<Vec<u8>, Error> {
+        let (start, len) = front.back();
+        let Some((file, file_len)) = self.open_ours(LEDGER, ledger::MAX_OCTETS)? else {
+            return Err(io::Error::from(io::ErrorKind::NotFound).into());
+        };
+        let expected = start as usize + len;
+        ReadAt::read_at(&file, start, len).map_err(cut_short(file_len, expected))
     }
 
     /// The prints that were saved, at most `most` octets. `None`: there are none.
@@ -400,7 +434,7 @@ mod tests {
             control
                 .begin(&lock)
                 .unwrap()
-                .publish(&ledger(next_order).encode(), &Mark::of(&ledger(1), 0))
+                .publish(&ledger(next_order).encode(), &Mark::of(&ledger(1).borrowed(), 0))
                 .unwrap();
             assert_eq!(control.ledger().unwrap().unwrap().0.next_order, next_order);
             assert_eq!(control.answers().unwrap().unwrap().head().uidvalidity, 7);
@@ -423,7 +457,7 @@ mod tests {
         assert_eq!(control.mark(), None, "a lock alone says nothing");
         let len = || std::fs::metadata(dir.path().join(LOCK)).unwrap().len();
         assert_eq!(len(), Mark::OCTETS as u64);
-        let mut mark = Mark::of(&ledger(1), 3);
+        let mut mark = Mark::of(&ledger(1).borrowed(), 3);
         control.begin(&lock).unwrap().publish(&ledger(1).encode(), &mark).unwrap();
         std::fs::remove_file(control.ledger_path()).unwrap();
         assert_eq!(control.mark(), Some(mark.clone()));

@@ -92,6 +92,12 @@ impl<'a> Prints<'a> {
         Self { control, lock, head, known, goes_on, file: None, unsaved: Vec::new() }
     }
 
+    /// None, and none that will be saved.
+    pub fn none(control: &'a Control, uidvalidity: u32) -> Self {
+        let (head, known) = (head(uidvalidity), HashMap::new());
+        Self { control, lock: None, head, known, goes_on: false, file: None, unsaved: Vec::new() }
+    }
+
     /// What is known of the message that was read under this UID and name.
     pub fn get(&self, which: Which) -> Option<&Print> {
         self.known.get(&which)

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{Ledger, MAX_NEXT_ORDER, MAX_TOLD, NameHash, Provenance, Told};
+use super::{LedgerRef, MAX_NEXT_ORDER, MAX_TOLD, NameHash, Provenance, RecordRef, Told};
 
 /// What is noted of a ledger in the lock's file, so that a ledger which is lost is not taken for
 /// one that never was, and one that was put back from a backup not for the last.
@@ -25,6 +25,10 @@ pub struct Mark {
     pub last_uid: u32,
     /// Its first name; zeros: none.
     pub last_name: NameHash,
+    /// The last new messages that were there and had what Dovecot alone gives, at most
+    /// [`Mark::NATIVES`], by UID: the UID of each and its first name. Those that have no name are
+    /// left out.
+    pub natives: Vec<(u32, NameHash)>,
     /// Whether a message that was there then had a derived UIDL: which one, only the ledger knows.
     pub has_derived: bool,
     /// How many messages the last POP3 session left in the maildrop.
@@ -41,24 +45,49 @@ impl Mark {
     /// The octets of the lock's file.
     pub const OCTETS: usize = 4096;
 
+    /// How many new messages are remembered one by one: what is told to so many is safe here before
+    /// it stands with the mail.
+    pub const NATIVES: usize = 16;
+
     /// The mark of a ledger whose last session left so many messages.
-    pub fn of(ledger: &Ledger, left: u32) -> Self {
+    pub fn of(ledger: &LedgerRef<'_>, left: u32) -> Self {
         let last = ledger.records.last().filter(|record| record.uid != 0);
+        let mut natives: Vec<(u32, NameHash)> = Self::natives_of(ledger)
+            .filter_map(|record| Some((record.uid, *record.names.first()?)))
+            .collect();
+        natives.reverse();
+        let head = ledger.head;
         Self {
             has_derived: (ledger.records.iter())
                 .any(|record| record.uid != 0 && record.provenance == Provenance::Derived),
             last_uid: last.map_or(0, |record| record.uid),
             last_name: last.and_then(|record| record.names.first().copied()).unwrap_or_default(),
-            begun_after: ledger.begun_after,
-            next_order: ledger.next_order,
-            uidvalidity: ledger.uidvalidity,
-            next_uid: ledger.next_uid,
-            index_id: ledger.index_id,
+            natives,
+            begun_after: head.begun_after,
+            next_order: head.next_order,
+            uidvalidity: head.uidvalidity,
+            next_uid: head.next_uid,
+            index_id: head.index_id,
             left,
-            restored: ledger.restored,
-            unguarded: ledger.unguarded,
+            restored: head.restored,
+            unguarded: head.unguarded,
             told: Some(ledger.told.clone()),
         }
+    }
+
+    /// The records that [`Mark::natives`] is made of, the newest first.
+    pub fn natives_of<'l, 'a>(
+        ledger: &'l LedgerRef<'a>,
+    ) -> impl Iterator<Item = &'l RecordRef<'a>> + use<'l, 'a> {
+        let records = ledger.records.iter().rev().take_while(|record| record.uid != 0);
+        let natives = records.filter(|record| record.provenance == Provenance::Native);
+        natives.take(Self::NATIVES)
+    }
+
+    /// Whether the message with this UID was listed under this name as new, and told what Dovecot
+    /// alone gives.
+    pub fn was_native(&self, uidvalidity: u32, uid: u32, name: NameHash) -> bool {
+        self.uidvalidity == uidvalidity && self.natives.contains(&(uid, name))
     }
 
     /// One that was damaged, or cannot be read: anything may have been told.
@@ -71,6 +100,7 @@ impl Mark {
             index_id: 0,
             last_uid: 0,
             last_name: NameHash::default(),
+            natives: Vec::new(),
             has_derived: false,
             left: 0,
             restored: 0,
@@ -93,8 +123,12 @@ impl Mark {
             "listed, begun after {begun_after}, next order {next_order}: UIDVALIDITY {uidvalidity}, \
              next UID {next_uid}, index {index_id}, last UID {last_uid} \
              named {last_name}, derived {has_derived}, left {left}, restored {restored}, unguarded \
-             {unguarded}, told",
+             {unguarded}, new",
         );
+        for (uid, name) in &self.natives[self.natives.len().saturating_sub(Self::NATIVES)..] {
+            let _ = write!(line, " {uid}:{}", u64::from_be_bytes(*name));
+        }
+        line.push_str(", told");
         match &self.told {
             Some(told) => {
                 for Told { uidvalidity, below } in &told[told.len().saturating_sub(MAX_TOLD)..] {
@@ -127,7 +161,8 @@ impl Mark {
         if format!("{:016x}", check(line)) != stored {
             return None;
         }
-        let (head, told) = line.split_once(", told")?;
+        let (line, told) = line.split_once(", told")?;
+        let (head, natives) = line.split_once(", new")?;
         let mut numbers = head.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
         let mut number = || numbers.next()?.parse::<u64>().ok();
         let mut long = || number();
@@ -139,9 +174,12 @@ impl Mark {
         let has_derived = number()? != 0;
         let left = u32::try_from(number()?).ok()?;
         let (restored, unguarded) = (number()?, number()?);
+        let pairs =
+            |text: &str| text.split_ascii_whitespace().map(pair).collect::<Option<Vec<_>>>();
+        let natives = pairs(natives)?.into_iter().map(|(uid, name)| (uid, name.to_be_bytes()));
         let told = match told {
             " anything" => None,
-            pairs => Some(pairs.split_ascii_whitespace().map(pair).collect::<Option<_>>()?),
+            told => Some(pairs(told)?.into_iter().map(as_told).collect::<Option<_>>()?),
         };
         if next_order > MAX_NEXT_ORDER {
             return None;
@@ -154,6 +192,7 @@ impl Mark {
             index_id,
             last_uid,
             last_name,
+            natives: natives.collect(),
             has_derived,
             left,
             restored,
@@ -163,9 +202,13 @@ impl Mark {
     }
 }
 
-fn pair(word: &str) -> Option<Told> {
-    let (uidvalidity, below) = word.split_once(':')?;
-    Some(Told { uidvalidity: uidvalidity.parse().ok()?, below: below.parse().ok()? })
+fn pair(word: &str) -> Option<(u32, u64)> {
+    let (left, right) = word.split_once(':')?;
+    Some((left.parse().ok()?, right.parse().ok()?))
+}
+
+fn as_told((uidvalidity, below): (u32, u64)) -> Option<Told> {
+    Some(Told { uidvalidity, below: u32::try_from(below).ok()? })
 }
 
 /// BLAKE3 of the line, cut to 64 bits: a write that was broken off must not be believed.
@@ -188,6 +231,7 @@ mod tests {
             index_id: 3,
             last_uid: 8,
             last_name: *b"\xFF1234567",
+            natives: vec![(u32::MAX, *b"\xFF1234567"); Mark::NATIVES],
             has_derived: true,
             left: 4,
             restored: 5,

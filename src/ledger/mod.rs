@@ -262,12 +262,91 @@ pub enum Error {
 }
 
 impl Ledger {
+    /// The ledger, borrowed.
+    pub fn borrowed(&self) -> LedgerRef<'_> {
+        let records = self.records.iter().map(|record| RecordRef {
+            uid: record.uid,
+            order: record.order,
+            uidl: record.uidl.as_bytes(),
+            provenance: record.provenance,
+            names: record.names.clone(),
+            entry: record.entry,
+        });
+        LedgerRef {
+            user: &self.user,
+            head: Head {
+                begun_after: self.begun_after,
+                uidvalidity: self.uidvalidity,
+                next_uid: self.next_uid,
+                index_id: self.index_id,
+                next_order: self.next_order,
+                restored: self.restored,
+                unguarded: self.unguarded,
+                index: self.index,
+                native_from: self.native_from,
+            },
+            told: self.told.clone(),
+            records: records.collect(),
+        }
+    }
+
     /// The ledger as a file, and as what [`Answers`] serves from.
     pub fn encode(&self) -> Vec<u8> {
-        let mut records: Vec<&Record> = self.records.iter().collect();
+        self.borrowed().encode()
+    }
+
+    /// Reads a whole ledger file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] when it is cut short, too long, damaged, or of another version.
+    pub fn decode(file: &[u8]) -> Result<Self, Error> {
+        let (front, back) = file.split_at(Answers::front_len(file, file.len() as u64)?);
+        let answers = Answers::read(front.to_vec())?;
+        Ok(answers.ledger(back)?.to_ledger())
+    }
+
+    /// The name of a message as records have it.
+    pub fn name_of(key: FileKey) -> NameHash {
+        Self::name_of_cut(&key.cut)
+    }
+
+    /// The same, of the [`FileKey::cut_of`] a name.
+    pub fn name_of_cut(cut: &[u8; 16]) -> NameHash {
+        cut[..NAME_OCTETS].try_into().expect("a cut is longer")
+    }
+}
+
+/// A ledger that lies elsewhere: in a [`Ledger`], or in the file that was read. Each field is as that
+/// of [`Ledger`].
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct LedgerRef<'a> {
+    pub user: &'a str,
+    pub head: Head,
+    pub told: Vec<Told>,
+    pub records: Vec<RecordRef<'a>>,
+}
+
+/// A record that lies elsewhere. Each field is as that of [`Record`].
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct RecordRef<'a> {
+    pub uid: u32,
+    pub order: u32,
+    pub uidl: &'a [u8],
+    pub provenance: Provenance,
+    pub names: Names,
+    pub entry: Option<u32>,
+}
+
+impl LedgerRef<'_> {
+    /// As [`Ledger::encode`].
+    pub fn encode(&self) -> Vec<u8> {
+        let mut records: Vec<&RecordRef<'_>> = self.records.iter().collect();
         records.sort_by_key(|record| (record.uid, record.order));
         let told = &self.told[self.told.len().saturating_sub(MAX_TOLD)..];
-        let heap_len: usize = records.iter().map(|r| r.uidl.as_bytes().len() + 1).sum();
+        let heap_len: usize = records.iter().map(|r| r.uidl.len() + 1).sum();
         let lengths = Lengths {
             user: self.user.len(),
             told: told.len(),
@@ -277,18 +356,18 @@ impl Ledger {
         let mut file = Vec::with_capacity(lengths.front() + lengths.back());
         file.extend(MAGIC);
         let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
-        let flags =
-            flag(self.index.is_final, FLAG_FINAL) | flag(self.native_from.is_some(), FLAG_SETTLED);
-        let Self { uidvalidity, next_order, next_uid, index_id, .. } = *self;
+        let Head { index, native_from, .. } = self.head;
+        let flags = flag(index.is_final, FLAG_FINAL) | flag(native_from.is_some(), FLAG_SETTLED);
+        let Head { uidvalidity, next_order, next_uid, index_id, .. } = self.head;
         put_all(&mut file, [VERSION, uidvalidity, next_order, next_uid, index_id, flags]);
-        for stamp in [self.begun_after, self.restored, self.unguarded] {
+        for stamp in [self.head.begun_after, self.head.restored, self.head.unguarded] {
             file.extend(stamp.to_le_bytes());
         }
         let count = |len: usize| u32::try_from(len).expect("a maildrop fits 32 bits");
-        let Noted { uidls, next, .. } = self.index;
-        put_all(&mut file, [uidls, next, self.native_from.unwrap_or(0)]);
+        let Noted { uidls, next, .. } = index;
+        put_all(&mut file, [uidls, next, native_from.unwrap_or(0)]);
         put_all(&mut file, [lengths.user, lengths.told, lengths.records, heap_len].map(count));
-        file.extend(self.index.basis);
+        file.extend(index.basis);
         file.extend(self.user.as_bytes());
         put_all(&mut file, told.iter().flat_map(|told| [told.uidvalidity, told.below]));
         put_all(&mut file, records.iter().map(|r| r.uid));
@@ -298,7 +377,7 @@ impl Ledger {
             &mut file,
             records.iter().map(|r| {
                 let at = start;
-                start += r.uidl.as_bytes().len() as u32 + 1;
+                start += r.uidl.len() as u32 + 1;
                 at
             }),
         );
@@ -309,7 +388,7 @@ impl Ledger {
         }
         file.extend(records.iter().map(|r| r.provenance.letter()));
         for record in &records {
-            file.extend(record.uidl.as_bytes());
+            file.extend(record.uidl);
             file.push(0);
         }
         let front_digest = digest(&file);
@@ -321,55 +400,30 @@ impl Ledger {
         file
     }
 
-    /// Reads a whole ledger file.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] when it is cut short, too long, damaged, or of another version.
-    pub fn decode(file: &[u8]) -> Result<Self, Error> {
-        let (front, back) = file.split_at(Answers::front_len(file, file.len() as u64)?);
-        let front_digest = &front[front.len() - DIGEST_OCTETS..];
-        let answers = Answers::read(front.to_vec())?;
-        let (body, back_digest) = back.split_at(back.len() - DIGEST_OCTETS);
-        if digest_of_back(front_digest, body) != back_digest {
-            return Err(Error::Checksum { part: "back" });
-        }
-        let records = (0..answers.len()).map(|i| {
-            let entry = u32_at(body, 4 * i);
-            Record {
-                uid: answers.uid(i),
-                order: answers.order_number(i),
-                uidl: Uidl::new(answers.uidl(i)).expect("checked by Answers::read"),
-                provenance: answers.provenance(i),
-                names: answers.names(i).collect(),
-                entry: (entry != NO_ENTRY).then_some(entry),
-            }
+    fn to_ledger(&self) -> Ledger {
+        let records = self.records.iter().map(|record| Record {
+            uid: record.uid,
+            order: record.order,
+            uidl: Uidl::new(record.uidl).expect("checked by Answers::read"),
+            provenance: record.provenance,
+            names: record.names.clone(),
+            entry: record.entry,
         });
-        let Header { head, .. } = answers.header;
-        Ok(Self {
-            user: answers.user().to_owned(),
+        let head = self.head;
+        Ledger {
+            user: self.user.to_owned(),
             begun_after: head.begun_after,
             uidvalidity: head.uidvalidity,
             next_uid: head.next_uid,
             index_id: head.index_id,
             next_order: head.next_order,
-            told: answers.told().collect(),
+            told: self.told.clone(),
             restored: head.restored,
             unguarded: head.unguarded,
             index: head.index,
             native_from: head.native_from,
             records: records.collect(),
-        })
-    }
-
-    /// The name of a message as records have it.
-    pub fn name_of(key: FileKey) -> NameHash {
-        Self::name_of_cut(&key.cut)
-    }
-
-    /// The same, of the [`FileKey::cut_of`] a name.
-    pub fn name_of_cut(cut: &[u8; 16]) -> NameHash {
-        cut[..NAME_OCTETS].try_into().expect("a cut is longer")
+        }
     }
 }
 
@@ -418,6 +472,57 @@ impl Answers {
         let answers = Self { front: front.into_boxed_slice(), header };
         answers.check()?;
         Ok(answers)
+    }
+
+    /// Takes the front of a ledger that was encoded just now, out of what was checked before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] where there is too much of it.
+    pub fn of_encoded(mut file: Vec<u8>) -> Result<Self, Error> {
+        file.truncate(Self::front_len(&file, file.len() as u64)?);
+        let header = Header::parse(&file)?;
+        let answers = Self { front: file.into_boxed_slice(), header };
+        debug_assert_eq!(answers.check(), Ok(()));
+        Ok(answers)
+    }
+
+    /// The octets of the back, and where in the file they begin.
+    pub fn back(&self) -> (u64, usize) {
+        (self.front.len() as u64, self.header.lengths.back())
+    }
+
+    /// The whole ledger, of its back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] when the back is not the one of this front, or is damaged.
+    pub fn ledger(&self, back: &[u8]) -> Result<LedgerRef<'_>, Error> {
+        if back.len() != self.header.lengths.back() {
+            return Err(length(back.len(), self.header.lengths.back()));
+        }
+        let front_digest = &self.front[self.front.len() - DIGEST_OCTETS..];
+        let (body, back_digest) = back.split_at(back.len() - DIGEST_OCTETS);
+        if digest_of_back(front_digest, body) != back_digest {
+            return Err(Error::Checksum { part: "back" });
+        }
+        let records = (0..self.len()).map(|i| {
+            let entry = u32_at(body, 4 * i);
+            RecordRef {
+                uid: self.uid(i),
+                order: self.order_number(i),
+                uidl: self.uidl(i),
+                provenance: self.provenance(i),
+                names: self.names(i).collect(),
+                entry: (entry != NO_ENTRY).then_some(entry),
+            }
+        });
+        Ok(LedgerRef {
+            user: self.user(),
+            head: self.head(),
+            told: self.told().collect(),
+            records: records.collect(),
+        })
     }
 
     /// A checksum is no proof against the account's owner, who can write the file: nothing that is
@@ -539,6 +644,13 @@ impl Answers {
     /// The names of the message of the record at `i`, as [`Record::names`].
     pub fn names(&self, i: usize) -> impl Iterator<Item = NameHash> + '_ {
         [0, 1].into_iter().map(move |place| self.name_at(place, i)).filter(|name| *name != NO_NAME)
+    }
+
+    /// Whether the record at `i` is one of the last new messages, which are not baked at once: the
+    /// mark has them.
+    pub fn may_be_unbaked(&self, i: usize) -> bool {
+        let is_native = |i: &usize| self.provenance(*i) == Provenance::Native && self.uid(*i) != 0;
+        is_native(&i) && (i + 1..self.len()).filter(is_native).nth(Mark::NATIVES - 1).is_none()
     }
 
     fn name_at(&self, place: usize, i: usize) -> NameHash {

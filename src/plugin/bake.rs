@@ -2,7 +2,7 @@
 
 use super::host::{Level, Mailbox};
 use crate::key::FileKey;
-use crate::ledger::{Ledger, Names, Record};
+use crate::ledger::{Ledger, Names, Record, RecordRef};
 
 /// What is written of a message.
 pub struct Baked<'a> {
@@ -20,6 +20,13 @@ impl<'a> From<&'a Record> for Baked<'a> {
     fn from(record: &'a Record) -> Self {
         let Record { uid, order, ref names, .. } = *record;
         Self { uid, uidl: record.uidl.as_bytes(), order, names: names.clone() }
+    }
+}
+
+impl<'a> From<&RecordRef<'a>> for Baked<'a> {
+    fn from(record: &RecordRef<'a>) -> Self {
+        let RecordRef { uid, uidl, order, ref names, .. } = *record;
+        Self { uid, uidl, order, names: names.clone() }
     }
 }
 

@@ -42,8 +42,10 @@ pub struct Survey<'a> {
     look: Look<'a>,
     /// What the survey sees.
     pub view: View,
-    /// By UID.
+    /// By UID: all of the view, or the last of it.
     pub messages: Vec<Message>,
+    /// How many messages of the view stand before them.
+    before: usize,
     /// The first message that could not be read, by its UID, and why.
     pub first_fault: Option<(u32, String)>,
     /// The format cannot be expanded, which is said once.
@@ -57,10 +59,21 @@ impl<'a> Survey<'a> {
     ///
     /// Why the list of a Maildir cannot be read.
     pub fn begin(look: Look<'a>) -> Result<Self, String> {
+        Self::begin_from(look, 0)
+    }
+
+    /// The same, of those messages alone that have this UID or a higher one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Survey::begin`].
+    pub fn begin_from(look: Look<'a>, from: u32) -> Result<Self, String> {
         let mail = OwnMail::open(look.mailbox);
         let transaction = mail.transaction();
+        let before = transaction.uids().take_while(|uid| *uid < from).count();
+        let uids = transaction.uids().skip(before);
         let mut messages: Vec<Message> =
-            transaction.uids().map(|uid| Message { uid, ..Message::default() }).collect();
+            uids.map(|uid| Message { uid, ..Message::default() }).collect();
         let mut left = messages.iter_mut().peekable();
         look.mailbox.for_each_name(|uid, name| {
             while left.next_if(|message| message.uid < uid).is_some() {}
@@ -73,9 +86,15 @@ impl<'a> Survey<'a> {
             mail,
             look,
             messages,
+            before,
             first_fault: None,
             is_format_bad: false,
         })
+    }
+
+    /// Whether a list says which UID is which name.
+    pub fn is_maildir(&self) -> bool {
+        self.look.mailbox.uidlist().is_some()
     }
 
     /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer;
@@ -89,7 +108,8 @@ impl<'a> Survey<'a> {
         let mut unreadable = 0;
         for &(m, need) in asked {
             let _frame = Frame::push();
-            let seq = u32::try_from(m + 1).expect("fewer messages than sequence numbers");
+            let seq = self.before + m + 1;
+            let seq = u32::try_from(seq).expect("fewer messages than sequence numbers");
             let mut mail = self.mail.turn_to(seq);
             let message = &mut self.messages[m];
             let found = match need {

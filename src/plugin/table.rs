@@ -21,7 +21,7 @@ use crate::map::Mapped;
 use crate::prints::Prints;
 use crate::read_at::ReadAt;
 use crate::remedy::Remedy;
-use crate::resolve::{self, Match, Memory, Outcome, Purpose, Report, Resolution, Situation};
+use crate::resolve::{self, Grown, Match, Memory, Outcome, Purpose, Report, Resolution, Situation};
 
 /// How long a login waits for another that resolves the same mailbox.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,6 +69,16 @@ impl From<Expunged> for NoTable {
     }
 }
 
+/// What the ledger alone says of a view.
+enum Warm {
+    /// All answers.
+    Table(Box<Table>),
+    /// All but those of messages that came since.
+    AllButNew(Box<Answers>),
+    /// The rules must look.
+    No,
+}
+
 /// A first ledger that could not be written when its listing was made.
 pub struct Unwritten {
     control: Control,
@@ -107,8 +117,10 @@ impl Table {
     ) -> Result<(Self, Option<Unwritten>), NoTable> {
         let mailbox = transaction.mailbox();
         let control = control_of(&kept.user, mailbox)?;
-        if let Some(table) = Self::warm(kept, &control, transaction, stale_before)? {
-            return Ok((table, None));
+        let seen = control.ledger_version();
+        let mut warm = Self::warm(kept, &control, transaction, stale_before)?;
+        if let Warm::Table(table) = warm {
+            return Ok((*table, None));
         }
         let locked = control.lock(PATIENCE);
         if let Err(LockError::Busy) = locked {
@@ -116,8 +128,17 @@ impl Table {
             return Err(Refusal::fault(log).into());
         }
         // Another login may have resolved it while we waited.
-        if let Some(table) = Self::warm(kept, &control, transaction, stale_before)? {
-            return Ok((table, None));
+        if seen.is_none() || control.ledger_version() != seen {
+            warm = Self::warm(kept, &control, transaction, stale_before)?;
+        }
+        match (warm, &locked) {
+            (Warm::Table(table), _) => return Ok((*table, None)),
+            (Warm::AllButNew(answers), Ok(lock)) => {
+                if let Some(table) = Self::grown(kept, &control, &answers, transaction, lock)? {
+                    return Ok((table, None));
+                }
+            }
+            (Warm::AllButNew(_), Err(_)) | (Warm::No, _) => {}
         }
         Self::cold(kept, &control, transaction, sizes, locked)
     }
@@ -128,35 +149,91 @@ impl Table {
         control: &Control,
         transaction: Transaction,
         stale_before: Option<View>,
-    ) -> Result<Option<Self>, NoTable> {
+    ) -> Result<Warm, NoTable> {
         let view = transaction.view();
         let Some(answers) = control.answers().map_err(|why| ledger_fault(control, &why))? else {
-            return Ok(None);
+            return Ok(Warm::No);
         };
         let head = answers.head();
         if head.uidvalidity != view.uidvalidity
             || head.begun_after < kept.stamps.forgotten
             || head.restored < kept.stamps.restored
         {
-            return Ok(None);
+            return Ok(Warm::No);
         }
         // Of another session's listing, this one saw too little, or what has gone meanwhile. If the
         // next try sees the same, then it is so: the mailbox counts anew, or nothing was recorded
         // of a message.
         let look_again_once =
-            || if stale_before == Some(view) { Ok(None) } else { Err(NoTable::Stale) };
+            || if stale_before == Some(view) { Ok(Warm::No) } else { Err(NoTable::Stale) };
         if head.next_uid > view.next_uid {
             return look_again_once();
         }
         match holds(&answers, transaction)? {
             Holds::All => {}
-            Holds::AllButNew | Holds::No => return Ok(None),
+            Holds::AllButNew => return Ok(Warm::AllButNew(Box::new(answers))),
+            Holds::No => return Ok(Warm::No),
             Holds::NotYet => return look_again_once(),
         }
         if kept.settings.bake {
             bake_anew_if_gone(&answers, transaction, kept.settings.order);
         }
-        Ok(Some(Self::from_answers(view, answers)))
+        Ok(Warm::Table(Box::new(Self::from_answers(view, answers))))
+    }
+
+    /// The answers of a settled maildrop to which nothing came but new mail: the ledger says what it
+    /// gets, and neither what was captured nor any other message is looked at. `None`: the rules
+    /// must look, or what they are to say cannot be written.
+    ///
+    /// What new messages are told is not baked yet: Dovecot would write its whole list anew, and
+    /// says the same of them without us. The last of them are in the mark one by one, and what
+    /// falls out of it must stand in the list.
+    fn grown(
+        kept: &Kept,
+        control: &Control,
+        answers: &Answers,
+        transaction: Transaction,
+        lock: &Lock,
+    ) -> Result<Option<Self>, NoTable> {
+        let (mailbox, view) = (transaction.mailbox(), transaction.view());
+        if answers.head().native_from.is_none() {
+            return Ok(None);
+        }
+        let back = control.back(lock, answers).map_err(|why| ledger_fault(control, &why))?;
+        let ledger = answers.ledger(&back).map_err(|why| ledger_fault(control, &why.into()))?;
+        let mark = control.mark();
+        let prints = Prints::none(control, view.uidvalidity);
+        let look = Look { mailbox, sizes: Sizes::NotWanted, prints };
+        let mut survey = Survey::begin_from(look, ledger.head.next_uid).map_err(uidlist_fault)?;
+        let uids: Vec<u32> = transaction.uids().collect();
+        let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
+        let native = UidlFormat::parse(&format).ok();
+        let memory = Memory { ledger: None, mark: mark.as_ref() };
+        let asker = Asker { kept, index: &index, format: &format, native: native.as_ref(), memory };
+        let situation = asker.situation(&survey, None, Purpose::Listing { guarded: true });
+        let grown = loop {
+            let asked = match resolve::grow(&situation, &ledger, &uids, &survey.messages) {
+                Grown::Ask(asked) => asked,
+                Grown::Ledger(grown) => break grown,
+                Grown::NotSettled => return Ok(None),
+            };
+            survey.find_out(&asked)?;
+        };
+        let in_mark: Vec<u32> = Mark::natives_of(&grown).map(|record| record.uid).collect();
+        let mut falls_out =
+            Mark::natives_of(&ledger).filter(|record| !in_mark.contains(&record.uid));
+        if kept.settings.bake && !falls_out.all(|record| is_baked(mailbox, &record.into())) {
+            return Ok(None);
+        }
+        let file = grown.encode();
+        let mark = Mark::of(&grown, view.messages);
+        let Ok(answers) = Answers::of_encoded(file.clone()) else { return Ok(None) };
+        let published = control.begin(lock).map_err(PublishError::from);
+        match published.and_then(|begun| begun.publish(&file, &mark)) {
+            Ok(()) => Ok(Some(Self::from_answers(view, answers))),
+            // What was published and not marked is marked by the rules, who say why they cannot.
+            Err(PublishError::Unwritten(_) | PublishError::Unmarked(_)) => Ok(None),
+        }
     }
 
     fn from_answers(view: View, answers: Answers) -> Self {
@@ -246,9 +323,9 @@ impl Table {
         let resolution = resolved?;
 
         let file = resolution.ledger.encode();
-        let mark = Mark::of(&resolution.ledger, view.messages);
+        let mark = Mark::of(&resolution.ledger.borrowed(), view.messages);
         // What could not be read again must not be written.
-        let table = Self::of(view, file.clone(), &resolution)?;
+        let table = Self::of(view, file.clone())?.and_passing(&resolution);
         let written = match begun {
             Ok(begun) => begun.publish(&file, &mark),
             Err(why) => Err(PublishError::Unwritten(std::io::Error::other(why))),
@@ -304,29 +381,31 @@ impl Table {
         let prints = Prints::open(&control, None, view.uidvalidity, view.messages);
         let look = Look { mailbox, sizes: Sizes::NotWanted, prints };
         let resolution = resolve(kept, look, Purpose::Preview, memory, Some(SystemTime::now()))?;
-        Ok(Self::of(view, resolution.ledger.encode(), &resolution)?)
+        Ok(Self::of(view, resolution.ledger.encode())?.and_passing(&resolution))
     }
 
     /// Takes the answers from a ledger as it is written.
-    fn of(view: View, mut file: Vec<u8>, resolution: &Resolution) -> Result<Self, Refusal> {
+    fn of(view: View, mut file: Vec<u8>) -> Result<Self, Refusal> {
         let answers = Answers::front_len(&file, file.len() as u64).and_then(|front_len| {
             file.truncate(front_len);
             Answers::read(file)
-        });
-        let passing = resolution.passing.iter().map(|record| {
-            let uidl = CString::new(record.uidl.as_bytes()).expect("a Uidl has no NUL");
-            (record.uid, (uidl, record.order))
         });
         let answers = answers.map_err(|why| {
             Refusal::fault(format!(
                 "the ledger cannot go on: {why}; take it away and `uidl-keep forget` the user"
             ))
         })?;
-        Ok(Self {
-            passing: passing.collect(),
-            undecided: resolution.report.undecided.clone(),
-            ..Self::from_answers(view, answers)
-        })
+        Ok(Self::from_answers(view, answers))
+    }
+
+    /// With what holds for this session only.
+    fn and_passing(self, resolution: &Resolution) -> Self {
+        let passing = resolution.passing.iter().map(|record| {
+            let uidl = CString::new(record.uidl.as_bytes()).expect("a Uidl has no NUL");
+            (record.uid, (uidl, record.order))
+        });
+        let undecided = resolution.report.undecided.clone();
+        Self { passing: passing.collect(), undecided, ..self }
     }
 
     /// The answer for a message, if there is one.
@@ -416,7 +495,8 @@ fn uidlist_fault(why: String) -> Refusal {
 }
 
 /// What was baked may be gone: a list of UIDs of before was put back, or a login was ended between
-/// its ledger and its bake. The first and the last that was listed tell.
+/// its ledger and its bake. The first and the last that was listed tell; the last new ones are not
+/// baked yet, where they came to a settled maildrop.
 fn bake_anew_if_gone(answers: &Answers, transaction: Transaction, with_order: bool) {
     let mailbox = transaction.mailbox();
     let record = |uid| {
@@ -424,8 +504,10 @@ fn bake_anew_if_gone(answers: &Answers, transaction: Transaction, with_order: bo
         let (uidl, order) = (answers.uidl(at), answers.order_number(at));
         Some(Baked { uid, uidl, order, names: answers.names(at).collect() })
     };
+    let may_wait = |uid: &u32| answers.find(*uid, 0).is_some_and(|at| answers.may_be_unbaked(at));
     let mut uids = transaction.uids();
-    let ends = [uids.next(), uids.next_back()].into_iter().flatten();
+    let last = transaction.uids().rev().find(|uid| !may_wait(uid));
+    let ends = [uids.next().filter(|uid| !may_wait(uid)), last].into_iter().flatten();
     if !ends.filter_map(record).all(|record| is_baked(mailbox, &record)) {
         bake(mailbox, with_order, transaction.uids().filter_map(record));
     }
@@ -511,6 +593,41 @@ fn index_fault(path: &Path, why: &dyn Remedy) -> Refusal {
     Refusal::fault(format!("{}: {why}; {}", path.display(), why.remedy()))
 }
 
+/// What the rules are asked with, whatever the messages are.
+struct Asker<'a> {
+    kept: &'a Kept,
+    index: &'a UserIndex,
+    format: &'a str,
+    native: Option<&'a UidlFormat>,
+    memory: Memory<'a>,
+}
+
+impl<'a> Asker<'a> {
+    fn situation(
+        &self,
+        survey: &Survey<'_>,
+        captured: Option<&'a Maildrop>,
+        purpose: Purpose,
+    ) -> Situation<'a> {
+        let Self { kept, index, native, memory, .. } = *self;
+        let View { uidvalidity, next_uid, index_id, .. } = survey.view;
+        Situation {
+            captured,
+            basis: basis_of(&index.index.build_id(), self.format, kept.settings.keys),
+            is_final: index.index.is_final(),
+            memory,
+            stamps: kept.stamps,
+            uidvalidity,
+            next_uid,
+            index_id,
+            is_maildir: survey.is_maildir(),
+            native,
+            keys: kept.settings.keys,
+            purpose,
+        }
+    }
+}
+
 /// Asks the rules, and finds out what they ask, until they have decided. `written` is when the
 /// ledger was, if there is one.
 fn resolve(
@@ -522,26 +639,12 @@ fn resolve(
 ) -> Result<Resolution, NoTable> {
     let mailbox = look.mailbox;
     let mut survey = Survey::begin(look).map_err(uidlist_fault)?;
-    let format = mailbox.uidl_format();
+    let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
     let native = UidlFormat::parse(&format).ok();
-    let index = UserIndex::open(kept, mailbox)?;
-    let basis = basis_of(&index.index.build_id(), &format, kept.settings.keys);
+    let asker = Asker { kept, index: &index, format: &format, native: native.as_ref(), memory };
     let mut captured = None;
     let decided = loop {
-        let situation = Situation {
-            captured: captured.as_ref(),
-            basis,
-            is_final: index.index.is_final(),
-            memory,
-            stamps: kept.stamps,
-            uidvalidity: survey.view.uidvalidity,
-            next_uid: survey.view.next_uid,
-            index_id: survey.view.index_id,
-            is_maildir: mailbox.uidlist().is_some(),
-            native: native.as_ref(),
-            keys: kept.settings.keys,
-            purpose,
-        };
+        let situation = asker.situation(&survey, captured.as_ref(), purpose);
         match resolve::resolve(&kept.user, &situation, &survey.messages) {
             Outcome::Ask(asked) => survey.find_out(&asked)?,
             Outcome::AskCaptured => {

@@ -107,7 +107,8 @@ impl<'a> Run<'a> {
     /// Whether the old server may have given the UIDL, which is not the one that the message was told
     /// under its own UID: that one was told before the old server had counted so far.
     pub(super) fn is_counted_by_another(&self, m: usize, uidl: &Uidl) -> bool {
-        let is_own = self.messages[m].stored.as_ref() == Some(uidl) && self.is_of_own_uid(m, uidl);
+        let is_stored = self.messages[m].stored.as_ref() == Some(uidl);
+        let is_own = (is_stored || self.was_native(m)) && self.is_of_own_uid(m, uidl);
         self.spent.is_given(uidl) || (!is_own && self.spent.is_counted(uidl))
     }
 

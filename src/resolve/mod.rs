@@ -13,12 +13,14 @@
 mod answer;
 mod matching;
 mod question;
+mod settled;
 mod spent;
 
 use std::collections::{HashMap, HashSet};
 
 pub use answer::{Outcome, Report, Resolution, Undecidable};
 pub use question::{Fact, Match, Memory, Message, Need, Purpose, Situation, Stamps};
+pub use settled::{Grown, grow};
 pub use spent::COUNTS_ON;
 
 use crate::format::UidlFormat;
@@ -590,7 +592,10 @@ impl<'a> Run<'a> {
             false => self.newer_mark.is_some(),
         };
         let is_its_own = || {
-            message.stored.as_ref() == Some(native) || self.was_told_by_mark(m) || is_told_to_it()
+            message.stored.as_ref() == Some(native)
+                || self.was_native(m)
+                || self.was_told_by_mark(m)
+                || is_told_to_it()
         };
         names_it
             && !self.is_counted_by_another(m, native)
@@ -602,6 +607,15 @@ impl<'a> Run<'a> {
     /// Whether the format has the message's own name in it, and there is one.
     fn has_the_name_in(&self, format: &UidlFormat, m: usize) -> bool {
         format.has_guid() || (format.has_file_name() && self.messages[m].uidlist_name.is_some())
+    }
+
+    /// Whether a mark that knows more than the ledger names the very message as one that was new.
+    fn was_native(&self, m: usize) -> bool {
+        let message = &self.messages[m];
+        self.newer_mark.is_some_and(|mark| {
+            let was_native = |name| mark.was_native(self.situation.uidvalidity, message.uid, name);
+            message.name_hashes().any(was_native)
+        })
     }
 
     /// Whether only the mark knows that the message was listed, in a dbox whose UIDs can be
@@ -649,8 +663,21 @@ impl<'a> Run<'a> {
         self.situation.stamps.forgotten == 0 || self.ledger.is_some() || self.newer_mark.is_some()
     }
 
+    /// Whether of all messages below the mark's next UID it can be told that they were listed: then
+    /// those that were new stand where they stood, after the others.
+    fn all_listed_before_natives_hold(&self) -> bool {
+        self.newer_mark.is_some_and(|mark| {
+            let below = |m: &usize| self.messages[*m].uid < mark.next_uid;
+            (0..self.messages.len()).take_while(below).all(|m| {
+                self.messages[m].stored.is_some()
+                    || self.was_native(m)
+                    || matches!(self.answers[m], Answer::Listed(_))
+            })
+        })
+    }
+
     /// The place of a message that is not in the ledger, as what stood before it in a listing.
-    fn place(&self, m: usize, found: &Found) -> Place {
+    fn place(&self, m: usize, found: &Found, natives_hold: bool) -> Place {
         let message = &self.messages[m];
         let replayed = message
             .stored_order
@@ -658,7 +685,8 @@ impl<'a> Run<'a> {
             .filter(|_| self.knows_since_forget());
         let is_above_mark = self.newer_mark.is_some_and(|mark| {
             let knows = mark.uidvalidity == self.situation.uidvalidity;
-            let holds = message.stored.is_some() || message.uidlist_name.is_none();
+            let stored = message.stored.is_some() || message.uidlist_name.is_none();
+            let holds = stored || natives_hold && self.was_native(m);
             !(knows && message.uid < mark.next_uid && holds)
         });
         let kind = match (found.entry, found.provenance) {
@@ -685,10 +713,11 @@ impl<'a> Run<'a> {
 
         let mut records: Vec<Record> =
             self.listed().map(|(m, r)| self.listed_record(m, r)).collect();
+        let natives_hold = self.all_listed_before_natives_hold();
         let mut fresh: Vec<(Place, usize)> = Vec::new();
         for (m, answer) in self.answers.iter().enumerate() {
             if let Answer::Found(found) = answer {
-                fresh.push((self.place(m, found), m));
+                fresh.push((self.place(m, found, natives_hold), m));
             }
         }
         if self.ledger.is_none() {

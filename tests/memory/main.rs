@@ -15,6 +15,7 @@ mod front_ends;
 mod guard;
 mod later;
 mod names;
+mod new_mail;
 mod older;
 mod order;
 mod travelled;

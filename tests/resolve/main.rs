@@ -12,6 +12,7 @@ mod listed;
 mod memory;
 mod names;
 mod order;
+mod settled;
 mod spent;
 mod stored;
 

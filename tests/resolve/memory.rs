@@ -60,18 +60,23 @@ fn a_number_that_only_a_newer_ledger_knows_is_told_to_no_new_message() {
 #[test]
 fn what_an_older_ledger_lacks_is_told_its_own_number_again_where_its_uid_holds() {
     let whole = ["U1".to_owned(), "U2".to_owned(), native(3)];
-    for (storage, bakes, is_index_new, holds) in [
-        (Storage::Dbox, false, false, true),
-        (Storage::Dbox, false, true, false),
-        (Storage::Maildir, true, true, true),
-        (Storage::Maildir, false, false, false),
+    for (storage, bakes, is_index_new, is_another, holds) in [
+        (Storage::Dbox, false, false, false, true),
+        (Storage::Dbox, false, true, false, true),
+        (Storage::Dbox, false, true, true, false),
+        (Storage::Maildir, true, true, false, true),
+        (Storage::Maildir, false, false, false, true),
+        (Storage::Maildir, false, false, true, false),
     ] {
         for is_lost in [false, true] {
             let (mut server, before) = listed_twice(storage, bakes);
             server.ledger = before.ledger.filter(|_| !is_lost);
             server.index_id += u32::from(is_index_new);
+            if is_another {
+                server.held[2].name = "another".to_owned();
+            }
             let uidls = server.uidls();
-            let what = format!("{storage:?}, bakes {bakes}, new index {is_index_new}, {is_lost}");
+            let what = format!("{storage:?}, {bakes}, {is_index_new}, {is_another}, {is_lost}");
             assert_eq!(uidls == whole, holds, "{what}: {uidls:?}");
             assert!(holds || is_derived(&uidls[2]), "{what}: {uidls:?}");
         }

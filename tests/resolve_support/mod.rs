@@ -12,8 +12,8 @@ use uidl_keep::key::{FileKey, Fingerprint};
 use uidl_keep::ledger::{Ledger, Mark, NameHash};
 use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
-    Fact, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
-    Undecidable, resolve,
+    Fact, Grown, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
+    Undecidable, grow, resolve,
 };
 use uidl_keep::uidl::Uidl;
 
@@ -136,6 +136,8 @@ pub struct Server {
     pub asked: HashMap<Need, usize>,
     /// Whether the last outcome needed what was captured.
     pub asked_captured: bool,
+    /// How many logins were answered by what the ledger alone says of new mail.
+    pub grown: usize,
     /// Names are never given twice, as Maildir wants it.
     copies: usize,
 }
@@ -197,6 +199,7 @@ impl Server {
             guarded: false,
             asked: HashMap::new(),
             asked_captured: false,
+            grown: 0,
             copies: 0,
         }
     }
@@ -266,31 +269,12 @@ impl Server {
     }
 
     pub fn outcome(&mut self, purpose: Purpose) -> Outcome {
-        let is_maildir = self.storage == Storage::Maildir;
-        let mut messages: Vec<Message> = (self.held.iter())
-            .map(|held| {
-                let uidlist_name = name_of(held).filter(|_| is_maildir);
-                Message { uid: held.uid, uidlist_name, ..Message::default() }
-            })
-            .collect();
+        let mut messages: Vec<Message> = self.held.iter().map(|held| self.message(held)).collect();
         let mut counts: HashMap<Need, usize> = HashMap::new();
         let mut captured = false;
-        let basis = self.basis();
+        let whole = self.situation(purpose);
         let decided = loop {
-            let situation = Situation {
-                captured: captured.then_some(&self.captured),
-                basis,
-                is_final: self.is_final,
-                memory: Memory { ledger: self.ledger.as_ref(), mark: self.mark.as_ref() },
-                stamps: self.stamps,
-                uidvalidity: self.uidvalidity,
-                next_uid: self.next_uid,
-                index_id: self.index_id,
-                is_maildir,
-                native: Some(&self.native),
-                keys: self.keys,
-                purpose,
-            };
+            let situation = Situation { captured: whole.captured.filter(|_| captured), ..whole };
             match resolve(&self.captured.user, &situation, &messages) {
                 Outcome::Ask(asked) => {
                     assert!(!asked.is_empty(), "asks for nothing");
@@ -315,6 +299,29 @@ impl Server {
             *self.asked.entry(need).or_default() += count;
         }
         decided
+    }
+
+    fn situation(&self, purpose: Purpose) -> Situation<'_> {
+        Situation {
+            captured: Some(&self.captured),
+            basis: self.basis(),
+            is_final: self.is_final,
+            memory: Memory { ledger: self.ledger.as_ref(), mark: self.mark.as_ref() },
+            stamps: self.stamps,
+            uidvalidity: self.uidvalidity,
+            next_uid: self.next_uid,
+            index_id: self.index_id,
+            is_maildir: self.storage == Storage::Maildir,
+            native: Some(&self.native),
+            keys: self.keys,
+            purpose,
+        }
+    }
+
+    /// What is known of a message before anything is asked.
+    fn message(&self, held: &Held) -> Message {
+        let uidlist_name = name_of(held).filter(|_| self.storage == Storage::Maildir);
+        Message { uid: held.uid, uidlist_name, ..Message::default() }
     }
 
     /// As a plugin names it.
@@ -369,17 +376,23 @@ impl Server {
 
     /// What [`Server::outcome`] says for a listing, recorded as far as it can be.
     pub fn try_to_log_in(&mut self) -> Result<Resolution, Undecidable> {
+        let grown = self.grow();
         let resolution = match self.outcome(Purpose::Listing { guarded: self.guarded }) {
             Outcome::Resolved(resolution) => *resolution,
             Outcome::Refused(refusal) => return Err(refusal),
             Outcome::Ask(_) | Outcome::AskCaptured => unreachable!(),
         };
         self.next_uid = self.next_uid.max(resolution.first_unspent_uid);
+        if let Some(grown) = &grown {
+            assert_eq!(*grown, resolution.ledger, "what grows is what the rules say");
+            self.grown += 1;
+        }
         if self.disk == Disk::Writable {
             let ledger = Ledger::decode(&resolution.ledger.encode()).unwrap();
-            let mark = Mark::of(&ledger, self.held.len() as u32);
+            let may_wait = grown.is_some() && self.is_safe_unbaked(&ledger);
+            let mark = Mark::of(&ledger.borrowed(), self.held.len() as u32);
             self.mark = Mark::of_file(&mark.to_file());
-            if self.storage == Storage::Maildir && self.bakes {
+            if self.storage == Storage::Maildir && self.bakes && !may_wait {
                 for record in &ledger.records {
                     if let Some(held) = self.held.iter_mut().find(|held| held.uid == record.uid) {
                         held.stored = Some(record.uidl.clone());
@@ -392,15 +405,27 @@ impl Server {
         Ok(resolution)
     }
 
+    /// Whether everything of the ledger stands with the mail or is in its mark one by one.
+    fn is_safe_unbaked(&self, ledger: &Ledger) -> bool {
+        let natives: HashSet<u32> =
+            Mark::natives_of(&ledger.borrowed()).map(|record| record.uid).collect();
+        self.held.iter().all(|held| held.stored.is_some() || natives.contains(&held.uid))
+    }
+
     pub fn log_in(&mut self) -> Resolution {
         self.try_to_log_in().unwrap_or_else(|refusal| panic!("{refusal:?}"))
     }
 
     /// What a warm login answers from, if it can: nothing is asked.
     pub fn warm(&self) -> Option<&Ledger> {
-        let ledger = self.ledger.as_ref()?;
+        let ledger = self.ledger.as_ref().filter(|ledger| self.holds(ledger, &self.held))?;
+        (!self.held.is_empty()).then_some(ledger)
+    }
+
+    /// Whether the ledger has all that is `held`, and its UIDs mean what they meant.
+    fn holds(&self, ledger: &Ledger, held: &[Held]) -> bool {
         let counts_on = ledger.uidvalidity == self.uidvalidity && ledger.next_uid <= self.next_uid;
-        let holds = self.held.iter().all(|held| {
+        let holds = held.iter().all(|held| {
             let record = ledger.records.iter().find(|record| record.uid == held.uid);
             record.is_some_and(|record| match self.storage {
                 Storage::Maildir => name_of(held).is_none_or(|name| record.names.contains(&name)),
@@ -408,7 +433,7 @@ impl Server {
             })
         });
         // An index that was put back has its old id: the name of the last that was listed tells.
-        let named = self.held.iter().rev().find_map(|held| {
+        let named = held.iter().rev().find_map(|held| {
             let record = ledger.records.iter().find(|record| record.uid == held.uid)?;
             (!record.names.is_empty()).then_some((held, record))
         });
@@ -417,7 +442,31 @@ impl Server {
         });
         let heeds =
             ledger.begun_after >= self.stamps.forgotten && ledger.restored >= self.stamps.restored;
-        (counts_on && holds && last_holds && heeds && !self.held.is_empty()).then_some(ledger)
+        counts_on && holds && last_holds && heeds
+    }
+
+    /// What a login with nothing but new mail makes of a settled ledger, if it can.
+    fn grow(&self) -> Option<Ledger> {
+        let ledger = self.ledger.as_ref()?;
+        let known = self.held.partition_point(|held| held.uid < ledger.next_uid);
+        let (known, new) = self.held.split_at(known);
+        if new.is_empty() || !self.holds(ledger, known) {
+            return None;
+        }
+        let situation =
+            Situation { captured: None, ..self.situation(Purpose::Listing { guarded: true }) };
+        let uids: Vec<u32> = self.held.iter().map(|held| held.uid).collect();
+        let mut messages: Vec<Message> = new.iter().map(|held| self.message(held)).collect();
+        loop {
+            let asked = match grow(&situation, &ledger.borrowed(), &uids, &messages) {
+                Grown::Ask(asked) => asked,
+                Grown::Ledger(grown) => break Some(Ledger::decode(&grown.encode()).unwrap()),
+                Grown::NotSettled => break None,
+            };
+            for (m, need) in asked {
+                self.tell(&new[m], &mut messages[m], need);
+            }
+        }
     }
 
     /// What a client sees, in POP3 order, or why it sees nothing.

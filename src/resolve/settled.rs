@@ -1,0 +1,124 @@
+//! The commonest login: new mail in a settled maildrop, answered without index and rules.
+//!
+//! Where nothing is left that evidence could claim, the ledger says from which UID on Dovecot's own
+//! answer is in nobody's hand ([`Ledger::native_from`](crate::ledger::Ledger::native_from)). What the rules would make of such a login
+//! is then a small change of the ledger: [`grow`].
+#![forbid(unsafe_code)]
+
+use super::question::{Fact, Message, Need, Situation};
+use super::spent::NEVER_REACHED;
+use crate::ledger::{
+    Head, LedgerRef, MAX_NEXT_ORDER, Mark, Provenance, RecordRef, Told, join_told,
+};
+
+/// What [`grow`] says.
+#[derive(Debug)]
+pub enum Grown<'a> {
+    /// Find these out, and call again: message, as its place in the slice, and fact.
+    Ask(Vec<(usize, Need)>),
+    /// The new ledger.
+    Ledger(LedgerRef<'a>),
+    /// The rules must look at it all.
+    NotSettled,
+}
+
+/// The ledger of a maildrop to which nothing came but new mail: the very one that
+/// [`resolve`](super::resolve) would make of `ledger`, which is here in place of that of the
+/// situation.
+///
+/// `uids` are those of all messages there, ascending, and `new` those of them that the ledger does
+/// not have. The caller has seen that the others are the messages that the ledger means. The cost
+/// is a pass over the records.
+pub fn grow<'a>(
+    situation: &Situation<'_>,
+    ledger: &LedgerRef<'a>,
+    uids: &[u32],
+    new: &'a [Message],
+) -> Grown<'a> {
+    if !is_settled(situation, ledger, new) {
+        return Grown::NotSettled;
+    }
+    let asked: Vec<(usize, Need)> = (new.iter().enumerate())
+        .filter(|(_, message)| !message.unreadable)
+        .flat_map(|(m, message)| {
+            let names = (!message.names.is_asked()).then_some((m, Need::Names));
+            let native = (!message.native.is_asked()).then_some((m, Need::Native));
+            names.into_iter().chain(native)
+        })
+        .collect();
+    if !asked.is_empty() {
+        return Grown::Ask(asked);
+    }
+    grown(situation, ledger, uids, new).map_or(Grown::NotSettled, Grown::Ledger)
+}
+
+/// Whether nothing was said, changed or lost since the ledger was written.
+fn is_settled(situation: &Situation<'_>, ledger: &LedgerRef<'_>, new: &[Message]) -> bool {
+    let Situation { basis, stamps, uidvalidity, next_uid, index_id, memory, .. } = *situation;
+    let head = ledger.head;
+    head.native_from.is_some_and(|from| new.iter().all(|message| message.uid >= from))
+        && new.len() <= Mark::NATIVES
+        && head.index.basis == basis
+        && (head.uidvalidity, head.index_id) == (uidvalidity, index_id)
+        && head.next_uid <= next_uid
+        && next_uid <= NEVER_REACHED
+        && head.begun_after == stamps.forgotten
+        && head.restored >= stamps.restored
+        && head.unguarded >= stamps.unguarded
+        && memory.mark.is_some_and(|mark| *mark == Mark::of(ledger, mark.left))
+}
+
+fn grown<'a>(
+    situation: &Situation<'_>,
+    ledger: &LedgerRef<'a>,
+    uids: &[u32],
+    new: &'a [Message],
+) -> Option<LedgerRef<'a>> {
+    let Situation { uidvalidity, next_uid, .. } = *situation;
+    let mut head = Head { next_uid, ..ledger.head };
+    head.native_from = head.native_from.map(|from| from.max(next_uid));
+    let mut news: Vec<RecordRef<'a>> = Vec::with_capacity(new.len());
+    for message in new {
+        let Fact::Is(native) = &message.native else { return None };
+        let is_plain = message.stored.is_none() && message.stored_order.is_none();
+        let is_given = news.iter().any(|record| record.uidl == native.as_bytes());
+        if !is_plain || is_given || message.unreadable || head.next_order >= MAX_NEXT_ORDER - 1 {
+            return None;
+        }
+        news.push(RecordRef {
+            uid: message.uid,
+            order: head.next_order,
+            uidl: native.as_bytes(),
+            provenance: Provenance::Native,
+            names: message.name_hashes().collect(),
+            entry: None,
+        });
+        head.next_order += 1;
+    }
+    // What bears a name that was listed may have gone and come back, and may be a copy.
+    let is_known = |record: &RecordRef<'_>| {
+        news.iter().any(|new| {
+            new.uidl == record.uidl || new.names.iter().any(|name| record.names.contains(name))
+        })
+    };
+    let mut here = uids.iter().copied().peekable();
+    let mut records = Vec::with_capacity(ledger.records.len() + news.len());
+    let mut gone = Vec::new();
+    for record in &ledger.records {
+        if is_known(record) {
+            return None;
+        }
+        while here.next_if(|&uid| uid < record.uid).is_some() {}
+        if record.uid != 0 && here.peek() == Some(&record.uid) {
+            records.push(record.clone());
+        } else if record.provenance.is_kept() {
+            gone.push(RecordRef { uid: 0, ..record.clone() });
+        }
+    }
+    records.extend(news);
+    records.extend(gone);
+    records.sort_by_key(|record| (record.uid, record.order));
+    let mut told = ledger.told.clone();
+    join_told(&mut told, [Told { uidvalidity, below: next_uid }]);
+    Some(LedgerRef { head, told, records, ..*ledger })
+}
