@@ -28,6 +28,13 @@ pub const LOCK: &str = "uidl-keep.lock";
 /// [`prints`](crate::prints).
 pub const PRINTS: &str = "uidl-keep.prints";
 
+/// The name of an empty file that says by its time when a refusal that the operator meant was logged
+/// last.
+const SAID: &str = "uidl-keep.said";
+
+/// How long such a refusal is not logged again.
+const SAID_HOLDS: Duration = Duration::from_secs(60);
+
 /// Without following a link, or waiting for whoever holds the other end of a pipe.
 const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
 
@@ -312,6 +319,30 @@ impl Control {
         }
     }
 
+    /// Whether a refusal that the operator meant is to be logged now: once a minute is enough. Where
+    /// that cannot be noted, as where the mailbox has not been made yet, it is.
+    pub fn is_to_be_said(&self) -> bool {
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o600).custom_flags(OPEN_FLAGS);
+        let path = self.dir.join(SAID);
+        let Err(error) = options.clone().create_new(true).open(&path) else { return true };
+        if error.kind() != io::ErrorKind::AlreadyExists {
+            return true;
+        }
+        let now = SystemTime::now();
+        let said = || -> io::Result<bool> {
+            let file = options.open(&path)?;
+            // One from the future says nothing.
+            let age = now.duration_since(file.metadata()?.modified()?);
+            if age.is_ok_and(|age| age < SAID_HOLDS) {
+                return Ok(true);
+            }
+            file.set_modified(now)?;
+            Ok(false)
+        };
+        !said().unwrap_or(false)
+    }
+
     /// Begins a ledger, before there is anything to write into it: what prevents it is known early.
     ///
     /// # Errors
@@ -475,6 +506,27 @@ mod tests {
         assert_eq!(control.mark(), None, "what was never told is not noted");
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join(LOCK)).unwrap();
         assert_eq!(control.mark(), Some(Mark::damaged()));
+    }
+
+    #[test]
+    fn what_the_operator_meant_is_said_once_a_minute_and_where_that_cannot_be_noted_always() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::new(dir.path(), "alice");
+        let heard: Vec<bool> = (0..3).map(|_| control.is_to_be_said()).collect();
+        assert_eq!(heard, [true, false, false]);
+        let file = File::options().write(true).open(dir.path().join(SAID)).unwrap();
+        for (seconds, is_old) in [(61, true), (30, false)] {
+            file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+            assert_eq!(control.is_to_be_said(), is_old, "{seconds} seconds ago");
+        }
+        file.set_modified(SystemTime::now() + Duration::from_secs(86_400)).unwrap();
+        assert!(control.is_to_be_said(), "the clock went back");
+        let nowhere = Control::new(dir.path().join("not/made"), "alice");
+        assert!(nowhere.is_to_be_said() && nowhere.is_to_be_said());
+        assert!(!nowhere.dir.exists(), "a mailbox that is being moved is not made by us");
+        std::fs::remove_file(dir.path().join(SAID)).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join(SAID)).unwrap();
+        assert!(control.is_to_be_said(), "nothing is followed");
     }
 
     #[test]

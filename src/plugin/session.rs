@@ -127,7 +127,9 @@ impl Inbox {
     }
 
     fn refuse(&self, mailbox: Mailbox, refusal: &Refusal) {
-        mailbox.log(Level::UIDL_KEEP_LOG_ERROR, &refusal.log);
+        if !refusal.is_meant() || table::is_to_be_said(mailbox) {
+            mailbox.log(Level::UIDL_KEEP_LOG_ERROR, &refusal.log);
+        }
         *self.refusal.borrow_mut() = Some(refusal.clone());
     }
 

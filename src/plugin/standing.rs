@@ -123,6 +123,11 @@ impl Refusal {
     pub fn fault(log: impl Into<String>) -> Self {
         Self { log: log.into(), client: LATER }
     }
+
+    /// Whether the operator has said so: then clients come again and again, and nothing is wrong.
+    pub fn is_meant(&self) -> bool {
+        self.client == MOVING
+    }
 }
 
 impl Standing {

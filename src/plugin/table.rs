@@ -523,6 +523,11 @@ fn control_of(user: &str, mailbox: Mailbox) -> Result<Control, Refusal> {
     }
 }
 
+/// Whether a refusal that the operator meant is to be logged now.
+pub fn is_to_be_said(mailbox: Mailbox) -> bool {
+    control_of("", mailbox).map_or(true, |control| control.is_to_be_said())
+}
+
 /// Notes how many messages the session has left, for the guard of a mailbox that is made anew.
 pub fn note_left(user: &str, mailbox: Mailbox, left: u32) {
     if let Ok(control) = control_of(user, mailbox) {
