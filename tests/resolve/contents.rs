@@ -249,6 +249,18 @@ fn content_that_does_not_name_itself_claims_if_it_was_received_a_day_before_the_
 }
 
 #[test]
+fn old_content_that_does_not_name_itself_claims_where_it_may_match_and_nothing_was_forgotten() {
+    for (may_match, forgotten, is_known) in [(true, 0, true), (false, 0, false), (true, 1, false)] {
+        let a = mail("a", NAMELESS, 1);
+        let mut server = Server::new(captured(&[("U1", &a)]));
+        (server.keys.message, server.stamps.forgotten) = (may_match, forgotten);
+        server.copy(&a, false);
+        let told = if is_known { "U1".to_owned() } else { native(1) };
+        assert_eq!(server.uidls(), [told], "may match {may_match}, forgotten {forgotten}");
+    }
+}
+
+#[test]
 fn a_warning_that_comes_after_the_move_is_new_though_it_is_equal_to_one_that_was_deleted() {
     let a = mail("a", NAMELESS, 1);
     let mut server = Server::new(captured(&[("U1", &a)]));

@@ -3,9 +3,9 @@
 use crate::resolve_support::{CAPTURED_AT, Server, Storage, capture, captured, mail, uidl};
 use crate::{captured_all, is_derived, listed_once, native, refused, several};
 use uidl_keep::format::UidlFormat;
-use uidl_keep::ledger::FIRST_ORDER;
+use uidl_keep::ledger::{FIRST_ORDER, Mark};
 use uidl_keep::maildrop::Counter;
-use uidl_keep::resolve::Undecidable;
+use uidl_keep::resolve::{Need, Undecidable};
 
 /// Ten captured messages, of which so many were copied, behind a guard.
 fn half_copied(copied: usize) -> Server {
@@ -26,6 +26,20 @@ fn a_first_listing_of_fewer_than_half_of_what_was_captured_is_refused() {
     server.guarded = false;
     assert!(server.try_to_list().is_ok());
     assert!(half_copied(5).try_to_list().is_ok());
+}
+
+#[test]
+fn a_refused_first_listing_says_whether_to_copy_on_or_to_look_why_nothing_was_recognised() {
+    for (copied, others, says) in [
+        (4, 0, "finish the copy"),
+        (2, 2, "finish the copy"),
+        (4, 1, "the others, the first is UID 5, have no name"),
+    ] {
+        let mut server = half_copied(copied);
+        (0..others).for_each(|n| _ = server.put(mail("other", 99, n), format!("other{n}")));
+        let told = refused(&mut server).to_string();
+        assert!(told.contains(says), "{told}");
+    }
 }
 
 #[test]
@@ -168,6 +182,22 @@ fn what_the_last_session_left_is_what_must_be_there_and_not_what_it_listed() {
 }
 
 #[test]
+fn where_no_mark_can_be_read_the_ledger_says_what_the_last_session_left() {
+    for mark in [None, Some(Mark::damaged())] {
+        let mut server = half_copied(10);
+        server.uidls();
+        (1..=6).for_each(|uid| server.delete(uid));
+        server.log_in();
+        server.mark = mark;
+        server.uidvalidity += 1;
+        server.number_anew(1);
+        assert_eq!(server.clone().uidls(), ["U6", "U7", "U8", "U9"]);
+        server.held.truncate(1);
+        assert_eq!(refused(&mut server), Undecidable::MostAreGone { found: 1, left: 4 });
+    }
+}
+
+#[test]
 fn what_no_key_can_tell_counts_neither_as_missing_nor_as_half_of_a_copy() {
     let (a, b, c) = (mail("a", 1, 1), mail("b", 2, 2), mail("c", 3, 3));
     let mut maildrop = captured(&[("U1", &a), ("U2", &b), ("U3", &c)]);
@@ -254,6 +284,20 @@ fn one_unreadable_message_costs_only_itself_and_many_cost_the_login() {
     server.held[..4].iter_mut().for_each(|held| held.readable = false);
     let unreadable = Undecidable::Unreadable { unreadable: 4, messages: 8 };
     assert_eq!(refused(&mut server), unreadable);
+}
+
+/// The disk is failing: each message more is another wait for it.
+#[test]
+fn a_mailbox_that_cannot_be_read_is_refused_before_the_rest_of_it_is_tried() {
+    for (storage, need) in [(Storage::Dbox, Need::Names), (Storage::Maildir, Need::Header)] {
+        let mut server = Server::new(captured(&[("U1", &mail("a", 1, 1))]));
+        server.storage = storage;
+        (0..20).for_each(|n| _ = server.put(mail("new", 9, 9), format!("new{n}")));
+        server.held.iter_mut().for_each(|held| held.readable = false);
+        let unreadable = Undecidable::Unreadable { unreadable: 4, messages: 20 };
+        assert_eq!(refused(&mut server), unreadable);
+        assert_eq!(server.asked[&need], 4, "{storage:?}");
+    }
 }
 
 #[test]

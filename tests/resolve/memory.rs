@@ -43,6 +43,17 @@ fn a_number_that_only_a_newer_mark_knows_is_told_to_no_new_message() {
     }
 }
 
+/// The same on a dbox, and as many mails come as there were: it has counted as far as before.
+#[test]
+fn a_number_that_only_a_newer_mark_knows_is_not_told_to_a_message_of_another_name() {
+    let (mut server, before) = listed_twice(Storage::Dbox, false);
+    server.delete(3);
+    (server.ledger, server.next_uid) = (before.ledger, before.next_uid);
+    server.put(mail("new", 8, 8), "new".into());
+    let uidls = server.uidls();
+    assert!(is_derived(&uidls[2]), "a client knows this one for another mail: {uidls:?}");
+}
+
 #[test]
 fn a_number_that_only_a_newer_ledger_knows_is_told_to_no_new_message() {
     for storage in STORAGES {
@@ -81,6 +92,40 @@ fn what_an_older_ledger_lacks_is_told_its_own_number_again_where_its_uid_holds()
             assert!(holds || is_derived(&uidls[2]), "{what}: {uidls:?}");
         }
     }
+}
+
+/// Dovecot's index was lost after the ledger of the backup was written.
+#[test]
+fn what_an_older_ledger_of_another_uidvalidity_lacks_is_told_its_own_number_again() {
+    let (mut server, _) = listed_once();
+    server.next_uid = 50;
+    let before = server.log_in().ledger;
+    server.uidvalidity = 100;
+    server.number_anew(1);
+    server.put(mail("new", 9, 9), "new".into());
+    let told = server.uidls();
+    assert_eq!(told[2], "0000000300000064");
+    server.ledger = Some(before);
+    assert_eq!(server.uidls(), told);
+}
+
+/// What went and came back would stand where no client looks: behind the last that one knows that
+/// searches by halves, with what is new before it.
+#[test]
+fn where_only_a_mark_remembers_no_guid_is_told_to_what_came_since() {
+    let (mut server, _) = listed_once();
+    server.native = UidlFormat::parse("%g").unwrap();
+    for name in ["x", "y"] {
+        server.put(mail(name, 9, 9), name.into());
+    }
+    assert_eq!(server.uidls(), ["U1", "U2", "x", "y"]);
+    server.ledger = None;
+    server.delete(3);
+    server.put(mail("new", 8, 8), "new".into());
+    server.put(mail("x", 9, 9), "x".into());
+    let uidls = server.uidls();
+    assert_eq!(uidls[..3], ["U1", "U2", "y"]);
+    assert!(uidls[3..].iter().all(|uidl| is_derived(uidl)), "{uidls:?}");
 }
 
 #[test]
@@ -150,6 +195,40 @@ fn numbers_told_under_a_uidvalidity_stay_spent_when_it_comes_back() {
         let told = [(100, 4), (99, 4)].map(|(uidvalidity, below)| Told { uidvalidity, below });
         assert_eq!(resolution.ledger.told, told, "the mailbox's own last");
     }
+}
+
+/// Dovecot's index is lost, one login, and index and ledger are put back from a backup, the lock is
+/// not. The new message bears no name, and is known by its UID alone.
+#[test]
+fn how_far_another_uidvalidity_had_counted_says_nothing_against_uids_that_came_back() {
+    let (mut server, _) = listed_once();
+    server.put(mail("new", 9, 9), String::new());
+    let told = server.uidls();
+    let mut before = server.clone();
+    server.uidvalidity = 100;
+    server.number_anew(1);
+    (0..3).for_each(|n| _ = server.put(mail("between", 8, n), format!("between{n}")));
+    server.log_in();
+    before.mark = server.mark;
+    before.put(mail("newer", 7, 7), "newer".into());
+    assert_eq!(before.uidls(), [&told[..], &[native(4)]].concat());
+}
+
+/// A mail comes with a UIDL of an earlier conversion, and has the UID that the UIDL is made of.
+#[test]
+fn a_stored_number_that_was_told_under_another_uidvalidity_is_not_the_messages_own() {
+    let (mut server, _) = listed_twice(Storage::Dbox, false);
+    server.delete(3);
+    server.log_in();
+    server.uidvalidity = 100;
+    server.number_anew(1);
+    for (name, number) in [("told", 3), ("not told", 4)] {
+        server.put(mail(name, 9, 9), name.into());
+        server.store(name, &native(number), None);
+    }
+    let uidls = server.uidls();
+    assert!(!uidls.contains(&native(3)), "a client knows this one for another mail: {uidls:?}");
+    assert!(uidls.contains(&native(4)), "{uidls:?}");
 }
 
 #[test]
@@ -247,6 +326,18 @@ fn a_forgotten_number_stays_with_its_message_as_long_as_uids_hold() {
     }
 }
 
+/// The right index has it: the old server gave UIDLs as the new one does.
+#[test]
+fn a_forgotten_number_that_another_message_is_told_now_is_not_told_twice() {
+    let (mut server, _) = listed_twice(Storage::Dbox, false);
+    server.stamps.forgotten = 7;
+    server.captured.entries[0].uidl = uidl(&native(3));
+    server.captured.spent.push(uidl("U1"));
+    let uidls = server.uidls();
+    assert_eq!(uidls[..2], [native(3), "U2".to_owned()]);
+    assert!(is_derived(&uidls[2]), "{uidls:?}");
+}
+
 #[test]
 fn a_uidl_that_was_baked_by_mistake_is_not_believed_where_the_right_index_has_it_for_another() {
     let (mut server, old) = listed_once();
@@ -308,6 +399,16 @@ fn of_a_format_without_uidvalidity_no_number_is_told() {
     }
 }
 
+/// Nobody knows which of its UIDLs are spent.
+#[test]
+fn of_a_format_that_cannot_be_followed_no_uidl_is_told_to_a_new_message() {
+    let (mut server, _) = listed_once();
+    server.is_native_followed = false;
+    server.put(mail("new", 9, 9), "new".into());
+    let uidls = server.uidls();
+    assert!(is_derived(&uidls[2]), "{uidls:?}");
+}
+
 /// "Settled" promises that Dovecot's own UIDLs are unspent from there on, and after a damaged mark
 /// any may have been told. A ledger that is older is put back with its UIDs, and the mark is
 /// damaged: at the first login all is derived, and from the second on the short way gives native
@@ -364,6 +465,20 @@ fn after_forgetting_what_clients_know_already_stands_before_what_they_do_not_on_
     assert_eq!(server.uidls()[0], "R2");
 }
 
+/// The same where what clients know has kept its UIDL, and came after what was new.
+#[test]
+fn after_forgetting_what_was_copied_late_stands_before_what_was_new() {
+    let a = mail("a", 1, 1);
+    let mut server = Server::new(captured(&[("U1", &a)]));
+    server.storage = Storage::Maildir;
+    server.put(mail("new", 9, 9), "new".into());
+    server.log_in();
+    server.copy(&a, true);
+    assert_eq!(server.uidls(), [native(1), "U1".to_owned()]);
+    server.stamps.forgotten = 7;
+    assert_eq!(server.uidls(), ["U1".to_owned(), native(1)]);
+}
+
 /// Ledger and mailbox are put back, and the mark knows of ten messages: that the UIDs of the ledger
 /// are all there says nothing of the eight that are not.
 #[test]
@@ -380,6 +495,21 @@ fn a_newer_mark_guards_what_an_older_ledger_never_listed() {
         before.mark = server.mark;
         let refusal = before.try_to_log_in().unwrap_err();
         assert!(matches!(refusal, Undecidable::MostAreGone { found: 2, left: 10 }), "{refusal:?}");
+    }
+}
+
+/// A settled maildrop knows from which number on none is spent, and of names it knows nothing.
+#[test]
+fn a_maildrop_is_settled_only_under_a_format_with_uid_and_uidvalidity() {
+    for (format, is_settled) in [("%08Xu%08Xv", true), ("%u", false), ("%v-%g", false)] {
+        let a = mail("a", 1, 1);
+        let mut server = Server::new(captured(&[("U1", &a)]));
+        server.captured.spent.push(uidl("99-gone"));
+        server.native = UidlFormat::parse(format).unwrap();
+        server.copy(&a, true);
+        assert_eq!(server.log_in().ledger.native_from.is_some(), is_settled, "{format}");
+        server.put(mail("gone", 9, 9), "gone".into());
+        assert_ne!(server.uidls()[1], "99-gone");
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::resolve_support::{Server, captured, mail, uidl};
 use crate::{is_derived, native, provenance};
 use uidl_keep::format::UidlFormat;
-use uidl_keep::ledger::Provenance;
+use uidl_keep::ledger::{FIRST_ORDER, Provenance, Told};
 use uidl_keep::maildrop::Counter;
 use uidl_keep::resolve::COUNTS_ON;
 
@@ -46,6 +46,38 @@ fn numbers_up_to_65536_beyond_the_old_counter_are_never_given() {
     assert_eq!(uidls[2], native(65_540));
 }
 
+/// The mailbox could not be written when its next UID was to be raised.
+#[test]
+fn a_settled_maildrop_gives_no_number_that_the_old_server_may_give_yet() {
+    let mut server = counted("%08Xu%08Xv", 99);
+    server.copy(&mail("a", 1, 1), true);
+    server.log_in();
+    server.next_uid = 2;
+    server.put(mail("new", 9, 9), "new".into());
+    let uidls = server.uidls();
+    assert!(is_derived(&uidls[1]), "{uidls:?}");
+}
+
+/// The backup has the mailbox as it was before its next UID was raised, and the ledger of after.
+#[test]
+fn what_is_restored_goes_beyond_what_the_old_server_may_give_in_a_settled_maildrop_too() {
+    let mut server = counted("%08Xu%08Xv", 99);
+    server.copy(&mail("a", 1, 1), true);
+    server.log_in();
+    let mut backup = server.clone();
+    backup.next_uid = 2;
+    server.put(mail("new", 9, 9), "new".into());
+    let told = server.uidls()[1].clone();
+    assert_eq!(told, native(65_540));
+    backup.stamps.restored = 5;
+    backup.log_in();
+    for n in 0..3 {
+        backup.put(mail("newer", 8, n), format!("newer{n}"));
+    }
+    let uidls = backup.uidls();
+    assert!(!uidls.contains(&told), "{told} is another mail's: {uidls:?}");
+}
+
 #[test]
 fn the_next_uid_is_raised_past_what_is_spent_in_the_mailboxs_own_format() {
     for (format, native, uidvalidity, first) in [
@@ -68,8 +100,16 @@ fn the_next_uid_is_raised_past_what_is_spent_in_the_mailboxs_own_format() {
 
 #[test]
 fn a_number_that_no_mailbox_reaches_does_not_raise_the_next_uid() {
-    let mut server = Server::new(captured(&[(&native(u32::MAX - 1), &mail("a", 1, 1))]));
-    assert_eq!(server.log_in().first_unspent_uid, 1);
+    for (number, first) in [(u32::MAX - 1, 1), (1 << 31, 1), ((1 << 31) - 1, 1 << 31)] {
+        let mut server = Server::new(captured(&[(&native(number), &mail("a", 1, 1))]));
+        assert_eq!(server.log_in().first_unspent_uid, first, "{number}");
+    }
+    for (below, first) in [(u32::MAX, 1), (1 << 31, 1), ((1 << 31) - 1, (1 << 31) - 1)] {
+        let mut server = Server::new(captured(&[("U1", &mail("a", 1, 1))]));
+        server.log_in();
+        server.ledger.as_mut().unwrap().told = vec![Told { uidvalidity: 99, below }];
+        assert_eq!(server.log_in().first_unspent_uid, first, "told below {below}");
+    }
 }
 
 #[test]
@@ -82,6 +122,18 @@ fn a_stored_uidl_with_a_counted_number_is_not_believed() {
     let resolution = server.log_in();
     assert_eq!(provenance(&resolution, 1), Provenance::Native);
     assert_eq!(provenance(&resolution, 2), Provenance::Stored);
+}
+
+/// Of an earlier conversion, under the same UIDVALIDITY.
+#[test]
+fn a_number_that_the_old_server_had_given_is_not_believed_of_the_message_that_has_it_as_uid() {
+    for (uid, is_believed) in [(3, false), (4, true)] {
+        let mut server = counted("%08Xu%08Xv", 99);
+        server.next_uid = uid;
+        server.put(mail("x", 9, 9), "x".into());
+        server.store("x", &native(uid), Some(FIRST_ORDER));
+        assert_eq!(server.uidls() == [native(uid)], is_believed, "{uid}");
+    }
 }
 
 /// Copies share a GUID where the source is an mbox.
@@ -109,6 +161,10 @@ fn a_derived_uidl_is_the_messages_own() {
     let own = derived(&|_| ());
     assert!(is_derived(&own) && own.ends_with('~') && own.len() == 34, "{own}");
     assert_eq!(derived(&|_| ()), own, "it is the same as long as the message is");
+    assert_eq!(
+        own, "~9d3d8941ecf4f8d552875e7fb174132c~",
+        "clients hold it: no later version gives another"
+    );
     for (what, change) in [
         ("user", (|server| server.captured.user = "bob".into()) as fn(&mut Server)),
         ("UIDVALIDITY", |server| server.uidvalidity = 100),

@@ -5,7 +5,7 @@ use crate::{derived_uidl, is_derived, native, provenance};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::ledger::{FIRST_ORDER, Provenance};
 use uidl_keep::maildrop::Counter;
-use uidl_keep::resolve::Need;
+use uidl_keep::resolve::{Match, Need};
 
 /// Two entries, `U1` of the file `a` and `U2` of the file `b`, and no message yet.
 fn two_entries() -> Server {
@@ -30,6 +30,7 @@ fn a_stored_uidl_that_the_content_confirms_is_believed() {
     assert_eq!(provenance(&server.log_in(), 1), Provenance::Stored);
     assert_eq!(server.uidls(), ["U1"]);
     assert_eq!(server.asked[&Need::Header], 1);
+    assert_eq!(server.asked.get(&Need::Message), None, "the entry was not read whole");
 }
 
 #[test]
@@ -53,6 +54,15 @@ fn a_stored_uidl_loses_to_a_name_that_another_entry_has() {
 }
 
 #[test]
+fn a_name_says_nothing_against_a_stored_uidl_where_names_may_not_match() {
+    let mut server = two_entries();
+    server.keys = Match { file: false, message: false, header: false, origin: false };
+    server.put(mail("x", 9, 9), "b".into());
+    server.store("b", "U1", None);
+    assert_eq!(server.uidls(), ["U1"]);
+}
+
+#[test]
 fn a_stored_uidl_loses_to_names_that_disagree() {
     let mut server = two_entries();
     server.put(mail("b", 1, 1), "a b".into());
@@ -71,6 +81,29 @@ fn a_stored_uidl_loses_to_a_header_that_contradicts_it() {
 }
 
 #[test]
+fn a_stored_uidl_loses_to_a_header_whichever_content_may_match() {
+    for (message, header, origin) in
+        [(true, false, false), (false, true, false), (false, false, true)]
+    {
+        let mut server = two_entries();
+        server.keys = Match { file: true, message, header, origin };
+        server.put(mail("x", 9, 9), "copy".into());
+        server.store("copy", "U1", None);
+        assert_eq!(server.uidls(), [native(1)], "{:?}", server.keys);
+    }
+}
+
+#[test]
+fn a_stored_uidl_is_held_against_no_content_where_none_may_match() {
+    let mut server = two_entries();
+    server.keys = Match { file: true, message: false, header: false, origin: false };
+    server.put(mail("x", 9, 9), "copy".into());
+    server.store("copy", "U1", None);
+    assert_eq!(server.uidls(), ["U1"]);
+    assert_eq!(server.asked.get(&Need::Header), None);
+}
+
+#[test]
 fn a_stored_uidl_loses_to_a_text_that_contradicts_it_under_an_equal_header() {
     for (body, told) in [(1, "U1".to_owned()), (9, native(1))] {
         let mut server = two_entries();
@@ -84,13 +117,16 @@ fn a_stored_uidl_loses_to_a_text_that_contradicts_it_under_an_equal_header() {
 /// What relays add changes the header, and does not contradict.
 #[test]
 fn a_stored_uidl_stands_over_another_header_of_the_same_origin_where_origin_may_match() {
-    for (origin, told) in [(true, "U1".to_owned()), (false, native(1))] {
+    for (origin, came, told) in
+        [(true, Provenance::Stored, "U1".to_owned()), (false, Provenance::Native, native(1))]
+    {
         let mut server = two_entries();
         server.keys.origin = origin;
         let mut relayed = mail("x", 1, 1);
         relayed.relayed = 1;
         server.put(relayed, "copy".into());
         server.store("copy", "U1", None);
+        assert_eq!(provenance(&server.log_in(), 1), came);
         assert_eq!(server.uidls(), [told]);
     }
 }

@@ -13,7 +13,7 @@ use uidl_keep::ledger::{Ledger, Mark, NameHash};
 use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Fact, Grown, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
-    Undecidable, grow, resolve,
+    Undecidable, grow, most_unreadable, resolve,
 };
 use uidl_keep::uidl::Uidl;
 
@@ -127,6 +127,8 @@ pub struct Server {
     /// Whether what is told is baked, where there is a place for it.
     pub bakes: bool,
     pub native: UidlFormat,
+    /// Whether it is a format that the rules can follow.
+    pub is_native_followed: bool,
     pub uidvalidity: u32,
     pub next_uid: u32,
     pub index_id: u32,
@@ -191,6 +193,7 @@ impl Server {
             storage: Storage::Dbox,
             bakes: true,
             native: UidlFormat::parse("%08Xu%08Xv").unwrap(),
+            is_native_followed: true,
             uidvalidity: 99,
             next_uid: 1,
             index_id: 1,
@@ -279,10 +282,16 @@ impl Server {
                 Outcome::Ask(asked) => {
                     assert!(!asked.is_empty(), "asks for nothing");
                     let mut seen = HashSet::new();
+                    let mut unreadable = 0;
                     for (m, need) in asked {
                         assert!(seen.insert((m, need)), "asked twice at once");
                         *counts.entry(need).or_default() += 1;
                         self.tell(&self.held[m], &mut messages[m], need);
+                        // As the plugin does, which then lets the rules refuse it all.
+                        unreadable += usize::from(messages[m].unreadable);
+                        if unreadable > most_unreadable(messages.len()) {
+                            break;
+                        }
                     }
                     let most = messages.len() * 7;
                     assert!(counts.values().sum::<usize>() <= most, "asks for ever");
@@ -312,7 +321,7 @@ impl Server {
             next_uid: self.next_uid,
             index_id: self.index_id,
             is_maildir: self.storage == Storage::Maildir,
-            native: Some(&self.native),
+            native: Some(&self.native).filter(|_| self.is_native_followed),
             keys: self.keys,
             purpose,
         }
@@ -346,7 +355,7 @@ impl Server {
         let mail = &held.mail;
         match need {
             Need::Names => {
-                message.names = Fact::found(Some(names_of(held)).filter(|names| !names.is_empty()));
+                message.names = Fact::Is(names_of(held));
                 message.stored = held.stored.clone();
                 message.stored_order = held.stored_order;
             }
