@@ -166,8 +166,8 @@ impl<'a> Run<'a> {
                     .filter(|&&e| !self.content_contradicts(m, e))
                     .any(|&e| has(&self.entries[e]))
             };
-            let wants_header = any(|entry| entry.header.is_some() || entry.origin.is_some())
-                && (keys.header || keys.message || keys.origin);
+            let wants_header =
+                any(|entry| entry.header.is_some()) && (keys.header || keys.message || keys.origin);
             let wants_message = keys.message && any(|entry| entry.message.is_some());
             if wants_header && !message.header.is_asked() {
                 wanted.push((m, Need::Header));

@@ -172,7 +172,6 @@ impl<'a> Run<'a> {
     fn decide(&mut self) -> Result<Resolution, Pause> {
         self.refuse_older_index()?;
         self.find_listed_by_uid()?;
-        self.ask_last_of_mark()?;
         self.ask_names()?;
         self.replay_listed();
         self.take_again();
@@ -357,9 +356,6 @@ impl<'a> Run<'a> {
     /// Rule 2: what went and came back under its name, which no message that was listed bears,
     /// takes its UIDL and its place again, the lowest UID first.
     fn take_again(&mut self) {
-        if self.gone.is_empty() || !self.answers.iter().any(|a| matches!(a, Answer::Open)) {
-            return;
-        }
         let gone = std::mem::take(&mut self.gone);
         let mut back = HashSet::new();
         for (record, m) in self.pair_by_name(&gone, PairBy::AnyName) {
@@ -640,13 +636,6 @@ impl<'a> Run<'a> {
     /// The last message below the mark's next UID, of those that are there.
     fn last_below(&self, mark: &Mark) -> Option<usize> {
         self.messages.partition_point(|message| message.uid < mark.next_uid).checked_sub(1)
-    }
-
-    fn ask_last_of_mark(&self) -> Result<(), Pause> {
-        let Some(mark) = self.newer_mark.filter(|_| !self.situation.is_maildir) else {
-            return Ok(());
-        };
-        self.last_below(mark).map_or(Ok(()), |m| self.ask_name_of(m))
     }
 
     /// Whether the last message that the mark's session listed is still the last below its next
