@@ -284,10 +284,12 @@ impl<'a> Run<'a> {
             let message = &self.messages[m];
             native_from.is_some_and(|from| message.uid >= from) && message.stored.is_none()
         };
+        let Situation { basis, stamps, .. } = *self.situation;
+        let is_of_now =
+            |ledger: &Ledger| ledger.index.basis == basis && ledger.restored >= stamps.restored;
         let is_settled = self.uids_hold
-            && self.ledger.is_some_and(|ledger| ledger.index.basis == self.situation.basis)
+            && self.ledger.is_some_and(is_of_now)
             && self.newer_mark.is_none()
-            && !stamps_are_new(self.situation)
             && self.open_messages().into_iter().all(is_new);
         if is_settled { Ok(()) } else { Err(Pause::AskCaptured) }
     }
@@ -849,19 +851,10 @@ impl<'a> Run<'a> {
             && (self.situation.captured.is_some() || before.is_some())
             && undecided.is_empty()
             && is_native
-            && !stamps_are_new(self.situation)
             && purpose != Purpose::Preview
             && !self.spent.is_told_uid(NEVER_REACHED);
         is_settled.then_some(before.unwrap_or(0).max(unspent).max(next_uid))
     }
-}
-
-/// Whether the operator has said something that the ledger does not know yet.
-fn stamps_are_new(situation: &Situation<'_>) -> bool {
-    let Situation { memory, stamps, .. } = situation;
-    memory.ledger.is_some_and(|ledger| {
-        ledger.restored < stamps.restored || ledger.begun_after < stamps.forgotten
-    })
 }
 
 /// How records and messages are paired.
