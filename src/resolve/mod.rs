@@ -795,8 +795,8 @@ impl<'a> Run<'a> {
     fn listed_record(&self, m: usize, record: &Record) -> Record {
         let message = &self.messages[m];
         let names = match &message.names {
-            Fact::Is(names) if !names.is_empty() => message.name_hashes().collect(),
-            _ => record.names.clone(),
+            Fact::Is(_) => message.name_hashes().collect(),
+            Fact::NotAsked | Fact::Absent => record.names.clone(),
         };
         let entry = match self.situation.captured {
             Some(_) => self.claim_of.get(&record.order).and_then(|&e| u32::try_from(e).ok()),
