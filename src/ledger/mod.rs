@@ -922,6 +922,16 @@ mod tests {
     }
 
     #[test]
+    fn of_more_uidvalidities_than_there_is_room_for_a_ledger_keeps_the_last() {
+        for count in [MAX_TOLD, MAX_TOLD + 1] {
+            let told = (0..count as u32).map(|n| Told { uidvalidity: n, below: n + 1 });
+            let ledger = Ledger { told: told.collect(), ..sample() };
+            let kept = Ledger::decode(&ledger.encode()).unwrap().told;
+            assert_eq!(kept, ledger.told[count - MAX_TOLD..]);
+        }
+    }
+
+    #[test]
     fn a_uid_is_of_one_message_and_every_place_of_one_record() {
         let decoded = |records: &[(u32, u32)]| {
             let records =
