@@ -51,14 +51,29 @@ impl<'a> Spent<'a> {
     }
 
     /// Where all that is remembered is older than what clients hold, nobody knows how far the
-    /// mailbox had counted: from where it could be, so many numbers more are taken for told.
+    /// mailbox had counted: from where it could be, so many numbers more are taken for told. A
+    /// listing that is forgotten may have raised the next UID for another `pop3_uidl_format`.
     fn heed_restored(&mut self) {
         let Situation { memory, stamps, uidvalidity, next_uid, .. } = *self.situation;
         let heeded = memory.ledger.map_or(0, |ledger| ledger.restored);
         if stamps.restored > heeded.max(memory.mark.map_or(0, |mark| mark.restored)) {
-            let below = next_uid.max(self.first_unspent_uid()).saturating_add(COUNTS_ON);
+            let first = self.first_unspent_uid().max(self.first_uncounted_number());
+            let below = next_uid.max(first).saturating_add(COUNTS_ON);
             join_told(&mut self.told, [Told { uidvalidity, below }]);
         }
+    }
+
+    /// Above every number of the old server, given or counted, whatever it stands for here.
+    fn first_uncounted_number(&self) -> u32 {
+        let Some(captured) = self.situation.captured else { return 1 };
+        let given = captured.counter.iter().flat_map(|counter| {
+            let uidvalidity = captured.uidvalidity.unwrap_or(0);
+            let number = move |uidl: &&Uidl| counter.format.number_of(uidl.as_bytes(), uidvalidity);
+            self.known.iter().filter_map(number)
+        });
+        let counted = counted(captured).map(|(_, next)| next.saturating_add(COUNTS_ON));
+        let reached = given.map(|number| number.saturating_add(1)).chain(counted);
+        reached.filter(|&number| number < NEVER_REACHED).max().unwrap_or(1)
     }
 
     /// Where nothing was captured of a maildrop, nothing says how the old server counts: it may do so as

@@ -5,6 +5,7 @@ use crate::resolve_support::{Mail, Server, Storage, captured, mail, uidl};
 use crate::{is_derived, listed_once, native, provenance};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::ledger::{Mark, Provenance, Told};
+use uidl_keep::maildrop::Counter;
 use uidl_keep::resolve::{COUNTS_ON, Undecidable};
 
 const STORAGES: [Storage; 2] = [Storage::Maildir, Storage::Dbox];
@@ -528,4 +529,28 @@ fn a_settled_maildrop_looks_up_what_was_captured_for_a_message_that_bears_a_uidl
     server.store("told", "P1", None);
     server.log_in();
     assert!(server.asked_captured);
+}
+
+/// At the first listing the mailbox jumped past what the old server counts, for a format that counts
+/// as that one does. All memory of it is put back to before, and the format is another by now.
+#[test]
+fn after_a_restore_no_number_is_given_that_the_mailbox_had_reached_under_another_format() {
+    for (counter, spent) in [(70_000, "1"), (2, "70000")] {
+        let mut server = Server::new(captured(&[("1", &mail("a", 1, 1))]));
+        server.captured.spent.push(uidl(spent));
+        let format = UidlFormat::parse("%u").unwrap();
+        server.captured.counter = Some(Counter { format: format.clone(), next: counter });
+        server.copy(&mail("a", 1, 1), true);
+        let (native, next_uid) = (std::mem::replace(&mut server.native, format), server.next_uid);
+        server.log_in();
+        server.native = native;
+        let told = server.put(mail("new", 9, 9), "new".into());
+        server.log_in();
+        server.delete(told);
+        server.lose_memory();
+        server.next_uid = next_uid;
+        server.stamps.restored = 7;
+        server.log_in();
+        assert!(server.next_uid > told, "{} after {told}", server.next_uid);
+    }
 }
