@@ -105,7 +105,11 @@ fn a_last_line_without_its_end_is_not_believed() {
 fn mail_that_courier_has_never_listed_is_empty_where_courier_has_been_and_else_a_failure() {
     let unread = Old::of(["new/1.a"]).capture(&Server::Courier);
     assert_eq!((unread.maildrop.state, unread.losses.len()), (State::Empty, 0));
-    assert!(remarks_on(&unread, "no unique-id for 1 message"), "{:?}", unread.maildrop.remarks);
+    assert!(
+        remarks_on(&unread, "no POP3 client was ever told of the 1 message here"),
+        "{:?}",
+        unread.maildrop.remarks
+    );
 
     let by_imap = Old::of(["cur/1.a:2,S"]).state("courierimapuiddb", "1 17 2\n1 1.a\n");
     assert_eq!(by_imap.capture(&Server::Courier).maildrop.state, State::Empty);

@@ -243,6 +243,24 @@ fn what_nothing_names_is_spent_and_said_once_with_the_first() {
 }
 
 #[test]
+fn headers_that_name_no_message_are_counted_on_standard_error() {
+    let status =
+        STATUS.replace(r#""messages":"0","uidnext":"1""#, r#""messages":"1","uidnext":"2""#);
+    let fetched = [message("alice", 1), message("alice", 2), message("carol", 1)].join(",");
+    let input = format!("{status}[{fetched}]");
+    let said = |input: &str| {
+        let ran = run(input, &["--user", "alice"]);
+        assert_eq!(ran.status.code(), Some(0));
+        String::from_utf8(ran.stderr).unwrap()
+    };
+    let once = "uidl-keep: 3 messages in 2 maildrops have a header that does not name them: where GUIDs \
+                do not survive the move (IMAP), fetch text in place of hdr";
+    assert!(said(&input).contains(once), "{}", said(&input));
+    let whole = input.replace(r#""hdr":"#, r#""text":"#);
+    assert_eq!(said(&whole), "");
+}
+
+#[test]
 fn a_uid_that_comes_twice_is_a_failed_maildrop_as_other_folders_have_uids_too() {
     let sent = [1, 2, 1].map(|uid| message("alice", uid)).join(",");
     let captured = &blocks(&format!("{STATUS}[{sent}]"), &asked(&[])).unwrap()[0];

@@ -71,6 +71,38 @@ fn each_panel_is_found_where_it_keeps_its_mail() {
 }
 
 #[test]
+fn mailboxes_that_only_imap_ever_read_are_empty_and_no_news() {
+    let server = Server::new();
+    for local in ["al", "bo", "cy"] {
+        let maildir = server.path(&format!("srv/ex.com/{local}"));
+        make(&maildir);
+        fs::write(maildir.join("courierimapuiddb"), "1 17 19\n").unwrap();
+        for n in 0..18 {
+            fs::write(maildir.join(format!("cur/{n}.a:2,S")), message("one")).unwrap();
+        }
+    }
+    // One with mail that its owner has not fetched yet.
+    let listed = server.maildir("srv/ex.com/di");
+    fs::write(listed.join("new/2.b"), message("two")).unwrap();
+    let ran = server.capture(&["--pattern", "/srv/{domain}/{local}"]);
+    assert_eq!((ran.status, &ran.stderr[..]), (0, ""));
+    let blocks = ran.blocks();
+    let states: Vec<State> = blocks.iter().map(|block| block.state).collect();
+    assert_eq!(states, [State::Empty, State::Empty, State::Empty, State::Captured]);
+    let said = "no courierpop3dsizelist: no POP3 client was ever told of the 18 messages here";
+    assert_eq!(blocks[0].remarks, [said]);
+    assert_eq!(blocks[3].remarks, ["1 message not listed to any POP3 client yet: no unique-id"]);
+
+    // What somebody should look at is named.
+    fs::write(listed.join("dovecot-uidlist"), "3 V1 N1\n").unwrap();
+    let ran = server.capture(&["--pattern", "/srv/{domain}/{local}"]);
+    assert_eq!(ran.status, 0);
+    let said = "uidl-keep: di@ex.com: 1 of 4 maildrops have something unusual about them: see the lines \
+                \"remark\" of the listing\n";
+    assert_eq!(ran.stderr, said);
+}
+
+#[test]
 fn cpanels_accounts_are_found_on_every_disk_and_once() {
     let server = Server::new();
     server.maildir("home/acct/mail/ex.com/al");

@@ -49,8 +49,8 @@ fn check_messages(server: &Server, mbox: &[u8], messages: &[Message]) {
     for uidl in draft.entries.iter().map(|entry| &entry.uidl).chain(&draft.spent) {
         check_uidl(uidl.as_bytes());
     }
-    let (notes, losses) = draft.remarks.into_parts();
-    notes.iter().chain(&losses).for_each(check_message);
+    let (said, ..) = draft.remarks.into_parts();
+    said.iter().for_each(check_message);
     let mut uids = draft.entries.iter().filter_map(|entry| entry.uid);
     assert!(uids.by_ref().try_fold(0, |last, uid| (uid > last).then_some(uid)).is_some());
     if let Some(counter) = draft.counter {

@@ -219,11 +219,11 @@ pub fn plan(look: &Look) -> Result<Plan, Error> {
             return Err(error);
         }
         if !look.messages.is_empty() {
-            plan.remarks.note(format!(
-                "no {STATE_FILE}: no POP3 client has listed this maildrop; no unique-id for {}",
+            // Where IMAP alone reads the mail, that is so for ever.
+            plan.remarks.fact(format!(
+                "no {STATE_FILE}: no POP3 client was ever told of the {} here",
                 messages(look.messages.len())
             ));
-            plan.remarks.note(ENOMEM);
         }
         return Ok(plan);
     };
@@ -248,10 +248,6 @@ pub fn plan(look: &Look) -> Result<Plan, Error> {
     pair(&mut plan, &list, look);
     Ok(plan)
 }
-
-/// A note for maildrops in which no message of the list was found.
-const ENOMEM: &str = "if the disk was full, Courier gave one message an ENOMEM- unique-id, which it \
-                      keeps nowhere";
 
 /// `n` messages, in words.
 fn messages(n: usize) -> String {
@@ -288,7 +284,6 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
     for (at, message) in look.messages.iter().enumerate().rev() {
         open.entry(&message.base).or_default().push(at);
     }
-    let mut found = 0usize;
     for (line, taken) in list.lines.iter().zip(exact_first(&list.lines, look, &mut open)) {
         let uidl = match Uidl::new(line.uidl()) {
             Ok(uidl) => uidl,
@@ -299,7 +294,6 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
         };
         match taken {
             Some(at) => {
-                found += 1;
                 plan.entries.push(Planned { at, uidl, uid: None, guid: None, octets: None });
             }
             None => plan.spent.push(uidl),
@@ -307,13 +301,10 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
     }
     let unlisted: usize = open.values().map(Vec::len).sum();
     if unlisted > 0 {
-        plan.remarks.note(format!(
+        plan.remarks.fact(format!(
             "{} not listed to any POP3 client yet: no unique-id",
             messages(unlisted)
         ));
-    }
-    if found == 0 && unlisted > 0 {
-        plan.remarks.note(ENOMEM);
     }
     let in_cur = |planned: &Planned| {
         let message = &look.messages[planned.at];

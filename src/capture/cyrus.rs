@@ -296,7 +296,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
     let format = if index.has_new_uidls {
         format
     } else {
-        plan.remarks.note("made before Cyrus 2.1.4: its unique-ids are bare UIDs");
+        plan.remarks.fact("made before Cyrus 2.1.4: its unique-ids are bare UIDs");
         bare = UidlFormat::parse("%u").expect("a format");
         &bare
     };
@@ -353,6 +353,6 @@ fn remark(index: &Index, unlisted: &HashSet<u32>, plan: &mut Plan) {
     // What is expunged stays as a file until it is cleaned up.
     let new = unlisted.iter().filter(|&&uid| uid >= index.next).count();
     if new > 0 {
-        plan.remarks.note(format!("{new} messages not in {STATE_FILE} yet: no unique-id"));
+        plan.remarks.fact(format!("{new} messages not in {STATE_FILE} yet: no unique-id"));
     }
 }

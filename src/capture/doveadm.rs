@@ -320,6 +320,7 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
     draft.counter =
         asked.format.is_counting().then(|| Counter { format: asked.format.clone(), next });
     if let Some((count, first)) = alike {
+        draft.remarks.nameless = count;
         draft.remarks.note(format!(
             "{count} messages have a header that does not name them (first: uid {first}): where GUIDs do \
              not survive the move, fetch text in place of hdr"

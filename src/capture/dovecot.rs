@@ -194,7 +194,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
             return Err(error);
         }
         if !look.messages.is_empty() {
-            plan.remarks.note(format!(
+            plan.remarks.fact(format!(
                 "no {STATE_FILE}: Dovecot has not opened this maildrop; messages without a \
                  unique-id: {}",
                 look.messages.len()
@@ -240,7 +240,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
     }
     let unlisted: usize = open.values().map(Vec::len).sum();
     if unlisted > 0 {
-        plan.remarks.note(format!("{unlisted} messages not in {STATE_FILE} yet: no unique-id"));
+        plan.remarks.fact(format!("{unlisted} messages not in {STATE_FILE} yet: no unique-id"));
     }
     Ok(plan)
 }

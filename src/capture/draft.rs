@@ -14,15 +14,26 @@ const MAX_LOSSES: usize = 20;
 /// What a capture has to say of a maildrop, beside what it captured.
 #[derive(Debug, Clone, Default)]
 pub struct Remarks {
+    /// Facts and notes, in the order in which they were said.
+    said: Vec<String>,
     notes: Vec<String>,
     losses: Vec<String>,
     unsaid: usize,
+    /// As in [`Captured::nameless`].
+    pub(super) nameless: usize,
 }
 
 impl Remarks {
-    /// Says something that the operator may want to know.
+    /// Says how things are, where nothing is wrong and nobody has anything to do.
+    pub fn fact(&mut self, sentence: impl Into<String>) {
+        self.said.push(sentence.into());
+    }
+
+    /// Says something that somebody should look at: a wrong server perhaps, or keys that will not do.
     pub fn note(&mut self, sentence: impl Into<String>) {
-        self.notes.push(sentence.into());
+        let sentence = sentence.into();
+        self.said.push(sentence.clone());
+        self.notes.push(sentence);
     }
 
     /// Says something that was lost: the listing is not the whole truth.
@@ -34,22 +45,28 @@ impl Remarks {
         }
     }
 
-    /// What was noted and what was lost.
-    pub fn into_parts(mut self) -> (Vec<String>, Vec<String>) {
+    /// All of them, losses last; and of these the notes, and the losses.
+    pub fn into_parts(mut self) -> (Vec<String>, Vec<String>, Vec<String>) {
         if self.unsaid > 0 {
             self.losses.push(format!("{} more like these", self.unsaid));
         }
-        (self.notes, self.losses)
+        self.said.extend(self.losses.iter().cloned());
+        (self.said, self.notes, self.losses)
     }
 }
 
 /// A captured maildrop, and what was lost on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Captured {
-    /// The block for the listing. Its remarks hold the losses too.
+    /// The block for the listing. Its remarks hold notes and losses too.
     pub maildrop: Maildrop,
+    /// What somebody should look at, a sentence each, though nothing was lost.
+    pub notes: Vec<String>,
     /// Why the block is not the whole truth, a sentence each; empty when all is well.
     pub losses: Vec<String>,
+    /// How many messages have a header that does not name them, and no other key that an IMAP copy
+    /// leaves.
+    pub nameless: usize,
 }
 
 impl Captured {
@@ -58,7 +75,7 @@ impl Captured {
         let losses = vec![why];
         let remarks = losses.clone();
         let maildrop = Maildrop { source, remarks, ..Maildrop::new(user, State::Failed) };
-        Self { maildrop, losses }.of_one_capture()
+        Self { maildrop, notes: Vec::new(), losses, nameless: 0 }.of_one_capture()
     }
 
     /// The same, and that the capture began then. A clock that stands before 1970 says nothing.
@@ -124,8 +141,8 @@ impl Draft {
         let knows_nothing = self.entries.is_empty()
             && spent.is_empty()
             && self.counter.as_ref().is_none_or(|counter| counter.next <= 1);
-        let (mut remarks, losses) = self.remarks.into_parts();
-        remarks.extend(losses.iter().cloned());
+        let nameless = self.remarks.nameless;
+        let (remarks, notes, losses) = self.remarks.into_parts();
         // What was lost may have been a UIDL: then this is not a maildrop of which none is known.
         let is_empty = knows_nothing && losses.is_empty();
         let state = if is_empty { State::Empty } else { State::Captured };
@@ -138,7 +155,7 @@ impl Draft {
             remarks,
             ..Maildrop::new(self.user, state)
         };
-        Captured { maildrop, losses }.of_one_capture()
+        Captured { maildrop, notes, losses, nameless }.of_one_capture()
     }
 
     fn remark_on_uidls(&mut self) {
@@ -150,7 +167,7 @@ impl Draft {
             .filter(|uidl| !seen.insert(*uidl))
             .collect();
         if let Some(first) = repeated.first() {
-            self.remarks.note(format!(
+            self.remarks.fact(format!(
                 "{} messages have a unique-id that an earlier one has too, {} for one: kept as the old \
                  server gave it",
                 repeated.len(),
@@ -160,7 +177,7 @@ impl Draft {
         let long = self.entries.iter().filter(|entry| entry.uidl.is_longer_than_rfc()).count();
         if long > 0 {
             self.remarks
-                .note(format!("{long} unique-ids are longer than the 70 octets of RFC 1939: kept"));
+                .fact(format!("{long} unique-ids are longer than the 70 octets of RFC 1939: kept"));
         }
     }
 }

@@ -25,7 +25,7 @@ pub fn plan(look: &Look) -> Plan {
     plan.entries.sort_by_key(mtime);
     let tied = plan.entries.windows(2).filter(|pair| mtime(&pair[0]) == mtime(&pair[1])).count();
     if tied > 0 {
-        plan.remarks.note(format!(
+        plan.remarks.fact(format!(
             "{tied} times a message has the mtime of the one before it: qmail-pop3d orders these by \
              chance, this listing by name"
         ));

@@ -1,6 +1,6 @@
 //! A block of a listing, ready to be written.
 
-use uidl_keep::capture::Captured;
+use uidl_keep::capture::{Captured, printable};
 use uidl_keep::listing;
 use uidl_keep::maildrop::State;
 
@@ -9,8 +9,12 @@ pub struct Block {
     pub octets: Vec<u8>,
     /// Why it is not the whole truth; empty when all is well.
     pub losses: Vec<String>,
-    /// How much there is to say of it, losses included.
-    pub remarks: usize,
+    /// Whose maildrop it is.
+    pub user: String,
+    /// Whether somebody should look at it, though nothing was lost.
+    pub is_noted: bool,
+    /// As in [`Captured::nameless`].
+    pub nameless: usize,
     pub messages: usize,
     /// Whether it only says that the maildrop could not be captured.
     pub has_failed: bool,
@@ -18,7 +22,7 @@ pub struct Block {
 
 impl Block {
     pub fn of(captured: Captured) -> Self {
-        let Captured { mut maildrop, mut losses } = captured;
+        let Captured { mut maildrop, notes, mut losses, nameless } = captured;
         let mut octets = Vec::new();
         if let Err(error) = listing::write_maildrop(&mut octets, &maildrop) {
             // It would make the whole listing unreadable.
@@ -35,6 +39,46 @@ impl Block {
             }
         }
         let (messages, has_failed) = (maildrop.entries.len(), maildrop.state == State::Failed);
-        Self { octets, losses, remarks: maildrop.remarks.len(), messages, has_failed }
+        Self {
+            octets,
+            losses,
+            user: maildrop.user,
+            is_noted: !notes.is_empty(),
+            nameless,
+            messages,
+            has_failed,
+        }
+    }
+}
+
+/// The maildrops that somebody should look at, though nothing was lost.
+#[derive(Default)]
+pub struct Noted {
+    count: usize,
+    first: Vec<String>,
+}
+
+impl Noted {
+    const MOST_NAMED: usize = 5;
+
+    pub fn add(&mut self, block: &Block) {
+        if block.is_noted {
+            self.count += 1;
+            if self.first.len() < Self::MOST_NAMED {
+                self.first.push(printable(block.user.as_bytes()));
+            }
+        }
+    }
+
+    /// Which they are, of so many; `None` when there are none.
+    pub fn said(&self, of: usize) -> Option<String> {
+        let (count, first) = (self.count, self.first.join(", "));
+        let more = if count > self.first.len() { ", ..." } else { "" };
+        (count > 0).then(|| {
+            format!(
+                "{first}{more}: {count} of {of} maildrops have something unusual about them: see the \
+                 lines \"remark\" of the listing"
+            )
+        })
     }
 }

@@ -7,7 +7,7 @@ use rustix::fs::{AtFlags, fstat, statat};
 use uidl_keep::capture::layout::{Holds, Source};
 use uidl_keep::capture::{self, Keys, printable};
 
-use super::block::Block;
+use super::block::{Block, Noted};
 use super::desk::{self, AHEAD, Plan, Take};
 use super::job::Job;
 use super::listing_file::ListingFile;
@@ -24,7 +24,7 @@ pub fn capture(
     output: &mut ListingFile,
 ) -> Result<bool, Trouble> {
     let Job { server, sources, is_copy, .. } = job;
-    let (mut all_well, mut remarked) = (true, 0);
+    let (mut all_well, mut noted) = (true, Noted::default());
     let plan = InOrder { len: sources.len(), taken: 0, written: 0, ready: BTreeMap::new() };
     let capture_one = |at: usize| {
         let (source, began) = (&sources[at], SystemTime::now());
@@ -38,18 +38,14 @@ pub fn capture(
             progress.say(format_args!("{}: {loss}", printable(sources[at].user().as_bytes())));
         }
         all_well &= block.losses.is_empty();
-        remarked += usize::from(block.remarks > block.losses.len());
+        noted.add(&block);
         output.write(&block.octets)?;
         progress.count_messages(block.messages as u64);
         progress.count_maildrop(block.has_failed);
         Ok(())
     })?;
-    if remarked > 0 {
-        progress.say(format_args!(
-            "{remarked} of {} maildrops have something unusual about them: see the lines \"remark\" of the \
-             listing",
-            sources.len()
-        ));
+    if let Some(said) = noted.said(sources.len()) {
+        progress.say(said);
     }
     Ok(all_well)
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use uidl_keep::capture::doveadm::{self, Asked, Error};
 use uidl_keep::capture::{Keys, printable};
 
-use super::block::Block;
+use super::block::{Block, Noted};
 use super::doveconf;
 use super::listing_file::ListingFile;
 use crate::output::{Outcome, Trouble, remark};
@@ -51,16 +51,30 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let asked = Asked { user: args.user.clone(), users, format, keys: args.keys };
     let mut output = ListingFile::open(args.output.as_deref())?;
     let mut all_well = true;
+    let (mut noted, mut blocks, mut nameless, mut nameless_in) = (Noted::default(), 0, 0, 0);
     let began = printed_at();
     doveadm::read(io::stdin().lock(), &asked, &mut |captured| {
         let user = printable(captured.maildrop.user.as_bytes());
         let block = Block::of(captured.taken_at(began));
         block.losses.iter().for_each(|loss| remark(format_args!("{user}: {loss}")));
         all_well &= block.losses.is_empty();
+        noted.add(&block);
+        blocks += 1;
+        nameless += block.nameless;
+        nameless_in += usize::from(block.nameless > 0);
         output.write(&block.octets).map_err(|trouble| Error::Emit(trouble.to_string()))
     })
     .map_err(|error| Trouble::at("standard input", error))?;
     output.publish()?;
+    if nameless > 0 {
+        remark(format_args!(
+            "{nameless} messages in {nameless_in} maildrops have a header that does not name them: where \
+             GUIDs do not survive the move (IMAP), fetch text in place of hdr, or they are downloaded again"
+        ));
+    }
+    if let Some(said) = noted.said(blocks) {
+        remark(said);
+    }
     Ok(if all_well { Outcome::Done } else { Outcome::Short })
 }
 
