@@ -149,6 +149,98 @@ fn a_list_of_thousands_of_odd_lines_is_told_in_a_few() {
     assert_eq!(captured.losses[20], "4980 more like these");
 }
 
+/// Four messages, under these names in `cur`, and a list that has them by `:2,S`.
+fn of_four(names: [&str; 4]) -> Old {
+    let files: Vec<String> = names.iter().map(|name| format!("cur/{name}")).collect();
+    Old::of(files.iter().map(String::as_str)).state(
+        LIST,
+        "/3 9 17\n1714990001.a:2,S 1 1:17:0\n1714990002.b:2,S 1 2:17:0\n\
+         1714990003.c:2,S 1 3:17:0\n1714990004.d:2,S 1 4:17:0\n",
+    )
+}
+
+#[test]
+fn names_that_a_copy_has_changed_fail_unless_most_are_as_they_were() {
+    for separator in [";", "_", " ", "%3A", "!", "\u{f022}"] {
+        let name = |name: &str| format!("{name}{separator}2,S");
+        let [a, b, c, d] =
+            ["1714990001.a", "1714990002.b", "1714990003.c", "1714990004.d"].map(name);
+        let all = of_four([&a, &b, &c, &d]).capture(&Server::Courier);
+        assert_eq!(all.maildrop.state, State::Failed, "{separator:?}");
+        assert!(all.losses[0].starts_with("4 of 4 messages have a name that a copy has changed"));
+        assert_eq!((all.maildrop.entries.len(), all.maildrop.counter), (0, None));
+
+        let three = of_four(["1714990001.a:2,S", &b, &c, &d]).capture(&Server::Courier);
+        assert_eq!(three.maildrop.state, State::Failed, "{separator:?}");
+
+        let one = of_four(["1714990001.a:2,S", "1714990002.b:2,RS", "1714990003.c", &d]);
+        let one = one.capture(&Server::Courier);
+        assert_eq!(uidls(&one.maildrop), ["UID1-17", "UID2-17", "UID3-17"], "{separator:?}");
+        assert_eq!(spent(&one.maildrop), ["UID4-17"]);
+        assert!(one.losses[0].starts_with("1 of 4 messages have a name that a copy has changed"));
+    }
+}
+
+#[test]
+fn a_name_that_courier_itself_has_listed_is_no_changed_one() {
+    let old = Old::of(["cur/1714990001.a;2,S", "cur/1714990002.b_2,"]);
+    let old = old.state(LIST, "/3 9 17\n1714990001.a;2,S 1 1:17:0\n1714990002.b_2, 1 2:17:0\n");
+    let captured = old.capture(&Server::Courier);
+    assert_eq!(uidls(&captured.maildrop), ["UID1-17", "UID2-17"]);
+    assert_eq!(captured.losses, [""; 0]);
+}
+
+#[test]
+fn a_list_of_another_mailbox_fails_and_one_whose_mail_is_all_deleted_does_not() {
+    let of_another = "cur/171499000{}.other:2,S";
+    let files: Vec<String> = (0..3).map(|n| of_another.replace("{}", &n.to_string())).collect();
+    let lines = "/3 9 17\n1714990001.a:2,S 1 1:17:0\n1714990002.b:2,S 1 2:17:0\n";
+    let old = Old::of(files.iter().map(String::as_str)).state(LIST, lines);
+    let captured = old.capture(&Server::Courier);
+    assert_eq!(captured.maildrop.state, State::Failed);
+    assert!(
+        captured.losses[0].starts_with("courierpop3dsizelist lists 2 messages and 3 lie beside it"),
+        "{:?}",
+        captured.losses
+    );
+    // Names that do not say when they came can be anybody's.
+    let nameless = Old::of(["cur/x:2,S"]).state(LIST, lines).capture(&Server::Courier);
+    assert_eq!(nameless.maildrop.state, State::Failed);
+
+    // Downloaded and deleted, and since then mail has come, which a webmail has opened.
+    let later = Old::of(["cur/1714990009.z:2,S", "new/1714990000.y"]).state(LIST, lines);
+    let captured = later.capture(&Server::Courier);
+    assert_eq!((captured.maildrop.state, captured.losses.len()), (State::Captured, 0));
+    assert_eq!(spent(&captured.maildrop), ["UID1-17", "UID2-17"]);
+    let none = Old::of([]).state(LIST, lines).capture(&Server::Courier);
+    assert_eq!((none.maildrop.state, none.losses.len()), (State::Captured, 0));
+}
+
+#[test]
+fn a_list_that_a_copy_has_given_other_line_ends_says_the_same() {
+    let names = ["1714990001.a:2,S", "1714990002.b:2,S", "1714990003.c:2,S", "1714990004.d:2,S"];
+    for list in [
+        "/3 9 17\r\n1714990001.a:2,S 1 1:17:0\r\n1714990002.b:2, 1 2:17:0\r\n",
+        "/2 9 17\r\n1714990001.a:2,S 1 1:17\r\n1714990002.b:2, 1 2:17\r\n",
+    ] {
+        let captured = of_four(names).state(LIST, list).capture(&Server::Courier);
+        assert_eq!(uidls(&captured.maildrop), ["UID1-17", "UID2-17"], "{list:?}");
+        assert_eq!(captured.losses, [""; 0]);
+        assert_eq!(captured.maildrop.counter.unwrap().next, 9);
+    }
+    let list = "1714990001.a:2,S 1\r\n1714990002.b:2, 1\r\n";
+    let captured = of_four(names).state(LIST, list).capture(&Server::Courier);
+    assert_eq!(uidls(&captured.maildrop), ["1714990001.a", "1714990002.b"]);
+}
+
+#[test]
+fn a_list_of_which_nothing_can_be_made_out_beside_mail_fails_whatever_its_version() {
+    let old = Old::of(["cur/1714990001.a:2,S"]).state(LIST, "/3 9 17\nwhat is this\n");
+    let captured = old.capture(&Server::Courier);
+    assert_eq!(captured.maildrop.state, State::Failed);
+    assert!(captured.losses[0].starts_with("1 of 1 unique-ids are of no use"));
+}
+
 proptest! {
     #[test]
     fn no_list_makes_the_parser_panic_or_lose_a_line_unsaid(

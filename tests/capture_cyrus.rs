@@ -258,6 +258,24 @@ fn a_changed_octet_costs_a_record_or_the_mailbox_and_gives_no_other_uidl() {
 }
 
 #[test]
+fn an_index_of_other_mail_than_lies_there_fails() {
+    let of = |uids: &[u32]| captured(&index(13, 1, 0, 9, &[record(3), record(4)]), uids);
+    for uids in [&[7, 8][..], &[]] {
+        let other = of(uids);
+        assert_eq!(other.maildrop.state, State::Failed, "{uids:?}");
+        let said = format!("cyrus.index lists 2 messages and {} lie beside it", uids.len());
+        assert!(other.losses[0].starts_with(&said), "{:?}", other.losses);
+    }
+    let half = of(&[4, 8]);
+    let listed = uidls(&half.maildrop);
+    assert!(listed.len() == 1 && listed[0].ends_with(".4"), "{listed:?}");
+    assert_eq!(half.losses.len(), 1);
+    let expunged = Record { flags: EXPUNGED, ..record(3) };
+    let none = captured(&index(13, 1, 0, 9, &[expunged]), &[3]);
+    assert_eq!((none.maildrop.state, none.losses.len()), (State::Captured, 0));
+}
+
+#[test]
 fn a_directory_without_an_index_is_a_failure_and_not_an_empty_maildrop() {
     for uids in [&[1, 2][..], &[]] {
         let dir = mailbox(b"", uids);

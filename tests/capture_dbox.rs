@@ -243,6 +243,51 @@ fn what_nothing_names_is_spent_and_said_once_with_the_first() {
 }
 
 #[test]
+fn a_format_that_the_input_cannot_fill_fails_the_maildrop() {
+    let [one, two] = [1, 2].map(|uid| message("alice", uid));
+    let input = format!("{STATUS}[{one},{two}]");
+    let wanting = |input: &str, format: &str| {
+        let format = UidlFormat::parse(format).unwrap();
+        blocks(input, &Asked { format, ..asked(&[]) }).unwrap().remove(0)
+    };
+    for format in ["%f", "%u-%f"] {
+        let captured = wanting(&input, format);
+        assert_eq!(captured.maildrop.state, State::Failed, "{format}");
+        assert_eq!((captured.maildrop.counter, captured.losses.len()), (None, 1), "{format}");
+        let said = "2 of 2 unique-ids are of no use, such as uid 1: UIDL format wants a file name";
+        assert!(captured.losses[0].starts_with(said), "{:?}", captured.losses);
+    }
+    // One is as many as the other; and what nobody needs is not made.
+    let saved = input.replacen(r#""pop3.uidl":"""#, r#""pop3.uidl":"UID1-9""#, 1);
+    let captured = wanting(&saved, "%f");
+    assert_eq!((uidls(&captured.maildrop), captured.losses.len()), (vec!["UID1-9".to_owned()], 1));
+    let three = STATUS.replace(r#""messages":"2""#, r#""messages":"3""#);
+    let three = format!("{three}[{one},{two},{}]", message("alice", 3));
+    let saved = three.replacen(r#""pop3.uidl":"""#, r#""pop3.uidl":"UID1-9""#, 1);
+    assert_eq!(wanting(&saved, "%f").maildrop.state, State::Failed);
+    // Nobody has anything to lose in an empty one.
+    let none = STATUS.replace(r#""messages":"2""#, r#""messages":"0""#);
+    assert_eq!(wanting(&none, "%f").maildrop.state, State::Empty);
+
+    let ran = uidl_keep()
+        .args(["capture", "doveadm", "--format", "%f", "--user", "alice"])
+        .stdin(on_stdin(&input))
+        .output()
+        .unwrap();
+    assert_eq!(ran.status.code(), Some(1));
+    let failed = Reader::new(&ran.stdout[..]).next().unwrap().unwrap();
+    assert_eq!(failed.state, State::Failed);
+}
+
+/// A file to read from.
+fn on_stdin(text: &str) -> std::fs::File {
+    use std::io::Seek;
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(text.as_bytes()).and_then(|()| file.rewind()).unwrap();
+    file
+}
+
+#[test]
 fn headers_that_name_no_message_are_counted_on_standard_error() {
     let status =
         STATUS.replace(r#""messages":"0","uidnext":"1""#, r#""messages":"1","uidnext":"2""#);
@@ -258,6 +303,23 @@ fn headers_that_name_no_message_are_counted_on_standard_error() {
     assert!(said(&input).contains(once), "{}", said(&input));
     let whole = input.replace(r#""hdr":"#, r#""text":"#);
     assert_eq!(said(&whole), "");
+}
+
+#[test]
+fn a_maildrop_of_many_messages_that_nothing_names_fails() {
+    let fetched: Vec<String> = (1..=5).map(|uid| message("alice", uid)).collect();
+    let keys = Keys { file: false, ..Keys::default() };
+    let of = |n: usize| {
+        let status = STATUS
+            .replace(r#""messages":"2""#, &format!(r#""messages":"{n}""#))
+            .replace(r#""uidnext":"3""#, r#""uidnext":"9""#);
+        let input = format!("{status}[{}]", fetched[..n].join(","));
+        blocks(&input, &Asked { keys, ..asked(&[]) }).unwrap().remove(0)
+    };
+    assert_eq!(of(3).maildrop.state, State::Captured);
+    let captured = of(4);
+    assert_eq!(captured.maildrop.state, State::Failed);
+    assert!(captured.losses[0].starts_with("4 of 4 messages have nothing that names them"));
 }
 
 #[test]

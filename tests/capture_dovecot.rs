@@ -115,6 +115,45 @@ fn mail_that_was_opened_and_is_in_no_list_is_a_failure_and_new_mail_is_not() {
 }
 
 #[test]
+fn line_ends_of_cr_lf_are_read_as_dovecot_reads_them() {
+    for list in ["3 V17 N9 Gabc\r\n1 PUID7-9 :a\r\n2 :b\r\n", "1 17 9\r\n1 a\r\n2 b\r\n"] {
+        let old = Old::of(["cur/a:2,S", "cur/b:2,S"]).state(LIST, list);
+        let captured = old.capture(&dovecot("%u.%v"));
+        assert_eq!(captured.losses, [""; 0], "{list:?}");
+        let first = if list.starts_with('3') { "UID7-9" } else { "1.17" };
+        assert_eq!(uidls(&captured.maildrop), [first, "2.17"], "{list:?}");
+    }
+}
+
+#[test]
+fn a_uidlist_that_names_other_mail_than_lies_there_fails() {
+    for separator in [";", "_", " "] {
+        let name = |name: &str| format!("cur/{name}{separator}2,S");
+        let (b, c) = (name("b"), name("c"));
+        let old = Old::of(["cur/a:2,S", &*b, &*c]).state(LIST, "3 V17 N9\n1 :a\n2 :b\n3 :c\n");
+        let captured = old.capture(&dovecot("%u"));
+        assert_eq!(captured.maildrop.state, State::Failed, "{separator:?}");
+        assert!(captured.losses[0].starts_with("2 of 3 messages have a name that a copy"));
+    }
+    let old = Old::of(["cur/a:2,S", "cur/b:2,S"]).state(LIST, "3 V17 N9\n1 :x\n2 :y\n");
+    let captured = old.capture(&dovecot("%u"));
+    assert!(captured.losses[0].starts_with("dovecot-uidlist lists 2 messages and 2 lie beside it"));
+    assert_eq!(captured.maildrop.state, State::Failed);
+}
+
+#[test]
+fn a_format_whose_unique_ids_pop3_cannot_carry_fails_the_maildrop() {
+    let list = "3 V17 N9\n1 :a b\n2 :c d\n3 :e\n";
+    let old = Old::of(["cur/a b:2,S", "cur/c d:2,S", "cur/e:2,S"]).state(LIST, list);
+    let captured = old.capture(&dovecot("%f"));
+    assert_eq!(captured.maildrop.state, State::Failed);
+    let said = "2 of 3 unique-ids are of no use, such as dovecot-uidlist: uid 1: unique-id has octet \
+                0x20";
+    assert!(captured.losses[0].starts_with(said), "{:?}", captured.losses);
+    assert_eq!(uidls(&old.capture(&dovecot("%u")).maildrop), ["1", "2", "3"]);
+}
+
+#[test]
 fn a_header_that_dovecot_would_not_take_fails_the_maildrop() {
     for header in ["", "2 17 9", "3 N9", "3 V0 N9", "3 Vx N9", "1 17", "9 V1 N1", "3", "/3 1 2"] {
         let old = Old::of(["cur/a:2,S"]).state(LIST, format!("{header}\n1 :a\n"));

@@ -4,8 +4,9 @@ mod capture_support;
 
 use std::collections::BTreeMap;
 
-use capture_support::{Old, data, listed, remarks_on, uidls};
+use capture_support::{Old, data, listed, remarks_on, spent, uidls};
 use uidl_keep::capture::Server;
+use uidl_keep::maildrop::State;
 
 #[test]
 fn a_maildir_is_captured_as_qmail_pop3d_itself_listed_it() {
@@ -51,6 +52,35 @@ fn a_name_that_pop3_cannot_carry_costs_that_message() {
     let captured = old.capture(&Server::Qmail);
     assert_eq!(uidls(&captured.maildrop), ["2.c"]);
     assert_eq!(captured.losses, ["1.a b:2,S: unique-id has octet 0x20 at 3, outside 0x21-0x7e"]);
+}
+
+#[test]
+fn a_unique_id_is_no_name_that_only_a_copy_has() {
+    for separator in [";", "_", " "] {
+        let name = |n: usize| format!("cur/171499000{n}.a{separator}2,S");
+        let (one, two) = (name(1), name(2));
+        let all = Old::of([&*one, &*two]).capture(&Server::Qmail);
+        assert_eq!(all.maildrop.state, State::Failed, "{separator:?}");
+        assert!(all.losses[0].starts_with("2 of 2 messages have a name that a copy has changed"));
+
+        let some = Old::of([&*one, "cur/1714990008.b:2,S", "cur/1714990009.c:2,"]);
+        let some = some.capture(&Server::Qmail);
+        assert_eq!(some.maildrop.state, State::Captured, "{separator:?}");
+        assert!(some.losses.iter().any(|it| it.starts_with("1 of 3 messages have a name")));
+        // Clients may know it by the name that it had.
+        assert_eq!(spent(&some.maildrop), ["1714990001.a"]);
+    }
+    // What is in `new` has no flags: a name there is as it was delivered.
+    let new = Old::of(["new/1714990001.a;2,S"]).capture(&Server::Qmail);
+    assert_eq!(uidls(&new.maildrop), ["1714990001.a;2,S"]);
+}
+
+#[test]
+fn a_maildrop_of_names_that_pop3_cannot_carry_fails() {
+    let old = Old::of(["cur/1.a b:2,S", "cur/2.c d:2,S", "cur/3.e:2,S"]);
+    let captured = old.capture(&Server::Qmail);
+    assert_eq!(captured.maildrop.state, State::Failed);
+    assert!(captured.losses[0].starts_with("2 of 3 unique-ids are of no use"));
 }
 
 #[test]

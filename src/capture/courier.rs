@@ -73,7 +73,9 @@ impl SizeList {
         let mut list =
             Self { version: 0, next: None, uidv: None, lines: Vec::new(), odd: Vec::new() };
         for (at, line) in octets.split_inclusive(|&octet| octet == b'\n').enumerate() {
-            let whole = line.strip_suffix(b"\n");
+            // A copy may have made it CR LF. Courier writes LF, and reads the numbers before a CR.
+            let whole =
+                line.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
             if at == 0 && line.starts_with(b"/") {
                 list.take_header(whole.unwrap_or(line))?;
                 continue;
@@ -235,7 +237,7 @@ pub fn plan(look: &Look) -> Result<Plan, Error> {
         return Err(Error::StateGarbled { file: STATE_FILE, line: printable(&list.odd[0].1) });
     }
     for (at, line) in &list.odd {
-        plan.remarks.loss(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
+        plan.lose(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
     }
     if list.version < 2 {
         plan.remarks.note(format!(
@@ -288,7 +290,7 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
         let uidl = match Uidl::new(line.uidl()) {
             Ok(uidl) => uidl,
             Err(bad) => {
-                plan.remarks.loss(format!("{STATE_FILE}: {}: {bad}", printable(&line.name)));
+                plan.lose(format!("{STATE_FILE}: {}: {bad}", printable(&line.name)));
                 continue;
             }
         };
@@ -296,7 +298,10 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
             Some(at) => {
                 plan.entries.push(Planned { at, uidl, uid: None, guid: None, octets: None });
             }
-            None => plan.spent.push(uidl),
+            None => {
+                plan.gone.push(base_name(&line.name).into());
+                plan.spent.push(uidl);
+            }
         }
     }
     let unlisted: usize = open.values().map(Vec::len).sum();

@@ -302,7 +302,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
     };
     plan.counter = Some(Counter { format: format.clone(), next: index.next });
     for number in &index.odd {
-        plan.remarks.loss(format!("{STATE_FILE}: record {number} is damaged"));
+        plan.lose(format!("{STATE_FILE}: record {number} is damaged"));
     }
     let mut files: HashMap<u32, usize> =
         (0..).zip(&look.messages).filter_map(|(at, m)| Some((uid_of(&m.name)?, at))).collect();
@@ -312,7 +312,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
         let uidl = match format.render(&fields) {
             Ok(uidl) => uidl,
             Err(why) => {
-                plan.remarks.loss(format!("{STATE_FILE}: uid {uid}: {why}"));
+                plan.lose(format!("{STATE_FILE}: uid {uid}: {why}"));
                 continue;
             }
         };
@@ -327,6 +327,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
             None => {
                 let why = if record.is_archived { "in the archive partition" } else { "gone" };
                 plan.remarks.loss(format!("{uid}. is {why}; its unique-id is spent"));
+                plan.gone.push(format!("{uid}.").into_bytes().into());
                 plan.spent.push(uidl);
             }
         }

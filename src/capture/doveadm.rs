@@ -29,7 +29,7 @@ use serde::de::{
 };
 
 use super::keys::{Headers, Keys, Prints};
-use super::{Captured, Draft, printable};
+use super::{Captured, Draft, Unusable, printable};
 use crate::format::{Fields, UidlFormat};
 use crate::key::{Depth, is_guid_a_name};
 use crate::maildrop::{Counter, Entry, Name};
@@ -284,6 +284,7 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
         .iter()
         .flat_map(|message| &message.prints)
         .for_each(|prints| headers.count(&prints.of));
+    let mut unusable = Unusable::default();
     let mut alike: Option<(usize, u32)> = None;
     let mut unprintable: Option<(usize, u32)> = None;
     let mut next = status.next;
@@ -292,7 +293,9 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
         let uidl = match uidl(asked, status, &message) {
             Ok(uidl) => uidl,
             Err(why) => {
-                draft.remarks.loss(format!("uid {}: {why}", message.uid));
+                let why = format!("uid {}: {why}", message.uid);
+                unusable.add(&why);
+                draft.remarks.loss(why);
                 continue;
             }
         };
@@ -316,6 +319,9 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
             entry = asked.keys.with_prints(entry, &prints.of);
         }
         draft.push(entry);
+    }
+    if let Err(error) = unusable.weigh(draft.entries.len(), usize::MAX) {
+        return Captured::failed(draft.user, draft.source, error.to_string());
     }
     draft.counter =
         asked.format.is_counting().then(|| Counter { format: asked.format.clone(), next });

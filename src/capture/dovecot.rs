@@ -72,7 +72,7 @@ impl UidList {
     pub fn parse(octets: &[u8]) -> Result<Self, Error> {
         let mut lines = octets.split_inclusive(|&octet| octet == b'\n').enumerate();
         let (_, header) = lines.next().ok_or(Error::StateEmpty { file: STATE_FILE })?;
-        let header = header.strip_suffix(b"\n").unwrap_or(header);
+        let header = without_line_end(header).unwrap_or(header);
         let (version, uidvalidity, next) = parse_header(header)
             .ok_or_else(|| Error::StateVersion { file: STATE_FILE, header: printable(header) })?;
         let mut list = Self {
@@ -84,7 +84,7 @@ impl UidList {
         };
         let mut uid_of_file: HashMap<Box<[u8]>, u32> = HashMap::new();
         for (at, line) in lines {
-            let whole = line.strip_suffix(b"\n");
+            let whole = without_line_end(line);
             let Some((uid, record)) = whole.and_then(|whole| parse_line(version, whole)) else {
                 list.odd.push((at + 1, whole.unwrap_or(line).into()));
                 continue;
@@ -107,6 +107,12 @@ impl UidList {
         }
         Ok(list)
     }
+}
+
+/// A line before its LF or CR LF, as Dovecot cuts lines (`i_stream_next_line`); `None` without one.
+fn without_line_end(line: &[u8]) -> Option<&[u8]> {
+    let line = line.strip_suffix(b"\n")?;
+    Some(line.strip_suffix(b"\r").unwrap_or(line))
 }
 
 /// Version, UIDVALIDITY and next UID.
@@ -204,7 +210,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
     };
     let list = UidList::parse(octets)?;
     for (at, line) in &list.odd {
-        plan.remarks.loss(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
+        plan.lose(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
     }
     plan.uidvalidity = Some(list.uidvalidity);
     plan.counter =
@@ -220,7 +226,7 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
         let uidl = match uidl(format, list.uidvalidity, uid, record) {
             Ok(uidl) => uidl,
             Err(why) => {
-                plan.remarks.loss(format!("{STATE_FILE}: uid {uid}: {why}"));
+                plan.lose(format!("{STATE_FILE}: uid {uid}: {why}"));
                 continue;
             }
         };
@@ -232,7 +238,10 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
                 guid: record.guid.clone().map(Name::Spelled),
                 octets: None,
             }),
-            None => plan.spent.push(uidl),
+            None => {
+                plan.gone.push(record.file.clone());
+                plan.spent.push(uidl);
+            }
         }
     }
     for (uid, record) in &list.replaced {

@@ -11,6 +11,9 @@ use crate::uidl::Uidl;
 /// How many losses a block spells out; the rest are counted.
 const MAX_LOSSES: usize = 20;
 
+/// So many messages may be downloaded again, and nobody is refused for that.
+const FEW: usize = 3;
+
 /// What a capture has to say of a maildrop, beside what it captured.
 #[derive(Debug, Clone, Default)]
 pub struct Remarks {
@@ -130,6 +133,15 @@ impl Draft {
     pub fn finish(mut self) -> Captured {
         self.remark_on_uidls();
         if let Some((count, first)) = self.keyless.take() {
+            if count > self.entries.len().max(FEW) {
+                let why = format!(
+                    "{count} of {} messages have nothing that names them (first: {first}), and would be \
+                     downloaded again: take more --keys, or another way to capture, that reads their \
+                     text",
+                    count + self.entries.len()
+                );
+                return Captured::failed(self.user, self.source, why);
+            }
             self.remarks.loss(format!(
                 "{count} messages have nothing that names them (first: {first}): their unique-ids are \
                  spent, and they will be downloaded again"
@@ -143,9 +155,19 @@ impl Draft {
             && self.counter.as_ref().is_none_or(|counter| counter.next <= 1);
         let nameless = self.remarks.nameless;
         let (remarks, notes, losses) = self.remarks.into_parts();
-        // What was lost may have been a UIDL: then this is not a maildrop of which none is known.
-        let is_empty = knows_nothing && losses.is_empty();
-        let state = if is_empty { State::Empty } else { State::Captured };
+        let state = match (knows_nothing, losses.is_empty()) {
+            (false, _) => State::Captured,
+            (true, true) => State::Empty,
+            // What was lost may have been a UIDL: a capture of nothing would be served all the same.
+            (true, false) => {
+                let maildrop = Maildrop {
+                    source: self.source,
+                    remarks,
+                    ..Maildrop::new(self.user, State::Failed)
+                };
+                return Captured { maildrop, notes, losses, nameless }.of_one_capture();
+            }
+        };
         let maildrop = Maildrop {
             source: self.source,
             uidvalidity: self.uidvalidity,

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::keys::{Headers, Keys, Packed, Prints};
 use super::layout::Source;
 use super::maildir::{self, Look, Maildir, Message, Wanted};
+use super::weight::weigh;
 use super::{Draft, Error, Plan, cyrus, printable, until_steady};
 use crate::key::Depth;
 use crate::maildrop::{Entry, Name};
@@ -56,7 +57,8 @@ impl Files {
             if self.shape == Shape::Maildir && look.ends_in_a_line() && !is_last {
                 return Ok(None);
             }
-            let planned = plan(&look).and_then(|plan| {
+            let planned = plan(&look).and_then(|mut plan| {
+                weigh(self.state, &look, &mut plan)?;
                 let all_there = read_keys(&maildir, &look, &plan, keys, &mut known)?;
                 Ok((plan, all_there))
             });
@@ -142,7 +144,7 @@ fn read_one(
 }
 
 fn draft(keys: Keys, look: &Look, plan: Plan, known: &Known) -> Draft {
-    let Plan { entries, spent, uidvalidity, counter, remarks } = plan;
+    let Plan { entries, spent, uidvalidity, counter, remarks, gone: _, unusable: _ } = plan;
     let mut draft = Draft { uidvalidity, counter, spent, remarks, ..Draft::default() };
     let mut packed: Option<(usize, &Message, Packed)> = None;
     for planned in entries {

@@ -20,6 +20,41 @@ pub fn base_name(name: &[u8]) -> &[u8] {
     name.iter().position(|&octet| octet == b':').map_or(name, |at| &name[..at])
 }
 
+/// Where the base name ended in a file name whose `:2,FLAGS` a copy has spelled otherwise: `;2,S` as
+/// mbsync does on Windows, `_2,S`, ` 2,S` or `%3A2,S` as archivers and file systems do that take no
+/// colon. `None` for any other name.
+///
+/// Only to say what has happened: to Dovecot and to qmail-pop3d alike the whole of it is a base name.
+pub fn end_before_changed_info(name: &[u8]) -> Option<usize> {
+    if name.contains(&b':') {
+        return None;
+    }
+    let flags = name.iter().rev().take_while(|octet| octet.is_ascii_alphabetic()).count();
+    let before = name[..name.len() - flags].strip_suffix(b"2,")?;
+    let escaped = [b"%3A", b"%3a", b"=3A", b"=3a"];
+    let end = if let Some(base) = escaped.iter().find_map(|it| before.strip_suffix(*it)) {
+        base.len()
+    } else {
+        match before.last()? {
+            // Of a size, or of a name that just ends so.
+            b',' | b'=' => return None,
+            last if last.is_ascii_alphanumeric() => return None,
+            last if last.is_ascii() => before.len() - 1,
+            // U+F022, which Samba makes of it, or the like.
+            _ => before.iter().rposition(u8::is_ascii).map_or(0, |at| at + 1),
+        }
+    };
+    (end > 0).then_some(end)
+}
+
+/// When a message arrived, in seconds since 1970, where its file name begins with that.
+pub fn arrival(name: &[u8]) -> Option<u64> {
+    let end = name.iter().position(|octet| !octet.is_ascii_digit()).unwrap_or(name.len());
+    // Nine digits are of 1973 and later; what is shorter is a number of another kind.
+    let digits = name.get(..end).filter(|digits| (9..=11).contains(&digits.len()))?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// The size of a message with CRLF line ends, where its file name says so in `,W=`.
 pub fn octets_in_name(base: &[u8]) -> Option<u64> {
     let mut fields = base.split(|&octet| octet == b',').skip(1);
@@ -215,6 +250,37 @@ impl Folder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_colon_that_a_copy_has_changed_is_told_from_what_names_have_anyway() {
+        for name in ["x.h;2,S", "x.h_2,", "x.h 2,RS", "x.h!2,S", "x.h%3A2,S", "x.h=3a2,S"] {
+            assert_eq!(end_before_changed_info(name.as_bytes()), Some(3), "{name}");
+        }
+        assert_eq!(end_before_changed_info("x.h\u{f022}2,S".as_bytes()), Some(3));
+        assert_eq!(end_before_changed_info(b"x.h,S=12,W=13;2,S"), Some(13));
+        for name in [
+            "x.h:2,S",
+            "x.h:2,;2,S",
+            "x.h",
+            "x.h,S=2,W=3",
+            "x.h,S=2,",
+            "x.h2,S",
+            ";2,S",
+            "x.h;1,S",
+            "",
+        ] {
+            assert_eq!(end_before_changed_info(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_time_of_arrival_is_as_long_as_one() {
+        assert_eq!(arrival(b"1714990000.M1.host"), Some(1_714_990_000));
+        assert_eq!(arrival(b"1714990000"), Some(1_714_990_000));
+        for name in ["12345678.a", "123456789012.a", "x1714990000", ""] {
+            assert_eq!(arrival(name.as_bytes()), None, "{name}");
+        }
+    }
 
     #[test]
     fn takes_the_size_that_a_name_gives_and_no_other() {

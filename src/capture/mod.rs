@@ -34,9 +34,11 @@ pub mod program;
 pub mod proof;
 pub mod qmail;
 pub mod traces;
+mod weight;
 
 pub use draft::{Captured, Draft, Remarks};
 pub use keys::{BadKeys, Keys, Packed, Prints};
+pub use weight::Unusable;
 
 use std::io;
 use std::thread;
@@ -234,6 +236,49 @@ pub enum Error {
         /// Its first line, printable.
         line: String,
     },
+    /// What a state file lists is not what lies beside it.
+    #[error(
+        "{file} lists {lines} messages and {mail} lie beside it, of which it lists {met}: it is perhaps \
+         another mailbox's, or names were changed in a copy; capture the server itself, or copy list \
+         and mail together, with names as they are"
+    )]
+    StateOfOther {
+        /// The state file.
+        file: &'static str,
+        /// How many messages it lists.
+        lines: usize,
+        /// How many messages there are.
+        mail: usize,
+        /// How many of these it lists.
+        met: usize,
+    },
+    /// A copy has changed the names of messages.
+    #[error(
+        "{changed} of {mail} messages have a name that a copy has changed, such as {first}: where \
+         something else stands in place of its last colon, no client was told of it by that name; \
+         capture the server itself, or a copy that keeps names (tar, rsync)"
+    )]
+    NamesChanged {
+        /// How many messages.
+        changed: usize,
+        /// How many messages there are.
+        mail: usize,
+        /// One of them, printable.
+        first: String,
+    },
+    /// Most of what a state file lists cannot be used.
+    #[error(
+        "{unusable} of {lines} unique-ids are of no use, such as {first}; if format and server are the \
+         right ones, capture over POP3, or give them up (uidl-keep release --redownload)"
+    )]
+    Unusable {
+        /// How many.
+        unusable: usize,
+        /// Of how many.
+        lines: usize,
+        /// Why the first is not.
+        first: String,
+    },
     /// A state file that is too long to be one.
     #[error("{file} has more than {max_octets} octets")]
     StateTooLong {
@@ -307,8 +352,20 @@ pub struct Plan {
     pub uidvalidity: Option<u32>,
     /// As in [`Maildrop::counter`](crate::maildrop::Maildrop::counter).
     pub counter: Option<Counter>,
+    /// The base file names of messages that its state lists and that are not there.
+    pub gone: Vec<Box<[u8]>>,
+    /// What its state lists and no capture can use.
+    pub unusable: Unusable,
     /// What there is to say of it.
     pub remarks: Remarks,
+}
+
+impl Plan {
+    /// A message of the state, or what should be one, that no capture can use.
+    fn lose(&mut self, why: String) {
+        self.unusable.add(&why);
+        self.remarks.loss(why);
+    }
 }
 
 /// One message of a [`Plan`].

@@ -17,7 +17,7 @@ pub fn plan(look: &Look) -> Plan {
             Ok(uidl) => {
                 plan.entries.push(Planned { at, uidl, uid: None, guid: None, octets: None })
             }
-            Err(bad) => plan.remarks.loss(format!("{}: {bad}", printable(&message.name))),
+            Err(bad) => plan.lose(format!("{}: {bad}", printable(&message.name))),
         }
     }
     let mtime = |planned: &Planned| look.messages[planned.at].mtime;
