@@ -74,6 +74,17 @@ impl Maildrop {
     }
 }
 
+/// The name by which a listing and a roster speak of everybody of a domain whom they do not name: of
+/// `None`, of everybody, with or without a domain. No login has it: `*` is in no user name.
+pub fn everybody_of(domain: Option<&str>) -> String {
+    domain.map_or_else(|| "*".to_owned(), |domain| format!("*@{domain}"))
+}
+
+/// Whether a name is such a one.
+pub fn is_everybody(user: &str) -> bool {
+    user.strip_prefix('*').is_some_and(|rest| rest.is_empty() || rest.starts_with('@'))
+}
+
 /// What became of the capture of one maildrop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 
-use crate::maildrop::State;
+use crate::maildrop::{State, everybody_of};
 use crate::read_at::ReadAt;
 
 /// What the roster says of one maildrop.
@@ -159,6 +159,24 @@ pub fn lookup<S: ReadAt + ?Sized>(source: &S, user: &str) -> Result<Option<Line>
         }
     }
     Ok(None)
+}
+
+/// As [`lookup`]; where the roster does not name the user, what it says of
+/// [everybody](everybody_of) of his domain, if it does.
+///
+/// Cost: twice that of [`lookup`] for who is not on it.
+///
+/// # Errors
+///
+/// Any [`Error`]: could not tell.
+pub fn lookup_or_everybody<S: ReadAt + ?Sized>(
+    source: &S,
+    user: &str,
+) -> Result<Option<Line>, Error> {
+    match (lookup(source, user)?, user.rsplit_once('@')) {
+        (None, Some((_, domain))) => lookup(source, &everybody_of(Some(domain))),
+        (line, _) => Ok(line),
+    }
 }
 
 const NO_LINE: &str = "not a line of a roster";
@@ -561,6 +579,21 @@ mod tests {
             }
             roster
         })
+    }
+
+    #[test]
+    fn who_is_not_named_is_one_of_everybody_of_his_domain_where_that_is_there() {
+        let mut roster = Roster::new();
+        for user in ["*@example.com", "alice@example.com", "*@example.net.example.com", "eve"] {
+            roster.insert(Line::new(user, State::Failed, Gate::Guarded)).unwrap();
+        }
+        let text = roster.to_text().into_bytes();
+        let found = |user: &str| lookup_or_everybody(&text[..], user).unwrap().map(|it| it.user);
+        assert_eq!(found("alice@example.com").unwrap(), "alice@example.com");
+        assert_eq!(found("bob@example.com").unwrap(), "*@example.com");
+        assert_eq!(found("a@b@example.com").unwrap(), "*@example.com");
+        assert_eq!(found("bob@example.net"), None);
+        assert_eq!(found("bob"), None);
     }
 
     proptest! {

@@ -192,8 +192,101 @@ fn a_planted_link_is_a_failed_maildrop_and_never_followed() {
         ran.blocks().into_iter().map(|maildrop| (maildrop.user, maildrop.state)).collect();
     let failed = |user: &str| (format!("{user}@ex.com"), State::Failed);
     let captured = ("al@ex.com".to_owned(), State::Captured);
-    assert_eq!(states, [captured, failed("eve"), failed("mal"), failed("tom"), failed("zed")]);
+    let everybody = ("*@ex.org".to_owned(), State::Failed);
+    let of_users = ["eve", "mal", "tom", "zed"].map(failed);
+    assert_eq!(states[..2], [everybody, captured]);
+    assert_eq!(states[2..], of_users);
     assert!(ran.stderr.contains("srv/ex.org: a symbolic link"), "{}", ran.stderr);
+}
+
+#[test]
+fn who_lives_where_nobody_can_search_has_a_block_that_says_so() {
+    let server = Server::new();
+    server.maildir("srv/ex.com/al");
+    server.maildir("elsewhere/bo");
+    symlink(server.path("elsewhere"), server.path("srv/ex.org")).unwrap();
+    let pattern = ["--pattern", "/srv/{domain}/{local}"];
+    let capture = |arguments: &[&str]| server.capture(&[&pattern[..], arguments].concat());
+    let ran = capture(&[]);
+    assert_eq!((ran.status, ran.users()), (1, vec!["*@ex.org".into(), "al@ex.com".into()]));
+    let gap = &ran.blocks()[0];
+    assert_eq!((gap.state, gap.remarks.len()), (State::Failed, 1));
+    let said = "srv/ex.org: a symbolic link, which is not followed: whose maildrops lie there is not known";
+    assert!(gap.remarks[0].contains(said), "{:?}", gap.remarks);
+    assert!(gap.source.ends_with("srv/ex.org"), "{}", gap.source);
+    ran.says("uidl-keep: *@ex.org: ");
+
+    // Who is not asked for is no gap, and who is asked for by name has a block by that.
+    let ran = capture(&["--only", "ex.com"]);
+    assert_eq!((ran.status, ran.users()), (0, vec!["al@ex.com".into()]));
+    assert_eq!(capture(&["--only", "ex.org"]).users(), ["*@ex.org"]);
+    let ran = capture(&["--only", "bo@ex.org", "--only", "al@ex.com", "--only", "cy@ex.com"]);
+    assert_eq!((ran.status, ran.users()), (1, vec!["al@ex.com".into(), "bo@ex.org".into()]));
+    assert_eq!(ran.blocks()[1].state, State::Failed);
+    ran.says("--only cy@ex.com: no such maildrop");
+    let renames = server.path("renames");
+    fs::write(&renames, "bo@ex.org bo@ex.net\n").unwrap();
+    let ran = capture(&["--rename", renames.to_str().unwrap()]);
+    assert_eq!(ran.users(), ["*@ex.org", "al@ex.com", "bo@ex.net"]);
+
+    // Where no domain is in the name, he may be anybody.
+    assert_eq!(capture(&["--user-template", "{local}"]).users(), ["*", "al"]);
+}
+
+#[test]
+fn a_link_that_nobody_is_missing_behind_is_no_gap() {
+    let server = Server::new();
+    server.maildir("srv/a/ex.com/al");
+    // What it leads to is searched under its own name, and no name of a user has this one in it.
+    symlink("a", server.path("srv/b")).unwrap();
+    let mut capture = uidl_keep();
+    let pattern = format!("{}/srv/?/{{domain}}/{{local}}", server.root.path().display());
+    capture.args(["capture", "courier", "--pattern", &pattern]);
+    symlink("nowhere", server.path("srv/c")).unwrap();
+    symlink("/etc/passwd", server.path("srv/d")).unwrap();
+    let ran = Ran::of(capture);
+    assert_eq!((ran.status, &ran.stderr[..], ran.users()), (0, "", vec!["al@ex.com".into()]));
+    // In a copy, a link that leads nowhere may have led out of it.
+    let ran = server.capture(&["--pattern", "/srv/?/{domain}/{local}"]);
+    assert_eq!((ran.status, ran.users()), (1, vec!["*".into(), "al@ex.com".into()]));
+    // Nothing else at all is no listing.
+    fs::remove_dir_all(server.path("srv/a")).unwrap();
+    server.capture(&["--pattern", "/srv/?/{domain}/{local}"]).is_refused("no maildrop found");
+}
+
+#[test]
+fn a_directory_that_may_not_be_listed_is_a_gap_and_a_maildir_a_failed_maildrop() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let server = Server::new();
+    let mode = |path: &str, mode| {
+        fs::set_permissions(server.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    server.maildir("srv/ex.com/al");
+    server.maildir("srv/ex.com/bo");
+    server.maildir("srv/ex.org/cy");
+    mode("", 0o755);
+    mode("srv/ex.com/bo", 0);
+    mode("srv/ex.org", 0);
+    let mut capture = uidl_keep();
+    capture.args(["capture", "courier", "--pattern", "/srv/{domain}/{local}", "--root"]);
+    capture.arg(server.root.path());
+    if rustix::process::geteuid().is_root() {
+        capture.uid(65534).gid(65534);
+    }
+    let ran = Ran::of(capture);
+    let states: Vec<(String, State)> =
+        ran.blocks().into_iter().map(|block| (block.user, block.state)).collect();
+    let state = |user: &str, state| (user.to_owned(), state);
+    let wanted = [
+        state("*@ex.org", State::Failed),
+        state("al@ex.com", State::Captured),
+        state("bo@ex.com", State::Failed),
+    ];
+    assert_eq!((ran.status, &states[..]), (1, &wanted[..]));
+    ran.says("srv/ex.org: Permission denied (os error 13): whose maildrops lie there is not known");
+    mode("srv/ex.com/bo", 0o755);
+    mode("srv/ex.org", 0o755);
 }
 
 #[test]

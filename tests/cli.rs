@@ -400,6 +400,7 @@ fn fake_doveadm(here: &Here, uid_and_gid: &str) {
         "#!/bin/sh\n\
          [ \"$1 $2\" = '-c conf' ] || exit 64\n\
          shift 2\n\
+         [ \"$*\" = 'user -- *@example.com' ] && exec echo alice@example.com\n\
          [ \"$1 $2 $4\" = 'user -f --' ] || exit 64\n\
          field=$3; shift 4; status=0\n\
          for user; do\n\
@@ -468,6 +469,69 @@ fn installed_files_can_be_read_by_those_who_log_in_and_nobody_else() {
         ["alice@example.com captured guarded", "bob@example.com empty guarded"],
         "the second build was upon the first"
     );
+}
+
+const GAP: &str = "uidl-keep-listing 1
+maildrop *@example.com
+state failed
+remark /srv/example.com: permission denied
+.
+";
+
+#[test]
+fn everybody_of_a_domain_is_on_its_roster_where_somebody_was_missed() {
+    let here = with_listings();
+    here.write("gap.listing", &[ALICE, GAP].concat());
+    let ran = here.run("build -o site gap.listing");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let next = "when all of it has been captured, or if nobody is missing: uidl-keep release --redownload \
+                '*@example.com'";
+    assert!(ran.stderr.contains(next), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("failed maildrops"), "{}", ran.stderr);
+    let roster = "site/domain/example.com.roster";
+    let gap = "*@example.com failed guarded";
+    assert_eq!(here.roster(roster), [gap, "alice@example.com captured guarded"]);
+    here.quiet("check site");
+
+    // A later capture of the domain that names more of it leaves it, until somebody says so.
+    here.write("bob.listing", BOB);
+    here.run("build -o site --upon site bob.listing");
+    assert_eq!(here.roster(roster).len(), 3);
+    let ran = here.run("release --site site --redownload *@example.com");
+    assert_eq!((ran.status, &*ran.stdout), (0, "*@example.com redownload\n"));
+    let ran = here.run("build -o site --upon site bob.listing");
+    assert_eq!((ran.status, &*ran.stderr), (0, ""));
+    assert_eq!(here.roster(roster)[0], "*@example.com failed redownload");
+}
+
+#[test]
+fn a_block_of_everybody_that_nobody_can_be_refused_by_is_refused_itself() {
+    let here = with_listings();
+    here.write("all.listing", &GAP.replace("*@example.com", "*"));
+    let said = here.trouble("build -o site all.listing");
+    assert!(said.contains("all.listing:1: the block of everybody: a place could not be"), "{said}");
+    here.write("empty.listing", &BOB.replace("bob@", "*@"));
+    let said = here.trouble("build -o site empty.listing");
+    assert!(said.contains("empty.listing:1: *@example.com: not failed"), "{said}");
+    assert!(!here.path("site").exists());
+}
+
+#[test]
+fn doveadm_is_asked_for_users_and_never_for_everybody_among_them() {
+    let here = with_listings();
+    if !is_root(&here) {
+        return;
+    }
+    fake_doveadm(&here, "alice@*) uid=4001 gid=4001;;");
+    here.write("both.listing", &[ALICE, GAP].concat());
+    here.write("gap.listing", GAP);
+    for listing in ["both.listing", "gap.listing"] {
+        let ran = install(&here, listing);
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        assert!(!ran.stderr.contains("does not know"), "{}", ran.stderr);
+        assert_eq!(owner(&here.path("site/domain/example.com.roster")), (0, 4001, 0o640));
+        fs::remove_dir_all(here.path("site")).unwrap();
+    }
 }
 
 #[test]

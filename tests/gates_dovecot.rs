@@ -172,6 +172,36 @@ fn a_held_domain_is_refused_at_the_next_login_and_another_is_served_on() {
 }
 
 #[test]
+fn who_may_have_lived_where_nobody_could_search_is_refused_and_others_are_served() {
+    const LATER: &str =
+        "-ERR [SYS/TEMP] Mailbox is temporarily not available, please try again later.";
+    let Some(server) = Server::start() else { return };
+    server.build(&server.listing(&[ALICE, DAVE], "kept-"));
+    let (erins, bobs) = (server.uidls(ERIN), server.uidls(BOB));
+    let gap = "uidl-keep-listing 1\nmaildrop *@example.com\nstate failed\nremark denied\n.\n";
+    let listing = server.dovecot.dir().join("gap.uidl");
+    fs::write(&listing, gap).unwrap();
+    server.build_upon(&listing);
+    assert_eq!(server.uidls(ALICE), kept("kept-"));
+    assert_eq!(server.uidls(DAVE), kept("kept-"));
+    assert_eq!(server.uidls(ERIN), erins);
+    assert_eq!(server.refusal(BOB), LATER);
+    let complaints = server.complaints();
+    assert_eq!(complaints.len(), 1, "{complaints:?}");
+    assert!(complaints[0].contains("`uidl-keep release --redownload '*@example.com'`"));
+
+    let printed = server.say(&["release", "--redownload"], "*@example.com");
+    assert_eq!(printed, "*@example.com redownload\n");
+    assert_eq!((server.uidls(BOB), server.uidls(ALICE)), (bobs, kept("kept-")));
+    server.say(&["hold"], "*@example.com");
+    assert_eq!(server.refusal(BOB), LATER);
+
+    // Captured later, he is served whatever is said of the others.
+    server.build_upon(&server.listing(&[BOB], "late-"));
+    assert_eq!(server.uidls(BOB), kept("late-"));
+}
+
+#[test]
 fn who_is_forgotten_is_refused_and_nothing_of_his_is_touched() {
     let Some(server) = Server::start() else { return };
     server.build(&server.listing(&[ALICE, BOB, DAVE], "wrong-"));

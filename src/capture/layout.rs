@@ -5,7 +5,7 @@
 //! directories may belong to users.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,10 +14,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
 
 use super::cyrus::Owner;
 use super::{CYRUS_HEADER, Error, opening, printable};
+use crate::maildrop::{everybody_of, is_everybody};
 
 /// Where maildrops lie and who uses them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,6 +203,26 @@ impl Naming {
         Ok(self.renamed.get(&user).cloned().unwrap_or(user))
     }
 
+    /// The user whose maildrops a place of `pattern` has, or all those that it may have: what is not
+    /// bound there could be anything.
+    fn user_or_everybody(&self, pattern: &Pattern, bound: &Bound, holds: Holds) -> String {
+        // No name on a disk has it.
+        const ANYTHING: &str = "\0";
+        let mut filled = Bound::default();
+        let variables = pattern.variables().map(ToOwned::to_owned);
+        filled.0.extend(variables.map(|name| (name, ANYTHING.to_owned())));
+        if holds == Holds::CyrusMailbox {
+            filled.set_owner(ANYTHING, Some(ANYTHING));
+        }
+        filled.0.extend(bound.0.clone());
+        let user = self.user(&filled).unwrap_or_else(|_| ANYTHING.to_owned());
+        if !user.contains(ANYTHING) {
+            return user;
+        }
+        let domain = user.rsplit_once('@').map(|(_, domain)| domain);
+        everybody_of(domain.filter(|domain| !domain.is_empty() && !domain.contains(ANYTHING)))
+    }
+
     /// Whether this naming can name what `pattern` finds.
     ///
     /// # Errors
@@ -285,6 +307,26 @@ impl Source {
         Self { login: user.clone(), user, place: path.into(), start: Start::Named }
     }
 
+    /// One of `user` that could not even be looked for, and why; where it would lie.
+    pub fn missed(user: impl Into<String>, place: impl Into<PathBuf>, why: String) -> Self {
+        let user = user.into();
+        Self { login: user.clone(), user, place: place.into(), start: Start::Fault(why) }
+    }
+
+    /// Whether it stands for everybody who lives at a place that could not be searched: then its user
+    /// is [everybody](is_everybody) of a domain, or of all.
+    pub fn is_gap(&self) -> bool {
+        is_everybody(&self.user) && matches!(self.start, Start::Fault(_))
+    }
+
+    /// Why there is no maildrop to open, where the search has found that.
+    pub fn fault(&self) -> Option<&str> {
+        match &self.start {
+            Start::Fault(fault) => Some(fault),
+            Start::Named | Start::Below(..) => None,
+        }
+    }
+
     /// The same maildrop under another user name.
     pub fn called(self, user: impl Into<String>) -> Self {
         Self { user: user.into(), ..self }
@@ -353,9 +395,10 @@ fn open_below(top: &OwnedFd, names: &[OsString]) -> Result<OwnedFd, Error> {
 /// What a search found.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The maildrops, sorted by user; no user twice.
+    /// The maildrops, sorted by user; no user twice. Where a place could not be searched, one
+    /// [stands for everybody](Source::is_gap) who may live there.
     pub sources: Vec<Source>,
-    /// Directories that may hold maildrops and could not be searched, a sentence each.
+    /// Names that no listing can hold, a sentence each.
     pub losses: Vec<String>,
 }
 
@@ -388,6 +431,7 @@ pub fn find(
     let mut found = Found::default();
     let mut started = false;
     let mut absent = None;
+    let (mut walked, mut linked) = (HashSet::new(), Vec::new());
     // A template is for mail users: an account's own maildrop is called by the account's name.
     let by_default = Naming { template: None, renamed: naming.renamed.clone() };
     for pattern in patterns {
@@ -405,14 +449,27 @@ pub fn find(
             Err(error) => return Err(Error::Source(error.to_string())),
         };
         started = true;
-        let mut walk = Walk { naming, holds, found: &mut found, names: Vec::new() };
+        let mut walk = Walk {
+            naming,
+            holds,
+            is_copy: root.is_some(),
+            found: &mut found,
+            walked: &mut walked,
+            linked: &mut linked,
+            names: Vec::new(),
+        };
         let top = Arc::new(top);
         walk.below(pattern, &path, &top, top.as_fd(), &pattern.names, &Bound::default());
     }
     if let Some(error) = absent.filter(|_| !started) {
         return Err(error);
     }
-    let Found { sources, losses } = found;
+    let Found { mut sources, losses } = found;
+    // Where a link's own name names nobody, whoever lies behind it was found there.
+    let unseen = linked.into_iter().filter(|(target, gap)| {
+        gap.user != everybody_of(None) || target.is_none_or(|target| !walked.contains(&target))
+    });
+    sources.extend(unseen.map(|(_, gap)| gap));
     Ok(Found { sources: without_doubles(sources), losses })
 }
 
@@ -435,10 +492,19 @@ fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedF
     Ok((path, top))
 }
 
+/// A directory, by device and inode number.
+type Inode = (u64, u64);
+
 struct Walk<'a> {
     naming: &'a Naming,
     holds: Holds,
+    is_copy: bool,
     found: &'a mut Found,
+    /// The directories that were searched.
+    walked: &'a mut HashSet<Inode>,
+    /// Links to where maildrops may lie, which are not followed: what each leads to, and the gap that
+    /// it leaves.
+    linked: &'a mut Vec<(Option<Inode>, Source)>,
     /// The names from the start down to where the walk is.
     names: Vec<OsString>,
 }
@@ -460,12 +526,13 @@ impl Walk<'_> {
             _ => match opening::names(at) {
                 Ok(found) => found.into_iter().map(|(name, _)| name.into_vec()).collect(),
                 Err(error) => {
-                    let place = self.place(path);
-                    self.found.losses.push(format!("{}: {error}", shown(&place)));
+                    let gap = self.gap(pattern, path, bound, &error.to_string());
+                    self.found.sources.push(gap);
                     return;
                 }
             },
         };
+        self.walked.extend(rustix::fs::fstat(at).ok().map(|stat| (stat.st_dev, stat.st_ino)));
         candidates.sort();
         for name in candidates {
             let Ok(text) = std::str::from_utf8(&name) else {
@@ -511,13 +578,28 @@ impl Walk<'_> {
                 self.source(path, bound, Start::Fault(error.to_string()));
                 return;
             }
+            Err(Error::Link { .. }) => {
+                let why = "a symbolic link, which is not followed";
+                let gap = self.gap(pattern, path, bound, why);
+                // Only looked at: to what is no directory, or not there, no server follows it either.
+                match rustix::fs::statat(at, &name, AtFlags::empty()) {
+                    Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                        self.linked.push((Some((stat.st_dev, stat.st_ino)), gap));
+                    }
+                    Err(Errno::NOENT) if !self.is_copy => {}
+                    // It leads out of the copy, perhaps.
+                    Err(_) => self.linked.push((None, gap)),
+                    Ok(_) => {}
+                }
+                return;
+            }
             Err(error) => {
-                let place = self.place(path);
                 let why = match error {
                     Error::Io { error, .. } => error.to_string(),
-                    _ => "a symbolic link, which is not followed".to_owned(),
+                    other => other.to_string(),
                 };
-                self.found.losses.push(format!("{}: {why}", shown(&place)));
+                let gap = self.gap(pattern, path, bound, &why);
+                self.found.sources.push(gap);
                 return;
             }
         };
@@ -566,8 +648,21 @@ impl Walk<'_> {
                 let login = Naming::default().user(bound).unwrap_or_else(|_| user.clone());
                 self.found.sources.push(Source { user, login, place, start });
             }
-            Err(error) => self.found.losses.push(format!("{}: {error}", shown(&place))),
+            Err(error) => {
+                let why = format!("{}: {error}: give another user template", shown(&place));
+                self.found.sources.push(Source::missed(everybody_of(None), place, why));
+            }
         }
+    }
+
+    /// Who may live where the walk is, which cannot be searched, and why.
+    fn gap(&self, pattern: &Pattern, path: &Path, bound: &Bound, why: &str) -> Source {
+        let place = self.place(path);
+        let user = self.naming.user_or_everybody(pattern, bound, self.holds);
+        let whose =
+            if is_everybody(&user) { ": whose maildrops lie there is not known" } else { "" };
+        let why = format!("{}: {why}{whose}; make it readable, and capture again", shown(&place));
+        Source::missed(user, place, why)
     }
 
     fn place(&self, path: &Path) -> PathBuf {
@@ -607,9 +702,15 @@ fn without_doubles(mut sources: Vec<Source>) -> Vec<Source> {
     let mut single: Vec<Source> = Vec::with_capacity(sources.len());
     for source in sources {
         match single.last_mut() {
+            // Two patterns lead to one place.
+            Some(last)
+                if last.is_gap() && last.user == source.user && last.place == source.place => {}
             Some(last) if last.user == source.user => {
                 let also = shown(&source.place);
                 last.start = Start::Fault(match &last.start {
+                    Start::Fault(fault) if source.is_gap() => {
+                        format!("{fault}; also {}", source.fault().unwrap_or_default())
+                    }
                     Start::Fault(fault) => format!("{fault}; also {also}"),
                     _ => format!(
                         "two maildrops for one user, also {also}: rename one, or capture only one"

@@ -1,8 +1,10 @@
 //! Who a user is to us: nobody, somebody whose UIDLs are kept, or one who must be refused.
 
+use std::fs::File;
+
 use super::host::User;
 use super::settings::{self, Settings};
-use crate::maildrop::State;
+use crate::maildrop::{State, is_everybody};
 use crate::remedy::Remedy;
 use crate::resolve::Stamps;
 use crate::roster::{self, Gate};
@@ -101,6 +103,13 @@ fn refusal_of(line: &roster::Line) -> Option<Refusal> {
         );
         return Some(Refusal { log, client: MOVING });
     }
+    if line.state == State::Failed && is_everybody(name) {
+        return Some(Refusal::fault(format!(
+            "on no roster, and of those who lived at the old server where it could not be searched \
+             ({name}), perhaps: capture that domain again and build upon the old site; then, or if nobody \
+             of it is missing, `uidl-keep release --redownload '{name}'`"
+        )));
+    }
     (line.state == State::Failed).then(|| {
         Refusal::fault(format!(
             "the capture of {name} failed: capture it again and build upon the old site, or \
@@ -143,14 +152,19 @@ impl Standing {
     fn find(user: User, name: String) -> Result<Self, String> {
         let dir = settings::site_dir(user)?;
         let site = Site::new(dir);
-        let Some(line) = look_up(&site, &name)? else {
-            return Ok(Self::Stranger(Stranger { name, site }));
+        let line = match read_roster(&site, &name, roster::lookup_or_everybody)? {
+            // Who downloads again is a stranger, also where that was said of his whole domain.
+            Some(line) if line.user == name || line.gate != Gate::Redownload => line,
+            _ => return Ok(Self::Stranger(Stranger { name, site })),
         };
         if line.gate == Gate::Redownload {
             return Ok(Self::Inert);
         }
         if let Some(refusal) = refusal_of(&line) {
             return Ok(Self::Refused(refusal));
+        }
+        if line.user != name {
+            return Ok(Self::Stranger(Stranger { name, site }));
         }
         let settings = Settings::read(user)?;
         let roster::Line { gate, forgotten, listed, restored, unguarded, .. } = line;
@@ -160,6 +174,14 @@ impl Standing {
 }
 
 fn look_up(site: &Site, name: &str) -> Result<Option<roster::Line>, String> {
+    read_roster(site, name, roster::lookup)
+}
+
+fn read_roster(
+    site: &Site,
+    name: &str,
+    lookup: fn(&File, &str) -> Result<Option<roster::Line>, roster::Error>,
+) -> Result<Option<roster::Line>, String> {
     let Some(paths) = site.paths(name) else { return Ok(None) };
     let place = paths.roster.display().to_string();
     let opened = site.open_roster(name);
@@ -169,5 +191,5 @@ fn look_up(site: &Site, name: &str) -> Result<Option<roster::Line>, String> {
     else {
         return Ok(None);
     };
-    roster::lookup(&file, name).map_err(|e| format!("{place}: {e}; {}", e.remedy()))
+    lookup(&file, name).map_err(|e| format!("{place}: {e}; {}", e.remedy()))
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use uidl_keep::index::publish::Access;
+use uidl_keep::maildrop::everybody_of;
 
 use crate::output::{Trouble, remark};
 
@@ -47,6 +48,14 @@ impl Doveadm {
     ///
     /// It cannot be asked, knows none of them, or gives them several groups.
     pub fn readers(&self, place: &str, users: &[String]) -> Result<Readers, Trouble> {
+        let everybody;
+        let users = if users.is_empty() {
+            // Only that somebody was missed is known of the domain: whom it has, Dovecot may know.
+            everybody = self.everybody(place)?;
+            &everybody
+        } else {
+            users
+        };
         let uids = self.ids(place, users, "uid", "passwd")?;
         let gids = self.ids(place, users, "gid", "group")?;
         let mut gids = gids.into_iter();
@@ -59,6 +68,24 @@ impl Doveadm {
         };
         let gid_is_shared = is_shared(gid, &uids)?;
         Ok(Readers { uids, gid, gid_is_shared })
+    }
+
+    /// Everybody of a domain, as far as Dovecot can list its users.
+    fn everybody(&self, domain: &str) -> Result<Vec<String>, Trouble> {
+        let mut command = Command::new(&self.doveadm);
+        command.args(self.doveadm_args.split_whitespace());
+        command.args(["user", "--", &everybody_of(Some(domain))]);
+        let listed = output_of(&mut command)?.stdout;
+        let listed: Vec<String> =
+            String::from_utf8_lossy(&listed).lines().map(ToOwned::to_owned).collect();
+        if listed.is_empty() {
+            return Err(Trouble::at(
+                domain,
+                "nobody of it could be captured, and doveadm lists nobody of it, so that nobody knows who \
+                 is to read its files: create its users first, or capture one of them",
+            ));
+        }
+        Ok(listed)
     }
 
     /// All values that a field of these users has.

@@ -19,7 +19,7 @@ use uidl_keep::index::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::reader::Maildrops;
 use uidl_keep::index::{Index, Writer};
 use uidl_keep::listing::{self, Block};
-use uidl_keep::maildrop::{Entry, Maildrop, State};
+use uidl_keep::maildrop::{Entry, Maildrop, State, everybody_of, is_everybody};
 use uidl_keep::roster::{Gate, Line, Roster, escaped};
 use uidl_keep::site::{Paths, Place, Site};
 use uidl_keep::uidl::Uidl;
@@ -202,9 +202,23 @@ struct Found {
 fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
     let mut found: Vec<Found> = Vec::new();
     for (number, listing) in listings.iter().enumerate() {
-        for block in listing::scan(listing.from(0)?) {
-            let block = block.map_err(|error| listing.trouble_at_line(&error))?;
+        for block in listing::scan(listing.from(0)?).with_heads() {
+            let (block, head) = block.map_err(|error| listing.trouble_at_line(&error))?;
             let at = format!("{}:{}", listing.name, block.line);
+            let user = &block.user;
+            if *user == everybody_of(None) {
+                return Err(Trouble::at(
+                    at,
+                    "the block of everybody: a place could not be searched, and neither name nor domain \
+                     of who lives there is known; mend what its remark names and capture again, or, if \
+                     nobody lives there, take the block out",
+                ));
+            }
+            if is_everybody(user) && head.state != State::Failed {
+                let state =
+                    "not failed: a block of everybody of a domain says that they were missed";
+                return Err(Trouble::at(at, format_args!("{user}: {state}; take it out")));
+            }
             let Some(place) = Place::of(&block.user) else {
                 return Err(Trouble::at(
                     at,
@@ -363,12 +377,24 @@ impl Build<'_> {
         let staged = Staged::create(&paths.roster).map_err(|error| at_roster(&error))?;
         let mut file = staged.file();
         file.write_all(roster.to_text().as_bytes()).map_err(|error| at_roster(&error))?;
-        let users = roster.lines().map(|line| line.user.clone()).collect();
+        let users = roster.lines().map(|line| line.user.clone());
+        let users = users.filter(|user| !is_everybody(user)).collect();
         Ok(Built { paths, index, roster: staged, users })
     }
 
     fn warn_of_failed(&self, roster: &Roster) {
-        let mut failed = roster.lines().filter(|line| line.state == State::Failed);
+        let place = self.place.name();
+        let everybody = everybody_of(Some(place));
+        let is_open = |line: &&Line| line.gate != Gate::Redownload;
+        if roster.get(&everybody).filter(is_open).is_some() {
+            remark(format_args!(
+                "{place}: a place at the old server could not be searched, so that everybody of this domain \
+                 who is not on its roster is refused; when all of it has been captured, or if nobody is \
+                 missing: uidl-keep release --redownload '{everybody}'"
+            ));
+        }
+        let is_one = |line: &&Line| line.state == State::Failed && line.user != everybody;
+        let mut failed = roster.lines().filter(is_one);
         if let Some(first) = failed.next() {
             remark(format_args!(
                 "{}: {} failed maildrops, their users are refused until they are captured again \

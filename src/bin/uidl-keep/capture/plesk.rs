@@ -12,6 +12,7 @@ use uidl_keep::capture::panel::Panel;
 use uidl_keep::capture::plesk::{self, Evidence, Rank, Service, Sign, Unknown, Verdict};
 use uidl_keep::capture::traces::Left;
 use uidl_keep::capture::{COURIER_STATE, DOVECOT_STATE, Server, printable};
+use uidl_keep::maildrop::everybody_of;
 
 use super::doveconf;
 use super::job::Job;
@@ -142,7 +143,9 @@ fn left(state: &str, server: &str, left: Left) -> String {
 fn shorten(sources: &mut Vec<Source>) -> bool {
     let local = |user: &str| user.rsplit_once('@').map_or(user, |(local, _)| local).to_owned();
     let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for source in sources.iter() {
+    let (gaps, named): (Vec<_>, Vec<_>) =
+        std::mem::take(sources).into_iter().partition(Source::is_gap);
+    for source in &named {
         users.entry(local(source.user())).or_default().push(source.user().to_owned());
     }
     for (short, users) in users.iter().filter(|(_, users)| users.len() > 1) {
@@ -152,10 +155,15 @@ fn shorten(sources: &mut Vec<Source>) -> bool {
             printable(users.join(", ").as_bytes())
         ));
     }
-    for source in std::mem::take(sources) {
+    for source in named {
         let short = local(source.user());
         let is_single = users[&short].len() == 1;
         sources.push(if is_single { source.called(short) } else { source });
+    }
+    // Who lives there has no domain either, and a name that may be another's.
+    if let Some(first) = gaps.first() {
+        let faults: Vec<&str> = gaps.iter().filter_map(Source::fault).collect();
+        sources.push(Source::missed(everybody_of(None), first.place(), faults.join("; also ")));
     }
     sources.sort_by(|a, b| a.user().cmp(b.user()));
     users.values().all(|users| users.len() == 1)

@@ -95,7 +95,7 @@ pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble
     let keys = Keys { file: true, ..keys };
     let seed = args.prove_seed.unwrap_or_else(|| fastrand::u64(..));
     let mut order: Vec<&Source> =
-        job.sources.iter().filter(|source| witness.can_tell(source)).collect();
+        job.sources.iter().filter(|it| !it.is_gap() && witness.can_tell(it)).collect();
     fastrand::Rng::with_seed(seed).shuffle(&mut order);
     let (mut said, mut unheard) = (Vec::new(), 0);
     let (mut proven, mut compared) = (0, 0);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use uidl_keep::capture::layout::{self, Holds, Naming, Pattern, Source};
 use uidl_keep::capture::panel::Panel;
 use uidl_keep::capture::{Keys, Server, printable};
+use uidl_keep::maildrop::everybody_of;
 
 use super::job::Job;
 use super::prove::Proof;
@@ -150,12 +151,22 @@ impl Whole {
         found.losses.iter().for_each(remark);
         let mut sources = found.sources;
         let users: HashSet<&str> = sources.iter().map(Source::user).collect();
+        let mut missed = Vec::new();
         for (old, new) in naming.renames().into_iter().filter(|(_, new)| !users.contains(new)) {
+            if let Some(gap) = gap_of(&sources, old) {
+                missed.push(Source::missed(new, gap.place(), fault_of(gap)));
+                continue;
+            }
             let (old, new) = (printable(old.as_bytes()), printable(new.as_bytes()));
             remark(format_args!("--rename: no maildrop of {old}, to be called {new}"));
             all_well = false;
         }
+        let user_of = |source: &Source| source.user().to_owned();
+        sources.extend(missed);
+        sources.sort_by_key(user_of);
         if !self.only.is_empty() {
+            let gaps: Vec<Source> =
+                sources.iter().filter(|source| source.is_gap()).cloned().collect();
             let only: HashSet<&str> = self.only.iter().map(String::as_str).collect();
             let mut met = HashSet::new();
             sources.retain(|source| {
@@ -167,17 +178,51 @@ impl Whole {
                 })
             });
             for name in self.only.iter().filter(|name| !met.contains(name.as_str())) {
-                remark(format_args!("--only {}: no such maildrop", printable(name.as_bytes())));
-                all_well = false;
+                // A domain of which nothing at all was found, or a user.
+                let everybody = everybody_of(Some(name));
+                let whole = gaps.iter().find(|gap| gap.user() == everybody_of(None));
+                match (name.contains('@'), gap_of(&gaps, name), whole) {
+                    (true, Some(gap), _) => {
+                        sources.push(Source::missed(name, gap.place(), fault_of(gap)));
+                    }
+                    (false, _, Some(gap)) => {
+                        sources.push(Source::missed(everybody, gap.place(), fault_of(gap)));
+                    }
+                    _ => {
+                        let name = printable(name.as_bytes());
+                        remark(format_args!("--only {name}: no such maildrop"));
+                        all_well = false;
+                    }
+                }
             }
+            // Some of a domain that is asked for may lie there, too.
+            let asks_for_domains = self.only.iter().any(|name| !name.contains('@'));
+            let is_known = sources.iter().any(|source| source.user() == everybody_of(None));
+            if asks_for_domains && !is_known {
+                sources.extend(gaps.into_iter().filter(|gap| gap.user() == everybody_of(None)));
+            }
+            sources.sort_by_key(user_of);
         }
-        if sources.is_empty() {
+        if sources.iter().all(|source| source.user() == everybody_of(None)) {
+            sources.iter().filter_map(Source::fault).for_each(remark);
             return Err(Trouble::new(
                 "no maildrop found; is that the layout of this server, and --root the top of its copy?",
             ));
         }
         Ok((sources, all_well))
     }
+}
+
+/// The place that could not be searched in which a user may live.
+fn gap_of<'a>(sources: &'a [Source], user: &str) -> Option<&'a Source> {
+    let domain = user.rsplit_once('@').map(|(_, domain)| domain);
+    let names = [domain.map(|domain| everybody_of(Some(domain))), Some(everybody_of(None))];
+    let mut gaps = sources.iter().filter(|source| source.is_gap());
+    gaps.find(|gap| names.iter().flatten().any(|name| name == gap.user()))
+}
+
+fn fault_of(gap: &Source) -> String {
+    gap.fault().unwrap_or_default().to_owned()
 }
 
 /// Takes "old new" on each line; blank lines and those that begin with # are skipped.
