@@ -279,6 +279,30 @@ fn a_format_that_the_input_cannot_fill_fails_the_maildrop() {
     assert_eq!(failed.state, State::Failed);
 }
 
+#[test]
+fn a_listing_of_everybody_is_not_replaced_by_one_of_a_single_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let users = dir.path().join("users");
+    std::fs::write(&users, "alice\ncarol\n").unwrap();
+    let place = dir.path().join("dbox.listing");
+    let place = ["-o", place.to_str().unwrap()];
+    let fetched = [message("alice", 1), message("alice", 2)].join(",");
+    let input = format!("{STATUS}[{fetched}]");
+    let ran = run(&input, &[&["--users", users.to_str().unwrap()], &place[..]].concat());
+    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+    let alice = r#"[{"username":"alice","messages":"2","uidnext":"3","uidvalidity":"17"}]"#;
+    let ran = run(&format!("{alice}[{fetched}]"), &[&["--user", "alice"], &place[..]].concat());
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(2), "{said}");
+    assert!(
+        said.contains("these would be lost: 1 not in the new listing (the first: carol)"),
+        "{said}"
+    );
+    // Doveadm failed on its way.
+    let ran = run(STATUS, &[&["--users", users.to_str().unwrap()], &place[..]].concat());
+    assert!(String::from_utf8(ran.stderr).unwrap().contains("1 failed now (the first: alice)"));
+}
+
 /// A file to read from.
 fn on_stdin(text: &str) -> std::fs::File {
     use std::io::Seek;

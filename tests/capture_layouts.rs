@@ -387,6 +387,71 @@ fn a_file_gets_the_whole_listing_or_is_left_alone() {
 }
 
 #[test]
+fn a_listing_is_never_replaced_by_a_worse_one() {
+    let server = Server::new();
+    for n in 0..5 {
+        server.maildir(&format!("srv/ex.com/u{n}"));
+    }
+    server.maildir("srv/ex.org/v");
+    let place = server.path("old.listing");
+    let output = ["-o", place.to_str().unwrap()];
+    let capture = |server_kind: &[&str], arguments: &[&str]| {
+        let mut command = uidl_keep();
+        command.arg("capture").args(server_kind).arg("--root").arg(server.root.path());
+        command.args(["--pattern", "/srv/{domain}/{local}"]).args(arguments).args(output);
+        Ran::of(command)
+    };
+    assert_eq!(capture(&["courier"], &[]).status, 0);
+    let before = fs::read(&place).unwrap();
+    let worse = server.path("old.listing.worse");
+    let is_kept = |ran: &Ran, because: &str| {
+        assert_eq!(ran.status, 2, "{}", ran.stderr);
+        ran.says(&format!("old.listing: not replaced: of 6 maildrops that it has, {because}"));
+        assert!(fs::read(&place).unwrap() == before);
+        assert!(fs::read(&worse).unwrap().ends_with(b"\n.\n"));
+        fs::remove_file(&worse).unwrap();
+    };
+    let would = |what: &str| format!("these would be lost: {what}; the new listing is ");
+
+    // By the wrong server, to which they are failed, or empty where nothing was opened.
+    let ran = capture(&["dovecot", "--format", "%u"], &[]);
+    is_kept(&ran, &would("6 failed now (the first: u0@ex.com)"));
+    let cur = server.path("srv/ex.com/u0/cur/1.a:2,S");
+    fs::rename(&cur, server.path("srv/ex.com/u0/new/1.a")).unwrap();
+    let ran = capture(&["dovecot", "--format", "%u"], &[]);
+    is_kept(
+        &ran,
+        &would(
+            "5 failed now (the first: u1@ex.com), 1 empty to this server (the first: u0@ex.com)",
+        ),
+    );
+    fs::rename(server.path("srv/ex.com/u0/new/1.a"), &cur).unwrap();
+    // Of some of them alone.
+    let ran = capture(&["courier"], &["--only", "ex.com"]);
+    is_kept(&ran, &would("1 not in the new listing (the first: v@ex.org)"));
+    // Where nobody can search any more.
+    let aside = server.path("aside");
+    fs::rename(server.path("srv/ex.com"), &aside).unwrap();
+    symlink(&aside, server.path("srv/ex.com")).unwrap();
+    is_kept(&capture(&["courier"], &[]), &would("5 failed now (the first: u0@ex.com)"));
+    // Or where there is nothing: too many to have been deleted.
+    fs::remove_file(server.path("srv/ex.com")).unwrap();
+    is_kept(&capture(&["courier"], &[]), &would("5 not in the new listing (the first: u0@ex.com)"));
+    fs::rename(&aside, server.path("srv/ex.com")).unwrap();
+
+    // Three of them may have been; what had failed may fail again; and stdout takes all.
+    for n in 0..3 {
+        fs::remove_dir_all(server.path(&format!("srv/ex.com/u{n}"))).unwrap();
+    }
+    assert_eq!(capture(&["courier"], &[]).status, 0);
+    fs::remove_file(&place).unwrap();
+    let dovecot = ["dovecot", "--format", "%u"];
+    assert_eq!((capture(&dovecot, &[]).status, capture(&dovecot, &[]).status), (1, 1));
+    assert_eq!(capture(&["courier"], &[]).status, 0);
+    assert!(!worse.exists());
+}
+
+#[test]
 fn dovecots_format_is_asked_for_and_never_guessed() {
     let server = Server::new();
     let maildir = server.path("al");

@@ -6,12 +6,12 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use uidl_keep::capture::doveadm::{self, Asked, Error};
+use uidl_keep::capture::doveadm::{self, Error};
 use uidl_keep::capture::{Keys, printable};
 
 use super::block::{Block, Noted};
 use super::doveconf;
-use super::listing_file::ListingFile;
+use super::listing_file::{Asked, ListingFile};
 use crate::output::{Outcome, Trouble, remark};
 
 /// Whose maildrops doveadm was asked for, and how its UIDLs are made.
@@ -48,7 +48,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         }
         None => args.user.iter().cloned().collect(),
     };
-    let asked = Asked { user: args.user.clone(), users, format, keys: args.keys };
+    let asked = doveadm::Asked { user: args.user.clone(), users, format, keys: args.keys };
     let mut output = ListingFile::open(args.output.as_deref())?;
     let mut all_well = true;
     let (mut noted, mut blocks, mut nameless, mut nameless_in) = (Noted::default(), 0, 0, 0);
@@ -65,7 +65,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         output.write(&block.octets).map_err(|trouble| Error::Emit(trouble.to_string()))
     })
     .map_err(|error| Trouble::at("standard input", error))?;
-    output.publish()?;
+    output.publish(if args.user.is_some() { Asked::Some } else { Asked::Everybody })?;
     if nameless > 0 {
         remark(format_args!(
             "{nameless} messages in {nameless_in} maildrops have a header that does not name them: where \

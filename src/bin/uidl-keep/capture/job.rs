@@ -3,10 +3,13 @@
 use uidl_keep::capture::Server;
 use uidl_keep::capture::layout::Source;
 
+use super::listing_file::Asked;
+
 /// What is to be captured.
 pub struct Job {
     pub server: Server,
     pub sources: Vec<Source>,
+    pub asked: Asked,
     /// Whether those are all that were asked for, each by its name.
     pub all_well: bool,
     /// Whether they lie in the copy of a server.

@@ -141,7 +141,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     }
     let progress = Progress::new(job.sources.len(), job.sources.len() == 1, how.output.is_some());
     let captured = disk::capture(&job, how.keys, jobs, &progress, &mut output)?;
-    output.publish()?;
+    output.publish(job.asked)?;
     progress.finish();
     Ok(if job.all_well && captured { Outcome::Done } else { Outcome::Short })
 }

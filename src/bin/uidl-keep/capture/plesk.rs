@@ -79,7 +79,8 @@ impl Args {
                  passdb give them their full name, see docs/capture-plesk.md",
             );
         }
-        Ok(Job { server, sources, all_well, is_copy: root.is_some(), evidence: said })
+        let asked = self.whole.asked();
+        Ok(Job { server, sources, asked, all_well, is_copy: root.is_some(), evidence: said })
     }
 
     fn server(&self, verdict: Verdict, root: Option<&Path>) -> Result<Server, Trouble> {

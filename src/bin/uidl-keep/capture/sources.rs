@@ -11,6 +11,7 @@ use uidl_keep::capture::{Keys, Server, printable};
 use uidl_keep::maildrop::everybody_of;
 
 use super::job::Job;
+use super::listing_file::Asked;
 use super::prove::Proof;
 use crate::output::{Trouble, remark};
 
@@ -104,7 +105,8 @@ impl What {
         }
         let (sources, all_well) = self.sources(&server)?;
         let is_copy = self.whole.root.is_some();
-        Ok(Job { server, sources, all_well, is_copy, evidence: Vec::new() })
+        let asked = if self.path.is_some() { Asked::Some } else { self.whole.asked() };
+        Ok(Job { server, sources, asked, all_well, is_copy, evidence: Vec::new() })
     }
 
     fn sources(&self, server: &Server) -> Result<(Vec<Source>, bool), Trouble> {
@@ -128,6 +130,11 @@ impl What {
 }
 
 impl Whole {
+    /// Whom it asks for.
+    pub fn asked(&self) -> Asked {
+        if self.only.is_empty() { Asked::Everybody } else { Asked::Some }
+    }
+
     /// How users are called on the new server.
     pub fn naming(&self) -> Result<Naming, Trouble> {
         let mut naming = Naming::new(self.user_template.as_deref())

@@ -17,7 +17,7 @@ use uidl_keep::capture::pop3::{Pin, Retrieve, Security, Trust};
 use uidl_keep::capture::{Keys, printable};
 
 use super::block::Block;
-use super::listing_file::ListingFile;
+use super::listing_file::{Asked, ListingFile};
 use super::progress::Progress;
 use crate::output::{Outcome, Trouble, remark};
 use accounts::{Accounts, Who};
@@ -210,7 +210,7 @@ fn single(args: &Args, accounts: &Accounts, output: Option<&Path>) -> Result<Out
             "not written: the account could not be captured, for the reason above",
         ));
     }
-    output.publish()?;
+    output.publish(Asked::Listed)?;
     Ok(if all_well { Outcome::Done } else { Outcome::Short })
 }
 
@@ -342,7 +342,7 @@ fn publish(
             }
         }
     }
-    listing.publish()
+    listing.publish(Asked::Listed)
 }
 
 /// Says what a block lacks; whether it lacks nothing.
