@@ -90,7 +90,8 @@ pub fn is_everybody(user: &str) -> bool {
 pub enum State {
     /// Its messages are listed. Some of its state may have been unreadable: then remarks say so.
     Captured,
-    /// The old server had this maildrop, and no message in it.
+    /// The old server had this maildrop, and no client holds a UIDL of it: there was no message in it,
+    /// or none that POP3 ever listed.
     Empty,
     /// Could not be captured: its user is refused until it is, never treated as never migrated.
     Failed,
