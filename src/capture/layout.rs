@@ -492,6 +492,9 @@ fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedF
     Ok((path, top))
 }
 
+/// What to do where a directory cannot be read.
+const MEND: &str = "make it readable, and capture again";
+
 /// A directory, by device and inode number.
 type Inode = (u64, u64);
 
@@ -526,7 +529,7 @@ impl Walk<'_> {
             _ => match opening::names(at) {
                 Ok(found) => found.into_iter().map(|(name, _)| name.into_vec()).collect(),
                 Err(error) => {
-                    let gap = self.gap(pattern, path, bound, &error.to_string());
+                    let gap = self.gap(pattern, path, bound, &error.to_string(), MEND);
                     self.found.sources.push(gap);
                     return;
                 }
@@ -580,7 +583,8 @@ impl Walk<'_> {
             }
             Err(Error::Link { .. }) => {
                 let why = "a symbolic link, which is not followed";
-                let gap = self.gap(pattern, path, bound, why);
+                let next = "put there what it leads to, or capture that by a pattern of its own";
+                let gap = self.gap(pattern, path, bound, why, next);
                 // Only looked at: to what is no directory, or not there, no server follows it either.
                 match rustix::fs::statat(at, &name, AtFlags::empty()) {
                     Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
@@ -598,7 +602,7 @@ impl Walk<'_> {
                     Error::Io { error, .. } => error.to_string(),
                     other => other.to_string(),
                 };
-                let gap = self.gap(pattern, path, bound, &why);
+                let gap = self.gap(pattern, path, bound, &why, MEND);
                 self.found.sources.push(gap);
                 return;
             }
@@ -656,12 +660,12 @@ impl Walk<'_> {
     }
 
     /// Who may live where the walk is, which cannot be searched, and why.
-    fn gap(&self, pattern: &Pattern, path: &Path, bound: &Bound, why: &str) -> Source {
+    fn gap(&self, pattern: &Pattern, path: &Path, bound: &Bound, why: &str, next: &str) -> Source {
         let place = self.place(path);
         let user = self.naming.user_or_everybody(pattern, bound, self.holds);
         let whose =
             if is_everybody(&user) { ": whose maildrops lie there is not known" } else { "" };
-        let why = format!("{}: {why}{whose}; make it readable, and capture again", shown(&place));
+        let why = format!("{}: {why}{whose}; {next}", shown(&place));
         Source::missed(user, place, why)
     }
 
