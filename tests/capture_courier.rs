@@ -114,6 +114,12 @@ fn mail_that_courier_has_never_listed_is_empty_where_courier_has_been_and_else_a
     let by_imap = Old::of(["cur/1.a:2,S"]).state("courierimapuiddb", "1 17 2\n1 1.a\n");
     assert_eq!(by_imap.capture(&Server::Courier).maildrop.state, State::Empty);
 
+    // Nobody has to act, unless Dovecot answers here by now.
+    let taken_over = Old::of(["cur/1.a:2,S"]).state("courierimapuiddb", "1 17 2\n1 1.a\n");
+    assert_eq!(taken_over.capture(&Server::Courier).notes, [""; 0]);
+    let taken_over = taken_over.state("dovecot-uidlist", "3 V17 N2\n1 :1.a\n");
+    assert_eq!(taken_over.capture(&Server::Courier).notes.len(), 1);
+
     let copied_without_state = Old::of(["cur/1.a:2,S"]).capture(&Server::Courier);
     assert_eq!(copied_without_state.maildrop.state, State::Failed);
     assert!(copied_without_state.losses[0].contains("left out of the copy"));
@@ -203,6 +209,13 @@ fn a_list_of_another_mailbox_fails_and_one_whose_mail_is_all_deleted_does_not() 
         "{:?}",
         captured.losses
     );
+    // Half of it, and whatever was done to the names: said, and named at the end.
+    let half = Old::of(["cur/1714990001.a:2,S", "cur/1714990002.B:2,S"]);
+    let half = half.state(LIST, lines).capture(&Server::Courier);
+    assert_eq!((uidls(&half.maildrop), half.losses.len()), (vec!["UID1-17".to_owned()], 0));
+    assert!(half.notes[0].starts_with("1 messages are not in courierpop3dsizelist although they"));
+    let one = Old::of(["cur/1714990002.B:2,S"]).state(LIST, lines).capture(&Server::Courier);
+    assert_eq!(one.maildrop.state, State::Failed);
     // Names that do not say when they came can be anybody's.
     let nameless = Old::of(["cur/x:2,S"]).state(LIST, lines).capture(&Server::Courier);
     assert_eq!(nameless.maildrop.state, State::Failed);
@@ -211,6 +224,7 @@ fn a_list_of_another_mailbox_fails_and_one_whose_mail_is_all_deleted_does_not() 
     let later = Old::of(["cur/1714990009.z:2,S", "new/1714990000.y"]).state(LIST, lines);
     let captured = later.capture(&Server::Courier);
     assert_eq!((captured.maildrop.state, captured.losses.len()), (State::Captured, 0));
+    assert_eq!(captured.notes, [""; 0]);
     assert_eq!(spent(&captured.maildrop), ["UID1-17", "UID2-17"]);
     let none = Old::of([]).state(LIST, lines).capture(&Server::Courier);
     assert_eq!((none.maildrop.state, none.losses.len()), (State::Captured, 0));

@@ -85,7 +85,7 @@ pub(super) fn weigh(
         let is_older = |message: &Message| {
             message.folder == Folder::Cur
                 && match (arrival(&message.base), newest) {
-                    (Some(arrived), Some(newest)) => arrived < newest,
+                    (Some(arrived), Some(newest)) => arrived <= newest,
                     _ => true,
                 }
         };
@@ -95,6 +95,13 @@ pub(super) fn weigh(
         if lacks_all || plan.gone.len() > met.len() && older > met.len() {
             let lines = plan.gone.len() + met.len();
             return Err(Error::StateOfOther { file, lines, mail, met: met.len() });
+        }
+        if older > 0 && !plan.gone.is_empty() && changed.is_empty() {
+            plan.remarks.note(format!(
+                "{older} messages are not in {file} although they came before others that are, and {} in it \
+                 are not here: if names were changed in a copy, capture the server itself",
+                plan.gone.len()
+            ));
         }
     }
     std::mem::take(&mut plan.unusable).weigh(met.len(), mail - met.len())?;
