@@ -532,6 +532,14 @@ fn doveadm_is_asked_for_users_and_never_for_everybody_among_them() {
         assert_eq!(owner(&here.path("site/domain/example.com.roster")), (0, 4001, 0o640));
         fs::remove_dir_all(here.path("site")).unwrap();
     }
+
+    // A domain that was not moved stops nothing.
+    here.write("net.listing", &[ALICE, &GAP.replace("example.com", "example.net")].concat());
+    let ran = install(&here, "net.listing");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains("example.net: doveadm lists nobody of it"), "{}", ran.stderr);
+    assert_eq!(owner(&here.path("site/domain/example.net.roster")), (0, 0, 0o600));
+    assert_eq!(owner(&here.path("site/domain/example.com.roster")), (0, 4001, 0o640));
 }
 
 #[test]

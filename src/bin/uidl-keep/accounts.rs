@@ -42,20 +42,23 @@ pub struct Readers {
 const USERS_AT_A_TIME: usize = 200;
 
 impl Doveadm {
-    /// Who reads the files of a place with these users, as Dovecot says.
+    /// Who reads the files of a place with these users, as Dovecot says. `None` where there are none,
+    /// only that somebody of the domain was missed, and Dovecot lists nobody of it either.
     ///
     /// # Errors
     ///
     /// It cannot be asked, knows none of them, or gives them several groups.
-    pub fn readers(&self, place: &str, users: &[String]) -> Result<Readers, Trouble> {
+    pub fn readers(&self, place: &str, users: &[String]) -> Result<Option<Readers>, Trouble> {
         let everybody;
         let users = if users.is_empty() {
-            // Only that somebody was missed is known of the domain: whom it has, Dovecot may know.
             everybody = self.everybody(place)?;
             &everybody
         } else {
             users
         };
+        if users.is_empty() {
+            return Ok(None);
+        }
         let uids = self.ids(place, users, "uid", "passwd")?;
         let gids = self.ids(place, users, "gid", "group")?;
         let mut gids = gids.into_iter();
@@ -67,7 +70,7 @@ impl Doveadm {
             ));
         };
         let gid_is_shared = is_shared(gid, &uids)?;
-        Ok(Readers { uids, gid, gid_is_shared })
+        Ok(Some(Readers { uids, gid, gid_is_shared }))
     }
 
     /// Everybody of a domain, as far as Dovecot can list its users.
@@ -76,16 +79,7 @@ impl Doveadm {
         command.args(self.doveadm_args.split_whitespace());
         command.args(["user", "--", &everybody_of(Some(domain))]);
         let listed = output_of(&mut command)?.stdout;
-        let listed: Vec<String> =
-            String::from_utf8_lossy(&listed).lines().map(ToOwned::to_owned).collect();
-        if listed.is_empty() {
-            return Err(Trouble::at(
-                domain,
-                "nobody of it could be captured, and doveadm lists nobody of it, so that nobody knows who \
-                 is to read its files: create its users first, or capture one of them",
-            ));
-        }
-        Ok(listed)
+        Ok(String::from_utf8_lossy(&listed).lines().map(ToOwned::to_owned).collect())
     }
 
     /// All values that a field of these users has.

@@ -108,8 +108,18 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         let staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
         let (readers, access) = if args.install {
             let readers = args.doveadm.readers(place.name(), &staged.users)?;
-            let access = readers.access(place.name());
-            (Some(readers), access)
+            let access = match &readers {
+                Some(readers) => readers.access(place.name()),
+                None => {
+                    remark(format_args!(
+                        "{}: doveadm lists nobody of it, so that its files are root's alone: whoever is \
+                         created there is refused until the next build",
+                        place.name()
+                    ));
+                    Access { mode: 0o600, owner: None }
+                }
+            };
+            (readers, access)
         } else {
             (None, Access { mode: 0o640, owner: None })
         };

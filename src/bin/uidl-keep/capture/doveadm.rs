@@ -32,7 +32,8 @@ pub struct Args {
     /// hdr), origin.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
     keys: Keys,
-    /// Write the listing there, as a whole or not at all, in place of stdout.
+    /// Write the listing there, as a whole or not at all, in place of stdout; beside it, as FILE.worse,
+    /// where a listing lies there that has maildrops which this one lacks.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }

@@ -130,7 +130,8 @@ pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble
             }
         }
     }
-    if proven < wanted.min(job.sources.len()) {
+    let named = job.sources.iter().filter(|source| !source.is_gap()).count();
+    if proven < wanted.min(named) {
         return Err(Trouble::new(format!(
             "only {proven} of {wanted} maildrops could be compared with the old server's listing: nothing was \
              written; ask for fewer, or see docs/capture-prove.md"
