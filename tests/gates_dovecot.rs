@@ -188,6 +188,7 @@ fn who_may_have_lived_where_nobody_could_search_is_refused_and_others_are_served
     assert_eq!(server.refusal(BOB), LATER);
     let complaints = server.complaints();
     assert_eq!(complaints.len(), 1, "{complaints:?}");
+    assert!(complaints[0].contains("bob@example.com may be one of *@example.com, who lived"));
     assert!(complaints[0].contains("`uidl-keep release --redownload '*@example.com'`"));
 
     let printed = server.say(&["release", "--redownload"], "*@example.com");

@@ -4,7 +4,7 @@ use std::fs::File;
 
 use super::host::User;
 use super::settings::{self, Settings};
-use crate::maildrop::{State, is_everybody};
+use crate::maildrop::State;
 use crate::remedy::Remedy;
 use crate::resolve::Stamps;
 use crate::roster::{self, Gate};
@@ -103,19 +103,21 @@ fn refusal_of(line: &roster::Line) -> Option<Refusal> {
         );
         return Some(Refusal { log, client: MOVING });
     }
-    if line.state == State::Failed && is_everybody(name) {
-        return Some(Refusal::fault(format!(
-            "on no roster, and of those who lived at the old server where it could not be searched \
-             ({name}), perhaps: capture that domain again and build upon the old site; then, or if nobody \
-             of it is missing, `uidl-keep release --redownload '{name}'`"
-        )));
-    }
     (line.state == State::Failed).then(|| {
         Refusal::fault(format!(
             "the capture of {name} failed: capture it again and build upon the old site, or \
              `uidl-keep release --redownload {name}`"
         ))
     })
+}
+
+/// Why somebody is not served whom the roster does not name, but `everybody` of his domain.
+fn missed(name: &str, everybody: &str) -> Refusal {
+    Refusal::fault(format!(
+        "{name} may be one of {everybody}, who lived at the old server where it could not be searched: \
+         capture that domain again and build upon the old site; then, or if nobody of it is missing, \
+         `uidl-keep release --redownload '{everybody}'`"
+    ))
 }
 
 /// A refused login.
@@ -152,19 +154,20 @@ impl Standing {
     fn find(user: User, name: String) -> Result<Self, String> {
         let dir = settings::site_dir(user)?;
         let site = Site::new(dir);
-        let line = match read_roster(&site, &name, roster::lookup_or_everybody)? {
-            // Who downloads again is a stranger, also where that was said of his whole domain.
-            Some(line) if line.user == name || line.gate != Gate::Redownload => line,
-            _ => return Ok(Self::Stranger(Stranger { name, site })),
+        let Some(line) = read_roster(&site, &name, roster::lookup_or_everybody)? else {
+            return Ok(Self::Stranger(Stranger { name, site }));
         };
+        if line.user != name {
+            return Ok(match refusal_of(&line) {
+                Some(_) => Self::Refused(missed(&name, &line.user)),
+                None => Self::Stranger(Stranger { name, site }),
+            });
+        }
         if line.gate == Gate::Redownload {
             return Ok(Self::Inert);
         }
         if let Some(refusal) = refusal_of(&line) {
             return Ok(Self::Refused(refusal));
-        }
-        if line.user != name {
-            return Ok(Self::Stranger(Stranger { name, site }));
         }
         let settings = Settings::read(user)?;
         let roster::Line { gate, forgotten, listed, restored, unguarded, .. } = line;
