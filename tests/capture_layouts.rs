@@ -109,9 +109,12 @@ fn cpanels_accounts_are_found_on_every_disk_and_once() {
     server.maildir("home2/other/mail/ex.org/bo");
     server.maildir("homeless/other/mail/ex.org/cy");
     std::os::unix::fs::symlink("home2", server.path("home3")).unwrap();
+    // An account that was moved to another disk, and its own maildrop.
+    server.maildir("home2/other/mail");
+    symlink("../home2/other", server.path("home/other")).unwrap();
     let ran = server.capture(&["--layout", "cpanel"]);
     assert_eq!((ran.status, &ran.stderr[..]), (0, ""));
-    assert_eq!(ran.users(), ["al@ex.com", "bo@ex.org"]);
+    assert_eq!(ran.users(), ["al@ex.com", "bo@ex.org", "other"]);
 }
 
 #[test]

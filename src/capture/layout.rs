@@ -466,10 +466,17 @@ pub fn find(
     }
     let Found { mut sources, losses } = found;
     // Where a link's own name names nobody, whoever lies behind it was found there.
-    let unseen = linked.into_iter().filter(|(target, gap)| {
-        gap.user != everybody_of(None) || target.is_none_or(|target| !walked.contains(&target))
+    let found: HashSet<String> = sources
+        .iter()
+        .filter(|source| source.fault().is_none())
+        .map(|source| source.user.clone())
+        .chain([everybody_of(None)])
+        .collect();
+    let unseen = linked.into_iter().filter(|(target, missed)| {
+        let is_walked = target.is_some_and(|target| walked.contains(&target));
+        !is_walked || !found.contains(&missed.user)
     });
-    sources.extend(unseen.map(|(_, gap)| gap));
+    sources.extend(unseen.map(|(_, missed)| missed));
     Ok(Found { sources: without_doubles(sources), losses })
 }
 
@@ -505,8 +512,7 @@ struct Walk<'a> {
     found: &'a mut Found,
     /// The directories that were searched.
     walked: &'a mut HashSet<Inode>,
-    /// Links to where maildrops may lie, which are not followed: what each leads to, and the gap that
-    /// it leaves.
+    /// Links to where maildrops may lie, which are not followed: what each leads to, and who is missed.
     linked: &'a mut Vec<(Option<Inode>, Source)>,
     /// The names from the start down to where the walk is.
     names: Vec<OsString>,
@@ -579,6 +585,13 @@ impl Walk<'_> {
             Err(error) if error.is_absence() => return,
             Err(error) if user_is_known => {
                 self.source(path, bound, Start::Fault(error.to_string()));
+                let target = match error {
+                    Error::Link { .. } => rustix::fs::statat(at, &name, AtFlags::empty()).ok(),
+                    _ => return,
+                };
+                // Of who was found behind it under his name, it is no second maildrop.
+                let source = self.found.sources.pop().expect("pushed just now");
+                self.linked.push((target.map(|stat| (stat.st_dev, stat.st_ino)), source));
                 return;
             }
             Err(Error::Link { .. }) => {
