@@ -74,8 +74,8 @@ impl Maildrop {
     }
 }
 
-/// The name by which a listing and a roster speak of everybody of a domain whom they do not name: of
-/// `None`, of everybody, with or without a domain. No login has it: `*` is in no user name.
+/// The name by which a listing and a roster speak of everybody of a domain whom they do not name:
+/// of `None`, of everybody, with or without a domain. No login has it: `*` is in no user name.
 pub fn everybody_of(domain: Option<&str>) -> String {
     domain.map_or_else(|| "*".to_owned(), |domain| format!("*@{domain}"))
 }
@@ -90,8 +90,8 @@ pub fn is_everybody(user: &str) -> bool {
 pub enum State {
     /// Its messages are listed. Some of its state may have been unreadable: then remarks say so.
     Captured,
-    /// The old server had this maildrop, and no client holds a UIDL of it: there was no message in it,
-    /// or none that POP3 ever listed.
+    /// The old server had this maildrop, and no client holds a UIDL of it: there was no message in
+    /// it, or none that POP3 ever listed.
     Empty,
     /// Could not be captured: its user is refused until it is, never treated as never migrated.
     Failed,

@@ -322,8 +322,8 @@ fn headers_that_name_no_message_are_counted_on_standard_error() {
         assert_eq!(ran.status.code(), Some(0));
         String::from_utf8(ran.stderr).unwrap()
     };
-    let once = "uidl-keep: 3 messages in 2 maildrops have a header that does not name them: where GUIDs \
-                do not survive the move (IMAP), fetch text in place of hdr";
+    let once = "uidl-keep: 3 messages in 2 maildrops have a header that does not name them: where \
+                GUIDs do not survive the move (IMAP), fetch text in place of hdr";
     assert!(said(&input).contains(once), "{}", said(&input));
     let whole = input.replace(r#""hdr":"#, r#""text":"#);
     assert_eq!(said(&whole), "");

@@ -147,8 +147,8 @@ fn a_format_whose_unique_ids_pop3_cannot_carry_fails_the_maildrop() {
     let old = Old::of(["cur/a b:2,S", "cur/c d:2,S", "cur/e:2,S"]).state(LIST, list);
     let captured = old.capture(&dovecot("%f"));
     assert_eq!(captured.maildrop.state, State::Failed);
-    let said = "2 of 3 unique-ids are of no use, such as dovecot-uidlist: uid 1: unique-id has octet \
-                0x20";
+    let said = "2 of 3 unique-ids are of no use, such as dovecot-uidlist: uid 1: unique-id has \
+                octet 0x20";
     assert!(captured.losses[0].starts_with(said), "{:?}", captured.losses);
     assert_eq!(uidls(&old.capture(&dovecot("%u")).maildrop), ["1", "2", "3"]);
 }

@@ -97,8 +97,8 @@ fn mailboxes_that_only_imap_ever_read_are_empty_and_no_news() {
     fs::write(listed.join("dovecot-uidlist"), "3 V1 N1\n").unwrap();
     let ran = server.capture(&["--pattern", "/srv/{domain}/{local}"]);
     assert_eq!(ran.status, 0);
-    let said = "uidl-keep: di@ex.com: 1 of 4 maildrops have something unusual about them: see the lines \
-                \"remark\" of the listing\n";
+    let said = "uidl-keep: di@ex.com: 1 of 4 maildrops have something unusual about them: see the \
+                lines \"remark\" of the listing\n";
     assert_eq!(ran.stderr, said);
 }
 
@@ -214,7 +214,8 @@ fn who_lives_where_nobody_can_search_has_a_block_that_says_so() {
     assert_eq!((ran.status, ran.users()), (1, vec!["*@ex.org".into(), "al@ex.com".into()]));
     let gap = &ran.blocks()[0];
     assert_eq!((gap.state, gap.remarks.len()), (State::Failed, 1));
-    let said = "srv/ex.org: a symbolic link, which is not followed: whose maildrops lie there is not known";
+    let said = "srv/ex.org: a symbolic link, which is not followed: whose maildrops lie there is \
+                not known";
     assert!(gap.remarks[0].contains(said), "{:?}", gap.remarks);
     assert!(gap.source.ends_with("srv/ex.org"), "{}", gap.source);
     ran.says("uidl-keep: *@ex.org: ");

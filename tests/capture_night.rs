@@ -1,6 +1,6 @@
-//! One night of a migration, of three domains and forty mailboxes of a Courier server: what the operator
-//! is told, what the listing says, and whom the roster knows. `tests/data/night` is what a person reads;
-//! `UIDL_KEEP_BLESS=1` writes it anew, to be read again before it is committed.
+//! One night of a migration, of three domains and forty mailboxes of a Courier server: what the
+//! operator is told, what the listing says, and whom the roster knows. `tests/data/night` is what a
+//! person reads; `UIDL_KEEP_BLESS=1` writes it anew, to be read again before it is committed.
 
 mod capture_support;
 
@@ -24,7 +24,8 @@ impl Old {
         self.root.path().join("var/qmail/mailnames").join(domain).join(local).join("Maildir")
     }
 
-    /// A mailbox with these files; where they end in a number, that is what Courier listed them under.
+    /// A mailbox with these files; where they end in a number, that is what Courier listed them
+    /// under.
     fn mailbox(&self, address: &str, files: &[(&str, u32)]) -> PathBuf {
         let path = self.path(address);
         make(&path);

@@ -484,8 +484,8 @@ fn everybody_of_a_domain_is_on_its_roster_where_somebody_was_missed() {
     here.write("gap.listing", &[ALICE, GAP].concat());
     let ran = here.run("build -o site gap.listing");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
-    let next = "when all of it has been captured, or if nobody is missing: uidl-keep release --redownload \
-                '*@example.com'";
+    let next = "when all of it has been captured, or if nobody is missing: uidl-keep release \
+                --redownload '*@example.com'";
     assert!(ran.stderr.contains(next), "{}", ran.stderr);
     assert!(!ran.stderr.contains("failed maildrops"), "{}", ran.stderr);
     let roster = "site/domain/example.com.roster";

@@ -32,7 +32,8 @@ impl Remarks {
         self.said.push(sentence.into());
     }
 
-    /// Says something that somebody should look at: a wrong server perhaps, or keys that will not do.
+    /// Says something that somebody should look at: a wrong server perhaps, or keys that will not
+    /// do.
     pub fn note(&mut self, sentence: impl Into<String>) {
         let sentence = sentence.into();
         self.said.push(sentence.clone());
@@ -135,9 +136,9 @@ impl Draft {
         if let Some((count, first)) = self.keyless.take() {
             if count > self.entries.len().max(FEW) {
                 let why = format!(
-                    "{count} of {} messages have nothing that names them (first: {first}), and would be \
-                     downloaded again: take more --keys, or another way to capture, that reads their \
-                     text",
+                    "{count} of {} messages have nothing that names them (first: {first}), and \
+                     would be downloaded again: take more --keys, or another way to capture, that \
+                     reads their text",
                     count + self.entries.len()
                 );
                 return Captured::failed(self.user, self.source, why);
@@ -158,7 +159,8 @@ impl Draft {
         let state = match (knows_nothing, losses.is_empty()) {
             (false, _) => State::Captured,
             (true, true) => State::Empty,
-            // What was lost may have been a UIDL: a capture of nothing would be served all the same.
+            // What was lost may have been a UIDL: a capture of nothing would be served all the
+            // same.
             (true, false) => {
                 let maildrop = Maildrop {
                     source: self.source,

@@ -203,8 +203,8 @@ impl Naming {
         Ok(self.renamed.get(&user).cloned().unwrap_or(user))
     }
 
-    /// The user whose maildrops a place of `pattern` has, or all those that it may have: what is not
-    /// bound there could be anything.
+    /// The user whose maildrops a place of `pattern` has, or all those that it may have: what is
+    /// not bound there could be anything.
     fn user_or_everybody(&self, pattern: &Pattern, bound: &Bound, holds: Holds) -> String {
         // No name on a disk has it.
         const ANYTHING: &str = "\0";
@@ -313,8 +313,8 @@ impl Source {
         Self { login: user.clone(), user, place: place.into(), start: Start::Fault(why) }
     }
 
-    /// Whether it stands for everybody who lives at a place that could not be searched: then its user
-    /// is [everybody](is_everybody) of a domain, or of all.
+    /// Whether it stands for everybody who lives at a place that could not be searched: then its
+    /// user is [everybody](is_everybody) of a domain, or of all.
     pub fn is_gap(&self) -> bool {
         is_everybody(&self.user) && matches!(self.start, Start::Fault(_))
     }
@@ -512,7 +512,8 @@ struct Walk<'a> {
     found: &'a mut Found,
     /// The directories that were searched.
     walked: &'a mut HashSet<Inode>,
-    /// Links to where maildrops may lie, which are not followed: what each leads to, and who is missed.
+    /// Links to where maildrops may lie, which are not followed: what each leads to, and who is
+    /// missed.
     linked: &'a mut Vec<(Option<Inode>, Source)>,
     /// The names from the start down to where the walk is.
     names: Vec<OsString>,
@@ -598,7 +599,8 @@ impl Walk<'_> {
                 let why = "a symbolic link, which is not followed";
                 let next = "put there what it leads to, or capture that by a pattern of its own";
                 let gap = self.gap(pattern, path, bound, why, next);
-                // Only looked at: to what is no directory, or not there, no server follows it either.
+                // Only looked at: to what is no directory, or not there, no server follows it
+                // either.
                 match rustix::fs::statat(at, &name, AtFlags::empty()) {
                     Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                         self.linked.push((Some((stat.st_dev, stat.st_ino)), gap));

@@ -20,11 +20,12 @@ pub fn base_name(name: &[u8]) -> &[u8] {
     name.iter().position(|&octet| octet == b':').map_or(name, |at| &name[..at])
 }
 
-/// Where the base name ended in a file name whose `:2,FLAGS` a copy has spelled otherwise: `;2,S` as
-/// mbsync does on Windows, `_2,S`, ` 2,S` or `%3A2,S` as archivers and file systems do that take no
-/// colon. `None` for any other name.
+/// Where the base name ended in a file name whose `:2,FLAGS` a copy has spelled otherwise: `;2,S`
+/// as mbsync does on Windows, `_2,S`, ` 2,S` or `%3A2,S` as archivers and file systems do that take
+/// no colon. `None` for any other name.
 ///
-/// Only to say what has happened: to Dovecot and to qmail-pop3d alike the whole of it is a base name.
+/// Only to say what has happened: to Dovecot and to qmail-pop3d alike the whole of it is a base
+/// name.
 pub fn end_before_changed_info(name: &[u8]) -> Option<usize> {
     if name.contains(&b':') {
         return None;

@@ -238,9 +238,9 @@ pub enum Error {
     },
     /// What a state file lists is not what lies beside it.
     #[error(
-        "{file} lists {lines} messages and {mail} lie beside it, of which it lists {met}: it is perhaps \
-         another mailbox's, or names were changed in a copy; capture the server itself, or copy list \
-         and mail together, with names as they are"
+        "{file} lists {lines} messages and {mail} lie beside it, of which it lists {met}: it is \
+         perhaps another mailbox's, or names were changed in a copy; capture the server itself, \
+         or copy list and mail together, with names as they are"
     )]
     StateOfOther {
         /// The state file.
@@ -268,8 +268,8 @@ pub enum Error {
     },
     /// Most of what a state file lists cannot be used.
     #[error(
-        "{unusable} of {lines} unique-ids are of no use, such as {first}; if format and server are the \
-         right ones, capture over POP3, or give them up (uidl-keep release --redownload)"
+        "{unusable} of {lines} unique-ids are of no use, such as {first}; if format and server \
+         are the right ones, capture over POP3, or give them up (uidl-keep release --redownload)"
     )]
     Unusable {
         /// How many.

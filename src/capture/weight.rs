@@ -2,8 +2,8 @@
 //! that lies there, and against what of both met.
 //!
 //! A maildrop of which next to nothing was captured would be served all the same, and each message
-//! downloaded again. So it fails where that much is sure: more is lost than was captured. Mail that came
-//! after the last listing, and lines whose mail clients have deleted since, are no loss.
+//! downloaded again. So it fails where that much is sure: more is lost than was captured. Mail that
+//! came after the last listing, and lines whose mail clients have deleted since, are no loss.
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
@@ -28,8 +28,8 @@ impl Unusable {
         self.count += 1;
     }
 
-    /// That it costs no more messages than were captured, of `captured` messages and `left` that are
-    /// there and were not.
+    /// That it costs no more messages than were captured, of `captured` messages and `left` that
+    /// are there and were not.
     pub(super) fn weigh(self, captured: usize, left: usize) -> Result<(), Error> {
         if self.count.min(left) <= captured {
             return Ok(());
@@ -39,12 +39,13 @@ impl Unusable {
     }
 }
 
-/// That `plan` holds what the state file, where the server has one, and the look have; says what of it
-/// does not.
+/// That `plan` holds what the state file, where the server has one, and the look have; says what of
+/// it does not.
 ///
 /// # Errors
 ///
-/// [`Error::NamesChanged`], [`Error::StateOfOther`], [`Error::Unusable`]: more was lost than captured.
+/// [`Error::NamesChanged`], [`Error::StateOfOther`], [`Error::Unusable`]: more was lost than
+/// captured.
 pub(super) fn weigh(
     state: Option<&'static str>,
     look: &Look,
@@ -73,8 +74,9 @@ pub(super) fn weigh(
             return Err(Error::NamesChanged { changed, mail, first });
         }
         plan.remarks.loss(format!(
-            "{changed} of {mail} messages have a name that a copy has changed, such as {first}: what \
-             clients know these by is spent; capture the server itself, or a copy that keeps names"
+            "{changed} of {mail} messages have a name that a copy has changed, such as {first}: \
+             what clients know these by is spent; capture the server itself, or a copy that keeps \
+             names"
         ));
     }
 
@@ -98,8 +100,9 @@ pub(super) fn weigh(
         }
         if older > 0 && !plan.gone.is_empty() && changed.is_empty() {
             plan.remarks.note(format!(
-                "{older} messages are not in {file} although they came before others that are, and {} in it \
-                 are not here: if names were changed in a copy, capture the server itself",
+                "{older} messages are not in {file} although they came before others that are, \
+                 and {} in it are not here: if names were changed in a copy, capture the server \
+                 itself",
                 plan.gone.len()
             ));
         }

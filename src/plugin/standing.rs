@@ -114,9 +114,9 @@ fn refusal_of(line: &roster::Line) -> Option<Refusal> {
 /// Why somebody is not served whom the roster does not name, but `everybody` of his domain.
 fn missed(name: &str, everybody: &str) -> Refusal {
     Refusal::fault(format!(
-        "{name} may be one of {everybody}, who lived at the old server where it could not be searched: \
-         capture that domain again and build upon the old site; then, or if nobody of it is missing, \
-         `uidl-keep release --redownload '{everybody}'`"
+        "{name} may be one of {everybody}, who lived at the old server where it could not be \
+         searched: capture that domain again and build upon the old site; then, or if nobody of \
+         it is missing, `uidl-keep release --redownload '{everybody}'`"
     ))
 }
 

@@ -42,8 +42,8 @@ pub struct Readers {
 const USERS_AT_A_TIME: usize = 200;
 
 impl Doveadm {
-    /// Who reads the files of a place with these users, as Dovecot says. `None` where there are none,
-    /// only that somebody of the domain was missed, and Dovecot lists nobody of it either.
+    /// Who reads the files of a place with these users, as Dovecot says. `None` where there are
+    /// none, only that somebody of the domain was missed, and Dovecot lists nobody of it either.
     ///
     /// # Errors
     ///

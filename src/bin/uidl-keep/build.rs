@@ -112,8 +112,8 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
                 Some(readers) => readers.access(place.name()),
                 None => {
                     remark(format_args!(
-                        "{}: doveadm lists nobody of it, so that its files are root's alone: whoever is \
-                         created there is refused until the next build",
+                        "{}: doveadm lists nobody of it, so that its files are root's alone: \
+                         whoever is created there is refused until the next build",
                         place.name()
                     ));
                     Access { mode: 0o600, owner: None }
@@ -219,9 +219,9 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
             if *user == everybody_of(None) {
                 return Err(Trouble::at(
                     at,
-                    "the block of everybody: a place could not be searched, and neither name nor domain \
-                     of who lives there is known; mend what its remark names and capture again, or, if \
-                     nobody lives there, take the block out",
+                    "the block of everybody: a place could not be searched, and neither name nor \
+                     domain of who lives there is known; mend what its remark names and capture \
+                     again, or, if nobody lives there, take the block out",
                 ));
             }
             if is_everybody(user) && head.state != State::Failed {
@@ -398,9 +398,9 @@ impl Build<'_> {
         let is_open = |line: &&Line| line.gate != Gate::Redownload;
         if roster.get(&everybody).filter(is_open).is_some() {
             remark(format_args!(
-                "{place}: a place at the old server could not be searched, so that everybody of this domain \
-                 who is not on its roster is refused; when all of it has been captured, or if nobody is \
-                 missing: uidl-keep release --redownload '{everybody}'"
+                "{place}: a place at the old server could not be searched, so that everybody of \
+                 this domain who is not on its roster is refused; when all of it has been \
+                 captured, or if nobody is missing: uidl-keep release --redownload '{everybody}'"
             ));
         }
         let is_one = |line: &&Line| line.state == State::Failed && line.user != everybody;

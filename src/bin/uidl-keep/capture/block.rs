@@ -76,8 +76,8 @@ impl Noted {
         let more = if count > self.first.len() { ", ..." } else { "" };
         (count > 0).then(|| {
             format!(
-                "{first}{more}: {count} of {of} maildrops have something unusual about them: see the \
-                 lines \"remark\" of the listing"
+                "{first}{more}: {count} of {of} maildrops have something unusual about them: see \
+                 the lines \"remark\" of the listing"
             )
         })
     }

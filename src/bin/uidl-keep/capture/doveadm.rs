@@ -32,8 +32,8 @@ pub struct Args {
     /// hdr), origin.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
     keys: Keys,
-    /// Write the listing there, as a whole or not at all, in place of stdout; beside it, as FILE.worse,
-    /// where a listing lies there that has maildrops which this one lacks.
+    /// Write the listing there, as a whole or not at all, in place of stdout; beside it, as
+    /// FILE.worse, where a listing lies there that has maildrops which this one lacks.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -69,8 +69,9 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     output.publish(if args.user.is_some() { Asked::Some } else { Asked::Everybody })?;
     if nameless > 0 {
         remark(format_args!(
-            "{nameless} messages in {nameless_in} maildrops have a header that does not name them: where \
-             GUIDs do not survive the move (IMAP), fetch text in place of hdr, or they are downloaded again"
+            "{nameless} messages in {nameless_in} maildrops have a header that does not name \
+             them: where GUIDs do not survive the move (IMAP), fetch text in place of hdr, or \
+             they are downloaded again"
         ));
     }
     if let Some(said) = noted.said(blocks) {

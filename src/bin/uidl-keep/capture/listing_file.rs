@@ -46,8 +46,8 @@ impl ListingFile {
         }
     }
 
-    /// The listing is whole: flushed, on disk, and in its place, unless what lies there has maildrops
-    /// that it has not. Then it goes beside that.
+    /// The listing is whole: flushed, on disk, and in its place, unless what lies there has
+    /// maildrops that it has not. Then it goes beside that.
     pub fn publish(self, asked: Asked) -> Result<(), Trouble> {
         let (staged, place) = match self {
             Self::Stdout(mut out) => return out.flush().map_err(|error| cut_short(&error)),
@@ -60,8 +60,8 @@ impl ListingFile {
                 return Err(Trouble::at(
                     place.display(),
                     format_args!(
-                        "not replaced: {lost}; the new listing is {}: if that one is right, move it there \
-                         by hand",
+                        "not replaced: {lost}; the new listing is {}: if that one is right, move \
+                         it there by hand",
                         beside.display()
                     ),
                 ));

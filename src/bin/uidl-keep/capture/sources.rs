@@ -66,8 +66,8 @@ pub struct How {
     /// How many maildrops to read at a time [default: one a processor].
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
-    /// Write the listing there, as a whole or not at all, in place of stdout; beside it, as FILE.worse,
-    /// where a listing lies there that has maildrops which this one lacks.
+    /// Write the listing there, as a whole or not at all, in place of stdout; beside it, as
+    /// FILE.worse, where a listing lies there that has maildrops which this one lacks.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     #[command(flatten)]
