@@ -103,6 +103,16 @@ impl Spool {
     /// Appends messages to the user's mbox.
     pub fn deliver(&self, messages: &[Message]) {
         append_to_mbox(&self.mbox(), messages);
+        self.give_mbox();
+    }
+
+    /// Makes the user's mbox of these octets.
+    pub fn put(&self, mbox: &[u8]) {
+        fs::write(self.mbox(), mbox).expect("our directory");
+        self.give_mbox();
+    }
+
+    fn give_mbox(&self) {
         chown(self.mbox(), Some(OWNER), Some(MAIL_GROUP)).expect("root");
         fs::set_permissions(self.mbox(), unix_mode(0o660)).expect("root");
     }

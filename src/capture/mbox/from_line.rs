@@ -13,7 +13,9 @@ pub enum FromLine {
     /// The same, and the blank line is one of the body: mailutils `mboxrd.c`,
     /// `mboxrd_rescan_unlocked`.
     DatedAfterBlankInBody,
-    /// Anywhere, with a date after the sender: Dovecot `istream-raw-mbox.c`, `mbox-from.c`.
+    /// Anywhere but right behind another, with a date after the sender: Dovecot
+    /// `istream-raw-mbox.c`, which looks for a line end and `From `, and has taken the line end with the
+    /// line before; and `mbox-from.c`.
     Dated,
 }
 
@@ -22,6 +24,8 @@ pub enum FromLine {
 pub struct Before {
     /// Nothing: it is the first.
     pub is_start: bool,
+    /// The line that began a message.
+    pub is_from_line: bool,
     /// A blank line; with a CR it is none.
     pub is_blank: bool,
     /// That line was not the one that ended a header.
@@ -39,8 +43,14 @@ impl FromLine {
             Self::DatedAfterBlankInBody => {
                 (before.is_start || before.is_blank && before.is_in_body) && ends_in_date(line)
             }
-            Self::Dated => has_date(rest).is_some(),
+            Self::Dated => !before.is_from_line && has_date(rest).is_some(),
         }
+    }
+
+    /// Whether the server lets nobody in to an mbox with this line: popa3d still takes the line before
+    /// the first of a message for a blank one, and lets no message be without a line.
+    pub fn refuses(self, line: &[u8], before: Before) -> bool {
+        self == Self::AfterBlank && before.is_from_line && line.starts_with(b"From ")
     }
 }
 
@@ -168,7 +178,8 @@ fn digits(line: &[u8], count: usize) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    const AFTER_BLANK: Before = Before { is_start: false, is_blank: true, is_in_body: true };
+    const AFTER_BLANK: Before =
+        Before { is_start: false, is_from_line: false, is_blank: true, is_in_body: true };
 
     #[test]
     fn every_kind_of_date_is_known() {
@@ -223,7 +234,12 @@ mod tests {
     #[test]
     fn what_has_to_come_before_differs() {
         let line = b"From user Wed Dec  2 05:53:22 1992\n";
-        let before = |is_start, is_blank, is_in_body| Before { is_start, is_blank, is_in_body };
+        let before = |is_start, is_blank, is_in_body| Before {
+            is_start,
+            is_from_line: false,
+            is_blank,
+            is_in_body,
+        };
         for (rule, text, ends_header, in_body) in [
             (FromLine::AfterBlank, false, true, true),
             (FromLine::DatedAfterBlank, false, true, true),

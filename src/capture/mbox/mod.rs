@@ -28,7 +28,7 @@ use std::os::unix::fs::MetadataExt;
 use digest::{HeaderDigest, Of};
 use from_line::FromLine;
 use rustix::fs::AtFlags;
-use split::{Field, Message, Rules, Unsplit, number, split};
+use split::{Field, HeaderEnd, MOST_OF_A_NAME, Message, Rules, Unsplit, number, split};
 
 use super::keys::{Headers, Keys};
 use super::layout::Source;
@@ -70,8 +70,10 @@ impl Server {
     pub fn rules(&self) -> Rules {
         let rules = Rules {
             from_line: FromLine::DatedAfterBlank,
+            header_end: HeaderEnd::Empty,
             heeds_content_length: false,
             unquotes: false,
+            gives_from_as_field: false,
             digest: None,
         };
         match self {
@@ -81,12 +83,16 @@ impl Server {
                 digest: Some(Of::Values),
                 ..rules
             },
-            Self::Mailutils => {
-                Rules { from_line: FromLine::DatedAfterBlankInBody, unquotes: true, ..rules }
-            }
+            Self::Mailutils => Rules {
+                from_line: FromLine::DatedAfterBlankInBody,
+                unquotes: true,
+                gives_from_as_field: true,
+                ..rules
+            },
             Self::Qpopper => rules,
             Self::Popa3d => {
-                Rules { from_line: FromLine::AfterBlank, digest: Some(Of::Lines), ..rules }
+                let (from_line, header_end) = (FromLine::AfterBlank, HeaderEnd::BareLf);
+                Rules { from_line, header_end, digest: Some(Of::Lines), ..rules }
             }
         }
     }
@@ -217,6 +223,10 @@ fn x_uidl(
     let is_first_hidden = is_hidden(taken.messages);
     for (at, message) in taken.messages.iter().enumerate() {
         let Some(value) = message.values(Field::Uidl).find(|value| is_taken(value)) else {
+            if message.has_more {
+                draft.remarks.loss(too_many(at));
+                continue;
+            }
             without += 1;
             seen_without += usize::from(message.is_seen());
             continue;
@@ -243,6 +253,15 @@ fn x_uidl(
         ));
     }
     Ok(draft)
+}
+
+/// What is said of a message that may have what is looked for behind all that was looked at.
+fn too_many(at: usize) -> String {
+    format!(
+        "message {}: its header has more than {MOST_OF_A_NAME} fields of one name, and the rest was not \
+         looked at: capture this maildrop over POP3",
+        at + 1
+    )
 }
 
 /// Whether the first message is c-client's note to itself, as Qpopper tells it: by two of three
@@ -301,6 +320,9 @@ fn dovecot(taken: &Taken<'_>, format: &UidlFormat) -> Result<Draft, Error> {
         draft
             .remarks
             .note(format!("{} messages without X-UID yet: no unique-id", messages.len() - listed));
+    }
+    for (at, _) in messages.iter().enumerate().skip(listed).filter(|(_, one)| one.has_more) {
+        draft.remarks.loss(too_many(at));
     }
     for (at, (message, uid)) in messages.iter().zip(uids).enumerate().take(listed) {
         let Some(uid) = uid else {

@@ -12,12 +12,34 @@ use crate::key::{Depth, Fingerprinter, Fingerprints};
 pub struct Rules {
     /// Where a message begins.
     pub from_line: FromLine,
+    /// Where its header ends.
+    pub header_end: HeaderEnd,
     /// Whether a `Content-Length` is heeded where a message begins behind it.
     pub heeds_content_length: bool,
     /// Whether a `>` before `From ` and further `>` is taken away.
     pub unquotes: bool,
+    /// Whether a line of a header that begins with `From ` is given as a field, `From : ` and what
+    /// follows: mailutils, which also writes it so when it writes the header anew, and then gives that
+    /// one as `From : : `.
+    pub gives_from_as_field: bool,
     /// What to compute of each header.
     pub digest: Option<Of>,
+}
+
+/// The line that ends a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeaderEnd {
+    /// An empty one, whether lines end with LF or CR LF.
+    Empty,
+    /// A lone LF: one of CR LF is a line of the header, and fields of the body are taken for the
+    /// header's until a lone LF comes.
+    BareLf,
+}
+
+impl HeaderEnd {
+    fn is_at(self, line: &[u8]) -> bool {
+        line == b"\n" || self == Self::Empty && line == b"\r\n"
+    }
 }
 
 /// A field that a server, or a program beside it, wrote into a header.
@@ -59,6 +81,8 @@ pub struct Message {
     pub fields: Vec<(Field, Box<[u8]>)>,
     /// As the rules ask; `None` also when there was nothing to compute it of.
     pub digest: Option<[u8; 16]>,
+    /// Whether it has more fields of one name than are looked at.
+    pub has_more: bool,
     /// Of all of it.
     pub of: Fingerprints,
 }
@@ -81,6 +105,11 @@ pub enum Unsplit {
     /// It does not begin with a message.
     #[error("it does not begin with a From line, so this server would refuse it")]
     NoMbox,
+    /// The server lets nobody in.
+    #[error(
+        "it has two From lines with nothing between them, at which this server refuses the mbox"
+    )]
+    Refused,
     /// More messages than anybody has.
     #[error("it has more than {MOST_MESSAGES} messages")]
     TooMany,
@@ -95,9 +124,12 @@ pub const MOST_MESSAGES: usize = 1 << 20;
 /// The longest piece of a line that is looked at, in octets.
 const PIECE_OCTETS: u64 = 64 << 10;
 
-/// How much is kept of a value, in octets, and of how many fields of a message: more than a UIDL can have.
+/// How much is kept of a value, in octets: more than a UIDL can have.
 const VALUE_OCTETS: usize = 2048;
-const MOST_FIELDS: usize = 32;
+
+/// How many fields of one name are kept of a message. Each name has its own: whoever writes a message
+/// can repeat a `Subject` as often as he likes, and the server writes its `X-UID` behind.
+pub const MOST_OF_A_NAME: usize = 1024;
 
 /// Splits an mbox. One pass; a seek to the end of a message that has a `Content-Length`, where that is
 /// heeded.
@@ -109,7 +141,8 @@ pub fn split(file: impl Read + Seek, rules: Rules) -> Result<Vec<Message>, Unspl
     let mut file = BufReader::with_capacity(PIECE_OCTETS as usize, file);
     let mut messages: Vec<Message> = Vec::new();
     let mut open: Option<Open> = None;
-    let mut before = Before { is_start: true, is_blank: false, is_in_body: false };
+    let mut before =
+        Before { is_start: true, is_from_line: false, is_blank: false, is_in_body: false };
     let mut piece = Vec::new();
     let mut offset = 0;
     let mut starts_line = true;
@@ -120,13 +153,21 @@ pub fn split(file: impl Read + Seek, rules: Rules) -> Result<Vec<Message>, Unspl
             break;
         }
         let is_free = open.as_ref().is_none_or(|open| offset > open.content_end);
+        if starts_line && rules.from_line.refuses(&piece, before) {
+            return Err(Unsplit::Refused);
+        }
         if starts_line && is_free && rules.from_line.begins_at(&piece, before) {
             messages.extend(open.take().map(Open::close));
             if messages.len() == MOST_MESSAGES {
                 return Err(Unsplit::TooMany);
             }
             open = Some(Open::new(rules));
-            before = Before { is_start: false, is_blank: false, is_in_body: false };
+            before = Before {
+                is_start: false,
+                is_from_line: piece.ends_with(b"\n"),
+                is_blank: false,
+                is_in_body: false,
+            };
         } else {
             let open = open.as_mut().ok_or(Unsplit::NoMbox)?;
             let was_in_body = open.is_in_body;
@@ -135,7 +176,8 @@ pub fn split(file: impl Read + Seek, rules: Rules) -> Result<Vec<Message>, Unspl
                 open.heed_content_length(&mut file, offset + piece.len() as u64, rules)?;
             }
             let is_blank = starts_line && piece == b"\n";
-            before = Before { is_start: false, is_blank, is_in_body: was_in_body };
+            before =
+                Before { is_start: false, is_from_line: false, is_blank, is_in_body: was_in_body };
         }
         offset += piece.len() as u64;
         starts_line = piece.ends_with(b"\n");
@@ -147,12 +189,17 @@ pub fn split(file: impl Read + Seek, rules: Rules) -> Result<Vec<Message>, Unspl
 /// A message that is being read.
 struct Open {
     fields: Vec<(Field, Vec<u8>)>,
+    header_end: HeaderEnd,
+    /// How many fields of each name it has.
+    counts: [usize; FIELDS.len()],
+    has_more: bool,
     /// Whether the field that is being read is the last of `fields`.
     is_kept: bool,
     is_in_body: bool,
     /// Where its body ends by its `Content-Length`; 0 where that says nothing.
     content_end: u64,
     unquotes: bool,
+    gives_from_as_field: bool,
     digest: Option<HeaderDigest>,
     fingerprinter: Fingerprinter,
 }
@@ -161,10 +208,14 @@ impl Open {
     fn new(rules: Rules) -> Self {
         Self {
             fields: Vec::new(),
+            header_end: rules.header_end,
+            counts: [0; FIELDS.len()],
+            has_more: false,
             is_kept: false,
             is_in_body: false,
             content_end: 0,
             unquotes: rules.unquotes,
+            gives_from_as_field: rules.gives_from_as_field,
             digest: rules.digest.map(HeaderDigest::new),
             fingerprinter: Fingerprinter::new(Depth::Message),
         }
@@ -176,8 +227,16 @@ impl Open {
             self.fingerprinter.update(&piece[usize::from(is_quoted)..]);
             return;
         }
-        self.fingerprinter.update(piece);
-        if starts_line && matches!(piece, b"\n" | b"\r\n") {
+        match piece.strip_prefix(b"From ") {
+            Some(rest) if starts_line && self.gives_from_as_field => {
+                self.fingerprinter.update(b"From : ");
+                self.fingerprinter.update(rest);
+            }
+            _ => {
+                self.fingerprinter.update(piece);
+            }
+        }
+        if starts_line && self.header_end.is_at(piece) {
             self.is_in_body = true;
             return;
         }
@@ -195,12 +254,19 @@ impl Open {
         self.is_kept = false;
         let Some(colon) = memchr::memchr(b':', line) else { return };
         let name = line[..colon].trim_ascii_end();
-        let known = FIELDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        if let Some((_, field)) = known.filter(|_| self.fields.len() < MOST_FIELDS) {
-            self.fields.push((*field, Vec::new()));
-            self.is_kept = true;
-            self.extend_value(line[colon + 1..].trim_ascii_start());
+        let Some(known) = FIELDS.iter().position(|(known, _)| known.eq_ignore_ascii_case(name))
+        else {
+            return;
+        };
+        let count = &mut self.counts[known];
+        *count += 1;
+        if *count > MOST_OF_A_NAME {
+            self.has_more = true;
+            return;
         }
+        self.fields.push((FIELDS[known].1, Vec::new()));
+        self.is_kept = true;
+        self.extend_value(line[colon + 1..].trim_ascii_start());
     }
 
     /// More of a value, without the end of its line.
@@ -231,7 +297,8 @@ impl Open {
         let is_line_end = matches!(&there[..], b"\n" | b"\r\n");
         there.clear();
         file.by_ref().take(PIECE_OCTETS).read_until(b'\n', &mut there)?;
-        let before = Before { is_start: false, is_blank: true, is_in_body: true };
+        let before =
+            Before { is_start: false, is_from_line: false, is_blank: true, is_in_body: true };
         if is_line_end && (there.is_empty() || rules.from_line.begins_at(&there, before)) {
             self.content_end = end;
         }
@@ -243,6 +310,7 @@ impl Open {
         Message {
             fields: fields.map(|(field, value)| (field, value.trim_ascii().into())).collect(),
             digest: self.digest.and_then(HeaderDigest::finish),
+            has_more: self.has_more,
             of: self.fingerprinter.finish(),
         }
     }
