@@ -508,6 +508,39 @@ fn what_its_header_does_not_name_is_read_whole_and_by_top_first() {
 }
 
 #[test]
+fn what_is_retrieved_after_top_and_is_too_short_is_retrieved_anew_before_it_is_believed() {
+    let mut mailbox = with_warnings();
+    let warning = mailbox.messages[2].1.clone();
+    mailbox.messages.iter_mut().for_each(|message| message.1 = warning.clone());
+    // No text by RETR in a session that has asked for a header; or never any, and LIST counts too much.
+    for is_always in [false, true] {
+        let answers = mailbox.clone();
+        let mut topped = false;
+        let peer = served(mailbox.clone(), move |_, command| {
+            topped = command.starts_with("TOP") || topped && !command.is_empty();
+            if is_for_all(command) {
+                return Some("-ERR too many lines\r\n".into());
+            }
+            let number = command.strip_prefix("RETR ")?.parse::<usize>().ok()?;
+            let message = &answers.messages[number - 1].1;
+            let header = &message[..header_end(message)];
+            (topped || is_always).then(|| Answer::Say(multi_line(header)))
+        });
+        let captured = of(&peer);
+        is_whole(&captured, &mailbox);
+        let of = |octets: &[u8]| {
+            let mut fingerprinter = Fingerprinter::new(Depth::Message);
+            fingerprinter.update(octets);
+            fingerprinter.finish().message
+        };
+        let wanted = if is_always { of(&warning[..header_end(&warning)]) } else { of(&warning) };
+        assert!(captured.maildrop.entries.iter().all(|entry| entry.message == wanted));
+        assert_eq!(peer.heard().len(), 2);
+        assert_eq!((count(&peer.heard()[1], "TOP"), count(&peer.heard()[1], "RETR")), (0, 12));
+    }
+}
+
+#[test]
 fn a_server_that_gives_no_whole_message_by_top_is_not_asked_for_each() {
     let mut mailbox = with_warnings();
     let warning = mailbox.messages[2].1.clone();

@@ -14,6 +14,9 @@ use support::maildir::{Maildir, Naming};
 use support::peer::header_end;
 use support::pop3::Pop3;
 use support::spool::{self, Program, Spool};
+use uidl_keep::capture::Prints;
+use uidl_keep::capture::pop3::{Account, How, NoPace, Secret, Security, Server, Trust, capture};
+use uidl_keep::key::Depth;
 
 /// How many messages each of them has: every odd kind, and plain ones.
 const COUNT: u32 = 24;
@@ -196,6 +199,43 @@ fn mailutils_tells_what_it_has_written_into_the_mbox() {
     }
     assert!(second.tops_are_headers());
     assert_eq!(second.sizes_off(), [0; COUNT as usize]);
+}
+
+/// Messages that nothing names, equal but for copies, with a line in them that begins with `>From `.
+fn warnings(count: usize) -> Vec<u8> {
+    let from = "From sender@example.net Mon May  6 10:00:00 2024\n";
+    format!("{from}From: root\nSubject: full\n\n>From now on\nthere is no room\n\n")
+        .repeat(count)
+        .into()
+}
+
+#[test]
+fn mailutils_gives_no_text_after_top_and_all_of_it_is_captured() {
+    let Some(host) = Host::old_servers() else { return };
+    let server = Spool::start(&host, Program::Mailutils);
+    server.put(&warnings(6));
+    Pop3::login(server.pop3(), spool::USER).expect("it lets in").quit().expect("QUIT");
+    let whole = told(server.pop3(), spool::USER).messages;
+    let mut session = Pop3::login(server.pop3(), spool::USER).expect("it lets in");
+    session.lines("TOP 6 0").expect("TOP");
+    assert!(session.retr(6).expect("RETR").len() < whole[5].len(), "mailutils is as it was");
+    session.quit().expect("QUIT");
+
+    let account = Account {
+        user: "alice".into(),
+        login: spool::USER.into(),
+        authorize: None,
+        password: Secret::new(support::PASSWORD),
+    };
+    let address = server.pop3();
+    let (host, port) = (address.ip().to_string(), address.port());
+    let there = Server { host, port, security: Security::Clear, trust: Trust::System };
+    let captured = capture(&there, &account, &How::new(&NoPace, &|_| ())).expect("a capture");
+    assert_eq!(captured.losses, [""; 0]);
+    let keys: Vec<_> = captured.maildrop.entries.iter().map(|entry| entry.message).collect();
+    let of = |message: &Vec<u8>| Prints::read(&message[..], Depth::Message).expect("in memory").of;
+    let wanted: Vec<_> = whole.iter().map(|message| of(message).message).collect();
+    assert_eq!(keys, wanted);
 }
 
 #[test]

@@ -83,12 +83,14 @@ pub(super) struct Findings {
     pub listed: Vec<Listed>,
     /// As long as `listed`.
     pub found: Vec<Found>,
+    /// Messages, by place, whose RETR is not believed yet.
+    pub doubted: HashSet<usize>,
 }
 
 impl Findings {
     /// Nothing found of what was listed.
     pub fn nothing_of(listed: Vec<Listed>) -> Self {
-        Self { found: vec![Found::Nothing; listed.len()], listed }
+        Self { found: vec![Found::Nothing; listed.len()], listed, doubted: HashSet::new() }
     }
 
     /// The messages that are so, by place, with their numbers.
@@ -178,6 +180,17 @@ impl Findings {
     /// than they like, mailutils one more than there are.
     fn is_as_listed(&self, at: usize, print: &Print) -> bool {
         print.whole.is_some_and(|wire| wire.octets == self.listed[at].octets)
+    }
+
+    /// Whether a message that was retrieved is shorter than LIST says. Servers list sizes of files or
+    /// count otherwise, so that is no proof of anything.
+    pub fn is_short(&self, at: usize, print: &Print) -> bool {
+        print.whole.is_some_and(|wire| wire.octets < self.listed[at].octets)
+    }
+
+    /// The UIDLs of the messages whose RETR is not believed yet.
+    pub fn doubted_uidls(&self) -> HashSet<Box<[u8]>> {
+        self.doubted.iter().map(|&at| self.listed[at].uidl.clone()).collect()
     }
 
     /// Forgets refusals, so that the messages are asked for anew.

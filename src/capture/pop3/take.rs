@@ -4,6 +4,8 @@
 //! only while the listing has lost no message, for else the numbers may have moved before it broke,
 //! and where the last answer is the same again, for else commands were lost, or answered twice, and
 //! the answers were those of other messages.
+//! Another where a message that was retrieved after TOP came shorter than LIST says: there it is
+//! retrieved before any TOP, and what comes then is believed.
 //! Another where the listing was not the same at the end. And once another where messages were
 //! refused, for they may have been deleted in between.
 #![forbid(unsafe_code)]
@@ -85,6 +87,9 @@ struct Take<'a> {
     changes: u32,
     /// Whether messages that were refused have been asked for again.
     asked_again: bool,
+    /// The UIDLs of messages that are retrieved before TOP is said, for what came after it is doubtful;
+    /// `None` until one is.
+    first: Option<HashSet<Box<[u8]>>>,
     /// At which message the line broke last, and how often.
     broke_at: Option<(Box<[u8]>, u32)>,
     /// The last message that the last session told of, and what was asked: the one that shows
@@ -115,6 +120,7 @@ impl<'a> Take<'a> {
             in_vain: 0,
             changes: 0,
             asked_again: false,
+            first: None,
             broke_at: None,
             last: None,
             was_out_of_step: false,
@@ -137,10 +143,12 @@ impl<'a> Take<'a> {
         let listed = listing::listing(&mut session)?;
         let is_doubtful = self.begin(listed);
         self.broke = true;
+        let mut has_topped = false;
         if let Some((at, ask)) = self.last.take().filter(|_| is_doubtful) {
+            has_topped = ask != Ask::Retr;
             self.see_whether_in_step(&mut session, at, ask)?;
         }
-        self.read(&mut session)?;
+        self.read(&mut session, has_topped)?;
         self.how.pace.commands(1);
         let at_end = listing::uidls(&mut session)?;
         self.broke = false;
@@ -154,8 +162,14 @@ impl<'a> Take<'a> {
             let tries = self.changes;
             return if tries < TRIES { Ok(Step::Again) } else { Err(Fault::Changing { tries }) };
         }
-        if !self.asked_again && self.findings.found.iter().any(|found| found.refusal().is_some()) {
-            self.asked_again = true;
+        let is_refused = self.findings.found.iter().any(|found| found.refusal().is_some());
+        let is_to_ask = is_refused && !self.asked_again;
+        let is_doubted = !self.findings.doubted.is_empty() && self.first.is_none();
+        if is_to_ask || is_doubted {
+            self.asked_again |= is_to_ask;
+            if is_doubted {
+                self.first = Some(self.findings.doubted_uidls());
+            }
             let found = std::mem::take(&mut self.findings.found).into_iter();
             let once = named_once(&self.findings.listed);
             let told = self.findings.listed.iter().zip(found).filter(|(listed, found)| {
@@ -174,7 +188,7 @@ impl<'a> Take<'a> {
     /// session that broke.
     fn begin(&mut self, listed: Vec<Listed>) -> bool {
         let before = std::mem::replace(&mut self.findings, Findings::nothing_of(listed));
-        let Findings { listed, found } = &mut self.findings;
+        let Findings { listed, found, .. } = &mut self.findings;
         let is_same =
             |(was, is): (&Listed, &Listed)| was.number == is.number && was.uidl == is.uidl;
         let has_lost_none =
@@ -190,7 +204,7 @@ impl<'a> Take<'a> {
 
     /// Takes what sessions that ended well told of the messages of which nothing is found.
     fn recall(&mut self) {
-        let Findings { listed, found } = &mut self.findings;
+        let Findings { listed, found, .. } = &mut self.findings;
         let once = named_once(listed);
         for (listed, found) in listed.iter().zip(found) {
             if matches!(found, Found::Nothing) && once.contains(&*listed.uidl) {
@@ -229,7 +243,12 @@ impl<'a> Take<'a> {
     }
 
     /// Reads what is not known yet of the messages that are listed.
-    fn read<S: Read + Write>(&mut self, session: &mut Session<S>) -> Result<(), Fault> {
+    fn read<S: Read + Write>(
+        &mut self,
+        session: &mut Session<S>,
+        has_topped: bool,
+    ) -> Result<(), Fault> {
+        let none = HashSet::new();
         let allowed = Allowed {
             whole_by_top: !self.expires,
             retrieve: match self.how.retrieve {
@@ -239,6 +258,8 @@ impl<'a> Take<'a> {
             },
             pipelining: session.capabilities().pipelining,
             one_at_a_time: self.one_at_a_time,
+            first: self.first.as_ref().unwrap_or(&none),
+            has_topped,
             insist: self.asked_again,
         };
         let mut reading = Reading::new(self.how, allowed, &mut self.findings);
