@@ -3,6 +3,9 @@
 //! A form counts only where every UIDL of the maildrop has it. One that a sender chose (mailutils
 //! and Qpopper obey `X-UIDL`) then says nothing beside the others.
 //!
+//! A counter needs more than one witness: the one UIDL of a popa3d maildrop is 16 digits of a hash,
+//! and every second such hash ends like a UIDVALIDITY of Dovecot's.
+//!
 //! A server that counts has the highest number seen, at least, behind it: all up to that is spent.
 //! How much further it had counted, for messages deleted since, POP3 does not tell, and nothing is
 //! made up in its place: a mailbox that goes on under the old UIDVALIDITY was copied by something
@@ -38,7 +41,8 @@ impl Shape {
     /// The form of `uidls`; none where there are none.
     pub fn of(uidls: &[Uidl]) -> Self {
         let Some(first) = uidls.first() else { return Self::default() };
-        for (format, is_uid) in COUNTING {
+        let has_witnesses = uidls.iter().any(|uidl| uidl != first);
+        for (format, is_uid) in COUNTING.into_iter().filter(|_| has_witnesses) {
             let Some(uidvalidity) = uidvalidity_in(format, first.as_bytes()) else { continue };
             let format = UidlFormat::parse(format).expect("a format of Dovecot's");
             let highest = uidls.iter().try_fold(0, |highest, uidl| {
@@ -130,6 +134,16 @@ mod tests {
         ] {
             assert_eq!(shape(uidls), Shape::default(), "{uidls:?}");
         }
+    }
+
+    #[test]
+    fn one_uidl_however_often_it_is_given_is_no_counter() {
+        // The second is one that popa3d could make; it gives copies the same.
+        for uidl in ["0000000a6b04afcb", "0123456763b0b25e", "1795469142.1", "UID7-1795468718"] {
+            assert_eq!(shape(&[uidl]), Shape::default(), "{uidl}");
+            assert_eq!(shape(&[uidl, uidl, uidl]), Shape::default(), "{uidl}");
+        }
+        assert_eq!(shape(&["0000000a6b04afcb", "0000000b6b04afcb"]).counter.unwrap().next, 12);
     }
 
     #[test]
