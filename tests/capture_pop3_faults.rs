@@ -299,6 +299,30 @@ fn a_listing_that_changes_between_uidl_and_list_is_asked_for_again() {
 }
 
 #[test]
+fn a_message_that_uidl_for_ever_leaves_out_is_named_and_no_quieter_time_is_waited_for() {
+    for (lacks, said) in [
+        ("UIDL", "UIDL lists 9 messages and LIST 10"),
+        ("LIST", "UIDL lists 10 messages and LIST 9"),
+    ] {
+        let mailbox = Served::of(10);
+        let answers = mailbox.clone();
+        let peer = served(mailbox, move |_, command| {
+            let Answer::Say(all) = answers.answer(command) else { return None };
+            let lines = all.split_inclusive(|&octet| octet == b'\n');
+            let without =
+                || lines.filter(|line| !line.starts_with(b"4 ")).flatten().copied().collect();
+            (command == lacks).then(|| Answer::Say(without()))
+        });
+        let fault = capture(&at(&peer), &alice(), &how()).unwrap_err();
+        assert_eq!(fault.next_step(), Retry::Never);
+        let text = fault.to_string();
+        assert!(text.starts_with(said), "{text}");
+        assert!(text.contains(&format!("{lacks} leaves out message 4; have it")), "{text}");
+        assert_eq!(peer.heard().len(), 1);
+    }
+}
+
+#[test]
 fn a_message_that_was_deleted_meanwhile_is_spent_and_no_loss() {
     let before = Served::of(20);
     let mut after = before.clone();

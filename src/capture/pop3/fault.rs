@@ -230,6 +230,24 @@ pub enum Fault {
         /// What the system says.
         error: io::Error,
     },
+    /// Its two listings are not of the same messages, and say the same each time.
+    #[error(
+        "UIDL lists {uidl} messages and LIST {list}, the same each of the {tries} times they were asked \
+         for: {lacking} leaves out message {number}; have it repaired or removed there, or capture on the old \
+         server's disk (docs/capture.md)"
+    )]
+    Unlike {
+        /// How many messages UIDL lists.
+        uidl: usize,
+        /// How many LIST lists.
+        list: usize,
+        /// The first message that one of them leaves out.
+        number: u32,
+        /// Which one.
+        lacking: &'static str,
+        /// How often they were read.
+        tries: u32,
+    },
     /// Its listing never held still.
     #[error(
         "its listing changed each of the {tries} times it was read; capture it at a quieter time"
@@ -278,6 +296,7 @@ impl Fault {
             | Self::Unspeakable { .. }
             | Self::NoUidl(_)
             | Self::NoTop(_)
+            | Self::Unlike { .. }
             | Self::TooLong { .. } => Retry::Never,
         }
     }

@@ -34,8 +34,9 @@ pub struct Listed {
 /// # Errors
 ///
 /// [`Fault::NoUidl`], [`Fault::Changing`] where the two never speak of the same messages,
-/// [`Fault::Garbled`] where a line is none, and the faults of every command.
+/// [`Fault::Unlike`] where they do not and always say the same, [`Fault::Garbled`] where a line is none, and the faults of every command.
 pub fn listing<S: Read + Write>(session: &mut Session<S>) -> Result<Vec<Listed>, Fault> {
+    let (mut last, mut is_always_same) = (None, true);
     for _ in 0..TRIES {
         let together = session.capabilities().pipelining;
         session.send(if together { b"UIDL\r\nLIST\r\n" } else { b"UIDL\r\n" }, "UIDL")?;
@@ -44,16 +45,37 @@ pub fn listing<S: Read + Write>(session: &mut Session<S>) -> Result<Vec<Listed>,
             session.send(b"LIST\r\n", "LIST")?;
         }
         let sizes = read_sizes(session)?;
-        let agree = uidls.len() == sizes.len()
-            && uidls.iter().zip(&sizes).all(|(uidl, size)| uidl.0 == size.0);
-        if agree {
+        let numbers = (numbers_of(&uidls), numbers_of(&sizes));
+        if numbers.0 == numbers.1 {
             let listed = uidls.into_iter().zip(sizes);
             return Ok(listed
                 .map(|((number, uidl), (_, octets))| Listed { number, uidl, octets })
                 .collect());
         }
+        is_always_same &= last.is_none_or(|last| last == numbers);
+        last = Some(numbers);
     }
-    Err(Fault::Changing { tries: TRIES })
+    let changing = Fault::Changing { tries: TRIES };
+    Err(last
+        .filter(|_| is_always_same)
+        .and_then(|(uidl, list)| unlike(&uidl, &list))
+        .unwrap_or(changing))
+}
+
+fn numbers_of<T>(listed: &Numbered<T>) -> Vec<u32> {
+    listed.iter().map(|(number, _)| *number).collect()
+}
+
+/// The fault of two listings that differ, by the first message that only one of them has.
+fn unlike(uidl: &[u32], list: &[u32]) -> Option<Fault> {
+    let is_in = |numbers: &[u32], number: &u32| numbers.binary_search(number).is_ok();
+    let only_list = list.iter().find(|number| !is_in(uidl, number));
+    let only_uidl = uidl.iter().find(|number| !is_in(list, number));
+    let (&number, lacking) = match (only_list, only_uidl) {
+        (Some(number), _) => (number, "UIDL"),
+        (None, number) => (number?, "LIST"),
+    };
+    Some(Fault::Unlike { uidl: uidl.len(), list: list.len(), number, lacking, tries: TRIES })
 }
 
 /// Message-numbers and unique-ids, by number.

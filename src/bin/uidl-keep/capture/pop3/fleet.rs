@@ -165,6 +165,7 @@ fn went(fault: &Fault) -> Went {
         | Fault::Tls { .. }
         | Fault::NoStartTls { .. }
         | Fault::NoPlain => Went::Hopeless,
+        Fault::Unlike { .. } => Went::Unfit,
         _ => match fault.next_step() {
             Retry::Later => Went::Later,
             Retry::Never => Went::Refused,

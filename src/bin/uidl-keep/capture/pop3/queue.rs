@@ -31,8 +31,16 @@ pub enum Went {
     Later,
     /// Not this account, whenever it is tried.
     Refused,
+    /// Not this account, whenever it is tried, though it was let in.
+    Unfit,
     /// No account of this server: it cannot be spoken to as asked.
     Hopeless,
+}
+
+impl Went {
+    fn is_let_in(self) -> bool {
+        matches!(self, Self::Well | Self::Unfit)
+    }
 }
 
 /// What becomes of an account.
@@ -186,7 +194,7 @@ impl Queue {
     fn learn(&mut self, server: usize, went: Went, now: Instant) -> Option<Why> {
         let Server { address, has_let_in, is_stopped } = &mut self.servers[server];
         let why = self.addresses[*address].learn(&self.limits, went, now);
-        *has_let_in |= went == Went::Well;
+        *has_let_in |= went.is_let_in();
         let is_hopeless = went == Went::Hopeless && !*has_let_in && !*is_stopped;
         if is_hopeless { Some(Why::Hopeless) } else { why }
     }
@@ -263,9 +271,9 @@ impl Turns {
             return (is_silent && !self.is_stopped).then_some(Why::Silent);
         }
         (self.laters, self.quiet_until) = (None, None);
-        self.has_let_in |= went == Went::Well;
+        self.has_let_in |= went.is_let_in();
         match went {
-            Went::Well => self.refusals = 0,
+            Went::Well | Went::Unfit => self.refusals = 0,
             Went::Refused => self.refusals += 1,
             Went::Hopeless | Went::Later => return None,
         }
@@ -389,6 +397,16 @@ mod tests {
             }
         }
         panic!("asked for ever");
+    }
+
+    #[test]
+    fn an_account_that_was_let_in_and_is_no_good_is_no_refusal() {
+        let (mut queue, now) = (queue(LIMITS, &[0; 9]), Instant::now());
+        for at in 0..9 {
+            assert_eq!(queue.take(now), Take::Go(at));
+            let went = if at % 3 == 2 { Went::Unfit } else { Went::Refused };
+            assert_eq!(queue.settle(at, went, now), (Next::Settled, None));
+        }
     }
 
     #[test]
