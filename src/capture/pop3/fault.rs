@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use zeroize::{Zeroize, Zeroizing};
+
 use super::Pin;
 use crate::capture::printable;
 
@@ -54,7 +56,8 @@ impl Refusal {
     /// 3206).
     pub(super) fn of(said: &[u8]) -> Self {
         let text = printable(said.trim_ascii());
-        let small = text.to_ascii_lowercase();
+        // The server may repeat the password in it.
+        let small = Zeroizing::new(text.to_ascii_lowercase());
         let code = small.strip_prefix('[').and_then(|rest| rest.split_once(']'));
         let hint = match code.map(|(code, _)| code) {
             Some("in-use" | "login-delay") => Hint::Temporary,
@@ -69,8 +72,14 @@ impl Refusal {
 
     /// The same with nothing of what was said but its meaning.
     pub(super) fn without_words(mut self) -> Self {
+        self.said.zeroize();
         self.said = WITHHELD.into();
         self
+    }
+
+    /// What came after `-ERR`, printable.
+    pub(super) fn said(&self) -> &str {
+        &self.said
     }
 
     pub(super) fn is_temporary(&self) -> bool {

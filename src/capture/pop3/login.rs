@@ -5,12 +5,13 @@ use std::io::{Read, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::Account;
 use super::capabilities::Capabilities;
 use super::fault::{Fault, WITHHELD};
 use super::session::{Reply, Session};
+use crate::capture::MAX_SHOWN;
 
 /// The longest list of capabilities, in octets.
 const MAX_CAPA_OCTETS: u64 = 64 << 10;
@@ -79,12 +80,13 @@ impl<S: Read + Write> Session<S> {
             None => self.say_user(account),
         };
         match reply {
-            Err(Fault::Garbled { command, said }) if has_secret(&said, account) => {
+            Err(Fault::Garbled { command, mut said }) if has_secret(&said, account) => {
+                said.zeroize();
                 Err(Fault::Garbled { command, said: WITHHELD.into() })
             }
             Err(fault) => Err(fault),
             Ok(Reply::Ok) => Ok(()),
-            Ok(Reply::Refused(refusal)) if has_secret(&refusal.to_string(), account) => {
+            Ok(Reply::Refused(refusal)) if has_secret(refusal.said(), account) => {
                 Err(Fault::Login(refusal.without_words()))
             }
             Ok(Reply::Refused(refusal)) => Err(Fault::Login(refusal)),
@@ -161,19 +163,49 @@ fn base64_line(octets: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 /// Whether an answer has the password in it: some servers repeat the line that they did not like, or the
-/// beginning of it.
+/// beginning of it. Nothing of the password is left behind for it.
 fn has_secret(said: &str, account: &Account) -> bool {
     let password = account.password.octets();
-    let spelled = crate::capture::printable(password);
     let spoken = base64_line(password);
     // What SASL PLAIN begins with before the password: how the password goes on from there depends
     // on the length of that, and the end of a long line is not shown.
     let plain = plain_line(account, b"");
     let before = plain.trim_ascii_end().strip_suffix(b"=").unwrap_or(plain.trim_ascii_end());
     let before = &before[..before.len() / 4 * 4];
-    [password, spelled.as_bytes(), spoken.trim_ascii_end(), before]
-        .iter()
-        .any(|what| !what.is_empty() && memchr::memmem::find(said.as_bytes(), what).is_some())
+    let said = said.as_bytes();
+    is_spelled_in(said, password)
+        || [password, spoken.trim_ascii_end(), before]
+            .iter()
+            .any(|what| !what.is_empty() && memchr::memmem::find(said, what).is_some())
+}
+
+/// Whether `said`, which is printable, has `secret` in it as [`printable`](crate::capture::printable)
+/// spells it; or, at its end, what was shown of that.
+fn is_spelled_in(said: &[u8], secret: &[u8]) -> bool {
+    let whole = said.strip_suffix(b"...").filter(|shown| shown.len() >= MAX_SHOWN).unwrap_or(said);
+    (0..whole.len()).any(|at| {
+        let mut left = &whole[at..];
+        for (count, &octet) in secret.iter().enumerate() {
+            if left.is_empty() && count > 0 && whole.len() < said.len() {
+                return true;
+            }
+            match strip_spelled(left, octet) {
+                Some(rest) => left = rest,
+                None => return false,
+            }
+        }
+        !secret.is_empty()
+    })
+}
+
+/// What follows an octet that is spelled as in [`printable`](crate::capture::printable).
+fn strip_spelled(text: &[u8], octet: u8) -> Option<&[u8]> {
+    let digit = |digit: u8| char::from_digit(digit.into(), 16).map_or(0, |digit| digit as u8);
+    match octet {
+        b'\\' => text.strip_prefix(b"\\\\"),
+        0x20..=0x7E => text.strip_prefix(&[octet]),
+        _ => text.strip_prefix(&[b'\\', b'x', digit(octet >> 4), digit(octet & 15)]),
+    }
 }
 
 #[cfg(test)]
@@ -192,6 +224,7 @@ mod tests {
         let password = of("bob", "hunter 2\u{e6}");
         for said in [
             "unknown: PASS hunter 2\u{e6}",
+            "unknown: PASS hunter 2\\xc3\\xa6",
             "bad base64 aHVudGVyIDLDpg==",
             "unknown: AUTH PLAIN AGJvYgBodW50ZXIgMsOm",
             "unknown: AUTH PLAIN AGJvYgBodW5...",
@@ -200,5 +233,19 @@ mod tests {
         }
         assert!(!has_secret("[AUTH] wrong", &password));
         assert!(!has_secret("[AUTH] wrong", &of("bob", "")));
+        assert!(!has_secret("unknown...", &password));
+    }
+
+    #[test]
+    fn a_secret_is_found_as_it_is_printed_and_where_the_end_of_it_is_not_shown() {
+        for secret in [&b"hunter2"[..], b"a\\b", b"\xe6\x00\x7f~", &[b'x'; 200], &[0xe6; 200]] {
+            for before in ["", "unknown: PASS ", "hunt ", "\\"] {
+                let said = crate::capture::printable(&[before.as_bytes(), secret].concat());
+                assert!(is_spelled_in(said.as_bytes(), secret), "{said}");
+            }
+        }
+        for (said, secret) in [("hunter", "hunter2"), ("", "x"), ("x", ""), ("\\xe", "\u{e6}")] {
+            assert!(!is_spelled_in(said.as_bytes(), secret.as_bytes()), "{said}");
+        }
     }
 }
