@@ -17,8 +17,8 @@ use support::tls::{certificates, fingerprint, shown_by_dovecot};
 use support::{PASSWORD, lacking};
 use uidl_keep::capture::layout::Source;
 use uidl_keep::capture::pop3::{
-    Account, Fault, How, NoPace, Pin, Retrieve, Retry, Secret, Security, Server, Session, Trust,
-    capture, capture_over, listing, log_in,
+    Account, Fault, How, Learnt, NoPace, Pin, Retrieve, Retry, Secret, Security, Server, Session,
+    Trust, capture, capture_over, listing, log_in,
 };
 use uidl_keep::capture::{self, Captured, Keys};
 use uidl_keep::format::UidlFormat;
@@ -307,7 +307,8 @@ fn a_listing_can_be_had_of_a_session_alone() {
     let Some(dovecot) = Dovecot::start(&host, Config::default()) else { return };
     fill(&Maildir::create(dovecot.mail("alice")), &mail::maildrop(24), Naming::Dovecot);
     let listed = dovecot.uidl("alice");
-    let mut session = log_in(&at(dovecot.pop3()), &account("alice"), TIMEOUT).unwrap();
+    let mut session =
+        log_in(&at(dovecot.pop3()), &account("alice"), TIMEOUT, &Learnt::default()).unwrap();
     let told: Vec<_> = listing(&mut session).unwrap();
     session.quit();
     let uidls: Vec<_> = told.iter().map(|one| String::from_utf8_lossy(&one.uidl)).collect();

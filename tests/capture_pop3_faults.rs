@@ -18,7 +18,8 @@ use support::PASSWORD;
 use support::peer::{Answer, Peer, Served, header_end, multi_line};
 use support::tls::certificates;
 use uidl_keep::capture::pop3::{
-    Account, Fault, How, NoPace, Pace, Retrieve, Retry, Secret, Security, Server, Trust, capture,
+    Account, Fault, How, Learnt, NoPace, Pace, Retrieve, Retry, Secret, Security, Server, Trust,
+    capture,
 };
 use uidl_keep::capture::{Captured, Keys};
 use uidl_keep::key::{Depth, Fingerprint, Fingerprinter};
@@ -585,6 +586,70 @@ fn a_server_that_gives_no_whole_message_by_top_is_not_asked_for_each() {
     assert!(captured.losses[0].starts_with("12 messages have a header"), "{:?}", captured.losses);
     let heard = peer.heard().concat();
     assert!(!heard.iter().any(|command| is_for_all(command) || command.starts_with("RETR")));
+}
+
+#[test]
+fn what_one_account_shows_of_a_server_is_not_asked_with_the_next() {
+    // No PIPELINING, no TOP of no line, no whole message by TOP, and no text by RETR after TOP.
+    let mut mailbox = Served::of(12).saying(Some("TOP\r\nUIDL\r\nUSER\r\n"));
+    let warning = with_warnings().messages[2].1.clone();
+    mailbox.messages[2..8].iter_mut().for_each(|message| message.1 = warning.clone());
+    let answers = mailbox.clone();
+    let mut topped = false;
+    let peer = served(mailbox.clone(), move |_, command| {
+        topped = command.starts_with("TOP") || topped && !command.is_empty();
+        if is_for_all(command) || command_of_lines(command, "0") {
+            return Some("-ERR bad number\r\n".into());
+        }
+        let number = command.strip_prefix("RETR ")?.parse::<usize>().ok()?;
+        let message = &answers.messages[number - 1].1;
+        topped.then(|| Answer::Say(multi_line(&message[..header_end(message)])))
+    });
+    let learnt = Learnt::default();
+    let how = How { learnt: Some(&learnt), ..how() };
+    for _ in 0..3 {
+        is_whole(&capture(&at(&peer), &alice(), &how).unwrap(), &mailbox);
+    }
+    let heard = peer.heard();
+    assert_eq!(heard.len(), 6, "two sessions for each: the second for RETR");
+    let counts = |heard: &[String]| {
+        let zero = heard.iter().filter(|command| command_of_lines(command, "0")).count();
+        let whole = heard.iter().filter(|command| is_for_all(command)).count();
+        [count(heard, "CAPA"), count(heard, "NOOP"), zero, whole, count(heard, "RETR")]
+    };
+    // CAPA after each login, for it may say something else of each account.
+    assert_eq!(counts(&heard[0]), [2, 2, 3, 3, 6]);
+    assert_eq!(counts(&heard[1]), [1, 0, 0, 0, 6]);
+    for session in [2, 4] {
+        assert_eq!(counts(&heard[session]), [1, 0, 0, 0, 0]);
+        assert_eq!(counts(&heard[session + 1]), [1, 0, 0, 0, 6]);
+    }
+}
+
+#[test]
+fn a_server_that_goes_on_and_on_is_left_when_its_account_has_had_enough() {
+    for (most_time, most_octets, said) in [
+        (Duration::from_secs(3600), 1 << 20, "more than 1048576 octets for one account, at TOP"),
+        (Duration::from_millis(50), u64::MAX, "more than 50ms for one account, at "),
+    ] {
+        let peer = served(Served::of(20), |_, command| {
+            // A short line after the other, as much as its reader takes.
+            (command == "TOP 7 0")
+                .then(|| Answer::Repeat(b"+OK\r\n".to_vec(), b"X: y\r\n".to_vec()))
+        });
+        let how = How { most_time, most_octets, ..how() };
+        let fault = capture(&at(&peer), &alice(), &how).unwrap_err();
+        assert!(fault.to_string().starts_with(said), "{fault}");
+        assert_eq!(fault.next_step(), Retry::Never);
+    }
+    // It is for all sessions of an account together.
+    let peer = served(Served::of(400), |session, command| {
+        (command == format!("TOP {} 0", 90 * (session + 1)))
+            .then(|| Answer::SayAndClose(Vec::new()))
+    });
+    let fault = capture(&at(&peer), &alice(), &How { most_octets: 40_000, ..how() }).unwrap_err();
+    assert!(matches!(fault, Fault::Endless { .. }), "{fault:?}");
+    assert!(peer.heard().len() > 1, "and it was not the first session that had so much");
 }
 
 #[test]

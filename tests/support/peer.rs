@@ -17,6 +17,8 @@ pub enum Answer {
     SayAndForget(Vec<u8>),
     /// Says them, and closes the connection.
     SayAndClose(Vec<u8>),
+    /// Says the first, and then the second again and again until the client has gone.
+    Repeat(Vec<u8>, Vec<u8>),
     /// Says nothing until the client has gone.
     Stall,
 }
@@ -108,6 +110,12 @@ fn talk(
             Answer::SayAndForget(said) => {
                 from.consume(from.buffer().len());
                 to.write_all(&said)?;
+            }
+            Answer::Repeat(said, again) => {
+                to.write_all(&said)?;
+                loop {
+                    to.write_all(&again)?;
+                }
             }
             Answer::SayAndClose(said) => return to.write_all(&said),
             Answer::Stall => {

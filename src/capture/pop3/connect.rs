@@ -18,6 +18,7 @@ use rustls::{
 use sha2::{Digest, Sha256};
 
 use super::fault::Fault;
+use super::learnt::{Known, Learnt};
 use super::session::Session;
 use super::{Account, Pin, Security, Server, Trust};
 use crate::capture::printable;
@@ -74,6 +75,7 @@ impl Write for Stream {
 }
 
 /// Connects, secures the line as `server` says, and logs in. Asks for `UTF8` where that is offered.
+/// What the server can before the login is asked once, and `learnt`.
 ///
 /// # Errors
 ///
@@ -82,6 +84,7 @@ pub fn log_in(
     server: &Server,
     account: &Account,
     timeout: Duration,
+    learnt: &Learnt,
 ) -> Result<Session<Stream>, Fault> {
     let tcp = dial(server, timeout)?;
     let mut session = match server.security {
@@ -92,7 +95,13 @@ pub fn log_in(
             Session::new(secured(tcp, server, timeout)?, timeout)
         }
     };
-    session.ask_capabilities()?;
+    if let Some(capabilities) = learnt.known().capabilities {
+        session.set_capabilities(capabilities);
+    } else {
+        session.ask_capabilities()?;
+        let capabilities = Some(session.capabilities().clone());
+        learnt.learn(&Known { capabilities, ..Known::default() });
+    }
     // RFC 6856 wants it said before the login, and Courier's server takes it after.
     session.ask_utf8()?;
     session.log_in(account)?;

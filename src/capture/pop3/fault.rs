@@ -217,6 +217,19 @@ pub enum Fault {
         /// The limit.
         max_octets: u64,
     },
+    /// One account took more than it may.
+    #[error(
+        "more than {limit} for one account, at {command}: look at what it sends there, and allow it more with \
+         {option} if that is mail"
+    )]
+    Endless {
+        /// The command.
+        command: &'static str,
+        /// The limit.
+        limit: String,
+        /// The option that raises it.
+        option: &'static str,
+    },
     /// It closed the connection in the middle.
     #[error("it closed the connection instead of answering {command}")]
     Dropped {
@@ -306,6 +319,7 @@ impl Fault {
             | Self::NoUidl(_)
             | Self::NoTop(_)
             | Self::Unlike { .. }
+            | Self::Endless { .. }
             | Self::TooLong { .. } => Retry::Never,
         }
     }

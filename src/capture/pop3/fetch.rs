@@ -142,6 +142,23 @@ impl<'a> Fetcher<'a> {
         Self { window: most, most, ..Self::one_at_a_time(how) }
     }
 
+    /// More and more, up to all that `how` allows, while all goes well.
+    pub fn more_and_more(how: &'a How<'a>) -> Self {
+        let mut fetcher = Self::one_at_a_time(how);
+        fetcher.open();
+        fetcher
+    }
+
+    /// Whether several commands may be under way.
+    pub fn is_several(&self) -> bool {
+        self.most > 1
+    }
+
+    fn open(&mut self) {
+        self.most = self.how.window.clamp(1, How::MOST_WINDOW);
+        (self.window, self.right) = (self.most.min(FIRST_WINDOW), 0);
+    }
+
     /// Where the session broke, after a fault.
     pub fn broke(&self) -> Break {
         self.waiting
@@ -196,8 +213,7 @@ impl<'a> Fetcher<'a> {
             && second.is_ok_and(|print| print.of == *known)
             && third == Reply::Ok;
         if is_right {
-            self.most = self.how.window.clamp(1, How::MOST_WINDOW);
-            (self.window, self.right) = (self.most.min(FIRST_WINDOW), 0);
+            self.open();
         }
         Ok(())
     }

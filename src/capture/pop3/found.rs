@@ -1,7 +1,7 @@
 //! What was found out about the messages of one listing, and the block that it makes: [`Findings`].
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use super::fault::Refusal;
@@ -83,14 +83,15 @@ pub(super) struct Findings {
     pub listed: Vec<Listed>,
     /// As long as `listed`.
     pub found: Vec<Found>,
-    /// Messages, by place, whose RETR is not believed yet.
-    pub doubted: HashSet<usize>,
+    /// Messages, by place, whose RETR is not believed yet, and how many octets it brought, where it
+    /// was asked for.
+    pub doubted: HashMap<usize, Option<u64>>,
 }
 
 impl Findings {
     /// Nothing found of what was listed.
     pub fn nothing_of(listed: Vec<Listed>) -> Self {
-        Self { found: vec![Found::Nothing; listed.len()], listed, doubted: HashSet::new() }
+        Self { found: vec![Found::Nothing; listed.len()], listed, doubted: HashMap::new() }
     }
 
     /// The messages that are so, by place, with their numbers.
@@ -188,9 +189,19 @@ impl Findings {
         print.whole.is_some_and(|wire| wire.octets < self.listed[at].octets)
     }
 
-    /// The UIDLs of the messages whose RETR is not believed yet.
-    pub fn doubted_uidls(&self) -> HashSet<Box<[u8]>> {
-        self.doubted.iter().map(|&at| self.listed[at].uidl.clone()).collect()
+    /// The messages whose RETR is not believed yet, by UIDL.
+    pub fn doubted_uidls(&self) -> HashMap<Box<[u8]>, Option<u64>> {
+        let doubted = self.doubted.iter();
+        doubted.map(|(&at, octets)| (self.listed[at].uidl.clone(), *octets)).collect()
+    }
+
+    /// Whether messages brought more than `before` by UIDL; `None` where there is nothing to compare.
+    pub fn brought_more(&self, before: &HashMap<Box<[u8]>, Option<u64>>) -> Option<bool> {
+        let all = self.listed.iter().zip(&self.found);
+        let more = all.filter_map(|(listed, found)| {
+            Some(found.whole()?.octets > (*before.get(&listed.uidl)?)?)
+        });
+        more.reduce(|any, more| any | more)
     }
 
     /// Forgets refusals, so that the messages are asked for anew.

@@ -16,6 +16,7 @@
 //! | `read` | which messages one session asks for |
 //! | `take` | how many sessions an account takes, and what to do when the line breaks |
 //! | `found` | what was found out, and the block it makes |
+//! | `learnt` | what one account shows of a server for all others there |
 //! | `shape` | what the form of the UIDLs gives away |
 //!
 //! # What is never done
@@ -40,6 +41,7 @@ mod connect;
 mod fault;
 mod fetch;
 mod found;
+mod learnt;
 mod listing;
 mod login;
 mod read;
@@ -54,6 +56,7 @@ use std::time::Duration;
 
 pub use connect::{Stream, log_in};
 pub use fault::{Fault, Refusal, Retry};
+pub use learnt::Learnt;
 pub use listing::{Listed, listing};
 pub use secret::Secret;
 pub use session::Session;
@@ -69,7 +72,10 @@ use super::{Captured, Keys, printable};
 /// failed.
 pub fn capture(server: &Server, account: &Account, how: &How<'_>) -> Result<Captured, Fault> {
     let source = source(server, account);
-    capture_over(|| log_in(server, account, how.timeout), &account.user, source, how)
+    let own = Learnt::default();
+    let how = How { learnt: Some(how.learnt.unwrap_or(&own)), ..*how };
+    let learnt = how.learnt.unwrap_or(&own);
+    capture_over(|| log_in(server, account, how.timeout, learnt), &account.user, source, &how)
 }
 
 /// What the block of an account has for [`Maildrop::source`](crate::maildrop::Maildrop::source):
@@ -206,6 +212,13 @@ pub struct How<'a> {
     /// How long to wait before a broken session is taken up again, doubled each time it does not
     /// get further; longer where the server says LOGIN-DELAY. Zero waits for nothing.
     pub pause: Duration,
+    /// How long one account may take, in all its sessions and the pauses between them, and how many
+    /// octets it may bring. A server that goes on and on is left then.
+    pub most_time: Duration,
+    /// See [`How::most_time`].
+    pub most_octets: u64,
+    /// What is known of the server, and what is learnt of it here; `None` for one account alone.
+    pub learnt: Option<&'a Learnt>,
     /// Who says when a command may be sent.
     pub pace: &'a dyn Pace,
     /// Told how many more messages were asked about and answered. What has to be asked again is not
@@ -226,6 +239,9 @@ impl<'a> How<'a> {
             window: Self::MOST_WINDOW,
             timeout: Duration::from_secs(60),
             pause: Duration::from_secs(2),
+            most_time: Duration::from_secs(12 * 60 * 60),
+            most_octets: 64 << 30,
+            learnt: None,
             pace,
             progress,
         }

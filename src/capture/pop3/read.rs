@@ -1,12 +1,13 @@
 //! Which messages one session asks for, and by which command: [`Reading`].
 #![forbid(unsafe_code)]
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{Read, Write};
 
 use super::fault::{Fault, Refusal};
 use super::fetch::{Ask, Fetcher};
 use super::found::Findings;
+use super::learnt::Known;
 use super::session::Session;
 use super::{How, Retrieve};
 use crate::capture::Keys;
@@ -29,10 +30,12 @@ pub(super) struct Allowed<'a> {
     pub retrieve: bool,
     /// Whether it says PIPELINING.
     pub pipelining: bool,
+    /// Whether several commands under way were seen to go right though it does not.
+    pub several: bool,
     /// Whether several commands under way were seen to go wrong.
     pub one_at_a_time: bool,
     /// The UIDLs of messages that are retrieved before TOP is said.
-    pub first: &'a HashSet<Box<[u8]>>,
+    pub first: &'a HashMap<Box<[u8]>, Option<u64>>,
     /// Whether TOP was answered in this session already.
     pub has_topped: bool,
     /// Whether those may be retrieved of which TOP is refused: not before it was refused twice, for
@@ -61,14 +64,22 @@ pub(super) struct Reading<'a> {
     pub last: Option<(usize, Ask)>,
     /// Whether TOP was answered in this session.
     has_topped: bool,
+    /// What is known of the server, and what is learnt of it.
+    server: &'a mut Known,
 }
 
 impl<'a> Reading<'a> {
-    pub fn new(how: &'a How<'a>, allowed: Allowed<'a>, findings: &'a mut Findings) -> Self {
-        let fetcher = if allowed.pipelining && !allowed.one_at_a_time {
-            Fetcher::several_at_once(how)
-        } else {
-            Fetcher::one_at_a_time(how)
+    pub fn new(
+        how: &'a How<'a>,
+        allowed: Allowed<'a>,
+        findings: &'a mut Findings,
+        server: &'a mut Known,
+    ) -> Self {
+        let fetcher = match allowed {
+            Allowed { one_at_a_time: true, .. } => Fetcher::one_at_a_time(how),
+            Allowed { pipelining: true, .. } => Fetcher::several_at_once(how),
+            Allowed { several: true, .. } => Fetcher::more_and_more(how),
+            _ => Fetcher::one_at_a_time(how),
         };
         let ask = TOPS[0];
         Self {
@@ -80,6 +91,7 @@ impl<'a> Reading<'a> {
             gained: 0,
             last: None,
             has_topped: allowed.has_topped,
+            server,
         }
     }
 
@@ -88,7 +100,8 @@ impl<'a> Reading<'a> {
         let first = self.allowed.first;
         if !first.is_empty() {
             let listed = &self.findings.listed;
-            let is_first: Vec<bool> = listed.iter().map(|one| first.contains(&one.uidl)).collect();
+            let is_first: Vec<bool> =
+                listed.iter().map(|one| first.contains_key(&one.uidl)).collect();
             self.retrieve(session, |at| is_first[at])?;
         }
         let Keys { header, message, origin, .. } = self.how.keys;
@@ -115,9 +128,19 @@ impl<'a> Reading<'a> {
         wanted: impl Fn(usize) -> bool,
     ) -> Result<(), Fault> {
         let wanted = self.findings.not_whole(wanted);
-        let (few, rest) = wanted.split_at(wanted.len().min(WORTH_A_TRY));
+        let (few, rest) = match self.server.whole_by_top {
+            Some(true) => (&wanted[..0], &wanted[..]),
+            // Where nothing else brings them, some of its own are worth a try to each account.
+            Some(false) if self.allowed.retrieve => return Ok(()),
+            _ => wanted.split_at(wanted.len().min(WORTH_A_TRY)),
+        };
         self.fetch(session, few, Ask::WholeByTop)?;
         if few.iter().any(|&(at, _)| self.findings.is_whole(at)) {
+            self.server.whole_by_top = Some(true);
+        } else if few.len() == WORTH_A_TRY {
+            self.server.whole_by_top = Some(false);
+        }
+        if self.server.whole_by_top == Some(true) {
             self.fetch(session, rest, Ask::WholeByTop)?;
         }
         Ok(())
@@ -148,11 +171,17 @@ impl<'a> Reading<'a> {
         session: &mut Session<S>,
         missing: &[(usize, u32)],
     ) -> Result<Probed, Fault> {
+        if let Some(refusal) = &self.server.no_top {
+            return Ok(Probed::NoTop(refusal.clone()));
+        }
+        let tops = self.server.top.map_or(TOPS.to_vec(), |top| vec![top]);
         let mut few = vec![missing[0], missing[missing.len() / 2], missing[missing.len() - 1]];
         few.dedup();
-        let has_top = session.capabilities().top || self.findings.is_any_by_top();
+        let has_top = session.capabilities().top
+            || self.server.top.is_some()
+            || self.findings.is_any_by_top();
         let mut last = None;
-        for top in TOPS {
+        for &top in &tops {
             for &one in &few {
                 last = self.fetch(session, &[one], top)?;
                 if last.is_some() {
@@ -161,6 +190,7 @@ impl<'a> Reading<'a> {
                 if top != TOPS[0] {
                     self.findings.forget_refused();
                 }
+                self.server.top = Some(top);
                 if missing.len() > WORTH_TRYING {
                     self.try_several(session, one, top)?;
                 }
@@ -168,9 +198,12 @@ impl<'a> Reading<'a> {
             }
         }
         match last {
-            Some(refusal) if !has_top => Ok(Probed::NoTop(refusal)),
+            Some(refusal) if !has_top => {
+                self.server.no_top = (few.len() > 2).then(|| refusal.clone());
+                Ok(Probed::NoTop(refusal))
+            }
             // It may be that these messages are broken.
-            _ => Ok(Probed::Top(TOPS[0])),
+            _ => Ok(Probed::Top(tops[0])),
         }
     }
 
@@ -182,13 +215,16 @@ impl<'a> Reading<'a> {
         one: (usize, u32),
         top: Ask,
     ) -> Result<(), Fault> {
-        if self.allowed.pipelining || self.allowed.one_at_a_time || self.how.window <= 1 {
+        let is_told = self.allowed.pipelining || self.allowed.several;
+        if is_told || self.allowed.one_at_a_time || self.how.window <= 1 {
             return Ok(());
         }
         let Some(known) = self.findings.found[one.0].print().map(|print| print.of) else {
             return Ok(());
         };
-        self.fetcher.try_several(session, one, top, &known)
+        self.fetcher.try_several(session, one, top, &known)?;
+        self.server.several = Some(self.fetcher.is_several());
+        Ok(())
     }
 
     fn retrieve<S: Read + Write>(
@@ -197,6 +233,11 @@ impl<'a> Reading<'a> {
         wanted: impl Fn(usize) -> bool,
     ) -> Result<(), Fault> {
         let wanted = self.findings.retrievable(wanted);
+        let is_too_late = self.has_topped && self.allowed.first.is_empty();
+        if is_too_late && self.server.is_retr_short_after_top == Some(true) {
+            self.findings.doubted.extend(wanted.iter().map(|&(at, _)| (at, None)));
+            return Ok(());
+        }
         self.fetch(session, &wanted, Ask::Retr).map(drop)
     }
 
@@ -209,14 +250,15 @@ impl<'a> Reading<'a> {
     ) -> Result<Option<Refusal>, Fault> {
         self.ask = ask;
         let mut last = None;
-        let Self { how, findings, gained, last: told, has_topped, .. } = self;
+        let Self { how, findings, gained, last: told, has_topped, server, .. } = self;
+        let may_be_short = ask == Ask::Retr && server.is_retr_short_after_top != Some(false);
         self.fetcher.fetch(session, wanted, ask, |at, answer| {
             *told = answer.is_ok().then_some((at, ask)).or(*told);
             *has_topped |= ask != Ask::Retr && answer.is_ok();
             // mailutils gives no text by RETR after TOP, where a line of that begins with >From.
-            let is_short = answer.as_ref().is_ok_and(|print| findings.is_short(at, print));
-            if ask == Ask::Retr && *has_topped && is_short {
-                findings.doubted.insert(at);
+            let short = answer.as_ref().ok().filter(|print| findings.is_short(at, print));
+            if let Some(print) = short.filter(|_| may_be_short && *has_topped) {
+                findings.doubted.insert(at, print.whole.map(|wire| wire.octets));
                 *gained += 1;
                 return;
             }

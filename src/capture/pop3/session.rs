@@ -35,6 +35,16 @@ pub struct Session<S> {
     /// Whether status lines end with CR LF, and so the lone `.` too.
     crlf: bool,
     capabilities: Capabilities,
+    limits: Limits,
+}
+
+/// What may still come in the sessions of one account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Until when, and how much time that was in all.
+    pub until: Option<(Instant, Duration)>,
+    /// How many octets more, and how many there were in all.
+    pub octets: Option<(u64, u64)>,
 }
 
 /// A status line.
@@ -57,6 +67,34 @@ impl<S: Read + Write> Session<S> {
             since: Instant::now(),
             crlf: true,
             capabilities: Capabilities::default(),
+            limits: Limits { until: None, octets: None },
+        }
+    }
+
+    /// Has the session end when it passes these; what is left of them is asked for in the end.
+    pub(super) fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Takes what has just come off the limits.
+    fn spend(&mut self, command: &'static str) -> Result<(), Fault> {
+        let come = self.stream.buffer().len() as u64;
+        if let Some((left, all)) = &mut self.limits.octets {
+            *left = left.checked_sub(come).ok_or_else(|| {
+                let limit = format!("{all} octets");
+                Fault::Endless { command, limit, option: "--most-octets" }
+            })?;
+        }
+        match self.limits.until {
+            Some((until, all)) if Instant::now() > until => {
+                let limit = humantime::format_duration(all).to_string();
+                Err(Fault::Endless { command, limit, option: "--most-time" })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -224,6 +262,7 @@ impl<S: Read + Write> Session<S> {
             if self.since.elapsed() > self.patience {
                 return Err(Fault::Stalled { command, patience: self.patience });
             }
+            self.spend(command)?;
         }
         Ok(self.stream.buffer())
     }

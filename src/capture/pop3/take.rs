@@ -13,14 +13,15 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{Read, Write};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fault::{Fault, Retry};
 use super::fetch::{Ask, Break, Fetcher};
 use super::found::{Findings, Found, Why};
+use super::learnt::Known;
 use super::listing::{self, Listed};
 use super::read::{Allowed, Reading};
-use super::session::Session;
+use super::session::{Limits, Session};
 use super::{How, Retrieve};
 use crate::capture::{Captured, Remarks};
 
@@ -89,7 +90,7 @@ struct Take<'a> {
     asked_again: bool,
     /// The UIDLs of messages that are retrieved before TOP is said, for what came after it is doubtful;
     /// `None` until one is.
-    first: Option<HashSet<Box<[u8]>>>,
+    first: Option<HashMap<Box<[u8]>, Option<u64>>>,
     /// At which message the line broke last, and how often.
     broke_at: Option<(Box<[u8]>, u32)>,
     /// The last message that the last session told of, and what was asked: the one that shows
@@ -102,6 +103,12 @@ struct Take<'a> {
     /// Whether the last session broke for that.
     is_window_to_blame: bool,
     login_delay: Duration,
+    /// Whether the last session came to its end, and QUIT deletes nothing.
+    may_quit: bool,
+    /// What is known of the server.
+    server: Known,
+    /// What may still come.
+    limits: Limits,
     /// Whether the server says that it may delete what is retrieved.
     expires: bool,
 }
@@ -127,40 +134,67 @@ impl<'a> Take<'a> {
             one_at_a_time: false,
             is_window_to_blame: false,
             login_delay: Duration::ZERO,
+            may_quit: false,
+            server: Known::default(),
+            limits: Limits {
+                until: Instant::now().checked_add(how.most_time).map(|end| (end, how.most_time)),
+                octets: Some((how.most_octets, how.most_octets)),
+            },
             expires: false,
         }
     }
 
-    /// All that one session can tell.
+    /// All that one session can tell, within the limits of the account.
     fn session<S: Read + Write>(&mut self, mut session: Session<S>) -> Result<Step, Fault> {
         self.sessions += 1;
+        if let Some(learnt) = self.how.learnt {
+            self.server = learnt.known();
+        }
+        session.set_limits(self.limits);
+        self.may_quit = false;
+        let told = self.told(&mut session);
+        self.limits = session.limits();
+        if self.may_quit {
+            session.quit();
+        }
+        if self.one_at_a_time {
+            self.server.several.get_or_insert(false);
+        }
+        if let (Some(learnt), Ok(_)) = (self.how.learnt, &told) {
+            learnt.learn(&self.server);
+        }
+        told
+    }
+
+    fn told<S: Read + Write>(&mut self, session: &mut Session<S>) -> Result<Step, Fault> {
         let capabilities = session.capabilities();
         let delay = Duration::from_secs(capabilities.login_delay.into());
         self.login_delay = delay.min(MAX_LOGIN_DELAY);
         self.expires = capabilities.expires_at_once;
 
         self.how.pace.commands(2);
-        let listed = listing::listing(&mut session)?;
+        let listed = listing::listing(session)?;
         let is_doubtful = self.begin(listed);
         self.broke = true;
         let mut has_topped = false;
         if let Some((at, ask)) = self.last.take().filter(|_| is_doubtful) {
             has_topped = ask != Ask::Retr;
-            self.see_whether_in_step(&mut session, at, ask)?;
+            self.see_whether_in_step(session, at, ask)?;
         }
-        self.read(&mut session, has_topped)?;
+        self.read(session, has_topped)?;
         self.how.pace.commands(1);
-        let at_end = listing::uidls(&mut session)?;
+        let at_end = listing::uidls(session)?;
         self.broke = false;
-        if !(self.expires && self.findings.is_any_whole()) {
-            session.quit();
-        }
+        self.may_quit = !(self.expires && self.findings.is_any_whole());
 
         let listed = self.findings.listed.iter().map(|listed| (listed.number, &listed.uidl));
         if !listed.eq(at_end.iter().map(|(number, uidl)| (*number, uidl))) {
             self.changes += 1;
             let tries = self.changes;
             return if tries < TRIES { Ok(Step::Again) } else { Err(Fault::Changing { tries }) };
+        }
+        if let (Some(first), None) = (&self.first, self.server.is_retr_short_after_top) {
+            self.server.is_retr_short_after_top = self.findings.brought_more(first);
         }
         let is_refused = self.findings.found.iter().any(|found| found.refusal().is_some());
         let is_to_ask = is_refused && !self.asked_again;
@@ -248,7 +282,7 @@ impl<'a> Take<'a> {
         session: &mut Session<S>,
         has_topped: bool,
     ) -> Result<(), Fault> {
-        let none = HashSet::new();
+        let none = HashMap::new();
         let allowed = Allowed {
             whole_by_top: !self.expires,
             retrieve: match self.how.retrieve {
@@ -257,17 +291,18 @@ impl<'a> Take<'a> {
                 Retrieve::Always => true,
             },
             pipelining: session.capabilities().pipelining,
-            one_at_a_time: self.one_at_a_time,
+            several: self.server.several == Some(true),
+            one_at_a_time: self.one_at_a_time || self.server.several == Some(false),
             first: self.first.as_ref().unwrap_or(&none),
             has_topped,
             insist: self.asked_again,
         };
-        let mut reading = Reading::new(self.how, allowed, &mut self.findings);
+        let mut reading = Reading::new(self.how, allowed, &mut self.findings, &mut self.server);
         let result = reading.read(session);
         let (broke, ask) = (reading.fetcher.broke(), reading.ask);
         (self.gained, self.last) = (reading.gained, reading.last);
         if let Err(fault) = &result {
-            self.learn_from(fault, broke, ask, allowed.pipelining);
+            self.learn_from(fault, broke, ask, allowed.pipelining || allowed.several);
         }
         result
     }

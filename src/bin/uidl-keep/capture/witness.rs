@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use uidl_keep::capture::layout::Source;
-use uidl_keep::capture::pop3::{self, Account, Listed, Secret, Server};
+use uidl_keep::capture::pop3::{self, Account, Learnt, Listed, Secret, Server};
 use uidl_keep::capture::printable;
 use uidl_keep::capture::program::Program;
 
@@ -58,11 +58,12 @@ impl Witness {
 }
 
 fn over_pop3(server: &Server, account: &Account) -> Result<Vec<Listed>, String> {
-    let listed = pop3::log_in(server, account, PATIENCE).and_then(|mut session| {
-        let listed = pop3::listing(&mut session)?;
-        session.quit();
-        Ok(listed)
-    });
+    let listed =
+        pop3::log_in(server, account, PATIENCE, &Learnt::default()).and_then(|mut session| {
+            let listed = pop3::listing(&mut session)?;
+            session.quit();
+            Ok(listed)
+        });
     listed.map_err(|fault| fault.to_string())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
-use uidl_keep::capture::pop3::{self, Fault, How, Retrieve, Retry};
+use uidl_keep::capture::pop3::{self, Fault, How, Learnt, Retrieve, Retry};
 use uidl_keep::capture::{Captured, Keys, printable};
 
 use super::accounts::Accounts;
@@ -20,6 +20,9 @@ pub struct Manner {
     pub keys: Keys,
     pub retrieve: Retrieve,
     pub timeout: Duration,
+    /// For one account in all.
+    pub most_time: Duration,
+    pub most_octets: u64,
     /// The time from one command to the next at one address, and from one login to the next.
     pub command_gap: Duration,
     pub login_gap: Duration,
@@ -51,6 +54,7 @@ pub fn capture(
     let steady = |gap| address_of.iter().map(|_| Steady::new(gap)).collect();
     let (commands, logins): (Vec<_>, Vec<_>) =
         (steady(manner.command_gap), steady(manner.login_gap));
+    let learnt: Vec<Learnt> = accounts.servers.iter().map(|_| Learnt::default()).collect();
     let capture_one = |at: usize| {
         let server = accounts.server_of[at];
         let address = address_of[server];
@@ -59,6 +63,9 @@ pub fn capture(
             keys: manner.keys,
             retrieve: manner.retrieve,
             timeout: manner.timeout,
+            most_time: manner.most_time,
+            most_octets: manner.most_octets,
+            learnt: Some(&learnt[server]),
             ..How::new(&commands[address], &count)
         };
         let (account, source) = (&accounts.all[at], accounts.source(at));
@@ -66,7 +73,7 @@ pub fn capture(
         // One account may take more than one login, where the line breaks.
         let log_in = || {
             logins[address].pass(1);
-            pop3::log_in(&accounts.servers[server], account, how.timeout)
+            pop3::log_in(&accounts.servers[server], account, how.timeout, &learnt[server])
         };
         let captured = pop3::capture_over(log_in, &account.user, source, &how)?;
         Ok(Block::of(captured.taken_at(began)))
@@ -165,7 +172,7 @@ fn went(fault: &Fault) -> Went {
         | Fault::Tls { .. }
         | Fault::NoStartTls { .. }
         | Fault::NoPlain => Went::Hopeless,
-        Fault::Unlike { .. } => Went::Unfit,
+        Fault::Unlike { .. } | Fault::Endless { .. } => Went::Unfit,
         _ => match fault.next_step() {
             Retry::Later => Went::Later,
             Retry::Never => Went::Refused,

@@ -86,6 +86,12 @@ pub struct Args {
     /// How long to wait for a connection or an answer.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
+    /// How long one account may take in all: a server that sends and sends is left then.
+    #[arg(long, value_name = "TIME", default_value = "12h", value_parser = humantime::parse_duration)]
+    most_time: Duration,
+    /// How many octets may come for one account in all: by default, 64 GiB.
+    #[arg(long, value_name = "N", default_value = "68719476736")]
+    most_octets: u64,
     /// How long to try again, with growing pauses, where an account is in use or a server does not
     /// answer.
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = humantime::parse_duration)]
@@ -154,6 +160,8 @@ impl Args {
             keys: self.keys,
             retrieve: self.retrieve.retrieve(),
             timeout: self.timeout,
+            most_time: self.most_time,
+            most_octets: self.most_octets,
             command_gap: self.rate.map_or(Duration::ZERO, |rate| second / rate.get()),
             login_gap: self.logins_per_minute.map_or(Duration::ZERO, |n| 60 * second / n.get()),
             limits: Limits {
