@@ -279,7 +279,11 @@ fn what_failed_is_said_and_listed_and_alone_tried_again() {
     old.table((0..).zip(&users).map(|(at, user)| (user.as_str(), password(at))));
     let said = old.run_table(&[]).ends(1);
     assert!(said.contains("uidl-keep: user0004: it refused the login: [AUTH] "), "{said}");
-    assert!(said.contains("x: 7 accounts are captured, 1 failed; the same command with --retry"));
+    assert!(
+        said.contains(
+            "x: 7 accounts are captured, 1 failed; the same command asks for these again"
+        )
+    );
     let maildrops = old.maildrops("x");
     let found: Vec<_> = maildrops.iter().map(|maildrop| maildrop.user.as_str()).collect();
     assert_eq!(found, users, "in the order of the list");
@@ -292,8 +296,9 @@ fn what_failed_is_said_and_listed_and_alone_tried_again() {
     let before = old.logins();
     let now: Vec<String> = users[1..].iter().chain(&["newcomer".to_owned()]).cloned().collect();
     old.table(with_password(&now));
-    let said = old.run_table(&["--retry"]).ends(0);
-    assert!(said.contains("x: has 6 of 8 accounts"), "{said}");
+    let said = old.run_table(&[]).ends(0);
+    assert!(said.contains("x: has 6 of 8 accounts, the last of them captured 2"), "{said}");
+    assert!(said.contains("these are not asked again; --afresh asks for all"), "{said}");
     assert!(said.contains("1 maildrops that were captured are not in the list"), "{said}");
     let after = old.logins();
     let asked: Vec<_> =
@@ -303,9 +308,53 @@ fn what_failed_is_said_and_listed_and_alone_tried_again() {
     assert_eq!(found[..7], old.maildrops("undisturbed")[1..]);
     assert_eq!((found[7].user.as_str(), found[7].state), ("newcomer", State::Empty));
 
-    // Without --retry all are asked again.
-    old.run_table(&[]).ends(0);
+    // Now none has failed, and all are asked again.
+    let said = old.run_table(&[]).ends(0);
+    assert!(said.contains("x: has 8 of 8 accounts, the last of them captured 2"), "{said}");
     assert!(now.iter().all(|user| old.logins()[user] == after[user] + 1));
+}
+
+#[test]
+fn what_an_earlier_day_captured_is_kept_only_where_that_is_said() {
+    let Some(old) = Old::start("") else { return };
+    let users = names(4);
+    old.fill(&users);
+    old.table(with_password(&users[..3]));
+    old.run_table(&[]).ends(0);
+    let taken = old.read("x").lines().find(|line| line.starts_with("taken ")).unwrap().to_owned();
+    let seconds: u64 = taken["taken ".len()..].parse().unwrap();
+    let lines = old
+        .read("x")
+        .lines()
+        .map(|line| match line.starts_with("taken ") {
+            true => format!("taken {}\n", seconds - 2 * 24 * 60 * 60),
+            false => format!("{line}\n"),
+        })
+        .collect::<String>();
+    old.table(with_password(&users));
+    let asked = |args: &[&str]| {
+        fs::write(old.file("x"), &lines).unwrap();
+        let before = old.logins();
+        let said = old.run_table(args).ends(0);
+        let after = old.logins();
+        (users.iter().filter(|user| before.get(*user) != after.get(*user)).count(), said)
+    };
+    let (count, said) = asked(&[]);
+    assert_eq!(count, 4, "{said}");
+    assert!(said.contains("x: has 3 of 4 accounts"), "{said}");
+    assert!(
+        said.contains("all are asked again, for mail that has come since; --retry keeps"),
+        "{said}"
+    );
+    let (count, said) = asked(&["--retry"]);
+    assert_eq!(count, 1, "{said}");
+    // A young one is gone on with, unless that is not wanted.
+    old.table(with_password(&users[..3]));
+    old.run_table(&["--afresh"]).ends(0);
+    old.table(with_password(&users));
+    let before = old.logins();
+    old.run_table(&["--afresh"]).ends(0);
+    assert!(users.iter().all(|user| old.logins()[user] == before[user] + 1));
 }
 
 #[test]

@@ -40,6 +40,9 @@ fn capture(how: u8, said: &[u8], step: usize) -> Result<Captured, Fault> {
         window: if how & 16 != 0 { 1 } else { How::MOST_WINDOW },
         timeout: PATIENCE,
         pause: Duration::ZERO,
+        most_time: Duration::from_secs(60),
+        most_octets: 1 << 30,
+        learnt: None,
         pace: &NoPace,
         progress: &progress,
     };

@@ -53,6 +53,8 @@ pub struct Wanted<'a> {
 pub struct Found {
     /// The accounts that are captured, by number.
     pub captured: HashMap<usize, Place>,
+    /// When the last of these was captured, in seconds since 1970.
+    pub newest: Option<u64>,
     /// How many blocks are of accounts that are not asked for any more.
     pub dropped: usize,
     /// When the journal was begun, as it says; `None` for one that begins now.
@@ -186,12 +188,11 @@ impl Journal {
     }
 }
 
-/// How many of these accounts the listing `output` has captured; none where it is no listing, or not
+/// What the listing `output` has captured of these accounts; nothing where it is no listing, or not
 /// there.
-pub fn captured_in(output: &Path, wanted: &Wanted, accounts: impl Iterator<Item = usize>) -> usize {
-    let Ok(file) = File::open(output) else { return 0 };
-    let Ok((found, _)) = read_blocks(&file, output, wanted) else { return 0 };
-    accounts.filter(|at| found.captured.contains_key(at)).count()
+pub fn listed_in(output: &Path, wanted: &Wanted) -> Found {
+    let found = File::open(output).ok().and_then(|file| read_blocks(&file, output, wanted).ok());
+    found.map(|(found, _)| found).unwrap_or_default()
 }
 
 /// When a journal was begun, and the length of its first line; `None` when that was never written.
@@ -247,6 +248,8 @@ fn read_blocks(file: &File, path: &Path, wanted: &Wanted) -> Result<(Found, u64)
             Some(&at) if (wanted.sources)(at) == head.source => {
                 let place = Place { offset: block.offset, len_octets: block.len_octets };
                 found.captured.insert(at, place);
+                let taken = head.captures.iter().filter_map(|capture| capture.taken).max();
+                found.newest = found.newest.max(taken);
             }
             _ => found.dropped += 1,
         }

@@ -11,7 +11,7 @@ pub mod secrets;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use uidl_keep::capture::pop3::{Pin, Retrieve, Security, Trust};
 use uidl_keep::capture::{Keys, printable};
@@ -22,7 +22,7 @@ use super::progress::Progress;
 use crate::output::{Outcome, Trouble, remark};
 use accounts::{Accounts, Who};
 use fleet::{Manner, Settled};
-use journal::{Journal, Place, Wanted};
+use journal::{Found, Journal, Place, Wanted};
 use queue::Limits;
 
 /// Captures any server over POP3, by logging in to its accounts.
@@ -43,9 +43,10 @@ use queue::Limits;
 ///
 /// With many accounts FILE.journal grows beside FILE. When the run is killed, the same command goes
 /// on where it was. When all accounts are settled, FILE is written as a whole and the journal
-/// removed; accounts that failed are in FILE as such, with the reason. The same command with
-/// --retry then takes the others from FILE and asks only for those that failed or are new in the
-/// list. Without --retry all are asked again: clients have had new mail since.
+/// removed; accounts that failed are in FILE as such, with the reason. The same command then takes
+/// the others from FILE and asks only for those that failed or are new in the list. Where none
+/// failed, or FILE is older than a day, it asks for all again, for clients have had new mail since:
+/// --afresh and --retry say which of the two you want.
 ///
 /// Passwords are never given on the command line. Files that hold them must be readable by their
 /// owner only.
@@ -113,9 +114,12 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value = "3")]
     max_refusals: u32,
     /// Take what was captured from FILE as it is, and ask only for accounts that it lacks or has as
-    /// failed.
-    #[arg(long, requires = "output")]
+    /// failed: the default where there are such, and FILE is no older than a day.
+    #[arg(long, requires = "output", conflicts_with = "afresh")]
     retry: bool,
+    /// Ask for all accounts, whatever FILE has.
+    #[arg(long, requires = "output")]
+    afresh: bool,
     /// Write the listing there, as a whole or not at all, in place of stdout. Many accounts need
     /// it.
     #[arg(short, long, value_name = "FILE")]
@@ -200,8 +204,8 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
 
 /// One account: its block is the listing.
 fn single(args: &Args, accounts: &Accounts, output: Option<&Path>) -> Result<Outcome, Trouble> {
-    if args.retry {
-        return Err(Trouble::new("--retry is for --users and --accounts"));
+    if args.retry || args.afresh {
+        return Err(Trouble::new("--retry and --afresh are for --users and --accounts"));
     }
     let mut output = ListingFile::open(output)?;
     let progress = Progress::new(1, true, false);
@@ -262,7 +266,8 @@ fn many(args: &Args, accounts: &Accounts, output: &Path) -> Result<Outcome, Trou
             "not written: no account could be captured, for the reasons above",
         ));
     }
-    let would_go = journal::captured_in(output, &wanted, failed.keys().copied());
+    let listed = journal::listed_in(output, &wanted).captured;
+    let would_go = failed.keys().filter(|at| listed.contains_key(at)).count();
     if would_go > 0 {
         return Err(Trouble::at(
             output.display(),
@@ -276,8 +281,7 @@ fn many(args: &Args, accounts: &Accounts, output: &Path) -> Result<Outcome, Trou
     journal.remove()?;
     if !failed.is_empty() {
         remark(format_args!(
-            "{}: {} accounts are captured, {} failed; the same command with --retry asks for these \
-             again",
+            "{}: {} accounts are captured, {} failed; the same command asks for these again",
             output.display(),
             captured.len(),
             failed.len()
@@ -304,7 +308,12 @@ fn begin(
         ));
     }
     // A run that was killed may not have come as far as a listing.
-    if args.retry && (begun.is_none() || output.exists()) {
+    let takes_over = match (args.retry, args.afresh) {
+        (true, _) => begun.is_none() || output.exists(),
+        (_, true) => false,
+        _ => begun.is_none() && is_to_be_finished(output, wanted),
+    };
+    if takes_over {
         let older = match journal.take_over(output, wanted, &found.captured) {
             Ok(older) => older,
             Err(trouble) if begun.is_none() => {
@@ -314,9 +323,11 @@ fn begin(
             Err(trouble) => return Err(trouble),
         };
         remark(format_args!(
-            "{}: has {} of {asked} accounts",
+            "{}: has {} of {asked} accounts, the last of them captured {}: these are not asked again; \
+             --afresh asks for all",
             output.display(),
-            older.captured.len()
+            older.captured.len(),
+            said_of(older.newest)
         ));
         found.captured.extend(older.captured);
         found.dropped += older.dropped;
@@ -329,6 +340,40 @@ fn begin(
         ));
     }
     Ok((journal, found.captured))
+}
+
+/// A listing is gone on with so long after its last account was captured.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whether the listing of an earlier run lacks accounts that this one is for, and is young enough to
+/// be completed. Says why all accounts are asked again where it is not.
+fn is_to_be_finished(output: &Path, wanted: &Wanted) -> bool {
+    let Found { captured, newest, .. } = journal::listed_in(output, wanted);
+    if captured.is_empty() {
+        return false;
+    }
+    let asked = wanted.by_user.len();
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let is_young = newest.is_some_and(|newest| newest + DAY.as_secs() >= since_1970);
+    if captured.len() < asked && is_young {
+        return true;
+    }
+    remark(format_args!(
+        "{}: has {} of {asked} accounts, the last of them captured {}: all are asked again, for mail that \
+         has come since; --retry keeps what it has",
+        output.display(),
+        captured.len(),
+        said_of(newest)
+    ));
+    false
+}
+
+/// A time of a listing, for people.
+fn said_of(seconds: Option<u64>) -> String {
+    let time = seconds.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    time.map_or("at no time that it says".into(), |time| {
+        humantime::format_rfc3339_seconds(time).to_string()
+    })
 }
 
 /// Writes the listing, in the order of the accounts.
