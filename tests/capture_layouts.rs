@@ -103,6 +103,44 @@ fn mailboxes_that_only_imap_ever_read_are_empty_and_no_news() {
 }
 
 #[test]
+fn a_name_that_can_be_read_in_two_ways_is_a_failure_of_both_users_until_a_form_says_which() {
+    let server = Server::new();
+    server.maildir("srv/anna-lena-2019.05.06");
+    server.maildir("srv/bob-2020.01.01");
+    let template = ["--user-template", "{local}"];
+    let ran = server.capture(&[&["--pattern", "/srv/{local}-{stamp}"], &template[..]].concat());
+    let states: Vec<_> = ran.blocks().into_iter().map(|one| (one.user, one.state)).collect();
+    let wanted = [("anna", State::Failed), ("anna-lena", State::Failed), ("bob", State::Captured)];
+    assert_eq!(states, wanted.map(|(user, state)| (user.to_owned(), state)));
+    assert_eq!(ran.status, 1);
+    ran.says(
+        "srv/anna-lena-2019.05.06 can be read as anna and as anna-lena: give a variable of the pattern a \
+         form, as in {stamp:[0-9]+}",
+    );
+    let formed = ["--pattern", "/srv/{local}-{stamp:[0-9.]+}"];
+    let ran = server.capture(&[&formed, &template[..]].concat());
+    assert_eq!((ran.users(), ran.status), (vec!["anna-lena".to_owned(), "bob".to_owned()], 0));
+
+    // Who has a maildrop of his own keeps it; what is nobody's then is said.
+    server.maildir("srv/anna-2018.01.01");
+    server.maildir("srv/x-y-z-2018.01.01");
+    let ran = server.capture(&[&["--pattern", "/srv/{local}-{stamp}"], &template[..]].concat());
+    let captured = ran.blocks().into_iter().filter(|one| one.state == State::Captured);
+    assert_eq!(captured.map(|one| one.user).collect::<Vec<_>>(), ["anna", "bob"]);
+    assert_eq!(ran.users(), ["anna", "anna-lena", "bob", "x", "x-y", "x-y-z"]);
+    ran.says("can be read as x and as x-y, and in other ways: ");
+    for user in ["x", "x-y", "x-y-z"] {
+        server.maildir(&format!("others/{user}"));
+    }
+    let both = ["--pattern", "/srv/{local}-{stamp}", "--pattern", "/others/{local}"];
+    let ran = server.capture(&[&both, &template[..]].concat());
+    ran.says("srv/x-y-z-2018.01.01 can be read as x and as x-y, and in other ways: ");
+    let failed = ran.blocks().into_iter().filter(|one| one.state == State::Failed);
+    assert_eq!(failed.map(|one| one.user).collect::<Vec<_>>(), ["anna-lena"]);
+    assert_eq!((ran.users().len(), ran.status), (6, 1));
+}
+
+#[test]
 fn cpanels_accounts_are_found_on_every_disk_and_once() {
     let server = Server::new();
     server.maildir("home/acct/mail/ex.com/al");

@@ -1,11 +1,15 @@
 //! Where maildrops are found: one Maildir, or all of a server by a [`Pattern`] such as
 //! `/srv/vmail/{domain}/{local}/Maildir`.
 //!
+//! A name that can be read in two ways, as `anna-lena-2019` by `{local}-{stamp}`, is nobody's: each
+//! user that it may be of has a maildrop that could not be captured, until a variable is given a form,
+//! as in `{stamp:[0-9]+}`.
+//!
 //! Below the part of a pattern before its first variable no symbolic link is followed: those
 //! directories may belong to users.
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -14,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use regex_lite::Regex;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
@@ -35,12 +40,37 @@ pub struct Pattern {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
     Literal(Vec<u8>),
-    Variable(String),
+    /// Its name, and the form of what it stands for.
+    Variable(String, Option<Form>),
     /// `*`: any name, and no part of the user's.
     Any,
     /// `?`: a name of one octet, as a server splits large directories.
     Split,
 }
+
+/// What a variable can stand for: a regular expression for all of it.
+#[derive(Debug, Clone)]
+struct Form(Regex);
+
+impl Form {
+    fn new(text: &str) -> Result<Self, BadPattern> {
+        // Alone too: with what stands around it here, other braces could be even.
+        let regex = Regex::new(text).and_then(|_| Regex::new(&format!("^(?:{text})$")));
+        regex.map(Self).map_err(|error| BadPattern::Form(text.to_owned(), error.to_string()))
+    }
+
+    fn is_of(&self, value: &str) -> bool {
+        self.0.is_match(value)
+    }
+}
+
+impl PartialEq for Form {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Form {}
 
 /// Why a text is not a pattern, a template or a list of names.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +85,12 @@ pub enum BadPattern {
     /// A brace without its partner, or with something else than a name in it.
     #[error("{0:?} has a brace that is not around a name, as in {{local}}")]
     Brace(String),
+    /// The form of a variable is no regular expression.
+    #[error("{0:?} is not a regular expression: {1}")]
+    Form(String, String),
+    /// A template says only what is put where.
+    #[error("user template has a form for {{{0}}}: give it in the pattern")]
+    FormInTemplate(String),
     /// Two variables side by side: nobody knows where one ends.
     #[error("{0:?} has two variables with nothing between them")]
     Adjacent(String),
@@ -83,18 +119,35 @@ fn pieces(text: &str) -> Result<Vec<Piece>, BadPattern> {
             continue;
         }
         let brace = || BadPattern::Brace(text.to_owned());
-        let end = rest.find('}').ok_or_else(brace)?;
-        let name = rest[..end].strip_prefix('{').ok_or_else(brace)?;
+        let end = closing_brace(rest).ok_or_else(brace)?;
+        let variable = rest[..end].strip_prefix('{').ok_or_else(brace)?;
+        let (name, form) = match variable.split_once(':') {
+            Some((name, form)) => (name, Some(Form::new(form)?)),
+            None => (variable, None),
+        };
         if name.is_empty() || !name.bytes().all(|octet| octet.is_ascii_lowercase()) {
             return Err(brace());
         }
-        if matches!(pieces.last(), Some(Piece::Variable(_))) {
+        if matches!(pieces.last(), Some(Piece::Variable(..))) {
             return Err(BadPattern::Adjacent(text.to_owned()));
         }
-        pieces.push(Piece::Variable(name.to_owned()));
+        pieces.push(Piece::Variable(name.to_owned(), form));
         rest = &rest[end + 1..];
     }
     Ok(pieces)
+}
+
+/// Where the brace is closed that `text` begins with: a form may have braces, in pairs.
+fn closing_brace(text: &str) -> Option<usize> {
+    let mut open = 0;
+    text.bytes().position(|octet| {
+        match octet {
+            b'{' => open += 1,
+            b'}' => open -= 1,
+            _ => {}
+        }
+        open == 0
+    })
 }
 
 impl FromStr for Pattern {
@@ -112,11 +165,15 @@ impl FromStr for Pattern {
             let pieces = match name {
                 "*" => vec![Piece::Any],
                 "?" => vec![Piece::Split],
-                _ if name.contains(['*', '?']) => {
-                    return Err(BadPattern::Wildcard(text.to_owned()));
-                }
                 _ => pieces(name)?,
             };
+            let has_wildcard = |piece: &Piece| match piece {
+                Piece::Literal(text) => text.iter().any(|octet| b"*?".contains(octet)),
+                Piece::Variable(..) | Piece::Any | Piece::Split => false,
+            };
+            if pieces.iter().any(has_wildcard) {
+                return Err(BadPattern::Wildcard(text.to_owned()));
+            }
             let is_fixed = matches!(&pieces[..], [Piece::Literal(_)]);
             if is_fixed && pattern.names.is_empty() {
                 pattern.start.push(name);
@@ -139,7 +196,7 @@ impl Pattern {
 
     fn variables(&self) -> impl Iterator<Item = &str> {
         self.names.iter().flatten().filter_map(|piece| match piece {
-            Piece::Variable(name) => Some(name.as_str()),
+            Piece::Variable(name, _) => Some(name.as_str()),
             Piece::Literal(_) | Piece::Any | Piece::Split => None,
         })
     }
@@ -160,9 +217,17 @@ impl Naming {
     ///
     /// # Errors
     ///
-    /// [`BadPattern::Brace`], [`BadPattern::Adjacent`].
+    /// [`BadPattern::Brace`], [`BadPattern::Adjacent`], [`BadPattern::FormInTemplate`].
     pub fn new(template: Option<&str>) -> Result<Self, BadPattern> {
-        Ok(Self { template: template.map(pieces).transpose()?, renamed: HashMap::new() })
+        let template = template.map(pieces).transpose()?;
+        let with_form = template.iter().flatten().find_map(|piece| match piece {
+            Piece::Variable(name, Some(_)) => Some(name.clone()),
+            _ => None,
+        });
+        match with_form {
+            Some(name) => Err(BadPattern::FormInTemplate(name)),
+            None => Ok(Self { template, renamed: HashMap::new() }),
+        }
     }
 
     /// Afterwards `old` is called `new`. `false` when `old` was renamed before.
@@ -195,7 +260,7 @@ impl Naming {
             match piece {
                 Piece::Literal(text) => user.push_str(&String::from_utf8_lossy(text)),
                 Piece::Any | Piece::Split => {}
-                Piece::Variable(name) => user.push_str(
+                Piece::Variable(name, _) => user.push_str(
                     bound.0.get(name).ok_or_else(|| BadPattern::NoSuchVariable(name.clone()))?,
                 ),
             }
@@ -254,32 +319,50 @@ impl Bound {
         }
     }
 
-    /// This and what makes `name` of `pieces`. `None` when nothing does.
-    fn with(&self, pieces: &[Piece], name: &str) -> Option<Self> {
+    /// This and what makes `name` of `pieces`, in each way in which it can be read; at most
+    /// [`MOST_READINGS`].
+    fn readings(&self, pieces: &[Piece], name: &str) -> Vec<Self> {
+        let mut readings = Vec::new();
+        self.read(pieces, name, &mut readings);
+        readings
+    }
+
+    fn read(&self, pieces: &[Piece], name: &str, readings: &mut Vec<Self>) {
+        if readings.len() >= MOST_READINGS {
+            return;
+        }
         match pieces {
-            [] => name.is_empty().then(|| self.clone()),
-            [Piece::Any, ..] => Some(self.clone()),
-            [Piece::Split, ..] => (name.len() == 1).then(|| self.clone()),
+            [] if name.is_empty() => readings.push(self.clone()),
+            [] => {}
+            [Piece::Any, ..] => readings.push(self.clone()),
+            [Piece::Split, ..] if name.len() == 1 => readings.push(self.clone()),
+            [Piece::Split, ..] => {}
             [Piece::Literal(text), rest @ ..] => {
-                self.with(rest, name.strip_prefix(std::str::from_utf8(text).ok()?)?)
+                let text = std::str::from_utf8(text).ok();
+                if let Some(left) = text.and_then(|text| name.strip_prefix(text)) {
+                    self.read(rest, left, readings);
+                }
             }
-            [Piece::Variable(variable), rest @ ..] => {
+            [Piece::Variable(variable, form), rest @ ..] => {
                 let ends = name.char_indices().map(|(at, char)| at + char.len_utf8());
-                // A variable ends as early as the rest allows: `{local}@{domain}`.
-                ends.filter_map(|end| {
+                // The last one stands for all that is left.
+                for end in ends.filter(|&end| !rest.is_empty() || end == name.len()) {
                     let (value, left) = name.split_at(end);
-                    let mut bound = self.clone();
-                    let before = bound.0.insert(variable.clone(), value.to_owned());
-                    if before.is_some_and(|before| before != value) {
-                        return None;
+                    let is_other = self.0.get(variable).is_some_and(|before| before != value);
+                    if is_other || form.as_ref().is_some_and(|form| !form.is_of(value)) {
+                        continue;
                     }
-                    bound.with(rest, left)
-                })
-                .next()
+                    let mut bound = self.clone();
+                    bound.0.insert(variable.clone(), value.to_owned());
+                    bound.read(rest, left, readings);
+                }
             }
         }
     }
 }
+
+/// In so many ways a name is read; whoever needs more than two of them says which is meant.
+const MOST_READINGS: usize = 256;
 
 /// A maildrop to capture.
 #[derive(Debug, Clone)]
@@ -298,6 +381,8 @@ enum Start {
     Below(Arc<OwnedFd>, Vec<OsString>),
     /// It is not even to be opened.
     Fault(String),
+    /// Nor this, of which nobody knows whether it is this user's.
+    Unsure(String),
 }
 
 impl Source {
@@ -322,7 +407,7 @@ impl Source {
     /// Why there is no maildrop to open, where the search has found that.
     pub fn fault(&self) -> Option<&str> {
         match &self.start {
-            Start::Fault(fault) => Some(fault),
+            Start::Fault(fault) | Start::Unsure(fault) => Some(fault),
             Start::Named | Start::Below(..) => None,
         }
     }
@@ -355,7 +440,7 @@ impl Source {
     pub fn open(&self) -> Result<OwnedFd, Error> {
         match &self.start {
             Start::Named => opening::open_start(&self.place),
-            Start::Fault(fault) => Err(Error::Source(fault.clone())),
+            Start::Fault(fault) | Start::Unsure(fault) => Err(Error::Source(fault.clone())),
             Start::Below(top, names) => open_below(top, names),
         }
     }
@@ -375,7 +460,7 @@ impl Source {
                 let parent = if parent == Path::new("") { Path::new(".") } else { parent };
                 Ok((opening::open_operators(parent)?, name.to_owned()))
             }
-            Start::Fault(fault) => Err(Error::Source(fault.clone())),
+            Start::Fault(fault) | Start::Unsure(fault) => Err(Error::Source(fault.clone())),
             Start::Below(top, names) => {
                 let (name, directories) = names.split_last().expect("a pattern has a name");
                 Ok((open_below(top, directories)?, name.clone()))
@@ -459,12 +544,13 @@ pub fn find(
             names: Vec::new(),
         };
         let top = Arc::new(top);
-        walk.below(pattern, &path, &top, top.as_fd(), &pattern.names, &Bound::default());
+        walk.below(pattern, &path, &top, top.as_fd(), &pattern.names, &[Bound::default()]);
     }
     if let Some(error) = absent.filter(|_| !started) {
         return Err(error);
     }
-    let Found { mut sources, losses } = found;
+    let Found { sources, mut losses } = found;
+    let mut sources = without_unsure(sources, &mut losses);
     // Where a link's own name names nobody, whoever lies behind it was found there.
     let found: HashSet<String> = sources
         .iter()
@@ -527,7 +613,7 @@ impl Walk<'_> {
         top: &Arc<OwnedFd>,
         at: BorrowedFd<'_>,
         names: &[Vec<Piece>],
-        bound: &Bound,
+        bounds: &[Bound],
     ) {
         let Some((pieces, rest)) = names.split_first() else { return };
         let fixed = matches!(&pieces[..], [Piece::Literal(_)]);
@@ -536,8 +622,8 @@ impl Walk<'_> {
             _ => match opening::names(at) {
                 Ok(found) => found.into_iter().map(|(name, _)| name.into_vec()).collect(),
                 Err(error) => {
-                    let gap = self.gap(pattern, path, bound, &error.to_string(), MEND);
-                    self.found.sources.push(gap);
+                    let gaps = self.gaps(pattern, path, bounds, &error.to_string(), MEND);
+                    self.found.sources.extend(gaps);
                     return;
                 }
             },
@@ -550,15 +636,19 @@ impl Walk<'_> {
                 self.found.losses.push(format!("{}: not a name in UTF-8", shown(&place)));
                 continue;
             };
-            let Some(mut bound) = bound.with(pieces, text) else { continue };
+            let mut readings: Vec<Bound> =
+                bounds.iter().flat_map(|bound| bound.readings(pieces, text)).collect();
+            readings.truncate(MOST_READINGS);
             if self.holds == Holds::CyrusMailbox {
-                bound.0.values_mut().for_each(|value| *value = value.replace('^', "."));
+                let values = readings.iter_mut().flat_map(|bound| bound.0.values_mut());
+                values.for_each(|value| *value = value.replace('^', "."));
             }
-            if !fixed && !is_plausible(pattern, pieces, text, &bound) {
+            readings.retain(|bound| fixed || is_plausible(pattern, pieces, text, bound));
+            if readings.is_empty() {
                 continue;
             }
             self.names.push(OsString::from_vec(name));
-            self.step(pattern, path, top, at, rest, &bound);
+            self.step(pattern, path, top, at, rest, &readings);
             self.names.pop();
         }
     }
@@ -571,12 +661,12 @@ impl Walk<'_> {
         top: &Arc<OwnedFd>,
         at: BorrowedFd<'_>,
         rest: &[Vec<Piece>],
-        bound: &Bound,
+        bounds: &[Bound],
     ) {
         let name = self.names.last().expect("pushed by the caller").clone();
         if rest.is_empty() && self.holds == Holds::File {
             if !is_lock(at, &name) {
-                self.source(path, bound, Start::Below(Arc::clone(top), self.names.clone()));
+                self.source(path, bounds, Start::Below(Arc::clone(top), self.names.clone()));
             }
             return;
         }
@@ -585,31 +675,34 @@ impl Walk<'_> {
             Ok(directory) => directory,
             Err(error) if error.is_absence() => return,
             Err(error) if user_is_known => {
-                self.source(path, bound, Start::Fault(error.to_string()));
+                let before = self.found.sources.len();
+                self.source(path, bounds, Start::Fault(error.to_string()));
                 let target = match error {
                     Error::Link { .. } => rustix::fs::statat(at, &name, AtFlags::empty()).ok(),
                     _ => return,
                 };
                 // Of who was found behind it under his name, it is no second maildrop.
-                let source = self.found.sources.pop().expect("pushed just now");
-                self.linked.push((target.map(|stat| (stat.st_dev, stat.st_ino)), source));
+                let target = target.map(|stat| (stat.st_dev, stat.st_ino));
+                let sources = self.found.sources.split_off(before);
+                self.linked.extend(sources.into_iter().map(|source| (target, source)));
                 return;
             }
             Err(Error::Link { .. }) => {
                 let why = "a symbolic link, which is not followed";
                 let next = "put there what it leads to, or capture that by a pattern of its own";
-                let gap = self.gap(pattern, path, bound, why, next);
                 // Only looked at: to what is no directory, or not there, no server follows it
                 // either.
-                match rustix::fs::statat(at, &name, AtFlags::empty()) {
+                let target = match rustix::fs::statat(at, &name, AtFlags::empty()) {
                     Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                        self.linked.push((Some((stat.st_dev, stat.st_ino)), gap));
+                        Some((stat.st_dev, stat.st_ino))
                     }
-                    Err(Errno::NOENT) if !self.is_copy => {}
+                    Ok(_) => return,
+                    Err(Errno::NOENT) if !self.is_copy => return,
                     // It leads out of the copy, perhaps.
-                    Err(_) => self.linked.push((None, gap)),
-                    Ok(_) => {}
-                }
+                    Err(_) => None,
+                };
+                let gaps = self.gaps(pattern, path, bounds, why, next);
+                self.linked.extend(gaps.into_iter().map(|gap| (target, gap)));
                 return;
             }
             Err(error) => {
@@ -617,26 +710,26 @@ impl Walk<'_> {
                     Error::Io { error, .. } => error.to_string(),
                     other => other.to_string(),
                 };
-                let gap = self.gap(pattern, path, bound, &why, MEND);
-                self.found.sources.push(gap);
+                let gaps = self.gaps(pattern, path, bounds, &why, MEND);
+                self.found.sources.extend(gaps);
                 return;
             }
         };
         if !rest.is_empty() {
-            self.below(pattern, path, top, directory.as_fd(), rest, bound);
+            self.below(pattern, path, top, directory.as_fd(), rest, bounds);
             return;
         }
         if self.holds == Holds::CyrusMailbox {
-            self.cyrus_mailbox(path, top, directory.as_fd(), bound);
+            self.cyrus_mailbox(path, top, directory.as_fd(), bounds);
             return;
         }
         // `/home/ACCOUNT/mail` and the like need not be a Maildir; what is called Maildir must.
-        let ends_in_account = pattern.is_panel && !bound.has("local");
+        let ends_in_account = pattern.is_panel && !bounds.iter().any(|bound| bound.has("local"));
         let cur = opening::open_directory(directory.as_fd(), OsStr::new("cur"));
         if ends_in_account && cur.is_err_and(|error| error.is_absence()) {
             return;
         }
-        self.source(path, bound, Start::Below(Arc::clone(top), self.names.clone()));
+        self.source(path, bounds, Start::Below(Arc::clone(top), self.names.clone()));
     }
 
     fn cyrus_mailbox(
@@ -644,44 +737,77 @@ impl Walk<'_> {
         path: &Path,
         top: &Arc<OwnedFd>,
         directory: BorrowedFd<'_>,
-        bound: &Bound,
+        bounds: &[Bound],
     ) {
-        let mut bound = bound.clone();
+        let mut bounds = bounds.to_vec();
         let header = opening::read_state(directory, CYRUS_HEADER);
         let start = match header.map(|octets| octets.map(|octets| Owner::of_header(&octets))) {
             Err(error) => Start::Fault(error.to_string()),
             Ok(Some(Owner::Nobody)) => return,
             Ok(None | Some(Owner::Unsaid)) => Start::Below(Arc::clone(top), self.names.clone()),
             Ok(Some(Owner::User { local, domain })) => {
-                bound.set_owner(&local, domain.as_deref());
+                bounds.iter_mut().for_each(|bound| bound.set_owner(&local, domain.as_deref()));
                 Start::Below(Arc::clone(top), self.names.clone())
             }
         };
-        self.source(path, &bound, start);
+        self.source(path, &bounds, start);
     }
 
-    fn source(&mut self, path: &Path, bound: &Bound, start: Start) {
+    /// The maildrop at the last of `self.names`; where that can be read as several users, one of each.
+    fn source(&mut self, path: &Path, bounds: &[Bound], start: Start) {
         let place = self.place(path);
-        match self.naming.user(bound) {
-            Ok(user) => {
-                let login = Naming::default().user(bound).unwrap_or_else(|_| user.clone());
-                self.found.sources.push(Source { user, login, place, start });
+        let mut logins: BTreeMap<String, String> = BTreeMap::new();
+        for bound in bounds {
+            match self.naming.user(bound) {
+                Ok(user) => {
+                    let login = Naming::default().user(bound).unwrap_or_else(|_| user.clone());
+                    logins.entry(user).or_insert(login);
+                }
+                Err(error) => {
+                    let why = format!("{}: {error}: give another user template", shown(&place));
+                    self.found.sources.push(Source::missed(everybody_of(None), place, why));
+                    return;
+                }
             }
-            Err(error) => {
-                let why = format!("{}: {error}: give another user template", shown(&place));
-                self.found.sources.push(Source::missed(everybody_of(None), place, why));
-            }
+        }
+        let users: Vec<&str> = logins.keys().map(String::as_str).collect();
+        let start = match &users[..] {
+            [one, other, more @ ..] => Start::Unsure(format!(
+                "{} can be read as {} and as {}{}: give a variable of the pattern a form, as in \
+                 {{stamp:[0-9]+}}",
+                shown(&place),
+                printable(one.as_bytes()),
+                printable(other.as_bytes()),
+                if more.is_empty() { "" } else { ", and in other ways" }
+            )),
+            _ => start,
+        };
+        for (user, login) in logins {
+            let (place, start) = (place.clone(), start.clone());
+            self.found.sources.push(Source { user, login, place, start });
         }
     }
 
-    /// Who may live where the walk is, which cannot be searched, and why.
-    fn gap(&self, pattern: &Pattern, path: &Path, bound: &Bound, why: &str, next: &str) -> Source {
+    /// Who may live where the walk is, which cannot be searched, and why: of each reading one.
+    fn gaps(
+        &self,
+        pattern: &Pattern,
+        path: &Path,
+        bounds: &[Bound],
+        why: &str,
+        next: &str,
+    ) -> Vec<Source> {
         let place = self.place(path);
-        let user = self.naming.user_or_everybody(pattern, bound, self.holds);
-        let whose =
-            if is_everybody(&user) { ": whose maildrops lie there is not known" } else { "" };
-        let why = format!("{}: {why}{whose}; {next}", shown(&place));
-        Source::missed(user, place, why)
+        let users: BTreeSet<String> = (bounds.iter())
+            .map(|bound| self.naming.user_or_everybody(pattern, bound, self.holds))
+            .collect();
+        let gap = |user: String| {
+            let whose =
+                if is_everybody(&user) { ": whose maildrops lie there is not known" } else { "" };
+            let why = format!("{}: {why}{whose}; {next}", shown(&place));
+            Source::missed(user, place.clone(), why)
+        };
+        users.into_iter().map(gap).collect()
     }
 
     fn place(&self, path: &Path) -> PathBuf {
@@ -701,7 +827,7 @@ fn is_lock(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
 /// Whether a name that was found can be what the variables in it say.
 fn is_plausible(pattern: &Pattern, pieces: &[Piece], name: &str, bound: &Bound) -> bool {
     let here = |variable: &str| {
-        pieces.iter().any(|piece| matches!(piece, Piece::Variable(name) if name == variable))
+        pieces.iter().any(|piece| matches!(piece, Piece::Variable(name, _) if name == variable))
     };
     // Where an account's own Maildir lies beside its domains.
     let is_of_maildir = matches!(name, "cur" | "new" | "tmp");
@@ -712,6 +838,24 @@ fn is_plausible(pattern: &Pattern, pieces: &[Piece], name: &str, bound: &Bound) 
         return true;
     }
     !here("domain") || bound.0.get("domain").is_some_and(|domain| domain.contains('.'))
+}
+
+/// Without maildrops that may be a user's where that user has one that is his. Of a place that is left
+/// to nobody then, `losses` says so.
+fn without_unsure(sources: Vec<Source>, losses: &mut Vec<String>) -> Vec<Source> {
+    let is_sure = |source: &Source| !matches!(source.start, Start::Unsure(_));
+    let sure = sources.iter().filter(|source| is_sure(source));
+    let sure: HashSet<String> = sure.map(|source| source.user.clone()).collect();
+    let (kept, gone): (Vec<_>, Vec<_>) =
+        sources.into_iter().partition(|source| is_sure(source) || !sure.contains(&source.user));
+    let places: HashSet<&Path> = kept.iter().map(|source| source.place.as_path()).collect();
+    let of_nobody = gone.into_iter().filter(|source| !places.contains(source.place.as_path()));
+    losses.extend(of_nobody.filter_map(|source| match source.start {
+        Start::Unsure(why) => Some(why),
+        _ => None,
+    }));
+    losses.dedup();
+    kept
 }
 
 /// Sorted by user. A user with several maildrops has one that says so: which of them is his cannot
@@ -730,7 +874,7 @@ fn without_doubles(mut sources: Vec<Source>) -> Vec<Source> {
                     Start::Fault(fault) if source.is_gap() => {
                         format!("{fault}; also {}", source.fault().unwrap_or_default())
                     }
-                    Start::Fault(fault) => format!("{fault}; also {also}"),
+                    Start::Fault(fault) | Start::Unsure(fault) => format!("{fault}; also {also}"),
                     _ => format!(
                         "two maildrops for one user, also {also}: rename one, or capture only one"
                     ),
@@ -751,8 +895,16 @@ mod tests {
     use super::*;
 
     fn user_of(pieces_of: &str, name: &str, template: Option<&str>) -> Option<String> {
-        let bound = Bound::default().with(&pieces(pieces_of).unwrap(), name)?;
-        Naming::new(template).unwrap().user(&bound).ok()
+        users_of(pieces_of, name, template).pop()
+    }
+
+    /// All that a name can be read as.
+    fn users_of(pieces_of: &str, name: &str, template: Option<&str>) -> Vec<String> {
+        let readings = Bound::default().readings(&pieces(pieces_of).unwrap(), name);
+        let naming = Naming::new(template).unwrap();
+        let mut users: Vec<_> = readings.iter().map(|bound| naming.user(bound).unwrap()).collect();
+        users.dedup();
+        users
     }
 
     #[test]
@@ -767,6 +919,29 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_read_in_each_way_in_which_it_can_be_unless_a_form_says_which() {
+        let stamped = |pattern: &str| users_of(pattern, "anna-lena-2019.05.06", Some("{local}"));
+        assert_eq!(stamped("{local}-{stamp}"), ["anna", "anna-lena"]);
+        assert_eq!(stamped("{local}-{stamp:[0-9.]+}"), ["anna-lena"]);
+        assert_eq!(stamped(r"{local}-{stamp:\d{4}\.\d\d\.\d\d}"), ["anna-lena"]);
+        assert_eq!(stamped("{local:[a-z]+}-{stamp}"), ["anna"]);
+        assert_eq!(stamped("{local:x|y}-{stamp}"), [""; 0]);
+        let by_account =
+            |pattern: &str| users_of(pattern, "first.last.acme", Some("{local}@{account}"));
+        assert_eq!(by_account("{local}.{account}"), ["first@last.acme", "first.last@acme"]);
+        assert_eq!(by_account("{local}.{account:[^.]+}"), ["first.last@acme"]);
+        let by_domain = |pattern: &str| users_of(pattern, "a-b.org-c-d", None);
+        assert_eq!(by_domain("{domain}-{local}").len(), 3);
+        assert_eq!(by_domain(r"{domain:[^.]+\.[a-z]+}-{local}"), ["c-d@a-b.org"]);
+        // What no user's name has in it may be read as anything.
+        assert_eq!(users_of("{a}-{local}-{b}", "1-x-2", Some("{local}")), ["x"]);
+        assert_eq!(
+            Bound::default().readings(&pieces("{a}-{b}").unwrap(), &"-".repeat(999)).len(),
+            256
+        );
+    }
+
+    #[test]
     fn a_pattern_that_cannot_be_walked_is_refused_with_the_reason() {
         let refused = |text: &str| text.parse::<Pattern>().unwrap_err().to_string();
         assert_eq!(refused("srv/{local}"), "pattern \"srv/{local}\" does not start with /");
@@ -774,6 +949,12 @@ mod tests {
         assert!(refused("/srv/{local").contains("brace"));
         assert!(refused("/srv/}x{").contains("brace"));
         assert!(refused("/srv/{a}{b}").contains("nothing between"));
+        assert!(refused("/srv/{a:[}").contains("\"[\" is not a regular expression"));
+        assert!(refused("/srv/{a:)(}").contains("is not a regular expression"));
+        assert!(refused("/srv/{a:x{2}").contains("brace"));
+        assert!(refused("/srv/a*{a:b*}").contains("* or ?"));
+        let template = Naming::new(Some("{local:x}")).unwrap_err().to_string();
+        assert_eq!(template, "user template has a form for {local}: give it in the pattern");
         assert!(refused("/srv/../{local}").contains(".."));
         let pattern: Pattern = "/srv/{x}".parse().unwrap();
         assert_eq!(Naming::default().check(&pattern, Holds::Directory), Err(BadPattern::NoUser));

@@ -29,7 +29,8 @@ pub struct What {
     #[arg(long, value_enum)]
     layout: Option<Layout>,
     /// Every maildrop that fits, such as '/srv/vmail/{domain}/{local}/Maildir'; may be repeated. A name
-    /// of * stands for any, of ? for any of one character.
+    /// of * stands for any, of ? for any of one character. A variable may have a form, a regular
+    /// expression for all that it stands for: '{local}-{stamp:[0-9.]+}'.
     #[arg(long, value_name = "PATTERN")]
     pattern: Vec<Pattern>,
     #[command(flatten)]
