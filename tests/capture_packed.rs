@@ -30,7 +30,12 @@ fn over_pop3(server: &Dovecot) -> Captured {
     let (host, port) = (address.ip().to_string(), address.port());
     let at = pop3::Server { host, port, security: Security::Clear, trust: Trust::System };
     let password = Secret::new(PASSWORD);
-    let account = Account { user: USER.into(), login: USER.into(), authorize: None, password };
+    let account = Account {
+        user: USER.into(),
+        login: USER.into(),
+        authorize: None,
+        credential: password.into(),
+    };
     let how = How { pause: Duration::from_millis(20), ..How::new(&NoPace, &|_| ()) };
     pop3::capture(&at, &account, &how).expect("it answers")
 }

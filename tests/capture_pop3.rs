@@ -40,7 +40,7 @@ fn at(address: std::net::SocketAddr) -> Server {
 
 fn account(user: &str) -> Account {
     let password = Secret::new(PASSWORD);
-    Account { user: user.into(), login: user.into(), authorize: None, password }
+    Account { user: user.into(), login: user.into(), authorize: None, credential: password.into() }
 }
 
 fn how() -> How<'static> {
@@ -141,7 +141,7 @@ fn dovecot_is_logged_in_to_by_what_it_offers() {
         user: "alice@new.example".into(),
         login: "postmaster".into(),
         authorize: Some("alice".into()),
-        password: Secret::new(password),
+        credential: Secret::new(password).into(),
     };
     let told = capture(&at(dovecot.pop3()), &for_alice("masters"), &how()).unwrap();
     assert_eq!((uidls(&told), told.maildrop.user.as_str()), (listing.clone(), "alice@new.example"));

@@ -32,7 +32,12 @@ fn at(peer: &Peer) -> Server {
 
 fn alice() -> Account {
     let password = Secret::new(PASSWORD);
-    Account { user: "alice".into(), login: "alice".into(), authorize: None, password }
+    Account {
+        user: "alice".into(),
+        login: "alice".into(),
+        authorize: None,
+        credential: password.into(),
+    }
 }
 
 /// The usual, in a hurry.
@@ -855,7 +860,7 @@ fn a_login_is_tried_once_and_what_is_said_of_it_is_no_secret() {
     assert!(!format!("{fault} {fault:?}").contains(&spoken.unwrap()), "{fault:?}");
 
     let peer = served(Served::of(3), |_, _| None);
-    let account = Account { password: Secret::new("two\nlines"), ..alice() };
+    let account = Account { credential: Secret::new("two\nlines").into(), ..alice() };
     let fault = capture(&at(&peer), &account, &how()).unwrap_err();
     assert!(matches!(fault, Fault::Unspeakable { what: "password" }));
     assert!(!peer.heard().concat().concat().contains("two"));

@@ -225,7 +225,7 @@ fn mailutils_gives_no_text_after_top_and_all_of_it_is_captured() {
         user: "alice".into(),
         login: spool::USER.into(),
         authorize: None,
-        password: Secret::new(support::PASSWORD),
+        credential: Secret::new(support::PASSWORD).into(),
     };
     let address = server.pop3();
     let (host, port) = (address.ip().to_string(), address.port());

@@ -387,7 +387,9 @@ impl Dovecot {
     fn greets(&mut self) -> bool {
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
-            if Pop3::connect(self.pop3).is_ok_and(|session| session.greeting() == self.name()) {
+            // Where APOP is offered more follows.
+            let is_ours = |session: Pop3| session.greeting().starts_with(&self.name());
+            if Pop3::connect(self.pop3).is_ok_and(is_ours) {
                 return true;
             }
             let master = self.master.as_mut().expect("just started");

@@ -10,8 +10,15 @@ pub(super) struct Capabilities {
     pub pipelining: bool,
     /// RFC 6856. Without it Courier 5 and later wraps messages that have 8-bit headers.
     pub utf8: bool,
+    /// USER and PASS.
+    pub user: bool,
     pub sasl_plain: bool,
     pub sasl_login: bool,
+    pub sasl_cram_md5: bool,
+    /// RFC 7628.
+    pub sasl_oauthbearer: bool,
+    /// What Google made before that, and Microsoft took over.
+    pub sasl_xoauth2: bool,
     /// `EXPIRE 0`: what was retrieved may be deleted at QUIT.
     pub expires_at_once: bool,
     /// How many seconds have to pass between two logins.
@@ -27,10 +34,14 @@ impl Capabilities {
             b"TOP" => self.top = true,
             b"PIPELINING" => self.pipelining = true,
             b"UTF8" => self.utf8 = true,
+            b"USER" => self.user = true,
             b"SASL" => {
                 for mechanism in words {
                     self.sasl_plain |= mechanism == b"PLAIN";
                     self.sasl_login |= mechanism == b"LOGIN";
+                    self.sasl_cram_md5 |= mechanism == b"CRAM-MD5";
+                    self.sasl_oauthbearer |= mechanism == b"OAUTHBEARER";
+                    self.sasl_xoauth2 |= mechanism == b"XOAUTH2";
                 }
             }
             b"EXPIRE" => self.expires_at_once = words.next() == Some(b"0"),

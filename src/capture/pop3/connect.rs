@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 use super::fault::Fault;
 use super::learnt::{Known, Learnt};
 use super::session::Session;
-use super::{Account, Pin, Security, Server, Trust};
+use super::{Account, Credential, Pin, Secret, Security, Server, Trust};
 use crate::capture::printable;
 
 /// A connection, with or without TLS.
@@ -75,7 +75,8 @@ impl Write for Stream {
 }
 
 /// Connects, secures the line as `server` says, and logs in. Asks for `UTF8` where that is offered.
-/// What the server can before the login is asked once, and `learnt`.
+/// What the server can before the login is asked once, and `learnt`. A token that is refused is asked
+/// for anew, and tried once if it is another.
 ///
 /// # Errors
 ///
@@ -86,15 +87,51 @@ pub fn log_in(
     timeout: Duration,
     learnt: &Learnt,
 ) -> Result<Session<Stream>, Fault> {
+    let tokens = match &account.credential {
+        Credential::Password(password) => {
+            return open(server, account, password, timeout, learnt);
+        }
+        Credential::Token(tokens) => tokens,
+    };
+    let token_but = |refused| tokens.token(&account.login, refused).map_err(Fault::NoToken);
+    let token = token_but(None)?;
+    match open(server, account, &token, timeout, learnt) {
+        // It may have expired.
+        Err(Fault::Login(refusal)) if !refusal.is_temporary() => {
+            let next = token_but(Some(&token))?;
+            if next.octets() == token.octets() {
+                return Err(Fault::Login(refusal));
+            }
+            open(server, account, &next, timeout, learnt)
+        }
+        opened => opened,
+    }
+}
+
+/// One try, with this password or token.
+fn open(
+    server: &Server,
+    account: &Account,
+    secret: &Secret,
+    timeout: Duration,
+    learnt: &Learnt,
+) -> Result<Session<Stream>, Fault> {
     let tcp = dial(server, timeout)?;
     let mut session = match server.security {
         Security::Clear => greeted(Stream::Clear(tcp), timeout)?,
         Security::Tls => greeted(secured(tcp, server, timeout)?, timeout)?,
         Security::StartTls => {
-            let tcp = greeted(tcp, timeout)?.start_tls()?;
-            Session::new(secured(tcp, server, timeout)?, timeout)
+            let in_the_clear = greeted(tcp, timeout)?;
+            let greeting = in_the_clear.greeting().to_vec();
+            let tcp = in_the_clear.start_tls()?;
+            let mut session = Session::new(secured(tcp, server, timeout)?, timeout);
+            session.set_greeting(greeting);
+            session
         }
     };
+    if server.security != Security::Clear {
+        session.set_secret();
+    }
     if let Some(capabilities) = learnt.known().capabilities {
         session.set_capabilities(capabilities);
     } else {
@@ -104,7 +141,7 @@ pub fn log_in(
     }
     // RFC 6856 wants it said before the login, and Courier's server takes it after.
     session.ask_utf8()?;
-    session.log_in(account)?;
+    session.log_in(account, secret)?;
     session.ask_capabilities()?;
     session.ask_utf8()?;
     Ok(session)

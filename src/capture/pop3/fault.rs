@@ -77,6 +77,21 @@ impl Refusal {
         self
     }
 
+    /// Whether it says that no password is taken in this way, whatever it is.
+    pub(super) fn is_of_the_way(&self) -> bool {
+        let said = self.said.to_ascii_lowercase();
+        said.contains("unsupported auth") || said.contains("unsupported mechanism")
+    }
+
+    /// The same, and what the server says of a token (RFC 7628 section 3.2.2).
+    pub(super) fn of_token(mut self, status: Option<&str>) -> Self {
+        if let Some(status) = status {
+            self.said
+                .push_str(&format!(" (status of the token: {})", printable(status.as_bytes())));
+        }
+        self
+    }
+
     /// What came after `-ERR`, printable.
     pub(super) fn said(&self) -> &str {
         &self.said
@@ -179,6 +194,21 @@ pub enum Fault {
     /// A login for another user needs SASL PLAIN.
     #[error("it offers no AUTH PLAIN, by which a master user logs in for another")]
     NoPlain,
+    /// A server that takes no tokens.
+    #[error("it offers neither AUTH OAUTHBEARER nor AUTH XOAUTH2: it takes passwords, not tokens")]
+    NoBearer,
+    /// There is no token.
+    #[error("no token: {0}")]
+    NoToken(String),
+    /// Passwords only by their MD5, and no TLS.
+    #[error(
+        "it offers only {offered} without TLS, by which whoever listens can find out the password: speak TLS \
+         with it"
+    )]
+    WeakLogin {
+        /// What it offers.
+        offered: &'static str,
+    },
     /// A login name or password that no command can carry.
     #[error("the {what} has a line end or NUL in it, which POP3 cannot carry")]
     Unspeakable {
@@ -315,6 +345,9 @@ impl Fault {
             | Self::NoStartTls { .. }
             | Self::Injected
             | Self::NoPlain
+            | Self::NoBearer
+            | Self::NoToken(_)
+            | Self::WeakLogin { .. }
             | Self::Unspeakable { .. }
             | Self::NoUidl(_)
             | Self::NoTop(_)

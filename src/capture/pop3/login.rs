@@ -5,13 +5,15 @@ use std::io::{Read, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
+use md5::{Digest, Md5};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::Account;
 use super::capabilities::Capabilities;
 use super::fault::{Fault, WITHHELD};
 use super::session::{Reply, Session};
-use crate::capture::MAX_SHOWN;
+use super::{Account, Credential, Secret};
+use crate::capture::{MAX_SHOWN, printable};
 
 /// The longest list of capabilities, in octets.
 const MAX_CAPA_OCTETS: u64 = 64 << 10;
@@ -24,7 +26,10 @@ impl<S: Read + Write> Session<S> {
     pub(super) fn be_greeted(&mut self) -> Result<(), Fault> {
         match self.reply("the connection")? {
             Reply::Refused(refusal) => Err(Fault::Greeting(refusal)),
-            Reply::Ok | Reply::More => Ok(()),
+            Reply::Ok | Reply::More => {
+                self.set_greeting(self.last_line().to_vec());
+                Ok(())
+            }
         }
     }
 
@@ -57,36 +62,52 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// Logs in by what the server offers: SASL PLAIN, SASL LOGIN, else USER and PASS.
+    /// Logs in by what the server offers. With a password by SASL PLAIN, SASL LOGIN, or USER and PASS;
+    /// where it offers or takes none of them, and nobody can read along, by SASL CRAM-MD5 or APOP. With a token by
+    /// SASL OAUTHBEARER or XOAUTH2.
     ///
     /// It is tried once and one way: whoever tries again with a password that is refused has his
     /// address banned.
-    pub(super) fn log_in(&mut self, account: &Account) -> Result<(), Fault> {
+    pub(super) fn log_in(&mut self, account: &Account, secret: &Secret) -> Result<(), Fault> {
         for (what, octets) in [
             ("login name", account.login.as_bytes()),
             ("name to log in for", account.authorize.as_deref().unwrap_or_default().as_bytes()),
-            ("password", account.password.octets()),
+            ("password", secret.octets()),
         ] {
             if octets.iter().any(|octet| matches!(octet, b'\r' | b'\n' | 0)) {
                 return Err(Fault::Unspeakable { what });
             }
         }
         let capabilities = self.capabilities();
+        let is_token = matches!(account.credential, Credential::Token(_));
+        let has_none = capabilities.known
+            && !(capabilities.user || capabilities.sasl_plain || capabilities.sasl_login);
         let reply = match &account.authorize {
+            _ if is_token => self.say_token(account, secret),
             Some(_) if capabilities.known && !capabilities.sasl_plain => Err(Fault::NoPlain),
-            Some(_) => self.say_plain(account),
-            None if capabilities.sasl_plain => self.say_plain(account),
-            None if capabilities.sasl_login => self.say_login(account),
-            None => self.say_user(account),
+            Some(_) => self.say_plain(account, secret),
+            None if capabilities.sasl_plain => self.say_plain(account, secret),
+            None if capabilities.sasl_login => self.say_login(account, secret),
+            None => match self.md5() {
+                Some(md5) if has_none => self.say_md5(account, secret, md5),
+                Some(md5) => match self.say_user(account, secret)? {
+                    // Dovecot lists USER where it takes no PASS either.
+                    Reply::Refused(refusal) if refusal.is_of_the_way() => {
+                        self.say_md5(account, secret, md5)
+                    }
+                    reply => Ok(reply),
+                },
+                None => self.say_user(account, secret),
+            },
         };
         match reply {
-            Err(Fault::Garbled { command, mut said }) if has_secret(&said, account) => {
+            Err(Fault::Garbled { command, mut said }) if has_secret(&said, account, secret) => {
                 said.zeroize();
                 Err(Fault::Garbled { command, said: WITHHELD.into() })
             }
             Err(fault) => Err(fault),
             Ok(Reply::Ok) => Ok(()),
-            Ok(Reply::Refused(refusal)) if has_secret(refusal.said(), account) => {
+            Ok(Reply::Refused(refusal)) if has_secret(refusal.said(), account, secret) => {
                 Err(Fault::Login(refusal.without_words()))
             }
             Ok(Reply::Refused(refusal)) => Err(Fault::Login(refusal)),
@@ -96,27 +117,114 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// RFC 4616, sent with the command where that is short enough (RFC 5034 section 4).
-    fn say_plain(&mut self, account: &Account) -> Result<Reply, Fault> {
-        let spoken = plain_line(account, account.password.octets());
-        let command = Zeroizing::new([b"AUTH PLAIN ", spoken.as_slice()].concat());
+    /// RFC 4616.
+    fn say_plain(&mut self, account: &Account, password: &Secret) -> Result<Reply, Fault> {
+        self.say_sasl("PLAIN", &plain_line(account, password.octets()))
+    }
+
+    /// By what the server has, and where nobody knows what that is, by what most have. One that refuses a
+    /// token says why before it says `-ERR`, and waits for a word in between.
+    fn say_token(&mut self, account: &Account, token: &Secret) -> Result<Reply, Fault> {
+        let capabilities = self.capabilities();
+        let (mechanism, line, last_word) = if capabilities.sasl_oauthbearer {
+            ("OAUTHBEARER", oauthbearer_line(&account.login, token), &b"AQ==\r\n"[..])
+        } else if capabilities.sasl_xoauth2 || !capabilities.known {
+            ("XOAUTH2", xoauth2_line(&account.login, token), &b"\r\n"[..])
+        } else {
+            return Err(Fault::NoBearer);
+        };
+        let reply = self.say_sasl(mechanism, &line)?;
+        if reply != Reply::More {
+            return Ok(reply);
+        }
+        let status = status_of(self.last_line());
+        self.send(last_word, "AUTH")?;
+        Ok(match self.reply("AUTH")? {
+            Reply::Refused(refusal) => Reply::Refused(refusal.of_token(status.as_deref())),
+            other => other,
+        })
+    }
+
+    /// What the client says first goes with the command where that is short enough (RFC 5034 section
+    /// 4).
+    fn say_sasl(&mut self, mechanism: &str, line: &[u8]) -> Result<Reply, Fault> {
+        let command = Zeroizing::new([b"AUTH ", mechanism.as_bytes(), b" ", line].concat());
         let reply = if command.len() <= MAX_COMMAND_OCTETS {
             self.send(&command, "AUTH")?;
             self.reply("AUTH")?
         } else {
-            self.ask("AUTH PLAIN", "AUTH")?
+            let reply = self.ask(&format!("AUTH {mechanism}"), "AUTH")?;
+            return self.go_on_with(line, reply);
         };
-        // Also what RFC 1734 has in the place of an initial response.
+        // Also what RFC 1734 has in the place of an initial response; of a token, only where that is no
+        // refusal.
+        let is_to_say = mechanism == "PLAIN" || challenge_in(self.last_line()).is_empty();
+        if is_to_say { self.go_on_with(line, reply) } else { Ok(reply) }
+    }
+
+    fn go_on_with(&mut self, line: &[u8], reply: Reply) -> Result<Reply, Fault> {
         if reply != Reply::More {
             return Ok(reply);
         }
-        self.send(&spoken, "AUTH")?;
+        self.send(line, "AUTH")?;
         self.reply("AUTH")
     }
 
-    fn say_login(&mut self, account: &Account) -> Result<Reply, Fault> {
+    /// By which MD5 the server takes a password.
+    fn md5(&self) -> Option<ByMd5> {
+        if self.capabilities().sasl_cram_md5 {
+            return Some(ByMd5::Cram);
+        }
+        timestamp(self.greeting()).map(|timestamp| ByMd5::Apop(timestamp.to_vec()))
+    }
+
+    /// Only where nobody can read along: whoever has both can try passwords as long as he likes.
+    fn say_md5(
+        &mut self,
+        account: &Account,
+        password: &Secret,
+        md5: ByMd5,
+    ) -> Result<Reply, Fault> {
+        match md5 {
+            ByMd5::Cram if self.is_secret() => self.say_cram_md5(account, password),
+            ByMd5::Apop(timestamp) if self.is_secret() => {
+                self.say_apop(account, password, &timestamp)
+            }
+            ByMd5::Cram => Err(Fault::WeakLogin { offered: "AUTH CRAM-MD5" }),
+            ByMd5::Apop(_) => Err(Fault::WeakLogin { offered: "APOP" }),
+        }
+    }
+
+    /// RFC 2195: the password is the key of an HMAC of what the server has made up.
+    fn say_cram_md5(&mut self, account: &Account, password: &Secret) -> Result<Reply, Fault> {
+        let reply = self.ask("AUTH CRAM-MD5", "AUTH")?;
+        if reply != Reply::More {
+            return Ok(reply);
+        }
+        let challenge = STANDARD
+            .decode(challenge_in(self.last_line()))
+            .map_err(|_| Fault::Garbled { command: "AUTH", said: printable(self.last_line()) })?;
+        let mut hmac = Hmac::<Md5>::new_from_slice(password.octets()).expect("a key of any length");
+        hmac.update(&challenge);
+        let answer = format!("{} {}", account.login, hex(&hmac.finalize().into_bytes()));
+        self.send(&base64_line(answer.as_bytes()), "AUTH")?;
+        self.reply("AUTH")
+    }
+
+    /// RFC 1939 section 7: the MD5 of what the server greeted with and the password.
+    fn say_apop(
+        &mut self,
+        account: &Account,
+        password: &Secret,
+        timestamp: &[u8],
+    ) -> Result<Reply, Fault> {
+        let digest = Md5::new().chain_update(timestamp).chain_update(password.octets()).finalize();
+        self.ask(&format!("APOP {} {}", account.login, hex(&digest)), "APOP")
+    }
+
+    fn say_login(&mut self, account: &Account, password: &Secret) -> Result<Reply, Fault> {
         let mut reply = self.ask("AUTH LOGIN", "AUTH")?;
-        for answer in [account.login.as_bytes(), account.password.octets()] {
+        for answer in [account.login.as_bytes(), password.octets()] {
             if reply != Reply::More {
                 break;
             }
@@ -126,12 +234,12 @@ impl<S: Read + Write> Session<S> {
         Ok(reply)
     }
 
-    fn say_user(&mut self, account: &Account) -> Result<Reply, Fault> {
+    fn say_user(&mut self, account: &Account, password: &Secret) -> Result<Reply, Fault> {
         let reply = self.ask(&format!("USER {}", account.login), "USER")?;
         if reply != Reply::Ok {
             return Ok(reply);
         }
-        let password = account.password.octets();
+        let password = password.octets();
         let mut line = Zeroizing::new(Vec::with_capacity(password.len() + 7));
         line.extend_from_slice(b"PASS ");
         line.extend_from_slice(password);
@@ -139,6 +247,13 @@ impl<S: Read + Write> Session<S> {
         self.send(&line, "PASS")?;
         self.reply("PASS")
     }
+}
+
+/// A way to show that one knows a password.
+enum ByMd5 {
+    Cram,
+    /// With what the server greeted.
+    Apop(Vec<u8>),
 }
 
 /// What SASL PLAIN says of an account.
@@ -154,6 +269,47 @@ fn plain_line(account: &Account, password: &[u8]) -> Zeroizing<Vec<u8>> {
     base64_line(&plain)
 }
 
+/// RFC 7628 section 3.1.
+fn oauthbearer_line(login: &str, token: &Secret) -> Zeroizing<Vec<u8>> {
+    // As RFC 5801 section 4 wants names.
+    let login = login.replace('=', "=3D").replace(',', "=2C");
+    bearer_line(&format!("n,a={login},\x01auth=Bearer "), token)
+}
+
+/// developers.google.com/gmail/imap/xoauth2-protocol, "The SASL XOAUTH2 Mechanism".
+fn xoauth2_line(login: &str, token: &Secret) -> Zeroizing<Vec<u8>> {
+    bearer_line(&format!("user={login}\x01auth=Bearer "), token)
+}
+
+fn bearer_line(before: &str, token: &Secret) -> Zeroizing<Vec<u8>> {
+    base64_line(&Zeroizing::new([before.as_bytes(), token.octets(), b"\x01\x01"].concat()))
+}
+
+/// What a server says of a token that it refuses, in JSON within a challenge (RFC 7628 section 3.2.2).
+fn status_of(line: &[u8]) -> Option<String> {
+    let json = STANDARD.decode(challenge_in(line)).ok()?;
+    let said: serde_json::Value = serde_json::from_slice(&json).ok()?;
+    let status = said.get("status")?;
+    Some(status.as_str().map_or_else(|| status.to_string(), str::to_owned))
+}
+
+/// What follows the `+` of a challenge.
+fn challenge_in(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"+").unwrap_or(line).trim_ascii()
+}
+
+/// What a server that knows APOP has in its greeting: a message-id, brackets and all.
+fn timestamp(greeting: &[u8]) -> Option<&[u8]> {
+    let start = memchr::memchr(b'<', greeting)?;
+    let end = start + memchr::memchr(b'>', &greeting[start..])?;
+    let timestamp = &greeting[start..=end];
+    timestamp.contains(&b'@').then_some(timestamp)
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}
+
 fn base64_line(octets: &[u8]) -> Zeroizing<Vec<u8>> {
     let mut line = Zeroizing::new(vec![0; octets.len().div_ceil(3) * 4 + 2]);
     let written = STANDARD.encode_slice(octets, &mut line).expect("4 octets for each 3");
@@ -164,8 +320,8 @@ fn base64_line(octets: &[u8]) -> Zeroizing<Vec<u8>> {
 
 /// Whether an answer has the password in it: some servers repeat the line that they did not like, or the
 /// beginning of it. Nothing of the password is left behind for it.
-fn has_secret(said: &str, account: &Account) -> bool {
-    let password = account.password.octets();
+fn has_secret(said: &str, account: &Account, secret: &Secret) -> bool {
+    let password = secret.octets();
     let spoken = base64_line(password);
     // What SASL PLAIN begins with before the password: how the password goes on from there depends
     // on the length of that, and the end of a long line is not shown.
@@ -214,14 +370,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_that_the_server_repeats_is_not_shown() {
-        let of = |login: &str, password: &str| Account {
-            user: login.into(),
-            login: login.into(),
-            authorize: None,
-            password: Secret::new(password),
+    fn tokens_are_said_as_the_mechanisms_have_it() {
+        let said = |line: Zeroizing<Vec<u8>>| {
+            String::from_utf8(STANDARD.decode(line.trim_ascii_end()).unwrap()).unwrap()
         };
-        let password = of("bob", "hunter 2\u{e6}");
+        let token = Secret::new("vF9dft4qmT");
+        let xoauth2 = said(xoauth2_line("someuser@example.com", &token));
+        assert_eq!(xoauth2, "user=someuser@example.com\x01auth=Bearer vF9dft4qmT\x01\x01");
+        let bearer = said(oauthbearer_line("a=b,c@example.com", &token));
+        assert_eq!(bearer, "n,a=a=3Db=2Cc@example.com,\x01auth=Bearer vF9dft4qmT\x01\x01");
+        let refused = b"+ eyJzdGF0dXMiOiJpbnZhbGlkX3Rva2VuIn0=";
+        assert_eq!(status_of(refused).as_deref(), Some("invalid_token"));
+        assert_eq!(status_of(b"+ "), None);
+    }
+
+    #[test]
+    fn a_greeting_may_have_a_timestamp() {
+        let stamp = b"<1896.697170952@dbc.mtview.ca.us>";
+        let greeting = [b"+OK POP3 server ready ", &stamp[..]].concat();
+        assert_eq!(timestamp(&greeting), Some(&stamp[..]));
+        for none in ["+OK ready", "+OK <ready>", "+OK a@b>", "+OK <a@b"] {
+            assert_eq!(timestamp(none.as_bytes()), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_password_that_the_server_repeats_is_not_shown() {
+        let bob = Account {
+            user: "bob".into(),
+            login: "bob".into(),
+            authorize: None,
+            credential: Secret::new("").into(),
+        };
+        let has_secret =
+            |said: &str, password: &str| has_secret(said, &bob, &Secret::new(password));
+        let password = "hunter 2\u{e6}";
         for said in [
             "unknown: PASS hunter 2\u{e6}",
             "unknown: PASS hunter 2\\xc3\\xa6",
@@ -229,11 +412,11 @@ mod tests {
             "unknown: AUTH PLAIN AGJvYgBodW50ZXIgMsOm",
             "unknown: AUTH PLAIN AGJvYgBodW5...",
         ] {
-            assert!(has_secret(said, &password), "{said}");
+            assert!(has_secret(said, password), "{said}");
         }
-        assert!(!has_secret("[AUTH] wrong", &password));
-        assert!(!has_secret("[AUTH] wrong", &of("bob", "")));
-        assert!(!has_secret("unknown...", &password));
+        assert!(!has_secret("[AUTH] wrong", password));
+        assert!(!has_secret("[AUTH] wrong", ""));
+        assert!(!has_secret("unknown...", password));
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! | `capabilities` | what a server says that it can |
 //! | `connect` | TCP, TLS, and which certificate to trust |
 //! | `session` | commands, replies, and the octets of both |
-//! | `login` | CAPA, STLS, and the ways to say a password |
+//! | `login` | CAPA, STLS, and the ways to say a password or a token |
+//! | `token` | who gives tokens |
 //! | `listing` | UIDL and LIST |
 //! | `fetch` | TOP and RETR, several under way |
 //! | `read` | which messages one session asks for |
@@ -49,9 +50,11 @@ mod secret;
 mod session;
 mod shape;
 mod take;
+mod token;
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use connect::{Stream, log_in};
@@ -61,6 +64,7 @@ pub use listing::{Listed, listing};
 pub use secret::Secret;
 pub use session::Session;
 pub use take::capture_over;
+pub use token::{TokenCommand, Tokens};
 
 use super::{Captured, Keys, printable};
 
@@ -174,8 +178,23 @@ pub struct Account {
     pub login: String,
     /// Whom a master user logs in for: the authorization identity of SASL PLAIN (RFC 4616).
     pub authorize: Option<String>,
-    /// The password of `login`.
-    pub password: Secret,
+    /// The password of `login`, or who gives tokens for it.
+    pub credential: Credential,
+}
+
+/// By what somebody logs in.
+#[derive(Debug, Clone)]
+pub enum Credential {
+    /// A password.
+    Password(Secret),
+    /// An access token: SASL OAUTHBEARER or XOAUTH2.
+    Token(Arc<dyn Tokens>),
+}
+
+impl From<Secret> for Credential {
+    fn from(password: Secret) -> Self {
+        Self::Password(password)
+    }
 }
 
 /// Whether messages are retrieved whole.

@@ -7,6 +7,8 @@
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
+use zeroize::Zeroizing;
+
 use super::capabilities::Capabilities;
 use super::fault::{Fault, Refusal};
 use crate::capture::printable;
@@ -36,6 +38,11 @@ pub struct Session<S> {
     crlf: bool,
     capabilities: Capabilities,
     limits: Limits,
+    /// The last status line, without its end: it may be a challenge, or repeat a password.
+    last: Zeroizing<Vec<u8>>,
+    greeting: Vec<u8>,
+    /// Whether nobody on the way can read along.
+    is_secret: bool,
 }
 
 /// What may still come in the sessions of one account.
@@ -68,7 +75,34 @@ impl<S: Read + Write> Session<S> {
             crlf: true,
             capabilities: Capabilities::default(),
             limits: Limits { until: None, octets: None },
+            last: Zeroizing::default(),
+            greeting: Vec::new(),
+            is_secret: false,
         }
+    }
+
+    /// The last status line.
+    pub(super) fn last_line(&self) -> &[u8] {
+        &self.last
+    }
+
+    /// What the server greeted with.
+    pub(super) fn greeting(&self) -> &[u8] {
+        &self.greeting
+    }
+
+    /// Keeps what the server greeted with, be it before TLS.
+    pub(super) fn set_greeting(&mut self, greeting: Vec<u8>) {
+        self.greeting = greeting;
+    }
+
+    /// Whether nobody on the way can read along, as far as whoever opened the stream has said so.
+    pub(super) fn is_secret(&self) -> bool {
+        self.is_secret
+    }
+
+    pub(super) fn set_secret(&mut self) {
+        self.is_secret = true;
     }
 
     /// Has the session end when it passes these; what is left of them is asked for in the end.
@@ -152,16 +186,17 @@ impl<S: Read + Write> Session<S> {
             }
             // qmail-pop3d's kin send a line end too many.
             if !line.is_empty() {
-                return reply_in(&line)
-                    .ok_or_else(|| Fault::Garbled { command, said: printable(&line) });
+                self.last = line;
+                return reply_in(&self.last)
+                    .ok_or_else(|| Fault::Garbled { command, said: printable(&self.last) });
             }
         }
         Err(Fault::Garbled { command, said: "empty lines".into() })
     }
 
     /// A line up to its LF, which is left out.
-    fn status_line(&mut self, command: &'static str) -> Result<Vec<u8>, Fault> {
-        let mut line = Vec::new();
+    fn status_line(&mut self, command: &'static str) -> Result<Zeroizing<Vec<u8>>, Fault> {
+        let mut line = Zeroizing::new(Vec::with_capacity(512));
         loop {
             let octets = self.octets(command)?;
             let end = memchr::memchr(b'\n', octets);

@@ -17,7 +17,7 @@ use uidl_keep::maildrop::{Maildrop, State};
 use super::job::Job;
 use super::pop3::accounts::{self, Manner, Who};
 use super::pop3::secrets;
-use super::witness::Witness;
+use super::witness::{PATIENCE, Witness};
 use crate::output::{Trouble, remark};
 
 /// Whether and how the capture is proven.
@@ -267,6 +267,7 @@ impl Proof {
         if security == Security::Clear && self.prove_pin.is_some() {
             return Err(Trouble::new("--prove-pin: there is no certificate without TLS"));
         }
-        Ok(Manner { security, trust: self.prove_pin.map_or(Trust::System, Trust::Pinned) })
+        let trust = self.prove_pin.map_or(Trust::System, Trust::Pinned);
+        Ok(Manner { security, trust, patience: PATIENCE })
     }
 }

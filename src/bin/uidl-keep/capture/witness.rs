@@ -12,7 +12,7 @@ use uidl_keep::capture::program::Program;
 use super::pop3::accounts;
 
 /// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who tells what the old server lists.
 pub enum Witness {
@@ -48,7 +48,7 @@ impl Witness {
                     user: source.user().to_owned(),
                     login: accounts::filled(login, source.login())?,
                     authorize: None,
-                    password: password.clone(),
+                    credential: password.clone().into(),
                 };
                 over_pop3(server, &account)?
             }

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use uidl_keep::capture::pop3::{self, Account, Secret, Security, Server, Trust};
+use uidl_keep::capture::pop3::{self, Account, Credential, Secret, Security, Server, Trust};
 use uidl_keep::capture::printable;
 use zeroize::Zeroizing;
 
@@ -32,7 +33,7 @@ pub struct Who {
     #[arg(long, value_name = "FILE", requires_all = ["host", "output"])]
     users: Option<PathBuf>,
     /// Accounts with a password each: a CSV file whose first line names its columns, of host, user,
-    /// password and new_user. - is standard input.
+    /// password and new_user. - is standard input. With --token-command there is no password in it.
     #[arg(long, value_name = "FILE", requires = "output", conflicts_with_all = ["login_template", "authorize"])]
     accounts: Option<PathBuf>,
     #[command(flatten)]
@@ -43,7 +44,7 @@ pub struct Who {
     login_template: Option<String>,
     /// Log in as the template says on behalf of each account: its login name is the authorization
     /// identity of SASL PLAIN.
-    #[arg(long, requires = "login_template")]
+    #[arg(long, requires = "login_template", conflicts_with = "token_command")]
     authorize: bool,
 }
 
@@ -64,6 +65,8 @@ pub struct Accounts {
 pub struct Manner {
     pub security: Security,
     pub trust: Trust,
+    /// How long a command may take that prints a token.
+    pub patience: Duration,
 }
 
 impl Who {
@@ -88,41 +91,49 @@ impl Who {
                      --users",
                 ));
             }
-            self.read_table(path, manner, &mut accounts)?;
+            let tokens = self.password.tokens(manner.patience)?;
+            self.read_table(path, manner, tokens.as_ref(), &mut accounts)?;
         } else {
             let host = self.host.as_deref().expect("required with --user and --users");
             let server = server(host, self.port, manner).map_err(|e| Trouble::at("--host", e))?;
-            let password = self.password_and(self.users.as_deref())?;
+            let credential = self.credential_and(manner, self.users.as_deref())?;
             let at = accounts.at_server(server);
             if let Some(user) = &self.user {
                 let new = self.new_user.as_ref().unwrap_or(user);
-                let account = self.account(user, new, password);
+                let account = self.account(user, new, credential);
                 accounts.add(at, account.map_err(|e| Trouble::at("--user", e))?);
             } else if let Some(path) = &self.users {
-                self.read_users(path, at, &password, &mut accounts)?;
+                self.read_users(path, at, &credential, &mut accounts)?;
             }
         }
         Ok(accounts)
     }
 
-    fn password_and(&self, users: Option<&Path>) -> Result<Secret, Trouble> {
+    fn credential_and(&self, manner: &Manner, users: Option<&Path>) -> Result<Credential, Trouble> {
+        if let Some(tokens) = self.password.tokens(manner.patience)? {
+            return Ok(tokens);
+        }
         if users == Some(Path::new("-")) && self.password.is_stdin() {
             return Err(Trouble::new(
                 "--users - and --password-stdin: standard input is only one of the two",
             ));
         }
-        self.password.read()
+        self.password.read().map(Credential::Password)
     }
 
     /// The account of a login name, as the template has it.
-    fn account(&self, login: &str, new: &str, password: Secret) -> Result<Account, String> {
+    fn account(&self, login: &str, new: &str, credential: Credential) -> Result<Account, String> {
         if login.is_empty() || new.is_empty() {
             return Err("empty user name".into());
         }
         if login.chars().chain(new.chars()).any(char::is_control) {
             return Err("a control character in the user name".into());
         }
-        if password.octets().iter().any(|octet| matches!(octet, 0 | b'\r' | b'\n')) {
+        let octets = match &credential {
+            Credential::Password(password) => password.octets(),
+            Credential::Token(_) => b"",
+        };
+        if octets.iter().any(|octet| matches!(octet, 0 | b'\r' | b'\n')) {
             return Err("a line end or NUL in the password, which POP3 cannot carry".into());
         }
         let template = self.login_template.as_deref().unwrap_or("{user}");
@@ -138,7 +149,7 @@ impl Who {
             user: new.to_owned(),
             login: by_template,
             authorize: self.authorize.then(|| login.to_owned()),
-            password,
+            credential,
         })
     }
 
@@ -147,7 +158,7 @@ impl Who {
         &self,
         path: &Path,
         server: usize,
-        password: &Secret,
+        credential: &Credential,
         accounts: &mut Accounts,
     ) -> Result<(), Trouble> {
         let text = if path == Path::new("-") {
@@ -168,7 +179,7 @@ impl Who {
                     return Err(at(format!("not a login name and perhaps a new one: {shown}")));
                 }
             };
-            let account = self.account(login, new, password.clone()).map_err(at)?;
+            let account = self.account(login, new, credential.clone()).map_err(at)?;
             seen.note(&account, number).map_err(at)?;
             accounts.add(server, account);
         }
@@ -183,6 +194,7 @@ impl Who {
         &self,
         path: &Path,
         manner: &Manner,
+        tokens: Option<&Credential>,
         accounts: &mut Accounts,
     ) -> Result<(), Trouble> {
         let text =
@@ -193,7 +205,7 @@ impl Who {
             .next()
             .ok_or_else(|| Trouble::at(path.display(), "no line in it; the first names columns"))?;
         let columns = fields(first)
-            .and_then(|header| Columns::of(&header))
+            .and_then(|header| Columns::of(&header, tokens.is_some()))
             .map_err(|error| Trouble::at(place(number), error))?;
         let mut seen = Seen::default();
         for (number, line) in lines {
@@ -224,12 +236,13 @@ impl Who {
                 "" => login,
                 new => new,
             };
-            let password = row.get(columns.password);
-            if password.is_empty() {
-                return Err(at("no password".into()));
-            }
+            let credential = match (columns.password.map(|column| row.get(column)), tokens) {
+                (None, Some(tokens)) => tokens.clone(),
+                (None | Some(b""), _) => return Err(at("no password".into())),
+                (Some(password), _) => Secret::new(password).into(),
+            };
             let server = accounts.at_server(server(host, self.port, manner).map_err(at)?);
-            let account = self.account(login, new, Secret::new(password)).map_err(at)?;
+            let account = self.account(login, new, credential).map_err(at)?;
             seen.note(&account, number).map_err(at)?;
             accounts.add(server, account);
         }
@@ -293,13 +306,14 @@ impl Seen {
 struct Columns {
     host: Option<usize>,
     user: usize,
-    password: usize,
+    /// There is one, unless tokens are taken in the place of passwords.
+    password: Option<usize>,
     new_user: Option<usize>,
     count: usize,
 }
 
 impl Columns {
-    fn of(header: &Row) -> Result<Self, String> {
+    fn of(header: &Row, has_tokens: bool) -> Result<Self, String> {
         // What is no header may be an account: its fields are not shown.
         let how = "the first line names the columns: host,user,password,new_user";
         let (mut host, mut user, mut password, mut new_user) = (None, None, None, None);
@@ -316,7 +330,10 @@ impl Columns {
             }
         }
         match (user, password) {
-            (Some(user), Some(password)) => {
+            (_, Some(_)) if has_tokens => {
+                Err("a column \"password\" beside --token-command: leave one of the two out".into())
+            }
+            (Some(user), _) if password.is_some() || has_tokens => {
                 Ok(Self { host, user, password, new_user, count: header.len() })
             }
             _ => Err(format!("no column \"user\" or no column \"password\"; {how}")),

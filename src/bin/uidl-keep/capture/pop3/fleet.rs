@@ -171,7 +171,9 @@ fn went(fault: &Fault) -> Went {
         | Fault::OldTls
         | Fault::Tls { .. }
         | Fault::NoStartTls { .. }
-        | Fault::NoPlain => Went::Hopeless,
+        | Fault::NoPlain
+        | Fault::NoBearer
+        | Fault::WeakLogin { .. } => Went::Hopeless,
         Fault::Unlike { .. } | Fault::Endless { .. } => Went::Unfit,
         _ => match fault.next_step() {
             Retry::Later => Went::Later,

@@ -155,7 +155,7 @@ impl Args {
             None if self.insecure => Trust::Anything,
             None => Trust::System,
         };
-        accounts::Manner { security, trust }
+        accounts::Manner { security, trust, patience: self.timeout }
     }
 
     fn manner(&self) -> Manner {

@@ -4,9 +4,11 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-use uidl_keep::capture::pop3::Secret;
+use uidl_keep::capture::pop3::{Credential, Secret, TokenCommand};
 use zeroize::Zeroizing;
 
 use crate::output::Trouble;
@@ -101,12 +103,26 @@ pub struct PasswordFrom {
     /// The password is in this environment variable. Root can read it there as long as this runs.
     #[arg(long, value_name = "NAME")]
     password_env: Option<String>,
+    /// In place of a password an access token, which this command prints as its first line, for servers
+    /// that take no passwords any more: '/usr/local/bin/token {user}'. {user} is the login name, the
+    /// last argument where it is not named. No shell reads it. It is run for each account, and once more
+    /// where its token is refused: it may have expired.
+    #[arg(long, value_name = "COMMAND")]
+    token_command: Option<String>,
 }
 
 impl PasswordFrom {
     /// Whether one is named at all.
     pub fn is_given(&self) -> bool {
         self.password_stdin || self.password_file.is_some() || self.password_env.is_some()
+    }
+
+    /// Who gives tokens, where that is named.
+    pub fn tokens(&self, patience: Duration) -> Result<Option<Credential>, Trouble> {
+        let Some(words) = &self.token_command else { return Ok(None) };
+        let command = TokenCommand::named(words, patience)
+            .ok_or_else(|| Trouble::at("--token-command", "it is empty"))?;
+        Ok(Some(Credential::Token(Arc::new(command))))
     }
 
     /// Whether it is read from standard input.
@@ -132,8 +148,8 @@ impl PasswordFrom {
             );
         }
         Err(Trouble::new(
-            "no password: say --password-stdin, --password-file or --password-env; there is no way to \
-             give it on the command line, where every user of this machine can read it",
+            "no password: say --password-stdin, --password-file or --password-env, or --token-command \
+             where the server wants a token; there is no way to give it on the command line, where every user of this machine can read it",
         ))
     }
 }
