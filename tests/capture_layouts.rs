@@ -114,8 +114,8 @@ fn a_name_that_can_be_read_in_two_ways_is_a_failure_of_both_users_until_a_form_s
     assert_eq!(states, wanted.map(|(user, state)| (user.to_owned(), state)));
     assert_eq!(ran.status, 1);
     ran.says(
-        "srv/anna-lena-2019.05.06 can be read as anna and as anna-lena: give a variable of the pattern a \
-         form, as in {stamp:[0-9]+}",
+        "srv/anna-lena-2019.05.06 can be read as anna and as anna-lena: give a variable of the \
+         pattern a form, as in {stamp:[0-9]+}",
     );
     let formed = ["--pattern", "/srv/{local}-{stamp:[0-9.]+}"];
     let ran = server.capture(&[&formed, &template[..]].concat());

@@ -1,5 +1,6 @@
-//! Mboxes with something odd about them, each given to a real server and then captured from its disk:
-//! what is captured is what that server lists and gives, or a failure where it lets nobody in.
+//! Mboxes with something odd about them, each given to a real server and then captured from its
+//! disk: what is captured is what that server lists and gives, or a failure where it lets nobody
+//! in.
 
 mod support;
 
@@ -42,8 +43,8 @@ fn captured(server: Server, mbox: &Path) -> Captured {
     capture::capture(&capture::Server::Mbox(server), all_keys(), &source)
 }
 
-/// What of what was captured is not as it was told; nothing where the server lets nobody in, and the
-/// capture says that it failed.
+/// What of what was captured is not as it was told; nothing where the server lets nobody in, and
+/// the capture says that it failed.
 fn unlike(captured: &Captured, told: Option<Told>) -> Option<String> {
     let maildrop = &captured.maildrop;
     let Some(told) = told else {
@@ -70,8 +71,8 @@ fn unlike(captured: &Captured, told: Option<Told>) -> Option<String> {
     })
 }
 
-/// A spool server's word on an mbox, and what is captured of what it leaves. `None` where there is no
-/// such server here, or it does not let the client in.
+/// A spool server's word on an mbox, and what is captured of what it leaves. `None` where there is
+/// no such server here, or it does not let the client in.
 fn of_the_spool(program: Program, mbox: &[u8], server: Server) -> Option<(Option<Told>, Captured)> {
     let spool = Spool::start(&Host::old_servers()?, program);
     spool.put(mbox);

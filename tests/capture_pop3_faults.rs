@@ -542,7 +542,8 @@ fn what_is_retrieved_after_top_and_is_too_short_is_retrieved_anew_before_it_is_b
     let mut mailbox = with_warnings();
     let warning = mailbox.messages[2].1.clone();
     mailbox.messages.iter_mut().for_each(|message| message.1 = warning.clone());
-    // No text by RETR in a session that has asked for a header; or never any, and LIST counts too much.
+    // No text by RETR in a session that has asked for a header; or never any, and LIST counts too
+    // much.
     for is_always in [false, true] {
         let answers = mailbox.clone();
         let mut topped = false;

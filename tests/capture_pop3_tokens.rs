@@ -68,7 +68,8 @@ impl Old {
         self.dir.path().join(name)
     }
 
-    /// A script that prints the next of the tokens of its last argument, and the last of them for ever.
+    /// A script that prints the next of the tokens of its last argument, and the last of them for
+    /// ever.
     fn command(&self, tokens: &[(&str, &[String])]) -> String {
         for (user, tokens) in tokens {
             for (number, token) in (1..).zip(*tokens) {

@@ -201,7 +201,8 @@ fn mailutils_tells_what_it_has_written_into_the_mbox() {
     assert_eq!(second.sizes_off(), [0; COUNT as usize]);
 }
 
-/// Messages that nothing names, equal but for copies, with a line in them that begins with `>From `.
+/// Messages that nothing names, equal but for copies, with a line in them that begins with `>From
+/// `.
 fn warnings(count: usize) -> Vec<u8> {
     let from = "From sender@example.net Mon May  6 10:00:00 2024\n";
     format!("{from}From: root\nSubject: full\n\n>From now on\nthere is no room\n\n")

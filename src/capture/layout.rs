@@ -2,8 +2,8 @@
 //! `/srv/vmail/{domain}/{local}/Maildir`.
 //!
 //! A name that can be read in two ways, as `anna-lena-2019` by `{local}-{stamp}`, is nobody's: each
-//! user that it may be of has a maildrop that could not be captured, until a variable is given a form,
-//! as in `{stamp:[0-9]+}`.
+//! user that it may be of has a maildrop that could not be captured, until a variable is given a
+//! form, as in `{stamp:[0-9]+}`.
 //!
 //! Below the part of a pattern before its first variable no symbolic link is followed: those
 //! directories may belong to users.
@@ -492,8 +492,9 @@ pub struct Found {
 pub enum Holds {
     /// A directory that has a maildrop.
     Directory,
-    /// A mailbox of Cyrus: a directory, in whose name, and in those above, `^` stands for a dot. Where its
-    /// header says whose it is, that decides, as `{local}` and `{domain}`; what is no INBOX is left out.
+    /// A mailbox of Cyrus: a directory, in whose name, and in those above, `^` stands for a dot.
+    /// Where its header says whose it is, that decides, as `{local}` and `{domain}`; what is no
+    /// INBOX is left out.
     CyrusMailbox,
     /// A file that is a maildrop.
     File,
@@ -753,7 +754,8 @@ impl Walk<'_> {
         self.source(path, &bounds, start);
     }
 
-    /// The maildrop at the last of `self.names`; where that can be read as several users, one of each.
+    /// The maildrop at the last of `self.names`; where that can be read as several users, one of
+    /// each.
     fn source(&mut self, path: &Path, bounds: &[Bound], start: Start) {
         let place = self.place(path);
         let mut logins: BTreeMap<String, String> = BTreeMap::new();
@@ -840,8 +842,8 @@ fn is_plausible(pattern: &Pattern, pieces: &[Piece], name: &str, bound: &Bound) 
     !here("domain") || bound.0.get("domain").is_some_and(|domain| domain.contains('.'))
 }
 
-/// Without maildrops that may be a user's where that user has one that is his. Of a place that is left
-/// to nobody then, `losses` says so.
+/// Without maildrops that may be a user's where that user has one that is his. Of a place that is
+/// left to nobody then, `losses` says so.
 fn without_unsure(sources: Vec<Source>, losses: &mut Vec<String>) -> Vec<Source> {
     let is_sure = |source: &Source| !matches!(source.start, Start::Unsure(_));
     let sure = sources.iter().filter(|source| is_sure(source));

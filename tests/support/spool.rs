@@ -118,8 +118,8 @@ impl Spool {
     }
 }
 
-/// Appends as a delivery agent does: a line that says when, LF alone at the ends of lines, an end of the
-/// header, `>` before what would look like the first line, and a blank line after.
+/// Appends as a delivery agent does: a line that says when, LF alone at the ends of lines, an end
+/// of the header, `>` before what would look like the first line, and a blank line after.
 pub fn append_to_mbox(mbox: &Path, messages: &[Message]) {
     let mut octets = fs::read(mbox).unwrap_or_default();
     for message in messages {

@@ -14,8 +14,8 @@ pub enum FromLine {
     /// `mboxrd_rescan_unlocked`.
     DatedAfterBlankInBody,
     /// Anywhere but right behind another, with a date after the sender: Dovecot
-    /// `istream-raw-mbox.c`, which looks for a line end and `From `, and has taken the line end with the
-    /// line before; and `mbox-from.c`.
+    /// `istream-raw-mbox.c`, which looks for a line end and `From `, and has taken the line end
+    /// with the line before; and `mbox-from.c`.
     Dated,
 }
 
@@ -47,17 +47,18 @@ impl FromLine {
         }
     }
 
-    /// Whether the server lets nobody in to an mbox with this line: popa3d still takes the line before
-    /// the first of a message for a blank one, and lets no message be without a line.
+    /// Whether the server lets nobody in to an mbox with this line: popa3d still takes the line
+    /// before the first of a message for a blank one, and lets no message be without a line.
     pub fn refuses(self, line: &[u8], before: Before) -> bool {
         self == Self::AfterBlank && before.is_from_line && line.starts_with(b"From ")
     }
 }
 
-/// Whether a line ends in a date such as `Wed Dec  2 05:53:22 1992`: the seconds may be missing, a zone
-/// may stand before the year or after it, and ` remote from HOST` behind all.
+/// Whether a line ends in a date such as `Wed Dec  2 05:53:22 1992`: the seconds may be missing, a
+/// zone may stand before the year or after it, and ` remote from HOST` behind all.
 ///
-/// A rule of c-client's that others took over: it looks at where blanks and colons stand, and at no word.
+/// A rule of c-client's that others took over: it looks at where blanks and colons stand, and at no
+/// word.
 fn ends_in_date(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = match line.iter().rposition(|&octet| octet == b' ') {
@@ -98,8 +99,8 @@ const MONTHS: [&[u8; 3]; 12] = [
     b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
 ];
 
-/// Whether a date follows the sender: `alice@example.net Thu Nov  9 22:33:52 2001 +0300`, the seconds
-/// may be missing and a zone may stand before the year; or `Thu, 9 Nov 2002 22:33`.
+/// Whether a date follows the sender: `alice@example.net Thu Nov  9 22:33:52 2001 +0300`, the
+/// seconds may be missing and a zone may stand before the year; or `Thu, 9 Nov 2002 22:33`.
 fn has_date(rest: &[u8]) -> Option<()> {
     let date = after_sender(rest)?;
     if date.len() < 21 {

@@ -258,8 +258,8 @@ fn x_uidl(
 /// What is said of a message that may have what is looked for behind all that was looked at.
 fn too_many(at: usize) -> String {
     format!(
-        "message {}: its header has more than {MOST_OF_A_NAME} fields of one name, and the rest was not \
-         looked at: capture this maildrop over POP3",
+        "message {}: its header has more than {MOST_OF_A_NAME} fields of one name, and the rest \
+         was not looked at: capture this maildrop over POP3",
         at + 1
     )
 }

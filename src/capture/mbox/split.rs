@@ -19,8 +19,8 @@ pub struct Rules {
     /// Whether a `>` before `From ` and further `>` is taken away.
     pub unquotes: bool,
     /// Whether a line of a header that begins with `From ` is given as a field, `From : ` and what
-    /// follows: mailutils, which also writes it so when it writes the header anew, and then gives that
-    /// one as `From : : `.
+    /// follows: mailutils, which also writes it so when it writes the header anew, and then gives
+    /// that one as `From : : `.
     pub gives_from_as_field: bool,
     /// What to compute of each header.
     pub digest: Option<Of>,
@@ -77,7 +77,8 @@ const FIELDS: [(&[u8], Field); 8] = [
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The values of the fields that matter, in their order: unfolded, without the blanks before them.
+    /// The values of the fields that matter, in their order: unfolded, without the blanks before
+    /// them.
     pub fields: Vec<(Field, Box<[u8]>)>,
     /// As the rules ask; `None` also when there was nothing to compute it of.
     pub digest: Option<[u8; 16]>,
@@ -127,12 +128,12 @@ const PIECE_OCTETS: u64 = 64 << 10;
 /// How much is kept of a value, in octets: more than a UIDL can have.
 const VALUE_OCTETS: usize = 2048;
 
-/// How many fields of one name are kept of a message. Each name has its own: whoever writes a message
-/// can repeat a `Subject` as often as he likes, and the server writes its `X-UID` behind.
+/// How many fields of one name are kept of a message. Each name has its own: whoever writes a
+/// message can repeat a `Subject` as often as he likes, and the server writes its `X-UID` behind.
 pub const MOST_OF_A_NAME: usize = 1024;
 
-/// Splits an mbox. One pass; a seek to the end of a message that has a `Content-Length`, where that is
-/// heeded.
+/// Splits an mbox. One pass; a seek to the end of a message that has a `Content-Length`, where that
+/// is heeded.
 ///
 /// # Errors
 ///
@@ -279,8 +280,8 @@ impl Open {
         }
     }
 
-    /// Takes the body to be as long as `Content-Length` says, if the next message or the end of the file
-    /// is there. Reads a line, and leaves the file where it was.
+    /// Takes the body to be as long as `Content-Length` says, if the next message or the end of the
+    /// file is there. Reads a line, and leaves the file where it was.
     fn heed_content_length<R: Read + Seek>(
         &mut self,
         file: &mut BufReader<R>,

@@ -40,8 +40,8 @@ impl Read for Stream {
     }
 }
 
-/// Takes from the line once. rustls itself reads on until a record is whole, however slowly that comes;
-/// `Interrupted` lets whoever waits look at the clock.
+/// Takes from the line once. rustls itself reads on until a record is whole, however slowly that
+/// comes; `Interrupted` lets whoever waits look at the clock.
 fn read_step(
     tls: &mut StreamOwned<ClientConnection, TcpStream>,
     buffer: &mut [u8],
@@ -75,8 +75,8 @@ impl Write for Stream {
 }
 
 /// Connects, secures the line as `server` says, and logs in. Asks for `UTF8` where that is offered.
-/// What the server can before the login is asked once, and `learnt`. A token that is refused is asked
-/// for anew, and tried once if it is another.
+/// What the server can before the login is asked once, and `learnt`. A token that is refused is
+/// asked for anew, and tried once if it is another.
 ///
 /// # Errors
 ///

@@ -39,8 +39,8 @@ enum Hint {
 /// locked (Qpopper, popa3d, mailutils), and of too many connections.
 const TEMPORARY_WORDS: [&str; 5] = ["in use", "busy", "too many", "temporar", "another session"];
 
-/// Whether a text says so, in lower case. "Blocked" is a ban, and "Login failed, please try again" means
-/// with another password.
+/// Whether a text says so, in lower case. "Blocked" is a ban, and "Login failed, please try again"
+/// means with another password.
 fn is_said_to_be_temporary(said: &str) -> bool {
     let is_of_login = ["password", "login", "auth"].iter().any(|word| said.contains(word));
     TEMPORARY_WORDS.iter().any(|word| said.contains(word))
@@ -202,8 +202,8 @@ pub enum Fault {
     NoToken(String),
     /// Passwords only by their MD5, and no TLS.
     #[error(
-        "it offers only {offered} without TLS, by which whoever listens can find out the password: speak TLS \
-         with it"
+        "it offers only {offered} without TLS, by which whoever listens can find out the \
+         password: speak TLS with it"
     )]
     WeakLogin {
         /// What it offers.
@@ -249,8 +249,8 @@ pub enum Fault {
     },
     /// One account took more than it may.
     #[error(
-        "more than {limit} for one account, at {command}: look at what it sends there, and allow it more with \
-         {option} if that is mail"
+        "more than {limit} for one account, at {command}: look at what it sends there, and allow \
+         it more with {option} if that is mail"
     )]
     Endless {
         /// The command.
@@ -284,9 +284,9 @@ pub enum Fault {
     },
     /// Its two listings are not of the same messages, and say the same each time.
     #[error(
-        "UIDL lists {uidl} messages and LIST {list}, the same each of the {tries} times they were asked \
-         for: {lacking} leaves out message {number}; have it repaired or removed there, or capture on the old \
-         server's disk (docs/capture.md)"
+        "UIDL lists {uidl} messages and LIST {list}, the same each of the {tries} times they were \
+         asked for: {lacking} leaves out message {number}; have it repaired or removed there, or \
+         capture on the old server's disk (docs/capture.md)"
     )]
     Unlike {
         /// How many messages UIDL lists.

@@ -183,8 +183,8 @@ impl Findings {
         print.whole.is_some_and(|wire| wire.octets == self.listed[at].octets)
     }
 
-    /// Whether a message that was retrieved is shorter than LIST says. Servers list sizes of files or
-    /// count otherwise, so that is no proof of anything.
+    /// Whether a message that was retrieved is shorter than LIST says. Servers list sizes of files
+    /// or count otherwise, so that is no proof of anything.
     pub fn is_short(&self, at: usize, print: &Print) -> bool {
         print.whole.is_some_and(|wire| wire.octets < self.listed[at].octets)
     }
@@ -195,7 +195,8 @@ impl Findings {
         doubted.map(|(&at, octets)| (self.listed[at].uidl.clone(), *octets)).collect()
     }
 
-    /// Whether messages brought more than `before` by UIDL; `None` where there is nothing to compare.
+    /// Whether messages brought more than `before` by UIDL; `None` where there is nothing to
+    /// compare.
     pub fn brought_more(&self, before: &HashMap<Box<[u8]>, Option<u64>>) -> Option<bool> {
         let all = self.listed.iter().zip(&self.found);
         let more = all.filter_map(|(listed, found)| {

@@ -7,8 +7,8 @@ use super::capabilities::Capabilities;
 use super::fault::Refusal;
 use super::fetch::Ask;
 
-/// What is known of a server: what it was asked once and need not be asked with each account. Shared
-/// by all that are captured there.
+/// What is known of a server: what it was asked once and need not be asked with each account.
+/// Shared by all that are captured there.
 #[derive(Debug, Default)]
 pub struct Learnt(Mutex<Known>);
 

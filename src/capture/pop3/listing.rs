@@ -34,7 +34,8 @@ pub struct Listed {
 /// # Errors
 ///
 /// [`Fault::NoUidl`], [`Fault::Changing`] where the two never speak of the same messages,
-/// [`Fault::Unlike`] where they do not and always say the same, [`Fault::Garbled`] where a line is none, and the faults of every command.
+/// [`Fault::Unlike`] where they do not and always say the same, [`Fault::Garbled`] where a line is
+/// none, and the faults of every command.
 pub fn listing<S: Read + Write>(session: &mut Session<S>) -> Result<Vec<Listed>, Fault> {
     let (mut last, mut is_always_same) = (None, true);
     for _ in 0..TRIES {

@@ -62,9 +62,9 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// Logs in by what the server offers. With a password by SASL PLAIN, SASL LOGIN, or USER and PASS;
-    /// where it offers or takes none of them, and nobody can read along, by SASL CRAM-MD5 or APOP. With a token by
-    /// SASL OAUTHBEARER or XOAUTH2.
+    /// Logs in by what the server offers. With a password by SASL PLAIN, SASL LOGIN, or USER and
+    /// PASS; where it offers or takes none of them, and nobody can read along, by SASL CRAM-MD5 or
+    /// APOP. With a token by SASL OAUTHBEARER or XOAUTH2.
     ///
     /// It is tried once and one way: whoever tries again with a password that is refused has his
     /// address banned.
@@ -122,8 +122,8 @@ impl<S: Read + Write> Session<S> {
         self.say_sasl("PLAIN", &plain_line(account, password.octets()))
     }
 
-    /// By what the server has, and where nobody knows what that is, by what most have. One that refuses a
-    /// token says why before it says `-ERR`, and waits for a word in between.
+    /// By what the server has, and where nobody knows what that is, by what most have. One that
+    /// refuses a token says why before it says `-ERR`, and waits for a word in between.
     fn say_token(&mut self, account: &Account, token: &Secret) -> Result<Reply, Fault> {
         let capabilities = self.capabilities();
         let (mechanism, line, last_word) = if capabilities.sasl_oauthbearer {
@@ -145,8 +145,8 @@ impl<S: Read + Write> Session<S> {
         })
     }
 
-    /// What the client says first goes with the command where that is short enough (RFC 5034 section
-    /// 4).
+    /// What the client says first goes with the command where that is short enough (RFC 5034
+    /// section 4).
     fn say_sasl(&mut self, mechanism: &str, line: &[u8]) -> Result<Reply, Fault> {
         let command = Zeroizing::new([b"AUTH ", mechanism.as_bytes(), b" ", line].concat());
         let reply = if command.len() <= MAX_COMMAND_OCTETS {
@@ -156,8 +156,8 @@ impl<S: Read + Write> Session<S> {
             let reply = self.ask(&format!("AUTH {mechanism}"), "AUTH")?;
             return self.go_on_with(line, reply);
         };
-        // Also what RFC 1734 has in the place of an initial response; of a token, only where that is no
-        // refusal.
+        // Also what RFC 1734 has in the place of an initial response; of a token, only where that
+        // is no refusal.
         let is_to_say = mechanism == "PLAIN" || challenge_in(self.last_line()).is_empty();
         if is_to_say { self.go_on_with(line, reply) } else { Ok(reply) }
     }
@@ -285,7 +285,8 @@ fn bearer_line(before: &str, token: &Secret) -> Zeroizing<Vec<u8>> {
     base64_line(&Zeroizing::new([before.as_bytes(), token.octets(), b"\x01\x01"].concat()))
 }
 
-/// What a server says of a token that it refuses, in JSON within a challenge (RFC 7628 section 3.2.2).
+/// What a server says of a token that it refuses, in JSON within a challenge (RFC 7628 section
+/// 3.2.2).
 fn status_of(line: &[u8]) -> Option<String> {
     let json = STANDARD.decode(challenge_in(line)).ok()?;
     let said: serde_json::Value = serde_json::from_slice(&json).ok()?;
@@ -318,8 +319,8 @@ fn base64_line(octets: &[u8]) -> Zeroizing<Vec<u8>> {
     line
 }
 
-/// Whether an answer has the password in it: some servers repeat the line that they did not like, or the
-/// beginning of it. Nothing of the password is left behind for it.
+/// Whether an answer has the password in it: some servers repeat the line that they did not like,
+/// or the beginning of it. Nothing of the password is left behind for it.
 fn has_secret(said: &str, account: &Account, secret: &Secret) -> bool {
     let password = secret.octets();
     let spoken = base64_line(password);
@@ -335,8 +336,8 @@ fn has_secret(said: &str, account: &Account, secret: &Secret) -> bool {
             .any(|what| !what.is_empty() && memchr::memmem::find(said, what).is_some())
 }
 
-/// Whether `said`, which is printable, has `secret` in it as [`printable`](crate::capture::printable)
-/// spells it; or, at its end, what was shown of that.
+/// Whether `said`, which is printable, has `secret` in it as
+/// [`printable`](crate::capture::printable) spells it; or, at its end, what was shown of that.
 fn is_spelled_in(said: &[u8], secret: &[u8]) -> bool {
     let whole = said.strip_suffix(b"...").filter(|shown| shown.len() >= MAX_SHOWN).unwrap_or(said);
     (0..whole.len()).any(|at| {

@@ -88,8 +88,8 @@ struct Take<'a> {
     changes: u32,
     /// Whether messages that were refused have been asked for again.
     asked_again: bool,
-    /// The UIDLs of messages that are retrieved before TOP is said, for what came after it is doubtful;
-    /// `None` until one is.
+    /// The UIDLs of messages that are retrieved before TOP is said, for what came after it is
+    /// doubtful; `None` until one is.
     first: Option<HashMap<Box<[u8]>, Option<u64>>>,
     /// At which message the line broke last, and how often.
     broke_at: Option<(Box<[u8]>, u32)>,

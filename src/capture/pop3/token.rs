@@ -26,8 +26,8 @@ pub trait Tokens: fmt::Debug + Send + Sync {
     fn token(&self, login: &str, refused: Option<&Secret>) -> Result<Secret, String>;
 }
 
-/// A command that prints a token, as mail programs have one: the first line that it prints. Run once for
-/// each login name, and again when a token is refused, for they expire.
+/// A command that prints a token, as mail programs have one: the first line that it prints. Run
+/// once for each login name, and again when a token is refused, for they expire.
 pub struct TokenCommand {
     words: Vec<String>,
     patience: Duration,
@@ -39,9 +39,9 @@ pub struct TokenCommand {
 const MAX_TOKEN_OCTETS: usize = 64 << 10;
 
 impl TokenCommand {
-    /// The command that is named, with its arguments, separated by blanks; no shell reads it. `{user}` in
-    /// a word stands for the login name; where none has it, that is the last argument. It is ended after
-    /// `patience`. `None` when there is no word.
+    /// The command that is named, with its arguments, separated by blanks; no shell reads it.
+    /// `{user}` in a word stands for the login name; where none has it, that is the last argument.
+    /// It is ended after `patience`. `None` when there is no word.
     pub fn named(words: &str, patience: Duration) -> Option<Self> {
         let mut words: Vec<String> = words.split_ascii_whitespace().map(str::to_owned).collect();
         if words.is_empty() {
@@ -75,7 +75,8 @@ impl TokenCommand {
             return Err(format!("{name}: {status}; what it says is above"));
         }
         let line = octets.split(|&octet| octet == b'\n').next().unwrap_or_default().trim_ascii();
-        // What RFC 6750 section 2.1 lets a token be made of has neither blanks nor control characters.
+        // What RFC 6750 section 2.1 lets a token be made of has neither blanks nor control
+        // characters.
         if line.is_empty() || !line.iter().all(u8::is_ascii_graphic) {
             return Err(format!("{name} prints no token as its first line"));
         }

@@ -1,5 +1,5 @@
-//! `uidl-keep capture ... --prove N`: some maildrops, chosen at random, are compared with what the old
-//! server itself lists, before anything is written.
+//! `uidl-keep capture ... --prove N`: some maildrops, chosen at random, are compared with what the
+//! old server itself lists, before anything is written.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -24,26 +24,28 @@ use crate::output::{Trouble, remark};
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("over_pop3").args(["prove_accounts", "prove_password_file"])))]
 pub struct Proof {
-    /// Before anything is written, compare so many maildrops, chosen at random, with the old server's
-    /// own listing, UIDL by UIDL; stop at any difference. By its own POP3 program, run as the owner
-    /// of the maildrop; or over POP3, with --prove-accounts or --prove-password-file. Either is a login,
-    /// and leaves on the server what any login leaves.
+    /// Before anything is written, compare so many maildrops, chosen at random, with the old
+    /// server's own listing, UIDL by UIDL; stop at any difference. By its own POP3 program, run as
+    /// the owner of the maildrop; or over POP3, with --prove-accounts or --prove-password-file.
+    /// Either is a login, and leaves on the server what any login leaves.
     #[arg(long, value_name = "N")]
     prove: Option<NonZeroU32>,
     /// The old server's own POP3 program and its arguments, where it is not found by itself, with
-    /// {home}, {maildir} and {user} for the maildrop's: '/opt/courier/pop3d {maildir}', '/usr/lib/dovecot/pop3
+    /// {home}, {maildir} and {user} for the maildrop's: '/opt/courier/pop3d {maildir}',
+    /// '/usr/lib/dovecot/pop3
     /// -c /srv/dovecot.conf -o mail_home={home}'. It stands in {home}.
     #[arg(long, value_name = "PROGRAM", requires = "prove", conflicts_with = "over_pop3")]
     prove_by: Option<String>,
-    /// Ask over POP3, with the passwords of a CSV file as `capture pop3 --accounts` has it: its first
-    /// line names its columns, of host, user, password and new_user. Only its owner may be able to read it.
+    /// Ask over POP3, with the passwords of a CSV file as `capture pop3 --accounts` has it: its
+    /// first line names its columns, of host, user, password and new_user. Only its owner may be
+    /// able to read it.
     #[arg(long, value_name = "FILE", requires = "prove")]
     prove_accounts: Option<PathBuf>,
     /// Ask over POP3, as a master user whose password is the first line of this file.
     #[arg(long, value_name = "FILE", requires_all = ["prove", "prove_login"])]
     prove_password_file: Option<PathBuf>,
-    /// How that master user logs in, by {user}, {local} and {domain} of the maildrop's user at the old
-    /// server: '{user}*master' on Dovecot.
+    /// How that master user logs in, by {user}, {local} and {domain} of the maildrop's user at the
+    /// old server: '{user}*master' on Dovecot.
     #[arg(long, value_name = "TEMPLATE", requires = "prove_password_file")]
     prove_login: Option<String>,
     /// Where POP3 is answered, as HOST or HOST:PORT.
@@ -77,15 +79,15 @@ const TRIES: u32 = 4;
 /// The pause after the first try, doubled after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// So many maildrops may have no listing, each for a reason of its own: one more, and an address that fails
-/// to log in too often would be banned.
+/// So many maildrops may have no listing, each for a reason of its own: one more, and an address
+/// that fails to log in too often would be banned.
 const MOST_UNHEARD: usize = 2;
 
 /// So many maildrops are looked at for one that is not empty.
 const LOOKS: usize = 100;
 
-/// Compares as many maildrops as are asked for, if any. What there is to say of it, for the head of the
-/// listing.
+/// Compares as many maildrops as are asked for, if any. What there is to say of it, for the head of
+/// the listing.
 pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble> {
     let Some(wanted) = args.prove.map(|wanted| wanted.get() as usize) else {
         return Ok(Vec::new());
@@ -148,7 +150,8 @@ pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble
     Ok(said)
 }
 
-/// Those to compare, in their order: first such as have messages, if some are found soon, then others.
+/// Those to compare, in their order: first such as have messages, if some are found soon, then
+/// others.
 fn chosen<'a>(job: &Job, keys: Keys, order: &[&'a Source], wanted: usize) -> Vec<&'a Source> {
     // Where files have names of their own, no message need be read.
     let keys = if job.server.has_file_names() {

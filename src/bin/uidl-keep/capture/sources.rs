@@ -28,9 +28,9 @@ pub struct What {
     /// Every Maildir of this kind of panel.
     #[arg(long, value_enum)]
     layout: Option<Layout>,
-    /// Every maildrop that fits, such as '/srv/vmail/{domain}/{local}/Maildir'; may be repeated. A name
-    /// of * stands for any, of ? for any of one character. A variable may have a form, a regular
-    /// expression for all that it stands for: '{local}-{stamp:[0-9.]+}'.
+    /// Every maildrop that fits, such as '/srv/vmail/{domain}/{local}/Maildir'; may be repeated. A
+    /// name of * stands for any, of ? for any of one character. A variable may have a form, a
+    /// regular expression for all that it stands for: '{local}-{stamp:[0-9.]+}'.
     #[arg(long, value_name = "PATTERN")]
     pattern: Vec<Pattern>,
     #[command(flatten)]
@@ -79,7 +79,8 @@ pub struct How {
 enum Layout {
     /// /var/qmail/mailnames/DOMAIN/USER/Maildir
     Plesk,
-    /// /home/ACCOUNT/mail/DOMAIN/USER, and /home/ACCOUNT/mail of the account itself; /home2 and so on
+    /// /home/ACCOUNT/mail/DOMAIN/USER, and /home/ACCOUNT/mail of the account itself; /home2 and so
+    /// on
     Cpanel,
     /// ~vpopmail/domains/DOMAIN/USER/Maildir, hash directories included
     Vpopmail,

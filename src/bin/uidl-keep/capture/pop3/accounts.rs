@@ -28,8 +28,8 @@ pub struct Who {
     /// The user name of that account on the new server [default: LOGIN].
     #[arg(long, value_name = "NAME", requires = "user")]
     new_user: Option<String>,
-    /// Accounts that a master user opens: a file with a login name, and perhaps the user name on the
-    /// new server, on each line. - is standard input.
+    /// Accounts that a master user opens: a file with a login name, and perhaps the user name on
+    /// the new server, on each line. - is standard input.
     #[arg(long, value_name = "FILE", requires_all = ["host", "output"])]
     users: Option<PathBuf>,
     /// Accounts with a password each: a CSV file whose first line names its columns, of host, user,
@@ -38,8 +38,8 @@ pub struct Who {
     accounts: Option<PathBuf>,
     #[command(flatten)]
     password: PasswordFrom,
-    /// Who logs in, by {user}, {local} and {domain} of the account: '{user}*master' of a master user
-    /// on Dovecot [default: {user}].
+    /// Who logs in, by {user}, {local} and {domain} of the account: '{user}*master' of a master
+    /// user on Dovecot [default: {user}].
     #[arg(long, value_name = "TEMPLATE")]
     login_template: Option<String>,
     /// Log in as the template says on behalf of each account: its login name is the authorization
@@ -188,8 +188,9 @@ impl Who {
 
     /// Takes a line of CSV an account, the first of which names the columns.
     ///
-    /// RFC 4180, but for line ends within quotes: neither a password nor a name can have one in POP3,
-    /// and so every error is of one line. What it says holds nothing of the line: it may be a password.
+    /// RFC 4180, but for line ends within quotes: neither a password nor a name can have one in
+    /// POP3, and so every error is of one line. What it says holds nothing of the line: it may be a
+    /// password.
     fn read_table(
         &self,
         path: &Path,
@@ -257,8 +258,8 @@ impl Accounts {
         printable(format!("{host}:{port}").as_bytes())
     }
 
-    /// What the block of an account says of its source. By it a later run knows whether a block is of
-    /// the account that it is asked for.
+    /// What the block of an account says of its source. By it a later run knows whether a block is
+    /// of the account that it is asked for.
     pub fn source(&self, at: usize) -> String {
         pop3::source(&self.servers[self.server_of[at]], &self.all[at])
     }
@@ -361,8 +362,8 @@ impl Row {
 /// Most fields that a line is looked at for.
 const MAX_FIELDS: usize = 64;
 
-/// Splits a line of CSV. By csv-core and not csv: that one keeps buffers of its own, with passwords in
-/// them, and does not overwrite them.
+/// Splits a line of CSV. By csv-core and not csv: that one keeps buffers of its own, with passwords
+/// in them, and does not overwrite them.
 fn fields(line: &[u8]) -> Result<Row, String> {
     if line.iter().filter(|octet| **octet == b'"').count() % 2 != 0 {
         return Err(
@@ -392,8 +393,8 @@ fn fields(line: &[u8]) -> Result<Row, String> {
     Ok(row)
 }
 
-/// Lines with their numbers, from 1; without blank ones and those that begin with #, and without the
-/// mark that some programs put before UTF-8.
+/// Lines with their numbers, from 1; without blank ones and those that begin with #, and without
+/// the mark that some programs put before UTF-8.
 fn lines(text: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     (1..)

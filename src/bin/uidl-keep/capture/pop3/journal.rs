@@ -1,7 +1,7 @@
 //! What has been captured so far, beside the listing that it becomes: [`Journal`].
 //!
-//! A journal is itself a listing, with a first line that says how it was begun. Each block is appended
-//! as it comes; what a killed run left of its last block is cut off by the next.
+//! A journal is itself a listing, with a first line that says how it was begun. Each block is
+//! appended as it comes; what a killed run left of its last block is cut off by the next.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -96,8 +96,8 @@ impl Journal {
         Ok((journal, found))
     }
 
-    /// Takes over what the listing `output` of an earlier run has of the accounts that are asked for,
-    /// but for failed ones, and for those of which the journal itself has something newer.
+    /// Takes over what the listing `output` of an earlier run has of the accounts that are asked
+    /// for, but for failed ones, and for those of which the journal itself has something newer.
     pub fn take_over(
         &mut self,
         output: &Path,

@@ -88,7 +88,12 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     timeout: Duration,
     /// How long one account may take in all: a server that sends and sends is left then.
-    #[arg(long, value_name = "TIME", default_value = "12h", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "12h",
+        value_parser = humantime::parse_duration
+    )]
     most_time: Duration,
     /// How many octets may come for one account in all: by default, 64 GiB.
     #[arg(long, value_name = "N", default_value = "68719476736")]
@@ -323,8 +328,8 @@ fn begin(
             Err(trouble) => return Err(trouble),
         };
         remark(format_args!(
-            "{}: has {} of {asked} accounts, the last of them captured {}: these are not asked again; \
-             --afresh asks for all",
+            "{}: has {} of {asked} accounts, the last of them captured {}: these are not asked \
+             again; --afresh asks for all",
             output.display(),
             older.captured.len(),
             said_of(older.newest)
@@ -345,8 +350,8 @@ fn begin(
 /// A listing is gone on with so long after its last account was captured.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Whether the listing of an earlier run lacks accounts that this one is for, and is young enough to
-/// be completed. Says why all accounts are asked again where it is not.
+/// Whether the listing of an earlier run lacks accounts that this one is for, and is young enough
+/// to be completed. Says why all accounts are asked again where it is not.
 fn is_to_be_finished(output: &Path, wanted: &Wanted) -> bool {
     let Found { captured, newest, .. } = journal::listed_in(output, wanted);
     if captured.is_empty() {
@@ -359,8 +364,8 @@ fn is_to_be_finished(output: &Path, wanted: &Wanted) -> bool {
         return true;
     }
     remark(format_args!(
-        "{}: has {} of {asked} accounts, the last of them captured {}: all are asked again, for mail that \
-         has come since; --retry keeps what it has",
+        "{}: has {} of {asked} accounts, the last of them captured {}: all are asked again, for \
+         mail that has come since; --retry keeps what it has",
         output.display(),
         captured.len(),
         said_of(newest)

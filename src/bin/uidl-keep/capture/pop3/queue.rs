@@ -1,8 +1,8 @@
 //! Whose turn it is: which account a connection that is free may log in to, and when.
 //!
 //! Servers have names, and several names may be of one address: a panel with a name for each of its
-//! customers. Connections, refusals and silence are those of the address, which is what gets banned; a
-//! certificate that is not for it is a matter of the name.
+//! customers. Connections, refusals and silence are those of the address, which is what gets
+//! banned; a certificate that is not for it is a matter of the name.
 //!
 //! Knows no network and no clock: both are told to it.
 
@@ -117,8 +117,9 @@ const LONGEST_QUIET: Duration = Duration::from_secs(60);
 const ROW_OF_LATERS: u32 = 10;
 
 impl Queue {
-    /// A queue of accounts, in this order at each address. `server_of` has the server of every account
-    /// there is, also of those that are not `wanted`, and `address_of` the address of every server.
+    /// A queue of accounts, in this order at each address. `server_of` has the server of every
+    /// account there is, also of those that are not `wanted`, and `address_of` the address of every
+    /// server.
     pub fn new(
         limits: Limits,
         address_of: Vec<usize>,
@@ -233,8 +234,8 @@ impl Queue {
     }
 }
 
-/// Times as many refusals in a row are enough where an address has let somebody in: some passwords of a
-/// list are stale, but so many are a ban, or lead to one.
+/// Times as many refusals in a row are enough where an address has let somebody in: some passwords
+/// of a list are stale, but so many are a ban, or lead to one.
 const TIMES_AS_MANY: u32 = 3;
 
 impl Turns {

@@ -41,7 +41,8 @@ pub fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Trouble> {
             )));
         }
     }
-    // A FIFO without a writer would be waited for; what a shell puts in the place of <(...) has one.
+    // A FIFO without a writer would be waited for; what a shell puts in the place of <(...) has
+    // one.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_CLOEXEC | libc::O_NOCTTY)
@@ -103,10 +104,10 @@ pub struct PasswordFrom {
     /// The password is in this environment variable. Root can read it there as long as this runs.
     #[arg(long, value_name = "NAME")]
     password_env: Option<String>,
-    /// In place of a password an access token, which this command prints as its first line, for servers
-    /// that take no passwords any more: '/usr/local/bin/token {user}'. {user} is the login name, the
-    /// last argument where it is not named. No shell reads it. It is run for each account, and once more
-    /// where its token is refused: it may have expired.
+    /// In place of a password an access token, which this command prints as its first line, for
+    /// servers that take no passwords any more: '/usr/local/bin/token {user}'. {user} is the login
+    /// name, the last argument where it is not named. No shell reads it. It is run for each
+    /// account, and once more where its token is refused: it may have expired.
     #[arg(long, value_name = "COMMAND")]
     token_command: Option<String>,
 }
@@ -148,8 +149,9 @@ impl PasswordFrom {
             );
         }
         Err(Trouble::new(
-            "no password: say --password-stdin, --password-file or --password-env, or --token-command \
-             where the server wants a token; there is no way to give it on the command line, where every user of this machine can read it",
+            "no password: say --password-stdin, --password-file or --password-env, or \
+             --token-command where the server wants a token; there is no way to give it on the \
+             command line, where every user of this machine can read it",
         ))
     }
 }
