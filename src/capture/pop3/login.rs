@@ -337,7 +337,7 @@ fn has_secret(said: &str, account: &Account, secret: &Secret) -> bool {
 }
 
 /// Whether `said`, which is printable, has `secret` in it as
-/// [`printable`](crate::capture::printable) spells it; or, at its end, what was shown of that.
+/// [`printable`] spells it; or, at its end, what was shown of that.
 fn is_spelled_in(said: &[u8], secret: &[u8]) -> bool {
     let whole = said.strip_suffix(b"...").filter(|shown| shown.len() >= MAX_SHOWN).unwrap_or(said);
     (0..whole.len()).any(|at| {
@@ -355,7 +355,7 @@ fn is_spelled_in(said: &[u8], secret: &[u8]) -> bool {
     })
 }
 
-/// What follows an octet that is spelled as in [`printable`](crate::capture::printable).
+/// What follows an octet that is spelled as in [`printable`].
 fn strip_spelled(text: &[u8], octet: u8) -> Option<&[u8]> {
     let digit = |digit: u8| char::from_digit(digit.into(), 16).map_or(0, |digit| digit as u8);
     match octet {
