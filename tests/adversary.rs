@@ -232,3 +232,129 @@ fn restored_goes_beyond_what_the_first_listing_had_jumped_over() {
     let uidls = server.uidls();
     assert!(!uidls.contains(&told), "{told} is another mail's: {uidls:?}");
 }
+
+/// "n" was moved away and back after an older list of UIDs was put back: it has the UID that "y" had once,
+/// and is told what it was told before. Nothing stands with the mail, and the ledger is lost.
+#[test]
+fn a_new_mail_that_came_back_under_anothers_uid_is_not_told_what_that_uid_gives() {
+    for storage in [Storage::Maildir, Storage::Dbox] {
+        let old = mail("a", 1, 1);
+        let mut server = Server::new(captured(&[("U1", &old)]));
+        (server.storage, server.bakes) = (storage, false);
+        server.copy(&old, true);
+        server.put(mail("n", 9, 1), "n".into());
+        server.log_in();
+        server.put(mail("y", 9, 2), "y".into());
+        let told_to_y = server.uidls()[2].clone();
+        assert_eq!(told_to_y, native(3));
+        server.delete(2);
+        server.delete(3);
+        server.next_uid = 3;
+        server.put(mail("n", 9, 1), "n".into());
+        assert_eq!(server.uidls(), ["U1".to_owned(), native(2)], "{storage:?}");
+        server.ledger = None;
+        let uidls = server.uidls();
+        assert!(!uidls.contains(&told_to_y), "{storage:?}: {uidls:?}");
+    }
+}
+
+/// Listings that fetchmail searches by halves: after what it knows comes what it does not.
+fn is_new_behind_known(uidls: &[String], known: &[String]) -> bool {
+    uidls.iter().skip_while(|uidl| known.contains(uidl)).all(|uidl| !known.contains(uidl))
+}
+
+/// Nothing is baked, the ledger is lost, and a late copy comes.
+#[test]
+fn a_late_copy_stands_behind_the_new_mail_that_the_mark_alone_remembers() {
+    for storage in [Storage::Maildir, Storage::Dbox] {
+        let old = [mail("a", 1, 1), mail("b", 2, 2)];
+        let mut server = Server::new(captured(&[("U1", &old[0]), ("U2", &old[1])]));
+        (server.storage, server.bakes) = (storage, false);
+        server.copy(&old[0], true);
+        server.put(mail("n", 9, 1), "n".into());
+        let known = server.uidls();
+        server.ledger = None;
+        server.copy(&old[1], true);
+        let uidls = server.uidls();
+        assert!(is_new_behind_known(&uidls, &known), "{storage:?}: {uidls:?} to {known:?}");
+    }
+}
+
+/// The same where all is baked in time, but the list of UIDs is put back older with the ledger lost: the
+/// copy is counted first, for its name is older.
+#[test]
+fn a_late_copy_stands_behind_new_mail_also_where_the_list_was_put_back() {
+    let old = [mail("a", 1, 1), mail("b", 2, 2)];
+    let mut server = Server::new(captured(&[("U1", &old[0]), ("U2", &old[1])]));
+    server.storage = Storage::Maildir;
+    server.copy(&old[0], true);
+    server.put(mail("m", 9, 1), "m".into());
+    server.put(mail("n", 9, 2), "n".into());
+    server.log_in();
+    server.held.retain(|held| held.mail.name != "m");
+    let known = server.uidls();
+    assert_eq!(known, ["U1".to_owned(), native(3)]);
+    server.ledger = None;
+    // The list that is put back has "a" alone; "b" and "n" are found beside it.
+    let mut n = server.held.pop().unwrap();
+    server.next_uid = 2;
+    server.copy(&old[1], true);
+    (n.uid, n.stored, n.stored_order) = (3, None, None);
+    server.held.push(n);
+    server.next_uid = 4;
+    let uidls = server.uidls();
+    assert!(is_new_behind_known(&uidls, &known), "{uidls:?} to {known:?}");
+}
+
+/// A Maildir is copied without uidl-keep's own files. Nothing was captured of the maildrop: it was empty.
+#[test]
+fn new_mail_that_is_not_baked_yet_keeps_its_uidl_where_ledger_and_mark_are_lost() {
+    let mut drop = captured(&[]);
+    (drop.uidvalidity, drop.state) = (None, uidl_keep::maildrop::State::Empty);
+    let mut server = Server::new(drop);
+    server.storage = Storage::Maildir;
+    server.log_in();
+    for nth in 1..4 {
+        server.put(mail("n", 9, nth), format!("n{nth}"));
+        server.log_in();
+    }
+    let before = server.uidls();
+    server.lose_memory();
+    assert_eq!(server.uidls(), before);
+}
+
+/// Two front ends have an `INDEX=` each: on a Maildir names are what tells.
+#[test]
+fn new_mail_is_answered_from_the_ledger_alone_whichever_front_end_asks() {
+    let old = mail("a", 1, 1);
+    let mut server = Server::new(captured(&[("U1", &old)]));
+    server.storage = Storage::Maildir;
+    server.copy(&old, true);
+    server.log_in();
+    for nth in 1..4 {
+        server.put(mail("n", 9, nth), format!("n{nth}"));
+        server.index_id += 1;
+        server.log_in();
+    }
+    assert_eq!(server.grown, 3);
+}
+
+/// The account's owner writes a ledger with a record beyond its next UID.
+#[test]
+fn a_ledger_that_has_a_record_beyond_its_next_uid_does_not_grow() {
+    let old = mail("a", 1, 1);
+    let mut server = Server::new(captured(&[("U1", &old)]));
+    server.copy(&old, true);
+    server.put(mail("n", 9, 1), "n".into());
+    server.log_in();
+    let forged = server.ledger.as_mut().unwrap();
+    (forged.next_uid, forged.native_from) = (2, Some(2));
+    forged.records[1].names.clear();
+    forged.records[1].uidl = resolve_support::uidl("forged");
+    server.mark = Some(uidl_keep::ledger::Mark::of(&forged.borrowed(), 2));
+    server.put(mail("o", 8, 8), "o".into());
+    server.log_in();
+    assert_eq!(server.grown, 0);
+    let ledger = server.ledger.unwrap();
+    assert!(uidl_keep::ledger::Ledger::decode(&ledger.encode()).is_ok());
+}
