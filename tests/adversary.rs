@@ -306,6 +306,24 @@ fn a_late_copy_stands_behind_new_mail_also_where_the_list_was_put_back() {
     assert!(is_new_behind_known(&uidls, &known), "{uidls:?} to {known:?}");
 }
 
+/// The index of a dbox is put back as it was before "y" came, the ledger is lost, and the late copy has the
+/// UID of "y".
+#[test]
+fn a_late_copy_stands_behind_new_mail_also_where_a_dbox_counts_anew() {
+    let old = [mail("a", 1, 1), mail("b", 2, 2)];
+    let mut server = Server::new(captured(&[("U1", &old[0]), ("U2", &old[1])]));
+    server.copy(&old[0], true);
+    server.put(mail("n", 9, 1), "n".into());
+    server.put(mail("y", 9, 2), "y".into());
+    let known = server.uidls();
+    server.ledger = None;
+    server.delete(3);
+    server.next_uid = 3;
+    server.copy(&old[1], true);
+    let uidls = server.uidls();
+    assert!(is_new_behind_known(&uidls, &known), "{uidls:?} to {known:?}");
+}
+
 /// A Maildir is copied without uidl-keep's own files. Nothing was captured of the maildrop: it was empty.
 #[test]
 fn new_mail_that_is_not_baked_yet_keeps_its_uidl_where_ledger_and_mark_are_lost() {

@@ -105,7 +105,8 @@ pub enum Provenance {
     Stored,
     /// Unknown to the index: what `pop3_uidl_format` gives.
     Native,
-    /// Unknown to the index, and what `pop3_uidl_format` gives is spent.
+    /// Unknown to the index, and not what `pop3_uidl_format` gives: that is spent, or the message has
+    /// got another UID since.
     Derived,
 }
 

@@ -220,8 +220,9 @@ impl Table {
             survey.find_out(&asked)?;
         };
         let in_mark: Vec<u32> = Mark::natives_of(&grown).map(|record| record.uid).collect();
-        let mut falls_out =
-            Mark::natives_of(&ledger).filter(|record| !in_mark.contains(&record.uid));
+        let is_there = |uid: u32| uids.binary_search(&uid).is_ok();
+        let mut falls_out = Mark::natives_of(&ledger)
+            .filter(|record| is_there(record.uid) && !in_mark.contains(&record.uid));
         if kept.settings.bake && !falls_out.all(|record| is_baked(mailbox, &record.into())) {
             return Ok(None);
         }

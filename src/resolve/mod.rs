@@ -654,21 +654,8 @@ impl<'a> Run<'a> {
         self.situation.stamps.forgotten == 0 || self.ledger.is_some() || self.newer_mark.is_some()
     }
 
-    /// Whether of all messages below the mark's next UID it can be told that they were listed: then
-    /// those that were new stand where they stood, after the others.
-    fn all_listed_before_natives_hold(&self) -> bool {
-        self.newer_mark.is_some_and(|mark| {
-            let below = |m: &usize| self.messages[*m].uid < mark.next_uid;
-            (0..self.messages.len()).take_while(below).all(|m| {
-                self.messages[m].stored.is_some()
-                    || self.was_native(m)
-                    || matches!(self.answers[m], Answer::Listed(_))
-            })
-        })
-    }
-
     /// The place of a message that is not in the ledger, as what stood before it in a listing.
-    fn place(&self, m: usize, found: &Found, natives_hold: bool) -> Place {
+    fn place(&self, m: usize, found: &Found) -> Place {
         let message = &self.messages[m];
         let replayed = message
             .stored_order
@@ -677,7 +664,7 @@ impl<'a> Run<'a> {
         let is_above_mark = self.newer_mark.is_some_and(|mark| {
             let knows = mark.uidvalidity == self.situation.uidvalidity;
             let stored = message.stored.is_some() || message.uidlist_name.is_none();
-            let holds = stored || natives_hold && self.was_native(m);
+            let holds = stored || self.was_native(m);
             !(knows && message.uid < mark.next_uid && holds)
         });
         let kind = match (found.entry, found.provenance) {
@@ -704,11 +691,10 @@ impl<'a> Run<'a> {
 
         let mut records: Vec<Record> =
             self.listed().map(|(m, r)| self.listed_record(m, r)).collect();
-        let natives_hold = self.all_listed_before_natives_hold();
         let mut fresh: Vec<(Place, usize)> = Vec::new();
         for (m, answer) in self.answers.iter().enumerate() {
             if let Answer::Found(found) = answer {
-                fresh.push((self.place(m, found, natives_hold), m));
+                fresh.push((self.place(m, found), m));
             }
         }
         if self.ledger.is_none() {
@@ -802,7 +788,14 @@ impl<'a> Run<'a> {
             Some(_) => self.claim_of.get(&record.order).and_then(|&e| u32::try_from(e).ok()),
             None => record.entry,
         };
-        Record { uid: message.uid, names, entry, ..record.clone() }
+        // A memory that has only its UID must not take for its UIDL what another had under that.
+        let moved = message.uid != record.uid
+            || self.ledger.is_some_and(|ledger| ledger.uidvalidity != self.situation.uidvalidity);
+        let provenance = match record.provenance {
+            Provenance::Native if moved => Provenance::Derived,
+            provenance => provenance,
+        };
+        Record { uid: message.uid, names, entry, provenance, ..record.clone() }
     }
 
     /// Above every order number that was ever given, as far as any memory knows.

@@ -54,12 +54,15 @@ pub fn grow<'a>(
 
 /// Whether nothing was said, changed or lost since the ledger was written.
 fn is_settled(situation: &Situation<'_>, ledger: &LedgerRef<'_>, new: &[Message]) -> bool {
-    let Situation { basis, stamps, uidvalidity, next_uid, index_id, memory, .. } = *situation;
+    let Situation { basis, stamps, uidvalidity, next_uid, memory, .. } = *situation;
     let head = ledger.head;
+    // Two front ends may have an `INDEX=` each: on a Maildir names tell (rule 2).
+    let is_index = head.index_id == situation.index_id || situation.is_maildir;
     head.native_from.is_some_and(|from| new.iter().all(|message| message.uid >= from))
         && new.len() <= Mark::NATIVES
         && head.index.basis == basis
-        && (head.uidvalidity, head.index_id) == (uidvalidity, index_id)
+        && head.uidvalidity == uidvalidity
+        && is_index
         && head.next_uid <= next_uid
         && next_uid <= NEVER_REACHED
         && head.begun_after == stamps.forgotten
@@ -74,8 +77,8 @@ fn grown<'a>(
     uids: &[u32],
     new: &'a [Message],
 ) -> Option<LedgerRef<'a>> {
-    let Situation { uidvalidity, next_uid, .. } = *situation;
-    let mut head = Head { next_uid, ..ledger.head };
+    let Situation { uidvalidity, next_uid, index_id, .. } = *situation;
+    let mut head = Head { next_uid, index_id, ..ledger.head };
     head.native_from = head.native_from.map(|from| from.max(next_uid));
     let mut news: Vec<RecordRef<'a>> = Vec::with_capacity(new.len());
     for message in new {
@@ -95,10 +98,13 @@ fn grown<'a>(
         });
         head.next_order += 1;
     }
-    // What bears a name that was listed may have gone and come back, and may be a copy.
+    // What bears a name that was listed may have gone and come back, and may be a copy. No record has
+    // the UID, but in a ledger that the account's owner wrote.
     let is_known = |record: &RecordRef<'_>| {
         news.iter().any(|new| {
-            new.uidl == record.uidl || new.names.iter().any(|name| record.names.contains(name))
+            new.uid == record.uid
+                || new.uidl == record.uidl
+                || new.names.iter().any(|name| record.names.contains(name))
         })
     };
     let mut here = uids.iter().copied().peekable();
