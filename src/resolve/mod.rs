@@ -648,6 +648,12 @@ impl<'a> Run<'a> {
         message.uid == mark.last_uid && message.name_hashes().any(|name| name == mark.last_name)
     }
 
+    /// Whether the last message below the mark's next UID is one that the mark names: then none was given
+    /// a UID below that since.
+    fn counts_on_since(&self, mark: &Mark) -> bool {
+        self.last_of_mark_holds(mark) || self.last_below(mark).is_some_and(|m| self.was_native(m))
+    }
+
     /// Whether what storage holds was told since the maildrop was last forgotten: without a memory that
     /// was begun since, nobody knows.
     fn knows_since_forget(&self) -> bool {
@@ -661,18 +667,28 @@ impl<'a> Run<'a> {
             .stored_order
             .filter(|order| is_ours(*order) && message.stored.as_ref() == Some(&found.uidl))
             .filter(|_| self.knows_since_forget());
-        let is_above_mark = self.newer_mark.is_some_and(|mark| {
-            let knows = mark.uidvalidity == self.situation.uidvalidity;
-            let stored = message.stored.is_some() || message.uidlist_name.is_none();
-            let holds = stored || self.was_native(m);
-            !(knows && message.uid < mark.next_uid && holds)
-        });
+        let was_listed = match self.newer_mark {
+            None => WasListed::No,
+            Some(mark)
+                if mark.uidvalidity != self.situation.uidvalidity
+                    || message.uid >= mark.next_uid =>
+            {
+                WasListed::No
+            }
+            Some(_) if self.was_native(m) => WasListed::Surely,
+            Some(mark) if message.uidlist_name.is_none() => match self.counts_on_since(mark) {
+                true => WasListed::Surely,
+                false => WasListed::Perhaps,
+            },
+            Some(_) if message.stored.is_some() => WasListed::Surely,
+            Some(_) => WasListed::No,
+        };
         let kind = match (found.entry, found.provenance) {
             (Some(entry), _) => Kind::Captured(entry),
             (None, Provenance::Stored) => Kind::Stored(message.stored_order.unwrap_or(u32::MAX)),
             (None, _) => Kind::Unknown,
         };
-        Place { is_above_mark, kind, uid: message.uid, replayed }
+        Place { was_listed, kind, uid: message.uid, replayed }
     }
 
     /// Rule 4, and the new ledger.
@@ -873,10 +889,19 @@ impl PairBy {
     }
 }
 
+/// Whether a message that is not in the ledger was listed, as far as the mark says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum WasListed {
+    Surely,
+    /// A dbox may have given its UID anew.
+    Perhaps,
+    No,
+}
+
 /// Where a message that is not in the ledger stands in a listing; what sorts lower stands before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    is_above_mark: bool,
+    was_listed: WasListed,
     kind: Kind,
     uid: u32,
     /// An order number of ours that storage has beside what the message is told.
