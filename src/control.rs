@@ -29,8 +29,8 @@ pub const LOCK: &str = "uidl-keep.lock";
 pub const PRINTS: &str = "uidl-keep.prints";
 
 /// The name of an empty file that says by its time when a refusal that the operator meant was logged
-/// last.
-const SAID: &str = "uidl-keep.said";
+/// last, whichever it was.
+pub const SAID: &str = "uidl-keep.said";
 
 /// How long such a refusal is not logged again.
 const SAID_HOLDS: Duration = Duration::from_secs(60);
@@ -98,9 +98,9 @@ pub struct Lock {
     no_room: Option<String>,
 }
 
-/// One state of the ledger's file: see [`Control::ledger_version`].
+/// One state of the ledger's file: see [`Control::ledger_state`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Version {
+pub struct LedgerState {
     place: (u64, u64),
     len: u64,
     written: (i64, i64),
@@ -158,12 +158,12 @@ impl Control {
 
     /// Which file the ledger is now: another is published with another number, time or length.
     /// `None` where there is none, or it cannot be looked at.
-    pub fn ledger_version(&self) -> Option<Version> {
+    pub fn ledger_state(&self) -> Option<LedgerState> {
         let metadata = self.ledger_path().symlink_metadata().ok()?;
         let written = (metadata.mtime(), metadata.mtime_nsec());
         let changed = (metadata.ctime(), metadata.ctime_nsec());
         let place = (metadata.dev(), metadata.ino());
-        Some(Version { place, len: metadata.len(), written, changed })
+        Some(LedgerState { place, len: metadata.len(), written, changed })
     }
 
     /// The whole ledger and when it was written. `None`: nothing was ever listed.
@@ -189,7 +189,7 @@ impl Control {
     ///
     /// [`Error`]: could not tell.
     pub fn back(&self, _lock: &Lock, front: &Answers) -> Result<Vec<u8>, Error> {
-        let (start, len) = front.back();
+        let (start, len) = front.back_range();
         let Some((file, file_len)) = self.open_ours(LEDGER, ledger::MAX_OCTETS)? else {
             return Err(io::Error::from(io::ErrorKind::NotFound).into());
         };
@@ -330,17 +330,17 @@ impl Control {
             return true;
         }
         let now = SystemTime::now();
-        let said = || -> io::Result<bool> {
+        let note_again = || -> io::Result<bool> {
             let file = options.open(&path)?;
             // One from the future says nothing.
             let age = now.duration_since(file.metadata()?.modified()?);
-            if age.is_ok_and(|age| age < SAID_HOLDS) {
-                return Ok(true);
+            let is_new = age.is_ok_and(|age| age < SAID_HOLDS);
+            if !is_new {
+                file.set_modified(now)?;
             }
-            file.set_modified(now)?;
-            Ok(false)
+            Ok(!is_new)
         };
-        !said().unwrap_or(false)
+        note_again().unwrap_or(true)
     }
 
     /// Begins a ledger, before there is anything to write into it: what prevents it is known early.

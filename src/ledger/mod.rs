@@ -475,21 +475,21 @@ impl Answers {
         Ok(answers)
     }
 
-    /// Takes the front of a ledger that was encoded just now, out of what was checked before.
+    /// Takes the front of a ledger that was encoded just now: its digest need not be computed again.
     ///
     /// # Errors
     ///
-    /// [`Error`] where there is too much of it.
+    /// [`Error`] where there is too much of it, or it could not be read again.
     pub fn of_encoded(mut file: Vec<u8>) -> Result<Self, Error> {
         file.truncate(Self::front_len(&file, file.len() as u64)?);
         let header = Header::parse(&file)?;
         let answers = Self { front: file.into_boxed_slice(), header };
-        debug_assert_eq!(answers.check(), Ok(()));
+        answers.check()?;
         Ok(answers)
     }
 
-    /// The octets of the back, and where in the file they begin.
-    pub fn back(&self) -> (u64, usize) {
+    /// Where in the file the back begins, and how many octets it has.
+    pub fn back_range(&self) -> (u64, usize) {
         (self.front.len() as u64, self.header.lengths.back())
     }
 

@@ -617,7 +617,8 @@ impl<'a> Run<'a> {
     }
 
     /// Whether only the mark knows that the message was listed, in a dbox whose UIDs can be
-    /// believed. On a Maildir the list says it: what was told stands beside the name.
+    /// believed. On a Maildir the list says it, where what was told stands beside the name, and of the
+    /// last new ones [`Run::was_native`].
     fn was_told_by_mark(&self, m: usize) -> bool {
         let Situation { uidvalidity, next_uid, index_id, is_maildir, .. } = *self.situation;
         let Some(mark) = self.newer_mark else { return false };

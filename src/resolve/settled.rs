@@ -1,4 +1,5 @@
-//! The commonest login: new mail in a settled maildrop, answered without index and rules.
+//! The commonest login: new mail in a settled maildrop, answered without what was captured and
+//! without the rules.
 //!
 //! Where nothing is left that evidence could claim, the ledger says from which UID on Dovecot's own
 //! answer is in nobody's hand ([`Ledger::native_from`](crate::ledger::Ledger::native_from)). What the rules would make of such a login
@@ -60,6 +61,8 @@ fn is_settled(situation: &Situation<'_>, ledger: &LedgerRef<'_>, new: &[Message]
     let is_index = head.index_id == situation.index_id || situation.is_maildir;
     head.native_from.is_some_and(|from| new.iter().all(|message| message.uid >= from))
         && new.len() <= Mark::NATIVES
+        // Where all memory is lost and nothing was captured, only what is baked is told again (rule 6).
+        && head.index.uidls > 0
         && head.index.basis == basis
         && head.uidvalidity == uidvalidity
         && is_index
