@@ -87,8 +87,7 @@ fn grown<'a>(
     for message in new {
         let Fact::Is(native) = &message.native else { return None };
         let is_plain = message.stored.is_none() && message.stored_order.is_none();
-        let is_given = news.iter().any(|record| record.uidl == native.as_bytes());
-        if !is_plain || is_given || message.unreadable || head.next_order >= MAX_NEXT_ORDER - 1 {
+        if !is_plain || message.unreadable || head.next_order >= MAX_NEXT_ORDER - 1 {
             return None;
         }
         news.push(RecordRef {

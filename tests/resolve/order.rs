@@ -170,3 +170,35 @@ fn an_order_number_of_another_server_does_not_outvote_the_captured_order() {
     }
     assert_eq!(server.uidls(), ["U1", "U2"]);
 }
+
+/// The ledger is lost; the old mail is known by what was baked, or on dbox by its UID.
+#[test]
+fn a_late_copy_stands_behind_what_was_listed_where_the_ledger_is_lost() {
+    for storage in [Storage::Maildir, Storage::Dbox] {
+        let old = [mail("a", 1, 1), mail("b", 2, 2)];
+        let mut server = Server::new(captured(&[("U1", &old[0]), ("U2", &old[1])]));
+        server.storage = storage;
+        server.copy(&old[1], true);
+        assert_eq!(server.uidls(), ["U2"]);
+        server.ledger = None;
+        server.copy(&old[0], true);
+        assert_eq!(server.uidls(), ["U2", "U1"], "{storage:?}");
+    }
+}
+
+/// The last message that was listed has gone since, and the one before it is named by the mark: no
+/// UID was given anew.
+#[test]
+fn old_mail_keeps_its_place_before_new_mail_where_the_last_has_gone_and_the_ledger_is_lost() {
+    let old = [mail("a", 1, 1), mail("b", 2, 2)];
+    let mut server = Server::new(captured(&[("U1", &old[0]), ("U2", &old[1])]));
+    server.storage = Storage::Dbox;
+    server.copy(&old[0], true);
+    server.put(mail("n", 9, 1), "n".into());
+    server.put(mail("y", 9, 2), "y".into());
+    assert_eq!(server.uidls(), ["U1".to_owned(), native(2), native(3)]);
+    server.delete(3);
+    server.ledger = None;
+    server.copy(&old[1], true);
+    assert_eq!(server.uidls(), ["U1".to_owned(), native(2), "U2".to_owned()]);
+}

@@ -3,7 +3,8 @@
 
 use crate::resolve_support::{Server, Storage, captured, mail, uidl};
 use crate::{is_derived, listed_once, native};
-use uidl_keep::ledger::Mark;
+use uidl_keep::ledger::{MAX_NEXT_ORDER, Mark};
+use uidl_keep::resolve::Undecidable;
 
 /// A settled maildrop of two old messages and a new one, and a second new one that nobody has
 /// listed.
@@ -87,6 +88,23 @@ fn while_an_old_message_may_still_come_no_maildrop_is_settled() {
         server.log_in();
     }
     assert_eq!(server.grown, 0);
+}
+
+#[test]
+fn a_new_message_that_cannot_be_read_is_for_the_rules() {
+    let mut server = settled(Storage::Dbox);
+    server.held.last_mut().unwrap().readable = false;
+    let resolution = server.log_in();
+    assert_eq!((server.grown, resolution.passing.len()), (0, 1));
+}
+
+#[test]
+fn where_order_numbers_end_the_rules_refuse() {
+    let mut server = settled(Storage::Maildir);
+    let ledger = server.ledger.as_mut().unwrap();
+    ledger.next_order = MAX_NEXT_ORDER - 1;
+    server.mark = Some(Mark::of(&ledger.borrowed(), 3));
+    assert_eq!(server.try_to_log_in().unwrap_err(), Undecidable::OrderExhausted);
 }
 
 /// Until they are baked, the mark has the last new messages one by one, so that a lost ledger

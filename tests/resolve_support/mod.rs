@@ -388,7 +388,10 @@ impl Server {
         let grown = self.grow();
         let resolution = match self.outcome(Purpose::Listing { guarded: self.guarded }) {
             Outcome::Resolved(resolution) => *resolution,
-            Outcome::Refused(refusal) => return Err(refusal),
+            Outcome::Refused(refusal) => {
+                assert!(grown.is_none(), "what is refused does not grow: {refusal:?}");
+                return Err(refusal);
+            }
             Outcome::Ask(_) | Outcome::AskCaptured => unreachable!(),
         };
         self.next_uid = self.next_uid.max(resolution.first_unspent_uid);
