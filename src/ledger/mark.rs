@@ -11,15 +11,15 @@ use super::{LedgerRef, MAX_NEXT_ORDER, MAX_TOLD, NameHash, Provenance, RecordRef
 /// The file has [`Mark::OCTETS`] from its making on, so that a mark overwrites and needs no room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// As [`Ledger::begun_after`].
+    /// As [`Ledger::begun_after`](super::Ledger::begun_after).
     pub begun_after: u64,
-    /// As [`Ledger::next_order`].
+    /// As [`Ledger::next_order`](super::Ledger::next_order).
     pub next_order: u32,
-    /// As [`Ledger::uidvalidity`].
+    /// As [`Ledger::uidvalidity`](super::Ledger::uidvalidity).
     pub uidvalidity: u32,
-    /// As [`Ledger::next_uid`].
+    /// As [`Ledger::next_uid`](super::Ledger::next_uid).
     pub next_uid: u32,
-    /// As [`Ledger::index_id`].
+    /// As [`Ledger::index_id`](super::Ledger::index_id).
     pub index_id: u32,
     /// The last message that was there when this was written; 0: none was.
     pub last_uid: u32,
@@ -33,11 +33,12 @@ pub struct Mark {
     pub has_derived: bool,
     /// How many messages the last POP3 session left in the maildrop.
     pub left: u32,
-    /// As [`Ledger::restored`].
+    /// As [`Ledger::restored`](super::Ledger::restored).
     pub restored: u64,
-    /// As [`Ledger::unguarded`].
+    /// As [`Ledger::unguarded`](super::Ledger::unguarded).
     pub unguarded: u64,
-    /// As [`Ledger::told`]. `None`: the mark is damaged, and any number may have been told.
+    /// As [`Ledger::told`](super::Ledger::told). `None`: the mark is damaged, and any number may
+    /// have been told.
     pub told: Option<Vec<Told>>,
 }
 
