@@ -162,9 +162,10 @@ pub fn lookup<S: ReadAt + ?Sized>(source: &S, user: &str) -> Result<Option<Line>
 }
 
 /// As [`lookup`]; where the roster does not name the user, what it says of
-/// [everybody](everybody_of) of his domain, if it does.
+/// [everybody](everybody_of) of his domain, while somebody of it may be missing, or else
+/// [of the domain](name_of_domain), if it does.
 ///
-/// Cost: twice that of [`lookup`] for who is not on it.
+/// Cost: three times that of [`lookup`] for who is not on it.
 ///
 /// # Errors
 ///
@@ -174,9 +175,23 @@ pub fn lookup_or_everybody<S: ReadAt + ?Sized>(
     user: &str,
 ) -> Result<Option<Line>, Error> {
     match (lookup(source, user)?, user.rsplit_once('@')) {
-        (None, Some((_, domain))) => lookup(source, &everybody_of(Some(domain))),
+        (None, Some((_, domain))) => match lookup(source, &everybody_of(Some(domain)))? {
+            Some(line) if line.gate != Gate::Redownload => Ok(Some(line)),
+            settled => Ok(lookup(source, &name_of_domain(domain))?.or(settled)),
+        },
         (line, _) => Ok(line),
     }
+}
+
+/// The name by which a roster says that a whole domain is held: who is on the roster, who is added
+/// to it, and who is not on it. No login has it: nothing stands before the `@`.
+pub fn name_of_domain(domain: &str) -> String {
+    format!("@{domain}")
+}
+
+/// Whether a name is such a one.
+pub fn is_domain(name: &str) -> bool {
+    name.strip_prefix('@').is_some_and(|domain| !domain.contains('@'))
 }
 
 const NO_LINE: &str = "not a line of a roster";
@@ -328,6 +343,15 @@ impl Gate {
             (Self::Redownload, _) | (_, Self::Redownload) => Self::Redownload,
             (Self::Held, Self::Forgotten) | (Self::Forgotten, Self::Held) => Self::HeldForgotten,
             _ => Self::ALL.into_iter().find(|&gate| gate == self || gate == other).unwrap_or(self),
+        }
+    }
+
+    /// What becomes of it when the whole domain is held: who is to download again has begun to.
+    pub fn held(self) -> Self {
+        match self {
+            Self::Redownload => Self::Redownload,
+            Self::Forgotten | Self::HeldForgotten => Self::HeldForgotten,
+            Self::Held | Self::Guarded | Self::Released => Self::Held,
         }
     }
 
@@ -594,6 +618,27 @@ mod tests {
         assert_eq!(found("a@b@example.com").unwrap(), "*@example.com");
         assert_eq!(found("bob@example.net"), None);
         assert_eq!(found("bob"), None);
+    }
+
+    #[test]
+    fn who_is_not_named_is_held_with_his_domain_unless_he_may_be_missing() {
+        let mut roster = Roster::new();
+        roster.insert(Line::new("alice@example.com", State::Captured, Gate::Guarded)).unwrap();
+        roster.insert(Line::new("@example.com", State::Empty, Gate::Held)).unwrap();
+        let found = |roster: &Roster, user: &str| {
+            let text = roster.to_text().into_bytes();
+            lookup_or_everybody(&text[..], user).unwrap().map(|it| it.user)
+        };
+        assert_eq!(found(&roster, "alice@example.com").unwrap(), "alice@example.com");
+        assert_eq!(found(&roster, "bob@example.com").unwrap(), "@example.com");
+        assert_eq!(found(&roster, "bob@example.net"), None);
+        roster.insert(Line::new("*@example.com", State::Failed, Gate::Guarded)).unwrap();
+        assert_eq!(found(&roster, "bob@example.com").unwrap(), "*@example.com");
+        // Nobody is missing any more.
+        roster.insert(Line::new("*@example.com", State::Failed, Gate::Redownload)).unwrap();
+        assert_eq!(found(&roster, "bob@example.com").unwrap(), "@example.com");
+        roster.remove("@example.com");
+        assert_eq!(found(&roster, "bob@example.com").unwrap(), "*@example.com");
     }
 
     proptest! {

@@ -292,7 +292,8 @@ fn hold_and_release_change_the_gates_of_users_and_domains() {
     here.run("build -o site one.listing two.listing three.listing");
     let roster = || {
         let lines = here.roster("site/domain/example.com.roster");
-        let gates = lines.iter().map(|line| line.split(' ').nth(2).unwrap().to_owned());
+        let lines = lines.iter().filter(|line| !line.starts_with('@'));
+        let gates = lines.map(|line| line.split(' ').nth(2).unwrap().to_owned());
         gates.collect::<Vec<_>>().join(" ")
     };
     assert_eq!(roster(), "guarded guarded guarded");
@@ -302,7 +303,7 @@ fn hold_and_release_change_the_gates_of_users_and_domains() {
         assert_eq!(roster(), gates, "{args}");
         here.quiet("check site");
     };
-    let held = "alice@example.com held\nbob@example.com held\ncarol@example.com held\n";
+    let held = "@example.com held 3\n";
     step("hold --site site example.com", 0, held, "held held held");
     step("hold --site site @example.com", 0, "", "held held held");
     step(
@@ -314,7 +315,7 @@ fn hold_and_release_change_the_gates_of_users_and_domains() {
     step(
         "release --site site @example.com",
         0,
-        "alice@example.com guarded\ncarol@example.com guarded\n",
+        "@example.com guarded 2\n",
         "guarded guarded guarded",
     );
     step("release --site site example.com", 0, "", "guarded guarded guarded");
@@ -341,15 +342,10 @@ fn hold_and_release_change_the_gates_of_users_and_domains() {
     step(
         "release --unguarded --site site example.com",
         0,
-        "alice@example.com released\nbob@example.com released\n",
+        "@example.com released 2\n",
         "released released redownload",
     );
-    step(
-        "hold --site site example.com",
-        0,
-        "alice@example.com held\nbob@example.com held\n",
-        "held held redownload",
-    );
+    step("hold --site site example.com", 0, "@example.com held 2\n", "held held redownload");
     step(
         "hold --site site zoe@example.com bob@example.org example.org",
         1,
@@ -359,7 +355,7 @@ fn hold_and_release_change_the_gates_of_users_and_domains() {
 
     here.write("list", "# moved\nalice@example.com\n\n example.net \neve\n");
     let ran = here.run("hold --site site --list list");
-    assert_eq!((ran.status, &*ran.stdout), (0, "dave@example.net held\neve held\n"));
+    assert_eq!((ran.status, &*ran.stdout), (0, "@example.net held 1\neve held\n"));
     let trouble = here.trouble("hold --site nowhere example.com");
     assert!(trouble.contains("nowhere/.lock"), "{trouble}");
 }
@@ -371,7 +367,7 @@ fn a_damaged_index_keeps_nobody_from_closing_a_gate() {
     here.write("site/domain/example.com.idx", "damaged");
     for (command, gate) in [("hold", "held"), ("release --redownload", "redownload")] {
         let ran = here.run(&format!("{command} --site site example.com"));
-        let printed = format!("alice@example.com {gate}\nbob@example.com {gate}\n");
+        let printed = format!("@example.com {gate} 2\n");
         assert_eq!((ran.status, ran.stdout), (0, printed), "{}", ran.stderr);
     }
     here.write("site/domain/example.com.roster", "damaged");

@@ -2,7 +2,7 @@
 
 mod cli_support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::process::Stdio;
@@ -29,7 +29,8 @@ fn with_site() -> Here {
 fn gates(here: &Here) -> String {
     let rosters = ["domain/example.com", "domain/example.net", "user/eve"];
     let lines = rosters.iter().flat_map(|place| here.roster(&format!("site/{place}.roster")));
-    let gates = lines.map(|line| line.split(' ').nth(2).unwrap().to_owned());
+    let of_users = lines.filter(|line| !line.starts_with('@'));
+    let gates = of_users.map(|line| line.split(' ').nth(2).unwrap().to_owned());
     gates.collect::<Vec<_>>().join(" ")
 }
 
@@ -49,17 +50,48 @@ fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
+/// What is printed of changes, in the order of places: a line of each domain, and one of each user
+/// who is among these names or has no domain.
+fn printed(names: &[&str], changes: &[(&str, &str)]) -> String {
+    let mut printed = String::new();
+    let domain = |user: &str| user.split_once('@').map_or(user.to_owned(), |(_, it)| it.into());
+    for of_place in changes.chunk_by(|one, other| domain(one.0) == domain(other.0)) {
+        let (mut outcomes, mut by_name) = (BTreeMap::new(), String::new());
+        for (user, change) in of_place {
+            let (_, after) = change.split_once(" -> ").unwrap();
+            if user.starts_with('@') {
+                outcomes.entry(after).or_insert(0);
+            } else if names.contains(user) || !user.contains('@') {
+                by_name += &format!("{user} {after}\n");
+            } else {
+                *outcomes.entry(after).or_insert(0) += 1;
+            }
+        }
+        if outcomes.len() > 1 {
+            outcomes.retain(|_, count| *count > 0);
+        }
+        let outcomes: Vec<_> = outcomes.iter().map(|(word, n)| format!("{word} {n}")).collect();
+        if !outcomes.is_empty() {
+            printed += &format!("@{} {}\n", domain(of_place[0].0), outcomes.join(", "));
+        }
+        printed += &by_name;
+    }
+    printed
+}
+
 /// What a run prints, and what it appends to the log.
 fn step(here: &Here, args: &str, stdin: &str, status: i32, changes: &[(&str, &str)]) -> String {
     let log_before = if here.path(LOG).exists() { log(here, 0).len() } else { 0 };
     let ran = here.run_with(args, stdin);
-    let (mut printed, mut logged) = (String::new(), Vec::new());
+    let mut logged = Vec::new();
     let command: Vec<&str> = args.split(' ').take_while(|it| !it.starts_with("--site")).collect();
     for (user, change) in changes {
-        let (_, after) = change.split_once(" -> ").unwrap();
-        printed += &format!("{user} {after}\n");
         logged.push(format!("{} {user} {change} uid={}", command.join(" "), uid()));
     }
+    let listed = fs::read_to_string(here.path("list")).unwrap_or_default();
+    let listed = if args.ends_with("--list list") { &listed } else { stdin };
+    let names: Vec<&str> = args.split(' ').chain(listed.lines().map(str::trim)).collect();
+    let printed = printed(&names, changes);
     assert_eq!((ran.status, &*ran.stdout), (status, &*printed), "{args}: {}", ran.stderr);
     if changes.is_empty() {
         assert!(log_before == 0 || log(here, log_before).is_empty(), "{args}");
@@ -102,7 +134,19 @@ fn every_command_takes_users_and_domains_from_arguments_lists_and_standard_input
             step(&here, &format!("{command} --site site {names}"), stdin, status, changes)
         };
         run("bob@example.com", "", done, &[bob]);
-        run("--list -", "@example.net\n", done, &[dave]);
+        // What is said of a domain is noted of the domain.
+        let was_held = gate.contains("held") && command.starts_with("release");
+        let of_domain = match (command, was_held) {
+            ("hold", _) => Some("guarded -> held"),
+            (_, true) => Some("held -> guarded"),
+            _ => None,
+        };
+        let with_domain = |domain: &'static str, rest: &[(&'static str, &'static str)]| {
+            let of_domain = of_domain.map(|change| (domain, change));
+            of_domain.into_iter().chain(rest.iter().copied()).collect::<Vec<_>>()
+        };
+        let change: &'static str = change.clone().leak();
+        run("--list -", "@example.net\n", done, &with_domain("@example.net", &[(dave.0, change)]));
         here.write("list", "# those of Monday\n\n\talice@example.com \r\n  eve\n");
         run("--list list", "", done, &[alice, eve]);
         // Whoever is as wished is passed over; but each time counts that one is forgotten, or may
@@ -111,7 +155,9 @@ fn every_command_takes_users_and_domains_from_arguments_lists_and_standard_input
         let again = ["alice@example.com", "bob@example.com"].map(|user| (user, again.as_str()));
         let rest = [again[0], again[1], carol];
         let counts_again = ["forget", "release --unguarded"].contains(&command);
-        run("example.com", "", done, if counts_again { &rest } else { &rest[2..] });
+        let rest = rest.map(|(user, change)| (user, &*change.to_owned().leak()));
+        let rest = if counts_again { &rest[..] } else { &rest[2..] };
+        run("example.com", "", done, &with_domain("@example.com", rest));
         // Nobody unknown keeps the others from it.
         let said = run("--list - zoe@example.com frank", "example.org\nbob@example.org\n", 1, &[]);
         for name in ["zoe@example.com", "frank", "example.org", "bob@example.org"] {
@@ -121,6 +167,72 @@ fn every_command_takes_users_and_domains_from_arguments_lists_and_standard_input
         assert!(here.trouble(&format!("{command} --site site --list missing")).contains("missing"));
         let ran = here.run(&format!("{command} --site site"));
         assert_eq!(ran.status, 2, "nobody named: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_domain_that_is_held_holds_also_who_is_built_later() {
+    let here = with_listings();
+    here.quiet("build -o site two.listing");
+    let changes = [("@example.com", "guarded -> held"), ("alice@example.com", "guarded -> held")];
+    step(&here, "hold --site site example.com", "", 0, &changes);
+    let roster = || here.roster("site/domain/example.com.roster");
+    assert_eq!(roster(), ["@example.com empty held", "alice@example.com captured held"]);
+    let inspected = here.run("inspect site").stdout;
+    assert!(inspected.contains(": 1 maildrops: 1 captured; 1 held; the whole domain held\n"));
+
+    // Bob was on no roster.
+    assert_eq!(here.run("build --upon site -o site one.listing").status, 0);
+    assert_eq!(gates(&here), "held held guarded guarded");
+    here.quiet("check site");
+    // Also where the site is built elsewhere, upon this one.
+    here.write("three.listing", CAROL);
+    assert_eq!(here.run("build --upon site -o other three.listing").status, 0);
+    assert_eq!(here.roster("other/domain/example.com.roster")[3], "carol@example.com failed held");
+    here.quiet("check other");
+
+    // One of them is served before the others, and the domain is held on.
+    let bob = "bob@example.com";
+    step(&here, &format!("release --site site {bob}"), "", 0, &[(bob, "held -> guarded")]);
+    let changes = [("@example.com", "held -> guarded"), ("alice@example.com", "held -> guarded")];
+    step(&here, "release --site site example.com", "", 0, &changes);
+    assert_eq!(roster().len(), 2);
+    assert_eq!(here.run("build --upon site -o site three.listing").status, 0);
+    assert_eq!(gates(&here), "guarded guarded guarded guarded guarded");
+
+    // No listing can say so.
+    here.write("domain.listing", &BOB.replace("bob@", "@"));
+    let said = here.trouble("build --upon site -o site domain.listing");
+    assert!(said.contains("domain.listing:1: @example.com: a domain, and no user"), "{said}");
+}
+
+#[test]
+fn everybody_of_a_site_is_held_and_released_at_once() {
+    let here = with_site();
+    let changes = [
+        ("@example.com", "guarded -> held"),
+        ("alice@example.com", "guarded -> held"),
+        ("bob@example.com", "guarded -> held"),
+        ("carol@example.com", "guarded -> held"),
+        ("@example.net", "guarded -> held"),
+        ("dave@example.net", "guarded -> held"),
+        ("eve", "guarded -> held"),
+    ];
+    let printed = "@example.com held 3\n@example.net held 1\neve held\n";
+    let ran = here.run("hold --all --site site");
+    assert_eq!((ran.status, &*ran.stdout, &*ran.stderr), (0, printed, ""));
+    assert_eq!(gates(&here), ["held"; 5].join(" "));
+    let expected = changes.map(|(user, change)| format!("hold {user} {change} uid={}", uid()));
+    assert_eq!(log(&here, 0), expected);
+    let ran = here.run("hold --all --site site");
+    assert_eq!((ran.status, &*ran.stdout, &*ran.stderr), (0, "", ""));
+
+    let ran = here.run("release --all --site site");
+    assert_eq!((ran.status, &*ran.stderr), (0, ""));
+    assert_eq!(ran.stdout, "@example.com guarded 3\n@example.net guarded 1\neve guarded\n");
+    assert_eq!(gates(&here), ["guarded"; 5].join(" "));
+    for args in ["hold --all eve", "release --all --redownload", "forget --all", "hold"] {
+        assert_eq!(here.run(&format!("{args} --site site")).status, 2, "{args}");
     }
 }
 
@@ -450,6 +562,7 @@ fn a_domain_that_is_released_says_who_of_it_is_still_forgotten() {
     here.run("hold --site site example.com");
     here.run("forget --site site alice@example.com bob@example.com");
     let changes = [
+        ("@example.com", "held -> guarded"),
         ("alice@example.com", "held-forgotten -> forgotten"),
         ("bob@example.com", "held-forgotten -> forgotten"),
         ("carol@example.com", "held -> guarded"),
@@ -471,11 +584,10 @@ fn who_downloads_again_is_brought_back_by_name_only_and_not_to_what_was_forgotte
     };
     let redownload = "release --redownload";
     step(redownload, dave, 0, &[(dave, "guarded -> redownload")]);
-    let said = step("hold", "example.net", 0, &[]);
+    let said = step("hold", "example.net", 0, &[("@example.net", "guarded -> held")]);
     assert!(said.contains("example.net: 1 of its users download again, as told before"), "{said}");
-    for command in ["release", "release --unguarded"] {
-        assert_eq!(step(command, "example.net", 0, &[]), "");
-    }
+    assert_eq!(step("release", "example.net", 0, &[("@example.net", "held -> guarded")]), "");
+    assert_eq!(step("release --unguarded", "example.net", 0, &[]), "");
     for command in ["release", "release --unguarded"] {
         let said = step(command, dave, 1, &[]);
         assert!(said.contains("downloads again, as told before"), "{said}");
@@ -646,7 +758,10 @@ proptest! {
                     }
                 }
             }
-            let new_in_log = if here.path(LOG).exists() { log(&here, logged) } else { Vec::new() };
+            let mut new_in_log =
+                if here.path(LOG).exists() { log(&here, logged) } else { Vec::new() };
+            // Of whole domains.
+            new_in_log.retain(|line| !line.contains(" @"));
             prop_assert_eq!(new_in_log, changes, "{} {:?}", number, step);
             for (at, user) in USERS.iter().enumerate() {
                 let facts = &mut facts[at];

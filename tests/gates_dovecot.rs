@@ -141,7 +141,7 @@ fn a_held_domain_is_refused_at_the_next_login_and_another_is_served_on() {
     assert_eq!(under_way.uidl().unwrap(), kept("kept-"));
 
     let printed = server.say(&["hold"], "example.com");
-    assert_eq!(printed, format!("{ALICE} held\n{BOB} held\n"));
+    assert_eq!(printed, "@example.com held 2\n");
     for user in [ALICE, BOB, ALICE] {
         assert_eq!(server.refusal(user), MOVING, "{user}");
     }
@@ -168,7 +168,34 @@ fn a_held_domain_is_refused_at_the_next_login_and_another_is_served_on() {
     assert!(!server.dovecot.log().contains("SIGHUP"), "nobody told Dovecot");
     let log = server.dovecot.site().join("changes.log");
     assert_eq!(log.metadata().unwrap().mode() & 0o7777, 0o600, "logins need not read it");
-    assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), 4);
+    assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), 6);
+}
+
+#[test]
+fn a_held_domain_refuses_also_who_is_on_no_roster_and_who_is_built_later() {
+    let Some(server) = Server::start() else { return };
+    server.build(&server.listing(&[ALICE, DAVE], "kept-"));
+    server.uidls(BOB);
+    server.say(&["hold"], "example.com");
+    for user in [ALICE, BOB] {
+        assert_eq!(server.refusal(user), MOVING, "{user}");
+    }
+    assert_eq!(server.uidls(DAVE), kept("kept-"));
+    server.uidls(ERIN);
+    let complaints = server.complaints();
+    assert_eq!(complaints.len(), 2, "{complaints:?}");
+    let next = "bob@example.com is on no roster, and example.com is held: `uidl-keep release \
+                example.com` when the mailboxes have been moved";
+    assert!(complaints[1].contains(next), "{complaints:?}");
+    // His mailbox may be what is being moved.
+    let fetch = ["fetch", "-u", BOB, "pop3.uidl", "mailbox", "INBOX", "all"];
+    assert!(server.dovecot.doveadm_ok(fetch).contains("pop3.uidl"));
+
+    server.build_upon(&server.listing(&[BOB], "late-"));
+    assert_eq!(server.refusal(BOB), MOVING);
+    server.say(&["release"], "example.com");
+    assert_eq!(server.uidls(ALICE), kept("kept-"));
+    assert_eq!(server.uidls(ERIN).len(), 3);
 }
 
 #[test]

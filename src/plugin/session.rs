@@ -119,6 +119,9 @@ impl Inbox {
 
     /// A stranger's INBOX may be that of somebody who was migrated, under another name.
     fn prepare_stranger(&self, stranger: &Stranger, transaction: Transaction) {
+        if let Some(refusal) = stranger.held() {
+            return self.refuse(transaction.mailbox(), &refusal);
+        }
         match self.surveying(|| Table::for_stranger(stranger, transaction)) {
             Ok(Some(table)) => self.tables.borrow_mut().push(Rc::new(table)),
             Ok(None) => {}

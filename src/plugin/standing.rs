@@ -33,9 +33,22 @@ pub struct Stranger {
     /// The user name.
     pub name: String,
     site: Site,
+    /// Whether the whole domain is held, and he with it.
+    is_held: bool,
 }
 
 impl Stranger {
+    /// Why no POP3 client may list the mailbox now, whatever is in it.
+    pub fn held(&self) -> Option<Refusal> {
+        let (_, domain) = self.name.rsplit_once('@').filter(|_| self.is_held)?;
+        let log = format!(
+            "{} is on no roster, and {domain} is held: `uidl-keep release {domain}` when the \
+             mailboxes have been moved",
+            self.name
+        );
+        Some(Refusal { log, client: MOVING })
+    }
+
     /// What the roster says of the one whose ledger lies in the stranger's INBOX: `Ok(None)` where
     /// he is none of our business either, for he downloads again.
     ///
@@ -155,12 +168,15 @@ impl Standing {
         let dir = settings::site_dir(user)?;
         let site = Site::new(dir);
         let Some(line) = read_roster(&site, &name, roster::lookup_or_everybody)? else {
-            return Ok(Self::Stranger(Stranger { name, site }));
+            return Ok(Self::Stranger(Stranger { name, site, is_held: false }));
         };
         if line.user != name {
             return Ok(match refusal_of(&line) {
                 Some(_) => Self::Refused(missed(&name, &line.user)),
-                None => Self::Stranger(Stranger { name, site }),
+                None => {
+                    let is_held = line.gate == Gate::Held;
+                    Self::Stranger(Stranger { name, site, is_held })
+                }
             });
         }
         if line.gate == Gate::Redownload {

@@ -20,7 +20,7 @@ use uidl_keep::index::reader::Maildrops;
 use uidl_keep::index::{Index, Writer};
 use uidl_keep::listing::{self, Block};
 use uidl_keep::maildrop::{Entry, Maildrop, State, everybody_of, is_everybody};
-use uidl_keep::roster::{Gate, Line, Roster, escaped};
+use uidl_keep::roster::{Gate, Line, Roster, escaped, is_domain, name_of_domain};
 use uidl_keep::site::{Paths, Place, Site};
 use uidl_keep::uidl::Uidl;
 
@@ -229,6 +229,10 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
                     "not failed: a block of everybody of a domain says that they were missed";
                 return Err(Trouble::at(at, format_args!("{user}: {state}; take it out")));
             }
+            if is_domain(user) {
+                let what = "a domain, and no user; take it out";
+                return Err(Trouble::at(at, format_args!("{user}: {what}")));
+            }
             let Some(place) = Place::of(&block.user) else {
                 return Err(Trouble::at(
                     at,
@@ -366,13 +370,21 @@ impl Build<'_> {
             changes: Changes { doubts, messages: 0, maildrops: 0, first: None },
         };
         let mut built_anew = Vec::new();
+        let of_domain = match self.place {
+            Place::Domain(domain) => gates.of(&name_of_domain(domain)),
+            Place::User(_) => None,
+        };
+        let first_gate = if of_domain.is_some() { Gate::Held } else { Gate::Guarded };
         while let Some((maildrop, is_new)) = maildrops.next()? {
             writer.push(&maildrop).map_err(|error| at_index(&error))?;
             let before = gates.of(&maildrop.user);
-            let line = line_of(&maildrop, is_new, before.as_ref());
+            let line = line_of(&maildrop, is_new, before.as_ref(), first_gate);
             if before.is_some_and(|before| before.gate != line.gate) {
                 built_anew.push((line.user.clone(), line.gate));
             }
+            roster.insert(line).map_err(|error| at_roster(&error))?;
+        }
+        if let Some(line) = of_domain {
             roster.insert(line).map_err(|error| at_roster(&error))?;
         }
         writer.finish().map_err(|error| at_index(&error))?;
@@ -388,7 +400,7 @@ impl Build<'_> {
         let mut file = staged.file();
         file.write_all(roster.to_text().as_bytes()).map_err(|error| at_roster(&error))?;
         let users = roster.lines().map(|line| line.user.clone());
-        let users = users.filter(|user| !is_everybody(user)).collect();
+        let users = users.filter(|user| !is_everybody(user) && !is_domain(user)).collect();
         Ok(Built { paths, index, roster: staged, users })
     }
 
@@ -575,9 +587,10 @@ fn joined_at_forget(one: Line, other: Line) -> Line {
     }
 }
 
-/// The line of a maildrop, of which a roster has perhaps said something before.
-fn line_of(maildrop: &Maildrop, is_new: bool, before: Option<&Line>) -> Line {
-    let new = Line::new(&maildrop.user, maildrop.state, Gate::Guarded);
+/// The line of a maildrop, of which a roster has perhaps said something before; else it gets this
+/// gate.
+fn line_of(maildrop: &Maildrop, is_new: bool, before: Option<&Line>, gate: Gate) -> Line {
+    let new = Line::new(&maildrop.user, maildrop.state, gate);
     let before = before.unwrap_or(&new);
     let gate = match before.gate {
         // With a capture that failed there is nothing to serve.

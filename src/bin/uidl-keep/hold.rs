@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uidl_keep::index::publish::{self, Access, Lock, Sealed, Staged};
 use uidl_keep::maildrop::State;
-use uidl_keep::roster::{Gate, Line, Roster};
+use uidl_keep::roster::{Gate, Line, Roster, is_domain, name_of_domain};
 use uidl_keep::site::{Place, Site};
 
 use crate::changes::Log;
@@ -21,13 +21,18 @@ use crate::output::{Outcome, Trouble, on_one_line, remark};
 ///
 /// Example: uidl-keep hold alice@example.com example.net
 ///
-/// Takes effect at the next login; whoever is logged in stays so. Prints each user whose gate has
-/// changed, and what it is now; changes.log in the site directory says the same, and who did it.
-/// Exit status 1: somebody named is on no roster.
+/// Takes effect at the next login; whoever is logged in stays so. A domain that is held refuses
+/// also who is on no roster yet, and who is built later, until it is released. Prints each domain, with
+/// how many gates have changed, and each user who is named and whose gate has, and what it is now;
+/// changes.log in the site directory names each, and who did it. Exit status 1: somebody named is
+/// on no roster.
 #[derive(clap::Args)]
 pub struct HoldArgs {
     #[command(flatten)]
     who: Who,
+    /// Everybody of the site.
+    #[arg(long, conflicts_with_all = ["who", "list"])]
+    all: bool,
 }
 
 /// Serves migrated users again.
@@ -36,12 +41,16 @@ pub struct HoldArgs {
 ///
 /// What was held is guarded again: a first listing is still refused while fewer than half of the
 /// captured messages are there. A user who is guarded, and named, is released from that as well.
-/// Prints each user whose gate has changed, and what it is now; changes.log in the site directory
-/// says the same, and who did it. Exit status 1: not for all of them.
+/// Prints each domain, with how many gates have changed, and each user who is named and whose gate
+/// has, and what it is now; changes.log in the site directory names each, and who did it. Exit
+/// status 1: not for all of them.
 #[derive(clap::Args)]
 pub struct ReleaseArgs {
     #[command(flatten)]
     who: Who,
+    /// Everybody of the site.
+    #[arg(long, conflicts_with_all = ["who", "list", "redownload"])]
+    all: bool,
     /// Release them from everything, whole domains too. Whoever is named in it may be listed at the
     /// next login also when much is missing of what was there: once, for what is missing now.
     #[arg(long, conflicts_with = "redownload")]
@@ -59,8 +68,9 @@ pub struct ReleaseArgs {
 /// They are refused at POP3, as who is held, until `build` upon this site gets a listing that has
 /// them; then they are served by that alone, and no message gets a UIDL that they were given
 /// before. For an index that was built with a wrong format, say. Only the roster is changed, in one
-/// step. Prints each user that is forgotten, and the gate; changes.log in the site directory says
-/// the same, and who did it. Exit status 1: somebody named is on no roster.
+/// step. Prints each domain, with how many of it are forgotten, and each user who is named, and the
+/// gate; changes.log in the site directory names each, and who did it. Exit status 1: somebody
+/// named is on no roster.
 #[derive(clap::Args)]
 pub struct ForgetArgs {
     #[command(flatten)]
@@ -74,8 +84,8 @@ pub struct ForgetArgs {
 /// For before a conversion that takes uidl-keep's own files not along (Maildir to mdbox by dsync,
 /// say): the first login after it is not refused because a client has deleted more than half
 /// meanwhile. Not for users who have not logged in since they were migrated: theirs would be served
-/// from a half-copied maildrop, too. Prints each user of whom that is new. Exit status 1: somebody
-/// named is on no roster.
+/// from a half-copied maildrop, too. Prints each domain, with of how many that is new, and each
+/// user who is named and of whom it is. Exit status 1: somebody named is on no roster.
 #[derive(clap::Args)]
 pub struct ListedArgs {
     #[command(flatten)]
@@ -89,8 +99,8 @@ pub struct ListedArgs {
 ///
 /// Clients may hold UIDLs that were given since that backup, and nothing on the server knows of
 /// them. So the next login raises the mailbox's next UID by 65,536, past all of them. Say it before
-/// the first login, once for each time that mail was put back. Prints each user. Exit status 1:
-/// somebody named is on no roster.
+/// the first login, once for each time that mail was put back. Prints each domain, with how many
+/// users it has, and each user who is named. Exit status 1: somebody named is on no roster.
 #[derive(clap::Args)]
 pub struct RestoredArgs {
     #[command(flatten)]
@@ -103,7 +113,7 @@ struct Who {
     #[arg(long, value_name = "DIR", default_value = Site::DEFAULT_DIR)]
     site: PathBuf,
     /// Users, or domains as `example.com` or `@example.com`.
-    #[arg(required_unless_present = "list", value_name = "USER|DOMAIN")]
+    #[arg(value_name = "USER|DOMAIN")]
     who: Vec<String>,
     /// A file with a user or domain a line; `-` is standard input.
     #[arg(long, value_name = "FILE")]
@@ -155,7 +165,7 @@ struct Named {
 }
 
 pub fn hold(args: &HoldArgs) -> Result<Outcome, Trouble> {
-    change(&args.who, Change::Hold)
+    change(&args.who, args.all, Change::Hold)
 }
 
 pub fn release(args: &ReleaseArgs) -> Result<Outcome, Trouble> {
@@ -166,23 +176,29 @@ pub fn release(args: &ReleaseArgs) -> Result<Outcome, Trouble> {
     } else {
         Change::Release
     };
-    change(&args.who, change_to)
+    change(&args.who, args.all, change_to)
 }
 
 pub fn forget(args: &ForgetArgs) -> Result<Outcome, Trouble> {
-    change(&args.who, Change::Forget)
+    change(&args.who, false, Change::Forget)
 }
 
 pub fn listed(args: &ListedArgs) -> Result<Outcome, Trouble> {
-    change(&args.who, Change::Listed)
+    change(&args.who, false, Change::Listed)
 }
 
 pub fn restored(args: &RestoredArgs) -> Result<Outcome, Trouble> {
-    change(&args.who, Change::Restored)
+    change(&args.who, false, Change::Restored)
 }
 
-fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
+fn change(who: &Who, all: bool, change: Change) -> Result<Outcome, Trouble> {
     let site = Site::new(&who.site);
+    if who.who.is_empty() && who.list.is_none() && !all {
+        return Err(Trouble::new(format!(
+            "nobody is named; name users or domains: uidl-keep {} example.com",
+            change.command()
+        )));
+    }
     let mut names = who.who.clone();
     if let Some(list) = &who.list {
         names.extend(read_list(list)?);
@@ -203,16 +219,21 @@ fn change(who: &Who, change: Change) -> Result<Outcome, Trouble> {
             named.users.insert(name);
         }
     }
+    if all {
+        let everywhere = opened::places(&site)?.into_iter();
+        places.extend(everywhere.map(|place| (place, Named { all: true, ..Named::default() })));
+    }
     let run = Run { _lock: lock, site, change, now: SystemTime::now() };
     let mut out = io::stdout().lock();
     let mut printed = Ok(());
     let mut count = 0;
     for (place, named) in &places {
         let mut lines = Vec::new();
-        if !run.change_place(place, named, &mut lines)? {
+        let (all_done, changed) = run.change_place(place, named, &mut lines)?;
+        if !all_done {
             outcome = Outcome::Short;
         }
-        count += lines.split_inclusive(|&octet| octet == b'\n').count();
+        count += changed;
         // Also when nobody reads it, the work is done.
         printed = printed.and(out.write_all(&lines));
     }
@@ -257,13 +278,13 @@ struct Run {
 
 impl Run {
     /// Rewrites the roster of a place. Returns whether all that were named are on it, and could be
-    /// changed.
+    /// changed; and how many were.
     fn change_place(
         &self,
         place: &Place,
         named: &Named,
         out: &mut impl Write,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<(bool, usize), Trouble> {
         let path = self.site.paths_of(place).roster;
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
         let Some(mut roster) = opened::read_roster(&self.site, place)? else {
@@ -276,7 +297,7 @@ impl Run {
         }
         let (mut still_forgotten, mut still_served) = (Vec::new(), Vec::new());
         let mut changed = Vec::new();
-        for before in roster.lines() {
+        for before in roster.lines().filter(|line| !is_domain(&line.user)) {
             let is_named = named.users.contains(&before.user);
             if !is_named && !named.all {
                 continue;
@@ -305,13 +326,13 @@ impl Run {
         of_place(&still_forgotten, &format!("are {FORGOTTEN}"));
         of_place(&still_served, "download again, as told before, and are served on");
         all_done &= still_forgotten.is_empty();
-        if changed.is_empty() {
-            return Ok(all_done);
-        }
-
         let log = Log::new(&self.site, self.change.command(), self.now);
         let line_of = |(before, after): &(Gate, Line)| log.line(&after.user, *before, after.gate);
-        let lines: String = changed.iter().map(line_of).collect();
+        let of_domain = if named.all { self.change_domain(place, &mut roster) } else { None };
+        if changed.is_empty() && of_domain.is_none() {
+            return Ok((all_done, 0));
+        }
+        let lines: String = of_domain.iter().chain(&changed).map(line_of).collect();
         for (_, after) in &changed {
             roster.insert(after.clone()).map_err(|error| at(&error))?;
         }
@@ -323,11 +344,48 @@ impl Run {
             let _ = log.append(&log.line_of_failure(&path, &error));
             return Err(at(&error));
         }
-        for (_, after) in changed {
-            let outcome = self.change.outcome(&after);
-            writeln!(out, "{}", on_one_line(format!("{} {outcome}", after.user)))?;
+        let is_printed_by_name =
+            |line: &Line| matches!(place, Place::User(_)) || named.users.contains(&line.user);
+        let (mut by_name, mut of_place) = (String::new(), BTreeMap::<&str, usize>::new());
+        for (_, after) in &changed {
+            let outcome = self.change.outcome(after);
+            if is_printed_by_name(after) {
+                by_name += &on_one_line(format!("{} {outcome}", after.user));
+                by_name.push('\n');
+            } else {
+                *of_place.entry(outcome).or_default() += 1;
+            }
         }
-        Ok(all_done)
+        if let Some((_, line)) = of_domain.filter(|_| of_place.is_empty()) {
+            of_place.insert(self.change.outcome(&line), 0);
+        }
+        let outcomes: Vec<String> =
+            of_place.iter().map(|(outcome, count)| format!("{outcome} {count}")).collect();
+        if !outcomes.is_empty() {
+            let line = format!("{} {}", name_of_domain(place.name()), outcomes.join(", "));
+            writeln!(out, "{}", on_one_line(line))?;
+        }
+        out.write_all(by_name.as_bytes())?;
+        Ok((all_done, changed.len()))
+    }
+
+    /// What is said of a whole domain goes also for who is not on its roster, or not yet. Returns
+    /// the gate before and the line of the domain, where that changes anything.
+    fn change_domain(&self, place: &Place, roster: &mut Roster) -> Option<(Gate, Line)> {
+        let Place::Domain(domain) = place else { return None };
+        let name = name_of_domain(domain);
+        match self.change {
+            Change::Hold if roster.get(&name).is_none() => {
+                let line = Line::new(name, State::Empty, Gate::Held);
+                roster.insert(line.clone()).ok()?;
+                Some((Gate::Guarded, line))
+            }
+            Change::Release | Change::Unguard | Change::Redownload => {
+                let line = roster.remove(&name)?;
+                Some((line.gate, Line { gate: Gate::Guarded, ..line }))
+            }
+            Change::Hold | Change::Forget | Change::Listed | Change::Restored => None,
+        }
     }
 }
 
@@ -337,7 +395,8 @@ fn after(change: Change, before: &Line, is_named: bool, now: SystemTime) -> Line
     let gate = match (change, before.gate) {
         (Change::Redownload, _) => Gate::Redownload,
         (Change::Listed | Change::Restored, gate) => gate,
-        (Change::Hold | Change::Forget, Gate::Redownload) if !is_named => Gate::Redownload,
+        (Change::Hold, gate) if !is_named => gate.held(),
+        (Change::Forget, Gate::Redownload) if !is_named => Gate::Redownload,
         (Change::Forget, Gate::Held | Gate::HeldForgotten) => Gate::HeldForgotten,
         (Change::Forget, _) => Gate::Forgotten,
         (Change::Hold, _) if before.awaits_capture() => Gate::HeldForgotten,

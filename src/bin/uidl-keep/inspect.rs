@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use uidl_keep::index::Index;
 use uidl_keep::maildrop::State;
-use uidl_keep::roster::{Gate, Line, Roster};
+use uidl_keep::roster::{Gate, Line, Roster, is_domain};
 
 use crate::opened::{self, Opened};
 use crate::output::{Outcome, Trouble, on_one_line};
@@ -60,12 +60,13 @@ fn print_index(out: &mut impl Write, path: &Path, index: &Index<File>) -> io::Re
 }
 
 fn print_roster(out: &mut impl Write, path: &Path, roster: &Roster) -> io::Result<()> {
-    write!(out, "{}: {} maildrops", on_one_line(path.display()), roster.len())?;
+    let lines = || roster.lines().filter(|line| !is_domain(&line.user));
+    write!(out, "{}: {} maildrops", on_one_line(path.display()), lines().count())?;
     let mut before = ": ";
     for (word, state) in
         [("captured", State::Captured), ("empty", State::Empty), ("failed", State::Failed)]
     {
-        let count = roster.lines().filter(|line| line.state == state).count();
+        let count = lines().filter(|line| line.state == state).count();
         if count > 0 {
             write!(out, "{before}{count} {word}")?;
             before = ", ";
@@ -73,7 +74,7 @@ fn print_roster(out: &mut impl Write, path: &Path, roster: &Roster) -> io::Resul
     }
     before = "; ";
     for gate in Gate::ALL {
-        let count = roster.lines().filter(|line| line.gate == gate).count();
+        let count = lines().filter(|line| line.gate == gate).count();
         if count > 0 {
             write!(out, "{before}{count} {}", gate.word())?;
             before = ", ";
@@ -87,11 +88,14 @@ fn print_roster(out: &mut impl Write, path: &Path, roster: &Roster) -> io::Resul
         ("unguarded", |line| line.unguarded != 0),
     ];
     for (word, has_it) in notes {
-        let count = roster.lines().filter(|line| has_it(line)).count();
+        let count = lines().filter(|line| has_it(line)).count();
         if count > 0 {
             write!(out, "{before}{count} noted as {word}")?;
             before = ", ";
         }
+    }
+    if lines().count() < roster.len() {
+        write!(out, "; the whole domain held")?;
     }
     writeln!(out)
 }
