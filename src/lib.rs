@@ -17,6 +17,7 @@
 
 pub mod capture;
 pub mod control;
+pub mod dovecot;
 pub mod format;
 pub mod index;
 pub mod key;

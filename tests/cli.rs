@@ -400,7 +400,8 @@ fn fake_doveadm(here: &Here, uid_and_gid: &str) {
          [ \"$1 $2 $4\" = 'user -f --' ] || exit 64\n\
          field=$3; shift 4; status=0\n\
          for user; do\n\
-         case $user in {uid_and_gid} *) echo \"$user doesn't exist\" >&2; status=67; continue;; esac\n\
+         case $user in {uid_and_gid} *) status=67\n\
+         echo \"userdb lookup: user $user doesn't exist\" >&2; continue;; esac\n\
          case $field in uid) echo $uid;; gid) echo $gid;; esac\n\
          done\n\
          exit $status\n"
@@ -413,11 +414,15 @@ const INSTALL: &str = "build --install --site site --doveadm ./doveadm --doveadm
 
 /// `build --install` with a listing; the blank within one argument is none to split at.
 fn install(here: &Here, listing: &str) -> Ran {
+    install_with(here, &[listing])
+}
+
+fn install_with(here: &Here, args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
     for argument in INSTALL.split(' ') {
         command.arg(argument.replace('\u{a0}', " "));
     }
-    let output = command.arg(listing).current_dir(here.0.path()).output().unwrap();
+    let output = command.args(args).current_dir(here.0.path()).output().unwrap();
     Ran {
         status: output.status.code().expect("not killed"),
         stdout: String::from_utf8(output.stdout).unwrap(),
@@ -547,7 +552,7 @@ fn nothing_is_installed_for_users_that_dovecot_does_not_know_or_that_cannot_read
     fake_doveadm(&here, "nobody) ;;");
     let ran = install(&here, "one.listing");
     assert_eq!(ran.status, 2);
-    assert!(ran.stderr.contains("doveadm tells no uid of its users"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("Dovecot knows none of its 1 users"), "{}", ran.stderr);
     assert!(here.files("site").is_empty());
 
     fake_doveadm(&here, "alice@*) uid=4001 gid=4001;; bob@*) uid=4002 gid=4002;;");
@@ -561,12 +566,69 @@ fn nothing_is_installed_for_users_that_dovecot_does_not_know_or_that_cannot_read
     fake_doveadm(&here, "alice@*) uid=4001 gid=4001;;");
     let ran = install(&here, "both.listing");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
-    assert!(ran.stderr.contains("does not know all its users"), "{}", ran.stderr);
+    let said = "example.com: Dovecot does not know 1 of its users, who are on its roster all the \
+                same: bob@example.com";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
 
     fs::set_permissions(here.path("site"), Permissions::from_mode(0o700)).unwrap();
     let ran = install(&here, "both.listing");
     assert_eq!(ran.status, 2);
     assert!(ran.stderr.contains("uid 4001, gid 4001 cannot read"), "{}", ran.stderr);
+}
+
+#[test]
+fn all_whom_dovecot_does_not_know_are_named_and_the_others_can_be_built() {
+    let here = with_listings();
+    if !is_root(&here) {
+        return;
+    }
+    fake_doveadm(&here, "alice@*|zoe@*) uid=4001 gid=4001;;");
+    let zoe = BOB.replace("bob@example.com", "zoe@example.org");
+    here.write("all.listing", &[ALICE, BOB, DAVE, ROOT, &zoe].concat());
+    let unknown = "uidl-keep: example.net: Dovecot knows none of its 1 users (the first: \
+                   dave@example.net)\n";
+    let ran = install(&here, "all.listing");
+    assert_eq!(ran.status, 2);
+    for said in [
+        unknown,
+        "uidl-keep: eve: Dovecot knows none of its 1 users (the first: eve)\n",
+        "users, who are on its roster all the same: bob@example.com\n",
+        "uidl-keep: Dovecot does not know 2 domains or users, named above, and nothing is changed",
+    ] {
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
+    assert!(here.files("site").is_empty());
+
+    // Left out, they are on no roster.
+    let left_out = "2 maildrops of the listings are left out (the first: dave@example.net): who of \
+                    them is on no roster is served as if never migrated\n";
+    for args in [
+        &["--except", "@example.net", "--except", "eve"][..],
+        &["--only", "@example.com", "--only", "zoe@example.org"],
+    ] {
+        let ran = install_with(&here, &[args, &["all.listing"]].concat());
+        assert_eq!(ran.status, 1, "{}", ran.stderr);
+        assert!(ran.stderr.contains(left_out), "{}", ran.stderr);
+        assert_eq!(here.files("site").len(), 4);
+        assert_eq!(here.roster("site/domain/example.com.roster").len(), 2);
+        fs::remove_dir_all(here.path("site")).unwrap();
+    }
+    let ran = install_with(&here, &["--except", "example.net", "all.listing"]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.stderr.contains("no listing has example.net; name users, and domains as @"));
+
+    // Skipped, they are there, and refused until somebody can read them.
+    let ran = install_with(&here, &["--skip-unknown", "all.listing"]);
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains(unknown), "{}", ran.stderr);
+    for name in ["domain/example.net", "user/eve"] {
+        assert_eq!(owner(&here.path(&format!("site/{name}.roster"))), (0, 0, 0o600));
+    }
+    assert_eq!(owner(&here.path("site/domain/example.com.roster")), (0, 4001, 0o640));
+    fake_doveadm(&here, "alice@*|zoe@*|dave@*|eve) uid=4001 gid=4001;;");
+    let ran = install_with(&here, &[]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(owner(&here.path("site/user/eve.roster")), (0, 4001, 0o640));
 }
 
 #[test]

@@ -207,6 +207,56 @@ fn a_domain_that_is_held_holds_also_who_is_built_later() {
 }
 
 #[test]
+fn a_build_holds_from_the_first_moment() {
+    let here = with_listings();
+    here.quiet("build --hold -o site one.listing two.listing");
+    assert_eq!(gates(&here), "held held held held");
+    let first = format!("build --hold @example.com guarded -> held uid={}", uid());
+    assert!(log(&here, 0).contains(&first), "{:?}", log(&here, 0));
+    here.quiet("check site");
+    // Who was served is held as well; who is to download again goes on.
+    let here = with_site();
+    here.run("release --redownload --site site dave@example.net");
+    here.run("forget --site site alice@example.com bob@example.com");
+    let logged = log(&here, 0).len();
+    let ran = here.run("build --hold --upon site -o site one.listing two.listing");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(gates(&here), "held held held redownload held");
+    let changes = [
+        "@example.com guarded -> held",
+        "carol@example.com guarded -> held",
+        "@example.net guarded -> held",
+        "eve guarded -> held",
+    ];
+    let expected = changes.map(|change| format!("build --hold {change} uid={}", uid()));
+    assert_eq!(log(&here, logged), expected);
+    here.quiet("check site");
+}
+
+#[test]
+fn nobody_is_said_to_be_refused_or_captured_before_who_is_not() {
+    let here = with_site();
+    // She never was captured.
+    let ran = here.run("build --upon site -o site three.listing");
+    assert!(ran.stderr.contains("example.com: 1 failed maildrops"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("captured before"), "{}", ran.stderr);
+    let carol = "carol@example.com";
+    here.run(&format!("release --redownload --site site {carol}"));
+    here.write("failed.listing", &CAROL.replace("carol", "alice"));
+    here.run("release --redownload --site site alice@example.com");
+    let ran = here.run("build --upon site -o site three.listing failed.listing");
+    assert_eq!((ran.status, &*ran.stderr), (0, ""));
+    // Nothing of her is kept that she could go back to.
+    let ran = here.run(&format!("release --site site {carol}"));
+    assert_eq!(ran.status, 1);
+    assert!(
+        ran.stderr.contains("and the capture failed; to have kept unique-ids"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
 fn everybody_of_a_site_is_held_and_released_at_once() {
     let here = with_site();
     let changes = [

@@ -642,7 +642,9 @@ fn where_anybody_may_make_links_a_second_one_to_an_mbox_is_not_read() {
 fn installed(scene: &Scene) -> [PathBuf; 3] {
     let [site, listing, doveadm] = ["site", "eve.listing", "doveadm"].map(|name| scene.path(name));
     fs::write(&listing, "uidl-keep-listing 1\nmaildrop eve@ex.com\nstate empty\n.\n").unwrap();
-    fs::write(&doveadm, format!("#!/bin/sh\nshift 4\nfor user; do echo {EVE}; done\n")).unwrap();
+    let knows_her = "[ \"$3\" = user ] && exit 0";
+    let script = format!("#!/bin/sh\n{knows_her}\nshift 4\nfor user; do echo {EVE}; done\n");
+    fs::write(&doveadm, script).unwrap();
     fs::set_permissions(&doveadm, Permissions::from_mode(0o755)).unwrap();
     let ran = install(&site, &listing, &doveadm);
     assert_eq!((ran.status, &*ran.stderr), (0, ""));

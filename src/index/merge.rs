@@ -181,7 +181,10 @@ pub fn merge(old: Maildrop, new: Maildrop) -> Result<Merged, CannotMerge> {
 
     let state = match state_of_new {
         State::Failed => {
-            remarks.push(Remark::Failed);
+            // Of one who never was captured there is nothing new to say.
+            if old.state != State::Failed || !entries.is_empty() {
+                remarks.push(Remark::Failed);
+            }
             State::Failed
         }
         _ if !entries.is_empty() => State::Captured,

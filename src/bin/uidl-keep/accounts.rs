@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use uidl_keep::dovecot::Dovecot;
 use uidl_keep::index::publish::Access;
 use uidl_keep::maildrop::everybody_of;
 
@@ -42,6 +43,11 @@ pub struct Readers {
 const USERS_AT_A_TIME: usize = 200;
 
 impl Doveadm {
+    /// The Dovecot of this doveadm.
+    pub fn dovecot(&self) -> Dovecot {
+        Dovecot::new(&self.doveadm, self.doveadm_args.split_whitespace().map(str::to_owned))
+    }
+
     /// Who reads the files of a place with these users, as Dovecot says. `None` where there are
     /// none, only that somebody of the domain was missed, and Dovecot lists nobody of it either.
     ///
@@ -105,23 +111,16 @@ impl Doveadm {
                 unknown.extend(said.lines().find(|line| !line.is_empty()).map(str::to_owned));
             }
         }
-        let said = unknown.first().map(|said| shown(said));
-        match (ids.is_empty(), said) {
-            // Users who were not moved, perhaps: nobody can log in as one of them. Said once.
-            (false, Some(said)) if field == "uid" => {
-                remark(format_args!("{place}: doveadm does not know all its users: {said}"));
-            }
-            (false, _) => {}
-            (true, said) => {
-                return Err(Trouble::at(
-                    place,
-                    format_args!(
-                        "doveadm tells no {field} of its users ({}); create them first, or say \
-                         --doveadm-args",
-                        said.as_deref().unwrap_or("and no error")
-                    ),
-                ));
-            }
+        if ids.is_empty() {
+            let said = unknown.first().map(|said| shown(said));
+            return Err(Trouble::at(
+                place,
+                format_args!(
+                    "doveadm tells no {field} of its users ({}); look at its user database, or say \
+                     --doveadm-args",
+                    said.as_deref().unwrap_or("and no error")
+                ),
+            ));
         }
         Ok(ids)
     }

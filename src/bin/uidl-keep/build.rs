@@ -12,9 +12,11 @@ use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::iter::Peekable;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::Mode;
-use uidl_keep::index::merge::{Merged, merge, spend_entries};
+use uidl_keep::dovecot::Dovecot;
+use uidl_keep::index::merge::{Merged, Remark, merge, spend_entries};
 use uidl_keep::index::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::reader::Maildrops;
 use uidl_keep::index::{Index, Writer};
@@ -24,7 +26,8 @@ use uidl_keep::roster::{Gate, Line, Roster, escaped, is_domain, name_of_domain};
 use uidl_keep::site::{Paths, Place, Site};
 use uidl_keep::uidl::Uidl;
 
-use crate::accounts::Doveadm;
+use crate::accounts::{Doveadm, Readers};
+use crate::changes::Log;
 use crate::opened::{self, Kept};
 use crate::output::{Outcome, Trouble, remark};
 
@@ -35,7 +38,8 @@ use crate::output::{Outcome, Trouble, remark};
 /// Nothing is changed unless all listings are right. With --install it builds upon the site in use,
 /// and lets those read it that `doveadm user` names. Nothing that a site has is ever dropped: where
 /// a maildrop was captured before, its entries keep their places, and new ones follow. A message
-/// that two captures know by different UIDLs is served the later capture's.
+/// that two captures know by different UIDLs is served the later capture's. Exit status 1: done,
+/// but for what stderr names.
 #[derive(clap::Args)]
 pub struct Args {
     /// No more captures will follow. Without it the plugin says once a day that one is awaited.
@@ -58,6 +62,19 @@ pub struct Args {
     /// The site in use.
     #[arg(long, value_name = "SITE", default_value = Site::DEFAULT_DIR, requires = "install")]
     site: PathBuf,
+    /// Hold the domains and users that are built, from the first moment, as `hold` does.
+    #[arg(long)]
+    hold: bool,
+    /// Build these users and domains of the listings, and no others.
+    #[arg(long, value_name = "USER|@DOMAIN")]
+    only: Vec<String>,
+    /// Build all but these users and domains.
+    #[arg(long, value_name = "USER|@DOMAIN")]
+    except: Vec<String>,
+    /// Go on where Dovecot knows nobody of a domain: its files are root's alone, so that whoever is
+    /// created there is refused until the next build.
+    #[arg(long, requires = "install")]
+    skip_unknown: bool,
     #[command(flatten)]
     doveadm: Doveadm,
     /// Listings; `-` is standard input. None, to make the old site final.
@@ -76,7 +93,9 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     }
     let listings = args.listings.iter().map(|path| Listing::open(path));
     let listings: Vec<Listing> = listings.collect::<Result<_, _>>()?;
-    let found = scan(&listings)?;
+    let selection = Selection { only: &args.only, except: &args.except };
+    let mut found = scan(&listings)?;
+    let mut outcome = selection.apply(&mut found, !listings.is_empty())?;
 
     make_site(&site)?;
     if args.install {
@@ -93,33 +112,34 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let mut places: BTreeSet<Place> = found.iter().map(|found| found.place.clone()).collect();
     // Upon itself, a site is changed only where something is added.
     if let Some(upon) = upon.as_ref().filter(|it| it.dir() != site.dir() || found.is_empty()) {
-        places.extend(opened::places(upon)?);
+        let all = opened::places(upon)?.into_iter();
+        places.extend(all.filter(|place| !found.is_empty() || selection.has_place(place)));
     }
     let (mut sealed, mut readers_of) = (Vec::new(), Vec::new());
+    let (mut held, mut unknown_places) = (Vec::new(), 0);
+    let dovecot = args.doveadm.dovecot();
     let mut doubts = Doubts::default();
     for place in places {
         let start = found.partition_point(|found| found.place < place);
         let end = found.partition_point(|found| found.place <= place);
-        let build = Build { site: &site, place: &place, listings: &listings };
+        let build = Build { site: &site, place: &place, listings: &listings, hold: args.hold };
         let old = match &upon {
             Some(upon) => opened::open_place(upon, &place)?,
             None => Kept { index: None, roster: None },
         };
-        let staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
+        let mut staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
+        held.append(&mut staged.held);
         let (readers, access) = if args.install {
-            let readers = args.doveadm.readers(place.name(), &staged.users)?;
-            let access = match &readers {
-                Some(readers) => readers.access(place.name()),
-                None => {
-                    remark(format_args!(
-                        "{}: doveadm lists nobody of it, so that its files are root's alone: \
-                         whoever is created there is refused until the next build",
-                        place.name()
-                    ));
-                    Access { mode: 0o600, owner: None }
+            match known(&dovecot, &place, &staged.users)? {
+                Some(users) => {
+                    let readers = args.doveadm.readers(place.name(), &users)?;
+                    (readers.clone(), access_of(&place, readers.as_ref()))
                 }
-            };
-            (readers, access)
+                None => {
+                    unknown_places += 1;
+                    (None, ROOTS_ALONE)
+                }
+            }
         } else {
             (None, Access { mode: 0o640, owner: None })
         };
@@ -134,12 +154,158 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     if !args.later_wins {
         doubts.settle()?;
     }
+    if unknown_places > 0 {
+        outcome = Outcome::Short;
+        go_on_without(unknown_places, args.skip_unknown)?;
+    }
     // All is well, and all of it is on the disk.
-    publish::publish_all(sealed).map_err(|(path, error)| Trouble::at(path.display(), error))?;
+    publish(&site, sealed, &held)?;
     for (readers, paths) in readers_of {
         readers.try_to_read(&paths)?;
     }
-    Ok(Outcome::Done)
+    Ok(outcome)
+}
+
+/// Puts all files in their places; the gates that were changed are in the log before.
+fn publish(site: &Site, sealed: Vec<Sealed>, held: &[(Gate, Line)]) -> Result<(), Trouble> {
+    let log = Log::new(site, "build --hold", SystemTime::now());
+    let line_of = |(before, after): &(Gate, Line)| log.line(&after.user, *before, after.gate);
+    if !held.is_empty() {
+        log.append(&held.iter().map(line_of).collect::<String>())?;
+    }
+    publish::publish_all(sealed).map_err(|(path, error)| {
+        if !held.is_empty() {
+            let _ = log.append(&log.line_of_failure(&path, &error));
+        }
+        Trouble::at(path.display(), error)
+    })
+}
+
+/// Files of a place where nobody is known who might read them.
+const ROOTS_ALONE: Access = Access { mode: 0o600, owner: None };
+
+fn access_of(place: &Place, readers: Option<&Readers>) -> Access {
+    let Some(readers) = readers else {
+        remark(format_args!(
+            "{}: doveadm lists nobody of it, so that its files are root's alone: whoever is \
+             created there is refused until the next build",
+            place.name()
+        ));
+        return ROOTS_ALONE;
+    };
+    readers.access(place.name())
+}
+
+/// Who of a place Dovecot knows; `None` where that is nobody, though somebody is asked for. Names
+/// all whom it does not know.
+fn known(
+    dovecot: &Dovecot,
+    place: &Place,
+    users: &[String],
+) -> Result<Option<Vec<String>>, Trouble> {
+    const AT_A_TIME: usize = 50;
+    let names = dovecot.names(users).map_err(|error| {
+        Trouble::at(
+            place.name(),
+            format_args!(
+                "{error}; `build --install` asks a running Dovecot: start it, or say \
+                --doveadm-args"
+            ),
+        )
+    })?;
+    let unknown: BTreeSet<String> = names.unknown.into_iter().collect();
+    let known: Vec<String> =
+        users.iter().filter(|user| !unknown.contains(*user)).cloned().collect();
+    let unknown: Vec<String> = unknown.into_iter().collect();
+    if known.is_empty() && !unknown.is_empty() {
+        remark(format_args!(
+            "{}: Dovecot knows none of its {} users (the first: {})",
+            place.name(),
+            unknown.len(),
+            unknown[0]
+        ));
+        return Ok(None);
+    }
+    for some in unknown.chunks(AT_A_TIME) {
+        // Nobody can log in as one of them. Once created, they are served what was captured.
+        remark(format_args!(
+            "{}: Dovecot does not know {} of its users, who are on its roster all the same: {}",
+            place.name(),
+            some.len(),
+            some.join(" ")
+        ));
+    }
+    Ok(Some(known))
+}
+
+/// Whether to go on where Dovecot knows nobody of some domains, or one of some users without one.
+fn go_on_without(places: usize, skip_unknown: bool) -> Result<(), Trouble> {
+    if !skip_unknown {
+        return Err(Trouble::new(format!(
+            "Dovecot does not know {places} domains or users, named above, and nothing is changed: \
+             create them, or name another Dovecot with --doveadm-args; to go on, --skip-unknown \
+             refuses whoever is created there until the next build, and --except leaves them out",
+        )));
+    }
+    remark(format_args!(
+        "the files of {places} domains or users, named above, are root's alone: whoever is created \
+         there is refused until the next `build --install`"
+    ));
+    Ok(())
+}
+
+/// Whom of the listings the operator wants built.
+struct Selection<'a> {
+    only: &'a [String],
+    except: &'a [String],
+}
+
+impl Selection<'_> {
+    fn names(name: &str, user: &str) -> bool {
+        if is_domain(name) {
+            user.rsplit_once('@').is_some_and(|(_, domain)| domain == &name[1..])
+        } else {
+            name == user
+        }
+    }
+
+    fn has(&self, user: &str) -> bool {
+        let is_named = |names: &[String]| names.iter().any(|name| Self::names(name, user));
+        (self.only.is_empty() || is_named(self.only)) && !is_named(self.except)
+    }
+
+    /// Of a place of which no listing is given.
+    fn has_place(&self, place: &Place) -> bool {
+        match place {
+            Place::Domain(domain) => self.has(&name_of_domain(domain)),
+            Place::User(user) => self.has(user),
+        }
+    }
+
+    /// Takes out who is not wanted, and says so.
+    fn apply(&self, found: &mut Vec<Found>, has_listings: bool) -> Result<Outcome, Trouble> {
+        let of_nobody = self.only.iter().chain(self.except).find(|name| {
+            has_listings && !found.iter().any(|found| Self::names(name, &found.block.user))
+        });
+        if let Some(name) = of_nobody {
+            return Err(Trouble::new(format!(
+                "no listing has {name}; name users, and domains as @example.com"
+            )));
+        }
+        let is_left_out = |found: &&Found| !self.has(&found.block.user);
+        let left_out = found.iter().filter(is_left_out).count();
+        let Some(first) = found.iter().find(is_left_out) else { return Ok(Outcome::Done) };
+        remark(format_args!(
+            "{left_out} maildrops of the listings are left out (the first: {}): who of them is on \
+             no roster is served as if never migrated",
+            first.block.user
+        ));
+        found.retain(|found| self.has(&found.block.user));
+        if found.is_empty() {
+            return Err(Trouble::new("nothing of the listings is left to build"));
+        }
+        Ok(Outcome::Short)
+    }
 }
 
 /// A listing, which can be read twice.
@@ -320,6 +486,8 @@ struct Build<'a> {
     site: &'a Site,
     place: &'a Place,
     listings: &'a [Listing],
+    /// Whether everybody of it is held from now on.
+    hold: bool,
 }
 
 /// The two files of a place, written and not yet in place.
@@ -329,6 +497,8 @@ struct Built {
     roster: Staged,
     /// Everybody on the roster.
     users: Vec<String>,
+    /// Who is held now and was not, and the gate before; the whole domain among them.
+    held: Vec<(Gate, Line)>,
 }
 
 impl Build<'_> {
@@ -370,17 +540,25 @@ impl Build<'_> {
             changes: Changes { doubts, messages: 0, maildrops: 0, first: None },
         };
         let mut built_anew = Vec::new();
-        let of_domain = match self.place {
-            Place::Domain(domain) => gates.of(&name_of_domain(domain)),
-            Place::User(_) => None,
-        };
-        let first_gate = if of_domain.is_some() { Gate::Held } else { Gate::Guarded };
+        let mut held = Vec::new();
+        let of_domain = self.line_of_domain(&gates, &mut held);
+        let is_held = self.hold || of_domain.is_some();
+        let first_gate = if is_held { Gate::Held } else { Gate::Guarded };
         while let Some((maildrop, is_new)) = maildrops.next()? {
             writer.push(&maildrop).map_err(|error| at_index(&error))?;
             let before = gates.of(&maildrop.user);
-            let line = line_of(&maildrop, is_new, before.as_ref(), first_gate);
-            if before.is_some_and(|before| before.gate != line.gate) {
-                built_anew.push((line.user.clone(), line.gate));
+            let mut line = line_of(&maildrop, is_new, before.as_ref(), first_gate);
+            if self.hold {
+                line.gate = line.gate.held();
+            }
+            let before = before.map(|before| before.gate).filter(|before| *before != line.gate);
+            let is_served = matches!(line.gate, Gate::Guarded | Gate::Held);
+            match before {
+                Some(Gate::Forgotten | Gate::HeldForgotten) if is_served => {
+                    built_anew.push((line.user.clone(), line.gate));
+                }
+                Some(before) => held.push((before, line.clone())),
+                None => {}
             }
             roster.insert(line).map_err(|error| at_roster(&error))?;
         }
@@ -401,7 +579,18 @@ impl Build<'_> {
         file.write_all(roster.to_text().as_bytes()).map_err(|error| at_roster(&error))?;
         let users = roster.lines().map(|line| line.user.clone());
         let users = users.filter(|user| !is_everybody(user) && !is_domain(user)).collect();
-        Ok(Built { paths, index, roster: staged, users })
+        Ok(Built { paths, index, roster: staged, users, held })
+    }
+
+    /// The line that says that the whole domain is held, if it is.
+    fn line_of_domain(&self, gates: &Gates, held: &mut Vec<(Gate, Line)>) -> Option<Line> {
+        let Place::Domain(domain) = self.place else { return None };
+        let name = name_of_domain(domain);
+        gates.of(&name).or_else(|| {
+            let line = self.hold.then(|| Line::new(name, State::Empty, Gate::Held))?;
+            held.push((Gate::Guarded, line.clone()));
+            Some(line)
+        })
     }
 
     fn warn_of_failed(&self, roster: &Roster) {
@@ -415,7 +604,9 @@ impl Build<'_> {
                  captured, or if nobody is missing: uidl-keep release --redownload '{everybody}'"
             ));
         }
-        let is_one = |line: &&Line| line.state == State::Failed && line.user != everybody;
+        // Who was given up downloads again, and is refused nothing.
+        let is_one =
+            |line: &&Line| line.state == State::Failed && line.user != everybody && is_open(line);
         let mut failed = roster.lines().filter(is_one);
         if let Some(first) = failed.next() {
             remark(format_args!(
@@ -662,7 +853,11 @@ impl Joined<'_> {
                     let next = format!("leave its later listing out, and {instead}");
                     Trouble::at(&user, format_args!("{error}; {next}"))
                 })?;
-                merged.remarks.iter().for_each(|text| remark(format_args!("{user}: {text}")));
+                let gate = self.gates.of(&user).map(|line| line.gate);
+                let is_given_up = gate == Some(Gate::Redownload);
+                let goes_for_him = |said: &&Remark| !(is_given_up && **said == Remark::Failed);
+                let remarks = merged.remarks.iter().filter(goes_for_him);
+                remarks.for_each(|text| remark(format_args!("{user}: {text}")));
                 self.changes.add(&merged);
                 Ok(Some((merged.maildrop, true)))
             }

@@ -467,6 +467,10 @@ fn tell(change: Change, before: &Line, after: &Line) -> bool {
         }
         (true, _) => {}
         (false, gate) if is_forgotten(*gate) => remark(format_args!("{user} is {FORGOTTEN}")),
+        (false, Gate::Redownload) if *state == State::Failed => remark(format_args!(
+            "{user} downloads again, as told before, and the capture failed; to have kept \
+             unique-ids served: capture it again, build upon this site, `hold`, then `release`"
+        )),
         (false, Gate::Redownload) => remark(format_args!(
             "{user} downloads again, as told before; to go back to the kept unique-ids: `hold`, then \
              `release`"
