@@ -1,14 +1,17 @@
 //! What a Dovecot at hand decides of users, whatever a roster says: [`Dovecot`].
 //!
-//! A roster guards a user under the one name that Dovecot gives him. Dovecot's own tools tell it; they
-//! are run, and change nothing.
+//! A roster guards a user under the one name that Dovecot gives him, and only while POP3 loads the
+//! plugin, and the plugin looks into the site of that roster. Dovecot's own tools tell all three;
+//! they are run, and change nothing. [`Fault`] says what is wrong.
 #![forbid(unsafe_code)]
 
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-/// A Dovecot, asked through its `doveadm`.
+use crate::site::Site;
+
+/// A Dovecot, asked through its `doveadm` and `doveconf`.
 #[derive(Debug, Clone)]
 pub struct Dovecot {
     doveadm: PathBuf,
@@ -22,6 +25,45 @@ pub struct Names {
     pub unknown: Vec<String>,
     /// Those whom it calls otherwise, and how: the first few of them.
     pub renamed: Vec<(String, String)>,
+}
+
+/// Why POP3 users of a site are served as if there were no site.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// POP3 does not load the plugin.
+    #[error(
+        "POP3 does not load uidl_keep, so that nobody is guarded: `doveconf -f protocol=pop3 \
+         mail_plugins` says \"{mail_plugins}\"; a `protocol pop3` block that comes later may have \
+         dropped it: name it in the last one, and reload Dovecot"
+    )]
+    NotLoaded {
+        /// What it loads.
+        mail_plugins: String,
+    },
+    /// Dovecot has other names for users than the rosters.
+    #[error(
+        "Dovecot calls {user} {name:?}, so that nobody asks for {user}: {}name users on the \
+         rosters as Dovecot does",
+        cause(format)
+    )]
+    Renamed {
+        /// The first of them, as the roster calls him.
+        user: String,
+        /// As Dovecot does.
+        name: String,
+        /// `auth_username_format`, where that can be the cause.
+        format: Option<String>,
+    },
+}
+
+fn cause(format: &Option<String>) -> String {
+    let advice = |format| {
+        format!(
+            "it comes of auth_username_format = {format}, or of the user database; change that, or "
+        )
+    };
+    format.as_ref().map_or_else(|| "look at the user database, or ".to_owned(), advice)
 }
 
 /// Why Dovecot could not be asked.
@@ -50,6 +92,8 @@ pub enum Error {
 const USERS_AT_A_TIME: usize = 200;
 /// Once so many are called otherwise, it is a setting, and no matter of one of them.
 const MOST_RENAMED: usize = 3;
+/// What `mail_plugins` calls the plugin.
+const PLUGIN: &str = "uidl_keep";
 /// `EX_NOUSER`: a user was asked for whom Dovecot does not know.
 const NO_USER: i32 = 67;
 
@@ -73,6 +117,76 @@ impl Dovecot {
         Ok(names)
     }
 
+    /// Why the user names are not those of the rosters, if they are not.
+    pub fn fault_of_names(&self, names: &Names) -> Option<Fault> {
+        let (user, name) = names.renamed.first().cloned()?;
+        let setting = "auth_username_format";
+        let format = self.setting(&[setting], setting).ok().flatten();
+        Some(Fault::Renamed { user, name, format: format.filter(|format| !format.is_empty()) })
+    }
+
+    /// Whether POP3 loads the plugin.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub fn fault_of_pop3(&self) -> Result<Option<Fault>, Error> {
+        let said = self.doveconf(&["-f", "protocol=pop3", "mail_plugins"])?;
+        // 2.3: `mail_plugins = quota uidl_keep`. 2.4: a block with a line `uidl_keep = yes`.
+        let is_loaded = said.lines().map(str::trim).any(|line| match line.split_once('=') {
+            Some((name, value)) if name.trim() == "mail_plugins" => {
+                value.split_whitespace().any(|name| name == PLUGIN)
+            }
+            Some((name, value)) => name.trim() == PLUGIN && value.trim() == "yes",
+            None => false,
+        });
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let mail_plugins = words.join(" ");
+        Ok((!is_loaded).then_some(Fault::NotLoaded { mail_plugins }))
+    }
+
+    /// The site that the plugin looks into.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`].
+    pub fn site(&self) -> Result<Site, Error> {
+        let setting = "uidl_keep_dir";
+        // 2.3 has the first, 2.4 the second; either may be absent.
+        let named = match self.setting(&["plugin/uidl_keep_dir"], setting)? {
+            None => self.setting(&[setting], setting)?,
+            named => named,
+        };
+        Ok(Site::new(named.unwrap_or_else(|| Site::DEFAULT_DIR.to_owned())))
+    }
+
+    /// A setting, as `doveconf` prints it: `NAME = VALUE`.
+    fn setting(&self, args: &[&str], name: &str) -> Result<Option<String>, Error> {
+        let said = self.doveconf(args)?;
+        let value = said.lines().find_map(|line| {
+            let (key, value) = line.split_once('=')?;
+            (key.trim().rsplit('/').next() == Some(name)).then(|| value.trim().to_owned())
+        });
+        Ok(value)
+    }
+
+    fn doveconf(&self, args: &[&str]) -> Result<String, Error> {
+        let mut command = Command::new(self.doveadm.with_file_name("doveconf"));
+        // Of what doveadm is told, it understands which configuration is meant.
+        let mut own = self.args.iter();
+        while let Some(arg) = own.next() {
+            if arg == "-c" {
+                command.arg("-c").args(own.next());
+            }
+        }
+        let output = output_of(command.args(args))?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        } else {
+            Err(no_answer(&command, &output))
+        }
+    }
+
     fn ask(&self, users: &[&String], names: &mut Names) -> Result<(), Error> {
         if users.is_empty() {
             return Ok(());
@@ -85,7 +199,8 @@ impl Dovecot {
             Some(NO_USER) => false,
             _ => return Err(no_answer(&command, &output)),
         };
-        // A name is printed only where it is another than was asked for, or a user database says it.
+        // A name is printed only where it is another than was asked for, or a user database says
+        // one.
         let said = String::from_utf8_lossy(&output.stdout);
         let said = said.trim();
         if all_known && said.is_empty() {

@@ -407,7 +407,22 @@ fn fake_doveadm(here: &Here, uid_and_gid: &str) {
          exit $status\n"
     );
     here.write("doveadm", &script);
-    fs::set_permissions(here.path("doveadm"), Permissions::from_mode(0o755)).unwrap();
+    let site = here.path("site");
+    let doveconf = format!(
+        "#!/bin/sh\n\
+         [ \"$1 $2\" = '-c conf' ] || exit 64\n\
+         shift 2\n\
+         case $* in\n\
+         plugin/uidl_keep_dir) echo 'plugin/uidl_keep_dir = {}';;\n\
+         '-f protocol=pop3 mail_plugins') echo 'mail_plugins = quota uidl_keep';;\n\
+         *) exit 64;;\n\
+         esac\n",
+        site.display()
+    );
+    here.write("doveconf", &doveconf);
+    for program in ["doveadm", "doveconf"] {
+        fs::set_permissions(here.path(program), Permissions::from_mode(0o755)).unwrap();
+    }
 }
 
 const INSTALL: &str = "build --install --site site --doveadm ./doveadm --doveadm-args -c\u{a0}conf";

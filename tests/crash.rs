@@ -487,12 +487,12 @@ fn large_maildir_and_listing(dir: &Path) {
 fn site(dir: &Path) {
     listings(dir);
     helper(dir, &["build", "--final", "-o", "site", "earlier.listing"]);
-    helper(dir, &["hold", "--site", "site", "bob@example.com"]);
+    helper(dir, &["hold", "--no-check", "--site", "site", "bob@example.com"]);
 }
 
 fn held_site(dir: &Path) {
     site(dir);
-    helper(dir, &["hold", "--site", "site", "example.com", "example.net", "eve"]);
+    helper(dir, &["hold", "--no-check", "--site", "site", "example.com", "example.net", "eve"]);
 }
 
 /// A site that Dovecot's users can read, and a doveadm that knows them.
@@ -501,7 +501,7 @@ fn installed_site(dir: &Path) {
     fs::write(dir.join("doveadm"), script).unwrap();
     fs::set_permissions(dir.join("doveadm"), Permissions::from_mode(0o755)).unwrap();
     listings(dir);
-    let install = ["build", "--install", "--site", "site", "--doveadm", "./doveadm"];
+    let install = ["build", "--install", "--no-check", "--site", "site", "--doveadm", "./doveadm"];
     helper(dir, &[&install[..], &["earlier.listing"]].concat());
 }
 
@@ -554,22 +554,30 @@ fn an_installed_site_is_old_or_new() {
         eprintln!("skipped: only root can give files away");
         return;
     }
-    const ARGS: &[&str] =
-        &["build", "--install", "--site", "site", "--doveadm", "./doveadm", "later.listing"];
+    const ARGS: &[&str] = &[
+        "build",
+        "--install",
+        "--no-check",
+        "--site",
+        "site",
+        "--doveadm",
+        "./doveadm",
+        "later.listing",
+    ];
     let before = installed_site;
     Story { before, args: ARGS, umask: "022", places: &["site"] }.survives_every_fault();
 }
 
 #[test]
 fn who_is_held_is_held_or_not_and_can_be_held_again() {
-    let args = &["hold", "--site", "site", "example.com", "example.net", "eve"];
+    let args = &["hold", "--no-check", "--site", "site", "example.com", "example.net", "eve"];
     let places = &["site", "standard output"];
     Story { before: site, args, umask: "022", places }.survives_every_fault();
 }
 
 #[test]
 fn who_is_released_is_released_or_not_and_can_be_released_again() {
-    let args = &["release", "--site", "site", "@example.com", "@example.net"];
+    let args = &["release", "--no-check", "--site", "site", "@example.com", "@example.net"];
     let places = &["site", "standard output"];
     Story { before: held_site, args, umask: "022", places }.survives_every_fault();
 }
@@ -582,7 +590,7 @@ fn on_a_disk_that_is_really_full_what_was_there_stays() {
     let args = &["build", "--upon", "site", "-o", "site", "large.listing"];
     let before = site_and_large_listing;
     Story { before, args, umask: "022", places: &["site"] }.survives_a_full_disk();
-    let args = &["hold", "--site", "site", "example.com", "example.net", "eve"];
+    let args = &["hold", "--no-check", "--site", "site", "example.com", "example.net", "eve"];
     Story { before: site, args, umask: "022", places: &["site"] }.survives_a_full_disk();
 }
 
@@ -609,7 +617,7 @@ fn everybody_is_held_also_when_nobody_reads_who() {
     let home = home();
     site(home.path());
     let mut child = support::helper::uidl_keep()
-        .args(["hold", "--site", "site", "example.com", "example.net", "eve"])
+        .args(["hold", "--no-check", "--site", "site", "example.com", "example.net", "eve"])
         .current_dir(home.path())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

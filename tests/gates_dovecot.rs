@@ -198,6 +198,104 @@ fn a_held_domain_refuses_also_who_is_on_no_roster_and_who_is_built_later() {
     assert_eq!(server.uidls(ERIN).len(), 3);
 }
 
+/// Runs the helper on the site of a server, and asks that server; what it prints on stderr.
+fn asked(server: &Server, command: &[&str], status: i32) -> String {
+    let mut helper = helper::uidl_keep();
+    helper.args(command).arg("--site").arg(server.dovecot.site());
+    helper.arg("--doveadm-args").arg(format!("-c {}", server.dovecot.conf().display()));
+    let ran = helper.output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(status), "{command:?}: {said}");
+    said
+}
+
+#[test]
+fn nothing_is_said_to_be_held_or_built_while_pop3_does_not_load_the_plugin() {
+    let Some(mut server) = Server::start() else { return };
+    let listing = server.listing(&[ALICE, DAVE], "kept-");
+    let install = ["build", "--install", listing.to_str().unwrap()];
+    assert_eq!(asked(&server, &install, 0), "");
+    assert_eq!(asked(&server, &["hold", ALICE], 0), "");
+    assert_eq!(server.refusal(ALICE), MOVING);
+    assert_eq!(asked(&server, &["release", ALICE], 0), "");
+    assert_eq!(server.uidls(ALICE), kept("kept-"));
+
+    // What a panel writes for a plugin of its own.
+    server.dovecot.restart_with("protocol pop3 {\n  mail_plugins = quota\n}\n");
+    let roster = server.dovecot.site().join("domain/example.com.roster");
+    let before = fs::read(&roster).unwrap();
+    for command in [&["hold", "example.com"][..], &["hold", "--all"], &["release", ALICE], &install]
+    {
+        let said = asked(&server, command, 2);
+        let cause = "POP3 does not load uidl_keep, so that nobody is guarded: `doveconf -f \
+                     protocol=pop3 mail_plugins` says \"mail_plugins = quota\"; a `protocol pop3` \
+                     block that comes later may have dropped it";
+        assert!(said.contains(cause), "{said}");
+        assert!(said.contains("nothing is changed, and --no-check goes on"), "{said}");
+        assert!(fs::read(&roster).unwrap() == before, "{command:?}");
+    }
+    // So it is: his UIDLs are not given, whatever the roster says.
+    asked(&server, &["hold", "--no-check", DAVE], 0);
+    assert_ne!(server.uidls(DAVE), kept("kept-"));
+    // Who is to download again does so without the plugin, too.
+    asked(&server, &["release", "--redownload", DAVE], 0);
+}
+
+#[test]
+fn who_has_another_name_in_dovecot_is_neither_built_nor_held() {
+    let Some(mut server) = Server::start() else { return };
+    let listing = server.listing(&[ALICE, BOB], "kept-");
+    server.build(&listing);
+    server.dovecot.restart_with("auth_username_format = %Ln\n");
+    let install = ["build", "--install", listing.to_str().unwrap()];
+    for command in [&["hold", ALICE][..], &["hold", "--all"], &["release", "example.com"], &install]
+    {
+        let said = asked(&server, command, 2);
+        let cause = "Dovecot calls alice@example.com \"alice\", so that nobody asks for \
+                     alice@example.com: it comes of auth_username_format = %Ln, or of the user \
+                     database; change that, or name users on the rosters as Dovecot does; nothing \
+                     is changed";
+        assert!(said.contains(cause), "{command:?}: {said}");
+    }
+    asked(&server, &["hold", "--no-check", ALICE], 0);
+    // One of many that has capital letters is found among the others.
+    server.dovecot.restart_with("");
+    let listing = server.listing(&[BOB, ALICE], "more-");
+    let text = fs::read_to_string(&listing).unwrap().replace("alice@", "Alice@");
+    fs::write(&listing, text).unwrap();
+    let install = ["build", "--install", listing.to_str().unwrap()];
+    let said = asked(&server, &install, 2);
+    assert!(said.contains("Dovecot calls Alice@example.com \"alice@example.com\""), "{said}");
+}
+
+#[test]
+fn where_no_dovecot_can_be_asked_that_is_said() {
+    let Some(mut server) = Server::start() else { return };
+    server.build(&server.listing(&[ALICE], "kept-"));
+    let elsewhere = |command: &[&str], more: &[&str]| {
+        let mut helper = helper::uidl_keep();
+        helper.args(command).arg(ALICE).arg("--site").arg(server.dovecot.site()).args(more);
+        let ran = helper.output().unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{ran:?}");
+        String::from_utf8(ran.stderr).unwrap()
+    };
+    let not_checked = "uidl-keep: not checked whether Dovecot guards these users: ";
+    let said = elsewhere(&["hold"], &["--doveadm", "/nowhere/doveadm"]);
+    assert!(said.starts_with(&format!("{not_checked}/nowhere/doveconf: No such file")), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    // This machine's own is for another site.
+    let said = elsewhere(&["release"], &[]);
+    assert!(said.starts_with(not_checked), "{said}");
+    assert!(said.contains("/var/lib/uidl-keep: this Dovecot looks into another site"), "{said}");
+    assert_eq!(elsewhere(&["hold"], &["--no-check"]), "");
+    // It loads the plugin, and is not running.
+    server.dovecot.pause();
+    let said = asked(&server, &["release", ALICE], 0);
+    assert!(said.starts_with(not_checked), "{said}");
+    assert!(said.contains("doveadm: "), "{said}");
+    server.dovecot.resume();
+}
+
 #[test]
 fn who_may_have_lived_where_nobody_could_search_is_refused_and_others_are_served() {
     const LATER: &str =

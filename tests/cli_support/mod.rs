@@ -89,7 +89,11 @@ impl Here {
     /// The helper, ready to run here, by nobody who used sudo.
     pub fn command(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
-        command.args(args.split_whitespace()).current_dir(self.0.path()).env_remove("SUDO_USER");
+        // What Dovecot says of users is for the tests that have one.
+        let asks = ["hold ", "release "].iter().any(|it| args.starts_with(it));
+        let no_check = asks && !args.contains("--doveadm") && !args.contains("--redownload");
+        command.args(args.split_whitespace()).args(no_check.then_some("--no-check"));
+        command.current_dir(self.0.path()).env_remove("SUDO_USER");
         command
     }
 

@@ -1,13 +1,15 @@
 //! Who may read the files of a place: the accounts that Dovecot reads mail as.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use uidl_keep::dovecot::Dovecot;
+use uidl_keep::dovecot::{Dovecot, Fault, Names};
 use uidl_keep::index::publish::Access;
 use uidl_keep::maildrop::everybody_of;
+use uidl_keep::site::Site;
 
 use crate::output::{Trouble, remark};
 
@@ -15,17 +17,15 @@ use crate::output::{Trouble, remark};
 #[derive(clap::Args)]
 pub struct Doveadm {
     /// The doveadm that knows the users.
-    #[arg(long, value_name = "PATH", default_value = "doveadm", requires = "install")]
+    #[arg(long, value_name = "PATH", default_value = "doveadm")]
     doveadm: PathBuf,
     /// Arguments for it, blanks between them: `-c /etc/dovecot/other.conf`.
-    #[arg(
-        long,
-        value_name = "ARGS",
-        default_value = "",
-        allow_hyphen_values = true,
-        requires = "install"
-    )]
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     doveadm_args: String,
+    /// Do not ask Dovecot whether POP3 loads the plugin, and whether users have the names there
+    /// that they have here.
+    #[arg(long)]
+    no_check: bool,
 }
 
 /// Who reads the files of a place.
@@ -39,6 +39,25 @@ pub struct Readers {
     gid_is_shared: bool,
 }
 
+/// Whether Dovecot could be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checked {
+    Yes,
+    No,
+}
+
+fn not_checked(why: impl Display) -> Checked {
+    remark(format_args!(
+        "not checked whether Dovecot guards these users: {why}; name the Dovecot of this site with \
+         --doveadm and --doveadm-args"
+    ));
+    Checked::No
+}
+
+fn refused(fault: &Fault) -> Trouble {
+    Trouble::new(format!("{fault}; nothing is changed, and --no-check goes on all the same"))
+}
+
 /// Users asked about at one time: an argument list has its limits.
 const USERS_AT_A_TIME: usize = 200;
 
@@ -46,6 +65,60 @@ impl Doveadm {
     /// The Dovecot of this doveadm.
     pub fn dovecot(&self) -> Dovecot {
         Dovecot::new(&self.doveadm, self.doveadm_args.split_whitespace().map(str::to_owned))
+    }
+
+    /// Refuses to go on where Dovecot would serve the users of a site whatever its rosters say.
+    /// Where that cannot be found out, says so.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and what to do.
+    pub fn check_pop3(&self, site: &Site) -> Result<Checked, Trouble> {
+        if self.no_check {
+            return Ok(Checked::No);
+        }
+        let dovecot = self.dovecot();
+        let asked = dovecot.site().and_then(|used| Ok((used, dovecot.fault_of_pop3()?)));
+        let (used, fault) = match asked {
+            Ok(asked) => asked,
+            Err(error) => return Ok(not_checked(error)),
+        };
+        let real = |site: &Site| site.dir().canonicalize().unwrap_or_else(|_| site.dir().into());
+        if real(&used) != real(site) {
+            let is_another = "this Dovecot looks into another site";
+            return Ok(not_checked(format_args!("{}: {is_another}", used.dir().display())));
+        }
+        match fault {
+            Some(fault) => Err(refused(&fault)),
+            None => Ok(Checked::Yes),
+        }
+    }
+
+    /// As [`Doveadm::check_pop3`], of what Dovecot calls users.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and what to do.
+    pub fn check_names(&self, users: &[String]) -> Result<(), Trouble> {
+        match self.dovecot().names(users) {
+            Ok(names) => self.check_renamed(&names),
+            Err(error) => {
+                not_checked(error);
+                Ok(())
+            }
+        }
+    }
+
+    /// The same of what is known already.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, and what to do.
+    pub fn check_renamed(&self, names: &Names) -> Result<(), Trouble> {
+        match self.dovecot().fault_of_names(names).filter(|_| !self.no_check) {
+            Some(fault) => Err(refused(&fault)),
+            None => Ok(()),
+        }
     }
 
     /// Who reads the files of a place with these users, as Dovecot says. `None` where there are

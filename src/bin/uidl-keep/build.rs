@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::Mode;
-use uidl_keep::dovecot::Dovecot;
+use uidl_keep::dovecot::{Dovecot, Names};
 use uidl_keep::index::merge::{Merged, Remark, merge, spend_entries};
 use uidl_keep::index::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::reader::Maildrops;
@@ -117,7 +117,10 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     }
     let (mut sealed, mut readers_of) = (Vec::new(), Vec::new());
     let (mut held, mut unknown_places) = (Vec::new(), 0);
-    let dovecot = args.doveadm.dovecot();
+    let (dovecot, mut names) = (args.doveadm.dovecot(), Names::default());
+    if args.install {
+        args.doveadm.check_pop3(&site)?;
+    }
     let mut doubts = Doubts::default();
     for place in places {
         let start = found.partition_point(|found| found.place < place);
@@ -130,7 +133,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         let mut staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
         held.append(&mut staged.held);
         let (readers, access) = if args.install {
-            match known(&dovecot, &place, &staged.users)? {
+            match known(&dovecot, &place, &staged.users, &mut names)? {
                 Some(users) => {
                     let readers = args.doveadm.readers(place.name(), &users)?;
                     (readers.clone(), access_of(&place, readers.as_ref()))
@@ -154,6 +157,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     if !args.later_wins {
         doubts.settle()?;
     }
+    args.doveadm.check_renamed(&names)?;
     if unknown_places > 0 {
         outcome = Outcome::Short;
         go_on_without(unknown_places, args.skip_unknown)?;
@@ -202,6 +206,7 @@ fn known(
     dovecot: &Dovecot,
     place: &Place,
     users: &[String],
+    all: &mut Names,
 ) -> Result<Option<Vec<String>>, Trouble> {
     const AT_A_TIME: usize = 50;
     let names = dovecot.names(users).map_err(|error| {
@@ -213,6 +218,7 @@ fn known(
             ),
         )
     })?;
+    all.renamed.extend(names.renamed);
     let unknown: BTreeSet<String> = names.unknown.into_iter().collect();
     let known: Vec<String> =
         users.iter().filter(|user| !unknown.contains(*user)).cloned().collect();

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uidl_keep::index::publish::{self, Access, Lock, Sealed, Staged};
-use uidl_keep::maildrop::State;
+use uidl_keep::maildrop::{State, is_everybody};
 use uidl_keep::roster::{Gate, Line, Roster, is_domain, name_of_domain};
 use uidl_keep::site::{Place, Site};
 
+use crate::accounts::{Checked, Doveadm};
 use crate::changes::Log;
 use crate::opened;
 use crate::output::{Outcome, Trouble, on_one_line, remark};
@@ -33,6 +34,8 @@ pub struct HoldArgs {
     /// Everybody of the site.
     #[arg(long, conflicts_with_all = ["who", "list"])]
     all: bool,
+    #[command(flatten)]
+    doveadm: Doveadm,
 }
 
 /// Serves migrated users again.
@@ -51,6 +54,8 @@ pub struct ReleaseArgs {
     /// Everybody of the site.
     #[arg(long, conflicts_with_all = ["who", "list", "redownload"])]
     all: bool,
+    #[command(flatten)]
+    doveadm: Doveadm,
     /// Release them from everything, whole domains too. Whoever is named in it may be listed at the
     /// next login also when much is missing of what was there: once, for what is missing now.
     #[arg(long, conflicts_with = "redownload")]
@@ -165,7 +170,7 @@ struct Named {
 }
 
 pub fn hold(args: &HoldArgs) -> Result<Outcome, Trouble> {
-    change(&args.who, args.all, Change::Hold)
+    change(&args.who, args.all, Some(&args.doveadm), Change::Hold)
 }
 
 pub fn release(args: &ReleaseArgs) -> Result<Outcome, Trouble> {
@@ -176,22 +181,29 @@ pub fn release(args: &ReleaseArgs) -> Result<Outcome, Trouble> {
     } else {
         Change::Release
     };
-    change(&args.who, args.all, change_to)
+    // Who is to download again need not be guarded.
+    let doveadm = Some(&args.doveadm).filter(|_| !args.redownload);
+    change(&args.who, args.all, doveadm, change_to)
 }
 
 pub fn forget(args: &ForgetArgs) -> Result<Outcome, Trouble> {
-    change(&args.who, false, Change::Forget)
+    change(&args.who, false, None, Change::Forget)
 }
 
 pub fn listed(args: &ListedArgs) -> Result<Outcome, Trouble> {
-    change(&args.who, false, Change::Listed)
+    change(&args.who, false, None, Change::Listed)
 }
 
 pub fn restored(args: &RestoredArgs) -> Result<Outcome, Trouble> {
-    change(&args.who, false, Change::Restored)
+    change(&args.who, false, None, Change::Restored)
 }
 
-fn change(who: &Who, all: bool, change: Change) -> Result<Outcome, Trouble> {
+fn change(
+    who: &Who,
+    all: bool,
+    doveadm: Option<&Doveadm>,
+    change: Change,
+) -> Result<Outcome, Trouble> {
     let site = Site::new(&who.site);
     if who.who.is_empty() && who.list.is_none() && !all {
         return Err(Trouble::new(format!(
@@ -223,6 +235,9 @@ fn change(who: &Who, all: bool, change: Change) -> Result<Outcome, Trouble> {
         let everywhere = opened::places(&site)?.into_iter();
         places.extend(everywhere.map(|place| (place, Named { all: true, ..Named::default() })));
     }
+    if let Some(doveadm) = doveadm.filter(|_| !places.is_empty()) {
+        check(doveadm, &site, &places)?;
+    }
     let run = Run { _lock: lock, site, change, now: SystemTime::now() };
     let mut out = io::stdout().lock();
     let mut printed = Ok(());
@@ -244,6 +259,22 @@ fn change(who: &Who, all: bool, change: Change) -> Result<Outcome, Trouble> {
     }
     printed?;
     Ok(outcome)
+}
+
+/// Refuses to go on where Dovecot would not heed what is said.
+fn check(doveadm: &Doveadm, site: &Site, places: &BTreeMap<Place, Named>) -> Result<(), Trouble> {
+    if doveadm.check_pop3(site)? == Checked::No {
+        return Ok(());
+    }
+    let mut users = Vec::new();
+    for (place, named) in places {
+        let Some(roster) = opened::read_roster(site, place)? else { continue };
+        let is_user = |line: &&Line| !is_domain(&line.user) && !is_everybody(&line.user);
+        let is_meant = |line: &&Line| named.all || named.users.contains(&line.user);
+        let lines = roster.lines().filter(is_user).filter(is_meant);
+        users.extend(lines.map(|line| line.user.clone()));
+    }
+    doveadm.check_names(&users)
 }
 
 /// Where a name belongs, and whether it is the whole domain; `None` when that has no roster.
