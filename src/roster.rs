@@ -469,7 +469,7 @@ impl Scan<'_> {
         if self.offset != self.lines.body_at && fields.name <= self.before.as_str() {
             return Err(bad("a line out of order"));
         }
-        let user = user_of(fields.name).ok_or_else(|| bad("a user name in no proper form"))?;
+        let user = unescaped(fields.name).ok_or_else(|| bad("a user name in no proper form"))?;
         let name = fields.name.to_owned();
         let line = Line { user, ..fields.line };
         self.octets = &self.octets[text.len() + 1..];
@@ -555,8 +555,8 @@ pub fn escaped(octets: &[u8]) -> String {
     name
 }
 
-/// The user whose name is written so; `None` when [`written`] would not write any so.
-fn user_of(name: &str) -> Option<String> {
+/// The text that [`escaped`] writes so; `None` where it is no user name, or none that it writes so.
+pub fn unescaped(name: &str) -> Option<String> {
     let mut octets = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

@@ -647,6 +647,33 @@ fn all_whom_dovecot_does_not_know_are_named_and_the_others_can_be_built() {
 }
 
 #[test]
+fn what_a_build_did_not_put_in_place_is_said_until_it_is_there() {
+    let here = with_listings();
+    here.quiet("build -o site one.listing");
+    assert!(!here.path("site/installing").exists());
+    let ended = "uidl-keep-installing 1\n0123456789abcdef domain/example.org.idx\n.\n";
+    here.write("site/installing", ended);
+    let said = "uidl-keep: site/installing: a build was ended while it was put in place: 0 of 1 \
+                domains and users are (the first that is not: example.org); run the same `build` \
+                again, or take that file away if the rest is not wanted\n";
+    assert_eq!(here.trouble("check site"), said);
+    // Another build does its work, and forgets nothing of it.
+    let ran = here.run("build -o site --upon site two.listing");
+    assert_eq!((ran.status, ran.stderr), (1, [said, said].concat()));
+    assert_eq!(here.read("site/installing"), ended.as_bytes());
+    here.write("org.listing", &BOB.replace(".com", ".org"));
+    let ran = here.run("build -o site --upon site org.listing");
+    assert_eq!((ran.status, &*ran.stderr), (0, said));
+    assert!(!here.path("site/installing").exists());
+    here.quiet("check site");
+
+    here.write("site/installing", "uidl-keep-installing 1\n0123 dom");
+    let trouble = here.trouble("build -o site --upon site org.listing");
+    assert!(trouble.contains("site/installing: not what uidl-keep writes there; take it away"));
+    assert!(here.trouble("check site").contains("site/installing: not what uidl-keep writes"));
+}
+
+#[test]
 fn a_reader_that_has_gone_away_is_no_error() {
     let here = with_listings();
     let many: Vec<String> = (1..20_000).map(|n| format!("{n} uidl{n} file=f{n}\n")).collect();

@@ -313,6 +313,8 @@ fn is_old_or_new(found: &Tree, (old, new): (&Tree, &Tree), fault: Fault, at: &st
         match new.get(name) {
             Some(whole) => assert!(whole == file, "{at}: {name} is not whole: {file:?}"),
             // Whoever is killed cannot clean up.
+            // So that it is known how far a build came.
+            None if name.ends_with("/installing") => {}
             None => assert!(fault == Fault::Killed, "{at}: {name} is left"),
         }
     }
@@ -566,6 +568,45 @@ fn an_installed_site_is_old_or_new() {
     ];
     let before = installed_site;
     Story { before, args: ARGS, umask: "022", places: &["site"] }.survives_every_fault();
+}
+
+#[test]
+fn an_install_that_was_killed_halfway_is_known_and_can_be_gone_on_with() {
+    if !can_inject() {
+        return;
+    }
+    const ARGS: &[&str] = &["build", "-o", "site", "--upon", "site", "later.listing"];
+    let story = Story { before: site, args: ARGS, umask: "022", places: &[] };
+    let home = home();
+    let renames = story.points(home.path());
+    let renames = renames.iter().filter(|point| point.call == "rename").count();
+    assert!(renames >= 5, "what is noted, and two files of each of two places: {renames}");
+    let check = |scene: &Path| {
+        let mut check = support::helper::uidl_keep();
+        check.args(["check", "site"]).current_dir(scene).output().unwrap()
+    };
+    for number in 2..=renames {
+        let scene = story.scene(home.path());
+        let mut wrapper = strace(Path::new("/dev/null"));
+        wrapper.push("trace=rename".into());
+        wrapper.push("-e".into());
+        wrapper.push(format!("inject=rename:signal=KILL:when={number}").into());
+        assert_eq!(story.run(&scene, &wrapper).status.signal(), Some(9), "{number}");
+        let ended = "uidl-keep: site/installing: a build was ended while it was put in place: ";
+        let checked = check(&scene);
+        assert_eq!(checked.status.code(), Some(2), "{number}");
+        assert!(said(&checked).contains(ended), "{number}: {}", said(&checked));
+        assert!(said(&checked).contains("domains and users are"), "{}", said(&checked));
+        // Hold says nothing of it, and does what it is told.
+        helper(&scene, &["hold", "--no-check", "--site", "site", "bob@example.com"]);
+
+        let again = story.run(&scene, &[]);
+        assert_eq!(again.status.code(), Some(0), "{number}: {}", said(&again));
+        assert!(said(&again).starts_with(ended), "{number}: {}", said(&again));
+        let checked = check(&scene);
+        assert_eq!((checked.status.code(), &*said(&checked)), (Some(0), ""), "{number}");
+        assert!(!scene.join("site/installing").exists());
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ use uidl_keep::uidl::Uidl;
 
 use crate::accounts::{Doveadm, Readers};
 use crate::changes::Log;
+use crate::install::Install;
 use crate::opened::{self, Kept};
 use crate::output::{Outcome, Trouble, remark};
 
@@ -109,6 +110,11 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
             "another uidl-keep changes this site; try again when it is done",
         ));
     };
+    let ended = Install::of(&site)?;
+    if let Some(ended) = &ended {
+        remark(ended.state(&site));
+    }
+    let mut install = Install::default();
     let mut places: BTreeSet<Place> = found.iter().map(|found| found.place.clone()).collect();
     // Upon itself, a site is changed only where something is added.
     if let Some(upon) = upon.as_ref().filter(|it| it.dir() != site.dir() || found.is_empty()) {
@@ -146,6 +152,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         } else {
             (None, Access { mode: 0o640, owner: None })
         };
+        install.add(&site, &staged.paths.index, staged.build_id);
         let files = staged.seal(access)?;
         readers_of.extend(
             readers
@@ -163,7 +170,18 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         go_on_without(unknown_places, args.skip_unknown)?;
     }
     // All is well, and all of it is on the disk.
-    publish(&site, sealed, &held)?;
+    if let Some(ended) = &ended {
+        install.add_missing_of(ended, &site);
+    }
+    install.begin(&site)?;
+    publish(&site, sealed, &held).map_err(|trouble| {
+        remark(trouble);
+        Trouble::new(install.state(&site))
+    })?;
+    if let Some(rest) = install.end(&site)? {
+        remark(rest.state(&site));
+        outcome = Outcome::Short;
+    }
     for (readers, paths) in readers_of {
         readers.try_to_read(&paths)?;
     }
@@ -500,6 +518,7 @@ struct Build<'a> {
 struct Built {
     paths: Paths,
     index: Staged,
+    build_id: [u8; 16],
     roster: Staged,
     /// Everybody on the roster.
     users: Vec<String>,
@@ -575,8 +594,9 @@ impl Build<'_> {
         self.warn_of_failed(&roster);
         maildrops.changes.tell(self.place.name());
         self.tell_of_forgotten(&built_anew, &roster);
+        let new = Index::open(index.file()).map_err(|error| at_index(&error))?;
+        let build_id = new.build_id();
         if let Some(there) = &there.index {
-            let new = Index::open(index.file()).map_err(|error| at_index(&error))?;
             self.drops_nothing(there, &new)?;
         }
 
@@ -585,7 +605,7 @@ impl Build<'_> {
         file.write_all(roster.to_text().as_bytes()).map_err(|error| at_roster(&error))?;
         let users = roster.lines().map(|line| line.user.clone());
         let users = users.filter(|user| !is_everybody(user) && !is_domain(user)).collect();
-        Ok(Built { paths, index, roster: staged, users, held })
+        Ok(Built { paths, index, build_id, roster: staged, users, held })
     }
 
     /// The line that says that the whole domain is held, if it is.

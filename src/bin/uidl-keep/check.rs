@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use uidl_keep::roster::is_domain;
 use uidl_keep::site::{Place, Site};
 
+use crate::install::Install;
 use crate::opened::{self, Opened};
 use crate::output::{Outcome, Trouble, remark};
 
-/// Checks every octet of indexes and rosters, and in a site that they agree.
+/// Checks every octet of indexes and rosters, and in a site that they agree and that no build was
+/// ended while it was put in place.
 ///
 /// Example: uidl-keep check /var/lib/uidl-keep
 ///
@@ -26,6 +28,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         match opened::open(path) {
             Ok(Opened::Site(site)) => match opened::places(&site) {
                 Ok(places) => {
+                    faults.extend(check_install(&site).err());
                     let checked = places.iter().map(|place| check_place(&site, place));
                     faults.extend(checked.filter_map(Result::err));
                 }
@@ -38,6 +41,14 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let Some(last) = faults.pop() else { return Ok(Outcome::Done) };
     faults.iter().for_each(remark);
     Err(last)
+}
+
+/// That no build was ended while it was put in place.
+fn check_install(site: &Site) -> Result<(), Trouble> {
+    match Install::of(site)? {
+        Some(install) => Err(Trouble::new(install.state(site))),
+        None => Ok(()),
+    }
 }
 
 /// A roster is checked whole when it is read.

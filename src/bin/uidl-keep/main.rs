@@ -9,6 +9,7 @@ mod dump;
 mod get;
 mod hold;
 mod inspect;
+mod install;
 mod opened;
 mod output;
 
