@@ -60,6 +60,8 @@ pub struct Config {
     pub plugin: Option<Vec<(&'static str, &'static str)>>,
     /// The uid and the gid that every user has.
     pub owner: (u32, u32),
+    /// Lines of dovecot.conf that come before those that say who may log in.
+    pub first: String,
     /// More lines of dovecot.conf.
     pub extra: String,
 }
@@ -67,8 +69,8 @@ pub struct Config {
 impl Default for Config {
     /// A Maildir, and no plugin.
     fn default() -> Self {
-        let (store, extra) = (Store::Maildir, String::new());
-        Self { store, uidl_format: None, plugin: None, owner: (OWNER, OWNER), extra }
+        let (store, first, extra) = (Store::Maildir, String::new(), String::new());
+        Self { store, uidl_format: None, plugin: None, owner: (OWNER, OWNER), first, extra }
     }
 }
 
@@ -436,6 +438,7 @@ impl Dovecot {
              mail_max_userip_connections = 1000\n\
              namespace inbox {{\n  inbox = yes\n  separator = /\n}}\n"
         );
+        conf.push_str(&self.config.first);
         conf.push_str(&match line {
             Line::V23 => format!(
                 "disable_plaintext_auth = no\n\

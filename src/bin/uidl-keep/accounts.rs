@@ -272,6 +272,12 @@ fn id_of(value: &str, database: &str) -> Result<u32, Trouble> {
     id.ok_or_else(|| Trouble::new(format!("getent {database} knows no {}", shown(value))))
 }
 
+/// The group of an account; `None` when the system knows none of that name.
+pub fn gid_of_account(name: &str) -> Result<Option<u32>, Trouble> {
+    let line = getent(&["passwd", name])?;
+    Ok(line.split(':').nth(3).and_then(|gid| gid.parse().ok()))
+}
+
 /// Whether accounts with other uids than these have a gid.
 fn is_shared(gid: u32, uids: &BTreeSet<u32>) -> Result<bool, Trouble> {
     let accounts = getent(&["passwd"])?;

@@ -8,6 +8,7 @@ use uidl_keep::site::{Place, Site};
 use crate::install::Install;
 use crate::opened::{self, Opened};
 use crate::output::{Outcome, Trouble, remark};
+use crate::stop::Stop;
 
 /// Checks every octet of indexes and rosters, and in a site that they agree and that no build was
 /// ended while it was put in place.
@@ -31,6 +32,8 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
                     faults.extend(check_install(&site).err());
                     let checked = places.iter().map(|place| check_place(&site, place));
                     faults.extend(checked.filter_map(Result::err));
+                    let stop = Stop::of(&site).map(|stop| stop.map_or(Ok(()), |stop| stop.check()));
+                    faults.extend(stop.and_then(|checked| checked).err());
                 }
                 Err(fault) => faults.push(fault),
             },

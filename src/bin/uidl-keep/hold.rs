@@ -17,6 +17,7 @@ use crate::accounts::{Checked, Doveadm};
 use crate::changes::Log;
 use crate::opened;
 use crate::output::{Outcome, Trouble, on_one_line, remark};
+use crate::stop::Stop;
 
 /// Refuses migrated users at POP3, with a text that says that the mailbox is being moved.
 ///
@@ -36,6 +37,11 @@ pub struct HoldArgs {
     all: bool,
     #[command(flatten)]
     doveadm: Doveadm,
+    /// Let Dovecot's auth refuse all who are held, before any process of theirs starts, by a first
+    /// passdb that reads auth/stop-pop3 in the site directory. From then on every change of a gate
+    /// writes that file.
+    #[arg(long)]
+    auth: bool,
 }
 
 /// Serves migrated users again.
@@ -170,7 +176,7 @@ struct Named {
 }
 
 pub fn hold(args: &HoldArgs) -> Result<Outcome, Trouble> {
-    change(&args.who, args.all, Some(&args.doveadm), Change::Hold)
+    change_gates(&args.who, args.all, Some(&args.doveadm), Change::Hold, args.auth)
 }
 
 pub fn release(args: &ReleaseArgs) -> Result<Outcome, Trouble> {
@@ -204,6 +210,17 @@ fn change(
     doveadm: Option<&Doveadm>,
     change: Change,
 ) -> Result<Outcome, Trouble> {
+    change_gates(who, all, doveadm, change, false)
+}
+
+/// With `is_auth`, Dovecot's auth is to refuse the held from now on.
+fn change_gates(
+    who: &Who,
+    all: bool,
+    doveadm: Option<&Doveadm>,
+    change: Change,
+    is_auth: bool,
+) -> Result<Outcome, Trouble> {
     let site = Site::new(&who.site);
     if who.who.is_empty() && who.list.is_none() && !all {
         return Err(Trouble::new(format!(
@@ -216,6 +233,7 @@ fn change(
         names.extend(read_list(list)?);
     }
     let lock = wait_for_lock(&site)?;
+    let stop = if is_auth { Some(Stop::begin(&site)?) } else { Stop::of(&site)? };
     let mut outcome = Outcome::Done;
     let mut places: BTreeMap<Place, Named> = BTreeMap::new();
     for name in names {
@@ -238,20 +256,31 @@ fn change(
     if let Some(doveadm) = doveadm.filter(|_| !places.is_empty()) {
         check(doveadm, &site, &places)?;
     }
-    let run = Run { _lock: lock, site, change, now: SystemTime::now() };
+    let run = Run { _lock: lock, site: &site, change, now: SystemTime::now() };
     let mut out = io::stdout().lock();
     let mut printed = Ok(());
     let mut count = 0;
+    let mut changed = Ok(());
     for (place, named) in &places {
         let mut lines = Vec::new();
-        let (all_done, changed) = run.change_place(place, named, &mut lines)?;
-        if !all_done {
-            outcome = Outcome::Short;
+        match run.change_place(place, named, &mut lines) {
+            Ok((all_done, of_place)) => {
+                count += of_place;
+                if !all_done {
+                    outcome = Outcome::Short;
+                }
+            }
+            Err(trouble) => {
+                changed = Err(trouble);
+                break;
+            }
         }
-        count += changed;
         // Also when nobody reads it, the work is done.
         printed = printed.and(out.write_all(&lines));
     }
+    // Also when not all was done: the rosters are what counts.
+    let refreshed = stop.map_or(Ok(()), |stop| stop.refresh());
+    changed.and(refreshed)?;
     if matches!(change, Change::Restored) && count > 0 {
         remark(format_args!(
             "{count} maildrops: at the next POP3 login of each, the next UID is raised by 65,536"
@@ -300,14 +329,14 @@ fn place_of(site: &Site, name: &str) -> Result<Option<(Place, bool)>, Trouble> {
 }
 
 /// One run of a command, which has the site to itself.
-struct Run {
+struct Run<'a> {
     _lock: Lock,
-    site: Site,
+    site: &'a Site,
     change: Change,
     now: SystemTime,
 }
 
-impl Run {
+impl Run<'_> {
     /// Rewrites the roster of a place. Returns whether all that were named are on it, and could be
     /// changed; and how many were.
     fn change_place(
@@ -318,7 +347,7 @@ impl Run {
     ) -> Result<(bool, usize), Trouble> {
         let path = self.site.paths_of(place).roster;
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
-        let Some(mut roster) = opened::read_roster(&self.site, place)? else {
+        let Some(mut roster) = opened::read_roster(self.site, place)? else {
             return Err(at(&"gone meanwhile"));
         };
         let mut all_done = true;
@@ -357,7 +386,7 @@ impl Run {
         of_place(&still_forgotten, &format!("are {FORGOTTEN}"));
         of_place(&still_served, "download again, as told before, and are served on");
         all_done &= still_forgotten.is_empty();
-        let log = Log::new(&self.site, self.change.command(), self.now);
+        let log = Log::new(self.site, self.change.command(), self.now);
         let line_of = |(before, after): &(Gate, Line)| log.line(&after.user, *before, after.gate);
         let of_domain = if named.all { self.change_domain(place, &mut roster) } else { None };
         if changed.is_empty() && of_domain.is_none() {

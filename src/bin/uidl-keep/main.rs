@@ -12,6 +12,7 @@ mod inspect;
 mod install;
 mod opened;
 mod output;
+mod stop;
 
 use std::process::ExitCode;
 

@@ -1,0 +1,197 @@
+//! `auth/stop-pop3` of a site: the held, for Dovecot's auth to refuse at POP3 by a passwd-file,
+//! before any process of theirs starts and whether or not the plugin is loaded.
+
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use uidl_keep::index::publish::{Access, Staged};
+use uidl_keep::maildrop::is_everybody;
+use uidl_keep::roster::Gate;
+use uidl_keep::site::{OpenError, Place, Site, open_trusted};
+
+use crate::accounts;
+use crate::opened;
+use crate::output::{Trouble, remark};
+
+/// The account that Dovecot's auth runs as, unless `default_internal_user` names another.
+const AUTH_ACCOUNT: &str = "dovecot";
+
+/// Auth takes what follows for a comment.
+const HEADER: &str =
+    "# Who is held at POP3, by `uidl-keep hold`; see its manual, not for editing\n";
+
+/// What stands behind each name. Auth splits it at blanks, so that the reason, which the client
+/// hears, can have none.
+const FIELDS: &str = ":::::::nopassword=y nologin=y reason=[SYS/TEMP]\n";
+
+/// The largest file that is read: millions of users.
+const MOST_OCTETS: u64 = 1 << 30;
+
+/// The file of a site that has it.
+pub struct Stop<'a> {
+    site: &'a Site,
+    path: PathBuf,
+    /// Whose group reads it.
+    gid: u32,
+    /// What stands there.
+    before: String,
+    /// When that was written.
+    modified: Option<SystemTime>,
+}
+
+impl<'a> Stop<'a> {
+    /// That of a site; `None` where `hold --auth` was never said.
+    pub fn of(site: &'a Site) -> Result<Option<Self>, Trouble> {
+        let path = site.dir().join("auth/stop-pop3");
+        let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
+        let file = match open_trusted(&path, MOST_OCTETS) {
+            Ok(Some(file)) => file,
+            Ok(None) | Err(OpenError::NoSite { .. }) => return Ok(None),
+            Err(error) => return Err(at(&error)),
+        };
+        let metadata = file.metadata().map_err(|error| at(&error))?;
+        let before = io::read_to_string(file).map_err(|error| at(&error))?;
+        let (gid, modified) = (metadata.gid(), metadata.modified().ok());
+        Ok(Some(Self { site, path, gid, before, modified }))
+    }
+
+    /// The same, and where there is none, what it needs: its directory, which auth's group may
+    /// search, unless that is there.
+    pub fn begin(site: &'a Site) -> Result<Self, Trouble> {
+        if let Some(stop) = Self::of(site)? {
+            return Ok(stop);
+        }
+        let dir = site.dir().join("auth");
+        let at = |error: &dyn std::fmt::Display| Trouble::at(dir.display(), error);
+        if !dir.is_dir() {
+            let gid = accounts::gid_of_account(AUTH_ACCOUNT)?.ok_or_else(|| {
+                at(&format_args!(
+                    "no account {AUTH_ACCOUNT} here; make the directory for the group of the user \
+                     that Dovecot's auth runs as, which `doveconf default_internal_user` names: \
+                     install -d -m 0750 -o root -g GROUP {}",
+                    dir.display()
+                ))
+            })?;
+            // Under another name until it is right: a killed run leaves none that auth cannot
+            // search.
+            let made = dir.with_file_name("auth.new");
+            let make = || {
+                let there = made.is_dir();
+                let dirs = DirBuilder::new().mode(0o700).recursive(there).create(&made);
+                dirs.and_then(|()| chown(&made, None, Some(gid)))?;
+                fs::set_permissions(&made, Permissions::from_mode(0o750))?;
+                fs::rename(&made, &dir)
+            };
+            make().map_err(|error| at(&error))?;
+        }
+        let gid = dir.metadata().map_err(|error| at(&error))?.gid();
+        let path = dir.join("stop-pop3");
+        Ok(Self { site, path, gid, before: String::new(), modified: None })
+    }
+
+    /// Writes it anew, if the rosters say anything else than what stands there.
+    pub fn refresh(&self) -> Result<(), Trouble> {
+        let text = self.text()?;
+        if text == self.before {
+            return Ok(());
+        }
+        let write = || {
+            let staged = Staged::create(&self.path)?;
+            staged.file().write_all(text.as_bytes())?;
+            self.date(staged.file())?;
+            staged.seal(Access { mode: 0o640, owner: Some((0, self.gid)) })?.publish()
+        };
+        write().map_err(|error| {
+            Trouble::at(
+                self.path.display(),
+                format_args!("{error}; Dovecot's auth goes by what it was: say it again"),
+            )
+        })
+    }
+
+    /// That it says what the rosters say.
+    pub fn check(&self) -> Result<(), Trouble> {
+        if self.text()? == self.before {
+            return Ok(());
+        }
+        Err(Trouble::at(
+            self.path.display(),
+            "names others than those whom the rosters hold; `uidl-keep hold --auth` of one who is \
+             held, or `release` of one who is released, writes it anew",
+        ))
+    }
+
+    /// Auth reads the file again when its size differs or the second in which it was written: so
+    /// the next is never of the same.
+    fn date(&self, file: &File) -> io::Result<()> {
+        let Some(before) = self.modified else { return Ok(()) };
+        file.set_modified(SystemTime::now().max(before + Duration::from_secs(1)))
+    }
+
+    /// What it is to say. Of a place whose roster cannot be read it says what it said.
+    fn text(&self) -> Result<String, Trouble> {
+        let mut text = HEADER.to_owned();
+        let mut unsaid = Vec::new();
+        for place in opened::places(self.site)? {
+            match opened::read_roster(self.site, &place) {
+                Ok(None) => {}
+                Ok(Some(roster)) => {
+                    let is_held = |gate| matches!(gate, Gate::Held | Gate::HeldForgotten);
+                    let held = roster.lines().filter(|line| is_held(line.gate));
+                    for line in held.filter(|line| !is_everybody(&line.user)) {
+                        if can_be_said(&line.user) {
+                            let _ = write!(text, "{}{FIELDS}", line.user);
+                        } else {
+                            unsaid.push(line.user.clone());
+                        }
+                    }
+                }
+                Err(trouble) => {
+                    remark(format_args!(
+                        "{trouble}; of {} auth/stop-pop3 says what it said",
+                        place.name()
+                    ));
+                    let is_of_place = |line: &&str| {
+                        let user = line.split(':').next().unwrap_or_default();
+                        Place::of(user).as_ref() == Some(&place)
+                    };
+                    let lines = self.before.split_inclusive('\n').skip(1);
+                    text.extend(lines.filter(is_of_place));
+                }
+            }
+        }
+        if let Some(first) = unsaid.first() {
+            remark(format_args!(
+                "{} who are held have names that no passwd-file can have, and are refused by the \
+                 plugin alone (the first: {first})",
+                unsaid.len()
+            ));
+        }
+        Ok(text)
+    }
+}
+
+/// Whether a passwd-file can name a user, and no line of it says anything else.
+fn can_be_said(user: &str) -> bool {
+    !user.is_empty()
+        && !user.starts_with('#')
+        && user.trim() == user
+        && !user.contains(|char: char| char == ':' || char.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_would_be_read_as_something_else_is_not_said() {
+        for user in ["", "#a@x", "a:b@x", "a\nb@x", "a\r@x", " a@x", "a@x\t", "a\0@x"] {
+            assert!(!can_be_said(user), "{user:?}");
+        }
+        assert!(can_be_said("o'neill+x y@example.com"));
+    }
+}
