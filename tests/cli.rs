@@ -487,6 +487,30 @@ fn installed_files_can_be_read_by_those_who_log_in_and_nobody_else() {
     );
 }
 
+#[test]
+fn what_was_given_to_one_account_is_held_built_upon_and_checked_by_root() {
+    let here = with_listings();
+    if !is_root(&here) {
+        return;
+    }
+    fake_doveadm(&here, "bob@*) uid=4001 gid=4001;; dave@*) uid=4002 gid=1;;");
+    let roster = "site/domain/example.net.roster";
+    let theirs = |when: &str| assert_eq!(owner(&here.path(roster)), (4002, 1, 0o400), "{when}");
+    for when in ["built", "built upon"] {
+        let ran = install(&here, "one.listing");
+        assert_eq!((ran.status, &*ran.stderr), (0, ""), "{when}");
+        theirs(when);
+    }
+    let ran = here.run("hold --site site example.net");
+    assert_eq!((ran.status, &*ran.stdout), (0, "dave@example.net held\n"), "{}", ran.stderr);
+    theirs("held");
+    here.quiet("check site");
+    assert_eq!(here.run("get site dave@example.net").status, 0);
+    // Somebody else's it is not, whatever the mode.
+    fs::set_permissions(here.path(roster), Permissions::from_mode(0o640)).unwrap();
+    assert!(here.trouble("check site").contains("owned by uid 4002"));
+}
+
 const GAP: &str = "uidl-keep-listing 1
 maildrop *@example.com
 state failed
