@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cli_support::{Here, with_listings};
+use cli_support::{Here, ROOT, with_listings};
 use support::dovecot::{Config, Dovecot};
 use support::helper;
 use support::host::{Host, Line};
@@ -252,6 +252,18 @@ fn a_roster_that_cannot_be_read_releases_nobody() {
     assert!(trouble.contains("example.com.roster: "), "{trouble}");
     assert_eq!(here.run("hold --site site dave@example.net").status, 0);
     assert_eq!(names(&here), ["alice@example.com", "bob@example.com", "dave@example.net"]);
+}
+
+#[test]
+fn who_is_held_by_the_site_that_is_built_upon_is_held_by_auth() {
+    let here = with_site();
+    here.run("hold --auth --site site dave@example.net");
+    here.write("eve.listing", ROOT);
+    assert_eq!(here.run("build -o other eve.listing").status, 0);
+    here.run("hold --site other eve");
+    let ran = here.run("build -o site --upon other eve.listing");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(names(&here), ["dave@example.net", "eve"]);
 }
 
 #[test]

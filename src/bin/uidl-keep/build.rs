@@ -31,6 +31,7 @@ use crate::changes::Log;
 use crate::install::Install;
 use crate::opened::{self, Kept};
 use crate::output::{Outcome, Trouble, remark};
+use crate::stop::Stop;
 
 /// Makes a site directory, an index and a roster for each domain, of listings.
 ///
@@ -181,6 +182,10 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     if let Some(rest) = install.end(&site)? {
         remark(rest.state(&site));
         outcome = Outcome::Short;
+    }
+    // What is built upon another site takes over whom that holds, and a held domain whom it gains.
+    if let Some(stop) = Stop::of(&site)? {
+        stop.refresh()?;
     }
     for (readers, paths) in readers_of {
         readers.try_to_read(&paths)?;

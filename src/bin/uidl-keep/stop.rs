@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use uidl_keep::index::publish::{Access, Staged};
 use uidl_keep::maildrop::is_everybody;
-use uidl_keep::roster::Gate;
+use uidl_keep::roster::{Gate, is_domain};
 use uidl_keep::site::{OpenError, Place, Site, open_trusted};
 
 use crate::accounts;
@@ -142,7 +142,9 @@ impl<'a> Stop<'a> {
                 Ok(Some(roster)) => {
                     let is_held = |gate| matches!(gate, Gate::Held | Gate::HeldForgotten);
                     let held = roster.lines().filter(|line| is_held(line.gate));
-                    for line in held.filter(|line| !is_everybody(&line.user)) {
+                    for line in
+                        held.filter(|line| !is_everybody(&line.user) && !is_domain(&line.user))
+                    {
                         if can_be_said(&line.user) {
                             let _ = write!(text, "{}{FIELDS}", line.user);
                         } else {
