@@ -122,6 +122,11 @@ bool uidl_keep_user_is_autocreated(struct mail_user *user)
 	return user->autocreated;
 }
 
+bool uidl_keep_user_is_dsyncing(struct mail_user *user)
+{
+	return user->dsyncing;
+}
+
 const char *uidl_keep_user_name(struct mail_user *user)
 {
 	return user->username;

@@ -38,6 +38,8 @@ struct mail_user_vfuncs *uidl_keep_user_attach(struct mail_user *user, void *sta
 const struct mail_user_vfuncs *uidl_keep_user_super(struct mail_user *user);
 void *uidl_keep_user_state(struct mail_user *user);
 bool uidl_keep_user_is_autocreated(struct mail_user *user);
+/* Whether dsync copies its mail: doveadm backup, sync, dsync-server. */
+bool uidl_keep_user_is_dsyncing(struct mail_user *user);
 const char *uidl_keep_user_name(struct mail_user *user);
 /* A setting as text, NULL where it is not set. -1 and error_r where settings cannot be read. */
 int uidl_keep_user_setting(struct mail_user *user, const char *name,

@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use support::dovecot::{Config, Dovecot, Store};
 use support::helper;
 use support::host::{Host, Line, unix_mode};
+use support::imap::Imap;
 use support::mail::Message;
 use support::maildir::{Maildir, Naming};
 use support::moved::{Keys, Moved, USER, Way};
@@ -33,8 +34,14 @@ enum Own {
 
 impl Source {
     fn start(line: Line, keys: Keys, own: Own) -> Option<Self> {
+        Self::start_with(line, keys, own, String::new())
+    }
+
+    /// The same with more lines of dovecot.conf.
+    fn start_with(line: Line, keys: Keys, own: Own, extra: String) -> Option<Self> {
         let host = Host::dovecot(line)?;
-        let dovecot = Dovecot::start(&host, Config::default().with_plugin())?;
+        let config = Config { extra, ..Config::default() }.with_plugin();
+        let dovecot = Dovecot::start(&host, config)?;
         let mut old = Moved::new(keys);
         if own == Own::Spent {
             let listing = old.listing_mut();
@@ -266,7 +273,7 @@ fn backup_fails_rather_than_write_messages_without_their_uidls() {
         (Line::V24, Pipe::None),
         (Line::V24, Pipe::Push),
     ] {
-        let Some(mut source) = Source::start(line, Keys::File, Own::Unspent) else { continue };
+        let Some(source) = Source::start(line, Keys::File, Own::Unspent) else { continue };
         let index = source.dovecot.site().join("domain/example.com.idx");
         let away = source.dovecot.dir().join("index");
         fs::rename(&index, &away).unwrap();
@@ -286,20 +293,284 @@ fn backup_fails_rather_than_write_messages_without_their_uidls() {
         fs::write(&index, &whole).unwrap();
         succeeds(&back_up(&source, &target, Store::Mdbox, pipe));
         assert_eq!(target.uidl(USER), source.uidls_with(OWN), "{line:?} {pipe:?}");
+    }
+}
 
+/// Why nothing can be told of what the old server had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    /// His capture failed.
+    Failed,
+    /// What was captured of him was taken back.
+    Forgotten,
+    /// He may be one of a domain that could not be searched.
+    Missed,
+}
+
+const EVERY_UNKNOWN: [Unknown; 3] = [Unknown::Failed, Unknown::Forgotten, Unknown::Missed];
+
+impl Unknown {
+    /// Makes it so on that server.
+    fn bring(self, old: &mut Moved, server: &Dovecot) {
+        let listing = old.listing_mut();
+        let captured = listing.clone();
         let failed = "state failed\nremark the disk was on fire\nsource";
-        let listing = source.old.listing_mut();
         let head = &listing[..listing.find("\n1 ").unwrap()];
-        *listing = format!("{}\n.\n", head.replace("state captured\nsource", failed));
-        fs::remove_dir_all(source.dovecot.site()).unwrap();
-        fs::create_dir(source.dovecot.site()).unwrap();
-        source.old.build_site(&source.dovecot);
-        let target = bare(line, Store::Mdbox);
-        fails(
-            &back_up(&source, &target, Store::Mdbox, pipe),
-            "the capture of alice@example.com failed",
+        let head = head.lines().filter(|line| !line.starts_with("spent ")).collect::<Vec<_>>();
+        let head = head.join("\n").replace("state captured\nsource", failed);
+        match self {
+            Self::Failed => *listing = format!("{head}\n.\n"),
+            Self::Missed => *listing = format!("{}\n.\n", head.replace(USER, "*@example.com")),
+            Self::Forgotten => {}
+        }
+        let site = server.site();
+        let _ = fs::remove_dir_all(&site);
+        fs::create_dir(&site).unwrap();
+        old.build_site(server);
+        *old.listing_mut() = captured;
+        if self == Self::Forgotten {
+            helper::run(helper::uidl_keep().args(["forget", "--site"]).arg(&site).arg(USER));
+            helper::give_to_reader(&site);
+        }
+    }
+
+    /// What the log says of it.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Failed => "the capture of alice@example.com failed",
+            Self::Forgotten => "alice@example.com was forgotten",
+            Self::Missed => "alice@example.com may be one of *@example.com",
+        }
+    }
+}
+
+/// A copy that was made, and said once what does not go along with it.
+#[track_caller]
+fn copies(output: &Output, why: &str) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(said.matches("uidl-keep: ").count(), 1, "{said}");
+    for words in [why, "Warning: ", "its mail is copied"] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+}
+
+/// The messages that POP3 gives are these, whole, in whatever order.
+#[track_caller]
+fn has_whole<'a>(server: &Dovecot, messages: impl Iterator<Item = &'a Message>, way: &str) {
+    let mut session = server.login(USER).unwrap();
+    let numbers = 1..=session.uidl().unwrap().len();
+    let mut there: Vec<Vec<u8>> = numbers
+        .map(|number| Message { octets: session.retr(number).unwrap() }.saved_and_retrieved())
+        .collect();
+    let mut sent: Vec<Vec<u8>> = messages.map(Message::saved_and_retrieved).collect();
+    there.sort();
+    sent.sort();
+    assert_eq!(there.len(), sent.len(), "{way}");
+    assert!(there == sent, "{way}: a message is another");
+}
+
+/// How many messages a server has, whoever may list them by POP3. All of each can be read.
+#[track_caller]
+fn count(server: &Dovecot, way: &str) -> usize {
+    let fetch = ["fetch", "-u", USER, "uid text", "mailbox", "INBOX", "all"];
+    let output = server.doveadm(fetch);
+    assert!(output.status.success() && output.stderr.is_empty(), "{way}: {output:?}");
+    let lines = output.stdout.split(|octet| *octet == b'\n');
+    lines.filter(|line| line.starts_with(b"uid: ")).count()
+}
+
+const SOME_WAYS: [(Line, Store, Pipe); 6] = [
+    (Line::V23, Store::Mdbox, Pipe::None),
+    (Line::V23, Store::Maildir, Pipe::Push),
+    (Line::V23, Store::Mdbox, Pipe::Pull),
+    (Line::V24, Store::Mdbox, Pipe::None),
+    (Line::V24, Store::Maildir, Pipe::Pull),
+    (Line::V24, Store::Mdbox, Pipe::Push),
+];
+
+#[test]
+fn mail_of_which_nothing_can_be_told_is_copied_without_a_uidl() {
+    for (line, store, pipe) in SOME_WAYS {
+        for unknown in EVERY_UNKNOWN {
+            let Some(mut source) = Source::start(line, Keys::File, Own::Unspent) else { continue };
+            let way = format!("{line:?} {store:?} {pipe:?} {unknown:?}");
+            write_uidlist(&source, |uid| format!("Pplanted-{uid} O{uid}"));
+            unknown.bring(&mut source.old, &source.dovecot);
+            let target = bare(line, store);
+            copies(&back_up(&source, &target, store, pipe), unknown.words());
+            has_whole(&target, source.messages(), &way);
+            let uidls = target.uidl(USER);
+            assert!(
+                uidls.iter().all(|uidl| uidl.len() == 16 && uidl.ends_with("499602d2")),
+                "{way}: what was planted or captured went along: {uidls:?}"
+            );
+
+            // What clients will see is the question that cannot be answered: so that is no empty
+            // answer, which a capture would take for one.
+            let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
+            fails(&source.dovecot.doveadm(fetch), unknown.words());
+            let mut session = source.dovecot.login(USER).unwrap();
+            session.uidl().expect_err("refused");
+        }
+    }
+}
+
+/// A list of UIDs of which no session was, with those words for each UID.
+fn write_uidlist(source: &Source, words: impl Fn(u32) -> String) {
+    let maildir = Maildir::open(source.dovecot.mail(USER));
+    let mut list = "3 V1234567890 N900 G0123456789abcdef0123456789abcdef\n".to_owned();
+    for (uid, file) in (1..).zip(maildir.files()) {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let base = name.split(':').next().unwrap();
+        list += &format!("{uid} {} :{base}\n", words(uid));
+    }
+    maildir.write_state("dovecot-uidlist", &list);
+}
+
+#[test]
+fn mail_is_copied_to_a_server_that_refuses_its_user_and_served_once_he_is_captured() {
+    for (line, store, unknown) in [
+        (Line::V23, Store::Mdbox, Unknown::Failed),
+        (Line::V23, Store::Maildir, Unknown::Missed),
+        (Line::V23, Store::Mdbox, Unknown::Forgotten),
+        (Line::V24, Store::Mdbox, Unknown::Failed),
+        (Line::V24, Store::Maildir, Unknown::Missed),
+    ] {
+        let Some(mut source) = Source::start(line, Keys::File, Own::Unspent) else { continue };
+        let way = format!("{line:?} {store:?} {unknown:?}");
+        let host = Host::dovecot(line).unwrap();
+        let config = Config::default().store(store).with_plugin();
+        let Some(target) = Dovecot::start(&host, config) else { continue };
+        target.home(USER);
+        unknown.bring(&mut source.old, &target);
+        // The old server has never heard of us.
+        source.dovecot.reconfigure(|config| config.plugin = None);
+        let pull = || target.doveadm(["backup", "-R", "-u", USER, &remote(&source.dovecot)]);
+        for round in 1..=2 {
+            let output = pull();
+            assert!(output.status.success(), "{way}: pass {round}: {output:?}");
+            assert_eq!(count(&target, &way), source.messages().count(), "{way}: pass {round}");
+            let mut session = target.login(USER).unwrap();
+            session.uidl().expect_err("refused");
+        }
+        if unknown != Unknown::Forgotten {
+            fs::remove_dir_all(target.site()).unwrap();
+            fs::create_dir(target.site()).unwrap();
+            source.old.build_site(&target);
+            let uidls = target.uidl(USER);
+            assert_eq!(uidls[..source.old.uidls.len()], source.old.uidls, "{way}");
+        }
+    }
+}
+
+#[test]
+fn what_was_listed_goes_along_when_a_later_capture_failed() {
+    for (line, store, pipe) in SOME_WAYS {
+        let Some(mut source) = Source::start(line, Keys::Header, Own::Spent) else { continue };
+        let way = format!("{line:?} {store:?} {pipe:?}");
+        let mut listed = source.dovecot.uidl(USER);
+        let later = Message::plain(1002);
+        Maildir::open(source.dovecot.mail(USER)).deliver(&later, Naming::Dovecot, 900);
+        Unknown::Failed.bring(&mut source.old, &source.dovecot);
+        let target = bare(line, store);
+        copies(&back_up(&source, &target, store, pipe), Unknown::Failed.words());
+        listed.push(target.uidl(USER).pop().unwrap());
+        assert!(listed.last().unwrap().ends_with("499602d2"), "{way}: {listed:?}");
+        serves(&target, &listed, source.messages().chain([&later]), &way);
+
+        // What was told before is taken back: nothing of it is handed on.
+        helper::run(
+            helper::uidl_keep()
+                .args(["forget", "--site"])
+                .args([source.dovecot.site().as_os_str(), USER.as_ref()]),
         );
-        assert_eq!(target.uidl(USER), [""; 0], "{line:?} {pipe:?}");
+        helper::give_to_reader(&source.dovecot.site());
+        let target = bare(line, store);
+        copies(&back_up(&source, &target, store, pipe), Unknown::Forgotten.words());
+        let uidls = target.uidl(USER);
+        assert!(uidls.iter().all(|uidl| uidl.ends_with("499602d2")), "{way}: {uidls:?}");
+    }
+}
+
+#[test]
+fn copies_of_one_message_keep_a_uidl_each_when_a_later_capture_failed() {
+    for line in [Line::V23, Line::V24] {
+        let Some(mut source) = Source::start(line, Keys::Header, Own::Spent) else { continue };
+        // Pairs of one GUID, as a conversion from an mbox leaves them.
+        write_uidlist(&source, |uid| format!("G0123456789abcdef0123456789abcd{:02x}", uid / 2));
+        let listed = source.dovecot.uidl(USER);
+        Unknown::Failed.bring(&mut source.old, &source.dovecot);
+        let target = bare(line, Store::Mdbox);
+        let copied = back_up(&source, &target, Store::Mdbox, Pipe::Push);
+        copies(&copied, Unknown::Failed.words());
+        assert_eq!(target.uidl(USER), listed, "{line:?}");
+    }
+}
+
+/// The plugin need not be loaded for IMAP and delivery. Where it is, it stands in nobody's way there.
+#[test]
+fn whomever_pop3_refuses_imap_delivery_and_copies_to_here_go_on() {
+    for line in [Line::V23, Line::V24] {
+        let loading = match line {
+            Line::V23 => "mail_plugins = uidl_keep",
+            Line::V24 => "mail_plugins {\n    uidl_keep = yes\n  }",
+        };
+        let protocols = ["imap", "lda", "lmtp"];
+        let extra = protocols.map(|name| format!("protocol {name} {{\n  {loading}\n}}\n")).concat();
+        let source = Source::start_with(line, Keys::File, Own::Unspent, extra);
+        let Some(mut source) = source else { continue };
+        let domain = source.dovecot.site().join("domain");
+        let lost: [(&str, &str); 2] = [
+            ("example.com.idx", "no index, but its roster names the user"),
+            ("example.com.roster", "not there, but its index is"),
+        ];
+        let faults = EVERY_UNKNOWN.map(Ok).into_iter().chain(lost.map(Err));
+        let mut there = source.messages().count();
+        for (number, fault) in (2000..).zip(faults) {
+            let way = format!("{line:?} {fault:?}");
+            let words = match fault {
+                Ok(unknown) => {
+                    unknown.bring(&mut source.old, &source.dovecot);
+                    unknown.words()
+                }
+                Err((file, words)) => {
+                    fs::remove_dir_all(source.dovecot.site()).unwrap();
+                    fs::create_dir(source.dovecot.site()).unwrap();
+                    source.old.build_site(&source.dovecot);
+                    fs::remove_file(domain.join(file)).unwrap();
+                    words
+                }
+            };
+            source.dovecot.login(USER).unwrap().uidl().expect_err("refused");
+            let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
+            fails(&source.dovecot.doveadm(fetch), words);
+
+            source.dovecot.deliver(USER, &Message::plain(number).octets);
+            there += 1;
+            let mut imap = Imap::login(source.dovecot.imap(), USER);
+            imap.command(&format!("CREATE copies-{number}"));
+            imap.command("SELECT INBOX");
+            let fetched = imap.command("FETCH 1:* (UID FLAGS RFC822.SIZE)");
+            assert_eq!(fetched.len(), there, "{way}");
+            imap.command(&format!("COPY 1:* copies-{number}"));
+            imap.logout();
+            assert_eq!(count(&source.dovecot, &way), there, "{way}");
+            let copies = format!("copies-{number}");
+            let copy = ["copy", "-u", USER, &copies, "mailbox", "INBOX", "all"];
+            source.dovecot.doveadm_ok(copy);
+
+            let from = bare(line, Store::Maildir);
+            Maildir::create(from.mail(USER)).deliver(
+                &Message::plain(number + 100),
+                Naming::Dovecot,
+                number,
+            );
+            let sync = ["sync", "-R", "-1", "-u", USER, &remote(&from)];
+            source.dovecot.doveadm_ok(sync);
+            there += 1;
+            assert_eq!(count(&source.dovecot, &way), there, "{way}");
+        }
     }
 }
 

@@ -82,6 +82,12 @@ impl User {
         unsafe { sys::uidl_keep_user_is_autocreated(self.0) }
     }
 
+    /// Whether its mail is being copied by dsync, from here or to here.
+    pub fn is_dsyncing(self) -> bool {
+        // SAFETY: `from_raw`.
+        unsafe { sys::uidl_keep_user_is_dsyncing(self.0) }
+    }
+
     /// The user name. Dovecot's are UTF-8; what is not cannot be on a roster.
     pub fn name(self) -> Option<String> {
         // SAFETY: `from_raw`; the name lives as long as the user.

@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::rc::Rc;
 
 use super::host::{Level, Mail, Mailbox, Transaction, View};
-use super::standing::{Refusal, Standing, Stranger};
+use super::standing::{Refusal, Standing, Stranger, Uncaptured};
 use super::survey::Sizes;
 use super::table::{self, NoTable, Table, Unwritten};
 
@@ -27,6 +27,8 @@ pub struct Inbox {
     unwritten: RefCell<Option<Unwritten>>,
     /// By UID: the GUIDs that dsync is told of messages that share theirs with an earlier one.
     guids: OnceCell<HashMap<u32, CString>>,
+    /// What was listed of a user of whom nothing else is known.
+    listed: OnceCell<Result<Option<Table>, Refusal>>,
 }
 
 /// What `get_special` is to do.
@@ -62,6 +64,7 @@ impl Inbox {
             is_surveying: Cell::default(),
             unwritten: RefCell::default(),
             guids: OnceCell::new(),
+            listed: OnceCell::new(),
         }
     }
 
@@ -97,6 +100,9 @@ impl Inbox {
         let kept = match &*self.standing {
             Standing::Kept(kept) => kept,
             Standing::Refused(refusal) => return self.refuse(transaction.mailbox(), refusal),
+            Standing::Uncaptured(uncaptured) => {
+                return self.refuse(transaction.mailbox(), &uncaptured.refusal);
+            }
             Standing::Inert => return,
             Standing::Stranger(stranger) => return self.prepare_stranger(stranger, transaction),
         };
@@ -156,6 +162,9 @@ impl Inbox {
         if mailbox.is_pop3() {
             return self.reply_to_pop3(mail, wanted);
         }
+        if let Standing::Uncaptured(uncaptured) = &*self.standing {
+            return self.reply_uncaptured(uncaptured, mail, wanted);
+        }
         match self.preview_table(mailbox, mail.uid()) {
             Ok(Some(table)) if table.is_undecided(mail.uid()) => Reply::Fail,
             // What the storage holds for a message that is not in the table was found wanting: told
@@ -168,16 +177,49 @@ impl Inbox {
         }
     }
 
+    /// Of a user of whom nothing that holds was captured a copy is made with what was listed: that
+    /// his clients have. What the storage holds else cannot be judged, and is not told on. Whoever
+    /// asks for UIDLs and copies nothing wants to know what clients will see: they are refused.
+    fn reply_uncaptured(&self, uncaptured: &Uncaptured, mail: Mail, wanted: Wanted) -> Reply {
+        let mailbox = mail.mailbox();
+        if is_elsewhere(mailbox) {
+            return Reply::AskStorage;
+        }
+        if !mailbox.user().is_dsyncing() {
+            // To whom it may concern, and once, though a client may just have been told.
+            if self.refusal.borrow().is_none() {
+                mailbox.log(Level::UIDL_KEEP_LOG_ERROR, &uncaptured.refusal.log);
+                *self.refusal.borrow_mut() = Some(uncaptured.refusal.clone());
+            }
+            return Reply::Fail;
+        }
+        let listed = self.listed.get_or_init(|| {
+            let table = self.surveying(|| Table::of_listed(uncaptured, mailbox));
+            table.inspect_err(|refusal| self.refuse(mailbox, refusal)).inspect(|_| {
+                let why = &uncaptured.refusal.log;
+                let line = format!("{why}; its mail is copied, with no UIDL but those listed here");
+                mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &line);
+            })
+        });
+        match listed {
+            Ok(table) => (table.as_ref())
+                .and_then(|table| self.reply_from(table, mail, wanted))
+                .unwrap_or(Reply::Value(c"".as_ptr())),
+            Err(_) => Reply::Fail,
+        }
+    }
+
     /// dsync takes messages with one GUID for one message: it sends the first, and makes copies of
     /// it on the other side, each with the UIDL of the first. So each but the first has a GUID of
     /// its own here.
     fn reply_guid(&self, mail: Mail) -> Reply {
         let mailbox = mail.mailbox();
-        let kept = match &*self.standing {
-            Standing::Kept(kept) if !mailbox.is_pop3() => kept,
+        let user = match &*self.standing {
+            Standing::Kept(kept) if !mailbox.is_pop3() => &kept.user,
+            Standing::Uncaptured(uncaptured) if !mailbox.is_pop3() => &uncaptured.user,
             _ => return Reply::AskStorage,
         };
-        let find = || self.surveying(|| table::guids_of_their_own(kept, mailbox));
+        let find = || self.surveying(|| table::guids_of_their_own(user, mailbox));
         let guids = self.guids.get_or_init(find);
         // They stay as long as the mailbox, and every mail goes before it.
         guids.get(&mail.uid()).map_or(Reply::AskStorage, |guid| Reply::Value(guid.as_ptr()))
@@ -216,7 +258,7 @@ impl Inbox {
         match &*self.standing {
             Standing::Kept(kept) => kept.settings.order,
             // As the one whose ledger it is, unless he is told otherwise.
-            Standing::Stranger(_) => true,
+            Standing::Stranger(_) | Standing::Uncaptured(_) => true,
             Standing::Inert | Standing::Refused(_) => false,
         }
     }
@@ -230,7 +272,8 @@ impl Inbox {
     fn preview_table(&self, mailbox: Mailbox, uid: u32) -> Result<Option<Rc<Table>>, ()> {
         let kept = match &*self.standing {
             Standing::Kept(kept) => kept,
-            Standing::Inert | Standing::Stranger(_) => return Ok(None),
+            Standing::Inert | Standing::Stranger(_) | Standing::Uncaptured(_) => return Ok(None),
+            Standing::Refused(_) if is_elsewhere(mailbox) => return Ok(None),
             Standing::Refused(refusal) => {
                 if self.refusal.borrow().is_none() {
                     self.refuse(mailbox, refusal);
@@ -245,8 +288,7 @@ impl Inbox {
         if let Some(table) = self.tables.borrow().last().filter(|table| uid < table.view.next_uid) {
             return Ok(Some(table.clone()));
         }
-        // A mailbox of another server, opened to pull mail from it: not the maildrop.
-        if let Ok(None) = mailbox.control_dir() {
+        if is_elsewhere(mailbox) {
             return Ok(None);
         }
         match self.surveying(|| Table::for_preview(kept, mailbox)) {
@@ -266,6 +308,11 @@ impl Inbox {
             }
         }
     }
+}
+
+/// Whether it is a mailbox of another server, opened to pull mail from it: not the maildrop.
+fn is_elsewhere(mailbox: Mailbox) -> bool {
+    matches!(mailbox.control_dir(), Ok(None))
 }
 
 /// `number` in decimal, written into `digits` from its end.

@@ -24,8 +24,22 @@ pub enum Standing {
     Stranger(Stranger),
     /// On the roster, and to be served.
     Kept(Box<Kept>),
-    /// On the roster, or perhaps on it, and not to be served.
+    /// On the roster, or perhaps on it: what the old server had of him is not known. POP3 refuses
+    /// him; a copy of his mail goes on.
+    Uncaptured(Box<Uncaptured>),
+    /// On the roster, or perhaps on it, and not to be served: a file cannot tell, until it is
+    /// mended.
     Refused(Refusal),
+}
+
+/// A user of whom nothing that holds was captured.
+pub struct Uncaptured {
+    /// The user name.
+    pub user: String,
+    /// What the operator has said of the maildrop, if anything of him alone.
+    pub stamps: Stamps,
+    /// Why POP3 does not serve him.
+    pub refusal: Refusal,
 }
 
 /// A user who is on no roster.
@@ -172,7 +186,10 @@ impl Standing {
         };
         if line.user != name {
             return Ok(match refusal_of(&line) {
-                Some(_) => Self::Refused(missed(&name, &line.user)),
+                Some(_) => {
+                    let (stamps, refusal) = (Stamps::default(), missed(&name, &line.user));
+                    Self::Uncaptured(Box::new(Uncaptured { user: name, stamps, refusal }))
+                }
                 None => {
                     let is_held = line.gate == Gate::Held;
                     Self::Stranger(Stranger { name, site, is_held })
@@ -182,12 +199,14 @@ impl Standing {
         if line.gate == Gate::Redownload {
             return Ok(Self::Inert);
         }
-        if let Some(refusal) = refusal_of(&line) {
-            return Ok(Self::Refused(refusal));
-        }
-        let settings = Settings::read(user)?;
+        let refusal = refusal_of(&line);
         let roster::Line { gate, forgotten, listed, restored, unguarded, .. } = line;
         let stamps = Stamps { forgotten, restored, unguarded, listed };
+        if let Some(refusal) = refusal {
+            let uncaptured = Uncaptured { user: name, stamps, refusal };
+            return Ok(Self::Uncaptured(Box::new(uncaptured)));
+        }
+        let settings = Settings::read(user)?;
         Ok(Self::Kept(Box::new(Kept { user: name, site, settings, gate, stamps })))
     }
 }

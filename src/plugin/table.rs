@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::bake::{Baked, bake, is_baked};
 use super::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
-use super::standing::{Kept, Refusal, Stranger};
+use super::standing::{Kept, Refusal, Stranger, Uncaptured};
 use super::survey::{self, Expunged, Look, Sizes, Survey, names_of};
 use crate::control::{self, Control, Lock, LockError, PublishError};
 use crate::format::UidlFormat;
@@ -280,6 +280,29 @@ impl Table {
         }))
     }
 
+    /// What the ledger alone says, for a copy of the mail of a user of whom nothing else is known.
+    /// `None`: nothing was listed, or what was does not hold any more.
+    pub fn of_listed(uncaptured: &Uncaptured, mailbox: Mailbox) -> Result<Option<Self>, Refusal> {
+        let Uncaptured { user, stamps, .. } = uncaptured;
+        let control = control_of(user, mailbox)?;
+        let answers = match control.answers() {
+            Ok(answers) => answers,
+            // What another was told says nothing of him.
+            Err(control::Error::OtherUser { .. }) => None,
+            Err(why) => return Err(ledger_fault(&control, &why)),
+        };
+        let Some(answers) = answers else { return Ok(None) };
+        let own = OwnMail::open(mailbox);
+        let (view, head) = (own.transaction().view(), answers.head());
+        let counts_on = head.begun_after >= stamps.forgotten
+            && head.restored >= stamps.restored
+            && head.uidvalidity == view.uidvalidity
+            && head.next_uid <= view.next_uid;
+        let holds = counts_on
+            && matches!(holds(&answers, own.transaction())?, Holds::All | Holds::AllButNew);
+        Ok(holds.then(|| Self::from_answers(view, answers)))
+    }
+
     fn cold(
         kept: &Kept,
         control: &Control,
@@ -539,8 +562,8 @@ pub fn note_left(user: &str, mailbox: Mailbox, left: u32) {
 
 /// The GUIDs that dsync is told in place of those that messages share, by UID. A mailbox of another
 /// server, opened to pull mail from it, has none.
-pub fn guids_of_their_own(kept: &Kept, mailbox: Mailbox) -> HashMap<u32, CString> {
-    let Ok(control) = control_of(&kept.user, mailbox) else { return HashMap::new() };
+pub fn guids_of_their_own(user: &str, mailbox: Mailbox) -> HashMap<u32, CString> {
+    let Ok(control) = control_of(user, mailbox) else { return HashMap::new() };
     let ledger = read_ledger(&control).ok().flatten().map(|(ledger, _)| ledger);
     survey::guids_of_their_own(mailbox, ledger.as_ref())
 }
