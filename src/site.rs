@@ -14,17 +14,80 @@
 //! no index be in it that goes with it. `uidl-keep build` makes both
 //! directories; `install -d -m 0711 /var/lib/uidl-keep /var/lib/uidl-keep/domain
 //! /var/lib/uidl-keep/user` makes an empty site.
+//!
+//! A process that has left its root directory by chroot finds the site from a [`Root`] that it took
+//! hold of before.
 #![forbid(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 /// A site directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Site {
     dir: PathBuf,
+    root: Option<Root>,
+}
+
+/// A root directory, held on to while a chroot gives the process another.
+///
+/// What is opened from it is looked up by its name each time, so that what is mounted, put back or
+/// replaced meanwhile is seen, and with the rights that the process has then: it opens nothing that
+/// they would not, were there no chroot.
+#[derive(Debug, Clone)]
+pub struct Root(Arc<OwnedFd>);
+
+impl Root {
+    /// Takes hold of a directory, to begin with `/`.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be opened.
+    pub fn hold(dir: &Path) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self(Arc::new(rustix::fs::open(dir, flags, Mode::empty())?)))
+    }
+
+    /// Whether the process has another root directory by now.
+    pub fn is_left(&self) -> bool {
+        let place = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let (held, now) = (rustix::fs::fstat(&*self.0), rustix::fs::stat("/"));
+        held.map(place).ok() != now.map(place).ok()
+    }
+
+    /// Opens what has this name below it. An absolute link on the way begins here too, not where a
+    /// chroot ends: what lies there is the user's.
+    fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let flags = flags | OFlags::CLOEXEC;
+        match rustix::fs::openat2(&*self.0, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+            // Linux before 5.6, and containers whose filter has never heard of it.
+            Err(Errno::NOSYS | Errno::PERM) => self.walk(path, flags),
+            opened => opened,
+        }
+    }
+
+    /// The same, where the kernel cannot: then no link is followed on the way.
+    fn walk(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut names = path.components().filter_map(|part| match part {
+            Component::Normal(name) => Some(name),
+            Component::ParentDir => Some("..".as_ref()),
+            _ => None,
+        });
+        let last = names.next_back().unwrap_or(".".as_ref());
+        let mut at = rustix::fs::openat(&*self.0, ".", step, Mode::empty())?;
+        for name in names {
+            at = rustix::fs::openat(&at, name, step, Mode::empty())?;
+        }
+        rustix::fs::openat(&at, last, flags | OFlags::NOFOLLOW, Mode::empty())
+    }
 }
 
 /// Whose files: those of a domain, or of one login that has none.
@@ -140,7 +203,12 @@ impl Site {
 
     /// The site in a directory. Looks at nothing yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self { dir: dir.into(), root: None }
+    }
+
+    /// The site in a directory below that root, wherever the process's own is.
+    pub fn below(root: Root, dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), root: Some(root) }
     }
 
     /// Its directory.
@@ -170,13 +238,10 @@ impl Site {
     /// [`OpenError`]: could not tell.
     pub fn open_roster(&self, user: &str) -> Result<Option<File>, OpenError> {
         let Some(Paths { index, roster }) = self.paths(user) else { return Ok(None) };
-        if let Some(file) = open_trusted(&roster, Self::MOST_ROSTER_OCTETS)? {
-            return Ok(Some(file));
-        }
-        match index.symlink_metadata() {
-            Ok(_) => Err(OpenError::NoRoster { index }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
+        let root = self.root.as_ref();
+        match open_trusted_below(root, &roster, Self::MOST_ROSTER_OCTETS) {
+            Ok(None) if is_there(root, &index)? => Err(OpenError::NoRoster { index }),
+            opened => opened,
         }
     }
 
@@ -188,9 +253,27 @@ impl Site {
     /// [`OpenError`]: could not tell.
     pub fn open_index(&self, user: &str) -> Result<Option<File>, OpenError> {
         match self.paths(user) {
-            Some(paths) => open_trusted(&paths.index, Self::MOST_INDEX_OCTETS),
+            Some(paths) => {
+                open_trusted_below(self.root.as_ref(), &paths.index, Self::MOST_INDEX_OCTETS)
+            }
             None => Ok(None),
         }
+    }
+}
+
+fn open(root: Option<&Root>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    match root {
+        Some(root) => root.open(path, flags),
+        None => rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()),
+    }
+}
+
+/// Whether there is something of this name. A link is not followed.
+fn is_there(root: Option<&Root>, path: &Path) -> io::Result<bool> {
+    match open(root, path, OFlags::PATH | OFlags::NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -205,13 +288,18 @@ impl Site {
 ///
 /// [`OpenError`]: could not tell.
 pub fn open_trusted(path: &Path, most: u64) -> Result<Option<File>, OpenError> {
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return absent(path),
+    open_trusted_below(None, path, most)
+}
+
+fn open_trusted_below(
+    root: Option<&Root>,
+    path: &Path,
+    most: u64,
+) -> Result<Option<File>, OpenError> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let file = match open(root, path, flags).map_err(io::Error::from) {
+        Ok(file) => File::from(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return absent(root, path),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(OpenError::Link),
         Err(error) => return Err(error.into()),
     };
@@ -234,14 +322,12 @@ pub fn open_trusted(path: &Path, most: u64) -> Result<Option<File>, OpenError> {
 }
 
 /// What it means that `path` is not there.
-fn absent(path: &Path) -> Result<Option<File>, OpenError> {
+fn absent(root: Option<&Root>, path: &Path) -> Result<Option<File>, OpenError> {
     let dir = path.parent().unwrap_or(Path::new("/"));
-    match dir.metadata() {
+    match open(root, dir, OFlags::PATH) {
         Ok(_) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(OpenError::NoSite { dir: dir.into() })
-        }
-        Err(error) => Err(error.into()),
+        Err(Errno::NOENT) => Err(OpenError::NoSite { dir: dir.into() }),
+        Err(error) => Err(io::Error::from(error).into()),
     }
 }
 
@@ -277,5 +363,21 @@ mod tests {
         assert!(Place::of(&long[1..]).is_some());
         let name = format!("{}.roster.new", &long[1..]);
         assert_eq!(name.len(), 255);
+    }
+
+    #[test]
+    fn without_openat2_links_are_refused_and_the_rest_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::fs::write(dir.path().join("a/b/file"), "").unwrap();
+        std::os::unix::fs::symlink("/a/b", dir.path().join("link")).unwrap();
+        let root = Root::hold(dir.path()).unwrap();
+        for path in ["/a/b/file", "/a/b", "/a/../a/b/file", "/"] {
+            root.walk(Path::new(path), OFlags::PATH).unwrap();
+        }
+        let walk = |path: &str| root.walk(Path::new(path), OFlags::RDONLY).unwrap_err();
+        assert_eq!(walk("/link/file"), Errno::NOTDIR);
+        assert_eq!(walk("/link"), Errno::LOOP);
+        assert_eq!(walk("/a/none/file"), Errno::NOENT);
     }
 }

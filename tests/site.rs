@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use uidl_keep::site::{OpenError, Site};
+use uidl_keep::site::{OpenError, Root, Site};
 
 /// A site with one roster, `example.com`.
 fn site() -> (tempfile::TempDir, Site) {
@@ -107,4 +107,36 @@ fn a_file_of_another_user_is_refused() {
     std::os::unix::fs::chown(&roster, Some(65_534), None).unwrap();
     let opened = site.open_roster("alice@example.com");
     assert!(matches!(opened, Err(OpenError::Owner { uid: 65_534 })), "{opened:?}");
+}
+
+/// A root directory with a site in it, as a process in a chroot has left it.
+fn outside() -> (tempfile::TempDir, Site) {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |path: &str| dir.path().join(path);
+    for name in ["srv/site/domain", "srv/site/user", "etc", "var/lib"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    fs::write(at("srv/site/domain/example.com.roster"), "a roster").unwrap();
+    set_mode(&at("srv/site/domain/example.com.roster"), 0o640);
+    symlink("/srv/site", at("var/lib/uidl-keep")).unwrap();
+    let root = Root::hold(dir.path()).unwrap();
+    assert!(root.is_left());
+    (dir, Site::below(root, "/var/lib/uidl-keep"))
+}
+
+#[test]
+fn a_site_is_found_from_the_root_that_was_left_by_its_links_too() {
+    let (dir, site) = outside();
+    assert!(!Root::hold(Path::new("/")).unwrap().is_left());
+    assert!(site.open_roster("alice@example.com").unwrap().is_some());
+    assert!(site.open_roster("alice@example.net").unwrap().is_none());
+    assert!(site.open_index("alice@example.com").unwrap().is_none());
+    let roster = dir.path().join("srv/site/domain/example.com.roster");
+    fs::rename(&roster, dir.path().join("srv/site/domain/example.com.idx")).unwrap();
+    let opened = site.open_roster("alice@example.com");
+    assert!(matches!(opened, Err(OpenError::NoRoster { .. })), "{opened:?}");
+    // By its name each time, not by what was there once.
+    fs::rename(dir.path().join("srv/site"), dir.path().join("srv/away")).unwrap();
+    let opened = site.open_roster("alice@example.com");
+    assert!(matches!(opened, Err(OpenError::NoSite { .. })), "{opened:?}");
 }

@@ -27,6 +27,12 @@ unsafe impl Sync for Version {}
 #[allow(non_upper_case_globals)]
 pub static uidl_keep_plugin_version: Version = Version(sys::DOVECOT_ABI_VERSION.as_ptr().cast());
 
+/// Called once a process, when the file was loaded, by root and outside of any chroot.
+#[unsafe(no_mangle)]
+pub extern "C" fn uidl_keep_plugin_preinit() {
+    boundary(super::settings::hold_root);
+}
+
 /// Called once a process, after the file was loaded and privileges were dropped.
 ///
 /// # Safety

@@ -1,20 +1,38 @@
 //! The plugin's settings: the same names on Dovecot 2.3 and 2.4.
 
 use std::ffi::CStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::host::User;
 use crate::resolve::Match;
-use crate::site::Site;
+use crate::site::{Root, Site};
 
-/// The site directory, `uidl_keep_dir`: asked for first, and for everybody.
+/// The root directory before any chroot: no setting is known yet when it must be taken hold of, and
+/// the site may be another, or be replaced, for each user whom the process serves.
+static ROOT: OnceLock<Root> = OnceLock::new();
+
+/// Takes hold of the root directory, before privileges are dropped and users are chrooted.
+pub fn hold_root() {
+    // Where that cannot be done, a chrooted user finds no site, and is refused.
+    if let Ok(root) = Root::hold(Path::new("/")) {
+        // A second time says nothing new.
+        let _ = ROOT.set(root);
+    }
+}
+
+/// The site in `uidl_keep_dir`: asked for first, and for everybody.
 ///
 /// # Errors
 ///
 /// What Dovecot says where its settings cannot be read.
-pub fn site_dir(user: User) -> Result<PathBuf, String> {
+pub fn site(user: User) -> Result<Site, String> {
     let dir = text(user, c"uidl_keep_dir")?;
-    Ok(PathBuf::from(dir.unwrap_or_else(|| Site::DEFAULT_DIR.to_owned())))
+    let dir = PathBuf::from(dir.unwrap_or_else(|| Site::DEFAULT_DIR.to_owned()));
+    Ok(match ROOT.get().filter(|root| root.is_left()) {
+        Some(root) => Site::below(root.clone(), dir),
+        None => Site::new(dir),
+    })
 }
 
 /// What matters once a user is on the roster.

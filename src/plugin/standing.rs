@@ -179,8 +179,7 @@ impl Standing {
     }
 
     fn find(user: User, name: String) -> Result<Self, String> {
-        let dir = settings::site_dir(user)?;
-        let site = Site::new(dir);
+        let site = settings::site(user)?;
         let Some(line) = read_roster(&site, &name, roster::lookup_or_everybody)? else {
             return Ok(Self::Stranger(Stranger { name, site, is_held: false }));
         };

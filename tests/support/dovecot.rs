@@ -60,6 +60,8 @@ pub struct Config {
     pub plugin: Option<Vec<(&'static str, &'static str)>>,
     /// The uid and the gid that every user has.
     pub owner: (u32, u32),
+    /// Whether each user is shut up by chroot in the directory that the homes are in.
+    pub chroot: bool,
     /// Lines of dovecot.conf that come before those that say who may log in.
     pub first: String,
     /// More lines of dovecot.conf.
@@ -70,7 +72,8 @@ impl Default for Config {
     /// A Maildir, and no plugin.
     fn default() -> Self {
         let (store, first, extra) = (Store::Maildir, String::new(), String::new());
-        Self { store, uidl_format: None, plugin: None, owner: (OWNER, OWNER), first, extra }
+        let owner = (OWNER, OWNER);
+        Self { store, uidl_format: None, plugin: None, owner, chroot: false, first, extra }
     }
 }
 
@@ -84,6 +87,12 @@ impl Config {
     /// The same with mail in that store.
     pub fn store(mut self, store: Store) -> Self {
         self.store = store;
+        self
+    }
+
+    /// The same with users shut up by chroot.
+    pub fn chroot(mut self) -> Self {
+        self.chroot = true;
         self
     }
 
@@ -415,6 +424,7 @@ impl Dovecot {
         let name = self.name();
         let Config { store, owner: (uid, gid), .. } = self.config;
         let line = self.host.line();
+        let homes = if self.config.chroot { "home/." } else { "home" };
         let mut conf = String::new();
         if line == Line::V24 {
             conf.push_str("dovecot_config_version = 2.4.1\ndovecot_storage_version = 2.4.1\n");
@@ -445,7 +455,7 @@ impl Dovecot {
                  mail_location = {}:~/{}\n\
                  passdb {{\n  driver = static\n  args = password={}\n}}\n\
                  userdb {{\n  driver = static\n  \
-                 args = uid={uid} gid={gid} home={dir}/home/%u allow_all_users=yes\n}}\n",
+                 args = uid={uid} gid={gid} home={dir}/{homes}/%u allow_all_users=yes\n}}\n",
                 store.word(),
                 store.directory(),
                 super::PASSWORD
@@ -456,7 +466,7 @@ impl Dovecot {
                  mail_path = ~/{}\n\
                  passdb static {{\n  password = {}\n}}\n\
                  userdb static {{\n  fields {{\n    uid = {uid}\n    gid = {gid}\n    \
-                 home = {dir}/home/%{{user}}\n  }}\n  allow_all_users = yes\n}}\n",
+                 home = {dir}/{homes}/%{{user}}\n  }}\n  allow_all_users = yes\n}}\n",
                 store.word(),
                 store.directory(),
                 super::PASSWORD
@@ -468,6 +478,9 @@ impl Dovecot {
                 "service {name}-login {{\n  inet_listener {name} {{\n    port = {port}\n  }}\n  \
                  inet_listener {name}s {{\n    port = 0\n  }}\n  chroot =\n}}\n"
             );
+        }
+        if self.config.chroot {
+            let _ = writeln!(conf, "valid_chroot_dirs = {dir}/home");
         }
         conf.push_str("service anvil {\n  chroot =\n}\nservice stats {\n  chroot =\n}\n");
         if let Some(format) = self.config.uidl_format {
