@@ -13,15 +13,17 @@
 //! lost: so when there is no roster, the directory that would hold it must be there all the same, and
 //! no index be in it that goes with it. `uidl-keep build` makes both
 //! directories; `install -d -m 0711 /var/lib/uidl-keep /var/lib/uidl-keep/domain
-//! /var/lib/uidl-keep/user` makes an empty site.
+//! /var/lib/uidl-keep/user` makes an empty site. A directory that has nothing of a site is an empty
+//! site too, as long as nothing is to be mounted there: see [`Site::open_roster`].
 //!
 //! A process that has left its root directory by chroot finds the site from a [`Root`] that it took
 //! hold of before.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -200,6 +202,10 @@ impl Site {
     const MOST_ROSTER_OCTETS: u64 = 1 << 32;
     /// The largest index.
     const MOST_INDEX_OCTETS: u64 = 1 << 44;
+    /// More than any `/etc/fstab` has.
+    const MOST_FSTAB_OCTETS: u64 = 1 << 20;
+    /// What the helper makes in a site: builds the directories, and what changes it the files.
+    const CONTENT: [&str; 4] = ["domain", "user", ".lock", "changes.log"];
 
     /// The site in a directory. Looks at nothing yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
@@ -233,6 +239,11 @@ impl Site {
     /// and so that the user was never migrated. Cost: one open; when that fails, a `stat` of the
     /// directory and one of the index.
     ///
+    /// There is nobody either in a directory that is there and has nothing of a site in it, neither
+    /// `domain` nor `user`, both of which each build makes, nor a file of the helper's. Such is a
+    /// mount point too, while nothing is mounted; where `/etc/fstab` says that something is to be,
+    /// that is told apart.
+    ///
     /// # Errors
     ///
     /// [`OpenError`]: could not tell.
@@ -241,8 +252,55 @@ impl Site {
         let root = self.root.as_ref();
         match open_trusted_below(root, &roster, Self::MOST_ROSTER_OCTETS) {
             Ok(None) if is_there(root, &index)? => Err(OpenError::NoRoster { index }),
+            Err(OpenError::NoSite { .. }) if self.is_bare()? && !self.awaits_mount()? => Ok(None),
             opened => opened,
         }
+    }
+
+    /// Whether its directory is there, and nothing of ours in it.
+    fn is_bare(&self) -> io::Result<bool> {
+        for name in Self::CONTENT {
+            if is_there(self.root.as_ref(), &self.dir.join(name))? {
+                return Ok(false);
+            }
+        }
+        let root = self.root.clone().map_or_else(|| Root::hold(Path::new("/")), Ok)?;
+        match root.walk(&self.dir, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(_) => Ok(true),
+            // By a link it may be anywhere, and `/etc/fstab` names it otherwise.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether `/etc/fstab` has the directory, or one above it, for a mount point on which nothing
+    /// is mounted.
+    fn awaits_mount(&self) -> io::Result<bool> {
+        let root = self.root.as_ref();
+        let mut fstab = Vec::new();
+        match open(root, Path::new("/etc/fstab"), OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(file) => {
+                File::from(file).take(Self::MOST_FSTAB_OCTETS).read_to_end(&mut fstab)?;
+            }
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        let device = |path: &Path| -> io::Result<u64> {
+            let place = open(root, path, OFlags::PATH)?;
+            Ok(File::from(place).metadata()?.dev())
+        };
+        for dir in self.dir.ancestors() {
+            let Some(parent) = dir.parent() else { break };
+            let is_named = fstab.split(|&octet| octet == b'\n').any(|line| {
+                let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+                let mut words = words.take_while(|word| word[0] != b'#');
+                words.nth(1).is_some_and(|place| unescaped(place) == dir.as_os_str().as_bytes())
+            });
+            if is_named && device(dir)? == device(parent)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Opens the index that holds a user's maildrop. `None` means that there is none; if a roster
@@ -259,6 +317,30 @@ impl Site {
             None => Ok(None),
         }
     }
+}
+
+/// A mount point as `/etc/fstab` has it: a slash at its end says nothing, and a blank is `\040`.
+fn unescaped(place: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let mut left = place;
+    while let [first, rest @ ..] = left {
+        let octal = rest.get(..3).filter(|_| *first == b'\\');
+        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(octet) => {
+                plain.push(octet);
+                left = &rest[3..];
+            }
+            None => {
+                plain.push(*first);
+                left = rest;
+            }
+        }
+    }
+    while plain.len() > 1 && plain.ends_with(b"/") {
+        plain.pop();
+    }
+    plain
 }
 
 fn open(root: Option<&Root>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {

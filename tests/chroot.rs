@@ -1,4 +1,4 @@
-//! The site is outside of the chroot that a user is shut up in.
+//! Where the site is: outside of the chroot that a user is shut up in, not there yet, or gone.
 
 mod support;
 
@@ -9,7 +9,7 @@ use support::dovecot::Config;
 use support::host::{Line, unix_mode};
 use support::mail::Message;
 use support::maildir::{Maildir, Naming};
-use support::migrated::{LATER, MOVING, Server};
+use support::migrated::{LATER, MOVING, Server, USER};
 
 /// Who was never migrated: beside one who was, and in a domain of which nobody was.
 const STRANGERS: [&str; 2] = ["bob@example.com", "bob@example.net"];
@@ -85,6 +85,46 @@ fn a_chrooted_user_is_served_as_any_other_migrated_or_not() {
             server.capture(3, "captured");
             server.serves(3, &way);
             assert_eq!(STRANGERS.map(|user| server.dovecot.uidl(user)), own);
+            server.ends_well();
+        }
+    }
+}
+
+#[test]
+fn nobody_is_refused_for_a_site_in_which_nothing_was_ever_put() {
+    for line in [Line::V23, Line::V24] {
+        for config in [Config::default(), Config::default().chroot()] {
+            let way = format!("{line:?}, chroot: {}", config.chroot);
+            let Some(server) = Server::start_on(line, 3, config.with_plugin()) else { continue };
+            let mut users = STRANGERS.to_vec();
+            users.push("bob");
+            users.iter().for_each(|user| deliver_to(&server, user));
+            let site = server.dovecot.site();
+            for empty in ["domain", "user"] {
+                fs::remove_dir_all(site.join(empty)).unwrap();
+            }
+            for entry in fs::read_dir(&site).unwrap() {
+                fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+            let own: Vec<_> = users.iter().map(|user| server.dovecot.uidl(user)).collect();
+            assert!(own.iter().all(|uidls| uidls.len() == 1 && uidls[0].len() == 16), "{own:?}");
+            assert_eq!(server.complaints(), [""; 0], "{way}");
+
+            // Something was, and is lost.
+            for left in ["domain", "user", "changes.log", ".lock"] {
+                let is_file = !["domain", "user"].contains(&left);
+                let left = site.join(left);
+                if is_file { fs::write(&left, "") } else { fs::create_dir(&left) }.unwrap();
+                fs::set_permissions(&left, unix_mode(0o711)).unwrap();
+                let refused = if left.ends_with("domain") { "bob" } else { USER };
+                assert_eq!(refusal_of(&server, refused), LATER, "{way}: {}", left.display());
+                if is_file { fs::remove_file(&left) } else { fs::remove_dir(&left) }.unwrap();
+            }
+            assert_eq!(server.dovecot.uidl(users[1]), own[1], "{way}: there again");
+            fs::remove_dir(&site).unwrap();
+            for user in &users {
+                assert_eq!(refusal_of(&server, user), LATER, "{way}: {user}");
+            }
             server.ends_well();
         }
     }

@@ -140,3 +140,41 @@ fn a_site_is_found_from_the_root_that_was_left_by_its_links_too() {
     let opened = site.open_roster("alice@example.com");
     assert!(matches!(opened, Err(OpenError::NoSite { .. })), "{opened:?}");
 }
+
+#[test]
+fn a_bare_directory_is_an_empty_site_unless_something_is_to_be_mounted_there() {
+    let (dir, _) = outside();
+    let place = dir.path().join("srv/site");
+    fs::remove_dir_all(&place).unwrap();
+    fs::create_dir(&place).unwrap();
+    let site = Site::below(Root::hold(dir.path()).unwrap(), "/srv/site");
+    for user in ["alice@example.com", "alice"] {
+        assert!(site.open_roster(user).unwrap().is_none(), "{user}");
+    }
+    let fstab = dir.path().join("etc/fstab");
+    for (line, awaits) in [
+        ("host:/x /srv/site nfs defaults 0 0", true),
+        ("# a comment\nhost:/x\t/srv/site/  nfs", true),
+        ("UUID=1 / ext4\nhost:/x /srv nfs", true),
+        ("host:/x /\\163rv nfs", true),
+        ("UUID=1 / ext4", false),
+        ("#host:/x /srv/site nfs", false),
+        ("host:/x /srv/site2 nfs\nhost:/x /elsewhere nfs\n\n\n", false),
+    ] {
+        fs::write(&fstab, line).unwrap();
+        let opened = site.open_roster("alice@example.com");
+        let is_refused = matches!(opened, Err(OpenError::NoSite { .. }));
+        assert_eq!(is_refused, awaits, "{line}: {opened:?}");
+        assert!(awaits || opened.unwrap().is_none());
+    }
+    let linked = Site::below(Root::hold(dir.path()).unwrap(), "/var/lib/uidl-keep");
+    let opened = linked.open_roster("alice@example.com");
+    assert!(matches!(opened, Err(OpenError::NoSite { .. })), "by a link: {opened:?}");
+    for content in ["domain", "user", ".lock", "changes.log"] {
+        fs::write(place.join(content), "").unwrap();
+        let user = if content == "domain" { "alice" } else { "alice@example.com" };
+        let opened = site.open_roster(user);
+        assert!(matches!(opened, Err(OpenError::NoSite { .. })), "{content}: {opened:?}");
+        fs::remove_file(place.join(content)).unwrap();
+    }
+}
