@@ -464,6 +464,30 @@ fn mail_is_copied_to_a_server_that_refuses_its_user_and_served_once_he_is_captur
     }
 }
 
+/// What is opened to pull from is another server's, though it is opened as this user's INBOX.
+#[test]
+fn mail_is_pulled_by_imap_whomever_pop3_refuses() {
+    let Some(mut source) = Source::start(Line::V23, Keys::File, Own::Unspent) else { return };
+    source.dovecot.reconfigure(|config| config.plugin = None);
+    let host = Host::dovecot(Line::V23).unwrap();
+    for unknown in EVERY_UNKNOWN {
+        let config = Config::default().store(Store::Mdbox).with_plugin();
+        let target = Dovecot::start(&host, config).unwrap();
+        target.home(USER);
+        unknown.bring(&mut source.old, &target);
+        let port = format!("imapc_port={}", source.dovecot.imap().port());
+        let (user, password) = (format!("imapc_user={USER}"), "imapc_password=pw");
+        let from = ["imapc_host=127.0.0.1", &port, &user, password];
+        let options = from.iter().flat_map(|option| ["-o", option]);
+        let backup = ["backup", "-R", "-u", USER, "imapc:"];
+        let output = target.doveadm(options.chain(backup));
+        let (way, said) = (format!("{unknown:?}"), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && !said.contains("uidl-keep: "), "{way}: {said}");
+        assert_eq!(count(&target, &way), source.messages().count(), "{way}");
+        target.login(USER).unwrap().uidl().expect_err("refused");
+    }
+}
+
 #[test]
 fn what_was_listed_goes_along_when_a_later_capture_failed() {
     for (line, store, pipe) in SOME_WAYS {
@@ -508,7 +532,7 @@ fn copies_of_one_message_keep_a_uidl_each_when_a_later_capture_failed() {
     }
 }
 
-/// The plugin need not be loaded for IMAP and delivery. Where it is, it stands in nobody's way there.
+/// The plugin need not be loaded for IMAP and delivery. Where it is, it stands in nobody's way.
 #[test]
 fn whomever_pop3_refuses_imap_delivery_and_copies_to_here_go_on() {
     for line in [Line::V23, Line::V24] {
