@@ -913,6 +913,27 @@ mod tests {
     }
 
     #[test]
+    fn only_the_last_new_messages_may_be_unbaked() {
+        let mut records = vec![record(0, 1, "n", Provenance::Native)];
+        records.extend((1..=20).map(|n| record(n, n + 1, "n", Provenance::Native)));
+        records.push(record(21, 22, "d", Provenance::Derived));
+        let file = Ledger { next_order: 23, records, ..sample() }.encode();
+        let front = Answers::front_len(&file, file.len() as u64).unwrap();
+        let answers = Answers::read(file[..front].to_vec()).unwrap();
+        let unbaked = (0..answers.len()).filter(|&i| answers.may_be_unbaked(i));
+        let unbaked: Vec<u32> = unbaked.map(|i| answers.uid(i)).collect();
+        assert_eq!(unbaked, (5..=20).collect::<Vec<_>>());
+        assert_eq!(answers.back_range(), (front as u64, file.len() - front));
+        let whole = answers.ledger(&file[front..]).unwrap();
+        assert_eq!(whole.encode(), file);
+        let natives = Mark::of(&whole, 22).natives;
+        // Of those that may be unbaked the mark has each that has a name.
+        let named = |uid: &u32| uid % 3 != 0;
+        let uids: Vec<u32> = natives.into_iter().map(|(uid, _)| uid).collect();
+        assert_eq!(uids, unbaked.into_iter().filter(named).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn told_numbers_are_joined_by_the_higher_of_each_uidvalidity() {
         let told = |pairs: &[(u32, u32)]| -> Vec<Told> {
             pairs.iter().map(|&(uidvalidity, below)| Told { uidvalidity, below }).collect()

@@ -558,3 +558,17 @@ fn after_a_restore_no_number_is_given_that_the_mailbox_had_reached_under_another
         assert!(server.next_uid > told, "{} after {told}", server.next_uid);
     }
 }
+
+/// The mark names the last 16; of those before them it says by its last message that UIDs hold.
+#[test]
+fn more_new_messages_than_the_mark_names_are_told_again_on_a_dbox() {
+    let (mut server, _) = listed_once();
+    server.storage = Storage::Dbox;
+    for nth in 0..20 {
+        server.put(mail("new", 9, nth), format!("new{nth}"));
+    }
+    let told = server.uidls();
+    assert_eq!(told[21], native(22));
+    server.ledger = None;
+    assert_eq!(server.uidls(), told);
+}
