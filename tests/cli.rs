@@ -502,7 +502,7 @@ fn what_was_given_to_one_account_is_held_built_upon_and_checked_by_root() {
         theirs(when);
     }
     let ran = here.run("hold --site site example.net");
-    assert_eq!((ran.status, &*ran.stdout), (0, "dave@example.net held\n"), "{}", ran.stderr);
+    assert_eq!((ran.status, &*ran.stdout), (0, "@example.net held 1\n"), "{}", ran.stderr);
     theirs("held");
     here.quiet("check site");
     assert_eq!(here.run("get site dave@example.net").status, 0);
