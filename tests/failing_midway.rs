@@ -45,13 +45,16 @@ fn with_index_of(entries: u32, octets: usize) -> Option<Server> {
 /// Whether that is a listing of so many captured messages and so many in all.
 type IsRight = fn(&[String], u32, u32) -> bool;
 
-/// As [`is_right`]; but new messages may also have UIDLs of ours. Where an older ledger was put
-/// back, the mark says how far UIDs were told, and on a Maildir nothing but what is baked says to
-/// whom.
+/// As [`is_right`]; but new messages may also have UIDLs of ours, and may stand before the old.
+/// Where an older ledger was put back, the mark says how far UIDs were told, and on a Maildir nothing
+/// but what is baked says to whom: only the last new messages are surely known, and stand before
+/// what may be new.
 fn is_right_or_ours(uidls: &[String], captured: u32, delivered: u32) -> bool {
     let is_ours = |uidl: &str| uidl.len() == 34 && uidl.starts_with('~') && uidl.ends_with('~');
     let own = |uidl: &String| if is_ours(uidl) { uidl[1..17].to_owned() } else { uidl.clone() };
-    is_right(&uidls.iter().map(own).collect::<Vec<_>>(), captured, delivered)
+    let (old, new): (Vec<String>, Vec<String>) =
+        uidls.iter().map(own).partition(|uidl| uidl.starts_with("UID"));
+    is_right(&[old, new].concat(), captured, delivered)
 }
 
 /// Lists while `meddle` does something to a file over and over: each login has the right listing or
