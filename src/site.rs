@@ -6,7 +6,11 @@
 //!     domain/example.com.roster  who of example.com was migrated
 //!     user/alice.idx             the same for a login without a domain
 //!     user/alice.roster
+//!     user/bob@example.org.idx   for a user of a domain that shares no group: 0400, his own
+//!     user/bob@example.org.roster
 //! ```
+//!
+//! Files of a user's own go before those of his domain, and he is in one of the two.
 //!
 //! A user who is not on a roster is none of our business, and finding that out costs one open that
 //! fails. That answer must not come from a file system that is not mounted, nor from a roster that was
@@ -171,11 +175,18 @@ impl Place {
             Some((_, domain)) => (domain, Self::Domain),
             None => (user, Self::User),
         };
-        let is_file_name = !stem.is_empty()
-            && stem.len() <= MAX_STEM_OCTETS
-            && !stem.starts_with('.')
-            && !stem.contains(['/', '\0']);
-        is_file_name.then(|| place(stem.to_owned()))
+        is_stem(stem).then(|| place(stem.to_owned()))
+    }
+
+    /// The files that a user of a domain may have for himself. `None` for a login without a domain,
+    /// which has none but these, and where no file can have that name.
+    pub fn own(user: &str) -> Option<Self> {
+        (user.contains('@') && is_stem(user)).then(|| Self::User(user.to_owned()))
+    }
+
+    /// Whether a user can be there.
+    pub fn fits(&self, user: &str) -> bool {
+        [Self::own(user), Self::of(user)].iter().any(|place| place.as_ref() == Some(self))
     }
 
     /// The domain's or the user's name.
@@ -192,6 +203,14 @@ impl Place {
             Self::User(_) => "user",
         }
     }
+}
+
+/// Whether files can be named after it.
+fn is_stem(stem: &str) -> bool {
+    !stem.is_empty()
+        && stem.len() <= MAX_STEM_OCTETS
+        && !stem.starts_with('.')
+        && !stem.contains(['/', '\0'])
 }
 
 impl Site {
@@ -222,10 +241,32 @@ impl Site {
         &self.dir
     }
 
-    /// The files that a user's maildrop is in, if it is; `None` when it cannot be in any site, as
-    /// [`Place::of`].
+    /// Where a user's maildrop is, if it is: in files of his own where there is one, and else in
+    /// those of [`Place::of`]; `None` when it cannot be in any site. Cost, for a user of a domain:
+    /// two `stat`, and one of the directory.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: could not tell.
+    pub fn place_of(&self, user: &str) -> Result<Option<Place>, OpenError> {
+        if let Some(own) = Place::own(user) {
+            let Paths { index, roster } = self.paths_of(&own);
+            let root = self.root.as_ref();
+            for path in [&roster, &index] {
+                if is_there(root, path)? {
+                    return Ok(Some(own));
+                }
+            }
+            absent(root, &roster)?;
+        }
+        Ok(Place::of(user))
+    }
+
+    /// The files that a user's maildrop is in, as [`Site::place_of`] says; as [`Place::of`] says,
+    /// where that cannot tell.
     pub fn paths(&self, user: &str) -> Option<Paths> {
-        Place::of(user).map(|place| self.paths_of(&place))
+        let place = self.place_of(user).unwrap_or_else(|_| Place::of(user));
+        place.map(|place| self.paths_of(&place))
     }
 
     /// The files of a place.
@@ -235,9 +276,9 @@ impl Site {
         Paths { index: path("idx"), roster: path("roster") }
     }
 
-    /// Opens the roster that would name a user. `None` means that there is neither roster nor index,
-    /// and so that the user was never migrated. Cost: one open; when that fails, a `stat` of the
-    /// directory and one of the index.
+    /// Opens the roster that would name a user. `None` means that there is neither roster nor
+    /// index, and so that the user was never migrated. Cost: that of [`Site::place_of`] and one
+    /// open; when that fails, a `stat` of the directory and one of the index.
     ///
     /// There is nobody either in a directory that is there and has nothing of a site in it, neither
     /// `domain` nor `user`, both of which each build makes, nor a file of the helper's. Such is a
@@ -248,11 +289,19 @@ impl Site {
     ///
     /// [`OpenError`]: could not tell.
     pub fn open_roster(&self, user: &str) -> Result<Option<File>, OpenError> {
-        let Some(Paths { index, roster }) = self.paths(user) else { return Ok(None) };
+        match self.open_roster_of_site(user) {
+            Err(OpenError::NoSite { .. }) if self.is_bare()? && !self.awaits_mount()? => Ok(None),
+            opened => opened,
+        }
+    }
+
+    /// The same in a site that has what a site has.
+    fn open_roster_of_site(&self, user: &str) -> Result<Option<File>, OpenError> {
+        let Some(place) = self.place_of(user)? else { return Ok(None) };
+        let Paths { index, roster } = self.paths_of(&place);
         let root = self.root.as_ref();
         match open_trusted_below(root, &roster, Self::MOST_ROSTER_OCTETS) {
             Ok(None) if is_there(root, &index)? => Err(OpenError::NoRoster { index }),
-            Err(OpenError::NoSite { .. }) if self.is_bare()? && !self.awaits_mount()? => Ok(None),
             opened => opened,
         }
     }
@@ -310,9 +359,10 @@ impl Site {
     ///
     /// [`OpenError`]: could not tell.
     pub fn open_index(&self, user: &str) -> Result<Option<File>, OpenError> {
-        match self.paths(user) {
-            Some(paths) => {
-                open_trusted_below(self.root.as_ref(), &paths.index, Self::MOST_INDEX_OCTETS)
+        match self.place_of(user)? {
+            Some(place) => {
+                let index = self.paths_of(&place).index;
+                open_trusted_below(self.root.as_ref(), &index, Self::MOST_INDEX_OCTETS)
             }
             None => Ok(None),
         }
@@ -362,9 +412,9 @@ fn is_there(root: Option<&Root>, path: &Path) -> io::Result<bool> {
 /// Opens a file of a site to read it, without following a link and without waiting for anything.
 ///
 /// What is opened is then looked at: a regular file of root's or our own, which nobody else may
-/// write, not larger than `most` octets. Root also takes what root gave to one account, 0400: others
-/// put nothing into a site, and whoever changed his own file could lie about himself alone. `None`
-/// when there is no such file but its directory is there.
+/// write, not larger than `most` octets. Root also takes what root gave to one account, 0400:
+/// others put nothing into a site, and whoever changed his own file could lie about himself alone.
+/// `None` when there is no such file but its directory is there.
 ///
 /// # Errors
 ///

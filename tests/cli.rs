@@ -594,14 +594,8 @@ fn nothing_is_installed_for_users_that_dovecot_does_not_know_or_that_cannot_read
     assert!(ran.stderr.contains("Dovecot knows none of its 1 users"), "{}", ran.stderr);
     assert!(here.files("site").is_empty());
 
-    fake_doveadm(&here, "alice@*) uid=4001 gid=4001;; bob@*) uid=4002 gid=4002;;");
-    here.write("both.listing", &[ALICE, BOB].concat());
-    let ran = install(&here, "both.listing");
-    assert_eq!(ran.status, 2);
-    assert!(ran.stderr.contains("several gids"), "{}", ran.stderr);
-    assert!(here.files("site").is_empty());
-
     // One user was not moved: a remark.
+    here.write("both.listing", &[ALICE, BOB].concat());
     fake_doveadm(&here, "alice@*) uid=4001 gid=4001;;");
     let ran = install(&here, "both.listing");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
@@ -695,6 +689,131 @@ fn what_a_build_did_not_put_in_place_is_said_until_it_is_there() {
     let trouble = here.trouble("build -o site --upon site org.listing");
     assert!(trouble.contains("site/installing: not what uidl-keep writes there; take it away"));
     assert!(here.trouble("check site").contains("site/installing: not what uidl-keep writes"));
+}
+
+#[test]
+fn users_of_a_domain_who_share_no_group_have_files_of_their_own() {
+    let here = with_listings();
+    if !is_root(&here) {
+        return;
+    }
+    let all = [ALICE, BOB, CAROL].concat();
+    here.write("all.listing", &[&all, GAP].concat());
+    // Dovecot does not know carol.
+    fake_doveadm(&here, "alice@*) uid=4001 gid=4001;; bob@*) uid=4002 gid=4002;;");
+    let script = String::from_utf8(here.read("doveadm")).unwrap();
+    let both = "exec echo 'alice@example.com\nbob@example.com'";
+    here.write("doveadm", &script.replace("exec echo alice@example.com", both));
+    for when in ["at first", "again"] {
+        let ran = install(&here, "all.listing");
+        assert_eq!(ran.status, 0, "{when}: {}", ran.stderr);
+        let unknown =
+            "carol@example.com: Dovecot does not know this user, whose own files are root's";
+        assert!(ran.stderr.contains(unknown), "{when}: {}", ran.stderr);
+        let (alice, bob) = ("user/alice@example.com", "user/bob@example.com");
+        for (place, access) in [
+            (alice, (4001, 4001, 0o400)),
+            (bob, (4002, 4002, 0o400)),
+            ("user/carol@example.com", (0, 0, 0o600)),
+            // Nobody stands there, and anybody may have to know.
+            ("domain/example.com", (0, 0, 0o644)),
+        ] {
+            for extension in ["idx", "roster"] {
+                let path = here.path(&format!("site/{place}.{extension}"));
+                assert_eq!(owner(&path), access, "{when}: {place}.{extension}");
+            }
+        }
+        let everybody = ["*@example.com failed guarded"];
+        assert_eq!(here.roster("site/domain/example.com.roster"), everybody);
+        assert_eq!(here.roster("site/user/bob@example.com.roster").len(), 1);
+        here.quiet("check site");
+    }
+
+    // What is said of the domain is said of them all, and of one it is said alone.
+    let hold = here.run("hold --site site example.com");
+    assert_eq!((hold.status, &*hold.stdout), (0, "@example.com held 4\n"), "{}", hold.stderr);
+    let release = here.run("release --site site bob@example.com");
+    assert_eq!((release.status, &*release.stdout), (0, "bob@example.com guarded\n"));
+    assert_eq!(here.run("hold --site site zoe@example.com").status, 1);
+    let get = here.run("get site alice@example.com");
+    assert!(get.stdout.contains("UID2-1714990000"), "{}", get.stderr);
+    // Built elsewhere upon it, and without Dovecot, they stay who they are.
+    here.write("bob.listing", BOB);
+    let ran = here.run("build -o new --upon site --final bob.listing");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(here.run("build -o new --upon site --final").status, 0);
+    assert_eq!(here.files("new"), here.files("site"));
+    assert_eq!(here.roster("new/user/alice@example.com.roster")[0].split(' ').nth(2), Some("held"));
+}
+
+#[test]
+fn who_stands_on_the_roster_of_his_domain_stays_there() {
+    let here = with_listings();
+    if !is_root(&here) {
+        return;
+    }
+    let knows = "alice@*) uid=4001 gid=4001;; bob@*) uid=4002 gid=4002;;";
+    fake_doveadm(&here, knows);
+    here.write("alice.listing", ALICE);
+    here.write("both.listing", &[ALICE, BOB].concat());
+    assert_eq!(install(&here, "alice.listing").status, 0);
+    let ran = install(&here, "both.listing");
+    assert_eq!((ran.status, &*ran.stderr), (0, ""));
+    assert_eq!(owner(&here.path("site/domain/example.com.idx")), (0, 4001, 0o640));
+    assert_eq!(owner(&here.path("site/user/bob@example.com.idx")), (4002, 4002, 0o400));
+    here.quiet("check site");
+
+    // Given a group of their own later, those who stand together cannot all be let read.
+    fs::remove_dir_all(here.path("site")).unwrap();
+    fake_doveadm(&here, "alice@*|bob@*) uid=4001 gid=4001;;");
+    assert_eq!(install(&here, "both.listing").status, 0);
+    fake_doveadm(&here, knows);
+    let ran = install(&here, "both.listing");
+    assert_eq!(ran.status, 2);
+    let next = "its users stand on one roster and have several gids, or none";
+    assert!(ran.stderr.contains(next), "{}", ran.stderr);
+    assert_eq!(here.files("site").len(), 2);
+}
+
+#[test]
+fn a_domain_whose_users_have_files_of_their_own_is_held_whole() {
+    let here = with_listings();
+    if !is_root(&here) {
+        return;
+    }
+    fake_doveadm(&here, "alice@*) uid=4001 gid=4001;; bob@*|carol@*) uid=4002 gid=4002;;");
+    here.write("both.listing", &[ALICE, BOB].concat());
+    let ran = install(&here, "both.listing");
+    assert_eq!((ran.status, &*ran.stderr), (0, ""));
+    let roster = "site/domain/example.com.roster";
+    assert!(here.roster(roster).is_empty());
+    let gate_of = |name: &str| {
+        let lines = here.roster(&format!("site/user/{name}@example.com.roster"));
+        assert_eq!(lines.len(), 1);
+        lines[0].split(' ').nth(2).unwrap().to_owned()
+    };
+    let hold = here.run("hold --site site example.com");
+    assert_eq!((hold.status, &*hold.stdout), (0, "@example.com held 2\n"), "{}", hold.stderr);
+    // A stranger is refused by it, and a newcomer held.
+    assert_eq!(here.roster(roster), ["@example.com empty held"]);
+    assert_eq!(owner(&here.path(roster)), (0, 0, 0o644));
+    here.write("carol.listing", CAROL);
+    assert_eq!(install(&here, "carol.listing").status, 0);
+    assert_eq!(["alice", "bob", "carol"].map(gate_of), ["held"; 3]);
+    assert_eq!(here.roster(roster), ["@example.com empty held"]);
+    assert_eq!(owner(&here.path(roster)), (0, 0, 0o644));
+    here.quiet("check site");
+    let release = here.run("release --site site example.com");
+    assert_eq!((release.status, &*release.stdout), (0, "@example.com guarded 3\n"));
+    assert!(here.roster(roster).is_empty());
+
+    // So does a build that holds.
+    assert_eq!(install_with(&here, &["--hold", "carol.listing"]).status, 0);
+    assert_eq!(["alice", "bob", "carol"].map(gate_of), ["held"; 3]);
+    assert_eq!(here.roster(roster), ["@example.com empty held"]);
+    let release = here.run("release --site site --all");
+    assert_eq!((release.status, &*release.stdout), (0, "@example.com guarded 3\n"));
+    here.quiet("check site");
 }
 
 #[test]

@@ -267,6 +267,30 @@ fn who_is_held_by_the_site_that_is_built_upon_is_held_by_auth() {
 }
 
 #[test]
+fn who_has_files_of_his_own_is_no_part_of_his_domains_roster() {
+    let here = Here::new();
+    here.write("alice.listing", &empty(ALICE));
+    here.write("bob.listing", &empty(BOB));
+    assert_eq!(here.run("build -o site alice.listing").status, 0);
+    for extension in ["idx", "roster"] {
+        let domain = here.path(&format!("site/domain/example.com.{extension}"));
+        let own = here.path(&format!("site/user/{ALICE}.{extension}"));
+        fs::rename(domain, own).unwrap();
+    }
+    assert_eq!(here.run("build -o site --upon site alice.listing bob.listing").status, 0);
+    assert_eq!(here.files("site").len(), 4);
+    fs::create_dir(here.path("site/auth")).unwrap();
+    here.run("hold --auth --site site example.com");
+    assert_eq!(names(&here), [BOB, ALICE]);
+    here.quiet("check site");
+    let roster = here.path("site/domain/example.com.roster");
+    let text = fs::read_to_string(&roster).unwrap();
+    fs::write(&roster, text.replace("bob", "bab")).unwrap();
+    assert_eq!(here.run(&format!("release --site site {ALICE}")).status, 0);
+    assert_eq!(names(&here), [BOB]);
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_trouble_and_the_rosters_count() {
     let here = with_site();
     here.run("hold --auth --site site eve");

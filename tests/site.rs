@@ -131,6 +131,13 @@ fn a_site_is_found_from_the_root_that_was_left_by_its_links_too() {
     assert!(site.open_roster("alice@example.com").unwrap().is_some());
     assert!(site.open_roster("alice@example.net").unwrap().is_none());
     assert!(site.open_index("alice@example.com").unwrap().is_none());
+    // Files of his own go first, one of them alone as well.
+    let own = dir.path().join("srv/site/user/alice@example.com.idx");
+    fs::write(&own, "an index").unwrap();
+    let opened = site.open_roster("alice@example.com");
+    assert!(matches!(opened, Err(OpenError::NoRoster { .. })), "{opened:?}");
+    assert!(site.open_roster("bob@example.com").unwrap().is_some());
+    fs::remove_file(&own).unwrap();
     let roster = dir.path().join("srv/site/domain/example.com.roster");
     fs::rename(&roster, dir.path().join("srv/site/domain/example.com.idx")).unwrap();
     let opened = site.open_roster("alice@example.com");
@@ -171,10 +178,10 @@ fn a_bare_directory_is_an_empty_site_unless_something_is_to_be_mounted_there() {
     let opened = linked.open_roster("alice@example.com");
     assert!(matches!(opened, Err(OpenError::NoSite { .. })), "by a link: {opened:?}");
     for content in ["domain", "user", ".lock", "changes.log"] {
-        fs::write(place.join(content), "").unwrap();
+        fs::create_dir(place.join(content)).unwrap();
         let user = if content == "domain" { "alice" } else { "alice@example.com" };
         let opened = site.open_roster(user);
         assert!(matches!(opened, Err(OpenError::NoSite { .. })), "{content}: {opened:?}");
-        fs::remove_file(place.join(content)).unwrap();
+        fs::remove_dir(place.join(content)).unwrap();
     }
 }

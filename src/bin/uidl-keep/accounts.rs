@@ -33,10 +33,21 @@ pub struct Doveadm {
 pub struct Readers {
     /// The uids of its users.
     uids: BTreeSet<u32>,
-    /// The one gid they have.
+    /// The one gid they have; where there is nothing to hide, one that they have.
     gid: u32,
-    /// Whether accounts of other uids have that gid, too.
-    gid_is_shared: bool,
+    /// Who else could read what that gid reads.
+    others: Others,
+}
+
+/// Who has the gid of the readers of a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Others {
+    /// No account of another uid.
+    Nobody,
+    /// Accounts of other uids, too.
+    Somebody,
+    /// Whoever it is may know what stands there: that somebody of the domain was missed.
+    MayKnow,
 }
 
 /// Whether Dovecot could be asked.
@@ -128,8 +139,13 @@ impl Doveadm {
     ///
     /// It cannot be asked, knows none of them, or gives them several groups.
     pub fn readers(&self, place: &str, users: &[String]) -> Result<Option<Readers>, Trouble> {
+        // A user of a domain who has files of his own: nobody else's are there.
+        if place.contains('@') {
+            return self.reader(place).map(Some);
+        }
         let everybody;
-        let users = if users.is_empty() {
+        let is_nobody = users.is_empty();
+        let users = if is_nobody {
             everybody = self.everybody(place)?;
             &everybody
         } else {
@@ -141,15 +157,35 @@ impl Doveadm {
         let uids = self.ids(place, users, "uid", "passwd")?;
         let gids = self.ids(place, users, "gid", "group")?;
         let mut gids = gids.into_iter();
-        let (Some(gid), None) = (gids.next(), gids.next()) else {
-            return Err(Trouble::at(
-                place,
-                "its users have several gids, or none: no file mode lets just them read; give them \
-                 one group, for one login at a time reads these files",
-            ));
+        let (gid, others) = match (gids.next(), gids.next()) {
+            (Some(gid), None) if is_shared(gid, &uids)? => (gid, Others::Somebody),
+            (Some(gid), None) => (gid, Others::Nobody),
+            (Some(gid), Some(_)) if is_nobody => (gid, Others::MayKnow),
+            _ => {
+                return Err(Trouble::at(
+                    place,
+                    "its users stand on one roster and have several gids, or none: no file mode \
+                     lets just them read; give them one group, or build all their listings to a \
+                     new site, where each gets files of his own",
+                ));
+            }
         };
-        let gid_is_shared = is_shared(gid, &uids)?;
-        Ok(Some(Readers { uids, gid, gid_is_shared }))
+        Ok(Some(Readers { uids, gid, others }))
+    }
+
+    /// Who reads the files that are one user's alone.
+    fn reader(&self, user: &str) -> Result<Readers, Trouble> {
+        let users = [user.to_owned()];
+        let uids = self.ids(user, &users, "uid", "passwd")?;
+        let gids = self.ids(user, &users, "gid", "group")?;
+        let gid = gids.into_iter().next().expect("none is an error");
+        // Accounts that the system does not know may have his gid: his uid is his alone.
+        Ok(Readers { uids, gid, others: Others::Somebody })
+    }
+
+    /// Whether these users of a domain have no group in common that could read for all of them.
+    pub fn gives_several_groups(&self, users: &[String]) -> Result<bool, Trouble> {
+        Ok(self.known_ids(users, "gid", "group")?.0.len() > 1)
     }
 
     /// Everybody of a domain, as far as Dovecot can list its users.
@@ -161,14 +197,14 @@ impl Doveadm {
         Ok(String::from_utf8_lossy(&listed).lines().map(ToOwned::to_owned).collect())
     }
 
-    /// All values that a field of these users has.
-    fn ids(
+    /// All values that a field has of those of these users whom Dovecot knows, and what is said of
+    /// the others.
+    fn known_ids(
         &self,
-        place: &str,
         users: &[String],
         field: &str,
         database: &str,
-    ) -> Result<BTreeSet<u32>, Trouble> {
+    ) -> Result<(BTreeSet<u32>, Vec<String>), Trouble> {
         let mut ids = BTreeSet::new();
         let mut unknown = Vec::new();
         for users in users.chunks(USERS_AT_A_TIME) {
@@ -184,6 +220,18 @@ impl Doveadm {
                 unknown.extend(said.lines().find(|line| !line.is_empty()).map(str::to_owned));
             }
         }
+        Ok((ids, unknown))
+    }
+
+    /// All values that a field of these users has.
+    fn ids(
+        &self,
+        place: &str,
+        users: &[String],
+        field: &str,
+        database: &str,
+    ) -> Result<BTreeSet<u32>, Trouble> {
+        let (ids, unknown) = self.known_ids(users, field, database)?;
         if ids.is_empty() {
             let said = unknown.first().map(|said| shown(said));
             return Err(Trouble::at(
@@ -203,11 +251,14 @@ impl Readers {
     /// The owner and mode that let them read, and nobody else.
     pub fn access(&self, place: &str) -> Access {
         let mut uids = self.uids.iter();
-        match (self.gid_is_shared, uids.next(), uids.next()) {
+        match (self.others, uids.next(), uids.next()) {
+            (Others::MayKnow, _, _) => Access { mode: 0o644, owner: Some((0, 0)) },
             // A panel that gives all its accounts one group.
-            (true, Some(&uid), None) => Access { mode: 0o400, owner: Some((uid, self.gid)) },
-            (shared, _, other) => {
-                if shared && other.is_some() {
+            (Others::Somebody, Some(&uid), None) => {
+                Access { mode: 0o400, owner: Some((uid, self.gid)) }
+            }
+            (others, _, other) => {
+                if others == Others::Somebody && other.is_some() {
                     remark(format_args!(
                         "{place}: its users have several uids, and accounts outside it have their \
                          gid {}, too: these can read its index",

@@ -27,6 +27,7 @@ use uidl_keep::site::{Paths, Place, Site};
 use uidl_keep::uidl::Uidl;
 
 use crate::accounts::{Doveadm, Readers};
+use crate::apart;
 use crate::changes::Log;
 use crate::install::Install;
 use crate::opened::{self, Kept};
@@ -111,19 +112,26 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
             "another uidl-keep changes this site; try again when it is done",
         ));
     };
+    let other = upon.iter().filter(|upon| upon.dir() != site.dir());
+    let sites: Vec<&Site> = std::iter::once(&site).chain(other).collect();
+    set_apart(&mut found, &sites, args.install.then_some(&args.doveadm))?;
     let ended = Install::of(&site)?;
     if let Some(ended) = &ended {
         remark(ended.state(&site));
     }
     let mut install = Install::default();
     let mut places: BTreeSet<Place> = found.iter().map(|found| found.place.clone()).collect();
+    add_domains(&mut places, &site, upon.as_ref(), args.hold)?;
     // Upon itself, a site is changed only where something is added.
     if let Some(upon) = upon.as_ref().filter(|it| it.dir() != site.dir() || found.is_empty()) {
         let all = opened::places(upon)?.into_iter();
         places.extend(all.filter(|place| !found.is_empty() || selection.has_place(place)));
     }
+    let domains_apart = apart::domains(&places, &sites)?;
+    let domains_held = apart::held(&domains_apart, &sites)?;
     let (mut sealed, mut readers_of) = (Vec::new(), Vec::new());
-    let (mut held, mut unknown_places) = (Vec::new(), 0);
+    let mut held = Vec::new();
+    let (mut known_places, mut unknown_places) = (BTreeSet::new(), BTreeSet::new());
     let (dovecot, mut names) = (args.doveadm.dovecot(), Names::default());
     if args.install {
         args.doveadm.check_pop3(&site)?;
@@ -132,27 +140,38 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     for place in places {
         let start = found.partition_point(|found| found.place < place);
         let end = found.partition_point(|found| found.place <= place);
-        let build = Build { site: &site, place: &place, listings: &listings, hold: args.hold };
+        let domain = apart::domain_of(&place);
+        let is_domain_held = domain.as_ref().is_some_and(|domain| domains_held.contains(domain));
+        let hold = Hold { now: args.hold, domain: is_domain_held };
+        let build = Build { site: &site, place: &place, listings: &listings, hold };
         let old = match &upon {
             Some(upon) => opened::open_place(upon, &place)?,
             None => Kept { index: None, roster: None },
         };
         let mut staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
         held.append(&mut staged.held);
-        let (readers, access) = if args.install {
-            match known(&dovecot, &place, &staged.users, &mut names)? {
-                Some(users) => {
-                    let readers = args.doveadm.readers(place.name(), &users)?;
-                    (readers.clone(), access_of(&place, readers.as_ref()))
+        let whose = domain.unwrap_or_else(|| place.clone());
+        let (readers, access) =
+            if args.install && staged.users.is_empty() && domains_apart.contains(&place) {
+                // What stands there is that of the domain, which a stranger must be able to read.
+                (None, EVERYBODYS)
+            } else if args.install {
+                match known(&dovecot, &place, &staged.users, &mut names)? {
+                    Some(users) => {
+                        if !users.is_empty() {
+                            known_places.insert(whose);
+                        }
+                        let readers = args.doveadm.readers(place.name(), &users)?;
+                        (readers.clone(), access_of(&place, readers.as_ref()))
+                    }
+                    None => {
+                        unknown_places.insert(whose);
+                        (None, ROOTS_ALONE)
+                    }
                 }
-                None => {
-                    unknown_places += 1;
-                    (None, ROOTS_ALONE)
-                }
-            }
-        } else {
-            (None, Access { mode: 0o640, owner: None })
-        };
+            } else {
+                (None, Access { mode: 0o640, owner: None })
+            };
         install.add(&site, &staged.paths.index, staged.build_id);
         let files = staged.seal(access)?;
         readers_of.extend(
@@ -166,6 +185,9 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         doubts.settle()?;
     }
     args.doveadm.check_renamed(&names)?;
+    // Where Dovecot knows others of the domain, those of it were not moved who have files of their
+    // own.
+    let unknown_places = unknown_places.difference(&known_places).count();
     if unknown_places > 0 {
         outcome = Outcome::Short;
         go_on_without(unknown_places, args.skip_unknown)?;
@@ -211,6 +233,9 @@ fn publish(site: &Site, sealed: Vec<Sealed>, held: &[(Gate, Line)]) -> Result<()
 /// Files of a place where nobody is known who might read them.
 const ROOTS_ALONE: Access = Access { mode: 0o600, owner: None };
 
+/// Files of a domain that name nobody.
+const EVERYBODYS: Access = Access { mode: 0o644, owner: Some((0, 0)) };
+
 fn access_of(place: &Place, readers: Option<&Readers>) -> Access {
     let Some(readers) = readers else {
         remark(format_args!(
@@ -246,6 +271,14 @@ fn known(
     let known: Vec<String> =
         users.iter().filter(|user| !unknown.contains(*user)).cloned().collect();
     let unknown: Vec<String> = unknown.into_iter().collect();
+    if known.is_empty() && !unknown.is_empty() && apart::domain_of(place).is_some() {
+        remark(format_args!(
+            "{}: Dovecot does not know this user, whose own files are root's alone: once created, \
+             refused until the next `build --install`",
+            place.name()
+        ));
+        return Ok(None);
+    }
     if known.is_empty() && !unknown.is_empty() {
         remark(format_args!(
             "{}: Dovecot knows none of its {} users (the first: {})",
@@ -474,6 +507,51 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
     Ok(found)
 }
 
+/// Finds those who have files of their own, or get them now, and has what was found in their order.
+fn set_apart(
+    found: &mut [Found],
+    sites: &[&Site],
+    doveadm: Option<&Doveadm>,
+) -> Result<(), Trouble> {
+    for found in found.chunk_by_mut(|a, b| a.place == b.place) {
+        let place = found[0].place.clone();
+        if !matches!(place, Place::Domain(_)) {
+            continue;
+        }
+        let users: Vec<&str> = found.iter().map(|found| found.block.user.as_str()).collect();
+        let apart = apart::who(&place, &users, sites, doveadm)?;
+        for found in found.iter_mut().filter(|found| apart.contains(&found.block.user)) {
+            found.place = Place::own(&found.block.user).expect("said to be apart by its name");
+        }
+    }
+    found.sort_by(|a, b| (&a.place, &a.block.user).cmp(&(&b.place, &b.block.user)));
+    Ok(())
+}
+
+/// Adds the domains of those who have files of their own, where they name nobody: a domain is held
+/// there, and whoever is to be refused must be able to read it. What holds a domain holds all of it.
+fn add_domains(
+    places: &mut BTreeSet<Place>,
+    site: &Site,
+    upon: Option<&Site>,
+    hold: bool,
+) -> Result<(), Trouble> {
+    let mut domains: BTreeSet<Place> = places.iter().filter_map(apart::domain_of).collect();
+    if hold {
+        domains.extend(places.iter().filter(|it| matches!(it, Place::Domain(_))).cloned());
+        if let Some(upon) = upon {
+            let apart = apart::by_domain(upon)?;
+            places.extend(domains.iter().filter_map(|it| apart.get(it.name())).flatten().cloned());
+        }
+    }
+    for domain in domains {
+        if hold || opened::read_roster(site, &domain)?.is_none_or(|it| apart::names_nobody(&it)) {
+            places.insert(domain);
+        }
+    }
+    Ok(())
+}
+
 /// Makes what is not there of the directories of a site.
 fn make_site(site: &Site) -> Result<(), Trouble> {
     // Whatever the umask says, and in one step: a run that is killed after it must not leave a
@@ -515,8 +593,16 @@ struct Build<'a> {
     site: &'a Site,
     place: &'a Place,
     listings: &'a [Listing],
-    /// Whether everybody of it is held from now on.
-    hold: bool,
+    hold: Hold,
+}
+
+/// Who of a place is held.
+#[derive(Clone, Copy)]
+struct Hold {
+    /// Everybody, from now on.
+    now: bool,
+    /// Whoever is new: he has files of his own, and his domain is held.
+    domain: bool,
 }
 
 /// The two files of a place, written and not yet in place.
@@ -572,13 +658,13 @@ impl Build<'_> {
         let mut built_anew = Vec::new();
         let mut held = Vec::new();
         let of_domain = self.line_of_domain(&gates, &mut held);
-        let is_held = self.hold || of_domain.is_some();
+        let is_held = self.hold.now || self.hold.domain || of_domain.is_some();
         let first_gate = if is_held { Gate::Held } else { Gate::Guarded };
         while let Some((maildrop, is_new)) = maildrops.next()? {
             writer.push(&maildrop).map_err(|error| at_index(&error))?;
             let before = gates.of(&maildrop.user);
             let mut line = line_of(&maildrop, is_new, before.as_ref(), first_gate);
-            if self.hold {
+            if self.hold.now {
                 line.gate = line.gate.held();
             }
             let before = before.map(|before| before.gate).filter(|before| *before != line.gate);
@@ -618,7 +704,7 @@ impl Build<'_> {
         let Place::Domain(domain) = self.place else { return None };
         let name = name_of_domain(domain);
         gates.of(&name).or_else(|| {
-            let line = self.hold.then(|| Line::new(name, State::Empty, Gate::Held))?;
+            let line = self.hold.now.then(|| Line::new(name, State::Empty, Gate::Held))?;
             held.push((Gate::Guarded, line.clone()));
             Some(line)
         })

@@ -75,7 +75,7 @@ fn check_place(site: &Site, place: &Place) -> Result<(), Trouble> {
     for maildrop in index.maildrops() {
         let maildrop = maildrop.map_err(|error| at_index(&error))?;
         let user = &maildrop.user;
-        if Place::of(user).as_ref() != Some(place) {
+        if !place.fits(user) {
             return Err(at_index(&format_args!("{user} does not belong here")));
         }
         match roster.get(user) {

@@ -14,6 +14,7 @@ use uidl_keep::roster::{Gate, Line, Roster, is_domain, name_of_domain};
 use uidl_keep::site::{Place, Site};
 
 use crate::accounts::{Checked, Doveadm};
+use crate::apart;
 use crate::changes::Log;
 use crate::opened;
 use crate::output::{Outcome, Trouble, on_one_line, remark};
@@ -236,17 +237,20 @@ fn change_gates(
     let stop = if is_auth { Some(Stop::begin(&site)?) } else { Stop::of(&site)? };
     let mut outcome = Outcome::Done;
     let mut places: BTreeMap<Place, Named> = BTreeMap::new();
+    let apart = apart::by_domain(&site)?;
     for name in names {
-        let Some((place, is_all)) = place_of(&site, &name)? else {
+        let found = places_of(&site, &apart, &name)?;
+        if found.is_empty() {
             remark(format_args!("{}: no roster for {name}", site.dir().display()));
             outcome = Outcome::Short;
-            continue;
-        };
-        let named = places.entry(place).or_default();
-        if is_all {
-            named.all = true;
-        } else {
-            named.users.insert(name);
+        }
+        for (place, is_all) in found {
+            let named = places.entry(place).or_default();
+            if is_all {
+                named.all = true;
+            } else {
+                named.users.insert(name.clone());
+            }
         }
     }
     if all {
@@ -257,13 +261,11 @@ fn change_gates(
         check(doveadm, &site, &places)?;
     }
     let run = Run { _lock: lock, site: &site, change, now: SystemTime::now() };
-    let mut out = io::stdout().lock();
-    let mut printed = Ok(());
+    let mut printed = BTreeMap::new();
     let mut count = 0;
     let mut changed = Ok(());
     for (place, named) in &places {
-        let mut lines = Vec::new();
-        match run.change_place(place, named, &mut lines) {
+        match run.change_place(place, named, &mut printed) {
             Ok((all_done, of_place)) => {
                 count += of_place;
                 if !all_done {
@@ -275,9 +277,9 @@ fn change_gates(
                 break;
             }
         }
-        // Also when nobody reads it, the work is done.
-        printed = printed.and(out.write_all(&lines));
     }
+    // Also when nobody reads it, the work is done.
+    let printed = print(&printed);
     // Also when not all was done: the rosters are what counts.
     let refreshed = stop.map_or(Ok(()), |stop| stop.refresh());
     changed.and(refreshed)?;
@@ -306,26 +308,68 @@ fn check(doveadm: &Doveadm, site: &Site, places: &BTreeMap<Place, Named>) -> Res
     doveadm.check_names(&users)
 }
 
-/// Where a name belongs, and whether it is the whole domain; `None` when that has no roster.
-fn place_of(site: &Site, name: &str) -> Result<Option<(Place, bool)>, Trouble> {
+/// Where a name belongs, and whether all of that is meant; nowhere when it has no roster. A domain
+/// is also where those of it are who have files of their own.
+fn places_of(
+    site: &Site,
+    apart: &BTreeMap<String, Vec<Place>>,
+    name: &str,
+) -> Result<Vec<(Place, bool)>, Trouble> {
     let with_roster = |place: Option<Place>| -> Result<Option<Place>, Trouble> {
         match place {
             Some(place) if opened::has_roster(site, &place)? => Ok(Some(place)),
             _ => Ok(None),
         }
     };
-    if name.trim_start_matches('@').contains('@') {
-        return Ok(with_roster(Place::of(name))?.map(|place| (place, false)));
+    let domain = name.trim_start_matches('@');
+    if domain.contains('@') {
+        let place = match with_roster(Place::own(name))? {
+            None => with_roster(Place::of(name))?,
+            own => own,
+        };
+        return Ok(place.map(|place| (place, false)).into_iter().collect());
     }
-    let domain = with_roster(Place::of(&format!("@{}", name.trim_start_matches('@'))))?;
+    let mut places: Vec<(Place, bool)> = Vec::new();
+    places.extend(with_roster(Place::of(&format!("@{domain}")))?.map(|place| (place, true)));
+    places.extend(apart.get(domain).into_iter().flatten().map(|place| (place.clone(), true)));
     let user = if name.starts_with('@') { None } else { with_roster(Place::of(name))? };
-    match (domain, user) {
-        (Some(_), Some(_)) => {
+    match user {
+        Some(_) if !places.is_empty() => {
             Err(Trouble::new(format!("{name} is a domain and a user here; @{name} is the domain")))
         }
-        (Some(domain), None) => Ok(Some((domain, true))),
-        (None, user) => Ok(user.map(|user| (user, false))),
+        user => {
+            places.extend(user.map(|user| (user, false)));
+            Ok(places)
+        }
     }
+}
+
+/// What is printed of a domain, or of a user without one.
+#[derive(Default)]
+struct Printed {
+    /// What the domain is now, where it was held or is held no longer.
+    domain: Option<&'static str>,
+    /// How many of it are what now.
+    of_domain: BTreeMap<&'static str, usize>,
+    /// A line for each user who was named.
+    by_name: String,
+}
+
+fn print(printed: &BTreeMap<Place, Printed>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (place, Printed { domain, of_domain, by_name }) in printed {
+        let mut outcomes: Vec<String> =
+            of_domain.iter().map(|(outcome, count)| format!("{outcome} {count}")).collect();
+        if let Some(outcome) = domain.filter(|_| outcomes.is_empty()) {
+            outcomes.push(format!("{outcome} 0"));
+        }
+        if !outcomes.is_empty() {
+            let line = format!("{} {}", name_of_domain(place.name()), outcomes.join(", "));
+            writeln!(out, "{}", on_one_line(line))?;
+        }
+        out.write_all(by_name.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// One run of a command, which has the site to itself.
@@ -343,7 +387,7 @@ impl Run<'_> {
         &self,
         place: &Place,
         named: &Named,
-        out: &mut impl Write,
+        printed: &mut BTreeMap<Place, Printed>,
     ) -> Result<(bool, usize), Trouble> {
         let path = self.site.paths_of(place).roster;
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
@@ -404,28 +448,23 @@ impl Run<'_> {
             let _ = log.append(&log.line_of_failure(&path, &error));
             return Err(at(&error));
         }
+        // Whoever has files of his own is one of his domain all the same.
+        let of = apart::domain_of(place).unwrap_or_else(|| place.clone());
         let is_printed_by_name =
-            |line: &Line| matches!(place, Place::User(_)) || named.users.contains(&line.user);
-        let (mut by_name, mut of_place) = (String::new(), BTreeMap::<&str, usize>::new());
+            |line: &Line| matches!(of, Place::User(_)) || named.users.contains(&line.user);
+        let printed = printed.entry(of.clone()).or_default();
         for (_, after) in &changed {
             let outcome = self.change.outcome(after);
             if is_printed_by_name(after) {
-                by_name += &on_one_line(format!("{} {outcome}", after.user));
-                by_name.push('\n');
+                printed.by_name += &on_one_line(format!("{} {outcome}", after.user));
+                printed.by_name.push('\n');
             } else {
-                *of_place.entry(outcome).or_default() += 1;
+                *printed.of_domain.entry(outcome).or_default() += 1;
             }
         }
-        if let Some((_, line)) = of_domain.filter(|_| of_place.is_empty()) {
-            of_place.insert(self.change.outcome(&line), 0);
+        if let Some((_, line)) = of_domain {
+            printed.domain = Some(self.change.outcome(&line));
         }
-        let outcomes: Vec<String> =
-            of_place.iter().map(|(outcome, count)| format!("{outcome} {count}")).collect();
-        if !outcomes.is_empty() {
-            let line = format!("{} {}", name_of_domain(place.name()), outcomes.join(", "));
-            writeln!(out, "{}", on_one_line(line))?;
-        }
-        out.write_all(by_name.as_bytes())?;
         Ok((all_done, changed.len()))
     }
 

@@ -1,6 +1,7 @@
 //! The helper: captures the old server's UIDLs, builds the index, and looks after the site.
 
 mod accounts;
+mod apart;
 mod build;
 mod capture;
 mod changes;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use uidl_keep::index::publish::{Access, Staged};
 use uidl_keep::maildrop::is_everybody;
 use uidl_keep::roster::{Gate, is_domain};
-use uidl_keep::site::{OpenError, Place, Site, open_trusted};
+use uidl_keep::site::{OpenError, Site, open_trusted};
 
 use crate::accounts;
 use crate::opened;
@@ -159,7 +159,7 @@ impl<'a> Stop<'a> {
                     ));
                     let is_of_place = |line: &&str| {
                         let user = line.split(':').next().unwrap_or_default();
-                        Place::of(user).as_ref() == Some(&place)
+                        self.site.place_of(user).is_ok_and(|its| its.as_ref() == Some(&place))
                     };
                     let lines = self.before.split_inclusive('\n').skip(1);
                     text.extend(lines.filter(is_of_place));

@@ -1,0 +1,112 @@
+//! Users of a domain who have files of their own, for there is no group that all of it share.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uidl_keep::maildrop::is_everybody;
+use uidl_keep::roster::{Roster, is_domain, name_of_domain};
+use uidl_keep::site::{Place, Site};
+
+use crate::accounts::Doveadm;
+use crate::opened;
+use crate::output::Trouble;
+
+/// Which of these users of a domain have files of their own, or get them now.
+///
+/// Where somebody stands in one of the sites, there he stays. Of the others nobody stands with the
+/// rest where Dovecot, if it is asked, gives them and those on the domain's roster several groups,
+/// or where others of the domain have files of their own and its roster names nobody.
+pub fn who(
+    domain: &Place,
+    users: &[&str],
+    sites: &[&Site],
+    doveadm: Option<&Doveadm>,
+) -> Result<BTreeSet<String>, Trouble> {
+    let mut together = BTreeSet::new();
+    for site in sites {
+        let roster = opened::read_roster(site, domain)?;
+        let lines = roster.iter().flat_map(|roster| roster.lines());
+        together.extend(lines.map(|line| line.user.clone()));
+    }
+    let (mut apart, mut new) = (BTreeSet::new(), Vec::new());
+    for user in users.iter().filter(|user| is_user(user) && !together.contains(**user)) {
+        let Some(own) = Place::own(user) else { continue };
+        let mut has_files = false;
+        for site in sites {
+            let there = opened::open_place(site, &own)?;
+            has_files |= there.index.is_some() || there.roster.is_some();
+        }
+        if has_files {
+            apart.insert((*user).to_owned());
+        } else {
+            new.push((*user).to_owned());
+        }
+    }
+    if let (Some(doveadm), false) = (doveadm, new.is_empty()) {
+        let asked: Vec<String> = together.into_iter().filter(|user| is_user(user)).collect();
+        // Nobody stands with the rest where there is no rest.
+        let mut is_apart = asked.is_empty() && !apart.is_empty();
+        for site in sites.iter().filter(|_| asked.is_empty()) {
+            is_apart |= by_domain(site)?.contains_key(domain.name());
+        }
+        let asked: Vec<String> = asked.into_iter().chain(new.iter().cloned()).collect();
+        if is_apart || doveadm.gives_several_groups(&asked)? {
+            apart.extend(new);
+        }
+    }
+    Ok(apart)
+}
+
+/// Whether a name is that of somebody, and not of a domain or of whoever was missed in it.
+fn is_user(name: &str) -> bool {
+    !is_everybody(name) && !is_domain(name)
+}
+
+/// Whether what a roster says is of a domain alone.
+pub fn names_nobody(roster: &Roster) -> bool {
+    !roster.lines().any(|line| is_user(&line.user))
+}
+
+/// The domain of a user who has files of his own; `None` of any other place.
+pub fn domain_of(place: &Place) -> Option<Place> {
+    match place {
+        Place::User(user) => Some(Place::Domain(user.rsplit_once('@')?.1.to_owned())),
+        Place::Domain(_) => None,
+    }
+}
+
+/// Which of these domains are held in one of the sites.
+pub fn held(domains: &BTreeSet<Place>, sites: &[&Site]) -> Result<BTreeSet<Place>, Trouble> {
+    let mut held = BTreeSet::new();
+    for domain in domains {
+        for site in sites {
+            let roster = opened::read_roster(site, domain)?;
+            if roster.is_some_and(|roster| roster.get(&name_of_domain(domain.name())).is_some()) {
+                held.insert(domain.clone());
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// The domains of which somebody has files of his own, here or in one of the sites.
+pub fn domains(places: &BTreeSet<Place>, sites: &[&Site]) -> Result<BTreeSet<Place>, Trouble> {
+    let mut domains: BTreeSet<Place> = places.iter().filter_map(domain_of).collect();
+    for site in sites {
+        domains.extend(by_domain(site)?.into_keys().map(Place::Domain));
+    }
+    Ok(domains)
+}
+
+/// The places of users who have files of their own, by their domains.
+pub fn by_domain(site: &Site) -> Result<BTreeMap<String, Vec<Place>>, Trouble> {
+    let mut found: BTreeMap<String, Vec<Place>> = BTreeMap::new();
+    if !["domain", "user"].iter().all(|directory| site.dir().join(directory).is_dir()) {
+        return Ok(found);
+    }
+    for place in opened::places(site)? {
+        if let (Place::User(_), Some((_, domain))) = (&place, place.name().rsplit_once('@')) {
+            found.entry(domain.to_owned()).or_default().push(place);
+        }
+    }
+    Ok(found)
+}
