@@ -30,7 +30,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -39,7 +38,7 @@ use rustix::io::Errno;
 #[derive(Debug, Clone)]
 pub struct Site {
     dir: PathBuf,
-    root: Option<Root>,
+    root: Option<&'static Root>,
 }
 
 /// A root directory, held on to while a chroot gives the process another.
@@ -47,8 +46,8 @@ pub struct Site {
 /// What is opened from it is looked up by its name each time, so that what is mounted, put back or
 /// replaced meanwhile is seen, and with the rights that the process has then: it opens nothing that
 /// they would not, were there no chroot.
-#[derive(Debug, Clone)]
-pub struct Root(Arc<OwnedFd>);
+#[derive(Debug)]
+pub struct Root(OwnedFd);
 
 impl Root {
     /// Takes hold of a directory, to begin with `/`.
@@ -58,13 +57,13 @@ impl Root {
     /// Why it cannot be opened.
     pub fn hold(dir: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(Arc::new(rustix::fs::open(dir, flags, Mode::empty())?)))
+        Ok(Self(rustix::fs::open(dir, flags, Mode::empty())?))
     }
 
     /// Whether the process has another root directory by now.
     pub fn is_left(&self) -> bool {
         let place = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-        let (held, now) = (rustix::fs::fstat(&*self.0), rustix::fs::stat("/"));
+        let (held, now) = (rustix::fs::fstat(&self.0), rustix::fs::stat("/"));
         held.map(place).ok() != now.map(place).ok()
     }
 
@@ -72,7 +71,7 @@ impl Root {
     /// chroot ends: what lies there is the user's.
     fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
-        match rustix::fs::openat2(&*self.0, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
             // Linux before 5.6, and containers whose filter has never heard of it.
             Err(Errno::NOSYS | Errno::PERM) => self.walk(path, flags),
             opened => opened,
@@ -88,7 +87,7 @@ impl Root {
             _ => None,
         });
         let last = names.next_back().unwrap_or(".".as_ref());
-        let mut at = rustix::fs::openat(&*self.0, ".", step, Mode::empty())?;
+        let mut at = rustix::fs::openat(&self.0, ".", step, Mode::empty())?;
         for name in names {
             at = rustix::fs::openat(&at, name, step, Mode::empty())?;
         }
@@ -232,7 +231,7 @@ impl Site {
     }
 
     /// The site in a directory below that root, wherever the process's own is.
-    pub fn below(root: Root, dir: impl Into<PathBuf>) -> Self {
+    pub fn below(root: &'static Root, dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), root: Some(root) }
     }
 
@@ -251,7 +250,7 @@ impl Site {
     pub fn place_of(&self, user: &str) -> Result<Option<Place>, OpenError> {
         if let Some(own) = Place::own(user) {
             let Paths { index, roster } = self.paths_of(&own);
-            let root = self.root.as_ref();
+            let root = self.root;
             for path in [&roster, &index] {
                 if is_there(root, path)? {
                     return Ok(Some(own));
@@ -299,7 +298,7 @@ impl Site {
     fn open_roster_of_site(&self, user: &str) -> Result<Option<File>, OpenError> {
         let Some(place) = self.place_of(user)? else { return Ok(None) };
         let Paths { index, roster } = self.paths_of(&place);
-        let root = self.root.as_ref();
+        let root = self.root;
         match open_trusted_below(root, &roster, Self::MOST_ROSTER_OCTETS) {
             Ok(None) if is_there(root, &index)? => Err(OpenError::NoRoster { index }),
             opened => opened,
@@ -309,11 +308,18 @@ impl Site {
     /// Whether its directory is there, and nothing of ours in it.
     fn is_bare(&self) -> io::Result<bool> {
         for name in Self::CONTENT {
-            if is_there(self.root.as_ref(), &self.dir.join(name))? {
+            if is_there(self.root, &self.dir.join(name))? {
                 return Ok(false);
             }
         }
-        let root = self.root.clone().map_or_else(|| Root::hold(Path::new("/")), Ok)?;
+        let own;
+        let root = match self.root {
+            Some(root) => root,
+            None => {
+                own = Root::hold(Path::new("/"))?;
+                &own
+            }
+        };
         match root.walk(&self.dir, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(_) => Ok(true),
             // By a link it may be anywhere, and `/etc/fstab` names it otherwise.
@@ -325,7 +331,7 @@ impl Site {
     /// Whether `/etc/fstab` has the directory, or one above it, for a mount point on which nothing
     /// is mounted.
     fn awaits_mount(&self) -> io::Result<bool> {
-        let root = self.root.as_ref();
+        let root = self.root;
         let mut fstab = Vec::new();
         match open(root, Path::new("/etc/fstab"), OFlags::RDONLY | OFlags::NONBLOCK) {
             Ok(file) => {
@@ -362,7 +368,7 @@ impl Site {
         match self.place_of(user)? {
             Some(place) => {
                 let index = self.paths_of(&place).index;
-                open_trusted_below(self.root.as_ref(), &index, Self::MOST_INDEX_OCTETS)
+                open_trusted_below(self.root, &index, Self::MOST_INDEX_OCTETS)
             }
             None => Ok(None),
         }

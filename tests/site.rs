@@ -25,6 +25,11 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
+/// As a plugin holds it: for as long as the process lives.
+fn held(root: Root) -> &'static Root {
+    Box::leak(Box::new(root))
+}
+
 #[test]
 fn a_user_without_a_roster_was_never_migrated() {
     let (_dir, site) = site();
@@ -121,7 +126,7 @@ fn outside() -> (tempfile::TempDir, Site) {
     symlink("/srv/site", at("var/lib/uidl-keep")).unwrap();
     let root = Root::hold(dir.path()).unwrap();
     assert!(root.is_left());
-    (dir, Site::below(root, "/var/lib/uidl-keep"))
+    (dir, Site::below(held(root), "/var/lib/uidl-keep"))
 }
 
 #[test]
@@ -154,7 +159,7 @@ fn a_bare_directory_is_an_empty_site_unless_something_is_to_be_mounted_there() {
     let place = dir.path().join("srv/site");
     fs::remove_dir_all(&place).unwrap();
     fs::create_dir(&place).unwrap();
-    let site = Site::below(Root::hold(dir.path()).unwrap(), "/srv/site");
+    let site = Site::below(held(Root::hold(dir.path()).unwrap()), "/srv/site");
     for user in ["alice@example.com", "alice"] {
         assert!(site.open_roster(user).unwrap().is_none(), "{user}");
     }
@@ -174,7 +179,7 @@ fn a_bare_directory_is_an_empty_site_unless_something_is_to_be_mounted_there() {
         assert_eq!(is_refused, awaits, "{line}: {opened:?}");
         assert!(awaits || opened.unwrap().is_none());
     }
-    let linked = Site::below(Root::hold(dir.path()).unwrap(), "/var/lib/uidl-keep");
+    let linked = Site::below(held(Root::hold(dir.path()).unwrap()), "/var/lib/uidl-keep");
     let opened = linked.open_roster("alice@example.com");
     assert!(matches!(opened, Err(OpenError::NoSite { .. })), "by a link: {opened:?}");
     for content in ["domain", "user", ".lock", "changes.log"] {

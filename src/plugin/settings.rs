@@ -30,7 +30,7 @@ pub fn site(user: User) -> Result<Site, String> {
     let dir = text(user, c"uidl_keep_dir")?;
     let dir = PathBuf::from(dir.unwrap_or_else(|| Site::DEFAULT_DIR.to_owned()));
     Ok(match ROOT.get().filter(|root| root.is_left()) {
-        Some(root) => Site::below(root.clone(), dir),
+        Some(root) => Site::below(root, dir),
         None => Site::new(dir),
     })
 }
