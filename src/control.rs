@@ -28,8 +28,8 @@ pub const LOCK: &str = "uidl-keep.lock";
 /// [`prints`](crate::prints).
 pub const PRINTS: &str = "uidl-keep.prints";
 
-/// The name of an empty file that says by its time when a refusal that the operator meant was logged
-/// last, whichever it was.
+/// The name of an empty file that says by its time when a refusal that the operator meant was
+/// logged last, whichever it was.
 pub const SAID: &str = "uidl-keep.said";
 
 /// How long such a refusal is not logged again.
@@ -319,8 +319,8 @@ impl Control {
         }
     }
 
-    /// Whether a refusal that the operator meant is to be logged now: once a minute is enough. Where
-    /// that cannot be noted, as where the mailbox has not been made yet, it is.
+    /// Whether a refusal that the operator meant is to be logged now: once a minute is enough.
+    /// Where that cannot be noted, as where the mailbox has not been made yet, it is.
     pub fn is_to_be_said(&self) -> bool {
         let mut options = OpenOptions::new();
         options.write(true).mode(0o600).custom_flags(OPEN_FLAGS);

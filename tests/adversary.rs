@@ -233,8 +233,9 @@ fn restored_goes_beyond_what_the_first_listing_had_jumped_over() {
     assert!(!uidls.contains(&told), "{told} is another mail's: {uidls:?}");
 }
 
-/// "n" was moved away and back after an older list of UIDs was put back: it has the UID that "y" had once,
-/// and is told what it was told before. Nothing stands with the mail, and the ledger is lost.
+/// "n" was moved away and back after an older list of UIDs was put back: it has the UID that "y"
+/// had once, and is told what it was told before. Nothing stands with the mail, and the ledger is
+/// lost.
 #[test]
 fn a_new_mail_that_came_back_under_anothers_uid_is_not_told_what_that_uid_gives() {
     for storage in [Storage::Maildir, Storage::Dbox] {
@@ -280,8 +281,8 @@ fn a_late_copy_stands_behind_the_new_mail_that_the_mark_alone_remembers() {
     }
 }
 
-/// The same where all is baked in time, but the list of UIDs is put back older with the ledger lost: the
-/// copy is counted first, for its name is older.
+/// The same where all is baked in time, but the list of UIDs is put back older with the ledger
+/// lost: the copy is counted first, for its name is older.
 #[test]
 fn a_late_copy_stands_behind_new_mail_also_where_the_list_was_put_back() {
     let old = [mail("a", 1, 1), mail("b", 2, 2)];
@@ -306,8 +307,8 @@ fn a_late_copy_stands_behind_new_mail_also_where_the_list_was_put_back() {
     assert!(is_new_behind_known(&uidls, &known), "{uidls:?} to {known:?}");
 }
 
-/// The index of a dbox is put back as it was before "y" came, the ledger is lost, and the late copy has the
-/// UID of "y".
+/// The index of a dbox is put back as it was before "y" came, the ledger is lost, and the late copy
+/// has the UID of "y".
 #[test]
 fn a_late_copy_stands_behind_new_mail_also_where_a_dbox_counts_anew() {
     let old = [mail("a", 1, 1), mail("b", 2, 2)];
@@ -324,7 +325,8 @@ fn a_late_copy_stands_behind_new_mail_also_where_a_dbox_counts_anew() {
     assert!(is_new_behind_known(&uidls, &known), "{uidls:?} to {known:?}");
 }
 
-/// A Maildir is copied without uidl-keep's own files. Nothing was captured of the maildrop: it was empty.
+/// A Maildir is copied without uidl-keep's own files. Nothing was captured of the maildrop: it was
+/// empty.
 #[test]
 fn new_mail_that_is_not_baked_yet_keeps_its_uidl_where_ledger_and_mark_are_lost() {
     let mut drop = captured(&[]);

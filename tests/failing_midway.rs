@@ -46,9 +46,9 @@ fn with_index_of(entries: u32, octets: usize) -> Option<Server> {
 type IsRight = fn(&[String], u32, u32) -> bool;
 
 /// As [`is_right`]; but new messages may also have UIDLs of ours, and may stand before the old.
-/// Where an older ledger was put back, the mark says how far UIDs were told, and on a Maildir nothing
-/// but what is baked says to whom: only the last new messages are surely known, and stand before
-/// what may be new.
+/// Where an older ledger was put back, the mark says how far UIDs were told, and on a Maildir
+/// nothing but what is baked says to whom: only the last new messages are surely known, and stand
+/// before what may be new.
 fn is_right_or_ours(uidls: &[String], captured: u32, delivered: u32) -> bool {
     let is_ours = |uidl: &str| uidl.len() == 34 && uidl.starts_with('~') && uidl.ends_with('~');
     let own = |uidl: &String| if is_ours(uidl) { uidl[1..17].to_owned() } else { uidl.clone() };

@@ -105,8 +105,8 @@ pub enum Provenance {
     Stored,
     /// Unknown to the index: what `pop3_uidl_format` gives.
     Native,
-    /// Unknown to the index, and not what `pop3_uidl_format` gives: that is spent, or the message has
-    /// got another UID since.
+    /// Unknown to the index, and not what `pop3_uidl_format` gives: that is spent, or the message
+    /// has got another UID since.
     Derived,
 }
 
@@ -318,8 +318,8 @@ impl Ledger {
     }
 }
 
-/// A ledger that lies elsewhere: in a [`Ledger`], or in the file that was read. Each field is as that
-/// of [`Ledger`].
+/// A ledger that lies elsewhere: in a [`Ledger`], or in the file that was read. Each field is as
+/// that of [`Ledger`].
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
 pub struct LedgerRef<'a> {
@@ -475,7 +475,8 @@ impl Answers {
         Ok(answers)
     }
 
-    /// Takes the front of a ledger that was encoded just now: its digest need not be computed again.
+    /// Takes the front of a ledger that was encoded just now: its digest need not be computed
+    /// again.
     ///
     /// # Errors
     ///

@@ -219,14 +219,13 @@ fn read_roster(
     name: &str,
     lookup: fn(&File, &str) -> Result<Option<roster::Line>, roster::Error>,
 ) -> Result<Option<roster::Line>, String> {
-    let Some(paths) = site.paths(name) else { return Ok(None) };
-    let place = paths.roster.display().to_string();
-    let opened = site.open_roster(name);
-    let Some(file) = opened.map_err(|e| {
-        format!("{place}: {e}; {}: until then nobody can be told from a migrated user", e.remedy())
-    })?
-    else {
-        return Ok(None);
-    };
-    lookup(&file, name).map_err(|e| format!("{place}: {e}; {}", e.remedy()))
+    // Of a name that no file can have there is no roster, and no fault either.
+    let path = || site.paths(name).map(|paths| paths.roster).unwrap_or_default();
+    let place = || path().display().to_string();
+    let opened = site.open_roster(name).map_err(|e| {
+        let until = "until then nobody can be told from a migrated user";
+        format!("{}: {e}; {}: {until}", place(), e.remedy())
+    })?;
+    let Some(file) = opened else { return Ok(None) };
+    lookup(&file, name).map_err(|e| format!("{}: {e}; {}", place(), e.remedy()))
 }

@@ -181,8 +181,8 @@ impl Table {
         Ok(Warm::Table(Box::new(Self::from_answers(view, answers))))
     }
 
-    /// The answers of a settled maildrop to which nothing came but new mail: the ledger says what it
-    /// gets, and neither what was captured nor any other message is looked at. `None`: the rules
+    /// The answers of a settled maildrop to which nothing came but new mail: the ledger says what
+    /// it gets, and neither what was captured nor any other message is looked at. `None`: the rules
     /// must look, or what they are to say cannot be written.
     ///
     /// What new messages are told is not baked yet: Dovecot would write its whole list anew, and

@@ -409,8 +409,8 @@ impl<'a> Run<'a> {
         groups
     }
 
-    /// Whether messages that share a header are copies of one content, as far as is known: what must
-    /// be read to tell is added to `wanted`.
+    /// Whether messages that share a header are copies of one content, as far as is known: what
+    /// must be read to tell is added to `wanted`.
     fn are_one_content(
         &self,
         messages: &[usize],

@@ -617,8 +617,8 @@ impl<'a> Run<'a> {
     }
 
     /// Whether only the mark knows that the message was listed, in a dbox whose UIDs can be
-    /// believed. On a Maildir the list says it, where what was told stands beside the name, and of the
-    /// last new ones [`Run::was_native`].
+    /// believed. On a Maildir the list says it, where what was told stands beside the name, and of
+    /// the last new ones [`Run::was_native`].
     fn was_told_by_mark(&self, m: usize) -> bool {
         let Situation { uidvalidity, next_uid, index_id, is_maildir, .. } = *self.situation;
         let Some(mark) = self.newer_mark else { return false };
@@ -649,8 +649,8 @@ impl<'a> Run<'a> {
         message.uid == mark.last_uid && message.name_hashes().any(|name| name == mark.last_name)
     }
 
-    /// Whether the last message below the mark's next UID is one that the mark names: then none was given
-    /// a UID below that since.
+    /// Whether the last message below the mark's next UID is one that the mark names: then none was
+    /// given a UID below that since.
     fn counts_on_since(&self, mark: &Mark) -> bool {
         self.last_of_mark_holds(mark) || self.last_below(mark).is_some_and(|m| self.was_native(m))
     }

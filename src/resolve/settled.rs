@@ -2,8 +2,8 @@
 //! without the rules.
 //!
 //! Where nothing is left that evidence could claim, the ledger says from which UID on Dovecot's own
-//! answer is in nobody's hand ([`Ledger::native_from`](crate::ledger::Ledger::native_from)). What the rules would make of such a login
-//! is then a small change of the ledger: [`grow`].
+//! answer is in nobody's hand ([`Ledger::native_from`](crate::ledger::Ledger::native_from)). What
+//! the rules would make of such a login is then a small change of the ledger: [`grow`].
 #![forbid(unsafe_code)]
 
 use super::question::{Fact, Message, Need, Situation};
@@ -61,7 +61,8 @@ fn is_settled(situation: &Situation<'_>, ledger: &LedgerRef<'_>, new: &[Message]
     let is_index = head.index_id == situation.index_id || situation.is_maildir;
     head.native_from.is_some_and(|from| new.iter().all(|message| message.uid >= from))
         && new.len() <= Mark::NATIVES
-        // Where all memory is lost and nothing was captured, only what is baked is told again (rule 6).
+        // Where all memory is lost and nothing was captured, only what is baked is told again (rule
+        // 6).
         && head.index.uidls > 0
         && head.index.basis == basis
         && head.uidvalidity == uidvalidity
@@ -100,8 +101,8 @@ fn grown<'a>(
         });
         head.next_order += 1;
     }
-    // What bears a name that was listed may have gone and come back, and may be a copy. No record has
-    // the UID, but in a ledger that the account's owner wrote.
+    // What bears a name that was listed may have gone and come back, and may be a copy. No record
+    // has the UID, but in a ledger that the account's owner wrote.
     let is_known = |record: &RecordRef<'_>| {
         news.iter().any(|new| {
             new.uid == record.uid

@@ -84,7 +84,8 @@ fn a_login_with_new_mail_alone_neither_reads_the_old_mail_nor_writes_the_list_an
     assert_eq!(unbaked(&story), 2);
 }
 
-/// A client that downloads and deletes: at each login a new message is there, and the last new one is gone.
+/// A client that downloads and deletes: at each login a new message is there, and the last new one
+/// is gone.
 #[test]
 fn new_mail_is_not_baked_one_by_one_where_each_is_deleted_before_the_next() {
     let Some((story, mut client)) = begin(Line::V23, Store::Maildir) else { return };

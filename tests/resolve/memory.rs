@@ -535,8 +535,9 @@ fn a_settled_maildrop_looks_up_what_was_captured_for_a_message_that_bears_a_uidl
     assert!(server.asked_captured);
 }
 
-/// At the first listing the mailbox jumped past what the old server counts, for a format that counts
-/// as that one does. All memory of it is put back to before, and the format is another by now.
+/// At the first listing the mailbox jumped past what the old server counts, for a format that
+/// counts as that one does. All memory of it is put back to before, and the format is another by
+/// now.
 #[test]
 fn after_a_restore_no_number_is_given_that_the_mailbox_had_reached_under_another_format() {
     for (counter, spent) in [(70_000, "1"), (2, "70000")] {

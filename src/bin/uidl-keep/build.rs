@@ -529,7 +529,8 @@ fn set_apart(
 }
 
 /// Adds the domains of those who have files of their own, where they name nobody: a domain is held
-/// there, and whoever is to be refused must be able to read it. What holds a domain holds all of it.
+/// there, and whoever is to be refused must be able to read it. What holds a domain holds all of
+/// it.
 fn add_domains(
     places: &mut BTreeSet<Place>,
     site: &Site,

@@ -25,10 +25,10 @@ use crate::stop::Stop;
 /// Example: uidl-keep hold alice@example.com example.net
 ///
 /// Takes effect at the next login; whoever is logged in stays so. A domain that is held refuses
-/// also who is on no roster yet, and who is built later, until it is released. Prints each domain, with
-/// how many gates have changed, and each user who is named and whose gate has, and what it is now;
-/// changes.log in the site directory names each, and who did it. Exit status 1: somebody named is
-/// on no roster.
+/// also who is on no roster yet, and who is built later, until it is released. Prints each domain,
+/// with how many gates have changed, and each user who is named and whose gate has, and what it is
+/// now; changes.log in the site directory names each, and who did it. Exit status 1: somebody named
+/// is on no roster.
 #[derive(clap::Args)]
 pub struct HoldArgs {
     #[command(flatten)]

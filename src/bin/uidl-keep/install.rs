@@ -1,8 +1,8 @@
 //! `installing` in a site directory: what a build is putting in place there, while it does.
 //!
 //! Files are put in place one after the other, so that whoever ends a build of many domains leaves
-//! some of them new and some old. This file is written before the first of them and taken away after
-//! the last. So what was ended is known, to `check` and to the next build.
+//! some of them new and some old. This file is written before the first of them and taken away
+//! after the last. So what was ended is known, to `check` and to the next build.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
