@@ -114,7 +114,7 @@ fuzz: ## every fuzz target for a minute, two at a time: make fuzz SECONDS=600 fo
 	$(SETUP) crates fuzz
 	fuzz/run $(or $(SECONDS),60)
 
-mutants: ## each small break of the rules must fail a test; hours: make mutants FILES=src/key.rs for less
+mutants: ## each small break of the rules must fail a test; hours: make mutants FILES=src/key/mod.rs for less
 	$(SETUP) rust
 	$(SETUP) packages build
 	$(SETUP) crates mutants

@@ -22,10 +22,10 @@ use support::host::{Host, Line};
 use support::mail::Message;
 use support::maildir::{Maildir, Naming};
 use support::pop3::Pop3;
+use uidl_keep::file::map::Mapped;
 use uidl_keep::index::Index;
-use uidl_keep::map::Mapped;
-use uidl_keep::roster;
 use uidl_keep::site::Site;
+use uidl_keep::site::roster;
 
 const USER: &str = "alice@example.com";
 const MESSAGES: u32 = 20_000;

@@ -16,21 +16,17 @@
 //! and is never folded into the second.
 
 pub mod capture;
-pub mod control;
 pub mod dovecot;
+pub mod file;
 pub mod format;
 pub mod index;
 pub mod key;
 pub mod ledger;
 pub mod listing;
 pub mod maildrop;
-pub mod map;
 #[cfg(feature = "plugin")]
 mod plugin;
-pub mod prints;
-pub mod read_at;
-pub mod remedy;
 pub mod resolve;
-pub mod roster;
 pub mod site;
+pub mod text;
 pub mod uidl;

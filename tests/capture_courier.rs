@@ -6,8 +6,8 @@ use std::cmp::Ordering;
 
 use capture_support::{Old, data, remarks_on, spent, uidls};
 use proptest::prelude::*;
-use uidl_keep::capture::Server;
-use uidl_keep::capture::courier::{SizeList, order};
+use uidl_keep::capture::disk::courier::{SizeList, order};
+use uidl_keep::capture::disk::server::Server;
 use uidl_keep::maildrop::State;
 
 const LIST: &str = "courierpop3dsizelist";

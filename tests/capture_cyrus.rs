@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use capture_support::{listed, remarks_on, spent, uidls};
 use proptest::prelude::*;
 use support::helper::uidl_keep;
-use uidl_keep::capture::cyrus::{Index, Owner};
-use uidl_keep::capture::layout::Source;
-use uidl_keep::capture::{Captured, Keys, Prints, Server, capture};
+use uidl_keep::capture::disk::cyrus::{Index, Owner};
+use uidl_keep::capture::disk::server::{Server, capture};
+use uidl_keep::capture::draft::Captured;
+use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::keys::{Keys, Prints};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::Depth;
 use uidl_keep::listing::Reader;
@@ -44,7 +46,7 @@ const fn record(uid: u32) -> Record {
 const EXPUNGED: u32 = 1 << 31;
 const VERSIONS: [u32; 14] = [6, 7, 8, 9, 10, 12, 13, 14, 15, 16, 17, 18, 19, 20];
 
-/// An index of that version, by the table at the head of `src/capture/cyrus.rs`.
+/// An index of that version, by the table at the head of `src/capture/disk/cyrus.rs`.
 fn index(
     version: u32,
     options: u32,

@@ -4,8 +4,8 @@ mod capture_support;
 
 use capture_support::{Old, data, listed, remarks_on, spent, uidls};
 use proptest::prelude::*;
-use uidl_keep::capture::Server;
-use uidl_keep::capture::dovecot::UidList;
+use uidl_keep::capture::disk::dovecot::UidList;
+use uidl_keep::capture::disk::server::Server;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::maildrop::State;
 

@@ -13,9 +13,11 @@ use support::dovecot::{Config, Dovecot};
 use support::helper::uidl_keep;
 use support::host::{Host, Line};
 use support::maildir::give_to_owner;
-use uidl_keep::capture::layout::Source;
-use uidl_keep::capture::mbox::Server;
-use uidl_keep::capture::{self, Captured, Keys, Prints};
+use uidl_keep::capture;
+use uidl_keep::capture::disk::mbox::Server;
+use uidl_keep::capture::draft::Captured;
+use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::keys::{Keys, Prints};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::Depth;
 use uidl_keep::listing::Reader;
@@ -31,7 +33,7 @@ fn sample(name: &str) -> PathBuf {
 
 fn capture_at(path: &Path, server: Server, keys: Keys) -> Captured {
     let source = Source::named("alice@example.com", path);
-    capture::capture(&capture::Server::Mbox(server), keys, &source)
+    capture::disk::server::capture(&capture::disk::server::Server::Mbox(server), keys, &source)
 }
 
 /// Captures an mbox of this text.

@@ -13,9 +13,11 @@ use support::host::{Host, Line};
 use support::maildir::give_to_owner;
 use support::pop3::Pop3;
 use support::spool::{self, Program, Spool};
-use uidl_keep::capture::layout::Source;
-use uidl_keep::capture::mbox::Server;
-use uidl_keep::capture::{self, Captured, Keys, Prints};
+use uidl_keep::capture;
+use uidl_keep::capture::disk::mbox::Server;
+use uidl_keep::capture::draft::Captured;
+use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::keys::{Keys, Prints};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::Depth;
 use uidl_keep::maildrop::State;
@@ -40,7 +42,11 @@ fn all_keys() -> Keys {
 
 fn captured(server: Server, mbox: &Path) -> Captured {
     let source = Source::named("alice@example.com", mbox);
-    capture::capture(&capture::Server::Mbox(server), all_keys(), &source)
+    capture::disk::server::capture(
+        &capture::disk::server::Server::Mbox(server),
+        all_keys(),
+        &source,
+    )
 }
 
 /// What of what was captured is not as it was told; nothing where the server lets nobody in, and

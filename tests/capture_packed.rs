@@ -12,9 +12,11 @@ use support::dovecot::{Config, Dovecot};
 use support::host::{Host, Line, unix_mode};
 use support::imap;
 use support::mail::{self, Message};
-use uidl_keep::capture::layout::Source;
+use uidl_keep::capture;
+use uidl_keep::capture::draft::Captured;
+use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{self, Account, How, NoPace, Secret, Security, Trust};
-use uidl_keep::capture::{self, Captured, Keys};
 use uidl_keep::format::UidlFormat;
 
 const USER: &str = "alice";
@@ -22,7 +24,11 @@ const USER: &str = "alice";
 fn from_disk(server: &Dovecot, keys: Keys) -> Captured {
     let format = UidlFormat::parse("%08Xu%08Xv").expect("a format");
     let source = Source::named(USER, server.mail(USER));
-    capture::capture(&capture::Server::Dovecot { format }, keys, &source)
+    capture::disk::server::capture(
+        &capture::disk::server::Server::Dovecot { format },
+        keys,
+        &source,
+    )
 }
 
 fn over_pop3(server: &Dovecot) -> Captured {

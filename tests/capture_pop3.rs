@@ -15,12 +15,14 @@ use support::maildir::{Maildir, Naming};
 use support::peer::{replay, transcript};
 use support::tls::{certificates, fingerprint, shown_by_dovecot};
 use support::{PASSWORD, lacking};
-use uidl_keep::capture::layout::Source;
+use uidl_keep::capture;
+use uidl_keep::capture::draft::Captured;
+use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{
     Account, Fault, How, Learnt, NoPace, Pin, Retrieve, Retry, Secret, Security, Server, Session,
     Trust, capture, capture_over, listing, log_in,
 };
-use uidl_keep::capture::{self, Captured, Keys};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::Fingerprint;
 use uidl_keep::maildrop::{Maildrop, State};
@@ -77,7 +79,12 @@ fn sizes_are_right(told: &Maildrop, lies: &Maildrop) {
 fn on_disk(server: &Dovecot, user: &str) -> Maildrop {
     let format = UidlFormat::parse("%08Xu%08Xv").unwrap();
     let source = Source::named(user, server.mail(user));
-    capture::capture(&capture::Server::Dovecot { format }, Keys::default(), &source).maildrop
+    capture::disk::server::capture(
+        &capture::disk::server::Server::Dovecot { format },
+        Keys::default(),
+        &source,
+    )
+    .maildrop
 }
 
 #[test]
@@ -273,10 +280,10 @@ fn courier_tells_over_pop3_what_lies_on_its_disk_8_bit_headers_too() {
     let listed = courier.uidl("alice@example.com");
 
     let source = Source::named("alice@example.com", maildir.path());
-    let server = capture::Server::Courier;
+    let server = capture::disk::server::Server::Courier;
     let whole = Keys { message: true, ..Keys::default() };
-    let sizes = capture::capture(&server, whole, &source).maildrop;
-    let lies = capture::capture(&server, Keys::default(), &source).maildrop;
+    let sizes = capture::disk::server::capture(&server, whole, &source).maildrop;
+    let lies = capture::disk::server::capture(&server, Keys::default(), &source).maildrop;
     for retrieve in [Retrieve::Needed, Retrieve::Always] {
         let mut processes = Vec::new();
         let open = || {

@@ -17,11 +17,12 @@ use rustls::{ServerConfig, ServerConnection};
 use support::PASSWORD;
 use support::peer::{Answer, Peer, Served, header_end, multi_line};
 use support::tls::certificates;
+use uidl_keep::capture::draft::Captured;
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{
     Account, Fault, How, Learnt, NoPace, Pace, Retrieve, Retry, Secret, Security, Server, Trust,
     capture,
 };
-use uidl_keep::capture::{Captured, Keys};
 use uidl_keep::key::{Depth, Fingerprint, Fingerprinter};
 use uidl_keep::maildrop::State;
 

@@ -5,7 +5,7 @@ mod capture_support;
 use std::collections::BTreeMap;
 
 use capture_support::{Old, data, listed, remarks_on, spent, uidls};
-use uidl_keep::capture::Server;
+use uidl_keep::capture::disk::server::Server;
 use uidl_keep::maildrop::State;
 
 #[test]

@@ -12,8 +12,9 @@ use support::host::{Host, Line, unix_mode};
 use support::mail::{self, Message};
 use support::maildir::{Maildir, Naming};
 use support::{PASSWORD, lacking};
-use uidl_keep::capture::layout::Source;
-use uidl_keep::capture::{self, Keys, Prints};
+use uidl_keep::capture;
+use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::keys::{Keys, Prints};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::{Depth, Fingerprint};
 
@@ -78,7 +79,11 @@ fn write(dir: &Path, name: &str, text: &str) -> std::path::PathBuf {
 fn keys_are_kept(old: &Dovecot, new: &Dovecot, is_copied: fn(&Message) -> bool) -> Vec<Vec<u8>> {
     let format = UidlFormat::parse("%08Xu%08Xv").expect("a format");
     let source = Source::named(USER, old.mail(USER));
-    let captured = capture::capture(&capture::Server::Dovecot { format }, Keys::default(), &source);
+    let captured = capture::disk::server::capture(
+        &capture::disk::server::Server::Dovecot { format },
+        Keys::default(),
+        &source,
+    );
     assert_eq!(captured.losses, [""; 0]);
     let mut session = new.login(USER).expect("served");
     let count = session.uidl().expect("UIDL").len();

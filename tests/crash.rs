@@ -20,7 +20,7 @@ use support::host::is_root;
 use support::lacking;
 use tempfile::TempDir;
 use uidl_keep::index::Index;
-use uidl_keep::roster::{Gate, Roster, is_domain};
+use uidl_keep::site::roster::{Gate, Roster, is_domain};
 
 /// The calls that change a file system, but for opening.
 const CHANGING: [&str; 22] = [

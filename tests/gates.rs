@@ -11,7 +11,7 @@ use cli_support::{ALICE, BOB, CAROL, DAVE, Here, with_listings};
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use uidl_keep::maildrop::State;
-use uidl_keep::roster::{Gate, Line, Roster};
+use uidl_keep::site::roster::{Gate, Line, Roster};
 
 const LOG: &str = "site/changes.log";
 

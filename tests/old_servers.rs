@@ -14,7 +14,7 @@ use support::maildir::{Maildir, Naming};
 use support::peer::header_end;
 use support::pop3::Pop3;
 use support::spool::{self, Program, Spool};
-use uidl_keep::capture::Prints;
+use uidl_keep::capture::keys::Prints;
 use uidl_keep::capture::pop3::{Account, How, NoPace, Secret, Security, Server, Trust, capture};
 use uidl_keep::key::Depth;
 

@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use capture_support::{make, message};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, inotify, mknodat, renameat_with};
-use uidl_keep::capture::layout::Source;
-use uidl_keep::capture::{Keys, Server, capture};
+use uidl_keep::capture::disk::server::{Server, capture};
+use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::{Maildrop, State};
 

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use uidl_keep::capture::courier::{SizeList, order, plan};
+use uidl_keep::capture::disk::courier::{SizeList, order, plan};
 
 use super::{check_message, check_plan, file_names, look, parts};
 

@@ -1,7 +1,7 @@
 //! `cyrus.index` beside the messages of a mailbox.
 
-use uidl_keep::capture::cyrus::{Index, Owner, plan};
-use uidl_keep::capture::maildir::{Folder, Look, Message};
+use uidl_keep::capture::disk::cyrus::{Index, Owner, plan};
+use uidl_keep::capture::disk::maildir::{Folder, Look, Message};
 use uidl_keep::format::UidlFormat;
 
 use super::{check_message, check_plan};

@@ -1,7 +1,7 @@
 //! What doveadm prints, in JSON.
 
-use uidl_keep::capture::Keys;
 use uidl_keep::capture::doveadm::{Asked, read};
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::listing::{Reader, write_maildrop};
 use uidl_keep::maildrop::State;

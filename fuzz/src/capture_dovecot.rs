@@ -1,6 +1,6 @@
 //! `dovecot-uidlist` beside the messages of a Maildir.
 
-use uidl_keep::capture::dovecot::{Record, UidList, plan};
+use uidl_keep::capture::disk::dovecot::{Record, UidList, plan};
 use uidl_keep::format::UidlFormat;
 
 use super::{check_message, check_plan, look, parts};

@@ -2,9 +2,9 @@
 
 use std::io::Cursor;
 
-use uidl_keep::capture::Keys;
-use uidl_keep::capture::mbox::Server;
-use uidl_keep::capture::mbox::split::{Message, split};
+use uidl_keep::capture::disk::mbox::Server;
+use uidl_keep::capture::disk::mbox::split::{Message, split};
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::format::UidlFormat;
 
 use super::{check_message, check_uidl, parts};

@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use uidl_keep::capture::Captured;
+use uidl_keep::capture::draft::Captured;
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{Fault, How, NoPace, Retrieve, Session, capture_over};
-use uidl_keep::capture::{self, Keys};
 use uidl_keep::listing::{Reader, write_maildrop};
 
 use super::{check_message, check_uidl};
@@ -86,7 +86,7 @@ fn check_captured(captured: &Captured) {
     write_maildrop(&mut written, maildrop).expect("a block that can be written");
     let read: Vec<_> = Reader::new(&written[..]).collect();
     assert!(matches!(&read[..], [Ok(read)] if read == maildrop), "{read:?}");
-    assert_eq!(capture::printable(maildrop.source.as_bytes()), maildrop.source);
+    assert_eq!(uidl_keep::text::printable(maildrop.source.as_bytes()), maildrop.source);
 }
 
 /// What one session says, in reads of `step`; and all that was said to it.

@@ -1,7 +1,7 @@
 //! File names in a Maildir: qmail's UIDLs, and what every capture takes from a name.
 
-use uidl_keep::capture::maildir::{base_name, octets_in_name};
-use uidl_keep::capture::qmail::plan;
+use uidl_keep::capture::disk::maildir::{base_name, octets_in_name};
+use uidl_keep::capture::disk::qmail::plan;
 use uidl_keep::key::FileKey;
 
 use super::{check_plan, look};

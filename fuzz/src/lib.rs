@@ -21,9 +21,9 @@ pub mod roster;
 use std::cell::Cell;
 use std::io;
 
-use uidl_keep::capture::Plan;
-use uidl_keep::capture::maildir::{Folder, Look, Message, base_name};
-use uidl_keep::read_at::ReadAt;
+use uidl_keep::capture::disk::maildir::{Folder, Look, Message, base_name};
+use uidl_keep::capture::plan::Plan;
+use uidl_keep::file::read_at::ReadAt;
 
 /// What a fuzz target does with an input: panics when something does not hold.
 pub type Check = fn(&[u8]);

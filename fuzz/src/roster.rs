@@ -1,6 +1,6 @@
 //! The roster: a look-up by bisection agrees with the full read, and what is read is written the same.
 
-use uidl_keep::roster::{Error, Roster, lookup};
+use uidl_keep::site::roster::{Error, Roster, lookup};
 
 use super::forge;
 use super::{Watched, check_message};

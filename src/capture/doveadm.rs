@@ -28,11 +28,13 @@ use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor,
 };
 
-use super::keys::{Headers, Keys, Prints};
-use super::{Captured, Draft, Unusable, printable};
+use crate::capture::disk::weight::Unusable;
+use crate::capture::draft::{Captured, Draft};
+use crate::capture::keys::{Headers, Keys, Prints};
 use crate::format::{Fields, UidlFormat};
 use crate::key::{Depth, is_guid_a_name};
 use crate::maildrop::{Counter, Entry, Name};
+use crate::text::printable;
 use crate::uidl::Uidl;
 
 /// What to make of the output.

@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::printable;
 use crate::maildrop::{Capture, Counter, Entry, Maildrop, State};
+use crate::text::printable;
 use crate::uidl::Uidl;
 
 /// How many losses a block spells out; the rest are counted.

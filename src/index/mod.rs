@@ -4,7 +4,6 @@
 mod cursor;
 mod layout;
 pub mod merge;
-pub mod publish;
 pub mod reader;
 pub mod writer;
 

@@ -5,10 +5,10 @@ use std::io;
 
 use super::cursor::{Cursor, u16_at, u32_at, u64_at};
 use super::layout::*;
+use crate::file::read_at::ReadAt;
 use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
 use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
-use crate::read_at::ReadAt;
 use crate::uidl::Uidl;
 
 /// An index, open for look-ups: its header has been read and found right, and nothing else.

@@ -45,6 +45,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod control;
+pub mod fingerprint_cache;
 mod mark;
 
 use arrayvec::ArrayVec;
@@ -186,7 +188,7 @@ pub struct Ledger {
     /// one mailbox may have several login names.
     pub user: String,
     /// When the operator had this maildrop forgotten last before this ledger was begun, as the
-    /// [roster](crate::roster) says it: in seconds since 1970; 0: never.
+    /// [roster](crate::site::roster) says it: in seconds since 1970; 0: never.
     pub begun_after: u64,
     /// The UIDVALIDITY that the records' UIDs go with.
     pub uidvalidity: u32,

@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::OnceLock;
 
 use super::host;
-use crate::read_at::is_room_asked_for;
+use crate::file::read_at::is_room_asked_for;
 
 #[global_allocator]
 static ALLOCATOR: OrExit = OrExit;

@@ -4,6 +4,7 @@
 //! [`table`]. That is made of the ledger, or by the rules of [`resolve`](crate::resolve) with what a
 //! [`survey`] can find out about the mails.
 
+mod answer_table;
 mod bake;
 #[cfg(debug_assertions)]
 mod fault;
@@ -15,7 +16,6 @@ mod session;
 mod settings;
 mod standing;
 mod survey;
-mod table;
 
 /// Dovecot's own types and functions, made from its headers by `build.rs`.
 #[allow(

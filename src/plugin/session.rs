@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
 use std::rc::Rc;
 
+use super::answer_table::{self, NoTable, Table, Unwritten};
 use super::host::{Level, Mail, Mailbox, Transaction, View};
 use super::standing::{Refusal, Standing, Stranger, Uncaptured};
 use super::survey::Sizes;
-use super::table::{self, NoTable, Table, Unwritten};
 
 /// What is kept with an INBOX while it is open.
 pub struct Inbox {
@@ -73,7 +73,7 @@ impl Inbox {
         let listed = self.tables.borrow().last().map(|table| table.view.messages);
         if let (Standing::Kept(kept), Some(listed)) = (&*self.standing, listed) {
             // What came meanwhile no client of this session has seen.
-            table::note_left(&kept.user, mailbox, listed.min(mailbox.messages()));
+            answer_table::note_left(&kept.user, mailbox, listed.min(mailbox.messages()));
         }
     }
 
@@ -136,7 +136,7 @@ impl Inbox {
     }
 
     fn refuse(&self, mailbox: Mailbox, refusal: &Refusal) {
-        if !refusal.is_meant() || table::is_to_be_said(mailbox) {
+        if !refusal.is_meant() || answer_table::is_to_be_said(mailbox) {
             mailbox.log(Level::UIDL_KEEP_LOG_ERROR, &refusal.log);
         }
         *self.refusal.borrow_mut() = Some(refusal.clone());
@@ -219,7 +219,7 @@ impl Inbox {
             Standing::Uncaptured(uncaptured) if !mailbox.is_pop3() => &uncaptured.user,
             _ => return Reply::AskStorage,
         };
-        let find = || self.surveying(|| table::guids_of_their_own(user, mailbox));
+        let find = || self.surveying(|| answer_table::guids_of_their_own(user, mailbox));
         let guids = self.guids.get_or_init(find);
         // They stay as long as the mailbox, and every mail goes before it.
         guids.get(&mail.uid()).map_or(Reply::AskStorage, |guid| Reply::Value(guid.as_ptr()))

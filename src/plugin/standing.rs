@@ -5,10 +5,10 @@ use std::fs::File;
 use super::host::User;
 use super::settings::{self, Settings};
 use crate::maildrop::State;
-use crate::remedy::Remedy;
 use crate::resolve::Stamps;
-use crate::roster::{self, Gate};
 use crate::site::Site;
+use crate::site::remedy::Remedy;
+use crate::site::roster::{self, Gate};
 
 /// What a POP3 client is told when it must come back later. Paths and reasons are for the log.
 pub const LATER: &str = "Mailbox is temporarily not available, please try again later.";

@@ -8,8 +8,8 @@ use arrayvec::ArrayVec;
 use super::dovecot::mail_fetch_field as field;
 use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, View};
 use crate::key::{Depth, FileKey, Fingerprinter, Wants, is_guid_a_name};
+use crate::ledger::fingerprint_cache::{Print, Prints, Which};
 use crate::ledger::{Ledger, NameHash};
-use crate::prints::{Print, Prints, Which};
 use crate::resolve::{Fact, Message, Need, most_unreadable};
 use crate::uidl::Uidl;
 

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-use uidl_keep::capture::layout::Source;
-use uidl_keep::capture::{Captured, Keys, Server, capture};
+use uidl_keep::capture::disk::server::{Server, capture};
+use uidl_keep::capture::draft::Captured;
+use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::Maildrop;
 

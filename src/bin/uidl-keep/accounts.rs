@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use uidl_keep::dovecot::{Dovecot, Fault, Names};
-use uidl_keep::index::publish::Access;
+use uidl_keep::file::publish::Access;
 use uidl_keep::maildrop::everybody_of;
 use uidl_keep::site::Site;
 

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use uidl_keep::maildrop::is_everybody;
-use uidl_keep::roster::{Roster, is_domain, name_of_domain};
+use uidl_keep::site::roster::{Roster, is_domain, name_of_domain};
 use uidl_keep::site::{Place, Site};
 
 use crate::accounts::Doveadm;
-use crate::opened;
 use crate::output::Trouble;
+use crate::site_files;
 
 /// Which of these users of a domain have files of their own, or get them now.
 ///
@@ -23,7 +23,7 @@ pub fn who(
 ) -> Result<BTreeSet<String>, Trouble> {
     let mut together = BTreeSet::new();
     for site in sites {
-        let roster = opened::read_roster(site, domain)?;
+        let roster = site_files::read_roster(site, domain)?;
         let lines = roster.iter().flat_map(|roster| roster.lines());
         together.extend(lines.map(|line| line.user.clone()));
     }
@@ -32,7 +32,7 @@ pub fn who(
         let Some(own) = Place::own(user) else { continue };
         let mut has_files = false;
         for site in sites {
-            let there = opened::open_place(site, &own)?;
+            let there = site_files::open_place(site, &own)?;
             has_files |= there.index.is_some() || there.roster.is_some();
         }
         if has_files {
@@ -79,7 +79,7 @@ pub fn held(domains: &BTreeSet<Place>, sites: &[&Site]) -> Result<BTreeSet<Place
     let mut held = BTreeSet::new();
     for domain in domains {
         for site in sites {
-            let roster = opened::read_roster(site, domain)?;
+            let roster = site_files::read_roster(site, domain)?;
             if roster.is_some_and(|roster| roster.get(&name_of_domain(domain.name())).is_some()) {
                 held.insert(domain.clone());
             }
@@ -103,7 +103,7 @@ pub fn by_domain(site: &Site) -> Result<BTreeMap<String, Vec<Place>>, Trouble> {
     if !["domain", "user"].iter().all(|directory| site.dir().join(directory).is_dir()) {
         return Ok(found);
     }
-    for place in opened::places(site)? {
+    for place in site_files::places(site)? {
         if let (Place::User(_), Some((_, domain))) = (&place, place.name().rsplit_once('@')) {
             found.entry(domain.to_owned()).or_default().push(place);
         }

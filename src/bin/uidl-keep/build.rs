@@ -16,13 +16,13 @@ use std::time::SystemTime;
 
 use rustix::fs::Mode;
 use uidl_keep::dovecot::{Dovecot, Names};
+use uidl_keep::file::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::merge::{Merged, Remark, merge, spend_entries};
-use uidl_keep::index::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::reader::Maildrops;
 use uidl_keep::index::{Index, Writer};
 use uidl_keep::listing::{self, Block};
 use uidl_keep::maildrop::{Entry, Maildrop, State, everybody_of, is_everybody};
-use uidl_keep::roster::{Gate, Line, Roster, escaped, is_domain, name_of_domain};
+use uidl_keep::site::roster::{Gate, Line, Roster, escaped, is_domain, name_of_domain};
 use uidl_keep::site::{Paths, Place, Site};
 use uidl_keep::uidl::Uidl;
 
@@ -30,8 +30,8 @@ use crate::accounts::{Doveadm, Readers};
 use crate::apart;
 use crate::changes::Log;
 use crate::install::Install;
-use crate::opened::{self, Kept};
 use crate::output::{Outcome, Trouble, remark};
+use crate::site_files::{self, Kept};
 use crate::stop::Stop;
 
 /// Makes a site directory, an index and a roster for each domain, of listings.
@@ -124,7 +124,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     add_domains(&mut places, &site, upon.as_ref(), args.hold)?;
     // Upon itself, a site is changed only where something is added.
     if let Some(upon) = upon.as_ref().filter(|it| it.dir() != site.dir() || found.is_empty()) {
-        let all = opened::places(upon)?.into_iter();
+        let all = site_files::places(upon)?.into_iter();
         places.extend(all.filter(|place| !found.is_empty() || selection.has_place(place)));
     }
     let domains_apart = apart::domains(&places, &sites)?;
@@ -145,7 +145,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         let hold = Hold { now: args.hold, domain: is_domain_held };
         let build = Build { site: &site, place: &place, listings: &listings, hold };
         let old = match &upon {
-            Some(upon) => opened::open_place(upon, &place)?,
+            Some(upon) => site_files::open_place(upon, &place)?,
             None => Kept { index: None, roster: None },
         };
         let mut staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
@@ -546,7 +546,8 @@ fn add_domains(
         }
     }
     for domain in domains {
-        if hold || opened::read_roster(site, &domain)?.is_none_or(|it| apart::names_nobody(&it)) {
+        if hold || site_files::read_roster(site, &domain)?.is_none_or(|it| apart::names_nobody(&it))
+        {
             places.insert(domain);
         }
     }
@@ -628,7 +629,7 @@ impl Build<'_> {
         doubts: &mut Doubts,
     ) -> Result<Built, Trouble> {
         let paths = self.site.paths_of(self.place);
-        let there = opened::open_place(self.site, self.place)?;
+        let there = site_files::open_place(self.site, self.place)?;
         if old.index.is_some() != old.roster.is_some() {
             return Err(Trouble::at(
                 self.place.name(),

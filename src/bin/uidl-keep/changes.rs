@@ -8,8 +8,8 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use uidl_keep::roster::{Gate, escaped};
 use uidl_keep::site::Site;
+use uidl_keep::site::roster::{Gate, escaped};
 
 use crate::output::Trouble;
 

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use uidl_keep::roster::is_domain;
+use uidl_keep::site::roster::is_domain;
 use uidl_keep::site::{Place, Site};
 
 use crate::install::Install;
-use crate::opened::{self, Opened};
 use crate::output::{Outcome, Trouble, remark};
+use crate::site_files::{self, Opened};
 use crate::stop::Stop;
 
 /// Checks every octet of indexes and rosters, and in a site that they agree and that no build was
@@ -26,8 +26,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let mut faults = Vec::new();
     for path in &args.paths {
-        match opened::open(path) {
-            Ok(Opened::Site(site)) => match opened::places(&site) {
+        match site_files::open(path) {
+            Ok(Opened::Site(site)) => match site_files::places(&site) {
                 Ok(places) => {
                     faults.extend(check_install(&site).err());
                     let checked = places.iter().map(|place| check_place(&site, place));
@@ -64,7 +64,7 @@ fn check_file(path: &Path, opened: &Opened) -> Result<(), Trouble> {
 
 fn check_place(site: &Site, place: &Place) -> Result<(), Trouble> {
     let paths = site.paths_of(place);
-    let kept = opened::open_place(site, place)?;
+    let kept = site_files::open_place(site, place)?;
     let at_index = |error: &dyn std::fmt::Display| Trouble::at(paths.index.display(), error);
     let (Some(index), Some(roster)) = (kept.index, kept.roster) else {
         let missing = "index or roster without the other: build and install both again";

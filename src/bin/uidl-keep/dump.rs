@@ -8,8 +8,8 @@ use uidl_keep::index::Index;
 use uidl_keep::listing::write_maildrop;
 use uidl_keep::maildrop::{Maildrop, State};
 
-use crate::opened::{self, Opened};
 use crate::output::{Outcome, Trouble};
+use crate::site_files::{self, Opened};
 
 /// Prints the maildrops of indexes as a listing: `build` makes the same index of it.
 ///
@@ -27,7 +27,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let mut out = BufWriter::new(io::stdout().lock());
     for path in &args.paths {
-        match opened::open(path)? {
+        match site_files::open(path)? {
             Opened::Index(index) => dump(&mut out, path, &index)?,
             Opened::Roster(_) => {
                 return Err(Trouble::at(
@@ -36,8 +36,8 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
                 ));
             }
             Opened::Site(site) => {
-                for place in opened::places(&site)? {
-                    if let Some(index) = opened::open_place(&site, &place)?.index {
+                for place in site_files::places(&site)? {
+                    if let Some(index) = site_files::open_place(&site, &place)?.index {
                         dump(&mut out, &site.paths_of(&place).index, &index)?;
                     }
                 }

@@ -4,16 +4,16 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use uidl_keep::file::map::Mapped;
 use uidl_keep::index::Index;
 use uidl_keep::listing::write_maildrop;
 use uidl_keep::maildrop::Maildrop;
-use uidl_keep::map::Mapped;
-use uidl_keep::roster;
 use uidl_keep::site::Site;
+use uidl_keep::site::roster;
 
 use crate::dump::listed;
-use crate::opened::{self, Opened};
 use crate::output::{Outcome, Trouble, remark};
+use crate::site_files::{self, Opened};
 
 /// Prints what is kept of a user, as a listing; with a UIDL, only its lines.
 ///
@@ -32,7 +32,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<Outcome, Trouble> {
-    let maildrop = match opened::open(&args.path)? {
+    let maildrop = match site_files::open(&args.path)? {
         Opened::Index(index) => maildrop(&args.path, &index, &args.user)?,
         Opened::Roster(_) => {
             return Err(Trouble::at(

@@ -8,16 +8,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use uidl_keep::index::publish::{self, Access, Lock, Sealed, Staged};
+use uidl_keep::file::publish::{self, Access, Lock, Sealed, Staged};
 use uidl_keep::maildrop::{State, is_everybody};
-use uidl_keep::roster::{Gate, Line, Roster, is_domain, name_of_domain};
+use uidl_keep::site::roster::{Gate, Line, Roster, is_domain, name_of_domain};
 use uidl_keep::site::{Place, Site};
 
 use crate::accounts::{Checked, Doveadm};
 use crate::apart;
 use crate::changes::Log;
-use crate::opened;
 use crate::output::{Outcome, Trouble, on_one_line, remark};
+use crate::site_files;
 use crate::stop::Stop;
 
 /// Refuses migrated users at POP3, with a text that says that the mailbox is being moved.
@@ -254,7 +254,7 @@ fn change_gates(
         }
     }
     if all {
-        let everywhere = opened::places(&site)?.into_iter();
+        let everywhere = site_files::places(&site)?.into_iter();
         places.extend(everywhere.map(|place| (place, Named { all: true, ..Named::default() })));
     }
     if let Some(doveadm) = doveadm.filter(|_| !places.is_empty()) {
@@ -299,7 +299,7 @@ fn check(doveadm: &Doveadm, site: &Site, places: &BTreeMap<Place, Named>) -> Res
     }
     let mut users = Vec::new();
     for (place, named) in places {
-        let Some(roster) = opened::read_roster(site, place)? else { continue };
+        let Some(roster) = site_files::read_roster(site, place)? else { continue };
         let is_user = |line: &&Line| !is_domain(&line.user) && !is_everybody(&line.user);
         let is_meant = |line: &&Line| named.all || named.users.contains(&line.user);
         let lines = roster.lines().filter(is_user).filter(is_meant);
@@ -317,7 +317,7 @@ fn places_of(
 ) -> Result<Vec<(Place, bool)>, Trouble> {
     let with_roster = |place: Option<Place>| -> Result<Option<Place>, Trouble> {
         match place {
-            Some(place) if opened::has_roster(site, &place)? => Ok(Some(place)),
+            Some(place) if site_files::has_roster(site, &place)? => Ok(Some(place)),
             _ => Ok(None),
         }
     };
@@ -391,7 +391,7 @@ impl Run<'_> {
     ) -> Result<(bool, usize), Trouble> {
         let path = self.site.paths_of(place).roster;
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
-        let Some(mut roster) = opened::read_roster(self.site, place)? else {
+        let Some(mut roster) = site_files::read_roster(self.site, place)? else {
             return Err(at(&"gone meanwhile"));
         };
         let mut all_done = true;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use uidl_keep::index::Index;
 use uidl_keep::maildrop::State;
-use uidl_keep::roster::{Gate, Line, Roster, is_domain};
+use uidl_keep::site::roster::{Gate, Line, Roster, is_domain};
 
-use crate::opened::{self, Opened};
 use crate::output::{Outcome, Trouble, on_one_line};
+use crate::site_files::{self, Opened};
 
 /// Says in a line what an index or a roster holds, and all those of a site.
 ///
@@ -24,13 +24,13 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let mut out = io::stdout().lock();
     for path in &args.paths {
-        match opened::open(path)? {
+        match site_files::open(path)? {
             Opened::Index(index) => print_index(&mut out, path, &index)?,
             Opened::Roster(roster) => print_roster(&mut out, path, &roster)?,
             Opened::Site(site) => {
-                for place in opened::places(&site)? {
+                for place in site_files::places(&site)? {
                     let paths = site.paths_of(&place);
-                    let kept = opened::open_place(&site, &place)?;
+                    let kept = site_files::open_place(&site, &place)?;
                     if let Some(index) = &kept.index {
                         print_index(&mut out, &paths.index, index)?;
                     }

@@ -10,10 +10,10 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use uidl_keep::file::publish::{Access, Staged};
 use uidl_keep::index::Index;
-use uidl_keep::index::publish::{Access, Staged};
-use uidl_keep::roster::{escaped, unescaped};
 use uidl_keep::site::Site;
+use uidl_keep::site::roster::{escaped, unescaped};
 
 use crate::output::Trouble;
 

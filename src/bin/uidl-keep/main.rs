@@ -11,8 +11,8 @@ mod get;
 mod hold;
 mod inspect;
 mod install;
-mod opened;
 mod output;
+mod site_files;
 mod stop;
 
 use std::process::ExitCode;

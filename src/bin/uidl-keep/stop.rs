@@ -8,14 +8,14 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use uidl_keep::index::publish::{Access, Staged};
+use uidl_keep::file::publish::{Access, Staged};
 use uidl_keep::maildrop::is_everybody;
-use uidl_keep::roster::{Gate, is_domain};
+use uidl_keep::site::roster::{Gate, is_domain};
 use uidl_keep::site::{OpenError, Site, open_trusted};
 
 use crate::accounts;
-use crate::opened;
 use crate::output::{Trouble, remark};
+use crate::site_files;
 
 /// The account that Dovecot's auth runs as, unless `default_internal_user` names another.
 const AUTH_ACCOUNT: &str = "dovecot";
@@ -136,8 +136,8 @@ impl<'a> Stop<'a> {
     fn text(&self) -> Result<String, Trouble> {
         let mut text = HEADER.to_owned();
         let mut unsaid = Vec::new();
-        for place in opened::places(self.site)? {
-            match opened::read_roster(self.site, &place) {
+        for place in site_files::places(self.site)? {
+            match site_files::read_roster(self.site, &place) {
                 Ok(None) => {}
                 Ok(Some(roster)) => {
                     let is_held = |gate| matches!(gate, Gate::Held | Gate::HeldForgotten);

@@ -21,7 +21,7 @@ use super::fault::Fault;
 use super::learnt::{Known, Learnt};
 use super::session::Session;
 use super::{Account, Credential, Pin, Secret, Security, Server, Trust};
-use crate::capture::printable;
+use crate::text::printable;
 
 /// A connection, with or without TLS.
 pub enum Stream {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Pin;
-use crate::capture::printable;
+use crate::text::printable;
 
 /// What to do about a [`Fault`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

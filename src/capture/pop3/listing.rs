@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 
 use super::fault::Fault;
 use super::session::{Reply, Session};
-use crate::capture::printable;
+use crate::text::printable;
 
 /// The longest listing that is read, in octets: some two million messages.
 const MAX_LISTING_OCTETS: u64 = 256 << 20;

@@ -13,7 +13,7 @@ use super::capabilities::Capabilities;
 use super::fault::{Fault, WITHHELD};
 use super::session::{Reply, Session};
 use super::{Account, Credential, Secret};
-use crate::capture::{MAX_SHOWN, printable};
+use crate::text::{MAX_SHOWN, printable};
 
 /// The longest list of capabilities, in octets.
 const MAX_CAPA_OCTETS: u64 = 64 << 10;
@@ -424,7 +424,7 @@ mod tests {
     fn a_secret_is_found_as_it_is_printed_and_where_the_end_of_it_is_not_shown() {
         for secret in [&b"hunter2"[..], b"a\\b", b"\xe6\x00\x7f~", &[b'x'; 200], &[0xe6; 200]] {
             for before in ["", "unknown: PASS ", "hunt ", "\\"] {
-                let said = crate::capture::printable(&[before.as_bytes(), secret].concat());
+                let said = crate::text::printable(&[before.as_bytes(), secret].concat());
                 assert!(is_spelled_in(said.as_bytes(), secret), "{said}");
             }
         }

@@ -37,19 +37,19 @@
 //! away. What an earlier session listed and the last does not is spent.
 #![forbid(unsafe_code)]
 
+mod account;
 mod capabilities;
 mod connect;
 mod fault;
 mod fetch;
-mod found;
+mod findings;
 mod learnt;
 mod listing;
 mod login;
-mod read;
+mod reading;
 mod secret;
 mod session;
 mod shape;
-mod take;
 mod token;
 
 use std::fmt;
@@ -57,16 +57,18 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use account::capture_over;
 pub use connect::{Stream, log_in};
 pub use fault::{Fault, Refusal, Retry};
 pub use learnt::Learnt;
 pub use listing::{Listed, listing};
 pub use secret::Secret;
 pub use session::Session;
-pub use take::capture_over;
 pub use token::{TokenCommand, Tokens};
 
-use super::{Captured, Keys, printable};
+use crate::capture::draft::Captured;
+use crate::capture::keys::Keys;
+use crate::text::printable;
 
 /// Captures one account: [`log_in`], and then all of [`capture_over`].
 ///

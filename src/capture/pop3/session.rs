@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::capabilities::Capabilities;
 use super::fault::{Fault, Refusal};
-use crate::capture::printable;
+use crate::text::printable;
 
 /// The longest status line, in octets. RFC 2449 section 4 allows 512.
 const MAX_STATUS_OCTETS: usize = 4096;

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
-use crate::capture::printable;
+use crate::text::printable;
 
 /// Gives access tokens for the accounts of servers that take no passwords (RFC 6750, RFC 7628).
 pub trait Tokens: fmt::Debug + Send + Sync {

@@ -1,8 +1,9 @@
 //! A block of a listing, ready to be written.
 
-use uidl_keep::capture::{Captured, printable};
+use uidl_keep::capture::draft::Captured;
 use uidl_keep::listing;
 use uidl_keep::maildrop::State;
+use uidl_keep::text::printable;
 
 /// One block, ready to be written.
 pub struct Block {

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, fstat, statat};
-use uidl_keep::capture::layout::{Holds, Source};
-use uidl_keep::capture::{self, Keys, printable};
+use uidl_keep::capture;
+use uidl_keep::capture::find::source::{Holds, Source};
+use uidl_keep::capture::keys::Keys;
+use uidl_keep::text::printable;
 
 use super::block::{Block, Noted};
-use super::desk::{self, AHEAD, Plan, Take};
 use super::job::Job;
 use super::listing_file::ListingFile;
 use super::progress::Progress;
+use super::workers::{self, AHEAD, Plan, Take};
 use crate::output::Trouble;
 
 /// Captures with `jobs` threads and writes in the order of the sources. Returns whether nothing was
@@ -31,9 +33,9 @@ pub fn capture(
         // A copy is as old as what changed last before it was made.
         let changed = changed_at(source, server.holds()).filter(|_| *is_copy);
         let taken = changed.map_or(began, |changed| changed.min(began));
-        Block::of(capture::capture(server, keys, source).taken_at(taken))
+        Block::of(capture::disk::server::capture(server, keys, source).taken_at(taken))
     };
-    desk::run(plan, jobs.min(sources.len()), progress, capture_one, |(at, block)| {
+    workers::run(plan, jobs.min(sources.len()), progress, capture_one, |(at, block)| {
         for loss in &block.losses {
             progress.say(format_args!("{}: {loss}", printable(sources[at].user().as_bytes())));
         }

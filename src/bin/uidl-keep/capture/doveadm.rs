@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use uidl_keep::capture::doveadm::{self, Error};
-use uidl_keep::capture::{Keys, printable};
+use uidl_keep::capture::keys::Keys;
+use uidl_keep::text::printable;
 
 use super::block::{Block, Noted};
 use super::doveconf;

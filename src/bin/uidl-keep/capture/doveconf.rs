@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use uidl_keep::capture::printable;
 use uidl_keep::format::UidlFormat;
+use uidl_keep::text::printable;
 
 use crate::output::{Trouble, remark};
 

@@ -1,7 +1,7 @@
 //! What is to be captured from disk: [`Job`].
 
-use uidl_keep::capture::Server;
-use uidl_keep::capture::layout::Source;
+use uidl_keep::capture::disk::server::Server;
+use uidl_keep::capture::find::source::Source;
 
 use super::listing_file::Asked;
 

@@ -6,10 +6,10 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use uidl_keep::capture::printable;
-use uidl_keep::index::publish::{Access, Sealed, Staged};
+use uidl_keep::file::publish::{Access, Sealed, Staged};
 use uidl_keep::listing;
 use uidl_keep::maildrop::{State, everybody_of};
+use uidl_keep::text::printable;
 
 use crate::output::Trouble;
 

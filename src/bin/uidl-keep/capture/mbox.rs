@@ -1,6 +1,6 @@
 //! Which server answers POP3 from mboxes.
 
-use uidl_keep::capture::mbox::Server;
+use uidl_keep::capture::disk::mbox::Server;
 
 use super::doveconf;
 use super::sources::What;

@@ -2,7 +2,6 @@
 
 mod block;
 mod cyrus;
-mod desk;
 mod disk;
 mod doveadm;
 mod doveconf;
@@ -15,11 +14,12 @@ mod progress;
 mod prove;
 mod sources;
 mod witness;
+mod workers;
 
 use std::num::NonZeroUsize;
 use std::thread;
 
-use uidl_keep::capture::Server;
+use uidl_keep::capture::disk::server::Server;
 
 use crate::output::{Outcome, Trouble, on_one_line};
 use listing_file::ListingFile;

@@ -7,12 +7,13 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use uidl_keep::capture::layout::{Holds, Source};
-use uidl_keep::capture::panel::Panel;
-use uidl_keep::capture::plesk::{self, Evidence, Rank, Service, Sign, Unknown, Verdict};
-use uidl_keep::capture::traces::Left;
-use uidl_keep::capture::{COURIER_STATE, DOVECOT_STATE, Server, printable};
+use uidl_keep::capture::disk::server::{COURIER_STATE, DOVECOT_STATE, Server};
+use uidl_keep::capture::find::panel::Panel;
+use uidl_keep::capture::find::plesk::{self, Evidence, Rank, Service, Sign, Unknown, Verdict};
+use uidl_keep::capture::find::source::{Holds, Source};
+use uidl_keep::capture::find::traces::Left;
 use uidl_keep::maildrop::everybody_of;
+use uidl_keep::text::printable;
 
 use super::doveconf;
 use super::job::Job;

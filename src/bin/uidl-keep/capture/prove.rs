@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use uidl_keep::capture::layout::Source;
+use uidl_keep::capture;
+use uidl_keep::capture::disk::server::Server;
+use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{Pin, Security, Trust};
-use uidl_keep::capture::program::Program;
-use uidl_keep::capture::proof::{self, Outcome};
-use uidl_keep::capture::{self, Keys, Server, printable, printable_path};
+use uidl_keep::capture::prove::program::Program;
+use uidl_keep::capture::prove::proof::{self, Outcome};
 use uidl_keep::maildrop::{Maildrop, State};
+use uidl_keep::text::{printable, printable_path};
 
 use super::job::Job;
 use super::pop3::accounts::{self, Manner, Who};
@@ -166,7 +169,7 @@ fn chosen<'a>(job: &Job, keys: Keys, order: &[&'a Source], wanted: usize) -> Vec
         && full.len() + empty.len() < wanted.saturating_mul(LOOKS)
     {
         let Some(&source) = left.next() else { break };
-        let maildrop = capture::capture(&job.server, keys, source).maildrop;
+        let maildrop = capture::disk::server::capture(&job.server, keys, source).maildrop;
         if maildrop.entries.is_empty() { empty.push(source) } else { full.push(source) }
     }
     full.into_iter().chain(empty).chain(left.copied()).collect()
@@ -190,7 +193,7 @@ fn compare(
     source: &Source,
 ) -> Result<Option<Proven>, Stop> {
     let capture = || -> Option<Maildrop> {
-        let maildrop = capture::capture(&job.server, keys, source).maildrop;
+        let maildrop = capture::disk::server::capture(&job.server, keys, source).maildrop;
         (maildrop.state != State::Failed).then_some(maildrop)
     };
     let mut pause = FIRST_PAUSE;

@@ -5,10 +5,12 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use uidl_keep::capture::layout::{self, Holds, Naming, Pattern, Source};
-use uidl_keep::capture::panel::Panel;
-use uidl_keep::capture::{Keys, Server, printable};
+use uidl_keep::capture::disk::server::Server;
+use uidl_keep::capture::find::panel::Panel;
+use uidl_keep::capture::find::source::{self, Holds, Naming, Pattern, Source};
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::maildrop::everybody_of;
+use uidl_keep::text::printable;
 
 use super::job::Job;
 use super::listing_file::Asked;
@@ -155,7 +157,7 @@ impl Whole {
         naming: &Naming,
         holds: Holds,
     ) -> Result<(Vec<Source>, bool), Trouble> {
-        let found = layout::find(patterns, self.root.as_deref(), naming, holds)
+        let found = source::find(patterns, self.root.as_deref(), naming, holds)
             .map_err(|error| Trouble::new(error.to_string()))?;
         let mut all_well = found.losses.is_empty();
         found.losses.iter().for_each(remark);

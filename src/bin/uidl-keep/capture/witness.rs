@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use uidl_keep::capture::layout::Source;
+use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::pop3::{self, Account, Learnt, Listed, Secret, Server};
-use uidl_keep::capture::printable;
-use uidl_keep::capture::program::Program;
+use uidl_keep::capture::prove::program::Program;
+use uidl_keep::text::printable;
 
 use super::pop3::accounts;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use uidl_keep::capture::pop3::{self, Account, Credential, Secret, Security, Server, Trust};
-use uidl_keep::capture::printable;
+use uidl_keep::text::printable;
 use zeroize::Zeroizing;
 
 use super::secrets::{self, PasswordFrom};

@@ -3,16 +3,18 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
+use uidl_keep::capture::draft::Captured;
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{self, Fault, How, Learnt, Retrieve, Retry};
-use uidl_keep::capture::{Captured, Keys, printable};
+use uidl_keep::text::printable;
 
 use super::accounts::Accounts;
 use super::addresses;
 use super::pace::Steady;
 use super::queue::{Limits, Next, Queue, Stop, Went, Why};
 use crate::capture::block::Block;
-use crate::capture::desk::{self, AHEAD, Plan, Take};
 use crate::capture::progress::Progress;
+use crate::capture::workers::{self, AHEAD, Plan, Take};
 use crate::output::Trouble;
 
 /// How accounts are captured.
@@ -79,7 +81,7 @@ pub fn capture(
         Ok(Block::of(captured.taken_at(began)))
     };
     let fleet = Fleet { accounts, progress, queue, ready: VecDeque::new() };
-    desk::run(fleet, jobs, progress, capture_one, write)
+    workers::run(fleet, jobs, progress, capture_one, write)
 }
 
 /// The plan by which the threads work.

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use uidl_keep::index::publish;
+use uidl_keep::file::publish;
 use uidl_keep::listing::{self, Fault};
 use uidl_keep::maildrop::State;
 
@@ -260,7 +260,7 @@ fn read_blocks(file: &File, path: &Path, wanted: &Wanted) -> Result<(Found, u64)
 #[cfg(test)]
 mod tests {
     use tempfile::TempDir;
-    use uidl_keep::capture::Captured;
+    use uidl_keep::capture::draft::Captured;
 
     use super::*;
     use crate::capture::block::Block;

@@ -13,8 +13,9 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{Pin, Retrieve, Security, Trust};
-use uidl_keep::capture::{Keys, printable};
+use uidl_keep::text::printable;
 
 use super::block::Block;
 use super::listing_file::{Asked, ListingFile};

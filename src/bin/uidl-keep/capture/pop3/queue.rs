@@ -9,7 +9,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::capture::desk::Take;
+use crate::capture::workers::Take;
 
 /// How hard an address may be asked.
 #[derive(Debug, Clone, Copy)]

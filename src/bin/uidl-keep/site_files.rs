@@ -1,0 +1,101 @@
+//! What a path names: an index, a roster, or the site that has many of both.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use uidl_keep::file::read_at::ReadAt;
+use uidl_keep::index::Index;
+use uidl_keep::site::roster::Roster;
+use uidl_keep::site::{self, OpenError, Place, Site};
+
+use crate::output::Trouble;
+
+/// What was found at a path.
+pub enum Opened {
+    Index(Index<File>),
+    Roster(Roster),
+    Site(Site),
+}
+
+/// Opens an index or a roster, told apart by how they begin, or a site.
+pub fn open(path: &Path) -> Result<Opened, Trouble> {
+    let place = path.display();
+    let file = File::open(path).map_err(|error| Trouble::at(&place, error))?;
+    let metadata = file.metadata().map_err(|error| Trouble::at(&place, error))?;
+    if metadata.is_dir() {
+        return Ok(Opened::Site(Site::new(path)));
+    }
+    let starts_as_roster =
+        file.read_at(0, metadata.len().min(16) as usize).map_err(|e| Trouble::at(&place, e))?;
+    if starts_as_roster == b"uidl-keep-roster" {
+        Roster::read(&file).map(Opened::Roster).map_err(|error| Trouble::at(&place, error))
+    } else {
+        Index::open(file).map(Opened::Index).map_err(|error| Trouble::at(&place, error))
+    }
+}
+
+/// The files of a place of a site, as far as they are there.
+pub struct Kept {
+    pub index: Option<Index<File>>,
+    pub roster: Option<Roster>,
+}
+
+/// Opens both files of a place as a login would, and reads the roster.
+pub fn open_place(site: &Site, place: &Place) -> Result<Kept, Trouble> {
+    let paths = site.paths_of(place);
+    let index = trusted(&paths.index)?
+        .map(|file| Index::open(file).map_err(|error| Trouble::at(paths.index.display(), error)))
+        .transpose()?;
+    Ok(Kept { index, roster: read_roster(site, place)? })
+}
+
+/// Reads the roster of a place, whatever there is of its index.
+pub fn read_roster(site: &Site, place: &Place) -> Result<Option<Roster>, Trouble> {
+    let path = site.paths_of(place).roster;
+    trusted(&path)?
+        .map(|file| Roster::read(&file).map_err(|error| Trouble::at(path.display(), error)))
+        .transpose()
+}
+
+/// Whether a place has a roster.
+pub fn has_roster(site: &Site, place: &Place) -> Result<bool, Trouble> {
+    trusted(&site.paths_of(place).roster).map(|file| file.is_some())
+}
+
+/// [`site::open_trusted`]; a site that is not there has no file either.
+fn trusted(path: &Path) -> Result<Option<File>, Trouble> {
+    match site::open_trusted(path, u64::MAX) {
+        Err(OpenError::NoSite { .. }) => Ok(None),
+        opened => opened.map_err(|error| Trouble::at(path.display(), error)),
+    }
+}
+
+/// All places of a site that have an index or a roster, in order.
+///
+/// # Errors
+///
+/// A site without its two directories is none.
+pub fn places(site: &Site) -> Result<Vec<Place>, Trouble> {
+    let mut places = Vec::new();
+    for (directory, place) in
+        [("domain", Place::Domain as fn(String) -> Place), ("user", Place::User)]
+    {
+        let directory = site.dir().join(directory);
+        let at = |error: io::Error| Trouble::at(directory.display(), error);
+        for entry in fs::read_dir(&directory).map_err(at)? {
+            let name = PathBuf::from(entry.map_err(at)?.file_name());
+            let is_ours =
+                matches!(name.extension().and_then(OsStr::to_str), Some("idx" | "roster"));
+            // No name that `Place::of` gives begins with a dot, nor is what is being written ours.
+            match name.file_stem().and_then(OsStr::to_str) {
+                Some(stem) if is_ours && !stem.starts_with('.') => places.push(place(stem.into())),
+                _ => {}
+            }
+        }
+    }
+    places.sort();
+    places.dedup();
+    Ok(places)
+}

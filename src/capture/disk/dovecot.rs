@@ -1,0 +1,281 @@
+//! Dovecot's Maildir state: `dovecot-uidlist`, versions 1 and 3, with `pop3_uidl_format`.
+//!
+//! Learnt from dovecot core `src/lib-storage/index/maildir/maildir-uidlist.c`
+//! (`maildir_uidlist_read_header`, `maildir_uidlist_next`), `maildir-mail.c`
+//! (`maildir_mail_get_special`), `src/pop3/pop3-commands.c` (`pop3_get_uid`) and
+//! `src/lib-storage/index/index-sort.c` (`index_sort_get_pop3_order`):
+//!
+//! ```text
+//! 1 UIDVALIDITY NEXTUID                 3 VUIDVALIDITY NNEXTUID GMAILBOXGUID
+//! UID NAME                              UID [WSIZE] [SSIZE] [PUIDL] [OORDER] [GGUID] :NAME
+//! ```
+//!
+//! `P` is the UIDL, empty for the base file name; without it the format says. `O` is the place in
+//! the POP3 listing; messages without it come after those with it, by UID. Sizes are not taken:
+//! `W` may come from another server, which counted in another way.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::capture::disk::maildir::{Look, base_name};
+use crate::capture::disk::server::DOVECOT_STATE as STATE_FILE;
+use crate::capture::error::Error;
+use crate::capture::plan::{Plan, Planned};
+use crate::format::{Fields, NotRendered, UidlFormat};
+use crate::maildrop::{Counter, Name};
+use crate::text::printable;
+use crate::uidl::Uidl;
+
+/// A parsed `dovecot-uidlist`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UidList {
+    /// The mailbox's UIDVALIDITY.
+    pub uidvalidity: u32,
+    /// The first UID not given yet: the header's, or what follows the highest UID, for Dovecot
+    /// appends lines without touching the header.
+    pub next: u32,
+    /// The messages by UID. Of several lines with one UID, or with one file name, the last.
+    pub messages: BTreeMap<u32, Record>,
+    /// Lines that a later one for the same file took the place of: their UIDLs are spent.
+    pub replaced: Vec<(u32, Record)>,
+    /// The lines that could not be made out: their number in the file, from 1, and what they said.
+    pub odd: Vec<(usize, Box<[u8]>)>,
+}
+
+/// One line of a [`UidList`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Record {
+    /// The base file name.
+    pub file: Box<[u8]>,
+    /// `P`: the UIDL, empty when it is the base file name.
+    pub uidl: Option<Box<[u8]>>,
+    /// `O`: the place in the POP3 listing.
+    pub order: Option<Box<[u8]>>,
+    /// `G`: the GUID, where it is not the base file name.
+    pub guid: Option<Box<[u8]>>,
+}
+
+impl Record {
+    /// By what Dovecot sorts a POP3 listing before it looks at the UID: an order that is absent or
+    /// not a number is 2^32 - 1 (`index_sort_get_pop3_order`).
+    fn place(&self) -> u64 {
+        self.order.as_deref().and_then(number).unwrap_or(u64::from(u32::MAX))
+    }
+}
+
+impl UidList {
+    /// Parses the file. One pass; a line that cannot be made out is in [`UidList::odd`] and costs
+    /// nothing else, where Dovecot would throw the whole list away. A last line without its LF is
+    /// still being written, and is odd.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::StateVersion`] when the header is neither of version 1 nor 3, or does not name a
+    /// UIDVALIDITY; [`Error::StateEmpty`] when there is none.
+    pub fn parse(octets: &[u8]) -> Result<Self, Error> {
+        let mut lines = octets.split_inclusive(|&octet| octet == b'\n').enumerate();
+        let (_, header) = lines.next().ok_or(Error::StateEmpty { file: STATE_FILE })?;
+        let header = without_line_end(header).unwrap_or(header);
+        let (version, uidvalidity, next) = parse_header(header)
+            .ok_or_else(|| Error::StateVersion { file: STATE_FILE, header: printable(header) })?;
+        let mut list = Self {
+            uidvalidity,
+            next,
+            messages: BTreeMap::new(),
+            replaced: Vec::new(),
+            odd: Vec::new(),
+        };
+        let mut uid_of_file: HashMap<Box<[u8]>, u32> = HashMap::new();
+        for (at, line) in lines {
+            let whole = without_line_end(line);
+            let Some((uid, record)) = whole.and_then(|whole| parse_line(version, whole)) else {
+                list.odd.push((at + 1, whole.unwrap_or(line).into()));
+                continue;
+            };
+            let older = uid_of_file.insert(record.file.clone(), uid).filter(|&older| older != uid);
+            if let Some(older) = older {
+                if let Some(older_record) = list.messages.remove(&older) {
+                    list.replaced.push((older, older_record));
+                }
+            }
+            list.next = list.next.max(uid.saturating_add(1));
+            let older = list.messages.insert(uid, record.clone());
+            if let Some(older) = older.filter(|older| *older != record) {
+                // Not a second owner of that name any more, unless it is the same.
+                if older.file != record.file {
+                    uid_of_file.remove(&older.file);
+                }
+                list.replaced.push((uid, older));
+            }
+        }
+        Ok(list)
+    }
+}
+
+/// A line before its LF or CR LF, as Dovecot cuts lines (`i_stream_next_line`); `None` without one.
+fn without_line_end(line: &[u8]) -> Option<&[u8]> {
+    let line = line.strip_suffix(b"\n")?;
+    Some(line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+/// Version, UIDVALIDITY and next UID.
+fn parse_header(line: &[u8]) -> Option<(u8, u32, u32)> {
+    let (version, rest) = line.split_first()?;
+    let mut fields = rest.strip_prefix(b" ")?.split(|&octet| octet == b' ');
+    let (mut uidvalidity, mut next) = (None, None);
+    match version {
+        b'1' => {
+            uidvalidity = number(fields.next()?);
+            next = number(fields.next()?);
+        }
+        b'3' => {
+            for field in fields {
+                match field.split_first() {
+                    Some((b'V', value)) => uidvalidity = number(value),
+                    Some((b'N', value)) => next = number(value),
+                    _ => {}
+                }
+            }
+        }
+        _ => return None,
+    }
+    let uidvalidity = u32::try_from(uidvalidity?).ok().filter(|&value| value != 0)?;
+    let next = u32::try_from(next?).ok().filter(|&value| value != 0)?;
+    Some((version - b'0', uidvalidity, next))
+}
+
+/// UID and the rest of a line.
+fn parse_line(version: u8, line: &[u8]) -> Option<(u32, Record)> {
+    let blank = line.iter().position(|&octet| octet == b' ')?;
+    let uid = u32::try_from(number(&line[..blank])?).ok()?;
+    if uid == 0 || uid == u32::MAX {
+        return None;
+    }
+    let mut rest = trim_blanks(&line[blank..]);
+    let mut record = Record::default();
+    if version == 3 {
+        while !rest.is_empty() && rest[0] != b':' {
+            let end = rest.iter().position(|&octet| octet == b' ').unwrap_or(rest.len());
+            let (key, value) = (rest[0], Box::from(&rest[1..end]));
+            match key {
+                b'P' => record.uidl = Some(value),
+                b'O' => record.order = Some(value),
+                b'G' => record.guid = Some(value).filter(|guid| !guid.is_empty()),
+                b'A'..=b'Z' => {}
+                _ => return None,
+            }
+            rest = trim_blanks(&rest[end..]);
+        }
+        rest = rest.strip_prefix(b":")?;
+    }
+    record.file = base_name(rest).into();
+    let usable = !record.file.is_empty() && !record.file.contains(&b'/');
+    usable.then_some((uid, record))
+}
+
+/// `line` from the first octet on that is not a blank.
+fn trim_blanks(line: &[u8]) -> &[u8] {
+    &line[line.iter().take_while(|&&octet| octet == b' ').count()..]
+}
+
+/// A decimal number of digits only.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// What Dovecot's clients know of this maildrop, when `format` is its `pop3_uidl_format`.
+///
+/// # Errors
+///
+/// As [`UidList::parse`]; [`Error::StateMissing`] when there is mail in `cur`, where Dovecot would not
+/// have put it without a list (`CONTROL=` may keep that elsewhere).
+pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
+    let mut plan = Plan::default();
+    if look
+        .others
+        .iter()
+        .any(|name| &**name == crate::capture::disk::server::COURIER_STATE.as_bytes())
+    {
+        plan.remarks
+            .note("a courierpop3dsizelist lies here too: if Courier answers POP3, capture courier");
+    }
+    let Some(octets) = &look.state else {
+        if let Some(error) = crate::capture::disk::maildir::missing_state(look, STATE_FILE, &[]) {
+            return Err(error);
+        }
+        if !look.messages.is_empty() {
+            plan.remarks.fact(format!(
+                "no {STATE_FILE}: Dovecot has not opened this maildrop; messages without a \
+                 unique-id: {}",
+                look.messages.len()
+            ));
+        }
+        return Ok(plan);
+    };
+    let list = UidList::parse(octets)?;
+    for (at, line) in &list.odd {
+        plan.lose(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
+    }
+    plan.uidvalidity = Some(list.uidvalidity);
+    plan.counter =
+        format.is_counting().then(|| Counter { format: format.clone(), next: list.next });
+
+    let mut open: HashMap<&[u8], Vec<usize>> = HashMap::new();
+    for (at, message) in look.messages.iter().enumerate().rev() {
+        open.entry(&message.base).or_default().push(at);
+    }
+    let mut records: Vec<(u32, &Record)> = list.messages.iter().map(|(&u, r)| (u, r)).collect();
+    records.sort_by_key(|(uid, record)| (record.place(), *uid));
+    for (uid, record) in records {
+        let uidl = match uidl(format, list.uidvalidity, uid, record) {
+            Ok(uidl) => uidl,
+            Err(why) => {
+                plan.lose(format!("{STATE_FILE}: uid {uid}: {why}"));
+                continue;
+            }
+        };
+        match open.get_mut(&record.file[..]).and_then(Vec::pop) {
+            Some(at) => plan.entries.push(Planned {
+                at,
+                uidl,
+                uid: Some(uid),
+                guid: record.guid.clone().map(Name::Spelled),
+                octets: None,
+            }),
+            None => {
+                plan.gone.push(record.file.clone());
+                plan.spent.push(uidl);
+            }
+        }
+    }
+    for (uid, record) in &list.replaced {
+        plan.spent.extend(uidl(format, list.uidvalidity, *uid, record).ok());
+    }
+    let unlisted: usize = open.values().map(Vec::len).sum();
+    if unlisted > 0 {
+        plan.remarks.fact(format!("{unlisted} messages not in {STATE_FILE} yet: no unique-id"));
+    }
+    Ok(plan)
+}
+
+/// What Dovecot answers for one message (`pop3_get_uid`, without `pop3_reuse_xuidl`).
+fn uidl(
+    format: &UidlFormat,
+    uidvalidity: u32,
+    uid: u32,
+    record: &Record,
+) -> Result<Uidl, NotRendered> {
+    match &record.uidl {
+        Some(own) if own.is_empty() => Ok(Uidl::new(record.file.clone())?),
+        Some(own) => Ok(Uidl::new(own.clone())?),
+        None => format.render(&Fields {
+            uid,
+            uidvalidity,
+            file: Some(&record.file),
+            guid: Some(record.guid.as_ref().unwrap_or(&record.file)),
+        }),
+    }
+}

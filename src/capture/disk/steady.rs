@@ -1,0 +1,35 @@
+//! Reading a maildrop that is in use, until two readings agree.
+#![forbid(unsafe_code)]
+
+use std::thread;
+use std::time::Duration;
+
+use crate::capture::error::Error;
+
+/// How often a maildrop is read before it is called unstable.
+pub const TRIES: u32 = 6;
+
+/// The pause after the first try, doubled after each.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Reads what is in use until something comes of it, with pauses that double; is told when a try is
+/// the last one.
+///
+/// # Errors
+///
+/// Those of a try, and [`Error::Unstable`] when nothing has come of any.
+pub(super) fn until_steady<T>(
+    mut attempt: impl FnMut(bool) -> Result<Option<T>, Error>,
+) -> Result<T, Error> {
+    let mut pause = FIRST_PAUSE;
+    for left in (0..TRIES).rev() {
+        if let Some(steady) = attempt(left == 0)? {
+            return Ok(steady);
+        }
+        if left > 0 {
+            thread::sleep(pause);
+            pause *= 2;
+        }
+    }
+    Err(Error::Unstable { tries: TRIES })
+}

@@ -1,0 +1,119 @@
+//! Whether a capture holds what it claims: what a server's state lists is weighed against the mail
+//! that lies there, and against what of both met.
+//!
+//! A maildrop of which next to nothing was captured would be served all the same, and each message
+//! downloaded again. So it fails where that much is sure: more is lost than was captured. Mail that
+//! came after the last listing, and lines whose mail clients have deleted since, are no loss.
+#![forbid(unsafe_code)]
+
+use std::collections::HashSet;
+
+use crate::capture::disk::maildir::{Folder, Look, Message, arrival, end_before_changed_info};
+use crate::capture::disk::server::CYRUS_STATE;
+use crate::capture::error::Error;
+use crate::capture::plan::Plan;
+use crate::text::printable;
+use crate::uidl::Uidl;
+
+/// What a state lists and no capture can use: how much, and why the first is not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unusable {
+    count: usize,
+    first: String,
+}
+
+impl Unusable {
+    /// One more.
+    pub(in crate::capture) fn add(&mut self, why: &str) {
+        if self.count == 0 {
+            self.first = why.to_owned();
+        }
+        self.count += 1;
+    }
+
+    /// That it costs no more messages than were captured, of `captured` messages and `left` that
+    /// are there and were not.
+    pub(in crate::capture) fn weigh(self, captured: usize, left: usize) -> Result<(), Error> {
+        if self.count.min(left) <= captured {
+            return Ok(());
+        }
+        let (unusable, lines) = (self.count, self.count + captured);
+        Err(Error::Unusable { unusable, lines, first: self.first })
+    }
+}
+
+/// That `plan` holds what the state file, where the server has one, and the look have; says what of
+/// it does not.
+///
+/// # Errors
+///
+/// [`Error::NamesChanged`], [`Error::StateOfOther`], [`Error::Unusable`]: more was lost than
+/// captured.
+pub(super) fn weigh(
+    state: Option<&'static str>,
+    look: &Look,
+    plan: &mut Plan,
+) -> Result<(), Error> {
+    let met: HashSet<usize> = plan.entries.iter().map(|entry| entry.at).collect();
+    let gone: HashSet<&[u8]> = plan.gone.iter().map(|name| &name[..]).collect();
+    let left = || (0..).zip(&look.messages).filter(|(at, _)| !met.contains(at));
+    let mail = look.messages.len();
+
+    let changed: Vec<(&Message, &[u8])> = (0..)
+        .zip(&look.messages)
+        .filter(|(_, message)| message.folder == Folder::Cur)
+        // A name that the state has as it is was not changed after it.
+        .filter(|(at, _)| state.is_none() || !met.contains(at))
+        .filter_map(|(_, message)| {
+            let end = end_before_changed_info(&message.name)?;
+            Some((message, &message.name[..end]))
+        })
+        .filter(|(_, base)| state.is_none() || gone.contains(base))
+        .collect();
+    if let Some((first, _)) = changed.first() {
+        let unchanged = if state.is_some() { met.len() } else { mail - changed.len() };
+        let (changed, first) = (changed.len(), printable(&first.name));
+        if changed >= unchanged {
+            return Err(Error::NamesChanged { changed, mail, first });
+        }
+        plan.remarks.loss(format!(
+            "{changed} of {mail} messages have a name that a copy has changed, such as {first}: \
+             what clients know these by is spent; capture the server itself, or a copy that keeps \
+             names"
+        ));
+    }
+
+    if let Some(file) = state {
+        let newest = plan.entries.iter().map(|entry| &*look.messages[entry.at].base);
+        let newest = newest.chain(gone.iter().copied()).filter_map(arrival).max();
+        // It was there when the list was written, as far as can be told.
+        let is_older = |message: &Message| {
+            message.folder == Folder::Cur
+                && match (arrival(&message.base), newest) {
+                    (Some(arrived), Some(newest)) => arrived <= newest,
+                    _ => true,
+                }
+        };
+        let older = left().filter(|(_, message)| is_older(message)).count();
+        // What Cyrus lists is there: its index is never behind what clients delete.
+        let lacks_all = file == CYRUS_STATE && met.is_empty() && !gone.is_empty();
+        if lacks_all || plan.gone.len() > met.len() && older > met.len() {
+            let lines = plan.gone.len() + met.len();
+            return Err(Error::StateOfOther { file, lines, mail, met: met.len() });
+        }
+        if older > 0 && !plan.gone.is_empty() && changed.is_empty() {
+            plan.remarks.note(format!(
+                "{older} messages are not in {file} although they came before others that are, \
+                 and {} in it are not here: if names were changed in a copy, capture the server \
+                 itself",
+                plan.gone.len()
+            ));
+        }
+    }
+    std::mem::take(&mut plan.unusable).weigh(met.len(), mail - met.len())?;
+    if state.is_none() {
+        // The name was the UIDL.
+        plan.spent.extend(changed.iter().filter_map(|(_, base)| Uidl::new(*base).ok()));
+    }
+    Ok(())
+}

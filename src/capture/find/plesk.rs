@@ -1,0 +1,336 @@
+//! Which server answers POP3 on a Plesk machine: of [`Evidence`] a [`Verdict`].
+//!
+//! Plesk has either Courier or Dovecot, and one can be put in the place of the other at any time. The
+//! state files of the one before stay in the Maildirs, so these cannot tell: what runs does, or, where
+//! nothing runs, what is started with the machine, or what is installed. The strongest rank that says
+//! anything decides, and only if all of it says the same.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::capture::find::traces::{Left, Traces};
+
+/// The servers that Plesk installs for POP3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Courier: the package is `psa-courier-imap`.
+    Courier,
+    /// Dovecot: `plesk-dovecot`.
+    Dovecot,
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Courier => "Courier",
+            Self::Dovecot => "Dovecot",
+        })
+    }
+}
+
+/// What a sign is of, the strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// A process has the port open.
+    Listens,
+    /// It is started with the machine.
+    Enabled,
+    /// It is installed.
+    Installed,
+    /// What is left behind when a server goes, too: decides nothing.
+    Seen,
+}
+
+impl fmt::Display for Rank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Listens => "listens",
+            Self::Enabled => "enabled",
+            Self::Installed => "installed",
+            Self::Seen => "seen",
+        })
+    }
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sign {
+    /// Of what kind it is.
+    pub rank: Rank,
+    /// What it is a sign of; `None` for neither of the two, or for what cannot be told.
+    pub of: Option<Service>,
+    /// What was found, printable.
+    pub what: String,
+}
+
+impl fmt::Display for Sign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.rank, self.what)
+    }
+}
+
+/// All that was found.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    /// In the order in which it was looked for.
+    pub signs: Vec<Sign>,
+    /// What lies in the maildrops.
+    pub traces: Traces,
+    /// How many maildrops could not be looked into.
+    pub unread: usize,
+}
+
+/// How much younger than the state files of the only server that was ever here a message may be, and
+/// that server still be taken for the one that answers.
+const MOST_IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Who answers POP3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Which of the two.
+    pub service: Service,
+    /// By what; `None` when only its state files say so, there being no file of the other's.
+    pub by: Option<Rank>,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, by } = self;
+        match by {
+            Some(Rank::Listens) => write!(f, "{service} answers POP3: it alone listens"),
+            Some(Rank::Enabled) => {
+                write!(f, "{service} answers POP3: it alone starts with the machine")
+            }
+            Some(_) => write!(f, "{service} answers POP3: it alone is installed"),
+            None => write!(
+                f,
+                "{service} answers POP3, as far as state files can tell: no maildrop has a file of \
+                 another server's. Of a copy from which such files were left out this is not true"
+            ),
+        }
+    }
+}
+
+/// Why nobody can tell who answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unknown {
+    /// The ports are held by both, by something else, or by who cannot be told.
+    #[error("what listens is not Courier alone, nor Dovecot alone")]
+    Listeners,
+    /// Files of both servers, and no service.
+    #[error(
+        "both servers have left files in the maildrops, and which one is the service is unknown"
+    )]
+    Both,
+    /// No sign of any.
+    #[error("there is no sign of either server, and no state file")]
+    Neither,
+    /// State files alone, and not all could be looked for.
+    #[error("the service is unknown, and not every maildrop could be looked into for state files")]
+    Unread,
+    /// State files alone, and nobody has logged in for long.
+    #[error(
+        "the service is unknown, and mail is more than 30 days younger than the youngest state file: \
+         another server may have answered since"
+    )]
+    Stale,
+}
+
+impl Evidence {
+    /// Who answers POP3.
+    ///
+    /// # Errors
+    ///
+    /// [`Unknown`]: to take one of the two then would be to guess.
+    pub fn verdict(&self) -> Result<Verdict, Unknown> {
+        for rank in [Rank::Listens, Rank::Enabled, Rank::Installed] {
+            let mut of = self.signs.iter().filter(|sign| sign.rank == rank).map(|sign| sign.of);
+            let Some(first) = of.next() else { continue };
+            return match first.filter(|_| of.all(|other| other == first)) {
+                Some(service) => Ok(Verdict { service, by: Some(rank) }),
+                // Whatever clients reach is not told by files.
+                None if rank == Rank::Listens => Err(Unknown::Listeners),
+                None => self.by_state_files(),
+            };
+        }
+        self.by_state_files()
+    }
+
+    fn by_state_files(&self) -> Result<Verdict, Unknown> {
+        let Traces { courier, dovecot, newest_mail } = self.traces;
+        let (service, state) = match (courier, dovecot) {
+            _ if courier.maildrops > 0 && dovecot.maildrops > 0 => return Err(Unknown::Both),
+            (Left { newest: Some(state), .. }, _) => (Service::Courier, state),
+            (_, Left { newest: Some(state), .. }) => (Service::Dovecot, state),
+            _ => return Err(Unknown::Neither),
+        };
+        if self.unread > 0 {
+            return Err(Unknown::Unread);
+        }
+        let is_stale = newest_mail.is_some_and(|mail| {
+            mail.duration_since(state).is_ok_and(|younger| younger > MOST_IDLE)
+        });
+        if is_stale { Err(Unknown::Stale) } else { Ok(Verdict { service, by: None }) }
+    }
+}
+
+/// The service of a program, by the path of its file; `None` for any other.
+pub fn service_of_program(path: &str) -> Option<Service> {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    match name {
+        "couriertcpd" | "courierpop3login" | "courierpop3d" => Some(Service::Courier),
+        "dovecot" | "pop3-login" => Some(Service::Dovecot),
+        _ => None,
+    }
+}
+
+/// The service of a systemd unit or an init script, by its name; `None` for any other.
+///
+/// Plesk calls Courier's `courier-pop3d` and `courier-pop3s`, or starts all of it by `courier-imap`;
+/// Debian's are `courier-pop` and `courier-pop-ssl`.
+pub fn service_of_unit(name: &str) -> Option<Service> {
+    let stem = name.strip_suffix(".service").or_else(|| name.strip_suffix(".socket"));
+    match stem.unwrap_or(name) {
+        "courier-pop3d" | "courier-pop3s" | "courier-pop3d-ssl" | "courier-pop"
+        | "courier-pop-ssl" | "courier-imap" => Some(Service::Courier),
+        "dovecot" => Some(Service::Dovecot),
+        _ => None,
+    }
+}
+
+/// The service of a Debian package, by its name; `None` for any other.
+fn service_of_package(name: &str) -> Option<Service> {
+    match name {
+        "psa-courier-imap" | "courier-pop" => Some(Service::Courier),
+        "plesk-dovecot" | "dovecot-pop3d" => Some(Service::Dovecot),
+        _ => None,
+    }
+}
+
+/// The packages of either server that are installed, in Debian's `/var/lib/dpkg/status`. Those of
+/// which only the configuration is left are not.
+pub fn installed_packages(status: &str) -> Vec<(Service, &str)> {
+    let stanzas = status.split("\n\n").filter_map(|stanza| {
+        let field = |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name));
+        let name = field("Package: ")?;
+        let is_installed = field("Status: ").is_some_and(|status| status.ends_with(" installed"));
+        service_of_package(name).filter(|_| is_installed).map(|service| (service, name))
+    });
+    stanzas.collect()
+}
+
+/// A socket that is listened on, of `/proc/net/tcp` or `/proc/net/tcp6`: the port and the inode.
+pub fn listening(table: &str) -> Vec<(u16, u64)> {
+    /// `TCP_LISTEN` of `include/net/tcp_states.h`.
+    const LISTEN: &str = "0A";
+    let lines = table.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (_, port) = fields.next()?.rsplit_once(':')?;
+        let port = u16::from_str_radix(port, 16).ok()?;
+        let state = fields.nth(1)?;
+        let inode = fields.nth(5)?.parse().ok()?;
+        (state == LISTEN).then_some((port, inode))
+    });
+    lines.collect()
+}
+
+/// Whether Courier's `pop3d` lets clients log in without a domain: `SHORTNAMES=1`, which Plesk sets.
+pub fn takes_short_names(pop3d: &str) -> bool {
+    pop3d.lines().any(|line| line.trim() == "SHORTNAMES=1")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    fn sign(rank: Rank, of: impl Into<Option<Service>>) -> Sign {
+        Sign { rank, of: of.into(), what: String::new() }
+    }
+
+    fn left(days: u64) -> Left {
+        Left { maildrops: 1, newest: Some(day(days)) }
+    }
+
+    fn day(days: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(days * 24 * 60 * 60)
+    }
+
+    #[test]
+    fn what_runs_outweighs_what_is_enabled_and_that_what_is_installed() {
+        use Service::{Courier, Dovecot};
+        let mut evidence = Evidence {
+            signs: vec![sign(Rank::Seen, Courier), sign(Rank::Installed, Courier)],
+            traces: Traces { courier: left(9), dovecot: left(1), newest_mail: None },
+            unread: 1,
+        };
+        let verdict = |evidence: &Evidence| evidence.verdict().map(|v| (v.service, v.by));
+        assert_eq!(verdict(&evidence), Ok((Courier, Some(Rank::Installed))));
+        evidence.signs.push(sign(Rank::Enabled, Dovecot));
+        assert_eq!(verdict(&evidence), Ok((Dovecot, Some(Rank::Enabled))));
+        evidence.signs.push(sign(Rank::Listens, Courier));
+        evidence.signs.push(sign(Rank::Listens, Courier));
+        assert_eq!(verdict(&evidence), Ok((Courier, Some(Rank::Listens))));
+        evidence.signs.push(sign(Rank::Listens, Dovecot));
+        assert_eq!(verdict(&evidence), Err(Unknown::Listeners));
+    }
+
+    #[test]
+    fn a_stranger_who_listens_is_never_explained_by_files() {
+        let signs = vec![sign(Rank::Listens, None), sign(Rank::Enabled, Service::Courier)];
+        let traces = Traces { courier: left(9), ..Traces::default() };
+        let evidence = Evidence { signs, traces, unread: 0 };
+        assert_eq!(evidence.verdict(), Err(Unknown::Listeners));
+    }
+
+    #[test]
+    fn state_files_alone_decide_only_where_there_is_one_kind_and_it_is_fresh() {
+        let mut evidence = Evidence::default();
+        evidence.traces.courier = left(100);
+        evidence.traces.newest_mail = Some(day(130));
+        let only = Verdict { service: Service::Courier, by: None };
+        assert_eq!(evidence.verdict(), Ok(only));
+        evidence.traces.newest_mail = Some(day(131));
+        assert_eq!(evidence.verdict(), Err(Unknown::Stale));
+        evidence.traces.newest_mail = None;
+        evidence.unread = 1;
+        assert_eq!(evidence.verdict(), Err(Unknown::Unread));
+        evidence.unread = 0;
+        // Not even a uidlist: something else of Dovecot's is enough for a doubt.
+        evidence.traces.dovecot = Left { maildrops: 1, newest: None };
+        assert_eq!(evidence.verdict(), Err(Unknown::Both));
+        evidence.traces.courier = Left::default();
+        assert_eq!(evidence.verdict(), Err(Unknown::Neither));
+        evidence.signs =
+            vec![sign(Rank::Installed, Service::Courier), sign(Rank::Installed, Service::Dovecot)];
+        evidence.traces.dovecot = left(1);
+        let only = Verdict { service: Service::Dovecot, by: None };
+        assert_eq!(evidence.verdict(), Ok(only));
+    }
+
+    #[test]
+    fn a_package_of_which_only_the_configuration_is_left_is_not_installed() {
+        let status = "Package: psa-courier-imap\nStatus: deinstall ok config-files\n\n\
+                      Package: plesk-dovecot\nPriority: extra\nStatus: install ok installed\n\n\
+                      Package: dovecot-core\nStatus: install ok installed\n";
+        assert_eq!(installed_packages(status), [(Service::Dovecot, "plesk-dovecot")]);
+    }
+
+    #[test]
+    fn only_sockets_that_wait_for_connections_listen() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+            0: 00000000:006E 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n\
+            1: 0100007F:006E 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0\n\
+            2: 00000000000000000000000000000000:03E3 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0\n";
+        assert_eq!(listening(table), [(110, 4711), (995, 4713)]);
+    }
+
+    #[test]
+    fn short_names_are_on_where_plesk_says_so() {
+        assert!(takes_short_names("A=1\nSHORTNAMES=1\n"));
+        assert!(!takes_short_names("#SHORTNAMES=1\nSHORTNAMES=0\n"));
+    }
+}

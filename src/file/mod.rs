@@ -1,0 +1,7 @@
+//! Files: mapped, read by offset, put in their place whole.
+//!
+//! Nothing here knows what is in a file.
+
+pub mod map;
+pub mod publish;
+pub mod read_at;

@@ -1,0 +1,596 @@
+//! Where a maildrop's ledger lies: Dovecot's control directory of the mailbox.
+//!
+//! The directory and the files in it belong to the account, so that each is opened without
+//! following a link or waiting for a pipe, and looked at before it is read. What is absent is an
+//! answer; what cannot be read is an [`Error`].
+#![forbid(unsafe_code)]
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use crate::file::publish::{Access, Staged};
+use crate::file::read_at::ReadAt;
+use crate::ledger::{self, Answers, Ledger, Mark};
+
+/// The ledger's name.
+pub const LEDGER: &str = "uidl-keep.ledger";
+/// The lock's name. The file stays: taking it away would let two hold the lock. Once there was a
+/// ledger, it holds that ledger's [`Mark`].
+pub const LOCK: &str = "uidl-keep.lock";
+
+/// The name of what was found out about messages, while it is of use: see
+/// [`prints`](crate::ledger::fingerprint_cache).
+pub const PRINTS: &str = "uidl-keep.prints";
+
+/// The name of an empty file that says by its time when a refusal that the operator meant was
+/// logged last, whichever it was.
+pub const SAID: &str = "uidl-keep.said";
+
+/// How long such a refusal is not logged again.
+const SAID_HOLDS: Duration = Duration::from_secs(60);
+
+/// Without following a link, or waiting for whoever holds the other end of a pipe.
+const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+
+/// How long to sleep between two tries for the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Why the ledger could not be read: could not tell.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file could not be opened or read.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is a symbolic link.
+    #[error("a symbolic link")]
+    Link,
+    /// It is no regular file, or not this account's.
+    #[error("not a regular file of uid {expected_uid}: type {file_type:o}, uid {uid}")]
+    Foreign {
+        /// The type bits of its mode.
+        file_type: u32,
+        /// Whose it is.
+        uid: u32,
+        /// Whose it should be.
+        expected_uid: u32,
+    },
+    /// What was read is not a ledger.
+    #[error("{0}")]
+    Ledger(#[from] ledger::Error),
+    /// It is the ledger of another user: two have one control directory, or one was renamed.
+    #[error("it is the ledger of {user:?}")]
+    OtherUser {
+        /// Whose it is.
+        user: String,
+    },
+}
+
+/// Why the lock was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another login holds it, and went on for longer than we wait.
+    #[error("another session is resolving this mailbox")]
+    Busy,
+    /// There can be no lock here: read-only, over quota, disk full. Nothing can be written either.
+    #[error("{0}")]
+    Unavailable(io::Error),
+}
+
+/// A mailbox's control directory.
+#[derive(Debug, Clone)]
+pub struct Control {
+    dir: PathBuf,
+    user: String,
+}
+
+/// The lock, held until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    /// Why its file has not the full length: then a mark might not be written, and no ledger is.
+    no_room: Option<String>,
+}
+
+/// One state of the ledger's file: see [`Control::ledger_state`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerState {
+    place: (u64, u64),
+    len: u64,
+    written: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// A ledger that is going to be written: there is room for a file, at least.
+#[derive(Debug)]
+pub struct Begun<'a> {
+    lock: &'a Lock,
+    staged: Staged,
+}
+
+impl Control {
+    /// Names the directory, and the user whose mailbox it is. Nothing is opened.
+    pub fn new(dir: impl Into<PathBuf>, user: &str) -> Self {
+        Self { dir: dir.into(), user: user.to_owned() }
+    }
+
+    /// The ledger's path, for messages.
+    pub fn ledger_path(&self) -> PathBuf {
+        self.dir.join(LEDGER)
+    }
+
+    /// What a warm login answers from: only the front is read. `None`: nothing was ever listed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: could not tell.
+    pub fn answers(&self) -> Result<Option<Answers>, Error> {
+        let answers = self.answers_of_anybody()?;
+        answers.iter().try_for_each(|answers| self.check_user(answers.user()))?;
+        Ok(answers)
+    }
+
+    /// The same, whosever ledger it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`], but not [`Error::OtherUser`].
+    pub fn answers_of_anybody(&self) -> Result<Option<Answers>, Error> {
+        let Some((file, len)) = self.open_ours(LEDGER, ledger::MAX_OCTETS)? else {
+            return Ok(None);
+        };
+        let start = ReadAt::read_at(&file, 0, Answers::HEADER_OCTETS)
+            .map_err(cut_short(len, Answers::HEADER_OCTETS))?;
+        let front_len = Answers::front_len(&start, len)?;
+        let front = ReadAt::read_at(&file, 0, front_len).map_err(cut_short(len, front_len))?;
+        Ok(Some(Answers::read(front)?))
+    }
+
+    fn check_user(&self, user: &str) -> Result<(), Error> {
+        if user == self.user { Ok(()) } else { Err(Error::OtherUser { user: user.to_owned() }) }
+    }
+
+    /// Which file the ledger is now: another is published with another number, time or length.
+    /// `None` where there is none, or it cannot be looked at.
+    pub fn ledger_state(&self) -> Option<LedgerState> {
+        let metadata = self.ledger_path().symlink_metadata().ok()?;
+        let written = (metadata.mtime(), metadata.mtime_nsec());
+        let changed = (metadata.ctime(), metadata.ctime_nsec());
+        let place = (metadata.dev(), metadata.ino());
+        Some(LedgerState { place, len: metadata.len(), written, changed })
+    }
+
+    /// The whole ledger and when it was written. `None`: nothing was ever listed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: could not tell.
+    pub fn ledger(&self) -> Result<Option<(Ledger, SystemTime)>, Error> {
+        let Some((file, len)) = self.open_ours(LEDGER, ledger::MAX_OCTETS)? else {
+            return Ok(None);
+        };
+        let len_octets = usize::try_from(len).map_err(io::Error::other)?;
+        let bytes = ReadAt::read_at(&file, 0, len_octets).map_err(cut_short(len, len_octets))?;
+        let ledger = Ledger::decode(&bytes)?;
+        self.check_user(&ledger.user)?;
+        Ok(Some((ledger, file.metadata()?.modified()?)))
+    }
+
+    /// The back of the ledger of which these are the front, which nobody has replaced: the caller
+    /// holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: could not tell.
+    pub fn back(&self, _lock: &Lock, front: &Answers) -> Result<Vec<u8>, Error> {
+        let (start, len) = front.back_range();
+        let Some((file, file_len)) = self.open_ours(LEDGER, ledger::MAX_OCTETS)? else {
+            return Err(io::Error::from(io::ErrorKind::NotFound).into());
+        };
+        let expected = start as usize + len;
+        ReadAt::read_at(&file, start, len).map_err(cut_short(file_len, expected))
+    }
+
+    /// The prints that were saved, at most `most` octets. `None`: there are none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: there are some, and they cannot be read.
+    pub fn read_prints(&self, most: u64) -> Result<Option<Vec<u8>>, Error> {
+        let Some((file, len)) = self.open_ours(PRINTS, most)? else { return Ok(None) };
+        Ok(Some(ReadAt::read_at(&file, 0, usize::try_from(len).map_err(io::Error::other)?)?))
+    }
+
+    /// The file that takes more prints: the one there, or a new one.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn append_prints(&self, lock: &Lock, goes_on: bool) -> io::Result<File> {
+        if !goes_on {
+            self.remove_prints(lock);
+        }
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600).custom_flags(OPEN_FLAGS);
+        options.open(self.dir.join(PRINTS))
+    }
+
+    /// Takes the prints away, as far as that can be done: they are of no more use.
+    pub fn remove_prints(&self, _lock: &Lock) {
+        let _ = std::fs::remove_file(self.dir.join(PRINTS));
+    }
+
+    /// A file of this account's, and its length; `None` when there is none.
+    fn open_ours(&self, name: &str, most: u64) -> Result<Option<(File, u64)>, Error> {
+        let file = match OpenOptions::new()
+            .read(true)
+            .custom_flags(OPEN_FLAGS)
+            .open(self.dir.join(name))
+        {
+            Ok(file) => file,
+            // Nor is there one where the directory is a file, as beside an mbox.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(Error::Link),
+            Err(error) => return Err(error.into()),
+        };
+        let metadata = file.metadata()?;
+        let expected_uid = rustix::process::geteuid().as_raw();
+        if !metadata.is_file() || ![0, expected_uid].contains(&metadata.uid()) {
+            let (file_type, uid) = (metadata.mode() & libc::S_IFMT, metadata.uid());
+            return Err(Error::Foreign { file_type, uid, expected_uid });
+        }
+        if metadata.len() > most {
+            return Err(ledger::Error::Length { len: metadata.len(), expected: most }.into());
+        }
+        Ok(Some((file, metadata.len())))
+    }
+
+    /// Takes the lock under which ledgers are written. A dead process holds none.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::Busy`] after `patience`; [`LockError::Unavailable`] at once.
+    pub fn lock(&self, patience: Duration) -> Result<Lock, LockError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        options.mode(0o600).custom_flags(OPEN_FLAGS);
+        let open = || options.open(self.dir.join(LOCK));
+        let opened = open().or_else(|error| match error.kind() {
+            // Where control files have a directory of their own, dbox itself never makes it.
+            io::ErrorKind::NotFound => {
+                DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+                open()
+            }
+            _ => Err(error),
+        });
+        let file = opened.map_err(LockError::Unavailable)?;
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Err(LockError::Unavailable(io::Error::other("not a regular file")));
+        }
+        let deadline = Instant::now() + patience;
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Lock::filled(file)),
+                Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => {
+                    return Err(LockError::Busy);
+                }
+                Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(LockError::Unavailable(error.into())),
+            }
+        }
+    }
+
+    /// The mark of the last ledger that was here, be it lost or not; `None` where none ever was.
+    /// Takes no lock. What is there and cannot be read is [`Mark::damaged`]: anything may have been
+    /// told.
+    pub fn mark(&self) -> Option<Mark> {
+        match self.open_ours(LOCK, u64::MAX) {
+            Ok(Some((file, _))) => read_mark(&file).unwrap_or_else(|_| Some(Mark::damaged())),
+            Ok(None) => None,
+            Err(_) => Some(Mark::damaged()),
+        }
+    }
+
+    /// Notes how many messages a POP3 session left. Nothing is noted where nothing was before,
+    /// where another session holds the lock (it will note its own), or where it cannot be written:
+    /// the number only guards.
+    pub fn note_left(&self, left: u32) {
+        let Some(mark) = self.mark().filter(|mark| mark.left != left && mark.told.is_some()) else {
+            return;
+        };
+        let Ok(lock) = self.lock(Duration::ZERO) else { return };
+        if self.mark().as_ref() == Some(&mark) {
+            // It only guards: what is lost with the power is written by the next session.
+            let _ = lock.overwrite(&Mark { left, ..mark });
+        }
+    }
+
+    /// Whether a refusal that the operator meant is to be logged now: once a minute is enough.
+    /// Where that cannot be noted, as where the mailbox has not been made yet, it is.
+    pub fn is_to_be_said(&self) -> bool {
+        let mut options = OpenOptions::new();
+        options.write(true).mode(0o600).custom_flags(OPEN_FLAGS);
+        let path = self.dir.join(SAID);
+        let Err(error) = options.clone().create_new(true).open(&path) else { return true };
+        if error.kind() != io::ErrorKind::AlreadyExists {
+            return true;
+        }
+        let now = SystemTime::now();
+        let note_again = || -> io::Result<bool> {
+            let file = options.open(&path)?;
+            // One from the future says nothing.
+            let age = now.duration_since(file.metadata()?.modified()?);
+            let is_new = age.is_ok_and(|age| age < SAID_HOLDS);
+            if !is_new {
+                file.set_modified(now)?;
+            }
+            Ok(!is_new)
+        };
+        note_again().unwrap_or(true)
+    }
+
+    /// Begins a ledger, before there is anything to write into it: what prevents it is known early.
+    ///
+    /// # Errors
+    ///
+    /// Why none can be written: there is no room for it, or for its mark.
+    pub fn begin<'a>(&self, lock: &'a Lock) -> io::Result<Begun<'a>> {
+        if let Some(why) = &lock.no_room {
+            return Err(io::Error::other(format!("no room for its mark: {why}")));
+        }
+        Ok(Begun { lock, staged: Staged::create(&self.ledger_path())? })
+    }
+}
+
+impl Lock {
+    /// Gives the lock's file its full length, if it has it not: from then on a mark overwrites.
+    fn filled(file: File) -> Self {
+        let fill = || -> io::Result<()> {
+            let len = file.metadata()?.len();
+            if len < Mark::OCTETS as u64 {
+                let blanks = vec![b' '; Mark::OCTETS - len as usize];
+                file.write_all_at(&blanks, len)?;
+                file.sync_data()?;
+            }
+            Ok(())
+        };
+        let no_room = fill().err().map(|why| why.to_string());
+        Self { file, no_room }
+    }
+
+    fn write(&self, mark: &Mark) -> io::Result<()> {
+        self.overwrite(mark)?;
+        self.file.sync_data()
+    }
+
+    fn overwrite(&self, mark: &Mark) -> io::Result<()> {
+        self.file.write_all_at(&mark.to_file(), 0)
+    }
+}
+
+impl Begun<'_> {
+    /// Rule 11: puts a ledger, as encoded, in the place of the one before, and then its mark in the
+    /// lock. Who reads the ledger sees the old one or the new one. A mark that is older than its
+    /// ledger adds nothing and takes nothing away: the next listing that is recorded writes it
+    /// again.
+    ///
+    /// # Errors
+    ///
+    /// Why the ledger could not be written, and the old one stands; or [`PublishError::Unmarked`].
+    pub fn publish(self, ledger: &[u8], mark: &Mark) -> Result<(), PublishError> {
+        self.staged.file().write_all(ledger)?;
+        self.staged.seal(Access { mode: 0o600, owner: None })?.publish()?;
+        self.lock.write(mark).map_err(PublishError::Unmarked)
+    }
+}
+
+/// Why a ledger was not published whole.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The ledger could not be written; the old one stands.
+    #[error("{0}")]
+    Unwritten(#[from] io::Error),
+    /// The ledger is in its place; its mark could not be written.
+    #[error("its mark in {LOCK} cannot be written ({0}): let the mail's user write that file")]
+    Unmarked(io::Error),
+}
+
+fn read_mark(file: &File) -> io::Result<Option<Mark>> {
+    let mut octets = vec![0; Mark::OCTETS];
+    let mut len = 0;
+    loop {
+        match FileExt::read_at(file, &mut octets[len..], len as u64) {
+            Ok(0) => return Ok(Mark::of_file(&octets[..len])),
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A file that ends before its own size was cut while we read it.
+fn cut_short(len: u64, expected: usize) -> impl Fn(io::Error) -> Error {
+    move |error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            ledger::Error::Length { len, expected: expected as u64 }.into()
+        }
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Noted;
+
+    fn ledger(next_order: u32) -> Ledger {
+        Ledger {
+            user: "alice".to_owned(),
+            begun_after: 5,
+            uidvalidity: 7,
+            next_uid: 1,
+            index_id: 1,
+            next_order,
+            told: Vec::new(),
+            restored: 0,
+            unguarded: 0,
+            index: Noted::default(),
+            native_from: None,
+            records: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_published_is_read_and_nothing_else_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::new(dir.path(), "alice");
+        assert!(control.answers().unwrap().is_none());
+        let lock = control.lock(Duration::ZERO).unwrap();
+        std::fs::write(dir.path().join("uidl-keep.ledger.new"), "half").unwrap();
+        for next_order in [1, 2] {
+            control
+                .begin(&lock)
+                .unwrap()
+                .publish(&ledger(next_order).encode(), &Mark::of(&ledger(1).borrowed(), 0))
+                .unwrap();
+            assert_eq!(control.ledger().unwrap().unwrap().0.next_order, next_order);
+            assert_eq!(control.answers().unwrap().unwrap().head().uidvalidity, 7);
+            let other = Control::new(dir.path(), "bob");
+            assert!(matches!(other.answers(), Err(Error::OtherUser { .. })));
+            assert!(matches!(other.ledger(), Err(Error::OtherUser { .. })));
+        }
+        let mut left: Vec<_> =
+            dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [LEDGER, LOCK]);
+    }
+
+    #[test]
+    fn a_lost_ledger_is_told_from_one_that_never_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::new(dir.path(), "alice");
+        assert_eq!(control.mark(), None);
+        let lock = control.lock(Duration::ZERO).unwrap();
+        assert_eq!(control.mark(), None, "a lock alone says nothing");
+        let len = || std::fs::metadata(dir.path().join(LOCK)).unwrap().len();
+        assert_eq!(len(), Mark::OCTETS as u64);
+        let mut mark = Mark::of(&ledger(1).borrowed(), 3);
+        control.begin(&lock).unwrap().publish(&ledger(1).encode(), &mark).unwrap();
+        std::fs::remove_file(control.ledger_path()).unwrap();
+        assert_eq!(control.mark(), Some(mark.clone()));
+        for next_uid in [u32::MAX, 1] {
+            mark.next_uid = next_uid;
+            control.begin(&lock).unwrap().publish(b"", &mark).unwrap();
+            assert_eq!(control.mark(), Some(mark.clone()));
+            assert_eq!(len(), Mark::OCTETS as u64);
+        }
+        drop(lock);
+        control.note_left(9);
+        assert_eq!(control.mark(), Some(Mark { left: 9, ..mark.clone() }));
+        std::fs::remove_file(dir.path().join(LOCK)).unwrap();
+        control.note_left(9);
+        assert_eq!(control.mark(), None, "what was never told is not noted");
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join(LOCK)).unwrap();
+        assert_eq!(control.mark(), Some(Mark::damaged()));
+    }
+
+    #[test]
+    fn what_the_operator_meant_is_said_once_a_minute_and_where_that_cannot_be_noted_always() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::new(dir.path(), "alice");
+        let heard: Vec<bool> = (0..3).map(|_| control.is_to_be_said()).collect();
+        assert_eq!(heard, [true, false, false]);
+        let file = File::options().write(true).open(dir.path().join(SAID)).unwrap();
+        for (seconds, is_old) in [(61, true), (30, false)] {
+            file.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+            assert_eq!(control.is_to_be_said(), is_old, "{seconds} seconds ago");
+        }
+        file.set_modified(SystemTime::now() + Duration::from_secs(86_400)).unwrap();
+        assert!(control.is_to_be_said(), "the clock went back");
+        let nowhere = Control::new(dir.path().join("not/made"), "alice");
+        assert!(nowhere.is_to_be_said() && nowhere.is_to_be_said());
+        assert!(!nowhere.dir.exists(), "a mailbox that is being moved is not made by us");
+        std::fs::remove_file(dir.path().join(SAID)).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join(SAID)).unwrap();
+        assert!(control.is_to_be_said(), "nothing is followed");
+    }
+
+    #[test]
+    fn where_there_is_no_room_for_a_mark_no_ledger_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::new(dir.path(), "alice");
+        let path = dir.path().join(LOCK);
+        std::fs::write(&path, "short").unwrap();
+        let file = File::open(&path).unwrap();
+        let lock = Lock::filled(file);
+        let why = control.begin(&lock).unwrap_err().to_string();
+        assert!(why.starts_with("no room for its mark: "), "{why}");
+    }
+
+    #[test]
+    fn a_ledger_that_is_there_but_cannot_be_read_is_never_taken_for_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::new(dir.path(), "alice");
+        let path = control.ledger_path();
+        let refused = |what: &str| {
+            assert!(control.answers().is_err(), "{what}");
+            assert!(control.ledger().is_err(), "{what}");
+        };
+        std::fs::create_dir(&path).unwrap();
+        refused("a directory");
+        std::fs::remove_dir(&path).unwrap();
+        std::os::unix::fs::symlink("/nonexistent", &path).unwrap();
+        refused("a dangling link");
+        std::fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        refused("a FIFO");
+        std::fs::remove_file(&path).unwrap();
+        File::create(&path).unwrap().set_len(1 << 40).unwrap();
+        refused("a sparse terabyte");
+        let whole = ledger(1).encode();
+        for len in 0..whole.len() {
+            std::fs::write(&path, &whole[..len]).unwrap();
+            refused("cut short");
+        }
+    }
+
+    #[test]
+    fn the_lock_is_had_by_one_at_a_time_and_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::new(dir.path(), "alice");
+        let held = control.lock(Duration::ZERO).unwrap();
+        assert!(matches!(control.lock(Duration::ZERO), Err(LockError::Busy)));
+        let waiting = {
+            let control = control.clone();
+            std::thread::spawn(move || control.lock(Duration::from_secs(60)))
+        };
+        std::thread::sleep(LOCK_PAUSE * 3);
+        drop(held);
+        assert!(waiting.join().unwrap().is_ok());
+        let new = Control::new(dir.path().join("control/INBOX"), "alice");
+        assert!(new.lock(Duration::ZERO).is_ok(), "a directory that was never made is made");
+        let nowhere = Control::new(control.dir.join(LOCK), "alice");
+        assert!(matches!(nowhere.lock(Duration::ZERO), Err(LockError::Unavailable(_))));
+    }
+}

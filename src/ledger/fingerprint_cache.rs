@@ -1,0 +1,284 @@
+//! What was found out about messages by reading them, saved in steps: a resolution that was broken
+//! off goes on where it stood.
+//!
+//! A file of its own beside the ledger, `uidl-keep.prints`, taken away once the ledger is written.
+//! It is a cache: what is damaged or of another version is found out again. Little-endian: a head
+//! of 20 octets (magic 89 55 4B 50 0D 0A 1A 0A, version of this form, version of the normaliser,
+//! UIDVALIDITY), then records of 112 octets, appended as they are found:
+//!
+//! ```text
+//! offset  size  field
+//! 0       4     UID
+//! 4       4     flags: 1 header, 2 origin, 4 message read whole, 8 message, 16 octets, 32 the header
+//!               names the message, 64 it does without what relays add, 128 body
+//! 8       8     octets, with CRLF line ends
+//! 16      16    first name of the message, as [`FileKey::cut`](crate::key::FileKey); zeros: none
+//! 32      16    header fingerprint
+//! 48      16    origin fingerprint
+//! 64      16    message fingerprint
+//! 80      16    body fingerprint
+//! 96      16    BLAKE3 of the head and the 96 octets before this, cut to 128 bits
+//! ```
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+
+use crate::key::{Fingerprint, NORMALISER_VERSION};
+use crate::ledger::control::{Control, Lock};
+
+const MAGIC: [u8; 8] = *b"\x89UKP\r\n\x1a\n";
+const VERSION: u32 = 1;
+const NAME_OCTETS: usize = 16;
+const HEAD_OCTETS: usize = 20;
+const BODY_OCTETS: usize = 96;
+const RECORD_OCTETS: usize = 112;
+/// How many records are saved in one step.
+const STEP: usize = 128;
+/// The most records that a message can have: of its header, of all of it, and one that was appended
+/// by a login that was broken off.
+const MOST_A_MESSAGE: u64 = 3;
+
+/// What was found out about one message by reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Print {
+    /// The `header` key, if it has a header.
+    pub header: Option<Fingerprint>,
+    /// The `origin` key, if it has one.
+    pub origin: Option<Fingerprint>,
+    /// Whether the header names the message.
+    pub names_itself: bool,
+    /// Whether it does without what relays add.
+    pub origin_names_itself: bool,
+    /// The body alone, where all of it was read.
+    pub body: Option<Fingerprint>,
+    /// The `message` key, where all of it was read: then whether it has one.
+    pub message: Option<Option<Fingerprint>>,
+    /// Its size with CRLF line ends, where that was asked for.
+    pub octets: Option<u64>,
+}
+
+/// Under which UID and name a message was read.
+pub type Which = (u32, [u8; NAME_OCTETS]);
+
+/// The prints of one mailbox: those from before, and those to come, which whoever holds the lock
+/// saves.
+#[derive(Debug)]
+pub struct Prints<'a> {
+    control: &'a Control,
+    lock: Option<&'a Lock>,
+    head: [u8; HEAD_OCTETS],
+    known: HashMap<Which, Print>,
+    /// Whether the file there is one of this very form, whole, and can be appended to.
+    goes_on: bool,
+    file: Option<File>,
+    unsaved: Vec<u8>,
+}
+
+impl<'a> Prints<'a> {
+    /// Reads what is there, unless it is more than that many messages can have.
+    pub fn open(
+        control: &'a Control,
+        lock: Option<&'a Lock>,
+        uidvalidity: u32,
+        messages: u32,
+    ) -> Self {
+        let head = head(uidvalidity);
+        let most = HEAD_OCTETS as u64 + MOST_A_MESSAGE * RECORD_OCTETS as u64 * u64::from(messages);
+        let found = control.read_prints(most).ok().flatten().unwrap_or_default();
+        let (known, whole) = records(&found, &head);
+        let goes_on = whole * RECORD_OCTETS + HEAD_OCTETS == found.len();
+        Self { control, lock, head, known, goes_on, file: None, unsaved: Vec::new() }
+    }
+
+    /// None, and none that will be saved.
+    pub fn none(control: &'a Control, uidvalidity: u32) -> Self {
+        let (head, known) = (head(uidvalidity), HashMap::new());
+        Self { control, lock: None, head, known, goes_on: false, file: None, unsaved: Vec::new() }
+    }
+
+    /// What is known of the message that was read under this UID and name.
+    pub fn get(&self, which: Which) -> Option<&Print> {
+        self.known.get(&which)
+    }
+
+    /// Takes note of what was found out, and now and then saves it.
+    pub fn put(&mut self, which: Which, print: Print) {
+        self.known.insert(which, print);
+        if self.lock.is_some() {
+            self.unsaved.extend(record(&self.head, which, &print));
+            if self.unsaved.len() >= STEP * RECORD_OCTETS {
+                self.save();
+            }
+        }
+    }
+
+    /// What cannot be saved is found out again: nothing depends on it.
+    fn save(&mut self) {
+        let Some(lock) = self.lock.filter(|_| !self.unsaved.is_empty()) else { return };
+        if self.append(lock).is_err() {
+            self.lock = None;
+        }
+        self.unsaved.clear();
+    }
+
+    fn append(&mut self, lock: &Lock) -> io::Result<()> {
+        if let Some(file) = &mut self.file {
+            return file.write_all(&self.unsaved);
+        }
+        let mut file = self.control.append_prints(lock, self.goes_on)?;
+        if self.goes_on {
+            file.write_all(&self.unsaved)?;
+        } else {
+            let known = self.known.iter().map(|(which, print)| record(&self.head, *which, print));
+            file.write_all(&[&self.head[..], known.collect::<Vec<_>>().as_flattened()].concat())?;
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+impl Drop for Prints<'_> {
+    fn drop(&mut self) {
+        self.save();
+    }
+}
+
+fn head(uidvalidity: u32) -> [u8; HEAD_OCTETS] {
+    let mut head = [0; HEAD_OCTETS];
+    head[..8].copy_from_slice(&MAGIC);
+    head[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    head[12..16].copy_from_slice(&u32::from(NORMALISER_VERSION).to_le_bytes());
+    head[16..].copy_from_slice(&uidvalidity.to_le_bytes());
+    head
+}
+
+fn record(head: &[u8; HEAD_OCTETS], (uid, name): Which, print: &Print) -> [u8; RECORD_OCTETS] {
+    let flags = u32::from(print.header.is_some())
+        | u32::from(print.origin.is_some()) << 1
+        | u32::from(print.message.is_some()) << 2
+        | u32::from(print.message.flatten().is_some()) << 3
+        | u32::from(print.octets.is_some()) << 4
+        | u32::from(print.names_itself) << 5
+        | u32::from(print.origin_names_itself) << 6
+        | u32::from(print.body.is_some()) << 7;
+    let print_of = |print: Option<Fingerprint>| print.map_or([0; 16], |print| print.0);
+    let mut record = [0; RECORD_OCTETS];
+    record[..4].copy_from_slice(&uid.to_le_bytes());
+    record[4..8].copy_from_slice(&flags.to_le_bytes());
+    record[8..16].copy_from_slice(&print.octets.unwrap_or(0).to_le_bytes());
+    record[16..32].copy_from_slice(&name);
+    record[32..48].copy_from_slice(&print_of(print.header));
+    record[48..64].copy_from_slice(&print_of(print.origin));
+    record[64..80].copy_from_slice(&print_of(print.message.flatten()));
+    record[80..96].copy_from_slice(&print_of(print.body));
+    let digest = digest(head, &record[..BODY_OCTETS]);
+    record[BODY_OCTETS..].copy_from_slice(&digest);
+    record
+}
+
+/// The records of a file that begins with `head`, and how many of them are whole; the last one of a
+/// message counts.
+fn records(file: &[u8], head: &[u8; HEAD_OCTETS]) -> (HashMap<Which, Print>, usize) {
+    let (mut known, mut whole) = (HashMap::new(), 0);
+    let body = file.strip_prefix(head).unwrap_or_default();
+    for (which, print) in body.chunks_exact(RECORD_OCTETS).filter_map(|record| parse(record, head))
+    {
+        known.insert(which, print);
+        whole += 1;
+    }
+    (known, whole)
+}
+
+fn parse(record: &[u8], head: &[u8; HEAD_OCTETS]) -> Option<(Which, Print)> {
+    let (body, found) = record.split_at(BODY_OCTETS);
+    if digest(head, body) != found {
+        return None;
+    }
+    let octets = |at: usize| -> [u8; 16] { body[at..at + 16].try_into().expect("16 octets") };
+    let number = |at: usize| u32::from_le_bytes(body[at..at + 4].try_into().expect("4 octets"));
+    let size = u64::from_le_bytes(body[8..16].try_into().expect("8 octets"));
+    let has = |bit: u32| number(4) & bit != 0;
+    let print = Print {
+        header: has(1).then_some(Fingerprint(octets(32))),
+        origin: has(2).then_some(Fingerprint(octets(48))),
+        message: has(4).then_some(has(8).then_some(Fingerprint(octets(64)))),
+        octets: has(16).then_some(size),
+        names_itself: has(32),
+        origin_names_itself: has(64),
+        body: has(128).then_some(Fingerprint(octets(80))),
+    };
+    Some(((number(0), octets(16)), print))
+}
+
+fn digest(head: &[u8; HEAD_OCTETS], body: &[u8]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(head).update(body);
+    hasher.finalize().as_bytes()[..16].try_into().expect("a digest is longer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn print(n: u8) -> Print {
+        Print {
+            header: (n % 2 == 0).then_some(Fingerprint([n; 16])),
+            origin: (n % 3 == 0).then_some(Fingerprint([n + 1; 16])),
+            message: [None, Some(None), Some(Some(Fingerprint([n + 2; 16])))][usize::from(n) % 3],
+            octets: (n % 5 == 0).then_some(u64::from(n) << 40),
+            names_itself: n % 7 == 0,
+            origin_names_itself: n % 11 == 0,
+            body: (n % 13 == 0).then_some(Fingerprint([n + 3; 16])),
+        }
+    }
+
+    fn which(n: u8) -> Which {
+        (u32::from(n) << 20, [n; 16])
+    }
+
+    #[test]
+    fn what_was_found_out_is_there_again_after_any_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::new(dir.path(), "alice");
+        let lock = control.lock(Duration::ZERO).unwrap();
+        for until in [200, 30, 250] {
+            let mut prints = Prints::open(&control, Some(&lock), 7, 250);
+            (0..until).for_each(|n| prints.put(which(n), print(n)));
+            drop(prints);
+            let mut again = Prints::open(&control, None, 7, 250);
+            for n in 0..until {
+                assert_eq!(again.get(which(n)), Some(&print(n)), "{n}");
+            }
+            again.put(which(255), print(1));
+        }
+        let end = Prints::open(&control, Some(&lock), 7, 250);
+        assert_eq!(end.known.len(), 250, "without the lock nothing is saved");
+        assert_eq!(
+            Prints::open(&control, Some(&lock), 8, 250).known.len(),
+            0,
+            "another UIDVALIDITY"
+        );
+        assert_eq!(Prints::open(&control, Some(&lock), 7, 80).known.len(), 0, "too many");
+    }
+
+    #[test]
+    fn what_is_damaged_is_left_out_and_the_rest_is_right() {
+        let head = head(7);
+        let mut file = head.to_vec();
+        (0..3).for_each(|n| file.extend(record(&head, which(n), &print(n))));
+        assert_eq!(records(&file, &head).1, 3);
+        for at in 0..file.len() {
+            let mut damaged = file.clone();
+            damaged[at] ^= 1;
+            for (found, _) in [records(&damaged, &head), records(&file[..at], &head)] {
+                assert!(found.len() < 3, "octet {at}");
+                for (which_one, found) in found {
+                    assert_eq!(found, print(which_one.1[0]), "octet {at}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What an operator does about a file of the site that could not be read: [`Remedy`].
+#![forbid(unsafe_code)]
+
+use std::fmt::Display;
+use std::io;
+
+use crate::index;
+use crate::site::OpenError;
+use crate::site::roster;
+
+/// Why a file of the site is of no use, with what to do about it.
+pub trait Remedy: Display {
+    /// The next step, as the end of a sentence that has named the file and the fault.
+    fn remedy(&self) -> &'static str;
+}
+
+const BUILD_AGAIN: &str = "build and install it again";
+
+/// What is the matter is not a fault of the file: it is missing where it should be, or empty of
+/// somebody.
+impl Remedy for &str {
+    fn remedy(&self) -> &'static str {
+        BUILD_AGAIN
+    }
+}
+
+impl Remedy for io::Error {
+    fn remedy(&self) -> &'static str {
+        match self.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "let the mail's owner read it: look at its mode, at the directories above it, and at \
+                 what SELinux or AppArmor allow"
+            }
+            io::ErrorKind::NotFound => "mount what it is on, or build and install it again",
+            io::ErrorKind::UnexpectedEof => BUILD_AGAIN,
+            io::ErrorKind::OutOfMemory => {
+                "raise vsz_limit; where that is no help, build and install it again"
+            }
+            _ => "look into the system's log, and mend what it is stored on",
+        }
+    }
+}
+
+impl Remedy for OpenError {
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::NoSite { .. } => "`uidl-keep build --install` makes one",
+            Self::NoRoster { .. } => "put it back, or build and install both again",
+            Self::Link | Self::NotAFile => "put the file itself there",
+            Self::Owner { .. } => "`chown root` it, once you know that what it says is yours",
+            Self::Writable { .. } => "`chmod go-w` it, once you know that what it says is yours",
+            Self::TooLarge { .. } => BUILD_AGAIN,
+            Self::Io(error) => error.remedy(),
+        }
+    }
+}
+
+impl Remedy for index::Error {
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Version { .. } => "build and install the plugin of the uidl-keep that wrote it",
+            Self::Io(error) => error.remedy(),
+            _ => BUILD_AGAIN,
+        }
+    }
+}
+
+impl Remedy for roster::Error {
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Io(error) => error.remedy(),
+            _ => BUILD_AGAIN,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_building_again_mends_is_to_be_built_again() {
+        let system = |errno| io::Error::from_raw_os_error(errno);
+        for (error, word) in [
+            (system(libc::EACCES), "read it"),
+            (system(libc::EPERM), "read it"),
+            (system(libc::ENOENT), "mount"),
+            (system(libc::ENOMEM), "vsz_limit"),
+            (system(libc::EIO), "system's log"),
+        ] {
+            let said = error.remedy();
+            assert!(said.contains(word), "{error}: {said}");
+            assert_eq!(index::Error::Io(system(error.raw_os_error().unwrap())).remedy(), said);
+            assert_eq!(roster::Error::Io(system(error.raw_os_error().unwrap())).remedy(), said);
+            assert_eq!(OpenError::Io(error).remedy(), said);
+        }
+        assert_eq!(roster::Error::NotARoster.remedy(), BUILD_AGAIN);
+        assert_eq!(index::Error::NotAnIndex.remedy(), BUILD_AGAIN);
+        assert!(OpenError::Owner { uid: 5 }.remedy().contains("chown"));
+    }
+}

@@ -1,0 +1,870 @@
+//! The roster: who was migrated, and may be served. [`lookup`], [`Roster`].
+//!
+//! A text file, a line a maildrop, described in `docs/roster.md`. Each line carries a checksum over
+//! itself and the name in the line before. So a login that finds its user between two lines, and
+//! not there, has proof that nothing was between them when the roster was written; and it reads
+//! only the lines that a bisection meets.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io;
+
+use crate::file::read_at::ReadAt;
+use crate::maildrop::{State, everybody_of};
+
+/// What the roster says of one maildrop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The user name.
+    pub user: String,
+    /// What became of its capture.
+    pub state: State,
+    /// Whether it is served.
+    pub gate: Gate,
+    /// When all that is ours was last forgotten, in seconds since 1970; 0 when it never was. A
+    /// ledger that was begun under an earlier stamp is void, and so is what it baked.
+    pub forgotten: u64,
+    /// Whether the operator says that POP3 clients listed it before, on the old layout of this
+    /// server: then its next listing is not its first.
+    pub listed: bool,
+    /// When its server was last put back from a backup in which every copy of what clients were
+    /// told is old, in seconds since 1970; 0 when it never was.
+    pub restored: u64,
+    /// When the operator last said that it may be listed although much is missing, in seconds since
+    /// 1970; 0 when he never did. Goes for what is missing then, once.
+    pub unguarded: u64,
+}
+
+/// Whether a migrated maildrop is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Gate {
+    /// Refused: the mailbox is being moved.
+    Held,
+    /// Served, but for a first listing while fewer than half of the captured messages are there.
+    Guarded,
+    /// Served.
+    Released,
+    /// Served as if it had never been migrated: its clients download everything again.
+    Redownload,
+    /// Refused until it is built anew of another capture; then guarded. The index has nothing that
+    /// may be served.
+    Forgotten,
+    /// The same, and then held.
+    HeldForgotten,
+}
+
+/// Why the roster could not give an answer. None of these means that a user is not on it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Does not start as a roster does.
+    #[error("not a roster")]
+    NotARoster,
+    /// Of another version.
+    #[error(
+        "a roster of version {found}, and only version {VERSION} is read: build it again of its \
+         listings, into an empty directory"
+    )]
+    Version {
+        /// Which.
+        found: u32,
+    },
+    /// Cut short, edited by something else than uidl-keep, or damaged.
+    #[error("damaged at {offset} of {file_len} octets: {what}")]
+    Corrupt {
+        /// What is wrong.
+        what: &'static str,
+        /// Where that line begins.
+        offset: u64,
+        /// How long the file is.
+        file_len: u64,
+    },
+    /// Could not be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// A user name that cannot stand in a roster: empty, or longer than 1024 octets as written there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a user name that is empty or longer than {MAX_NAME_OCTETS} octets as a roster writes it")]
+pub struct BadName;
+
+const VERSION: u32 = 2;
+const MAGIC_OF_ANY_VERSION: &str = "uidl-keep-roster ";
+const MAGIC: &str = "uidl-keep-roster 2 ";
+const MAX_NAME_OCTETS: usize = 1024;
+/// No line is longer: a name, the longest state, gate and notes, a checksum, and what is between
+/// them.
+const MAX_LINE_OCTETS: u64 = MAX_NAME_OCTETS as u64
+    + (" captured".len()
+        + " held-forgotten".len()
+        + " forgotten=18446744073709551615".len()
+        + " listed=yes".len()
+        + " restored=18446744073709551615".len()
+        + " unguarded=18446744073709551615".len()
+        + " 01234567\n".len()) as u64;
+/// `. 01234567` and its line feed: the last line, always of this length.
+const END_OCTETS: u64 = 11;
+/// A bisection ends when no more than this is left, and reads that.
+const SCAN_OCTETS: u64 = 4096;
+
+/// What the roster says of a user; `None` when it does not name him.
+///
+/// Cost, with n lines: a read of at most 2.2 KB for each time that n halves until 4 KB are left,
+/// and three more.
+///
+/// # Errors
+///
+/// Any [`Error`]: could not tell.
+pub fn lookup<S: ReadAt + ?Sized>(source: &S, user: &str) -> Result<Option<Line>, Error> {
+    let lines = Lines::open(source)?;
+    let Ok(wanted) = written(user) else { return Ok(None) };
+    // Every line before `low` has a smaller name, `before` being the last of them; the line at
+    // `high` has a greater one, or is the last line, or the wanted one ends there.
+    let (mut low, mut high) = (lines.body_at, lines.end_at);
+    let mut before = lines.header.clone();
+    while high - low > SCAN_OCTETS {
+        let middle = low + (high - low) / 2;
+        let from = low.max(middle.saturating_sub(MAX_LINE_OCTETS));
+        let to = high.min(middle + MAX_LINE_OCTETS);
+        let octets = source.read_at(from, (to - from) as usize)?;
+        let split = (middle - from) as usize;
+        let start = match octets[..split].iter().rposition(|&octet| octet == b'\n') {
+            Some(at) => at + 1,
+            None if from == low => 0,
+            None => return Err(lines.corrupt("a line too long", from)),
+        };
+        let line = first_line(&octets[start..])
+            .ok_or_else(|| lines.corrupt("a line too long", from + start as u64))?;
+        let name = fields(line).ok_or_else(|| lines.corrupt(NO_LINE, from + start as u64))?.name;
+        let line_end = from + (start + line.len() + 1) as u64;
+        match name.as_bytes().cmp(wanted.as_bytes()) {
+            std::cmp::Ordering::Less => {
+                low = line_end;
+                before = name.to_owned();
+            }
+            std::cmp::Ordering::Equal => high = line_end,
+            std::cmp::Ordering::Greater => high = from + start as u64,
+        }
+    }
+    let to = lines.file_len.min(high + MAX_LINE_OCTETS);
+    let octets = source.read_at(low, (to - low) as usize)?;
+    let mut scan = Scan { lines: &lines, octets: &octets, offset: low, before };
+    while let Some((name, line)) = scan.next_line()? {
+        match name.as_bytes().cmp(wanted.as_bytes()) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal => return Ok(Some(line)),
+            std::cmp::Ordering::Greater => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// As [`lookup`]; where the roster does not name the user, what it says of
+/// [everybody](everybody_of) of his domain, while somebody of it may be missing, or else
+/// [of the domain](name_of_domain), if it does.
+///
+/// Cost: three times that of [`lookup`] for who is not on it.
+///
+/// # Errors
+///
+/// Any [`Error`]: could not tell.
+pub fn lookup_or_everybody<S: ReadAt + ?Sized>(
+    source: &S,
+    user: &str,
+) -> Result<Option<Line>, Error> {
+    match (lookup(source, user)?, user.rsplit_once('@')) {
+        (None, Some((_, domain))) => match lookup(source, &everybody_of(Some(domain)))? {
+            Some(line) if line.gate != Gate::Redownload => Ok(Some(line)),
+            settled => Ok(lookup(source, &name_of_domain(domain))?.or(settled)),
+        },
+        (line, _) => Ok(line),
+    }
+}
+
+/// The name by which a roster says that a whole domain is held: who is on the roster, who is added
+/// to it, and who is not on it. No login has it: nothing stands before the `@`.
+pub fn name_of_domain(domain: &str) -> String {
+    format!("@{domain}")
+}
+
+/// Whether a name is such a one.
+pub fn is_domain(name: &str) -> bool {
+    name.strip_prefix('@').is_some_and(|domain| !domain.contains('@'))
+}
+
+const NO_LINE: &str = "not a line of a roster";
+
+/// A whole roster, in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// By name as written, which is the order of the file.
+    lines: BTreeMap<String, Line>,
+}
+
+impl Roster {
+    /// One that names nobody.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads and checks all of a roster.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`].
+    pub fn read<S: ReadAt + ?Sized>(source: &S) -> Result<Self, Error> {
+        let lines = Lines::open(source)?;
+        let len = (lines.file_len - lines.body_at) as usize;
+        let octets = source.read_at(lines.body_at, len)?;
+        let before = lines.header.clone();
+        let mut scan = Scan { lines: &lines, octets: &octets, offset: lines.body_at, before };
+        let mut read = BTreeMap::new();
+        while let Some((name, line)) = scan.next_line()? {
+            read.insert(name, line);
+        }
+        if read.len() as u64 != lines.count {
+            return Err(lines.corrupt("number of lines", 0));
+        }
+        Ok(Self { lines: read })
+    }
+
+    /// Its text, as it stands in a file.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("{MAGIC}{}\n", self.lines.len());
+        let mut before = text.trim_end().to_owned();
+        for (name, line) in &self.lines {
+            let content = format!("{name} {} {}", line.state_word(), line.words());
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{content} {}", check(&before, &content));
+            before.clone_from(name);
+        }
+        let _ = writeln!(text, ". {}", check(&before, "."));
+        text
+    }
+
+    /// Adds a line, or puts it in the place of the one of the same user, which is returned.
+    ///
+    /// # Errors
+    ///
+    /// [`BadName`].
+    pub fn insert(&mut self, line: Line) -> Result<Option<Line>, BadName> {
+        Ok(self.lines.insert(written(&line.user)?, line))
+    }
+
+    /// What it says of a user.
+    pub fn get(&self, user: &str) -> Option<&Line> {
+        self.lines.get(&written(user).ok()?)
+    }
+
+    /// Takes a user off it; returns what it said.
+    pub fn remove(&mut self, user: &str) -> Option<Line> {
+        self.lines.remove(&written(user).ok()?)
+    }
+
+    /// Its lines, in the order of the file.
+    pub fn lines(&self) -> impl Iterator<Item = &Line> {
+        self.lines.values()
+    }
+
+    /// How many lines it has.
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether it names nobody.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+}
+
+impl Line {
+    /// The line of a user of whom nothing else is known.
+    pub fn new(user: impl Into<String>, state: State, gate: Gate) -> Self {
+        let user = user.into();
+        Self { user, state, gate, forgotten: 0, listed: false, restored: 0, unguarded: 0 }
+    }
+
+    /// How the roster spells its gate, and what else it notes, each where there is something to
+    /// note.
+    pub fn words(&self) -> String {
+        let Self { user: _, state: _, gate, forgotten, listed, restored, unguarded } = self;
+        let listed = if *listed { "yes".to_owned() } else { String::new() };
+        let stamp = |stamp: &u64| if *stamp == 0 { String::new() } else { stamp.to_string() };
+        let notes = [
+            ("forgotten", stamp(forgotten)),
+            ("listed", listed),
+            ("restored", stamp(restored)),
+            ("unguarded", stamp(unguarded)),
+        ];
+        let mut words = gate.word().to_owned();
+        for (key, value) in notes.iter().filter(|(_, value)| !value.is_empty()) {
+            // Writing to a String cannot fail.
+            let _ = write!(words, " {key}={value}");
+        }
+        words
+    }
+
+    /// How the roster spells its state.
+    pub fn state_word(&self) -> &'static str {
+        state_word(self.state)
+    }
+
+    /// Whether its UIDLs must come from a capture that is yet to be built: what the index has of it
+    /// is not to be believed.
+    ///
+    /// Of one who downloads again, the gate no longer tells whether he was built anew since he was
+    /// forgotten. Then he was not: one more build is all that a wrong guess costs.
+    pub fn awaits_capture(&self) -> bool {
+        match self.gate {
+            Gate::Forgotten | Gate::HeldForgotten => true,
+            Gate::Redownload => self.forgotten != 0,
+            Gate::Held | Gate::Guarded | Gate::Released => false,
+        }
+    }
+}
+
+impl Gate {
+    /// All there are, those first that let less through.
+    pub const ALL: [Self; 6] = [
+        Self::HeldForgotten,
+        Self::Forgotten,
+        Self::Held,
+        Self::Guarded,
+        Self::Released,
+        Self::Redownload,
+    ];
+
+    /// The one that stands where one site says this and another that: the one that lets less
+    /// through. Whoever downloads again does so, whatever the other says.
+    pub fn stricter(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Redownload, _) | (_, Self::Redownload) => Self::Redownload,
+            (Self::Held, Self::Forgotten) | (Self::Forgotten, Self::Held) => Self::HeldForgotten,
+            _ => Self::ALL.into_iter().find(|&gate| gate == self || gate == other).unwrap_or(self),
+        }
+    }
+
+    /// What becomes of it when the whole domain is held: who is to download again has begun to.
+    pub fn held(self) -> Self {
+        match self {
+            Self::Redownload => Self::Redownload,
+            Self::Forgotten | Self::HeldForgotten => Self::HeldForgotten,
+            Self::Held | Self::Guarded | Self::Released => Self::Held,
+        }
+    }
+
+    /// How the roster spells it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Guarded => "guarded",
+            Self::Released => "released",
+            Self::Redownload => "redownload",
+            Self::Forgotten => "forgotten",
+            Self::HeldForgotten => "held-forgotten",
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|gate| gate.word() == word)
+    }
+}
+
+/// How the roster spells a state.
+fn state_word(state: State) -> &'static str {
+    match state {
+        State::Captured => "captured",
+        State::Empty => "empty",
+        State::Failed => "failed",
+    }
+}
+
+fn state_of_word(word: &str) -> Option<State> {
+    [State::Captured, State::Empty, State::Failed]
+        .into_iter()
+        .find(|&state| state_word(state) == word)
+}
+
+/// The checksum of a line: BLAKE3, cut to 32 bits, of the name in the line before, a line feed and
+/// the line itself up to its checksum.
+fn check(before: &str, content: &str) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before.as_bytes()).update(b"\n").update(content.as_bytes());
+    let hash = hasher.finalize();
+    let cut = u32::from_be_bytes([0, 1, 2, 3].map(|at| hash.as_bytes()[at]));
+    format!("{cut:08x}")
+}
+
+/// A roster whose first and last line have been read.
+struct Lines {
+    header: String,
+    count: u64,
+    body_at: u64,
+    end_at: u64,
+    file_len: u64,
+}
+
+impl Lines {
+    fn open<S: ReadAt + ?Sized>(source: &S) -> Result<Self, Error> {
+        let file_len = source.len_octets()?;
+        let start = source.read_at(0, file_len.min(64) as usize)?;
+        let cut_short = Error::Corrupt { what: "cut short", offset: 0, file_len };
+        if !start.starts_with(MAGIC.as_bytes()) {
+            let is_start = MAGIC.as_bytes().starts_with(&start);
+            return Err(match version_of(&start) {
+                _ if is_start => cut_short,
+                Some(found) if found != VERSION => Error::Version { found },
+                _ => Error::NotARoster,
+            });
+        }
+        let Some(header) = first_line(&start) else { return Err(cut_short) };
+        let count = decimal(&header[MAGIC.len()..]).ok_or(Error::NotARoster)?;
+        let body_at = header.len() as u64 + 1;
+        if file_len < body_at + END_OCTETS {
+            return Err(cut_short);
+        }
+        let end_at = file_len - END_OCTETS;
+        // The line feed before it, too: the last line is a line.
+        let end = source.read_at(end_at - 1, END_OCTETS as usize + 1)?;
+        if !end.starts_with(b"\n. ") || !end.ends_with(b"\n") {
+            let what = "no last line: cut short";
+            return Err(Error::Corrupt { what, offset: end_at, file_len });
+        }
+        Ok(Self { header: header.to_owned(), count, body_at, end_at, file_len })
+    }
+
+    fn corrupt(&self, what: &'static str, offset: u64) -> Error {
+        Error::Corrupt { what, offset, file_len: self.file_len }
+    }
+}
+
+/// Lines one after another, each checked.
+struct Scan<'a> {
+    lines: &'a Lines,
+    octets: &'a [u8],
+    offset: u64,
+    /// The name in the line before, or the whole first line of the file.
+    before: String,
+}
+
+impl Scan<'_> {
+    /// The next line, and its name as written; `None` at the last one, which is checked as well.
+    fn next_line(&mut self) -> Result<Option<(String, Line)>, Error> {
+        let bad = |what| self.lines.corrupt(what, self.offset);
+        let text = first_line(self.octets).ok_or_else(|| bad(NO_LINE))?;
+        let end = self.offset + text.len() as u64 + 1;
+        if self.offset == self.lines.end_at {
+            let stored = text.strip_prefix(". ").ok_or_else(|| bad(NO_LINE))?;
+            if end != self.lines.file_len || stored != check(&self.before, ".") {
+                return Err(bad("checksum of the last line"));
+            }
+            return Ok(None);
+        }
+        let fields = fields(text).ok_or_else(|| bad(NO_LINE))?;
+        if fields.check != check(&self.before, fields.content) {
+            return Err(bad("checksum of a line"));
+        }
+        if self.offset != self.lines.body_at && fields.name <= self.before.as_str() {
+            return Err(bad("a line out of order"));
+        }
+        let user = unescaped(fields.name).ok_or_else(|| bad("a user name in no proper form"))?;
+        let name = fields.name.to_owned();
+        let line = Line { user, ..fields.line };
+        self.octets = &self.octets[text.len() + 1..];
+        self.offset = end;
+        self.before.clone_from(&name);
+        Ok(Some((name, line)))
+    }
+}
+
+/// Which version a roster says that it has, by its first octets; `None` when they are not one's.
+fn version_of(start: &[u8]) -> Option<u32> {
+    let header = first_line(start)?.strip_prefix(MAGIC_OF_ANY_VERSION)?;
+    decimal(header.split(' ').next()?)?.try_into().ok()
+}
+
+/// The number that is written so: with no sign, and no zero in front.
+fn decimal(digits: &str) -> Option<u64> {
+    let number: u64 = digits.parse().ok()?;
+    let as_written = digits == "0" || digits.starts_with(|first| matches!(first, '1'..='9'));
+    as_written.then_some(number)
+}
+
+/// The octets before the first line feed; `None` when there is none, or they are no text.
+fn first_line(octets: &[u8]) -> Option<&str> {
+    let end = octets.iter().position(|&octet| octet == b'\n')?;
+    std::str::from_utf8(&octets[..end]).ok()
+}
+
+struct Fields<'a> {
+    name: &'a str,
+    /// All that it says, but for the name of the user.
+    line: Line,
+    check: &'a str,
+    /// All but the checksum.
+    content: &'a str,
+}
+
+fn fields(line: &str) -> Option<Fields<'_>> {
+    let (content, check) = line.rsplit_once(' ')?;
+    let mut words = content.split(' ');
+    let name = words.next()?;
+    let (state, gate) = (state_of_word(words.next()?)?, Gate::of_word(words.next()?)?);
+    let mut line = Line::new("", state, gate);
+    let mut before = "";
+    for word in words {
+        let (key, value) = word.split_once('=')?;
+        // Each in its place, and once; what nothing is noted of has no word.
+        if key <= before {
+            return None;
+        }
+        before = key;
+        let stamp = || decimal(value).filter(|&stamp| stamp != 0);
+        match key {
+            "forgotten" => line.forgotten = stamp()?,
+            "listed" if value == "yes" => line.listed = true,
+            "restored" => line.restored = stamp()?,
+            "unguarded" => line.unguarded = stamp()?,
+            // Of a later version perhaps: to leave out what it says would be a guess.
+            _ => return None,
+        }
+    }
+    Some(Fields { name, line, check, content })
+}
+
+/// A user name as the roster writes it: as a listing does, octets outside 0x21-0x7E and `%` as `%`
+/// and two hexadecimal digits.
+fn written(user: &str) -> Result<String, BadName> {
+    let name = escaped(user.as_bytes());
+    if name.is_empty() || name.len() > MAX_NAME_OCTETS { Err(BadName) } else { Ok(name) }
+}
+
+/// Any octets, as a roster writes those of a user name: one word, fit to be shown.
+pub fn escaped(octets: &[u8]) -> String {
+    let mut name = String::with_capacity(octets.len());
+    for &octet in octets {
+        if octet.is_ascii_graphic() && octet != b'%' {
+            name.push(octet.into());
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(name, "%{octet:02x}");
+        }
+    }
+    name
+}
+
+/// The text that [`escaped`] writes so; `None` where it is no user name, or none that it writes so.
+pub fn unescaped(name: &str) -> Option<String> {
+    let mut octets = Vec::with_capacity(name.len());
+    let mut rest = name.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        octets.push(if first == b'%' {
+            let (digits, after) = rest.split_at_checked(2)?;
+            rest = after;
+            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
+        } else {
+            first
+        });
+    }
+    let user = String::from_utf8(octets).ok()?;
+    (written(&user).as_deref() == Ok(name)).then_some(user)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line() -> impl Strategy<Value = Line> {
+        let user = prop_oneof!["[a-e%. \u{e9}]{1,4}(@[ab])?", "[a-z]{150,200}"];
+        let state = prop::sample::select(vec![State::Captured, State::Empty, State::Failed]);
+        let gate = prop::sample::select(Gate::ALL.to_vec());
+        let stamp = || prop_oneof![Just(0), Just(u64::MAX), 1..2_000_000_000_u64];
+        let notes = (stamp(), any::<bool>(), stamp(), stamp());
+        (user, state, gate, notes).prop_map(|(user, state, gate, notes)| {
+            let (forgotten, listed, restored, unguarded) = notes;
+            Line { forgotten, listed, restored, unguarded, ..Line::new(user, state, gate) }
+        })
+    }
+
+    fn guarded(user: &str) -> Line {
+        Line::new(user, State::Captured, Gate::Guarded)
+    }
+
+    fn roster(lines: usize) -> impl Strategy<Value = Roster> {
+        prop::collection::vec(line(), 0..lines).prop_map(|lines| {
+            let mut roster = Roster::new();
+            for line in lines {
+                roster.insert(line).unwrap();
+            }
+            roster
+        })
+    }
+
+    #[test]
+    fn who_is_not_named_is_one_of_everybody_of_his_domain_where_that_is_there() {
+        let mut roster = Roster::new();
+        for user in ["*@example.com", "alice@example.com", "*@example.net.example.com", "eve"] {
+            roster.insert(Line::new(user, State::Failed, Gate::Guarded)).unwrap();
+        }
+        let text = roster.to_text().into_bytes();
+        let found = |user: &str| lookup_or_everybody(&text[..], user).unwrap().map(|it| it.user);
+        assert_eq!(found("alice@example.com").unwrap(), "alice@example.com");
+        assert_eq!(found("bob@example.com").unwrap(), "*@example.com");
+        assert_eq!(found("a@b@example.com").unwrap(), "*@example.com");
+        assert_eq!(found("bob@example.net"), None);
+        assert_eq!(found("bob"), None);
+    }
+
+    #[test]
+    fn who_is_not_named_is_held_with_his_domain_unless_he_may_be_missing() {
+        let mut roster = Roster::new();
+        roster.insert(Line::new("alice@example.com", State::Captured, Gate::Guarded)).unwrap();
+        roster.insert(Line::new("@example.com", State::Empty, Gate::Held)).unwrap();
+        let found = |roster: &Roster, user: &str| {
+            let text = roster.to_text().into_bytes();
+            lookup_or_everybody(&text[..], user).unwrap().map(|it| it.user)
+        };
+        assert_eq!(found(&roster, "alice@example.com").unwrap(), "alice@example.com");
+        assert_eq!(found(&roster, "bob@example.com").unwrap(), "@example.com");
+        assert_eq!(found(&roster, "bob@example.net"), None);
+        roster.insert(Line::new("*@example.com", State::Failed, Gate::Guarded)).unwrap();
+        assert_eq!(found(&roster, "bob@example.com").unwrap(), "*@example.com");
+        // Nobody is missing any more.
+        roster.insert(Line::new("*@example.com", State::Failed, Gate::Redownload)).unwrap();
+        assert_eq!(found(&roster, "bob@example.com").unwrap(), "@example.com");
+        roster.remove("@example.com");
+        assert_eq!(found(&roster, "bob@example.com").unwrap(), "*@example.com");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn lookup_finds_what_is_there_and_nothing_else(
+            roster in roster(300),
+            others in prop::collection::vec(line(), 20),
+        ) {
+            let text = roster.to_text();
+            prop_assert_eq!(&Roster::read(text.as_bytes()).unwrap(), &roster);
+            for line in roster.lines().chain(&others) {
+                let found = lookup(text.as_bytes(), &line.user).unwrap();
+                prop_assert_eq!(found.as_ref(), roster.get(&line.user));
+            }
+        }
+
+        #[test]
+        fn a_damaged_roster_never_changes_an_answer(
+            roster in roster(120),
+            cut in any::<prop::sample::Index>(),
+            flip in any::<prop::sample::Index>(),
+            bits in 1..=u8::MAX,
+            absent in line(),
+        ) {
+            let text = roster.to_text().into_bytes();
+            let mut flipped = text.clone();
+            flipped[flip.index(text.len())] ^= bits;
+            for damaged in [&text[..cut.index(text.len())], &flipped] {
+                prop_assert!(Roster::read(damaged).is_err());
+                for line in roster.lines().chain([&absent]) {
+                    if let Ok(found) = lookup(damaged, &line.user) {
+                        prop_assert_eq!(found.as_ref(), roster.get(&line.user));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_gates_no_order_is_lost() {
+        let refuses = |gate| matches!(gate, Gate::Held | Gate::Forgotten | Gate::HeldForgotten);
+        for one in Gate::ALL {
+            assert_eq!(one.stricter(one), one);
+            for other in Gate::ALL {
+                let both = one.stricter(other);
+                assert_eq!(other.stricter(one), both);
+                let any = |gate| one == gate || other == gate;
+                if any(Gate::Redownload) {
+                    assert_eq!(both, Gate::Redownload);
+                    continue;
+                }
+                assert_eq!(refuses(both), refuses(one) || refuses(other), "{one:?} {other:?}");
+                let held = any(Gate::Held) || any(Gate::HeldForgotten);
+                let forgotten = any(Gate::Forgotten) || any(Gate::HeldForgotten);
+                assert_eq!(held, matches!(both, Gate::Held | Gate::HeldForgotten));
+                assert_eq!(forgotten, matches!(both, Gate::Forgotten | Gate::HeldForgotten));
+                assert_eq!(both == Gate::Released, !any(Gate::Guarded) && !refuses(both));
+            }
+        }
+    }
+
+    #[test]
+    fn reads_as_documented() {
+        let mut roster = Roster::new();
+        for (user, state, gate) in [
+            ("bob@example.com", State::Failed, Gate::Held),
+            ("alice@example.com", State::Captured, Gate::Guarded),
+            ("a b%@example.com", State::Empty, Gate::Redownload),
+        ] {
+            roster.insert(Line::new(user, state, gate)).unwrap();
+        }
+        let carol = Line::new("carol@example.com", State::Captured, Gate::Forgotten);
+        roster.insert(Line { forgotten: 1_794_749_400, ..carol }).unwrap();
+        let dave = Line::new("dave@example.com", State::Captured, Gate::Released);
+        let (restored, unguarded) = (1_794_749_400, 1_794_750_000);
+        roster.insert(Line { listed: true, restored, unguarded, ..dave }).unwrap();
+        let text = roster.to_text();
+        let documented = include_str!("../../docs/roster.md");
+        let example: String = documented
+            .lines()
+            .skip_while(|line| !line.starts_with("    uidl-keep-roster"))
+            .map_while(|line| line.strip_prefix("    "))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        assert_eq!(text, example);
+    }
+
+    #[test]
+    fn a_lost_line_is_an_error_and_no_absent_user() {
+        let mut roster = Roster::new();
+        for user in ["alice", "bob", "carol"] {
+            roster.insert(guarded(user)).unwrap();
+        }
+        let text = roster.to_text();
+        for user in ["alice", "bob", "carol"] {
+            let lost = text.split_inclusive('\n').filter(|line| !line.starts_with(user));
+            let lost: String = lost.collect();
+            assert!(lookup(lost.as_bytes(), user).is_err(), "{user}");
+            assert!(Roster::read(lost.as_bytes()).is_err(), "{user}");
+        }
+        let counted = text.replace("roster 2 3", "roster 2 4");
+        assert!(Roster::read(counted.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_count_of_lines_is_read_only_as_it_is_written() {
+        for (count, is_right) in [("1", true), ("01", false), ("+1", false)] {
+            let (header, content) = (format!("{MAGIC}{count}"), "alice captured held");
+            let (line, end) = (check(&header, content), check("alice", "."));
+            let text = format!("{header}\n{content} {line}\n. {end}\n");
+            assert_eq!(Roster::read(text.as_bytes()).is_ok(), is_right, "{count}");
+            assert_eq!(lookup(text.as_bytes(), "alice").is_ok(), is_right, "{count}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_on_a_roster_is_not_on_one() {
+        let text = Roster::new().to_text();
+        for user in ["", &"x".repeat(1025)] {
+            assert!(lookup(text.as_bytes(), user).unwrap().is_none());
+            assert_eq!(Roster::new().insert(guarded(user)), Err(BadName));
+        }
+    }
+
+    #[test]
+    fn the_last_octet_and_every_other_counts() {
+        let mut roster = Roster::new();
+        for user in ["alice", "bob", "carol"] {
+            roster.insert(guarded(user)).unwrap();
+        }
+        let text = roster.to_text().into_bytes();
+        for at in 0..text.len() {
+            for user in ["alice", "bob", "carol", "al", "bobb", "zoe"] {
+                let cut = lookup(&text[..at], user);
+                assert!(cut.is_err(), "{user} {at}: {cut:?}");
+                for bit in 0..8 {
+                    let mut flipped = text.clone();
+                    flipped[at] ^= 1 << bit;
+                    if let Ok(found) = lookup(&flipped[..], user) {
+                        assert_eq!(found.as_ref(), roster.get(user), "{user} {at} {bit}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_line_is_found_among_the_longest() {
+        let mut roster = Roster::new();
+        let users = (0..40).map(|number| format!("{number:03}{}", "x".repeat(1021)));
+        for user in users.clone() {
+            let (forgotten, restored, unguarded) = (u64::MAX, u64::MAX, u64::MAX);
+            let line = Line::new(&user, State::Captured, Gate::HeldForgotten);
+            roster.insert(Line { forgotten, listed: true, restored, unguarded, ..line }).unwrap();
+        }
+        let text = roster.to_text();
+        for user in users {
+            assert_eq!(lookup(text.as_bytes(), &user).unwrap().as_ref(), roster.get(&user));
+        }
+    }
+
+    #[test]
+    fn a_line_in_any_other_form_is_refused_also_with_its_checksum() {
+        let text_with = |fields: &str| {
+            let (header, content) = (format!("{MAGIC}1"), format!("alice {fields}"));
+            let (first, last) = (check(&header, &content), check("alice", "."));
+            format!("{header}\n{content} {first}\n. {last}\n")
+        };
+        let good = text_with("captured guarded forgotten=10 listed=yes restored=11 unguarded=12");
+        let line = lookup(good.as_bytes(), "alice").unwrap().unwrap();
+        assert_eq!((line.forgotten, line.listed), (10, true));
+        assert_eq!((line.restored, line.unguarded), (11, 12));
+        assert!(Roster::read(text_with("captured guarded").as_bytes()).is_ok());
+        for fields in [
+            "captured",
+            "captured guarded ",
+            "captured guarded 10",
+            "captured guarded forgotten",
+            "captured guarded forgotten=",
+            "captured guarded forgotten=0",
+            "captured guarded forgotten=010",
+            "captured guarded forgotten=+10",
+            "captured guarded forgotten=-1",
+            "captured guarded forgotten=18446744073709551616",
+            "captured guarded forgotten=10 forgotten=10",
+            "captured guarded restored=10 forgotten=10",
+            "captured guarded listed=no",
+            "captured guarded listed=1",
+            "captured guarded =10",
+            "captured guarded zeal=10",
+            "captured  guarded",
+            "captured Guarded",
+            "lost guarded",
+        ] {
+            let text = text_with(fields);
+            assert!(Roster::read(text.as_bytes()).is_err(), "{fields}");
+            assert!(lookup(text.as_bytes(), "alice").is_err(), "{fields}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_named_and_read_as_nothing() {
+        let mut roster = Roster::new();
+        roster.insert(guarded("alice")).unwrap();
+        for found in [1, 3, 20, u32::MAX] {
+            let text = roster.to_text().replace("roster 2 ", &format!("roster {found} "));
+            let read = [Roster::read(text.as_bytes()).err(), lookup(text.as_bytes(), "bob").err()];
+            for error in read {
+                assert!(matches!(error, Some(Error::Version { found: it }) if it == found));
+            }
+        }
+        for other in [
+            "roster 02 1",
+            "roster +2 1",
+            "roster x 1",
+            "roster 4294967298 1",
+            "rooster 2 1",
+            "roster 2 +1",
+            "roster 2 01",
+            "roster 2 ",
+        ] {
+            let text = roster.to_text().replace("roster 2 1", other);
+            let read = Roster::read(text.as_bytes());
+            assert!(matches!(read, Err(Error::NotARoster)), "{other}: {read:?}");
+        }
+    }
+}
