@@ -17,6 +17,7 @@
 
 pub mod capture;
 pub mod dovecot;
+pub mod encoding;
 pub mod file;
 pub mod format;
 pub mod index;

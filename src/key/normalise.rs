@@ -54,7 +54,7 @@
 
 use std::sync::LazyLock;
 
-use super::Fingerprint;
+use crate::key::fingerprint::Fingerprint;
 
 /// The version of the rules by which fingerprints are made. Those of another version name nothing.
 pub const NORMALISER_VERSION: u8 = 2;

@@ -1,0 +1,127 @@
+//! Numbers and octets as text: decimal digits, hexadecimal digits, percent-encoding.
+//!
+//! Listing, roster and captures read and write these in one way.
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+/// The number that `digits` spell. `None` where there is none, where anything but a digit is among
+/// them (a sign, a blank), or where it does not fit.
+pub fn decimal(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, octet| {
+        let digit = octet.is_ascii_digit().then(|| u64::from(octet - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// Octets that are shown as hexadecimal digits, in lower case.
+#[derive(Debug, Clone, Copy)]
+pub struct Hex<'a>(pub &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}
+
+/// Writes two hexadecimal digits for each octet, in lower case.
+pub fn push_hex(out: &mut Vec<u8>, octets: &[u8]) {
+    for octet in octets {
+        out.push(HEX_DIGITS[usize::from(octet >> 4)]);
+        out.push(HEX_DIGITS[usize::from(octet & 15)]);
+    }
+}
+
+/// The `N` octets that `2 * N` hexadecimal digits of either case spell; `None` for anything else.
+pub fn octets_of_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
+    if hex.len() != 2 * N {
+        return None;
+    }
+    let mut octets = [0; N];
+    for (octet, pair) in octets.iter_mut().zip(hex.chunks_exact(2)) {
+        *octet = octet_of_hex(pair[0], pair[1])?;
+    }
+    Some(octets)
+}
+
+fn octet_of_hex(high: u8, low: u8) -> Option<u8> {
+    let digit = |octet: u8| char::from(octet).to_digit(16);
+    Some((digit(high)? * 16 + digit(low)?) as u8)
+}
+
+/// Writes `octets` as one word: every octet outside 0x21-0x7E, and `%`, as `%` and two hexadecimal
+/// digits.
+pub fn push_percent_encoded(out: &mut Vec<u8>, octets: &[u8]) {
+    for &octet in octets {
+        if octet.is_ascii_graphic() && octet != b'%' {
+            out.push(octet);
+        } else {
+            out.push(b'%');
+            push_hex(out, &[octet]);
+        }
+    }
+}
+
+/// The octets that `encoded` stands for. `None` where an octet outside 0x21-0x7E is not encoded, or a
+/// `%` encodes nothing.
+pub fn percent_decoded(encoded: &[u8]) -> Option<Vec<u8>> {
+    let mut octets = Vec::with_capacity(encoded.len());
+    let mut rest = encoded.iter();
+    while let Some(&octet) = rest.next() {
+        octets.push(match octet {
+            b'%' => octet_of_hex(*rest.next()?, *rest.next()?)?,
+            0x21..=0x7E => octet,
+            _ => return None,
+        });
+    }
+    Some(octets)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_number_is_digits_only_and_fits() {
+        for (digits, number) in [("0", 0), ("007", 7), ("18446744073709551615", u64::MAX)] {
+            assert_eq!(decimal(digits.as_bytes()), Some(number));
+        }
+        for bad in ["", "+1", "-1", " 1", "1 ", "1a", "0x1", "18446744073709551616"] {
+            assert_eq!(decimal(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_octet_that_is_not_encoded_right_is_no_text() {
+        assert_eq!(percent_decoded(b"a%20b%25%ff%FF"), Some(b"a b%\xff\xff".to_vec()));
+        for bad in ["%", "%2", "%+1", "%g0", "a b", "\t", "\x7f"] {
+            assert_eq!(percent_decoded(bad.as_bytes()), None, "{bad:?}");
+        }
+        assert_eq!(octets_of_hex(b"00fF"), Some([0, 255]));
+        assert_eq!(octets_of_hex::<2>(b"00f"), None);
+        assert_eq!(octets_of_hex::<2>(b"00f+"), None);
+        assert_eq!(Hex(&[0, 0x1f, 0xff]).to_string(), "001fff");
+    }
+
+    proptest! {
+        #[test]
+        fn octets_are_read_as_they_are_written(octets: Vec<u8>, number: u64) {
+            let mut word = Vec::new();
+            push_percent_encoded(&mut word, &octets);
+            prop_assert!(word.iter().all(u8::is_ascii_graphic));
+            prop_assert_eq!(percent_decoded(&word), Some(octets));
+            prop_assert_eq!(decimal(number.to_string().as_bytes()), Some(number));
+            let mut hex = Vec::new();
+            push_hex(&mut hex, &number.to_be_bytes());
+            prop_assert_eq!(hex.clone(), Hex(&number.to_be_bytes()).to_string().into_bytes());
+            prop_assert_eq!(octets_of_hex(&hex), Some(number.to_be_bytes()));
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! A file name or GUID as a key: [`FileKey`].
+#![forbid(unsafe_code)]
+
+use std::fmt;
+
+use crate::encoding::{Hex, octets_of_hex};
+
+/// A Maildir base file name, or a Dovecot GUID, as a key.
+///
+/// Names are compared whole and also cut at the first `,`: MTAs, Dovecot and conversions add and
+/// drop `,S=` and `,W=`. Two keys with the same `cut` name the same message unless several do, and
+/// then `whole` tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileKey {
+    /// BLAKE3 of the name up to the first `,`, cut to 128 bits.
+    pub cut: [u8; 16],
+    /// BLAKE3 of the whole name, cut to 32 bits: it only separates names with an equal `cut`.
+    pub whole: [u8; 4],
+}
+
+/// The GUID that Dovecot gives to every message of an mbox that has none of the fields `Date`,
+/// `Delivered-To`, `Message-ID`, `Received` and `X-Delivery-ID` (`mbox-md5-apop3d.c`): the MD5 of nothing.
+/// dsync carries it on. It names no message.
+const GUID_OF_NOTHING: &[u8] = b"d41d8cd98f00b204e9800998ecf8427e";
+
+/// Whether a GUID names a message.
+pub fn is_guid_a_name(guid: &[u8]) -> bool {
+    !guid.is_empty() && guid != GUID_OF_NOTHING
+}
+
+impl FileKey {
+    /// Its size, in octets.
+    pub const OCTETS: usize = 20;
+
+    /// The key of a base file name (anything from the first `:` on is not part of it and is left
+    /// out) or of a GUID.
+    pub fn of_name(name: &[u8]) -> Self {
+        let mut key = Self { cut: Self::cut_of(name), whole: [0; 4] };
+        key.whole.copy_from_slice(&blake3::hash(until(name, b':')).as_bytes()[..4]);
+        key
+    }
+
+    /// The `cut` of [`FileKey::of_name`], at half the price.
+    pub fn cut_of(name: &[u8]) -> [u8; 16] {
+        let hash = blake3::hash(until(until(name, b':'), b','));
+        hash.as_bytes()[..16].try_into().expect("a digest is longer")
+    }
+
+    /// The key printed as `hex`, in 40 digits of either case. `None` when it is not one.
+    pub fn from_hex(hex: &[u8]) -> Option<Self> {
+        let octets: [u8; Self::OCTETS] = octets_of_hex(hex)?;
+        let mut key = Self { cut: [0; 16], whole: [0; 4] };
+        key.cut.copy_from_slice(&octets[..16]);
+        key.whole.copy_from_slice(&octets[16..]);
+        Some(key)
+    }
+}
+
+/// In 40 digits, lower case: `cut`, then `whole`.
+impl fmt::Display for FileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", Hex(&self.cut), Hex(&self.whole))
+    }
+}
+
+/// `name` up to the first `end`, or all of it.
+fn until(name: &[u8], end: u8) -> &[u8] {
+    name.iter().position(|&octet| octet == end).map_or(name, |at| &name[..at])
+}
