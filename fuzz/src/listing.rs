@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Cursor};
 
-use uidl_keep::listing::{Block, Error, Reader, scan, write_maildrop};
+use uidl_keep::listing::{Block, ListingError, Reader, scan, write_maildrop};
 use uidl_keep::maildrop::{Entry, Maildrop};
 
 use super::{check_message, check_uidl};
@@ -57,7 +57,7 @@ fn read(input: impl BufRead) -> (Vec<Maildrop>, Option<String>) {
     (maildrops, end)
 }
 
-fn said(error: &Error) -> String {
+fn said(error: &ListingError) -> String {
     check_message(error);
     error.to_string()
 }

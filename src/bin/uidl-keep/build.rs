@@ -423,7 +423,7 @@ impl Listing {
         Trouble::at(&self.name, error)
     }
 
-    fn trouble_at_line(&self, error: &listing::Error) -> Trouble {
+    fn trouble_at_line(&self, error: &listing::ListingError) -> Trouble {
         Trouble::new(format!("{}:{error}", self.name))
     }
 }

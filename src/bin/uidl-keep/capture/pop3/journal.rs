@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use uidl_keep::file::publish;
-use uidl_keep::listing::{self, Fault};
+use uidl_keep::listing::{self, ListingFault};
 use uidl_keep::maildrop::State;
 
 use crate::capture::listing_file::ListingFile;
@@ -228,8 +228,8 @@ fn read_blocks(file: &File, path: &Path, wanted: &Wanted) -> Result<(Found, u64)
     for block in listing::scan(reader).with_heads() {
         let (block, head) = match block {
             Ok(block) => block,
-            Err(listing::Error { fault: Fault::Empty, .. }) => break,
-            Err(listing::Error { fault: Fault::CutShort { user }, .. }) => {
+            Err(listing::ListingError { fault: ListingFault::Empty, .. }) => break,
+            Err(listing::ListingError { fault: ListingFault::CutShort { user }, .. }) => {
                 remark(format_args!(
                     "{}: the last block, of {user}, is not whole: that account is captured again",
                     path.display()

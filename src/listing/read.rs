@@ -1,0 +1,511 @@
+//! Reading a listing: [`Reader`] and [`scan`].
+#![forbid(unsafe_code)]
+
+use std::io::{BufRead, Read};
+
+use crate::encoding::{decimal, percent_decoded};
+use crate::format::UidlFormat;
+use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
+use crate::listing::error::{Excerpt, ListingError, ListingFault};
+use crate::listing::form::{MAGIC, MAX_LINE_OCTETS, VERSION, check_counter, check_entry, word_of};
+use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
+use crate::uidl::Uidl;
+
+/// Reads a listing block by block. After an error there is no more.
+///
+/// Memory: one block, and one line of at most [`MAX_LINE_OCTETS`].
+pub struct Reader<R> {
+    blocks: Blocks<R>,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// Reads `input` from where it stands.
+    pub fn new(input: R) -> Self {
+        Self { blocks: Blocks::new(input, Keep::All, Block { line: 1, ..Block::default() }) }
+    }
+
+    /// Reads one or more blocks out of a listing, from a [`Block`] that [`scan`] found: `input`
+    /// stands at its `offset`. Errors then count lines from the start of the listing.
+    pub fn at_block(input: R, block: &Block) -> Self {
+        Self { blocks: Blocks::new(input, Keep::All, block.clone()) }
+    }
+}
+
+impl<R: BufRead> Iterator for Reader<R> {
+    type Item = Result<Maildrop, ListingError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.blocks.next().map(|block| block.map(|(_, maildrop)| maildrop))
+    }
+}
+
+/// Checks a listing as [`Reader`] does, but keeps no messages: for a builder who sorts more blocks
+/// than fit in memory. After an error there is no more.
+///
+/// Memory: one line. Cost: as reading.
+pub fn scan<R: BufRead>(input: R) -> BlockScan<R> {
+    BlockScan { blocks: Blocks::new(input, Keep::HeadOnly, Block { line: 1, ..Block::default() }) }
+}
+
+/// See [`scan`].
+pub struct BlockScan<R> {
+    blocks: Blocks<R>,
+}
+
+impl<R: BufRead> BlockScan<R> {
+    /// Each block with the fields that a maildrop has one of; its messages, remarks and spent UIDLs
+    /// are left out.
+    pub fn with_heads(self) -> impl Iterator<Item = Result<(Block, Maildrop), ListingError>> {
+        self.blocks
+    }
+}
+
+impl<R: BufRead> Iterator for BlockScan<R> {
+    type Item = Result<Block, ListingError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.blocks.next().map(|block| block.map(|(block, _)| block))
+    }
+}
+
+/// Where a block stands in its listing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Block {
+    /// Whose it is.
+    pub user: String,
+    /// The octet it begins at, from 0.
+    pub offset: u64,
+    /// Its length up to and with its lone `.` and the line end.
+    pub len_octets: u64,
+    /// The line it begins at, from 1.
+    pub line: u64,
+    /// How many messages it lists.
+    pub entries: u64,
+}
+
+/// What is kept of a block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    All,
+    /// The fields there are one of, neither messages nor remarks nor spent UIDLs.
+    HeadOnly,
+}
+
+struct Blocks<R> {
+    input: R,
+    keep: Keep,
+    line: Vec<u8>,
+    /// Number of the line last read.
+    line_number: u64,
+    /// Octets read.
+    offset: u64,
+    blocks_seen: u64,
+    done: bool,
+}
+
+impl<R: BufRead> Iterator for Blocks<R> {
+    type Item = Result<(Block, Maildrop), ListingError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let block = self
+            .read_block()
+            .map_err(|fault| ListingError { line: self.line_number.max(1), fault });
+        match block {
+            Ok(Some(block)) => Some(Ok(block)),
+            Ok(None) => {
+                self.done = true;
+                None
+            }
+            Err(error) => {
+                self.done = true;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+impl<R: BufRead> Blocks<R> {
+    fn new(input: R, keep: Keep, start: Block) -> Self {
+        Self {
+            input,
+            keep,
+            line: Vec::new(),
+            line_number: start.line - 1,
+            offset: start.offset,
+            blocks_seen: 0,
+            done: false,
+        }
+    }
+
+    /// Reads the next line that is neither blank nor a comment; `None` at the end of the input.
+    /// What has no line end is no line: the input was cut short.
+    fn next_line(&mut self) -> Result<Option<()>, ListingFault> {
+        loop {
+            self.line.clear();
+            // One more for the line end, and one to see that there is too much.
+            let bound = MAX_LINE_OCTETS as u64 + 2;
+            let taken = self.input.by_ref().take(bound).read_until(b'\n', &mut self.line)?;
+            if taken == 0 {
+                return Ok(None);
+            }
+            self.offset += taken as u64;
+            self.line_number += 1;
+            let ended = self.line.last() == Some(&b'\n');
+            if ended {
+                self.line.pop();
+            }
+            if self.line.len() > MAX_LINE_OCTETS {
+                return Err(ListingFault::LongLine);
+            }
+            let is_comment = self.line.starts_with(b"#");
+            let blank = self.line.trim_ascii().is_empty();
+            if !(ended || blank || is_comment) {
+                // As if the input ended before it.
+                return Ok(None);
+            }
+            if !blank && !is_comment {
+                return Ok(Some(()));
+            }
+        }
+    }
+
+    fn read_block(&mut self) -> Result<Option<(Block, Maildrop)>, ListingFault> {
+        if self.next_line()?.is_none() {
+            // Either nothing more, or the start of a line.
+            return match (self.line.is_empty(), self.blocks_seen) {
+                (true, 0) => Err(ListingFault::Empty),
+                (true, _) => Ok(None),
+                (false, _) => Err(ListingFault::CutShort { user: Excerpt::of(b"") }),
+            };
+        }
+        self.blocks_seen += 1;
+        let len_octets = self.line.len() as u64 + 1;
+        let mut block =
+            Block { offset: self.offset - len_octets, line: self.line_number, ..Block::default() };
+        match words(&self.line) {
+            (magic, version) if magic == MAGIC.as_bytes() => {
+                if version != VERSION.as_bytes() {
+                    return Err(ListingFault::Version { found: Excerpt::of(version) });
+                }
+            }
+            _ => return Err(ListingFault::NoBlock { found: Excerpt::of(&self.line) }),
+        }
+
+        let mut head = BlockHead::default();
+        let mut maildrop: Option<Maildrop> = None;
+        let mut last_number = 0;
+        loop {
+            if self.next_line()?.is_none() {
+                let user = head.user.as_deref().unwrap_or_default();
+                return Err(ListingFault::CutShort { user: Excerpt::of(user.as_bytes()) });
+            }
+            let line = self.line.trim_ascii();
+            if line == b"." {
+                break;
+            }
+            if !line[0].is_ascii_digit() {
+                head.take_line(line, self.keep, maildrop.is_some())?;
+                continue;
+            }
+            let maildrop = match &mut maildrop {
+                Some(maildrop) => maildrop,
+                none => none.insert(head.finish()?),
+            };
+            if maildrop.state == State::Empty {
+                return Err(ListingFault::NotEmpty);
+            }
+            let (number, entry) = entry_of(line, head.keys, head.capture_count.max(1))?;
+            if number <= last_number {
+                return Err(ListingFault::Order { found: number, before: last_number });
+            }
+            last_number = number;
+            block.entries += 1;
+            if self.keep == Keep::All {
+                maildrop.entries.push(entry);
+            }
+        }
+        let maildrop = match maildrop {
+            Some(maildrop) => maildrop,
+            None => head.finish()?,
+        };
+        block.len_octets = self.offset - block.offset;
+        block.user.clone_from(&maildrop.user);
+        Ok(Some((block, maildrop)))
+    }
+}
+
+/// What stands before the messages of a block.
+#[derive(Default)]
+struct BlockHead {
+    user: Option<String>,
+    state: Option<State>,
+    source: Option<String>,
+    keys: bool,
+    taken: Option<u64>,
+    /// How many lines say of a capture.
+    capture_count: u32,
+    captures: Vec<Capture>,
+    uidvalidity: Option<u32>,
+    counter: Option<Counter>,
+    has_remark: bool,
+    remarks: Vec<String>,
+    spent: Vec<Uidl>,
+}
+
+impl BlockHead {
+    fn take_line(&mut self, line: &[u8], keep: Keep, behind: bool) -> Result<(), ListingFault> {
+        let (word, value) = words(line);
+        let known = [
+            "maildrop",
+            "state",
+            "source",
+            "taken",
+            "capture",
+            "keys",
+            "uidvalidity",
+            "counter",
+            "remark",
+            "spent",
+        ];
+        let field = known.into_iter().find(|field| field.as_bytes() == word);
+        let field = field.ok_or_else(|| ListingFault::UnknownField { found: Excerpt::of(word) })?;
+        if behind {
+            return Err(ListingFault::Misplaced { field });
+        }
+        if value.is_empty() {
+            return Err(ListingFault::NoValue { field });
+        }
+        match field {
+            "maildrop" => once(&mut self.user, field, utf8(field, decoded_word(field, value)?)?),
+            "state" => {
+                let states = [State::Captured, State::Empty, State::Failed];
+                let state = states.into_iter().find(|&state| word_of(state).as_bytes() == value);
+                let state =
+                    state.ok_or_else(|| ListingFault::State { found: Excerpt::of(value) })?;
+                once(&mut self.state, field, state)
+            }
+            "source" => once(&mut self.source, field, decoded_text(field, value)?),
+            "taken" => once(&mut self.taken, field, number_of(field, value, u64::MAX)?),
+            "capture" => {
+                let (number, rest) = words(value);
+                let expected = self.capture_count.saturating_add(1);
+                if number_of(field, number, u32::MAX.into()).ok() != Some(expected.into()) {
+                    return Err(ListingFault::CaptureOrder {
+                        found: Excerpt::of(number),
+                        expected,
+                    });
+                }
+                self.capture_count = expected;
+                let capture = capture_of(rest)?;
+                if keep == Keep::All {
+                    self.captures.push(capture);
+                }
+                Ok(())
+            }
+            "keys" => {
+                if number_of(field, value, u64::from(u8::MAX))? != u64::from(NORMALISER_VERSION) {
+                    return Err(ListingFault::KeysVersion { found: Excerpt::of(value) });
+                }
+                if self.keys {
+                    return Err(ListingFault::Twice { field });
+                }
+                self.keys = true;
+                Ok(())
+            }
+            "uidvalidity" => once(&mut self.uidvalidity, field, u32_of(field, value)?),
+            "counter" => {
+                let (next, format) = words(value);
+                let next = u32_of(field, next)?;
+                if format.is_empty() {
+                    return Err(ListingFault::NoValue { field });
+                }
+                let plain = |octet: &u8| matches!(octet, b' '..=b'~');
+                let format = std::str::from_utf8(format).ok().filter(|_| format.iter().all(plain));
+                let bad = || ListingFault::Encoding { field, found: Excerpt::of(value) };
+                let format = UidlFormat::parse(format.ok_or_else(bad)?)?;
+                once(&mut self.counter, field, Counter { format, next })
+            }
+            "remark" => {
+                let remark = decoded_text(field, value)?;
+                self.has_remark = true;
+                if keep == Keep::All {
+                    self.remarks.push(remark);
+                }
+                Ok(())
+            }
+            _ => {
+                Uidl::check(value)?;
+                if keep == Keep::All {
+                    self.spent.push(Uidl::new(value)?);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The maildrop without its messages; what was kept is moved out.
+    fn finish(&mut self) -> Result<Maildrop, ListingFault> {
+        let mut maildrop = Maildrop {
+            user: self.user.clone().ok_or(ListingFault::Missing { field: "maildrop" })?,
+            state: self.state.ok_or(ListingFault::Missing { field: "state" })?,
+            captures: std::mem::take(&mut self.captures),
+            source: self.source.take().unwrap_or_default(),
+            uidvalidity: self.uidvalidity,
+            counter: self.counter.take(),
+            entries: Vec::new(),
+            spent: std::mem::take(&mut self.spent),
+            remarks: std::mem::take(&mut self.remarks),
+        };
+        match (self.capture_count, self.taken) {
+            (0, taken) => maildrop.captures = vec![Capture::of(&maildrop, taken)],
+            (_, Some(_)) => return Err(ListingFault::TakenBeside),
+            (_, None) => {}
+        }
+        check_counter(&maildrop)?;
+        if maildrop.state == State::Failed && !self.has_remark {
+            return Err(ListingFault::NoRemark);
+        }
+        Ok(maildrop)
+    }
+}
+
+fn once<T>(place: &mut Option<T>, field: &'static str, value: T) -> Result<(), ListingFault> {
+    match place {
+        Some(_) => Err(ListingFault::Twice { field }),
+        None => {
+            *place = Some(value);
+            Ok(())
+        }
+    }
+}
+
+/// The first word of a line, and what follows it, without the blanks between and at the ends.
+fn words(line: &[u8]) -> (&[u8], &[u8]) {
+    let line = line.trim_ascii();
+    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+    (&line[..end], line[end..].trim_ascii_start())
+}
+
+fn number_of(field: &'static str, digits: &[u8], max: u64) -> Result<u64, ListingFault> {
+    let bad = || ListingFault::Number { field, found: Excerpt::of(digits), max };
+    decimal(digits).filter(|&number| number <= max).ok_or_else(bad)
+}
+
+fn u32_of(field: &'static str, digits: &[u8]) -> Result<u32, ListingFault> {
+    number_of(field, digits, u32::MAX.into()).map(|number| number as u32)
+}
+
+/// The octets of a word.
+fn decoded_word(field: &'static str, word: &[u8]) -> Result<Vec<u8>, ListingFault> {
+    let bad = || ListingFault::Encoding { field, found: Excerpt::of(word) };
+    percent_decoded(word).ok_or_else(bad)
+}
+
+/// The text that stands in the rest of a line, where blanks need no encoding.
+fn decoded_text(field: &'static str, text: &[u8]) -> Result<String, ListingFault> {
+    let bad = || ListingFault::Encoding { field, found: Excerpt::of(text) };
+    let words: Option<Vec<_>> = text.split(|&octet| octet == b' ').map(percent_decoded).collect();
+    utf8(field, words.ok_or_else(bad)?.join(&b' '))
+}
+
+fn utf8(field: &'static str, octets: Vec<u8>) -> Result<String, ListingFault> {
+    String::from_utf8(octets)
+        .map_err(|not| ListingFault::NotUtf8 { field, found: Excerpt::of(not.as_bytes()) })
+}
+
+/// What a line says of a capture behind its number.
+fn capture_of(line: &[u8]) -> Result<Capture, ListingFault> {
+    let field = "capture";
+    let known = |word: &[u8], max| match word {
+        b"-" => Ok(None),
+        digits => number_of(field, digits, max).map(Some),
+    };
+    let (taken, rest) = words(line);
+    let (next, rest) = words(rest);
+    let (uidvalidity, source) = words(rest);
+    let u32_of = |word| known(word, u32::MAX.into()).map(|known| known.map(|known| known as u32));
+    Ok(Capture {
+        taken: known(taken, u64::MAX)?,
+        next: u32_of(next)?,
+        uidvalidity: u32_of(uidvalidity)?,
+        source: decoded_text(field, source)?,
+    })
+}
+
+/// A message's line, in a block of so many captures: its order number and the rest.
+fn entry_of(line: &[u8], keys: bool, captures: u32) -> Result<(u64, Entry), ListingFault> {
+    let (number, mut rest) = words(line);
+    let number = number_of("order number", number, u64::MAX)?;
+    let uidl;
+    (uidl, rest) = words(rest);
+    if uidl.is_empty() {
+        return Err(ListingFault::NoUidl { number });
+    }
+    let mut entry = Entry::new(Uidl::new(uidl)?);
+    let (mut first, mut last) = (None, None);
+    while !rest.is_empty() {
+        let word;
+        (word, rest) = words(rest);
+        let unknown = || ListingFault::UnknownField { found: Excerpt::of(word) };
+        let equals = word.iter().position(|&octet| octet == b'=').ok_or_else(unknown)?;
+        let (field, value) = (&word[..equals], &word[equals + 1..]);
+        match field {
+            b"uid" => once(&mut entry.uid, "uid", u32_of("uid", value)?)?,
+            b"octets" => once(&mut entry.octets, "octets", number_of("octets", value, u64::MAX)?)?,
+            b"file" => once(&mut entry.file, "file", spelled("file", value)?)?,
+            b"guid" => once(&mut entry.guid, "guid", spelled("guid", value)?)?,
+            b"file-hash" => once(&mut entry.file, "file", hashed("file-hash", value)?)?,
+            b"guid-hash" => once(&mut entry.guid, "guid", hashed("guid-hash", value)?)?,
+            b"header" => once(&mut entry.header, "header", fingerprint("header", value, keys)?)?,
+            b"message" => {
+                once(&mut entry.message, "message", fingerprint("message", value, keys)?)?
+            }
+            b"origin" => once(&mut entry.origin, "origin", fingerprint("origin", value, keys)?)?,
+            b"first" => once(&mut first, "first", of_capture("first", value, captures)?)?,
+            b"last" => once(&mut last, "last", of_capture("last", value, captures)?)?,
+            b"earlier" => entry.earlier.push(Uidl::new(value)?),
+            _ => return Err(unknown()),
+        }
+    }
+    entry.first_capture = first.unwrap_or(0);
+    entry.last_capture = last.unwrap_or(captures - 1);
+    if entry.first_capture > entry.last_capture {
+        let found = Excerpt::of((entry.first_capture + 1).to_string().as_bytes());
+        return Err(ListingFault::OfCapture { field: "first", found, captures });
+    }
+    check_entry(number, &entry)?;
+    Ok((number, entry))
+}
+
+/// The number of a capture as it is written, from 1; counted from 0.
+fn of_capture(field: &'static str, value: &[u8], captures: u32) -> Result<u32, ListingFault> {
+    let number = number_of(field, value, captures.into()).ok().filter(|&number| number > 0);
+    let number = number.ok_or_else(|| ListingFault::OfCapture {
+        field,
+        found: Excerpt::of(value),
+        captures,
+    })?;
+    Ok(number as u32 - 1)
+}
+
+fn spelled(field: &'static str, value: &[u8]) -> Result<Name, ListingFault> {
+    Ok(Name::Spelled(decoded_word(field, value)?.into()))
+}
+
+fn hashed(field: &'static str, value: &[u8]) -> Result<Name, ListingFault> {
+    let bad =
+        || ListingFault::Key { field, found: Excerpt::of(value), digits: 2 * FileKey::OCTETS };
+    FileKey::from_hex(value).map(Name::Key).ok_or_else(bad)
+}
+
+fn fingerprint(field: &'static str, value: &[u8], keys: bool) -> Result<Fingerprint, ListingFault> {
+    if !keys {
+        return Err(ListingFault::NoKeys { field });
+    }
+    let bad =
+        || ListingFault::Key { field, found: Excerpt::of(value), digits: 2 * Fingerprint::OCTETS };
+    Fingerprint::from_hex(value).ok_or_else(bad)
+}
