@@ -11,7 +11,7 @@ use cli_support::{ALICE, BOB, CAROL, DAVE, Here, with_listings};
 use proptest::prelude::*;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use uidl_keep::maildrop::State;
-use uidl_keep::site::roster::{Gate, Line, Roster};
+use uidl_keep::site::roster::{Gate, Roster, RosterLine};
 
 const LOG: &str = "site/changes.log";
 
@@ -573,8 +573,9 @@ fn a_stamp_grows_also_when_the_clock_was_set_back() {
     let here = with_site();
     let future = 4_000_000_000_u64;
     let mut roster = Roster::new();
-    let eve = Line::new("eve", State::Captured, Gate::Released);
-    roster.insert(Line { forgotten: future, ..eve }).unwrap();
+    let mut eve = RosterLine::new("eve", State::Captured, Gate::Released);
+    eve.forgotten = future;
+    roster.insert(eve).unwrap();
     fs::write(here.path("site/user/eve.roster"), roster.to_text()).unwrap();
     for times in 1..=3 {
         here.run("forget --site site eve");

@@ -1,6 +1,6 @@
 //! The roster: a look-up by bisection agrees with the full read, and what is read is written the same.
 
-use uidl_keep::site::roster::{Error, Roster, lookup};
+use uidl_keep::site::roster::{Roster, RosterError, lookup};
 
 use super::forge;
 use super::{Watched, check_message};
@@ -48,7 +48,7 @@ fn check_file(file: &[u8]) {
     }
 }
 
-fn check_error(error: Error) {
-    assert!(!matches!(error, Error::Io(_)), "{error}");
+fn check_error(error: RosterError) {
+    assert!(!matches!(error, RosterError::Io(_)), "{error}");
     check_message(error);
 }

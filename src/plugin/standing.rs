@@ -8,7 +8,7 @@ use crate::maildrop::State;
 use crate::resolve::Stamps;
 use crate::site::Site;
 use crate::site::remedy::Remedy;
-use crate::site::roster::{self, Gate};
+use crate::site::roster::{self, Gate, RosterError, RosterLine};
 
 /// What a POP3 client is told when it must come back later. Paths and reasons are for the log.
 pub const LATER: &str = "Mailbox is temporarily not available, please try again later.";
@@ -118,7 +118,7 @@ fn held(user: &str) -> Refusal {
 }
 
 /// Why nobody is served of whom the roster says this, whatever is in the mailbox.
-fn refusal_of(line: &roster::Line) -> Option<Refusal> {
+fn refusal_of(line: &RosterLine) -> Option<Refusal> {
     let name = &line.user;
     if line.gate == Gate::Redownload {
         return None;
@@ -199,7 +199,7 @@ impl Standing {
             return Ok(Self::Inert);
         }
         let refusal = refusal_of(&line);
-        let roster::Line { gate, forgotten, listed, restored, unguarded, .. } = line;
+        let RosterLine { gate, forgotten, listed, restored, unguarded, .. } = line;
         let stamps = Stamps { forgotten, restored, unguarded, listed };
         if let Some(refusal) = refusal {
             let uncaptured = Uncaptured { user: name, stamps, refusal };
@@ -210,15 +210,15 @@ impl Standing {
     }
 }
 
-fn look_up(site: &Site, name: &str) -> Result<Option<roster::Line>, String> {
+fn look_up(site: &Site, name: &str) -> Result<Option<RosterLine>, String> {
     read_roster(site, name, roster::lookup)
 }
 
 fn read_roster(
     site: &Site,
     name: &str,
-    lookup: fn(&File, &str) -> Result<Option<roster::Line>, roster::Error>,
-) -> Result<Option<roster::Line>, String> {
+    lookup: fn(&File, &str) -> Result<Option<RosterLine>, RosterError>,
+) -> Result<Option<RosterLine>, String> {
     // Of a name that no file can have there is no roster, and no fault either.
     let path = || site.paths(name).map(|paths| paths.roster).unwrap_or_default();
     let place = || path().display().to_string();

@@ -100,14 +100,14 @@ impl Root {
 
 /// Whose files: those of a domain, or of one login that has none.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
+pub enum Scope {
     /// All users of this domain.
     Domain(String),
     /// This user alone.
     User(String),
 }
 
-/// The files of a [`Place`].
+/// The files of a [`Scope`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
     /// The index.
@@ -167,7 +167,7 @@ pub enum OpenError {
 /// `NAME.roster.new` within the 255 octets of NAME_MAX.
 const MAX_STEM_OCTETS: usize = 255 - ".roster.new".len();
 
-impl Place {
+impl Scope {
     /// Where `user` belongs: the domain is what follows the last `@`.
     ///
     /// `None` when no file can have that name (it is empty, starts with a dot, has a `/` or NUL, or
@@ -244,14 +244,14 @@ impl Site {
     }
 
     /// Where a user's maildrop is, if it is: in files of his own where there is one, and else in
-    /// those of [`Place::of`]; `None` when it cannot be in any site. Cost, for a user of a domain:
+    /// those of [`Scope::of`]; `None` when it cannot be in any site. Cost, for a user of a domain:
     /// two `stat`, and one of the directory.
     ///
     /// # Errors
     ///
     /// [`OpenError`]: could not tell.
-    pub fn place_of(&self, user: &str) -> Result<Option<Place>, OpenError> {
-        if let Some(own) = Place::own(user) {
+    pub fn place_of(&self, user: &str) -> Result<Option<Scope>, OpenError> {
+        if let Some(own) = Scope::own(user) {
             let Paths { index, roster } = self.paths_of(&own);
             let root = self.root;
             for path in [&roster, &index] {
@@ -261,18 +261,18 @@ impl Site {
             }
             absent(root, &roster)?;
         }
-        Ok(Place::of(user))
+        Ok(Scope::of(user))
     }
 
-    /// The files that a user's maildrop is in, as [`Site::place_of`] says; as [`Place::of`] says,
+    /// The files that a user's maildrop is in, as [`Site::place_of`] says; as [`Scope::of`] says,
     /// where that cannot tell.
     pub fn paths(&self, user: &str) -> Option<Paths> {
-        let place = self.place_of(user).unwrap_or_else(|_| Place::of(user));
+        let place = self.place_of(user).unwrap_or_else(|_| Scope::of(user));
         place.map(|place| self.paths_of(&place))
     }
 
     /// The files of a place.
-    pub fn paths_of(&self, place: &Place) -> Paths {
+    pub fn paths_of(&self, place: &Scope) -> Paths {
         let dir = self.dir.join(place.directory());
         let path = |extension| dir.join(format!("{}.{extension}", place.name()));
         Paths { index: path("idx"), roster: path("roster") }
@@ -478,11 +478,11 @@ mod tests {
 
     #[test]
     fn a_user_belongs_to_what_follows_the_last_at_sign() {
-        let domain = |name: &str| Some(Place::Domain(name.into()));
-        assert_eq!(Place::of("alice@example.com"), domain("example.com"));
-        assert_eq!(Place::of("odd@local@example.com"), domain("example.com"));
-        assert_eq!(Place::of("a/../b@example.com"), domain("example.com"));
-        assert_eq!(Place::of("alice"), Some(Place::User("alice".into())));
+        let domain = |name: &str| Some(Scope::Domain(name.into()));
+        assert_eq!(Scope::of("alice@example.com"), domain("example.com"));
+        assert_eq!(Scope::of("odd@local@example.com"), domain("example.com"));
+        assert_eq!(Scope::of("a/../b@example.com"), domain("example.com"));
+        assert_eq!(Scope::of("alice"), Some(Scope::User("alice".into())));
         let site = Site::new("/s");
         assert_eq!(
             site.paths("alice@example.com").unwrap(),
@@ -498,10 +498,10 @@ mod tests {
     fn a_name_that_no_file_can_have_is_in_no_site() {
         let long = "x".repeat(MAX_STEM_OCTETS + 1);
         for name in ["", ".", "..", ".x", "a/b", "/", "a\0b", &long] {
-            assert_eq!(Place::of(name), None, "{name:?}");
-            assert_eq!(Place::of(&format!("alice@{name}")), None, "alice@{name:?}");
+            assert_eq!(Scope::of(name), None, "{name:?}");
+            assert_eq!(Scope::of(&format!("alice@{name}")), None, "alice@{name:?}");
         }
-        assert!(Place::of(&long[1..]).is_some());
+        assert!(Scope::of(&long[1..]).is_some());
         let name = format!("{}.roster.new", &long[1..]);
         assert_eq!(name.len(), 255);
     }

@@ -6,7 +6,7 @@ use std::io;
 
 use crate::index;
 use crate::site::OpenError;
-use crate::site::roster;
+use crate::site::roster::RosterError;
 
 /// Why a file of the site is of no use, with what to do about it.
 pub trait Remedy: Display {
@@ -65,7 +65,7 @@ impl Remedy for index::Error {
     }
 }
 
-impl Remedy for roster::Error {
+impl Remedy for RosterError {
     fn remedy(&self) -> &'static str {
         match self {
             Self::Io(error) => error.remedy(),
@@ -91,10 +91,10 @@ mod tests {
             let said = error.remedy();
             assert!(said.contains(word), "{error}: {said}");
             assert_eq!(index::Error::Io(system(error.raw_os_error().unwrap())).remedy(), said);
-            assert_eq!(roster::Error::Io(system(error.raw_os_error().unwrap())).remedy(), said);
+            assert_eq!(RosterError::Io(system(error.raw_os_error().unwrap())).remedy(), said);
             assert_eq!(OpenError::Io(error).remedy(), said);
         }
-        assert_eq!(roster::Error::NotARoster.remedy(), BUILD_AGAIN);
+        assert_eq!(RosterError::NotARoster.remedy(), BUILD_AGAIN);
         assert_eq!(index::Error::NotAnIndex.remedy(), BUILD_AGAIN);
         assert!(OpenError::Owner { uid: 5 }.remedy().contains("chown"));
     }

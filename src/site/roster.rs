@@ -6,22 +6,26 @@
 //! only the lines that a bisection meets.
 #![forbid(unsafe_code)]
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io;
 
+use crate::encoding::{decimal, percent_decoded, push_percent_encoded};
 use crate::file::read_at::ReadAt;
 use crate::maildrop::{State, everybody_of};
 
 /// What the roster says of one maildrop.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct RosterLine {
     /// The user name.
     pub user: String,
     /// What became of its capture.
     pub state: State,
     /// Whether it is served.
     pub gate: Gate,
+    /// See [`RosterLine::awaits_capture`].
+    awaits_capture: bool,
     /// When all that is ours was last forgotten, in seconds since 1970; 0 when it never was. A
     /// ledger that was begun under an earlier stamp is void, and so is what it baked.
     pub forgotten: u64,
@@ -36,8 +40,9 @@ pub struct Line {
     pub unguarded: u64,
 }
 
-/// Whether a migrated maildrop is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Whether a migrated maildrop is served. Whoever
+/// [awaits a capture](RosterLine::awaits_capture) is refused besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Gate {
     /// Refused: the mailbox is being moved.
     Held,
@@ -47,17 +52,12 @@ pub enum Gate {
     Released,
     /// Served as if it had never been migrated: its clients download everything again.
     Redownload,
-    /// Refused until it is built anew of another capture; then guarded. The index has nothing that
-    /// may be served.
-    Forgotten,
-    /// The same, and then held.
-    HeldForgotten,
 }
 
 /// Why the roster could not give an answer. None of these means that a user is not on it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum RosterError {
     /// Does not start as a roster does.
     #[error("not a roster")]
     NotARoster,
@@ -116,9 +116,12 @@ const SCAN_OCTETS: u64 = 4096;
 ///
 /// # Errors
 ///
-/// Any [`Error`]: could not tell.
-pub fn lookup<S: ReadAt + ?Sized>(source: &S, user: &str) -> Result<Option<Line>, Error> {
-    let lines = Lines::open(source)?;
+/// Any [`RosterError`]: could not tell.
+pub fn lookup<S: ReadAt + ?Sized>(
+    source: &S,
+    user: &str,
+) -> Result<Option<RosterLine>, RosterError> {
+    let lines = RosterEnds::open(source)?;
     let Ok(wanted) = written(user) else { return Ok(None) };
     // Every line before `low` has a smaller name, `before` being the last of them; the line at
     // `high` has a greater one, or is the last line, or the wanted one ends there.
@@ -140,22 +143,22 @@ pub fn lookup<S: ReadAt + ?Sized>(source: &S, user: &str) -> Result<Option<Line>
         let name = fields(line).ok_or_else(|| lines.corrupt(NO_LINE, from + start as u64))?.name;
         let line_end = from + (start + line.len() + 1) as u64;
         match name.as_bytes().cmp(wanted.as_bytes()) {
-            std::cmp::Ordering::Less => {
+            Ordering::Less => {
                 low = line_end;
                 before = name.to_owned();
             }
-            std::cmp::Ordering::Equal => high = line_end,
-            std::cmp::Ordering::Greater => high = from + start as u64,
+            Ordering::Equal => high = line_end,
+            Ordering::Greater => high = from + start as u64,
         }
     }
     let to = lines.file_len.min(high + MAX_LINE_OCTETS);
     let octets = source.read_at(low, (to - low) as usize)?;
-    let mut scan = Scan { lines: &lines, octets: &octets, offset: low, before };
+    let mut scan = Lines { lines: &lines, octets: &octets, offset: low, before };
     while let Some((name, line)) = scan.next_line()? {
         match name.as_bytes().cmp(wanted.as_bytes()) {
-            std::cmp::Ordering::Less => {}
-            std::cmp::Ordering::Equal => return Ok(Some(line)),
-            std::cmp::Ordering::Greater => return Ok(None),
+            Ordering::Less => {}
+            Ordering::Equal => return Ok(Some(line)),
+            Ordering::Greater => return Ok(None),
         }
     }
     Ok(None)
@@ -169,11 +172,11 @@ pub fn lookup<S: ReadAt + ?Sized>(source: &S, user: &str) -> Result<Option<Line>
 ///
 /// # Errors
 ///
-/// Any [`Error`]: could not tell.
+/// Any [`RosterError`]: could not tell.
 pub fn lookup_or_everybody<S: ReadAt + ?Sized>(
     source: &S,
     user: &str,
-) -> Result<Option<Line>, Error> {
+) -> Result<Option<RosterLine>, RosterError> {
     match (lookup(source, user)?, user.rsplit_once('@')) {
         (None, Some((_, domain))) => match lookup(source, &everybody_of(Some(domain)))? {
             Some(line) if line.gate != Gate::Redownload => Ok(Some(line)),
@@ -200,7 +203,7 @@ const NO_LINE: &str = "not a line of a roster";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roster {
     /// By name as written, which is the order of the file.
-    lines: BTreeMap<String, Line>,
+    lines: BTreeMap<String, RosterLine>,
 }
 
 impl Roster {
@@ -213,13 +216,13 @@ impl Roster {
     ///
     /// # Errors
     ///
-    /// Any [`Error`].
-    pub fn read<S: ReadAt + ?Sized>(source: &S) -> Result<Self, Error> {
-        let lines = Lines::open(source)?;
+    /// Any [`RosterError`].
+    pub fn read<S: ReadAt + ?Sized>(source: &S) -> Result<Self, RosterError> {
+        let lines = RosterEnds::open(source)?;
         let len = (lines.file_len - lines.body_at) as usize;
         let octets = source.read_at(lines.body_at, len)?;
         let before = lines.header.clone();
-        let mut scan = Scan { lines: &lines, octets: &octets, offset: lines.body_at, before };
+        let mut scan = Lines { lines: &lines, octets: &octets, offset: lines.body_at, before };
         let mut read = BTreeMap::new();
         while let Some((name, line)) = scan.next_line()? {
             read.insert(name, line);
@@ -249,22 +252,22 @@ impl Roster {
     /// # Errors
     ///
     /// [`BadName`].
-    pub fn insert(&mut self, line: Line) -> Result<Option<Line>, BadName> {
+    pub fn insert(&mut self, line: RosterLine) -> Result<Option<RosterLine>, BadName> {
         Ok(self.lines.insert(written(&line.user)?, line))
     }
 
     /// What it says of a user.
-    pub fn get(&self, user: &str) -> Option<&Line> {
+    pub fn get(&self, user: &str) -> Option<&RosterLine> {
         self.lines.get(&written(user).ok()?)
     }
 
     /// Takes a user off it; returns what it said.
-    pub fn remove(&mut self, user: &str) -> Option<Line> {
+    pub fn remove(&mut self, user: &str) -> Option<RosterLine> {
         self.lines.remove(&written(user).ok()?)
     }
 
     /// Its lines, in the order of the file.
-    pub fn lines(&self) -> impl Iterator<Item = &Line> {
+    pub fn lines(&self) -> impl Iterator<Item = &RosterLine> {
         self.lines.values()
     }
 
@@ -279,17 +282,102 @@ impl Roster {
     }
 }
 
-impl Line {
+impl RosterLine {
     /// The line of a user of whom nothing else is known.
     pub fn new(user: impl Into<String>, state: State, gate: Gate) -> Self {
         let user = user.into();
-        Self { user, state, gate, forgotten: 0, listed: false, restored: 0, unguarded: 0 }
+        Self {
+            user,
+            state,
+            gate,
+            awaits_capture: false,
+            forgotten: 0,
+            listed: false,
+            restored: 0,
+            unguarded: 0,
+        }
+    }
+
+    /// The line with another gate, and a capture that is awaited or not.
+    ///
+    /// A roster does not write whether somebody who downloads again was built anew since he was
+    /// forgotten. So he was not: one more build is all that a wrong guess costs.
+    #[must_use]
+    pub fn with_gate(self, gate: Gate, awaits_capture: bool) -> Self {
+        let (gate, awaits_capture) = match gate {
+            Gate::Redownload => (gate, self.forgotten != 0),
+            // Nobody is released before the capture that he awaits.
+            Gate::Released if awaits_capture => (Gate::Guarded, true),
+            Gate::Held | Gate::Guarded | Gate::Released => (gate, awaits_capture),
+        };
+        Self { gate, awaits_capture, ..self }
+    }
+
+    /// Whether its UIDLs must come from a capture that is yet to be built: what the index has of it
+    /// is not to be believed.
+    pub fn awaits_capture(&self) -> bool {
+        self.awaits_capture
+    }
+
+    /// The line of one maildrop of which one site says this and another that. It has the gate that
+    /// lets less through, but for whoever downloads again, and what was said since the maildrop was
+    /// last forgotten: what was said before counts no longer.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        let gate = match (self.gate, other.gate) {
+            (Gate::Redownload, _) | (_, Gate::Redownload) => Gate::Redownload,
+            (one, other) => one.min(other),
+        };
+        let awaits_capture = self.awaits_capture || other.awaits_capture;
+        let restored = self.restored.max(other.restored);
+        let last = match self.forgotten.cmp(&other.forgotten) {
+            Ordering::Less => other,
+            Ordering::Greater => self,
+            Ordering::Equal => Self {
+                listed: self.listed || other.listed,
+                unguarded: self.unguarded.max(other.unguarded),
+                ..self
+            },
+        };
+        Self { restored, ..last }.with_gate(gate, awaits_capture)
+    }
+
+    /// What becomes of the line when the whole domain is held: who is to download again has begun
+    /// to.
+    #[must_use]
+    pub fn held_with_domain(self) -> Self {
+        let (gate, awaits_capture) = (self.gate, self.awaits_capture);
+        match gate {
+            Gate::Redownload => self,
+            _ => self.with_gate(Gate::Held, awaits_capture),
+        }
+    }
+
+    /// How the roster spells gate and awaited capture: one of [`GATE_WORDS`].
+    pub fn gate_word(&self) -> &'static str {
+        match (self.gate, self.awaits_capture) {
+            (Gate::Held, false) => "held",
+            (Gate::Held, true) => "held-forgotten",
+            (Gate::Guarded, false) => "guarded",
+            (Gate::Guarded | Gate::Released, true) => "forgotten",
+            (Gate::Released, false) => "released",
+            (Gate::Redownload, _) => "redownload",
+        }
     }
 
     /// How the roster spells its gate, and what else it notes, each where there is something to
     /// note.
     pub fn words(&self) -> String {
-        let Self { user: _, state: _, gate, forgotten, listed, restored, unguarded } = self;
+        let Self {
+            user: _,
+            state: _,
+            gate: _,
+            awaits_capture: _,
+            forgotten,
+            listed,
+            restored,
+            unguarded,
+        } = self;
         let listed = if *listed { "yes".to_owned() } else { String::new() };
         let stamp = |stamp: &u64| if *stamp == 0 { String::new() } else { stamp.to_string() };
         let notes = [
@@ -298,7 +386,7 @@ impl Line {
             ("restored", stamp(restored)),
             ("unguarded", stamp(unguarded)),
         ];
-        let mut words = gate.word().to_owned();
+        let mut words = self.gate_word().to_owned();
         for (key, value) in notes.iter().filter(|(_, value)| !value.is_empty()) {
             // Writing to a String cannot fail.
             let _ = write!(words, " {key}={value}");
@@ -310,66 +398,24 @@ impl Line {
     pub fn state_word(&self) -> &'static str {
         state_word(self.state)
     }
-
-    /// Whether its UIDLs must come from a capture that is yet to be built: what the index has of it
-    /// is not to be believed.
-    ///
-    /// Of one who downloads again, the gate no longer tells whether he was built anew since he was
-    /// forgotten. Then he was not: one more build is all that a wrong guess costs.
-    pub fn awaits_capture(&self) -> bool {
-        match self.gate {
-            Gate::Forgotten | Gate::HeldForgotten => true,
-            Gate::Redownload => self.forgotten != 0,
-            Gate::Held | Gate::Guarded | Gate::Released => false,
-        }
-    }
 }
 
-impl Gate {
-    /// All there are, those first that let less through.
-    pub const ALL: [Self; 6] = [
-        Self::HeldForgotten,
-        Self::Forgotten,
-        Self::Held,
-        Self::Guarded,
-        Self::Released,
-        Self::Redownload,
-    ];
+/// The words for a gate, those first that let less through.
+pub const GATE_WORDS: [&str; 6] =
+    ["held-forgotten", "forgotten", "held", "guarded", "released", "redownload"];
 
-    /// The one that stands where one site says this and another that: the one that lets less
-    /// through. Whoever downloads again does so, whatever the other says.
-    pub fn stricter(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Redownload, _) | (_, Self::Redownload) => Self::Redownload,
-            (Self::Held, Self::Forgotten) | (Self::Forgotten, Self::Held) => Self::HeldForgotten,
-            _ => Self::ALL.into_iter().find(|&gate| gate == self || gate == other).unwrap_or(self),
-        }
-    }
-
-    /// What becomes of it when the whole domain is held: who is to download again has begun to.
-    pub fn held(self) -> Self {
-        match self {
-            Self::Redownload => Self::Redownload,
-            Self::Forgotten | Self::HeldForgotten => Self::HeldForgotten,
-            Self::Held | Self::Guarded | Self::Released => Self::Held,
-        }
-    }
-
-    /// How the roster spells it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Held => "held",
-            Self::Guarded => "guarded",
-            Self::Released => "released",
-            Self::Redownload => "redownload",
-            Self::Forgotten => "forgotten",
-            Self::HeldForgotten => "held-forgotten",
-        }
-    }
-
-    fn of_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|gate| gate.word() == word)
-    }
+/// The gate that a word stands for, and whether a capture is awaited; that of `redownload` is told
+/// by the stamp `forgotten`.
+fn gate_of_word(word: &str) -> Option<(Gate, bool)> {
+    Some(match word {
+        "held-forgotten" => (Gate::Held, true),
+        "forgotten" => (Gate::Guarded, true),
+        "held" => (Gate::Held, false),
+        "guarded" => (Gate::Guarded, false),
+        "released" => (Gate::Released, false),
+        "redownload" => (Gate::Redownload, false),
+        _ => return None,
+    })
 }
 
 /// How the roster spells a state.
@@ -398,7 +444,7 @@ fn check(before: &str, content: &str) -> String {
 }
 
 /// A roster whose first and last line have been read.
-struct Lines {
+struct RosterEnds {
     header: String,
     count: u64,
     body_at: u64,
@@ -406,21 +452,21 @@ struct Lines {
     file_len: u64,
 }
 
-impl Lines {
-    fn open<S: ReadAt + ?Sized>(source: &S) -> Result<Self, Error> {
+impl RosterEnds {
+    fn open<S: ReadAt + ?Sized>(source: &S) -> Result<Self, RosterError> {
         let file_len = source.len_octets()?;
         let start = source.read_at(0, file_len.min(64) as usize)?;
-        let cut_short = Error::Corrupt { what: "cut short", offset: 0, file_len };
+        let cut_short = RosterError::Corrupt { what: "cut short", offset: 0, file_len };
         if !start.starts_with(MAGIC.as_bytes()) {
             let is_start = MAGIC.as_bytes().starts_with(&start);
             return Err(match version_of(&start) {
                 _ if is_start => cut_short,
-                Some(found) if found != VERSION => Error::Version { found },
-                _ => Error::NotARoster,
+                Some(found) if found != VERSION => RosterError::Version { found },
+                _ => RosterError::NotARoster,
             });
         }
         let Some(header) = first_line(&start) else { return Err(cut_short) };
-        let count = decimal(&header[MAGIC.len()..]).ok_or(Error::NotARoster)?;
+        let count = number(&header[MAGIC.len()..]).ok_or(RosterError::NotARoster)?;
         let body_at = header.len() as u64 + 1;
         if file_len < body_at + END_OCTETS {
             return Err(cut_short);
@@ -430,28 +476,28 @@ impl Lines {
         let end = source.read_at(end_at - 1, END_OCTETS as usize + 1)?;
         if !end.starts_with(b"\n. ") || !end.ends_with(b"\n") {
             let what = "no last line: cut short";
-            return Err(Error::Corrupt { what, offset: end_at, file_len });
+            return Err(RosterError::Corrupt { what, offset: end_at, file_len });
         }
         Ok(Self { header: header.to_owned(), count, body_at, end_at, file_len })
     }
 
-    fn corrupt(&self, what: &'static str, offset: u64) -> Error {
-        Error::Corrupt { what, offset, file_len: self.file_len }
+    fn corrupt(&self, what: &'static str, offset: u64) -> RosterError {
+        RosterError::Corrupt { what, offset, file_len: self.file_len }
     }
 }
 
-/// Lines one after another, each checked.
-struct Scan<'a> {
-    lines: &'a Lines,
+/// RosterEnds one after another, each checked.
+struct Lines<'a> {
+    lines: &'a RosterEnds,
     octets: &'a [u8],
     offset: u64,
     /// The name in the line before, or the whole first line of the file.
     before: String,
 }
 
-impl Scan<'_> {
+impl Lines<'_> {
     /// The next line, and its name as written; `None` at the last one, which is checked as well.
-    fn next_line(&mut self) -> Result<Option<(String, Line)>, Error> {
+    fn next_line(&mut self) -> Result<Option<(String, RosterLine)>, RosterError> {
         let bad = |what| self.lines.corrupt(what, self.offset);
         let text = first_line(self.octets).ok_or_else(|| bad(NO_LINE))?;
         let end = self.offset + text.len() as u64 + 1;
@@ -471,7 +517,7 @@ impl Scan<'_> {
         }
         let user = unescaped(fields.name).ok_or_else(|| bad("a user name in no proper form"))?;
         let name = fields.name.to_owned();
-        let line = Line { user, ..fields.line };
+        let line = RosterLine { user, ..fields.line };
         self.octets = &self.octets[text.len() + 1..];
         self.offset = end;
         self.before.clone_from(&name);
@@ -482,14 +528,13 @@ impl Scan<'_> {
 /// Which version a roster says that it has, by its first octets; `None` when they are not one's.
 fn version_of(start: &[u8]) -> Option<u32> {
     let header = first_line(start)?.strip_prefix(MAGIC_OF_ANY_VERSION)?;
-    decimal(header.split(' ').next()?)?.try_into().ok()
+    number(header.split(' ').next()?)?.try_into().ok()
 }
 
 /// The number that is written so: with no sign, and no zero in front.
-fn decimal(digits: &str) -> Option<u64> {
-    let number: u64 = digits.parse().ok()?;
-    let as_written = digits == "0" || digits.starts_with(|first| matches!(first, '1'..='9'));
-    as_written.then_some(number)
+fn number(digits: &str) -> Option<u64> {
+    let number = decimal(digits.as_bytes())?;
+    (digits == "0" || !digits.starts_with('0')).then_some(number)
 }
 
 /// The octets before the first line feed; `None` when there is none, or they are no text.
@@ -498,21 +543,22 @@ fn first_line(octets: &[u8]) -> Option<&str> {
     std::str::from_utf8(&octets[..end]).ok()
 }
 
-struct Fields<'a> {
+struct LineFields<'a> {
     name: &'a str,
     /// All that it says, but for the name of the user.
-    line: Line,
+    line: RosterLine,
     check: &'a str,
     /// All but the checksum.
     content: &'a str,
 }
 
-fn fields(line: &str) -> Option<Fields<'_>> {
+fn fields(line: &str) -> Option<LineFields<'_>> {
     let (content, check) = line.rsplit_once(' ')?;
     let mut words = content.split(' ');
     let name = words.next()?;
-    let (state, gate) = (state_of_word(words.next()?)?, Gate::of_word(words.next()?)?);
-    let mut line = Line::new("", state, gate);
+    let state = state_of_word(words.next()?)?;
+    let (gate, awaits_capture) = gate_of_word(words.next()?)?;
+    let mut line = RosterLine::new("", state, gate);
     let mut before = "";
     for word in words {
         let (key, value) = word.split_once('=')?;
@@ -521,7 +567,7 @@ fn fields(line: &str) -> Option<Fields<'_>> {
             return None;
         }
         before = key;
-        let stamp = || decimal(value).filter(|&stamp| stamp != 0);
+        let stamp = || number(value).filter(|&stamp| stamp != 0);
         match key {
             "forgotten" => line.forgotten = stamp()?,
             "listed" if value == "yes" => line.listed = true,
@@ -531,7 +577,9 @@ fn fields(line: &str) -> Option<Fields<'_>> {
             _ => return None,
         }
     }
-    Some(Fields { name, line, check, content })
+    // At the end: the notes say what is awaited.
+    let line = line.with_gate(gate, awaits_capture);
+    Some(LineFields { name, line, check, content })
 }
 
 /// A user name as the roster writes it: as a listing does, octets outside 0x21-0x7E and `%` as `%`
@@ -543,33 +591,14 @@ fn written(user: &str) -> Result<String, BadName> {
 
 /// Any octets, as a roster writes those of a user name: one word, fit to be shown.
 pub fn escaped(octets: &[u8]) -> String {
-    let mut name = String::with_capacity(octets.len());
-    for &octet in octets {
-        if octet.is_ascii_graphic() && octet != b'%' {
-            name.push(octet.into());
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(name, "%{octet:02x}");
-        }
-    }
-    name
+    let mut name = Vec::with_capacity(octets.len());
+    push_percent_encoded(&mut name, octets);
+    String::from_utf8(name).expect("percent-encoding is ASCII")
 }
 
 /// The text that [`escaped`] writes so; `None` where it is no user name, or none that it writes so.
 pub fn unescaped(name: &str) -> Option<String> {
-    let mut octets = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        octets.push(if first == b'%' {
-            let (digits, after) = rest.split_at_checked(2)?;
-            rest = after;
-            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?
-        } else {
-            first
-        });
-    }
-    let user = String::from_utf8(octets).ok()?;
+    let user = String::from_utf8(percent_decoded(name.as_bytes())?).ok()?;
     (written(&user).as_deref() == Ok(name)).then_some(user)
 }
 
@@ -579,20 +608,23 @@ mod tests {
 
     use super::*;
 
-    fn line() -> impl Strategy<Value = Line> {
+    fn line() -> impl Strategy<Value = RosterLine> {
         let user = prop_oneof!["[a-e%. \u{e9}]{1,4}(@[ab])?", "[a-z]{150,200}"];
         let state = prop::sample::select(vec![State::Captured, State::Empty, State::Failed]);
-        let gate = prop::sample::select(Gate::ALL.to_vec());
+        let gate = prop::sample::select(GATE_WORDS.to_vec());
         let stamp = || prop_oneof![Just(0), Just(u64::MAX), 1..2_000_000_000_u64];
         let notes = (stamp(), any::<bool>(), stamp(), stamp());
         (user, state, gate, notes).prop_map(|(user, state, gate, notes)| {
             let (forgotten, listed, restored, unguarded) = notes;
-            Line { forgotten, listed, restored, unguarded, ..Line::new(user, state, gate) }
+            let (gate, awaits_capture) = gate_of_word(gate).unwrap();
+            let line = RosterLine::new(user, state, gate);
+            let line = RosterLine { forgotten, listed, restored, unguarded, ..line };
+            line.with_gate(gate, awaits_capture)
         })
     }
 
-    fn guarded(user: &str) -> Line {
-        Line::new(user, State::Captured, Gate::Guarded)
+    fn guarded(user: &str) -> RosterLine {
+        RosterLine::new(user, State::Captured, Gate::Guarded)
     }
 
     fn roster(lines: usize) -> impl Strategy<Value = Roster> {
@@ -609,7 +641,7 @@ mod tests {
     fn who_is_not_named_is_one_of_everybody_of_his_domain_where_that_is_there() {
         let mut roster = Roster::new();
         for user in ["*@example.com", "alice@example.com", "*@example.net.example.com", "eve"] {
-            roster.insert(Line::new(user, State::Failed, Gate::Guarded)).unwrap();
+            roster.insert(RosterLine::new(user, State::Failed, Gate::Guarded)).unwrap();
         }
         let text = roster.to_text().into_bytes();
         let found = |user: &str| lookup_or_everybody(&text[..], user).unwrap().map(|it| it.user);
@@ -623,8 +655,10 @@ mod tests {
     #[test]
     fn who_is_not_named_is_held_with_his_domain_unless_he_may_be_missing() {
         let mut roster = Roster::new();
-        roster.insert(Line::new("alice@example.com", State::Captured, Gate::Guarded)).unwrap();
-        roster.insert(Line::new("@example.com", State::Empty, Gate::Held)).unwrap();
+        roster
+            .insert(RosterLine::new("alice@example.com", State::Captured, Gate::Guarded))
+            .unwrap();
+        roster.insert(RosterLine::new("@example.com", State::Empty, Gate::Held)).unwrap();
         let found = |roster: &Roster, user: &str| {
             let text = roster.to_text().into_bytes();
             lookup_or_everybody(&text[..], user).unwrap().map(|it| it.user)
@@ -632,10 +666,10 @@ mod tests {
         assert_eq!(found(&roster, "alice@example.com").unwrap(), "alice@example.com");
         assert_eq!(found(&roster, "bob@example.com").unwrap(), "@example.com");
         assert_eq!(found(&roster, "bob@example.net"), None);
-        roster.insert(Line::new("*@example.com", State::Failed, Gate::Guarded)).unwrap();
+        roster.insert(RosterLine::new("*@example.com", State::Failed, Gate::Guarded)).unwrap();
         assert_eq!(found(&roster, "bob@example.com").unwrap(), "*@example.com");
         // Nobody is missing any more.
-        roster.insert(Line::new("*@example.com", State::Failed, Gate::Redownload)).unwrap();
+        roster.insert(RosterLine::new("*@example.com", State::Failed, Gate::Redownload)).unwrap();
         assert_eq!(found(&roster, "bob@example.com").unwrap(), "@example.com");
         roster.remove("@example.com");
         assert_eq!(found(&roster, "bob@example.com").unwrap(), "*@example.com");
@@ -681,25 +715,43 @@ mod tests {
 
     #[test]
     fn of_two_gates_no_order_is_lost() {
-        let refuses = |gate| matches!(gate, Gate::Held | Gate::Forgotten | Gate::HeldForgotten);
-        for one in Gate::ALL {
-            assert_eq!(one.stricter(one), one);
-            for other in Gate::ALL {
-                let both = one.stricter(other);
-                assert_eq!(other.stricter(one), both);
-                let any = |gate| one == gate || other == gate;
+        let line_of = |word: &str| {
+            let (gate, awaits_capture) = gate_of_word(word).unwrap();
+            RosterLine::new("a", State::Captured, gate).with_gate(gate, awaits_capture)
+        };
+        let refuses = |line: &RosterLine| line.gate == Gate::Held || line.awaits_capture;
+        for one in GATE_WORDS.map(line_of) {
+            assert_eq!(one.clone().joined(one.clone()), one);
+            assert_eq!(line_of(one.gate_word()), one);
+            for other in GATE_WORDS.map(line_of) {
+                let both = one.clone().joined(other.clone());
+                assert_eq!(other.clone().joined(one.clone()), both);
+                let any = |gate| one.gate == gate || other.gate == gate;
                 if any(Gate::Redownload) {
-                    assert_eq!(both, Gate::Redownload);
+                    assert_eq!(both.gate_word(), "redownload");
                     continue;
                 }
-                assert_eq!(refuses(both), refuses(one) || refuses(other), "{one:?} {other:?}");
-                let held = any(Gate::Held) || any(Gate::HeldForgotten);
-                let forgotten = any(Gate::Forgotten) || any(Gate::HeldForgotten);
-                assert_eq!(held, matches!(both, Gate::Held | Gate::HeldForgotten));
-                assert_eq!(forgotten, matches!(both, Gate::Forgotten | Gate::HeldForgotten));
-                assert_eq!(both == Gate::Released, !any(Gate::Guarded) && !refuses(both));
+                assert_eq!(refuses(&both), refuses(&one) || refuses(&other), "{one:?} {other:?}");
+                assert_eq!(both.gate == Gate::Held, any(Gate::Held));
+                assert_eq!(both.awaits_capture, one.awaits_capture || other.awaits_capture);
+                assert_eq!(both.gate == Gate::Released, !any(Gate::Guarded) && !any(Gate::Held));
             }
         }
+    }
+
+    #[test]
+    fn who_downloads_again_awaits_a_capture_once_he_was_forgotten() {
+        let forgotten = |stamp, gate| {
+            let line = RosterLine::new("a", State::Captured, gate);
+            RosterLine { forgotten: stamp, ..line }.with_gate(gate, false)
+        };
+        assert!(!forgotten(0, Gate::Redownload).awaits_capture());
+        assert!(forgotten(5, Gate::Redownload).awaits_capture());
+        assert!(
+            forgotten(0, Gate::Redownload).joined(forgotten(5, Gate::Guarded)).awaits_capture()
+        );
+        let released = RosterLine::new("a", State::Captured, Gate::Released);
+        assert_eq!(released.with_gate(Gate::Released, true).gate_word(), "forgotten");
     }
 
     #[test]
@@ -710,13 +762,14 @@ mod tests {
             ("alice@example.com", State::Captured, Gate::Guarded),
             ("a b%@example.com", State::Empty, Gate::Redownload),
         ] {
-            roster.insert(Line::new(user, state, gate)).unwrap();
+            roster.insert(RosterLine::new(user, state, gate)).unwrap();
         }
-        let carol = Line::new("carol@example.com", State::Captured, Gate::Forgotten);
-        roster.insert(Line { forgotten: 1_794_749_400, ..carol }).unwrap();
-        let dave = Line::new("dave@example.com", State::Captured, Gate::Released);
+        let carol = RosterLine::new("carol@example.com", State::Captured, Gate::Guarded);
+        let carol = RosterLine { forgotten: 1_794_749_400, ..carol };
+        roster.insert(carol.with_gate(Gate::Guarded, true)).unwrap();
+        let dave = RosterLine::new("dave@example.com", State::Captured, Gate::Released);
         let (restored, unguarded) = (1_794_749_400, 1_794_750_000);
-        roster.insert(Line { listed: true, restored, unguarded, ..dave }).unwrap();
+        roster.insert(RosterLine { listed: true, restored, unguarded, ..dave }).unwrap();
         let text = roster.to_text();
         let documented = include_str!("../../docs/roster.md");
         let example: String = documented
@@ -793,8 +846,11 @@ mod tests {
         let users = (0..40).map(|number| format!("{number:03}{}", "x".repeat(1021)));
         for user in users.clone() {
             let (forgotten, restored, unguarded) = (u64::MAX, u64::MAX, u64::MAX);
-            let line = Line::new(&user, State::Captured, Gate::HeldForgotten);
-            roster.insert(Line { forgotten, listed: true, restored, unguarded, ..line }).unwrap();
+            let line = RosterLine::new(&user, State::Captured, Gate::Held);
+            let line = line.with_gate(Gate::Held, true);
+            roster
+                .insert(RosterLine { forgotten, listed: true, restored, unguarded, ..line })
+                .unwrap();
         }
         let text = roster.to_text();
         for user in users {
@@ -849,7 +905,7 @@ mod tests {
             let text = roster.to_text().replace("roster 2 ", &format!("roster {found} "));
             let read = [Roster::read(text.as_bytes()).err(), lookup(text.as_bytes(), "bob").err()];
             for error in read {
-                assert!(matches!(error, Some(Error::Version { found: it }) if it == found));
+                assert!(matches!(error, Some(RosterError::Version { found: it }) if it == found));
             }
         }
         for other in [
@@ -864,7 +920,7 @@ mod tests {
         ] {
             let text = roster.to_text().replace("roster 2 1", other);
             let read = Roster::read(text.as_bytes());
-            assert!(matches!(read, Err(Error::NotARoster)), "{other}: {read:?}");
+            assert!(matches!(read, Err(RosterError::NotARoster)), "{other}: {read:?}");
         }
     }
 }

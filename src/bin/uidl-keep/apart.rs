@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uidl_keep::maildrop::is_everybody;
 use uidl_keep::site::roster::{Roster, is_domain, name_of_domain};
-use uidl_keep::site::{Place, Site};
+use uidl_keep::site::{Scope, Site};
 
 use crate::accounts::Doveadm;
 use crate::output::Trouble;
@@ -16,7 +16,7 @@ use crate::site_files;
 /// rest where Dovecot, if it is asked, gives them and those on the domain's roster several groups,
 /// or where others of the domain have files of their own and its roster names nobody.
 pub fn who(
-    domain: &Place,
+    domain: &Scope,
     users: &[&str],
     sites: &[&Site],
     doveadm: Option<&Doveadm>,
@@ -29,7 +29,7 @@ pub fn who(
     }
     let (mut apart, mut new) = (BTreeSet::new(), Vec::new());
     for user in users.iter().filter(|user| is_user(user) && !together.contains(**user)) {
-        let Some(own) = Place::own(user) else { continue };
+        let Some(own) = Scope::own(user) else { continue };
         let mut has_files = false;
         for site in sites {
             let there = site_files::open_place(site, &own)?;
@@ -67,15 +67,15 @@ pub fn names_nobody(roster: &Roster) -> bool {
 }
 
 /// The domain of a user who has files of his own; `None` of any other place.
-pub fn domain_of(place: &Place) -> Option<Place> {
+pub fn domain_of(place: &Scope) -> Option<Scope> {
     match place {
-        Place::User(user) => Some(Place::Domain(user.rsplit_once('@')?.1.to_owned())),
-        Place::Domain(_) => None,
+        Scope::User(user) => Some(Scope::Domain(user.rsplit_once('@')?.1.to_owned())),
+        Scope::Domain(_) => None,
     }
 }
 
 /// Which of these domains are held in one of the sites.
-pub fn held(domains: &BTreeSet<Place>, sites: &[&Site]) -> Result<BTreeSet<Place>, Trouble> {
+pub fn held(domains: &BTreeSet<Scope>, sites: &[&Site]) -> Result<BTreeSet<Scope>, Trouble> {
     let mut held = BTreeSet::new();
     for domain in domains {
         for site in sites {
@@ -89,22 +89,22 @@ pub fn held(domains: &BTreeSet<Place>, sites: &[&Site]) -> Result<BTreeSet<Place
 }
 
 /// The domains of which somebody has files of his own, here or in one of the sites.
-pub fn domains(places: &BTreeSet<Place>, sites: &[&Site]) -> Result<BTreeSet<Place>, Trouble> {
-    let mut domains: BTreeSet<Place> = places.iter().filter_map(domain_of).collect();
+pub fn domains(places: &BTreeSet<Scope>, sites: &[&Site]) -> Result<BTreeSet<Scope>, Trouble> {
+    let mut domains: BTreeSet<Scope> = places.iter().filter_map(domain_of).collect();
     for site in sites {
-        domains.extend(by_domain(site)?.into_keys().map(Place::Domain));
+        domains.extend(by_domain(site)?.into_keys().map(Scope::Domain));
     }
     Ok(domains)
 }
 
 /// The places of users who have files of their own, by their domains.
-pub fn by_domain(site: &Site) -> Result<BTreeMap<String, Vec<Place>>, Trouble> {
-    let mut found: BTreeMap<String, Vec<Place>> = BTreeMap::new();
+pub fn by_domain(site: &Site) -> Result<BTreeMap<String, Vec<Scope>>, Trouble> {
+    let mut found: BTreeMap<String, Vec<Scope>> = BTreeMap::new();
     if !["domain", "user"].iter().all(|directory| site.dir().join(directory).is_dir()) {
         return Ok(found);
     }
     for place in site_files::places(site)? {
-        if let (Place::User(_), Some((_, domain))) = (&place, place.name().rsplit_once('@')) {
+        if let (Scope::User(_), Some((_, domain))) = (&place, place.name().rsplit_once('@')) {
             found.entry(domain.to_owned()).or_default().push(place);
         }
     }

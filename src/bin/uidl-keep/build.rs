@@ -4,7 +4,6 @@
 //! where each maildrop stands; the second reads the maildrops one by one in the order of their
 //! users. Files are written beside their places, all of them, before the first is put in its place.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs::{DirBuilder, File};
@@ -22,8 +21,8 @@ use uidl_keep::index::reader::Maildrops;
 use uidl_keep::index::{Index, Writer};
 use uidl_keep::listing::{self, Block};
 use uidl_keep::maildrop::{Entry, Maildrop, State, everybody_of, is_everybody};
-use uidl_keep::site::roster::{Gate, Line, Roster, escaped, is_domain, name_of_domain};
-use uidl_keep::site::{Paths, Place, Site};
+use uidl_keep::site::roster::{Gate, Roster, RosterLine, escaped, is_domain, name_of_domain};
+use uidl_keep::site::{Paths, Scope, Site};
 use uidl_keep::uidl::Uidl;
 
 use crate::accounts::{Doveadm, Readers};
@@ -120,7 +119,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         remark(ended.state(&site));
     }
     let mut install = Install::default();
-    let mut places: BTreeSet<Place> = found.iter().map(|found| found.place.clone()).collect();
+    let mut places: BTreeSet<Scope> = found.iter().map(|found| found.place.clone()).collect();
     add_domains(&mut places, &site, upon.as_ref(), args.hold)?;
     // Upon itself, a site is changed only where something is added.
     if let Some(upon) = upon.as_ref().filter(|it| it.dir() != site.dir() || found.is_empty()) {
@@ -216,9 +215,10 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
 }
 
 /// Puts all files in their places; the gates that were changed are in the log before.
-fn publish(site: &Site, sealed: Vec<Sealed>, held: &[(Gate, Line)]) -> Result<(), Trouble> {
+fn publish(site: &Site, sealed: Vec<Sealed>, held: &[(&str, RosterLine)]) -> Result<(), Trouble> {
     let log = Log::new(site, "build --hold", SystemTime::now());
-    let line_of = |(before, after): &(Gate, Line)| log.line(&after.user, *before, after.gate);
+    let line_of =
+        |(before, after): &(&str, RosterLine)| log.line(&after.user, before, after.gate_word());
     if !held.is_empty() {
         log.append(&held.iter().map(line_of).collect::<String>())?;
     }
@@ -236,7 +236,7 @@ const ROOTS_ALONE: Access = Access { mode: 0o600, owner: None };
 /// Files of a domain that name nobody.
 const EVERYBODYS: Access = Access { mode: 0o644, owner: Some((0, 0)) };
 
-fn access_of(place: &Place, readers: Option<&Readers>) -> Access {
+fn access_of(place: &Scope, readers: Option<&Readers>) -> Access {
     let Some(readers) = readers else {
         remark(format_args!(
             "{}: doveadm lists nobody of it, so that its files are root's alone: whoever is \
@@ -252,7 +252,7 @@ fn access_of(place: &Place, readers: Option<&Readers>) -> Access {
 /// all whom it does not know.
 fn known(
     dovecot: &Dovecot,
-    place: &Place,
+    place: &Scope,
     users: &[String],
     all: &mut Names,
 ) -> Result<Option<Vec<String>>, Trouble> {
@@ -337,10 +337,10 @@ impl Selection<'_> {
     }
 
     /// Of a place of which no listing is given.
-    fn has_place(&self, place: &Place) -> bool {
+    fn has_place(&self, place: &Scope) -> bool {
         match place {
-            Place::Domain(domain) => self.has(&name_of_domain(domain)),
-            Place::User(user) => self.has(user),
+            Scope::Domain(domain) => self.has(&name_of_domain(domain)),
+            Scope::User(user) => self.has(user),
         }
     }
 
@@ -430,7 +430,7 @@ impl Listing {
 
 /// A maildrop that stands in a listing.
 struct Found {
-    place: Place,
+    place: Scope,
     block: Block,
     /// Which of the listings.
     listing: usize,
@@ -461,7 +461,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
                 let what = "a domain, and no user; take it out";
                 return Err(Trouble::at(at, format_args!("{user}: {what}")));
             }
-            let Some(place) = Place::of(&block.user) else {
+            let Some(place) = Scope::of(&block.user) else {
                 return Err(Trouble::at(
                     at,
                     format_args!(
@@ -472,7 +472,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
                 ));
             };
             // Whether a roster can say the name.
-            let line = Line::new(&block.user, State::Empty, Gate::Guarded);
+            let line = RosterLine::new(&block.user, State::Empty, Gate::Guarded);
             Roster::new().insert(line).map_err(|error| Trouble::at(at, error))?;
             found.push(Found { place, block, listing: number });
         }
@@ -515,13 +515,13 @@ fn set_apart(
 ) -> Result<(), Trouble> {
     for found in found.chunk_by_mut(|a, b| a.place == b.place) {
         let place = found[0].place.clone();
-        if !matches!(place, Place::Domain(_)) {
+        if !matches!(place, Scope::Domain(_)) {
             continue;
         }
         let users: Vec<&str> = found.iter().map(|found| found.block.user.as_str()).collect();
         let apart = apart::who(&place, &users, sites, doveadm)?;
         for found in found.iter_mut().filter(|found| apart.contains(&found.block.user)) {
-            found.place = Place::own(&found.block.user).expect("said to be apart by its name");
+            found.place = Scope::own(&found.block.user).expect("said to be apart by its name");
         }
     }
     found.sort_by(|a, b| (&a.place, &a.block.user).cmp(&(&b.place, &b.block.user)));
@@ -532,14 +532,14 @@ fn set_apart(
 /// there, and whoever is to be refused must be able to read it. What holds a domain holds all of
 /// it.
 fn add_domains(
-    places: &mut BTreeSet<Place>,
+    places: &mut BTreeSet<Scope>,
     site: &Site,
     upon: Option<&Site>,
     hold: bool,
 ) -> Result<(), Trouble> {
-    let mut domains: BTreeSet<Place> = places.iter().filter_map(apart::domain_of).collect();
+    let mut domains: BTreeSet<Scope> = places.iter().filter_map(apart::domain_of).collect();
     if hold {
-        domains.extend(places.iter().filter(|it| matches!(it, Place::Domain(_))).cloned());
+        domains.extend(places.iter().filter(|it| matches!(it, Scope::Domain(_))).cloned());
         if let Some(upon) = upon {
             let apart = apart::by_domain(upon)?;
             places.extend(domains.iter().filter_map(|it| apart.get(it.name())).flatten().cloned());
@@ -593,7 +593,7 @@ fn directories(site: &Site) -> [PathBuf; 3] {
 /// One place of the site that is being built.
 struct Build<'a> {
     site: &'a Site,
-    place: &'a Place,
+    place: &'a Scope,
     listings: &'a [Listing],
     hold: Hold,
 }
@@ -616,7 +616,7 @@ struct Built {
     /// Everybody on the roster.
     users: Vec<String>,
     /// Who is held now and was not, and the gate before; the whole domain among them.
-    held: Vec<(Gate, Line)>,
+    held: Vec<(&'static str, RosterLine)>,
 }
 
 impl Build<'_> {
@@ -667,15 +667,14 @@ impl Build<'_> {
             let before = gates.of(&maildrop.user);
             let mut line = line_of(&maildrop, is_new, before.as_ref(), first_gate);
             if self.hold.now {
-                line.gate = line.gate.held();
+                line = line.held_with_domain();
             }
-            let before = before.map(|before| before.gate).filter(|before| *before != line.gate);
-            let is_served = matches!(line.gate, Gate::Guarded | Gate::Held);
             match before {
-                Some(Gate::Forgotten | Gate::HeldForgotten) if is_served => {
+                Some(before) if before.gate_word() == line.gate_word() => {}
+                Some(before) if before.awaits_capture() && !line.awaits_capture() => {
                     built_anew.push((line.user.clone(), line.gate));
                 }
-                Some(before) => held.push((before, line.clone())),
+                Some(before) => held.push((before.gate_word(), line.clone())),
                 None => {}
             }
             roster.insert(line).map_err(|error| at_roster(&error))?;
@@ -702,12 +701,16 @@ impl Build<'_> {
     }
 
     /// The line that says that the whole domain is held, if it is.
-    fn line_of_domain(&self, gates: &Gates, held: &mut Vec<(Gate, Line)>) -> Option<Line> {
-        let Place::Domain(domain) = self.place else { return None };
+    fn line_of_domain(
+        &self,
+        gates: &Gates,
+        held: &mut Vec<(&'static str, RosterLine)>,
+    ) -> Option<RosterLine> {
+        let Scope::Domain(domain) = self.place else { return None };
         let name = name_of_domain(domain);
         gates.of(&name).or_else(|| {
-            let line = self.hold.now.then(|| Line::new(name, State::Empty, Gate::Held))?;
-            held.push((Gate::Guarded, line.clone()));
+            let line = self.hold.now.then(|| RosterLine::new(name, State::Empty, Gate::Held))?;
+            held.push((NOT_HELD, line.clone()));
             Some(line)
         })
     }
@@ -715,7 +718,7 @@ impl Build<'_> {
     fn warn_of_failed(&self, roster: &Roster) {
         let place = self.place.name();
         let everybody = everybody_of(Some(place));
-        let is_open = |line: &&Line| line.gate != Gate::Redownload;
+        let is_open = |line: &&RosterLine| line.gate != Gate::Redownload;
         if roster.get(&everybody).filter(is_open).is_some() {
             remark(format_args!(
                 "{place}: a place at the old server could not be searched, so that everybody of \
@@ -724,8 +727,9 @@ impl Build<'_> {
             ));
         }
         // Who was given up downloads again, and is refused nothing.
-        let is_one =
-            |line: &&Line| line.state == State::Failed && line.user != everybody && is_open(line);
+        let is_one = |line: &&RosterLine| {
+            line.state == State::Failed && line.user != everybody && is_open(line)
+        };
         let mut failed = roster.lines().filter(is_one);
         if let Some(first) = failed.next() {
             remark(format_args!(
@@ -740,19 +744,19 @@ impl Build<'_> {
 
     fn tell_of_forgotten(&self, built_anew: &[(String, Gate)], roster: &Roster) {
         let place = self.place.name();
-        for gate in [Gate::Guarded, Gate::Held] {
+        for (gate, word) in [(Gate::Guarded, "guarded"), (Gate::Held, "held")] {
             let mut users = built_anew.iter().filter(|(_, now)| *now == gate);
             if let Some((first, _)) = users.next() {
                 remark(format_args!(
                     "{place}: {} forgotten maildrops are built anew and {}; their earlier unique-ids \
                      are spent (the first: {first})",
                     users.count() + 1,
-                    gate.word(),
+                    word,
                 ));
             }
         }
-        let is_forgotten = |gate| matches!(gate, Gate::Forgotten | Gate::HeldForgotten);
-        let mut still = roster.lines().filter(|line| is_forgotten(line.gate));
+        let is_still = |line: &&RosterLine| line.awaits_capture() && line.gate != Gate::Redownload;
+        let mut still = roster.lines().filter(is_still);
         if let Some(first) = still.next() {
             remark(format_args!(
                 "{place}: {} maildrops are still forgotten, their users are refused until they are \
@@ -874,41 +878,30 @@ struct Gates<'a>([Option<&'a Roster>; 2]);
 
 impl Gates<'_> {
     /// What they say of a user: neither's order is lost.
-    fn of(&self, user: &str) -> Option<Line> {
+    fn of(&self, user: &str) -> Option<RosterLine> {
         let lines = self.0.into_iter().flatten().filter_map(|roster| roster.get(user));
-        lines.cloned().reduce(|one, other| Line {
-            gate: one.gate.stricter(other.gate),
-            restored: one.restored.max(other.restored),
-            ..joined_at_forget(one, other)
-        })
+        lines.cloned().reduce(RosterLine::joined)
     }
 }
 
-/// What was said since the maildrop was last forgotten: what was said before counts no longer.
-fn joined_at_forget(one: Line, other: Line) -> Line {
-    match one.forgotten.cmp(&other.forgotten) {
-        Ordering::Less => other,
-        Ordering::Greater => one,
-        Ordering::Equal => Line {
-            listed: one.listed || other.listed,
-            unguarded: one.unguarded.max(other.unguarded),
-            ..one
-        },
-    }
-}
+/// The gate of a domain of which nothing is said.
+const NOT_HELD: &str = "guarded";
 
 /// The line of a maildrop, of which a roster has perhaps said something before; else it gets this
 /// gate.
-fn line_of(maildrop: &Maildrop, is_new: bool, before: Option<&Line>, gate: Gate) -> Line {
-    let new = Line::new(&maildrop.user, maildrop.state, gate);
+fn line_of(
+    maildrop: &Maildrop,
+    is_new: bool,
+    before: Option<&RosterLine>,
+    gate: Gate,
+) -> RosterLine {
+    let new = RosterLine::new(&maildrop.user, maildrop.state, gate);
     let before = before.unwrap_or(&new);
-    let gate = match before.gate {
-        // With a capture that failed there is nothing to serve.
-        Gate::Forgotten if is_new && maildrop.state != State::Failed => Gate::Guarded,
-        Gate::HeldForgotten if is_new && maildrop.state != State::Failed => Gate::Held,
-        gate => gate,
-    };
-    Line { gate, state: maildrop.state, ..before.clone() }
+    // With a capture that failed there is nothing to serve.
+    let is_captured_anew = is_new && maildrop.state != State::Failed;
+    let mut line = before.clone();
+    line.state = maildrop.state;
+    line.with_gate(before.gate, before.awaits_capture() && !is_captured_anew)
 }
 
 /// All UIDLs that a maildrop names.
@@ -959,7 +952,7 @@ impl Joined<'_> {
             (Some(old), Some(new)) => {
                 let user = old.user.clone();
                 let awaits_capture =
-                    self.gates.of(&user).as_ref().is_some_and(Line::awaits_capture);
+                    self.gates.of(&user).as_ref().is_some_and(RosterLine::awaits_capture);
                 // With a capture that failed there is nothing to put in their place.
                 let is_built_anew = awaits_capture && new.state != State::Failed;
                 let old = if is_built_anew { spend_entries(old) } else { old };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use uidl_keep::site::Site;
-use uidl_keep::site::roster::{Gate, escaped};
+use uidl_keep::site::roster::escaped;
 
 use crate::output::Trouble;
 
@@ -37,8 +37,8 @@ impl Log {
     }
 
     /// The line of one change.
-    pub fn line(&self, user: &str, before: Gate, after: Gate) -> String {
-        let (user, before, after) = (escaped(user.as_bytes()), before.word(), after.word());
+    pub fn line(&self, user: &str, before: &str, after: &str) -> String {
+        let user = escaped(user.as_bytes());
         let Self { at, command, by, .. } = self;
         let at = humantime::format_rfc3339_seconds(*at);
         format!("{at} {command} {user} {before} -> {after} {by}\n")

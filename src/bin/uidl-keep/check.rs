@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use uidl_keep::site::roster::is_domain;
-use uidl_keep::site::{Place, Site};
+use uidl_keep::site::{Scope, Site};
 
 use crate::install::Install;
 use crate::output::{Outcome, Trouble, remark};
@@ -62,7 +62,7 @@ fn check_file(path: &Path, opened: &Opened) -> Result<(), Trouble> {
     }
 }
 
-fn check_place(site: &Site, place: &Place) -> Result<(), Trouble> {
+fn check_place(site: &Site, place: &Scope) -> Result<(), Trouble> {
     let paths = site.paths_of(place);
     let kept = site_files::open_place(site, place)?;
     let at_index = |error: &dyn std::fmt::Display| Trouble::at(paths.index.display(), error);

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uidl_keep::file::publish::{self, Access, Lock, Sealed, Staged};
 use uidl_keep::maildrop::{State, is_everybody};
-use uidl_keep::site::roster::{Gate, Line, Roster, is_domain, name_of_domain};
-use uidl_keep::site::{Place, Site};
+use uidl_keep::site::roster::{Gate, Roster, RosterLine, is_domain, name_of_domain};
+use uidl_keep::site::{Scope, Site};
 
 use crate::accounts::{Checked, Doveadm};
 use crate::apart;
@@ -159,10 +159,10 @@ impl Change {
     }
 
     /// What is printed of a user behind his name.
-    fn outcome(self, after: &Line) -> &'static str {
+    fn outcome(self, after: &RosterLine) -> &'static str {
         match self {
             Self::Listed | Self::Restored => self.command(),
-            _ => after.gate.word(),
+            _ => after.gate_word(),
         }
     }
 }
@@ -236,7 +236,7 @@ fn change_gates(
     let lock = wait_for_lock(&site)?;
     let stop = if is_auth { Some(Stop::begin(&site)?) } else { Stop::of(&site)? };
     let mut outcome = Outcome::Done;
-    let mut places: BTreeMap<Place, Named> = BTreeMap::new();
+    let mut places: BTreeMap<Scope, Named> = BTreeMap::new();
     let apart = apart::by_domain(&site)?;
     for name in names {
         let found = places_of(&site, &apart, &name)?;
@@ -293,15 +293,15 @@ fn change_gates(
 }
 
 /// Refuses to go on where Dovecot would not heed what is said.
-fn check(doveadm: &Doveadm, site: &Site, places: &BTreeMap<Place, Named>) -> Result<(), Trouble> {
+fn check(doveadm: &Doveadm, site: &Site, places: &BTreeMap<Scope, Named>) -> Result<(), Trouble> {
     if doveadm.check_pop3(site)? == Checked::No {
         return Ok(());
     }
     let mut users = Vec::new();
     for (place, named) in places {
         let Some(roster) = site_files::read_roster(site, place)? else { continue };
-        let is_user = |line: &&Line| !is_domain(&line.user) && !is_everybody(&line.user);
-        let is_meant = |line: &&Line| named.all || named.users.contains(&line.user);
+        let is_user = |line: &&RosterLine| !is_domain(&line.user) && !is_everybody(&line.user);
+        let is_meant = |line: &&RosterLine| named.all || named.users.contains(&line.user);
         let lines = roster.lines().filter(is_user).filter(is_meant);
         users.extend(lines.map(|line| line.user.clone()));
     }
@@ -312,10 +312,10 @@ fn check(doveadm: &Doveadm, site: &Site, places: &BTreeMap<Place, Named>) -> Res
 /// is also where those of it are who have files of their own.
 fn places_of(
     site: &Site,
-    apart: &BTreeMap<String, Vec<Place>>,
+    apart: &BTreeMap<String, Vec<Scope>>,
     name: &str,
-) -> Result<Vec<(Place, bool)>, Trouble> {
-    let with_roster = |place: Option<Place>| -> Result<Option<Place>, Trouble> {
+) -> Result<Vec<(Scope, bool)>, Trouble> {
+    let with_roster = |place: Option<Scope>| -> Result<Option<Scope>, Trouble> {
         match place {
             Some(place) if site_files::has_roster(site, &place)? => Ok(Some(place)),
             _ => Ok(None),
@@ -323,16 +323,16 @@ fn places_of(
     };
     let domain = name.trim_start_matches('@');
     if domain.contains('@') {
-        let place = match with_roster(Place::own(name))? {
-            None => with_roster(Place::of(name))?,
+        let place = match with_roster(Scope::own(name))? {
+            None => with_roster(Scope::of(name))?,
             own => own,
         };
         return Ok(place.map(|place| (place, false)).into_iter().collect());
     }
-    let mut places: Vec<(Place, bool)> = Vec::new();
-    places.extend(with_roster(Place::of(&format!("@{domain}")))?.map(|place| (place, true)));
+    let mut places: Vec<(Scope, bool)> = Vec::new();
+    places.extend(with_roster(Scope::of(&format!("@{domain}")))?.map(|place| (place, true)));
     places.extend(apart.get(domain).into_iter().flatten().map(|place| (place.clone(), true)));
-    let user = if name.starts_with('@') { None } else { with_roster(Place::of(name))? };
+    let user = if name.starts_with('@') { None } else { with_roster(Scope::of(name))? };
     match user {
         Some(_) if !places.is_empty() => {
             Err(Trouble::new(format!("{name} is a domain and a user here; @{name} is the domain")))
@@ -355,7 +355,7 @@ struct Printed {
     by_name: String,
 }
 
-fn print(printed: &BTreeMap<Place, Printed>) -> io::Result<()> {
+fn print(printed: &BTreeMap<Scope, Printed>) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for (place, Printed { domain, of_domain, by_name }) in printed {
         let mut outcomes: Vec<String> =
@@ -385,9 +385,9 @@ impl Run<'_> {
     /// changed; and how many were.
     fn change_place(
         &self,
-        place: &Place,
+        place: &Scope,
         named: &Named,
-        printed: &mut BTreeMap<Place, Printed>,
+        printed: &mut BTreeMap<Scope, Printed>,
     ) -> Result<(bool, usize), Trouble> {
         let path = self.site.paths_of(place).roster;
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
@@ -409,16 +409,18 @@ impl Run<'_> {
             let after = after(self.change, before, is_named, self.now);
             match (self.change, after.gate) {
                 _ if is_named => all_done &= tell(self.change, before, &after),
-                (Change::Release | Change::Unguard, gate) if is_forgotten(gate) => {
-                    still_forgotten.push(after.user.clone());
-                }
                 (Change::Hold | Change::Forget, Gate::Redownload) => {
                     still_served.push(after.user.clone());
+                }
+                (Change::Release | Change::Unguard, gate)
+                    if gate != Gate::Redownload && after.awaits_capture() =>
+                {
+                    still_forgotten.push(after.user.clone());
                 }
                 _ => {}
             }
             if after != *before {
-                changed.push((before.gate, after));
+                changed.push((before.gate_word(), after));
             }
         }
         let of_place = |users: &[String], what: &str| {
@@ -431,7 +433,8 @@ impl Run<'_> {
         of_place(&still_served, "download again, as told before, and are served on");
         all_done &= still_forgotten.is_empty();
         let log = Log::new(self.site, self.change.command(), self.now);
-        let line_of = |(before, after): &(Gate, Line)| log.line(&after.user, *before, after.gate);
+        let line_of =
+            |(before, after): &(&str, RosterLine)| log.line(&after.user, before, after.gate_word());
         let of_domain = if named.all { self.change_domain(place, &mut roster) } else { None };
         if changed.is_empty() && of_domain.is_none() {
             return Ok((all_done, 0));
@@ -451,7 +454,7 @@ impl Run<'_> {
         // Whoever has files of his own is one of his domain all the same.
         let of = apart::domain_of(place).unwrap_or_else(|| place.clone());
         let is_printed_by_name =
-            |line: &Line| matches!(of, Place::User(_)) || named.users.contains(&line.user);
+            |line: &RosterLine| matches!(of, Scope::User(_)) || named.users.contains(&line.user);
         let printed = printed.entry(of.clone()).or_default();
         for (_, after) in &changed {
             let outcome = self.change.outcome(after);
@@ -470,18 +473,22 @@ impl Run<'_> {
 
     /// What is said of a whole domain goes also for who is not on its roster, or not yet. Returns
     /// the gate before and the line of the domain, where that changes anything.
-    fn change_domain(&self, place: &Place, roster: &mut Roster) -> Option<(Gate, Line)> {
-        let Place::Domain(domain) = place else { return None };
+    fn change_domain(
+        &self,
+        place: &Scope,
+        roster: &mut Roster,
+    ) -> Option<(&'static str, RosterLine)> {
+        let Scope::Domain(domain) = place else { return None };
         let name = name_of_domain(domain);
         match self.change {
             Change::Hold if roster.get(&name).is_none() => {
-                let line = Line::new(name, State::Empty, Gate::Held);
+                let line = RosterLine::new(name, State::Empty, Gate::Held);
                 roster.insert(line.clone()).ok()?;
-                Some((Gate::Guarded, line))
+                Some((NOT_HELD, line))
             }
             Change::Release | Change::Unguard | Change::Redownload => {
                 let line = roster.remove(&name)?;
-                Some((line.gate, Line { gate: Gate::Guarded, ..line }))
+                Some((line.gate_word(), line.with_gate(Gate::Guarded, false)))
             }
             Change::Hold | Change::Forget | Change::Listed | Change::Restored => None,
         }
@@ -490,24 +497,21 @@ impl Run<'_> {
 
 /// What becomes of a line. Who is to download again has begun to: what is said of a whole domain
 /// does not take that back.
-fn after(change: Change, before: &Line, is_named: bool, now: SystemTime) -> Line {
+fn after(change: Change, before: &RosterLine, is_named: bool, now: SystemTime) -> RosterLine {
     let gate = match (change, before.gate) {
         (Change::Redownload, _) => Gate::Redownload,
         (Change::Listed | Change::Restored, gate) => gate,
-        (Change::Hold, gate) if !is_named => gate.held(),
-        (Change::Forget, Gate::Redownload) if !is_named => Gate::Redownload,
-        (Change::Forget, Gate::Held | Gate::HeldForgotten) => Gate::HeldForgotten,
-        (Change::Forget, _) => Gate::Forgotten,
-        (Change::Hold, _) if before.awaits_capture() => Gate::HeldForgotten,
-        (Change::Hold, _) => Gate::Held,
-        (_, Gate::Forgotten | Gate::HeldForgotten) => Gate::Forgotten,
-        (_, Gate::Redownload) => Gate::Redownload,
+        (Change::Hold | Change::Forget, Gate::Redownload) if !is_named => Gate::Redownload,
+        (Change::Hold, _) | (Change::Forget, Gate::Held) => Gate::Held,
+        (Change::Forget, _) => Gate::Guarded,
+        (Change::Release | Change::Unguard, Gate::Redownload) => Gate::Redownload,
+        (Change::Release | Change::Unguard, _) if before.awaits_capture() => Gate::Guarded,
         (Change::Release, Gate::Held) => Gate::Guarded,
         (Change::Release, Gate::Guarded) if is_named => Gate::Released,
         (Change::Release, gate) => gate,
         (Change::Unguard, _) => Gate::Released,
     };
-    let mut after = Line { gate, ..before.clone() };
+    let mut after = before.clone();
     // The clock may have been set back. A stamp that came twice would make a void ledger good, and
     // undo nothing of what was said the second time.
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -527,45 +531,47 @@ fn after(change: Change, before: &Line, is_named: bool, now: SystemTime) -> Line
         Change::Restored => after.restored = stamp(before.restored),
         Change::Hold | Change::Release | Change::Unguard | Change::Redownload => {}
     }
-    after
+    let awaits_capture = before.awaits_capture() || matches!(change, Change::Forget);
+    after.with_gate(gate, awaits_capture)
 }
 
 const FORGOTTEN: &str = "still refused, as forgotten: capture again and build upon this site, or \
     `release --redownload`";
 
-fn is_forgotten(gate: Gate) -> bool {
-    matches!(gate, Gate::Forgotten | Gate::HeldForgotten)
-}
+/// The gate of a domain of which nothing is said.
+const NOT_HELD: &str = "guarded";
 
 /// Whether a user is now as was asked for.
-fn is_done(change: Change, after: &Line) -> bool {
+fn is_done(change: Change, after: &RosterLine) -> bool {
     match change {
         Change::Hold | Change::Redownload | Change::Forget | Change::Listed | Change::Restored => {
             true
         }
         Change::Release | Change::Unguard => {
-            matches!(after.gate, Gate::Guarded | Gate::Released) && after.state != State::Failed
+            matches!(after.gate, Gate::Guarded | Gate::Released)
+                && !after.awaits_capture()
+                && after.state != State::Failed
         }
     }
 }
 
 /// Says of a user who was named what the gate alone does not say. Returns [`is_done`].
-fn tell(change: Change, before: &Line, after: &Line) -> bool {
-    let Line { user, state, gate, .. } = after;
+fn tell(change: Change, before: &RosterLine, after: &RosterLine) -> bool {
+    let RosterLine { user, state, gate, .. } = after;
     let is_done = is_done(change, after);
     let takes_back = before.gate == Gate::Redownload && *gate != Gate::Redownload;
     if takes_back {
         remark(format_args!("{user} was to download again; that is taken back"));
     }
+    let awaits_capture = after.awaits_capture();
     match (is_done, gate) {
-        (true, Gate::HeldForgotten) if matches!(change, Change::Hold | Change::Forget) => {
+        (true, Gate::Held) if awaits_capture && matches!(change, Change::Hold | Change::Forget) => {
             remark(format_args!(
                 "{user} is forgotten and held: to be served, it must be captured again, built \
                  upon this site, and released"
             ))
         }
         (true, _) => {}
-        (false, gate) if is_forgotten(*gate) => remark(format_args!("{user} is {FORGOTTEN}")),
         (false, Gate::Redownload) if *state == State::Failed => remark(format_args!(
             "{user} downloads again, as told before, and the capture failed; to have kept \
              unique-ids served: capture it again, build upon this site, `hold`, then `release`"
@@ -574,6 +580,7 @@ fn tell(change: Change, before: &Line, after: &Line) -> bool {
             "{user} downloads again, as told before; to go back to the kept unique-ids: `hold`, then \
              `release`"
         )),
+        (false, _) if awaits_capture => remark(format_args!("{user} is {FORGOTTEN}")),
         (false, _) if *state == State::Failed => remark(format_args!(
             "{user} is still refused, for the capture failed: capture it again and build upon this \
              site, or `release --redownload`"

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use uidl_keep::index::Index;
 use uidl_keep::maildrop::State;
-use uidl_keep::site::roster::{Gate, Line, Roster, is_domain};
+use uidl_keep::site::roster::{GATE_WORDS, Roster, RosterLine, is_domain};
 
 use crate::output::{Outcome, Trouble, on_one_line};
 use crate::site_files::{self, Opened};
@@ -73,15 +73,15 @@ fn print_roster(out: &mut impl Write, path: &Path, roster: &Roster) -> io::Resul
         }
     }
     before = "; ";
-    for gate in Gate::ALL {
-        let count = lines().filter(|line| line.gate == gate).count();
+    for gate in GATE_WORDS {
+        let count = lines().filter(|line| line.gate_word() == gate).count();
         if count > 0 {
-            write!(out, "{before}{count} {}", gate.word())?;
+            write!(out, "{before}{count} {}", gate)?;
             before = ", ";
         }
     }
     before = "; ";
-    type Note = fn(&Line) -> bool;
+    type Note = fn(&RosterLine) -> bool;
     let notes: [(&str, Note); 3] = [
         ("listed", |line| line.listed),
         ("restored", |line| line.restored != 0),

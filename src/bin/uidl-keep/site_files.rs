@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use uidl_keep::file::read_at::ReadAt;
 use uidl_keep::index::Index;
 use uidl_keep::site::roster::Roster;
-use uidl_keep::site::{self, OpenError, Place, Site};
+use uidl_keep::site::{self, OpenError, Scope, Site};
 
 use crate::output::Trouble;
 
@@ -43,7 +43,7 @@ pub struct Kept {
 }
 
 /// Opens both files of a place as a login would, and reads the roster.
-pub fn open_place(site: &Site, place: &Place) -> Result<Kept, Trouble> {
+pub fn open_place(site: &Site, place: &Scope) -> Result<Kept, Trouble> {
     let paths = site.paths_of(place);
     let index = trusted(&paths.index)?
         .map(|file| Index::open(file).map_err(|error| Trouble::at(paths.index.display(), error)))
@@ -52,7 +52,7 @@ pub fn open_place(site: &Site, place: &Place) -> Result<Kept, Trouble> {
 }
 
 /// Reads the roster of a place, whatever there is of its index.
-pub fn read_roster(site: &Site, place: &Place) -> Result<Option<Roster>, Trouble> {
+pub fn read_roster(site: &Site, place: &Scope) -> Result<Option<Roster>, Trouble> {
     let path = site.paths_of(place).roster;
     trusted(&path)?
         .map(|file| Roster::read(&file).map_err(|error| Trouble::at(path.display(), error)))
@@ -60,7 +60,7 @@ pub fn read_roster(site: &Site, place: &Place) -> Result<Option<Roster>, Trouble
 }
 
 /// Whether a place has a roster.
-pub fn has_roster(site: &Site, place: &Place) -> Result<bool, Trouble> {
+pub fn has_roster(site: &Site, place: &Scope) -> Result<bool, Trouble> {
     trusted(&site.paths_of(place).roster).map(|file| file.is_some())
 }
 
@@ -77,10 +77,10 @@ fn trusted(path: &Path) -> Result<Option<File>, Trouble> {
 /// # Errors
 ///
 /// A site without its two directories is none.
-pub fn places(site: &Site) -> Result<Vec<Place>, Trouble> {
+pub fn places(site: &Site) -> Result<Vec<Scope>, Trouble> {
     let mut places = Vec::new();
     for (directory, place) in
-        [("domain", Place::Domain as fn(String) -> Place), ("user", Place::User)]
+        [("domain", Scope::Domain as fn(String) -> Scope), ("user", Scope::User)]
     {
         let directory = site.dir().join(directory);
         let at = |error: io::Error| Trouble::at(directory.display(), error);
@@ -88,7 +88,7 @@ pub fn places(site: &Site) -> Result<Vec<Place>, Trouble> {
             let name = PathBuf::from(entry.map_err(at)?.file_name());
             let is_ours =
                 matches!(name.extension().and_then(OsStr::to_str), Some("idx" | "roster"));
-            // No name that `Place::of` gives begins with a dot, nor is what is being written ours.
+            // No name that `Scope::of` gives begins with a dot, nor is what is being written ours.
             match name.file_stem().and_then(OsStr::to_str) {
                 Some(stem) if is_ours && !stem.starts_with('.') => places.push(place(stem.into())),
                 _ => {}

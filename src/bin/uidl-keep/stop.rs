@@ -140,8 +140,7 @@ impl<'a> Stop<'a> {
             match site_files::read_roster(self.site, &place) {
                 Ok(None) => {}
                 Ok(Some(roster)) => {
-                    let is_held = |gate| matches!(gate, Gate::Held | Gate::HeldForgotten);
-                    let held = roster.lines().filter(|line| is_held(line.gate));
+                    let held = roster.lines().filter(|line| line.gate == Gate::Held);
                     for line in
                         held.filter(|line| !is_everybody(&line.user) && !is_domain(&line.user))
                     {
