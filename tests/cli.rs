@@ -279,7 +279,7 @@ fn what_a_killed_build_left_does_not_trip_the_next() {
 fn two_builds_of_one_site_at_a_time_are_refused() {
     let here = with_listings();
     here.quiet("build -o site one.listing");
-    let lock = uidl_keep::file::publish::lock(&here.path("site")).unwrap();
+    let lock = uidl_keep::file::lock::lock(&here.path("site")).unwrap();
     assert!(here.trouble("build -o site one.listing").contains("another uidl-keep"));
     drop(lock);
     here.quiet("build -o site one.listing");

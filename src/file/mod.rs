@@ -2,6 +2,8 @@
 //!
 //! Nothing here knows what is in a file.
 
+pub mod lock;
 pub mod map;
 pub mod publish;
 pub mod read_at;
+pub mod safe_open;

@@ -1,38 +1,35 @@
-//! Putting a file in its place whole: [`Staged`], [`Sealed`], and one run at a time: [`lock`] and
-//! [`open_alone`].
+//! Putting a file in its place whole: [`Staged`], then [`Sealed`].
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
-
-/// Without following a link, or waiting for whoever holds the other end of a pipe.
-const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+use crate::file::lock::{is_at, lock_at, lock_now};
+use crate::file::safe_open;
 
 /// A file that is being written beside its place. Whoever opens the place meanwhile finds the old
 /// file, or none. Dropped, it is gone.
 ///
 /// The name beside it is always the same, so that what a killed run left is taken away by the next;
-/// therefore only the holder of a [`lock`] on the directory makes one with [`Staged::create`].
+/// therefore only the holder of a [`lock`](crate::file::lock::lock) on the directory makes one with [`Staged::create`].
 #[derive(Debug)]
 pub struct Staged {
     file: File,
-    names: Names,
+    names: StagedNames,
 }
 
 /// A file that is whole, on the disk and closed, still beside its place. Dropped, it is gone.
 #[derive(Debug)]
 pub struct Sealed {
-    names: Names,
+    names: StagedNames,
 }
 
 #[derive(Debug)]
-struct Names {
+struct StagedNames {
     beside: PathBuf,
     path: PathBuf,
     published: bool,
@@ -59,10 +56,13 @@ impl Staged {
         let beside = beside(path, "", ".new")?;
         remove_if_there(&beside)?;
         let file = create_new(&beside)?;
-        Ok(Self { file, names: Names { beside, path: path.into(), published: false, _lock: None } })
+        Ok(Self {
+            file,
+            names: StagedNames { beside, path: path.into(), published: false, _lock: None },
+        })
     }
 
-    /// As [`Staged::create`], in a directory that is not ours and has no [`lock`]: the file beside
+    /// As [`Staged::create`], in a directory that is not ours and has no [`lock`](crate::file::lock::lock): the file beside
     /// the place is itself locked, so that what a killed run left is told from what another run is
     /// writing. `None` when one is.
     ///
@@ -85,7 +85,7 @@ impl Staged {
             };
             if lock_at(&file, &beside)? {
                 // One description, one lock: it holds until both are closed.
-                let names = Names {
+                let names = StagedNames {
                     beside,
                     path: path.into(),
                     published: false,
@@ -169,43 +169,12 @@ pub fn publish_all(files: impl IntoIterator<Item = Sealed>) -> Result<(), (PathB
     Ok(())
 }
 
-impl Drop for Names {
+impl Drop for StagedNames {
     fn drop(&mut self) {
         if !self.published {
             let _ = fs::remove_file(&self.beside);
         }
     }
-}
-
-/// Opens a file that grows from run to run, and that one process at a time writes: until it is closed,
-/// whoever else asks gets `None`. It is made where there is none, readable by nobody else.
-///
-/// # Errors
-///
-/// What the system says; also when something else than a regular file is there, a symbolic link among
-/// it.
-pub fn open_alone(path: &Path) -> io::Result<Option<File>> {
-    // Its holder may take it away between two steps: not for ever.
-    for _ in 0..16 {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(OPEN_FLAGS)
-            .open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("not a regular file; remove it"));
-        }
-        if !lock_now(&file)? {
-            return Ok(None);
-        }
-        if is_at(&file, path)? {
-            return Ok(Some(file));
-        }
-    }
-    Ok(None)
 }
 
 /// The name that a file is written under: its own between two others.
@@ -239,7 +208,7 @@ fn remove_if_dead(path: &Path) -> io::Result<bool> {
     if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return remove_if_there(path).map(|()| true);
     }
-    let file = match OpenOptions::new().read(true).write(true).custom_flags(OPEN_FLAGS).open(path) {
+    let file = match safe_open::options().read(true).write(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(error) => return Err(error),
@@ -252,56 +221,6 @@ fn remove_if_dead(path: &Path) -> io::Result<bool> {
         remove_if_there(path)?;
     }
     Ok(true)
-}
-
-/// Locks a file; `false` when another process has.
-fn lock_now(file: &File) -> io::Result<bool> {
-    match flock(file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(true),
-        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Locks a file that is at this path still; `false` when another process has, or has taken it away.
-fn lock_at(file: &File, path: &Path) -> io::Result<bool> {
-    Ok(lock_now(file)? && is_at(file, path)?)
-}
-
-/// Whether a path names this file.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let ours = file.metadata()?;
-    match fs::symlink_metadata(path) {
-        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// The right to change the files of a site, until it is dropped or its process ends.
-#[derive(Debug)]
-pub struct Lock {
-    _file: File,
-}
-
-/// Takes the right to change the files of the site in `dir`; `None` when another process has it.
-///
-/// # Errors
-///
-/// What the system says.
-pub fn lock(dir: &Path) -> io::Result<Option<Lock>> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(OPEN_FLAGS)
-        .open(dir.join(".lock"))?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other(".lock is not a regular file; remove it"));
-    }
-    Ok(lock_now(&file)?.then_some(Lock { _file: file }))
 }
 
 #[cfg(test)]
@@ -394,24 +313,6 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_grows_has_one_writer_and_is_no_link() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a.journal");
-        let mut first = open_alone(&path).unwrap().unwrap();
-        first.write_all(b"first").unwrap();
-        assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o600);
-        assert!(open_alone(&path).unwrap().is_none());
-        drop(first);
-        assert!(open_alone(&path).unwrap().is_some());
-        assert_eq!(fs::read(&path).unwrap(), b"first");
-
-        let link = dir.path().join("link");
-        symlink(&path, &link).unwrap();
-        assert!(open_alone(&link).is_err());
-        assert!(open_alone(dir.path()).is_err());
-    }
-
-    #[test]
     fn a_file_is_had_by_who_locks_it_while_it_is_in_its_place() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
@@ -459,28 +360,5 @@ mod tests {
         assert_eq!(dir_of(Path::new("/site/a.idx")), Path::new("/site"));
         assert_eq!(dir_of(Path::new("site/a.idx")), Path::new("site"));
         assert_eq!(dir_of(Path::new("a.idx")), Path::new("."));
-    }
-
-    #[test]
-    fn the_lock_of_a_site_is_a_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(".lock");
-        let elsewhere = dir.path().join("elsewhere");
-        symlink(&elsewhere, &path).unwrap();
-        lock(dir.path()).unwrap_err();
-        assert!(!elsewhere.exists());
-        fs::remove_file(&path).unwrap();
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).unwrap();
-        lock(dir.path()).unwrap_err();
-    }
-
-    #[test]
-    fn one_process_at_a_time_changes_a_site() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = lock(dir.path()).unwrap();
-        assert!(first.is_some());
-        assert!(lock(dir.path()).unwrap().is_none());
-        drop(first);
-        assert!(lock(dir.path()).unwrap().is_some());
     }
 }

@@ -5,8 +5,8 @@ use std::fmt::Display;
 use std::io;
 
 use crate::index;
-use crate::site::OpenError;
 use crate::site::roster::RosterError;
+use crate::site::trusted::OpenError;
 
 /// Why a file of the site is of no use, with what to do about it.
 pub trait Remedy: Display {

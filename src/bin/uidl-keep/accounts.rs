@@ -138,15 +138,15 @@ impl Doveadm {
     /// # Errors
     ///
     /// It cannot be asked, knows none of them, or gives them several groups.
-    pub fn readers(&self, place: &str, users: &[String]) -> Result<Option<Readers>, Trouble> {
+    pub fn readers(&self, scope: &str, users: &[String]) -> Result<Option<Readers>, Trouble> {
         // A user of a domain who has files of his own: nobody else's are there.
-        if place.contains('@') {
-            return self.reader(place).map(Some);
+        if scope.contains('@') {
+            return self.reader(scope).map(Some);
         }
         let everybody;
         let is_nobody = users.is_empty();
         let users = if is_nobody {
-            everybody = self.everybody(place)?;
+            everybody = self.everybody(scope)?;
             &everybody
         } else {
             users
@@ -154,8 +154,8 @@ impl Doveadm {
         if users.is_empty() {
             return Ok(None);
         }
-        let uids = self.ids(place, users, "uid", "passwd")?;
-        let gids = self.ids(place, users, "gid", "group")?;
+        let uids = self.ids(scope, users, "uid", "passwd")?;
+        let gids = self.ids(scope, users, "gid", "group")?;
         let mut gids = gids.into_iter();
         let (gid, others) = match (gids.next(), gids.next()) {
             (Some(gid), None) if is_shared(gid, &uids)? => (gid, Others::Somebody),
@@ -163,7 +163,7 @@ impl Doveadm {
             (Some(gid), Some(_)) if is_nobody => (gid, Others::MayKnow),
             _ => {
                 return Err(Trouble::at(
-                    place,
+                    scope,
                     "its users stand on one roster and have several gids, or none: no file mode \
                      lets just them read; give them one group, or build all their listings to a \
                      new site, where each gets files of his own",
@@ -226,7 +226,7 @@ impl Doveadm {
     /// All values that a field of these users has.
     fn ids(
         &self,
-        place: &str,
+        scope: &str,
         users: &[String],
         field: &str,
         database: &str,
@@ -235,7 +235,7 @@ impl Doveadm {
         if ids.is_empty() {
             let said = unknown.first().map(|said| shown(said));
             return Err(Trouble::at(
-                place,
+                scope,
                 format_args!(
                     "doveadm tells no {field} of its users ({}); look at its user database, or say \
                      --doveadm-args",
@@ -249,7 +249,7 @@ impl Doveadm {
 
 impl Readers {
     /// The owner and mode that let them read, and nobody else.
-    pub fn access(&self, place: &str) -> Access {
+    pub fn access(&self, scope: &str) -> Access {
         let mut uids = self.uids.iter();
         match (self.others, uids.next(), uids.next()) {
             (Others::MayKnow, _, _) => Access { mode: 0o644, owner: Some((0, 0)) },
@@ -260,7 +260,7 @@ impl Readers {
             (others, _, other) => {
                 if others == Others::Somebody && other.is_some() {
                     remark(format_args!(
-                        "{place}: its users have several uids, and accounts outside it have their \
+                        "{scope}: its users have several uids, and accounts outside it have their \
                          gid {}, too: these can read its index",
                         self.gid
                     ));

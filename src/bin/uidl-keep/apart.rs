@@ -32,7 +32,7 @@ pub fn who(
         let Some(own) = Scope::own(user) else { continue };
         let mut has_files = false;
         for site in sites {
-            let there = site_files::open_place(site, &own)?;
+            let there = site_files::open_scope(site, &own)?;
             has_files |= there.index.is_some() || there.roster.is_some();
         }
         if has_files {
@@ -67,8 +67,8 @@ pub fn names_nobody(roster: &Roster) -> bool {
 }
 
 /// The domain of a user who has files of his own; `None` of any other place.
-pub fn domain_of(place: &Scope) -> Option<Scope> {
-    match place {
+pub fn domain_of(scope: &Scope) -> Option<Scope> {
+    match scope {
         Scope::User(user) => Some(Scope::Domain(user.rsplit_once('@')?.1.to_owned())),
         Scope::Domain(_) => None,
     }
@@ -89,8 +89,8 @@ pub fn held(domains: &BTreeSet<Scope>, sites: &[&Site]) -> Result<BTreeSet<Scope
 }
 
 /// The domains of which somebody has files of his own, here or in one of the sites.
-pub fn domains(places: &BTreeSet<Scope>, sites: &[&Site]) -> Result<BTreeSet<Scope>, Trouble> {
-    let mut domains: BTreeSet<Scope> = places.iter().filter_map(domain_of).collect();
+pub fn domains(scopes: &BTreeSet<Scope>, sites: &[&Site]) -> Result<BTreeSet<Scope>, Trouble> {
+    let mut domains: BTreeSet<Scope> = scopes.iter().filter_map(domain_of).collect();
     for site in sites {
         domains.extend(by_domain(site)?.into_keys().map(Scope::Domain));
     }
@@ -103,9 +103,9 @@ pub fn by_domain(site: &Site) -> Result<BTreeMap<String, Vec<Scope>>, Trouble> {
     if !["domain", "user"].iter().all(|directory| site.dir().join(directory).is_dir()) {
         return Ok(found);
     }
-    for place in site_files::places(site)? {
-        if let (Scope::User(_), Some((_, domain))) = (&place, place.name().rsplit_once('@')) {
-            found.entry(domain.to_owned()).or_default().push(place);
+    for scope in site_files::scopes(site)? {
+        if let (Scope::User(_), Some((_, domain))) = (&scope, scope.name().rsplit_once('@')) {
+            found.entry(domain.to_owned()).or_default().push(scope);
         }
     }
     Ok(found)

@@ -15,6 +15,7 @@ use std::time::SystemTime;
 
 use rustix::fs::Mode;
 use uidl_keep::dovecot::{Dovecot, Names};
+use uidl_keep::file::lock::lock;
 use uidl_keep::file::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::merge::{Merged, Remark, merge, spend_entries};
 use uidl_keep::index::reader::Maildrops;
@@ -103,8 +104,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     if args.install {
         is_ours(&site)?;
     }
-    let lock =
-        publish::lock(site.dir()).map_err(|error| Trouble::at(site.dir().display(), error))?;
+    let lock = lock(site.dir()).map_err(|error| Trouble::at(site.dir().display(), error))?;
     let Some(_lock) = lock else {
         return Err(Trouble::at(
             site.dir().display(),
@@ -119,14 +119,14 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         remark(ended.state(&site));
     }
     let mut install = Install::default();
-    let mut places: BTreeSet<Scope> = found.iter().map(|found| found.place.clone()).collect();
-    add_domains(&mut places, &site, upon.as_ref(), args.hold)?;
+    let mut scopes: BTreeSet<Scope> = found.iter().map(|found| found.scope.clone()).collect();
+    add_domains(&mut scopes, &site, upon.as_ref(), args.hold)?;
     // Upon itself, a site is changed only where something is added.
     if let Some(upon) = upon.as_ref().filter(|it| it.dir() != site.dir() || found.is_empty()) {
-        let all = site_files::places(upon)?.into_iter();
-        places.extend(all.filter(|place| !found.is_empty() || selection.has_place(place)));
+        let all = site_files::scopes(upon)?.into_iter();
+        scopes.extend(all.filter(|scope| !found.is_empty() || selection.has_place(scope)));
     }
-    let domains_apart = apart::domains(&places, &sites)?;
+    let domains_apart = apart::domains(&scopes, &sites)?;
     let domains_held = apart::held(&domains_apart, &sites)?;
     let (mut sealed, mut readers_of) = (Vec::new(), Vec::new());
     let mut held = Vec::new();
@@ -136,32 +136,32 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         args.doveadm.check_pop3(&site)?;
     }
     let mut doubts = Doubts::default();
-    for place in places {
-        let start = found.partition_point(|found| found.place < place);
-        let end = found.partition_point(|found| found.place <= place);
-        let domain = apart::domain_of(&place);
+    for scope in scopes {
+        let start = found.partition_point(|found| found.scope < scope);
+        let end = found.partition_point(|found| found.scope <= scope);
+        let domain = apart::domain_of(&scope);
         let is_domain_held = domain.as_ref().is_some_and(|domain| domains_held.contains(domain));
         let hold = Hold { now: args.hold, domain: is_domain_held };
-        let build = Build { site: &site, place: &place, listings: &listings, hold };
+        let build = Build { site: &site, scope: &scope, listings: &listings, hold };
         let old = match &upon {
-            Some(upon) => site_files::open_place(upon, &place)?,
+            Some(upon) => site_files::open_scope(upon, &scope)?,
             None => Kept { index: None, roster: None },
         };
         let mut staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
         held.append(&mut staged.held);
-        let whose = domain.unwrap_or_else(|| place.clone());
+        let whose = domain.unwrap_or_else(|| scope.clone());
         let (readers, access) =
-            if args.install && staged.users.is_empty() && domains_apart.contains(&place) {
+            if args.install && staged.users.is_empty() && domains_apart.contains(&scope) {
                 // What stands there is that of the domain, which a stranger must be able to read.
                 (None, EVERYBODYS)
             } else if args.install {
-                match known(&dovecot, &place, &staged.users, &mut names)? {
+                match known(&dovecot, &scope, &staged.users, &mut names)? {
                     Some(users) => {
                         if !users.is_empty() {
                             known_places.insert(whose);
                         }
-                        let readers = args.doveadm.readers(place.name(), &users)?;
-                        (readers.clone(), access_of(&place, readers.as_ref()))
+                        let readers = args.doveadm.readers(scope.name(), &users)?;
+                        (readers.clone(), access_of(&scope, readers.as_ref()))
                     }
                     None => {
                         unknown_places.insert(whose);
@@ -236,30 +236,30 @@ const ROOTS_ALONE: Access = Access { mode: 0o600, owner: None };
 /// Files of a domain that name nobody.
 const EVERYBODYS: Access = Access { mode: 0o644, owner: Some((0, 0)) };
 
-fn access_of(place: &Scope, readers: Option<&Readers>) -> Access {
+fn access_of(scope: &Scope, readers: Option<&Readers>) -> Access {
     let Some(readers) = readers else {
         remark(format_args!(
             "{}: doveadm lists nobody of it, so that its files are root's alone: whoever is \
              created there is refused until the next build",
-            place.name()
+            scope.name()
         ));
         return ROOTS_ALONE;
     };
-    readers.access(place.name())
+    readers.access(scope.name())
 }
 
 /// Who of a place Dovecot knows; `None` where that is nobody, though somebody is asked for. Names
 /// all whom it does not know.
 fn known(
     dovecot: &Dovecot,
-    place: &Scope,
+    scope: &Scope,
     users: &[String],
     all: &mut Names,
 ) -> Result<Option<Vec<String>>, Trouble> {
     const AT_A_TIME: usize = 50;
     let names = dovecot.names(users).map_err(|error| {
         Trouble::at(
-            place.name(),
+            scope.name(),
             format_args!(
                 "{error}; `build --install` asks a running Dovecot: start it, or say \
                 --doveadm-args"
@@ -271,18 +271,18 @@ fn known(
     let known: Vec<String> =
         users.iter().filter(|user| !unknown.contains(*user)).cloned().collect();
     let unknown: Vec<String> = unknown.into_iter().collect();
-    if known.is_empty() && !unknown.is_empty() && apart::domain_of(place).is_some() {
+    if known.is_empty() && !unknown.is_empty() && apart::domain_of(scope).is_some() {
         remark(format_args!(
             "{}: Dovecot does not know this user, whose own files are root's alone: once created, \
              refused until the next `build --install`",
-            place.name()
+            scope.name()
         ));
         return Ok(None);
     }
     if known.is_empty() && !unknown.is_empty() {
         remark(format_args!(
             "{}: Dovecot knows none of its {} users (the first: {})",
-            place.name(),
+            scope.name(),
             unknown.len(),
             unknown[0]
         ));
@@ -292,7 +292,7 @@ fn known(
         // Nobody can log in as one of them. Once created, they are served what was captured.
         remark(format_args!(
             "{}: Dovecot does not know {} of its users, who are on its roster all the same: {}",
-            place.name(),
+            scope.name(),
             some.len(),
             some.join(" ")
         ));
@@ -301,16 +301,16 @@ fn known(
 }
 
 /// Whether to go on where Dovecot knows nobody of some domains, or one of some users without one.
-fn go_on_without(places: usize, skip_unknown: bool) -> Result<(), Trouble> {
+fn go_on_without(scopes: usize, skip_unknown: bool) -> Result<(), Trouble> {
     if !skip_unknown {
         return Err(Trouble::new(format!(
-            "Dovecot does not know {places} domains or users, named above, and nothing is changed: \
+            "Dovecot does not know {scopes} domains or users, named above, and nothing is changed: \
              create them, or name another Dovecot with --doveadm-args; to go on, --skip-unknown \
              refuses whoever is created there until the next build, and --except leaves them out",
         )));
     }
     remark(format_args!(
-        "the files of {places} domains or users, named above, are root's alone: whoever is created \
+        "the files of {scopes} domains or users, named above, are root's alone: whoever is created \
          there is refused until the next `build --install`"
     ));
     Ok(())
@@ -337,8 +337,8 @@ impl Selection<'_> {
     }
 
     /// Of a place of which no listing is given.
-    fn has_place(&self, place: &Scope) -> bool {
-        match place {
+    fn has_place(&self, scope: &Scope) -> bool {
+        match scope {
             Scope::Domain(domain) => self.has(&name_of_domain(domain)),
             Scope::User(user) => self.has(user),
         }
@@ -430,7 +430,7 @@ impl Listing {
 
 /// A maildrop that stands in a listing.
 struct Found {
-    place: Scope,
+    scope: Scope,
     block: Block,
     /// Which of the listings.
     listing: usize,
@@ -447,7 +447,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
             if *user == everybody_of(None) {
                 return Err(Trouble::at(
                     at,
-                    "the block of everybody: a place could not be searched, and neither name nor \
+                    "the block of everybody: a scope could not be searched, and neither name nor \
                      domain of who lives there is known; mend what its remark names and capture \
                      again, or, if nobody lives there, take the block out",
                 ));
@@ -461,7 +461,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
                 let what = "a domain, and no user; take it out";
                 return Err(Trouble::at(at, format_args!("{user}: {what}")));
             }
-            let Some(place) = Scope::of(&block.user) else {
+            let Some(scope) = Scope::of(&block.user) else {
                 return Err(Trouble::at(
                     at,
                     format_args!(
@@ -474,12 +474,12 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
             // Whether a roster can say the name.
             let line = RosterLine::new(&block.user, State::Empty, Gate::Guarded);
             Roster::new().insert(line).map_err(|error| Trouble::at(at, error))?;
-            found.push(Found { place, block, listing: number });
+            found.push(Found { scope, block, listing: number });
         }
     }
     found.sort_by(|a, b| {
         let key = |found: &Found| (found.listing, found.block.offset);
-        (&a.place, &a.block.user).cmp(&(&b.place, &b.block.user)).then(key(a).cmp(&key(b)))
+        (&a.scope, &a.block.user).cmp(&(&b.scope, &b.block.user)).then(key(a).cmp(&key(b)))
     });
     for pair in found.windows(2) {
         if pair[0].block.user == pair[1].block.user {
@@ -513,18 +513,18 @@ fn set_apart(
     sites: &[&Site],
     doveadm: Option<&Doveadm>,
 ) -> Result<(), Trouble> {
-    for found in found.chunk_by_mut(|a, b| a.place == b.place) {
-        let place = found[0].place.clone();
-        if !matches!(place, Scope::Domain(_)) {
+    for found in found.chunk_by_mut(|a, b| a.scope == b.scope) {
+        let scope = found[0].scope.clone();
+        if !matches!(scope, Scope::Domain(_)) {
             continue;
         }
         let users: Vec<&str> = found.iter().map(|found| found.block.user.as_str()).collect();
-        let apart = apart::who(&place, &users, sites, doveadm)?;
+        let apart = apart::who(&scope, &users, sites, doveadm)?;
         for found in found.iter_mut().filter(|found| apart.contains(&found.block.user)) {
-            found.place = Scope::own(&found.block.user).expect("said to be apart by its name");
+            found.scope = Scope::own(&found.block.user).expect("said to be apart by its name");
         }
     }
-    found.sort_by(|a, b| (&a.place, &a.block.user).cmp(&(&b.place, &b.block.user)));
+    found.sort_by(|a, b| (&a.scope, &a.block.user).cmp(&(&b.scope, &b.block.user)));
     Ok(())
 }
 
@@ -532,23 +532,23 @@ fn set_apart(
 /// there, and whoever is to be refused must be able to read it. What holds a domain holds all of
 /// it.
 fn add_domains(
-    places: &mut BTreeSet<Scope>,
+    scopes: &mut BTreeSet<Scope>,
     site: &Site,
     upon: Option<&Site>,
     hold: bool,
 ) -> Result<(), Trouble> {
-    let mut domains: BTreeSet<Scope> = places.iter().filter_map(apart::domain_of).collect();
+    let mut domains: BTreeSet<Scope> = scopes.iter().filter_map(apart::domain_of).collect();
     if hold {
-        domains.extend(places.iter().filter(|it| matches!(it, Scope::Domain(_))).cloned());
+        domains.extend(scopes.iter().filter(|it| matches!(it, Scope::Domain(_))).cloned());
         if let Some(upon) = upon {
             let apart = apart::by_domain(upon)?;
-            places.extend(domains.iter().filter_map(|it| apart.get(it.name())).flatten().cloned());
+            scopes.extend(domains.iter().filter_map(|it| apart.get(it.name())).flatten().cloned());
         }
     }
     for domain in domains {
         if hold || site_files::read_roster(site, &domain)?.is_none_or(|it| apart::names_nobody(&it))
         {
-            places.insert(domain);
+            scopes.insert(domain);
         }
     }
     Ok(())
@@ -593,7 +593,7 @@ fn directories(site: &Site) -> [PathBuf; 3] {
 /// One place of the site that is being built.
 struct Build<'a> {
     site: &'a Site,
-    place: &'a Scope,
+    scope: &'a Scope,
     listings: &'a [Listing],
     hold: Hold,
 }
@@ -628,17 +628,17 @@ impl Build<'_> {
         is_final: bool,
         doubts: &mut Doubts,
     ) -> Result<Built, Trouble> {
-        let paths = self.site.paths_of(self.place);
-        let there = site_files::open_place(self.site, self.place)?;
+        let paths = self.site.paths_of(self.scope);
+        let there = site_files::open_scope(self.site, self.scope)?;
         if old.index.is_some() != old.roster.is_some() {
             return Err(Trouble::at(
-                self.place.name(),
+                self.scope.name(),
                 "the old site has an index or a roster of it, and not the other; restore that",
             ));
         }
         let was_final = old.index.as_ref().is_some_and(Index::is_final);
         if was_final && !found.is_empty() && !is_final {
-            remark(format_args!("{}: was final, and is open again", self.place.name()));
+            remark(format_args!("{}: was final, and is open again", self.scope.name()));
         }
         let is_final = is_final || (was_final && found.is_empty());
 
@@ -684,7 +684,7 @@ impl Build<'_> {
         }
         writer.finish().map_err(|error| at_index(&error))?;
         self.warn_of_failed(&roster);
-        maildrops.changes.tell(self.place.name());
+        maildrops.changes.tell(self.scope.name());
         self.tell_of_forgotten(&built_anew, &roster);
         let new = Index::open(index.file()).map_err(|error| at_index(&error))?;
         let build_id = new.build_id();
@@ -706,7 +706,7 @@ impl Build<'_> {
         gates: &Gates,
         held: &mut Vec<(&'static str, RosterLine)>,
     ) -> Option<RosterLine> {
-        let Scope::Domain(domain) = self.place else { return None };
+        let Scope::Domain(domain) = self.scope else { return None };
         let name = name_of_domain(domain);
         gates.of(&name).or_else(|| {
             let line = self.hold.now.then(|| RosterLine::new(name, State::Empty, Gate::Held))?;
@@ -716,12 +716,12 @@ impl Build<'_> {
     }
 
     fn warn_of_failed(&self, roster: &Roster) {
-        let place = self.place.name();
-        let everybody = everybody_of(Some(place));
+        let scope = self.scope.name();
+        let everybody = everybody_of(Some(scope));
         let is_open = |line: &&RosterLine| line.gate != Gate::Redownload;
         if roster.get(&everybody).filter(is_open).is_some() {
             remark(format_args!(
-                "{place}: a place at the old server could not be searched, so that everybody of \
+                "{scope}: a place at the old server could not be searched, so that everybody of \
                  this domain who is not on its roster is refused; when all of it has been \
                  captured, or if nobody is missing: uidl-keep release --redownload '{everybody}'"
             ));
@@ -735,7 +735,7 @@ impl Build<'_> {
             remark(format_args!(
                 "{}: {} failed maildrops, their users are refused until they are captured again \
                  (the first: {})",
-                self.place.name(),
+                self.scope.name(),
                 failed.count() + 1,
                 first.user
             ));
@@ -743,12 +743,12 @@ impl Build<'_> {
     }
 
     fn tell_of_forgotten(&self, built_anew: &[(String, Gate)], roster: &Roster) {
-        let place = self.place.name();
+        let scope = self.scope.name();
         for (gate, word) in [(Gate::Guarded, "guarded"), (Gate::Held, "held")] {
             let mut users = built_anew.iter().filter(|(_, now)| *now == gate);
             if let Some((first, _)) = users.next() {
                 remark(format_args!(
-                    "{place}: {} forgotten maildrops are built anew and {}; their earlier unique-ids \
+                    "{scope}: {} forgotten maildrops are built anew and {}; their earlier unique-ids \
                      are spent (the first: {first})",
                     users.count() + 1,
                     word,
@@ -759,7 +759,7 @@ impl Build<'_> {
         let mut still = roster.lines().filter(is_still);
         if let Some(first) = still.next() {
             remark(format_args!(
-                "{place}: {} maildrops are still forgotten, their users are refused until they are \
+                "{scope}: {} maildrops are still forgotten, their users are refused until they are \
                  captured again (the first: {})",
                 still.count() + 1,
                 first.user
@@ -769,7 +769,7 @@ impl Build<'_> {
 
     /// That what is to be put over an index has all its maildrops and UIDLs.
     fn drops_nothing(&self, there: &Index<File>, new: &Index<&File>) -> Result<(), Trouble> {
-        let path = self.site.paths_of(self.place).index;
+        let path = self.site.paths_of(self.scope).index;
         if there.build_id() == new.build_id() {
             return Ok(());
         }
@@ -820,10 +820,10 @@ impl Changes<'_> {
         }
     }
 
-    fn tell(&self, place: &str) {
+    fn tell(&self, scope: &str) {
         if let Some(first) = &self.first {
             remark(format_args!(
-                "{place}: {} messages of {} maildrops have another unique-id than in an earlier \
+                "{scope}: {} messages of {} maildrops have another unique-id than in an earlier \
                  capture, and are served the later one (the first: {first}); `get` shows them",
                 self.messages, self.maildrops
             ));
@@ -928,7 +928,7 @@ struct Joined<'a> {
 impl Joined<'_> {
     /// The next maildrop, and whether a listing has it.
     fn next(&mut self) -> Result<Option<(Maildrop, bool)>, Trouble> {
-        let name = self.build.place.name();
+        let name = self.build.scope.name();
         let old = self.old.as_mut().and_then(Peekable::peek);
         // No user follows an error, which must come out.
         let old = old.map(|old| old.as_ref().map_or("", |old| &old.user));

@@ -1,13 +1,14 @@
 //! `changes.log` of a site: who changed which gate, and when.
 
 use std::env;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use uidl_keep::file::safe_open;
 use uidl_keep::site::Site;
 use uidl_keep::site::roster::escaped;
 
@@ -63,18 +64,9 @@ impl Log {
     }
 
     fn try_append(&self, lines: &str) -> io::Result<()> {
-        // Never waits for anything: a FIFO here would be somebody's mistake.
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&self.path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("not a regular file"));
-        }
+        let mut options = safe_open::options();
+        options.read(true).append(true).create(true).mode(0o600);
+        let (file, metadata) = safe_open::regular(options.open(&self.path))?;
         let end = metadata.len();
         if end == 0 {
             // Perhaps made just now: its name must be on the disk, too.

@@ -27,10 +27,10 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let mut faults = Vec::new();
     for path in &args.paths {
         match site_files::open(path) {
-            Ok(Opened::Site(site)) => match site_files::places(&site) {
-                Ok(places) => {
+            Ok(Opened::Site(site)) => match site_files::scopes(&site) {
+                Ok(scopes) => {
                     faults.extend(check_install(&site).err());
-                    let checked = places.iter().map(|place| check_place(&site, place));
+                    let checked = scopes.iter().map(|scope| check_place(&site, scope));
                     faults.extend(checked.filter_map(Result::err));
                     let stop = Stop::of(&site).map(|stop| stop.map_or(Ok(()), |stop| stop.check()));
                     faults.extend(stop.and_then(|checked| checked).err());
@@ -62,9 +62,9 @@ fn check_file(path: &Path, opened: &Opened) -> Result<(), Trouble> {
     }
 }
 
-fn check_place(site: &Site, place: &Scope) -> Result<(), Trouble> {
-    let paths = site.paths_of(place);
-    let kept = site_files::open_place(site, place)?;
+fn check_place(site: &Site, scope: &Scope) -> Result<(), Trouble> {
+    let paths = site.paths_of(scope);
+    let kept = site_files::open_scope(site, scope)?;
     let at_index = |error: &dyn std::fmt::Display| Trouble::at(paths.index.display(), error);
     let (Some(index), Some(roster)) = (kept.index, kept.roster) else {
         let missing = "index or roster without the other: build and install both again";
@@ -75,7 +75,7 @@ fn check_place(site: &Site, place: &Scope) -> Result<(), Trouble> {
     for maildrop in index.maildrops() {
         let maildrop = maildrop.map_err(|error| at_index(&error))?;
         let user = &maildrop.user;
-        if !place.fits(user) {
+        if !scope.fits(user) {
             return Err(at_index(&format_args!("{user} does not belong here")));
         }
         match roster.get(user) {

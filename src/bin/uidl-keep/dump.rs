@@ -36,9 +36,9 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
                 ));
             }
             Opened::Site(site) => {
-                for place in site_files::places(&site)? {
-                    if let Some(index) = site_files::open_place(&site, &place)?.index {
-                        dump(&mut out, &site.paths_of(&place).index, &index)?;
+                for scope in site_files::scopes(&site)? {
+                    if let Some(index) = site_files::open_scope(&site, &scope)?.index {
+                        dump(&mut out, &site.paths_of(&scope).index, &index)?;
                     }
                 }
             }

@@ -8,7 +8,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use uidl_keep::file::publish::{self, Access, Lock, Sealed, Staged};
+use uidl_keep::file::lock::{SiteLock, lock};
+use uidl_keep::file::publish::{Access, Sealed, Staged};
 use uidl_keep::maildrop::{State, is_everybody};
 use uidl_keep::site::roster::{Gate, Roster, RosterLine, is_domain, name_of_domain};
 use uidl_keep::site::{Scope, Site};
@@ -236,16 +237,16 @@ fn change_gates(
     let lock = wait_for_lock(&site)?;
     let stop = if is_auth { Some(Stop::begin(&site)?) } else { Stop::of(&site)? };
     let mut outcome = Outcome::Done;
-    let mut places: BTreeMap<Scope, Named> = BTreeMap::new();
+    let mut scopes: BTreeMap<Scope, Named> = BTreeMap::new();
     let apart = apart::by_domain(&site)?;
     for name in names {
-        let found = places_of(&site, &apart, &name)?;
+        let found = scopes_of(&site, &apart, &name)?;
         if found.is_empty() {
             remark(format_args!("{}: no roster for {name}", site.dir().display()));
             outcome = Outcome::Short;
         }
-        for (place, is_all) in found {
-            let named = places.entry(place).or_default();
+        for (scope, is_all) in found {
+            let named = scopes.entry(scope).or_default();
             if is_all {
                 named.all = true;
             } else {
@@ -254,20 +255,20 @@ fn change_gates(
         }
     }
     if all {
-        let everywhere = site_files::places(&site)?.into_iter();
-        places.extend(everywhere.map(|place| (place, Named { all: true, ..Named::default() })));
+        let everywhere = site_files::scopes(&site)?.into_iter();
+        scopes.extend(everywhere.map(|scope| (scope, Named { all: true, ..Named::default() })));
     }
-    if let Some(doveadm) = doveadm.filter(|_| !places.is_empty()) {
-        check(doveadm, &site, &places)?;
+    if let Some(doveadm) = doveadm.filter(|_| !scopes.is_empty()) {
+        check(doveadm, &site, &scopes)?;
     }
     let run = Run { _lock: lock, site: &site, change, now: SystemTime::now() };
     let mut printed = BTreeMap::new();
     let mut count = 0;
     let mut changed = Ok(());
-    for (place, named) in &places {
-        match run.change_place(place, named, &mut printed) {
-            Ok((all_done, of_place)) => {
-                count += of_place;
+    for (scope, named) in &scopes {
+        match run.change_scope(scope, named, &mut printed) {
+            Ok((all_done, of_scope)) => {
+                count += of_scope;
                 if !all_done {
                     outcome = Outcome::Short;
                 }
@@ -293,13 +294,13 @@ fn change_gates(
 }
 
 /// Refuses to go on where Dovecot would not heed what is said.
-fn check(doveadm: &Doveadm, site: &Site, places: &BTreeMap<Scope, Named>) -> Result<(), Trouble> {
+fn check(doveadm: &Doveadm, site: &Site, scopes: &BTreeMap<Scope, Named>) -> Result<(), Trouble> {
     if doveadm.check_pop3(site)? == Checked::No {
         return Ok(());
     }
     let mut users = Vec::new();
-    for (place, named) in places {
-        let Some(roster) = site_files::read_roster(site, place)? else { continue };
+    for (scope, named) in scopes {
+        let Some(roster) = site_files::read_roster(site, scope)? else { continue };
         let is_user = |line: &&RosterLine| !is_domain(&line.user) && !is_everybody(&line.user);
         let is_meant = |line: &&RosterLine| named.all || named.users.contains(&line.user);
         let lines = roster.lines().filter(is_user).filter(is_meant);
@@ -310,36 +311,36 @@ fn check(doveadm: &Doveadm, site: &Site, places: &BTreeMap<Scope, Named>) -> Res
 
 /// Where a name belongs, and whether all of that is meant; nowhere when it has no roster. A domain
 /// is also where those of it are who have files of their own.
-fn places_of(
+fn scopes_of(
     site: &Site,
     apart: &BTreeMap<String, Vec<Scope>>,
     name: &str,
 ) -> Result<Vec<(Scope, bool)>, Trouble> {
-    let with_roster = |place: Option<Scope>| -> Result<Option<Scope>, Trouble> {
-        match place {
-            Some(place) if site_files::has_roster(site, &place)? => Ok(Some(place)),
+    let with_roster = |scope: Option<Scope>| -> Result<Option<Scope>, Trouble> {
+        match scope {
+            Some(scope) if site_files::has_roster(site, &scope)? => Ok(Some(scope)),
             _ => Ok(None),
         }
     };
     let domain = name.trim_start_matches('@');
     if domain.contains('@') {
-        let place = match with_roster(Scope::own(name))? {
+        let scope = match with_roster(Scope::own(name))? {
             None => with_roster(Scope::of(name))?,
             own => own,
         };
-        return Ok(place.map(|place| (place, false)).into_iter().collect());
+        return Ok(scope.map(|scope| (scope, false)).into_iter().collect());
     }
-    let mut places: Vec<(Scope, bool)> = Vec::new();
-    places.extend(with_roster(Scope::of(&format!("@{domain}")))?.map(|place| (place, true)));
-    places.extend(apart.get(domain).into_iter().flatten().map(|place| (place.clone(), true)));
+    let mut scopes: Vec<(Scope, bool)> = Vec::new();
+    scopes.extend(with_roster(Scope::of(&format!("@{domain}")))?.map(|scope| (scope, true)));
+    scopes.extend(apart.get(domain).into_iter().flatten().map(|scope| (scope.clone(), true)));
     let user = if name.starts_with('@') { None } else { with_roster(Scope::of(name))? };
     match user {
-        Some(_) if !places.is_empty() => {
+        Some(_) if !scopes.is_empty() => {
             Err(Trouble::new(format!("{name} is a domain and a user here; @{name} is the domain")))
         }
         user => {
-            places.extend(user.map(|user| (user, false)));
-            Ok(places)
+            scopes.extend(user.map(|user| (user, false)));
+            Ok(scopes)
         }
     }
 }
@@ -357,14 +358,14 @@ struct Printed {
 
 fn print(printed: &BTreeMap<Scope, Printed>) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for (place, Printed { domain, of_domain, by_name }) in printed {
+    for (scope, Printed { domain, of_domain, by_name }) in printed {
         let mut outcomes: Vec<String> =
             of_domain.iter().map(|(outcome, count)| format!("{outcome} {count}")).collect();
         if let Some(outcome) = domain.filter(|_| outcomes.is_empty()) {
             outcomes.push(format!("{outcome} 0"));
         }
         if !outcomes.is_empty() {
-            let line = format!("{} {}", name_of_domain(place.name()), outcomes.join(", "));
+            let line = format!("{} {}", name_of_domain(scope.name()), outcomes.join(", "));
             writeln!(out, "{}", on_one_line(line))?;
         }
         out.write_all(by_name.as_bytes())?;
@@ -374,7 +375,7 @@ fn print(printed: &BTreeMap<Scope, Printed>) -> io::Result<()> {
 
 /// One run of a command, which has the site to itself.
 struct Run<'a> {
-    _lock: Lock,
+    _lock: SiteLock,
     site: &'a Site,
     change: Change,
     now: SystemTime,
@@ -383,15 +384,15 @@ struct Run<'a> {
 impl Run<'_> {
     /// Rewrites the roster of a place. Returns whether all that were named are on it, and could be
     /// changed; and how many were.
-    fn change_place(
+    fn change_scope(
         &self,
-        place: &Scope,
+        scope: &Scope,
         named: &Named,
         printed: &mut BTreeMap<Scope, Printed>,
     ) -> Result<(bool, usize), Trouble> {
-        let path = self.site.paths_of(place).roster;
+        let path = self.site.paths_of(scope).roster;
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
-        let Some(mut roster) = site_files::read_roster(self.site, place)? else {
+        let Some(mut roster) = site_files::read_roster(self.site, scope)? else {
             return Err(at(&"gone meanwhile"));
         };
         let mut all_done = true;
@@ -423,19 +424,19 @@ impl Run<'_> {
                 changed.push((before.gate_word(), after));
             }
         }
-        let of_place = |users: &[String], what: &str| {
+        let of_scope = |users: &[String], what: &str| {
             if let Some(first) = users.first() {
-                let (place, count) = (place.name(), users.len());
-                remark(format_args!("{place}: {count} of its users {what} (the first: {first})"));
+                let (scope, count) = (scope.name(), users.len());
+                remark(format_args!("{scope}: {count} of its users {what} (the first: {first})"));
             }
         };
-        of_place(&still_forgotten, &format!("are {FORGOTTEN}"));
-        of_place(&still_served, "download again, as told before, and are served on");
+        of_scope(&still_forgotten, &format!("are {FORGOTTEN}"));
+        of_scope(&still_served, "download again, as told before, and are served on");
         all_done &= still_forgotten.is_empty();
         let log = Log::new(self.site, self.change.command(), self.now);
         let line_of =
             |(before, after): &(&str, RosterLine)| log.line(&after.user, before, after.gate_word());
-        let of_domain = if named.all { self.change_domain(place, &mut roster) } else { None };
+        let of_domain = if named.all { self.change_domain(scope, &mut roster) } else { None };
         if changed.is_empty() && of_domain.is_none() {
             return Ok((all_done, 0));
         }
@@ -452,7 +453,7 @@ impl Run<'_> {
             return Err(at(&error));
         }
         // Whoever has files of his own is one of his domain all the same.
-        let of = apart::domain_of(place).unwrap_or_else(|| place.clone());
+        let of = apart::domain_of(scope).unwrap_or_else(|| scope.clone());
         let is_printed_by_name =
             |line: &RosterLine| matches!(of, Scope::User(_)) || named.users.contains(&line.user);
         let printed = printed.entry(of.clone()).or_default();
@@ -475,10 +476,10 @@ impl Run<'_> {
     /// the gate before and the line of the domain, where that changes anything.
     fn change_domain(
         &self,
-        place: &Scope,
+        scope: &Scope,
         roster: &mut Roster,
     ) -> Option<(&'static str, RosterLine)> {
-        let Scope::Domain(domain) = place else { return None };
+        let Scope::Domain(domain) = scope else { return None };
         let name = name_of_domain(domain);
         match self.change {
             Change::Hold if roster.get(&name).is_none() => {
@@ -600,11 +601,11 @@ fn seal_roster(path: &Path, roster: &Roster) -> io::Result<Sealed> {
 }
 
 /// Waits a little for another run of uidl-keep that changes the site.
-fn wait_for_lock(site: &Site) -> Result<Lock, Trouble> {
+fn wait_for_lock(site: &Site) -> Result<SiteLock, Trouble> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
-        let lock = publish::lock(site.dir());
-        match lock.map_err(|error| Trouble::at(site.dir().join(".lock").display(), error))? {
+        let taken = lock(site.dir());
+        match taken.map_err(|error| Trouble::at(site.dir().join(".lock").display(), error))? {
             Some(lock) => return Ok(lock),
             None if Instant::now() < until => std::thread::sleep(Duration::from_millis(100)),
             None => {

@@ -28,9 +28,9 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
             Opened::Index(index) => print_index(&mut out, path, &index)?,
             Opened::Roster(roster) => print_roster(&mut out, path, &roster)?,
             Opened::Site(site) => {
-                for place in site_files::places(&site)? {
-                    let paths = site.paths_of(&place);
-                    let kept = site_files::open_place(&site, &place)?;
+                for scope in site_files::scopes(&site)? {
+                    let paths = site.paths_of(&scope);
+                    let kept = site_files::open_scope(&site, &scope)?;
                     if let Some(index) = &kept.index {
                         print_index(&mut out, &paths.index, index)?;
                     }

@@ -21,18 +21,18 @@ pub enum Opened {
 
 /// Opens an index or a roster, told apart by how they begin, or a site.
 pub fn open(path: &Path) -> Result<Opened, Trouble> {
-    let place = path.display();
-    let file = File::open(path).map_err(|error| Trouble::at(&place, error))?;
-    let metadata = file.metadata().map_err(|error| Trouble::at(&place, error))?;
+    let scope = path.display();
+    let file = File::open(path).map_err(|error| Trouble::at(&scope, error))?;
+    let metadata = file.metadata().map_err(|error| Trouble::at(&scope, error))?;
     if metadata.is_dir() {
         return Ok(Opened::Site(Site::new(path)));
     }
     let starts_as_roster =
-        file.read_at(0, metadata.len().min(16) as usize).map_err(|e| Trouble::at(&place, e))?;
+        file.read_at(0, metadata.len().min(16) as usize).map_err(|e| Trouble::at(&scope, e))?;
     if starts_as_roster == b"uidl-keep-roster" {
-        Roster::read(&file).map(Opened::Roster).map_err(|error| Trouble::at(&place, error))
+        Roster::read(&file).map(Opened::Roster).map_err(|error| Trouble::at(&scope, error))
     } else {
-        Index::open(file).map(Opened::Index).map_err(|error| Trouble::at(&place, error))
+        Index::open(file).map(Opened::Index).map_err(|error| Trouble::at(&scope, error))
     }
 }
 
@@ -43,25 +43,25 @@ pub struct Kept {
 }
 
 /// Opens both files of a place as a login would, and reads the roster.
-pub fn open_place(site: &Site, place: &Scope) -> Result<Kept, Trouble> {
-    let paths = site.paths_of(place);
+pub fn open_scope(site: &Site, scope: &Scope) -> Result<Kept, Trouble> {
+    let paths = site.paths_of(scope);
     let index = trusted(&paths.index)?
         .map(|file| Index::open(file).map_err(|error| Trouble::at(paths.index.display(), error)))
         .transpose()?;
-    Ok(Kept { index, roster: read_roster(site, place)? })
+    Ok(Kept { index, roster: read_roster(site, scope)? })
 }
 
 /// Reads the roster of a place, whatever there is of its index.
-pub fn read_roster(site: &Site, place: &Scope) -> Result<Option<Roster>, Trouble> {
-    let path = site.paths_of(place).roster;
+pub fn read_roster(site: &Site, scope: &Scope) -> Result<Option<Roster>, Trouble> {
+    let path = site.paths_of(scope).roster;
     trusted(&path)?
         .map(|file| Roster::read(&file).map_err(|error| Trouble::at(path.display(), error)))
         .transpose()
 }
 
 /// Whether a place has a roster.
-pub fn has_roster(site: &Site, place: &Scope) -> Result<bool, Trouble> {
-    trusted(&site.paths_of(place).roster).map(|file| file.is_some())
+pub fn has_roster(site: &Site, scope: &Scope) -> Result<bool, Trouble> {
+    trusted(&site.paths_of(scope).roster).map(|file| file.is_some())
 }
 
 /// [`site::open_trusted`]; a site that is not there has no file either.
@@ -77,9 +77,9 @@ fn trusted(path: &Path) -> Result<Option<File>, Trouble> {
 /// # Errors
 ///
 /// A site without its two directories is none.
-pub fn places(site: &Site) -> Result<Vec<Scope>, Trouble> {
-    let mut places = Vec::new();
-    for (directory, place) in
+pub fn scopes(site: &Site) -> Result<Vec<Scope>, Trouble> {
+    let mut scopes = Vec::new();
+    for (directory, scope) in
         [("domain", Scope::Domain as fn(String) -> Scope), ("user", Scope::User)]
     {
         let directory = site.dir().join(directory);
@@ -90,12 +90,12 @@ pub fn places(site: &Site) -> Result<Vec<Scope>, Trouble> {
                 matches!(name.extension().and_then(OsStr::to_str), Some("idx" | "roster"));
             // No name that `Scope::of` gives begins with a dot, nor is what is being written ours.
             match name.file_stem().and_then(OsStr::to_str) {
-                Some(stem) if is_ours && !stem.starts_with('.') => places.push(place(stem.into())),
+                Some(stem) if is_ours && !stem.starts_with('.') => scopes.push(scope(stem.into())),
                 _ => {}
             }
         }
     }
-    places.sort();
-    places.dedup();
-    Ok(places)
+    scopes.sort();
+    scopes.dedup();
+    Ok(scopes)
 }

@@ -136,8 +136,8 @@ impl<'a> Stop<'a> {
     fn text(&self) -> Result<String, Trouble> {
         let mut text = HEADER.to_owned();
         let mut unsaid = Vec::new();
-        for place in site_files::places(self.site)? {
-            match site_files::read_roster(self.site, &place) {
+        for scope in site_files::scopes(self.site)? {
+            match site_files::read_roster(self.site, &scope) {
                 Ok(None) => {}
                 Ok(Some(roster)) => {
                     let held = roster.lines().filter(|line| line.gate == Gate::Held);
@@ -154,11 +154,11 @@ impl<'a> Stop<'a> {
                 Err(trouble) => {
                     remark(format_args!(
                         "{trouble}; of {} auth/stop-pop3 says what it said",
-                        place.name()
+                        scope.name()
                     ));
                     let is_of_place = |line: &&str| {
                         let user = line.split(':').next().unwrap_or_default();
-                        self.site.place_of(user).is_ok_and(|its| its.as_ref() == Some(&place))
+                        self.site.scope_of(user).is_ok_and(|its| its.as_ref() == Some(&scope))
                     };
                     let lines = self.before.split_inclusive('\n').skip(1);
                     text.extend(lines.filter(is_of_place));

@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use uidl_keep::file::publish;
+use uidl_keep::file::lock;
 use uidl_keep::listing::{self, ListingFault};
 use uidl_keep::maildrop::State;
 
@@ -72,7 +72,7 @@ impl Journal {
         name.push(".journal");
         let path = output.with_file_name(name);
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
-        let opened = publish::open_alone(&path).map_err(|error| at(&error))?;
+        let opened = lock::open_alone(&path).map_err(|error| at(&error))?;
         let file = opened.ok_or_else(|| {
             at(&"another uidl-keep writes it; wait for it, or name another listing with -o")
         })?;

@@ -1,0 +1,270 @@
+//! A site directory, and the files in it: [`Site`].
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::site::root::{Root, is_there, open};
+use crate::site::scope::Scope;
+use crate::site::trusted::{OpenError, absent, open_trusted_below};
+
+/// A site directory.
+#[derive(Debug, Clone)]
+pub struct Site {
+    dir: PathBuf,
+    root: Option<&'static Root>,
+}
+
+/// The files of a [`Scope`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Paths {
+    /// The index.
+    pub index: PathBuf,
+    /// The roster.
+    pub roster: PathBuf,
+}
+
+impl Site {
+    /// Where a site is unless the operator says otherwise.
+    pub const DEFAULT_DIR: &str = "/var/lib/uidl-keep";
+
+    /// The largest roster: tens of millions of users.
+    const MOST_ROSTER_OCTETS: u64 = 1 << 32;
+    /// The largest index.
+    const MOST_INDEX_OCTETS: u64 = 1 << 44;
+    /// More than any `/etc/fstab` has.
+    const MOST_FSTAB_OCTETS: u64 = 1 << 20;
+    /// What the helper makes in a site: builds the directories, and what changes it the files.
+    const CONTENT: [&str; 4] = ["domain", "user", ".lock", "changes.log"];
+
+    /// The site in a directory. Looks at nothing yet.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), root: None }
+    }
+
+    /// The site in a directory below that root, wherever the process's own is.
+    pub fn below(root: &'static Root, dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), root: Some(root) }
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where a user's maildrop is, if it is: in files of his own where there is one, and else in
+    /// those of [`Scope::of`]; `None` when it cannot be in any site. Cost, for a user of a domain:
+    /// two `stat`, and one of the directory.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: could not tell.
+    pub fn scope_of(&self, user: &str) -> Result<Option<Scope>, OpenError> {
+        if let Some(own) = Scope::own(user) {
+            let Paths { index, roster } = self.paths_of(&own);
+            let root = self.root;
+            for path in [&roster, &index] {
+                if is_there(root, path)? {
+                    return Ok(Some(own));
+                }
+            }
+            absent(root, &roster)?;
+        }
+        Ok(Scope::of(user))
+    }
+
+    /// The files that a user's maildrop is in, as [`Site::scope_of`] says; as [`Scope::of`] says,
+    /// where that cannot tell.
+    pub fn paths(&self, user: &str) -> Option<Paths> {
+        let scope = self.scope_of(user).unwrap_or_else(|_| Scope::of(user));
+        scope.map(|scope| self.paths_of(&scope))
+    }
+
+    /// The files of a place.
+    pub fn paths_of(&self, scope: &Scope) -> Paths {
+        let dir = self.dir.join(scope.directory());
+        let path = |extension| dir.join(format!("{}.{extension}", scope.name()));
+        Paths { index: path("idx"), roster: path("roster") }
+    }
+
+    /// Opens the roster that would name a user. `None` means that there is neither roster nor
+    /// index, and so that the user was never migrated. Cost: that of [`Site::scope_of`] and one
+    /// open; when that fails, a `stat` of the directory and one of the index.
+    ///
+    /// There is nobody either in a directory that is there and has nothing of a site in it, neither
+    /// `domain` nor `user`, both of which each build makes, nor a file of the helper's. Such is a
+    /// mount point too, while nothing is mounted; where `/etc/fstab` says that something is to be,
+    /// that is told apart.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: could not tell.
+    pub fn open_roster(&self, user: &str) -> Result<Option<File>, OpenError> {
+        match self.open_roster_of_site(user) {
+            Err(OpenError::NoSite { .. }) if self.is_bare()? && !self.awaits_mount()? => Ok(None),
+            opened => opened,
+        }
+    }
+
+    /// The same in a site that has what a site has.
+    fn open_roster_of_site(&self, user: &str) -> Result<Option<File>, OpenError> {
+        let Some(scope) = self.scope_of(user)? else { return Ok(None) };
+        let Paths { index, roster } = self.paths_of(&scope);
+        let root = self.root;
+        match open_trusted_below(root, &roster, Self::MOST_ROSTER_OCTETS) {
+            Ok(None) if is_there(root, &index)? => Err(OpenError::NoRoster { index }),
+            opened => opened,
+        }
+    }
+
+    /// Whether its directory is there, and nothing of ours in it.
+    fn is_bare(&self) -> io::Result<bool> {
+        for name in Self::CONTENT {
+            if is_there(self.root, &self.dir.join(name))? {
+                return Ok(false);
+            }
+        }
+        let own;
+        let root = match self.root {
+            Some(root) => root,
+            None => {
+                own = Root::hold(Path::new("/"))?;
+                &own
+            }
+        };
+        match root.walk(&self.dir, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(_) => Ok(true),
+            // By a link it may be anywhere, and `/etc/fstab` names it otherwise.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether `/etc/fstab` has the directory, or one above it, for a mount point on which nothing
+    /// is mounted.
+    fn awaits_mount(&self) -> io::Result<bool> {
+        let root = self.root;
+        let mut fstab = Vec::new();
+        match open(root, Path::new("/etc/fstab"), OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(file) => {
+                File::from(file).take(Self::MOST_FSTAB_OCTETS).read_to_end(&mut fstab)?;
+            }
+            Err(Errno::NOENT) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        let device = |path: &Path| -> io::Result<u64> {
+            let place = open(root, path, OFlags::PATH)?;
+            Ok(File::from(place).metadata()?.dev())
+        };
+        for dir in self.dir.ancestors() {
+            let Some(parent) = dir.parent() else { break };
+            let is_named = fstab.split(|&octet| octet == b'\n').any(|line| {
+                let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+                let mut words = words.take_while(|word| word[0] != b'#');
+                words.nth(1).is_some_and(|place| unescaped(place) == dir.as_os_str().as_bytes())
+            });
+            if is_named && device(dir)? == device(parent)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Opens the index that holds a user's maildrop. `None` means that there is none; if a roster
+    /// names the user, that is a fault.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`]: could not tell.
+    pub fn open_index(&self, user: &str) -> Result<Option<File>, OpenError> {
+        match self.scope_of(user)? {
+            Some(scope) => {
+                let index = self.paths_of(&scope).index;
+                open_trusted_below(self.root, &index, Self::MOST_INDEX_OCTETS)
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+/// A mount point as `/etc/fstab` has it: a slash at its end says nothing, and a blank is `\040`.
+fn unescaped(place: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let mut left = place;
+    while let [first, rest @ ..] = left {
+        let octal = rest.get(..3).filter(|_| *first == b'\\');
+        let octal = octal.and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(octet) => {
+                plain.push(octet);
+                left = &rest[3..];
+            }
+            None => {
+                plain.push(*first);
+                left = rest;
+            }
+        }
+    }
+    while plain.len() > 1 && plain.ends_with(b"/") {
+        plain.pop();
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::site::scope::MAX_STEM_OCTETS;
+
+    #[test]
+    fn a_user_belongs_to_what_follows_the_last_at_sign() {
+        let domain = |name: &str| Some(Scope::Domain(name.into()));
+        assert_eq!(Scope::of("alice@example.com"), domain("example.com"));
+        assert_eq!(Scope::of("odd@local@example.com"), domain("example.com"));
+        assert_eq!(Scope::of("a/../b@example.com"), domain("example.com"));
+        assert_eq!(Scope::of("alice"), Some(Scope::User("alice".into())));
+        let site = Site::new("/s");
+        assert_eq!(
+            site.paths("alice@example.com").unwrap(),
+            Paths {
+                index: "/s/domain/example.com.idx".into(),
+                roster: "/s/domain/example.com.roster".into()
+            }
+        );
+        assert_eq!(site.paths("alice").unwrap().roster, Path::new("/s/user/alice.roster"));
+    }
+
+    #[test]
+    fn a_name_that_no_file_can_have_is_in_no_site() {
+        let long = "x".repeat(MAX_STEM_OCTETS + 1);
+        for name in ["", ".", "..", ".x", "a/b", "/", "a\0b", &long] {
+            assert_eq!(Scope::of(name), None, "{name:?}");
+            assert_eq!(Scope::of(&format!("alice@{name}")), None, "alice@{name:?}");
+        }
+        assert!(Scope::of(&long[1..]).is_some());
+        let name = format!("{}.roster.new", &long[1..]);
+        assert_eq!(name.len(), 255);
+    }
+
+    #[test]
+    fn without_openat2_links_are_refused_and_the_rest_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        std::fs::write(dir.path().join("a/b/file"), "").unwrap();
+        std::os::unix::fs::symlink("/a/b", dir.path().join("link")).unwrap();
+        let root = Root::hold(dir.path()).unwrap();
+        for path in ["/a/b/file", "/a/b", "/a/../a/b/file", "/"] {
+            root.walk(Path::new(path), OFlags::PATH).unwrap();
+        }
+        let walk = |path: &str| root.walk(Path::new(path), OFlags::RDONLY).unwrap_err();
+        assert_eq!(walk("/link/file"), Errno::NOTDIR);
+        assert_eq!(walk("/link"), Errno::LOOP);
+        assert_eq!(walk("/a/none/file"), Errno::NOENT);
+    }
+}

@@ -1,0 +1,112 @@
+//! Opening a file of a site, if what is there can be trusted: [`open_trusted`].
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::file::safe_open::{Unopened, regular};
+use crate::site::root::{Root, open};
+
+/// Why a file of a site could not be opened. None of these means that a user was not migrated.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// There is no site here: not made, or not mounted.
+    #[error("no directory {}: make the site, or mount it", dir.display())]
+    NoSite {
+        /// The directory that is not there.
+        dir: PathBuf,
+    },
+    /// There is no roster, and the index that goes with it is there: the roster was lost.
+    #[error("not there, but its index is: {}", index.display())]
+    NoRoster {
+        /// The index.
+        index: PathBuf,
+    },
+    /// A symbolic link.
+    #[error("a symbolic link, and links are not followed here")]
+    Link,
+    /// Something else than a regular file.
+    #[error("not a regular file")]
+    NotAFile,
+    /// It belongs to somebody who may not write it.
+    #[error("owned by uid {uid}, and should be by root")]
+    Owner {
+        /// Whose it is.
+        uid: u32,
+    },
+    /// Others than its owner may write it.
+    #[error("mode {mode:04o} lets group or others write it")]
+    Writable {
+        /// Its permissions.
+        mode: u32,
+    },
+    /// Larger than anything of ours.
+    #[error("{len_octets} octets, more than {most}")]
+    TooLarge {
+        /// Its size.
+        len_octets: u64,
+        /// The most it may have.
+        most: u64,
+    },
+    /// Could not be opened, for this reason.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Opens a file of a site to read it, without following a link and without waiting for anything.
+///
+/// What is opened is then looked at: a regular file of root's or our own, which nobody else may
+/// write, not larger than `most` octets. Root also takes what root gave to one account, 0400:
+/// others put nothing into a site, and whoever changed his own file could lie about himself alone.
+/// `None` when there is no such file but its directory is there.
+///
+/// # Errors
+///
+/// [`OpenError`]: could not tell.
+pub fn open_trusted(path: &Path, most: u64) -> Result<Option<File>, OpenError> {
+    open_trusted_below(None, path, most)
+}
+
+pub(super) fn open_trusted_below(
+    root: Option<&Root>,
+    path: &Path,
+    most: u64,
+) -> Result<Option<File>, OpenError> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let opened = open(root, path, flags).map(File::from).map_err(io::Error::from);
+    let (file, metadata) = match regular(opened) {
+        Ok(opened) => opened,
+        Err(Unopened::Absent) => return absent(root, path),
+        Err(Unopened::Link) => return Err(OpenError::Link),
+        Err(Unopened::NotRegular(_)) => return Err(OpenError::NotAFile),
+        Err(Unopened::Io(error)) => return Err(error.into()),
+    };
+    let (uid, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    let reader = rustix::process::geteuid().as_raw();
+    if uid != 0 && uid != reader && (reader != 0 || mode != 0o400) {
+        return Err(OpenError::Owner { uid });
+    }
+    if mode & 0o022 != 0 {
+        return Err(OpenError::Writable { mode });
+    }
+    if metadata.len() > most {
+        return Err(OpenError::TooLarge { len_octets: metadata.len(), most });
+    }
+    Ok(Some(file))
+}
+
+/// What it means that `path` is not there.
+pub(super) fn absent(root: Option<&Root>, path: &Path) -> Result<Option<File>, OpenError> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    match open(root, dir, OFlags::PATH) {
+        Ok(_) => Ok(None),
+        Err(Errno::NOENT) => Err(OpenError::NoSite { dir: dir.into() }),
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
