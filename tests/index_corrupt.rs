@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use uidl_keep::index::{Error, Index};
+use uidl_keep::index::{Index, IndexError};
 use uidl_keep::maildrop::{Entry, Maildrop};
 use uidl_keep::uidl::Uidl;
 
@@ -10,7 +10,7 @@ mod index_fixture;
 use index_fixture::{ABSENT, USERS, index_of, maildrops, small_index};
 
 /// What a login would be told: of each user in the index and of some who are not.
-fn answers(index: &[u8]) -> Vec<Result<Option<Maildrop>, Error>> {
+fn answers(index: &[u8]) -> Vec<Result<Option<Maildrop>, IndexError>> {
     let users = USERS.iter().chain(ABSENT);
     users.map(|user| Index::open(index).and_then(|index| index.maildrop(user))).collect()
 }
@@ -20,7 +20,7 @@ fn assert_error_or_same(damaged: &[u8], sound: &[Option<Maildrop>], how: &str) {
     for (answer, sound) in answers(damaged).into_iter().zip(sound) {
         match answer {
             Ok(answer) => assert_eq!(&answer, sound, "{how}"),
-            Err(Error::Io(error)) => panic!("{how}: read past what was checked: {error}"),
+            Err(IndexError::Io(error)) => panic!("{how}: read past what was checked: {error}"),
             Err(_) => {}
         }
     }
@@ -104,7 +104,7 @@ fn an_index_mangled_by_a_text_mode_transfer_is_none() {
         .collect();
     let to_seven_bits: Vec<u8> = index.iter().map(|octet| octet & 0x7F).collect();
     for mangled in [to_lf, to_crlf, to_seven_bits] {
-        assert!(matches!(Index::open(&mangled[..]), Err(Error::NotAnIndex)));
+        assert!(matches!(Index::open(&mangled[..]), Err(IndexError::NotAnIndex)));
     }
 }
 
@@ -114,7 +114,7 @@ fn check_finds_a_build_id_that_names_another_content() {
     index[72] ^= 1;
     sum(&mut index, 0..104);
     let index = Index::open(&index[..]).unwrap();
-    assert!(matches!(index.verify(), Err(Error::Corrupt { .. })));
+    assert!(matches!(index.verify(), Err(IndexError::Corrupt { .. })));
 }
 
 fn u32_at(index: &[u8], at: usize) -> usize {
@@ -166,7 +166,7 @@ fn wrong_fields_under_right_checksums_end_no_process_and_ask_for_no_memory() {
                 wrong[at] = value;
                 sum(&mut wrong, part.clone());
                 for answer in answers(&wrong) {
-                    assert!(!matches!(answer, Err(Error::Io(_))), "octet {at} = {value}");
+                    assert!(!matches!(answer, Err(IndexError::Io(_))), "octet {at} = {value}");
                     for entry in answer.ok().flatten().iter().flat_map(|found| &found.entries) {
                         assert!(Uidl::check(entry.uidl.as_bytes()).is_ok());
                     }
@@ -181,9 +181,9 @@ fn wrong_fields_under_right_checksums_end_no_process_and_ask_for_no_memory() {
 }
 
 /// Where an index is said to be damaged, and how.
-fn damage<T: std::fmt::Debug>(answer: Result<T, Error>) -> (u64, &'static str) {
+fn damage<T: std::fmt::Debug>(answer: Result<T, IndexError>) -> (u64, &'static str) {
     match answer {
-        Err(Error::Corrupt { what, offset, .. }) => (offset, what),
+        Err(IndexError::Corrupt { what, offset, .. }) => (offset, what),
         other => panic!("{other:?}"),
     }
 }
@@ -195,11 +195,11 @@ fn a_file_shorter_than_a_header_is_an_index_cut_short_or_none() {
         assert_eq!(damage(Index::open(&index[..len])), (0, "shorter than a header"), "{len}");
     }
     for other in [&b"x"[..], b"\x89UKL\r\n\x1a\n", &[0; 103]] {
-        assert!(matches!(Index::open(other), Err(Error::NotAnIndex)), "{other:?}");
+        assert!(matches!(Index::open(other), Err(IndexError::NotAnIndex)), "{other:?}");
     }
     let mut header = index[..104].to_vec();
     header[8] = 2;
-    assert!(matches!(Index::open(&header[..]), Err(Error::Version { found: 2, .. })));
+    assert!(matches!(Index::open(&header[..]), Err(IndexError::Version { found: 2, .. })));
 }
 
 #[test]

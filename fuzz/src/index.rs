@@ -3,7 +3,7 @@
 
 use std::io::Cursor;
 
-use uidl_keep::index::{Error, Index, Writer};
+use uidl_keep::index::{Index, IndexError, Writer};
 use uidl_keep::maildrop::{Entry, Maildrop};
 
 use super::forge;
@@ -101,8 +101,8 @@ fn check_maildrop(maildrop: &Maildrop) {
     assert!(maildrop.remarks.is_empty());
 }
 
-fn check_error(error: Error) {
-    assert!(!matches!(error, Error::Io(_)), "{error}");
+fn check_error(error: IndexError) {
+    assert!(!matches!(error, IndexError::Io(_)), "{error}");
     check_message(error);
 }
 

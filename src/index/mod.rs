@@ -7,5 +7,5 @@ pub mod merge;
 pub mod reader;
 pub mod writer;
 
-pub use reader::{Error, Index};
-pub use writer::Writer;
+pub use reader::{Index, IndexError};
+pub use writer::{WriteError, Writer};

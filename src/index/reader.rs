@@ -3,8 +3,8 @@
 
 use std::io;
 
-use super::cursor::{Cursor, u16_at, u32_at, u64_at};
-use super::layout::*;
+use crate::index::cursor::{Cursor, u16_at, u32_at, u64_at};
+use crate::index::layout::*;
 use crate::file::read_at::ReadAt;
 use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
@@ -15,11 +15,11 @@ use crate::uidl::Uidl;
 #[derive(Debug)]
 pub struct Index<S> {
     source: S,
-    header: Header,
+    header: IndexHeader,
 }
 
 #[derive(Debug)]
-struct Header {
+struct IndexHeader {
     is_final: bool,
     file_len: u64,
     maildrops: u64,
@@ -36,7 +36,7 @@ struct Header {
 /// Why an index could not give an answer. None of these means that something is not in it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum IndexError {
     /// Does not start as an index does.
     #[error("not an index, or mangled on its way here")]
     NotAnIndex,
@@ -75,7 +75,7 @@ pub enum Error {
 
 /// Where a block lies. Checked: within the blocks, not larger than the largest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct BlockAt {
     offset: u64,
     len: u64,
 }
@@ -88,22 +88,22 @@ impl<S: ReadAt> Index<S> {
     ///
     /// # Errors
     ///
-    /// Any [`Error`].
-    pub fn open(source: S) -> Result<Self, Error> {
+    /// Any [`IndexError`].
+    pub fn open(source: S) -> Result<Self, IndexError> {
         let file_len = source.len_octets()?;
-        let corrupt = |what, at: usize| Error::Corrupt { what, offset: at as u64, file_len };
+        let corrupt = |what, at: usize| IndexError::Corrupt { what, offset: at as u64, file_len };
         let short = || corrupt("shorter than a header", 0);
         if file_len < HEADER_OCTETS as u64 {
             return Err(not_an_index(&source, file_len)?);
         }
         let octets = source.read_at(0, HEADER_OCTETS)?;
         if octets[MAGIC_AT..VERSION_AT] != MAGIC {
-            return Err(Error::NotAnIndex);
+            return Err(IndexError::NotAnIndex);
         }
         // The version first: another one may have its checksum elsewhere.
         let version = u32_at(&octets, VERSION_AT).ok_or_else(short)?;
         if version != VERSION {
-            return Err(Error::Version { found: version, newest_known: VERSION });
+            return Err(IndexError::Version { found: version, newest_known: VERSION });
         }
         if checksum(&octets[..HEADER_CHECKSUM_AT]) != octets[HEADER_CHECKSUM_AT..] {
             return Err(corrupt("checksum of the header", HEADER_CHECKSUM_AT));
@@ -113,7 +113,7 @@ impl<S: ReadAt> Index<S> {
         let flags = u32_of(FLAGS_AT)?;
         let mut build_id = [0; 16];
         build_id.copy_from_slice(&octets[BUILD_ID_AT..HEADER_CHECKSUM_AT]);
-        let header = Header {
+        let header = IndexHeader {
             is_final: flags & FLAG_FINAL != 0,
             file_len: u64_of(FILE_LEN_AT)?,
             maildrops: u64_of(MAILDROPS_AT)?,
@@ -134,7 +134,7 @@ impl<S: ReadAt> Index<S> {
         }
         if header.normaliser != u32::from(NORMALISER_VERSION) {
             let (found, known) = (header.normaliser, u32::from(NORMALISER_VERSION));
-            return Err(Error::Normaliser { found, known });
+            return Err(IndexError::Normaliser { found, known });
         }
         // From here on blocks lie between the header and the buckets, buckets between the blocks
         // and the table, and the table of 2^bits offsets fills the rest: later sums stay within
@@ -195,8 +195,8 @@ impl<S: ReadAt> Index<S> {
     ///
     /// # Errors
     ///
-    /// [`Error::Corrupt`] and [`Error::Io`]: could not tell.
-    pub fn maildrop(&self, user: &str) -> Result<Option<Maildrop>, Error> {
+    /// [`IndexError::Corrupt`] and [`IndexError::Io`]: could not tell.
+    pub fn maildrop(&self, user: &str) -> Result<Option<Maildrop>, IndexError> {
         let Some(place) = self.place_of(user)? else {
             return Ok(None);
         };
@@ -226,13 +226,13 @@ impl<S: ReadAt> Index<S> {
     /// # Errors
     ///
     /// The first fault met.
-    pub fn verify(&self) -> Result<(), Error> {
+    pub fn verify(&self) -> Result<(), IndexError> {
         self.verify_build_id()?;
         let mut maildrops = self.maildrops();
         loop {
             let offset = maildrops.offset;
             let Some(maildrop) = maildrops.next() else { break };
-            let place = Place { offset, len: maildrops.offset - offset };
+            let place = BlockAt { offset, len: maildrops.offset - offset };
             if self.place_of(&maildrop?.user)? != Some(place) {
                 return Err(self.corrupt("the table does not lead to this block", offset));
             }
@@ -256,7 +256,7 @@ impl<S: ReadAt> Index<S> {
         Ok(())
     }
 
-    fn verify_build_id(&self) -> Result<(), Error> {
+    fn verify_build_id(&self) -> Result<(), IndexError> {
         const STEP_OCTETS: usize = 1 << 20;
         let mut hasher = blake3::Hasher::new();
         let end = self.header.file_len;
@@ -273,12 +273,12 @@ impl<S: ReadAt> Index<S> {
         Ok(())
     }
 
-    fn corrupt(&self, what: &'static str, offset: u64) -> Error {
-        Error::Corrupt { what, offset, file_len: self.header.file_len }
+    fn corrupt(&self, what: &'static str, offset: u64) -> IndexError {
+        IndexError::Corrupt { what, offset, file_len: self.header.file_len }
     }
 
     /// Where the block of a user lies, as the table and a bucket say.
-    fn place_of(&self, user: &str) -> Result<Option<Place>, Error> {
+    fn place_of(&self, user: &str) -> Result<Option<BlockAt>, IndexError> {
         let hash = checksum(user.as_bytes());
         let bucket = self.bucket(bucket_number(&hash, self.header.table_bits))?;
         let mut found = bucket_entries(&bucket).filter(|entry| entry[..16] == hash);
@@ -293,11 +293,11 @@ impl<S: ReadAt> Index<S> {
         {
             return Err(self.corrupt("a bucket names a block where none can be", offset));
         }
-        Ok(Some(Place { offset, len }))
+        Ok(Some(BlockAt { offset, len }))
     }
 
     /// What the table says of a bucket: checked to be where a bucket can be.
-    fn bucket_offset(&self, number: u32) -> Result<u64, Error> {
+    fn bucket_offset(&self, number: u32) -> Result<u64, IndexError> {
         let at = self.header.table_offset + 8 * u64::from(number);
         let octets = self.source.read_at(at, 8)?;
         let offset = u64_at(&octets, 0).ok_or_else(|| self.corrupt("table entry", at))?;
@@ -309,7 +309,7 @@ impl<S: ReadAt> Index<S> {
     }
 
     /// All octets of a bucket, which is the right one and whose checksum agrees.
-    fn bucket(&self, number: u32) -> Result<Vec<u8>, Error> {
+    fn bucket(&self, number: u32) -> Result<Vec<u8>, IndexError> {
         let offset = self.bucket_offset(number)?;
         let most = self.header.table_offset - offset;
         let start = self.source.read_at(offset, most.min(BUCKET_GUESS_OCTETS) as usize)?;
@@ -332,19 +332,19 @@ impl<S: ReadAt> Index<S> {
         Ok(octets)
     }
 
-    fn block(&self, place: Place) -> Result<Maildrop, Error> {
+    fn block(&self, place: BlockAt) -> Result<Maildrop, IndexError> {
         let octets = self.source.read_at(place.offset, place.len as usize)?;
         maildrop_of(&octets).map_err(|what| self.corrupt(what, place.offset))
     }
 }
 
 /// What a file shorter than a header is: cut short, or something else.
-fn not_an_index<S: ReadAt>(source: &S, file_len: u64) -> Result<Error, Error> {
+fn not_an_index<S: ReadAt>(source: &S, file_len: u64) -> Result<IndexError, IndexError> {
     let octets = source.read_at(0, file_len.min(MAGIC.len() as u64) as usize)?;
     Ok(if MAGIC.starts_with(&octets) {
-        Error::Corrupt { what: "shorter than a header", offset: 0, file_len }
+        IndexError::Corrupt { what: "shorter than a header", offset: 0, file_len }
     } else {
-        Error::NotAnIndex
+        IndexError::NotAnIndex
     })
 }
 
@@ -369,7 +369,7 @@ pub struct Maildrops<'a, S> {
 }
 
 impl<S: ReadAt> Maildrops<'_, S> {
-    fn read_next(&mut self) -> Result<Option<Maildrop>, Error> {
+    fn read_next(&mut self) -> Result<Option<Maildrop>, IndexError> {
         let Index { source, header } = self.index;
         if self.offset == header.buckets_offset {
             return if (self.count, self.entries) == (header.maildrops, header.entries) {
@@ -381,7 +381,7 @@ impl<S: ReadAt> Maildrops<'_, S> {
         let bad_len = || self.index.corrupt("length of a block", self.offset);
         let left = header.buckets_offset - self.offset;
         let len = u32_at(&source.read_at(self.offset, 4)?, 0).ok_or_else(bad_len)?;
-        let place = Place { offset: self.offset, len: len.into() };
+        let place = BlockAt { offset: self.offset, len: len.into() };
         if place.len > left || len > header.largest_block {
             return Err(bad_len());
         }
@@ -398,7 +398,7 @@ impl<S: ReadAt> Maildrops<'_, S> {
 }
 
 impl<S: ReadAt> Iterator for Maildrops<'_, S> {
-    type Item = Result<Maildrop, Error>;
+    type Item = Result<Maildrop, IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.failed {

@@ -3,8 +3,8 @@
 
 use std::io::{self, Seek, SeekFrom, Write};
 
-use super::cursor::put_varint;
-use super::layout::*;
+use crate::index::cursor::put_varint;
+use crate::index::layout::*;
 use crate::key::NORMALISER_VERSION;
 use crate::maildrop::{Capture, Entry, Maildrop, Name, State};
 use crate::uidl::Uidl;
@@ -22,12 +22,12 @@ pub struct Writer<W> {
     last_user: Option<String>,
     entries: u64,
     largest_block: u32,
-    places: Vec<Place>,
+    bucket_entries: Vec<BucketEntry>,
 }
 
 /// Where a user's block lies; ordered as in the buckets.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct BucketEntry {
     hash: [u8; CHECKSUM_OCTETS],
     offset: u64,
     len: u64,
@@ -36,7 +36,7 @@ struct Place {
 /// Why an index could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum WriteError {
     /// A maildrop came after one whose user name is not smaller, or the same.
     #[error("maildrop of {user:?} after the one of {after:?}: not in order, or twice")]
     Order {
@@ -75,8 +75,8 @@ impl<W: Write + Seek> Writer<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
-    pub fn new(mut out: W, is_final: bool) -> Result<Self, Error> {
+    /// [`WriteError::Io`].
+    pub fn new(mut out: W, is_final: bool) -> Result<Self, WriteError> {
         // No index until the header is there: `finish` writes it last.
         out.write_all(&[0; HEADER_OCTETS])?;
         Ok(Self {
@@ -87,7 +87,7 @@ impl<W: Write + Seek> Writer<W> {
             last_user: None,
             entries: 0,
             largest_block: 0,
-            places: Vec::new(),
+            bucket_entries: Vec::new(),
         })
     }
 
@@ -95,17 +95,17 @@ impl<W: Write + Seek> Writer<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Order`] unless its user name is greater, octet by octet, than the one before;
-    /// [`Error::TooMuch`]; [`Error::Io`]. After an error the index is of no use.
-    pub fn push(&mut self, maildrop: &Maildrop) -> Result<(), Error> {
+    /// [`WriteError::Order`] unless its user name is greater, octet by octet, than the one before;
+    /// [`WriteError::TooMuch`]; [`WriteError::Io`]. After an error the index is of no use.
+    pub fn push(&mut self, maildrop: &Maildrop) -> Result<(), WriteError> {
         if let Some(last) = &self.last_user {
             if *last >= maildrop.user {
-                return Err(Error::Order { user: maildrop.user.clone(), after: last.clone() });
+                return Err(WriteError::Order { user: maildrop.user.clone(), after: last.clone() });
             }
         }
         let block = block_of(maildrop)?;
         self.put(&block)?;
-        self.places.push(Place {
+        self.bucket_entries.push(BucketEntry {
             hash: checksum(maildrop.user.as_bytes()),
             offset: self.offset - block.len() as u64,
             len: block.len() as u64,
@@ -122,15 +122,15 @@ impl<W: Write + Seek> Writer<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
-    pub fn finish(mut self) -> Result<(W, [u8; 16]), Error> {
+    /// [`WriteError::Io`].
+    pub fn finish(mut self) -> Result<(W, [u8; 16]), WriteError> {
         let buckets_offset = self.offset;
-        let mut places = std::mem::take(&mut self.places);
-        places.sort_unstable();
-        let bits = table_bits(places.len() as u64);
+        let mut bucket_entries = std::mem::take(&mut self.bucket_entries);
+        bucket_entries.sort_unstable();
+        let bits = table_bits(bucket_entries.len() as u64);
         let mut table = Vec::new();
         let mut largest_bucket = 0;
-        let mut rest = &places[..];
+        let mut rest = &bucket_entries[..];
         for number in 0..1_u32 << bits {
             let count = rest.partition_point(|place| bucket_number(&place.hash, bits) <= number);
             let (here, after) = rest.split_at(count);
@@ -158,7 +158,7 @@ impl<W: Write + Seek> Writer<W> {
         header.extend(VERSION.to_le_bytes());
         header.extend((if self.is_final { FLAG_FINAL } else { 0 }).to_le_bytes());
         header.extend(self.offset.to_le_bytes());
-        header.extend((places.len() as u64).to_le_bytes());
+        header.extend((bucket_entries.len() as u64).to_le_bytes());
         header.extend(self.entries.to_le_bytes());
         header.extend(buckets_offset.to_le_bytes());
         header.extend(table_offset.to_le_bytes());
@@ -191,7 +191,7 @@ fn table_bits(maildrops: u64) -> u32 {
     buckets.trailing_zeros().min(MAX_TABLE_BITS)
 }
 
-fn block_of(maildrop: &Maildrop) -> Result<Vec<u8>, Error> {
+fn block_of(maildrop: &Maildrop) -> Result<Vec<u8>, WriteError> {
     let format = maildrop.counter.as_ref().map(|counter| counter.format.to_string());
     let format = format.unwrap_or_default();
     let bounded = |what, len: usize, most: u64| {
@@ -199,7 +199,7 @@ fn block_of(maildrop: &Maildrop) -> Result<Vec<u8>, Error> {
             Ok(len)
         } else {
             let user = maildrop.user.clone();
-            Err(Error::TooMuch { what, user, len, most: most as usize })
+            Err(WriteError::TooMuch { what, user, len, most: most as usize })
         }
     };
     let u16_of = |what, len| bounded(what, len, u16::MAX.into()).map(|len| len as u16);
@@ -241,7 +241,7 @@ fn block_of(maildrop: &Maildrop) -> Result<Vec<u8>, Error> {
     for entry in &maildrop.entries {
         if entry.first_capture > entry.last_capture || entry.last_capture > last {
             let user = maildrop.user.clone();
-            return Err(Error::NoSuchCapture { uidl: entry.uidl.clone(), user });
+            return Err(WriteError::NoSuchCapture { uidl: entry.uidl.clone(), user });
         }
         put_entry(&mut block, entry, last);
     }
@@ -345,7 +345,7 @@ mod tests {
             let mut writer = writer();
             writer.push(&maildrop("bob")).unwrap();
             let refused = writer.push(&maildrop(late));
-            assert!(matches!(refused, Err(Error::Order { .. })), "{late}: {refused:?}");
+            assert!(matches!(refused, Err(WriteError::Order { .. })), "{late}: {refused:?}");
         }
     }
 
@@ -353,7 +353,7 @@ mod tests {
     fn what_no_length_field_can_say_is_refused() {
         let long = Maildrop { source: "x".repeat(65_536), ..maildrop("bob") };
         let refused = writer().push(&long);
-        assert!(matches!(refused, Err(Error::TooMuch { most: 65_535, .. })), "{refused:?}");
+        assert!(matches!(refused, Err(WriteError::TooMuch { most: 65_535, .. })), "{refused:?}");
     }
 
     #[test]
@@ -365,7 +365,7 @@ mod tests {
             bob.captures = vec![Capture::of(&bob, None); captures];
             bob.entries = vec![Entry { first_capture, last_capture, ..entry.clone() }];
             let refused = writer().push(&bob);
-            assert!(matches!(refused, Err(Error::NoSuchCapture { .. })), "{refused:?}");
+            assert!(matches!(refused, Err(WriteError::NoSuchCapture { .. })), "{refused:?}");
         }
     }
 

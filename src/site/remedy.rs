@@ -55,7 +55,7 @@ impl Remedy for OpenError {
     }
 }
 
-impl Remedy for index::Error {
+impl Remedy for index::IndexError {
     fn remedy(&self) -> &'static str {
         match self {
             Self::Version { .. } => "build and install the plugin of the uidl-keep that wrote it",
@@ -90,12 +90,12 @@ mod tests {
         ] {
             let said = error.remedy();
             assert!(said.contains(word), "{error}: {said}");
-            assert_eq!(index::Error::Io(system(error.raw_os_error().unwrap())).remedy(), said);
+            assert_eq!(index::IndexError::Io(system(error.raw_os_error().unwrap())).remedy(), said);
             assert_eq!(RosterError::Io(system(error.raw_os_error().unwrap())).remedy(), said);
             assert_eq!(OpenError::Io(error).remedy(), said);
         }
         assert_eq!(RosterError::NotARoster.remedy(), BUILD_AGAIN);
-        assert_eq!(index::Error::NotAnIndex.remedy(), BUILD_AGAIN);
+        assert_eq!(index::IndexError::NotAnIndex.remedy(), BUILD_AGAIN);
         assert!(OpenError::Owner { uid: 5 }.remedy().contains("chown"));
     }
 }
