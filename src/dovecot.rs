@@ -2,7 +2,7 @@
 //!
 //! A roster guards a user under the one name that Dovecot gives him, and only while POP3 loads the
 //! plugin, and the plugin looks into the site of that roster. Dovecot's own tools tell all three;
-//! they are run, and change nothing. [`Fault`] says what is wrong.
+//! they are run, and change nothing. [`NotGuarded`] says what is wrong.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -20,7 +20,7 @@ pub struct Dovecot {
 
 /// What Dovecot calls users.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Names {
+pub struct UserNames {
     /// Those whom it does not know.
     pub unknown: Vec<String>,
     /// Those whom it calls otherwise, and how: the first few of them.
@@ -30,7 +30,7 @@ pub struct Names {
 /// Why POP3 users of a site are served as if there were no site.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum NotGuarded {
     /// POP3 does not load the plugin.
     #[error(
         "POP3 does not load uidl_keep, so that nobody is guarded: `doveconf -f protocol=pop3 \
@@ -69,7 +69,7 @@ fn cause(format: &Option<String>) -> String {
 /// Why Dovecot could not be asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum DovecotError {
     /// The program could not be run.
     #[error("{}: {error}", program.display())]
     Program {
@@ -108,9 +108,9 @@ impl Dovecot {
     ///
     /// # Errors
     ///
-    /// [`Error`]: its authentication does not run, say.
-    pub fn names(&self, users: &[String]) -> Result<Names, Error> {
-        let mut names = Names::default();
+    /// [`DovecotError`]: its authentication does not run, say.
+    pub fn names(&self, users: &[String]) -> Result<UserNames, DovecotError> {
+        let mut names = UserNames::default();
         for users in users.chunks(USERS_AT_A_TIME) {
             self.ask(&users.iter().collect::<Vec<_>>(), &mut names)?;
         }
@@ -118,19 +118,19 @@ impl Dovecot {
     }
 
     /// Why the user names are not those of the rosters, if they are not.
-    pub fn fault_of_names(&self, names: &Names) -> Option<Fault> {
+    pub fn fault_of_names(&self, names: &UserNames) -> Option<NotGuarded> {
         let (user, name) = names.renamed.first().cloned()?;
         let setting = "auth_username_format";
         let format = self.setting(&[setting], setting).ok().flatten();
-        Some(Fault::Renamed { user, name, format: format.filter(|format| !format.is_empty()) })
+        Some(NotGuarded::Renamed { user, name, format: format.filter(|format| !format.is_empty()) })
     }
 
     /// Whether POP3 loads the plugin.
     ///
     /// # Errors
     ///
-    /// [`Error`].
-    pub fn fault_of_pop3(&self) -> Result<Option<Fault>, Error> {
+    /// [`DovecotError`].
+    pub fn fault_of_pop3(&self) -> Result<Option<NotGuarded>, DovecotError> {
         let said = self.doveconf(&["-f", "protocol=pop3", "mail_plugins"])?;
         // 2.3: `mail_plugins = quota uidl_keep`. 2.4: a block with a line `uidl_keep = yes`.
         let is_loaded = said.lines().map(str::trim).any(|line| match line.split_once('=') {
@@ -142,15 +142,15 @@ impl Dovecot {
         });
         let words: Vec<&str> = said.split_whitespace().collect();
         let mail_plugins = words.join(" ");
-        Ok((!is_loaded).then_some(Fault::NotLoaded { mail_plugins }))
+        Ok((!is_loaded).then_some(NotGuarded::NotLoaded { mail_plugins }))
     }
 
     /// The site that the plugin looks into.
     ///
     /// # Errors
     ///
-    /// [`Error`].
-    pub fn site(&self) -> Result<Site, Error> {
+    /// [`DovecotError`].
+    pub fn site(&self) -> Result<Site, DovecotError> {
         let setting = "uidl_keep_dir";
         // 2.3 has the first, 2.4 the second; either may be absent.
         let named = match self.setting(&["plugin/uidl_keep_dir"], setting)? {
@@ -161,7 +161,7 @@ impl Dovecot {
     }
 
     /// A setting, as `doveconf` prints it: `NAME = VALUE`.
-    fn setting(&self, args: &[&str], name: &str) -> Result<Option<String>, Error> {
+    fn setting(&self, args: &[&str], name: &str) -> Result<Option<String>, DovecotError> {
         let said = self.doveconf(args)?;
         let value = said.lines().find_map(|line| {
             let (key, value) = line.split_once('=')?;
@@ -170,7 +170,7 @@ impl Dovecot {
         Ok(value)
     }
 
-    fn doveconf(&self, args: &[&str]) -> Result<String, Error> {
+    fn doveconf(&self, args: &[&str]) -> Result<String, DovecotError> {
         let mut command = Command::new(self.doveadm.with_file_name("doveconf"));
         // Of what doveadm is told, it understands which configuration is meant.
         let mut own = self.args.iter();
@@ -187,7 +187,7 @@ impl Dovecot {
         }
     }
 
-    fn ask(&self, users: &[&String], names: &mut Names) -> Result<(), Error> {
+    fn ask(&self, users: &[&String], names: &mut UserNames) -> Result<(), DovecotError> {
         if users.is_empty() {
             return Ok(());
         }
@@ -232,14 +232,14 @@ impl Dovecot {
     }
 }
 
-fn output_of(command: &mut Command) -> Result<Output, Error> {
+fn output_of(command: &mut Command) -> Result<Output, DovecotError> {
     command
         .stdin(Stdio::null())
         .output()
-        .map_err(|error| Error::Program { program: program_of(command), error })
+        .map_err(|error| DovecotError::Program { program: program_of(command), error })
 }
 
-fn no_answer(command: &Command, output: &Output) -> Error {
+fn no_answer(command: &Command, output: &Output) -> DovecotError {
     let said = String::from_utf8_lossy(&output.stderr);
     let line = said.lines().map(str::trim).find(|line| !line.is_empty());
     let said = match line {
@@ -248,7 +248,7 @@ fn no_answer(command: &Command, output: &Output) -> Error {
         }
         None => output.status.to_string(),
     };
-    Error::Answer { program: program_of(command), said }
+    DovecotError::Answer { program: program_of(command), said }
 }
 
 fn program_of(command: &Command) -> PathBuf {

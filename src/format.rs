@@ -52,7 +52,7 @@ pub struct Fields<'a> {
 enum Part {
     Literal(String),
     Number { number: Number, base: Base, min_digits: usize },
-    Name { name: Name, md5: bool },
+    Name { name: NameVariable, md5: bool },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,14 +69,14 @@ enum Base {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Name {
+enum NameVariable {
     File,
     Guid,
 }
 
 enum Variable {
     Number(Number),
-    Name(Name),
+    Name(NameVariable),
 }
 
 /// Why a text is not a format that we can follow.
@@ -245,13 +245,13 @@ impl UidlFormat {
 
     /// Whether its UIDLs have the message's GUID in them: it has `%g`.
     pub fn has_guid(&self) -> bool {
-        let is = |part: &Part| matches!(part, Part::Name { name: Name::Guid, .. });
+        let is = |part: &Part| matches!(part, Part::Name { name: NameVariable::Guid, .. });
         self.parts.iter().any(is)
     }
 
     /// Whether its UIDLs have the message's Maildir file name in them: it has `%f`.
     pub fn has_file_name(&self) -> bool {
-        let is = |part: &Part| matches!(part, Part::Name { name: Name::File, .. });
+        let is = |part: &Part| matches!(part, Part::Name { name: NameVariable::File, .. });
         self.parts.iter().any(is)
     }
 
@@ -314,8 +314,8 @@ impl Part {
             }
             Self::Name { name, md5 } => {
                 let name = match name {
-                    Name::File => fields.file.ok_or(NotRendered::NoFile)?,
-                    Name::Guid => fields.guid.ok_or(NotRendered::NoGuid)?,
+                    NameVariable::File => fields.file.ok_or(NotRendered::NoFile)?,
+                    NameVariable::Guid => fields.guid.ok_or(NotRendered::NoGuid)?,
                 };
                 if *md5 {
                     for octet in Md5::digest(name) {
@@ -355,8 +355,8 @@ fn variable_called(name: &str) -> Option<Variable> {
     Some(match name {
         "u" | "uid" => Variable::Number(Number::Uid),
         "v" | "uidvalidity" => Variable::Number(Number::Uidvalidity),
-        "f" | "filename" => Variable::Name(Name::File),
-        "g" | "guid" => Variable::Name(Name::Guid),
+        "f" | "filename" => Variable::Name(NameVariable::File),
+        "g" | "guid" => Variable::Name(NameVariable::Guid),
         _ => return None,
     })
 }
@@ -513,8 +513,8 @@ impl fmt::Display for UidlFormat {
                 Part::Name { name, md5 } => {
                     f.write_str(if *md5 { "%M" } else { "%" })?;
                     f.write_str(match name {
-                        Name::File => "f",
-                        Name::Guid => "g",
+                        NameVariable::File => "f",
+                        NameVariable::Guid => "g",
                     })?;
                 }
             }

@@ -110,7 +110,7 @@ pub struct CannotMerge {
 ///
 /// [`CannotMerge`].
 pub fn merge(old: Maildrop, new: Maildrop) -> Result<Merged, CannotMerge> {
-    let mut line = Line::of(&old, &new);
+    let mut line = Timeline::of(&old, &new);
     let state_of_new = new.state;
     let (user, remarks_of_new) = (old.user.clone(), new.remarks.clone());
     let mut remarks = Vec::new();
@@ -228,7 +228,7 @@ fn is_later(one: &Capture, other: &Capture, one_format: bool) -> Option<bool> {
 
 /// The captures of two maildrops in one line, the later behind the earlier.
 #[derive(Debug)]
-struct Line {
+struct Timeline {
     captures: Vec<Capture>,
     /// Where those of the old maildrop stand now, and those of the new one.
     of_old: Vec<u32>,
@@ -241,7 +241,7 @@ struct Line {
     may_be_one: bool,
 }
 
-impl Line {
+impl Timeline {
     fn of(old: &Maildrop, new: &Maildrop) -> Self {
         // A capture that failed saw nothing, and is none where there is another.
         let saw_nothing = |maildrop: &Maildrop| {
@@ -324,7 +324,7 @@ impl Line {
         of_old: Vec<Entry>,
         of_new: Vec<Entry>,
         same_as: &[Option<usize>],
-    ) -> (Vec<Joined>, usize, Vec<Changed>) {
+    ) -> (Vec<JoinedEntry>, usize, Vec<Changed>) {
         let placed = |mut entry: Entry, places: &[u32]| {
             let place = |capture: u32| places.get(capture as usize).copied().unwrap_or(0);
             entry.first_capture = place(entry.first_capture);
@@ -334,10 +334,10 @@ impl Line {
         let joined = |entry: Entry, is_old: bool| {
             let said = Some(entry.uidl.clone());
             let (old_said, new_said) = if is_old { (said, None) } else { (None, said) };
-            Joined { entry, old_said, new_said }
+            JoinedEntry { entry, old_said, new_said }
         };
         let old = of_old.into_iter().map(|entry| joined(placed(entry, &self.of_old), true));
-        let mut all: Vec<Joined> = old.collect();
+        let mut all: Vec<JoinedEntry> = old.collect();
         let (mut in_both, mut changed) = (0, Vec::new());
         for (entry, same) in of_new.into_iter().zip(same_as) {
             let entry = placed(entry, &self.of_new);
@@ -355,7 +355,7 @@ impl Line {
 
 /// An entry of two maildrops, or of one of them.
 #[derive(Debug)]
-struct Joined {
+struct JoinedEntry {
     entry: Entry,
     /// The UIDL that the old maildrop served it by.
     old_said: Option<Uidl>,
@@ -363,7 +363,7 @@ struct Joined {
     new_said: Option<Uidl>,
 }
 
-impl Joined {
+impl JoinedEntry {
     /// Adds what the new maildrop says of the same message. Returns how its UIDL changed.
     fn add(&mut self, new: Entry) -> Option<Changed> {
         let old = &mut self.entry;
@@ -412,7 +412,7 @@ fn spelled<const N: usize>(names: [&Option<Name>; N]) -> Option<Box<[u8]>> {
 
 /// Takes those entries out whose UIDL a later capture has at another message, and returns them.
 /// Those that one capture itself gave to several messages stay as they were.
-fn give_up(entries: &mut Vec<Joined>) -> Vec<Entry> {
+fn give_up(entries: &mut Vec<JoinedEntry>) -> Vec<Entry> {
     let mut by_uidl: HashMap<&Uidl, Vec<usize>> = HashMap::new();
     for (at, joined) in entries.iter().enumerate() {
         by_uidl.entry(&joined.entry.uidl).or_default().push(at);

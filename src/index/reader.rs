@@ -3,10 +3,10 @@
 
 use std::io;
 
-use crate::index::cursor::{Cursor, u16_at, u32_at, u64_at};
-use crate::index::layout::*;
 use crate::file::read_at::ReadAt;
 use crate::format::UidlFormat;
+use crate::index::cursor::{Cursor, u16_at, u32_at, u64_at};
+use crate::index::layout::*;
 use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
 use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
 use crate::uidl::Uidl;

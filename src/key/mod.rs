@@ -14,7 +14,7 @@ mod normalise;
 
 pub use file_key::{FileKey, is_guid_a_name};
 pub use fingerprint::Fingerprint;
-pub use normalise::{Depth, Fingerprinter, Fingerprints, Kind, NORMALISER_VERSION, Wants};
+pub use normalise::{Depth, FieldKind, Fingerprinter, Fingerprints, NORMALISER_VERSION, Wants};
 
 #[cfg(test)]
 mod tests {

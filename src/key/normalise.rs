@@ -21,7 +21,7 @@
 //! | field name | lower case (stronger) | no server changes case: harmless, and one worry less |
 //! | a line without `:` | as if absent: what is folded after it belongs to the field before it | Zimbra strips the line, mbox writes `From ` |
 //! | a name with octets up to 0x20 or from 0x7F, an empty one, one over 256 octets | the field is dropped; blanks between name and `:` do not count | Yahoo's IMAP drops such; mbox's `From ` and `>From ` lines with a time in them have such |
-//! | the fields of [`Kind::Store`] | dropped | see there |
+//! | the fields of [`FieldKind::Store`] | dropped | see there |
 //! | `Message-ID` with no more than a number and `@imapsync`, in brackets or not | dropped | `imapsync --addheader` puts it into messages that have neither `Message-ID` nor `Received` |
 //!
 //! Order and repetition of fields count.
@@ -46,7 +46,7 @@
 //! do not count: qmail-pop3d sends one more, others add the one that is missing. All else is kept,
 //! 8-bit octets too.
 //!
-//! A header in which no field is kept is content, but for the fields of [`Kind::Store`] and mbox's
+//! A header in which no field is kept is content, but for the fields of [`FieldKind::Store`] and mbox's
 //! `From ` lines: it is the start of the body, up to and with its empty line, which some servers
 //! add where it is missing. So what somebody wrote to a mailbox without any field has a `message`
 //! fingerprint too, and only what is empty has none.
@@ -83,7 +83,7 @@ pub struct Fingerprints {
     /// Of the normalised header. `None` when no field is left of it: that would name every such
     /// message.
     pub header: Option<Fingerprint>,
-    /// Of the normalised header without what relays add ([`Kind::Relay`]). `None` when no field is
+    /// Of the normalised header without what relays add ([`FieldKind::Relay`]). `None` when no field is
     /// left.
     pub origin: Option<Fingerprint>,
     /// Of the normalised header and body. `None` at [`Depth::Header`], and when both are empty.
@@ -103,7 +103,7 @@ pub struct Fingerprints {
 
 /// What a header field is to a message that moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum FieldKind {
     /// Made before the message arrived first: in all fingerprints.
     Author,
     /// Added at each delivery, so more of it after fetchmail, getmail or a forward: in `header`,
@@ -114,7 +114,7 @@ pub enum Kind {
     Store,
 }
 
-/// Fields of [`Kind::Store`].
+/// Fields of [`FieldKind::Store`].
 ///
 /// | who | writes |
 /// |---|---|
@@ -149,7 +149,7 @@ const STORE: [&str; 19] = [
     "x-yahoo-newman-property",
 ];
 
-/// Fields of [`Kind::Relay`], one that ends in `*` standing for all that begin so.
+/// Fields of [`FieldKind::Relay`], one that ends in `*` standing for all that begin so.
 ///
 /// | who | adds |
 /// |---|---|
@@ -179,7 +179,7 @@ const RELAY: [&str; 16] = [
     "x-virus-*",
 ];
 
-impl Kind {
+impl FieldKind {
     /// The kind of the field called `name`, in any case.
     pub fn of_field(name: &[u8]) -> Self {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
@@ -232,9 +232,9 @@ pub struct Fingerprinter {
     /// The start of a line of a header without a field, as it is: content, unless it turns out to
     /// be a field of a store's.
     line: Vec<u8>,
-    header: Run,
-    origin: Run,
-    body: Run,
+    header: HashRun,
+    origin: HashRun,
+    body: HashRun,
     /// Line ends seen in the body and not hashed yet: they may be its last.
     line_ends: u64,
 }
@@ -289,7 +289,7 @@ struct Signs {
 }
 
 /// A hasher, and what it gets next.
-struct Run {
+struct HashRun {
     hasher: blake3::Hasher,
     octets: Vec<u8>,
     is_empty: bool,
@@ -305,7 +305,7 @@ static MESSAGE: LazyLock<blake3::Hasher> =
 static BODY: LazyLock<blake3::Hasher> =
     LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep body fingerprint 2"));
 
-impl Run {
+impl HashRun {
     fn new(hasher: &blake3::Hasher) -> Self {
         Self { hasher: hasher.clone(), octets: Vec::new(), is_empty: true }
     }
@@ -415,9 +415,9 @@ impl Fingerprinter {
             question: false,
             has_field: false,
             line: Vec::new(),
-            header: Run::new(&HEADER),
-            origin: Run::new(&ORIGIN),
-            body: Run::new(&BODY),
+            header: HashRun::new(&HEADER),
+            origin: HashRun::new(&ORIGIN),
+            body: HashRun::new(&BODY),
             line_ends: 0,
         }
     }
@@ -600,8 +600,8 @@ impl Fingerprinter {
             self.line_is_no_field();
             return;
         }
-        let kind = Kind::of_field(&self.name);
-        if kind == Kind::Store {
+        let kind = FieldKind::of_field(&self.name);
+        if kind == FieldKind::Store {
             let was_taken = self.may_be_content() && self.line_was_taken();
             self.field = if was_taken { Field::Content } else { Field::Dropped };
             return;
@@ -610,13 +610,13 @@ impl Fingerprinter {
             self.header.hash();
         }
         if self.has_content() {
-            self.body = Run::new(&BODY);
+            self.body = HashRun::new(&BODY);
             self.line_ends = 0;
         }
         let start = self.header.octets.len();
         self.before = (self.has_field, self.signs);
         self.has_field = true;
-        self.field = Field::Kept { origin: kind == Kind::Author, start, is_whole: true };
+        self.field = Field::Kept { origin: kind == FieldKind::Author, start, is_whole: true };
         self.name.make_ascii_lowercase();
         self.sign = match Sign::of_field(&self.name) {
             Sign::Received if self.signs.received => Sign::Nothing,

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use uidl_keep::dovecot::{Dovecot, Fault, Names};
+use uidl_keep::dovecot::{Dovecot, NotGuarded, UserNames};
 use uidl_keep::file::publish::Access;
 use uidl_keep::maildrop::everybody_of;
 use uidl_keep::site::Site;
@@ -65,7 +65,7 @@ fn not_checked(why: impl Display) -> Checked {
     Checked::No
 }
 
-fn refused(fault: &Fault) -> Trouble {
+fn refused(fault: &NotGuarded) -> Trouble {
     Trouble::new(format!("{fault}; nothing is changed, and --no-check goes on all the same"))
 }
 
@@ -125,7 +125,7 @@ impl Doveadm {
     /// # Errors
     ///
     /// What is wrong, and what to do.
-    pub fn check_renamed(&self, names: &Names) -> Result<(), Trouble> {
+    pub fn check_renamed(&self, names: &UserNames) -> Result<(), Trouble> {
         match self.dovecot().fault_of_names(names).filter(|_| !self.no_check) {
             Some(fault) => Err(refused(&fault)),
             None => Ok(()),

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustix::fs::Mode;
-use uidl_keep::dovecot::{Dovecot, Names};
+use uidl_keep::dovecot::{Dovecot, UserNames};
 use uidl_keep::file::lock::lock;
 use uidl_keep::file::publish::{self, Access, Sealed, Staged};
 use uidl_keep::index::merge::{Merged, Remark, merge, spend_entries};
@@ -28,11 +28,11 @@ use uidl_keep::uidl::Uidl;
 
 use crate::accounts::{Doveadm, Readers};
 use crate::apart;
-use crate::changes::Log;
+use crate::changes::ChangesLog;
 use crate::install::Install;
 use crate::output::{Outcome, Trouble, remark};
-use crate::site_files::{self, Kept};
-use crate::stop::Stop;
+use crate::site_files::{self, ScopeFiles};
+use crate::stop::StopFile;
 
 /// Makes a site directory, an index and a roster for each domain, of listings.
 ///
@@ -44,7 +44,7 @@ use crate::stop::Stop;
 /// that two captures know by different UIDLs is served the later capture's. Exit status 1: done,
 /// but for what stderr names.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct BuildArgs {
     /// No more captures will follow. Without it the plugin says once a day that one is awaited.
     #[arg(long = "final")]
     is_final: bool,
@@ -85,7 +85,7 @@ pub struct Args {
     listings: Vec<PathBuf>,
 }
 
-pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
     let site = Site::new(args.output.as_ref().unwrap_or(&args.site));
     let upon = match &args.upon {
         Some(upon) => Some(Site::new(upon)),
@@ -131,7 +131,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
     let (mut sealed, mut readers_of) = (Vec::new(), Vec::new());
     let mut held = Vec::new();
     let (mut known_places, mut unknown_places) = (BTreeSet::new(), BTreeSet::new());
-    let (dovecot, mut names) = (args.doveadm.dovecot(), Names::default());
+    let (dovecot, mut names) = (args.doveadm.dovecot(), UserNames::default());
     if args.install {
         args.doveadm.check_pop3(&site)?;
     }
@@ -145,7 +145,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         let build = Build { site: &site, scope: &scope, listings: &listings, hold };
         let old = match &upon {
             Some(upon) => site_files::open_scope(upon, &scope)?,
-            None => Kept { index: None, roster: None },
+            None => ScopeFiles { index: None, roster: None },
         };
         let mut staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
         held.append(&mut staged.held);
@@ -205,7 +205,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         outcome = Outcome::Short;
     }
     // What is built upon another site takes over whom that holds, and a held domain whom it gains.
-    if let Some(stop) = Stop::of(&site)? {
+    if let Some(stop) = StopFile::of(&site)? {
         stop.refresh()?;
     }
     for (readers, paths) in readers_of {
@@ -216,7 +216,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
 
 /// Puts all files in their places; the gates that were changed are in the log before.
 fn publish(site: &Site, sealed: Vec<Sealed>, held: &[(&str, RosterLine)]) -> Result<(), Trouble> {
-    let log = Log::new(site, "build --hold", SystemTime::now());
+    let log = ChangesLog::new(site, "build --hold", SystemTime::now());
     let line_of =
         |(before, after): &(&str, RosterLine)| log.line(&after.user, before, after.gate_word());
     if !held.is_empty() {
@@ -254,7 +254,7 @@ fn known(
     dovecot: &Dovecot,
     scope: &Scope,
     users: &[String],
-    all: &mut Names,
+    all: &mut UserNames,
 ) -> Result<Option<Vec<String>>, Trouble> {
     const AT_A_TIME: usize = 50;
     let names = dovecot.names(users).map_err(|error| {
@@ -345,7 +345,7 @@ impl Selection<'_> {
     }
 
     /// Takes out who is not wanted, and says so.
-    fn apply(&self, found: &mut Vec<Found>, has_listings: bool) -> Result<Outcome, Trouble> {
+    fn apply(&self, found: &mut Vec<FoundBlock>, has_listings: bool) -> Result<Outcome, Trouble> {
         let of_nobody = self.only.iter().chain(self.except).find(|name| {
             has_listings && !found.iter().any(|found| Self::names(name, &found.block.user))
         });
@@ -354,7 +354,7 @@ impl Selection<'_> {
                 "no listing has {name}; name users, and domains as @example.com"
             )));
         }
-        let is_left_out = |found: &&Found| !self.has(&found.block.user);
+        let is_left_out = |found: &&FoundBlock| !self.has(&found.block.user);
         let left_out = found.iter().filter(is_left_out).count();
         let Some(first) = found.iter().find(is_left_out) else { return Ok(Outcome::Done) };
         remark(format_args!(
@@ -429,7 +429,7 @@ impl Listing {
 }
 
 /// A maildrop that stands in a listing.
-struct Found {
+struct FoundBlock {
     scope: Scope,
     block: Block,
     /// Which of the listings.
@@ -437,8 +437,8 @@ struct Found {
 }
 
 /// Checks all listings; returns their maildrops in the order of places, then of users.
-fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
-    let mut found: Vec<Found> = Vec::new();
+fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
+    let mut found: Vec<FoundBlock> = Vec::new();
     for (number, listing) in listings.iter().enumerate() {
         for block in listing::scan(listing.from(0)?).with_heads() {
             let (block, head) = block.map_err(|error| listing.trouble_at_line(&error))?;
@@ -474,11 +474,11 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
             // Whether a roster can say the name.
             let line = RosterLine::new(&block.user, State::Empty, Gate::Guarded);
             Roster::new().insert(line).map_err(|error| Trouble::at(at, error))?;
-            found.push(Found { scope, block, listing: number });
+            found.push(FoundBlock { scope, block, listing: number });
         }
     }
     found.sort_by(|a, b| {
-        let key = |found: &Found| (found.listing, found.block.offset);
+        let key = |found: &FoundBlock| (found.listing, found.block.offset);
         (&a.scope, &a.block.user).cmp(&(&b.scope, &b.block.user)).then(key(a).cmp(&key(b)))
     });
     for pair in found.windows(2) {
@@ -495,7 +495,8 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
             ));
         }
     }
-    let upper = |found: &&Found| found.block.user.bytes().any(|octet| octet.is_ascii_uppercase());
+    let upper =
+        |found: &&FoundBlock| found.block.user.bytes().any(|octet| octet.is_ascii_uppercase());
     let count = found.iter().filter(upper).count();
     if let Some(first) = found.iter().find(upper) {
         remark(format_args!(
@@ -509,7 +510,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<Found>, Trouble> {
 
 /// Finds those who have files of their own, or get them now, and has what was found in their order.
 fn set_apart(
-    found: &mut [Found],
+    found: &mut [FoundBlock],
     sites: &[&Site],
     doveadm: Option<&Doveadm>,
 ) -> Result<(), Trouble> {
@@ -623,8 +624,8 @@ impl Build<'_> {
     /// Writes index and roster of what was found and what there was before.
     fn stage(
         &self,
-        found: &[Found],
-        old: Kept,
+        found: &[FoundBlock],
+        old: ScopeFiles,
         is_final: bool,
         doubts: &mut Doubts,
     ) -> Result<Built, Trouble> {
@@ -650,7 +651,7 @@ impl Build<'_> {
         let mut roster = Roster::new();
         let mut writer =
             Writer::new(BufWriter::new(index.file()), is_final).map_err(|e| at_index(&e))?;
-        let mut maildrops = Joined {
+        let mut maildrops = JoinedMaildrops {
             build: self,
             found: found.iter().peekable(),
             old: old.index.as_ref().map(|index| index.maildrops().peekable()),
@@ -916,16 +917,16 @@ fn uidls_lost(maildrop: &Maildrop, kept: &BTreeSet<&[u8]>) -> usize {
 
 /// The maildrops of an old index and of listings, in the order of users, joined where both have
 /// one.
-struct Joined<'a> {
+struct JoinedMaildrops<'a> {
     build: &'a Build<'a>,
-    found: Peekable<std::slice::Iter<'a, Found>>,
+    found: Peekable<std::slice::Iter<'a, FoundBlock>>,
     old: Option<Peekable<Maildrops<'a, File>>>,
     /// Who of them was forgotten.
     gates: &'a Gates<'a>,
     changes: Changes<'a>,
 }
 
-impl Joined<'_> {
+impl JoinedMaildrops<'_> {
     /// The next maildrop, and whether a listing has it.
     fn next(&mut self) -> Result<Option<(Maildrop, bool)>, Trouble> {
         let name = self.build.scope.name();
@@ -981,7 +982,7 @@ impl Joined<'_> {
 
 impl Build<'_> {
     /// Reads a maildrop that was found, from its listing.
-    fn read(&self, found: &Found) -> Result<Maildrop, Trouble> {
+    fn read(&self, found: &FoundBlock) -> Result<Maildrop, Trouble> {
         let listing = &self.listings[found.listing];
         let input = listing.from(found.block.offset)?;
         match listing::Reader::at_block(input, &found.block).next() {

@@ -18,7 +18,7 @@ use crate::output::Trouble;
 const MOST_NAME_OCTETS: usize = 128;
 
 /// The log, and what all lines of this run have in common.
-pub struct Log {
+pub struct ChangesLog {
     path: PathBuf,
     at: SystemTime,
     command: &'static str,
@@ -26,7 +26,7 @@ pub struct Log {
     by: String,
 }
 
-impl Log {
+impl ChangesLog {
     /// That of a site, for the changes that a command makes now. Opens nothing yet.
     pub fn new(site: &Site, command: &'static str, at: SystemTime) -> Self {
         let mut by = format!("uid={}", rustix::process::getuid().as_raw());

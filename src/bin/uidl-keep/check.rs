@@ -8,7 +8,7 @@ use uidl_keep::site::{Scope, Site};
 use crate::install::Install;
 use crate::output::{Outcome, Trouble, remark};
 use crate::site_files::{self, Opened};
-use crate::stop::Stop;
+use crate::stop::StopFile;
 
 /// Checks every octet of indexes and rosters, and in a site that they agree and that no build was
 /// ended while it was put in place.
@@ -17,13 +17,13 @@ use crate::stop::Stop;
 ///
 /// Says nothing when all is well. Exit status 2: something is not.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct CheckArgs {
     /// Indexes, rosters or site directories.
     #[arg(required = true, value_name = "FILE|SITE")]
     paths: Vec<PathBuf>,
 }
 
-pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+pub fn run(args: &CheckArgs) -> Result<Outcome, Trouble> {
     let mut faults = Vec::new();
     for path in &args.paths {
         match site_files::open(path) {
@@ -32,7 +32,8 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
                     faults.extend(check_install(&site).err());
                     let checked = scopes.iter().map(|scope| check_place(&site, scope));
                     faults.extend(checked.filter_map(Result::err));
-                    let stop = Stop::of(&site).map(|stop| stop.map_or(Ok(()), |stop| stop.check()));
+                    let stop =
+                        StopFile::of(&site).map(|stop| stop.map_or(Ok(()), |stop| stop.check()));
                     faults.extend(stop.and_then(|checked| checked).err());
                 }
                 Err(fault) => faults.push(fault),

@@ -18,13 +18,13 @@ use crate::site_files::{self, Opened};
 /// Of file names and GUIDs only the keys are in an index, and a final one is made with `build
 /// --final`.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct DumpArgs {
     /// Indexes or site directories.
     #[arg(required = true, value_name = "FILE|SITE")]
     paths: Vec<PathBuf>,
 }
 
-pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+pub fn run(args: &DumpArgs) -> Result<Outcome, Trouble> {
     let mut out = BufWriter::new(io::stdout().lock());
     for path in &args.paths {
         match site_files::open(path)? {

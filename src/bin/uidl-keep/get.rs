@@ -21,7 +21,7 @@ use crate::site_files::{self, Opened};
 ///
 /// Looks the user up as the plugin does. Exit status 1: the user, or the UIDL, is not there.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct GetArgs {
     /// An index or a site directory.
     #[arg(value_name = "FILE|SITE")]
     path: PathBuf,
@@ -31,7 +31,7 @@ pub struct Args {
     uidl: Option<String>,
 }
 
-pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+pub fn run(args: &GetArgs) -> Result<Outcome, Trouble> {
     let maildrop = match site_files::open(&args.path)? {
         Opened::Index(index) => maildrop(&args.path, &index, &args.user)?,
         Opened::Roster(_) => {

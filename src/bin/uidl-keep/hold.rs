@@ -16,10 +16,10 @@ use uidl_keep::site::{Scope, Site};
 
 use crate::accounts::{Checked, Doveadm};
 use crate::apart;
-use crate::changes::Log;
+use crate::changes::ChangesLog;
 use crate::output::{Outcome, Trouble, on_one_line, remark};
 use crate::site_files;
-use crate::stop::Stop;
+use crate::stop::StopFile;
 
 /// Refuses migrated users at POP3, with a text that says that the mailbox is being moved.
 ///
@@ -33,7 +33,7 @@ use crate::stop::Stop;
 #[derive(clap::Args)]
 pub struct HoldArgs {
     #[command(flatten)]
-    who: Who,
+    who: WhoArgs,
     /// Everybody of the site.
     #[arg(long, conflicts_with_all = ["who", "list"])]
     all: bool,
@@ -58,7 +58,7 @@ pub struct HoldArgs {
 #[derive(clap::Args)]
 pub struct ReleaseArgs {
     #[command(flatten)]
-    who: Who,
+    who: WhoArgs,
     /// Everybody of the site.
     #[arg(long, conflicts_with_all = ["who", "list", "redownload"])]
     all: bool,
@@ -87,7 +87,7 @@ pub struct ReleaseArgs {
 #[derive(clap::Args)]
 pub struct ForgetArgs {
     #[command(flatten)]
-    who: Who,
+    who: WhoArgs,
 }
 
 /// Notes that POP3 clients listed these users' maildrops before, on the old layout of this server.
@@ -102,7 +102,7 @@ pub struct ForgetArgs {
 #[derive(clap::Args)]
 pub struct ListedArgs {
     #[command(flatten)]
-    who: Who,
+    who: WhoArgs,
 }
 
 /// Says that these users' mailboxes were put back from a backup, with all that tells what clients
@@ -117,11 +117,11 @@ pub struct ListedArgs {
 #[derive(clap::Args)]
 pub struct RestoredArgs {
     #[command(flatten)]
-    who: Who,
+    who: WhoArgs,
 }
 
 #[derive(clap::Args)]
-struct Who {
+struct WhoArgs {
     /// The site directory.
     #[arg(long, value_name = "DIR", default_value = Site::DEFAULT_DIR)]
     site: PathBuf,
@@ -170,7 +170,7 @@ impl Change {
 
 /// Whom of a place.
 #[derive(Default)]
-struct Named {
+struct NamedUsers {
     /// Everybody.
     all: bool,
     /// By name, however often.
@@ -207,7 +207,7 @@ pub fn restored(args: &RestoredArgs) -> Result<Outcome, Trouble> {
 }
 
 fn change(
-    who: &Who,
+    who: &WhoArgs,
     all: bool,
     doveadm: Option<&Doveadm>,
     change: Change,
@@ -217,7 +217,7 @@ fn change(
 
 /// With `is_auth`, Dovecot's auth is to refuse the held from now on.
 fn change_gates(
-    who: &Who,
+    who: &WhoArgs,
     all: bool,
     doveadm: Option<&Doveadm>,
     change: Change,
@@ -235,9 +235,9 @@ fn change_gates(
         names.extend(read_list(list)?);
     }
     let lock = wait_for_lock(&site)?;
-    let stop = if is_auth { Some(Stop::begin(&site)?) } else { Stop::of(&site)? };
+    let stop = if is_auth { Some(StopFile::begin(&site)?) } else { StopFile::of(&site)? };
     let mut outcome = Outcome::Done;
-    let mut scopes: BTreeMap<Scope, Named> = BTreeMap::new();
+    let mut scopes: BTreeMap<Scope, NamedUsers> = BTreeMap::new();
     let apart = apart::by_domain(&site)?;
     for name in names {
         let found = scopes_of(&site, &apart, &name)?;
@@ -256,12 +256,14 @@ fn change_gates(
     }
     if all {
         let everywhere = site_files::scopes(&site)?.into_iter();
-        scopes.extend(everywhere.map(|scope| (scope, Named { all: true, ..Named::default() })));
+        scopes.extend(
+            everywhere.map(|scope| (scope, NamedUsers { all: true, ..NamedUsers::default() })),
+        );
     }
     if let Some(doveadm) = doveadm.filter(|_| !scopes.is_empty()) {
         check(doveadm, &site, &scopes)?;
     }
-    let run = Run { _lock: lock, site: &site, change, now: SystemTime::now() };
+    let run = GateChange { _lock: lock, site: &site, change, now: SystemTime::now() };
     let mut printed = BTreeMap::new();
     let mut count = 0;
     let mut changed = Ok(());
@@ -294,7 +296,11 @@ fn change_gates(
 }
 
 /// Refuses to go on where Dovecot would not heed what is said.
-fn check(doveadm: &Doveadm, site: &Site, scopes: &BTreeMap<Scope, Named>) -> Result<(), Trouble> {
+fn check(
+    doveadm: &Doveadm,
+    site: &Site,
+    scopes: &BTreeMap<Scope, NamedUsers>,
+) -> Result<(), Trouble> {
     if doveadm.check_pop3(site)? == Checked::No {
         return Ok(());
     }
@@ -374,20 +380,20 @@ fn print(printed: &BTreeMap<Scope, Printed>) -> io::Result<()> {
 }
 
 /// One run of a command, which has the site to itself.
-struct Run<'a> {
+struct GateChange<'a> {
     _lock: SiteLock,
     site: &'a Site,
     change: Change,
     now: SystemTime,
 }
 
-impl Run<'_> {
+impl GateChange<'_> {
     /// Rewrites the roster of a place. Returns whether all that were named are on it, and could be
     /// changed; and how many were.
     fn change_scope(
         &self,
         scope: &Scope,
-        named: &Named,
+        named: &NamedUsers,
         printed: &mut BTreeMap<Scope, Printed>,
     ) -> Result<(bool, usize), Trouble> {
         let path = self.site.paths_of(scope).roster;
@@ -433,7 +439,7 @@ impl Run<'_> {
         of_scope(&still_forgotten, &format!("are {FORGOTTEN}"));
         of_scope(&still_served, "download again, as told before, and are served on");
         all_done &= still_forgotten.is_empty();
-        let log = Log::new(self.site, self.change.command(), self.now);
+        let log = ChangesLog::new(self.site, self.change.command(), self.now);
         let line_of =
             |(before, after): &(&str, RosterLine)| log.line(&after.user, before, after.gate_word());
         let of_domain = if named.all { self.change_domain(scope, &mut roster) } else { None };

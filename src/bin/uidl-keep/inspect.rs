@@ -15,13 +15,13 @@ use crate::site_files::{self, Opened};
 ///
 /// Example: uidl-keep inspect /var/lib/uidl-keep
 #[derive(clap::Args)]
-pub struct Args {
+pub struct InspectArgs {
     /// Indexes, rosters or site directories.
     #[arg(required = true, value_name = "FILE|SITE")]
     paths: Vec<PathBuf>,
 }
 
-pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+pub fn run(args: &InspectArgs) -> Result<Outcome, Trouble> {
     let mut out = io::stdout().lock();
     for path in &args.paths {
         match site_files::open(path)? {

@@ -31,14 +31,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Build(build::Args),
+    Build(build::BuildArgs),
     Capture(Box<capture::Args>),
-    Check(check::Args),
-    Dump(dump::Args),
+    Check(check::CheckArgs),
+    Dump(dump::DumpArgs),
     Forget(hold::ForgetArgs),
-    Get(get::Args),
+    Get(get::GetArgs),
     Hold(hold::HoldArgs),
-    Inspect(inspect::Args),
+    Inspect(inspect::InspectArgs),
     Listed(hold::ListedArgs),
     Release(hold::ReleaseArgs),
     Restored(hold::RestoredArgs),

@@ -37,18 +37,18 @@ pub fn open(path: &Path) -> Result<Opened, Trouble> {
 }
 
 /// The files of a place of a site, as far as they are there.
-pub struct Kept {
+pub struct ScopeFiles {
     pub index: Option<Index<File>>,
     pub roster: Option<Roster>,
 }
 
 /// Opens both files of a place as a login would, and reads the roster.
-pub fn open_scope(site: &Site, scope: &Scope) -> Result<Kept, Trouble> {
+pub fn open_scope(site: &Site, scope: &Scope) -> Result<ScopeFiles, Trouble> {
     let paths = site.paths_of(scope);
     let index = trusted(&paths.index)?
         .map(|file| Index::open(file).map_err(|error| Trouble::at(paths.index.display(), error)))
         .transpose()?;
-    Ok(Kept { index, roster: read_roster(site, scope)? })
+    Ok(ScopeFiles { index, roster: read_roster(site, scope)? })
 }
 
 /// Reads the roster of a place, whatever there is of its index.

@@ -32,7 +32,7 @@ const FIELDS: &str = ":::::::nopassword=y nologin=y reason=[SYS/TEMP]\n";
 const MOST_OCTETS: u64 = 1 << 30;
 
 /// The file of a site that has it.
-pub struct Stop<'a> {
+pub struct StopFile<'a> {
     site: &'a Site,
     path: PathBuf,
     /// Whose group reads it.
@@ -43,7 +43,7 @@ pub struct Stop<'a> {
     modified: Option<SystemTime>,
 }
 
-impl<'a> Stop<'a> {
+impl<'a> StopFile<'a> {
     /// That of a site; `None` where `hold --auth` was never said.
     pub fn of(site: &'a Site) -> Result<Option<Self>, Trouble> {
         let path = site.dir().join("auth/stop-pop3");
