@@ -90,7 +90,7 @@ impl Server {
         }
         let mut listing = format!(
             "uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nuidvalidity 17\n{}",
-            if key == Key::Header { "keys 2\n" } else { "" }
+            if key == Key::Header { "keys 1\n" } else { "" }
         );
         for (number, uidl) in (1..).zip(&kept) {
             listing += &format!("{number} {uidl} {}\n", old_names[uidl]);

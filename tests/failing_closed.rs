@@ -197,8 +197,8 @@ fn roster_content(file: &Whole) -> Vec<Fault> {
     let replaced = |from: &str, to: &str| text.replacen(from, to, 1).into_bytes();
     let mut faults = vec![
         Fault::content("the start of something else", file.damaged(1), &["not a roster"]),
-        Fault::content("version 0", replaced("roster 2 ", "roster 0 "), &["version 0"]),
-        Fault::content("a later version", replaced("roster 2 ", "roster 3 "), &["version 3"]),
+        Fault::content("version 0", replaced("roster 1 ", "roster 0 "), &["version 0"]),
+        Fault::content("a later version", replaced("roster 1 ", "roster 3 "), &["version 3"]),
         Fault::content("a user fewer", replaced("alice", "alicf"), &["checksum of a line"]),
         Fault::content("an edited gate", replaced("guarded", "released"), &["checksum of a line"]),
         Fault::content("a word that no gate has", replaced("guarded", "open"), &["not a line"]),

@@ -549,9 +549,9 @@ fn a_wrong_counter_is_spent_number_by_number_or_said_to_be_too_long_for_that() {
 }
 
 #[test]
-fn a_roster_of_an_earlier_form_is_refused_with_what_to_do() {
+fn a_roster_of_another_form_is_refused_with_what_to_do() {
     let here = with_site();
-    let old = "uidl-keep-roster 1 1\neve captured guarded b74d9cc6\n. 84699a83\n";
+    let old = "uidl-keep-roster 2 1\neve captured guarded b74d9cc6\n. 84699a83\n";
     here.write("site/user/eve.roster", old);
     for args in [
         "forget --site site eve",
@@ -561,7 +561,7 @@ fn a_roster_of_an_earlier_form_is_refused_with_what_to_do() {
     ] {
         let trouble = here.trouble(args);
         let said =
-            "eve.roster: a roster of version 1, and only version 2 is read: build it again of";
+            "eve.roster: a roster of version 2, and only version 1 is read: build it again of";
         assert!(trouble.contains(said), "{args}: {trouble}");
         assert_eq!(here.read("site/user/eve.roster"), old.as_bytes());
     }

@@ -102,7 +102,7 @@ pub fn mark(text: &[u8]) -> Vec<u8> {
 
 const INDEX_HEADER: usize = 104;
 /// The version of the rules behind fingerprints.
-const NORMALISER: u32 = 2;
+const NORMALISER: u32 = 1;
 
 /// The file as an index whose checksums are right wherever its own offsets and lengths lead.
 pub fn index(file: &[u8]) -> Vec<u8> {
@@ -222,7 +222,7 @@ pub fn roster(lines: &[u8]) -> Vec<u8> {
     lines.retain(|line| {
         !line.is_empty() && !line.starts_with(b"uidl-keep-roster ") && !line.starts_with(b". ")
     });
-    let mut made = format!("uidl-keep-roster 2 {}", lines.len()).into_bytes();
+    let mut made = format!("uidl-keep-roster 1 {}", lines.len()).into_bytes();
     let mut before = made.clone();
     made.push(b'\n');
     for line in lines {

@@ -34,7 +34,7 @@ uidl-keep-listing 1
 maildrop alice@example.com
 state captured
 source courier /var/qmail/mailnames/example.com/alice/Maildir
-keys 2
+keys 1
 uidvalidity 1714990000
 counter 13 UID%u-%v
 remark line 3 of courierpop3dsizelist: no number: 1714...
@@ -98,7 +98,7 @@ counter 13 UID%u-%v
 
     #[test]
     fn a_block_says_when_it_was_captured_and_needs_not() {
-        let text = ALICE.replace("keys 2", "taken 1794749400\nkeys 2");
+        let text = ALICE.replace("keys 1", "taken 1794749400\nkeys 1");
         let maildrop = read(text.as_bytes()).unwrap().remove(0);
         assert_eq!(String::from_utf8(written(&maildrop)).unwrap(), text);
         assert_eq!(maildrop.captures, [Capture::of(&maildrop, Some(1_794_749_400))]);
@@ -150,7 +150,7 @@ counter 13 UID%u-%v
         for (is, error) in
             [("taken x", "5: bad number \"x\""), ("taken 1\ntaken 2", "6: second \"taken\"")]
         {
-            let found = error_in(&ALICE.replacen("keys 2", is, 1));
+            let found = error_in(&ALICE.replacen("keys 1", is, 1));
             assert!(found.starts_with(error), "{is:?}: {found}");
         }
         let mut maildrop = read(MERGED.as_bytes()).unwrap().remove(0);
@@ -215,12 +215,12 @@ counter 13 UID%u-%v
             ("source courier", "state empty\nsource", "4: second \"state\""),
             ("source courier", "source %2", "4: bad encoding in \"%2 /var"),
             (
-                "keys 2",
                 "keys 1",
-                "5: keys of version \"1\", and only version 2 can be compared; capture again",
+                "keys 2",
+                "5: keys of version \"2\", and only version 1 can be compared; capture again",
             ),
-            ("keys 2", "keys 2\nkeys 2", "6: second \"keys\""),
-            ("keys 2\n", "", "9: \"header\" in a block without a \"keys\" line"),
+            ("keys 1", "keys 1\nkeys 1", "6: second \"keys\""),
+            ("keys 1\n", "", "9: \"header\" in a block without a \"keys\" line"),
             (
                 "uidvalidity 1714990000",
                 "uidvalidity 4294967296",

@@ -90,9 +90,9 @@ pub enum RosterError {
 #[error("a user name that is empty or longer than {MAX_NAME_OCTETS} octets as a roster writes it")]
 pub struct BadName;
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 1;
 const MAGIC_OF_ANY_VERSION: &str = "uidl-keep-roster ";
-const MAGIC: &str = "uidl-keep-roster 2 ";
+const MAGIC: &str = "uidl-keep-roster 1 ";
 const MAX_NAME_OCTETS: usize = 1024;
 /// No line is longer: a name, the longest state, gate and notes, a checksum, and what is between
 /// them.
@@ -794,7 +794,7 @@ mod tests {
             assert!(lookup(lost.as_bytes(), user).is_err(), "{user}");
             assert!(Roster::read(lost.as_bytes()).is_err(), "{user}");
         }
-        let counted = text.replace("roster 2 3", "roster 2 4");
+        let counted = text.replace("roster 1 3", "roster 1 4");
         assert!(Roster::read(counted.as_bytes()).is_err());
     }
 
@@ -901,24 +901,24 @@ mod tests {
     fn another_version_is_named_and_read_as_nothing() {
         let mut roster = Roster::new();
         roster.insert(guarded("alice")).unwrap();
-        for found in [1, 3, 20, u32::MAX] {
-            let text = roster.to_text().replace("roster 2 ", &format!("roster {found} "));
+        for found in [0, 2, 10, u32::MAX] {
+            let text = roster.to_text().replace("roster 1 ", &format!("roster {found} "));
             let read = [Roster::read(text.as_bytes()).err(), lookup(text.as_bytes(), "bob").err()];
             for error in read {
                 assert!(matches!(error, Some(RosterError::Version { found: it }) if it == found));
             }
         }
         for other in [
-            "roster 02 1",
-            "roster +2 1",
+            "roster 01 1",
+            "roster +1 1",
             "roster x 1",
-            "roster 4294967298 1",
-            "rooster 2 1",
-            "roster 2 +1",
-            "roster 2 01",
-            "roster 2 ",
+            "roster 4294967297 1",
+            "rooster 1 1",
+            "roster 1 +1",
+            "roster 1 01",
+            "roster 1 ",
         ] {
-            let text = roster.to_text().replace("roster 2 1", other);
+            let text = roster.to_text().replace("roster 1 1", other);
             let read = Roster::read(text.as_bytes());
             assert!(matches!(read, Err(RosterError::NotARoster)), "{other}: {read:?}");
         }

@@ -204,7 +204,7 @@ impl Server {
 /// The listing of a capture that knows messages by the whole of each, and by nothing else.
 pub fn listing_by_content(messages: &[Message]) -> String {
     let mut listing =
-        format!("uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nsource test\nkeys 2\n");
+        format!("uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nsource test\nkeys 1\n");
     for (number, message) in (1..).zip(messages) {
         let mut printer = Fingerprinter::new(Depth::Message);
         printer.update(&message.octets);
