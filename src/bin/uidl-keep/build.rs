@@ -447,7 +447,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
             if *user == everybody_of(None) {
                 return Err(Trouble::at(
                     at,
-                    "the block of everybody: a scope could not be searched, and neither name nor \
+                    "the block of everybody: a place could not be searched, and neither name nor \
                      domain of who lives there is known; mend what its remark names and capture \
                      again, or, if nobody lives there, take the block out",
                 ));
