@@ -49,12 +49,13 @@ plugin-2.4: ## the plugin for the Dovecot 2.4 of its tree, where the tests look 
 		dovecot-plugin/uidl-keep-settings.c -o $(BUILD_24)/modules/settings/lib95_uidl_keep_settings.so
 	cp $(BUILD_24)/release/libuidl_keep.so $(BUILD_24)/modules/lib95_uidl_keep_plugin.so
 
-check: ## formatting, lints with and without the plugin, documentation
+check: ## formatting, lints of helper and plugin, apart and together, documentation
 	$(SETUP) rust
 	$(SETUP) packages build
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features plugin -- -D warnings
+	cargo clippy --locked --no-default-features --features plugin --lib -- -D warnings
 	rustfmt --check fuzz/fuzz_targets/*.rs
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
 	@echo 'no let within a chain of conditions: Rust 1.85, which Debian has, stops there'

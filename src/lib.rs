@@ -15,13 +15,16 @@
 //! Every look-up has three answers: *kept*, *unknown*, and *could not tell*. The third is an error
 //! and is never folded into the second.
 
+#[cfg(feature = "helper")]
 pub mod capture;
 pub mod control;
+#[cfg(feature = "helper")]
 pub mod dovecot;
 pub mod format;
 pub mod index;
 pub mod key;
 pub mod ledger;
+#[cfg(feature = "helper")]
 pub mod listing;
 pub mod maildrop;
 pub mod map;
