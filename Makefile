@@ -2,11 +2,15 @@
 # installs packages or starts servers; `build` and `check` need neither once the packages are there.
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps build check oldest test asan demo fresh bench fuzz mutants install plugin plugin-2.4 clean clean-trees
+.PHONY: all help deps build check oldest test asan demo fresh bench fuzz mutants deny install plugin \
+	plugin-2.4 test-plugins clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
 BUILD_24 := target/dovecot-2.4
+# What Dovecot loads, and no other build makes.
+BUILD_PLUGIN := cargo rustc --locked --lib --crate-type cdylib --no-default-features --features plugin
+PROFILE := release
 # What AddressSanitizer watches is built for a named machine, so that build scripts are not.
 MACHINE := $(shell rustc -vV 2> /dev/null | sed -n 's/^host: //p')
 BUILD_ASAN := target/asan
@@ -15,6 +19,10 @@ SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP
 
 # Where `install` puts things; packagers set DESTDIR too. What Dovecot decides, dovecot-config says.
 PREFIX ?= /usr/local
+# What is installed has no symbols but those that are asked for; STRIP= leaves them in.
+STRIP := -s
+# Man pages and completions, as the helper itself writes them.
+DOCUMENTS := target/release/documents
 DOVECOT_CONFIG ?= $(firstword $(wildcard /usr/lib/dovecot/dovecot-config /usr/lib64/dovecot/dovecot-config \
 	/usr/local/lib/dovecot/dovecot-config))
 MODULE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_moduledir)
@@ -34,27 +42,27 @@ deps: ## install what building and testing need (Debian, root)
 	$(SETUP) tree courier dovecot24 oldservers
 
 build: ## the helper alone: needs neither Dovecot headers nor libclang
-	# --bin: the library of such a build is no plugin, and must not lie where one would.
-	cargo build --release --locked --bin uidl-keep
+	cargo build --release --locked
 
-plugin: ## the helper, and the plugin for this machine's Dovecot
-	cargo build --release --locked --features plugin
+plugin: build ## the helper, and the plugin for this machine's Dovecot
+	$(BUILD_PLUGIN) --release
 
-plugin-2.4: ## the plugin for the Dovecot 2.4 of its tree, where the tests look for it
-	DOVECOT_INCDIR=$(TREE_24)/usr/include/dovecot CARGO_TARGET_DIR=$(BUILD_24) \
-		cargo build --release --locked --features plugin --lib
+plugin-2.4: ## the plugin for the Dovecot 2.4 of its tree, where demo and tests look for it
+	DOVECOT_INCDIR=$(TREE_24)/usr/include/dovecot \
+		$(BUILD_PLUGIN) --profile $(PROFILE) --target-dir $(BUILD_24)
 	mkdir -p $(BUILD_24)/modules/settings
 	$(CC) $(SETTINGS_FLAGS) -I$(TREE_24)/usr/include/dovecot \
 		-DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE \
 		dovecot-plugin/uidl-keep-settings.c -o $(BUILD_24)/modules/settings/lib95_uidl_keep_settings.so
-	cp $(BUILD_24)/release/libuidl_keep.so $(BUILD_24)/modules/lib95_uidl_keep_plugin.so
+	cp $(BUILD_24)/$(PROFILE)/libuidl_keep.so $(BUILD_24)/modules/lib95_uidl_keep_plugin.so
 
-check: ## formatting, lints with and without the plugin, documentation
+check: ## formatting, lints of helper and plugin, apart and together, documentation
 	$(SETUP) rust
 	$(SETUP) packages build
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features plugin -- -D warnings
+	cargo clippy --locked --no-default-features --features plugin --lib -- -D warnings
 	rustfmt --check fuzz/fuzz_targets/*.rs
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
 	@echo 'no let within a chain of conditions: Rust 1.85, which Debian has, stops there'
@@ -65,13 +73,15 @@ check: ## formatting, lints with and without the plugin, documentation
 oldest: ## everything built by the oldest Rust that is promised: Debian 13's own, in its tree
 	tests/hosts/oldest.sh
 
-test: deps plugin-2.4 ## every test, against real servers; a server that is missing is a failure
+test-plugins: ## the plugins that tests load: of this machine's Dovecot, and of the tree's 2.4
+	$(BUILD_PLUGIN)
+	$(MAKE) plugin-2.4 PROFILE=quick
+
+test: deps test-plugins ## every test, against real servers; a server that is missing is a failure
 	@case "$$(dovecot --version)" in 2.3.*) ;; *) \
 		echo "test: this machine's Dovecot is $$(dovecot --version), and the tests want a 2.3 beside the 2.4 of its" \
 			"tree: run them on Debian 12"; exit 2 ;; \
 	esac
-	# What Dovecot loads: `cargo test` alone does not put the module where tests look for it.
-	cargo build --locked --features plugin
 	@rm -f target/failed
 	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --no-fail-fast || touch target/failed
 	$(MAKE) asan
@@ -81,7 +91,7 @@ asan: ## forged ledgers and indexes, with the plugin under AddressSanitizer
 	$(SETUP) rust
 	$(SETUP) packages build dovecot tools
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CFLAGS_$(subst -,_,$(MACHINE))=-fsanitize=address \
-		cargo build --locked --features plugin --lib --target $(MACHINE) --target-dir $(BUILD_ASAN)
+		$(BUILD_PLUGIN) --target $(MACHINE) --target-dir $(BUILD_ASAN)
 	UIDL_KEEP_ASAN="$$($(CC) -print-file-name=libasan.so)" \
 		UIDL_KEEP_PLUGIN=$(CURDIR)/$(BUILD_ASAN)/$(MACHINE)/debug/libuidl_keep.so \
 		UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --test forged
@@ -105,6 +115,7 @@ fresh: ## what a newcomer does, in a new Debian 12 and 13: clone, make demo; mak
 bench: ## the ratios of one run: logins with and without the plugin, a capture over POP3 beside others
 	$(SETUP) rust
 	$(SETUP) packages build dovecot
+	$(MAKE) plugin
 	cargo bench --locked --features plugin --bench login
 	cargo bench --locked --bench capture_pop3
 
@@ -122,15 +133,27 @@ mutants: ## each small break of the rules must fail a test; hours: make mutants 
 	CARGO_PROFILE_DEV_DEBUG=none PROPTEST_CASES=200 \
 		target/tools/bin/cargo-mutants mutants --output target $(addprefix --file ,$(FILES)) || [ $$? = 3 ]
 
-install: ## the plugin, the helper, the man page and an example (DESTDIR, PREFIX)
+deny: ## licences, sources and versions of all dependencies, and what is known against them
+	$(SETUP) rust
+	$(SETUP) crates deny
+	target/tools/bin/cargo-deny --locked check bans licenses sources
+	@target/tools/bin/cargo-deny --locked fetch db || { \
+		echo 'deny: no database of advisories is to be had here: nothing is said of them'; exit 0; } && \
+		target/tools/bin/cargo-deny --locked check advisories
+
+install: ## the plugin, the helper, man pages, completions and an example (DESTDIR, PREFIX, STRIP)
 	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev, or name it in DOVECOT_CONFIG"; exit 2; }
 	@dovecot-plugin/installable target/release "$(INCLUDE_DIR)"
-	install -D -m 755 target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
-	install -D -m 644 docs/uidl-keep.1 $(DESTDIR)$(PREFIX)/share/man/man1/uidl-keep.1
-	install -D -m 644 target/release/libuidl_keep.so $(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so
+	install -D -m 755 $(STRIP) target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
+	rm -rf $(DOCUMENTS) && mkdir $(DOCUMENTS) && target/release/uidl-keep documents $(DOCUMENTS)
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/uidl-keep.1 $(DOCUMENTS)/*.1
+	install -D -m 644 $(DOCUMENTS)/uidl-keep.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/uidl-keep
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DOCUMENTS)/uidl-keep.fish
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DOCUMENTS)/_uidl-keep
+	install -D -m 644 $(STRIP) target/release/libuidl_keep.so $(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so
 	if [ "$(DOVECOT_LINE)" = 2.4 ]; then \
 		install -d $(DESTDIR)$(MODULE_DIR)/settings && \
-		$(CC) $(SETTINGS_FLAGS) -I$(INCLUDE_DIR) dovecot-plugin/uidl-keep-settings.c \
+		$(CC) $(SETTINGS_FLAGS) $(STRIP) -I$(INCLUDE_DIR) dovecot-plugin/uidl-keep-settings.c \
 			-o $(DESTDIR)$(MODULE_DIR)/settings/lib95_uidl_keep_settings.so && \
 		install -D -m 644 dovecot-plugin/uidl-keep-2.4.conf $(DESTDIR)$(DOC_DIR)/example-config/conf.d/95-uidl-keep.conf; \
 	else \

@@ -15,7 +15,9 @@
 //! Every look-up has three answers: *kept*, *unknown*, and *could not tell*. The third is an error
 //! and is never folded into the second.
 
+#[cfg(feature = "helper")]
 pub mod capture;
+#[cfg(feature = "helper")]
 pub mod dovecot;
 pub mod encoding;
 pub mod file;
@@ -23,11 +25,13 @@ pub mod format;
 pub mod index;
 pub mod key;
 pub mod ledger;
+#[cfg(feature = "helper")]
 pub mod listing;
 pub mod maildrop;
 #[cfg(feature = "plugin")]
 mod plugin;
 pub mod resolve;
 pub mod site;
+#[cfg(feature = "helper")]
 pub mod text;
 pub mod uidl;

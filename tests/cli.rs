@@ -180,7 +180,7 @@ fn check_finds_what_is_damaged_or_does_not_fit() {
     fs::copy(here.path("small/domain/example.com.roster"), path("example.com.roster")).unwrap();
     assert!(here.trouble("check site").contains("alice@example.com is in the index and not on it"));
     // Nor does she stay so: her index is there to be used.
-    here.quiet("build --upon site -o site --final");
+    here.quiet("build --base site -o site --final");
     here.quiet("check site");
     assert!(here.roster("site/domain/example.com.roster")[0].starts_with("alice@example.com "));
     fresh();
@@ -209,7 +209,7 @@ fn a_later_capture_is_built_upon_the_earlier_and_drops_nothing() {
     assert!(here.files("site").iter().all(|name| !name.contains(".new")));
     here.quiet("check site");
 
-    let ran = here.run("build --upon site -o new later.listing");
+    let ran = here.run("build --base site -o new later.listing");
     assert_eq!((ran.status, &*ran.stdout), (0, ""), "{}", ran.stderr);
     assert_eq!(here.files("new"), here.files("site"), "other domains too");
     let got = here.run("get new alice@example.com").stdout;
@@ -232,15 +232,15 @@ fn a_later_capture_is_built_upon_the_earlier_and_drops_nothing() {
 
     // The same in place, which changes only what is listed; then everything is made final.
     let net = here.read("site/domain/example.net.idx");
-    assert_eq!(here.run("build --upon site -o site later.listing").status, 0);
+    assert_eq!(here.run("build --base site -o site later.listing").status, 0);
     for file in ["domain/example.com.idx", "domain/example.com.roster"] {
         assert!(here.read(&format!("site/{file}")) == here.read(&format!("new/{file}")), "{file}");
     }
     assert!(here.read("site/domain/example.net.idx") == net);
-    assert_eq!(here.run("build --final --upon site -o site").status, 0);
+    assert_eq!(here.run("build --final --base site -o site").status, 0);
     assert_eq!(here.run("inspect site").stdout.matches(": final, ").count(), 3);
     // A domain that nothing is added to stays final.
-    let ran = here.run("build --upon site -o more later.listing");
+    let ran = here.run("build --base site -o more later.listing");
     assert!(ran.stderr.contains("example.com: was final, and is open again"), "{}", ran.stderr);
     assert_eq!(here.run("inspect more").stdout.matches(": final, ").count(), 2);
 }
@@ -253,7 +253,7 @@ fn a_build_over_another_site_loses_the_orders_of_neither() {
     assert_eq!(here.run("hold --site site alice@example.com").status, 0);
     assert_eq!(here.run("hold --site other bob@example.com").status, 0);
     assert_eq!(here.run("release --redownload --site other dave@example.net").status, 0);
-    here.quiet("build --upon site -o other");
+    here.quiet("build --base site -o other");
     assert_eq!(
         here.roster("other/domain/example.com.roster"),
         ["alice@example.com captured held", "bob@example.com empty held"]
@@ -535,11 +535,11 @@ fn everybody_of_a_domain_is_on_its_roster_where_somebody_was_missed() {
 
     // A later capture of the domain that names more of it leaves it, until somebody says so.
     here.write("bob.listing", BOB);
-    here.run("build -o site --upon site bob.listing");
+    here.run("build -o site --base site bob.listing");
     assert_eq!(here.roster(roster).len(), 3);
     let ran = here.run("release --site site --redownload *@example.com");
     assert_eq!((ran.status, &*ran.stdout), (0, "*@example.com redownload\n"));
-    let ran = here.run("build -o site --upon site bob.listing");
+    let ran = here.run("build -o site --base site bob.listing");
     assert_eq!((ran.status, &*ran.stderr), (0, ""));
     assert_eq!(here.roster(roster)[0], "*@example.com failed redownload");
 }
@@ -676,17 +676,17 @@ fn what_a_build_did_not_put_in_place_is_said_until_it_is_there() {
                 again, or take that file away if the rest is not wanted\n";
     assert_eq!(here.trouble("check site"), said);
     // Another build does its work, and forgets nothing of it.
-    let ran = here.run("build -o site --upon site two.listing");
+    let ran = here.run("build -o site --base site two.listing");
     assert_eq!((ran.status, ran.stderr), (1, [said, said].concat()));
     assert_eq!(here.read("site/installing"), ended.as_bytes());
     here.write("org.listing", &BOB.replace(".com", ".org"));
-    let ran = here.run("build -o site --upon site org.listing");
+    let ran = here.run("build -o site --base site org.listing");
     assert_eq!((ran.status, &*ran.stderr), (0, said));
     assert!(!here.path("site/installing").exists());
     here.quiet("check site");
 
     here.write("site/installing", "uidl-keep-installing 1\n0123 dom");
-    let trouble = here.trouble("build -o site --upon site org.listing");
+    let trouble = here.trouble("build -o site --base site org.listing");
     assert!(trouble.contains("site/installing: not what uidl-keep writes there; take it away"));
     assert!(here.trouble("check site").contains("site/installing: not what uidl-keep writes"));
 }
@@ -739,9 +739,9 @@ fn users_of_a_domain_who_share_no_group_have_files_of_their_own() {
     assert!(get.stdout.contains("UID2-1714990000"), "{}", get.stderr);
     // Built elsewhere upon it, and without Dovecot, they stay who they are.
     here.write("bob.listing", BOB);
-    let ran = here.run("build -o new --upon site --final bob.listing");
+    let ran = here.run("build -o new --base site --final bob.listing");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
-    assert_eq!(here.run("build -o new --upon site --final").status, 0);
+    assert_eq!(here.run("build -o new --base site --final").status, 0);
     assert_eq!(here.files("new"), here.files("site"));
     assert_eq!(here.roster("new/user/alice@example.com.roster")[0].split(' ').nth(2), Some("held"));
 }

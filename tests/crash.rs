@@ -540,13 +540,13 @@ fn a_first_build_can_be_done_again_whatever_became_of_it() {
 
 #[test]
 fn a_build_upon_a_site_leaves_each_place_old_or_new() {
-    let args = &["build", "--upon", "site", "-o", "site", "later.listing"];
+    let args = &["build", "--base", "site", "-o", "site", "later.listing"];
     Story { before: site, args, umask: "022", places: &["site"] }.survives_every_fault();
 }
 
 #[test]
 fn a_site_that_is_made_final_is_old_or_new() {
-    let args = &["build", "--final", "--upon", "site", "-o", "new", "later.listing"];
+    let args = &["build", "--final", "--base", "site", "-o", "new", "later.listing"];
     Story { before: site, args, umask: "022", places: &["new"] }.survives_every_fault();
 }
 
@@ -575,7 +575,7 @@ fn an_install_that_was_killed_halfway_is_known_and_can_be_gone_on_with() {
     if !can_inject() {
         return;
     }
-    const ARGS: &[&str] = &["build", "-o", "site", "--upon", "site", "later.listing"];
+    const ARGS: &[&str] = &["build", "-o", "site", "--base", "site", "later.listing"];
     let story = Story { before: site, args: ARGS, umask: "022", places: &[] };
     let home = home();
     let renames = story.points(home.path());
@@ -628,7 +628,7 @@ fn on_a_disk_that_is_really_full_what_was_there_stays() {
     let places = &["old.listing"];
     let before = large_maildir_and_listing;
     Story { before, args: CAPTURE, umask: "022", places }.survives_a_full_disk();
-    let args = &["build", "--upon", "site", "-o", "site", "large.listing"];
+    let args = &["build", "--base", "site", "-o", "site", "large.listing"];
     let before = site_and_large_listing;
     Story { before, args, umask: "022", places: &["site"] }.survives_a_full_disk();
     let args = &["hold", "--no-check", "--site", "site", "example.com", "example.net", "eve"];

@@ -37,7 +37,7 @@ fn a_release_has_no_faults_on_request() {
         let octets = fs::read(&plugin.module).expect("just built");
         Some(memchr::memmem::find(&octets, b"UIDL_KEEP_FAULT").is_some())
     };
-    // `make plugin-2.4` builds a release; what lies beside this test was built as this test was.
+    // `make test-plugins` builds 2.4's as a release is built, and this machine's as this test is.
     assert_ne!(has(Line::V24), Some(true));
     if std::env::var_os("UIDL_KEEP_PLUGIN").is_none() {
         assert_ne!(has(Line::V23), Some(!cfg!(debug_assertions)));

@@ -182,12 +182,12 @@ fn a_domain_that_is_held_holds_also_who_is_built_later() {
     assert!(inspected.contains(": 1 maildrops: 1 captured; 1 held; the whole domain held\n"));
 
     // Bob was on no roster.
-    assert_eq!(here.run("build --upon site -o site one.listing").status, 0);
+    assert_eq!(here.run("build --base site -o site one.listing").status, 0);
     assert_eq!(gates(&here), "held held guarded guarded");
     here.quiet("check site");
     // Also where the site is built elsewhere, upon this one.
     here.write("three.listing", CAROL);
-    assert_eq!(here.run("build --upon site -o other three.listing").status, 0);
+    assert_eq!(here.run("build --base site -o other three.listing").status, 0);
     assert_eq!(here.roster("other/domain/example.com.roster")[3], "carol@example.com failed held");
     here.quiet("check other");
 
@@ -197,12 +197,12 @@ fn a_domain_that_is_held_holds_also_who_is_built_later() {
     let changes = [("@example.com", "held -> guarded"), ("alice@example.com", "held -> guarded")];
     step(&here, "release --site site example.com", "", 0, &changes);
     assert_eq!(roster().len(), 2);
-    assert_eq!(here.run("build --upon site -o site three.listing").status, 0);
+    assert_eq!(here.run("build --base site -o site three.listing").status, 0);
     assert_eq!(gates(&here), "guarded guarded guarded guarded guarded");
 
     // No listing can say so.
     here.write("domain.listing", &BOB.replace("bob@", "@"));
-    let said = here.trouble("build --upon site -o site domain.listing");
+    let said = here.trouble("build --base site -o site domain.listing");
     assert!(said.contains("domain.listing:1: @example.com: a domain, and no user"), "{said}");
 }
 
@@ -219,7 +219,7 @@ fn a_build_holds_from_the_first_moment() {
     here.run("release --redownload --site site dave@example.net");
     here.run("forget --site site alice@example.com bob@example.com");
     let logged = log(&here, 0).len();
-    let ran = here.run("build --hold --upon site -o site one.listing two.listing");
+    let ran = here.run("build --hold --base site -o site one.listing two.listing");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert_eq!(gates(&here), "held held held redownload held");
     let changes = [
@@ -237,14 +237,14 @@ fn a_build_holds_from_the_first_moment() {
 fn nobody_is_said_to_be_refused_or_captured_before_who_is_not() {
     let here = with_site();
     // She never was captured.
-    let ran = here.run("build --upon site -o site three.listing");
+    let ran = here.run("build --base site -o site three.listing");
     assert!(ran.stderr.contains("example.com: 1 failed maildrops"), "{}", ran.stderr);
     assert!(!ran.stderr.contains("captured before"), "{}", ran.stderr);
     let carol = "carol@example.com";
     here.run(&format!("release --redownload --site site {carol}"));
     here.write("failed.listing", &CAROL.replace("carol", "alice"));
     here.run("release --redownload --site site alice@example.com");
-    let ran = here.run("build --upon site -o site three.listing failed.listing");
+    let ran = here.run("build --base site -o site three.listing failed.listing");
     assert_eq!((ran.status, &*ran.stderr), (0, ""));
     // Nothing of her is kept that she could go back to.
     let ran = here.run(&format!("release --site site {carol}"));
@@ -320,12 +320,12 @@ fn the_log_says_who_did_it_and_is_roots_alone() {
     assert!(log(&here, 1)[0].len() < 250, "{:?}", log(&here, 1));
     // A user name is written as the roster writes it.
     here.write("odd.listing", &BOB.replace("bob@example.com", "a%20b%0ac@example.com"));
-    here.run("build --upon site -o site odd.listing");
+    here.run("build --base site -o site odd.listing");
     let odd = here.command("hold --site site").arg("a b\nc@example.com").output().unwrap();
     assert!(odd.status.success(), "{odd:?}");
     assert!(log(&here, 2)[0].starts_with("hold a%20b%0ac@example.com guarded -> held "));
     // Neither is it taken for a file of the site.
-    here.run("build --upon site -o site --final");
+    here.run("build --base site -o site --final");
     here.quiet("check site");
     assert_eq!(here.run("inspect site").stdout.lines().count(), 6);
     assert_eq!(here.run("dump site").status, 0);
@@ -475,20 +475,20 @@ fn who_is_forgotten_is_built_anew_of_a_listing_and_the_old_unique_ids_are_spent(
     assert!(since > 1_700_000_000);
 
     // Nothing that has no listing of hers ends it.
-    let ran = here.run("build --upon site -o site one.listing");
+    let ran = here.run("build --base site -o site one.listing");
     assert!(ran.stderr.contains("1 maildrops are still forgotten"), "{}", ran.stderr);
     assert!(ran.stderr.contains("(the first: alice@example.com)"), "{}", ran.stderr);
     assert_eq!(line(&here, alice), format!("captured forgotten forgotten={since}"));
     // Nor one that says that the capture failed.
     here.write("failed.listing", &CAROL.replace("carol", "alice"));
-    let ran = here.run("build --upon site -o site failed.listing");
+    let ran = here.run("build --base site -o site failed.listing");
     assert!(ran.stderr.contains("still forgotten"), "{}", ran.stderr);
     assert_eq!(line(&here, alice), format!("failed forgotten forgotten={since}"));
     // Nor does it help to build without what was there.
     let trouble = here.trouble("build -o site right.listing one.listing");
     assert!(trouble.contains("unique-ids of alice@example.com would be dropped"), "{trouble}");
 
-    let ran = here.run("build --upon site -o site right.listing");
+    let ran = here.run("build --base site -o site right.listing");
     assert_eq!(
         ran.stderr.lines().next(),
         Some(
@@ -513,7 +513,7 @@ fn who_is_forgotten_is_built_anew_of_a_listing_and_the_old_unique_ids_are_spent(
     here.quiet("check site");
 
     // From now on it is built upon as any other, and the stamp stays.
-    let ran = here.run("build --upon site -o site right.listing");
+    let ran = here.run("build --base site -o site right.listing");
     assert!(!ran.stderr.contains("forgotten"), "{}", ran.stderr);
     assert_eq!(line(&here, alice), format!("captured guarded forgotten={since}"));
     assert_eq!(uidls(&here, alice), expected);
@@ -530,16 +530,16 @@ fn a_wrong_counter_is_spent_number_by_number_or_said_to_be_too_long_for_that() {
     let right = ALICE.replace("counter 13 UID%u-%v", "counter 13 %v.%u").replace("UID", "right.");
     here.write("right.listing", &right);
     here.run(&format!("forget --site site {alice}"));
-    assert_eq!(here.run("build --upon site -o site right.listing").status, 0);
+    assert_eq!(here.run("build --base site -o site right.listing").status, 0);
     let (_, spent) = uidls(&here, alice);
     assert!(spent.contains("UID9-1714990000") && spent.contains("UID12-1714990000"), "{spent}");
 
     let far = ALICE.replace("counter 13", "counter 300000");
     here.write("far.listing", &far.replace("alice", "zoe"));
     here.write("right.listing", &right.replace("alice", "zoe"));
-    assert_eq!(here.run("build --upon site -o site far.listing").status, 0);
+    assert_eq!(here.run("build --base site -o site far.listing").status, 0);
     here.run("forget --site site zoe@example.com");
-    let trouble = here.trouble("build --upon site -o site right.listing");
+    let trouble = here.trouble("build --base site -o site right.listing");
     assert!(
         trouble
             .ends_with("leave its later listing out, and `release --redownload zoe@example.com`\n"),
@@ -557,7 +557,7 @@ fn a_roster_of_another_form_is_refused_with_what_to_do() {
         "forget --site site eve",
         "hold --site site eve",
         "check site",
-        "build --final --upon site -o site",
+        "build --final --base site -o site",
     ] {
         let trouble = here.trouble(args);
         let said =
@@ -599,7 +599,7 @@ fn who_was_held_is_held_after_he_was_forgotten_and_built() {
         step(&here, "release --site site eve", "", 1, &[(eve, "held-forgotten -> forgotten")]);
     assert!(said.contains("eve is still refused, as forgotten: capture again and build"), "{said}");
     step(&here, "release --unguarded --site site eve", "", 1, &[]);
-    let ran = here.run("build --upon site -o site one.listing two.listing");
+    let ran = here.run("build --base site -o site one.listing two.listing");
     assert_eq!(gates(&here), "guarded guarded guarded held guarded");
     assert!(ran.stderr.contains("example.net: 1 forgotten maildrops are built anew and held;"));
     assert!(ran.stderr.contains("eve: 1 forgotten maildrops are built anew and guarded;"));
@@ -655,7 +655,7 @@ fn who_downloads_again_is_brought_back_by_name_only_and_not_to_what_was_forgotte
     step(redownload, dave, 0, &[(dave, "held-forgotten -> redownload")]);
     // Also what is built meanwhile is built anew.
     here.write("right.listing", &DAVE.replace("0000000155aa", "right"));
-    assert_eq!(here.run("build --upon site -o site right.listing").status, 0);
+    assert_eq!(here.run("build --base site -o site right.listing").status, 0);
     assert_eq!(line(&here, dave), format!("captured redownload forgotten={since}"));
     assert_eq!(uidls(&here, dave), ("right".into(), "0000000155aa".into()));
     let said = step("forget", dave, 0, &[(dave, "redownload -> forgotten")]);
@@ -804,7 +804,7 @@ proptest! {
                     }
                     if !text.is_empty() {
                         here.write("new.listing", &text);
-                        let ran = here.run("build --upon site -o site new.listing");
+                        let ran = here.run("build --base site -o site new.listing");
                         prop_assert_eq!(ran.status, 0, "{}", ran.stderr);
                     }
                 }

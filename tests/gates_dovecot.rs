@@ -72,7 +72,7 @@ impl Server {
     fn build_upon(&self, listing: &Path) {
         let site = self.dovecot.site();
         let mut command = helper::uidl_keep();
-        command.args(["build", "--final", "-o"]).arg(&site).arg("--upon").arg(&site).arg(listing);
+        command.args(["build", "--final", "-o"]).arg(&site).arg("--base").arg(&site).arg(listing);
         helper::run(&mut command);
         for entry in fs::read_dir(site.join("domain")).unwrap() {
             let path = entry.unwrap().path();

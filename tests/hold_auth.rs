@@ -261,7 +261,7 @@ fn who_is_held_by_the_site_that_is_built_upon_is_held_by_auth() {
     here.write("eve.listing", ROOT);
     assert_eq!(here.run("build -o other eve.listing").status, 0);
     here.run("hold --site other eve");
-    let ran = here.run("build -o site --upon other eve.listing");
+    let ran = here.run("build -o site --base other eve.listing");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert_eq!(names(&here), ["dave@example.net", "eve"]);
 }
@@ -277,7 +277,7 @@ fn who_has_files_of_his_own_is_no_part_of_his_domains_roster() {
         let own = here.path(&format!("site/user/{ALICE}.{extension}"));
         fs::rename(domain, own).unwrap();
     }
-    assert_eq!(here.run("build -o site --upon site alice.listing bob.listing").status, 0);
+    assert_eq!(here.run("build -o site --base site alice.listing bob.listing").status, 0);
     assert_eq!(here.files("site").len(), 4);
     fs::create_dir(here.path("site/auth")).unwrap();
     here.run("hold --auth --site site example.com");

@@ -75,7 +75,7 @@ impl Old {
         Ran::of(command)
     }
 
-    /// A program that does something before Courier's own, and something after it; as `--prove-by`
+    /// A program that does something before Courier's own, and something after it; as `--prove-program`
     /// wants it.
     fn program(&self, before: &str, after: &str) -> String {
         let script = self.here.path().join("pop3d");
@@ -129,7 +129,7 @@ fn a_capture_by_the_wrong_server_stops_before_anything_is_written() {
     let place = old.here.path().join("listing");
     fs::write(&place, "of yesterday").unwrap();
     let output = old.here.inside().join("listing");
-    let wrong = ["qmail", "--prove", "1", "--prove-by", program];
+    let wrong = ["qmail", "--prove", "1", "--prove-program", program];
     for output in [&[][..], &["-o", output.to_str().unwrap()]] {
         let ran = old.capture(&[&wrong[..], output].concat());
         ran.is_refused("nothing was written");
@@ -153,7 +153,7 @@ fn a_uidl_that_changes_at_the_proof_stops_it() {
         "sed -i 's/ \\([0-9]*\\):\\([0-9]*\\):/ 7\\1:\\2:/' \"$1/courierpop3dsizelist\"",
         "",
     );
-    let ran = old.capture(&["courier", "--prove", "2", "--prove-by", &program]);
+    let ran = old.capture(&["courier", "--prove", "2", "--prove-program", &program]);
     ran.is_refused("nothing was written");
     ran.says("message 1: captured was UID1-");
     ran.says(", and UID71-");
@@ -169,7 +169,7 @@ fn mail_that_comes_or_goes_during_the_proof_stops_nothing() {
         ("rm \"$(ls -d \"$1\"/cur/* | head -n 1)\"", "date > \"$1/new/1799999998.$$.x\""),
     ] {
         let program = old.program(before, after);
-        let ran = old.capture(&["courier", "--prove", "2", "--prove-by", &program]);
+        let ran = old.capture(&["courier", "--prove", "2", "--prove-program", &program]);
         ran.says("proven: 2 of 3 maildrops");
         assert_eq!(ran.status, 0, "{}", ran.stderr);
     }
@@ -182,7 +182,7 @@ fn a_program_that_tells_nothing_proves_nothing() {
     fs::write(&script, "#!/bin/sh\necho no such thing >&2\n").unwrap();
     fs::set_permissions(&script, unix_mode(0o755)).unwrap();
     let program = format!("{}/pop3d", old.here.inside().display());
-    let ran = old.capture(&["courier", "--prove", "1", "--prove-by", &program]);
+    let ran = old.capture(&["courier", "--prove", "1", "--prove-program", &program]);
     ran.is_refused("nothing was written");
     ran.says("; no such thing");
     ran.says("3 maildrops have no listing of the old server's to compare with");
@@ -253,7 +253,7 @@ impl Dove {
 #[test]
 fn a_capture_of_dovecot_is_proven_by_its_own_program_and_a_wrong_format_is_not() {
     let Some(dove) = Dove::start("") else { return };
-    let proof = ["--prove", "3", "--prove-by", &dove.program()];
+    let proof = ["--prove", "3", "--prove-program", &dove.program()];
     let ran = dove.capture("UID%u-%v", &proof);
     for (user, messages) in USERS.iter().zip([7, 4, 0]) {
         ran.says(&format!("proven: {user}: {messages} messages, by /usr/lib/dovecot/pop3\n"));
@@ -281,7 +281,7 @@ fn mboxes_are_proven_by_a_program_that_is_told_where_they_are() {
     let capture = |server: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
         command.args(["capture", "mbox", "--server"]).args(server);
-        command.args(["--prove", "1", "--prove-by", &program, "--user", USERS[0]]).arg(&mbox);
+        command.args(["--prove", "1", "--prove-program", &program, "--user", USERS[0]]).arg(&mbox);
         Ran::of(command)
     };
     let ran = capture(&["dovecot", "--format", "UID%u-%v"]);
@@ -308,7 +308,7 @@ fn the_program_of_dovecot_24_tells_as_well() {
     let conf = dovecot.inside(&dovecot.conf());
     let program = format!("/usr/lib/dovecot/pop3 -c {} -o mail_home={{home}}", conf.display());
     command.args(["capture", "dovecot", "--format", "UID%u-%v", "--user", USERS[0]]);
-    command.args(["--prove", "1", "--prove-by", &program]).arg(home.join("Maildir"));
+    command.args(["--prove", "1", "--prove-program", &program]).arg(home.join("Maildir"));
     let ran = Ran::of(command);
     ran.says("proven: al@ex.com: 7 messages");
     assert_eq!(ran.uidls(USERS[0]), listed);
@@ -410,6 +410,6 @@ fn a_copy_is_proven_only_by_what_is_named() {
     let ran = capture(&[]);
     assert_eq!((ran.status, ran.stdout.len()), (2, 0));
     ran.says("--root is a copy, and the server is elsewhere");
-    let ran = capture(&["--prove-by", &dove.program()]);
+    let ran = capture(&["--prove-program", &dove.program()]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
 }

@@ -86,7 +86,7 @@ fn dovecot(format: &'static str) -> Option<Old> {
     });
     let uidls = server.uidl(USER);
     server.pause();
-    let mut capture = words("dovecot --uidl-format");
+    let mut capture = words("dovecot --format");
     capture.extend([format.into(), "--user".into(), USER.into(), maildir.path().into()]);
     Some(Old { uidls, maildir, capture, _alive: Box::new(server) })
 }

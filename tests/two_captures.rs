@@ -67,7 +67,7 @@ fn a_list_that_courier_repaired_between_two_captures_is_served_as_it_is_now() {
 
     here.quiet("build -o site first.listing");
     let before = here.read("site/domain/example.com.idx");
-    let trouble = here.run("build --upon site -o site --final last.listing");
+    let trouble = here.run("build --base site -o site --final last.listing");
     assert_eq!((trouble.status, &*trouble.stdout), (2, ""));
     let said: Vec<&str> = trouble.stderr.lines().collect();
     assert_eq!(said.len(), 5, "{said:?}");
@@ -85,7 +85,7 @@ fn a_list_that_courier_repaired_between_two_captures_is_served_as_it_is_now() {
     let strays: Vec<_> = fs::read_dir(here.path("site/domain")).unwrap().collect();
     assert_eq!(strays.len(), 2, "{strays:?}");
 
-    let built = here.run("build --upon site -o site --final --later-wins last.listing");
+    let built = here.run("build --base site -o site --final --later-wins last.listing");
     assert_eq!(built.status, 0, "{}", built.stderr);
     assert_eq!(
         built.stderr,
@@ -116,13 +116,13 @@ fn a_list_that_courier_repaired_between_two_captures_is_served_as_it_is_now() {
     let index = here.read("site/domain/example.com.idx");
     assert!(here.read("again/domain/example.com.idx") == index);
     for listing in ["first.listing", "last.listing"] {
-        here.quiet(&format!("build --upon site -o site --final {listing}"));
+        here.quiet(&format!("build --base site -o site --final {listing}"));
         assert!(here.read("site/domain/example.com.idx") == index, "{listing}");
     }
     // Built the other way round the later one is served all the same.
     here.quiet("build -o other last.listing");
-    assert!(here.trouble("build --upon other -o other first.listing").contains("--later-wins"));
-    assert_eq!(here.run("build --upon other -o other --later-wins first.listing").status, 0);
+    assert!(here.trouble("build --base other -o other first.listing").contains("--later-wins"));
+    assert_eq!(here.run("build --base other -o other --later-wins first.listing").status, 0);
     let mut served = uidls(&here, "other");
     served.sort();
     let mut expected = expected;
@@ -141,7 +141,7 @@ fn a_few_messages_that_were_renumbered_are_served_anew_without_a_question() {
     here.write("Maildir/courierpop3dsizelist", &list);
     capture(&here, "last.listing");
     here.quiet("build -o site first.listing");
-    let built = here.run("build --upon site -o site last.listing");
+    let built = here.run("build --base site -o site last.listing");
     assert_eq!(built.status, 0, "{}", built.stderr);
     assert!(built.stderr.contains("1 messages of 1 maildrops have another"), "{}", built.stderr);
     let served = uidls(&here, "site");
@@ -163,19 +163,19 @@ fn listings_of_which_none_says_when_count_in_the_order_of_building() {
         ("one.listing", "UID1-1714990000 < other"),
         ("two.listing", "other < UID1-1714990000"),
     ] {
-        assert_eq!(here.run(&format!("build --upon site -o site {listing}")).status, 0);
+        assert_eq!(here.run(&format!("build --base site -o site {listing}")).status, 0);
         assert_eq!(uidls(&here, "site")[0], expected, "{listing}");
     }
     // And a message that is called what another was called is that one alone.
     let swapped = ALICE.replace("file=1714990000.20000.old%20name", "file=new");
     here.write("three.listing", &swapped);
-    let built = here.run("build --upon site -o site three.listing");
+    let built = here.run("build --base site -o site three.listing");
     assert!(built.stderr.is_empty(), "{}", built.stderr);
     let gone =
         "1 UID1-1714990000 file=gone\n2 UID2-1714990000 file=1714990060.20007.old.example.com\n";
     let (head, _) = ALICE.split_once("1 UID1").unwrap();
     here.write("four.listing", &format!("{head}{gone}.\n"));
-    let built = here.run("build --upon site -o site four.listing");
+    let built = here.run("build --base site -o site four.listing");
     assert_eq!(built.status, 0);
     assert!(
         built
@@ -250,7 +250,7 @@ fn what_the_operator_knows_is_noted_on_the_roster_and_outlives_builds() {
     let before = words(&here, "domain/example.com");
     assert!(before.starts_with("released listed=yes restored="), "{before}");
     here.write("more.listing", &ALICE.replace("counter 13", "counter 14"));
-    here.quiet("build --upon site -o site --final more.listing");
+    here.quiet("build --base site -o site --final more.listing");
     assert_eq!(words(&here, "domain/example.com"), before);
     here.quiet("check site");
     let log = String::from_utf8(here.read("site/changes.log")).unwrap();

@@ -3,6 +3,7 @@
 
 mod cursor;
 mod layout;
+#[cfg(feature = "helper")]
 pub mod merge;
 pub mod reader;
 pub mod writer;

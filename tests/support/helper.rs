@@ -18,8 +18,9 @@ pub struct Plugin {
 
 /// The plugin for that release line of Dovecot; `None`, having said why, when it was not built.
 ///
-/// `UIDL_KEEP_PLUGIN` names another module for 2.3 than the one built beside this test, and
-/// `UIDL_KEEP_PLUGIN_24` another directory for 2.4 than the one that `make plugin-2.4` fills.
+/// `make test-plugins` builds both. `UIDL_KEEP_PLUGIN` names another module for 2.3 than the one that
+/// it puts beside the helper, and `UIDL_KEEP_PLUGIN_24` another directory for 2.4 than the one that it
+/// fills.
 pub fn plugin(line: Line) -> Option<Plugin> {
     let built = match line {
         Line::V23 => {
@@ -45,11 +46,7 @@ pub fn plugin(line: Line) -> Option<Plugin> {
     if built.module.exists() && built.settings.as_ref().is_none_or(|settings| settings.exists()) {
         return Some(built);
     }
-    let how = match line {
-        Line::V23 => "cargo build --features plugin",
-        Line::V24 => "make plugin-2.4",
-    };
-    lacking(&format!("no plugin at {}: run `{how}`", built.module.display()));
+    lacking(&format!("no plugin at {}: run `make test-plugins`", built.module.display()));
     None
 }
 

@@ -58,7 +58,7 @@ pub struct BuildArgs {
     output: Option<PathBuf>,
     /// Keep all that this site has, and add to it.
     #[arg(long, value_name = "SITE", requires = "output")]
-    upon: Option<PathBuf>,
+    base: Option<PathBuf>,
     /// Build upon the site in use, and put the files in place there.
     #[arg(long, conflicts_with = "output")]
     install: bool,
@@ -87,11 +87,11 @@ pub struct BuildArgs {
 
 pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
     let site = Site::new(args.output.as_ref().unwrap_or(&args.site));
-    let upon = match &args.upon {
-        Some(upon) => Some(Site::new(upon)),
+    let base = match &args.base {
+        Some(base) => Some(Site::new(base)),
         None => args.install.then(|| site.clone()),
     };
-    if args.listings.is_empty() && upon.is_none() {
+    if args.listings.is_empty() && base.is_none() {
         return Err(Trouble::new("no listing to build of; name one, or `-` for standard input"));
     }
     let listings = args.listings.iter().map(|path| Listing::open(path));
@@ -111,7 +111,7 @@ pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
             "another uidl-keep changes this site; try again when it is done",
         ));
     };
-    let other = upon.iter().filter(|upon| upon.dir() != site.dir());
+    let other = base.iter().filter(|base| base.dir() != site.dir());
     let sites: Vec<&Site> = std::iter::once(&site).chain(other).collect();
     set_apart(&mut found, &sites, args.install.then_some(&args.doveadm))?;
     let ended = Install::of(&site)?;
@@ -120,10 +120,10 @@ pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
     }
     let mut install = Install::default();
     let mut scopes: BTreeSet<Scope> = found.iter().map(|found| found.scope.clone()).collect();
-    add_domains(&mut scopes, &site, upon.as_ref(), args.hold)?;
+    add_domains(&mut scopes, &site, base.as_ref(), args.hold)?;
     // Upon itself, a site is changed only where something is added.
-    if let Some(upon) = upon.as_ref().filter(|it| it.dir() != site.dir() || found.is_empty()) {
-        let all = site_files::scopes(upon)?.into_iter();
+    if let Some(base) = base.as_ref().filter(|it| it.dir() != site.dir() || found.is_empty()) {
+        let all = site_files::scopes(base)?.into_iter();
         scopes.extend(all.filter(|scope| !found.is_empty() || selection.has_place(scope)));
     }
     let domains_apart = apart::domains(&scopes, &sites)?;
@@ -143,8 +143,8 @@ pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
         let is_domain_held = domain.as_ref().is_some_and(|domain| domains_held.contains(domain));
         let hold = Hold { now: args.hold, domain: is_domain_held };
         let build = Build { site: &site, scope: &scope, listings: &listings, hold };
-        let old = match &upon {
-            Some(upon) => site_files::open_scope(upon, &scope)?,
+        let old = match &base {
+            Some(base) => site_files::open_scope(base, &scope)?,
             None => ScopeFiles { index: None, roster: None },
         };
         let mut staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
@@ -489,7 +489,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
                 second,
                 format_args!(
                     "second maildrop of {} (first at {first}); keep one, or build the later capture \
-                     --upon the site of the earlier",
+                     --base the site of the earlier",
                     pair[0].block.user
                 ),
             ));
@@ -535,14 +535,14 @@ fn set_apart(
 fn add_domains(
     scopes: &mut BTreeSet<Scope>,
     site: &Site,
-    upon: Option<&Site>,
+    base: Option<&Site>,
     hold: bool,
 ) -> Result<(), Trouble> {
     let mut domains: BTreeSet<Scope> = scopes.iter().filter_map(apart::domain_of).collect();
     if hold {
         domains.extend(scopes.iter().filter(|it| matches!(it, Scope::Domain(_))).cloned());
-        if let Some(upon) = upon {
-            let apart = apart::by_domain(upon)?;
+        if let Some(base) = base {
+            let apart = apart::by_domain(base)?;
             scopes.extend(domains.iter().filter_map(|it| apart.get(it.name())).flatten().cloned());
         }
     }
@@ -787,7 +787,7 @@ impl Build<'_> {
             };
             if lost > 0 {
                 return Err(at(&format_args!(
-                    "{lost} unique-ids of {} would be dropped; build --upon {}, or into an empty \
+                    "{lost} unique-ids of {} would be dropped; build --base {}, or into an empty \
                      directory",
                     maildrop.user,
                     self.site.dir().display()

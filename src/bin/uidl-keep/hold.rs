@@ -123,7 +123,7 @@ pub struct RestoredArgs {
 #[derive(clap::Args)]
 struct WhoArgs {
     /// The site directory.
-    #[arg(long, value_name = "DIR", default_value = Site::DEFAULT_DIR)]
+    #[arg(long, value_name = "SITE", default_value = Site::DEFAULT_DIR)]
     site: PathBuf,
     /// Users, or domains as `example.com` or `@example.com`.
     #[arg(value_name = "USER|DOMAIN")]

@@ -4,9 +4,11 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use once_cell::sync::OnceCell;
+use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -15,6 +17,7 @@ use rustls::{
     AlertDescription, ClientConfig, ClientConnection, DigitallySignedStruct, InvalidMessage,
     PeerIncompatible, RootCertStore, SignatureScheme, StreamOwned,
 };
+use rustls_native_certs::CertificateResult;
 use sha2::{Digest, Sha256};
 
 use super::fault::Fault;
@@ -244,7 +247,7 @@ impl Judge {
 
     /// What rustls says, in words that help.
     fn fault(&self, error: &rustls::Error) -> Fault {
-        let shown = *self.shown.lock().expect("no panic within");
+        let shown = *self.shown.lock();
         match (error, &self.trust, shown) {
             (rustls::Error::InvalidCertificate(_), Trust::Pinned(pinned), Some(found))
                 if found != *pinned =>
@@ -271,23 +274,38 @@ impl Judge {
     }
 }
 
-/// This machine's roots, read once.
+/// Whom a machine trusts, once that could be read.
+#[derive(Default)]
+struct Roots(OnceCell<Arc<WebPkiServerVerifier>>);
+
+impl Roots {
+    /// Reads them, unless an earlier time could.
+    fn get_or_load(
+        &self,
+        load: impl FnOnce() -> CertificateResult,
+    ) -> Result<Arc<WebPkiServerVerifier>, Fault> {
+        let read = || {
+            let loaded = load();
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(loaded.certs);
+            if roots.is_empty() {
+                let why = loaded.errors.first().map(ToString::to_string);
+                return Err(why.unwrap_or_else(|| "none found".into()));
+            }
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| error.to_string())
+        };
+        let why = |why: String| Fault::NoRoots { why: printable(why.as_bytes()) };
+        self.0.get_or_try_init(read).cloned().map_err(why)
+    }
+}
+
+/// This machine's roots.
 fn system_roots() -> Result<Arc<WebPkiServerVerifier>, Fault> {
-    static ROOTS: OnceLock<Result<Arc<WebPkiServerVerifier>, String>> = OnceLock::new();
-    let roots = ROOTS.get_or_init(|| {
-        let loaded = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(loaded.certs);
-        if roots.is_empty() {
-            let why = loaded.errors.first().map(ToString::to_string);
-            return Err(why.unwrap_or_else(|| "none found".into()));
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|error| error.to_string())
-    });
-    roots.clone().map_err(|why| Fault::NoRoots { why: printable(why.as_bytes()) })
+    static ROOTS: Roots = Roots(OnceCell::new());
+    ROOTS.get_or_load(rustls_native_certs::load_native_certs)
 }
 
 impl fmt::Debug for Judge {
@@ -306,7 +324,7 @@ impl ServerCertVerifier for Judge {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let pin = Pin(Sha256::digest(end_entity).into());
-        *self.shown.lock().expect("no panic within") = Some(pin);
+        *self.shown.lock() = Some(pin);
         let is_taken = match (&self.trust, &self.roots) {
             (Trust::Anything, _) => true,
             (Trust::Pinned(pinned), _) => *pinned == pin,
@@ -358,5 +376,37 @@ impl ServerCertVerifier for Judge {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+
+    /// `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=r -outform der`
+    const AUTHORITY: &str = "MIIBbjCCARWgAwIBAgIUEXd9oQ6r1/FWSJPNPIazPFU8GkgwCgYIKoZIzj0EAwIwDDEK\
+        MAgGA1UEAwwBcjAgFw0yNjExMzAwMzU2MzFaGA8yMTI2MTEwNjAzNTYzMVowDDEKMAgGA1UEAwwBcjBZMBMGByqGSM49\
+        AgEGCCqGSM49AwEHA0IABMZKy/jZSsoOGWGXs+ngV5LmQp7IEo+jHyTnE6hljHtnA51TV0f3Q+32sEg8QGRnEN3818dC\
+        bcEbJVR3pAFzqUqjUzBRMB0GA1UdDgQWBBQybrigl8JTrtW50yIJsz+AN/kNTjAfBgNVHSMEGDAWgBQybrigl8JTrtW5\
+        0yIJsz+AN/kNTjAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0cAMEQCIHGHhhxlcUxe9zI0JDz/oTfhNts49bdd\
+        0Xsh71QFxKECAiBHFr75KhTZwqvULWv6uriOo6Dszde2Kxue//qq9K93Qw==";
+
+    #[test]
+    fn roots_that_could_not_be_read_are_read_again_and_then_no_more() {
+        let roots = Roots::default();
+        let nothing = CertificateResult::default;
+        let fault = roots.get_or_load(nothing).unwrap_err();
+        assert!(matches!(&fault, Fault::NoRoots { why } if why == "none found"), "{fault}");
+        let authority = || {
+            let mut loaded = nothing();
+            loaded.certs.push(STANDARD.decode(AUTHORITY).unwrap().into());
+            loaded
+        };
+        let first = roots.get_or_load(authority).unwrap();
+        let second = roots.get_or_load(|| panic!("they are there")).unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
     }
 }

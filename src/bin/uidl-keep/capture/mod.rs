@@ -61,8 +61,8 @@ enum From {
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Cyrus {
         /// The uidl_format of the old server's imapd.conf.
-        #[arg(long, value_enum, default_value = "cyrus")]
-        uidl_format: cyrus::Format,
+        #[arg(long, value_enum, value_name = "FORMAT", default_value = "cyrus")]
+        format: cyrus::Format,
         #[command(flatten)]
         what: What,
     },
@@ -74,7 +74,7 @@ enum From {
         /// The old server's pop3_uidl_format, as `doveconf -f protocol=pop3 -h pop3_uidl_format`
         /// prints it there: '%08Xu%08Xv' or '%{uid | hex(8)}%{uidvalidity | hex(8)}'. "auto" asks
         /// doveconf here: only right on the old server itself.
-        #[arg(long, value_name = "FORMAT", alias = "uidl-format")]
+        #[arg(long, value_name = "FORMAT")]
         format: Option<String>,
         #[command(flatten)]
         what: What,
@@ -121,8 +121,8 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         From::Pop3(args) => return pop3::run(args),
         From::Courier(what) => (what.job(Server::Courier)?, &what.how),
         From::Mbox(args) => (args.what.job(Server::Mbox(args.server()?))?, &args.what.how),
-        From::Cyrus { uidl_format, what } => {
-            (what.job(Server::Cyrus { format: uidl_format.spelled() })?, &what.how)
+        From::Cyrus { format, what } => {
+            (what.job(Server::Cyrus { format: format.spelled() })?, &what.how)
         }
         From::Qmail(what) => (what.job(Server::Qmail)?, &what.how),
         From::Dovecot { format, what } => {

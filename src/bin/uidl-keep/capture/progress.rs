@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::output::remark;
 
@@ -53,7 +53,7 @@ impl Progress {
     }
 
     fn log(&self) -> Option<MutexGuard<'_, Log>> {
-        self.log.as_ref().map(|log| log.lock().unwrap_or_else(PoisonError::into_inner))
+        self.log.as_ref().map(Mutex::lock)
     }
 
     fn count(&self, count: impl FnOnce(&mut Tally)) {

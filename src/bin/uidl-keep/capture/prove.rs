@@ -38,7 +38,7 @@ pub struct Proof {
     /// '/usr/lib/dovecot/pop3
     /// -c /srv/dovecot.conf -o mail_home={home}'. It stands in {home}.
     #[arg(long, value_name = "PROGRAM", requires = "prove", conflicts_with = "over_pop3")]
-    prove_by: Option<String>,
+    prove_program: Option<String>,
     /// Ask over POP3, with the passwords of a CSV file as `capture pop3 --accounts` has it: its
     /// first line names its columns, of host, user, password and new_user. Only its owner may be
     /// able to read it.
@@ -220,21 +220,21 @@ impl Proof {
         if self.prove_accounts.is_some() || self.prove_password_file.is_some() {
             return self.over_pop3();
         }
-        if let Some(words) = &self.prove_by {
+        if let Some(words) = &self.prove_program {
             let program = Program::named(words);
             return program
                 .map(Witness::Program)
-                .ok_or_else(|| Trouble::new("--prove-by is empty"));
+                .ok_or_else(|| Trouble::new("--prove-program is empty"));
         }
         if is_copy {
             return Err(Trouble::new(
                 "--prove: --root is a copy, and the server is elsewhere: say where with \
-                 --prove-accounts and --prove-server, or which program to take with --prove-by",
+                 --prove-accounts and --prove-server, or which program to take with --prove-program",
             ));
         }
         Program::of(server).map(Witness::Program).ok_or_else(|| {
             Trouble::new(format!(
-                "--prove: no POP3 program of {} where it usually lies: name it with --prove-by, or say \
+                "--prove: no POP3 program of {} where it usually lies: name it with --prove-program, or say \
                  --prove-accounts",
                 server.name()
             ))

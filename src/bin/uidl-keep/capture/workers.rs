@@ -1,8 +1,9 @@
 //! Several threads at work on what a plan gives out, and one that writes what comes of it.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
 
 use super::progress::Progress;
 use crate::output::Trouble;
@@ -74,7 +75,7 @@ pub fn run<P: Plan + Send>(
                 let closing = CloseOnDrop(&desk);
                 while let Some(at) = take(&desk) {
                     let done = do_one(at);
-                    let mut guard = lock(&desk.0);
+                    let mut guard = desk.0.lock();
                     guard.running -= 1;
                     guard.plan.settle(at, done, Instant::now());
                     drop(guard);
@@ -94,26 +95,28 @@ pub fn run<P: Plan + Send>(
 
 /// What a thread does next; `None` when there is nothing left to do.
 fn take<P: Plan>(desk: &Shared<P>) -> Option<usize> {
-    let mut guard = lock(&desk.0);
+    let mut guard = desk.0.lock();
     loop {
         if guard.is_closed || guard.is_over() {
             return None;
         }
         let now = Instant::now();
-        guard = match guard.plan.take(now) {
+        match guard.plan.take(now) {
             Take::Go(at) => {
                 guard.running += 1;
                 return Some(at);
             }
-            Take::Wait(None) => desk.1.wait(guard).unwrap_or_else(PoisonError::into_inner),
-            Take::Wait(Some(until)) => wait(&desk.1, guard, until.saturating_duration_since(now)),
-        };
+            Take::Wait(None) => desk.1.wait(&mut guard),
+            Take::Wait(Some(until)) => {
+                desk.1.wait_for(&mut guard, until.saturating_duration_since(now));
+            }
+        }
     }
 }
 
 /// What is to be written next; `None` at the end.
 fn next_ready<P: Plan>(desk: &Shared<P>, progress: &Progress) -> Result<Option<P::Ready>, Trouble> {
-    let mut guard = lock(&desk.0);
+    let mut guard = desk.0.lock();
     loop {
         if let Some(ready) = guard.plan.ready() {
             return Ok(Some(ready));
@@ -124,21 +127,9 @@ fn next_ready<P: Plan>(desk: &Shared<P>, progress: &Progress) -> Result<Option<P
         if guard.is_over() {
             return Ok(None);
         }
-        guard = wait(&desk.1, guard, Duration::from_secs(1));
+        desk.1.wait_for(&mut guard, Duration::from_secs(1));
         progress.tick();
     }
-}
-
-fn lock<P>(desk: &Mutex<Desk<P>>) -> MutexGuard<'_, Desk<P>> {
-    desk.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn wait<'a, P>(
-    bell: &Condvar,
-    guard: MutexGuard<'a, Desk<P>>,
-    pause: Duration,
-) -> MutexGuard<'a, Desk<P>> {
-    bell.wait_timeout(guard, pause).unwrap_or_else(PoisonError::into_inner).0
 }
 
 /// Closes the desk when it goes, unless it is forgotten.
@@ -146,7 +137,7 @@ struct CloseOnDrop<'a, P>(&'a Shared<P>);
 
 impl<P> Drop for CloseOnDrop<'_, P> {
     fn drop(&mut self) {
-        lock(&self.0.0).is_closed = true;
+        self.0.0.lock().is_closed = true;
         self.0.1.notify_all();
     }
 }

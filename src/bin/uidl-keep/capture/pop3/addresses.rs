@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use parking_lot::Mutex;
 use uidl_keep::capture::pop3::Server;
 
 /// For each server the number of its address, from 0, looked up with so many threads. Servers are at one
@@ -16,10 +16,10 @@ pub fn of(servers: &[Server], jobs: usize) -> Vec<usize> {
         for _ in 0..jobs.min(servers.len()) {
             scope.spawn(|| {
                 loop {
-                    let next = left.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let next = left.lock().next();
                     let Some((at, server)) = next else { return };
                     let address = lowest_address(server);
-                    found.lock().unwrap_or_else(PoisonError::into_inner)[at] = address;
+                    found.lock()[at] = address;
                 }
             });
         }
@@ -30,7 +30,7 @@ pub fn of(servers: &[Server], jobs: usize) -> Vec<usize> {
         next += 1;
         next - 1
     };
-    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let found = found.into_inner();
     let number_of = |address: Option<IpAddr>| match address {
         Some(address) => *numbers.entry(address).or_insert_with(&mut new),
         None => new(),

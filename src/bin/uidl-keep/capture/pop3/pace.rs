@@ -1,9 +1,9 @@
 //! So many commands a second, so many logins a minute: [`Steady`].
 
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use uidl_keep::capture::pop3::Pace;
 
 /// Lets pass what all connections to one server send, one each so often.
@@ -30,7 +30,7 @@ impl Steady {
 
     /// Keeps the next `count` places, and says when the last of them comes.
     fn reserve(&self, count: u32, now: Instant) -> Instant {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.lock();
         let last = (*next).max(now) + self.gap * count.saturating_sub(1);
         *next = last + self.gap;
         last
