@@ -19,6 +19,8 @@ SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP
 
 # Where `install` puts things; packagers set DESTDIR too. What Dovecot decides, dovecot-config says.
 PREFIX ?= /usr/local
+# What is installed has no symbols but those that are asked for; STRIP= leaves them in.
+STRIP := -s
 DOVECOT_CONFIG ?= $(firstword $(wildcard /usr/lib/dovecot/dovecot-config /usr/lib64/dovecot/dovecot-config \
 	/usr/local/lib/dovecot/dovecot-config))
 MODULE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_moduledir)
@@ -129,15 +131,15 @@ mutants: ## each small break of the rules must fail a test; hours: make mutants 
 	CARGO_PROFILE_DEV_DEBUG=none PROPTEST_CASES=200 \
 		target/tools/bin/cargo-mutants mutants --output target $(addprefix --file ,$(FILES)) || [ $$? = 3 ]
 
-install: ## the plugin, the helper, the man page and an example (DESTDIR, PREFIX)
+install: ## the plugin, the helper, the man page and an example (DESTDIR, PREFIX, STRIP)
 	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev, or name it in DOVECOT_CONFIG"; exit 2; }
 	@dovecot-plugin/installable target/release "$(INCLUDE_DIR)"
-	install -D -m 755 target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
+	install -D -m 755 $(STRIP) target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
 	install -D -m 644 docs/uidl-keep.1 $(DESTDIR)$(PREFIX)/share/man/man1/uidl-keep.1
-	install -D -m 644 target/release/libuidl_keep.so $(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so
+	install -D -m 644 $(STRIP) target/release/libuidl_keep.so $(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so
 	if [ "$(DOVECOT_LINE)" = 2.4 ]; then \
 		install -d $(DESTDIR)$(MODULE_DIR)/settings && \
-		$(CC) $(SETTINGS_FLAGS) -I$(INCLUDE_DIR) dovecot-plugin/uidl-keep-settings.c \
+		$(CC) $(SETTINGS_FLAGS) $(STRIP) -I$(INCLUDE_DIR) dovecot-plugin/uidl-keep-settings.c \
 			-o $(DESTDIR)$(MODULE_DIR)/settings/lib95_uidl_keep_settings.so && \
 		install -D -m 644 dovecot-plugin/uidl-keep-2.4.conf $(DESTDIR)$(DOC_DIR)/example-config/conf.d/95-uidl-keep.conf; \
 	else \

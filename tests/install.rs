@@ -62,6 +62,13 @@ impl Checkout {
     }
 }
 
+/// What an ELF file is made of, as readelf says it.
+fn sections(file: &Path) -> String {
+    let output = Command::new("readelf").args(["-W", "-S"]).arg(file).output().expect("readelf");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("ASCII")
+}
+
 #[test]
 fn what_the_loader_would_refuse_is_not_installed() {
     if !Path::new("/usr/lib/dovecot/dovecot-config").exists() {
@@ -97,6 +104,13 @@ fn a_plugin_for_another_dovecot_is_not_installed() {
         "usr/share/doc/dovecot-core/example-config/conf.d/95-uidl-keep.conf",
     ] {
         assert!(root.join(file).is_file(), "{file}");
+    }
+    for file in ["usr/lib/dovecot/modules/lib95_uidl_keep_plugin.so", "usr/local/bin/uidl-keep"] {
+        let sections = sections(&root.join(file));
+        assert!(sections.contains(" .text "), "{file}: {sections}");
+        for section in [" .symtab ", " .debug_info ", " .debug_line "] {
+            assert!(!sections.contains(section), "{file} is not stripped: {sections}");
+        }
     }
     assert!(root.join("var/lib/uidl-keep/domain").is_dir());
 }
