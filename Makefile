@@ -21,6 +21,8 @@ SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP
 PREFIX ?= /usr/local
 # What is installed has no symbols but those that are asked for; STRIP= leaves them in.
 STRIP := -s
+# Man pages and completions, as the helper itself writes them.
+DOCUMENTS := target/release/documents
 DOVECOT_CONFIG ?= $(firstword $(wildcard /usr/lib/dovecot/dovecot-config /usr/lib64/dovecot/dovecot-config \
 	/usr/local/lib/dovecot/dovecot-config))
 MODULE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_moduledir)
@@ -131,11 +133,15 @@ mutants: ## each small break of the rules must fail a test; hours: make mutants 
 	CARGO_PROFILE_DEV_DEBUG=none PROPTEST_CASES=200 \
 		target/tools/bin/cargo-mutants mutants --output target $(addprefix --file ,$(FILES)) || [ $$? = 3 ]
 
-install: ## the plugin, the helper, the man page and an example (DESTDIR, PREFIX, STRIP)
+install: ## the plugin, the helper, man pages, completions and an example (DESTDIR, PREFIX, STRIP)
 	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev, or name it in DOVECOT_CONFIG"; exit 2; }
 	@dovecot-plugin/installable target/release "$(INCLUDE_DIR)"
 	install -D -m 755 $(STRIP) target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
-	install -D -m 644 docs/uidl-keep.1 $(DESTDIR)$(PREFIX)/share/man/man1/uidl-keep.1
+	rm -rf $(DOCUMENTS) && mkdir $(DOCUMENTS) && target/release/uidl-keep documents $(DOCUMENTS)
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/uidl-keep.1 $(DOCUMENTS)/*.1
+	install -D -m 644 $(DOCUMENTS)/uidl-keep.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/uidl-keep
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DOCUMENTS)/uidl-keep.fish
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DOCUMENTS)/_uidl-keep
 	install -D -m 644 $(STRIP) target/release/libuidl_keep.so $(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so
 	if [ "$(DOVECOT_LINE)" = 2.4 ]; then \
 		install -d $(DESTDIR)$(MODULE_DIR)/settings && \

@@ -101,6 +101,10 @@ fn a_plugin_for_another_dovecot_is_not_installed() {
         "usr/lib/dovecot/modules/lib95_uidl_keep_plugin.so",
         "usr/local/bin/uidl-keep",
         "usr/local/share/man/man1/uidl-keep.1",
+        "usr/local/share/man/man1/uidl-keep-capture-pop3.1",
+        "usr/local/share/bash-completion/completions/uidl-keep",
+        "usr/local/share/fish/vendor_completions.d/uidl-keep.fish",
+        "usr/local/share/zsh/site-functions/_uidl-keep",
         "usr/share/doc/dovecot-core/example-config/conf.d/95-uidl-keep.conf",
     ] {
         assert!(root.join(file).is_file(), "{file}");

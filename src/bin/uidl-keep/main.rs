@@ -6,6 +6,7 @@ mod build;
 mod capture;
 mod changes;
 mod check;
+mod documents;
 mod dump;
 mod get;
 mod hold;
@@ -17,7 +18,7 @@ mod stop;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use output::{Outcome, Trouble};
 
@@ -34,6 +35,8 @@ enum Command {
     Build(build::Args),
     Capture(Box<capture::Args>),
     Check(check::Args),
+    #[command(hide = true)]
+    Documents(documents::Args),
     Dump(dump::Args),
     Forget(hold::ForgetArgs),
     Get(get::Args),
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Documents(args) => documents::run(&args, &Cli::command()),
         Command::Dump(args) => dump::run(&args),
         Command::Forget(args) => hold::forget(&args),
         Command::Get(args) => get::run(&args),
