@@ -2,8 +2,8 @@
 # installs packages or starts servers; `build` and `check` need neither once the packages are there.
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps build check oldest test asan demo fresh bench fuzz mutants install plugin plugin-2.4 \
-	test-plugins clean clean-trees
+.PHONY: all help deps build check oldest test asan demo fresh bench fuzz mutants deny install plugin \
+	plugin-2.4 test-plugins clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -132,6 +132,14 @@ mutants: ## each small break of the rules must fail a test; hours: make mutants 
 	# 3: some break made a test run for ever, and so was noticed.
 	CARGO_PROFILE_DEV_DEBUG=none PROPTEST_CASES=200 \
 		target/tools/bin/cargo-mutants mutants --output target $(addprefix --file ,$(FILES)) || [ $$? = 3 ]
+
+deny: ## licences, sources and versions of all dependencies, and what is known against them
+	$(SETUP) rust
+	$(SETUP) crates deny
+	target/tools/bin/cargo-deny --locked check bans licenses sources
+	@target/tools/bin/cargo-deny --locked fetch db || { \
+		echo 'deny: no database of advisories is to be had here: nothing is said of them'; exit 0; } && \
+		target/tools/bin/cargo-deny --locked check advisories
 
 install: ## the plugin, the helper, man pages, completions and an example (DESTDIR, PREFIX, STRIP)
 	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev, or name it in DOVECOT_CONFIG"; exit 2; }

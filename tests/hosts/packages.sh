@@ -28,6 +28,8 @@ packages_fuzz="g++"
 # What comes from crates.io and not from Debian, each in the version that works here.
 crates_fuzz="cargo-fuzz@0.13.2"
 crates_mutants="cargo-mutants@26.0.0"
+# The last that Rust 1.85 compiles.
+crates_deny="cargo-deny@0.18.3"
 
 # Trees: small Debian systems of their own, for servers that this machine cannot hold beside its
 # Dovecot. One word each: its name; then what suite, what is installed in it, and what is unpacked over

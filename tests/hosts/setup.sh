@@ -2,7 +2,7 @@
 # Installs what a job needs, and nothing that is there already.
 #
 #   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, fuzz of packages.sh
-#   tests/hosts/setup.sh crates GROUP...                fuzz, mutants of packages.sh, into target/tools
+#   tests/hosts/setup.sh crates GROUP...                fuzz, mutants, deny of packages.sh, into target/tools
 #   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for
 #   tests/hosts/setup.sh names                localhost, where nothing knows that name
 #   tests/hosts/setup.sh tree NAME...         one of `trees` of packages.sh
