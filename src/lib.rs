@@ -15,6 +15,7 @@
 //! Every look-up has three answers: *kept*, *unknown*, and *could not tell*. The third is an error
 //! and is never folded into the second.
 
+pub mod backoff;
 pub mod capture;
 pub mod dovecot;
 pub mod file;

@@ -15,6 +15,7 @@ use std::io::{Read, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::backoff::Backoff;
 use crate::capture::draft::{Captured, Remarks};
 use crate::capture::pop3::fault::{Fault, Retry};
 use crate::capture::pop3::fetch::{Ask, Break, Fetcher};
@@ -362,7 +363,7 @@ impl<'a> Take<'a> {
         if self.how.pause.is_zero() {
             return Duration::ZERO;
         }
-        (self.how.pause * (1 << self.in_vain)).max(self.login_delay)
+        Backoff::without_end(self.how.pause).pause(self.in_vain).max(self.login_delay)
     }
 
     fn finish(mut self, user: String, source: String) -> Captured {

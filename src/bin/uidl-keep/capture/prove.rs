@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use uidl_keep::backoff::Backoff;
 use uidl_keep::capture;
 use uidl_keep::capture::disk::server::Server;
 use uidl_keep::capture::find::source::Source;
@@ -79,8 +80,8 @@ enum How {
 /// How often a maildrop is compared before mail that comes and goes is no explanation any more.
 const TRIES: u32 = 4;
 
-/// The pause after the first try, doubled after each.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The pauses between tries.
+const PAUSES: Backoff = Backoff::without_end(Duration::from_millis(500));
 
 /// So many maildrops may have no listing, each for a reason of its own: one more, and an address
 /// that fails to log in too often would be banned.
@@ -196,12 +197,10 @@ fn compare(
         let maildrop = capture::disk::server::capture(&job.server, keys, source).maildrop;
         (maildrop.state != State::Failed).then_some(maildrop)
     };
-    let mut pause = FIRST_PAUSE;
     let mut difference = None;
-    for _ in 0..TRIES {
+    for tries in 0..TRIES {
         if difference.is_some() {
-            thread::sleep(pause);
-            pause *= 2;
+            thread::sleep(PAUSES.pause(tries - 1));
         }
         let Some(before) = capture() else { return Ok(None) };
         let listed = witness.listing(source).map_err(Stop::Unheard)?;

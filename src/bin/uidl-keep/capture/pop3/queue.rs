@@ -9,6 +9,8 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use uidl_keep::backoff::Backoff;
+
 use crate::capture::workers::Take;
 
 /// How hard an address may be asked.
@@ -107,12 +109,12 @@ struct Turns {
     is_stopped: bool,
 }
 
-/// The pause before an account is tried again, doubled each time up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(120);
-/// The pause after the second "not now" in a row from one address, doubled likewise.
-const FIRST_QUIET: Duration = Duration::from_secs(1);
-const LONGEST_QUIET: Duration = Duration::from_secs(60);
+/// The pauses before an account is tried again.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(120));
+
+/// The pauses at an address, from the second "not now" in a row on.
+const QUIET: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+
 /// So many "not now" in a row are not those of single accounts.
 const ROW_OF_LATERS: u32 = 10;
 
@@ -224,7 +226,7 @@ impl Queue {
         if now >= end {
             return Next::Settled;
         }
-        let pause = doubled(FIRST_PAUSE, *count, LONGEST_PAUSE).min(end - now);
+        let pause = PAUSES.pause(*count).min(end - now);
         *count += 1;
         let is_first = *count == 1;
         let address = self.servers[self.server_of[at]].address;
@@ -266,7 +268,7 @@ impl Turns {
             let (since, count) = self.laters.get_or_insert((now, 0));
             *count += 1;
             if *count > 1 {
-                self.quiet_until = Some(now + doubled(FIRST_QUIET, *count - 2, LONGEST_QUIET));
+                self.quiet_until = Some(now + QUIET.pause(*count - 2));
             }
             let is_silent = *count >= ROW_OF_LATERS && now - *since >= limits.patience;
             return (is_silent && !self.is_stopped).then_some(Why::Silent);
@@ -293,10 +295,6 @@ impl Turns {
         out.sort_unstable();
         out
     }
-}
-
-fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
-    first.saturating_mul(2_u32.saturating_pow(times)).min(longest)
 }
 
 #[cfg(test)]
