@@ -17,10 +17,13 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-use super::fault::Fault;
-use super::learnt::{Known, Learnt};
-use super::session::Session;
-use super::{Account, Credential, Pin, Secret, Security, Server, Trust};
+use crate::capture::pop3::account::{Account, Credential};
+use crate::capture::pop3::fault::Fault;
+use crate::capture::pop3::learnt::{Learnt, ServerTraits};
+use crate::capture::pop3::pin::Pin;
+use crate::capture::pop3::secret::Secret;
+use crate::capture::pop3::server::{Security, Server, Trust};
+use crate::capture::pop3::session::Session;
 use crate::text::printable;
 
 /// A connection, with or without TLS.
@@ -137,7 +140,7 @@ fn open(
     } else {
         session.ask_capabilities()?;
         let capabilities = Some(session.capabilities().clone());
-        learnt.learn(&Known { capabilities, ..Known::default() });
+        learnt.learn(&ServerTraits { capabilities, ..ServerTraits::default() });
     }
     // RFC 6856 wants it said before the login, and Courier's server takes it after.
     session.ask_utf8()?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::Pin;
+use crate::capture::pop3::pin::Pin;
 use crate::text::printable;
 
 /// What to do about a [`Fault`].
@@ -21,7 +21,7 @@ pub enum Retry {
 
 /// What a server said in the place of `+OK`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ErrReply {
     /// What came after `-ERR`, printable.
     said: String,
     hint: Hint,
@@ -51,7 +51,7 @@ fn is_said_to_be_temporary(said: &str) -> bool {
 /// Stands for what a server said where that had the password in it.
 pub(super) const WITHHELD: &str = "(what it said had the password in it)";
 
-impl Refusal {
+impl ErrReply {
     /// What came after `-ERR`, with its response code where there is one (RFC 2449 section 8, RFC
     /// 3206).
     pub(super) fn of(said: &[u8]) -> Self {
@@ -111,7 +111,7 @@ impl Refusal {
 }
 
 /// As the server gave it, printable.
-impl fmt::Display for Refusal {
+impl fmt::Display for ErrReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.said.is_empty() { f.write_str("no reason given") } else { f.write_str(&self.said) }
     }
@@ -187,10 +187,10 @@ pub enum Fault {
     Injected,
     /// It closed the door.
     #[error("it does not greet: {0}")]
-    Greeting(Refusal),
+    Greeting(ErrReply),
     /// It refused the login.
     #[error("it refused the login: {0}")]
-    Login(Refusal),
+    Login(ErrReply),
     /// A login for another user needs SASL PLAIN.
     #[error("it offers no AUTH PLAIN, by which a master user logs in for another")]
     NoPlain,
@@ -217,19 +217,19 @@ pub enum Fault {
     },
     /// A server without UIDL.
     #[error("it has no unique-ids ({0}), so that no client can have left mail there by them")]
-    NoUidl(Refusal),
+    NoUidl(ErrReply),
     /// A server without TOP, where nothing may be retrieved.
     #[error(
         "it has no TOP ({0}), and RETR is not allowed: allow it where retrieving changes nothing"
     )]
-    NoTop(Refusal),
+    NoTop(ErrReply),
     /// It refused a command.
     #[error("it refused {command}: {refusal}")]
     Refused {
         /// The command.
         command: &'static str,
         /// What it said.
-        refusal: Refusal,
+        refusal: ErrReply,
     },
     /// Something that no POP3 server says.
     #[error("its answer to {command} makes no sense: {said}")]
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_for_ever_only_where_it_may_be() {
-        let retry = |said: &str| Fault::Login(Refusal::of(said.as_bytes())).next_step();
+        let retry = |said: &str| Fault::Login(ErrReply::of(said.as_bytes())).next_step();
         for later in [
             "[IN-USE] Do you have another POP session running?",
             "[LOGIN-DELAY] minimum 300 seconds",
@@ -389,13 +389,13 @@ mod tests {
         }
         // The code counts, whatever words follow it.
         assert_eq!(retry("[AUTH] wrong, try again"), Retry::Never);
-        assert_eq!(Fault::Greeting(Refusal::of(b"go away")).next_step(), Retry::Later);
+        assert_eq!(Fault::Greeting(ErrReply::of(b"go away")).next_step(), Retry::Later);
     }
 
     #[test]
     fn what_a_server_said_is_shown_as_ascii() {
-        let refusal = Refusal::of(b" [AUTH] \x1b[31m\xe6 \r");
+        let refusal = ErrReply::of(b" [AUTH] \x1b[31m\xe6 \r");
         assert_eq!(refusal.to_string(), "[AUTH] \\x1b[31m\\xe6");
-        assert_eq!(Refusal::of(b"").to_string(), "no reason given");
+        assert_eq!(ErrReply::of(b"").to_string(), "no reason given");
     }
 }

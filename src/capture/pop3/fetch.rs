@@ -3,9 +3,9 @@
 
 use std::io::{Read, Write};
 
-use super::How;
-use super::fault::{Fault, Refusal};
-use super::session::{Reply, Session};
+use crate::capture::pop3::fault::{ErrReply, Fault};
+use crate::capture::pop3::options::CaptureOptions;
+use crate::capture::pop3::session::{Reply, Session};
 use crate::key::{Depth, Fingerprinter, Fingerprints, Wants};
 
 /// The longest header that TOP may bring, in octets, and with it what some servers add of the body.
@@ -48,7 +48,7 @@ impl Ask {
         matches!(self, Self::WholeByTop | Self::Retr)
     }
 
-    /// At most 20 octets where many are sent at once, so that [`How::MOST_WINDOW`] of them are less
+    /// At most 20 octets where many are sent at once, so that [`CaptureOptions::MOST_WINDOW`] of them are less
     /// than 4 KiB.
     fn line(self, number: u32) -> String {
         match self {
@@ -75,7 +75,7 @@ impl Ask {
 
 /// What was read of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Print {
+pub(super) struct Fetched {
     pub of: Fingerprints,
     /// How it came, where it came whole.
     pub whole: Option<Wire>,
@@ -121,7 +121,7 @@ pub(super) struct Break {
 
 /// Asks, within a window of commands under way.
 pub(super) struct Fetcher<'a> {
-    how: &'a How<'a>,
+    options: &'a CaptureOptions<'a>,
     /// How many commands may be under way now, and at most.
     window: u32,
     most: u32,
@@ -130,22 +130,32 @@ pub(super) struct Fetcher<'a> {
     waiting: Break,
 }
 
+/// How many commands may be under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UnderWay {
+    /// One: several went wrong here.
+    OneAtATime,
+    /// Several: the server says PIPELINING.
+    Announced,
+    /// More and more: several went right, though the server does not say PIPELINING.
+    SeenRight,
+    /// One, until it was tried.
+    Untried,
+}
+
 impl<'a> Fetcher<'a> {
-    /// One command at a time.
-    pub fn one_at_a_time(how: &'a How<'a>) -> Self {
-        Self { how, window: 1, most: 1, right: 0, waiting: Break { at: 0, several: false } }
-    }
-
-    /// All that `how` allows at once.
-    pub fn several_at_once(how: &'a How<'a>) -> Self {
-        let most = how.window.clamp(1, How::MOST_WINDOW);
-        Self { window: most, most, ..Self::one_at_a_time(how) }
-    }
-
-    /// More and more, up to all that `how` allows, while all goes well.
-    pub fn more_and_more(how: &'a How<'a>) -> Self {
-        let mut fetcher = Self::one_at_a_time(how);
-        fetcher.open();
+    /// Has as many commands under way as `options` allows, while all goes well.
+    pub fn new(options: &'a CaptureOptions<'a>, under_way: UnderWay) -> Self {
+        let waiting = Break { at: 0, several: false };
+        let mut fetcher = Self { options, window: 1, most: 1, right: 0, waiting };
+        match under_way {
+            UnderWay::OneAtATime | UnderWay::Untried => {}
+            UnderWay::SeenRight => fetcher.open(),
+            UnderWay::Announced => {
+                fetcher.open();
+                fetcher.window = fetcher.most;
+            }
+        }
         fetcher
     }
 
@@ -154,8 +164,9 @@ impl<'a> Fetcher<'a> {
         self.most > 1
     }
 
+    /// Lets the window grow from now on.
     fn open(&mut self) {
-        self.most = self.how.window.clamp(1, How::MOST_WINDOW);
+        self.most = self.options.window.clamp(1, CaptureOptions::MOST_WINDOW);
         (self.window, self.right) = (self.most.min(FIRST_WINDOW), 0);
     }
 
@@ -171,7 +182,7 @@ impl<'a> Fetcher<'a> {
         session: &mut Session<S>,
         wanted: &[(usize, u32)],
         ask: Ask,
-        mut each: impl FnMut(usize, Result<Print, Refusal>),
+        mut each: impl FnMut(usize, Result<Fetched, ErrReply>),
     ) -> Result<(), Fault> {
         let mut sent = 0;
         for (got, &(at, _)) in wanted.iter().enumerate() {
@@ -180,7 +191,7 @@ impl<'a> Fetcher<'a> {
             if under_way <= window / 2 && sent < wanted.len() {
                 let more = (window - under_way).min(wanted.len() - sent);
                 self.waiting = Break { at, several: under_way + more > 1 };
-                self.how.pace.commands(more as u32);
+                self.options.pace.commands(more as u32);
                 let lines = wanted[sent..sent + more].iter().map(|&(_, number)| ask.line(number));
                 session.send(lines.collect::<String>().as_bytes(), ask.command())?;
                 (sent, under_way) = (sent + more, under_way + more);
@@ -203,7 +214,7 @@ impl<'a> Fetcher<'a> {
         known: &Fingerprints,
     ) -> Result<(), Fault> {
         self.waiting = Break { at, several: true };
-        self.how.pace.commands(3);
+        self.options.pace.commands(3);
         let lines = format!("NOOP\r\n{}NOOP\r\n", ask.line(number));
         session.send(lines.as_bytes(), "NOOP")?;
         let first = session.reply("NOOP")?;
@@ -230,7 +241,7 @@ impl<'a> Fetcher<'a> {
 fn answer<S: Read + Write>(
     session: &mut Session<S>,
     ask: Ask,
-) -> Result<Result<Print, Refusal>, Fault> {
+) -> Result<Result<Fetched, ErrReply>, Fault> {
     match session.reply(ask.command())? {
         Reply::Refused(refusal) => return Ok(Err(refusal)),
         Reply::More => return Err(Fault::Garbled { command: ask.command(), said: "+".into() }),
@@ -246,7 +257,7 @@ fn answer<S: Read + Write>(
         }
     })?;
     let whole = ask.is_of_all().then_some(wire);
-    Ok(Ok(Print { of: fingerprinter.finish(), whole }))
+    Ok(Ok(Fetched { of: fingerprinter.finish(), whole }))
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 
 use std::io::{Read, Write};
 
-use super::fault::Fault;
-use super::session::{Reply, Session};
+use crate::capture::pop3::fault::Fault;
+use crate::capture::pop3::session::{Reply, Session};
 use crate::text::printable;
 
 /// The longest listing that is read, in octets: some two million messages.

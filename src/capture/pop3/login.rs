@@ -9,10 +9,11 @@ use hmac::{Hmac, Mac};
 use md5::{Digest, Md5};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::capabilities::Capabilities;
-use super::fault::{Fault, WITHHELD};
-use super::session::{Reply, Session};
-use super::{Account, Credential, Secret};
+use crate::capture::pop3::account::{Account, Credential};
+use crate::capture::pop3::capabilities::Capabilities;
+use crate::capture::pop3::fault::{Fault, WITHHELD};
+use crate::capture::pop3::secret::Secret;
+use crate::capture::pop3::session::{Reply, Session};
 use crate::text::{MAX_SHOWN, printable};
 
 /// The longest list of capabilities, in octets.
@@ -367,8 +368,8 @@ fn strip_spelled(text: &[u8], octet: u8) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Secret;
     use super::*;
+    use crate::capture::pop3::secret::Secret;
 
     #[test]
     fn tokens_are_said_as_the_mechanisms_have_it() {

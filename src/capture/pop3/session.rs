@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::capabilities::Capabilities;
-use super::fault::{Fault, Refusal};
+use crate::capture::pop3::capabilities::Capabilities;
+use crate::capture::pop3::fault::{ErrReply, Fault};
 use crate::text::printable;
 
 /// The longest status line, in octets. RFC 2449 section 4 allows 512.
@@ -37,7 +37,7 @@ pub struct Session<S> {
     /// Whether status lines end with CR LF, and so the lone `.` too.
     crlf: bool,
     capabilities: Capabilities,
-    limits: Limits,
+    limits: Allowance,
     /// The last status line, without its end: it may be a challenge, or repeat a password.
     last: Zeroizing<Vec<u8>>,
     greeting: Vec<u8>,
@@ -47,7 +47,7 @@ pub struct Session<S> {
 
 /// What may still come in the sessions of one account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct Allowance {
     /// Until when, and how much time that was in all.
     pub until: Option<(Instant, Duration)>,
     /// How many octets more, and how many there were in all.
@@ -60,7 +60,7 @@ pub(super) enum Reply {
     /// `+OK`
     Ok,
     /// `-ERR`
-    Refused(Refusal),
+    Refused(ErrReply),
     /// `+`: more is wanted (RFC 5034).
     More,
 }
@@ -74,7 +74,7 @@ impl<S: Read + Write> Session<S> {
             since: Instant::now(),
             crlf: true,
             capabilities: Capabilities::default(),
-            limits: Limits { until: None, octets: None },
+            limits: Allowance { until: None, octets: None },
             last: Zeroizing::default(),
             greeting: Vec::new(),
             is_secret: false,
@@ -106,11 +106,11 @@ impl<S: Read + Write> Session<S> {
     }
 
     /// Has the session end when it passes these; what is left of them is asked for in the end.
-    pub(super) fn set_limits(&mut self, limits: Limits) {
+    pub(super) fn set_limits(&mut self, limits: Allowance) {
         self.limits = limits;
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Allowance {
         self.limits
     }
 
@@ -325,7 +325,7 @@ fn reply_in(line: &[u8]) -> Option<Reply> {
     if begins(b"+OK").is_some() {
         Some(Reply::Ok)
     } else if let Some(said) = begins(b"-ERR") {
-        Some(Reply::Refused(Refusal::of(said)))
+        Some(Reply::Refused(ErrReply::of(said)))
     } else {
         (line == b"+" || line.starts_with(b"+ ")).then_some(Reply::More)
     }
@@ -333,12 +333,12 @@ fn reply_in(line: &[u8]) -> Option<Reply> {
 
 /// What follows a status line, as it comes: looks for the lone `.`, and undoes the dot-stuffing.
 struct Content {
-    at: At,
+    at: LineAt,
     crlf: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum At {
+enum LineAt {
     LineStart,
     /// Behind a `.` that began a line.
     Dot,
@@ -351,7 +351,7 @@ impl Content {
     /// Where status lines end with CR LF (`crlf`), so does the lone `.`: a `.` between two bare LFs
     /// is then of the message.
     fn new(crlf: bool) -> Self {
-        Self { at: At::LineStart, crlf }
+        Self { at: LineAt::LineStart, crlf }
     }
 
     /// Takes of `octets` what belongs to the answer. How many that is, and whether the answer has
@@ -360,22 +360,22 @@ impl Content {
         let mut at = 0;
         while at < octets.len() {
             match (self.at, octets[at]) {
-                (At::LineStart, b'.') => {
-                    self.at = At::Dot;
+                (LineAt::LineStart, b'.') => {
+                    self.at = LineAt::Dot;
                     at += 1;
                 }
-                (At::Dot, b'\r') => {
-                    self.at = At::DotCr;
+                (LineAt::Dot, b'\r') => {
+                    self.at = LineAt::DotCr;
                     at += 1;
                 }
-                (At::Dot, b'\n') if !self.crlf => return (at + 1, true),
-                (At::DotCr, b'\n') => return (at + 1, true),
-                (At::DotCr, _) => {
+                (LineAt::Dot, b'\n') if !self.crlf => return (at + 1, true),
+                (LineAt::DotCr, b'\n') => return (at + 1, true),
+                (LineAt::DotCr, _) => {
                     each(b"\r");
-                    self.at = At::Line;
+                    self.at = LineAt::Line;
                 }
-                (At::LineStart | At::Dot, _) => self.at = At::Line,
-                (At::Line, _) => {
+                (LineAt::LineStart | LineAt::Dot, _) => self.at = LineAt::Line,
+                (LineAt::Line, _) => {
                     let end = self.end_of_run(&octets[at..]);
                     each(&octets[at..at + end]);
                     at += end;
@@ -390,7 +390,7 @@ impl Content {
         for line_end in memchr::memchr_iter(b'\n', octets) {
             let next = line_end + 1;
             if octets.get(next).is_none_or(|&octet| octet == b'.') {
-                self.at = At::LineStart;
+                self.at = LineAt::LineStart;
                 return next;
             }
         }
@@ -404,9 +404,9 @@ mod tests {
     use proptest::prelude::*;
 
     /// A server that says what it was given, in reads of `step`, and hears nothing.
-    struct Said<'a>(&'a [u8], usize);
+    struct Scripted<'a>(&'a [u8], usize);
 
-    impl Read for Said<'_> {
+    impl Read for Scripted<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let len = self.1.min(self.0.len()).min(buffer.len());
             let (now, later) = self.0.split_at(len);
@@ -416,7 +416,7 @@ mod tests {
         }
     }
 
-    impl Write for Said<'_> {
+    impl Write for Scripted<'_> {
         fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
             Ok(octets.len())
         }
@@ -426,8 +426,8 @@ mod tests {
         }
     }
 
-    fn session(said: &[u8], step: usize) -> Session<Said<'_>> {
-        Session::new(Said(said, step), Duration::from_secs(60))
+    fn session(said: &[u8], step: usize) -> Session<Scripted<'_>> {
+        Session::new(Scripted(said, step), Duration::from_secs(60))
     }
 
     /// The content of one answer, and whether a `+OK` follows it.
@@ -469,7 +469,7 @@ mod tests {
         assert_eq!(reply(b"+ VXNlcm5hbWU6\r\n").unwrap(), Reply::More);
         assert_eq!(reply(b"+\r\n").unwrap(), Reply::More);
         let refused = reply(b"-ERR [AUTH] no\r\n").unwrap();
-        assert_eq!(refused, Reply::Refused(Refusal::of(b"[AUTH] no")));
+        assert_eq!(refused, Reply::Refused(ErrReply::of(b"[AUTH] no")));
         assert!(matches!(reply(b"HTTP/1.1 400\r\n"), Err(Fault::Garbled { .. })));
         assert!(matches!(reply(b"+OK"), Err(Fault::Dropped { command: "PASS" })));
         assert!(matches!(reply(&[b'x'; 9000]), Err(Fault::TooLong { .. })));
@@ -493,10 +493,10 @@ mod tests {
     #[test]
     fn a_program_is_taken_up_whether_it_greets_or_not() {
         for said in ["+OK hello\r\n-ERR no\r\n-ERR no CAPA\r\n", "-ERR no\r\n-ERR no CAPA\r\n"] {
-            assert!(Session::join(Said(said.as_bytes(), 7), Duration::from_secs(60)).is_ok());
+            assert!(Session::join(Scripted(said.as_bytes(), 7), Duration::from_secs(60)).is_ok());
         }
         let said = "+OK hello\r\n+OK 0 octets\r\n";
-        assert!(Session::join(Said(said.as_bytes(), 7), Duration::from_secs(60)).is_err());
+        assert!(Session::join(Scripted(said.as_bytes(), 7), Duration::from_secs(60)).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::secret::Secret;
+use crate::capture::pop3::secret::Secret;
 use crate::text::printable;
 
 /// Gives access tokens for the accounts of servers that take no passwords (RFC 6750, RFC 7628).
@@ -59,7 +59,7 @@ impl TokenCommand {
         let arguments = self.words[1..].iter().map(|word| word.replace(USER, login));
         let mut command = Command::new(&self.words[0]);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut running = Running(command.spawn().map_err(failed)?);
+        let mut running = TokenChild(command.spawn().map_err(failed)?);
         let out = running.0.stdout.take().expect("it is piped");
         let (done, printed) = mpsc::channel();
         thread::spawn(move || done.send(read_some(out)));
@@ -127,9 +127,9 @@ fn read_some(mut out: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// A child that does not outlive us.
-struct Running(Child);
+struct TokenChild(Child);
 
-impl Drop for Running {
+impl Drop for TokenChild {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -26,7 +26,7 @@ const TIMES: std::ops::RangeInclusive<u32> = 600_000_000..=2_500_000_000;
 
 /// What the form of all UIDLs of a maildrop gives away.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Shape {
+pub(super) struct UidlShape {
     /// Of servers that count.
     pub uidvalidity: Option<u32>,
     /// How they count; its `next` is one above the highest seen.
@@ -37,7 +37,7 @@ pub(super) struct Shape {
     pub are_file_names: bool,
 }
 
-impl Shape {
+impl UidlShape {
     /// The form of `uidls`; none where there are none.
     pub fn of(uidls: &[Uidl]) -> Self {
         let Some(first) = uidls.first() else { return Self::default() };
@@ -96,10 +96,10 @@ fn is_file_name(uidl: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn shape(uidls: &[&str]) -> Shape {
+    fn shape(uidls: &[&str]) -> UidlShape {
         let uidls: Vec<Uidl> =
             uidls.iter().map(|uidl| Uidl::new(uidl.as_bytes()).unwrap()).collect();
-        Shape::of(&uidls)
+        UidlShape::of(&uidls)
     }
 
     #[test]
@@ -132,7 +132,7 @@ mod tests {
             &["ffffffff6b04afcb"],
             &[],
         ] {
-            assert_eq!(shape(uidls), Shape::default(), "{uidls:?}");
+            assert_eq!(shape(uidls), UidlShape::default(), "{uidls:?}");
         }
     }
 
@@ -140,8 +140,8 @@ mod tests {
     fn one_uidl_however_often_it_is_given_is_no_counter() {
         // The second is one that popa3d could make; it gives copies the same.
         for uidl in ["0000000a6b04afcb", "0123456763b0b25e", "1795469142.1", "UID7-1795468718"] {
-            assert_eq!(shape(&[uidl]), Shape::default(), "{uidl}");
-            assert_eq!(shape(&[uidl, uidl, uidl]), Shape::default(), "{uidl}");
+            assert_eq!(shape(&[uidl]), UidlShape::default(), "{uidl}");
+            assert_eq!(shape(&[uidl, uidl, uidl]), UidlShape::default(), "{uidl}");
         }
         assert_eq!(shape(&["0000000a6b04afcb", "0000000b6b04afcb"]).counter.unwrap().next, 12);
     }

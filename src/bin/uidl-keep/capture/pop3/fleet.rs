@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use uidl_keep::capture::draft::Captured;
 use uidl_keep::capture::keys::Keys;
-use uidl_keep::capture::pop3::{self, Fault, How, Learnt, Retrieve, Retry};
+use uidl_keep::capture::pop3::{self, CaptureOptions, Fault, Learnt, Retrieve, Retry};
 use uidl_keep::text::printable;
 
 use super::accounts::Accounts;
@@ -61,14 +61,14 @@ pub fn capture(
         let server = accounts.server_of[at];
         let address = address_of[server];
         let count = |messages| progress.count_messages(messages);
-        let how = How {
+        let how = CaptureOptions {
             keys: manner.keys,
             retrieve: manner.retrieve,
             timeout: manner.timeout,
             most_time: manner.most_time,
             most_octets: manner.most_octets,
             learnt: Some(&learnt[server]),
-            ..How::new(&commands[address], &count)
+            ..CaptureOptions::new(&commands[address], &count)
         };
         let (account, source) = (&accounts.all[at], accounts.source(at));
         let began = SystemTime::now();
