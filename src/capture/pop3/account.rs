@@ -21,7 +21,7 @@ pub struct Account {
     pub credential: Credential,
 }
 
-/// By what somebody logs in.
+/// The proof by which somebody logs in.
 #[derive(Debug, Clone)]
 pub enum Credential {
     /// A password.
@@ -36,8 +36,8 @@ impl From<Secret> for Credential {
     }
 }
 
-/// What the block of an account has for [`Maildrop::source`](crate::maildrop::Maildrop::source):
-/// the server, and the login name there.
+/// The [`Maildrop::source`](crate::maildrop::Maildrop::source) of an account's block: the server,
+/// and the login name there.
 pub fn source(server: &Server, account: &Account) -> String {
     let login = account.authorize.as_ref().unwrap_or(&account.login);
     let host = printable(server.host.as_bytes());

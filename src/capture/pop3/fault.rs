@@ -10,7 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::capture::pop3::pin::Pin;
 use crate::text::printable;
 
-/// What to do about a [`Fault`].
+/// Whether to try again after a [`Fault`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Retry {
     /// The same may work later.
@@ -35,12 +35,12 @@ enum Hint {
     None,
 }
 
-/// How servers without RESP-CODES say that it is not for ever, in lower case: of a maildrop that is
-/// locked (Qpopper, popa3d, mailutils), and of too many connections.
+/// Servers without RESP-CODES use these words, in any case, for a refusal that passes: the maildrop
+/// is locked (Qpopper, popa3d, mailutils), or there are too many connections.
 const TEMPORARY_WORDS: [&str; 5] = ["in use", "busy", "too many", "temporar", "another session"];
 
-/// Whether a text says so, in lower case. "Blocked" is a ban, and "Login failed, please try again"
-/// means with another password.
+/// Whether a text in lower case says that the refusal passes. "Blocked" is a ban, and "Login
+/// failed, please try again" means: with another password.
 fn is_said_to_be_temporary(said: &str) -> bool {
     let is_of_login = ["password", "login", "auth"].iter().any(|word| said.contains(word));
     TEMPORARY_WORDS.iter().any(|word| said.contains(word))
@@ -48,7 +48,7 @@ fn is_said_to_be_temporary(said: &str) -> bool {
         || said.contains("again") && !is_of_login
 }
 
-/// Stands for what a server said where that had the password in it.
+/// Stands in place of a server's words that had the password in them.
 pub(super) const WITHHELD: &str = "(what it said had the password in it)";
 
 impl ErrReply {
@@ -70,7 +70,7 @@ impl ErrReply {
         Self { said: text, hint }
     }
 
-    /// The same with nothing of what was said but its meaning.
+    /// The same without the server's words: only their meaning stays.
     pub(super) fn without_words(mut self) -> Self {
         self.said.zeroize();
         self.said = WITHHELD.into();
@@ -139,8 +139,8 @@ pub enum Fault {
     },
     /// This machine has no certificates to trust.
     #[error(
-        "no root certificates on this machine ({why}): install ca-certificates, or pin the server's \
-         own"
+        "no root certificates on this machine ({why}): install ca-certificates, or pin the \
+         server's own"
     )]
     NoRoots {
         /// What was found instead.
@@ -151,7 +151,7 @@ pub enum Fault {
         "its certificate is not trusted ({why}): if it is the server's own, pin it by SHA-256 {pin}"
     )]
     Untrusted {
-        /// Of the certificate that it showed.
+        /// The SHA-256 of the certificate that it showed.
         pin: Pin,
         /// Why not.
         why: String,
@@ -159,9 +159,9 @@ pub enum Fault {
     /// The server's certificate is not the one that was pinned.
     #[error("its certificate has SHA-256 {found}, and {pinned} is pinned")]
     OtherCertificate {
-        /// Of the certificate that it showed.
+        /// The SHA-256 of the certificate that it showed.
         found: Pin,
-        /// What was asked for.
+        /// The SHA-256 that was asked for.
         pinned: Pin,
     },
     /// The server speaks no version of TLS that can still be spoken.
@@ -176,13 +176,13 @@ pub enum Fault {
         /// Which.
         why: String,
     },
-    /// STLS was asked for, and the server has it not.
+    /// The server does not have STLS, which was asked for.
     #[error("it offers no STLS ({said}): no password was sent; try implicit TLS, port 995")]
     NoStartTls {
         /// What it said.
         said: String,
     },
-    /// Something was sent in the clear behind the reply to STLS.
+    /// Something came in the clear behind the reply to STLS.
     #[error("it, or somebody between, sent more behind its reply to STLS: no password was sent")]
     Injected,
     /// It closed the door.
@@ -194,13 +194,13 @@ pub enum Fault {
     /// A login for another user needs SASL PLAIN.
     #[error("it offers no AUTH PLAIN, by which a master user logs in for another")]
     NoPlain,
-    /// A server that takes no tokens.
+    /// The server takes no tokens.
     #[error("it offers neither AUTH OAUTHBEARER nor AUTH XOAUTH2: it takes passwords, not tokens")]
     NoBearer,
     /// There is no token.
     #[error("no token: {0}")]
     NoToken(String),
-    /// Passwords only by their MD5, and no TLS.
+    /// The server takes passwords only by their MD5, and the line has no TLS.
     #[error(
         "it offers only {offered} without TLS, by which whoever listens can find out the \
          password: speak TLS with it"
@@ -209,16 +209,16 @@ pub enum Fault {
         /// What it offers.
         offered: &'static str,
     },
-    /// A login name or password that no command can carry.
+    /// No command can carry this login name or password.
     #[error("the {what} has a line end or NUL in it, which POP3 cannot carry")]
     Unspeakable {
         /// Which of the two.
         what: &'static str,
     },
-    /// A server without UIDL.
+    /// The server has no UIDL.
     #[error("it has no unique-ids ({0}), so that no client can have left mail there by them")]
     NoUidl(ErrReply),
-    /// A server without TOP, where nothing may be retrieved.
+    /// The server has no TOP, and nothing may be retrieved.
     #[error(
         "it has no TOP ({0}), and RETR is not allowed: allow it where retrieving changes nothing"
     )]
@@ -231,7 +231,7 @@ pub enum Fault {
         /// What it said.
         refusal: ErrReply,
     },
-    /// Something that no POP3 server says.
+    /// The answer is none that a POP3 server gives.
     #[error("its answer to {command} makes no sense: {said}")]
     Garbled {
         /// The command.
@@ -239,7 +239,7 @@ pub enum Fault {
         /// What it said, printable.
         said: String,
     },
-    /// An answer that does not end.
+    /// An answer does not end.
     #[error("its answer to {command} has more than {max_octets} octets")]
     TooLong {
         /// The command.
@@ -282,7 +282,7 @@ pub enum Fault {
         /// What the system says.
         error: io::Error,
     },
-    /// Its two listings are not of the same messages, and say the same each time.
+    /// Its two listings name different messages, the same ones each time.
     #[error(
         "UIDL lists {uidl} messages and LIST {list}, the same each of the {tries} times they were \
          asked for: {lacking} leaves out message {number}; have it repaired or removed there, or \
@@ -311,7 +311,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether the line broke, or something else than an answer came over it.
+    /// Whether the line broke, or brought something that is no answer.
     pub(super) fn is_of_the_line(&self) -> bool {
         matches!(
             self,
@@ -335,7 +335,7 @@ impl Fault {
             Self::Greeting(refusal) | Self::Refused { refusal, .. } => {
                 refusal.retry_or(Retry::Later)
             }
-            // Tried again, a wrong password has the address banned.
+            // A wrong password that is tried again gets the address banned.
             Self::Login(refusal) => refusal.retry_or(Retry::Never),
             Self::NoRoots { .. }
             | Self::Untrusted { .. }

@@ -21,15 +21,15 @@ const MORE_LINES_THAN_ANY: u32 = 999_999_999;
 /// than that.
 const RETR_WINDOW: usize = 16;
 
-/// The window that a server is first given which does not say PIPELINING, but was seen to take it.
+/// The first window of a server that was seen to take several commands without saying PIPELINING.
 const FIRST_WINDOW: u32 = 4;
 
-/// What to ask of a message.
+/// What is asked for of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     /// Its header, and so many lines of its body.
     Top { lines: u8 },
-    /// All of it, as its header and more lines than there are: that marks nothing where RETR marks.
+    /// All of it, as its header and more lines than there are. This marks nothing where RETR does.
     WholeByTop,
     /// All of it.
     Retr,
@@ -48,8 +48,8 @@ impl Ask {
         matches!(self, Self::WholeByTop | Self::Retr)
     }
 
-    /// At most 20 octets where many are sent at once, so that [`CaptureOptions::MOST_WINDOW`] of them are less
-    /// than 4 KiB.
+    /// At most 20 octets where many are sent at once, so that [`CaptureOptions::MOST_WINDOW`] of
+    /// them are less than 4 KiB.
     fn line(self, number: u32) -> String {
         match self {
             Self::Top { lines } => format!("TOP {number} {lines}\r\n"),
@@ -85,8 +85,8 @@ pub(super) struct Fetched {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Wire {
     pub octets: u64,
-    /// Whether it has CR CR LF in it: what Courier and qmail-pop3d make of a CR LF that was stored,
-    /// and what no two servers count alike.
+    /// Whether it has CR CR LF in it. Courier and qmail-pop3d make that of a stored CR LF, and no
+    /// two servers count it alike.
     pub has_cr_cr_lf: bool,
     last: [u8; 2],
 }
@@ -113,7 +113,7 @@ impl Wire {
 /// Where a session broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Break {
-    /// Whose answer was waited for, as the caller names it.
+    /// The message whose answer we waited for, as the caller names it.
     pub at: usize,
     /// Whether other commands were under way behind it.
     pub several: bool,
@@ -187,7 +187,7 @@ impl<'a> Fetcher<'a> {
         let mut sent = 0;
         for (got, &(at, _)) in wanted.iter().enumerate() {
             let (mut under_way, window) = (sent - got, ask.window(self.window));
-            // Sent in bunches: a packet for each command would cost more than it says.
+            // Commands go in bunches: a packet for each would cost more than it carries.
             if under_way <= window / 2 && sent < wanted.len() {
                 let more = (window - under_way).min(wanted.len() - sent);
                 self.waiting = Break { at, several: under_way + more > 1 };
@@ -203,9 +203,9 @@ impl<'a> Fetcher<'a> {
         Ok(())
     }
 
-    /// Sees with a message that is known whether several commands may be under way, though the
-    /// server does not say so: whether none is lost, and each answered in its turn. From then on
-    /// the window grows while all goes well.
+    /// Tries several commands under way with a message that is known, where the server does not say
+    /// PIPELINING. If none is lost and each is answered in its turn, the window grows from then on
+    /// while all goes well.
     pub fn try_several<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,

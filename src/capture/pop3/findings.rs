@@ -1,4 +1,4 @@
-//! What was found out about the messages of one listing, and the block that it makes: [`Findings`].
+//! The findings of one session about the messages that it listed, and their block: [`Findings`].
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
@@ -25,7 +25,7 @@ pub(super) enum Finding {
     /// What TOP or RETR told.
     Fetched {
         fetched: Fetched,
-        /// Unread it could not be retrieved.
+        /// Why it could not be retrieved.
         not_retrieved: Option<String>,
         /// Whether TOP does not bring it as it is.
         not_by_top: bool,
@@ -38,7 +38,7 @@ pub(super) enum Finding {
     },
 }
 
-/// Unread nothing is known of a message.
+/// Why nothing is known of a message.
 #[derive(Debug, Clone)]
 pub(super) enum Unread {
     /// It was refused.
@@ -89,8 +89,8 @@ pub(super) struct Findings {
     pub listed: Vec<Listed>,
     /// As long as `listed`.
     pub found: Vec<Finding>,
-    /// Messages, by place, whose RETR is not believed yet, and how many octets it brought, where it
-    /// was asked for.
+    /// Messages, by place, whose RETR is not believed yet, and how many octets it brought; `None`
+    /// where RETR was not said.
     pub doubted: HashMap<usize, Option<u64>>,
 }
 
@@ -113,7 +113,7 @@ impl Findings {
         self.which(|_, found| matches!(found, Finding::Nothing))
     }
 
-    /// Those of `wanted` that can be retrieved, and were not yet.
+    /// Those of `wanted` that can still be retrieved.
     pub fn retrievable(&self, wanted: impl Fn(usize) -> bool) -> Vec<(usize, u32)> {
         self.which(|at, found| {
             let can_be = match found {
@@ -151,8 +151,8 @@ impl Findings {
         })
     }
 
-    /// Of which messages the header says too little, as in a capture from disk: it does not name
-    /// its message, stands at two, or has no end. `None` where none is known.
+    /// For each message, whether its header says too little, as in a capture from disk: it does not
+    /// name its message, stands at two, or has no end. `None` where no header is known.
     pub fn saying_little(&self) -> Vec<Option<bool>> {
         let mut headers = Headers::default();
         self.found
@@ -175,7 +175,7 @@ impl Findings {
         self.found.iter().any(|found| found.whole().is_some())
     }
 
-    /// Takes an answer. Whether it is the first that is known of the message.
+    /// Takes an answer, and says whether nothing was known of the message before.
     pub fn take(&mut self, at: usize, ask: Ask, answer: Result<Fetched, ErrReply>) -> bool {
         let is_first = matches!(self.found[at], Finding::Nothing);
         match answer {
@@ -199,8 +199,8 @@ impl Findings {
         fetched.whole.is_some_and(|wire| wire.octets == self.listed[at].octets)
     }
 
-    /// Whether a message that was retrieved is shorter than LIST says. Servers list sizes of files
-    /// or count otherwise, so that is no proof of anything.
+    /// Whether a message that was retrieved is shorter than LIST says. That proves nothing: servers
+    /// list sizes of files, or count otherwise.
     pub fn is_short(&self, at: usize, fetched: &Fetched) -> bool {
         fetched.whole.is_some_and(|wire| wire.octets < self.listed[at].octets)
     }
@@ -228,8 +228,8 @@ impl Findings {
         }
     }
 
-    /// The first refusal for a passing reason, where there are more than a mailbox has broken
-    /// messages.
+    /// The first refusal for a passing reason, where there are more of these than a mailbox has
+    /// broken messages.
     pub fn refused_for_now(&self) -> Option<(Ask, &ErrReply)> {
         let passing = || {
             let refusals = self.found.iter().filter_map(Finding::refusal);
@@ -330,15 +330,16 @@ impl Findings {
         }
         if let Some((count, first)) = nameless {
             remarks.loss(format!(
-                "{count} messages have a header that does not name them, and did not come whole (first: \
-                 {first}): their unique-ids are spent, and they will be downloaded again, unless you \
-                 allow RETR (--retrieve) or capture them on the old server's disk"
+                "{count} messages have a header that does not name them, and did not come whole \
+                 (first: {first}): their unique-ids are spent, and they will be downloaded again, \
+                 unless you allow RETR (--retrieve) or capture them on the old server's disk"
             ));
         }
         if too_little > 0 {
             remarks.note(format!(
-                "{too_little} messages did not come whole and have a header that does not tell them \
-                 apart, or no end of it: what is known by nothing else there may be downloaded again"
+                "{too_little} messages did not come whole and have a header that does not tell \
+                 them apart, or no end of it: what is known by nothing else there may be \
+                 downloaded again"
             ));
         }
         let UidlShape { uidvalidity, counter, .. } = shape;

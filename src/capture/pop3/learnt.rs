@@ -24,22 +24,22 @@ impl Learnt {
         self.0.lock().clone()
     }
 
-    /// Takes what a session showed that ended well.
+    /// Takes what a session has shown that ended well.
     pub(super) fn learn(&self, known: &ServerTraits) {
         self.0.lock().learn(known);
     }
 }
 
-/// What is known of a server; `None` of what has not come up.
+/// What is known of a server; `None` where something has not come up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ServerTraits {
     /// What it says before a login that it can.
     pub capabilities: Option<Capabilities>,
     /// Whether several commands may be under way, though it does not say so.
     pub several: Option<bool>,
-    /// By which TOP it brings headers.
+    /// The TOP by which it brings headers.
     pub top: Option<Ask>,
-    /// What it says in the place of any TOP.
+    /// Its answer in place of any TOP.
     pub no_top: Option<ErrReply>,
     /// Whether TOP brings whole messages.
     pub whole_by_top: Option<bool>,
@@ -48,7 +48,7 @@ pub(super) struct ServerTraits {
 }
 
 impl ServerTraits {
-    /// What was learnt first stays: it went well with it.
+    /// Adds what was not known. What was learnt first stays, for it went well.
     fn learn(&mut self, other: &Self) {
         fn keep<T: Clone>(mine: &mut Option<T>, other: &Option<T>) {
             if mine.is_none() {

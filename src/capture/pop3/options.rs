@@ -10,9 +10,9 @@ use crate::capture::pop3::pace::Pace;
 /// Whether messages are retrieved whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Retrieve {
-    /// Never: on a server that hides, marks or deletes what was retrieved. TOP may still bring
-    /// whole messages, unless the server says `EXPIRE 0`. What the block lacks for it, a remark
-    /// says.
+    /// Never: for a server that hides, marks or deletes what was retrieved. TOP may still bring
+    /// whole messages, unless the server says `EXPIRE 0`. A remark says what the block lacks for
+    /// that.
     Never,
     /// Those that TOP tells too little of: where there is no TOP, and where a header has no end,
     /// stands at two messages or does not name its own, and TOP did not bring the whole message in
@@ -20,8 +20,8 @@ pub enum Retrieve {
     /// says `EXPIRE 0`.
     #[default]
     Needed,
-    /// Each: for sizes, and where TOP is not to be trusted. A server that says `EXPIRE 0` is left
-    /// without QUIT then, so that it deletes nothing.
+    /// Each: for sizes, and where TOP cannot be trusted. A server that says `EXPIRE 0` is then left
+    /// without QUIT, so that it deletes nothing.
     Always,
 }
 
@@ -33,8 +33,8 @@ pub struct CaptureOptions<'a> {
     /// Whether to retrieve.
     pub retrieve: Retrieve,
     /// The most commands under way unanswered; 1 is one at a time, and more than
-    /// [`CaptureOptions::MOST_WINDOW`] is that. Without PIPELINING it is reached step by step, while all goes
-    /// well.
+    /// [`CaptureOptions::MOST_WINDOW`] is that. Without PIPELINING it is reached step by step,
+    /// while all goes well.
     pub window: u32,
     /// How long a connection may take, and an answer; a long answer, each 64 KiB of it.
     pub timeout: Duration,

@@ -3,7 +3,8 @@
 
 /// Holds commands back, so that a server is not overrun.
 pub trait Pace: Sync {
-    /// Returns when `count` more commands may be sent, `count` being at most [`CaptureOptions::MOST_WINDOW`].
+    /// Returns when `count` more commands may be sent, `count` being at most
+    /// [`CaptureOptions::MOST_WINDOW`].
     fn commands(&self, count: u32);
 }
 

@@ -11,10 +11,11 @@ use crate::capture::pop3::learnt::ServerTraits;
 use crate::capture::pop3::options::{CaptureOptions, Retrieve};
 use crate::capture::pop3::session::Session;
 
-/// What brings a header: some servers do not take 0, or cut the header short at it.
+/// The two ways to ask for a header: some servers do not take 0, or cut the header short at it.
 const TOPS: [Ask; 2] = [Ask::Top { lines: 0 }, Ask::Top { lines: 1 }];
 
-/// With more messages than these it is worth finding out whether several commands may be under way.
+/// It is worth finding out whether several commands may be under way if there are more messages
+/// than these.
 const WORTH_TRYING: usize = 8;
 
 /// So many messages are asked for whole by TOP before that is given up.
@@ -33,15 +34,15 @@ pub(super) struct Allowed<'a> {
     pub first: &'a DoubtedMessages,
     /// Whether TOP was answered in this session already.
     pub has_topped: bool,
-    /// Whether those may be retrieved of which TOP is refused: not before it was refused twice, for
-    /// Dovecot hangs up on who asks twice for what has been deleted.
+    /// Whether messages may be retrieved whose TOP is refused. Not before it was refused twice:
+    /// Dovecot hangs up on a client that asks twice for what has been deleted.
     pub insist: bool,
 }
 
 /// How a server wants to be asked for headers.
 enum Probed {
     Top(Ask),
-    /// What it says of TOP.
+    /// Its answer to TOP.
     NoTop(ErrReply),
 }
 
@@ -85,7 +86,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Reads what is not known yet. That messages are refused is no fault.
+    /// Reads what is not known yet. Messages that are refused are no fault.
     pub fn read<S: Read + Write>(&mut self, session: &mut Session<S>) -> Result<(), Fault> {
         let first = self.allowed.first;
         if !first.is_empty() {
@@ -120,7 +121,7 @@ impl<'a> Reading<'a> {
         let wanted = self.findings.not_whole(wanted);
         let (few, rest) = match self.server.whole_by_top {
             Some(true) => (&wanted[..0], &wanted[..]),
-            // Where nothing else brings them, some of its own are worth a try to each account.
+            // Each account tries some of its own messages, where nothing else brings them.
             Some(false) if self.allowed.retrieve => return Ok(()),
             _ => wanted.split_at(wanted.len().min(WORTH_A_TRY)),
         };
@@ -149,7 +150,7 @@ impl<'a> Reading<'a> {
         };
         let missing = self.findings.missing();
         self.fetch(session, &missing, top)?;
-        // Where only a line of the body makes the header end, it was not cut short.
+        // A header that ends only with a line of the body was not cut short.
         let cut_short = self.findings.cut_short();
         self.fetch(session, &cut_short, TOPS[1]).map(drop)
     }
@@ -197,8 +198,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Sees with a message that is known whether several commands may be under way where nobody
-    /// said so.
+    /// Tries several commands under way with a message that is known, where nobody said PIPELINING.
     fn try_several<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,

@@ -1,7 +1,7 @@
 //! One POP3 session over any stream: commands out, replies in, both within bounds.
 //!
-//! Crates that speak POP3 there are; none takes several commands under way, a reply that is not
-//! UTF-8, or one that does not end. What is needed of the protocol is small.
+//! No crate that speaks POP3 takes several commands under way, a reply that is not UTF-8, and one
+//! that does not end. We need little of the protocol.
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -19,16 +19,16 @@ const MAX_STATUS_OCTETS: usize = 4096;
 /// How much of a line of a listing is kept: more than any UIDL may have.
 const MAX_LINE_OCTETS: usize = 8192;
 
-/// As many empty lines in the place of a status line are passed over.
+/// The most empty lines that are passed over before a status line.
 const MOST_EMPTY_LINES: u32 = 16;
 
-/// So much of a long answer has to come within the patience.
+/// The octets of a long answer that have to come within the patience.
 const STEP_OCTETS: u64 = 64 << 10;
 
 /// A POP3 session over `S`: a TCP connection, a TLS stream, one end of a socket pair.
 ///
-/// Read timeouts are the stream's own: a read that ends with `WouldBlock` or `TimedOut` is a server
-/// that stalls. Beyond that, an answer that trickles is not waited for.
+/// The stream has read timeouts: a read that ends with `WouldBlock` or `TimedOut` means that the
+/// server stalls. Nor does the session wait for an answer that trickles.
 pub struct Session<S> {
     stream: BufReader<S>,
     patience: Duration,
@@ -96,7 +96,7 @@ impl<S: Read + Write> Session<S> {
         self.greeting = greeting;
     }
 
-    /// Whether nobody on the way can read along, as far as whoever opened the stream has said so.
+    /// Whether nobody on the way can read along; whoever opened the stream says so.
     pub(super) fn is_secret(&self) -> bool {
         self.is_secret
     }
@@ -105,7 +105,7 @@ impl<S: Read + Write> Session<S> {
         self.is_secret = true;
     }
 
-    /// Has the session end when it passes these; what is left of them is asked for in the end.
+    /// Ends the session when it exceeds these; [`Session::limits`] tells in the end what is left.
     pub(super) fn set_limits(&mut self, limits: Allowance) {
         self.limits = limits;
     }
@@ -114,7 +114,7 @@ impl<S: Read + Write> Session<S> {
         self.limits
     }
 
-    /// Takes what has just come off the limits.
+    /// Subtracts what has just come from the limits.
     fn spend(&mut self, command: &'static str) -> Result<(), Fault> {
         let come = self.stream.buffer().len() as u64;
         if let Some((left, all)) = &mut self.limits.octets {
@@ -143,7 +143,8 @@ impl<S: Read + Write> Session<S> {
     /// [`Fault`], where it does not speak POP3.
     pub fn join(stream: S, patience: Duration) -> Result<Self, Fault> {
         let mut session = Self::new(stream, patience);
-        // Refused by all, for messages are counted from 1: a `+OK` before that is the greeting.
+        // Every server refuses this, for messages count from 1: a `+OK` before that is the
+        // greeting.
         session.send(b"LIST 0\r\n", "LIST")?;
         if session.reply("LIST")? == Reply::Ok && session.reply("LIST")? == Reply::Ok {
             return Err(Fault::Garbled { command: "LIST", said: "there is a message 0".into() });
@@ -184,7 +185,7 @@ impl<S: Read + Write> Session<S> {
             while line.last() == Some(&b'\r') {
                 line.pop();
             }
-            // qmail-pop3d's kin send a line end too many.
+            // Relatives of qmail-pop3d send a line end too many.
             if !line.is_empty() {
                 self.last = line;
                 return reply_in(&self.last)
@@ -241,8 +242,8 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// [`Session::content`] line by line, without line ends. Of a line longer than any can be only
-    /// the beginning is handed on.
+    /// [`Session::content`] line by line, without line ends. A line that is longer than any can be
+    /// is cut off.
     pub(super) fn lines(
         &mut self,
         command: &'static str,
@@ -262,7 +263,7 @@ impl<S: Read + Write> Session<S> {
         })
     }
 
-    /// Says QUIT, waits for the answer, and closes. What it answers does not matter.
+    /// Says QUIT, waits for the answer, whatever it is, and closes.
     pub fn quit(mut self) {
         let _ = self.ask("QUIT", "QUIT");
     }
@@ -331,7 +332,7 @@ fn reply_in(line: &[u8]) -> Option<Reply> {
     }
 }
 
-/// What follows a status line, as it comes: looks for the lone `.`, and undoes the dot-stuffing.
+/// Reads what follows a status line, as it comes: looks for the lone `.`, and undoes dot-stuffing.
 struct Content {
     at: LineAt,
     crlf: bool,
@@ -348,14 +349,14 @@ enum LineAt {
 }
 
 impl Content {
-    /// Where status lines end with CR LF (`crlf`), so does the lone `.`: a `.` between two bare LFs
-    /// is then of the message.
+    /// The lone `.` ends with CR LF where status lines do (`crlf`): a `.` between two bare LFs then
+    /// belongs to the message.
     fn new(crlf: bool) -> Self {
         Self { at: LineAt::LineStart, crlf }
     }
 
-    /// Takes of `octets` what belongs to the answer. How many that is, and whether the answer has
-    /// ended.
+    /// Takes from `octets` what belongs to the answer; gives how many that are, and whether the
+    /// answer has ended.
     fn take(&mut self, octets: &[u8], each: &mut impl FnMut(&[u8])) -> (usize, bool) {
         let mut at = 0;
         while at < octets.len() {

@@ -27,7 +27,7 @@ use crate::capture::pop3::reading::{Allowed, Reading};
 use crate::capture::pop3::retry::{Lesson, RetryPolicy};
 use crate::capture::pop3::server::Server;
 use crate::capture::pop3::session::{Allowance, Session};
-use crate::capture::pop3::so_far::{AccountSoFar, Start, Told, is_told_again};
+use crate::capture::pop3::so_far::{AccountSoFar, LastTold, SessionStart, is_told_again};
 
 /// Captures one account: [`log_in`], and then all of [`capture_over`].
 ///
@@ -136,7 +136,7 @@ impl<'a> AccountCapture<'a> {
         self.options.pace.commands(2);
         let listed = listing::listing(session)?;
         let mut has_topped = false;
-        if let Start::IfAgain(told) = self.account.begin(listed) {
+        if let SessionStart::IfAgain(told) = self.account.begin(listed) {
             has_topped = told.1 != Ask::Retr;
             self.see_whether_in_step(session, told)?;
         }
@@ -174,7 +174,7 @@ impl<'a> AccountCapture<'a> {
     fn see_whether_in_step<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,
-        (at, ask): Told,
+        (at, ask): LastTold,
     ) -> Result<(), Fault> {
         let before = self.account.put_aside();
         let one = [(at, self.account.findings.listed[at].number)];

@@ -35,7 +35,7 @@ pub(super) struct AccountSoFar {
 }
 
 /// An answer that was told of: a message, by its place in the listing, and what was asked.
-pub(super) type Told = (usize, Ask);
+pub(super) type LastTold = (usize, Ask);
 
 /// How the last session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,7 +45,7 @@ enum LastSession {
     Ended,
     /// It broke, so that nobody knows whether its numbers had moved. The last answer that it gave
     /// shows whether its answers were in step with the commands.
-    Broke { last_told: Option<Told> },
+    Broke { last_told: Option<LastTold> },
 }
 
 /// Whether messages that were refused have been asked for again, for they may have been deleted in
@@ -65,16 +65,16 @@ struct BrokeAt {
 }
 
 /// Where the findings of a session stand when it begins.
-pub(super) enum Start {
+pub(super) enum SessionStart {
     /// All of them are good.
     Sure,
     /// Some come from a session that broke: they are good if this answer comes again.
-    IfAgain(Told),
+    IfAgain(LastTold),
 }
 
 impl AccountSoFar {
     /// Begins a session with what it lists, and with what is known of that.
-    pub fn begin(&mut self, listed: Vec<Listed>) -> Start {
+    pub fn begin(&mut self, listed: Vec<Listed>) -> SessionStart {
         let before = std::mem::replace(&mut self.findings, Findings::nothing_of(listed));
         let Findings { listed, found, .. } = &mut self.findings;
         let is_same =
@@ -91,7 +91,7 @@ impl AccountSoFar {
         };
         self.seen.extend(before.listed.into_iter().map(|listed| listed.uidl));
         self.recall();
-        last_told.map_or(Start::Sure, Start::IfAgain)
+        last_told.map_or(SessionStart::Sure, SessionStart::IfAgain)
     }
 
     /// Takes what sessions that ended well told of the messages of which nothing is found.
@@ -106,7 +106,7 @@ impl AccountSoFar {
     }
 
     /// The session has read, and this is the last that it was told.
-    pub fn has_read(&mut self, last_told: Option<Told>) {
+    pub fn has_read(&mut self, last_told: Option<LastTold>) {
         self.last_session = LastSession::Broke { last_told };
     }
 
@@ -230,7 +230,7 @@ mod tests {
 
     fn broken_after(uidls: &[&str]) -> AccountSoFar {
         let mut account = AccountSoFar::default();
-        assert!(matches!(account.begin(listed(uidls)), Start::Sure));
+        assert!(matches!(account.begin(listed(uidls)), SessionStart::Sure));
         let refused = Unread::Refused(ErrReply::of(b"no"));
         account.findings.give_up(0, Ask::Retr, refused);
         account.has_read(Some((0, Ask::Retr)));
@@ -242,7 +242,7 @@ mod tests {
         for (now, counts) in [(&["a", "b"][..], true), (&["a", "b", "c"], true), (&["b"], false)] {
             let mut account = broken_after(&["a", "b"]);
             let start = account.begin(listed(now));
-            assert_eq!(matches!(start, Start::IfAgain((0, Ask::Retr))), counts, "{now:?}");
+            assert_eq!(matches!(start, SessionStart::IfAgain((0, Ask::Retr))), counts, "{now:?}");
             assert_eq!(account.findings.found[0].refusal().is_some(), counts, "{now:?}");
             assert_eq!(account.seen.len(), 2);
         }
@@ -255,7 +255,7 @@ mod tests {
         assert!(account.is_listed_again(&vec![(1, b"a"[..].into()), (2, b"b"[..].into())]));
         assert!(!account.is_listed_again(&vec![(1, b"a"[..].into())]));
         assert!(account.wants_another_session());
-        assert!(matches!(account.begin(listed(&["a", "b"])), Start::Sure));
+        assert!(matches!(account.begin(listed(&["a", "b"])), SessionStart::Sure));
         account.findings.give_up(0, Ask::Retr, Unread::Refused(ErrReply::of(b"no")));
         account.end();
         assert!(!account.wants_another_session());
