@@ -253,3 +253,109 @@ fn result_of(fault: &Fault) -> LoginResult {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::capture::fleet::accounts::ServerOptions;
+    use crate::capture::fleet::template::LoginTemplate;
+    use crate::capture::pop3::{Security, Trust};
+
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<String>>);
+
+    impl Watch for Heard {
+        fn messages(&self, _more: u64) {}
+
+        fn waiting(&self, accounts: usize) {
+            self.0.lock().unwrap().push(accounts.to_string());
+        }
+
+        fn event(&self, event: &Event<'_>) {
+            self.0.lock().unwrap().push(event.to_string());
+        }
+
+        fn tick(&self) {}
+    }
+
+    fn accounts(count: usize) -> Accounts {
+        let lines: String = (0..count).map(|at| format!("user{at},secret\n")).collect();
+        let text = format!("user,password\n{lines}");
+        let options =
+            ServerOptions { security: Security::Tls, trust: Trust::System, port: Some(1995) };
+        let template = LoginTemplate::default();
+        Accounts::of_table(text.as_bytes(), Some("old"), &options, None, &template).unwrap()
+    }
+
+    /// What is heard and written when the first accounts end like this.
+    fn settled(count: usize, faults: &[fn() -> Fault]) -> (Vec<String>, Vec<(usize, Captured)>) {
+        let (accounts, watch) = (accounts(count), Heard::default());
+        let limits =
+            AddressLimits { connections: 3, max_refusals: 2, patience: Duration::from_secs(60) };
+        let queue = AccountQueue::new(limits, vec![0], accounts.server_of.clone(), 0..count);
+        let block = &|captured: Captured| captured;
+        let mut fleet =
+            Fleet { accounts: &accounts, watch: &watch, queue, block, settled: VecDeque::new() };
+        let now = Instant::now();
+        for fault in faults {
+            let Next::Go(at) = fleet.next(now) else { panic!("an account is left") };
+            fleet.settle(at, Err(fault()), now);
+        }
+        let mut written = Vec::new();
+        while let Some(Settled { at, block }) = fleet.finished() {
+            written.push((at, block));
+        }
+        (watch.0.into_inner().unwrap(), written)
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_spoken_to_is_said_once_and_its_accounts_are_not_tried() {
+        let (heard, written) = settled(3, &[|| Fault::OldTls]);
+        let why = format!("old:1995: {}", Fault::OldTls);
+        assert_eq!(heard, [format!("{why}; 2 accounts are not tried"), "0".into()]);
+        let all: Vec<usize> = written.iter().map(|(at, _)| *at).collect();
+        assert_eq!(all, [0, 1, 2]);
+        assert_eq!(written[0].1.losses, [Fault::OldTls.to_string()]);
+        for (at, captured) in &written[1..] {
+            assert!(captured.losses.is_empty(), "it was said already");
+            assert_eq!(captured.maildrop.user, format!("user{at}"));
+            assert_eq!(captured.maildrop.source, format!("pop3 old:1995 user{at}"));
+            assert_eq!(captured.maildrop.remarks, [format!("not tried: {why}")]);
+            assert!(captured.maildrop.captures[0].taken.is_some());
+        }
+    }
+
+    #[test]
+    fn an_account_is_said_to_be_tried_again_and_refusals_end_the_asking() {
+        let later = || Fault::Dropped { command: "LIST" };
+        let refused = || Fault::Unspeakable { what: "password" };
+        let (heard, written) = settled(4, &[later, refused, refused]);
+        assert_eq!(
+            heard[..2],
+            ["user0: it closed the connection instead of answering LIST; tried again in 5s", "1"]
+        );
+        assert!(heard[3].starts_with("old:1995 refused 2 accounts in a row, the last with: the"));
+        assert!(heard[3].ends_with("; 2 accounts are not tried"), "{heard:?}");
+        assert_eq!(written.len(), 4);
+    }
+
+    #[test]
+    fn a_fault_is_of_the_account_or_of_its_server() {
+        for (fault, result) in [
+            (Fault::OldTls, LoginResult::Hopeless),
+            (Fault::NoBearer, LoginResult::Hopeless),
+            (Fault::NoPlain, LoginResult::Hopeless),
+            (Fault::WeakLogin { offered: "APOP" }, LoginResult::Hopeless),
+            (Fault::Changing { tries: 3 }, LoginResult::Later),
+            (Fault::Injected, LoginResult::Refused),
+            (
+                Fault::Endless { command: "RETR", limit: "1 octets".into(), option: "--most" },
+                LoginResult::Unfit,
+            ),
+        ] {
+            assert_eq!(result_of(&fault), result, "{fault}");
+        }
+    }
+}
