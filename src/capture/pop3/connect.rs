@@ -79,7 +79,7 @@ impl Write for Stream {
 
 /// Connects, secures the line as `server` says, and logs in. Asks for `UTF8` where that is offered.
 /// The capabilities before the login are asked for once, and `learnt`. Where a token is refused,
-/// another is asked for, and tried once.
+/// another is asked for, and tried once if it differs.
 ///
 /// # Errors
 ///

@@ -1,20 +1,14 @@
-//! The findings of one session about the messages that it listed, and their block: [`Findings`].
+//! The findings of one session about the messages that it listed: [`Findings`].
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 
-use crate::capture::draft::{Captured, Draft, Remarks};
 use crate::capture::keys::Headers;
-use crate::capture::keys::Keys;
 use crate::capture::pop3::fault::ErrReply;
 use crate::capture::pop3::fetch::{Ask, Fetched, Wire};
 use crate::capture::pop3::listing::Listed;
-use crate::capture::pop3::uidl_shape::UidlShape;
-use crate::key::Fingerprints;
-use crate::maildrop::{Entry, Name, few_of};
-use crate::text::printable;
-use crate::uidl::Uidl;
+use crate::maildrop::few_of;
 
 /// What was found out about one message.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +60,7 @@ impl Finding {
     }
 
     /// How it came, if it was retrieved.
-    fn whole(&self) -> Option<Wire> {
+    pub fn whole(&self) -> Option<Wire> {
         self.fetched()?.whole
     }
 
@@ -250,107 +244,4 @@ impl Findings {
             found => *found = Finding::Unread { ask, why },
         }
     }
-
-    /// Makes the block of it. `seen` is every UIDL that was ever listed.
-    pub fn finish(
-        self,
-        user: String,
-        source: String,
-        keys: Keys,
-        seen: HashSet<Box<[u8]>>,
-        mut remarks: Remarks,
-    ) -> Captured {
-        let says_little = self.saying_little();
-        let uidls: Vec<Option<Uidl>> = self
-            .listed
-            .iter()
-            .map(|listed| match Uidl::new(listed.uidl.clone()) {
-                Ok(uidl) => Some(uidl),
-                Err(bad) => {
-                    remarks.loss(format!(
-                        "message {}: {bad}: {}",
-                        listed.number,
-                        printable(&listed.uidl)
-                    ));
-                    None
-                }
-            })
-            .collect();
-        let mut spent: Vec<Uidl> =
-            seen.into_iter().filter_map(|uidl| Uidl::new(uidl).ok()).collect();
-        spent.sort_unstable();
-        let known: Vec<Uidl> = uidls.iter().flatten().chain(&spent).cloned().collect();
-        let shape = UidlShape::of(&known);
-
-        let mut draft = Draft { user, source, spent, ..Draft::default() };
-        let mut too_little = 0;
-        let mut nameless: Option<(usize, String)> = None;
-        for (at, (listed, uidl)) in self.listed.iter().zip(uidls).enumerate() {
-            let Some(uidl) = uidl else { continue };
-            let found = &self.found[at];
-            let fetched = found.fetched();
-            let wants_message = keys.message || (keys.header && says_little[at] == Some(true));
-            let entry = Entry {
-                uid: shape.uid_of(&uidl),
-                octets: found.whole().and_then(|wire| octets(wire, listed)),
-                file: (keys.file && shape.are_file_names)
-                    .then(|| Name::Spelled(uidl.as_bytes().into())),
-                ..Entry::new(uidl)
-            };
-            let entry = match fetched {
-                Some(fetched) => {
-                    let message = fetched.of.message.filter(|_| wants_message);
-                    keys.with_prints(entry, &Fingerprints { message, ..fetched.of })
-                }
-                None => entry,
-            };
-            match found {
-                Finding::Unread { ask, why } => {
-                    let why = format!("{} {why}", ask.command());
-                    let what = if entry.file.is_some() { "it has no fingerprints" } else { NO_KEY };
-                    remarks
-                        .loss(format!("message {}, {}: {why}; {what}", listed.number, entry.uidl));
-                }
-                Finding::Fetched { not_retrieved: Some(why), .. } => {
-                    remarks.note(format!("message {}, {}: RETR {why}", listed.number, entry.uidl));
-                }
-                Finding::Fetched { .. } | Finding::Nothing => {}
-            }
-            let is_half_known = fetched.is_some() && found.whole().is_none();
-            let Some(keyless) = draft.keep(entry) else {
-                too_little += usize::from(wants_message && is_half_known);
-                continue;
-            };
-            if is_half_known {
-                let first = || (0, format!("message {}, {keyless}", listed.number));
-                nameless.get_or_insert_with(first).0 += 1;
-            } else if fetched.is_some() {
-                draft.keyless.get_or_insert((0, keyless)).0 += 1;
-            }
-        }
-        if let Some((count, first)) = nameless {
-            remarks.loss(format!(
-                "{count} messages have a header that does not name them, and did not come whole \
-                 (first: {first}): their unique-ids are spent, and they will be downloaded again, \
-                 unless you allow RETR (--retrieve) or capture them on the old server's disk"
-            ));
-        }
-        if too_little > 0 {
-            remarks.note(format!(
-                "{too_little} messages did not come whole and have a header that does not tell \
-                 them apart, or no end of it: what is known by nothing else there may be \
-                 downloaded again"
-            ));
-        }
-        let UidlShape { uidvalidity, counter, .. } = shape;
-        Draft { uidvalidity, counter, remarks, ..draft }.finish()
-    }
-}
-
-const NO_KEY: &str = "nothing is known to recognise it by, and it will be downloaded again";
-
-/// The size of a message that was retrieved, where it is as LIST has it: servers list sizes of
-/// files, add what they add to the mail, and end the last line where the message does not.
-fn octets(wire: Wire, listed: &Listed) -> Option<u64> {
-    (wire.octets == listed.octets && !wire.has_cr_cr_lf).then_some(wire.octets)
 }

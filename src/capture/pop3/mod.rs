@@ -22,7 +22,8 @@
 //! | `so_far` | what the sessions of an account have told so far |
 //! | `retry` | when another session follows one that broke |
 //! | `learnt` | what one account shows of a server for all others there |
-//! | `findings` | what was found out, and the block it makes |
+//! | `findings` | what was found out about the messages of a session |
+//! | `block` | the block that the findings make |
 //! | `uidl_shape` | what the form of the UIDLs gives away |
 //!
 //! # What is never done
@@ -43,6 +44,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod block;
 mod capabilities;
 mod connect;
 mod fault;

@@ -1,6 +1,6 @@
 //! One POP3 session over any stream: commands out, replies in, both within bounds.
 //!
-//! No crate that speaks POP3 takes several commands under way, a reply that is not UTF-8, and one
+//! No crate that speaks POP3 takes several commands under way, a reply that is not UTF-8, or one
 //! that does not end. We need little of the protocol.
 #![forbid(unsafe_code)]
 
@@ -114,7 +114,7 @@ impl<S: Read + Write> Session<S> {
         self.limits
     }
 
-    /// Subtracts what has just come from the limits.
+    /// Lowers the limits by what has just come.
     fn spend(&mut self, command: &'static str) -> Result<(), Fault> {
         let come = self.stream.buffer().len() as u64;
         if let Some((left, all)) = &mut self.limits.octets {

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::capture::draft::{Captured, Remarks};
 use crate::capture::keys::Keys;
+use crate::capture::pop3::block::block;
 use crate::capture::pop3::fault::{ErrReply, Fault};
 use crate::capture::pop3::fetch::{Ask, Fetched};
 use crate::capture::pop3::findings::{DoubtedMessages, Finding, Findings, Unread};
@@ -198,7 +199,7 @@ impl AccountSoFar {
 
     /// Makes the block of it.
     pub fn finish(self, user: String, source: String, keys: Keys, remarks: Remarks) -> Captured {
-        self.findings.finish(user, source, keys, self.seen, remarks)
+        block(&self.findings, (user, source), keys, self.seen, remarks)
     }
 }
 
