@@ -3,8 +3,9 @@
 
 /// Holds commands back, so that a server is not overrun.
 pub trait Pace: Sync {
-    /// Returns when `count` more commands may be sent, `count` being at most
-    /// [`CaptureOptions::MOST_WINDOW`].
+    /// Returns when `count` more commands may be sent. `count` is at most [`MOST_WINDOW`].
+    ///
+    /// [`MOST_WINDOW`]: crate::capture::pop3::CaptureOptions::MOST_WINDOW
     fn commands(&self, count: u32);
 }
 
