@@ -16,6 +16,8 @@
 //! and is never folded into the second.
 
 #[cfg(feature = "helper")]
+pub mod backoff;
+#[cfg(feature = "helper")]
 pub mod capture;
 #[cfg(feature = "helper")]
 pub mod dovecot;

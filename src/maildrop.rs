@@ -122,6 +122,11 @@ impl Capture {
     }
 }
 
+/// How many of so many messages may be broken by accident: three, or one in a hundred.
+pub fn few_of(messages: usize) -> usize {
+    3.max(messages / 100)
+}
+
 /// How a server that counts makes its UIDLs, and how far it had counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counter {

@@ -16,7 +16,7 @@ use uidl_keep::capture;
 use uidl_keep::capture::draft::Captured;
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
-use uidl_keep::capture::pop3::{self, Account, How, NoPace, Secret, Security, Trust};
+use uidl_keep::capture::pop3::{self, Account, CaptureOptions, NoPace, Secret, Security, Trust};
 use uidl_keep::format::UidlFormat;
 
 const USER: &str = "alice";
@@ -42,7 +42,10 @@ fn over_pop3(server: &Dovecot) -> Captured {
         authorize: None,
         credential: password.into(),
     };
-    let how = How { pause: Duration::from_millis(20), ..How::new(&NoPace, &|_| ()) };
+    let how = CaptureOptions {
+        pause: Duration::from_millis(20),
+        ..CaptureOptions::new(&NoPace, &|_| ())
+    };
     pop3::capture(&at, &account, &how).expect("it answers")
 }
 

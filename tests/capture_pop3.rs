@@ -20,8 +20,8 @@ use uidl_keep::capture::draft::Captured;
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{
-    Account, Fault, How, Learnt, NoPace, Pin, Retrieve, Retry, Secret, Security, Server, Session,
-    Trust, capture, capture_over, listing, log_in,
+    Account, CaptureOptions, Fault, Learnt, NoPace, Pin, Retrieve, Retry, Secret, Security, Server,
+    Session, Trust, capture, capture_over, listing, log_in,
 };
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::Fingerprint;
@@ -45,8 +45,8 @@ fn account(user: &str) -> Account {
     Account { user: user.into(), login: user.into(), authorize: None, credential: password.into() }
 }
 
-fn how() -> How<'static> {
-    How { pause: Duration::from_millis(20), ..How::new(&NoPace, &|_| ()) }
+fn how() -> CaptureOptions<'static> {
+    CaptureOptions { pause: Duration::from_millis(20), ..CaptureOptions::new(&NoPace, &|_| ()) }
 }
 
 fn uidls(captured: &Captured) -> Vec<String> {
@@ -106,7 +106,7 @@ fn dovecot_tells_over_pop3_what_lies_on_its_disk() {
             (told.maildrop.uidvalidity, &told.maildrop.counter),
             (lies.uidvalidity, &lies.counter)
         );
-        let always = How { retrieve: Retrieve::Always, ..how() };
+        let always = CaptureOptions { retrieve: Retrieve::Always, ..how() };
         let told = capture(&at(dovecot.pop3()), &account("alice"), &always).unwrap();
         assert_eq!(known_by(&told.maildrop), known_by(&lies));
         // Their names say how long they are.
@@ -122,7 +122,7 @@ fn what_is_never_retrieved_comes_whole_by_top_where_its_header_says_too_little()
     fill(&Maildir::create(dovecot.mail("alice")), &mail::maildrop(24), Naming::Dovecot);
     dovecot.uidl("alice");
     let lies = on_disk(&dovecot, "alice");
-    let never = How { retrieve: Retrieve::Never, ..how() };
+    let never = CaptureOptions { retrieve: Retrieve::Never, ..how() };
     let told = capture(&at(dovecot.pop3()), &account("alice"), &never).unwrap();
     assert_eq!(known_by(&told.maildrop), known_by(&lies));
     // Two that are equal, and one without an end of its header.
@@ -131,7 +131,8 @@ fn what_is_never_retrieved_comes_whole_by_top_where_its_header_says_too_little()
     assert_eq!((told.maildrop.remarks, told.losses), (vec![], vec![]));
 
     let keys = Keys { message: true, header: false, ..Keys::default() };
-    let told = capture(&at(dovecot.pop3()), &account("alice"), &How { keys, ..how() }).unwrap();
+    let told =
+        capture(&at(dovecot.pop3()), &account("alice"), &CaptureOptions { keys, ..how() }).unwrap();
     assert!(told.maildrop.entries.iter().all(|e| e.message.is_some() && e.header.is_none()));
 }
 
@@ -292,7 +293,7 @@ fn courier_tells_over_pop3_what_lies_on_its_disk_8_bit_headers_too() {
             stream.set_read_timeout(Some(TIMEOUT)).unwrap();
             Session::join(stream, TIMEOUT)
         };
-        let how = How { retrieve, ..how() };
+        let how = CaptureOptions { retrieve, ..how() };
         let told = capture_over(open, "alice@example.com", "Courier".into(), &how).unwrap();
         for mut process in processes {
             process.wait().unwrap();

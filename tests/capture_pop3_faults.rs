@@ -20,8 +20,8 @@ use support::tls::certificates;
 use uidl_keep::capture::draft::Captured;
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{
-    Account, Fault, How, Learnt, NoPace, Pace, Retrieve, Retry, Secret, Security, Server, Trust,
-    capture,
+    Account, CaptureOptions, Fault, Learnt, NoPace, Pace, Retrieve, Retry, Secret, Security,
+    Server, Trust, capture,
 };
 use uidl_keep::key::{Depth, Fingerprint, Fingerprinter};
 use uidl_keep::maildrop::State;
@@ -42,14 +42,14 @@ fn alice() -> Account {
 }
 
 /// The usual, in a hurry.
-fn how() -> How<'static> {
+fn how() -> CaptureOptions<'static> {
     let (timeout, pause) = (Duration::from_secs(20), Duration::from_millis(1));
-    How { timeout, pause, ..How::new(&NoPace, &|_| ()) }
+    CaptureOptions { timeout, pause, ..CaptureOptions::new(&NoPace, &|_| ()) }
 }
 
 /// For a server that will stall.
-fn impatient() -> How<'static> {
-    How { timeout: Duration::from_secs(3), ..how() }
+fn impatient() -> CaptureOptions<'static> {
+    CaptureOptions { timeout: Duration::from_secs(3), ..how() }
 }
 
 fn of(peer: &Peer) -> Captured {
@@ -101,7 +101,7 @@ fn many_commands_are_under_way_where_that_is_announced() {
 
     // Fewer where the answers are long.
     let peer = served(mailbox.clone(), |_, _| None);
-    let always = How { retrieve: Retrieve::Always, ..how() };
+    let always = CaptureOptions { retrieve: Retrieve::Always, ..how() };
     is_whole(&capture(&at(&peer), &alice(), &always).unwrap(), &mailbox);
     assert!((2..=16).contains(&peer.deepest()), "{} at most", peer.deepest());
 }
@@ -111,7 +111,8 @@ fn one_command_is_under_way_where_that_is_asked_for() {
     let mailbox = Served::of(60).saying(None);
     for mailbox in [mailbox, Served::of(60)] {
         let peer = served(mailbox.clone(), |_, _| None);
-        let captured = capture(&at(&peer), &alice(), &How { window: 1, ..how() }).unwrap();
+        let captured =
+            capture(&at(&peer), &alice(), &CaptureOptions { window: 1, ..how() }).unwrap();
         is_whole(&captured, &mailbox);
         let heard = peer.heard().concat();
         assert_eq!(count(&heard, "NOOP"), 0);
@@ -201,7 +202,7 @@ fn a_connection_that_breaks_is_taken_up_where_it_broke() {
         (|| Answer::SayAndClose(Vec::new()), how()),
         (|| Answer::Stall, impatient()),
         (|| Answer::SayAndClose(b"server going down NOW\r\n".to_vec()), how()),
-    ] as [(fn() -> Answer, How<'static>); 4]
+    ] as [(fn() -> Answer, CaptureOptions<'static>); 4]
     {
         let peer = served(mailbox.clone(), move |session, command| {
             (command == format!("TOP {} 0", 150 * (session + 1))).then(breaks)
@@ -368,7 +369,7 @@ fn a_message_that_top_does_not_tell_is_retrieved_and_else_said_to_be_lost() {
         assert_eq!((captured.maildrop.entries.len(), captured.losses.len()), (19, 1));
         assert!(captured.losses[0].contains("cannot open message"), "{:?}", captured.losses);
         assert_eq!(captured.maildrop.spent[0].to_string(), "uidl12");
-        let how = How { retrieve: Retrieve::Never, ..how() };
+        let how = CaptureOptions { retrieve: Retrieve::Never, ..how() };
         let never = capture(&at(&peer(true)), &alice(), &how).unwrap();
         assert_eq!((never.maildrop.entries.len(), never.losses.len()), (19, 1));
     }
@@ -402,7 +403,7 @@ fn where_there_is_no_top_messages_are_retrieved_if_that_is_allowed() {
     // They were sent as LIST counts them, so that their sizes are known.
     assert!(captured.maildrop.entries.iter().all(|e| e.octets.is_some() && e.message.is_none()));
 
-    let how = How { retrieve: Retrieve::Never, ..how() };
+    let how = CaptureOptions { retrieve: Retrieve::Never, ..how() };
     let fault = capture(&at(&peer()), &alice(), &how).unwrap_err();
     assert!(matches!(fault, Fault::NoTop(_)), "{fault:?}");
     assert_eq!(fault.next_step(), Retry::Never);
@@ -456,7 +457,7 @@ fn nothing_is_retrieved_where_it_would_be_deleted() {
     assert_eq!(count(&peer.heard()[0], "TOP"), 5, "none was asked for whole by TOP");
 
     let peer = served(mailbox.clone(), |_, _| None);
-    let always = How { retrieve: Retrieve::Always, ..how() };
+    let always = CaptureOptions { retrieve: Retrieve::Always, ..how() };
     is_whole(&capture(&at(&peer), &alice(), &always).unwrap(), &mailbox);
     let heard = peer.heard().concat();
     assert_eq!((count(&heard, "RETR"), count(&heard, "QUIT")), (5, 0), "no QUIT, no deleting");
@@ -489,7 +490,8 @@ fn what_its_header_does_not_name_is_read_whole_and_by_top_first() {
     // TOP brings all, where RETR is not allowed too.
     for retrieve in [Retrieve::Needed, Retrieve::Never] {
         let peer = served(mailbox.clone(), |_, _| None);
-        let captured = capture(&at(&peer), &alice(), &How { retrieve, ..how() }).unwrap();
+        let captured =
+            capture(&at(&peer), &alice(), &CaptureOptions { retrieve, ..how() }).unwrap();
         assert_eq!(whole(&captured), [3, 7]);
         assert_eq!(captured.maildrop.remarks, [""; 0]);
         let heard = peer.heard().concat();
@@ -526,7 +528,7 @@ fn what_its_header_does_not_name_is_read_whole_and_by_top_first() {
         let heard = retrieving.heard().concat();
         assert_eq!((count(&heard, "RETR 3"), count(&heard, "RETR 7")), (1, 1));
 
-        let how = How { retrieve: Retrieve::Never, ..how() };
+        let how = CaptureOptions { retrieve: Retrieve::Never, ..how() };
         let captured = capture(&at(&peer()), &alice(), &how).unwrap();
         assert_eq!(captured.maildrop.entries.len(), 10);
         let spent: Vec<_> = captured.maildrop.spent.iter().map(ToString::to_string).collect();
@@ -613,7 +615,7 @@ fn what_one_account_shows_of_a_server_is_not_asked_with_the_next() {
         topped.then(|| Answer::Say(multi_line(&message[..header_end(message)])))
     });
     let learnt = Learnt::default();
-    let how = How { learnt: Some(&learnt), ..how() };
+    let how = CaptureOptions { learnt: Some(&learnt), ..how() };
     for _ in 0..3 {
         is_whole(&capture(&at(&peer), &alice(), &how).unwrap(), &mailbox);
     }
@@ -644,7 +646,7 @@ fn a_server_that_goes_on_and_on_is_left_when_its_account_has_had_enough() {
             (command == "TOP 7 0")
                 .then(|| Answer::Repeat(b"+OK\r\n".to_vec(), b"X: y\r\n".to_vec()))
         });
-        let how = How { most_time, most_octets, ..how() };
+        let how = CaptureOptions { most_time, most_octets, ..how() };
         let fault = capture(&at(&peer), &alice(), &how).unwrap_err();
         assert!(fault.to_string().starts_with(said), "{fault}");
         assert_eq!(fault.next_step(), Retry::Never);
@@ -654,7 +656,8 @@ fn a_server_that_goes_on_and_on_is_left_when_its_account_has_had_enough() {
         (command == format!("TOP {} 0", 90 * (session + 1)))
             .then(|| Answer::SayAndClose(Vec::new()))
     });
-    let fault = capture(&at(&peer), &alice(), &How { most_octets: 40_000, ..how() }).unwrap_err();
+    let fault = capture(&at(&peer), &alice(), &CaptureOptions { most_octets: 40_000, ..how() })
+        .unwrap_err();
     assert!(matches!(fault, Fault::Endless { .. }), "{fault:?}");
     assert!(peer.heard().len() > 1, "and it was not the first session that had so much");
 }
@@ -778,7 +781,8 @@ fn a_hundred_thousand_messages_are_captured_in_one_session() {
     let progress = |more| {
         told.fetch_add(more, Ordering::SeqCst);
     };
-    let captured = capture(&at(&peer), &alice(), &How { progress: &progress, ..how() }).unwrap();
+    let captured =
+        capture(&at(&peer), &alice(), &CaptureOptions { progress: &progress, ..how() }).unwrap();
     is_whole(&captured, &mailbox);
     assert_eq!(peer.heard().len(), 1);
     assert_eq!(told.into_inner(), 100_000);
@@ -879,14 +883,14 @@ fn commands_wait_for_their_pace() {
     }
     let pace = Counted(AtomicU64::new(0), Mutex::default());
     let peer = served(Served::of(300), |_, _| None);
-    capture(&at(&peer), &alice(), &How { pace: &pace, window: 10, ..how() }).unwrap();
+    capture(&at(&peer), &alice(), &CaptureOptions { pace: &pace, window: 10, ..how() }).unwrap();
     let heard = peer.heard().concat();
     let asked = count(&heard, "TOP") + count(&heard, "UIDL") + count(&heard, "LIST");
     assert_eq!(pace.0.into_inner(), asked as u64);
     assert!(pace.1.into_inner().unwrap().iter().all(|&count| count <= 10));
     let keys = Keys { header: false, ..Keys::default() };
     let peer = served(Served::of(3), |_, _| None);
-    let captured = capture(&at(&peer), &alice(), &How { keys, ..how() }).unwrap();
+    let captured = capture(&at(&peer), &alice(), &CaptureOptions { keys, ..how() }).unwrap();
     assert_eq!((captured.maildrop.entries.len(), captured.maildrop.spent.len()), (0, 3));
     assert_eq!(count(&peer.heard().concat(), "TOP"), 0);
 }

@@ -15,7 +15,9 @@ use support::peer::header_end;
 use support::pop3::Pop3;
 use support::spool::{self, Program, Spool};
 use uidl_keep::capture::keys::Prints;
-use uidl_keep::capture::pop3::{Account, How, NoPace, Secret, Security, Server, Trust, capture};
+use uidl_keep::capture::pop3::{
+    Account, CaptureOptions, NoPace, Secret, Security, Server, Trust, capture,
+};
 use uidl_keep::key::Depth;
 
 /// How many messages each of them has: every odd kind, and plain ones.
@@ -231,7 +233,8 @@ fn mailutils_gives_no_text_after_top_and_all_of_it_is_captured() {
     let address = server.pop3();
     let (host, port) = (address.ip().to_string(), address.port());
     let there = Server { host, port, security: Security::Clear, trust: Trust::System };
-    let captured = capture(&there, &account, &How::new(&NoPace, &|_| ())).expect("a capture");
+    let captured =
+        capture(&there, &account, &CaptureOptions::new(&NoPace, &|_| ())).expect("a capture");
     assert_eq!(captured.losses, [""; 0]);
     let keys: Vec<_> = captured.maildrop.entries.iter().map(|entry| entry.message).collect();
     let of = |message: &Vec<u8>| Prints::read(&message[..], Depth::Message).expect("in memory").of;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use uidl_keep::capture::draft::Captured;
 use uidl_keep::capture::keys::Keys;
-use uidl_keep::capture::pop3::{Fault, How, NoPace, Retrieve, Session, capture_over};
+use uidl_keep::capture::pop3::{CaptureOptions, Fault, NoPace, Retrieve, Session, capture_over};
 use uidl_keep::listing::{Reader, write_maildrop};
 
 use super::{check_message, check_uidl};
@@ -34,10 +34,10 @@ fn capture(how: u8, said: &[u8], step: usize) -> Result<Captured, Fault> {
     let retrieve = [Retrieve::Never, Retrieve::Needed, Retrieve::Needed, Retrieve::Always];
     let answered = Cell::new(0_u64);
     let progress = |more| answered.set(answered.get() + more);
-    let how = How {
+    let how = CaptureOptions {
         keys,
         retrieve: retrieve[usize::from(how >> 2 & 3)],
-        window: if how & 16 != 0 { 1 } else { How::MOST_WINDOW },
+        window: if how & 16 != 0 { 1 } else { CaptureOptions::MOST_WINDOW },
         timeout: PATIENCE,
         pause: Duration::ZERO,
         most_time: Duration::from_secs(60),

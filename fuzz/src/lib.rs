@@ -10,6 +10,8 @@ pub mod capture_dovecot;
 pub mod capture_mbox;
 pub mod capture_pop3;
 pub mod capture_qmail;
+pub mod fleet_accounts;
+pub mod fleet_journal;
 pub mod forge;
 pub mod format;
 pub mod index;
@@ -29,7 +31,7 @@ use uidl_keep::file::read_at::ReadAt;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Check); 13] = [
+pub const TARGETS: [(&str, Check); 15] = [
     ("ledger", ledger::check),
     ("index", index::check),
     ("roster", roster::check),
@@ -42,6 +44,8 @@ pub const TARGETS: [(&str, Check); 13] = [
     ("capture_mbox", capture_mbox::check),
     ("capture_pop3", capture_pop3::check),
     ("capture_qmail", capture_qmail::check),
+    ("fleet_accounts", fleet_accounts::check),
+    ("fleet_journal", fleet_journal::check),
     ("format", format::check),
 ];
 

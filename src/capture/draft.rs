@@ -121,12 +121,19 @@ pub struct Draft {
 impl Draft {
     /// One message more in the old listing. Without a key its UIDL is spent.
     pub fn push(&mut self, entry: Entry) {
+        if let Some(keyless) = self.keep(entry) {
+            self.keyless.get_or_insert((0, keyless)).0 += 1;
+        }
+    }
+
+    /// The same, where the caller says why an entry has no key: gives the UIDL that is spent then.
+    pub fn keep(&mut self, entry: Entry) -> Option<Uidl> {
         if entry.has_key() {
             self.entries.push(entry);
-        } else {
-            self.spent.push(entry.uidl.clone());
-            self.keyless.get_or_insert((0, entry.uidl)).0 += 1;
+            return None;
         }
+        self.spent.push(entry.uidl.clone());
+        Some(entry.uidl)
     }
 
     /// The block. Says where the old server's own UIDLs are unusual; they are replayed as they

@@ -5,11 +5,12 @@
 //! disk      a maildrop, read from the server's own files   \
 //! pop3      a maildrop, asked as its client asks            > plan -> keys -> draft -> listing
 //! doveadm   a maildrop, from what Dovecot's tool prints    /
+//! fleet     many accounts over POP3, and what is kept of them until the listing is whole
 //! prove     a capture, compared with what the server itself lists
 //! ```
 //!
 //! [`plan`] says who is known by what; [`keys`] are what names a message after the move; a
-//! [`draft`] becomes the block of a listing.
+//! [`draft`] becomes the block of a listing; [`workers`] capture several maildrops at a time.
 //!
 //! A capture changes nothing on the old server. A maildrop that cannot be captured becomes a block
 //! that says so ([`State::Failed`](crate::maildrop::State::Failed)). A line of a state file that
@@ -21,8 +22,10 @@ pub mod doveadm;
 pub mod draft;
 pub mod error;
 pub mod find;
+pub mod fleet;
 pub mod keys;
 pub mod plan;
 pub mod pop3;
 pub mod prove;
 mod safe_open;
+pub mod workers;

@@ -28,13 +28,13 @@ use crate::ledger::{
     self, FIRST_ORDER, Ledger, MAX_NEXT_ORDER, MAX_TOLD, Mark, NameHash, Noted, Provenance, Record,
     Told,
 };
-use crate::maildrop::Entry;
+use crate::maildrop::{Entry, few_of};
 use crate::uidl::Uidl;
 use spent::{NEVER_REACHED, Spent};
 
 /// Of so many messages, how many may be unreadable before that is no accident any more (rule 10).
 pub fn most_unreadable(messages: usize) -> usize {
-    3.max(messages / 100)
+    few_of(messages)
 }
 
 /// Applies the rules.

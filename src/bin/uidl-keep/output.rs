@@ -4,6 +4,9 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use uidl_keep::capture::fleet::JournalError;
+use uidl_keep::capture::workers::ThreadStopped;
+
 /// How a command that ran to its end ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -38,6 +41,18 @@ impl From<io::Error> for Trouble {
             return Self(None);
         }
         Self::at("standard output", error)
+    }
+}
+
+impl From<ThreadStopped> for Trouble {
+    fn from(error: ThreadStopped) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<JournalError> for Trouble {
+    fn from(error: JournalError) -> Self {
+        Self::new(error.to_string())
     }
 }
 

@@ -4,13 +4,14 @@
 use std::thread;
 use std::time::Duration;
 
+use crate::backoff::Backoff;
 use crate::capture::error::Error;
 
 /// How often a maildrop is read before it is called unstable.
 pub const TRIES: u32 = 6;
 
-/// The pause after the first try, doubled after each.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The pauses between tries.
+const PAUSES: Backoff = Backoff::without_end(Duration::from_millis(20));
 
 /// Reads what is in use until something comes of it, with pauses that double; is told when a try is
 /// the last one.
@@ -21,14 +22,12 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 pub(super) fn until_steady<T>(
     mut attempt: impl FnMut(bool) -> Result<Option<T>, Error>,
 ) -> Result<T, Error> {
-    let mut pause = FIRST_PAUSE;
-    for left in (0..TRIES).rev() {
-        if let Some(steady) = attempt(left == 0)? {
+    for before in 0..TRIES {
+        if let Some(steady) = attempt(before + 1 == TRIES)? {
             return Ok(steady);
         }
-        if left > 0 {
-            thread::sleep(pause);
-            pause *= 2;
+        if before + 1 < TRIES {
+            thread::sleep(PAUSES.pause(before));
         }
     }
     Err(Error::Unstable { tries: TRIES })

@@ -4,7 +4,8 @@
 /// What a server says that it can, as far as it is of interest here (RFC 2449 section 6).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Capabilities {
-    /// Whether it has CAPA at all. Where it has not, nothing is known, and everything may be.
+    /// Whether it has CAPA at all. Without CAPA nothing is known, and it may be able to do
+    /// anything.
     pub known: bool,
     pub top: bool,
     pub pipelining: bool,
@@ -17,11 +18,11 @@ pub(super) struct Capabilities {
     pub sasl_cram_md5: bool,
     /// RFC 7628.
     pub sasl_oauthbearer: bool,
-    /// What Google made before that, and Microsoft took over.
+    /// Google made this before RFC 7628, and Microsoft took it over.
     pub sasl_xoauth2: bool,
     /// `EXPIRE 0`: what was retrieved may be deleted at QUIT.
     pub expires_at_once: bool,
-    /// How many seconds have to pass between two logins.
+    /// How many seconds have to pass from one login to the next.
     pub login_delay: u32,
 }
 

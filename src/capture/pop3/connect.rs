@@ -20,10 +20,13 @@ use rustls::{
 use rustls_native_certs::CertificateResult;
 use sha2::{Digest, Sha256};
 
-use super::fault::Fault;
-use super::learnt::{Known, Learnt};
-use super::session::Session;
-use super::{Account, Credential, Pin, Secret, Security, Server, Trust};
+use crate::capture::pop3::account::{Account, Credential};
+use crate::capture::pop3::fault::Fault;
+use crate::capture::pop3::learnt::{Learnt, ServerTraits};
+use crate::capture::pop3::pin::Pin;
+use crate::capture::pop3::secret::Secret;
+use crate::capture::pop3::server::{Security, Server, Trust};
+use crate::capture::pop3::session::Session;
 use crate::text::printable;
 
 /// A connection, with or without TLS.
@@ -43,8 +46,8 @@ impl Read for Stream {
     }
 }
 
-/// Takes from the line once. rustls itself reads on until a record is whole, however slowly that
-/// comes; `Interrupted` lets whoever waits look at the clock.
+/// Takes from the line once. rustls itself reads on until a record is whole, however slowly it
+/// comes; `Interrupted` lets the caller look at the clock.
 fn read_step(
     tls: &mut StreamOwned<ClientConnection, TcpStream>,
     buffer: &mut [u8],
@@ -78,8 +81,8 @@ impl Write for Stream {
 }
 
 /// Connects, secures the line as `server` says, and logs in. Asks for `UTF8` where that is offered.
-/// What the server can before the login is asked once, and `learnt`. A token that is refused is
-/// asked for anew, and tried once if it is another.
+/// The capabilities before the login are asked for once, and `learnt`. Where a token is refused,
+/// another is asked for, and tried once if it differs.
 ///
 /// # Errors
 ///
@@ -140,7 +143,7 @@ fn open(
     } else {
         session.ask_capabilities()?;
         let capabilities = Some(session.capabilities().clone());
-        learnt.learn(&Known { capabilities, ..Known::default() });
+        learnt.learn(&ServerTraits { capabilities, ..ServerTraits::default() });
     }
     // RFC 6856 wants it said before the login, and Courier's server takes it after.
     session.ask_utf8()?;
@@ -177,7 +180,7 @@ fn dial(server: &Server, timeout: Duration) -> Result<TcpStream, Fault> {
     Err(last.unwrap_or_else(|| no_address(ErrorKind::NotFound.into())))
 }
 
-/// Shakes hands. What the server showed and why it was not taken becomes the fault.
+/// Shakes hands. The fault has what the server showed, and why we did not take it.
 fn secured(mut tcp: TcpStream, server: &Server, timeout: Duration) -> Result<Stream, Fault> {
     let name = ServerName::try_from(server.host.clone()).map_err(|_| Fault::Tls {
         why: "the host's name is none that a certificate can have".into(),
@@ -204,7 +207,7 @@ fn secured(mut tcp: TcpStream, server: &Server, timeout: Duration) -> Result<Str
             return Err(Fault::Dropped { command: HANDSHAKE });
         }
         if let Err(error) = tls.process_new_packets() {
-            // The server is told why; whether it hears does not matter.
+            // This tells the server why; it need not hear it.
             let _ = tls.write_tls(&mut tcp);
             return Err(judge.fault(&error));
         }
@@ -245,7 +248,7 @@ impl Judge {
         Ok(Self { trust: trust.clone(), provider, roots, shown: Mutex::new(None) })
     }
 
-    /// What rustls says, in words that help.
+    /// Says what rustls says in words that help.
     fn fault(&self, error: &rustls::Error) -> Fault {
         let shown = *self.shown.lock();
         match (error, &self.trust, shown) {
@@ -352,7 +355,7 @@ impl ServerCertVerifier for Judge {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        // Old servers have keys of 1024 bits, which cannot be checked here; who takes any
+        // Old servers have keys of 1024 bits, which ring does not check. Whoever takes any
         // certificate takes any key.
         if self.trust == Trust::Anything {
             return Ok(HandshakeSignatureValid::assertion());

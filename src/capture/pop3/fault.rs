@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use zeroize::{Zeroize, Zeroizing};
 
-use super::Pin;
+use crate::capture::pop3::pin::Pin;
 use crate::text::printable;
 
-/// What to do about a [`Fault`].
+/// Whether to try again after a [`Fault`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Retry {
     /// The same may work later.
@@ -21,7 +21,7 @@ pub enum Retry {
 
 /// What a server said in the place of `+OK`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct ErrReply {
     /// What came after `-ERR`, printable.
     said: String,
     hint: Hint,
@@ -35,12 +35,12 @@ enum Hint {
     None,
 }
 
-/// How servers without RESP-CODES say that it is not for ever, in lower case: of a maildrop that is
-/// locked (Qpopper, popa3d, mailutils), and of too many connections.
+/// Servers without RESP-CODES use these words, in any case, for a refusal that passes: the maildrop
+/// is locked (Qpopper, popa3d, mailutils), or there are too many connections.
 const TEMPORARY_WORDS: [&str; 5] = ["in use", "busy", "too many", "temporar", "another session"];
 
-/// Whether a text says so, in lower case. "Blocked" is a ban, and "Login failed, please try again"
-/// means with another password.
+/// Whether a text in lower case says that the refusal passes. "Blocked" is a ban, and "Login
+/// failed, please try again" means: with another password.
 fn is_said_to_be_temporary(said: &str) -> bool {
     let is_of_login = ["password", "login", "auth"].iter().any(|word| said.contains(word));
     TEMPORARY_WORDS.iter().any(|word| said.contains(word))
@@ -48,10 +48,10 @@ fn is_said_to_be_temporary(said: &str) -> bool {
         || said.contains("again") && !is_of_login
 }
 
-/// Stands for what a server said where that had the password in it.
+/// Stands in place of a server's words that had the password in them.
 pub(super) const WITHHELD: &str = "(what it said had the password in it)";
 
-impl Refusal {
+impl ErrReply {
     /// What came after `-ERR`, with its response code where there is one (RFC 2449 section 8, RFC
     /// 3206).
     pub(super) fn of(said: &[u8]) -> Self {
@@ -70,7 +70,7 @@ impl Refusal {
         Self { said: text, hint }
     }
 
-    /// The same with nothing of what was said but its meaning.
+    /// The same without the server's words: only their meaning stays.
     pub(super) fn without_words(mut self) -> Self {
         self.said.zeroize();
         self.said = WITHHELD.into();
@@ -111,7 +111,7 @@ impl Refusal {
 }
 
 /// As the server gave it, printable.
-impl fmt::Display for Refusal {
+impl fmt::Display for ErrReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.said.is_empty() { f.write_str("no reason given") } else { f.write_str(&self.said) }
     }
@@ -139,8 +139,8 @@ pub enum Fault {
     },
     /// This machine has no certificates to trust.
     #[error(
-        "no root certificates on this machine ({why}): install ca-certificates, or pin the server's \
-         own"
+        "no root certificates on this machine ({why}): install ca-certificates, or pin the \
+         server's own"
     )]
     NoRoots {
         /// What was found instead.
@@ -151,7 +151,7 @@ pub enum Fault {
         "its certificate is not trusted ({why}): if it is the server's own, pin it by SHA-256 {pin}"
     )]
     Untrusted {
-        /// Of the certificate that it showed.
+        /// The SHA-256 of the certificate that it showed.
         pin: Pin,
         /// Why not.
         why: String,
@@ -159,9 +159,9 @@ pub enum Fault {
     /// The server's certificate is not the one that was pinned.
     #[error("its certificate has SHA-256 {found}, and {pinned} is pinned")]
     OtherCertificate {
-        /// Of the certificate that it showed.
+        /// The SHA-256 of the certificate that it showed.
         found: Pin,
-        /// What was asked for.
+        /// The SHA-256 that was asked for.
         pinned: Pin,
     },
     /// The server speaks no version of TLS that can still be spoken.
@@ -176,31 +176,31 @@ pub enum Fault {
         /// Which.
         why: String,
     },
-    /// STLS was asked for, and the server has it not.
+    /// The server does not have STLS, which was asked for.
     #[error("it offers no STLS ({said}): no password was sent; try implicit TLS, port 995")]
     NoStartTls {
         /// What it said.
         said: String,
     },
-    /// Something was sent in the clear behind the reply to STLS.
+    /// Something came in the clear behind the reply to STLS.
     #[error("it, or somebody between, sent more behind its reply to STLS: no password was sent")]
     Injected,
     /// It closed the door.
     #[error("it does not greet: {0}")]
-    Greeting(Refusal),
+    Greeting(ErrReply),
     /// It refused the login.
     #[error("it refused the login: {0}")]
-    Login(Refusal),
+    Login(ErrReply),
     /// A login for another user needs SASL PLAIN.
     #[error("it offers no AUTH PLAIN, by which a master user logs in for another")]
     NoPlain,
-    /// A server that takes no tokens.
+    /// The server takes no tokens.
     #[error("it offers neither AUTH OAUTHBEARER nor AUTH XOAUTH2: it takes passwords, not tokens")]
     NoBearer,
     /// There is no token.
     #[error("no token: {0}")]
     NoToken(String),
-    /// Passwords only by their MD5, and no TLS.
+    /// The server takes passwords only by their MD5, and the line has no TLS.
     #[error(
         "it offers only {offered} without TLS, by which whoever listens can find out the \
          password: speak TLS with it"
@@ -209,29 +209,29 @@ pub enum Fault {
         /// What it offers.
         offered: &'static str,
     },
-    /// A login name or password that no command can carry.
+    /// No command can carry this login name or password.
     #[error("the {what} has a line end or NUL in it, which POP3 cannot carry")]
     Unspeakable {
         /// Which of the two.
         what: &'static str,
     },
-    /// A server without UIDL.
+    /// The server has no UIDL.
     #[error("it has no unique-ids ({0}), so that no client can have left mail there by them")]
-    NoUidl(Refusal),
-    /// A server without TOP, where nothing may be retrieved.
+    NoUidl(ErrReply),
+    /// The server has no TOP, and nothing may be retrieved.
     #[error(
         "it has no TOP ({0}), and RETR is not allowed: allow it where retrieving changes nothing"
     )]
-    NoTop(Refusal),
+    NoTop(ErrReply),
     /// It refused a command.
     #[error("it refused {command}: {refusal}")]
     Refused {
         /// The command.
         command: &'static str,
         /// What it said.
-        refusal: Refusal,
+        refusal: ErrReply,
     },
-    /// Something that no POP3 server says.
+    /// The answer is none that a POP3 server gives.
     #[error("its answer to {command} makes no sense: {said}")]
     Garbled {
         /// The command.
@@ -239,7 +239,7 @@ pub enum Fault {
         /// What it said, printable.
         said: String,
     },
-    /// An answer that does not end.
+    /// An answer does not end.
     #[error("its answer to {command} has more than {max_octets} octets")]
     TooLong {
         /// The command.
@@ -282,7 +282,7 @@ pub enum Fault {
         /// What the system says.
         error: io::Error,
     },
-    /// Its two listings are not of the same messages, and say the same each time.
+    /// Its two listings name different messages, the same ones each time.
     #[error(
         "UIDL lists {uidl} messages and LIST {list}, the same each of the {tries} times they were \
          asked for: {lacking} leaves out message {number}; have it repaired or removed there, or \
@@ -311,7 +311,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether the line broke, or something else than an answer came over it.
+    /// Whether the line broke, or brought something that is no answer.
     pub(super) fn is_of_the_line(&self) -> bool {
         matches!(
             self,
@@ -335,7 +335,7 @@ impl Fault {
             Self::Greeting(refusal) | Self::Refused { refusal, .. } => {
                 refusal.retry_or(Retry::Later)
             }
-            // Tried again, a wrong password has the address banned.
+            // A wrong password that is tried again gets the address banned.
             Self::Login(refusal) => refusal.retry_or(Retry::Never),
             Self::NoRoots { .. }
             | Self::Untrusted { .. }
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_for_ever_only_where_it_may_be() {
-        let retry = |said: &str| Fault::Login(Refusal::of(said.as_bytes())).next_step();
+        let retry = |said: &str| Fault::Login(ErrReply::of(said.as_bytes())).next_step();
         for later in [
             "[IN-USE] Do you have another POP session running?",
             "[LOGIN-DELAY] minimum 300 seconds",
@@ -389,13 +389,13 @@ mod tests {
         }
         // The code counts, whatever words follow it.
         assert_eq!(retry("[AUTH] wrong, try again"), Retry::Never);
-        assert_eq!(Fault::Greeting(Refusal::of(b"go away")).next_step(), Retry::Later);
+        assert_eq!(Fault::Greeting(ErrReply::of(b"go away")).next_step(), Retry::Later);
     }
 
     #[test]
     fn what_a_server_said_is_shown_as_ascii() {
-        let refusal = Refusal::of(b" [AUTH] \x1b[31m\xe6 \r");
+        let refusal = ErrReply::of(b" [AUTH] \x1b[31m\xe6 \r");
         assert_eq!(refusal.to_string(), "[AUTH] \\x1b[31m\\xe6");
-        assert_eq!(Refusal::of(b"").to_string(), "no reason given");
+        assert_eq!(ErrReply::of(b"").to_string(), "no reason given");
     }
 }

@@ -3,9 +3,9 @@
 
 use std::io::{Read, Write};
 
-use super::How;
-use super::fault::{Fault, Refusal};
-use super::session::{Reply, Session};
+use crate::capture::pop3::fault::{ErrReply, Fault};
+use crate::capture::pop3::options::CaptureOptions;
+use crate::capture::pop3::session::{Reply, Session};
 use crate::key::{Depth, Fingerprinter, Fingerprints, Wants};
 
 /// The longest header that TOP may bring, in octets, and with it what some servers add of the body.
@@ -21,15 +21,15 @@ const MORE_LINES_THAN_ANY: u32 = 999_999_999;
 /// than that.
 const RETR_WINDOW: usize = 16;
 
-/// The window that a server is first given which does not say PIPELINING, but was seen to take it.
+/// The first window of a server that was seen to take several commands without saying PIPELINING.
 const FIRST_WINDOW: u32 = 4;
 
-/// What to ask of a message.
+/// What is asked for of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ask {
     /// Its header, and so many lines of its body.
     Top { lines: u8 },
-    /// All of it, as its header and more lines than there are: that marks nothing where RETR marks.
+    /// All of it, as its header and more lines than there are. This marks nothing where RETR does.
     WholeByTop,
     /// All of it.
     Retr,
@@ -48,8 +48,8 @@ impl Ask {
         matches!(self, Self::WholeByTop | Self::Retr)
     }
 
-    /// At most 20 octets where many are sent at once, so that [`How::MOST_WINDOW`] of them are less
-    /// than 4 KiB.
+    /// At most 20 octets where many are sent at once, so that [`CaptureOptions::MOST_WINDOW`] of
+    /// them are less than 4 KiB.
     fn line(self, number: u32) -> String {
         match self {
             Self::Top { lines } => format!("TOP {number} {lines}\r\n"),
@@ -75,7 +75,7 @@ impl Ask {
 
 /// What was read of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Print {
+pub(super) struct Fetched {
     pub of: Fingerprints,
     /// How it came, where it came whole.
     pub whole: Option<Wire>,
@@ -85,8 +85,8 @@ pub(super) struct Print {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Wire {
     pub octets: u64,
-    /// Whether it has CR CR LF in it: what Courier and qmail-pop3d make of a CR LF that was stored,
-    /// and what no two servers count alike.
+    /// Whether it has CR CR LF in it. Courier and qmail-pop3d make that of a stored CR LF, and no
+    /// two servers count it alike.
     pub has_cr_cr_lf: bool,
     last: [u8; 2],
 }
@@ -113,7 +113,7 @@ impl Wire {
 /// Where a session broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Break {
-    /// Whose answer was waited for, as the caller names it.
+    /// The message whose answer we waited for, as the caller names it.
     pub at: usize,
     /// Whether other commands were under way behind it.
     pub several: bool,
@@ -121,7 +121,7 @@ pub(super) struct Break {
 
 /// Asks, within a window of commands under way.
 pub(super) struct Fetcher<'a> {
-    how: &'a How<'a>,
+    options: &'a CaptureOptions<'a>,
     /// How many commands may be under way now, and at most.
     window: u32,
     most: u32,
@@ -130,22 +130,32 @@ pub(super) struct Fetcher<'a> {
     waiting: Break,
 }
 
+/// How many commands may be under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UnderWay {
+    /// One: several went wrong here.
+    OneAtATime,
+    /// Several: the server says PIPELINING.
+    Announced,
+    /// More and more: several went right, though the server does not say PIPELINING.
+    SeenRight,
+    /// One, until it was tried.
+    Untried,
+}
+
 impl<'a> Fetcher<'a> {
-    /// One command at a time.
-    pub fn one_at_a_time(how: &'a How<'a>) -> Self {
-        Self { how, window: 1, most: 1, right: 0, waiting: Break { at: 0, several: false } }
-    }
-
-    /// All that `how` allows at once.
-    pub fn several_at_once(how: &'a How<'a>) -> Self {
-        let most = how.window.clamp(1, How::MOST_WINDOW);
-        Self { window: most, most, ..Self::one_at_a_time(how) }
-    }
-
-    /// More and more, up to all that `how` allows, while all goes well.
-    pub fn more_and_more(how: &'a How<'a>) -> Self {
-        let mut fetcher = Self::one_at_a_time(how);
-        fetcher.open();
+    /// Has as many commands under way as `options` allows, while all goes well.
+    pub fn new(options: &'a CaptureOptions<'a>, under_way: UnderWay) -> Self {
+        let waiting = Break { at: 0, several: false };
+        let mut fetcher = Self { options, window: 1, most: 1, right: 0, waiting };
+        match under_way {
+            UnderWay::OneAtATime | UnderWay::Untried => {}
+            UnderWay::SeenRight => fetcher.open(),
+            UnderWay::Announced => {
+                fetcher.open();
+                fetcher.window = fetcher.most;
+            }
+        }
         fetcher
     }
 
@@ -154,8 +164,9 @@ impl<'a> Fetcher<'a> {
         self.most > 1
     }
 
+    /// Lets the window grow from now on.
     fn open(&mut self) {
-        self.most = self.how.window.clamp(1, How::MOST_WINDOW);
+        self.most = self.options.window.clamp(1, CaptureOptions::MOST_WINDOW);
         (self.window, self.right) = (self.most.min(FIRST_WINDOW), 0);
     }
 
@@ -171,16 +182,16 @@ impl<'a> Fetcher<'a> {
         session: &mut Session<S>,
         wanted: &[(usize, u32)],
         ask: Ask,
-        mut each: impl FnMut(usize, Result<Print, Refusal>),
+        mut each: impl FnMut(usize, Result<Fetched, ErrReply>),
     ) -> Result<(), Fault> {
         let mut sent = 0;
         for (got, &(at, _)) in wanted.iter().enumerate() {
             let (mut under_way, window) = (sent - got, ask.window(self.window));
-            // Sent in bunches: a packet for each command would cost more than it says.
+            // Commands go in bunches: a packet for each would cost more than it carries.
             if under_way <= window / 2 && sent < wanted.len() {
                 let more = (window - under_way).min(wanted.len() - sent);
                 self.waiting = Break { at, several: under_way + more > 1 };
-                self.how.pace.commands(more as u32);
+                self.options.pace.commands(more as u32);
                 let lines = wanted[sent..sent + more].iter().map(|&(_, number)| ask.line(number));
                 session.send(lines.collect::<String>().as_bytes(), ask.command())?;
                 (sent, under_way) = (sent + more, under_way + more);
@@ -192,9 +203,9 @@ impl<'a> Fetcher<'a> {
         Ok(())
     }
 
-    /// Sees with a message that is known whether several commands may be under way, though the
-    /// server does not say so: whether none is lost, and each answered in its turn. From then on
-    /// the window grows while all goes well.
+    /// Tries several commands under way with a message that is known, where the server does not say
+    /// PIPELINING. If none is lost and each is answered in its turn, the window grows from then on
+    /// while all goes well.
     pub fn try_several<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,
@@ -203,7 +214,7 @@ impl<'a> Fetcher<'a> {
         known: &Fingerprints,
     ) -> Result<(), Fault> {
         self.waiting = Break { at, several: true };
-        self.how.pace.commands(3);
+        self.options.pace.commands(3);
         let lines = format!("NOOP\r\n{}NOOP\r\n", ask.line(number));
         session.send(lines.as_bytes(), "NOOP")?;
         let first = session.reply("NOOP")?;
@@ -230,7 +241,7 @@ impl<'a> Fetcher<'a> {
 fn answer<S: Read + Write>(
     session: &mut Session<S>,
     ask: Ask,
-) -> Result<Result<Print, Refusal>, Fault> {
+) -> Result<Result<Fetched, ErrReply>, Fault> {
     match session.reply(ask.command())? {
         Reply::Refused(refusal) => return Ok(Err(refusal)),
         Reply::More => return Err(Fault::Garbled { command: ask.command(), said: "+".into() }),
@@ -246,7 +257,7 @@ fn answer<S: Read + Write>(
         }
     })?;
     let whole = ask.is_of_all().then_some(wire);
-    Ok(Ok(Print { of: fingerprinter.finish(), whole }))
+    Ok(Ok(Fetched { of: fingerprinter.finish(), whole }))
 }
 
 #[cfg(test)]

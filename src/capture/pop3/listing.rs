@@ -3,8 +3,8 @@
 
 use std::io::{Read, Write};
 
-use super::fault::Fault;
-use super::session::{Reply, Session};
+use crate::capture::pop3::fault::Fault;
+use crate::capture::pop3::session::{Reply, Session};
 use crate::text::printable;
 
 /// The longest listing that is read, in octets: some two million messages.
@@ -13,7 +13,7 @@ const MAX_LISTING_OCTETS: u64 = 256 << 20;
 /// How often UIDL and LIST are asked for until they speak of the same messages.
 const TRIES: u32 = 3;
 
-/// What a listing has, by message-number.
+/// A listing, by message-number.
 pub(super) type Numbered<T> = Vec<(u32, T)>;
 
 /// One message, as UIDL and LIST tell of it.
@@ -27,15 +27,15 @@ pub struct Listed {
     pub octets: u64,
 }
 
-/// What the maildrop holds, by message-number. Asks for UIDL and LIST, and for nothing else.
+/// Lists the maildrop by message-number. Asks for UIDL and LIST, and for nothing else.
 ///
 /// Memory: all of it, some hundred octets a message.
 ///
 /// # Errors
 ///
-/// [`Fault::NoUidl`], [`Fault::Changing`] where the two never speak of the same messages,
-/// [`Fault::Unlike`] where they do not and always say the same, [`Fault::Garbled`] where a line is
-/// none, and the faults of every command.
+/// [`Fault::NoUidl`]; [`Fault::Changing`] where the two never name the same messages;
+/// [`Fault::Unlike`] where they differ in the same way each time; [`Fault::Garbled`] where a line
+/// makes no sense; and the faults of every command.
 pub fn listing<S: Read + Write>(session: &mut Session<S>) -> Result<Vec<Listed>, Fault> {
     let (mut last, mut is_always_same) = (None, true);
     for _ in 0..TRIES {
@@ -109,7 +109,8 @@ fn read_sizes<S: Read + Write>(session: &mut Session<S>) -> Result<Numbered<u64>
     }
 }
 
-/// Lines of a message-number and something, by number; an error when a number stands there twice.
+/// Reads lines of a message-number and something, by number. A number that stands there twice is an
+/// error.
 fn read_numbered<S: Read + Write, T>(
     session: &mut Session<S>,
     command: &'static str,

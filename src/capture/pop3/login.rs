@@ -9,10 +9,11 @@ use hmac::{Hmac, Mac};
 use md5::{Digest, Md5};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::capabilities::Capabilities;
-use super::fault::{Fault, WITHHELD};
-use super::session::{Reply, Session};
-use super::{Account, Credential, Secret};
+use crate::capture::pop3::account::{Account, Credential};
+use crate::capture::pop3::capabilities::Capabilities;
+use crate::capture::pop3::fault::{Fault, WITHHELD};
+use crate::capture::pop3::secret::Secret;
+use crate::capture::pop3::session::{Reply, Session};
 use crate::text::{MAX_SHOWN, printable};
 
 /// The longest list of capabilities, in octets.
@@ -33,7 +34,7 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// Asks what the server can. One that has no CAPA any more after the login can what it could
+    /// Asks for the capabilities. A server that has no CAPA after the login keeps those that it had
     /// before.
     pub(super) fn ask_capabilities(&mut self) -> Result<(), Fault> {
         if self.ask("CAPA", "CAPA")? == Reply::Ok {
@@ -44,8 +45,7 @@ impl<S: Read + Write> Session<S> {
         Ok(())
     }
 
-    /// Says that headers may be 8-bit, where the server wants to know. One that refuses it is
-    /// believed.
+    /// Says that headers may be 8-bit, where the server wants to know. A refusal changes nothing.
     pub(super) fn ask_utf8(&mut self) -> Result<(), Fault> {
         if self.capabilities().utf8 {
             self.ask("UTF8", "UTF8")?;
@@ -66,8 +66,7 @@ impl<S: Read + Write> Session<S> {
     /// PASS; where it offers or takes none of them, and nobody can read along, by SASL CRAM-MD5 or
     /// APOP. With a token by SASL OAUTHBEARER or XOAUTH2.
     ///
-    /// It is tried once and one way: whoever tries again with a password that is refused has his
-    /// address banned.
+    /// Tries once, and one way: an address that says a refused password again gets banned.
     pub(super) fn log_in(&mut self, account: &Account, secret: &Secret) -> Result<(), Fault> {
         for (what, octets) in [
             ("login name", account.login.as_bytes()),
@@ -122,8 +121,9 @@ impl<S: Read + Write> Session<S> {
         self.say_sasl("PLAIN", &plain_line(account, password.octets()))
     }
 
-    /// By what the server has, and where nobody knows what that is, by what most have. One that
-    /// refuses a token says why before it says `-ERR`, and waits for a word in between.
+    /// Uses the mechanism that the server has, or, where that is not known, the one that most have.
+    /// A server that refuses a token says why before it says `-ERR`, and waits for a word in
+    /// between.
     fn say_token(&mut self, account: &Account, token: &Secret) -> Result<Reply, Fault> {
         let capabilities = self.capabilities();
         let (mechanism, line, last_word) = if capabilities.sasl_oauthbearer {
@@ -145,7 +145,7 @@ impl<S: Read + Write> Session<S> {
         })
     }
 
-    /// What the client says first goes with the command where that is short enough (RFC 5034
+    /// Sends the client's first words with the command where that is short enough (RFC 5034
     /// section 4).
     fn say_sasl(&mut self, mechanism: &str, line: &[u8]) -> Result<Reply, Fault> {
         let command = Zeroizing::new([b"AUTH ", mechanism.as_bytes(), b" ", line].concat());
@@ -156,8 +156,8 @@ impl<S: Read + Write> Session<S> {
             let reply = self.ask(&format!("AUTH {mechanism}"), "AUTH")?;
             return self.go_on_with(line, reply);
         };
-        // Also what RFC 1734 has in the place of an initial response; of a token, only where that
-        // is no refusal.
+        // This serves RFC 1734 as well, which has no initial response. A token is said again only
+        // where the server has not refused it.
         let is_to_say = mechanism == "PLAIN" || challenge_in(self.last_line()).is_empty();
         if is_to_say { self.go_on_with(line, reply) } else { Ok(reply) }
     }
@@ -170,7 +170,7 @@ impl<S: Read + Write> Session<S> {
         self.reply("AUTH")
     }
 
-    /// By which MD5 the server takes a password.
+    /// The MD5 by which the server takes a password.
     fn md5(&self) -> Option<ByMd5> {
         if self.capabilities().sasl_cram_md5 {
             return Some(ByMd5::Cram);
@@ -178,7 +178,7 @@ impl<S: Read + Write> Session<S> {
         timestamp(self.greeting()).map(|timestamp| ByMd5::Apop(timestamp.to_vec()))
     }
 
-    /// Only where nobody can read along: whoever has both can try passwords as long as he likes.
+    /// Shows the MD5 only where nobody can read along: whoever has it can try passwords at leisure.
     fn say_md5(
         &mut self,
         account: &Account,
@@ -256,7 +256,7 @@ enum ByMd5 {
     Apop(Vec<u8>),
 }
 
-/// What SASL PLAIN says of an account.
+/// The line of SASL PLAIN for an account.
 fn plain_line(account: &Account, password: &[u8]) -> Zeroizing<Vec<u8>> {
     let authorize = account.authorize.as_deref().unwrap_or_default().as_bytes();
     let login = account.login.as_bytes();
@@ -271,7 +271,7 @@ fn plain_line(account: &Account, password: &[u8]) -> Zeroizing<Vec<u8>> {
 
 /// RFC 7628 section 3.1.
 fn oauthbearer_line(login: &str, token: &Secret) -> Zeroizing<Vec<u8>> {
-    // As RFC 5801 section 4 wants names.
+    // RFC 5801 section 4 spells names so.
     let login = login.replace('=', "=3D").replace(',', "=2C");
     bearer_line(&format!("n,a={login},\x01auth=Bearer "), token)
 }
@@ -285,8 +285,8 @@ fn bearer_line(before: &str, token: &Secret) -> Zeroizing<Vec<u8>> {
     base64_line(&Zeroizing::new([before.as_bytes(), token.octets(), b"\x01\x01"].concat()))
 }
 
-/// What a server says of a token that it refuses, in JSON within a challenge (RFC 7628 section
-/// 3.2.2).
+/// The status of a token that the server refuses, from the JSON within its challenge (RFC 7628
+/// section 3.2.2).
 fn status_of(line: &[u8]) -> Option<String> {
     let json = STANDARD.decode(challenge_in(line)).ok()?;
     let said: serde_json::Value = serde_json::from_slice(&json).ok()?;
@@ -299,7 +299,7 @@ fn challenge_in(line: &[u8]) -> &[u8] {
     line.strip_prefix(b"+").unwrap_or(line).trim_ascii()
 }
 
-/// What a server that knows APOP has in its greeting: a message-id, brackets and all.
+/// The message-id in the greeting of a server that knows APOP, brackets and all.
 fn timestamp(greeting: &[u8]) -> Option<&[u8]> {
     let start = memchr::memchr(b'<', greeting)?;
     let end = start + memchr::memchr(b'>', &greeting[start..])?;
@@ -320,12 +320,12 @@ fn base64_line(octets: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 /// Whether an answer has the password in it: some servers repeat the line that they did not like,
-/// or the beginning of it. Nothing of the password is left behind for it.
+/// or its beginning. Looking for it leaves nothing of the password behind.
 fn has_secret(said: &str, account: &Account, secret: &Secret) -> bool {
     let password = secret.octets();
     let spoken = base64_line(password);
-    // What SASL PLAIN begins with before the password: how the password goes on from there depends
-    // on the length of that, and the end of a long line is not shown.
+    // The beginning of SASL PLAIN before the password. Its length decides how the password is
+    // spelled, and the end of a long line is not shown.
     let plain = plain_line(account, b"");
     let before = plain.trim_ascii_end().strip_suffix(b"=").unwrap_or(plain.trim_ascii_end());
     let before = &before[..before.len() / 4 * 4];
@@ -355,7 +355,7 @@ fn is_spelled_in(said: &[u8], secret: &[u8]) -> bool {
     })
 }
 
-/// What follows an octet that is spelled as in [`printable`].
+/// The text behind an octet that is spelled as in [`printable`].
 fn strip_spelled(text: &[u8], octet: u8) -> Option<&[u8]> {
     let digit = |digit: u8| char::from_digit(digit.into(), 16).map_or(0, |digit| digit as u8);
     match octet {
@@ -367,8 +367,8 @@ fn strip_spelled(text: &[u8], octet: u8) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Secret;
     use super::*;
+    use crate::capture::pop3::secret::Secret;
 
     #[test]
     fn tokens_are_said_as_the_mechanisms_have_it() {

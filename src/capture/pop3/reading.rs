@@ -1,21 +1,21 @@
 //! Which messages one session asks for, and by which command: [`Reading`].
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
 use std::io::{Read, Write};
 
 use crate::capture::keys::Keys;
-use crate::capture::pop3::fault::{Fault, Refusal};
-use crate::capture::pop3::fetch::{Ask, Fetcher};
-use crate::capture::pop3::findings::Findings;
-use crate::capture::pop3::learnt::Known;
+use crate::capture::pop3::fault::{ErrReply, Fault};
+use crate::capture::pop3::fetch::{Ask, Fetcher, UnderWay};
+use crate::capture::pop3::findings::{DoubtedMessages, Findings};
+use crate::capture::pop3::learnt::ServerTraits;
+use crate::capture::pop3::options::{CaptureOptions, Retrieve};
 use crate::capture::pop3::session::Session;
-use crate::capture::pop3::{How, Retrieve};
 
-/// What brings a header: some servers do not take 0, or cut the header short at it.
+/// The two ways to ask for a header: some servers do not take 0, or cut the header short at it.
 const TOPS: [Ask; 2] = [Ask::Top { lines: 0 }, Ask::Top { lines: 1 }];
 
-/// With more messages than these it is worth finding out whether several commands may be under way.
+/// It is worth finding out whether several commands may be under way if there are more messages
+/// than these.
 const WORTH_TRYING: usize = 8;
 
 /// So many messages are asked for whole by TOP before that is given up.
@@ -28,31 +28,27 @@ pub(super) struct Allowed<'a> {
     pub whole_by_top: bool,
     /// Whether messages may be retrieved that need it.
     pub retrieve: bool,
-    /// Whether it says PIPELINING.
-    pub pipelining: bool,
-    /// Whether several commands under way were seen to go right though it does not.
-    pub several: bool,
-    /// Whether several commands under way were seen to go wrong.
-    pub one_at_a_time: bool,
+    /// How many commands may be under way.
+    pub under_way: UnderWay,
     /// The UIDLs of messages that are retrieved before TOP is said.
-    pub first: &'a HashMap<Box<[u8]>, Option<u64>>,
+    pub first: &'a DoubtedMessages,
     /// Whether TOP was answered in this session already.
     pub has_topped: bool,
-    /// Whether those may be retrieved of which TOP is refused: not before it was refused twice, for
-    /// Dovecot hangs up on who asks twice for what has been deleted.
+    /// Whether messages may be retrieved whose TOP is refused. Not before it was refused twice:
+    /// Dovecot hangs up on a client that asks twice for what has been deleted.
     pub insist: bool,
 }
 
 /// How a server wants to be asked for headers.
 enum Probed {
     Top(Ask),
-    /// What it says of TOP.
-    NoTop(Refusal),
+    /// Its answer to TOP.
+    NoTop(ErrReply),
 }
 
 /// The reading of one session.
 pub(super) struct Reading<'a> {
-    how: &'a How<'a>,
+    options: &'a CaptureOptions<'a>,
     allowed: Allowed<'a>,
     pub findings: &'a mut Findings,
     pub fetcher: Fetcher<'a>,
@@ -65,25 +61,20 @@ pub(super) struct Reading<'a> {
     /// Whether TOP was answered in this session.
     has_topped: bool,
     /// What is known of the server, and what is learnt of it.
-    server: &'a mut Known,
+    server: &'a mut ServerTraits,
 }
 
 impl<'a> Reading<'a> {
     pub fn new(
-        how: &'a How<'a>,
+        options: &'a CaptureOptions<'a>,
         allowed: Allowed<'a>,
         findings: &'a mut Findings,
-        server: &'a mut Known,
+        server: &'a mut ServerTraits,
     ) -> Self {
-        let fetcher = match allowed {
-            Allowed { one_at_a_time: true, .. } => Fetcher::one_at_a_time(how),
-            Allowed { pipelining: true, .. } => Fetcher::several_at_once(how),
-            Allowed { several: true, .. } => Fetcher::more_and_more(how),
-            _ => Fetcher::one_at_a_time(how),
-        };
+        let fetcher = Fetcher::new(options, allowed.under_way);
         let ask = TOPS[0];
         Self {
-            how,
+            options,
             allowed,
             findings,
             fetcher,
@@ -95,7 +86,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Reads what is not known yet. That messages are refused is no fault.
+    /// Reads what is not known yet. Messages that are refused are no fault.
     pub fn read<S: Read + Write>(&mut self, session: &mut Session<S>) -> Result<(), Fault> {
         let first = self.allowed.first;
         if !first.is_empty() {
@@ -104,8 +95,8 @@ impl<'a> Reading<'a> {
                 listed.iter().map(|one| first.contains_key(&one.uidl)).collect();
             self.retrieve(session, |at| is_first[at])?;
         }
-        let Keys { header, message, origin, .. } = self.how.keys;
-        if self.how.retrieve == Retrieve::Always || message && self.allowed.retrieve {
+        let Keys { header, message, origin, .. } = self.options.keys;
+        if self.options.retrieve == Retrieve::Always || message && self.allowed.retrieve {
             self.retrieve(session, |_| true)?;
         } else if header || origin || message {
             self.top(session)?;
@@ -130,7 +121,7 @@ impl<'a> Reading<'a> {
         let wanted = self.findings.not_whole(wanted);
         let (few, rest) = match self.server.whole_by_top {
             Some(true) => (&wanted[..0], &wanted[..]),
-            // Where nothing else brings them, some of its own are worth a try to each account.
+            // Each account tries some of its own messages, where nothing else brings them.
             Some(false) if self.allowed.retrieve => return Ok(()),
             _ => wanted.split_at(wanted.len().min(WORTH_A_TRY)),
         };
@@ -159,7 +150,7 @@ impl<'a> Reading<'a> {
         };
         let missing = self.findings.missing();
         self.fetch(session, &missing, top)?;
-        // Where only a line of the body makes the header end, it was not cut short.
+        // A header that ends only with a line of the body was not cut short.
         let cut_short = self.findings.cut_short();
         self.fetch(session, &cut_short, TOPS[1]).map(drop)
     }
@@ -207,19 +198,17 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Sees with a message that is known whether several commands may be under way where nobody
-    /// said so.
+    /// Tries several commands under way with a message that is known, where nobody said PIPELINING.
     fn try_several<S: Read + Write>(
         &mut self,
         session: &mut Session<S>,
         one: (usize, u32),
         top: Ask,
     ) -> Result<(), Fault> {
-        let is_told = self.allowed.pipelining || self.allowed.several;
-        if is_told || self.allowed.one_at_a_time || self.how.window <= 1 {
+        if self.allowed.under_way != UnderWay::Untried || self.options.window <= 1 {
             return Ok(());
         }
-        let Some(known) = self.findings.found[one.0].print().map(|print| print.of) else {
+        let Some(known) = self.findings.found[one.0].fetched().map(|fetched| fetched.of) else {
             return Ok(());
         };
         self.fetcher.try_several(session, one, top, &known)?;
@@ -247,25 +236,25 @@ impl<'a> Reading<'a> {
         session: &mut Session<S>,
         wanted: &[(usize, u32)],
         ask: Ask,
-    ) -> Result<Option<Refusal>, Fault> {
+    ) -> Result<Option<ErrReply>, Fault> {
         self.ask = ask;
         let mut last = None;
-        let Self { how, findings, gained, last: told, has_topped, server, .. } = self;
+        let Self { options, findings, gained, last: told, has_topped, server, .. } = self;
         let may_be_short = ask == Ask::Retr && server.is_retr_short_after_top != Some(false);
         self.fetcher.fetch(session, wanted, ask, |at, answer| {
             *told = answer.is_ok().then_some((at, ask)).or(*told);
             *has_topped |= ask != Ask::Retr && answer.is_ok();
             // mailutils gives no text by RETR after TOP, where a line of that begins with >From.
-            let short = answer.as_ref().ok().filter(|print| findings.is_short(at, print));
-            if let Some(print) = short.filter(|_| may_be_short && *has_topped) {
-                findings.doubted.insert(at, print.whole.map(|wire| wire.octets));
+            let short = answer.as_ref().ok().filter(|fetched| findings.is_short(at, fetched));
+            if let Some(fetched) = short.filter(|_| may_be_short && *has_topped) {
+                findings.doubted.insert(at, fetched.whole.map(|wire| wire.octets));
                 *gained += 1;
                 return;
             }
             last = answer.as_ref().err().cloned().or(last.take());
             let is_first = findings.take(at, ask, answer);
             *gained += u32::from(is_first || ask.is_of_all());
-            (how.progress)(u64::from(is_first));
+            (options.progress)(u64::from(is_first));
         })?;
         Ok(last)
     }

@@ -1,7 +1,7 @@
 //! One POP3 session over any stream: commands out, replies in, both within bounds.
 //!
-//! Crates that speak POP3 there are; none takes several commands under way, a reply that is not
-//! UTF-8, or one that does not end. What is needed of the protocol is small.
+//! No crate that speaks POP3 takes several commands under way, a reply that is not UTF-8, or one
+//! that does not end. We need little of the protocol.
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use zeroize::Zeroizing;
 
-use super::capabilities::Capabilities;
-use super::fault::{Fault, Refusal};
+use crate::capture::pop3::capabilities::Capabilities;
+use crate::capture::pop3::fault::{ErrReply, Fault};
 use crate::text::printable;
 
 /// The longest status line, in octets. RFC 2449 section 4 allows 512.
@@ -19,16 +19,16 @@ const MAX_STATUS_OCTETS: usize = 4096;
 /// How much of a line of a listing is kept: more than any UIDL may have.
 const MAX_LINE_OCTETS: usize = 8192;
 
-/// As many empty lines in the place of a status line are passed over.
+/// The most empty lines that are passed over before a status line.
 const MOST_EMPTY_LINES: u32 = 16;
 
-/// So much of a long answer has to come within the patience.
+/// The octets of a long answer that have to come within the patience.
 const STEP_OCTETS: u64 = 64 << 10;
 
 /// A POP3 session over `S`: a TCP connection, a TLS stream, one end of a socket pair.
 ///
-/// Read timeouts are the stream's own: a read that ends with `WouldBlock` or `TimedOut` is a server
-/// that stalls. Beyond that, an answer that trickles is not waited for.
+/// The stream has read timeouts: a read that ends with `WouldBlock` or `TimedOut` means that the
+/// server stalls. Nor does the session wait for an answer that trickles.
 pub struct Session<S> {
     stream: BufReader<S>,
     patience: Duration,
@@ -37,7 +37,7 @@ pub struct Session<S> {
     /// Whether status lines end with CR LF, and so the lone `.` too.
     crlf: bool,
     capabilities: Capabilities,
-    limits: Limits,
+    limits: Allowance,
     /// The last status line, without its end: it may be a challenge, or repeat a password.
     last: Zeroizing<Vec<u8>>,
     greeting: Vec<u8>,
@@ -47,7 +47,7 @@ pub struct Session<S> {
 
 /// What may still come in the sessions of one account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
+pub(super) struct Allowance {
     /// Until when, and how much time that was in all.
     pub until: Option<(Instant, Duration)>,
     /// How many octets more, and how many there were in all.
@@ -60,7 +60,7 @@ pub(super) enum Reply {
     /// `+OK`
     Ok,
     /// `-ERR`
-    Refused(Refusal),
+    Refused(ErrReply),
     /// `+`: more is wanted (RFC 5034).
     More,
 }
@@ -74,7 +74,7 @@ impl<S: Read + Write> Session<S> {
             since: Instant::now(),
             crlf: true,
             capabilities: Capabilities::default(),
-            limits: Limits { until: None, octets: None },
+            limits: Allowance { until: None, octets: None },
             last: Zeroizing::default(),
             greeting: Vec::new(),
             is_secret: false,
@@ -96,7 +96,7 @@ impl<S: Read + Write> Session<S> {
         self.greeting = greeting;
     }
 
-    /// Whether nobody on the way can read along, as far as whoever opened the stream has said so.
+    /// Whether nobody on the way can read along; whoever opened the stream says so.
     pub(super) fn is_secret(&self) -> bool {
         self.is_secret
     }
@@ -105,16 +105,16 @@ impl<S: Read + Write> Session<S> {
         self.is_secret = true;
     }
 
-    /// Has the session end when it passes these; what is left of them is asked for in the end.
-    pub(super) fn set_limits(&mut self, limits: Limits) {
+    /// Ends the session when it exceeds these; [`Session::limits`] tells in the end what is left.
+    pub(super) fn set_limits(&mut self, limits: Allowance) {
         self.limits = limits;
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    pub(super) fn limits(&self) -> Allowance {
         self.limits
     }
 
-    /// Takes what has just come off the limits.
+    /// Lowers the limits by what has just come.
     fn spend(&mut self, command: &'static str) -> Result<(), Fault> {
         let come = self.stream.buffer().len() as u64;
         if let Some((left, all)) = &mut self.limits.octets {
@@ -143,7 +143,8 @@ impl<S: Read + Write> Session<S> {
     /// [`Fault`], where it does not speak POP3.
     pub fn join(stream: S, patience: Duration) -> Result<Self, Fault> {
         let mut session = Self::new(stream, patience);
-        // Refused by all, for messages are counted from 1: a `+OK` before that is the greeting.
+        // Every server refuses this, for messages count from 1: a `+OK` before that is the
+        // greeting.
         session.send(b"LIST 0\r\n", "LIST")?;
         if session.reply("LIST")? == Reply::Ok && session.reply("LIST")? == Reply::Ok {
             return Err(Fault::Garbled { command: "LIST", said: "there is a message 0".into() });
@@ -184,7 +185,7 @@ impl<S: Read + Write> Session<S> {
             while line.last() == Some(&b'\r') {
                 line.pop();
             }
-            // qmail-pop3d's kin send a line end too many.
+            // Relatives of qmail-pop3d send a line end too many.
             if !line.is_empty() {
                 self.last = line;
                 return reply_in(&self.last)
@@ -241,8 +242,8 @@ impl<S: Read + Write> Session<S> {
         }
     }
 
-    /// [`Session::content`] line by line, without line ends. Of a line longer than any can be only
-    /// the beginning is handed on.
+    /// [`Session::content`] line by line, without line ends. A line that is longer than any can be
+    /// is cut off.
     pub(super) fn lines(
         &mut self,
         command: &'static str,
@@ -262,7 +263,7 @@ impl<S: Read + Write> Session<S> {
         })
     }
 
-    /// Says QUIT, waits for the answer, and closes. What it answers does not matter.
+    /// Says QUIT, waits for the answer, whatever it is, and closes.
     pub fn quit(mut self) {
         let _ = self.ask("QUIT", "QUIT");
     }
@@ -325,20 +326,20 @@ fn reply_in(line: &[u8]) -> Option<Reply> {
     if begins(b"+OK").is_some() {
         Some(Reply::Ok)
     } else if let Some(said) = begins(b"-ERR") {
-        Some(Reply::Refused(Refusal::of(said)))
+        Some(Reply::Refused(ErrReply::of(said)))
     } else {
         (line == b"+" || line.starts_with(b"+ ")).then_some(Reply::More)
     }
 }
 
-/// What follows a status line, as it comes: looks for the lone `.`, and undoes the dot-stuffing.
+/// Reads what follows a status line, as it comes: looks for the lone `.`, and undoes dot-stuffing.
 struct Content {
-    at: At,
+    at: LineAt,
     crlf: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum At {
+enum LineAt {
     LineStart,
     /// Behind a `.` that began a line.
     Dot,
@@ -348,34 +349,34 @@ enum At {
 }
 
 impl Content {
-    /// Where status lines end with CR LF (`crlf`), so does the lone `.`: a `.` between two bare LFs
-    /// is then of the message.
+    /// The lone `.` ends with CR LF where status lines do (`crlf`): a `.` between two bare LFs then
+    /// belongs to the message.
     fn new(crlf: bool) -> Self {
-        Self { at: At::LineStart, crlf }
+        Self { at: LineAt::LineStart, crlf }
     }
 
-    /// Takes of `octets` what belongs to the answer. How many that is, and whether the answer has
-    /// ended.
+    /// Takes from `octets` what belongs to the answer; gives how many that are, and whether the
+    /// answer has ended.
     fn take(&mut self, octets: &[u8], each: &mut impl FnMut(&[u8])) -> (usize, bool) {
         let mut at = 0;
         while at < octets.len() {
             match (self.at, octets[at]) {
-                (At::LineStart, b'.') => {
-                    self.at = At::Dot;
+                (LineAt::LineStart, b'.') => {
+                    self.at = LineAt::Dot;
                     at += 1;
                 }
-                (At::Dot, b'\r') => {
-                    self.at = At::DotCr;
+                (LineAt::Dot, b'\r') => {
+                    self.at = LineAt::DotCr;
                     at += 1;
                 }
-                (At::Dot, b'\n') if !self.crlf => return (at + 1, true),
-                (At::DotCr, b'\n') => return (at + 1, true),
-                (At::DotCr, _) => {
+                (LineAt::Dot, b'\n') if !self.crlf => return (at + 1, true),
+                (LineAt::DotCr, b'\n') => return (at + 1, true),
+                (LineAt::DotCr, _) => {
                     each(b"\r");
-                    self.at = At::Line;
+                    self.at = LineAt::Line;
                 }
-                (At::LineStart | At::Dot, _) => self.at = At::Line,
-                (At::Line, _) => {
+                (LineAt::LineStart | LineAt::Dot, _) => self.at = LineAt::Line,
+                (LineAt::Line, _) => {
                     let end = self.end_of_run(&octets[at..]);
                     each(&octets[at..at + end]);
                     at += end;
@@ -390,7 +391,7 @@ impl Content {
         for line_end in memchr::memchr_iter(b'\n', octets) {
             let next = line_end + 1;
             if octets.get(next).is_none_or(|&octet| octet == b'.') {
-                self.at = At::LineStart;
+                self.at = LineAt::LineStart;
                 return next;
             }
         }
@@ -404,9 +405,9 @@ mod tests {
     use proptest::prelude::*;
 
     /// A server that says what it was given, in reads of `step`, and hears nothing.
-    struct Said<'a>(&'a [u8], usize);
+    struct Scripted<'a>(&'a [u8], usize);
 
-    impl Read for Said<'_> {
+    impl Read for Scripted<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             let len = self.1.min(self.0.len()).min(buffer.len());
             let (now, later) = self.0.split_at(len);
@@ -416,7 +417,7 @@ mod tests {
         }
     }
 
-    impl Write for Said<'_> {
+    impl Write for Scripted<'_> {
         fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
             Ok(octets.len())
         }
@@ -426,8 +427,8 @@ mod tests {
         }
     }
 
-    fn session(said: &[u8], step: usize) -> Session<Said<'_>> {
-        Session::new(Said(said, step), Duration::from_secs(60))
+    fn session(said: &[u8], step: usize) -> Session<Scripted<'_>> {
+        Session::new(Scripted(said, step), Duration::from_secs(60))
     }
 
     /// The content of one answer, and whether a `+OK` follows it.
@@ -469,7 +470,7 @@ mod tests {
         assert_eq!(reply(b"+ VXNlcm5hbWU6\r\n").unwrap(), Reply::More);
         assert_eq!(reply(b"+\r\n").unwrap(), Reply::More);
         let refused = reply(b"-ERR [AUTH] no\r\n").unwrap();
-        assert_eq!(refused, Reply::Refused(Refusal::of(b"[AUTH] no")));
+        assert_eq!(refused, Reply::Refused(ErrReply::of(b"[AUTH] no")));
         assert!(matches!(reply(b"HTTP/1.1 400\r\n"), Err(Fault::Garbled { .. })));
         assert!(matches!(reply(b"+OK"), Err(Fault::Dropped { command: "PASS" })));
         assert!(matches!(reply(&[b'x'; 9000]), Err(Fault::TooLong { .. })));
@@ -493,10 +494,10 @@ mod tests {
     #[test]
     fn a_program_is_taken_up_whether_it_greets_or_not() {
         for said in ["+OK hello\r\n-ERR no\r\n-ERR no CAPA\r\n", "-ERR no\r\n-ERR no CAPA\r\n"] {
-            assert!(Session::join(Said(said.as_bytes(), 7), Duration::from_secs(60)).is_ok());
+            assert!(Session::join(Scripted(said.as_bytes(), 7), Duration::from_secs(60)).is_ok());
         }
         let said = "+OK hello\r\n+OK 0 octets\r\n";
-        assert!(Session::join(Said(said.as_bytes(), 7), Duration::from_secs(60)).is_err());
+        assert!(Session::join(Scripted(said.as_bytes(), 7), Duration::from_secs(60)).is_err());
     }
 
     #[test]

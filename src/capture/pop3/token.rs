@@ -13,12 +13,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
-use super::secret::Secret;
+use crate::capture::pop3::secret::Secret;
 use crate::text::printable;
 
 /// Gives access tokens for the accounts of servers that take no passwords (RFC 6750, RFC 7628).
 pub trait Tokens: fmt::Debug + Send + Sync {
-    /// A token for a login name: another one than `refused`, where the server takes that no more.
+    /// A token for a login name; another one than `refused`, where the server takes that no more.
     ///
     /// # Errors
     ///
@@ -26,8 +26,8 @@ pub trait Tokens: fmt::Debug + Send + Sync {
     fn token(&self, login: &str, refused: Option<&Secret>) -> Result<Secret, String>;
 }
 
-/// A command that prints a token, as mail programs have one: the first line that it prints. Run
-/// once for each login name, and again when a token is refused, for they expire.
+/// A command that prints a token, as mail programs have one: the token is the first line. It is run
+/// once for each login name, and again when a token is refused, for tokens expire.
 pub struct TokenCommand {
     words: Vec<String>,
     patience: Duration,
@@ -39,9 +39,9 @@ pub struct TokenCommand {
 const MAX_TOKEN_OCTETS: usize = 64 << 10;
 
 impl TokenCommand {
-    /// The command that is named, with its arguments, separated by blanks; no shell reads it.
-    /// `{user}` in a word stands for the login name; where none has it, that is the last argument.
-    /// It is ended after `patience`. `None` when there is no word.
+    /// The command of these words, separated by blanks; no shell reads it. `{user}` in a word
+    /// stands for the login name, which is the last argument where no word has it. The command is
+    /// ended after `patience`. `None` when there is no word.
     pub fn named(words: &str, patience: Duration) -> Option<Self> {
         let mut words: Vec<String> = words.split_ascii_whitespace().map(str::to_owned).collect();
         if words.is_empty() {
@@ -59,7 +59,7 @@ impl TokenCommand {
         let arguments = self.words[1..].iter().map(|word| word.replace(USER, login));
         let mut command = Command::new(&self.words[0]);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut running = Running(command.spawn().map_err(failed)?);
+        let mut running = TokenChild(command.spawn().map_err(failed)?);
         let out = running.0.stdout.take().expect("it is piped");
         let (done, printed) = mpsc::channel();
         thread::spawn(move || done.send(read_some(out)));
@@ -75,8 +75,7 @@ impl TokenCommand {
             return Err(format!("{name}: {status}; what it says is above"));
         }
         let line = octets.split(|&octet| octet == b'\n').next().unwrap_or_default().trim_ascii();
-        // What RFC 6750 section 2.1 lets a token be made of has neither blanks nor control
-        // characters.
+        // RFC 6750 section 2.1: a token has neither blanks nor control characters.
         if line.is_empty() || !line.iter().all(u8::is_ascii_graphic) {
             return Err(format!("{name} prints no token as its first line"));
         }
@@ -107,7 +106,7 @@ impl fmt::Debug for TokenCommand {
     }
 }
 
-/// All that is printed, into one buffer that is overwritten when dropped.
+/// Reads all that is printed into one buffer, which is overwritten when dropped.
 fn read_some(mut out: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut octets = Zeroizing::new(vec![0; MAX_TOKEN_OCTETS]);
     let mut len = 0;
@@ -127,9 +126,9 @@ fn read_some(mut out: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// A child that does not outlive us.
-struct Running(Child);
+struct TokenChild(Child);
 
-impl Drop for Running {
+impl Drop for TokenChild {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

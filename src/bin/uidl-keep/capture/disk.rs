@@ -7,13 +7,13 @@ use rustix::fs::{AtFlags, fstat, statat};
 use uidl_keep::capture;
 use uidl_keep::capture::find::source::{Holds, Source};
 use uidl_keep::capture::keys::Keys;
+use uidl_keep::capture::workers::{self, AHEAD, Next, Schedule};
 use uidl_keep::text::printable;
 
 use super::block::{Block, Noted};
 use super::job::Job;
 use super::listing_file::ListingFile;
 use super::progress::Progress;
-use super::workers::{self, AHEAD, Plan, Take};
 use crate::output::Trouble;
 
 /// Captures with `jobs` threads and writes in the order of the sources. Returns whether nothing was
@@ -27,7 +27,7 @@ pub fn capture(
 ) -> Result<bool, Trouble> {
     let Job { server, sources, is_copy, .. } = job;
     let (mut all_well, mut noted) = (true, Noted::default());
-    let plan = InOrder { len: sources.len(), taken: 0, written: 0, ready: BTreeMap::new() };
+    let in_order = InOrder { len: sources.len(), taken: 0, written: 0, ready: BTreeMap::new() };
     let capture_one = |at: usize| {
         let (source, began) = (&sources[at], SystemTime::now());
         // A copy is as old as what changed last before it was made.
@@ -35,7 +35,8 @@ pub fn capture(
         let taken = changed.map_or(began, |changed| changed.min(began));
         Block::of(capture::disk::server::capture(server, keys, source).taken_at(taken))
     };
-    workers::run(plan, jobs.min(sources.len()), progress, capture_one, |(at, block)| {
+    let tick = || progress.tick();
+    workers::run(in_order, jobs.min(sources.len()), tick, capture_one, |(at, block)| {
         for loss in &block.losses {
             progress.say(format_args!("{}: {loss}", printable(sources[at].user().as_bytes())));
         }
@@ -44,7 +45,7 @@ pub fn capture(
         output.write(&block.octets)?;
         progress.count_messages(block.messages as u64);
         progress.count_maildrop(block.has_failed);
-        Ok(())
+        Ok::<_, Trouble>(())
     })?;
     if let Some(said) = noted.said(sources.len()) {
         progress.say(said);
@@ -79,27 +80,27 @@ struct InOrder {
     ready: BTreeMap<usize, Block>,
 }
 
-impl Plan for InOrder {
+impl Schedule for InOrder {
     type Done = Block;
-    type Ready = (usize, Block);
+    type Finished = (usize, Block);
 
     fn is_over(&self) -> bool {
         self.taken == self.len
     }
 
-    fn take(&mut self, _now: Instant) -> Take {
+    fn next(&mut self, _now: Instant) -> Next {
         if self.taken == self.len || self.taken == self.written + AHEAD {
-            return Take::Wait(None);
+            return Next::Wait(None);
         }
         self.taken += 1;
-        Take::Go(self.taken - 1)
+        Next::Go(self.taken - 1)
     }
 
     fn settle(&mut self, at: usize, block: Block, _now: Instant) {
         self.ready.insert(at, block);
     }
 
-    fn ready(&mut self) -> Option<(usize, Block)> {
+    fn finished(&mut self) -> Option<(usize, Block)> {
         let at = self.written;
         let block = self.ready.remove(&at)?;
         self.written += 1;

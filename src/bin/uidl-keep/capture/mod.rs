@@ -14,7 +14,6 @@ mod progress;
 mod prove;
 mod sources;
 mod witness;
-mod workers;
 
 use std::num::NonZeroUsize;
 use std::thread;
@@ -111,7 +110,7 @@ enum From {
     ///   uidl-keep capture qmail --root /mnt/old --layout vpopmail -o vpopmail.listing
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Qmail(What),
-    Pop3(Box<pop3::Args>),
+    Pop3(Box<pop3::Pop3Args>),
 }
 
 /// Captures, and writes the listing.

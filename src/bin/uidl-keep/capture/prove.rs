@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
+use uidl_keep::backoff::Backoff;
 use uidl_keep::capture;
 use uidl_keep::capture::disk::server::Server;
 use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::fleet::{self, LoginTemplate, ServerOptions};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{Pin, Security, Trust};
 use uidl_keep::capture::prove::program::Program;
@@ -18,9 +20,9 @@ use uidl_keep::maildrop::{Maildrop, State};
 use uidl_keep::text::{printable, printable_path};
 
 use super::job::Job;
-use super::pop3::accounts::{self, Manner, Who};
-use super::pop3::secrets;
-use super::witness::{PATIENCE, Witness};
+use super::pop3::accounts;
+use super::pop3::password;
+use super::witness::Witness;
 use crate::output::{Trouble, remark};
 
 /// Whether and how the capture is proven.
@@ -79,8 +81,8 @@ enum How {
 /// How often a maildrop is compared before mail that comes and goes is no explanation any more.
 const TRIES: u32 = 4;
 
-/// The pause after the first try, doubled after each.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The pauses between tries.
+const PAUSES: Backoff = Backoff::without_end(Duration::from_millis(500));
 
 /// So many maildrops may have no listing, each for a reason of its own: one more, and an address
 /// that fails to log in too often would be banned.
@@ -196,12 +198,10 @@ fn compare(
         let maildrop = capture::disk::server::capture(&job.server, keys, source).maildrop;
         (maildrop.state != State::Failed).then_some(maildrop)
     };
-    let mut pause = FIRST_PAUSE;
     let mut difference = None;
-    for _ in 0..TRIES {
+    for tries in 0..TRIES {
         if difference.is_some() {
-            thread::sleep(pause);
-            pause *= 2;
+            thread::sleep(PAUSES.pause(tries - 1));
         }
         let Some(before) = capture() else { return Ok(None) };
         let listed = witness.listing(source).map_err(Stop::Unheard)?;
@@ -242,26 +242,25 @@ impl Proof {
     }
 
     fn over_pop3(&self) -> Result<Witness, Trouble> {
-        secrets::guard_memory()?;
-        let manner = self.manner()?;
+        password::guard_memory()?;
+        let options = self.server_options()?;
         let host = &self.prove_server;
-        let server =
-            accounts::server(host, None, &manner).map_err(|e| Trouble::at("--prove-server", e))?;
+        let server = fleet::server(host, &options).map_err(|e| Trouble::at("--prove-server", e))?;
         if let Some(file) = &self.prove_password_file {
-            let login = self.prove_login.clone().expect("required with it");
-            // A template that is wrong is so before anybody is asked.
-            accounts::filled(&login, "").map_err(|error| Trouble::at("--prove-login", error))?;
-            return Ok(Witness::Master { server, login, password: secrets::password_in(file)? });
+            let login = LoginTemplate::new(self.prove_login.clone().expect("required with it"));
+            // Nobody is asked with a template that is wrong.
+            login.fill("").map_err(|error| Trouble::at("--prove-login", error))?;
+            return Ok(Witness::Master { server, login, password: password::password_in(file)? });
         }
         let table = self.prove_accounts.as_ref().expect("one of the two is there");
-        let accounts = Who::of_table(table, host).accounts(&manner)?;
+        let accounts = accounts::table(table, Some(host), &options, None)?;
         let servers = accounts.server_of.iter().map(|&at| accounts.servers[at].clone());
         let by_user = accounts.all.iter().zip(servers);
         let by_user = by_user.map(|(one, server)| (one.user.clone(), (server, one.clone())));
         Ok(Witness::Accounts(by_user.collect()))
     }
 
-    fn manner(&self) -> Result<Manner, Trouble> {
+    fn server_options(&self) -> Result<ServerOptions, Trouble> {
         let host = self.prove_server.split(':').next().unwrap_or_default();
         let is_here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
         let security =
@@ -274,6 +273,6 @@ impl Proof {
             return Err(Trouble::new("--prove-pin: there is no certificate without TLS"));
         }
         let trust = self.prove_pin.map_or(Trust::System, Trust::Pinned);
-        Ok(Manner { security, trust, patience: PATIENCE })
+        Ok(ServerOptions { security, trust, port: None })
     }
 }

@@ -5,14 +5,13 @@ use std::fmt;
 use std::time::Duration;
 
 use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::fleet::LoginTemplate;
 use uidl_keep::capture::pop3::{self, Account, Learnt, Listed, Secret, Server};
 use uidl_keep::capture::prove::program::Program;
 use uidl_keep::text::printable;
 
-use super::pop3::accounts;
-
 /// How long an answer is waited for.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who tells what the old server lists.
 pub enum Witness {
@@ -21,7 +20,7 @@ pub enum Witness {
     /// Itself, to these accounts, by user name on the new server.
     Accounts(HashMap<String, (Server, Account)>),
     /// Itself, to a master user.
-    Master { server: Server, login: String, password: Secret },
+    Master { server: Server, login: LoginTemplate, password: Secret },
 }
 
 impl Witness {
@@ -46,7 +45,7 @@ impl Witness {
             Self::Master { server, login, password } => {
                 let account = Account {
                     user: source.user().to_owned(),
-                    login: accounts::filled(login, source.login())?,
+                    login: login.fill(source.login()).map_err(|error| error.to_string())?,
                     authorize: None,
                     credential: password.clone().into(),
                 };

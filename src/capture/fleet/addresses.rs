@@ -1,14 +1,17 @@
 //! Which names of servers are of one address: [`of`].
+#![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::thread;
 
 use parking_lot::Mutex;
-use uidl_keep::capture::pop3::Server;
 
-/// For each server the number of its address, from 0, looked up with so many threads. Servers are at one
-/// address when the lowest of those that they have is the same; one that has none now is alone.
+use crate::capture::pop3::Server;
+
+/// Looks up the addresses of all servers with so many threads, and gives each server the number of
+/// its address, from 0. Servers are at one address when their lowest is the same. A server that has
+/// none now is alone.
 pub fn of(servers: &[Server], jobs: usize) -> Vec<usize> {
     let found: Mutex<Vec<Option<IpAddr>>> = Mutex::new(vec![None; servers.len()]);
     let left = Mutex::new((0..).zip(servers));
@@ -45,7 +48,7 @@ fn lowest_address(server: &Server) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use uidl_keep::capture::pop3::{Security, Trust};
+    use crate::capture::pop3::{Security, Trust};
 
     use super::*;
 

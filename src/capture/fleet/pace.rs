@@ -1,19 +1,21 @@
-//! So many commands a second, so many logins a minute: [`Steady`].
+//! So many commands a second, so many logins a minute: [`SteadyPace`].
+#![forbid(unsafe_code)]
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use uidl_keep::capture::pop3::Pace;
 
-/// Lets pass what all connections to one server send, one each so often.
-pub struct Steady {
+use crate::capture::pop3::Pace;
+
+/// Lets through what all connections to one address send, one in each gap.
+pub struct SteadyPace {
     gap: Duration,
     /// When the next may pass.
     next: Mutex<Instant>,
 }
 
-impl Steady {
+impl SteadyPace {
     /// One each `gap`; all at once when that is nothing.
     pub fn new(gap: Duration) -> Self {
         Self { gap, next: Mutex::new(Instant::now()) }
@@ -37,7 +39,7 @@ impl Steady {
     }
 }
 
-impl Pace for Steady {
+impl Pace for SteadyPace {
     fn commands(&self, count: u32) {
         self.pass(count);
     }
@@ -49,20 +51,20 @@ mod tests {
 
     #[test]
     fn what_all_connections_send_keeps_its_distance() {
-        let steady = Steady::new(Duration::from_millis(100));
+        let steady = SteadyPace::new(Duration::from_millis(100));
         let now = Instant::now() + Duration::from_secs(1);
         let tenths = |count: u64| now + Duration::from_millis(100 * count);
         assert_eq!(steady.reserve(1, now), now);
         assert_eq!(steady.reserve(1, now), tenths(1));
         assert_eq!(steady.reserve(5, now), tenths(6), "five are sent when the fifth may be");
-        // What was not used before is not made up for.
+        // Places that nobody used before are lost.
         assert_eq!(steady.reserve(1, tenths(50)), tenths(50));
         assert_eq!(steady.reserve(1, tenths(50)), tenths(51));
     }
 
     #[test]
     fn without_a_gap_nobody_waits() {
-        let steady = Steady::new(Duration::ZERO);
+        let steady = SteadyPace::new(Duration::ZERO);
         let now = Instant::now() + Duration::from_secs(1);
         assert_eq!(steady.reserve(200, now), now);
         assert_eq!(steady.reserve(200, now), now);

@@ -1,25 +1,28 @@
 //! What has been captured so far, beside the listing that it becomes: [`Journal`].
 //!
 //! A journal is itself a listing, with a first line that says how it was begun. Each block is
-//! appended as it comes; what a killed run left of its last block is cut off by the next.
+//! appended as it comes. What a killed run left of its last block, the next run cuts off.
+#![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use uidl_keep::file::lock;
-use uidl_keep::listing::{self, ListingFault};
-use uidl_keep::maildrop::State;
-
-use crate::capture::listing_file::ListingFile;
-use crate::output::{Trouble, remark};
+use crate::file::lock;
+use crate::listing::{self, ListingFault};
+use crate::maildrop::State;
+use crate::text::printable;
 
 /// What begins the first line.
 const MAGIC: &str = "# journal 1 of uidl-keep capture pop3";
+
+/// The longest first line.
+const MAX_HEAD_OCTETS: u64 = 4096;
 
 /// The most time and the most octets that a power cut may cost.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
@@ -27,12 +30,15 @@ const SYNC_OCTETS: u64 = 8 << 20;
 
 /// A block in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    offset: u64,
-    len_octets: u64,
+pub struct BlockAt {
+    /// The octet that it begins at.
+    pub offset: u64,
+    /// Its length.
+    pub len_octets: u64,
 }
 
 /// The journal of one listing, which this process alone writes.
+#[derive(Debug)]
 pub struct Journal {
     file: File,
     path: PathBuf,
@@ -41,93 +47,177 @@ pub struct Journal {
     synced_octets: u64,
 }
 
-/// The accounts that a run is for, by the user names of the new server: their number, and what the
-/// block of each says of its source.
-pub struct Wanted<'a> {
+/// The accounts that a run is for.
+pub struct WantedAccounts<'a> {
+    /// Their numbers, by the user names of the new server.
     pub by_user: &'a HashMap<&'a str, usize>,
+    /// What the block of each says of its source.
     pub sources: &'a dyn Fn(usize) -> String,
 }
 
-/// What was found of earlier runs.
-#[derive(Debug, Default)]
-pub struct Found {
+/// What earlier runs have captured.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resumed {
     /// The accounts that are captured, by number.
-    pub captured: HashMap<usize, Place>,
+    pub captured: HashMap<usize, BlockAt>,
     /// When the last of these was captured, in seconds since 1970.
     pub newest: Option<u64>,
     /// How many blocks are of accounts that are not asked for any more.
     pub dropped: usize,
     /// When the journal was begun, as it says; `None` for one that begins now.
     pub begun: Option<String>,
+    /// Whose block, the last one, is not whole: that account is captured again.
+    pub cut_short: Option<String>,
+    /// Where the last whole block ends.
+    pub end: u64,
+}
+
+/// What is wrong with a journal, or with a listing that is taken over.
+#[derive(Debug)]
+pub struct JournalError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub fault: JournalFault,
+}
+
+impl fmt::Display for JournalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.fault {
+            // It begins with the line.
+            JournalFault::Listing(error) => write!(f, "{}:{error}", self.path.display()),
+            fault => write!(f, "{}: {fault}", self.path.display()),
+        }
+    }
+}
+
+impl std::error::Error for JournalError {}
+
+/// See [`JournalError`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalFault {
+    /// It cannot be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A listing without a name has no journal.
+    #[error("not the name of a file; -o names the listing to be made")]
+    NoName,
+    /// Another process has it open.
+    #[error("another uidl-keep writes it; wait for it, or name another listing with -o")]
+    Busy,
+    /// It begins with something else.
+    #[error("not a journal of this uidl-keep; remove it to begin afresh")]
+    NotOurs,
+    /// Its blocks were captured otherwise.
+    #[error(
+        "begun {begun} with {with}, and this is {settings}: say the same again, or remove it to \
+         begin afresh"
+    )]
+    OtherSettings {
+        /// When it was begun, as it says.
+        begun: String,
+        /// How its blocks were captured.
+        with: String,
+        /// How they are to be captured.
+        settings: String,
+    },
+    /// Something in it is no block.
+    #[error("{0}")]
+    Listing(listing::ListingError),
+    /// A listing that is taken over ends within a block, or with something else.
+    #[error("it does not end with a whole block{}; it was changed since", of_user(.cut_short))]
+    NotWhole {
+        /// Whose block that is, where it begins as one.
+        cut_short: Option<String>,
+    },
+}
+
+fn of_user(user: &Option<String>) -> String {
+    user.as_ref().map_or_else(String::new, |user| format!(" of {}", printable(user.as_bytes())))
+}
+
+impl JournalFault {
+    fn at(self, path: &Path) -> JournalError {
+        JournalError { path: path.to_owned(), fault: self }
+    }
 }
 
 impl Journal {
     /// Opens the journal of the listing `output`, with what an earlier run left in it.
     ///
     /// `settings` says how blocks are captured: what was captured otherwise is not gone on with.
-    pub fn open(output: &Path, settings: &str, wanted: &Wanted) -> Result<(Self, Found), Trouble> {
-        let mut name = OsString::from(output.file_name().ok_or_else(|| {
-            Trouble::at(output.display(), "not the name of a file; -o names the listing to be made")
-        })?);
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`]; the file is left as it was.
+    pub fn open(
+        output: &Path,
+        settings: &str,
+        wanted: &WantedAccounts<'_>,
+    ) -> Result<(Self, Resumed), JournalError> {
+        let name = output.file_name().ok_or_else(|| JournalFault::NoName.at(output))?;
+        let mut name = OsString::from(name);
         name.push(".journal");
         let path = output.with_file_name(name);
-        let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
-        let opened = lock::open_alone(&path).map_err(|error| at(&error))?;
-        let file = opened.ok_or_else(|| {
-            at(&"another uidl-keep writes it; wait for it, or name another listing with -o")
-        })?;
-        let begun = begun_with(&file, settings).map_err(|error| at(&error))?;
-        let mut journal = Self {
-            file,
-            path: path.clone(),
-            len_octets: 0,
-            synced: Instant::now(),
-            synced_octets: 0,
-        };
-        let Some((begun, head_octets)) = begun else {
+        let at = |fault: JournalFault| fault.at(&path);
+        let opened = lock::open_alone(&path).map_err(|error| at(error.into()))?;
+        let file = opened.ok_or_else(|| at(JournalFault::Busy))?;
+        let resumed = read_journal(&file, settings, wanted).map_err(at)?;
+        let mut journal =
+            Self { file, path, len_octets: 0, synced: Instant::now(), synced_octets: 0 };
+        let Some(resumed) = resumed else {
             let now = humantime::format_rfc3339_seconds(SystemTime::now());
             journal.cut_to(0)?;
             journal.write(format!("{MAGIC}: {settings}, begun {now}\n").as_bytes())?;
-            return Ok((journal, Found::default()));
+            return Ok((journal, Resumed::default()));
         };
-        let (mut found, end) = read_blocks(&journal.file, &path, wanted)?;
-        journal.cut_to(end.max(head_octets))?;
-        found.begun = Some(begun);
-        Ok((journal, found))
+        journal.cut_to(resumed.end)?;
+        Ok((journal, resumed))
     }
 
     /// Takes over what the listing `output` of an earlier run has of the accounts that are asked
-    /// for, but for failed ones, and for those of which the journal itself has something newer.
+    /// for. Failed accounts are left out, and so are those of which the journal has something
+    /// `newer`.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`].
     pub fn take_over(
         &mut self,
         output: &Path,
-        wanted: &Wanted,
-        newer: &HashMap<usize, Place>,
-    ) -> Result<Found, Trouble> {
-        let at = |error: &dyn std::fmt::Display| Trouble::at(output.display(), error);
-        let file = File::open(output).map_err(|error| at(&error))?;
-        let (mut found, end) = read_blocks(&file, output, wanted)?;
-        if end < file.metadata().map_err(|error| at(&error))?.len() {
-            return Err(at(&"it does not end with a whole block; it was changed since"));
+        wanted: &WantedAccounts<'_>,
+        newer: &HashMap<usize, BlockAt>,
+    ) -> Result<Resumed, JournalError> {
+        let at = |fault: JournalFault| fault.at(output);
+        let at_io = |error: io::Error| at(error.into());
+        let file = File::open(output).map_err(at_io)?;
+        let mut found = read_blocks(&file, wanted).map_err(at)?;
+        if found.end < file.metadata().map_err(at_io)?.len() {
+            return Err(at(JournalFault::NotWhole { cut_short: found.cut_short }));
         }
         found.captured.retain(|at, _| !newer.contains_key(at));
         let mut captured: Vec<_> = found.captured.iter_mut().collect();
-        captured.sort_by_key(|(_, place)| place.offset);
-        for (_, place) in captured {
+        captured.sort_by_key(|(_, block)| block.offset);
+        for (_, block) in captured {
             let mut from = &file;
-            from.seek(SeekFrom::Start(place.offset)).map_err(|error| at(&error))?;
+            from.seek(SeekFrom::Start(block.offset)).map_err(at_io)?;
             let offset = self.len_octets;
-            let copied = io::copy(&mut from.take(place.len_octets), &mut &self.file);
-            self.len_octets += copied.map_err(|error| self.trouble(&error))?;
-            *place = Place { offset, len_octets: place.len_octets };
+            let copied = io::copy(&mut from.take(block.len_octets), &mut &self.file);
+            self.len_octets += copied.map_err(|error| self.error(error))?;
+            block.offset = offset;
         }
         self.sync()?;
         Ok(found)
     }
 
     /// Appends a block.
-    pub fn append(&mut self, block: &[u8]) -> Result<Place, Trouble> {
-        let place = Place { offset: self.len_octets, len_octets: block.len() as u64 };
+    ///
+    /// # Errors
+    ///
+    /// [`JournalFault::Io`].
+    pub fn append(&mut self, block: &[u8]) -> Result<BlockAt, JournalError> {
+        let place = BlockAt { offset: self.len_octets, len_octets: block.len() as u64 };
         self.write(block)?;
         if self.synced.elapsed() >= SYNC_EVERY
             || self.len_octets - self.synced_octets >= SYNC_OCTETS
@@ -137,24 +227,36 @@ impl Journal {
         Ok(place)
     }
 
-    /// Writes a block into the listing.
-    pub fn copy(&self, place: Place, output: &mut ListingFile) -> Result<(), Trouble> {
+    /// Hands a block to `write`, in pieces.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalFault::Io`], and those of `write`.
+    pub fn copy<E: From<JournalError>>(
+        &self,
+        block: BlockAt,
+        mut write: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut buffer = vec![0; 64 * 1024];
-        let (mut offset, end) = (place.offset, place.offset + place.len_octets);
+        let (mut offset, end) = (block.offset, block.offset + block.len_octets);
         while offset < end {
             let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
             let octets = &mut buffer[..len];
-            self.file.read_exact_at(octets, offset).map_err(|error| self.trouble(&error))?;
-            output.write(octets)?;
+            self.file.read_exact_at(octets, offset).map_err(|error| self.error(error))?;
+            write(octets)?;
             offset += len as u64;
         }
         Ok(())
     }
 
-    /// The listing is in its place: the journal has served.
-    pub fn remove(self) -> Result<(), Trouble> {
+    /// Removes the journal: the listing is in its place.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalFault::Io`].
+    pub fn remove(self) -> Result<(), JournalError> {
         // Still locked: nobody has opened it meanwhile.
-        fs::remove_file(&self.path).map_err(|error| self.trouble(&error))
+        fs::remove_file(&self.path).map_err(|error| self.error(error))
     }
 
     /// Where it is.
@@ -162,91 +264,103 @@ impl Journal {
         &self.path
     }
 
-    fn write(&mut self, octets: &[u8]) -> Result<(), Trouble> {
-        self.file.write_all(octets).map_err(|error| self.trouble(&error))?;
+    fn write(&mut self, octets: &[u8]) -> Result<(), JournalError> {
+        self.file.write_all(octets).map_err(|error| self.error(error))?;
         self.len_octets += octets.len() as u64;
         Ok(())
     }
 
-    fn cut_to(&mut self, len_octets: u64) -> Result<(), Trouble> {
+    fn cut_to(&mut self, len_octets: u64) -> Result<(), JournalError> {
         let cut = self.file.set_len(len_octets);
         let cut = cut.and_then(|()| self.file.seek(SeekFrom::Start(len_octets)));
-        cut.map_err(|error| self.trouble(&error))?;
+        cut.map_err(|error| self.error(error))?;
         self.len_octets = len_octets;
         self.synced_octets = len_octets;
         Ok(())
     }
 
-    fn sync(&mut self) -> Result<(), Trouble> {
-        self.file.sync_data().map_err(|error| self.trouble(&error))?;
+    fn sync(&mut self) -> Result<(), JournalError> {
+        self.file.sync_data().map_err(|error| self.error(error))?;
         (self.synced, self.synced_octets) = (Instant::now(), self.len_octets);
         Ok(())
     }
 
-    fn trouble(&self, error: &io::Error) -> Trouble {
-        Trouble::at(self.path.display(), error)
+    fn error(&self, error: io::Error) -> JournalError {
+        JournalFault::from(error).at(&self.path)
     }
 }
 
 /// What the listing `output` has captured of these accounts; nothing where it is no listing, or not
 /// there.
-pub fn listed_in(output: &Path, wanted: &Wanted) -> Found {
-    let found = File::open(output).ok().and_then(|file| read_blocks(&file, output, wanted).ok());
-    found.map(|(found, _)| found).unwrap_or_default()
+pub fn listed_in(output: &Path, wanted: &WantedAccounts<'_>) -> Resumed {
+    let found = File::open(output).ok().and_then(|file| read_blocks(&file, wanted).ok());
+    found.unwrap_or_default()
+}
+
+/// What a journal has; `None` where its first line was never written whole.
+///
+/// Cost: one pass. Memory: one block, and a place an account.
+///
+/// # Errors
+///
+/// [`JournalFault`].
+pub fn read_journal<R: Read + Seek>(
+    mut journal: R,
+    settings: &str,
+    wanted: &WantedAccounts<'_>,
+) -> Result<Option<Resumed>, JournalFault> {
+    let mut start = Vec::new();
+    journal.by_ref().take(MAX_HEAD_OCTETS).read_to_end(&mut start)?;
+    let Some((begun, head_octets)) = begun_with(&start, settings)? else { return Ok(None) };
+    let found = read_blocks(journal, wanted)?;
+    Ok(Some(Resumed { begun: Some(begun), end: found.end.max(head_octets), ..found }))
 }
 
 /// When a journal was begun, and the length of its first line; `None` when that was never written.
-fn begun_with(file: &File, settings: &str) -> Result<Option<(String, u64)>, String> {
-    let mut start = Vec::new();
-    file.take(4096).read_to_end(&mut start).map_err(|error| error.to_string())?;
+fn begun_with(start: &[u8], settings: &str) -> Result<Option<(String, u64)>, JournalFault> {
     let Some(end) = start.iter().position(|octet| *octet == b'\n') else {
         // Cut short in its first line, or not ours.
-        let is_ours = MAGIC.as_bytes().starts_with(&start) || start.starts_with(MAGIC.as_bytes());
-        return if is_ours { Ok(None) } else { Err(not_ours()) };
+        let is_ours = MAGIC.as_bytes().starts_with(start) || start.starts_with(MAGIC.as_bytes());
+        return if is_ours { Ok(None) } else { Err(JournalFault::NotOurs) };
     };
-    let line = std::str::from_utf8(&start[..end]).map_err(|_| not_ours())?;
+    let line = std::str::from_utf8(&start[..end]).map_err(|_| JournalFault::NotOurs)?;
     let rest = line.strip_prefix(MAGIC).and_then(|rest| rest.strip_prefix(": "));
-    let (with, begun) = rest.and_then(|rest| rest.split_once(", begun ")).ok_or_else(not_ours)?;
+    let (with, begun) =
+        rest.and_then(|rest| rest.split_once(", begun ")).ok_or(JournalFault::NotOurs)?;
     if with != settings {
-        return Err(format!(
-            "begun {begun} with {with}, and this is {settings}: say the same again, or remove it to \
-             begin afresh"
-        ));
+        return Err(JournalFault::OtherSettings {
+            begun: begun.to_owned(),
+            with: with.to_owned(),
+            settings: settings.to_owned(),
+        });
     }
     Ok(Some((begun.to_owned(), end as u64 + 1)))
 }
 
-fn not_ours() -> String {
-    "not a journal of this uidl-keep; remove it to begin afresh".into()
-}
-
 /// The blocks of a listing, and where the last of them ends.
-fn read_blocks(file: &File, path: &Path, wanted: &Wanted) -> Result<(Found, u64), Trouble> {
-    let mut reader = BufReader::new(file);
-    reader.seek(SeekFrom::Start(0)).map_err(|error| Trouble::at(path.display(), error))?;
-    let (mut found, mut end) = (Found::default(), 0);
-    for block in listing::scan(reader).with_heads() {
+fn read_blocks<R: Read + Seek>(
+    mut from: R,
+    wanted: &WantedAccounts<'_>,
+) -> Result<Resumed, JournalFault> {
+    from.seek(SeekFrom::Start(0))?;
+    let mut found = Resumed::default();
+    for block in listing::scan(BufReader::new(from)).with_heads() {
         let (block, head) = match block {
             Ok(block) => block,
             Err(listing::ListingError { fault: ListingFault::Empty, .. }) => break,
             Err(listing::ListingError { fault: ListingFault::CutShort { user }, .. }) => {
-                remark(format_args!(
-                    "{}: the last block, of {user}, is not whole: that account is captured again",
-                    path.display()
-                ));
+                found.cut_short = Some(user.to_string());
                 break;
             }
-            Err(error) => {
-                return Err(Trouble::new(format!("{}:{error}", path.display())));
-            }
+            Err(error) => return Err(JournalFault::Listing(error)),
         };
-        end = block.offset + block.len_octets;
+        found.end = block.offset + block.len_octets;
         if head.state == State::Failed {
             continue;
         }
         match wanted.by_user.get(head.user.as_str()) {
             Some(&at) if (wanted.sources)(at) == head.source => {
-                let place = Place { offset: block.offset, len_octets: block.len_octets };
+                let place = BlockAt { offset: block.offset, len_octets: block.len_octets };
                 found.captured.insert(at, place);
                 let taken = head.captures.iter().filter_map(|capture| capture.taken).max();
                 found.newest = found.newest.max(taken);
@@ -254,16 +368,16 @@ fn read_blocks(file: &File, path: &Path, wanted: &Wanted) -> Result<(Found, u64)
             _ => found.dropped += 1,
         }
     }
-    Ok((found, end))
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use tempfile::TempDir;
-    use uidl_keep::capture::draft::Captured;
 
     use super::*;
-    use crate::capture::block::Block;
+    use crate::capture::draft::Captured;
+    use crate::listing::write_maildrop;
 
     const SETTINGS: &str = "--keys header";
 
@@ -286,13 +400,13 @@ mod tests {
             self.dir.path().join("x.journal")
         }
 
-        fn with<T>(&self, ask: impl FnOnce(&Wanted) -> T) -> T {
+        fn with<T>(&self, ask: impl FnOnce(&WantedAccounts<'_>) -> T) -> T {
             let by_user = (0..).zip(&self.users).map(|(at, user)| (*user, at)).collect();
             let sources = |at: usize| format!("pop3 {}", self.users[at]);
-            ask(&Wanted { by_user: &by_user, sources: &sources })
+            ask(&WantedAccounts { by_user: &by_user, sources: &sources })
         }
 
-        fn open(&self) -> Result<(Journal, Found), String> {
+        fn open(&self) -> Result<(Journal, Resumed), String> {
             self.with(|wanted| Journal::open(&self.output(), SETTINGS, wanted))
                 .map_err(|trouble| trouble.to_string())
         }
@@ -309,7 +423,13 @@ mod tests {
     fn block(user: &str) -> Vec<u8> {
         let mut failed = Captured::failed(user.into(), format!("pop3 {user}"), "x".into());
         failed.maildrop.state = State::Empty;
-        Block::of(failed).octets
+        octets_of(failed)
+    }
+
+    fn octets_of(captured: Captured) -> Vec<u8> {
+        let mut octets = Vec::new();
+        write_maildrop(&mut octets, &captured.maildrop).unwrap();
+        octets
     }
 
     #[test]
@@ -400,7 +520,7 @@ mod tests {
     fn a_listing_is_taken_over_but_for_what_failed_in_it() {
         let here = Here::new(&["alice", "bob", "carol"]);
         let failed = Captured::failed("bob".into(), "pop3 bob".into(), "x".into());
-        let listing = [block("carol"), Block::of(failed).octets, block("alice"), block("dave")];
+        let listing = [block("carol"), octets_of(failed), block("alice"), block("dave")];
         fs::write(here.output(), listing.concat()).unwrap();
         let (mut journal, _) = here.open().unwrap();
         let newer = HashMap::new();

@@ -1,4 +1,4 @@
-//! What the UIDLs of a maildrop give away by their form: a counter, or Maildir file names.
+//! The form of the UIDLs of a maildrop gives away a counter, or Maildir file names: [`UidlShape`].
 //!
 //! A form counts only where every UIDL of the maildrop has it. One that a sender chose (mailutils
 //! and Qpopper obey `X-UIDL`) then says nothing beside the others.
@@ -6,10 +6,10 @@
 //! A counter needs more than one witness: the one UIDL of a popa3d maildrop is 16 digits of a hash,
 //! and every second such hash ends like a UIDVALIDITY of Dovecot's.
 //!
-//! A server that counts has the highest number seen, at least, behind it: all up to that is spent.
-//! How much further it had counted, for messages deleted since, POP3 does not tell, and nothing is
-//! made up in its place: a mailbox that goes on under the old UIDVALIDITY was copied by something
-//! that carried its next UID over too.
+//! A server that counts has given at least the highest number seen: all up to that is spent. POP3
+//! does not tell how much further it had counted, for messages deleted since, and we make nothing
+//! up: whatever copied a mailbox that goes on under the old UIDVALIDITY carried its next UID over
+//! too.
 #![forbid(unsafe_code)]
 
 use crate::format::UidlFormat;
@@ -17,17 +17,16 @@ use crate::maildrop::Counter;
 use crate::uidl::Uidl;
 
 /// The forms of servers that count, and whether their number is the IMAP UID: Dovecot's default,
-/// that of Cyrus, and that of Courier, whose number is its own (Plesk has Dovecot continue it).
+/// Cyrus's, and Courier's, which counts apart from UIDs (Plesk has Dovecot continue it).
 const COUNTING: [(&str, bool); 3] = [("%08Xu%08Xv", true), ("%v.%u", true), ("UID%u-%v", false)];
 
-/// The times that a UIDVALIDITY can be of, 1989 to 2049: hexadecimal digits of a hash are seldom
-/// so.
+/// A UIDVALIDITY is a time from 1989 to 2049; hexadecimal digits of a hash are seldom so.
 const TIMES: std::ops::RangeInclusive<u32> = 600_000_000..=2_500_000_000;
 
 /// What the form of all UIDLs of a maildrop gives away.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Shape {
-    /// Of servers that count.
+pub(super) struct UidlShape {
+    /// The UIDVALIDITY, of servers that count.
     pub uidvalidity: Option<u32>,
     /// How they count; its `next` is one above the highest seen.
     pub counter: Option<Counter>,
@@ -37,7 +36,7 @@ pub(super) struct Shape {
     pub are_file_names: bool,
 }
 
-impl Shape {
+impl UidlShape {
     /// The form of `uidls`; none where there are none.
     pub fn of(uidls: &[Uidl]) -> Self {
         let Some(first) = uidls.first() else { return Self::default() };
@@ -96,10 +95,10 @@ fn is_file_name(uidl: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn shape(uidls: &[&str]) -> Shape {
+    fn shape(uidls: &[&str]) -> UidlShape {
         let uidls: Vec<Uidl> =
             uidls.iter().map(|uidl| Uidl::new(uidl.as_bytes()).unwrap()).collect();
-        Shape::of(&uidls)
+        UidlShape::of(&uidls)
     }
 
     #[test]
@@ -126,13 +125,13 @@ mod tests {
             &["1795469142.1", "1795469142.1x"],
             &["UID7"],
             &["UID7-17"],
-            // Of popa3d: a time would be chance.
+            // popa3d made these: a time in them would be chance.
             &["c2bd1ba5f0c11a41", "4111b7c0d8c11a42"],
             &["1714990000.20000.old.example.com", "000000016b04afcb"],
             &["ffffffff6b04afcb"],
             &[],
         ] {
-            assert_eq!(shape(uidls), Shape::default(), "{uidls:?}");
+            assert_eq!(shape(uidls), UidlShape::default(), "{uidls:?}");
         }
     }
 
@@ -140,8 +139,8 @@ mod tests {
     fn one_uidl_however_often_it_is_given_is_no_counter() {
         // The second is one that popa3d could make; it gives copies the same.
         for uidl in ["0000000a6b04afcb", "0123456763b0b25e", "1795469142.1", "UID7-1795468718"] {
-            assert_eq!(shape(&[uidl]), Shape::default(), "{uidl}");
-            assert_eq!(shape(&[uidl, uidl, uidl]), Shape::default(), "{uidl}");
+            assert_eq!(shape(&[uidl]), UidlShape::default(), "{uidl}");
+            assert_eq!(shape(&[uidl, uidl, uidl]), UidlShape::default(), "{uidl}");
         }
         assert_eq!(shape(&["0000000a6b04afcb", "0000000b6b04afcb"]).counter.unwrap().next, 12);
     }
