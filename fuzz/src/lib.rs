@@ -21,7 +21,7 @@ pub mod roster;
 use std::cell::Cell;
 use std::io;
 
-use uidl_keep::capture::disk::maildir::{Folder, Look, Message, base_name};
+use uidl_keep::capture::disk::maildir::{Folder, MessageFile, Snapshot, base_name};
 use uidl_keep::capture::plan::Plan;
 use uidl_keep::file::read_at::ReadAt;
 
@@ -94,27 +94,27 @@ fn file_names(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A Maildir with this state file, and messages of these names, one a line, as `look` would find it.
-fn look(state: Option<&[u8]>, names: &[u8]) -> Look {
-    let mut messages: Vec<Message> = (1..)
+/// A Maildir with this state file, and messages of these names, one a line, as a look at it would find it.
+fn snapshot(state: Option<&[u8]>, names: &[u8]) -> Snapshot {
+    let mut messages: Vec<MessageFile> = (1..)
         .zip(file_names(names))
         .map(|(inode, name)| {
             let folder = if name.contains(&b':') { Folder::Cur } else { Folder::New };
             let mtime = name.last().map_or(0, |&last| i64::from(last % 4));
-            Message { base: base_name(name).into(), name: name.into(), folder, inode, mtime }
+            MessageFile { base: base_name(name).into(), name: name.into(), folder, inode, mtime }
         })
         .collect();
     messages.sort();
     let others = vec![Box::from(&b"courierpop3dsizelist"[..]), Box::from(&b"dovecot-uidlist"[..])];
-    Look { state: state.map(<[u8]>::to_vec), messages, others }
+    Snapshot { state: state.map(<[u8]>::to_vec), messages, others }
 }
 
 /// What holds of every plan: its messages are there, each once, and nothing in it can break a line.
-fn check_plan(plan: Plan, look: &Look) {
+fn check_plan(plan: Plan, snapshot: &Snapshot) {
     let mut taken: Vec<usize> = plan.entries.iter().map(|entry| entry.at).collect();
     taken.sort_unstable();
     assert!(taken.windows(2).all(|pair| pair[0] < pair[1]), "a message takes two entries");
-    assert!(taken.last().is_none_or(|&at| at < look.messages.len()));
+    assert!(taken.last().is_none_or(|&at| at < snapshot.messages.len()));
     for uidl in plan.entries.iter().map(|entry| &entry.uidl).chain(&plan.spent) {
         check_uidl(uidl.as_bytes());
     }

@@ -30,7 +30,7 @@ use serde::de::{
 
 use crate::capture::disk::weight::Unusable;
 use crate::capture::draft::{Captured, Draft};
-use crate::capture::keys::{Headers, Keys, Prints};
+use crate::capture::keys::{Headers, Keys, MessageRead};
 use crate::format::{Fields, UidlFormat};
 use crate::key::{Depth, is_guid_a_name};
 use crate::maildrop::{Counter, Entry, Name};
@@ -39,7 +39,7 @@ use crate::uidl::Uidl;
 
 /// What to make of the output.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct DoveadmRequest {
     /// Whose maildrop it is, where no object has a `username`.
     pub user: Option<String>,
     /// Everybody whose maildrop there should be; empty where that is not known.
@@ -53,7 +53,7 @@ pub struct Asked {
 /// Why the input is of no use.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum DoveadmError {
     /// It could not be read.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -101,29 +101,28 @@ pub enum Error {
 ///
 /// # Errors
 ///
-/// [`Error`]; what was emitted before is then not to be trusted either.
+/// [`DoveadmError`]; what was emitted before is then not to be trusted either.
 pub fn read(
     input: impl Read,
-    asked: &Asked,
-    emit: &mut dyn FnMut(Captured) -> Result<(), Error>,
-) -> Result<(), Error> {
+    asked: &DoveadmRequest,
+    emit: &mut dyn FnMut(Captured) -> Result<(), DoveadmError>,
+) -> Result<(), DoveadmError> {
     let mut input = BufReader::new(input);
     let mut reading =
-        Reading { asked, waiting: BTreeMap::new(), done: HashSet::new(), open: None, emit };
+        BlockAssembly { asked, waiting: BTreeMap::new(), done: HashSet::new(), open: None, emit };
     let mut arrays = 0;
     while !is_over(&mut input)? {
         let mut json = serde_json::Deserializer::from_reader(&mut input);
         let mut fault = None;
         let mut take = |object| reading.take(object).map_err(|error| fault = Some(error)).is_ok();
-        if let Err(error) = Each(&mut take).deserialize(&mut json) {
-            return Err(
-                fault.unwrap_or_else(|| Error::Json(printable(error.to_string().as_bytes())))
-            );
+        if let Err(error) = EachObject(&mut take).deserialize(&mut json) {
+            return Err(fault
+                .unwrap_or_else(|| DoveadmError::Json(printable(error.to_string().as_bytes()))));
         }
         arrays += 1;
     }
     if arrays == 0 {
-        return Err(Error::Nothing);
+        return Err(DoveadmError::Nothing);
     }
     reading.finish()
 }
@@ -149,37 +148,37 @@ struct Status {
 }
 
 /// One message, read.
-struct Message {
+struct PrintedMessage {
     uid: u32,
     place: u64,
     uidl: Box<[u8]>,
     guid: Box<[u8]>,
     octets: Option<u64>,
-    prints: Option<Prints>,
+    prints: Option<MessageRead>,
 }
 
-struct Reading<'a> {
-    asked: &'a Asked,
+struct BlockAssembly<'a> {
+    asked: &'a DoveadmRequest,
     /// Maildrops whose messages have not come.
     waiting: BTreeMap<String, Status>,
     done: HashSet<String>,
-    open: Option<(String, Status, Vec<Message>)>,
-    emit: &'a mut dyn FnMut(Captured) -> Result<(), Error>,
+    open: Option<(String, Status, Vec<PrintedMessage>)>,
+    emit: &'a mut dyn FnMut(Captured) -> Result<(), DoveadmError>,
 }
 
-impl Reading<'_> {
-    fn take(&mut self, object: Object) -> Result<(), Error> {
+impl BlockAssembly<'_> {
+    fn take(&mut self, object: Object) -> Result<(), DoveadmError> {
         let user = match object.text("username").or_else(|| self.asked.user.clone()) {
             Some(user) => user,
-            None => return Err(Error::NoUser),
+            None => return Err(DoveadmError::NoUser),
         };
         let shown = printable(user.as_bytes());
         let number = |field: &'static str| {
-            object.number(field).ok_or_else(|| Error::NoField { user: shown.clone(), field })
+            object.number(field).ok_or_else(|| DoveadmError::NoField { user: shown.clone(), field })
         };
         let small = |field: &'static str| {
             let number = number(field)?;
-            u32::try_from(number).map_err(|_| Error::NoField { user: shown.clone(), field })
+            u32::try_from(number).map_err(|_| DoveadmError::NoField { user: shown.clone(), field })
         };
         if object.0.contains_key("messages") {
             let status = Status {
@@ -190,16 +189,16 @@ impl Reading<'_> {
             let is_known = self.done.contains(&user)
                 || self.open.as_ref().is_some_and(|(open, ..)| *open == user);
             if is_known || self.waiting.insert(user, status).is_some() {
-                return Err(Error::Twice { user: shown });
+                return Err(DoveadmError::Twice { user: shown });
             }
             return Ok(());
         }
         let uid = small("uid")?;
         let text = |field: &'static str| {
             let value = object.0.get(field).map(|value| Box::from(&value[..]));
-            value.ok_or_else(|| Error::NoField { user: shown.clone(), field })
+            value.ok_or_else(|| DoveadmError::NoField { user: shown.clone(), field })
         };
-        let message = Message {
+        let message = PrintedMessage {
             uid,
             // As in `dovecot-uidlist`: what has no order comes behind what has one.
             place: object.number("pop3.order").unwrap_or(u64::from(u32::MAX)),
@@ -209,15 +208,17 @@ impl Reading<'_> {
             prints: object.prints(self.asked.keys),
         };
         if self.asked.keys.depth().is_some() && message.prints.is_none() {
-            return Err(Error::NoField { user: shown, field: "hdr" });
+            return Err(DoveadmError::NoField { user: shown, field: "hdr" });
         }
         if self.open.as_ref().is_none_or(|(open, ..)| *open != user) {
             self.close()?;
             let status = self.waiting.remove(&user);
             let status = match status {
                 Some(status) => status,
-                None if self.done.contains(&user) => return Err(Error::Twice { user: shown }),
-                None => return Err(Error::NoStatus { user: shown }),
+                None if self.done.contains(&user) => {
+                    return Err(DoveadmError::Twice { user: shown });
+                }
+                None => return Err(DoveadmError::NoStatus { user: shown }),
             };
             self.open = Some((user, status, Vec::new()));
         }
@@ -226,13 +227,13 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), Error> {
+    fn close(&mut self) -> Result<(), DoveadmError> {
         let Some((user, status, messages)) = self.open.take() else { return Ok(()) };
         self.done.insert(user.clone());
         (self.emit)(captured(self.asked, user, status, messages))
     }
 
-    fn finish(mut self) -> Result<(), Error> {
+    fn finish(mut self) -> Result<(), DoveadmError> {
         self.close()?;
         for (user, status) in std::mem::take(&mut self.waiting) {
             self.done.insert(user.clone());
@@ -252,7 +253,12 @@ impl Reading<'_> {
 const SOURCE: &str = "doveadm";
 
 /// The block of one maildrop.
-fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Message>) -> Captured {
+fn captured(
+    asked: &DoveadmRequest,
+    user: String,
+    status: Status,
+    mut messages: Vec<PrintedMessage>,
+) -> Captured {
     if status.uidvalidity == 0 {
         return Captured::failed(user, SOURCE.to_owned(), "its UIDVALIDITY is 0".to_owned());
     }
@@ -301,7 +307,7 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
                 continue;
             }
         };
-        let Message { uid, guid, octets, prints, .. } = message;
+        let PrintedMessage { uid, guid, octets, prints, .. } = message;
         let guid = (asked.keys.file && is_guid_a_name(&guid)).then_some(Name::Spelled(guid));
         let mut entry = Entry { uid: Some(uid), octets, guid, ..Entry::new(uidl) };
         if let Some(mut prints) = prints {
@@ -343,7 +349,7 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
     draft.finish()
 }
 
-fn uidl(asked: &Asked, status: Status, message: &Message) -> Result<Uidl, String> {
+fn uidl(asked: &DoveadmRequest, status: Status, message: &PrintedMessage) -> Result<Uidl, String> {
     if !message.uidl.is_empty() {
         return Uidl::new(message.uidl.clone()).map_err(|error| error.to_string());
     }
@@ -367,9 +373,10 @@ impl Object {
         std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
     }
 
-    fn prints(&self, keys: Keys) -> Option<Prints> {
+    fn prints(&self, keys: Keys) -> Option<MessageRead> {
         keys.depth()?;
-        let read = |octets: &[u8], depth| Prints::read(octets, depth).expect("memory can be read");
+        let read =
+            |octets: &[u8], depth| MessageRead::read(octets, depth).expect("memory can be read");
         if let Some(text) = self.0.get("text") {
             let mut prints = read(text, Depth::Message);
             // There stood something else.
@@ -384,8 +391,8 @@ impl Object {
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
+        struct ObjectVisitor;
+        impl<'de> Visitor<'de> for ObjectVisitor {
             type Value = Object;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -402,7 +409,7 @@ impl<'de> Deserialize<'de> for Object {
                 Ok(Object(fields))
             }
         }
-        deserializer.deserialize_map(Fields)
+        deserializer.deserialize_map(ObjectVisitor)
     }
 }
 
@@ -411,8 +418,8 @@ struct Octets(Vec<u8>);
 
 impl<'de> Deserialize<'de> for Octets {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
+        struct OctetsVisitor;
+        impl Visitor<'_> for OctetsVisitor {
             type Value = Octets;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -423,14 +430,14 @@ impl<'de> Deserialize<'de> for Octets {
                 Ok(Octets(octets.to_vec()))
             }
         }
-        deserializer.deserialize_bytes(Text)
+        deserializer.deserialize_bytes(OctetsVisitor)
     }
 }
 
 /// An array whose objects are taken one by one, until one is refused.
-struct Each<'a>(&'a mut dyn FnMut(Object) -> bool);
+struct EachObject<'a>(&'a mut dyn FnMut(Object) -> bool);
 
-impl<'de> DeserializeSeed<'de> for Each<'_> {
+impl<'de> DeserializeSeed<'de> for EachObject<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -438,7 +445,7 @@ impl<'de> DeserializeSeed<'de> for Each<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Each<'_> {
+impl<'de> Visitor<'de> for EachObject<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,4 +1,4 @@
-//! Why a maildrop could not be captured: [`Error`].
+//! Why a maildrop could not be captured: [`CaptureError`].
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -8,7 +8,7 @@ use crate::text::printable;
 /// Why a maildrop, or one file of it, could not be captured.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum CaptureError {
     /// A file or directory could not be read.
     #[error("{name}: {error}")]
     Io {
@@ -186,7 +186,7 @@ pub enum Error {
     Source(String),
 }
 
-impl Error {
+impl CaptureError {
     pub(crate) fn io(name: &[u8], error: io::Error) -> Self {
         Self::Io { name: printable(name), error }
     }

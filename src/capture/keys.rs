@@ -1,4 +1,4 @@
-//! What a capture takes of each message: [`Keys`] says what, [`Prints`] is what was read.
+//! What a capture takes of each message: [`Keys`] says what, [`MessageRead`] is what was read.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -111,7 +111,7 @@ pub struct BadKeys {
 
 /// What was read of one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prints {
+pub struct MessageRead {
     /// How much of it was to be read.
     pub depth: Depth,
     /// The fingerprints, as deep as they were asked for.
@@ -152,7 +152,7 @@ impl Packed {
     }
 }
 
-impl Prints {
+impl MessageRead {
     /// Reads `message` up to the end of its header, or to its end, as `depth` says. One pass.
     ///
     /// # Errors
@@ -224,10 +224,10 @@ mod tests {
         }
         let mixed = b"A: b\nC: d\r\n\r\nbody\n\nlast";
         for step in 1..=mixed.len() {
-            let prints = Prints::read(Slow(mixed, step), Depth::Message).unwrap();
+            let prints = MessageRead::read(Slow(mixed, step), Depth::Message).unwrap();
             assert_eq!(prints.octets, Some(mixed.len() as u64 + 3), "reads of {step}");
         }
-        assert_eq!(Prints::read(&mixed[..], Depth::Header).unwrap().octets, None);
+        assert_eq!(MessageRead::read(&mixed[..], Depth::Header).unwrap().octets, None);
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
             (b"", None),
         ] {
             for depth in [Depth::Header, Depth::Message] {
-                let prints = Prints::read(file, depth).unwrap();
+                let prints = MessageRead::read(file, depth).unwrap();
                 assert_eq!(prints.packed, packed, "{file:?}");
                 let is_known = prints.octets.is_some() || prints.of.message.is_some();
                 assert!(packed.is_none() || !is_known, "{file:?}");
@@ -260,7 +260,7 @@ mod tests {
     fn a_header_that_does_not_name_its_message_is_no_key_by_itself() {
         let entry = || Entry::new(crate::uidl::Uidl::new(b"1".to_vec()).unwrap());
         let keys = Keys { origin: true, ..Keys::default() };
-        let of = |message: &[u8], depth| Prints::read(message, depth).unwrap().of;
+        let of = |message: &[u8], depth| MessageRead::read(message, depth).unwrap().of;
         let warning = b"From: a\nSubject: 80 % full\n\nDelete something.\n";
         assert!(!keys.with_prints(entry(), &of(warning, Depth::Header)).has_key());
         let whole = keys.with_prints(entry(), &of(warning, Depth::Message));
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_header_says_little_that_another_message_has_or_may_have() {
-        let of = |message: &[u8]| Prints::read(message, Depth::Header).unwrap().of;
+        let of = |message: &[u8]| MessageRead::read(message, Depth::Header).unwrap().of;
         let named = of(b"Received: by x; 6 May\nSubject: y\n\n");
         let twin = of(b"Received: by x; 7 May\nSubject: y\n\n");
         let endless = of(b"Received: by x; 8 May\nSubject: y\n");

@@ -6,7 +6,7 @@ use crate::capture::draft::Remarks;
 use crate::maildrop::{Counter, Name};
 use crate::uidl::Uidl;
 
-/// What a server's module makes of a look: who is known by what, in the old order.
+/// What a server's module makes of a snapshot: who is known by what, in the old order.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// The messages that have a UIDL, in the order of the old listing.
@@ -36,7 +36,7 @@ impl Plan {
 /// One message of a [`Plan`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
-    /// Its place in [`Look::messages`](crate::capture::disk::maildir::Look::messages).
+    /// Its place in [`Snapshot::messages`](crate::capture::disk::maildir::Snapshot::messages).
     pub at: usize,
     /// What clients know it by.
     pub uidl: Uidl,

@@ -32,7 +32,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Build(build::Args),
-    Capture(Box<capture::Args>),
+    Capture(Box<capture::CaptureArgs>),
     Check(check::Args),
     Dump(dump::Args),
     Forget(hold::ForgetArgs),

@@ -18,9 +18,9 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use crate::capture::disk::maildir::{Folder, Look, base_name};
+use crate::capture::disk::maildir::{Folder, Snapshot, base_name};
 use crate::capture::disk::server::COURIER_STATE as STATE_FILE;
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
 use crate::format::UidlFormat;
 use crate::maildrop::Counter;
@@ -37,14 +37,14 @@ pub struct SizeList {
     /// The second half of the UIDLs to give, from the header.
     pub uidv: Option<u64>,
     /// The lines, in the order of the file.
-    pub lines: Vec<Line>,
+    pub lines: Vec<SizeListLine>,
     /// The lines that could not be made out: their number in the file, from 1, and what they said.
     pub odd: Vec<(usize, Box<[u8]>)>,
 }
 
 /// One message of a [`SizeList`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct SizeListLine {
     /// The file name, which had its flags when the list was written.
     pub name: Box<[u8]>,
     /// The number of the message, 0 when its file name is its UIDL.
@@ -53,7 +53,7 @@ pub struct Line {
     pub uidv: u64,
 }
 
-impl Line {
+impl SizeListLine {
     /// What Courier answers for this line (`print_uidl`).
     fn uidl(&self) -> Vec<u8> {
         match (self.n, self.uidv) {
@@ -71,8 +71,8 @@ impl SizeList {
     ///
     /// # Errors
     ///
-    /// [`Error::StateVersion`] when a header names a version that is not known.
-    pub fn parse(octets: &[u8]) -> Result<Self, Error> {
+    /// [`CaptureError::StateVersion`] when a header names a version that is not known.
+    pub fn parse(octets: &[u8]) -> Result<Self, CaptureError> {
         let mut list =
             Self { version: 0, next: None, uidv: None, lines: Vec::new(), odd: Vec::new() };
         for (at, line) in octets.split_inclusive(|&octet| octet == b'\n').enumerate() {
@@ -92,8 +92,8 @@ impl SizeList {
     }
 
     /// `/VERSION NEXT [UIDV]`.
-    fn take_header(&mut self, line: &[u8]) -> Result<(), Error> {
-        let refused = || Error::StateVersion { file: STATE_FILE, header: printable(line) };
+    fn take_header(&mut self, line: &[u8]) -> Result<(), CaptureError> {
+        let refused = || CaptureError::StateVersion { file: STATE_FILE, header: printable(line) };
         let mut fields = line[1..].split(|&octet| octet == b' ').filter(|field| !field.is_empty());
         self.version = match fields.next() {
             Some(b"1") => 1,
@@ -109,11 +109,11 @@ impl SizeList {
     }
 
     /// One line below the header, by the version of the list.
-    fn line(&self, line: &[u8]) -> Option<Line> {
+    fn line(&self, line: &[u8]) -> Option<SizeListLine> {
         let (rest, last) = split_last_blank(line)?;
         if self.version == 0 {
             number(last)?;
-            return Some(Line { name: rest.into(), n: 0, uidv: 0 });
+            return Some(SizeListLine { name: rest.into(), n: 0, uidv: 0 });
         }
         let (name, size) = split_last_blank(rest)?;
         number(size)?;
@@ -129,7 +129,7 @@ impl SizeList {
             }
             pair
         };
-        Some(Line { name: name.into(), n, uidv })
+        Some(SizeListLine { name: name.into(), n, uidv })
     }
 }
 
@@ -210,12 +210,12 @@ fn leading_number(name: &[u8]) -> i64 {
 ///
 /// # Errors
 ///
-/// [`Error::StateVersion`]; [`Error::StateEmpty`] or [`Error::StateGarbled`] when there is mail and the
-/// list says nothing; [`Error::StateMissing`] when somebody has moved mail to `cur` and Courier, of
+/// [`CaptureError::StateVersion`]; [`CaptureError::StateEmpty`] or [`CaptureError::StateGarbled`] when there is mail and the
+/// list says nothing; [`CaptureError::StateMissing`] when somebody has moved mail to `cur` and Courier, of
 /// which there is no trace, cannot have been the one.
-pub fn plan(look: &Look) -> Result<Plan, Error> {
+pub fn plan(snapshot: &Snapshot) -> Result<Plan, CaptureError> {
     let mut plan = Plan::default();
-    if look
+    if snapshot
         .others
         .iter()
         .any(|name| &**name == crate::capture::disk::server::DOVECOT_STATE.as_bytes())
@@ -223,29 +223,32 @@ pub fn plan(look: &Look) -> Result<Plan, Error> {
         plan.remarks
             .note("a dovecot-uidlist lies here too: if Dovecot answers POP3, capture dovecot");
     }
-    let Some(octets) = &look.state else {
+    let Some(octets) = &snapshot.state else {
         if let Some(error) = crate::capture::disk::maildir::missing_state(
-            look,
+            snapshot,
             STATE_FILE,
             &[b"courier", b"sqwebmail"],
         ) {
             return Err(error);
         }
-        if !look.messages.is_empty() {
+        if !snapshot.messages.is_empty() {
             // Where IMAP alone reads the mail, that is so for ever.
             plan.remarks.fact(format!(
                 "no {STATE_FILE}: no POP3 client was ever told of the {} here",
-                messages(look.messages.len())
+                messages(snapshot.messages.len())
             ));
         }
         return Ok(plan);
     };
-    if octets.is_empty() && !look.messages.is_empty() {
-        return Err(Error::StateEmpty { file: STATE_FILE });
+    if octets.is_empty() && !snapshot.messages.is_empty() {
+        return Err(CaptureError::StateEmpty { file: STATE_FILE });
     }
     let list = SizeList::parse(octets)?;
     if list.lines.is_empty() && list.version == 0 && !list.odd.is_empty() {
-        return Err(Error::StateGarbled { file: STATE_FILE, line: printable(&list.odd[0].1) });
+        return Err(CaptureError::StateGarbled {
+            file: STATE_FILE,
+            line: printable(&list.odd[0].1),
+        });
     }
     for (at, line) in &list.odd {
         plan.lose(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
@@ -258,7 +261,7 @@ pub fn plan(look: &Look) -> Result<Plan, Error> {
         ));
     }
     set_counter(&mut plan, &list);
-    pair(&mut plan, &list, look);
+    pair(&mut plan, &list, snapshot);
     Ok(plan)
 }
 
@@ -291,13 +294,13 @@ fn set_counter(plan: &mut Plan, list: &SizeList) {
 }
 
 /// Brings the lines of the list and the messages of the Maildir together.
-fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
+fn pair(plan: &mut Plan, list: &SizeList, snapshot: &Snapshot) {
     // The messages of each base file name that no line has taken yet, first to take last.
     let mut open: HashMap<&[u8], Vec<usize>> = HashMap::new();
-    for (at, message) in look.messages.iter().enumerate().rev() {
+    for (at, message) in snapshot.messages.iter().enumerate().rev() {
         open.entry(&message.base).or_default().push(at);
     }
-    for (line, taken) in list.lines.iter().zip(exact_first(&list.lines, look, &mut open)) {
+    for (line, taken) in list.lines.iter().zip(exact_first(&list.lines, snapshot, &mut open)) {
         let uidl = match Uidl::new(line.uidl()) {
             Ok(uidl) => uidl,
             Err(bad) => {
@@ -323,7 +326,7 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
         ));
     }
     let in_cur = |planned: &Planned| {
-        let message = &look.messages[planned.at];
+        let message = &snapshot.messages[planned.at];
         let mut name = message.name.to_vec();
         // `maildir_getnew` brings new mail into `cur/` before Courier sorts.
         if message.folder == Folder::New && !name.contains(&b':') {
@@ -337,8 +340,8 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
 /// For each line the message that is its own: where two share a base file name, first the one whose
 /// whole name is the line's, then in order.
 fn exact_first(
-    lines: &[Line],
-    look: &Look,
+    lines: &[SizeListLine],
+    snapshot: &Snapshot,
     open: &mut HashMap<&[u8], Vec<usize>>,
 ) -> Vec<Option<usize>> {
     let mut taken = vec![None; lines.len()];
@@ -346,7 +349,7 @@ fn exact_first(
         for (line, taken) in lines.iter().zip(&mut taken).filter(|(_, taken)| taken.is_none()) {
             let Some(candidates) = open.get_mut(base_name(&line.name)) else { continue };
             let which = if exact {
-                candidates.iter().rposition(|&at| look.messages[at].name == line.name)
+                candidates.iter().rposition(|&at| snapshot.messages[at].name == line.name)
             } else {
                 candidates.len().checked_sub(1)
             };

@@ -24,16 +24,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::capture::disk::maildir::Look;
+use crate::capture::disk::maildir::Snapshot;
 use crate::capture::disk::server::CYRUS_STATE as STATE_FILE;
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
 use crate::format::{Fields, UidlFormat};
 use crate::maildrop::Counter;
 
 /// A parsed `cyrus.index`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Index {
+pub struct CyrusIndex {
     /// The mailbox's UIDVALIDITY.
     pub uidvalidity: u32,
     /// The first UID not given yet.
@@ -41,14 +41,14 @@ pub struct Index {
     /// Whether UIDLs are made by `uidl_format`. In a mailbox from before 2.1.4 they are bare UIDs.
     pub has_new_uidls: bool,
     /// The messages that are not expunged, by UID.
-    pub records: Vec<Record>,
+    pub records: Vec<CyrusRecord>,
     /// Records that cannot be trusted, by number, from 1.
     pub odd: Vec<usize>,
 }
 
-/// One message of an [`Index`].
+/// One message of an [`CyrusIndex`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Record {
+pub struct CyrusRecord {
     /// Its UID.
     pub uid: u32,
     /// Its size with CRLF line ends.
@@ -69,7 +69,7 @@ const EXPUNGED: u32 = 1 << 31;
 
 /// Where the fields of a version stand.
 #[derive(Debug, Clone, Copy)]
-struct Layout {
+struct IndexLayout {
     header_octets: usize,
     record_octets: usize,
     has_crc: bool,
@@ -86,7 +86,7 @@ struct Layout {
 }
 
 /// `None` for a version that no release wrote.
-fn layout(version: u32) -> Option<Layout> {
+fn layout(version: u32) -> Option<IndexLayout> {
     let (header_octets, record_octets) = match version {
         6 => (76, 60),
         7 => (76, 72),
@@ -100,7 +100,7 @@ fn layout(version: u32) -> Option<Layout> {
         20 => (192, 144),
         _ => return None,
     };
-    let layout = Layout {
+    let layout = IndexLayout {
         header_octets,
         record_octets,
         has_crc: version >= 12,
@@ -115,8 +115,8 @@ fn layout(version: u32) -> Option<Layout> {
         is_wide: false,
     };
     Some(match version {
-        19 => Layout { options: 64, exists: Some(60), ..layout },
-        20 => Layout {
+        19 => IndexLayout { options: 64, exists: Some(60), ..layout },
+        20 => IndexLayout {
             last_uid: 88,
             uidvalidity: 92,
             options: 64,
@@ -131,7 +131,7 @@ fn layout(version: u32) -> Option<Layout> {
     })
 }
 
-impl Layout {
+impl IndexLayout {
     /// A time in seconds, or a size.
     fn number(&self, octets: &[u8], at: usize) -> u64 {
         if self.is_wide {
@@ -157,23 +157,26 @@ fn word(octets: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(octets[at..at + 4].try_into().expect("four octets"))
 }
 
-impl Index {
-    /// Parses the file. One pass; a record that cannot be trusted is in [`Index::odd`] and costs nothing
+impl CyrusIndex {
+    /// Parses the file. One pass; a record that cannot be trusted is in [`CyrusIndex::odd`] and costs nothing
     /// else. Expunged messages are skipped.
     ///
     /// # Errors
     ///
-    /// [`Error::StateEmpty`]; [`Error::StateVersion`] for a version that is not known;
-    /// [`Error::StateDamaged`] for a header that is not whole, and for a file that ends too early.
-    pub fn parse(octets: &[u8]) -> Result<Self, Error> {
+    /// [`CaptureError::StateEmpty`]; [`CaptureError::StateVersion`] for a version that is not known;
+    /// [`CaptureError::StateDamaged`] for a header that is not whole, and for a file that ends too early.
+    pub fn parse(octets: &[u8]) -> Result<Self, CaptureError> {
         if octets.is_empty() {
-            return Err(Error::StateEmpty { file: STATE_FILE });
+            return Err(CaptureError::StateEmpty { file: STATE_FILE });
         }
-        let damaged = |why: &str| Error::StateDamaged { file: STATE_FILE, why: why.to_owned() };
+        let damaged =
+            |why: &str| CaptureError::StateDamaged { file: STATE_FILE, why: why.to_owned() };
         let version = octets.get(8..12).ok_or_else(|| damaged("it ends within its header"))?;
         let version = word(version, 0);
-        let layout = layout(version)
-            .ok_or_else(|| Error::StateVersion { file: STATE_FILE, header: version.to_string() })?;
+        let layout = layout(version).ok_or_else(|| CaptureError::StateVersion {
+            file: STATE_FILE,
+            header: version.to_string(),
+        })?;
         let header = octets
             .get(..layout.header_octets)
             .ok_or_else(|| damaged("it ends within its header"))?;
@@ -214,7 +217,7 @@ impl Index {
             index.next = index.next.max(uid + 1);
             let flags = word(record, layout.flags);
             if flags & (EXPUNGED | UNLINKED) == 0 {
-                index.records.push(Record {
+                index.records.push(CyrusRecord {
                     uid,
                     octets: layout.number(record, layout.size),
                     is_deleted: flags & DELETED != 0,
@@ -241,7 +244,7 @@ fn uid_of(name: &[u8]) -> Option<u32> {
 
 /// Whose INBOX a mailbox is, as its `cyrus.header` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
+pub enum MailboxOwner {
     /// This user's; a dot in his name is a dot.
     User {
         /// His name without the domain.
@@ -255,7 +258,7 @@ pub enum Owner {
     Unsaid,
 }
 
-impl Owner {
+impl MailboxOwner {
     /// By the octets of `cyrus.header`. From 3.6 on it has `%(T TYPE N NAME ...`, the name being
     /// `user.LOCAL` or `DOMAIN!user.LOCAL` (`imap/mailbox.c`, `mailbox_commit_header`).
     pub fn of_header(octets: &[u8]) -> Self {
@@ -284,15 +287,15 @@ impl Owner {
 ///
 /// # Errors
 ///
-/// As [`Index::parse`]; [`Error::StateMissing`], or [`Error::Source`] when there is nothing at all.
-pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
-    let Some(octets) = &look.state else {
-        return Err(match look.messages.len() {
-            0 => Error::Source(format!("not a Cyrus mailbox: it has no {STATE_FILE}")),
-            read => Error::StateMissing { file: STATE_FILE, read },
+/// As [`CyrusIndex::parse`]; [`CaptureError::StateMissing`], or [`CaptureError::Source`] when there is nothing at all.
+pub fn plan(snapshot: &Snapshot, format: &UidlFormat) -> Result<Plan, CaptureError> {
+    let Some(octets) = &snapshot.state else {
+        return Err(match snapshot.messages.len() {
+            0 => CaptureError::Source(format!("not a Cyrus mailbox: it has no {STATE_FILE}")),
+            read => CaptureError::StateMissing { file: STATE_FILE, read },
         });
     };
-    let index = Index::parse(octets)?;
+    let index = CyrusIndex::parse(octets)?;
     let mut plan = Plan { uidvalidity: Some(index.uidvalidity), ..Plan::default() };
     let bare;
     let format = if index.has_new_uidls {
@@ -307,9 +310,9 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
         plan.lose(format!("{STATE_FILE}: record {number} is damaged"));
     }
     let mut files: HashMap<u32, usize> =
-        (0..).zip(&look.messages).filter_map(|(at, m)| Some((uid_of(&m.name)?, at))).collect();
+        (0..).zip(&snapshot.messages).filter_map(|(at, m)| Some((uid_of(&m.name)?, at))).collect();
     for record in &index.records {
-        let Record { uid, octets, .. } = *record;
+        let CyrusRecord { uid, octets, .. } = *record;
         let fields = Fields { uid, uidvalidity: index.uidvalidity, file: None, guid: None };
         let uidl = match format.render(&fields) {
             Ok(uidl) => uidl,
@@ -339,8 +342,9 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
 }
 
 /// Says what the old listing may have left out, and what is not in the index.
-fn remark(index: &Index, unlisted: &HashSet<u32>, plan: &mut Plan) {
-    let count = |is: fn(&Record) -> bool| index.records.iter().filter(|record| is(record)).count();
+fn remark(index: &CyrusIndex, unlisted: &HashSet<u32>, plan: &mut Plan) {
+    let count =
+        |is: fn(&CyrusRecord) -> bool| index.records.iter().filter(|record| is(record)).count();
     let deleted = count(|record| record.is_deleted);
     if deleted > 0 {
         plan.remarks.note(format!(

@@ -1,7 +1,7 @@
 //! Capture from the disk of the old server, one module a kind of server.
 //!
 //! [`courier`], [`dovecot`], [`qmail`] and [`cyrus`] have a file a message: each makes a
-//! [`Plan`](crate::capture::plan::Plan) of a [`Look`](maildir::Look) and knows nothing of files,
+//! [`Plan`](crate::capture::plan::Plan) of a [`Snapshot`](maildir::Snapshot) and knows nothing of files,
 //! which [`maildir`] reads while they are in use. [`mbox`] is for the servers that have a file a
 //! maildrop. [`server::capture`] brings it together for one maildrop.
 #![forbid(unsafe_code)]

@@ -5,15 +5,15 @@
 //! mtime in seconds).
 #![forbid(unsafe_code)]
 
-use crate::capture::disk::maildir::Look;
+use crate::capture::disk::maildir::Snapshot;
 use crate::capture::plan::{Plan, Planned};
 use crate::text::printable;
 use crate::uidl::Uidl;
 
 /// What qmail-pop3d's clients know of this maildrop: every message, by its base file name.
-pub fn plan(look: &Look) -> Plan {
+pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
-    for (at, message) in look.messages.iter().enumerate() {
+    for (at, message) in snapshot.messages.iter().enumerate() {
         match Uidl::new(message.base.clone()) {
             Ok(uidl) => {
                 plan.entries.push(Planned { at, uidl, uid: None, guid: None, octets: None })
@@ -21,7 +21,7 @@ pub fn plan(look: &Look) -> Plan {
             Err(bad) => plan.lose(format!("{}: {bad}", printable(&message.name))),
         }
     }
-    let mtime = |planned: &Planned| look.messages[planned.at].mtime;
+    let mtime = |planned: &Planned| snapshot.messages[planned.at].mtime;
     // Stable: messages of one second stay in the order of their names.
     plan.entries.sort_by_key(mtime);
     let tied = plan.entries.windows(2).filter(|pair| mtime(&pair[0]) == mtime(&pair[1])).count();

@@ -1,10 +1,10 @@
-//! The servers whose maildrops are captured from disk: [`Server`].
+//! The servers whose maildrops are captured from disk: [`ServerKind`].
 #![forbid(unsafe_code)]
 
-use crate::capture::disk::files::{Files, Shape};
+use crate::capture::disk::files::{Files, StoreKind};
 use crate::capture::disk::{courier, cyrus, dovecot, mbox, qmail};
 use crate::capture::draft::{Captured, Draft};
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 use crate::capture::find::source::{Holds, Source};
 use crate::capture::keys::Keys;
 use crate::format::UidlFormat;
@@ -21,7 +21,7 @@ pub const DOVECOT_STATE: &str = "dovecot-uidlist";
 
 /// What answered POP3.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Server {
+pub enum ServerKind {
     /// Courier's `courierpop3d`.
     Courier,
     /// Cyrus's `pop3d`, with its `uidl_format`.
@@ -37,10 +37,10 @@ pub enum Server {
     /// qmail-pop3d, also notqmail's and netqmail's.
     Qmail,
     /// One that keeps mail in mboxes.
-    Mbox(mbox::Server),
+    Mbox(mbox::MboxServer),
 }
 
-impl Server {
+impl ServerKind {
     /// Its name, as on the command line.
     pub fn name(&self) -> &'static str {
         match self {
@@ -67,7 +67,7 @@ impl Server {
     /// # Errors
     ///
     /// Those of [`Source::open`], and of opening a file.
-    pub fn look_for(&self, source: &Source) -> Result<(), Error> {
+    pub fn look_for(&self, source: &Source) -> Result<(), CaptureError> {
         match self.holds() {
             Holds::Directory | Holds::CyrusMailbox => source.open().map(drop),
             Holds::File => mbox::open(source).map(drop),
@@ -79,8 +79,8 @@ impl Server {
         matches!(self, Self::Courier | Self::Dovecot { .. } | Self::Qmail)
     }
 
-    fn draft(&self, keys: Keys, source: &Source) -> Result<Draft, Error> {
-        let maildir = |state| Files { shape: Shape::Maildir, state, mtimes: false };
+    fn draft(&self, keys: Keys, source: &Source) -> Result<Draft, CaptureError> {
+        let maildir = |state| Files { shape: StoreKind::Maildir, state, mtimes: false };
         match self {
             Self::Courier => maildir(Some(COURIER_STATE)).capture(keys, source, courier::plan),
             Self::Dovecot { format } => {
@@ -90,7 +90,7 @@ impl Server {
             Self::Qmail => Files { mtimes: true, ..maildir(None) }
                 .capture(keys, source, |look| Ok(qmail::plan(look))),
             Self::Cyrus { format } => {
-                Files { shape: Shape::Cyrus, state: Some(CYRUS_STATE), mtimes: false }.capture(
+                Files { shape: StoreKind::Cyrus, state: Some(CYRUS_STATE), mtimes: false }.capture(
                     keys,
                     source,
                     |look| cyrus::plan(look, format),
@@ -102,7 +102,7 @@ impl Server {
 }
 
 /// Captures one maildrop. Whatever happens, there is a block.
-pub fn capture(server: &Server, keys: Keys, source: &Source) -> Captured {
+pub fn capture(server: &ServerKind, keys: Keys, source: &Source) -> Captured {
     let user = source.user().to_owned();
     let place = format!("{} {}", server.name(), printable_path(source.place()));
     match server.draft(keys, source) {

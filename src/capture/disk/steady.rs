@@ -4,7 +4,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 
 /// How often a maildrop is read before it is called unstable.
 pub const TRIES: u32 = 6;
@@ -17,10 +17,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 ///
-/// Those of a try, and [`Error::Unstable`] when nothing has come of any.
+/// Those of a try, and [`CaptureError::Unstable`] when nothing has come of any.
 pub(super) fn until_steady<T>(
-    mut attempt: impl FnMut(bool) -> Result<Option<T>, Error>,
-) -> Result<T, Error> {
+    mut attempt: impl FnMut(bool) -> Result<Option<T>, CaptureError>,
+) -> Result<T, CaptureError> {
     let mut pause = FIRST_PAUSE;
     for left in (0..TRIES).rev() {
         if let Some(steady) = attempt(left == 0)? {
@@ -31,5 +31,5 @@ pub(super) fn until_steady<T>(
             pause *= 2;
         }
     }
-    Err(Error::Unstable { tries: TRIES })
+    Err(CaptureError::Unstable { tries: TRIES })
 }

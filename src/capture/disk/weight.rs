@@ -8,9 +8,11 @@
 
 use std::collections::HashSet;
 
-use crate::capture::disk::maildir::{Folder, Look, Message, arrival, end_before_changed_info};
+use crate::capture::disk::maildir::{
+    Folder, MessageFile, Snapshot, arrival, end_before_changed_info,
+};
 use crate::capture::disk::server::CYRUS_STATE;
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 use crate::capture::plan::Plan;
 use crate::text::printable;
 use crate::uidl::Uidl;
@@ -33,34 +35,38 @@ impl Unusable {
 
     /// That it costs no more messages than were captured, of `captured` messages and `left` that
     /// are there and were not.
-    pub(in crate::capture) fn weigh(self, captured: usize, left: usize) -> Result<(), Error> {
+    pub(in crate::capture) fn weigh(
+        self,
+        captured: usize,
+        left: usize,
+    ) -> Result<(), CaptureError> {
         if self.count.min(left) <= captured {
             return Ok(());
         }
         let (unusable, lines) = (self.count, self.count + captured);
-        Err(Error::Unusable { unusable, lines, first: self.first })
+        Err(CaptureError::Unusable { unusable, lines, first: self.first })
     }
 }
 
-/// That `plan` holds what the state file, where the server has one, and the look have; says what of
+/// That `plan` holds what the state file, where the server has one, and the snapshot have; says what of
 /// it does not.
 ///
 /// # Errors
 ///
-/// [`Error::NamesChanged`], [`Error::StateOfOther`], [`Error::Unusable`]: more was lost than
+/// [`CaptureError::NamesChanged`], [`CaptureError::StateOfOther`], [`CaptureError::Unusable`]: more was lost than
 /// captured.
 pub(super) fn weigh(
     state: Option<&'static str>,
-    look: &Look,
+    snapshot: &Snapshot,
     plan: &mut Plan,
-) -> Result<(), Error> {
+) -> Result<(), CaptureError> {
     let met: HashSet<usize> = plan.entries.iter().map(|entry| entry.at).collect();
     let gone: HashSet<&[u8]> = plan.gone.iter().map(|name| &name[..]).collect();
-    let left = || (0..).zip(&look.messages).filter(|(at, _)| !met.contains(at));
-    let mail = look.messages.len();
+    let left = || (0..).zip(&snapshot.messages).filter(|(at, _)| !met.contains(at));
+    let mail = snapshot.messages.len();
 
-    let changed: Vec<(&Message, &[u8])> = (0..)
-        .zip(&look.messages)
+    let changed: Vec<(&MessageFile, &[u8])> = (0..)
+        .zip(&snapshot.messages)
         .filter(|(_, message)| message.folder == Folder::Cur)
         // A name that the state has as it is was not changed after it.
         .filter(|(at, _)| state.is_none() || !met.contains(at))
@@ -74,7 +80,7 @@ pub(super) fn weigh(
         let unchanged = if state.is_some() { met.len() } else { mail - changed.len() };
         let (changed, first) = (changed.len(), printable(&first.name));
         if changed >= unchanged {
-            return Err(Error::NamesChanged { changed, mail, first });
+            return Err(CaptureError::NamesChanged { changed, mail, first });
         }
         plan.remarks.loss(format!(
             "{changed} of {mail} messages have a name that a copy has changed, such as {first}: \
@@ -84,10 +90,10 @@ pub(super) fn weigh(
     }
 
     if let Some(file) = state {
-        let newest = plan.entries.iter().map(|entry| &*look.messages[entry.at].base);
+        let newest = plan.entries.iter().map(|entry| &*snapshot.messages[entry.at].base);
         let newest = newest.chain(gone.iter().copied()).filter_map(arrival).max();
         // It was there when the list was written, as far as can be told.
-        let is_older = |message: &Message| {
+        let is_older = |message: &MessageFile| {
             message.folder == Folder::Cur
                 && match (arrival(&message.base), newest) {
                     (Some(arrived), Some(newest)) => arrived <= newest,
@@ -99,7 +105,7 @@ pub(super) fn weigh(
         let lacks_all = file == CYRUS_STATE && met.is_empty() && !gone.is_empty();
         if lacks_all || plan.gone.len() > met.len() && older > met.len() {
             let lines = plan.gone.len() + met.len();
-            return Err(Error::StateOfOther { file, lines, mail, met: met.len() });
+            return Err(CaptureError::StateOfOther { file, lines, mail, met: met.len() });
         }
         if older > 0 && !plan.gone.is_empty() && changed.is_empty() {
             plan.remarks.note(format!(

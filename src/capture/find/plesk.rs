@@ -55,7 +55,7 @@ impl fmt::Display for Rank {
 
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sign {
+pub struct ServiceSign {
     /// Of what kind it is.
     pub rank: Rank,
     /// What it is a sign of; `None` for neither of the two, or for what cannot be told.
@@ -64,7 +64,7 @@ pub struct Sign {
     pub what: String,
 }
 
-impl fmt::Display for Sign {
+impl fmt::Display for ServiceSign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.rank, self.what)
     }
@@ -74,7 +74,7 @@ impl fmt::Display for Sign {
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
     /// In the order in which it was looked for.
-    pub signs: Vec<Sign>,
+    pub signs: Vec<ServiceSign>,
     /// What lies in the maildrops.
     pub traces: Traces,
     /// How many maildrops could not be looked into.
@@ -247,8 +247,8 @@ mod tests {
 
     use super::*;
 
-    fn sign(rank: Rank, of: impl Into<Option<Service>>) -> Sign {
-        Sign { rank, of: of.into(), what: String::new() }
+    fn sign(rank: Rank, of: impl Into<Option<Service>>) -> ServiceSign {
+        ServiceSign { rank, of: of.into(), what: String::new() }
     }
 
     fn left(days: u64) -> Left {

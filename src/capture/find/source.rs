@@ -22,9 +22,9 @@ use regex_lite::Regex;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use crate::capture::disk::cyrus::Owner;
+use crate::capture::disk::cyrus::MailboxOwner;
 use crate::capture::disk::server::CYRUS_HEADER;
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 use crate::capture::safe_open;
 use crate::maildrop::{everybody_of, is_everybody};
 use crate::text::printable;
@@ -439,11 +439,11 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::Link`], and [`Error::Source`] when the search found it wanting.
-    pub fn open(&self) -> Result<OwnedFd, Error> {
+    /// [`CaptureError::Io`], [`CaptureError::Link`], and [`CaptureError::Source`] when the search found it wanting.
+    pub fn open(&self) -> Result<OwnedFd, CaptureError> {
         match &self.start {
             Start::Named => safe_open::open_start(&self.place),
-            Start::Fault(fault) | Start::Unsure(fault) => Err(Error::Source(fault.clone())),
+            Start::Fault(fault) | Start::Unsure(fault) => Err(CaptureError::Source(fault.clone())),
             Start::Below(top, names) => open_below(top, names),
         }
     }
@@ -454,16 +454,17 @@ impl Source {
     /// # Errors
     ///
     /// As [`Source::open`].
-    pub fn open_holder(&self) -> Result<(OwnedFd, OsString), Error> {
+    pub fn open_holder(&self) -> Result<(OwnedFd, OsString), CaptureError> {
         match &self.start {
             Start::Named => {
-                let no_file = || Error::Source(format!("{} is not a file", shown(&self.place)));
+                let no_file =
+                    || CaptureError::Source(format!("{} is not a file", shown(&self.place)));
                 let name = self.place.file_name().ok_or_else(no_file)?;
                 let parent = self.place.parent().ok_or_else(no_file)?;
                 let parent = if parent == Path::new("") { Path::new(".") } else { parent };
                 Ok((safe_open::open_operators(parent)?, name.to_owned()))
             }
-            Start::Fault(fault) | Start::Unsure(fault) => Err(Error::Source(fault.clone())),
+            Start::Fault(fault) | Start::Unsure(fault) => Err(CaptureError::Source(fault.clone())),
             Start::Below(top, names) => {
                 let (name, directories) = names.split_last().expect("a pattern has a name");
                 Ok((open_below(top, directories)?, name.clone()))
@@ -472,7 +473,7 @@ impl Source {
     }
 }
 
-fn open_below(top: &OwnedFd, names: &[OsString]) -> Result<OwnedFd, Error> {
+fn open_below(top: &OwnedFd, names: &[OsString]) -> Result<OwnedFd, CaptureError> {
     let mut at = safe_open::open_directory(top.as_fd(), OsStr::new("."))?;
     for name in names {
         at = safe_open::open_directory(at.as_fd(), name)?;
@@ -482,7 +483,7 @@ fn open_below(top: &OwnedFd, names: &[OsString]) -> Result<OwnedFd, Error> {
 
 /// What a search found.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct Search {
     /// The maildrops, sorted by user; no user twice. Where a place could not be searched, one
     /// [stands for everybody](Source::is_gap) who may live there.
     pub sources: Vec<Source>,
@@ -509,15 +510,15 @@ pub enum Holds {
 ///
 /// # Errors
 ///
-/// [`Error::Io`] or [`Error::Link`] when no pattern has a directory to start from;
-/// [`Error::Source`] when a pattern cannot name its users.
+/// [`CaptureError::Io`] or [`CaptureError::Link`] when no pattern has a directory to start from;
+/// [`CaptureError::Source`] when a pattern cannot name its users.
 pub fn find(
     patterns: &[Pattern],
     root: Option<&Path>,
     naming: &Naming,
     holds: Holds,
-) -> Result<Found, Error> {
-    let mut found = Found::default();
+) -> Result<Search, CaptureError> {
+    let mut found = Search::default();
     let mut started = false;
     let mut absent = None;
     let (mut walked, mut linked) = (HashSet::new(), Vec::new());
@@ -535,7 +536,7 @@ pub fn find(
         let naming = match naming.check(pattern, holds) {
             Ok(()) => naming,
             Err(_) if pattern.is_panel => &by_default,
-            Err(error) => return Err(Error::Source(error.to_string())),
+            Err(error) => return Err(CaptureError::Source(error.to_string())),
         };
         started = true;
         let mut walk = Walk {
@@ -553,7 +554,7 @@ pub fn find(
     if let Some(error) = absent.filter(|_| !started) {
         return Err(error);
     }
-    let Found { sources, mut losses } = found;
+    let Search { sources, mut losses } = found;
     let mut sources = without_unsure(sources, &mut losses);
     // Where a link's own name names nobody, whoever lies behind it was found there.
     let found: HashSet<String> = sources
@@ -567,11 +568,11 @@ pub fn find(
         !is_walked || !found.contains(&missed.user)
     });
     sources.extend(unseen.map(|(_, missed)| missed));
-    Ok(Found { sources: without_doubles(sources), losses })
+    Ok(Search { sources: without_doubles(sources), losses })
 }
 
 /// The directory that a pattern starts from. In a copy no link is followed, as it would lead out.
-fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedFd), Error> {
+fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedFd), CaptureError> {
     let Some(root) = root else {
         let top = safe_open::open_operators(&pattern.start)?;
         return Ok((pattern.start.clone(), top));
@@ -581,8 +582,8 @@ fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedF
     for name in pattern.start.iter().skip(1) {
         path.push(name);
         top = safe_open::open_directory(top.as_fd(), name).map_err(|error| match error {
-            Error::Io { error, .. } => Error::io(path.as_os_str().as_bytes(), error),
-            Error::Link { .. } => Error::Link { name: path.display().to_string() },
+            CaptureError::Io { error, .. } => CaptureError::io(path.as_os_str().as_bytes(), error),
+            CaptureError::Link { .. } => CaptureError::Link { name: path.display().to_string() },
             other => other,
         })?;
     }
@@ -599,7 +600,7 @@ struct Walk<'a> {
     naming: &'a Naming,
     holds: Holds,
     is_copy: bool,
-    found: &'a mut Found,
+    found: &'a mut Search,
     /// The directories that were searched.
     walked: &'a mut HashSet<Inode>,
     /// Links to where maildrops may lie, which are not followed: what each leads to, and who is
@@ -682,7 +683,9 @@ impl Walk<'_> {
                 let before = self.found.sources.len();
                 self.source(path, bounds, Start::Fault(error.to_string()));
                 let target = match error {
-                    Error::Link { .. } => rustix::fs::statat(at, &name, AtFlags::empty()).ok(),
+                    CaptureError::Link { .. } => {
+                        rustix::fs::statat(at, &name, AtFlags::empty()).ok()
+                    }
                     _ => return,
                 };
                 // Of who was found behind it under his name, it is no second maildrop.
@@ -691,7 +694,7 @@ impl Walk<'_> {
                 self.linked.extend(sources.into_iter().map(|source| (target, source)));
                 return;
             }
-            Err(Error::Link { .. }) => {
+            Err(CaptureError::Link { .. }) => {
                 let why = "a symbolic link, which is not followed";
                 let next = "put there what it leads to, or capture that by a pattern of its own";
                 // Only looked at: to what is no directory, or not there, no server follows it
@@ -711,7 +714,7 @@ impl Walk<'_> {
             }
             Err(error) => {
                 let why = match error {
-                    Error::Io { error, .. } => error.to_string(),
+                    CaptureError::Io { error, .. } => error.to_string(),
                     other => other.to_string(),
                 };
                 let gaps = self.gaps(pattern, path, bounds, &why, MEND);
@@ -745,11 +748,14 @@ impl Walk<'_> {
     ) {
         let mut bounds = bounds.to_vec();
         let header = safe_open::read_state(directory, CYRUS_HEADER);
-        let start = match header.map(|octets| octets.map(|octets| Owner::of_header(&octets))) {
+        let start = match header.map(|octets| octets.map(|octets| MailboxOwner::of_header(&octets)))
+        {
             Err(error) => Start::Fault(error.to_string()),
-            Ok(Some(Owner::Nobody)) => return,
-            Ok(None | Some(Owner::Unsaid)) => Start::Below(Arc::clone(top), self.names.clone()),
-            Ok(Some(Owner::User { local, domain })) => {
+            Ok(Some(MailboxOwner::Nobody)) => return,
+            Ok(None | Some(MailboxOwner::Unsaid)) => {
+                Start::Below(Arc::clone(top), self.names.clone())
+            }
+            Ok(Some(MailboxOwner::User { local, domain })) => {
                 bounds.iter_mut().for_each(|bound| bound.set_owner(&local, domain.as_deref()));
                 Start::Below(Arc::clone(top), self.names.clone())
             }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::AtFlags;
 
 use crate::capture::disk::server::{COURIER_STATE, DOVECOT_STATE};
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::safe_open;
 
@@ -38,11 +38,11 @@ impl Traces {
     ///
     /// # Errors
     ///
-    /// As [`Source::open`]; [`Error::Io`] where it cannot be listed.
-    pub fn add(&mut self, source: &Source) -> Result<(), Error> {
+    /// As [`Source::open`]; [`CaptureError::Io`] where it cannot be listed.
+    pub fn add(&mut self, source: &Source) -> Result<(), CaptureError> {
         let top = source.open()?;
         let listed = |directory: BorrowedFd<'_>| {
-            safe_open::names(directory).map_err(|error| Error::io(b".", error))
+            safe_open::names(directory).map_err(|error| CaptureError::io(b".", error))
         };
         let found = listed(top.as_fd())?;
         for (left, prefix, state) in [

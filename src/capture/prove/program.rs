@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType};
 
-use crate::capture::disk::server::Server;
-use crate::capture::error::Error;
+use crate::capture::disk::server::ServerKind;
+use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::pop3::{Fault, Listed, Session, listing};
 use crate::text::printable;
@@ -34,7 +34,7 @@ const MAX_SAID_OCTETS: u64 = 64 << 10;
 pub enum NoListing {
     /// The maildrop could not be opened.
     #[error(transparent)]
-    Maildrop(#[from] Error),
+    Maildrop(#[from] CaptureError),
     /// The maildrop belongs to root, as whom no such program runs.
     #[error("it belongs to root, and no POP3 program is run as root")]
     OfRoot,
@@ -70,9 +70,9 @@ pub struct Program {
 
 impl Program {
     /// The one of that server that is installed here; `None` when there is none in its usual places.
-    pub fn of(server: &Server) -> Option<Self> {
+    pub fn of(server: &ServerKind) -> Option<Self> {
         let (places, arguments): (&[&str], &[&str]) = match server {
-            Server::Courier => (
+            ServerKind::Courier => (
                 &[
                     "/usr/lib/courier/courier/courierpop3d",
                     "/usr/libexec/courier/courierpop3d",
@@ -82,15 +82,15 @@ impl Program {
                 ],
                 &["{maildir}"],
             ),
-            Server::Dovecot { .. } => (
+            ServerKind::Dovecot { .. } => (
                 &["/usr/lib/dovecot/pop3", "/usr/libexec/dovecot/pop3"],
                 &["-o", "mail_home={home}", "-o", "log_path=/dev/stderr"],
             ),
-            Server::Qmail => {
+            ServerKind::Qmail => {
                 (&["/var/qmail/bin/qmail-pop3d", "/usr/sbin/qmail-pop3d"], &["{maildir}"])
             }
             // Theirs ask for the password themselves.
-            Server::Cyrus { .. } | Server::Mbox(_) => return None,
+            ServerKind::Cyrus { .. } | ServerKind::Mbox(_) => return None,
         };
         let found = places.iter().find(|place| Path::new(place).is_file())?;
         let words = [found].into_iter().chain(arguments).map(|&word| word.to_owned());
@@ -133,7 +133,7 @@ impl Program {
             .stdin(OwnedFd::from(theirs.try_clone().map_err(not_started)?))
             .stdout(OwnedFd::from(theirs))
             .stderr(said.try_clone().map_err(not_started)?);
-        let running = Running(command.spawn().map_err(not_started)?);
+        let running = RunningProgram(command.spawn().map_err(not_started)?);
         // It has the only other end now: when it goes, we notice.
         drop(command);
         let listed = Session::join(ours, patience).and_then(|mut session| {
@@ -174,7 +174,7 @@ impl Program {
 }
 
 /// The uid and gid of a maildrop, be it a directory or a file.
-fn owner(source: &Source) -> Result<(u32, u32), Error> {
+fn owner(source: &Source) -> Result<(u32, u32), CaptureError> {
     let stat = match source.open() {
         Err(error) if error.is_absence() => {
             let (directory, name) = source.open_holder()?;
@@ -183,11 +183,11 @@ fn owner(source: &Source) -> Result<(u32, u32), Error> {
         opened => rustix::fs::fstat(opened?),
     };
     let name = source.place().as_os_str().as_bytes();
-    let stat = stat.map_err(|errno| Error::io(name, errno.into()))?;
+    let stat = stat.map_err(|errno| CaptureError::io(name, errno.into()))?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory | FileType::RegularFile => Ok((stat.st_uid, stat.st_gid)),
-        FileType::Symlink => Err(Error::Link { name: printable(name) }),
-        _ => Err(Error::NotRegular { name: printable(name) }),
+        FileType::Symlink => Err(CaptureError::Link { name: printable(name) }),
+        _ => Err(CaptureError::NotRegular { name: printable(name) }),
     }
 }
 
@@ -210,9 +210,9 @@ fn filled(word: &str, home: &OsStr, maildir: &OsStr, user: &str) -> OsString {
 }
 
 /// A child that does not outlive us.
-struct Running(Child);
+struct RunningProgram(Child);
 
-impl Running {
+impl RunningProgram {
     /// Waits for what is written at QUIT to be written; otherwise ends it.
     fn end(mut self, patience: Duration, has_quit: bool) {
         let until = Instant::now() + patience;
@@ -225,7 +225,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -54,12 +54,12 @@ impl Block {
 
 /// The maildrops that somebody should look at, though nothing was lost.
 #[derive(Default)]
-pub struct Noted {
+pub struct Unusual {
     count: usize,
     first: Vec<String>,
 }
 
-impl Noted {
+impl Unusual {
     const MOST_NAMED: usize = 5;
 
     pub fn add(&mut self, block: &Block) {

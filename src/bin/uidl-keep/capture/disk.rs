@@ -9,7 +9,7 @@ use uidl_keep::capture::find::source::{Holds, Source};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::text::printable;
 
-use super::block::{Block, Noted};
+use super::block::{Block, Unusual};
 use super::job::Job;
 use super::listing_file::ListingFile;
 use super::progress::Progress;
@@ -26,7 +26,7 @@ pub fn capture(
     output: &mut ListingFile,
 ) -> Result<bool, Trouble> {
     let Job { server, sources, is_copy, .. } = job;
-    let (mut all_well, mut noted) = (true, Noted::default());
+    let (mut all_well, mut noted) = (true, Unusual::default());
     let plan = InOrder { len: sources.len(), taken: 0, written: 0, ready: BTreeMap::new() };
     let capture_one = |at: usize| {
         let (source, began) = (&sources[at], SystemTime::now());

@@ -1,13 +1,13 @@
 //! What is to be captured from disk: [`Job`].
 
-use uidl_keep::capture::disk::server::Server;
+use uidl_keep::capture::disk::server::ServerKind;
 use uidl_keep::capture::find::source::Source;
 
 use super::listing_file::Asked;
 
 /// What is to be captured.
 pub struct Job {
-    pub server: Server,
+    pub server: ServerKind,
     pub sources: Vec<Source>,
     pub asked: Asked,
     /// Whether those are all that were asked for, each by its name.

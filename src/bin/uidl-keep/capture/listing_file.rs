@@ -85,7 +85,7 @@ pub enum Asked {
 }
 
 /// What a listing says of one maildrop, as far as another may say less.
-struct Said {
+struct ListedState {
     state: State,
     /// Which capture it is of.
     kind: String,
@@ -151,11 +151,11 @@ fn what_is_lost(mut old: &File, mut new: &File, asked: Asked) -> io::Result<Opti
 }
 
 /// The maildrops of a listing, up to where it is none.
-fn said_in(file: &mut &File) -> HashMap<String, Said> {
+fn said_in(file: &mut &File) -> HashMap<String, ListedState> {
     let blocks = listing::scan(BufReader::new(file)).with_heads();
     let blocks = blocks.map_while(Result::ok).map(|(block, head)| {
         let kind = head.source.split(' ').next().unwrap_or_default().to_owned();
-        (block.user, Said { state: head.state, kind })
+        (block.user, ListedState { state: head.state, kind })
     });
     blocks.collect()
 }

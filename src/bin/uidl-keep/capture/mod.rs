@@ -19,12 +19,12 @@ mod workers;
 use std::num::NonZeroUsize;
 use std::thread;
 
-use uidl_keep::capture::disk::server::Server;
+use uidl_keep::capture::disk::server::ServerKind;
 
 use crate::output::{Outcome, Trouble, on_one_line};
 use listing_file::ListingFile;
 use progress::Progress;
-use sources::What;
+use sources::ServerArgs;
 
 /// Writes a listing of what an old server's POP3 clients know; changes nothing there.
 ///
@@ -37,18 +37,18 @@ use sources::What;
 /// the listing say which and why. 2: there is no listing.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment, arg_required_else_help = true)]
-pub struct Args {
+pub struct CaptureArgs {
     #[command(subcommand)]
-    from: From,
+    from: CaptureFrom,
 }
 
 #[derive(clap::Subcommand)]
-enum From {
+enum CaptureFrom {
     /// Captures Courier's POP3 by its courierpop3dsizelist, of any version.
     ///
     ///   uidl-keep capture courier --layout plesk -o plesk.listing
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
-    Courier(What),
+    Courier(ServerArgs),
     /// Captures Cyrus's POP3 by the cyrus.index of each INBOX, of Cyrus 2.2 to 3.12.
     ///
     ///   uidl-keep capture cyrus --pattern '/var/spool/cyrus/mail/uuid/?/?/*'
@@ -62,9 +62,9 @@ enum From {
     Cyrus {
         /// The uidl_format of the old server's imapd.conf.
         #[arg(long, value_enum, default_value = "cyrus")]
-        uidl_format: cyrus::Format,
+        uidl_format: cyrus::UidlFormatArg,
         #[command(flatten)]
-        what: What,
+        what: ServerArgs,
     },
     /// Captures Dovecot's POP3 on Maildirs by dovecot-uidlist and pop3_uidl_format.
     ///
@@ -77,7 +77,7 @@ enum From {
         #[arg(long, value_name = "FORMAT", alias = "uidl-format")]
         format: Option<String>,
         #[command(flatten)]
-        what: What,
+        what: ServerArgs,
     },
     /// Captures Dovecot's POP3 on mdbox, sdbox or anything else by what doveadm prints, on stdin.
     ///
@@ -88,7 +88,7 @@ enum From {
     ///
     /// For one user -u in place of -A, and --user in place of --users.
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
-    Doveadm(doveadm::Args),
+    Doveadm(doveadm::DoveadmArgs),
     /// Captures POP3 from mboxes: Dovecot, mailutils, Qpopper or popa3d.
     ///
     ///   uidl-keep capture mbox --server popa3d --pattern '/var/mail/{user}' -o mbox.listing
@@ -96,7 +96,7 @@ enum From {
     /// Take the server that answers POP3: each keeps its unique-ids in another place. UW ipop3d is
     /// --server dovecot --format '%08Xv%08Xu'.
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
-    Mbox(mbox::Args),
+    Mbox(mbox::MboxArgs),
     /// Captures a Plesk machine, by Courier or Dovecot: whichever answers POP3, which it finds out.
     ///
     ///   uidl-keep capture plesk -o plesk.listing
@@ -105,42 +105,45 @@ enum From {
     /// is installed; never by files that the server before has left behind. Says what it found on
     /// stderr and at the head of the listing, and refuses where that does not tell.
     #[command(verbatim_doc_comment)]
-    Plesk(plesk::Args),
+    Plesk(plesk::PleskArgs),
     /// Captures qmail-pop3d by base file name, in the order of modification times.
     ///
     ///   uidl-keep capture qmail --root /mnt/old --layout vpopmail -o vpopmail.listing
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
-    Qmail(What),
+    Qmail(ServerArgs),
     Pop3(Box<pop3::Args>),
 }
 
 /// Captures, and writes the listing.
-pub fn run(args: &Args) -> Result<Outcome, Trouble> {
-    let (job, how) = match &args.from {
-        From::Doveadm(args) => return doveadm::run(args),
-        From::Pop3(args) => return pop3::run(args),
-        From::Courier(what) => (what.job(Server::Courier)?, &what.how),
-        From::Mbox(args) => (args.what.job(Server::Mbox(args.server()?))?, &args.what.how),
-        From::Cyrus { uidl_format, what } => {
-            (what.job(Server::Cyrus { format: uidl_format.spelled() })?, &what.how)
+pub fn run(args: &CaptureArgs) -> Result<Outcome, Trouble> {
+    let (job, common) = match &args.from {
+        CaptureFrom::Doveadm(args) => return doveadm::run(args),
+        CaptureFrom::Pop3(args) => return pop3::run(args),
+        CaptureFrom::Courier(what) => (what.job(ServerKind::Courier)?, &what.common),
+        CaptureFrom::Mbox(args) => {
+            (args.what.job(ServerKind::Mbox(args.server()?))?, &args.what.common)
         }
-        From::Qmail(what) => (what.job(Server::Qmail)?, &what.how),
-        From::Dovecot { format, what } => {
+        CaptureFrom::Cyrus { uidl_format, what } => {
+            (what.job(ServerKind::Cyrus { format: uidl_format.spelled() })?, &what.common)
+        }
+        CaptureFrom::Qmail(what) => (what.job(ServerKind::Qmail)?, &what.common),
+        CaptureFrom::Dovecot { format, what } => {
             let format = doveconf::format(format.as_deref(), what.whole.root.is_some())?;
-            (what.job(Server::Dovecot { format })?, &what.how)
+            (what.job(ServerKind::Dovecot { format })?, &what.common)
         }
-        From::Plesk(plesk) => (plesk.job()?, &plesk.how),
+        CaptureFrom::Plesk(plesk) => (plesk.job()?, &plesk.common),
     };
-    let jobs = how.jobs.map_or_else(
+    let jobs = common.jobs.map_or_else(
         || thread::available_parallelism().map_or(1, NonZeroUsize::get),
         NonZeroUsize::get,
     );
-    let mut output = ListingFile::open(how.output.as_deref())?;
-    for line in job.evidence.iter().chain(&prove::prove(&how.proof, &job, how.keys)?) {
+    let mut output = ListingFile::open(common.output.as_deref())?;
+    for line in job.evidence.iter().chain(&prove::prove(&common.proof, &job, common.keys)?) {
         output.write(format!("# {}\n", on_one_line(line)).as_bytes())?;
     }
-    let progress = Progress::new(job.sources.len(), job.sources.len() == 1, how.output.is_some());
-    let captured = disk::capture(&job, how.keys, jobs, &progress, &mut output)?;
+    let progress =
+        Progress::new(job.sources.len(), job.sources.len() == 1, common.output.is_some());
+    let captured = disk::capture(&job, common.keys, jobs, &progress, &mut output)?;
     output.publish(job.asked)?;
     progress.finish();
     Ok(if job.all_well && captured { Outcome::Done } else { Outcome::Short })

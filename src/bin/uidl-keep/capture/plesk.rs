@@ -7,9 +7,11 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use uidl_keep::capture::disk::server::{COURIER_STATE, DOVECOT_STATE, Server};
+use uidl_keep::capture::disk::server::{COURIER_STATE, DOVECOT_STATE, ServerKind};
 use uidl_keep::capture::find::panel::Panel;
-use uidl_keep::capture::find::plesk::{self, Evidence, Rank, Service, Sign, Unknown, Verdict};
+use uidl_keep::capture::find::plesk::{
+    self, Evidence, Rank, Service, ServiceSign, Unknown, Verdict,
+};
 use uidl_keep::capture::find::source::{Holds, Source};
 use uidl_keep::capture::find::traces::Left;
 use uidl_keep::maildrop::everybody_of;
@@ -17,12 +19,12 @@ use uidl_keep::text::printable;
 
 use super::doveconf;
 use super::job::Job;
-use super::sources::{How, Whole};
+use super::sources::{CommonArgs, WholeServerArgs};
 use crate::output::{Trouble, remark};
 
 /// Whose maildrops, and what is known of who answers.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct PleskArgs {
     /// The old server's pop3_uidl_format, where it is Dovecot's and cannot be asked for: in a copy,
     /// when no doveconf here reads its configuration.
     #[arg(long, value_name = "FORMAT")]
@@ -36,12 +38,12 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["user_template", "rename", "only"])]
     short_names: bool,
     #[command(flatten)]
-    whole: Whole,
+    whole: WholeServerArgs,
     #[command(flatten)]
-    pub how: How,
+    pub common: CommonArgs,
 }
 
-impl Args {
+impl PleskArgs {
     /// Finds out who answers, and says by what.
     pub fn job(&self) -> Result<Job, Trouble> {
         let root = self.whole.root.as_deref();
@@ -67,7 +69,7 @@ impl Args {
         };
         said.push(verdict.to_string());
         let server = self.server(verdict, root).inspect_err(|_| said.iter().for_each(remark))?;
-        if let Server::Dovecot { format } = &server {
+        if let ServerKind::Dovecot { format } = &server {
             said.push(format!("pop3_uidl_format: {format}"));
         }
         said.iter().for_each(remark);
@@ -84,14 +86,14 @@ impl Args {
         Ok(Job { server, sources, asked, all_well, is_copy: root.is_some(), evidence: said })
     }
 
-    fn server(&self, verdict: Verdict, root: Option<&Path>) -> Result<Server, Trouble> {
+    fn server(&self, verdict: Verdict, root: Option<&Path>) -> Result<ServerKind, Trouble> {
         let given = self.format.as_deref().filter(|&format| format != "auto");
         if verdict.service == Service::Courier {
             return match given {
                 Some(_) => Err(Trouble::new(format!(
                     "--format is Dovecot's, and {verdict}; if that is wrong, use \"capture dovecot\""
                 ))),
-                None => Ok(Server::Courier),
+                None => Ok(ServerKind::Courier),
             };
         }
         let format = match (given, root) {
@@ -110,7 +112,7 @@ impl Args {
             (None, None) => doveconf::ask(None)?,
             (None, Some(root)) => doveconf::ask(Some(&root.join("etc/dovecot")))?,
         };
-        Ok(Server::Dovecot { format })
+        Ok(ServerKind::Dovecot { format })
     }
 }
 
@@ -183,9 +185,10 @@ fn look(root: Option<&Path>, ports: &[u16]) -> Result<Evidence, Trouble> {
         signs.extend(listeners(ports).map_err(|error| Trouble::at("/proc", error))?);
     }
     let (enabled, installed) = (enabled(root)?, installed(root)?);
-    let is_installed = |sign: &Sign| installed.iter().any(|other| other.of == sign.of);
+    let is_installed = |sign: &ServiceSign| installed.iter().any(|other| other.of == sign.of);
     // Where links cannot be followed, one that was left behind looks like any other.
-    let is_stale = |sign: &Sign| !has_units(root) && !installed.is_empty() && !is_installed(sign);
+    let is_stale =
+        |sign: &ServiceSign| !has_units(root) && !installed.is_empty() && !is_installed(sign);
     signs.extend(enabled.into_iter().filter(|sign| !is_stale(sign)));
     signs.extend(installed);
     for (path, service) in [
@@ -194,7 +197,11 @@ fn look(root: Option<&Path>, ports: &[u16]) -> Result<Evidence, Trouble> {
         ("etc/dovecot/dovecot.conf", Service::Dovecot),
     ] {
         if below(root, path).exists() {
-            signs.push(Sign { rank: Rank::Seen, of: Some(service), what: format!("/{path}") });
+            signs.push(ServiceSign {
+                rank: Rank::Seen,
+                of: Some(service),
+                what: format!("/{path}"),
+            });
         }
     }
     Ok(Evidence { signs, ..Evidence::default() })
@@ -205,7 +212,7 @@ fn below(root: Option<&Path>, path: &str) -> PathBuf {
 }
 
 /// Who has these ports open on this machine.
-fn listeners(ports: &[u16]) -> io::Result<Vec<Sign>> {
+fn listeners(ports: &[u16]) -> io::Result<Vec<ServiceSign>> {
     let mut open = BTreeSet::new();
     for table in ["tcp", "tcp6"] {
         // A machine without IPv6 has no such table.
@@ -219,7 +226,7 @@ fn listeners(ports: &[u16]) -> io::Result<Vec<Sign>> {
     let idle = ports.iter().filter(|port| !open.iter().any(|(open, _)| open == *port));
     for port in idle {
         let what = format!("nobody listens on port {port}");
-        signs.push(Sign { rank: Rank::Seen, of: None, what });
+        signs.push(ServiceSign { rank: Rank::Seen, of: None, what });
     }
     let holders = holders(&open.iter().map(|&(_, inode)| inode).collect())?;
     for (port, inode) in open {
@@ -238,11 +245,11 @@ fn listeners(ports: &[u16]) -> io::Result<Vec<Sign>> {
         let is_systemd = programs.iter().all(|program| program.ends_with("/systemd"));
         if !programs.is_empty() && is_systemd {
             // It waits for the first client; which unit is for it is told by what is enabled.
-            signs.push(Sign { rank: Rank::Seen, of: None, what });
+            signs.push(ServiceSign { rank: Rank::Seen, of: None, what });
             continue;
         }
         let single = if services.len() == 1 { services.into_iter().next() } else { None };
-        signs.push(Sign { rank: Rank::Listens, of: single, what });
+        signs.push(ServiceSign { rank: Rank::Listens, of: single, what });
     }
     signs.sort_by_key(|sign| sign.rank);
     Ok(signs)
@@ -282,7 +289,7 @@ fn has_units(root: Option<&Path>) -> bool {
 }
 
 /// What is started with the machine: units that are wanted and not masked, and init scripts.
-fn enabled(root: Option<&Path>) -> Result<Vec<Sign>, Trouble> {
+fn enabled(root: Option<&Path>) -> Result<Vec<ServiceSign>, Trouble> {
     let is_there = |link: &Path| !has_units(root) || leads_somewhere(root, link);
     let units = below(root, "etc/systemd/system");
     let mut masked = HashSet::new();
@@ -319,7 +326,7 @@ fn enabled(root: Option<&Path>) -> Result<Vec<Sign>, Trouble> {
         if !masked.contains(&unit) && is_there(&link) {
             let shown = link.strip_prefix(root.unwrap_or(Path::new("/"))).unwrap_or(&link);
             let what = format!("/{}", printable(shown.as_os_str().as_bytes()));
-            signs.push(Sign { rank: Rank::Enabled, of: Some(service), what });
+            signs.push(ServiceSign { rank: Rank::Enabled, of: Some(service), what });
         }
     }
     signs.sort_by(|a, b| a.what.cmp(&b.what));
@@ -362,10 +369,10 @@ const PROGRAMS: [(&str, Service); 8] = [
     ("usr/sbin/couriertcpd", Service::Courier),
 ];
 
-fn installed(root: Option<&Path>) -> Result<Vec<Sign>, Trouble> {
+fn installed(root: Option<&Path>) -> Result<Vec<ServiceSign>, Trouble> {
     let mut signs = Vec::new();
     let mut push = |service, what| {
-        signs.push(Sign { rank: Rank::Installed, of: Some(service), what });
+        signs.push(ServiceSign { rank: Rank::Installed, of: Some(service), what });
     };
     let status = below(root, "var/lib/dpkg/status");
     match fs::read(&status) {

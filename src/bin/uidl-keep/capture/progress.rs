@@ -12,10 +12,10 @@ use crate::output::remark;
 /// How far the work is: a bar on a terminal, a line now and then in a log, nothing for one maildrop.
 pub struct Progress {
     bar: Option<ProgressBar>,
-    log: Option<Mutex<Log>>,
+    log: Option<Mutex<PeriodicLog>>,
 }
 
-struct Log {
+struct PeriodicLog {
     tally: Tally,
     begun: Instant,
     said: Instant,
@@ -48,11 +48,11 @@ impl Progress {
         });
         let now = Instant::now();
         let tally = Tally { maildrops, ..Tally::default() };
-        let log = (!is_single).then(|| Mutex::new(Log { tally, begun: now, said: now }));
+        let log = (!is_single).then(|| Mutex::new(PeriodicLog { tally, begun: now, said: now }));
         Self { bar, log }
     }
 
-    fn log(&self) -> Option<MutexGuard<'_, Log>> {
+    fn log(&self) -> Option<MutexGuard<'_, PeriodicLog>> {
         self.log.as_ref().map(|log| log.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

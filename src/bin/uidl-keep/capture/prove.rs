@@ -8,12 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use uidl_keep::capture;
-use uidl_keep::capture::disk::server::Server;
+use uidl_keep::capture::disk::server::ServerKind;
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{Pin, Security, Trust};
 use uidl_keep::capture::prove::program::Program;
-use uidl_keep::capture::prove::proof::{self, Outcome};
+use uidl_keep::capture::prove::proof::{self, Comparison};
 use uidl_keep::maildrop::{Maildrop, State};
 use uidl_keep::text::{printable, printable_path};
 
@@ -26,7 +26,7 @@ use crate::output::{Trouble, remark};
 /// Whether and how the capture is proven.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("over_pop3").args(["prove_accounts", "prove_password_file"])))]
-pub struct Proof {
+pub struct ProofArgs {
     /// Before anything is written, compare so many maildrops, chosen at random, with the old
     /// server's own listing, UIDL by UIDL; stop at any difference. By its own POP3 program, run as
     /// the owner of the maildrop; or over POP3, with --prove-accounts or --prove-password-file.
@@ -47,16 +47,16 @@ pub struct Proof {
     /// Ask over POP3, as a master user whose password is the first line of this file.
     #[arg(long, value_name = "FILE", requires_all = ["prove", "prove_login"])]
     prove_password_file: Option<PathBuf>,
-    /// How that master user logs in, by {user}, {local} and {domain} of the maildrop's user at the
+    /// SecurityArg that master user logs in, by {user}, {local} and {domain} of the maildrop's user at the
     /// old server: '{user}*master' on Dovecot.
     #[arg(long, value_name = "TEMPLATE", requires = "prove_password_file")]
     prove_login: Option<String>,
     /// Where POP3 is answered, as HOST or HOST:PORT.
     #[arg(long, value_name = "HOST", requires = "over_pop3", default_value = "127.0.0.1")]
     prove_server: String,
-    /// How passwords are kept secret on the way [default: clear to this machine itself, else tls].
+    /// SecurityArg passwords are kept secret on the way [default: clear to this machine itself, else tls].
     #[arg(long, value_enum, value_name = "HOW", requires = "over_pop3")]
-    prove_security: Option<How>,
+    prove_security: Option<SecurityArg>,
     /// Take the certificate with this SHA-256 and no other, as `openssl x509 -fingerprint -sha256`
     /// prints it.
     #[arg(long, value_name = "SHA256", requires = "over_pop3")]
@@ -67,7 +67,7 @@ pub struct Proof {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum How {
+enum SecurityArg {
     /// TLS from the first octet.
     Tls,
     /// TLS after STLS.
@@ -76,7 +76,7 @@ enum How {
     Clear,
 }
 
-/// How often a maildrop is compared before mail that comes and goes is no explanation any more.
+/// SecurityArg often a maildrop is compared before mail that comes and goes is no explanation any more.
 const TRIES: u32 = 4;
 
 /// The pause after the first try, doubled after each.
@@ -91,7 +91,7 @@ const LOOKS: usize = 100;
 
 /// Compares as many maildrops as are asked for, if any. What there is to say of it, for the head of
 /// the listing.
-pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble> {
+pub fn prove(args: &ProofArgs, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble> {
     let Some(wanted) = args.prove.map(|wanted| wanted.get() as usize) else {
         return Ok(Vec::new());
     };
@@ -116,7 +116,7 @@ pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble
                 remark(said.last().expect("just pushed"));
             }
             Ok(None) => {}
-            Err(Stop::Unheard(why)) => {
+            Err(NotProven::Unheard(why)) => {
                 unheard += 1;
                 remark(format_args!("{user}: no listing of the old server's: {why}"));
                 if unheard > MOST_UNHEARD {
@@ -126,7 +126,7 @@ pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble
                     )));
                 }
             }
-            Err(Stop::Differs(difference)) => {
+            Err(NotProven::Differs(difference)) => {
                 return Err(Trouble::new(format!(
                     "{user}: {}: {difference}; nothing was written: capture by what answers POP3 there, \
                      with its own format, or over POP3 (seed {seed})",
@@ -179,7 +179,7 @@ struct Proven {
     messages: usize,
 }
 
-enum Stop {
+enum NotProven {
     /// There is no listing to compare with.
     Unheard(String),
     Differs(proof::Difference),
@@ -191,7 +191,7 @@ fn compare(
     job: &Job,
     keys: Keys,
     source: &Source,
-) -> Result<Option<Proven>, Stop> {
+) -> Result<Option<Proven>, NotProven> {
     let capture = || -> Option<Maildrop> {
         let maildrop = capture::disk::server::capture(&job.server, keys, source).maildrop;
         (maildrop.state != State::Failed).then_some(maildrop)
@@ -204,19 +204,19 @@ fn compare(
             pause *= 2;
         }
         let Some(before) = capture() else { return Ok(None) };
-        let listed = witness.listing(source).map_err(Stop::Unheard)?;
+        let listed = witness.listing(source).map_err(NotProven::Unheard)?;
         let Some(after) = capture() else { return Ok(None) };
         match proof::check(&before, &listed, &after) {
-            Outcome::Same => return Ok(Some(Proven { messages: listed.len() })),
-            Outcome::Wrong(difference) => return Err(Stop::Differs(difference)),
-            Outcome::Unlike(unlike) => difference = Some(unlike),
+            Comparison::Same => return Ok(Some(Proven { messages: listed.len() })),
+            Comparison::Wrong(difference) => return Err(NotProven::Differs(difference)),
+            Comparison::Unlike(unlike) => difference = Some(unlike),
         }
     }
-    Err(Stop::Differs(difference.expect("each try that goes on leaves one")))
+    Err(NotProven::Differs(difference.expect("each try that goes on leaves one")))
 }
 
-impl Proof {
-    fn witness(&self, server: &Server, is_copy: bool) -> Result<Witness, Trouble> {
+impl ProofArgs {
+    fn witness(&self, server: &ServerKind, is_copy: bool) -> Result<Witness, Trouble> {
         if self.prove_accounts.is_some() || self.prove_password_file.is_some() {
             return self.over_pop3();
         }
@@ -264,12 +264,15 @@ impl Proof {
     fn manner(&self) -> Result<Manner, Trouble> {
         let host = self.prove_server.split(':').next().unwrap_or_default();
         let is_here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        let security =
-            match self.prove_security.unwrap_or(if is_here { How::Clear } else { How::Tls }) {
-                How::Tls => Security::Tls,
-                How::Starttls => Security::StartTls,
-                How::Clear => Security::Clear,
-            };
+        let security = match self.prove_security.unwrap_or(if is_here {
+            SecurityArg::Clear
+        } else {
+            SecurityArg::Tls
+        }) {
+            SecurityArg::Tls => Security::Tls,
+            SecurityArg::Starttls => Security::StartTls,
+            SecurityArg::Clear => Security::Clear,
+        };
         if security == Security::Clear && self.prove_pin.is_some() {
             return Err(Trouble::new("--prove-pin: there is no certificate without TLS"));
         }

@@ -5,7 +5,7 @@ use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use uidl_keep::capture::disk::server::Server;
+use uidl_keep::capture::disk::server::ServerKind;
 use uidl_keep::capture::find::panel::Panel;
 use uidl_keep::capture::find::source::{self, Holds, Naming, Pattern, Source};
 use uidl_keep::capture::keys::Keys;
@@ -14,13 +14,13 @@ use uidl_keep::text::printable;
 
 use super::job::Job;
 use super::listing_file::Asked;
-use super::prove::Proof;
+use super::prove::ProofArgs;
 use crate::output::{Trouble, remark};
 
 /// Which maildrops to capture, and how.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("where").args(["path", "layout", "pattern"]).required(true)))]
-pub struct What {
+pub struct ServerArgs {
     /// One maildrop, of --user: a Maildir, or what this server has in its place.
     #[arg(requires = "user", conflicts_with_all = ["root", "user_template", "rename", "only"])]
     pub path: Option<PathBuf>,
@@ -29,21 +29,21 @@ pub struct What {
     user: Option<String>,
     /// Every Maildir of this kind of panel.
     #[arg(long, value_enum)]
-    layout: Option<Layout>,
+    layout: Option<PanelArg>,
     /// Every maildrop that fits, such as '/srv/vmail/{domain}/{local}/Maildir'; may be repeated. A
     /// name of * stands for any, of ? for any of one character. A variable may have a form, a
     /// regular expression for all that it stands for: '{local}-{stamp:[0-9.]+}'.
     #[arg(long, value_name = "PATTERN")]
     pattern: Vec<Pattern>,
     #[command(flatten)]
-    pub whole: Whole,
+    pub whole: WholeServerArgs,
     #[command(flatten)]
-    pub how: How,
+    pub common: CommonArgs,
 }
 
 /// Whose maildrops of a whole server, and by what names.
 #[derive(clap::Args)]
-pub struct Whole {
+pub struct WholeServerArgs {
     /// Look for them in the copy of a server below this directory.
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
@@ -59,14 +59,14 @@ pub struct Whole {
     only: Vec<String>,
 }
 
-/// How maildrops are captured, and where to.
+/// CommonArgs maildrops are captured, and where to.
 #[derive(clap::Args)]
-pub struct How {
-    /// What to recognise messages by: file, header, message, origin. With header, a message is read
+pub struct CommonArgs {
+    /// ServerArgs to recognise messages by: file, header, message, origin. With header, a message is read
     /// up to the end of its header, and whole where its header repeats within the maildrop.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
     pub keys: Keys,
-    /// How many maildrops to read at a time [default: one a processor].
+    /// CommonArgs many maildrops to read at a time [default: one a processor].
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
     /// Write the listing there, as a whole or not at all, in place of stdout; beside it, as
@@ -74,11 +74,11 @@ pub struct How {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     #[command(flatten)]
-    pub proof: Proof,
+    pub proof: ProofArgs,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Layout {
+enum PanelArg {
     /// /var/qmail/mailnames/DOMAIN/USER/Maildir
     Plesk,
     /// /home/ACCOUNT/mail/DOMAIN/USER, and /home/ACCOUNT/mail of the account itself; /home2 and so
@@ -88,7 +88,7 @@ enum Layout {
     Vpopmail,
 }
 
-impl Layout {
+impl PanelArg {
     fn panel(self) -> Panel {
         match self {
             Self::Plesk => Panel::Plesk,
@@ -98,10 +98,10 @@ impl Layout {
     }
 }
 
-impl What {
+impl ServerArgs {
     /// The maildrops that are asked for, of that server.
-    pub fn job(&self, server: Server) -> Result<Job, Trouble> {
-        let Keys { header, message, origin, .. } = self.how.keys;
+    pub fn job(&self, server: ServerKind) -> Result<Job, Trouble> {
+        let Keys { header, message, origin, .. } = self.common.keys;
         let reads_mail = header || message || origin;
         if !reads_mail && !server.has_file_names() {
             return Err(Trouble::new(
@@ -114,7 +114,7 @@ impl What {
         Ok(Job { server, sources, asked, all_well, is_copy, evidence: Vec::new() })
     }
 
-    fn sources(&self, server: &Server) -> Result<(Vec<Source>, bool), Trouble> {
+    fn sources(&self, server: &ServerKind) -> Result<(Vec<Source>, bool), Trouble> {
         if let (Some(path), Some(user)) = (&self.path, &self.user) {
             // The listing is kept and read elsewhere: a relative path would say nothing there.
             let place = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -134,13 +134,13 @@ impl What {
     }
 }
 
-impl Whole {
+impl WholeServerArgs {
     /// Whom it asks for.
     pub fn asked(&self) -> Asked {
         if self.only.is_empty() { Asked::Everybody } else { Asked::Some }
     }
 
-    /// How users are called on the new server.
+    /// CommonArgs users are called on the new server.
     pub fn naming(&self) -> Result<Naming, Trouble> {
         let mut naming = Naming::new(self.user_template.as_deref())
             .map_err(|error| Trouble::at("--user-template", error))?;

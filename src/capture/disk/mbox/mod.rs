@@ -25,14 +25,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
-use digest::{HeaderDigest, Of};
+use digest::{DigestOf, HeaderDigest};
 use from_line::FromLine;
 use rustix::fs::AtFlags;
-use split::{Field, HeaderEnd, MOST_OF_A_NAME, Message, Rules, Unsplit, number, split};
+use split::{HeaderEnd, MOST_OF_A_NAME, MboxField, MboxMessage, Rules, Unsplit, number, split};
 
 use crate::capture::disk::steady::until_steady;
 use crate::capture::draft::Draft;
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::keys::{Headers, Keys};
 use crate::capture::safe_open::open_mbox;
@@ -44,7 +44,7 @@ use crate::uidl::Uidl;
 
 /// What answered POP3 from an mbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Server {
+pub enum MboxServer {
     /// Dovecot, with its `pop3_uidl_format`; UW ipop3d, whose format is `%08Xv%08Xu`.
     Dovecot {
         /// The format.
@@ -58,7 +58,7 @@ pub enum Server {
     Popa3d,
 }
 
-impl Server {
+impl MboxServer {
     /// Its name, as on the command line.
     pub fn name(&self) -> &'static str {
         match self {
@@ -83,7 +83,7 @@ impl Server {
             Self::Dovecot { .. } => Rules {
                 from_line: FromLine::Dated,
                 heeds_content_length: true,
-                digest: Some(Of::Values),
+                digest: Some(DigestOf::Values),
                 ..rules
             },
             Self::Mailutils => Rules {
@@ -95,7 +95,7 @@ impl Server {
             Self::Qpopper => rules,
             Self::Popa3d => {
                 let (from_line, header_end) = (FromLine::AfterBlank, HeaderEnd::BareLf);
-                Rules { from_line, header_end, digest: Some(Of::Lines), ..rules }
+                Rules { from_line, header_end, digest: Some(DigestOf::Lines), ..rules }
             }
         }
     }
@@ -104,8 +104,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`Error::HeadersMissing`] when none has what the server writes, and some were opened.
-    pub fn draft(&self, messages: &[Message], keys: Keys) -> Result<Draft, Error> {
+    /// [`CaptureError::HeadersMissing`] when none has what the server writes, and some were opened.
+    pub fn draft(&self, messages: &[MboxMessage], keys: Keys) -> Result<Draft, CaptureError> {
         let taken = Taken::new(messages, keys);
         match self {
             Self::Dovecot { format } => dovecot(&taken, format),
@@ -119,13 +119,17 @@ impl Server {
 }
 
 /// Opens the mbox at `source`.
-pub(super) fn open(source: &Source) -> Result<File, Error> {
+pub(super) fn open(source: &Source) -> Result<File, CaptureError> {
     let (directory, name) = source.open_holder()?;
     open_mbox(directory.as_fd(), name.as_bytes())
 }
 
 /// Captures the mbox at `source`.
-pub(super) fn capture(server: &Server, keys: Keys, source: &Source) -> Result<Draft, Error> {
+pub(super) fn capture(
+    server: &MboxServer,
+    keys: Keys,
+    source: &Source,
+) -> Result<Draft, CaptureError> {
     let (directory, name) = source.open_holder()?;
     let (directory, name) = (directory.as_fd(), name.as_os_str());
     let mut is_locked = false;
@@ -135,30 +139,32 @@ pub(super) fn capture(server: &Server, keys: Keys, source: &Source) -> Result<Dr
             return Ok(None);
         }
         let file = open_mbox(directory, name.as_bytes())?;
-        let look = look(&file, name)?;
+        let before = stamp(&file, name)?;
         let messages = split(&file, server.rules()).map_err(|error| match error {
-            Unsplit::Io(error) => Error::io(name.as_bytes(), error),
-            other => Error::Source(format!("{}: {other}", printable(name.as_bytes()))),
+            Unsplit::Io(error) => CaptureError::io(name.as_bytes(), error),
+            other => CaptureError::Source(format!("{}: {other}", printable(name.as_bytes()))),
         });
-        let now = open_mbox(directory, name.as_bytes()).and_then(|file| self::look(&file, name))?;
+        let now = open_mbox(directory, name.as_bytes()).and_then(|file| stamp(&file, name))?;
         is_locked = holds_mail_back(server, directory, name)?;
-        if is_locked || now != look {
+        if is_locked || now != before {
             return Ok(None);
         }
         messages.map(Some)
     });
     let messages = messages.map_err(|error| match error {
-        Error::Unstable { .. } if is_locked => Error::Locked { name: printable(name.as_bytes()) },
+        CaptureError::Unstable { .. } if is_locked => {
+            CaptureError::Locked { name: printable(name.as_bytes()) }
+        }
         other => other,
     })?;
     server.draft(&messages, keys)
 }
 
 /// What changes when a file does: which it is, its size, and when it was written and changed.
-type Look = (u64, u64, u64, [i64; 4]);
+type MboxStamp = (u64, u64, u64, [i64; 4]);
 
-fn look(file: &File, name: &OsStr) -> Result<Look, Error> {
-    let metadata = file.metadata().map_err(|error| Error::io(name.as_bytes(), error))?;
+fn stamp(file: &File, name: &OsStr) -> Result<MboxStamp, CaptureError> {
+    let metadata = file.metadata().map_err(|error| CaptureError::io(name.as_bytes(), error))?;
     let times = [metadata.mtime(), metadata.mtime_nsec(), metadata.ctime(), metadata.ctime_nsec()];
     Ok((metadata.dev(), metadata.ino(), metadata.len(), times))
 }
@@ -166,17 +172,17 @@ fn look(file: &File, name: &OsStr) -> Result<Look, Error> {
 /// Whether somebody writes to the mbox, or has its mail elsewhere for now: then what is in it is
 /// not what it has.
 fn holds_mail_back(
-    server: &Server,
+    server: &MboxServer,
     directory: BorrowedFd<'_>,
     name: &OsStr,
-) -> Result<bool, Error> {
+) -> Result<bool, CaptureError> {
     let size_of = |name: &[u8]| {
         let stat =
             rustix::fs::statat(directory, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW);
         match stat {
             Ok(stat) => Ok(Some(stat.st_size)),
             Err(rustix::io::Errno::NOENT) => Ok(None),
-            Err(errno) => Err(Error::io(name, errno.into())),
+            Err(errno) => Err(CaptureError::io(name, errno.into())),
         }
     };
     if size_of(&[name.as_bytes(), b".lock"].concat())?.is_some() {
@@ -184,24 +190,24 @@ fn holds_mail_back(
     }
     // Qpopper moves the mail there for the time of a session; an empty one may stay.
     let drop = [b".", name.as_bytes(), b".pop"].concat();
-    Ok(*server == Server::Qpopper && size_of(&drop)?.is_some_and(|octets| octets > 0))
+    Ok(*server == MboxServer::Qpopper && size_of(&drop)?.is_some_and(|octets| octets > 0))
 }
 
 /// The messages, and what is taken of each.
 struct Taken<'a> {
-    messages: &'a [Message],
+    messages: &'a [MboxMessage],
     keys: Keys,
     headers: Headers,
 }
 
 impl<'a> Taken<'a> {
-    fn new(messages: &'a [Message], keys: Keys) -> Self {
+    fn new(messages: &'a [MboxMessage], keys: Keys) -> Self {
         let mut headers = Headers::default();
         messages.iter().for_each(|message| headers.count(&message.of));
         Self { messages, keys, headers }
     }
 
-    fn entry(&self, message: &Message, uidl: Uidl) -> Entry {
+    fn entry(&self, message: &MboxMessage, uidl: Uidl) -> Entry {
         let is_whole =
             self.keys.message || self.keys.header && self.headers.say_little_of(&message.of);
         let of = Fingerprints { message: message.of.message.filter(|_| is_whole), ..message.of };
@@ -209,23 +215,23 @@ impl<'a> Taken<'a> {
     }
 
     /// The error for messages that were opened, and none has what the server writes.
-    fn missing(&self, what: &'static str) -> Option<Error> {
+    fn missing(&self, what: &'static str) -> Option<CaptureError> {
         let opened = self.messages.iter().filter(|message| message.is_seen()).count();
-        (opened > 0).then_some(Error::HeadersMissing { what, opened })
+        (opened > 0).then_some(CaptureError::HeadersMissing { what, opened })
     }
 }
 
 /// Takes the UIDLs from `X-UIDL`: the first value of each message that the server would take.
 fn x_uidl(
     taken: &Taken<'_>,
-    is_hidden: impl Fn(&[Message]) -> bool,
+    is_hidden: impl Fn(&[MboxMessage]) -> bool,
     is_taken: impl Fn(&[u8]) -> bool,
-) -> Result<Draft, Error> {
+) -> Result<Draft, CaptureError> {
     let mut draft = Draft::default();
     let (mut without, mut seen_without) = (0, 0);
     let is_first_hidden = is_hidden(taken.messages);
     for (at, message) in taken.messages.iter().enumerate() {
-        let Some(value) = message.values(Field::Uidl).find(|value| is_taken(value)) else {
+        let Some(value) = message.values(MboxField::Uidl).find(|value| is_taken(value)) else {
             if message.has_more {
                 draft.remarks.loss(too_many(at));
                 continue;
@@ -269,16 +275,16 @@ fn too_many(at: usize) -> String {
 
 /// Whether the first message is c-client's note to itself, as Qpopper tells it: by two of three
 /// marks.
-fn is_hidden_by_qpopper(messages: &[Message]) -> bool {
+fn is_hidden_by_qpopper(messages: &[MboxMessage]) -> bool {
     let Some(first) = messages.first() else { return false };
     let is_subject = |value: &[u8]| {
         let has = |words: &[u8]| memchr::memmem::find(value, words).is_some();
         has(b"DO NOT DELETE") || has(b"DON'T DELETE THIS MESSAGE") || has(b"FOLDER INTERNAL DATA")
     };
     let marks = [
-        first.values(Field::Subject).any(is_subject),
-        first.values(Field::Imap).next().is_some(),
-        first.values(Field::From).any(|value| value.starts_with(b"Mail System Internal Data")),
+        first.values(MboxField::Subject).any(is_subject),
+        first.values(MboxField::Imap).next().is_some(),
+        first.values(MboxField::From).any(|value| value.starts_with(b"Mail System Internal Data")),
     ];
     marks.iter().filter(|&&mark| mark).count() >= 2
 }
@@ -297,9 +303,9 @@ fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
-fn dovecot(taken: &Taken<'_>, format: &UidlFormat) -> Result<Draft, Error> {
+fn dovecot(taken: &Taken<'_>, format: &UidlFormat) -> Result<Draft, CaptureError> {
     let mut draft = Draft::default();
-    let Some(base) = taken.messages.first().and_then(Base::of) else {
+    let Some(base) = taken.messages.first().and_then(MboxBase::of) else {
         if let Some(error) = taken.missing("X-IMAPbase") {
             return Err(error);
         }
@@ -341,7 +347,7 @@ fn dovecot(taken: &Taken<'_>, format: &UidlFormat) -> Result<Draft, Error> {
             Fields { uid, uidvalidity: base.uidvalidity, file: None, guid: Some(guid.as_bytes()) };
         match format.render(&fields) {
             Ok(uidl) => {
-                // Of several messages with one GUID it names none.
+                // A GUID that several messages have names none of them.
                 let is_unique = message.digest.is_some() && alike[&message.digest] == 1;
                 let guid =
                     (taken.keys.file && is_unique).then(|| Name::Spelled(guid.into_bytes().into()));
@@ -354,20 +360,20 @@ fn dovecot(taken: &Taken<'_>, format: &UidlFormat) -> Result<Draft, Error> {
 }
 
 /// What the first message says of the whole mbox.
-struct Base {
+struct MboxBase {
     uidvalidity: u32,
     next: u32,
     /// It is c-client's note to itself, and no message.
     is_pseudo: bool,
 }
 
-impl Base {
+impl MboxBase {
     /// `parse_x_imap_base`: UIDVALIDITY, a blank, the last UID.
-    fn of(first: &Message) -> Option<Self> {
+    fn of(first: &MboxMessage) -> Option<Self> {
         first.fields.iter().find_map(|(field, value)| {
             let is_pseudo = match field {
-                Field::ImapBase => false,
-                Field::Imap => true,
+                MboxField::ImapBase => false,
+                MboxField::Imap => true,
                 _ => return None,
             };
             let mut words =
@@ -382,11 +388,11 @@ impl Base {
 
 /// `parse_x_uid`: the UID of each message, where Dovecot would take it. UIDs grow, and do not pass
 /// `next`, which they may push on by one.
-fn uids(messages: &[Message], next: &mut u32) -> Vec<Option<u32>> {
+fn uids(messages: &[MboxMessage], next: &mut u32) -> Vec<Option<u32>> {
     let mut last = 0;
-    let mut uid_of = |message: &Message| {
+    let mut uid_of = |message: &MboxMessage| {
         let mut numbers =
-            message.values(Field::Uid).filter_map(|value| number(value)?.try_into().ok());
+            message.values(MboxField::Uid).filter_map(|value| number(value)?.try_into().ok());
         let uid = numbers.find(|&uid: &u32| uid > last && uid <= *next)?;
         *next = (*next).max(uid.saturating_add(1));
         last = uid;
