@@ -1,11 +1,15 @@
 //! Finding the maildrops of an old server, and which server wrote them.
 //!
-//! [`source`] finds maildrops by a pattern; [`panel`] knows the patterns of hosting panels. [`plesk`]
+//! [`search`] finds maildrops by a [`pattern`], each a [`source`], and [`naming`] says whose they
+//! are; [`panel`] knows the patterns of hosting panels. [`plesk`]
 //! finds out which server answers on a Plesk machine, by the signs there and by the [`traces`] in
 //! its Maildirs.
 #![forbid(unsafe_code)]
 
+pub mod naming;
 pub mod panel;
+pub mod pattern;
 pub mod plesk;
+pub mod search;
 pub mod source;
 pub mod traces;

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use crate::capture::find::source::Pattern;
+use crate::capture::find::pattern::Pattern;
 use crate::capture::safe_open;
 
 /// A panel, or a mail system, whose directories are known.

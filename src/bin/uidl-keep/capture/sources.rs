@@ -6,8 +6,11 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use uidl_keep::capture::disk::server::ServerKind;
+use uidl_keep::capture::find::naming::Naming;
 use uidl_keep::capture::find::panel::Panel;
-use uidl_keep::capture::find::source::{self, Holds, Naming, Pattern, Source};
+use uidl_keep::capture::find::pattern::Pattern;
+use uidl_keep::capture::find::search;
+use uidl_keep::capture::find::source::{Holds, Source};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::maildrop::everybody_of;
 use uidl_keep::text::printable;
@@ -157,7 +160,7 @@ impl WholeServerArgs {
         naming: &Naming,
         holds: Holds,
     ) -> Result<(Vec<Source>, bool), Trouble> {
-        let found = source::find(patterns, self.root.as_deref(), naming, holds)
+        let found = search::find(patterns, self.root.as_deref(), naming, holds)
             .map_err(|error| Trouble::new(error.to_string()))?;
         let mut all_well = found.losses.is_empty();
         found.losses.iter().for_each(remark);
