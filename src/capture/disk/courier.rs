@@ -18,14 +18,30 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
+use crate::capture::disk::dovecot;
 use crate::capture::disk::maildir::{Folder, Snapshot, base_name};
-use crate::capture::disk::server::COURIER_STATE as STATE_FILE;
+use crate::capture::disk::traits::ServerTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
 use crate::format::UidlFormat;
 use crate::maildrop::Counter;
 use crate::text::printable;
 use crate::uidl::Uidl;
+
+/// Courier's state file, in the Maildir.
+pub const STATE_FILE: &str = "courierpop3dsizelist";
+
+pub(super) const TRAITS: ServerTraits = ServerTraits {
+    programs: &[
+        "/usr/lib/courier/courier/courierpop3d",
+        "/usr/libexec/courier/courierpop3d",
+        "/usr/lib/courier-imap/bin/pop3d",
+        "/usr/lib64/courier-imap/bin/pop3d",
+        "/usr/bin/pop3d",
+    ],
+    arguments: &["{maildir}"],
+    ..ServerTraits::of_maildir("courier", Some(STATE_FILE))
+};
 
 /// A parsed `courierpop3dsizelist`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,11 +231,7 @@ fn leading_number(name: &[u8]) -> i64 {
 /// which there is no trace, cannot have been the one.
 pub fn plan(snapshot: &Snapshot) -> Result<Plan, CaptureError> {
     let mut plan = Plan::default();
-    if snapshot
-        .others
-        .iter()
-        .any(|name| &**name == crate::capture::disk::server::DOVECOT_STATE.as_bytes())
-    {
+    if snapshot.others.iter().any(|name| &**name == dovecot::STATE_FILE.as_bytes()) {
         plan.remarks
             .note("a dovecot-uidlist lies here too: if Dovecot answers POP3, capture dovecot");
     }

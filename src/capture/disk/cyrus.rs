@@ -25,11 +25,24 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::capture::disk::maildir::Snapshot;
-use crate::capture::disk::server::CYRUS_STATE as STATE_FILE;
+use crate::capture::disk::traits::ServerTraits;
 use crate::capture::error::CaptureError;
+use crate::capture::find::source::Holds;
 use crate::capture::plan::{Plan, Planned};
 use crate::format::{Fields, UidlFormat};
 use crate::maildrop::Counter;
+
+/// Cyrus's state file, in the mailbox.
+pub const STATE_FILE: &str = "cyrus.index";
+/// The file in which Cyrus says whose mailbox it is.
+pub const HEADER_FILE: &str = "cyrus.header";
+
+/// Cyrus's own POP3 program asks for a password itself.
+pub(super) const TRAITS: ServerTraits = ServerTraits {
+    holds: Holds::CyrusMailbox,
+    lists_only_what_is_there: true,
+    ..ServerTraits::of_maildir("cyrus", Some(STATE_FILE))
+};
 
 /// A parsed `cyrus.index`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,14 +17,24 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::capture::disk::courier;
 use crate::capture::disk::maildir::{Snapshot, base_name};
-use crate::capture::disk::server::DOVECOT_STATE as STATE_FILE;
+use crate::capture::disk::traits::ServerTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
 use crate::format::{Fields, NotRendered, UidlFormat};
 use crate::maildrop::{Counter, Name};
 use crate::text::printable;
 use crate::uidl::Uidl;
+
+/// Dovecot's state file, in the Maildir.
+pub const STATE_FILE: &str = "dovecot-uidlist";
+
+pub(super) const TRAITS: ServerTraits = ServerTraits {
+    programs: &["/usr/lib/dovecot/pop3", "/usr/libexec/dovecot/pop3"],
+    arguments: &["-o", "mail_home={home}", "-o", "log_path=/dev/stderr"],
+    ..ServerTraits::of_maildir("dovecot", Some(STATE_FILE))
+};
 
 /// A parsed `dovecot-uidlist`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,11 +205,7 @@ fn number(digits: &[u8]) -> Option<u64> {
 /// have put it without a list (`CONTROL=` may keep that elsewhere).
 pub fn plan(snapshot: &Snapshot, format: &UidlFormat) -> Result<Plan, CaptureError> {
     let mut plan = Plan::default();
-    if snapshot
-        .others
-        .iter()
-        .any(|name| &**name == crate::capture::disk::server::COURIER_STATE.as_bytes())
-    {
+    if snapshot.others.iter().any(|name| &**name == courier::STATE_FILE.as_bytes()) {
         plan.remarks
             .note("a courierpop3dsizelist lies here too: if Courier answers POP3, capture courier");
     }

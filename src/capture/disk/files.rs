@@ -6,75 +6,55 @@ use std::collections::HashMap;
 use crate::capture::disk::cyrus;
 use crate::capture::disk::maildir::{self, Maildir, MessageFile, Snapshot, SnapshotParts};
 use crate::capture::disk::steady::until_steady;
+use crate::capture::disk::traits::ServerTraits;
 use crate::capture::disk::weight::weigh;
 use crate::capture::draft::Draft;
 use crate::capture::error::CaptureError;
-use crate::capture::find::source::Source;
+use crate::capture::find::source::{Holds, Source};
 use crate::capture::keys::{Headers, Keys, MessageRead, Packed};
 use crate::capture::plan::Plan;
 use crate::key::Depth;
 use crate::maildrop::{Entry, Name};
 use crate::text::printable;
 
-/// A server's way to keep a file a message.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Files {
-    /// Where the messages are.
-    pub shape: StoreKind,
-    /// The name of its state file.
-    pub state: Option<&'static str>,
-    /// Whether it goes by the messages' mtimes.
-    pub mtimes: bool,
-}
-
-/// Where messages are, and whether their names mean something elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StoreKind {
-    /// In `new` and `cur`; state files are lines of text.
-    Maildir,
-    /// Beside a state file that is no text, under numbers.
-    Cyrus,
-}
-
-impl Files {
-    /// What there is to say of the maildrop at `source`, but for its name and place; the server's
-    /// `plan` makes it of a snapshot.
-    ///
-    /// Reads the directory and the state file twice, or more often while they change; a message at
-    /// most twice.
-    pub fn capture(
-        self,
-        keys: Keys,
-        source: &Source,
-        plan: impl Fn(&Snapshot) -> Result<Plan, CaptureError>,
-    ) -> Result<Draft, CaptureError> {
-        let top = source.open()?;
-        let maildir = match self.shape {
-            StoreKind::Maildir => Maildir::open(top)?,
-            StoreKind::Cyrus => Maildir::of_files(top, cyrus::is_message)?,
-        };
-        let keys = Keys { file: keys.file && self.shape == StoreKind::Maildir, ..keys };
-        let parts = SnapshotParts { state: self.state, mtimes: self.mtimes };
-        let mut cache = MessageCache::new();
-        let (snapshot, plan) = until_steady(|is_last| {
-            let snapshot = maildir.snapshot(parts)?;
-            // What is cut in a line may be complete a moment later.
-            if self.shape == StoreKind::Maildir && snapshot.ends_in_a_line() && !is_last {
-                return Ok(None);
-            }
-            let planned = plan(&snapshot).and_then(|mut plan| {
-                weigh(self.state, &snapshot, &mut plan)?;
-                let all_there = read_keys(&maildir, &snapshot, &plan, keys, &mut cache)?;
-                Ok((plan, all_there))
-            });
-            if !maildir.snapshot(parts)?.agrees_with(&snapshot) {
-                return Ok(None);
-            }
-            let (plan, all_there) = planned?;
-            Ok(all_there.then_some((snapshot, plan)))
-        })?;
-        Ok(draft(keys, &snapshot, plan, &cache))
-    }
+/// What there is to say of the maildrop at `source`, but for its name and place; the server's
+/// `plan` makes it of a snapshot.
+///
+/// Reads the directory and the state file twice, or more often while they change; a message at
+/// most twice.
+pub(super) fn capture(
+    server: &ServerTraits,
+    keys: Keys,
+    source: &Source,
+    plan: impl Fn(&Snapshot) -> Result<Plan, CaptureError>,
+) -> Result<Draft, CaptureError> {
+    let top = source.open()?;
+    let maildir = match server.holds {
+        Holds::CyrusMailbox => Maildir::of_files(top, cyrus::is_message)?,
+        Holds::Directory | Holds::File => Maildir::open(top)?,
+    };
+    let keys = Keys { file: keys.file && server.has_file_names(), ..keys };
+    let parts = SnapshotParts { state: server.state, mtimes: server.orders_by_mtime };
+    let is_text = server.holds != Holds::CyrusMailbox;
+    let mut cache = MessageCache::new();
+    let (snapshot, plan) = until_steady(|is_last| {
+        let snapshot = maildir.snapshot(parts)?;
+        // A line that is cut now may be complete a moment later.
+        if is_text && snapshot.ends_in_a_line() && !is_last {
+            return Ok(None);
+        }
+        let planned = plan(&snapshot).and_then(|mut plan| {
+            weigh(server, &snapshot, &mut plan)?;
+            let all_there = read_keys(&maildir, &snapshot, &plan, keys, &mut cache)?;
+            Ok((plan, all_there))
+        });
+        if !maildir.snapshot(parts)?.agrees_with(&snapshot) {
+            return Ok(None);
+        }
+        let (plan, all_there) = planned?;
+        Ok(all_there.then_some((snapshot, plan)))
+    })?;
+    Ok(draft(keys, &snapshot, plan, &cache))
 }
 
 /// What was read of each message, by base file name and inode number, kept from try to try: a

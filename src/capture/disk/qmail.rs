@@ -6,9 +6,17 @@
 #![forbid(unsafe_code)]
 
 use crate::capture::disk::maildir::Snapshot;
+use crate::capture::disk::traits::ServerTraits;
 use crate::capture::plan::{Plan, Planned};
 use crate::text::printable;
 use crate::uidl::Uidl;
+
+pub(super) const TRAITS: ServerTraits = ServerTraits {
+    orders_by_mtime: true,
+    programs: &["/var/qmail/bin/qmail-pop3d", "/usr/sbin/qmail-pop3d"],
+    arguments: &["{maildir}"],
+    ..ServerTraits::of_maildir("qmail", None)
+};
 
 /// What qmail-pop3d's clients know of this maildrop: every message, by its base file name.
 pub fn plan(snapshot: &Snapshot) -> Plan {

@@ -1,23 +1,16 @@
 //! The servers whose maildrops are captured from disk: [`ServerKind`].
 #![forbid(unsafe_code)]
 
-use crate::capture::disk::files::{Files, StoreKind};
-use crate::capture::disk::{courier, cyrus, dovecot, mbox, qmail};
+use crate::capture::disk::maildir::Snapshot;
+use crate::capture::disk::traits::ServerTraits;
+use crate::capture::disk::{courier, cyrus, dovecot, files, mbox, qmail};
 use crate::capture::draft::{Captured, Draft};
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::{Holds, Source};
 use crate::capture::keys::Keys;
+use crate::capture::plan::Plan;
 use crate::format::UidlFormat;
 use crate::text::printable_path;
-
-/// Courier's state file, in the Maildir.
-pub const COURIER_STATE: &str = "courierpop3dsizelist";
-/// Cyrus's state file, in the mailbox.
-pub const CYRUS_STATE: &str = "cyrus.index";
-/// Where Cyrus says whose mailbox it is.
-pub const CYRUS_HEADER: &str = "cyrus.header";
-/// Dovecot's state file, in the Maildir.
-pub const DOVECOT_STATE: &str = "dovecot-uidlist";
 
 /// What answered POP3.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,24 +34,43 @@ pub enum ServerKind {
 }
 
 impl ServerKind {
-    /// Its name, as on the command line.
-    pub fn name(&self) -> &'static str {
+    /// What every maildrop of this server has in common.
+    pub(in crate::capture) fn traits(&self) -> ServerTraits {
         match self {
-            Self::Courier => "courier",
-            Self::Cyrus { .. } => "cyrus",
-            Self::Dovecot { .. } => "dovecot",
-            Self::Qmail => "qmail",
-            Self::Mbox(server) => server.name(),
+            Self::Courier => courier::TRAITS,
+            Self::Cyrus { .. } => cyrus::TRAITS,
+            Self::Dovecot { .. } => dovecot::TRAITS,
+            Self::Qmail => qmail::TRAITS,
+            Self::Mbox(server) => server.traits(),
         }
+    }
+
+    fn draft(&self, keys: Keys, source: &Source) -> Result<Draft, CaptureError> {
+        let by = |plan: &dyn Fn(&Snapshot) -> Result<Plan, CaptureError>| {
+            files::capture(&self.traits(), keys, source, plan)
+        };
+        match self {
+            Self::Courier => by(&courier::plan),
+            Self::Cyrus { format } => by(&|snapshot| cyrus::plan(snapshot, format)),
+            Self::Dovecot { format } => by(&|snapshot| dovecot::plan(snapshot, format)),
+            Self::Qmail => by(&|snapshot| Ok(qmail::plan(snapshot))),
+            Self::Mbox(server) => mbox::capture(server, keys, source),
+        }
+    }
+
+    /// The server's name, as on the command line.
+    pub fn name(&self) -> &'static str {
+        self.traits().name
     }
 
     /// What its maildrops are.
     pub fn holds(&self) -> Holds {
-        match self {
-            Self::Courier | Self::Dovecot { .. } | Self::Qmail => Holds::Directory,
-            Self::Cyrus { .. } => Holds::CyrusMailbox,
-            Self::Mbox(_) => Holds::File,
-        }
+        self.traits().holds
+    }
+
+    /// Whether the names of its files are keys: then `file` is one of the [`Keys`] to take.
+    pub fn has_file_names(&self) -> bool {
+        self.traits().has_file_names()
     }
 
     /// Looks whether there is something at `source` at all: a mistyped path is no maildrop that
@@ -71,32 +83,6 @@ impl ServerKind {
         match self.holds() {
             Holds::Directory | Holds::CyrusMailbox => source.open().map(drop),
             Holds::File => mbox::open(source).map(drop),
-        }
-    }
-
-    /// Whether the names of its files are keys: then `file` is one of the [`Keys`] to take.
-    pub fn has_file_names(&self) -> bool {
-        matches!(self, Self::Courier | Self::Dovecot { .. } | Self::Qmail)
-    }
-
-    fn draft(&self, keys: Keys, source: &Source) -> Result<Draft, CaptureError> {
-        let maildir = |state| Files { shape: StoreKind::Maildir, state, mtimes: false };
-        match self {
-            Self::Courier => maildir(Some(COURIER_STATE)).capture(keys, source, courier::plan),
-            Self::Dovecot { format } => {
-                maildir(Some(DOVECOT_STATE))
-                    .capture(keys, source, |look| dovecot::plan(look, format))
-            }
-            Self::Qmail => Files { mtimes: true, ..maildir(None) }
-                .capture(keys, source, |look| Ok(qmail::plan(look))),
-            Self::Cyrus { format } => {
-                Files { shape: StoreKind::Cyrus, state: Some(CYRUS_STATE), mtimes: false }.capture(
-                    keys,
-                    source,
-                    |look| cyrus::plan(look, format),
-                )
-            }
-            Self::Mbox(server) => mbox::capture(server, keys, source),
         }
     }
 }

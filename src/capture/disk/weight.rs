@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use crate::capture::disk::maildir::{
     Folder, MessageFile, Snapshot, arrival, end_before_changed_info,
 };
-use crate::capture::disk::server::CYRUS_STATE;
+use crate::capture::disk::traits::ServerTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::plan::Plan;
 use crate::text::printable;
@@ -56,10 +56,11 @@ impl Unusable {
 /// [`CaptureError::NamesChanged`], [`CaptureError::StateOfOther`], [`CaptureError::Unusable`]: more was lost than
 /// captured.
 pub(super) fn weigh(
-    state: Option<&'static str>,
+    server: &ServerTraits,
     snapshot: &Snapshot,
     plan: &mut Plan,
 ) -> Result<(), CaptureError> {
+    let state = server.state;
     let met: HashSet<usize> = plan.entries.iter().map(|entry| entry.at).collect();
     let gone: HashSet<&[u8]> = plan.gone.iter().map(|name| &name[..]).collect();
     let left = || (0..).zip(&snapshot.messages).filter(|(at, _)| !met.contains(at));
@@ -101,8 +102,7 @@ pub(super) fn weigh(
                 }
         };
         let older = left().filter(|(_, message)| is_older(message)).count();
-        // What Cyrus lists is there: its index is never behind what clients delete.
-        let lacks_all = file == CYRUS_STATE && met.is_empty() && !gone.is_empty();
+        let lacks_all = server.lists_only_what_is_there && met.is_empty() && !gone.is_empty();
         if lacks_all || plan.gone.len() > met.len() && older > met.len() {
             let lines = plan.gone.len() + met.len();
             return Err(CaptureError::StateOfOther { file, lines, mail, met: met.len() });

@@ -11,8 +11,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use crate::capture::disk::cyrus::MailboxOwner;
-use crate::capture::disk::server::CYRUS_HEADER;
+use crate::capture::disk::cyrus::{HEADER_FILE, MailboxOwner};
 use crate::capture::error::CaptureError;
 use crate::capture::find::naming::Naming;
 use crate::capture::find::pattern::{Bound, MOST_READINGS, Pattern, Piece, is_plausible};
@@ -274,7 +273,7 @@ impl Walk<'_> {
         bounds: &[Bound],
     ) {
         let mut bounds = bounds.to_vec();
-        let header = safe_open::read_state(directory, CYRUS_HEADER);
+        let header = safe_open::read_state(directory, HEADER_FILE);
         let start = match header.map(|octets| octets.map(|octets| MailboxOwner::of_header(&octets)))
         {
             Err(error) => Start::Fault(error.to_string()),

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::AtFlags;
 
-use crate::capture::disk::server::{COURIER_STATE, DOVECOT_STATE};
+use crate::capture::disk::{courier, dovecot};
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::safe_open;
@@ -46,8 +46,8 @@ impl Traces {
         };
         let found = listed(top.as_fd())?;
         for (left, prefix, state) in [
-            (&mut self.courier, "courier", COURIER_STATE),
-            (&mut self.dovecot, "dovecot", DOVECOT_STATE),
+            (&mut self.courier, "courier", courier::STATE_FILE),
+            (&mut self.dovecot, "dovecot", dovecot::STATE_FILE),
         ] {
             if found.iter().any(|(name, _)| name.starts_with(prefix.as_bytes())) {
                 left.maildrops += 1;

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FileType};
 
 use crate::capture::disk::server::ServerKind;
+use crate::capture::disk::traits::ServerTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::pop3::{Fault, Listed, Session, listing};
@@ -71,28 +72,8 @@ pub struct Program {
 impl Program {
     /// The one of that server that is installed here; `None` when there is none in its usual places.
     pub fn of(server: &ServerKind) -> Option<Self> {
-        let (places, arguments): (&[&str], &[&str]) = match server {
-            ServerKind::Courier => (
-                &[
-                    "/usr/lib/courier/courier/courierpop3d",
-                    "/usr/libexec/courier/courierpop3d",
-                    "/usr/lib/courier-imap/bin/pop3d",
-                    "/usr/lib64/courier-imap/bin/pop3d",
-                    "/usr/bin/pop3d",
-                ],
-                &["{maildir}"],
-            ),
-            ServerKind::Dovecot { .. } => (
-                &["/usr/lib/dovecot/pop3", "/usr/libexec/dovecot/pop3"],
-                &["-o", "mail_home={home}", "-o", "log_path=/dev/stderr"],
-            ),
-            ServerKind::Qmail => {
-                (&["/var/qmail/bin/qmail-pop3d", "/usr/sbin/qmail-pop3d"], &["{maildir}"])
-            }
-            // Theirs ask for the password themselves.
-            ServerKind::Cyrus { .. } | ServerKind::Mbox(_) => return None,
-        };
-        let found = places.iter().find(|place| Path::new(place).is_file())?;
+        let ServerTraits { programs, arguments, .. } = server.traits();
+        let found = programs.iter().find(|place| Path::new(place).is_file())?;
         let words = [found].into_iter().chain(arguments).map(|&word| word.to_owned());
         Some(Self { words: words.collect() })
     }

@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use uidl_keep::capture::disk::server::{COURIER_STATE, DOVECOT_STATE, ServerKind};
+use uidl_keep::capture::disk::server::ServerKind;
+use uidl_keep::capture::disk::{courier, dovecot};
 use uidl_keep::capture::find::panel::Panel;
 use uidl_keep::capture::find::plesk::{
     self, Evidence, Rank, Service, ServiceSign, Unknown, Verdict,
@@ -58,8 +59,8 @@ impl PleskArgs {
         }
 
         let mut said: Vec<String> = evidence.signs.iter().map(ToString::to_string).collect();
-        said.push(left(COURIER_STATE, "Courier", evidence.traces.courier));
-        said.push(left(DOVECOT_STATE, "Dovecot", evidence.traces.dovecot));
+        said.push(left(courier::STATE_FILE, "Courier", evidence.traces.courier));
+        said.push(left(dovecot::STATE_FILE, "Dovecot", evidence.traces.dovecot));
         let verdict = match evidence.verdict() {
             Ok(verdict) => verdict,
             Err(unknown) => {

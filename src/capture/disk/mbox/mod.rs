@@ -31,6 +31,7 @@ use rustix::fs::AtFlags;
 use split::{HeaderEnd, MOST_OF_A_NAME, MboxField, MboxMessage, Rules, Unsplit, number, split};
 
 use crate::capture::disk::steady::until_steady;
+use crate::capture::disk::traits::ServerTraits;
 use crate::capture::draft::Draft;
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
@@ -59,14 +60,14 @@ pub enum MboxServer {
 }
 
 impl MboxServer {
-    /// Its name, as on the command line.
-    pub fn name(&self) -> &'static str {
-        match self {
+    /// Its traits. The POP3 programs of all of them ask for a password themselves.
+    pub(super) fn traits(&self) -> ServerTraits {
+        ServerTraits::of_mbox(match self {
             Self::Dovecot { .. } => "dovecot",
             Self::Mailutils => "mailutils",
             Self::Qpopper => "qpopper",
             Self::Popa3d => "popa3d",
-        }
+        })
     }
 
     /// How it reads the file.
