@@ -14,7 +14,7 @@ use support::maildir::give_to_owner;
 use support::pop3::Pop3;
 use support::spool::{self, Program, Spool};
 use uidl_keep::capture;
-use uidl_keep::capture::disk::mbox::MboxServer;
+use uidl_keep::capture::disk::mbox::server::MboxServer;
 use uidl_keep::capture::draft::Captured;
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::{Keys, MessageRead};

@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use uidl_keep::capture::disk::mbox::MboxServer;
+use uidl_keep::capture::disk::mbox::server::MboxServer;
 use uidl_keep::capture::disk::mbox::split::{MboxMessage, split};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::format::UidlFormat;

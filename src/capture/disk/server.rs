@@ -30,7 +30,7 @@ pub enum ServerKind {
     /// qmail-pop3d, also notqmail's and netqmail's.
     Qmail,
     /// One that keeps mail in mboxes.
-    Mbox(mbox::MboxServer),
+    Mbox(mbox::server::MboxServer),
 }
 
 impl ServerKind {
@@ -54,7 +54,7 @@ impl ServerKind {
             Self::Cyrus { format } => by(&|snapshot| cyrus::plan(snapshot, format)),
             Self::Dovecot { format } => by(&|snapshot| dovecot::plan(snapshot, format)),
             Self::Qmail => by(&|snapshot| Ok(qmail::plan(snapshot))),
-            Self::Mbox(server) => mbox::capture(server, keys, source),
+            Self::Mbox(server) => mbox::reading::capture(server, keys, source),
         }
     }
 
@@ -82,7 +82,7 @@ impl ServerKind {
     pub fn look_for(&self, source: &Source) -> Result<(), CaptureError> {
         match self.holds() {
             Holds::Directory | Holds::CyrusMailbox => source.open().map(drop),
-            Holds::File => mbox::open(source).map(drop),
+            Holds::File => mbox::reading::open(source).map(drop),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! MboxServerArg server answers POP3 from mboxes.
 
-use uidl_keep::capture::disk::mbox::MboxServer;
+use uidl_keep::capture::disk::mbox::server::MboxServer;
 
 use super::doveconf;
 use super::sources::ServerArgs;
