@@ -1,4 +1,4 @@
-//! MboxServerArg server answers POP3 from mboxes.
+//! Which server answers POP3 from mboxes.
 
 use uidl_keep::capture::disk::mbox::server::MboxServer;
 
@@ -6,10 +6,10 @@ use super::doveconf;
 use super::sources::ServerArgs;
 use crate::output::Trouble;
 
-/// ServerArgs to capture from mboxes.
+/// What to capture from mboxes.
 #[derive(clap::Args)]
 pub struct MboxArgs {
-    /// ServerArgs answers POP3.
+    /// What answers POP3.
     #[arg(long, value_enum)]
     server: MboxServerArg,
     /// Dovecot's pop3_uidl_format, as for "capture dovecot".

@@ -62,14 +62,14 @@ pub struct WholeServerArgs {
     only: Vec<String>,
 }
 
-/// CommonArgs maildrops are captured, and where to.
+/// How maildrops are captured, and where to.
 #[derive(clap::Args)]
 pub struct CommonArgs {
-    /// ServerArgs to recognise messages by: file, header, message, origin. With header, a message is read
+    /// What to recognise messages by: file, header, message, origin. With header, a message is read
     /// up to the end of its header, and whole where its header repeats within the maildrop.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
     pub keys: Keys,
-    /// CommonArgs many maildrops to read at a time [default: one a processor].
+    /// How many maildrops to read at a time [default: one a processor].
     #[arg(long, value_name = "N")]
     pub jobs: Option<NonZeroUsize>,
     /// Write the listing there, as a whole or not at all, in place of stdout; beside it, as
@@ -143,7 +143,7 @@ impl WholeServerArgs {
         if self.only.is_empty() { Asked::Everybody } else { Asked::Some }
     }
 
-    /// CommonArgs users are called on the new server.
+    /// How users are called on the new server.
     pub fn naming(&self) -> Result<Naming, Trouble> {
         let mut naming = Naming::new(self.user_template.as_deref())
             .map_err(|error| Trouble::at("--user-template", error))?;
