@@ -3,9 +3,10 @@
 //! [`search`] finds maildrops by a [`pattern`], each a [`source`], and [`naming`] says whose they
 //! are; [`panel`] knows the patterns of hosting panels. [`plesk`]
 //! finds out which server answers on a Plesk machine, by the signs there and by the [`traces`] in
-//! its Maildirs.
+//! its Maildirs; [`doveconf`] asks Dovecot how it makes UIDLs.
 #![forbid(unsafe_code)]
 
+pub mod doveconf;
 pub mod naming;
 pub mod panel;
 pub mod pattern;
