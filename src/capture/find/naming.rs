@@ -6,6 +6,17 @@ use std::collections::{BTreeMap, HashMap};
 use crate::capture::find::pattern::{BadPattern, Bound, Pattern, Piece, pieces};
 use crate::capture::find::source::Holds;
 use crate::maildrop::everybody_of;
+use crate::text::printable;
+
+/// Why a line is no rename.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{line}: {why}")]
+pub struct BadRename {
+    /// Which line, from 1.
+    pub line: usize,
+    /// What is wrong with it, printable.
+    pub why: String,
+}
 
 /// How a user is called on the new server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +49,33 @@ impl Naming {
     /// Afterwards `old` is called `new`. `false` when `old` was renamed before.
     pub fn rename(&mut self, old: &str, new: &str) -> bool {
         self.renamed.insert(old.to_owned(), new.to_owned()).is_none()
+    }
+
+    /// Takes "old new" on each line; blank lines and those that begin with # are skipped.
+    ///
+    /// # Errors
+    ///
+    /// [`BadRename`] for the first line that cannot be taken.
+    pub fn read_renames(&mut self, text: &str) -> Result<(), BadRename> {
+        for (line, words) in (1..).zip(text.lines()) {
+            let shown = |word: &str| printable(word.as_bytes());
+            let mut each = words.split_whitespace();
+            match (each.next(), each.next(), each.next()) {
+                (None, ..) => {}
+                (Some(word), ..) if word.starts_with('#') => {}
+                (Some(old), Some(new), None) => {
+                    if !self.rename(old, new) {
+                        let why = format!("{} is renamed a second time", shown(old));
+                        return Err(BadRename { line, why });
+                    }
+                }
+                _ => {
+                    let why = format!("not an old and a new name: {}", shown(words));
+                    return Err(BadRename { line, why });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Those that are renamed, and what they are called afterwards, sorted.
@@ -115,5 +153,24 @@ impl Naming {
             bound.set_owner("", None);
         }
         self.user(&bound).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renames_are_two_words_a_line_and_each_once() {
+        let read = |text: &str| {
+            let mut naming = Naming::default();
+            naming.read_renames(text).map(|()| naming.renames().len())
+        };
+        assert_eq!(read("a b\n\n# c d e\n\tc  d\n"), Ok(2));
+        assert_eq!(read("a b\na c\n").unwrap_err().to_string(), "2: a is renamed a second time");
+        for line in ["a", "a b c"] {
+            let error = read(&format!("\n{line}\n")).unwrap_err().to_string();
+            assert_eq!(error, format!("2: not an old and a new name: {line}"));
+        }
     }
 }

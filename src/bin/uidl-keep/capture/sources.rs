@@ -1,19 +1,17 @@
 //! Which maildrops a capture from disk is of.
 
-use std::collections::HashSet;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use uidl_keep::capture::disk::server::ServerKind;
-use uidl_keep::capture::find::naming::Naming;
+use uidl_keep::capture::find::naming::{BadRename, Naming};
 use uidl_keep::capture::find::panel::Panel;
 use uidl_keep::capture::find::pattern::Pattern;
 use uidl_keep::capture::find::search;
 use uidl_keep::capture::find::source::{Holds, Source};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::maildrop::everybody_of;
-use uidl_keep::text::printable;
 
 use super::job::Job;
 use super::listing_file::Asked;
@@ -162,62 +160,9 @@ impl WholeServerArgs {
     ) -> Result<(Vec<Source>, bool), Trouble> {
         let found = search::find(patterns, self.root.as_deref(), naming, holds)
             .map_err(|error| Trouble::new(error.to_string()))?;
-        let mut all_well = found.losses.is_empty();
+        let found = found.select(naming, &self.only);
         found.losses.iter().for_each(remark);
-        let mut sources = found.sources;
-        let users: HashSet<&str> = sources.iter().map(Source::user).collect();
-        let mut missed = Vec::new();
-        for (old, new) in naming.renames().into_iter().filter(|(_, new)| !users.contains(new)) {
-            if let Some(gap) = gap_of(&sources, old) {
-                missed.push(Source::missed(new, gap.place(), fault_of(gap)));
-                continue;
-            }
-            let (old, new) = (printable(old.as_bytes()), printable(new.as_bytes()));
-            remark(format_args!("--rename: no maildrop of {old}, to be called {new}"));
-            all_well = false;
-        }
-        let user_of = |source: &Source| source.user().to_owned();
-        sources.extend(missed);
-        sources.sort_by_key(user_of);
-        if !self.only.is_empty() {
-            let gaps: Vec<Source> =
-                sources.iter().filter(|source| source.is_gap()).cloned().collect();
-            let only: HashSet<&str> = self.only.iter().map(String::as_str).collect();
-            let mut met = HashSet::new();
-            sources.retain(|source| {
-                let domain = source.user().rsplit_once('@').map(|(_, domain)| domain);
-                let by = only.get(source.user()).or_else(|| only.get(domain?));
-                by.is_some_and(|by| {
-                    met.insert(*by);
-                    true
-                })
-            });
-            for name in self.only.iter().filter(|name| !met.contains(name.as_str())) {
-                // A domain of which nothing at all was found, or a user.
-                let everybody = everybody_of(Some(name));
-                let whole = gaps.iter().find(|gap| gap.user() == everybody_of(None));
-                match (name.contains('@'), gap_of(&gaps, name), whole) {
-                    (true, Some(gap), _) => {
-                        sources.push(Source::missed(name, gap.place(), fault_of(gap)));
-                    }
-                    (false, _, Some(gap)) => {
-                        sources.push(Source::missed(everybody, gap.place(), fault_of(gap)));
-                    }
-                    _ => {
-                        let name = printable(name.as_bytes());
-                        remark(format_args!("--only {name}: no such maildrop"));
-                        all_well = false;
-                    }
-                }
-            }
-            // Some of a domain that is asked for may lie there, too.
-            let asks_for_domains = self.only.iter().any(|name| !name.contains('@'));
-            let is_known = sources.iter().any(|source| source.user() == everybody_of(None));
-            if asks_for_domains && !is_known {
-                sources.extend(gaps.into_iter().filter(|gap| gap.user() == everybody_of(None)));
-            }
-            sources.sort_by_key(user_of);
-        }
+        let (sources, all_well) = (found.sources, found.losses.is_empty());
         if sources.iter().all(|source| source.user() == everybody_of(None)) {
             sources.iter().filter_map(Source::fault).for_each(remark);
             return Err(Trouble::new(
@@ -228,43 +173,10 @@ impl WholeServerArgs {
     }
 }
 
-/// The place that could not be searched in which a user may live.
-fn gap_of<'a>(sources: &'a [Source], user: &str) -> Option<&'a Source> {
-    let domain = user.rsplit_once('@').map(|(_, domain)| domain);
-    let names = [domain.map(|domain| everybody_of(Some(domain))), Some(everybody_of(None))];
-    let mut gaps = sources.iter().filter(|source| source.is_gap());
-    gaps.find(|gap| names.iter().flatten().any(|name| name == gap.user()))
-}
-
-fn fault_of(gap: &Source) -> String {
-    gap.fault().unwrap_or_default().to_owned()
-}
-
 /// Takes "old new" on each line; blank lines and those that begin with # are skipped.
 fn read_renames(path: &Path, naming: &mut Naming) -> Result<(), Trouble> {
     let text = fs::read_to_string(path).map_err(|error| Trouble::at(path.display(), error))?;
-    for (at, line) in (1..).zip(text.lines()) {
-        let mut words = line.split_whitespace();
-        match (words.next(), words.next(), words.next()) {
-            (None, ..) => {}
-            (Some(word), ..) if word.starts_with('#') => {}
-            (Some(old), Some(new), None) => {
-                if !naming.rename(old, new) {
-                    let place = format!("{}:{at}", path.display());
-                    return Err(Trouble::at(
-                        place,
-                        format!("{} is renamed a second time", printable(old.as_bytes())),
-                    ));
-                }
-            }
-            _ => {
-                let place = format!("{}:{at}", path.display());
-                return Err(Trouble::at(
-                    place,
-                    format!("not an old and a new name: {}", printable(line.as_bytes())),
-                ));
-            }
-        }
-    }
-    Ok(())
+    naming.read_renames(&text).map_err(|BadRename { line, why }| {
+        Trouble::at(format_args!("{}:{line}", path.display()), why)
+    })
 }
