@@ -10,12 +10,15 @@ pub mod capture_dovecot;
 pub mod capture_mbox;
 pub mod capture_pop3;
 pub mod capture_qmail;
+pub mod doveconf;
 pub mod forge;
 pub mod format;
 pub mod index;
 pub mod ledger;
 pub mod listing;
 pub mod normaliser;
+pub mod pattern;
+pub mod plesk;
 pub mod roster;
 
 use std::cell::Cell;
@@ -29,7 +32,7 @@ use uidl_keep::file::read_at::ReadAt;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Check); 13] = [
+pub const TARGETS: [(&str, Check); 16] = [
     ("ledger", ledger::check),
     ("index", index::check),
     ("roster", roster::check),
@@ -43,6 +46,9 @@ pub const TARGETS: [(&str, Check); 13] = [
     ("capture_pop3", capture_pop3::check),
     ("capture_qmail", capture_qmail::check),
     ("format", format::check),
+    ("doveconf", doveconf::check),
+    ("pattern", pattern::check),
+    ("plesk", plesk::check),
 ];
 
 /// What an operator sees is one line of ASCII, and not a long one.
