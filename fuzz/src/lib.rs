@@ -1,7 +1,7 @@
 //! What must hold of whatever a reader is given: one module a fuzz target, each with its `check`.
 //!
-//! libFuzzer calls these (`make fuzz`), and so does `tests/fuzz_corpus.rs`, which includes this file
-//! and feeds them the whole corpus and every input that once broke something.
+//! libFuzzer calls these (`make fuzz`), and so does `tests/fuzz_corpus.rs`, which includes this
+//! file and feeds them the whole corpus and every input that once broke something.
 
 pub mod capture_courier;
 pub mod capture_cyrus;
@@ -100,7 +100,8 @@ fn file_names(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A Maildir with this state file, and messages of these names, one a line, as a look at it would find it.
+/// A Maildir with this state file, and messages of these names, one a line, as a look at it would
+/// find it.
 fn snapshot(state: Option<&[u8]>, names: &[u8]) -> Snapshot {
     let mut messages: Vec<MessageFile> = (1..)
         .zip(file_names(names))

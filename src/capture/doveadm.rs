@@ -1,5 +1,5 @@
-//! What Dovecot itself says of its maildrops, whatever it keeps them in: the output of `doveadm`,
-//! piped in.
+//! The output of `doveadm`, piped in: Dovecot itself says what its maildrops have, whatever it
+//! keeps them in.
 //!
 //! mdbox and sdbox keep UIDLs, orders and GUIDs in files that only Dovecot should read. So Dovecot
 //! is asked, twice, in JSON, in which no message can pretend to be two:
@@ -11,13 +11,13 @@
 //!
 //! Both print an array of objects whose values are all strings, with a `username` in each when
 //! asked of several users. The first one says whose maildrops there are and how many messages each
-//! has: what the second one lacks then shows. An array that is cut short is no JSON.
+//! has, so that we see what the second one lacks. An array that is cut short is no JSON.
 //!
 //! A UIDL is what Dovecot saved (`pop3.uidl`), else `pop3_uidl_format` makes it (`pop3-commands.c`,
-//! `pop3_get_uid`). The order is that of `pop3.order`, and behind those that have one that of the
-//! UIDs (`index-sort.c`, `index_sort_get_pop3_order`). With `text` in place of `hdr` whole messages
-//! are fingerprinted, too. JSON is UTF-8: doveadm puts U+FFFD for what is not, which a fingerprint
-//! of a header does not see; a message with it gets none of all of it.
+//! `pop3_get_uid`). Messages are sorted by `pop3.order`; those without one come last, by UID
+//! (`index-sort.c`, `index_sort_get_pop3_order`). With `text` in place of `hdr` whole messages are
+//! fingerprinted, too. JSON is UTF-8, and doveadm puts U+FFFD for anything else. The fingerprint of
+//! a header does not see that; a message that has it gets no fingerprint of the whole message.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -37,7 +37,7 @@ use crate::maildrop::{Counter, Entry, Name};
 use crate::text::printable;
 use crate::uidl::Uidl;
 
-/// What to make of the output.
+/// How the output is read.
 #[derive(Debug, Clone)]
 pub struct DoveadmRequest {
     /// Whose maildrop it is, where no object has a `username`.
@@ -65,8 +65,8 @@ pub enum DoveadmError {
     Nothing,
     /// An object of a message before the one of its maildrop.
     #[error(
-        "messages of {user} before the status of the maildrop: give the output of \"doveadm mailbox \
-         status\" first"
+        "messages of {user} before the status of the maildrop: give the output of \"doveadm \
+         mailbox status\" first"
     )]
     NoStatus {
         /// Whose, printable.
@@ -89,7 +89,7 @@ pub enum DoveadmError {
         /// Which.
         field: &'static str,
     },
-    /// What was to become of a maildrop could not be done.
+    /// A block could not be handed on.
     #[error("{0}")]
     Emit(String),
 }
@@ -139,7 +139,7 @@ fn is_over(input: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
-/// What `mailbox status` says.
+/// The answer of `mailbox status` for one maildrop.
 #[derive(Debug, Clone, Copy)]
 struct Status {
     messages: u64,
@@ -200,7 +200,7 @@ impl BlockAssembly<'_> {
         };
         let message = PrintedMessage {
             uid,
-            // As in `dovecot-uidlist`: what has no order comes behind what has one.
+            // A message without an order comes behind those with one, as in `dovecot-uidlist`.
             place: object.number("pop3.order").unwrap_or(u64::from(u32::MAX)),
             uidl: text("pop3.uidl")?,
             guid: text("guid")?,
@@ -262,11 +262,12 @@ fn captured(
     if status.uidvalidity == 0 {
         return Captured::failed(user, SOURCE.to_owned(), "its UIDVALIDITY is 0".to_owned());
     }
-    // What came after the status makes up for nothing.
+    // A message that came after the status does not make up for one that is missing.
     let counted = messages.iter().filter(|message| message.uid < status.next).count();
     if (counted as u64) < status.messages {
         let why = format!(
-            "{counted} of {} messages: doveadm failed, or some were deleted meanwhile; ask it again",
+            "{counted} of {} messages: doveadm failed, or some were deleted meanwhile; ask it \
+             again",
             status.messages
         );
         return Captured::failed(user, SOURCE.to_owned(), why);
@@ -336,14 +337,15 @@ fn captured(
     if let Some((count, first)) = alike {
         draft.remarks.nameless = count;
         draft.remarks.note(format!(
-            "{count} messages have a header that does not name them (first: uid {first}): where GUIDs do \
-             not survive the move, fetch text in place of hdr"
+            "{count} messages have a header that does not name them (first: uid {first}): where \
+             GUIDs do not survive the move, fetch text in place of hdr"
         ));
     }
     if let Some((count, first)) = unprintable {
         draft.remarks.note(format!(
-            "{count} messages have octets that doveadm does not print (first: uid {first}), so that their \
-             text is not known: where GUIDs do not survive the move, capture them over POP3"
+            "{count} messages have octets that doveadm does not print (first: uid {first}), so \
+             that their text is not known: where GUIDs do not survive the move, capture them over \
+             POP3"
         ));
     }
     draft.finish()
@@ -379,7 +381,7 @@ impl Object {
             |octets: &[u8], depth| MessageRead::read(octets, depth).expect("memory can be read");
         if let Some(text) = self.0.get("text") {
             let mut prints = read(text, Depth::Message);
-            // There stood something else.
+            // The message has other octets there.
             if memchr::memmem::find(text, "\u{fffd}".as_bytes()).is_some() {
                 (prints.of.message, prints.of.body) = (None, None);
             }
@@ -434,7 +436,7 @@ impl<'de> Deserialize<'de> for Octets {
     }
 }
 
-/// An array whose objects are taken one by one, until one is refused.
+/// An array whose objects are taken one by one, until one of them is refused.
 struct EachObject<'a>(&'a mut dyn FnMut(Object) -> bool);
 
 impl<'de> DeserializeSeed<'de> for EachObject<'_> {

@@ -25,10 +25,11 @@ pub enum CaptureError {
     },
     /// A symbolic link of a user's, on the way to a directory that the operator named.
     #[error(
-        "{name} leads over a symbolic link of uid {uid}, which is not followed: name the directory itself"
+        "{name} leads over a symbolic link of uid {uid}, which is not followed: name the \
+         directory itself"
     )]
     LinkOfUser {
-        /// What was named, printable.
+        /// The path that was named, printable.
         name: String,
         /// Whose the link is, or the directory that it lies in.
         uid: u32,
@@ -93,7 +94,7 @@ pub enum CaptureError {
         /// Its first line, printable.
         line: String,
     },
-    /// What a state file lists is not what lies beside it.
+    /// A state file lists other messages than lie beside it.
     #[error(
         "{file} lists {lines} messages and {mail} lie beside it, of which it lists {met}: it is \
          perhaps another mailbox's, or names were changed in a copy; capture the server itself, \
@@ -131,7 +132,7 @@ pub enum CaptureError {
     Unusable {
         /// How many.
         unusable: usize,
-        /// Of how many.
+        /// How many it lists.
         lines: usize,
         /// Why the first is not.
         first: String,
@@ -157,19 +158,19 @@ pub enum CaptureError {
     },
     /// Messages that somebody has looked at, and in none what this server writes into them.
     #[error(
-        "no {what} in any message, and {opened} were opened by some server: did another server answer \
-         here?"
+        "no {what} in any message, and {opened} were opened by some server: did another server \
+         answer here?"
     )]
     HeadersMissing {
-        /// What it writes.
+        /// The header field that the server writes.
         what: &'static str,
         /// How many messages were opened.
         opened: usize,
     },
     /// Somebody writes to an mbox, or has moved its mail away for a while.
     #[error(
-        "{name} is in use: beside it is its lock, {name}.lock, or the mail of a session, .{name}.pop; \
-         capture it again, or take those away if nothing uses them"
+        "{name} is in use: beside it is its lock, {name}.lock, or the mail of a session, \
+         .{name}.pop; capture it again, or take those away if nothing uses them"
     )]
     Locked {
         /// Its name, printable.

@@ -8,25 +8,26 @@ use crate::listing;
 use crate::maildrop::{State, everybody_of};
 use crate::text::printable;
 
-/// Whom a capture was asked for: who else is in a listing that it would replace.
+/// Whom a capture was asked for. It decides who may be missing from the new listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
     /// Everybody that it finds: maildrops may have been deleted since.
     Everybody,
     /// Some of the maildrops: the others are still there.
     Some,
-    /// Those in a list, which others were taken off.
+    /// The users in a list, from which others were taken off.
     Listed,
 }
 
-/// What a listing says of one maildrop, as far as another may say less.
+/// The part of a block that another listing may lose.
 struct ListedState {
     state: State,
     /// Which capture it is of.
     kind: String,
 }
 
-/// What a new listing lacks of an old one, in words; `None` when it may take its place.
+/// Says which maildrops of the old listing the new one lacks; `None` when the new one may take its
+/// place.
 pub fn what_is_lost(old: impl BufRead, new: impl BufRead, asked: Asked) -> Option<String> {
     let (old, new) = (heads_of(old), heads_of(new));
     let (mut failed, mut missing, mut other) = (Vec::new(), Vec::new(), Vec::new());

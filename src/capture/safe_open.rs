@@ -1,9 +1,9 @@
-//! Opening what belongs to users, without being led elsewhere.
+//! Opening files of users without being led elsewhere.
 //!
-//! The owner of a mailbox can put into it what he likes, and who captures is root. So everything
-//! below the starting directory is opened one name at a time, relative to a directory that is
-//! already open, and never through a symbolic link; a file is opened only when it is held, and known
-//! to be a regular one.
+//! The owner of a mailbox can put anything into it, and a capture runs as root. So everything below
+//! the starting directory is opened one name at a time, relative to a directory that is already
+//! open, and never through a symbolic link. A file is opened only when it is held, and known to be
+//! a regular one.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -19,8 +19,8 @@ use rustix::io::Errno;
 
 use crate::capture::error::CaptureError;
 
-/// Opens `path` as a directory to start from. It must not be a link itself; on the way to it links
-/// are followed where the operator made them, and no user did ([`open_operators`]).
+/// Opens `path` as a directory to start from. The last name must not be a link. Links on the way to
+/// it are followed where the operator made them, and no user did ([`open_operators`]).
 ///
 /// # Errors
 ///
@@ -31,10 +31,10 @@ pub(super) fn open_start(path: &Path) -> Result<OwnedFd, CaptureError> {
 
 /// As [`open_start`], where the last name may be a link of the operator's, too.
 ///
-/// The path is the operator's, and the directories on it need not be: of `/home/alice/mail/Maildir`
-/// all but `/home` are Alice's, and a link in the place of `mail` would lead root to the mail of
-/// somebody else, in her name. Followed is what root or this process's user made, in a directory of
-/// theirs.
+/// The path is the operator's, but the directories on it need not be. In `/home/alice/mail/Maildir`
+/// all but `/home` belong to Alice, and a link in the place of `mail` would lead root to somebody
+/// else's mail, in her name. A link is followed only where root or this process's user made it, in
+/// a directory of theirs.
 ///
 /// # Errors
 ///
@@ -49,7 +49,7 @@ enum LastName {
     MayBeLink,
 }
 
-/// As many links as Linux itself follows.
+/// How many links are followed: as many as Linux itself follows.
 const MOST_LINKS: u32 = 40;
 
 fn open_by_trusted_links(path: &Path, last: LastName) -> Result<OwnedFd, CaptureError> {
@@ -100,7 +100,8 @@ fn open_by_trusted_links(path: &Path, last: LastName) -> Result<OwnedFd, Capture
 ///
 /// # Errors
 ///
-/// [`CaptureError::Link`], or [`CaptureError::Io`]: `ENOENT` and `ENOTDIR` are for the caller to tell.
+/// [`CaptureError::Link`], or [`CaptureError::Io`]: `ENOENT` and `ENOTDIR` are for the caller to
+/// tell.
 pub(super) fn open_directory(
     parent: BorrowedFd<'_>,
     name: &OsStr,
@@ -159,8 +160,8 @@ pub(super) fn read_state(
     if octets.len() as u64 > MAX_STATE_OCTETS { too_long } else { Ok(Some(octets)) }
 }
 
-/// Reads a file of text, as far as a server's own files are long. What is not UTF-8 in it, a name in a
-/// comment say, costs nothing else.
+/// Reads a text file, as far as a server's own files are long. Octets that are not UTF-8, in a
+/// comment say, cost nothing else.
 pub(super) fn read_text(directory: BorrowedFd<'_>, name: &str) -> Result<String, CaptureError> {
     let mut octets = Vec::new();
     let file = open_regular(directory, name.as_bytes())?;
@@ -188,15 +189,15 @@ pub(super) fn open_mbox(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, 
     open_filled(directory, name, MAX_MBOX_OCTETS)
 }
 
-/// Opens a regular file of no more than `most` octets. A file of terabytes costs its owner nothing when
-/// it is one hole, and us a day.
+/// Opens a regular file of no more than `most` octets. A file of terabytes that is one hole costs
+/// its owner nothing, and us a day.
 fn open_filled(directory: BorrowedFd<'_>, name: &[u8], most: u64) -> Result<File, CaptureError> {
     let file = open_regular(directory, name)?;
     let metadata = file.metadata().map_err(|error| CaptureError::io(name, error))?;
     let octets = metadata.len();
     let mut is_hollow = false;
     if octets >= MIN_HOLED_OCTETS && metadata.blocks() * 512 < octets / 2 {
-        // A file system that compresses has few blocks, and no hole for them.
+        // A file system that compresses uses few blocks without a hole.
         is_hollow = rustix::fs::seek(&file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < octets);
         let rewound = rustix::fs::seek(&file, SeekFrom::Start(0));
         rewound.map_err(|errno| CaptureError::io(name, errno.into()))?;
@@ -207,12 +208,13 @@ fn open_filled(directory: BorrowedFd<'_>, name: &[u8], most: u64) -> Result<File
     Ok(file)
 }
 
-/// Opens a regular file for reading. Nothing else is opened, as even that can be felt by whoever
-/// holds the other end of a FIFO: what the name leads to is held first, then looked at, and then
-/// opened itself, whatever the name leads to by then.
+/// Opens a regular file for reading. Nothing else is opened, for whoever holds the other end of a
+/// FIFO notices even that. The file is held first, then looked at, and then opened through the
+/// handle, whatever its name leads to by then.
 ///
-/// A second link to a file that is not of the directory's owner is not read: he may have made it where
-/// he could not read. Where anybody can make one, none is read.
+/// A second link to a file that does not belong to the directory's owner is not read: he may have
+/// made it to a file that he cannot read. No second link is read in a directory where anybody can
+/// make one.
 fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, CaptureError> {
     let path = OsStr::from_bytes(name);
     let io = |errno: Errno| CaptureError::io(name, errno.into());
@@ -237,7 +239,7 @@ fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, CaptureE
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let itself = format!("/proc/self/fd/{}", held.as_raw_fd());
     match rustix::fs::open(&itself, flags, Mode::empty()) {
-        // Gone meanwhile, and still there for us.
+        // The name may be gone by now; we still hold the file.
         Ok(file) => Ok(File::from(file)),
         Err(Errno::NOENT) if !Path::new("/proc/self/fd").exists() => {
             Err(CaptureError::Source("no /proc here: mount it, files are opened through it".into()))

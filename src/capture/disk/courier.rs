@@ -11,8 +11,8 @@
 //! | `/1 NEXT` | `NAME SIZE N` | `UIDN` |
 //! | none (version 0) | `NAME SIZE` | the base file name, escaped |
 //!
-//! In each, `UIDV` 0 gives `UIDN`, and `N` 0 gives the escaped base file name. A name may hold
-//! blanks, so that a line is split from its right end.
+//! `UIDV` 0 gives `UIDN` in each version, and `N` 0 gives the escaped base file name. A name may
+//! hold blanks, so that a line is split from its right end.
 #![forbid(unsafe_code)]
 
 use std::cmp::Ordering;
@@ -70,7 +70,7 @@ pub struct SizeListLine {
 }
 
 impl SizeListLine {
-    /// What Courier answers for this line (`print_uidl`).
+    /// The UIDL that Courier answers for this line (`print_uidl`).
     fn uidl(&self) -> Vec<u8> {
         match (self.n, self.uidv) {
             (0, _) => escaped(base_name(&self.name)),
@@ -92,7 +92,8 @@ impl SizeList {
         let mut list =
             Self { version: 0, next: None, uidv: None, lines: Vec::new(), odd: Vec::new() };
         for (at, line) in octets.split_inclusive(|&octet| octet == b'\n').enumerate() {
-            // A copy may have made it CR LF. Courier writes LF, and reads the numbers before a CR.
+            // A copy may have made CR LF of it. Courier writes LF, and reads the numbers before a
+            // CR.
             let whole =
                 line.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
             if at == 0 && line.starts_with(b"/") {
@@ -203,7 +204,7 @@ pub fn order(a: &[u8], b: &[u8]) -> Ordering {
     })
 }
 
-/// What `atol` makes of the start of `name`.
+/// The number that `atol` makes of the start of `name`.
 fn leading_number(name: &[u8]) -> i64 {
     let name = &name[name.iter().take_while(|octet| b" \t\n\x0b\x0c\r".contains(octet)).count()..];
     let (negative, digits) = match name {
@@ -218,17 +219,17 @@ fn leading_number(name: &[u8]) -> i64 {
     })
 }
 
-/// What Courier's clients know of this maildrop.
+/// Plans what Courier's clients know of this maildrop.
 ///
 /// A message is known by the line of the list that has its base file name. Courier itself gives a
 /// new number to a message whose flags appeared since the list was written (`cmpmsgs` wants a `:`
-/// in both names or in neither); what the list says is what clients were last told, so it counts.
+/// in both names or in neither); clients were last told what the list says, so the list counts.
 ///
 /// # Errors
 ///
-/// [`CaptureError::StateVersion`]; [`CaptureError::StateEmpty`] or [`CaptureError::StateGarbled`] when there is mail and the
-/// list says nothing; [`CaptureError::StateMissing`] when somebody has moved mail to `cur` and Courier, of
-/// which there is no trace, cannot have been the one.
+/// [`CaptureError::StateVersion`]; [`CaptureError::StateEmpty`] or [`CaptureError::StateGarbled`]
+/// when there is mail and the list says nothing; [`CaptureError::StateMissing`] when somebody has
+/// moved mail to `cur` and there is no trace of Courier, so that it cannot have been the one.
 pub fn plan(snapshot: &Snapshot) -> Result<Plan, CaptureError> {
     let mut plan = Plan::default();
     if snapshot.others.iter().any(|name| &**name == dovecot::STATE_FILE.as_bytes()) {
@@ -244,7 +245,7 @@ pub fn plan(snapshot: &Snapshot) -> Result<Plan, CaptureError> {
             return Err(error);
         }
         if !snapshot.messages.is_empty() {
-            // Where IMAP alone reads the mail, that is so for ever.
+            // It stays so where IMAP alone reads the mail.
             plan.remarks.fact(format!(
                 "no {STATE_FILE}: no POP3 client was ever told of the {} here",
                 messages(snapshot.messages.len())
@@ -307,7 +308,8 @@ fn set_counter(plan: &mut Plan, list: &SizeList) {
 
 /// Brings the lines of the list and the messages of the Maildir together.
 fn pair(plan: &mut Plan, list: &SizeList, snapshot: &Snapshot) {
-    // The messages of each base file name that no line has taken yet, first to take last.
+    // The messages of each base file name that no line has taken yet; the first to be taken stands
+    // last.
     let mut open: HashMap<&[u8], Vec<usize>> = HashMap::new();
     for (at, message) in snapshot.messages.iter().enumerate().rev() {
         open.entry(&message.base).or_default().push(at);
@@ -349,8 +351,8 @@ fn pair(plan: &mut Plan, list: &SizeList, snapshot: &Snapshot) {
     plan.entries.sort_by_cached_key(|planned| Placed(in_cur(planned)));
 }
 
-/// For each line the message that is its own: where two share a base file name, first the one whose
-/// whole name is the line's, then in order.
+/// Finds the message of each line. Where two messages share a base file name, a line first takes
+/// the one with its whole name, then the others in order.
 fn exact_first(
     lines: &[SizeListLine],
     snapshot: &Snapshot,
@@ -376,7 +378,7 @@ struct Placed(Vec<u8>);
 
 impl Ord for Placed {
     fn cmp(&self, other: &Self) -> Ordering {
-        // What Courier's order leaves open is closed, so that two captures are alike.
+        // Names that Courier's order leaves equal are sorted too, so that two captures are alike.
         order(&self.0, &other.0).then_with(|| self.0.cmp(&other.0))
     }
 }

@@ -1,9 +1,9 @@
 //! Cyrus's POP3: `cyrus.index`, versions 6 to 10 and 12 to 20, with `uidl_format`.
 //!
 //! Learnt from cyrus-imapd `imap/index_file.c` (the fields of each version), `imap/mailbox.h` of
-//! releases 2.4 to 3.12, `imap/mailbox.c` (`mailbox_buf_to_index_header`: an empty mailbox becomes one
-//! with `OPT_POP3_NEW_UIDL`) and `imap/pop3d.c` (`openinbox`: expunged messages are left out, and those
-//! that arrived before `pop3_show_after`; `uidl_msg`):
+//! releases 2.4 to 3.12, `imap/mailbox.c` (`mailbox_buf_to_index_header`: an empty mailbox becomes
+//! one with `OPT_POP3_NEW_UIDL`) and `imap/pop3d.c` (`openinbox`: expunged messages are left out,
+//! and those that arrived before `pop3_show_after`; `uidl_msg`):
 //!
 //! ```text
 //! header, big-endian     versions 6 to 18   19    20       record         to 19   20
@@ -171,13 +171,14 @@ fn word(octets: &[u8], at: usize) -> u32 {
 }
 
 impl CyrusIndex {
-    /// Parses the file. One pass; a record that cannot be trusted is in [`CyrusIndex::odd`] and costs nothing
-    /// else. Expunged messages are skipped.
+    /// Parses the file. One pass; a record that cannot be trusted is in [`CyrusIndex::odd`] and
+    /// costs nothing else. Expunged messages are skipped.
     ///
     /// # Errors
     ///
-    /// [`CaptureError::StateEmpty`]; [`CaptureError::StateVersion`] for a version that is not known;
-    /// [`CaptureError::StateDamaged`] for a header that is not whole, and for a file that ends too early.
+    /// [`CaptureError::StateEmpty`]; [`CaptureError::StateVersion`] for a version that is not
+    /// known; [`CaptureError::StateDamaged`] for a header that is not whole, and for a file that
+    /// ends too early.
     pub fn parse(octets: &[u8]) -> Result<Self, CaptureError> {
         if octets.is_empty() {
             return Err(CaptureError::StateEmpty { file: STATE_FILE });
@@ -255,24 +256,24 @@ fn uid_of(name: &[u8]) -> Option<u32> {
     (uid > 0 && digits[0] != b'0').then_some(uid)
 }
 
-/// Whose INBOX a mailbox is, as its `cyrus.header` says.
+/// The owner of an INBOX, as its `cyrus.header` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MailboxOwner {
-    /// This user's; a dot in his name is a dot.
+    /// It is the INBOX of this user; a dot in the name is a dot.
     User {
         /// His name without the domain.
         local: String,
         /// The domain, where it is a virtual one.
         domain: Option<String>,
     },
-    /// Nobody's: a folder of somebody's, or a shared one.
+    /// It is nobody's INBOX: a folder of somebody's, or a shared one.
     Nobody,
     /// The header does not say: before Cyrus 3.6 only the path did.
     Unsaid,
 }
 
 impl MailboxOwner {
-    /// By the octets of `cyrus.header`. From 3.6 on it has `%(T TYPE N NAME ...`, the name being
+    /// Reads the octets of `cyrus.header`. From 3.6 on it has `%(T TYPE N NAME ...`, the name being
     /// `user.LOCAL` or `DOMAIN!user.LOCAL` (`imap/mailbox.c`, `mailbox_commit_header`).
     pub fn of_header(octets: &[u8]) -> Self {
         let name = octets.split(|&octet| octet == b'\n').find_map(|line| {
@@ -296,11 +297,12 @@ impl MailboxOwner {
     }
 }
 
-/// What Cyrus's clients know of this mailbox, when `format` is what its `uidl_format` means.
+/// Plans what Cyrus's clients know of this mailbox, when `format` is what its `uidl_format` means.
 ///
 /// # Errors
 ///
-/// As [`CyrusIndex::parse`]; [`CaptureError::StateMissing`], or [`CaptureError::Source`] when there is nothing at all.
+/// As [`CyrusIndex::parse`]; [`CaptureError::StateMissing`], or [`CaptureError::Source`] when there
+/// is nothing at all.
 pub fn plan(snapshot: &Snapshot, format: &UidlFormat) -> Result<Plan, CaptureError> {
     let Some(octets) = &snapshot.state else {
         return Err(match snapshot.messages.len() {
@@ -354,7 +356,8 @@ pub fn plan(snapshot: &Snapshot, format: &UidlFormat) -> Result<Plan, CaptureErr
     Ok(plan)
 }
 
-/// Says what the old listing may have left out, and what is not in the index.
+/// Remarks on messages that the old listing may have left out, and on those that are not in the
+/// index.
 fn remark(index: &CyrusIndex, unlisted: &HashSet<u32>, plan: &mut Plan) {
     let count =
         |is: fn(&CyrusRecord) -> bool| index.records.iter().filter(|record| is(record)).count();
@@ -370,7 +373,7 @@ fn remark(index: &CyrusIndex, unlisted: &HashSet<u32>, plan: &mut Plan) {
             "{old} messages arrived before the mailbox's pop3showafter: listed here, not by Cyrus"
         ));
     }
-    // What is expunged stays as a file until it is cleaned up.
+    // An expunged message stays as a file until Cyrus cleans up.
     let new = unlisted.iter().filter(|&&uid| uid >= index.next).count();
     if new > 0 {
         plan.remarks.fact(format!("{new} messages not in {STATE_FILE} yet: no unique-id"));

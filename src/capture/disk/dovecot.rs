@@ -44,9 +44,9 @@ pub struct UidList {
     /// The first UID not given yet: the header's, or what follows the highest UID, for Dovecot
     /// appends lines without touching the header.
     pub next: u32,
-    /// The messages by UID. Of several lines with one UID, or with one file name, the last.
+    /// The messages by UID. The last line counts where several have one UID or one file name.
     pub messages: BTreeMap<u32, UidListRecord>,
-    /// Lines that a later one for the same file took the place of: their UIDLs are spent.
+    /// Lines that a later line for the same file has replaced: their UIDLs are spent.
     pub replaced: Vec<(u32, UidListRecord)>,
     /// The lines that could not be made out: their number in the file, from 1, and what they said.
     pub odd: Vec<(usize, Box<[u8]>)>,
@@ -66,8 +66,8 @@ pub struct UidListRecord {
 }
 
 impl UidListRecord {
-    /// By what Dovecot sorts a POP3 listing before it looks at the UID: an order that is absent or
-    /// not a number is 2^32 - 1 (`index_sort_get_pop3_order`).
+    /// The number by which Dovecot sorts a POP3 listing, before the UID. An order that is absent or
+    /// no number counts as 2^32 - 1 (`index_sort_get_pop3_order`).
     fn place(&self) -> u64 {
         self.order.as_deref().and_then(number).unwrap_or(u64::from(u32::MAX))
     }
@@ -80,8 +80,8 @@ impl UidList {
     ///
     /// # Errors
     ///
-    /// [`CaptureError::StateVersion`] when the header is neither of version 1 nor 3, or does not name a
-    /// UIDVALIDITY; [`CaptureError::StateEmpty`] when there is none.
+    /// [`CaptureError::StateVersion`] when the header is neither of version 1 nor 3, or does not
+    /// name a UIDVALIDITY; [`CaptureError::StateEmpty`] when there is none.
     pub fn parse(octets: &[u8]) -> Result<Self, CaptureError> {
         let mut lines = octets.split_inclusive(|&octet| octet == b'\n').enumerate();
         let (_, header) = lines.next().ok_or(CaptureError::StateEmpty { file: STATE_FILE })?;
@@ -112,7 +112,7 @@ impl UidList {
             list.next = list.next.max(uid.saturating_add(1));
             let older = list.messages.insert(uid, record.clone());
             if let Some(older) = older.filter(|older| *older != record) {
-                // Not a second owner of that name any more, unless it is the same.
+                // The name has no second owner any more, unless the line repeats it.
                 if older.file != record.file {
                     uid_of_file.remove(&older.file);
                 }
@@ -197,12 +197,12 @@ fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// What Dovecot's clients know of this maildrop, when `format` is its `pop3_uidl_format`.
+/// Plans what Dovecot's clients know of this maildrop, when `format` is its `pop3_uidl_format`.
 ///
 /// # Errors
 ///
-/// As [`UidList::parse`]; [`CaptureError::StateMissing`] when there is mail in `cur`, where Dovecot would not
-/// have put it without a list (`CONTROL=` may keep that elsewhere).
+/// As [`UidList::parse`]; [`CaptureError::StateMissing`] when there is mail in `cur`, where Dovecot
+/// would not have put it without a list (`CONTROL=` may keep that elsewhere).
 pub fn plan(snapshot: &Snapshot, format: &UidlFormat) -> Result<Plan, CaptureError> {
     let mut plan = Plan::default();
     if snapshot.others.iter().any(|name| &**name == courier::STATE_FILE.as_bytes()) {
@@ -270,7 +270,7 @@ pub fn plan(snapshot: &Snapshot, format: &UidlFormat) -> Result<Plan, CaptureErr
     Ok(plan)
 }
 
-/// What Dovecot answers for one message (`pop3_get_uid`, without `pop3_reuse_xuidl`).
+/// The UIDL that Dovecot answers for one message (`pop3_get_uid`, without `pop3_reuse_xuidl`).
 fn uidl(
     format: &UidlFormat,
     uidvalidity: u32,
@@ -278,8 +278,8 @@ fn uidl(
     record: &UidListRecord,
 ) -> Result<Uidl, NotRendered> {
     match &record.uidl {
-        Some(own) if own.is_empty() => Ok(Uidl::new(record.file.clone())?),
-        Some(own) => Ok(Uidl::new(own.clone())?),
+        Some(saved) if saved.is_empty() => Ok(Uidl::new(record.file.clone())?),
+        Some(saved) => Ok(Uidl::new(saved.clone())?),
         None => format.render(&Fields {
             uid,
             uidvalidity,

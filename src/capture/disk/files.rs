@@ -17,8 +17,8 @@ use crate::key::Depth;
 use crate::maildrop::{Entry, Name};
 use crate::text::printable;
 
-/// What there is to say of the maildrop at `source`, but for its name and place; the server's
-/// `plan` makes it of a snapshot.
+/// Captures the maildrop at `source`, but for its name and place. The server's `plan` says who is
+/// known by what in a snapshot.
 ///
 /// Reads the directory and the state file twice, or more often while they change; a message at
 /// most twice.
@@ -57,8 +57,8 @@ pub(super) fn capture(
     Ok(draft(keys, &snapshot, plan, &cache))
 }
 
-/// What was read of each message, by base file name and inode number, kept from try to try: a
-/// message file does not change.
+/// The messages that were read, by base file name and inode number. They are kept from try to try,
+/// for a message file does not change.
 type MessageCache = HashMap<(Box<[u8]>, u64), Result<MessageRead, String>>;
 
 fn known_as(message: &MessageFile) -> (Box<[u8]>, u64) {
@@ -82,7 +82,7 @@ fn read_keys(
     if !keys.header || keys.message {
         return Ok(true);
     }
-    // A header repeats also when its twin has not been listed yet: after the move both are there.
+    // A header also repeats when its twin has not been listed yet: both are there after the move.
     let mut headers = Headers::default();
     for message in &snapshot.messages {
         if !read_one(maildir, message, Depth::Header, cache)? {
@@ -103,8 +103,9 @@ fn read_keys(
     Ok(true)
 }
 
-/// Reads one message to `depth`, unless that was done before. `false` when it has gone. What cannot be
-/// read is remembered as such: it costs its fingerprints, not the maildrop.
+/// Reads one message to `depth`, unless that was done before. `false` when it has gone. A message
+/// that cannot be read is remembered as such: it loses its fingerprints, and the maildrop nothing
+/// else.
 fn read_one(
     maildir: &Maildir,
     message: &MessageFile,
@@ -168,8 +169,9 @@ fn draft(keys: Keys, snapshot: &Snapshot, plan: Plan, cache: &MessageCache) -> D
             Packed::Encrypted => "encrypted (mail_crypt)",
         };
         draft.remarks.loss(format!(
-            "{count} messages have no fingerprints, for their files are {how} (first: {}): capture this \
-             maildrop by doveadm or over POP3, or with --keys file if files are copied as they are",
+            "{count} messages have no fingerprints, for their files are {how} (first: {}): \
+             capture this maildrop by doveadm or over POP3, or with --keys file if files are \
+             copied as they are",
             printable(&first.name)
         ));
     }

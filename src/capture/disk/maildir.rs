@@ -1,4 +1,5 @@
-//! Reading a Maildir that is in use, or another directory with a file a message, without changing it.
+//! Reading a Maildir that is in use, or another directory with a file a message, without changing
+//! it.
 //!
 //! Mail arrives while we read, `new` becomes `cur`, flags change. A Maildir is read until two
 //! [snapshots](Snapshot) of it agree.
@@ -24,8 +25,8 @@ pub fn base_name(name: &[u8]) -> &[u8] {
 /// as mbsync does on Windows, `_2,S`, ` 2,S` or `%3A2,S` as archivers and file systems do that take
 /// no colon. `None` for any other name.
 ///
-/// Only to say what has happened: to Dovecot and to qmail-pop3d alike the whole of it is a base
-/// name.
+/// This only serves to say what has happened: Dovecot and qmail-pop3d both take the whole name for
+/// a base name.
 pub fn end_before_changed_info(name: &[u8]) -> Option<usize> {
     if name.contains(&b':') {
         return None;
@@ -37,11 +38,11 @@ pub fn end_before_changed_info(name: &[u8]) -> Option<usize> {
         base.len()
     } else {
         match before.last()? {
-            // Of a size, or of a name that just ends so.
+            // The name has a size there, or just ends so.
             b',' | b'=' => return None,
             last if last.is_ascii_alphanumeric() => return None,
             last if last.is_ascii() => before.len() - 1,
-            // U+F022, which Samba makes of it, or the like.
+            // Samba makes U+F022 of the colon; others do the like.
             _ => before.iter().rposition(u8::is_ascii).map_or(0, |at| at + 1),
         }
     };
@@ -51,7 +52,7 @@ pub fn end_before_changed_info(name: &[u8]) -> Option<usize> {
 /// When a message arrived, in seconds since 1970, where its file name begins with that.
 pub fn arrival(name: &[u8]) -> Option<u64> {
     let end = name.iter().position(|octet| !octet.is_ascii_digit()).unwrap_or(name.len());
-    // Nine digits are of 1973 and later; what is shorter is a number of another kind.
+    // Nine digits are a time in 1973 or later; fewer are a number of another kind.
     let digits = name.get(..end).filter(|digits| (9..=11).contains(&digits.len()))?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
@@ -92,20 +93,20 @@ pub struct MessageFile {
     pub mtime: i64,
 }
 
-/// What a Maildir looked like at one moment, or nearly.
+/// A Maildir as it was at one moment, or nearly.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
     /// The octets of the state file; `None` when there is none.
     pub state: Option<Vec<u8>>,
     /// The messages, sorted by base file name.
     pub messages: Vec<MessageFile>,
-    /// What else lies in the Maildir, apart from names that start with a dot.
+    /// The other names in the Maildir, apart from those that start with a dot.
     pub others: Vec<Box<[u8]>>,
 }
 
 impl Snapshot {
-    /// Whether nothing that a capture goes by has changed between two snapshots. Flags may have, and
-    /// `new` may have become `cur`.
+    /// Whether nothing that a capture goes by has changed between two snapshots. Flags may have,
+    /// and `new` may have become `cur`.
     pub fn agrees_with(&self, other: &Self) -> bool {
         let of = |message: &MessageFile| (message.base.clone(), message.inode, message.mtime);
         self.state == other.state
@@ -119,7 +120,7 @@ impl Snapshot {
     }
 }
 
-/// What a snapshot has to find out.
+/// The parts that a snapshot has to have.
 #[derive(Debug, Clone, Copy)]
 pub struct SnapshotParts {
     /// The name of the state file, where the server has one.
@@ -132,7 +133,7 @@ pub struct SnapshotParts {
 #[derive(Debug)]
 pub struct Maildir {
     top: OwnedFd,
-    /// In the order in which mail moves through them.
+    /// The folders, in the order in which mail moves through them.
     folders: Vec<(Folder, OwnedFd)>,
     is_message: fn(&[u8]) -> bool,
 }
@@ -143,7 +144,8 @@ impl Maildir {
     ///
     /// # Errors
     ///
-    /// [`CaptureError::NotMaildir`] when there is no `cur`, [`CaptureError::Link`], [`CaptureError::Io`].
+    /// [`CaptureError::NotMaildir`] when there is no `cur`, [`CaptureError::Link`],
+    /// [`CaptureError::Io`].
     pub fn open(top: OwnedFd) -> Result<Self, CaptureError> {
         let mut folders = Vec::new();
         for folder in [Folder::New, Folder::Cur] {
@@ -175,12 +177,14 @@ impl Maildir {
     ///
     /// # Errors
     ///
-    /// [`CaptureError::Io`], [`CaptureError::Link`] and [`CaptureError::NotRegular`] for the state file.
+    /// [`CaptureError::Io`], [`CaptureError::Link`] and [`CaptureError::NotRegular`] for the state
+    /// file.
     pub fn snapshot(&self, parts: SnapshotParts) -> Result<Snapshot, CaptureError> {
         let state =
             parts.state.map(|name| read_state(self.top.as_fd(), name)).transpose()?.flatten();
         let mut messages = Vec::new();
-        // `new` first: what moves to `cur` meanwhile is then seen twice and not missed.
+        // `new` comes first: a message that moves to `cur` meanwhile is then seen twice and not
+        // missed.
         for (folder, directory) in &self.folders {
             let found = names(directory.as_fd()).map_err(|e| CaptureError::io(folder.name(), e))?;
             for (name, inode) in found {
@@ -201,7 +205,7 @@ impl Maildir {
             }
         }
         messages.sort_by(|a, b| (&a.base, a.inode, &a.name).cmp(&(&b.base, b.inode, &b.name)));
-        // One file under one base name, seen before and after it moved or its flags changed.
+        // One file was seen under one base name before and after it moved, or its flags changed.
         messages.dedup_by(|b, a| a.base == b.base && a.inode == b.inode);
         messages.sort();
         let others = names(self.top.as_fd()).map_err(|error| CaptureError::io(b".", error))?;
@@ -214,7 +218,8 @@ impl Maildir {
     ///
     /// # Errors
     ///
-    /// [`CaptureError::Link`] and [`CaptureError::NotRegular`] for what is no message; [`CaptureError::Io`].
+    /// [`CaptureError::Link`] and [`CaptureError::NotRegular`] for what is no message;
+    /// [`CaptureError::Io`].
     pub fn open_message(&self, message: &MessageFile) -> Result<Option<File>, CaptureError> {
         let there = self.folders.iter().find(|(folder, _)| *folder == message.folder);
         if let Some((_, directory)) = there {

@@ -1,8 +1,8 @@
 //! qmail-pop3d: no state of its own. The UIDL is the base file name, the order is by mtime.
 //!
-//! Learnt from notqmail `qmail-pop3d.c` (`getlist`, `printfn`: the name without `new/` or `cur/`, up
-//! to `:`) and `maildir.c` (`maildir_scan`: whatever does not start with a dot, in a queue keyed by
-//! mtime in seconds).
+//! Learnt from notqmail `qmail-pop3d.c` (`getlist`, `printfn`: the name without `new/` or `cur/`,
+//! up to `:`) and `maildir.c` (`maildir_scan`: whatever does not start with a dot, in a queue keyed
+//! by mtime in seconds).
 #![forbid(unsafe_code)]
 
 use crate::capture::disk::maildir::Snapshot;
@@ -18,7 +18,7 @@ pub(super) const TRAITS: ServerTraits = ServerTraits {
     ..ServerTraits::of_maildir("qmail", None)
 };
 
-/// What qmail-pop3d's clients know of this maildrop: every message, by its base file name.
+/// Plans what qmail-pop3d's clients know of this maildrop: every message, by its base file name.
 pub fn plan(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
     for (at, message) in snapshot.messages.iter().enumerate() {
@@ -35,8 +35,8 @@ pub fn plan(snapshot: &Snapshot) -> Plan {
     let tied = plan.entries.windows(2).filter(|pair| mtime(&pair[0]) == mtime(&pair[1])).count();
     if tied > 0 {
         plan.remarks.fact(format!(
-            "{tied} times a message has the mtime of the one before it: qmail-pop3d orders these by \
-             chance, this listing by name"
+            "{tied} times a message has the mtime of the one before it: qmail-pop3d orders these \
+             by chance, this listing by name"
         ));
     }
     plan

@@ -12,14 +12,14 @@ use crate::capture::plan::Plan;
 use crate::format::UidlFormat;
 use crate::text::printable_path;
 
-/// What answered POP3.
+/// The server that answered POP3.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerKind {
     /// Courier's `courierpop3d`.
     Courier,
     /// Cyrus's `pop3d`, with its `uidl_format`.
     Cyrus {
-        /// That format, as it is in mailboxes of 2.1.4 and later.
+        /// The format, as mailboxes of 2.1.4 and later have it.
         format: UidlFormat,
     },
     /// Dovecot on Maildirs, with its `pop3_uidl_format`.
@@ -34,7 +34,7 @@ pub enum ServerKind {
 }
 
 impl ServerKind {
-    /// What every maildrop of this server has in common.
+    /// The traits that every maildrop of this server has.
     pub(in crate::capture) fn traits(&self) -> ServerTraits {
         match self {
             Self::Courier => courier::TRAITS,
@@ -63,7 +63,7 @@ impl ServerKind {
         self.traits().name
     }
 
-    /// What its maildrops are.
+    /// The kind of place that its maildrops are.
     pub fn holds(&self) -> Holds {
         self.traits().holds
     }
@@ -73,12 +73,12 @@ impl ServerKind {
         self.traits().has_file_names()
     }
 
-    /// Looks whether there is something at `source` at all: a mistyped path is no maildrop that
+    /// Checks that there is something at `source` at all: a mistyped path is no maildrop that
     /// failed.
     ///
     /// # Errors
     ///
-    /// Those of [`Source::open`], and of opening a file.
+    /// Errors of [`Source::open`], and of opening a file.
     pub fn look_for(&self, source: &Source) -> Result<(), CaptureError> {
         match self.holds() {
             Holds::Directory | Holds::CyrusMailbox => source.open().map(drop),
@@ -87,7 +87,7 @@ impl ServerKind {
     }
 }
 
-/// Captures one maildrop. Whatever happens, there is a block.
+/// Captures one maildrop. There is a block, whatever happens.
 pub fn capture(server: &ServerKind, keys: Keys, source: &Source) -> Captured {
     let user = source.user().to_owned();
     let place = format!("{} {}", server.name(), printable_path(source.place()));

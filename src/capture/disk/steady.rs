@@ -12,12 +12,11 @@ pub const TRIES: u32 = 6;
 /// The pause after the first try, doubled after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Reads what is in use until something comes of it, with pauses that double; is told when a try is
-/// the last one.
+/// Retries with doubling pauses until two readings agree. The argument is true on the last try.
 ///
 /// # Errors
 ///
-/// Those of a try, and [`CaptureError::Unstable`] when nothing has come of any.
+/// Errors of a try, and [`CaptureError::Unstable`] when no try had a result.
 pub(super) fn until_steady<T>(
     mut attempt: impl FnMut(bool) -> Result<Option<T>, CaptureError>,
 ) -> Result<T, CaptureError> {

@@ -1,14 +1,15 @@
-//! What every maildrop of a server has in common: [`ServerTraits`], which each server's module fills.
+//! The traits that all maildrops of a server have: [`ServerTraits`], which each server's module
+//! fills.
 #![forbid(unsafe_code)]
 
 use crate::capture::find::source::Holds;
 
-/// What every maildrop of a server has in common. The rest is the server's `plan`.
+/// The traits that all maildrops of a server have. The server's `plan` says the rest.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::capture) struct ServerTraits {
     /// The server's name, as on the command line.
     pub name: &'static str,
-    /// What its maildrops are.
+    /// The kind of place that its maildrops are.
     pub holds: Holds,
     /// The name of its state file, where it has one.
     pub state: Option<&'static str>,

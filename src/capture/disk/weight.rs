@@ -1,9 +1,10 @@
-//! Whether a capture holds what it claims: what a server's state lists is weighed against the mail
-//! that lies there, and against what of both met.
+//! Whether a capture holds what it claims. The lines of the state file are weighed against the mail
+//! that lies there, and against the messages that are in both.
 //!
-//! A maildrop of which next to nothing was captured would be served all the same, and each message
-//! downloaded again. So it fails where that much is sure: more is lost than was captured. Mail that
-//! came after the last listing, and lines whose mail clients have deleted since, are no loss.
+//! A maildrop of which next to nothing was captured would be served all the same, and its clients
+//! would download each message again. So the capture fails where it has surely lost more than it
+//! has. Mail that came after the last listing is no loss, nor are lines whose mail clients have
+//! deleted since.
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
@@ -17,7 +18,7 @@ use crate::capture::plan::Plan;
 use crate::text::printable;
 use crate::uidl::Uidl;
 
-/// What a state lists and no capture can use: how much, and why the first is not.
+/// The lines of a state file that no capture can use: how many, and why the first one is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unusable {
     count: usize,
@@ -25,7 +26,7 @@ pub struct Unusable {
 }
 
 impl Unusable {
-    /// One more.
+    /// Counts one more.
     pub(in crate::capture) fn add(&mut self, why: &str) {
         if self.count == 0 {
             self.first = why.to_owned();
@@ -33,8 +34,8 @@ impl Unusable {
         self.count += 1;
     }
 
-    /// That it costs no more messages than were captured, of `captured` messages and `left` that
-    /// are there and were not.
+    /// Checks that these cost no more messages than were captured. `captured` counts those, and
+    /// `left` the messages that are there and were not captured.
     pub(in crate::capture) fn weigh(
         self,
         captured: usize,
@@ -48,13 +49,13 @@ impl Unusable {
     }
 }
 
-/// That `plan` holds what the state file, where the server has one, and the snapshot have; says what of
-/// it does not.
+/// Checks that `plan` holds what the snapshot and its state file, where the server has one, have.
+/// Remarks on what is missing.
 ///
 /// # Errors
 ///
-/// [`CaptureError::NamesChanged`], [`CaptureError::StateOfOther`], [`CaptureError::Unusable`]: more was lost than
-/// captured.
+/// [`CaptureError::NamesChanged`], [`CaptureError::StateOfOther`], [`CaptureError::Unusable`]: more
+/// was lost than captured.
 pub(super) fn weigh(
     server: &ServerTraits,
     snapshot: &Snapshot,
@@ -69,7 +70,7 @@ pub(super) fn weigh(
     let changed: Vec<(&MessageFile, &[u8])> = (0..)
         .zip(&snapshot.messages)
         .filter(|(_, message)| message.folder == Folder::Cur)
-        // A name that the state has as it is was not changed after it.
+        // A name that the state file has in this form was not changed later.
         .filter(|(at, _)| state.is_none() || !met.contains(at))
         .filter_map(|(_, message)| {
             let end = end_before_changed_info(&message.name)?;
@@ -93,7 +94,7 @@ pub(super) fn weigh(
     if let Some(file) = state {
         let newest = plan.entries.iter().map(|entry| &*snapshot.messages[entry.at].base);
         let newest = newest.chain(gone.iter().copied()).filter_map(arrival).max();
-        // It was there when the list was written, as far as can be told.
+        // As far as can be told, it was there when the list was written.
         let is_older = |message: &MessageFile| {
             message.folder == Folder::Cur
                 && match (arrival(&message.base), newest) {

@@ -1,4 +1,4 @@
-//! What Dovecot tells its POP3 clients, by its own configuration: this machine's, or a copy's.
+//! How Dovecot makes UIDLs, by its own configuration: this machine's, or a copy's.
 #![forbid(unsafe_code)]
 
 use std::fs;
@@ -19,7 +19,7 @@ pub enum DoveconfError {
     /// A `pop3_uidl_format` is none.
     #[error("pop3_uidl_format {format}: {error}")]
     Format {
-        /// What it says, printable.
+        /// The format, printable.
         format: String,
         /// What is wrong with it.
         error: BadFormat,
@@ -76,20 +76,20 @@ pub fn ask(copy: Option<&Path>, tell: &mut dyn FnMut(&str)) -> Result<UidlFormat
     if let Some(dir) = copy {
         stay_inside(dir)?;
     }
-    // These two change UIDLs in ways that state files do not tell.
+    // These two settings change UIDLs in ways that state files do not tell.
     if ask_doveconf(copy, "pop3_reuse_xuidl")? == "yes" {
         return Err(DoveconfError::ReusesHeader);
     }
     if ask_doveconf(copy, "pop3_uidl_duplicates")? == "rename" {
         tell(
-            "pop3_uidl_duplicates is \"rename\": where a listing says that messages share a unique-id, \
-             capture over POP3",
+            "pop3_uidl_duplicates is \"rename\": where a listing says that messages share a \
+             unique-id, capture over POP3",
         );
     }
     parse(&ask_doveconf(copy, "pop3_uidl_format")?)
 }
 
-/// What doveconf says of `setting` in POP3.
+/// Asks doveconf for the value of `setting` in POP3.
 fn ask_doveconf(copy: Option<&Path>, setting: &str) -> Result<String, DoveconfError> {
     let mut command = Command::new("doveconf");
     if let Some(dir) = copy {

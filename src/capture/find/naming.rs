@@ -28,8 +28,8 @@ pub struct Naming {
 impl Naming {
     /// Names from a template such as `{local}@{domain}`.
     ///
-    /// Without one it is `{local}@{domain}` where the pattern has both, else the one of `{local}`,
-    /// `{user}` and `{account}` that it has.
+    /// Without a template the name is `{local}@{domain}` where the pattern has both, else the one
+    /// of `{local}`, `{user}` and `{account}` that it has.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ impl Naming {
         Ok(())
     }
 
-    /// Those that are renamed, and what they are called afterwards, sorted.
+    /// The users that are renamed, each with the new name, sorted.
     pub fn renames(&self) -> BTreeMap<&str, &str> {
         self.renamed.iter().map(|(old, new)| (old.as_str(), new.as_str())).collect()
     }
@@ -116,8 +116,8 @@ impl Naming {
         Ok(self.renamed.get(&user).cloned().unwrap_or(user))
     }
 
-    /// The user whose maildrops a place of `pattern` has, or all those that it may have: what is
-    /// not bound there could be anything.
+    /// The user whose maildrop lies at a place of `pattern`, or everybody who may have one there: a
+    /// variable that is not bound could be anything.
     pub(super) fn user_or_everybody(
         &self,
         pattern: &Pattern,

@@ -34,13 +34,14 @@ pub(super) enum Piece {
     Split,
 }
 
-/// What a variable can stand for: a regular expression for all of it.
+/// The form of a variable: a regular expression for all that it stands for.
 #[derive(Debug, Clone)]
 pub(super) struct Form(Regex);
 
 impl Form {
     fn new(text: &str) -> Result<Self, BadPattern> {
-        // Alone too: with what stands around it here, other braces could be even.
+        // The text must be an expression by itself: inside ours, a brace too many could find a
+        // partner.
         let regex = Regex::new(text).and_then(|_| Regex::new(&format!("^(?:{text})$")));
         regex.map(Self).map_err(|error| BadPattern::Form(text.to_owned(), error.to_string()))
     }
@@ -190,7 +191,7 @@ impl Pattern {
     }
 }
 
-/// What the variables of a pattern stand for in one place.
+/// The values of a pattern's variables in one place.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bound(pub(super) BTreeMap<String, String>);
 
@@ -250,7 +251,7 @@ impl Bound {
     }
 }
 
-/// In so many ways a name is read; whoever needs more than two of them says which is meant.
+/// In how many ways a name is read at most. Two are enough to ask the operator which is meant.
 pub(super) const MOST_READINGS: usize = 256;
 
 /// Whether a name that was found can be what the variables in it say.
@@ -258,7 +259,7 @@ pub(super) fn is_plausible(pattern: &Pattern, pieces: &[Piece], name: &str, boun
     let here = |variable: &str| {
         pieces.iter().any(|piece| matches!(piece, Piece::Variable(name, _) if name == variable))
     };
-    // Where an account's own Maildir lies beside its domains.
+    // An account may have its own Maildir beside its domains.
     let is_of_maildir = matches!(name, "cur" | "new" | "tmp");
     if here("domain") && is_of_maildir {
         return false;
@@ -314,7 +315,7 @@ mod tests {
         let by_domain = |pattern: &str| users_of(pattern, "a-b.org-c-d", None);
         assert_eq!(by_domain("{domain}-{local}").len(), 3);
         assert_eq!(by_domain(r"{domain:[^.]+\.[a-z]+}-{local}"), ["c-d@a-b.org"]);
-        // What no user's name has in it may be read as anything.
+        // A variable that no user name has may stand for anything.
         assert_eq!(users_of("{a}-{local}-{b}", "1-x-2", Some("{local}")), ["x"]);
         assert_eq!(
             Bound::default().readings(&pieces("{a}-{b}").unwrap(), &"-".repeat(999)).len(),

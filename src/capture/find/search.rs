@@ -20,7 +20,7 @@ use crate::capture::safe_open;
 use crate::maildrop::{everybody_of, is_everybody};
 use crate::text::printable;
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug, Default)]
 pub struct Search {
     /// The maildrops, sorted by user; no user twice. Where a place could not be searched, one
@@ -82,7 +82,7 @@ pub fn find(
     }
     let Search { sources, mut losses } = found;
     let mut sources = without_unsure(sources, &mut losses);
-    // Where a link's own name names nobody, whoever lies behind it was found there.
+    // A link whose own name names nobody hides nobody: who lies behind it was found there.
     let found: HashSet<String> = sources
         .iter()
         .filter(|source| source.fault().is_none())
@@ -116,7 +116,7 @@ fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedF
     Ok((path, top))
 }
 
-/// What to do where a directory cannot be read.
+/// The next step where a directory cannot be read.
 const MEND: &str = "make it readable, and capture again";
 
 /// A directory, by device and inode number.
@@ -129,8 +129,8 @@ struct Walk<'a> {
     found: &'a mut Search,
     /// The directories that were searched.
     walked: &'a mut HashSet<Inode>,
-    /// Links to where maildrops may lie, which are not followed: what each leads to, and who is
-    /// missed.
+    /// Links to places where maildrops may lie. They are not followed: the target of each, and who
+    /// is missed.
     linked: &'a mut Vec<(Option<Inode>, Source)>,
     /// The names from the start down to where the walk is.
     names: Vec<OsString>,
@@ -214,7 +214,7 @@ impl Walk<'_> {
                     }
                     _ => return,
                 };
-                // Of who was found behind it under his name, it is no second maildrop.
+                // It is no second maildrop of a user who was found behind it under the same name.
                 let target = target.map(|stat| (stat.st_dev, stat.st_ino));
                 let sources = self.found.sources.split_off(before);
                 self.linked.extend(sources.into_iter().map(|source| (target, source)));
@@ -223,15 +223,15 @@ impl Walk<'_> {
             Err(CaptureError::Link { .. }) => {
                 let why = "a symbolic link, which is not followed";
                 let next = "put there what it leads to, or capture that by a pattern of its own";
-                // Only looked at: to what is no directory, or not there, no server follows it
-                // either.
+                // We only look at its target. No server follows a link to something that is no
+                // directory, or not there.
                 let target = match rustix::fs::statat(at, &name, AtFlags::empty()) {
                     Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
                         Some((stat.st_dev, stat.st_ino))
                     }
                     Ok(_) => return,
                     Err(Errno::NOENT) if !self.is_copy => return,
-                    // It leads out of the copy, perhaps.
+                    // Perhaps the link leads out of the copy.
                     Err(_) => None,
                 };
                 let gaps = self.gaps(pattern, path, bounds, why, next);
@@ -256,7 +256,7 @@ impl Walk<'_> {
             self.cyrus_mailbox(path, top, directory.as_fd(), bounds);
             return;
         }
-        // `/home/ACCOUNT/mail` and the like need not be a Maildir; what is called Maildir must.
+        // `/home/ACCOUNT/mail` and the like need not be a Maildir; a directory called Maildir must.
         let ends_in_account = pattern.is_panel && !bounds.iter().any(|bound| bound.has("local"));
         let cur = safe_open::open_directory(directory.as_fd(), OsStr::new("cur"));
         if ends_in_account && cur.is_err_and(|error| error.is_absence()) {
@@ -289,8 +289,8 @@ impl Walk<'_> {
         self.source(path, &bounds, start);
     }
 
-    /// The maildrop at the last of `self.names`; where that can be read as several users, one of
-    /// each.
+    /// Adds the maildrop at the last of `self.names`; one for each user, where the name can be read
+    /// as several.
     fn source(&mut self, path: &Path, bounds: &[Bound], start: Start) {
         let place = self.place(path);
         let mut logins: BTreeMap<String, String> = BTreeMap::new();
@@ -325,7 +325,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Who may live where the walk is, which cannot be searched, and why: of each reading one.
+    /// The users who may live at this place, which cannot be searched, and why. There is one for
+    /// each reading.
     fn gaps(
         &self,
         pattern: &Pattern,
@@ -361,8 +362,8 @@ fn is_lock(directory: BorrowedFd<'_>, name: &OsStr) -> bool {
     })
 }
 
-/// Without maildrops that may be a user's where that user has one that is his. Of a place that is
-/// left to nobody then, `losses` says so.
+/// Leaves out maildrops that may be a user's, where that user has one that surely is. `losses` says
+/// so of a place that is left to nobody then.
 fn without_unsure(sources: Vec<Source>, losses: &mut Vec<String>) -> Vec<Source> {
     let is_sure = |source: &Source| !matches!(source.start, Start::Unsure(_));
     let sure = sources.iter().filter(|source| is_sure(source));
@@ -379,14 +380,14 @@ fn without_unsure(sources: Vec<Source>, losses: &mut Vec<String>) -> Vec<Source>
     kept
 }
 
-/// Sorted by user. A user with several maildrops has one that says so: which of them is his cannot
-/// be told from here, and a listing that names him twice would be refused as a whole.
+/// Sorts by user. A user with several maildrops gets one that says so: we cannot tell which of them
+/// is in use, and a listing that names a user twice would be refused as a whole.
 fn without_doubles(mut sources: Vec<Source>) -> Vec<Source> {
     sources.sort_by(|a, b| (&a.user, &a.place).cmp(&(&b.user, &b.place)));
     let mut single: Vec<Source> = Vec::with_capacity(sources.len());
     for source in sources {
         match single.last_mut() {
-            // Two patterns lead to one place.
+            // Two patterns lead to the same place.
             Some(last)
                 if last.is_gap() && last.user == source.user && last.place == source.place => {}
             Some(last) if last.user == source.user => {

@@ -31,9 +31,9 @@ pub(super) enum Start {
     Named,
     /// Names below a directory that is open.
     Below(Arc<OwnedFd>, Vec<OsString>),
-    /// It is not even to be opened.
+    /// The search found a fault: it is not opened.
     Fault(String),
-    /// Nor this, of which nobody knows whether it is this user's.
+    /// It is not opened either: nobody knows whether it is this user's.
     Unsure(String),
 }
 
@@ -88,7 +88,8 @@ impl Source {
     ///
     /// # Errors
     ///
-    /// [`CaptureError::Io`], [`CaptureError::Link`], and [`CaptureError::Source`] when the search found it wanting.
+    /// [`CaptureError::Io`], [`CaptureError::Link`], and [`CaptureError::Source`] when the search
+    /// found it wanting.
     pub fn open(&self) -> Result<OwnedFd, CaptureError> {
         match &self.start {
             Start::Named => safe_open::open_start(&self.place),
@@ -130,14 +131,14 @@ fn open_below(top: &OwnedFd, names: &[OsString]) -> Result<OwnedFd, CaptureError
     Ok(at)
 }
 
-/// What stands at the end of a pattern.
+/// The kind of place that stands at the end of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Holds {
     /// A directory that has a maildrop.
     Directory,
     /// A mailbox of Cyrus: a directory, in whose name, and in those above, `^` stands for a dot.
-    /// Where its header says whose it is, that decides, as `{local}` and `{domain}`; what is no
-    /// INBOX is left out.
+    /// Its header, where it says whose the mailbox is, decides `{local}` and `{domain}`. A mailbox
+    /// that is no INBOX is left out.
     CyrusMailbox,
     /// A file that is a maildrop.
     File,

@@ -1,4 +1,4 @@
-//! What servers have left in a Maildir, for who has to tell which of them answered: [`Traces`].
+//! State files that servers left in Maildirs: [`Traces`]. They help to tell which server answered.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -12,24 +12,24 @@ use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::safe_open;
 
-/// Of one server, in some maildrops.
+/// State files one server left in a set of maildrops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Left {
-    /// How many of them have a file of its, the state of POP3 or another.
+    /// Maildrops with any file of this server.
     pub maildrops: usize,
     /// When the youngest state of POP3 was written; `None` when there is none.
     pub newest: Option<SystemTime>,
 }
 
-/// What there is in some maildrops.
+/// State files that servers left in a set of maildrops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traces {
-    /// Of Courier.
+    /// Courier's.
     pub courier: Left,
-    /// Of Dovecot.
+    /// Dovecot's.
     pub dovecot: Left,
-    /// When the youngest message arrived, by the seconds that its file name begins with: its mtime may
-    /// be that of a copy.
+    /// When the youngest message arrived, by the seconds that its file name begins with: its mtime
+    /// may be that of a copy.
     pub newest_mail: Option<SystemTime>,
 }
 

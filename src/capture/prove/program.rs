@@ -1,8 +1,9 @@
-//! An old server's own POP3 program on one end of a socket pair, for a maildrop whose password nobody
-//! knows: [`Program`].
+//! An old server's own POP3 program on one end of a socket pair, for a maildrop whose password
+//! nobody knows: [`Program`].
 //!
-//! It is what the server itself runs once a client has logged in, told by its environment who that was.
-//! It runs as the owner of the maildrop, never as root, and does to the maildrop what any login does.
+//! The server itself runs this program once a client has logged in, and tells it by its environment
+//! who that was. It runs as the owner of the maildrop, never as root, and does to the maildrop what
+//! any login does.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -57,20 +58,20 @@ pub enum NoListing {
         program: String,
         /// What went wrong.
         fault: Fault,
-        /// What it said on stderr last, after a `; `, or nothing.
+        /// The last line that it said on stderr, after a `; `, or nothing.
         said: String,
     },
 }
 
-/// A POP3 program and its arguments, in which `{home}`, `{maildir}` and `{user}` stand for those of a
-/// maildrop.
+/// A POP3 program and its arguments, in which `{home}`, `{maildir}` and `{user}` stand for those of
+/// a maildrop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     words: Vec<String>,
 }
 
 impl Program {
-    /// The one of that server that is installed here; `None` when there is none in its usual places.
+    /// Finds the program of that server here; `None` when there is none in its usual places.
     pub fn of(server: &ServerKind) -> Option<Self> {
         let ServerTraits { programs, arguments, .. } = server.traits();
         let found = programs.iter().find(|place| Path::new(place).is_file())?;
@@ -78,7 +79,7 @@ impl Program {
         Some(Self { words: words.collect() })
     }
 
-    /// The one that is named, with its arguments, separated by blanks. `None` when there is no word.
+    /// Takes a program and its arguments, separated by blanks. `None` when there is no word.
     pub fn named(words: &str) -> Option<Self> {
         let words: Vec<String> = words.split_ascii_whitespace().map(str::to_owned).collect();
         (!words.is_empty()).then_some(Self { words })
@@ -89,8 +90,8 @@ impl Program {
         printable(self.words[0].as_bytes())
     }
 
-    /// What it lists of a maildrop: one session, from its greeting to its QUIT. It stands in the directory
-    /// above the Maildir.
+    /// Asks the program for its listing of a maildrop, in one session from its greeting to its
+    /// QUIT. The program runs in the directory above the Maildir.
     ///
     /// # Errors
     ///
@@ -115,7 +116,7 @@ impl Program {
             .stdout(OwnedFd::from(theirs))
             .stderr(said.try_clone().map_err(not_started)?);
         let running = RunningProgram(command.spawn().map_err(not_started)?);
-        // It has the only other end now: when it goes, we notice.
+        // The child has the only other end now: we notice when it goes.
         drop(command);
         let listed = Session::join(ours, patience).and_then(|mut session| {
             let listed = listing(&mut session)?;
@@ -146,7 +147,7 @@ impl Program {
             .env("USER", user)
             // doveconf, by which Dovecot 2.4 reads its configuration, clears the rest away.
             .env("DOVECOT_PRESERVE_ENVS", "USER HOME")
-            // As courierpop3login says it to courierpop3d.
+            // courierpop3login tells courierpop3d so.
             .env("AUTHENTICATED", user)
             .env("AUTHADDR", user)
             .env("TCPREMOTEIP", "127.0.0.1");
@@ -194,7 +195,7 @@ fn filled(word: &str, home: &OsStr, maildir: &OsStr, user: &str) -> OsString {
 struct RunningProgram(Child);
 
 impl RunningProgram {
-    /// Waits for what is written at QUIT to be written; otherwise ends it.
+    /// After QUIT, waits until the program has written its state and gone; otherwise ends it.
     fn end(mut self, patience: Duration, has_quit: bool) {
         let until = Instant::now() + patience;
         while has_quit && Instant::now() < until {

@@ -16,18 +16,18 @@ pub enum Difference {
     Listing {
         /// The place, from 1.
         place: usize,
-        /// What was captured there; `None` behind the last message.
+        /// The UIDL that was captured there; `None` behind the last message.
         captured: Option<Uidl>,
-        /// What the server lists there; `None` behind the last message.
+        /// The UIDL that the server lists there; `None` behind the last message.
         listed: Option<Box<[u8]>>,
     },
     /// A message had another UIDL after the listing than before it.
     Changed {
         /// The place in the capture before, from 1.
         place: usize,
-        /// What was captured before.
+        /// The UIDL that was captured before.
         before: Uidl,
-        /// What was captured after.
+        /// The UIDL that was captured after.
         after: Uidl,
     },
     /// Two messages had changed places after the listing.
@@ -68,7 +68,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What one comparison told.
+/// The result of one comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Comparison {
     /// The same.
@@ -82,8 +82,8 @@ pub enum Comparison {
 /// Compares what was captured right before and right after the server listed its UIDLs, in order,
 /// with that listing.
 ///
-/// It has to be one of the two captures, octet for octet: in between, mail may come and go. And no
-/// message that both captures have may have become known by another UIDL.
+/// The listing has to be one of the two captures, octet for octet: mail may come and go in between.
+/// No message that both captures have may have become known by another UIDL.
 pub fn check(before: &Maildrop, listed: &[Box<[u8]>], after: &Maildrop) -> Comparison {
     if let Some(difference) = changed(before, after) {
         return Comparison::Wrong(difference);
@@ -108,7 +108,7 @@ pub fn check(before: &Maildrop, listed: &[Box<[u8]>], after: &Maildrop) -> Compa
     })
 }
 
-/// By what a message is the same in two captures of a maildrop, a moment apart.
+/// The mark by which a message is the same in two captures of a maildrop, a moment apart.
 #[derive(PartialEq, Eq, Hash)]
 enum Same<'a> {
     File(&'a Name),
@@ -240,7 +240,7 @@ mod tests {
             wrong(compared(&["a 1", "b 2"], &["2", "1"], &["b 2", "a 1"])),
             "message 2: captured was 2, and 1 is in its place after the old server had listed them"
         );
-        // What cannot be told apart is told by the listing alone.
+        // Messages that cannot be told apart are told by the listing alone.
         assert_eq!(compared(&["a 1", "a 2"], &["2", "1"], &["a 2", "a 1"]), Comparison::Same);
     }
 }

@@ -26,7 +26,7 @@ const MOST_UNHEARD: usize = 2;
 /// How many maildrops are looked at for one that is not empty.
 const LOOKS: usize = 100;
 
-/// What is proven.
+/// The capture to prove, and how much of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample<'a> {
     /// The server that is taken for the one that answered.

@@ -22,7 +22,7 @@ impl Unusual {
         }
     }
 
-    /// Which they are, of so many; `None` when there are none.
+    /// Says which maildrops these are, among `of`; `None` when there are none.
     pub fn said(&self, of: usize) -> Option<String> {
         let (count, first) = (self.count, self.first.join(", "));
         let more = if count > self.first.len() { ", ..." } else { "" };

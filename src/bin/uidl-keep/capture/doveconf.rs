@@ -11,8 +11,8 @@ use crate::output::{Trouble, remark};
 pub fn format(given: Option<&str>, is_copy: bool) -> Result<UidlFormat, Trouble> {
     match given {
         None => Err(Trouble::new(format!(
-            "no --format: give what \"{ASK}\" prints on the old server, or --format auto if this is the \
-             old server"
+            "no --format: give what \"{ASK}\" prints on the old server, or --format auto if this \
+             is the old server"
         ))),
         Some("auto") if is_copy => Err(Trouble::new(format!(
             "--format auto asks the Dovecot of this machine, and --root is a copy of another: give \

@@ -86,8 +86,8 @@ fn beside(staged: &Staged, place: &Path) -> io::Result<PathBuf> {
     Ok(beside)
 }
 
-/// An error of stdout. Cut between two maildrops a listing looks whole: that nobody read on is no way
-/// to end it well.
+/// An error of stdout. A listing that is cut between two maildrops looks whole, so a reader that
+/// goes away is an error here.
 fn cut_short(error: &io::Error) -> Trouble {
     Trouble::at("standard output", format_args!("{error}: the listing is cut short"))
 }

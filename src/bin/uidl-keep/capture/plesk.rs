@@ -1,4 +1,5 @@
-//! `uidl-keep capture plesk`: what there is to see of who answers POP3, on this machine or in a copy.
+//! `uidl-keep capture plesk`: what there is to see of who answers POP3, on this machine or in a
+//! copy.
 
 use std::path::Path;
 
@@ -22,8 +23,8 @@ pub struct PleskArgs {
     /// when no doveconf here reads its configuration.
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Where POP3 is answered on this machine; may be repeated. Behind a proxy give the port of what
-    /// it hands connections to.
+    /// Where POP3 is answered on this machine; may be repeated. Behind a proxy give the port of
+    /// what it hands connections to.
     #[arg(long = "port", value_name = "PORT", default_values = ["110", "995"])]
     ports: Vec<u16>,
     /// Call users by what stands before the @, where no other domain has it: for a new server whose
@@ -85,7 +86,8 @@ impl PleskArgs {
         if verdict.service == Service::Courier {
             return match given {
                 Some(_) => Err(Trouble::new(format!(
-                    "--format is Dovecot's, and {verdict}; if that is wrong, use \"capture dovecot\""
+                    "--format is Dovecot's, and {verdict}; if that is wrong, use \"capture \
+                     dovecot\""
                 ))),
                 None => Ok(ServerKind::Courier),
             };
@@ -118,19 +120,20 @@ fn refusal(unknown: Unknown, is_live: bool) -> Trouble {
         _ => "",
     };
     Trouble::new(format!(
-        "{unknown}; find out who answered clients to the last{ports}, and use \"capture courier --layout \
-         plesk\" or \"capture dovecot --format FORMAT --layout plesk\""
+        "{unknown}; find out who answered clients to the last{ports}, and use \"capture courier \
+         --layout plesk\" or \"capture dovecot --format FORMAT --layout plesk\""
     ))
 }
 
-/// Takes the domain off every name that is not another's then. Returns whether that was all of them.
+/// Takes the domain off every name that is not another's then. Returns whether that was all of
+/// them.
 fn shorten(sources: &mut Vec<Source>) -> bool {
     let clashes = short_names::shorten(sources);
     clashes.iter().for_each(remark);
     clashes.is_empty()
 }
 
-/// What one server has left, for people: it decides nothing where there is anything else.
+/// The sentence on what one server has left. It decides nothing where there is any other sign.
 fn left(state: &str, server: &str, left: Left) -> String {
     match left {
         Left { maildrops: 0, .. } => format!("seen: no file of {server} in any maildrop"),

@@ -102,8 +102,8 @@ impl ProofArgs {
         }
         let program = Program::of(server).ok_or_else(|| {
             Trouble::new(format!(
-                "--prove: no POP3 program of {} where it usually lies: name it with --prove-by, or say \
-                 --prove-accounts",
+                "--prove: no POP3 program of {} where it usually lies: name it with --prove-by, \
+                 or say --prove-accounts",
                 server.name()
             ))
         })?;

@@ -106,7 +106,8 @@ impl ServerArgs {
         let reads_mail = header || message || origin;
         if !reads_mail && !server.has_file_names() {
             return Err(Trouble::new(
-                "--keys file: the files of this server have no names that outlive the move; take header",
+                "--keys file: the files of this server have no names that outlive the move; take \
+                 header",
             ));
         }
         let (sources, all_well) = self.sources(&server)?;
@@ -136,7 +137,7 @@ impl ServerArgs {
 }
 
 impl WholeServerArgs {
-    /// Whom it asks for.
+    /// Whether it asks for everybody or for some users.
     pub fn asked(&self) -> Asked {
         if self.only.is_empty() { Asked::Everybody } else { Asked::Some }
     }
@@ -166,7 +167,8 @@ impl WholeServerArgs {
         if sources.iter().all(|source| source.user() == everybody_of(None)) {
             sources.iter().filter_map(Source::fault).for_each(remark);
             return Err(Trouble::new(
-                "no maildrop found; is that the layout of this server, and --root the top of its copy?",
+                "no maildrop found; is that the layout of this server, and --root the top of its \
+                 copy?",
             ));
         }
         Ok((sources, all_well))

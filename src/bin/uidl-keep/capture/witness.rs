@@ -1,4 +1,4 @@
-//! What the old server lists of a maildrop, asked over POP3 for a proof: [`OverPop3`].
+//! The listing that the old server gives over POP3, for a proof: [`OverPop3`].
 
 use std::collections::HashMap;
 use std::fmt;

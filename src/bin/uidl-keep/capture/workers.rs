@@ -17,8 +17,8 @@ pub trait Plan {
     /// What is written.
     type Ready;
 
-    /// Whether nothing is left that a thread could take, now or later, unless a piece comes back that
-    /// a thread has now.
+    /// Whether nothing is left that a thread could take, now or later, unless a piece comes back
+    /// that a thread has now.
     fn is_over(&self) -> bool;
 
     /// The next piece of the work.

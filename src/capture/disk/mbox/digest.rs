@@ -1,8 +1,9 @@
 //! The MD5 of what stays the same in the header of a message in an mbox.
 //!
-//! popa3d made it up (`mailbox.c`, `mailbox_parse`): the first `Received` field, every `Delivered-To` and
-//! `X-Delivery-ID`, and `Date` and `Message-ID` where they stand before that `Received`. Dovecot took it
-//! over for the GUIDs of mbox messages (`mbox-md5-apop3d.c`), of the values alone.
+//! popa3d made it up (`mailbox.c`, `mailbox_parse`): the first `Received` field, every
+//! `Delivered-To` and `X-Delivery-ID`, and `Date` and `Message-ID` where they stand before that
+//! `Received`. Dovecot took it over for the GUIDs of mbox messages (`mbox-md5-apop3d.c`), of the
+//! values alone.
 #![forbid(unsafe_code)]
 
 use md5::{Digest, Md5};

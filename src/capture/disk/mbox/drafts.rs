@@ -1,4 +1,4 @@
-//! What the clients of each server know of an mbox, by the headers of its messages.
+//! Drafts of an mbox: the headers of its messages say what the clients of each server know.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -77,14 +77,14 @@ pub(super) fn x_uidl(
     }
     if seen_without > 0 {
         draft.remarks.loss(format!(
-            "{seen_without} messages were opened and have no X-UIDL: was that by a local reader, or does \
-             another server answer POP3 here?"
+            "{seen_without} messages were opened and have no X-UIDL: was that by a local reader, \
+             or does another server answer POP3 here?"
         ));
     }
     Ok(draft)
 }
 
-/// What is said of a message that may have what is looked for behind all that was looked at.
+/// The remark on a message that may have the field behind all those that were looked at.
 fn too_many(at: usize) -> String {
     format!(
         "message {}: its header has more than {MOST_OF_A_NAME} fields of one name, and the rest \
@@ -93,8 +93,7 @@ fn too_many(at: usize) -> String {
     )
 }
 
-/// Whether the first message is c-client's note to itself, as Qpopper tells it: by two of three
-/// marks.
+/// Whether the first message is c-client's note to itself. Qpopper tells it by two of three marks.
 pub(super) fn is_hidden_by_qpopper(messages: &[MboxMessage]) -> bool {
     let Some(first) = messages.first() else { return false };
     let is_subject = |value: &[u8]| {
@@ -133,7 +132,8 @@ pub(super) fn dovecot(taken: &Taken<'_>, format: &UidlFormat) -> Result<Draft, C
         }
         if !taken.messages.is_empty() {
             draft.remarks.note(format!(
-                "no X-IMAPbase: Dovecot has not opened this maildrop; messages without a unique-id: {}",
+                "no X-IMAPbase: Dovecot has not opened this maildrop; messages without a \
+                 unique-id: {}",
                 taken.messages.len()
             ));
         }
@@ -181,11 +181,11 @@ pub(super) fn dovecot(taken: &Taken<'_>, format: &UidlFormat) -> Result<Draft, C
     Ok(draft)
 }
 
-/// What the first message says of the whole mbox.
+/// The facts of a whole mbox that its first message says.
 struct MboxBase {
     uidvalidity: u32,
     next: u32,
-    /// It is c-client's note to itself, and no message.
+    /// The first message is c-client's note to itself, and no mail.
     is_pseudo: bool,
 }
 

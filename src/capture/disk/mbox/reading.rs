@@ -1,7 +1,7 @@
 //! Reading an mbox that is in use.
 //!
-//! The file is in use. It is read until it was the same before and after, while nobody held its
-//! lock, `NAME.lock`; locked it is not, for that would change the old server.
+//! The file is read until it was the same before and after, while nobody held its lock,
+//! `NAME.lock`. We do not lock it, for that would change the old server.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -64,7 +64,8 @@ pub(in crate::capture::disk) fn capture(
     server.draft(&messages, keys)
 }
 
-/// What changes when a file does: which it is, its size, and when it was written and changed.
+/// The values that change when a file does: device, inode, size, and the times of writing and of
+/// change.
 type MboxStamp = (u64, u64, u64, [i64; 4]);
 
 fn stamp(file: &File, name: &OsStr) -> Result<MboxStamp, CaptureError> {
@@ -73,8 +74,8 @@ fn stamp(file: &File, name: &OsStr) -> Result<MboxStamp, CaptureError> {
     Ok((metadata.dev(), metadata.ino(), metadata.len(), times))
 }
 
-/// Whether somebody writes to the mbox, or has its mail elsewhere for now: then what is in it is
-/// not what it has.
+/// Whether somebody writes to the mbox, or keeps its mail elsewhere for now: the file then lacks
+/// mail of the maildrop.
 fn holds_mail_back(
     server: &MboxServer,
     directory: BorrowedFd<'_>,

@@ -11,7 +11,7 @@ use crate::capture::error::CaptureError;
 use crate::capture::keys::Keys;
 use crate::format::UidlFormat;
 
-/// What answered POP3 from an mbox.
+/// The server that answered POP3 from an mbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MboxServer {
     /// Dovecot, with its `pop3_uidl_format`; UW ipop3d, whose format is `%08Xv%08Xu`.
@@ -69,7 +69,7 @@ impl MboxServer {
         }
     }
 
-    /// What its clients know of these messages.
+    /// Drafts what its clients know of these messages.
     ///
     /// # Errors
     ///

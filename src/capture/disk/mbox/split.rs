@@ -22,7 +22,7 @@ pub struct Rules {
     /// follows: mailutils, which also writes it so when it writes the header anew, and then gives
     /// that one as `From : : `.
     pub gives_from_as_field: bool,
-    /// What to compute of each header.
+    /// Which digest to compute of each header.
     pub digest: Option<DigestOf>,
 }
 
@@ -80,7 +80,8 @@ pub struct MboxMessage {
     /// The values of the fields that matter, in their order: unfolded, without the blanks before
     /// them.
     pub fields: Vec<(MboxField, Box<[u8]>)>,
-    /// As the rules ask; `None` also when there was nothing to compute it of.
+    /// The digest that the rules ask for; `None` also when the header has nothing that goes into
+    /// it.
     pub digest: Option<[u8; 16]>,
     /// Whether it has more fields of one name than are looked at.
     pub has_more: bool,

@@ -1,4 +1,4 @@
-//! All that tells which server answers on a Plesk machine: of [`Evidence`] a [`Verdict`].
+//! The decision which server answers on a Plesk machine: [`Evidence`] gives a [`Verdict`].
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -24,7 +24,7 @@ impl fmt::Display for Service {
     }
 }
 
-/// What a sign is of, the strongest first.
+/// The kinds of signs, the strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// A process has the port open.
@@ -33,7 +33,7 @@ pub enum Rank {
     Enabled,
     /// It is installed.
     Installed,
-    /// What is left behind when a server goes, too: decides nothing.
+    /// It also stays behind when a server goes, so it decides nothing.
     Seen,
 }
 
@@ -51,11 +51,11 @@ impl fmt::Display for Rank {
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceSign {
-    /// Of what kind it is.
+    /// Its kind.
     pub rank: Rank,
-    /// What it is a sign of; `None` for neither of the two, or for what cannot be told.
+    /// The service that it is a sign of; `None` for neither of the two, or where nobody can tell.
     pub of: Option<Service>,
-    /// What was found, printable.
+    /// The thing that was found, printable.
     pub what: String,
 }
 
@@ -68,16 +68,16 @@ impl fmt::Display for ServiceSign {
 /// All that was found.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
-    /// In the order in which it was looked for.
+    /// The signs, in the order in which they were looked for.
     pub signs: Vec<ServiceSign>,
-    /// What lies in the maildrops.
+    /// The state files in the maildrops.
     pub traces: Traces,
     /// How many maildrops could not be looked into.
     pub unread: usize,
 }
 
-/// How much younger than the state files of the only server that was ever here a message may be, and
-/// that server still be taken for the one that answers.
+/// How much younger a message may be than the youngest state file, where only one server has left
+/// any. A younger one means that another server may have answered since.
 const MOST_IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Who answers POP3.
@@ -85,7 +85,8 @@ const MOST_IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub struct Verdict {
     /// Which of the two.
     pub service: Service,
-    /// By what; `None` when only its state files say so, there being no file of the other's.
+    /// The kind of signs that decided; `None` when only state files say so, and there is no file of
+    /// the other server's.
     pub by: Option<Rank>,
 }
 
@@ -127,8 +128,8 @@ pub enum Unknown {
     Unread,
     /// State files alone, and nobody has logged in for long.
     #[error(
-        "the service is unknown, and mail is more than 30 days younger than the youngest state file: \
-         another server may have answered since"
+        "the service is unknown, and mail is more than 30 days younger than the youngest state \
+         file: another server may have answered since"
     )]
     Stale,
 }
@@ -145,7 +146,7 @@ impl Evidence {
             let Some(first) = of.next() else { continue };
             return match first.filter(|_| of.all(|other| other == first)) {
                 Some(service) => Ok(Verdict { service, by: Some(rank) }),
-                // Whatever clients reach is not told by files.
+                // Files do not tell who it is that clients reach.
                 None if rank == Rank::Listens => Err(Unknown::Listeners),
                 None => self.by_state_files(),
             };

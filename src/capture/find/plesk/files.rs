@@ -15,8 +15,8 @@ pub fn service_of_program(path: &str) -> Option<Service> {
 
 /// The service of a systemd unit or an init script, by its name; `None` for any other.
 ///
-/// Plesk calls Courier's `courier-pop3d` and `courier-pop3s`, or starts all of it by `courier-imap`;
-/// Debian's are `courier-pop` and `courier-pop-ssl`.
+/// Plesk calls Courier's `courier-pop3d` and `courier-pop3s`, or starts all of it by
+/// `courier-imap`; Debian's are `courier-pop` and `courier-pop-ssl`.
 pub fn service_of_unit(name: &str) -> Option<Service> {
     let stem = name.strip_suffix(".service").or_else(|| name.strip_suffix(".socket"));
     match stem.unwrap_or(name) {
@@ -63,7 +63,8 @@ pub fn listening(table: &str) -> Vec<(u16, u64)> {
     lines.collect()
 }
 
-/// Whether Courier's `pop3d` lets clients log in without a domain: `SHORTNAMES=1`, which Plesk sets.
+/// Whether Courier's `pop3d` lets clients log in without a domain: `SHORTNAMES=1`, which Plesk
+/// sets.
 pub fn takes_short_names(pop3d: &str) -> bool {
     pop3d.lines().any(|line| line.trim() == "SHORTNAMES=1")
 }
@@ -82,10 +83,17 @@ mod tests {
 
     #[test]
     fn only_sockets_that_wait_for_connections_listen() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-            0: 00000000:006E 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n\
-            1: 0100007F:006E 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0\n\
-            2: 00000000000000000000000000000000:03E3 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0\n";
+        let table = concat!(
+            "  sl  local_address rem_address   st tx_queue rx_queue ",
+            "tr tm->when retrnsmt   uid  timeout inode\n",
+            "   0: 00000000:006E 00000000:0000 0A ",
+            "00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n",
+            "   1: 0100007F:006E 0100007F:D431 01 ",
+            "00000000:00000000 00:00000000 00000000     0        0 4712 1 0\n",
+            "   2: 00000000000000000000000000000000:03E3 ",
+            "00000000000000000000000000000000:0000 0A ",
+            "00000000:00000000 00:00000000 00000000     0        0 4713 1 0\n",
+        );
         assert_eq!(listening(table), [(110, 4711), (995, 4713)]);
     }
 

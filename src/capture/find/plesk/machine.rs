@@ -16,7 +16,7 @@ use crate::text::printable;
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {error}", .place.display())]
 pub struct MachineError {
-    /// What could not be read.
+    /// The path that could not be read.
     pub place: PathBuf,
     /// What the system says.
     pub error: io::Error,
@@ -37,7 +37,7 @@ pub fn look(root: Option<&Path>, ports: &[u16]) -> Result<Evidence, MachineError
     }
     let (enabled, installed) = (enabled(root)?, installed(root)?);
     let is_installed = |sign: &ServiceSign| installed.iter().any(|other| other.of == sign.of);
-    // Where links cannot be followed, one that was left behind looks like any other.
+    // A link that was left behind looks like any other where links cannot be followed.
     let is_stale =
         |sign: &ServiceSign| !has_units(root) && !installed.is_empty() && !is_installed(sign);
     signs.extend(enabled.into_iter().filter(|sign| !is_stale(sign)));
@@ -95,7 +95,7 @@ fn listeners(ports: &[u16]) -> io::Result<Vec<ServiceSign>> {
         let what = format!("on port {port}: {shown}");
         let is_systemd = programs.iter().all(|program| program.ends_with("/systemd"));
         if !programs.is_empty() && is_systemd {
-            // It waits for the first client; which unit is for it is told by what is enabled.
+            // systemd waits for the first client; the enabled units tell which service it starts.
             signs.push(ServiceSign { rank: Rank::Seen, of: None, what });
             continue;
         }
@@ -111,7 +111,7 @@ fn holders(inodes: &BTreeSet<u64>) -> io::Result<HashMap<u64, BTreeSet<String>>>
     let mut holders: HashMap<u64, BTreeSet<String>> = HashMap::new();
     for process in fs::read_dir("/proc")? {
         let process = process?.path();
-        // Not a process, gone, or not ours to see.
+        // It is no process, or it is gone, or we may not see it.
         let Ok(open) = fs::read_dir(process.join("fd")) else { continue };
         for file in open.flatten() {
             let Ok(target) = fs::read_link(file.path()) else { continue };
@@ -133,13 +133,14 @@ fn program(process: &Path) -> String {
     exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned()
 }
 
-/// Whether the files of units are there: in a copy of /etc and /var alone every link to one hangs in
-/// the air.
+/// Whether the files of units are there: in a copy of /etc and /var alone every link to one hangs
+/// in the air.
 fn has_units(root: Option<&Path>) -> bool {
     root.is_none() || ["lib/systemd", "usr/lib/systemd"].iter().any(|dir| below(root, dir).exists())
 }
 
-/// What is started with the machine: units that are wanted and not masked, and init scripts.
+/// Signs of services that start with the machine: units that are wanted and not masked, and init
+/// scripts.
 fn enabled(root: Option<&Path>) -> Result<Vec<ServiceSign>, MachineError> {
     let is_there = |link: &Path| !has_units(root) || leads_somewhere(root, link);
     let units = below(root, "etc/systemd/system");
@@ -184,7 +185,7 @@ fn enabled(root: Option<&Path>) -> Result<Vec<ServiceSign>, MachineError> {
     Ok(signs)
 }
 
-/// Whether what a link names is there, in the copy if this is one. A file is its own end.
+/// Whether the target of a link is there, in the copy if this is one. A file is its own target.
 fn leads_somewhere(root: Option<&Path>, link: &Path) -> bool {
     let end = match link.read_link() {
         Ok(target) => match target.strip_prefix("/") {
@@ -208,7 +209,7 @@ fn names(dir: &Path) -> Result<Vec<OsString>, MachineError> {
     }
 }
 
-/// Where the POP3 programs lie: of a machine whose package database is not text.
+/// The places of the POP3 programs, for a machine whose package database is not text.
 const PROGRAMS: [(&str, Service); 8] = [
     ("usr/lib/dovecot/pop3", Service::Dovecot),
     ("usr/libexec/dovecot/pop3", Service::Dovecot),

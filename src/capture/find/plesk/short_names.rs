@@ -7,8 +7,8 @@ use crate::capture::find::source::Source;
 use crate::maildrop::everybody_of;
 use crate::text::printable;
 
-/// Takes the domain off every user name that is not another's then. Returns a sentence for each name
-/// that several users would have: these keep their full names.
+/// Takes the domain off every user name that is not another's then. Returns a sentence for each
+/// name that several users would have: these keep their full names.
 pub fn shorten(sources: &mut Vec<Source>) -> Vec<String> {
     let mut clashes = Vec::new();
     let local = |user: &str| user.rsplit_once('@').map_or(user, |(local, _)| local).to_owned();
