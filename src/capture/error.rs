@@ -96,7 +96,7 @@ pub enum CaptureError {
     },
     /// A state file lists other messages than lie beside it.
     #[error(
-        "{file} lists {lines} messages and {mail} lie beside it, of which it lists {met}: it is \
+        "{file} lists {lines} messages and {mail} lie beside it, {met} of them in the list: it is \
          perhaps another mailbox's, or names were changed in a copy; capture the server itself, \
          or copy list and mail together, with names as they are"
     )]

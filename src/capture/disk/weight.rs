@@ -86,7 +86,7 @@ pub(super) fn weigh(
         }
         plan.remarks.loss(format!(
             "{changed} of {mail} messages have a name that a copy has changed, such as {first}: \
-             what clients know these by is spent; capture the server itself, or a copy that keeps \
+             the unique-ids of these are spent; capture the server itself, or a copy that keeps \
              names"
         ));
     }

@@ -102,7 +102,7 @@ impl fmt::Display for Verdict {
             None => write!(
                 f,
                 "{service} answers POP3, as far as state files can tell: no maildrop has a file of \
-                 another server's. Of a copy from which such files were left out this is not true"
+                 another server's. This is not true of a copy from which such files were left out"
             ),
         }
     }
