@@ -2,8 +2,6 @@
 
 use uidl_keep::capture::find::doveconf::{leads_out, parse};
 
-use super::check_message;
-
 /// The input as a file of a configuration, and as a format.
 pub fn check(octets: &[u8]) {
     let is_out = leads_out(octets);
@@ -15,6 +13,7 @@ pub fn check(octets: &[u8]) {
     let text = String::from_utf8_lossy(octets);
     match parse(text.trim()) {
         Ok(format) => assert_eq!(parse(&format.to_string()).expect("our own spelling"), format),
-        Err(error) => check_message(error),
+        // The program escapes what an operator sees of it; the format is shown as ASCII.
+        Err(error) => assert!(error.to_string().starts_with("pop3_uidl_format ")),
     }
 }
