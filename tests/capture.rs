@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use uidl_keep::capture::disk::server::{Server, capture};
+use uidl_keep::capture::disk::server::{ServerKind, capture};
 use uidl_keep::capture::draft::Captured;
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
@@ -60,7 +60,7 @@ impl OldMaildir {
         fs::write(self.path.join(name), text).unwrap();
     }
 
-    fn capture(&self, server: &Server) -> Captured {
+    fn capture(&self, server: &ServerKind) -> Captured {
         capture(server, Keys::default(), &Source::named("alice@example.com", &self.path))
     }
 }
@@ -79,8 +79,8 @@ fn uidls(maildrop: &Maildrop) -> Vec<String> {
     maildrop.entries.iter().map(|entry| entry.uidl.to_string()).collect()
 }
 
-fn dovecot(format: &str) -> Server {
-    Server::Dovecot { format: UidlFormat::parse(format).unwrap() }
+fn dovecot(format: &str) -> ServerKind {
+    ServerKind::Dovecot { format: UidlFormat::parse(format).unwrap() }
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn courier_lists_are_captured_as_courier_itself_lists_them() {
         let state = version.replace("crafted", "after");
         maildir
             .state("courierpop3dsizelist", data(&format!("courier/courierpop3dsizelist.{state}")));
-        let captured = maildir.capture(&Server::Courier);
+        let captured = maildir.capture(&ServerKind::Courier);
         assert_eq!(captured.losses, [""; 0], "{version}");
         assert_eq!(
             uidls(&captured.maildrop),
@@ -108,7 +108,7 @@ fn older_courier_lists_are_captured_as_the_servers_of_their_time_listed_them() {
             "courierpop3dsizelist",
             data(&format!("courier/courierpop3dsizelist.crafted-{version}")),
         );
-        let captured = maildir.capture(&Server::Courier).maildrop;
+        let captured = maildir.capture(&ServerKind::Courier).maildrop;
         let listed = listed(&format!("courier/uidl.crafted-{version}"));
         assert_eq!(uidls(&captured)[..9], listed[..9], "{version}");
         assert_eq!(captured.entries.len(), 10, "two were never listed: {version}");
@@ -122,7 +122,7 @@ fn older_courier_lists_are_captured_as_the_servers_of_their_time_listed_them() {
             "courierpop3dsizelist",
             data(&format!("courier/courierpop3dsizelist.crafted-{version}")),
         );
-        let captured = maildir.capture(&Server::Courier).maildrop;
+        let captured = maildir.capture(&ServerKind::Courier).maildrop;
         assert_eq!((&uidls(&captured)[0][..], &uidls(&captured)[9][..]), (first, tenth));
     }
 }
@@ -134,7 +134,7 @@ fn one_odd_line_costs_that_line_and_not_the_mailbox() {
         "courierpop3dsizelist",
         "/3 9 1714990000\n1.a b:2,S 10 1:1714990000:0\n2.c:2,S ten\x1b[31m x\n3.d:2,S 10 3:1714990000:0\n",
     );
-    let captured = maildir.capture(&Server::Courier);
+    let captured = maildir.capture(&ServerKind::Courier);
     assert_eq!(uidls(&captured.maildrop), ["UID1-1714990000", "UID3-1714990000"]);
     assert_eq!(captured.losses.len(), 1);
     assert!(captured.losses[0].starts_with("courierpop3dsizelist:3: "), "{:?}", captured.losses);
@@ -145,7 +145,7 @@ fn one_odd_line_costs_that_line_and_not_the_mailbox() {
 fn a_name_with_odd_octets_gives_the_uidl_that_courier_escapes_it_to() {
     let maildir = OldMaildir::of(&["1.a+b'c d\"e%f:2,S"]);
     maildir.state("courierpop3dsizelist", "/3 9 17\n1.a+b'c d\"e%f:2,S 10 0:0:0\n");
-    let captured = maildir.capture(&Server::Courier).maildrop;
+    let captured = maildir.capture(&ServerKind::Courier).maildrop;
     assert_eq!(uidls(&captured), ["1.a+2Bb+27c+20d+22e%f"]);
 }
 
@@ -154,7 +154,7 @@ fn a_uidl_whose_file_is_gone_is_spent_and_mail_not_yet_listed_has_none() {
     let maildir = OldMaildir::of(&["2.b:2,S"]);
     maildir.add("new/3.c");
     maildir.state("courierpop3dsizelist", "/3 7 17\n1.a:2,S 10 1:17:0\n2.b:2, 10 2:17:0\n");
-    let captured = maildir.capture(&Server::Courier);
+    let captured = maildir.capture(&ServerKind::Courier);
     assert_eq!(captured.losses, [""; 0]);
     let maildrop = captured.maildrop;
     assert_eq!(uidls(&maildrop), ["UID2-17"]);
@@ -172,7 +172,7 @@ fn a_uidl_whose_file_is_gone_is_spent_and_mail_not_yet_listed_has_none() {
 fn a_list_with_only_its_header_is_an_empty_maildrop_with_spent_numbers() {
     let maildir = OldMaildir::new();
     maildir.state("courierpop3dsizelist", "/3 12 17\n");
-    let maildrop = maildir.capture(&Server::Courier).maildrop;
+    let maildrop = maildir.capture(&ServerKind::Courier).maildrop;
     assert_eq!(maildrop.entries, []);
     assert_eq!(maildrop.counter.unwrap().next, 12);
 }
@@ -182,7 +182,7 @@ fn a_state_file_that_says_nothing_beside_mail_is_a_failure_and_not_an_empty_mail
     for state in ["", "what is this\nand this\n", "/9 1 2\n"] {
         let maildir = OldMaildir::of(&["1.a:2,S"]);
         maildir.state("courierpop3dsizelist", state);
-        let captured = maildir.capture(&Server::Courier);
+        let captured = maildir.capture(&ServerKind::Courier);
         assert_eq!(captured.maildrop.state, State::Failed, "{state:?}");
         assert!(!captured.losses.is_empty() && !captured.maildrop.remarks.is_empty());
     }
@@ -238,7 +238,7 @@ fn qmail_lists_by_mtime_and_names_by_file() {
     for (at, name) in [(3, "new/2.b"), (1, "cur/3.c,S=7:2,S"), (2, "cur/1.a:2,S")] {
         fs::File::open(maildir.path.join(name)).unwrap().set_modified(second(at)).unwrap();
     }
-    let captured = maildir.capture(&Server::Qmail);
+    let captured = maildir.capture(&ServerKind::Qmail);
     assert_eq!(uidls(&captured.maildrop), ["3.c,S=7", "1.a", "2.b"]);
 }
 
@@ -266,7 +266,7 @@ fn nothing_below_the_source_is_changed() {
     maildir.state("courierpop3dsizelist", data("courier/courierpop3dsizelist.v3"));
     maildir.state("dovecot-uidlist", "3 V17 N9\n1 :1714990000.20000.old.example.com\n");
     let before = everything(&maildir.path);
-    for server in [Server::Courier, dovecot("%08Xu%08Xv"), Server::Qmail] {
+    for server in [ServerKind::Courier, dovecot("%08Xu%08Xv"), ServerKind::Qmail] {
         assert_ne!(maildir.capture(&server).maildrop.entries, []);
     }
     assert_eq!(everything(&maildir.path), before);
@@ -287,14 +287,14 @@ fn planted_links_and_pipes_are_told_of_and_never_opened() {
         0,
     )
     .unwrap();
-    let captured = maildir.capture(&Server::Qmail);
+    let captured = maildir.capture(&ServerKind::Qmail);
     let prints = |at: usize| captured.maildrop.entries[at].header.is_some();
     assert_eq!((prints(0), prints(1), prints(2)), (true, false, false));
     assert!(captured.losses.iter().any(|loss| loss.contains("2.link:2,S is a symbolic link")));
     assert!(captured.losses.iter().any(|loss| loss.contains("3.fifo:2,S is not a regular file")));
     fs::remove_dir_all(maildir.path.join("new")).unwrap();
     symlink("/etc", maildir.path.join("new")).unwrap();
-    assert_eq!(maildir.capture(&Server::Qmail).maildrop.state, State::Failed);
+    assert_eq!(maildir.capture(&ServerKind::Qmail).maildrop.state, State::Failed);
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn a_live_maildrop_is_captured_whole_or_called_unstable() {
         }
     });
     while !busy.is_finished() {
-        let maildrop = maildir.capture(&Server::Courier).maildrop;
+        let maildrop = maildir.capture(&ServerKind::Courier).maildrop;
         match maildrop.state {
             State::Captured => assert_eq!(maildrop.entries.len(), total),
             State::Failed => {
@@ -334,7 +334,7 @@ fn a_live_maildrop_is_captured_whole_or_called_unstable() {
         }
     }
     busy.join().unwrap();
-    assert_eq!(maildir.capture(&Server::Courier).maildrop.entries.len(), total);
+    assert_eq!(maildir.capture(&ServerKind::Courier).maildrop.entries.len(), total);
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn where_a_header_repeats_or_does_not_name_it_the_message_is_taken_too() {
     ] {
         fs::write(maildir.path.join("cur").join(name), text).unwrap();
     }
-    let captured = maildir.capture(&Server::Qmail);
+    let captured = maildir.capture(&ServerKind::Qmail);
     let entries = captured.maildrop.entries;
     assert_eq!(entries[0].header, entries[1].header);
     assert!(entries[0].message.is_some() && entries[0].message != entries[1].message);
@@ -377,7 +377,7 @@ fn what_dovecot_compressed_or_encrypted_is_counted_and_its_size_not_taken() {
     ] {
         fs::write(cur.join(name), octets).unwrap();
     }
-    let captured = maildir.capture(&Server::Qmail);
+    let captured = maildir.capture(&ServerKind::Qmail);
     let entries = &captured.maildrop.entries;
     assert!(entries[0].header.is_some());
     assert!(entries[1..].iter().all(|e| e.header.is_none() && e.message.is_none() && e.has_key()));
@@ -391,11 +391,11 @@ fn what_dovecot_compressed_or_encrypted_is_counted_and_its_size_not_taken() {
     // Nobody asked for more than names.
     let keys = Keys { header: false, ..Keys::default() };
     let source = Source::named("alice@example.com", &maildir.path);
-    assert_eq!(capture(&Server::Qmail, keys, &source).losses, [""; 0]);
+    assert_eq!(capture(&ServerKind::Qmail, keys, &source).losses, [""; 0]);
 
     fs::write(cur.join("5.e:2,S"), b"CRYPTED\x03\x07\0").unwrap();
     let keys = Keys { message: true, ..Keys::default() };
-    let [loss] = &capture(&Server::Qmail, keys, &source).losses[..] else { panic!("one loss") };
+    let [loss] = &capture(&ServerKind::Qmail, keys, &source).losses[..] else { panic!("one loss") };
     assert!(loss.starts_with("4 messages have no fingerprints"), "{loss}");
 }
 
@@ -404,9 +404,10 @@ fn every_block_that_is_captured_can_be_written_and_read_again() {
     let maildir = OldMaildir::of(COURIER_NAMES);
     maildir.state("courierpop3dsizelist", data("courier/courierpop3dsizelist.v3"));
     let nowhere = Source::named("bob@example.com", "/nonexistent");
-    for captured in
-        [maildir.capture(&Server::Courier), capture(&Server::Qmail, Keys::default(), &nowhere)]
-    {
+    for captured in [
+        maildir.capture(&ServerKind::Courier),
+        capture(&ServerKind::Qmail, Keys::default(), &nowhere),
+    ] {
         let mut text = Vec::new();
         write_maildrop(&mut text, &captured.maildrop).unwrap();
         let read: Vec<Maildrop> = Reader::new(&text[..]).map(Result::unwrap).collect();

@@ -9,25 +9,25 @@ use std::path::{Path, PathBuf};
 use capture_support::{listed, remarks_on, spent, uidls};
 use proptest::prelude::*;
 use support::helper::uidl_keep;
-use uidl_keep::capture::disk::cyrus::{Index, Owner};
-use uidl_keep::capture::disk::server::{Server, capture};
+use uidl_keep::capture::disk::cyrus::{CyrusIndex, MailboxOwner};
+use uidl_keep::capture::disk::server::{ServerKind, capture};
 use uidl_keep::capture::draft::Captured;
 use uidl_keep::capture::find::source::Source;
-use uidl_keep::capture::keys::{Keys, Prints};
+use uidl_keep::capture::keys::{Keys, MessageRead};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::Depth;
 use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::State;
 
-fn cyrus(format: &str) -> Server {
-    Server::Cyrus { format: UidlFormat::parse(format).unwrap() }
+fn cyrus(format: &str) -> ServerKind {
+    ServerKind::Cyrus { format: UidlFormat::parse(format).unwrap() }
 }
 
 fn samples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/cyrus")
 }
 
-fn capture_at(path: &Path, server: &Server, keys: Keys) -> Captured {
+fn capture_at(path: &Path, server: &ServerKind, keys: Keys) -> Captured {
     capture(server, keys, &Source::named("alice@example.com", path))
 }
 
@@ -154,7 +154,7 @@ fn a_mailbox_is_captured_as_cyrus_itself_listed_it() {
     let mut whole = 0;
     for (number, entry) in (1..).zip(&maildrop.entries) {
         let given = fs::read(samples().join(format!("retr/{number:02}"))).unwrap();
-        let given = Prints::read(&given[..], Depth::Message).unwrap().of;
+        let given = MessageRead::read(&given[..], Depth::Message).unwrap().of;
         assert_eq!((entry.header, entry.origin), (given.header, given.origin), "{number}");
         assert!(entry.header.is_some() && entry.uid == Some(number) && entry.file.is_none());
         if entry.message.is_some() {
@@ -242,7 +242,7 @@ fn a_changed_octet_costs_a_record_or_the_mailbox_and_gives_no_other_uidl() {
     for at in 0..whole.len() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x10;
-        match Index::parse(&damaged) {
+        match CyrusIndex::parse(&damaged) {
             Ok(index) => {
                 assert!(at >= 160, "octet {at} of the header");
                 assert_eq!(index.odd, [1 + (at - 160) / 112], "octet {at}");
@@ -250,7 +250,7 @@ fn a_changed_octet_costs_a_record_or_the_mailbox_and_gives_no_other_uidl() {
             }
             Err(_) => assert!(at < 160, "octet {at}"),
         }
-        assert!(Index::parse(&whole[..at]).is_err(), "cut at {at}");
+        assert!(CyrusIndex::parse(&whole[..at]).is_err(), "cut at {at}");
     }
     let mut damaged = whole;
     damaged[170] ^= 1;
@@ -353,8 +353,8 @@ fn a_whole_spool_is_captured_by_what_its_paths_or_its_headers_say() {
     assert_eq!(said, "");
     // The header that the real one wrote.
     let header = fs::read(samples().join("cyrus.header")).unwrap();
-    let owner = Owner::User { local: "u1".to_owned(), domain: None };
-    assert_eq!(Owner::of_header(&header), owner);
+    let owner = MailboxOwner::User { local: "u1".to_owned(), domain: None };
+    assert_eq!(MailboxOwner::of_header(&header), owner);
 }
 
 proptest! {
@@ -370,7 +370,7 @@ proptest! {
             octets[12..20].copy_from_slice(&lengths);
             octets[20..24].copy_from_slice(&records.to_be_bytes());
         }
-        if let Ok(index) = Index::parse(&octets) {
+        if let Ok(index) = CyrusIndex::parse(&octets) {
             prop_assert!(index.records.windows(2).all(|pair| pair[0].uid < pair[1].uid));
             prop_assert!(index.records.iter().all(|record| record.uid < index.next));
         }

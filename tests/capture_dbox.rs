@@ -15,9 +15,9 @@ use support::host::{Host, Line};
 use support::imap;
 use support::mail::{self, Message};
 use support::maildir::{Maildir, Naming};
-use uidl_keep::capture::doveadm::{Asked, Error, read};
+use uidl_keep::capture::doveadm::{DoveadmError, DoveadmRequest, read};
 use uidl_keep::capture::draft::Captured;
-use uidl_keep::capture::keys::{Keys, Prints};
+use uidl_keep::capture::keys::{Keys, MessageRead};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::Depth;
 use uidl_keep::listing::Reader;
@@ -66,7 +66,7 @@ fn assert_captured(server: &Dovecot, message: &str) -> Maildrop {
     let maildrop = only_block(&ran);
     assert_eq!(uidls(&maildrop), listed);
     for ((entry, size), given) in maildrop.entries.iter().zip(sizes).zip(given) {
-        let of = Prints::read(&given[..], Depth::Message).unwrap().of;
+        let of = MessageRead::read(&given[..], Depth::Message).unwrap().of;
         assert_eq!((entry.header, entry.origin), (of.header, of.origin), "{}", entry.uidl);
         assert_eq!(entry.octets, Some(size), "{}", entry.uidl);
         if message == "hdr" {
@@ -138,8 +138,8 @@ fn message(user: &str, uid: u32) -> String {
     )
 }
 
-fn asked(users: &[&str]) -> Asked {
-    Asked {
+fn asked(users: &[&str]) -> DoveadmRequest {
+    DoveadmRequest {
         user: None,
         users: users.iter().map(|&user| user.to_owned()).collect(),
         format: UidlFormat::parse("%v.%u").unwrap(),
@@ -147,7 +147,7 @@ fn asked(users: &[&str]) -> Asked {
     }
 }
 
-fn blocks(input: &str, asked: &Asked) -> Result<Vec<Captured>, Error> {
+fn blocks(input: &str, asked: &DoveadmRequest) -> Result<Vec<Captured>, DoveadmError> {
     let mut blocks = Vec::new();
     read(input.as_bytes(), asked, &mut |captured| {
         blocks.push(captured);
@@ -225,7 +225,7 @@ fn what_nothing_names_is_spent_and_said_once_with_the_first() {
     assert!(remarks_of(&captured.maildrop, said), "{:?}", captured.maildrop.remarks);
 
     let keys = Keys { file: false, ..Keys::default() };
-    let captured = &blocks(&input, &Asked { keys, ..asked(&[]) }).unwrap()[0];
+    let captured = &blocks(&input, &DoveadmRequest { keys, ..asked(&[]) }).unwrap()[0];
     assert_eq!((captured.maildrop.entries.len(), captured.maildrop.spent.len()), (0, 2));
     let [loss] = &captured.losses[..] else { panic!("{:?}", captured.losses) };
     assert!(loss.starts_with("2 messages have nothing that names them (first: 17.1)"), "{loss}");
@@ -236,7 +236,7 @@ fn what_nothing_names_is_spent_and_said_once_with_the_first() {
         whole.replace("\\n\\n\"", &format!("\\n\\n{text}\""))
     };
     let input = format!("{STATUS}[{},{}]", whole(&one, "a"), whole(&two, "\u{fffd}"));
-    let captured = &blocks(&input, &Asked { keys, ..asked(&[]) }).unwrap()[0];
+    let captured = &blocks(&input, &DoveadmRequest { keys, ..asked(&[]) }).unwrap()[0];
     assert_eq!(uidls(&captured.maildrop), ["17.1"]);
     assert!(captured.maildrop.entries[0].message.is_some());
     let said = "1 messages have octets that doveadm does not print (first: uid 2)";
@@ -249,7 +249,7 @@ fn a_format_that_the_input_cannot_fill_fails_the_maildrop() {
     let input = format!("{STATUS}[{one},{two}]");
     let wanting = |input: &str, format: &str| {
         let format = UidlFormat::parse(format).unwrap();
-        blocks(input, &Asked { format, ..asked(&[]) }).unwrap().remove(0)
+        blocks(input, &DoveadmRequest { format, ..asked(&[]) }).unwrap().remove(0)
     };
     for format in ["%f", "%u-%f"] {
         let captured = wanting(&input, format);
@@ -339,7 +339,7 @@ fn a_maildrop_of_many_messages_that_nothing_names_fails() {
             .replace(r#""messages":"2""#, &format!(r#""messages":"{n}""#))
             .replace(r#""uidnext":"3""#, r#""uidnext":"9""#);
         let input = format!("{status}[{}]", fetched[..n].join(","));
-        blocks(&input, &Asked { keys, ..asked(&[]) }).unwrap().remove(0)
+        blocks(&input, &DoveadmRequest { keys, ..asked(&[]) }).unwrap().remove(0)
     };
     assert_eq!(of(3).maildrop.state, State::Captured);
     let captured = of(4);

@@ -5,14 +5,14 @@ mod capture_support;
 use capture_support::{Old, data, listed, remarks_on, spent, uidls};
 use proptest::prelude::*;
 use uidl_keep::capture::disk::dovecot::UidList;
-use uidl_keep::capture::disk::server::Server;
+use uidl_keep::capture::disk::server::ServerKind;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::maildrop::State;
 
 const LIST: &str = "dovecot-uidlist";
 
-fn dovecot(format: &str) -> Server {
-    Server::Dovecot { format: UidlFormat::parse(format).unwrap() }
+fn dovecot(format: &str) -> ServerKind {
+    ServerKind::Dovecot { format: UidlFormat::parse(format).unwrap() }
 }
 
 #[test]

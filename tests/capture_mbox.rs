@@ -14,30 +14,30 @@ use support::helper::uidl_keep;
 use support::host::{Host, Line};
 use support::maildir::give_to_owner;
 use uidl_keep::capture;
-use uidl_keep::capture::disk::mbox::Server;
+use uidl_keep::capture::disk::mbox::server::MboxServer;
 use uidl_keep::capture::draft::Captured;
 use uidl_keep::capture::find::source::Source;
-use uidl_keep::capture::keys::{Keys, Prints};
+use uidl_keep::capture::keys::{Keys, MessageRead};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::Depth;
 use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::{Maildrop, Name, State};
 
-fn dovecot(format: &str) -> Server {
-    Server::Dovecot { format: UidlFormat::parse(format).unwrap() }
+fn dovecot(format: &str) -> MboxServer {
+    MboxServer::Dovecot { format: UidlFormat::parse(format).unwrap() }
 }
 
 fn sample(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mbox").join(name)
 }
 
-fn capture_at(path: &Path, server: Server, keys: Keys) -> Captured {
+fn capture_at(path: &Path, server: MboxServer, keys: Keys) -> Captured {
     let source = Source::named("alice@example.com", path);
-    capture::disk::server::capture(&capture::disk::server::Server::Mbox(server), keys, &source)
+    capture::disk::server::capture(&capture::disk::server::ServerKind::Mbox(server), keys, &source)
 }
 
 /// Captures an mbox of this text.
-fn captured(server: Server, mbox: &str) -> Captured {
+fn captured(server: MboxServer, mbox: &str) -> Captured {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("alice");
     fs::write(&path, mbox).unwrap();
@@ -59,7 +59,7 @@ fn all_keys() -> Keys {
 fn assert_keys(maildrop: &Maildrop, given: impl Fn(usize) -> Option<Vec<u8>>) {
     for (number, entry) in (1..).zip(&maildrop.entries) {
         let Some(given) = given(number) else { continue };
-        let of = Prints::read(&given[..], Depth::Message).unwrap().of;
+        let of = MessageRead::read(&given[..], Depth::Message).unwrap().of;
         assert!(entry.header.is_some(), "{number}");
         let found = (entry.header, entry.origin, entry.message);
         assert_eq!(found, (of.header, of.origin, of.message), "{number}");
@@ -68,12 +68,12 @@ fn assert_keys(maildrop: &Maildrop, given: impl Fn(usize) -> Option<Vec<u8>>) {
 
 #[test]
 fn what_mailutils_wrote_is_captured_as_it_listed_and_gave_it() {
-    let captured = capture_at(&sample("mailutils.mbox"), Server::Mailutils, all_keys());
+    let captured = capture_at(&sample("mailutils.mbox"), MboxServer::Mailutils, all_keys());
     assert_eq!(captured.losses, [""; 0]);
     assert_eq!(uidls(&captured.maildrop), listed("mbox/mailutils.uidl"));
     let retr = |number| fs::read(sample(&format!("mailutils.retr/{number:02}"))).ok();
     assert_keys(&captured.maildrop, |number| retr(number).filter(|_| number != 7));
-    let seventh = Prints::read(&retr(7).unwrap()[..], Depth::Header).unwrap().of;
+    let seventh = MessageRead::read(&retr(7).unwrap()[..], Depth::Header).unwrap().of;
     assert_eq!(captured.maildrop.entries[6].header, seventh.header);
 }
 
@@ -107,7 +107,7 @@ fn each_format_gives_what_dovecot_gave_for_the_same_mbox() {
             continue;
         }
         let said: Vec<&str> = fields[2].split_whitespace().skip(1).step_by(2).collect();
-        let server = Server::Dovecot { format };
+        let server = MboxServer::Dovecot { format };
         let captured = capture_at(&sample("dovecot.mbox"), server, Keys::default()).maildrop;
         assert_eq!(uidls(&captured)[..4], said[..], "{}", fields[1]);
         compared += 1;
@@ -118,7 +118,7 @@ fn each_format_gives_what_dovecot_gave_for_the_same_mbox() {
 #[test]
 fn popa3d_is_recomputed_as_popa3d_itself_computes_it() {
     for (mbox, list) in [("arrived.mbox", "popa3d.uidl"), ("odd.mbox", "odd.popa3d")] {
-        let captured = capture_at(&sample(mbox), Server::Popa3d, all_keys());
+        let captured = capture_at(&sample(mbox), MboxServer::Popa3d, all_keys());
         assert_eq!(captured.losses, [""; 0]);
         assert_eq!(uidls(&captured.maildrop), listed(&format!("mbox/{list}")), "{mbox}");
         assert!(remarks_on(&captured, "have a unique-id that an earlier one has too"));
@@ -155,7 +155,7 @@ fn qpopper_takes_the_first_x_uidl_that_could_be_its_own() {
         appended("three", "X-UIDL: 0123456789abcdef0123456789abcdef0\n"),
         appended("four", ""),
     ];
-    let captured = captured(Server::Qpopper, &mbox.concat());
+    let captured = captured(MboxServer::Qpopper, &mbox.concat());
     assert_eq!(
         uidls(&captured.maildrop),
         ["!!\"#long.enough~", "0123456789abcdef0123456789abcdef"]
@@ -170,7 +170,7 @@ fn mailutils_takes_the_first_x_uidl_whatever_it_is() {
         appended("two", "X-UIDL:\n folded\n"),
         appended("three", "X-UIDL: with a blank\n"),
     ];
-    let captured = captured(Server::Mailutils, &mbox.concat());
+    let captured = captured(MboxServer::Mailutils, &mbox.concat());
     assert_eq!(uidls(&captured.maildrop), ["from.the.sender", "folded"]);
     assert_eq!(captured.losses.len(), 1);
     assert!(captured.losses[0].starts_with("message 3: X-UIDL: "), "{:?}", captured.losses);
@@ -186,10 +186,10 @@ fn the_note_that_c_client_keeps_is_no_message_to_dovecot_and_hidden_by_qpopper()
     assert_eq!(by_dovecot.losses, [""; 0]);
     assert_eq!(uidls(&by_dovecot.maildrop), ["17.3"]);
     assert_eq!(by_dovecot.maildrop.counter.unwrap().next, 10);
-    let by_qpopper = captured(Server::Qpopper, &mbox).maildrop;
+    let by_qpopper = captured(MboxServer::Qpopper, &mbox).maildrop;
     assert_eq!(uidls(&by_qpopper), ["of.the.message"]);
     assert_eq!(spent(&by_qpopper), ["of.the.note.itself"]);
-    assert_eq!(captured(Server::Popa3d, &mbox).maildrop.entries.len(), 2);
+    assert_eq!(captured(MboxServer::Popa3d, &mbox).maildrop.entries.len(), 2);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_uid_that_dovecot_would_not_take_is_none() {
 
 #[test]
 fn mail_that_was_opened_by_another_server_is_a_failure_and_new_mail_is_not() {
-    for server in [dovecot("%u"), Server::Mailutils, Server::Qpopper] {
+    for server in [dovecot("%u"), MboxServer::Mailutils, MboxServer::Qpopper] {
         let new = captured(server.clone(), &appended("new", ""));
         assert_eq!((new.maildrop.state, new.losses.len()), (State::Empty, 0), "{server:?}");
         assert_eq!(new.maildrop.remarks.len(), 1);
@@ -235,7 +235,7 @@ fn mail_that_was_opened_by_another_server_is_a_failure_and_new_mail_is_not() {
 fn mail_that_was_opened_beside_mail_with_a_uidl_is_a_loss() {
     let other = "X-UIDL: of.its-sender\nStatus: RO\n";
     let mbox = [appended("has", other), appended("seen", "Status: RO\n"), appended("new", "")];
-    let captured = captured(Server::Mailutils, &mbox.concat());
+    let captured = captured(MboxServer::Mailutils, &mbox.concat());
     assert_eq!(captured.maildrop.entries.len(), 1);
     assert_eq!(captured.losses.len(), 1, "{:?}", captured.losses);
     assert!(captured.losses[0].starts_with("1 messages were opened and have no X-UIDL"));
@@ -243,7 +243,7 @@ fn mail_that_was_opened_beside_mail_with_a_uidl_is_a_loss() {
 
 #[test]
 fn a_file_that_is_no_mbox_is_a_failure() {
-    for server in [dovecot("%u"), Server::Mailutils, Server::Qpopper, Server::Popa3d] {
+    for server in [dovecot("%u"), MboxServer::Mailutils, MboxServer::Qpopper, MboxServer::Popa3d] {
         let captured = captured(server.clone(), "Subject: alone\n\nbody\n");
         assert_eq!(captured.maildrop.state, State::Failed, "{server:?}");
         assert!(captured.losses[0].contains("does not begin with a From line"));
@@ -258,15 +258,21 @@ fn an_mbox_is_not_captured_while_its_lock_or_a_session_is_there() {
     let state = |server| capture_at(&path, server, Keys::default()).maildrop.state;
     let beside = dir.path().join(".alice.pop");
     fs::write(&beside, "").unwrap();
-    assert_eq!(state(Server::Qpopper), State::Captured);
+    assert_eq!(state(MboxServer::Qpopper), State::Captured);
     fs::write(&beside, "mail").unwrap();
-    assert_eq!((state(Server::Qpopper), state(Server::Popa3d)), (State::Failed, State::Captured));
+    assert_eq!(
+        (state(MboxServer::Qpopper), state(MboxServer::Popa3d)),
+        (State::Failed, State::Captured)
+    );
     fs::remove_file(beside).unwrap();
     symlink("4711", dir.path().join("alice.lock")).unwrap();
-    let locked = capture_at(&path, Server::Popa3d, Keys::default());
+    let locked = capture_at(&path, MboxServer::Popa3d, Keys::default());
     assert!(locked.losses[0].starts_with("alice is in use: "), "{:?}", locked.losses);
     fs::remove_file(dir.path().join("alice.lock")).unwrap();
-    assert_eq!((state(Server::Qpopper), state(Server::Popa3d)), (State::Captured, State::Captured));
+    assert_eq!(
+        (state(MboxServer::Qpopper), state(MboxServer::Popa3d)),
+        (State::Captured, State::Captured)
+    );
 }
 
 fn run(args: &[&str]) -> Output {

@@ -14,10 +14,10 @@ use support::maildir::give_to_owner;
 use support::pop3::Pop3;
 use support::spool::{self, Program, Spool};
 use uidl_keep::capture;
-use uidl_keep::capture::disk::mbox::Server;
+use uidl_keep::capture::disk::mbox::server::MboxServer;
 use uidl_keep::capture::draft::Captured;
 use uidl_keep::capture::find::source::Source;
-use uidl_keep::capture::keys::{Keys, Prints};
+use uidl_keep::capture::keys::{Keys, MessageRead};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::Depth;
 use uidl_keep::maildrop::State;
@@ -40,10 +40,10 @@ fn all_keys() -> Keys {
     Keys { file: true, header: true, message: true, origin: true }
 }
 
-fn captured(server: Server, mbox: &Path) -> Captured {
+fn captured(server: MboxServer, mbox: &Path) -> Captured {
     let source = Source::named("alice@example.com", mbox);
     capture::disk::server::capture(
-        &capture::disk::server::Server::Mbox(server),
+        &capture::disk::server::ServerKind::Mbox(server),
         all_keys(),
         &source,
     )
@@ -57,7 +57,7 @@ fn unlike(captured: &Captured, told: Option<Told>) -> Option<String> {
         let state = maildrop.state;
         return (state != State::Failed).then(|| format!("{state:?}, and nobody is let in"));
     };
-    let of = |message: &[u8]| Prints::read(message, Depth::Message).expect("in memory").of;
+    let of = |message: &[u8]| MessageRead::read(message, Depth::Message).expect("in memory").of;
     // What has nothing to be known by is spent, and that is said.
     let named = || told.uidls.iter().zip(&told.messages).filter(|(_, m)| of(m).message.is_some());
     let are_all_named = named().count() == told.uidls.len();
@@ -79,7 +79,11 @@ fn unlike(captured: &Captured, told: Option<Told>) -> Option<String> {
 
 /// A spool server's word on an mbox, and what is captured of what it leaves. `None` where there is
 /// no such server here, or it does not let the client in.
-fn of_the_spool(program: Program, mbox: &[u8], server: Server) -> Option<(Option<Told>, Captured)> {
+fn of_the_spool(
+    program: Program,
+    mbox: &[u8],
+    server: MboxServer,
+) -> Option<(Option<Told>, Captured)> {
     let spool = Spool::start(&Host::old_servers()?, program);
     spool.put(mbox);
     // The first session of some writes what the second lists.
@@ -97,7 +101,7 @@ fn of_dovecot(mbox: &[u8]) -> Option<(Option<Told>, Captured)> {
     give_to_owner(&inbox);
     let told = told(server.login("alice").unwrap_or_else(|e| panic!("{PASSWORD}: {e:?}")));
     let format = UidlFormat::parse("%08Xu%08Xv").expect("a format");
-    Some((Some(told), captured(Server::Dovecot { format }, &inbox)))
+    Some((Some(told), captured(MboxServer::Dovecot { format }, &inbox)))
 }
 
 const FROM: &str = "From sender@example.net Mon May  6 10:00:00 2024\n";
@@ -161,12 +165,12 @@ fn compare(of: impl Fn(&[u8]) -> Option<(Option<Told>, Captured)>) {
 
 #[test]
 fn what_popa3d_reads_oddly_is_captured_as_it_lists_and_gives_it() {
-    compare(|mbox| of_the_spool(Program::Popa3d, mbox, Server::Popa3d));
+    compare(|mbox| of_the_spool(Program::Popa3d, mbox, MboxServer::Popa3d));
 }
 
 #[test]
 fn what_mailutils_reads_oddly_is_captured_as_it_lists_and_gives_it() {
-    compare(|mbox| of_the_spool(Program::Mailutils, mbox, Server::Mailutils));
+    compare(|mbox| of_the_spool(Program::Mailutils, mbox, MboxServer::Mailutils));
 }
 
 #[test]

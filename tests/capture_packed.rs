@@ -25,7 +25,7 @@ fn from_disk(server: &Dovecot, keys: Keys) -> Captured {
     let format = UidlFormat::parse("%08Xu%08Xv").expect("a format");
     let source = Source::named(USER, server.mail(USER));
     capture::disk::server::capture(
-        &capture::disk::server::Server::Dovecot { format },
+        &capture::disk::server::ServerKind::Dovecot { format },
         keys,
         &source,
     )

@@ -80,7 +80,7 @@ fn on_disk(server: &Dovecot, user: &str) -> Maildrop {
     let format = UidlFormat::parse("%08Xu%08Xv").unwrap();
     let source = Source::named(user, server.mail(user));
     capture::disk::server::capture(
-        &capture::disk::server::Server::Dovecot { format },
+        &capture::disk::server::ServerKind::Dovecot { format },
         Keys::default(),
         &source,
     )
@@ -281,7 +281,7 @@ fn courier_tells_over_pop3_what_lies_on_its_disk_8_bit_headers_too() {
     let listed = courier.uidl("alice@example.com");
 
     let source = Source::named("alice@example.com", maildir.path());
-    let server = capture::disk::server::Server::Courier;
+    let server = capture::disk::server::ServerKind::Courier;
     let whole = Keys { message: true, ..Keys::default() };
     let sizes = capture::disk::server::capture(&server, whole, &source).maildrop;
     let lies = capture::disk::server::capture(&server, Keys::default(), &source).maildrop;

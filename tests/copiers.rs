@@ -14,7 +14,7 @@ use support::maildir::{Maildir, Naming};
 use support::{PASSWORD, lacking};
 use uidl_keep::capture;
 use uidl_keep::capture::find::source::Source;
-use uidl_keep::capture::keys::{Keys, Prints};
+use uidl_keep::capture::keys::{Keys, MessageRead};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::{Depth, Fingerprint};
 
@@ -80,7 +80,7 @@ fn keys_are_kept(old: &Dovecot, new: &Dovecot, is_copied: fn(&Message) -> bool) 
     let format = UidlFormat::parse("%08Xu%08Xv").expect("a format");
     let source = Source::named(USER, old.mail(USER));
     let captured = capture::disk::server::capture(
-        &capture::disk::server::Server::Dovecot { format },
+        &capture::disk::server::ServerKind::Dovecot { format },
         Keys::default(),
         &source,
     );
@@ -93,7 +93,7 @@ fn keys_are_kept(old: &Dovecot, new: &Dovecot, is_copied: fn(&Message) -> bool) 
     // In no order: some copy the newest first.
     let mut left: Vec<_> = copies
         .iter()
-        .map(|copy| Prints::read(&copy[..], Depth::Message).expect("memory can be read").of)
+        .map(|copy| MessageRead::read(&copy[..], Depth::Message).expect("memory can be read").of)
         .collect();
     let messages = messages();
     assert_eq!(messages.len(), captured.maildrop.entries.len());

@@ -23,7 +23,7 @@ use support::mail::Message;
 use support::maildir::{Maildir, Naming};
 use support::pop3::Refused;
 use uidl_keep::capture::disk::maildir::base_name;
-use uidl_keep::capture::keys::Prints;
+use uidl_keep::capture::keys::MessageRead;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::index::{Index, Writer};
 use uidl_keep::key::Depth;
@@ -223,7 +223,7 @@ fn give(path: &Path, octets: &[u8]) {
 fn captured(maildir: &Maildir) -> Maildrop {
     let entries = (1..).zip(maildir.files()).map(|(number, file)| {
         let name = file.file_name().unwrap().as_encoded_bytes();
-        let prints = Prints::read(fs::File::open(&file).unwrap(), Depth::Message).unwrap();
+        let prints = MessageRead::read(fs::File::open(&file).unwrap(), Depth::Message).unwrap();
         let has = |bit: u32| number == 1 || number % 3 == bit;
         Entry {
             uid: Some(number),

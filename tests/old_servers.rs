@@ -14,7 +14,7 @@ use support::maildir::{Maildir, Naming};
 use support::peer::header_end;
 use support::pop3::Pop3;
 use support::spool::{self, Program, Spool};
-use uidl_keep::capture::keys::Prints;
+use uidl_keep::capture::keys::MessageRead;
 use uidl_keep::capture::pop3::{
     Account, CaptureOptions, NoPace, Secret, Security, Server, Trust, capture,
 };
@@ -237,7 +237,8 @@ fn mailutils_gives_no_text_after_top_and_all_of_it_is_captured() {
         capture(&there, &account, &CaptureOptions::new(&NoPace, &|_| ())).expect("a capture");
     assert_eq!(captured.losses, [""; 0]);
     let keys: Vec<_> = captured.maildrop.entries.iter().map(|entry| entry.message).collect();
-    let of = |message: &Vec<u8>| Prints::read(&message[..], Depth::Message).expect("in memory").of;
+    let of =
+        |message: &Vec<u8>| MessageRead::read(&message[..], Depth::Message).expect("in memory").of;
     let wanted: Vec<_> = whole.iter().map(|message| of(message).message).collect();
     assert_eq!(keys, wanted);
 }

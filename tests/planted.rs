@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use capture_support::{make, message};
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, inotify, mknodat, renameat_with};
-use uidl_keep::capture::disk::server::{Server, capture};
+use uidl_keep::capture::disk::server::{ServerKind, capture};
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::listing::Reader;
@@ -100,7 +100,7 @@ impl Scene {
     fn fingerprints(&self, maildir: &Path) -> Vec<String> {
         let place = Source::named("somebody", maildir);
         let keys = Keys { message: true, ..Keys::default() };
-        let captured = capture(&Server::Qmail, keys, &place).maildrop;
+        let captured = capture(&ServerKind::Qmail, keys, &place).maildrop;
         let prints = captured.entries.iter().flat_map(|entry| [entry.header, entry.message]);
         let prints: Vec<String> = prints.map(|print| print.unwrap().to_string()).collect();
         assert_eq!(prints.len(), 2);

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use uidl_keep::capture::disk::courier::{SizeList, order, plan};
 
-use super::{check_message, check_plan, file_names, look, parts};
+use super::{check_message, check_plan, file_names, parts, snapshot};
 
 /// The list, a NUL, file names one a line.
 pub fn check(octets: &[u8]) {
@@ -25,13 +25,13 @@ pub fn check(octets: &[u8]) {
         }
     }
     for state in [Some(list), None] {
-        let look = look(state, names);
-        match plan(&look) {
+        let snapshot = snapshot(state, names);
+        match plan(&snapshot) {
             Ok(plan) => {
                 let told = plan.entries.len() + plan.spent.len();
                 let lines = SizeList::parse(list).map_or(0, |list| list.lines.len());
                 assert!(told <= if state.is_some() { lines } else { 0 });
-                check_plan(plan, &look);
+                check_plan(plan, &snapshot);
             }
             Err(error) => check_message(error),
         }

@@ -1,14 +1,14 @@
 //! `cyrus.index` beside the messages of a mailbox.
 
-use uidl_keep::capture::disk::cyrus::{Index, Owner, plan};
-use uidl_keep::capture::disk::maildir::{Folder, Look, Message};
+use uidl_keep::capture::disk::cyrus::{CyrusIndex, MailboxOwner, plan};
+use uidl_keep::capture::disk::maildir::{Folder, MessageFile, Snapshot};
 use uidl_keep::format::UidlFormat;
 
 use super::{check_message, check_plan};
 
 /// An index: as it is, and with the lengths and checksums of its version. The same as a header.
 pub fn check(octets: &[u8]) {
-    if let Owner::User { local, domain } = Owner::of_header(octets) {
+    if let MailboxOwner::User { local, domain } = MailboxOwner::of_header(octets) {
         assert!(!local.is_empty() && !local.contains('^'));
         assert!(domain.is_none_or(|domain| !domain.contains('!')));
     }
@@ -20,11 +20,11 @@ fn check_index(octets: &[u8]) {
     let messages = (1..8_u32).map(|uid| {
         let name: Box<[u8]> = format!("{uid}.").into_bytes().into();
         let inode = uid.into();
-        Message { base: name.clone(), name, folder: Folder::Top, inode, mtime: 0 }
+        MessageFile { base: name.clone(), name, folder: Folder::Top, inode, mtime: 0 }
     });
-    let look =
-        Look { state: Some(octets.to_vec()), messages: messages.collect(), others: Vec::new() };
-    let parsed = Index::parse(octets);
+    let snapshot =
+        Snapshot { state: Some(octets.to_vec()), messages: messages.collect(), others: Vec::new() };
+    let parsed = CyrusIndex::parse(octets);
     match &parsed {
         Ok(index) => {
             assert!(index.uidvalidity > 0);
@@ -33,14 +33,14 @@ fn check_index(octets: &[u8]) {
         }
         Err(error) => check_message(error),
     }
-    let plan = plan(&look, &UidlFormat::parse("%v.%u").expect("a format"));
+    let plan = plan(&snapshot, &UidlFormat::parse("%v.%u").expect("a format"));
     match (plan, parsed) {
         (Ok(plan), Ok(index)) => {
             assert_eq!(plan.entries.len() + plan.spent.len(), index.records.len());
             for (entry, record) in plan.entries.iter().zip(&index.records) {
                 assert!(entry.uid.is_some_and(|uid| uid <= record.uid || uid < 8));
             }
-            check_plan(plan, &look);
+            check_plan(plan, &snapshot);
         }
         (Err(error), Err(_)) => check_message(error),
         _ => panic!("a plan of no index, or none of one"),

@@ -1,6 +1,6 @@
 //! What doveadm prints, in JSON.
 
-use uidl_keep::capture::doveadm::{Asked, read};
+use uidl_keep::capture::doveadm::{DoveadmRequest, read};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::listing::{Reader, write_maildrop};
@@ -11,7 +11,7 @@ use super::{check_message, check_uidl};
 /// The input, as it is.
 pub fn check(octets: &[u8]) {
     for user in [None, Some("bob".to_owned())] {
-        let asked = Asked {
+        let asked = DoveadmRequest {
             user,
             users: vec!["alice".to_owned()],
             format: UidlFormat::parse("%v.%u").expect("a format"),

@@ -1,9 +1,9 @@
 //! `dovecot-uidlist` beside the messages of a Maildir.
 
-use uidl_keep::capture::disk::dovecot::{Record, UidList, plan};
+use uidl_keep::capture::disk::dovecot::{UidList, UidListRecord, plan};
 use uidl_keep::format::UidlFormat;
 
-use super::{check_message, check_plan, look, parts};
+use super::{check_message, check_plan, parts, snapshot};
 
 /// A `pop3_uidl_format`, a NUL, the list, a NUL, file names one a line.
 pub fn check(octets: &[u8]) {
@@ -16,18 +16,18 @@ pub fn check(octets: &[u8]) {
         Err(error) => check_message(error),
     }
     for state in [Some(list), None] {
-        let look = look(state, names);
-        match plan(&look, &format) {
+        let snapshot = snapshot(state, names);
+        match plan(&snapshot, &format) {
             Ok(plan) => {
                 if let (Some(_), Ok(list)) = (state, &parsed) {
                     assert_eq!(plan.uidvalidity, Some(list.uidvalidity));
                     assert_eq!(plan.counter.is_some(), format.is_counting());
                     for entry in &plan.entries {
                         let uid = entry.uid.expect("Dovecot gives every message one");
-                        assert_eq!(list.messages[&uid].file, look.messages[entry.at].base);
+                        assert_eq!(list.messages[&uid].file, snapshot.messages[entry.at].base);
                     }
                 }
-                check_plan(plan, &look);
+                check_plan(plan, &snapshot);
             }
             Err(error) => check_message(error),
         }
@@ -52,7 +52,7 @@ fn check_list(octets: &[u8], list: &UidList) {
     assert_eq!(read, UidList { replaced: Vec::new(), odd: Vec::new(), ..list.clone() });
 }
 
-fn line(uid: u32, record: &Record) -> Vec<u8> {
+fn line(uid: u32, record: &UidListRecord) -> Vec<u8> {
     let mut line = format!("{uid} ").into_bytes();
     for (key, value) in [(b'P', &record.uidl), (b'O', &record.order), (b'G', &record.guid)] {
         if let Some(value) = value {

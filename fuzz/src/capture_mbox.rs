@@ -2,8 +2,8 @@
 
 use std::io::Cursor;
 
-use uidl_keep::capture::disk::mbox::Server;
-use uidl_keep::capture::disk::mbox::split::{Message, split};
+use uidl_keep::capture::disk::mbox::server::MboxServer;
+use uidl_keep::capture::disk::mbox::split::{MboxMessage, split};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::format::UidlFormat;
 
@@ -14,7 +14,12 @@ pub fn check(octets: &[u8]) {
     let [format, mbox] = parts(octets);
     let format = std::str::from_utf8(format).ok().and_then(|text| UidlFormat::parse(text).ok());
     let format = format.unwrap_or_else(|| UidlFormat::parse("%v.%u").expect("a format"));
-    for server in [Server::Dovecot { format }, Server::Mailutils, Server::Qpopper, Server::Popa3d] {
+    for server in [
+        MboxServer::Dovecot { format },
+        MboxServer::Mailutils,
+        MboxServer::Qpopper,
+        MboxServer::Popa3d,
+    ] {
         match split(Cursor::new(mbox), server.rules()) {
             Ok(messages) => check_messages(&server, mbox, &messages),
             Err(error) => check_message(error),
@@ -22,7 +27,7 @@ pub fn check(octets: &[u8]) {
     }
 }
 
-fn check_messages(server: &Server, mbox: &[u8], messages: &[Message]) {
+fn check_messages(server: &MboxServer, mbox: &[u8], messages: &[MboxMessage]) {
     let lines = mbox.split_inclusive(|&octet| octet == b'\n');
     let from_lines = lines.filter(|line| line.starts_with(b"From ")).count();
     assert!(messages.len() <= from_lines);
@@ -31,9 +36,9 @@ fn check_messages(server: &Server, mbox: &[u8], messages: &[Message]) {
         assert!(message.fields.len() <= 32);
         assert!(message.fields.iter().all(|(_, value)| value.len() <= 2048));
     }
-    if *server == Server::Popa3d && !mbox.is_empty() {
-        // What comes next is one message more, and changes none before but the last, whose header it may
-        // end.
+    if *server == MboxServer::Popa3d && !mbox.is_empty() {
+        // What comes next is one message more, and changes none before but the last, whose header
+        // it may end.
         let more = [mbox, b"\n\nFrom next\nSubject: next\n\n"].concat();
         let more = split(Cursor::new(more), server.rules()).expect("it was an mbox before");
         assert_eq!(more.len(), messages.len() + 1);

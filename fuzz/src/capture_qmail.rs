@@ -4,20 +4,20 @@ use uidl_keep::capture::disk::maildir::{base_name, octets_in_name};
 use uidl_keep::capture::disk::qmail::plan;
 use uidl_keep::key::FileKey;
 
-use super::{check_plan, look};
+use super::{check_plan, snapshot};
 
 /// File names, one a line.
 pub fn check(octets: &[u8]) {
-    let look = look(None, octets);
-    let plan = plan(&look);
+    let snapshot = snapshot(None, octets);
+    let plan = plan(&snapshot);
     for pair in plan.entries.windows(2) {
-        assert!(look.messages[pair[0].at].mtime <= look.messages[pair[1].at].mtime);
+        assert!(snapshot.messages[pair[0].at].mtime <= snapshot.messages[pair[1].at].mtime);
     }
     for entry in &plan.entries {
-        assert_eq!(entry.uidl.as_bytes(), &*look.messages[entry.at].base);
+        assert_eq!(entry.uidl.as_bytes(), &*snapshot.messages[entry.at].base);
     }
-    check_plan(plan, &look);
-    for message in &look.messages {
+    check_plan(plan, &snapshot);
+    for message in &snapshot.messages {
         let base = &*message.base;
         assert_eq!(base_name(base), base);
         assert!(message.name.starts_with(base) && !base.contains(&b':'));

@@ -1,7 +1,7 @@
 //! What must hold of whatever a reader is given: one module a fuzz target, each with its `check`.
 //!
-//! libFuzzer calls these (`make fuzz`), and so does `tests/fuzz_corpus.rs`, which includes this file
-//! and feeds them the whole corpus and every input that once broke something.
+//! libFuzzer calls these (`make fuzz`), and so does `tests/fuzz_corpus.rs`, which includes this
+//! file and feeds them the whole corpus and every input that once broke something.
 
 pub mod capture_courier;
 pub mod capture_cyrus;
@@ -10,6 +10,7 @@ pub mod capture_dovecot;
 pub mod capture_mbox;
 pub mod capture_pop3;
 pub mod capture_qmail;
+pub mod doveconf;
 pub mod fleet_accounts;
 pub mod fleet_journal;
 pub mod forge;
@@ -18,12 +19,14 @@ pub mod index;
 pub mod ledger;
 pub mod listing;
 pub mod normaliser;
+pub mod pattern;
+pub mod plesk;
 pub mod roster;
 
 use std::cell::Cell;
 use std::io;
 
-use uidl_keep::capture::disk::maildir::{Folder, Look, Message, base_name};
+use uidl_keep::capture::disk::maildir::{Folder, MessageFile, Snapshot, base_name};
 use uidl_keep::capture::plan::Plan;
 use uidl_keep::file::read_at::ReadAt;
 
@@ -31,7 +34,7 @@ use uidl_keep::file::read_at::ReadAt;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Check); 15] = [
+pub const TARGETS: [(&str, Check); 18] = [
     ("ledger", ledger::check),
     ("index", index::check),
     ("roster", roster::check),
@@ -47,6 +50,9 @@ pub const TARGETS: [(&str, Check); 15] = [
     ("fleet_accounts", fleet_accounts::check),
     ("fleet_journal", fleet_journal::check),
     ("format", format::check),
+    ("doveconf", doveconf::check),
+    ("pattern", pattern::check),
+    ("plesk", plesk::check),
 ];
 
 /// What an operator sees is one line of ASCII, and not a long one.
@@ -98,27 +104,28 @@ fn file_names(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A Maildir with this state file, and messages of these names, one a line, as `look` would find it.
-fn look(state: Option<&[u8]>, names: &[u8]) -> Look {
-    let mut messages: Vec<Message> = (1..)
+/// A Maildir with this state file, and messages of these names, one a line, as a look at it would
+/// find it.
+fn snapshot(state: Option<&[u8]>, names: &[u8]) -> Snapshot {
+    let mut messages: Vec<MessageFile> = (1..)
         .zip(file_names(names))
         .map(|(inode, name)| {
             let folder = if name.contains(&b':') { Folder::Cur } else { Folder::New };
             let mtime = name.last().map_or(0, |&last| i64::from(last % 4));
-            Message { base: base_name(name).into(), name: name.into(), folder, inode, mtime }
+            MessageFile { base: base_name(name).into(), name: name.into(), folder, inode, mtime }
         })
         .collect();
     messages.sort();
     let others = vec![Box::from(&b"courierpop3dsizelist"[..]), Box::from(&b"dovecot-uidlist"[..])];
-    Look { state: state.map(<[u8]>::to_vec), messages, others }
+    Snapshot { state: state.map(<[u8]>::to_vec), messages, others }
 }
 
 /// What holds of every plan: its messages are there, each once, and nothing in it can break a line.
-fn check_plan(plan: Plan, look: &Look) {
+fn check_plan(plan: Plan, snapshot: &Snapshot) {
     let mut taken: Vec<usize> = plan.entries.iter().map(|entry| entry.at).collect();
     taken.sort_unstable();
     assert!(taken.windows(2).all(|pair| pair[0] < pair[1]), "a message takes two entries");
-    assert!(taken.last().is_none_or(|&at| at < look.messages.len()));
+    assert!(taken.last().is_none_or(|&at| at < snapshot.messages.len()));
     for uidl in plan.entries.iter().map(|entry| &entry.uidl).chain(&plan.spent) {
         check_uidl(uidl.as_bytes());
     }

@@ -1,4 +1,5 @@
-//! The roster: a look-up by bisection agrees with the full read, and what is read is written the same.
+//! The roster: a look-up by bisection agrees with the full read, and what is read is written the
+//! same.
 
 use uidl_keep::site::roster::{Roster, RosterError, lookup};
 

@@ -1,5 +1,5 @@
-//! What Dovecot itself says of its maildrops, whatever it keeps them in: the output of `doveadm`,
-//! piped in.
+//! The output of `doveadm`, piped in: Dovecot itself says what its maildrops have, whatever it
+//! keeps them in.
 //!
 //! mdbox and sdbox keep UIDLs, orders and GUIDs in files that only Dovecot should read. So Dovecot
 //! is asked, twice, in JSON, in which no message can pretend to be two:
@@ -11,13 +11,13 @@
 //!
 //! Both print an array of objects whose values are all strings, with a `username` in each when
 //! asked of several users. The first one says whose maildrops there are and how many messages each
-//! has: what the second one lacks then shows. An array that is cut short is no JSON.
+//! has, so that we see what the second one lacks. An array that is cut short is no JSON.
 //!
 //! A UIDL is what Dovecot saved (`pop3.uidl`), else `pop3_uidl_format` makes it (`pop3-commands.c`,
-//! `pop3_get_uid`). The order is that of `pop3.order`, and behind those that have one that of the
-//! UIDs (`index-sort.c`, `index_sort_get_pop3_order`). With `text` in place of `hdr` whole messages
-//! are fingerprinted, too. JSON is UTF-8: doveadm puts U+FFFD for what is not, which a fingerprint
-//! of a header does not see; a message with it gets none of all of it.
+//! `pop3_get_uid`). Messages are sorted by `pop3.order`; those without one come last, by UID
+//! (`index-sort.c`, `index_sort_get_pop3_order`). With `text` in place of `hdr` whole messages are
+//! fingerprinted, too. JSON is UTF-8, and doveadm puts U+FFFD for anything else. The fingerprint of
+//! a header does not see that; a message that has it gets no fingerprint of the whole message.
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -30,16 +30,16 @@ use serde::de::{
 
 use crate::capture::disk::weight::Unusable;
 use crate::capture::draft::{Captured, Draft};
-use crate::capture::keys::{Headers, Keys, Prints};
+use crate::capture::keys::{Headers, Keys, MessageRead};
 use crate::format::{Fields, UidlFormat};
 use crate::key::{Depth, is_guid_a_name};
 use crate::maildrop::{Counter, Entry, Name};
 use crate::text::printable;
 use crate::uidl::Uidl;
 
-/// What to make of the output.
+/// How the output is read.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct DoveadmRequest {
     /// Whose maildrop it is, where no object has a `username`.
     pub user: Option<String>,
     /// Everybody whose maildrop there should be; empty where that is not known.
@@ -53,7 +53,7 @@ pub struct Asked {
 /// Why the input is of no use.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum DoveadmError {
     /// It could not be read.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -65,8 +65,8 @@ pub enum Error {
     Nothing,
     /// An object of a message before the one of its maildrop.
     #[error(
-        "messages of {user} before the status of the maildrop: give the output of \"doveadm mailbox \
-         status\" first"
+        "messages of {user} before the status of the maildrop: give the output of \"doveadm \
+         mailbox status\" first"
     )]
     NoStatus {
         /// Whose, printable.
@@ -89,7 +89,7 @@ pub enum Error {
         /// Which.
         field: &'static str,
     },
-    /// What was to become of a maildrop could not be done.
+    /// A block could not be handed on.
     #[error("{0}")]
     Emit(String),
 }
@@ -101,29 +101,28 @@ pub enum Error {
 ///
 /// # Errors
 ///
-/// [`Error`]; what was emitted before is then not to be trusted either.
+/// [`DoveadmError`]; what was emitted before is then not to be trusted either.
 pub fn read(
     input: impl Read,
-    asked: &Asked,
-    emit: &mut dyn FnMut(Captured) -> Result<(), Error>,
-) -> Result<(), Error> {
+    asked: &DoveadmRequest,
+    emit: &mut dyn FnMut(Captured) -> Result<(), DoveadmError>,
+) -> Result<(), DoveadmError> {
     let mut input = BufReader::new(input);
     let mut reading =
-        Reading { asked, waiting: BTreeMap::new(), done: HashSet::new(), open: None, emit };
+        BlockAssembly { asked, waiting: BTreeMap::new(), done: HashSet::new(), open: None, emit };
     let mut arrays = 0;
     while !is_over(&mut input)? {
         let mut json = serde_json::Deserializer::from_reader(&mut input);
         let mut fault = None;
         let mut take = |object| reading.take(object).map_err(|error| fault = Some(error)).is_ok();
-        if let Err(error) = Each(&mut take).deserialize(&mut json) {
-            return Err(
-                fault.unwrap_or_else(|| Error::Json(printable(error.to_string().as_bytes())))
-            );
+        if let Err(error) = EachObject(&mut take).deserialize(&mut json) {
+            return Err(fault
+                .unwrap_or_else(|| DoveadmError::Json(printable(error.to_string().as_bytes()))));
         }
         arrays += 1;
     }
     if arrays == 0 {
-        return Err(Error::Nothing);
+        return Err(DoveadmError::Nothing);
     }
     reading.finish()
 }
@@ -140,7 +139,7 @@ fn is_over(input: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
-/// What `mailbox status` says.
+/// The answer of `mailbox status` for one maildrop.
 #[derive(Debug, Clone, Copy)]
 struct Status {
     messages: u64,
@@ -149,37 +148,37 @@ struct Status {
 }
 
 /// One message, read.
-struct Message {
+struct PrintedMessage {
     uid: u32,
     place: u64,
     uidl: Box<[u8]>,
     guid: Box<[u8]>,
     octets: Option<u64>,
-    prints: Option<Prints>,
+    prints: Option<MessageRead>,
 }
 
-struct Reading<'a> {
-    asked: &'a Asked,
+struct BlockAssembly<'a> {
+    asked: &'a DoveadmRequest,
     /// Maildrops whose messages have not come.
     waiting: BTreeMap<String, Status>,
     done: HashSet<String>,
-    open: Option<(String, Status, Vec<Message>)>,
-    emit: &'a mut dyn FnMut(Captured) -> Result<(), Error>,
+    open: Option<(String, Status, Vec<PrintedMessage>)>,
+    emit: &'a mut dyn FnMut(Captured) -> Result<(), DoveadmError>,
 }
 
-impl Reading<'_> {
-    fn take(&mut self, object: Object) -> Result<(), Error> {
+impl BlockAssembly<'_> {
+    fn take(&mut self, object: Object) -> Result<(), DoveadmError> {
         let user = match object.text("username").or_else(|| self.asked.user.clone()) {
             Some(user) => user,
-            None => return Err(Error::NoUser),
+            None => return Err(DoveadmError::NoUser),
         };
         let shown = printable(user.as_bytes());
         let number = |field: &'static str| {
-            object.number(field).ok_or_else(|| Error::NoField { user: shown.clone(), field })
+            object.number(field).ok_or_else(|| DoveadmError::NoField { user: shown.clone(), field })
         };
         let small = |field: &'static str| {
             let number = number(field)?;
-            u32::try_from(number).map_err(|_| Error::NoField { user: shown.clone(), field })
+            u32::try_from(number).map_err(|_| DoveadmError::NoField { user: shown.clone(), field })
         };
         if object.0.contains_key("messages") {
             let status = Status {
@@ -190,18 +189,18 @@ impl Reading<'_> {
             let is_known = self.done.contains(&user)
                 || self.open.as_ref().is_some_and(|(open, ..)| *open == user);
             if is_known || self.waiting.insert(user, status).is_some() {
-                return Err(Error::Twice { user: shown });
+                return Err(DoveadmError::Twice { user: shown });
             }
             return Ok(());
         }
         let uid = small("uid")?;
         let text = |field: &'static str| {
             let value = object.0.get(field).map(|value| Box::from(&value[..]));
-            value.ok_or_else(|| Error::NoField { user: shown.clone(), field })
+            value.ok_or_else(|| DoveadmError::NoField { user: shown.clone(), field })
         };
-        let message = Message {
+        let message = PrintedMessage {
             uid,
-            // As in `dovecot-uidlist`: what has no order comes behind what has one.
+            // A message without an order comes behind those with one, as in `dovecot-uidlist`.
             place: object.number("pop3.order").unwrap_or(u64::from(u32::MAX)),
             uidl: text("pop3.uidl")?,
             guid: text("guid")?,
@@ -209,15 +208,17 @@ impl Reading<'_> {
             prints: object.prints(self.asked.keys),
         };
         if self.asked.keys.depth().is_some() && message.prints.is_none() {
-            return Err(Error::NoField { user: shown, field: "hdr" });
+            return Err(DoveadmError::NoField { user: shown, field: "hdr" });
         }
         if self.open.as_ref().is_none_or(|(open, ..)| *open != user) {
             self.close()?;
             let status = self.waiting.remove(&user);
             let status = match status {
                 Some(status) => status,
-                None if self.done.contains(&user) => return Err(Error::Twice { user: shown }),
-                None => return Err(Error::NoStatus { user: shown }),
+                None if self.done.contains(&user) => {
+                    return Err(DoveadmError::Twice { user: shown });
+                }
+                None => return Err(DoveadmError::NoStatus { user: shown }),
             };
             self.open = Some((user, status, Vec::new()));
         }
@@ -226,13 +227,13 @@ impl Reading<'_> {
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), Error> {
+    fn close(&mut self) -> Result<(), DoveadmError> {
         let Some((user, status, messages)) = self.open.take() else { return Ok(()) };
         self.done.insert(user.clone());
         (self.emit)(captured(self.asked, user, status, messages))
     }
 
-    fn finish(mut self) -> Result<(), Error> {
+    fn finish(mut self) -> Result<(), DoveadmError> {
         self.close()?;
         for (user, status) in std::mem::take(&mut self.waiting) {
             self.done.insert(user.clone());
@@ -252,15 +253,21 @@ impl Reading<'_> {
 const SOURCE: &str = "doveadm";
 
 /// The block of one maildrop.
-fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Message>) -> Captured {
+fn captured(
+    asked: &DoveadmRequest,
+    user: String,
+    status: Status,
+    mut messages: Vec<PrintedMessage>,
+) -> Captured {
     if status.uidvalidity == 0 {
         return Captured::failed(user, SOURCE.to_owned(), "its UIDVALIDITY is 0".to_owned());
     }
-    // What came after the status makes up for nothing.
+    // A message that came after the status does not make up for one that is missing.
     let counted = messages.iter().filter(|message| message.uid < status.next).count();
     if (counted as u64) < status.messages {
         let why = format!(
-            "{counted} of {} messages: doveadm failed, or some were deleted meanwhile; ask it again",
+            "{counted} of {} messages: doveadm failed, or some were deleted meanwhile; ask it \
+             again",
             status.messages
         );
         return Captured::failed(user, SOURCE.to_owned(), why);
@@ -301,7 +308,7 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
                 continue;
             }
         };
-        let Message { uid, guid, octets, prints, .. } = message;
+        let PrintedMessage { uid, guid, octets, prints, .. } = message;
         let guid = (asked.keys.file && is_guid_a_name(&guid)).then_some(Name::Spelled(guid));
         let mut entry = Entry { uid: Some(uid), octets, guid, ..Entry::new(uidl) };
         if let Some(mut prints) = prints {
@@ -330,20 +337,21 @@ fn captured(asked: &Asked, user: String, status: Status, mut messages: Vec<Messa
     if let Some((count, first)) = alike {
         draft.remarks.nameless = count;
         draft.remarks.note(format!(
-            "{count} messages have a header that does not name them (first: uid {first}): where GUIDs do \
-             not survive the move, fetch text in place of hdr"
+            "{count} messages have a header that does not name them (first: uid {first}): where \
+             GUIDs do not survive the move, fetch text in place of hdr"
         ));
     }
     if let Some((count, first)) = unprintable {
         draft.remarks.note(format!(
-            "{count} messages have octets that doveadm does not print (first: uid {first}), so that their \
-             text is not known: where GUIDs do not survive the move, capture them over POP3"
+            "{count} messages have octets that doveadm does not print (first: uid {first}), so \
+             that their text is not known: where GUIDs do not survive the move, capture them over \
+             POP3"
         ));
     }
     draft.finish()
 }
 
-fn uidl(asked: &Asked, status: Status, message: &Message) -> Result<Uidl, String> {
+fn uidl(asked: &DoveadmRequest, status: Status, message: &PrintedMessage) -> Result<Uidl, String> {
     if !message.uidl.is_empty() {
         return Uidl::new(message.uidl.clone()).map_err(|error| error.to_string());
     }
@@ -367,12 +375,13 @@ impl Object {
         std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
     }
 
-    fn prints(&self, keys: Keys) -> Option<Prints> {
+    fn prints(&self, keys: Keys) -> Option<MessageRead> {
         keys.depth()?;
-        let read = |octets: &[u8], depth| Prints::read(octets, depth).expect("memory can be read");
+        let read =
+            |octets: &[u8], depth| MessageRead::read(octets, depth).expect("memory can be read");
         if let Some(text) = self.0.get("text") {
             let mut prints = read(text, Depth::Message);
-            // There stood something else.
+            // The message has other octets there.
             if memchr::memmem::find(text, "\u{fffd}".as_bytes()).is_some() {
                 (prints.of.message, prints.of.body) = (None, None);
             }
@@ -384,8 +393,8 @@ impl Object {
 
 impl<'de> Deserialize<'de> for Object {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
+        struct ObjectVisitor;
+        impl<'de> Visitor<'de> for ObjectVisitor {
             type Value = Object;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -402,7 +411,7 @@ impl<'de> Deserialize<'de> for Object {
                 Ok(Object(fields))
             }
         }
-        deserializer.deserialize_map(Fields)
+        deserializer.deserialize_map(ObjectVisitor)
     }
 }
 
@@ -411,8 +420,8 @@ struct Octets(Vec<u8>);
 
 impl<'de> Deserialize<'de> for Octets {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
+        struct OctetsVisitor;
+        impl Visitor<'_> for OctetsVisitor {
             type Value = Octets;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -423,14 +432,14 @@ impl<'de> Deserialize<'de> for Octets {
                 Ok(Octets(octets.to_vec()))
             }
         }
-        deserializer.deserialize_bytes(Text)
+        deserializer.deserialize_bytes(OctetsVisitor)
     }
 }
 
-/// An array whose objects are taken one by one, until one is refused.
-struct Each<'a>(&'a mut dyn FnMut(Object) -> bool);
+/// An array whose objects are taken one by one, until one of them is refused.
+struct EachObject<'a>(&'a mut dyn FnMut(Object) -> bool);
 
-impl<'de> DeserializeSeed<'de> for Each<'_> {
+impl<'de> DeserializeSeed<'de> for EachObject<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -438,7 +447,7 @@ impl<'de> DeserializeSeed<'de> for Each<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Each<'_> {
+impl<'de> Visitor<'de> for EachObject<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

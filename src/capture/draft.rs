@@ -11,10 +11,10 @@ use crate::uidl::Uidl;
 /// How many losses a block spells out; the rest are counted.
 const MAX_LOSSES: usize = 20;
 
-/// So many messages may be downloaded again, and nobody is refused for that.
+/// How many messages may be downloaded again without a refusal.
 const FEW: usize = 3;
 
-/// What a capture has to say of a maildrop, beside what it captured.
+/// The remarks of a capture on one maildrop.
 #[derive(Debug, Clone, Default)]
 pub struct Remarks {
     /// Facts and notes, in the order in which they were said.
@@ -49,7 +49,7 @@ impl Remarks {
         }
     }
 
-    /// All of them, losses last; and of these the notes, and the losses.
+    /// Returns all remarks, losses last; then the notes among them; then the losses.
     pub fn into_parts(mut self) -> (Vec<String>, Vec<String>, Vec<String>) {
         if self.unsaid > 0 {
             self.losses.push(format!("{} more like these", self.unsaid));
@@ -64,7 +64,7 @@ impl Remarks {
 pub struct Captured {
     /// The block for the listing. Its remarks hold notes and losses too.
     pub maildrop: Maildrop,
-    /// What somebody should look at, a sentence each, though nothing was lost.
+    /// Sentences that somebody should read, though nothing was lost.
     pub notes: Vec<String>,
     /// Why the block is not the whole truth, a sentence each; empty when all is well.
     pub losses: Vec<String>,
@@ -82,7 +82,7 @@ impl Captured {
         Self { maildrop, notes: Vec::new(), losses, nameless: 0 }.of_one_capture()
     }
 
-    /// The same, and that the capture began then. A clock that stands before 1970 says nothing.
+    /// The same block, with the time at which the capture began. A clock before 1970 says nothing.
     #[must_use]
     pub fn taken_at(mut self, began: SystemTime) -> Self {
         let taken = began.duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs());
@@ -96,7 +96,7 @@ impl Captured {
     }
 }
 
-/// What was found out about one maildrop, not yet a block.
+/// The facts of one maildrop, not yet a block.
 #[derive(Debug, Clone, Default)]
 pub struct Draft {
     /// As in [`Maildrop::user`].
@@ -112,14 +112,14 @@ pub struct Draft {
     /// UIDLs whose message is gone or has no key, in any order, some of them more than once
     /// perhaps.
     pub spent: Vec<Uidl>,
-    /// What there is to say.
+    /// The remarks.
     pub remarks: Remarks,
     /// How many messages had no key, and the unique-id of the first.
     pub keyless: Option<(usize, Uidl)>,
 }
 
 impl Draft {
-    /// One message more in the old listing. Without a key its UIDL is spent.
+    /// Adds the next message of the old listing. The UIDL of a message without a key is spent.
     pub fn push(&mut self, entry: Entry) {
         if let Some(keyless) = self.keep(entry) {
             self.keyless.get_or_insert((0, keyless)).0 += 1;
@@ -136,8 +136,8 @@ impl Draft {
         Some(entry.uidl)
     }
 
-    /// The block. Says where the old server's own UIDLs are unusual; they are replayed as they
-    /// were.
+    /// Makes the block. Remarks where the old server's UIDLs are unusual; they are replayed as
+    /// they were.
     pub fn finish(mut self) -> Captured {
         self.remark_on_uidls();
         if let Some((count, first)) = self.keyless.take() {
@@ -151,8 +151,8 @@ impl Draft {
                 return Captured::failed(self.user, self.source, why);
             }
             self.remarks.loss(format!(
-                "{count} messages have nothing that names them (first: {first}): their unique-ids are \
-                 spent, and they will be downloaded again"
+                "{count} messages have nothing that names them (first: {first}): their unique-ids \
+                 are spent, and they will be downloaded again"
             ));
         }
         let held: HashSet<&Uidl> = self.entries.iter().map(|entry| &entry.uidl).collect();
@@ -166,8 +166,7 @@ impl Draft {
         let state = match (knows_nothing, losses.is_empty()) {
             (false, _) => State::Captured,
             (true, true) => State::Empty,
-            // What was lost may have been a UIDL: a capture of nothing would be served all the
-            // same.
+            // The loss may have been a UIDL: a capture of nothing would be served all the same.
             (true, false) => {
                 let maildrop = Maildrop {
                     source: self.source,
@@ -199,8 +198,8 @@ impl Draft {
             .collect();
         if let Some(first) = repeated.first() {
             self.remarks.fact(format!(
-                "{} messages have a unique-id that an earlier one has too, {} for one: kept as the old \
-                 server gave it",
+                "{} messages have a unique-id that an earlier one has too, {} for one: kept as \
+                 the old server gave it",
                 repeated.len(),
                 printable(first.as_bytes())
             ));

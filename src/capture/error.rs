@@ -1,4 +1,4 @@
-//! Why a maildrop could not be captured: [`Error`].
+//! Why a maildrop could not be captured: [`CaptureError`].
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -8,7 +8,7 @@ use crate::text::printable;
 /// Why a maildrop, or one file of it, could not be captured.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum CaptureError {
     /// A file or directory could not be read.
     #[error("{name}: {error}")]
     Io {
@@ -25,10 +25,11 @@ pub enum Error {
     },
     /// A symbolic link of a user's, on the way to a directory that the operator named.
     #[error(
-        "{name} leads over a symbolic link of uid {uid}, which is not followed: name the directory itself"
+        "{name} leads over a symbolic link of uid {uid}, which is not followed: name the \
+         directory itself"
     )]
     LinkOfUser {
-        /// What was named, printable.
+        /// The path that was named, printable.
         name: String,
         /// Whose the link is, or the directory that it lies in.
         uid: u32,
@@ -93,9 +94,9 @@ pub enum Error {
         /// Its first line, printable.
         line: String,
     },
-    /// What a state file lists is not what lies beside it.
+    /// A state file lists other messages than lie beside it.
     #[error(
-        "{file} lists {lines} messages and {mail} lie beside it, of which it lists {met}: it is \
+        "{file} lists {lines} messages and {mail} lie beside it, {met} of them in the list: it is \
          perhaps another mailbox's, or names were changed in a copy; capture the server itself, \
          or copy list and mail together, with names as they are"
     )]
@@ -131,7 +132,7 @@ pub enum Error {
     Unusable {
         /// How many.
         unusable: usize,
-        /// Of how many.
+        /// How many it lists.
         lines: usize,
         /// Why the first is not.
         first: String,
@@ -157,19 +158,19 @@ pub enum Error {
     },
     /// Messages that somebody has looked at, and in none what this server writes into them.
     #[error(
-        "no {what} in any message, and {opened} were opened by some server: did another server answer \
-         here?"
+        "no {what} in any message, and {opened} were opened by some server: did another server \
+         answer here?"
     )]
     HeadersMissing {
-        /// What it writes.
+        /// The header field that the server writes.
         what: &'static str,
         /// How many messages were opened.
         opened: usize,
     },
     /// Somebody writes to an mbox, or has moved its mail away for a while.
     #[error(
-        "{name} is in use: beside it is its lock, {name}.lock, or the mail of a session, .{name}.pop; \
-         capture it again, or take those away if nothing uses them"
+        "{name} is in use: beside it is its lock, {name}.lock, or the mail of a session, \
+         .{name}.pop; capture it again, or take those away if nothing uses them"
     )]
     Locked {
         /// Its name, printable.
@@ -186,7 +187,7 @@ pub enum Error {
     Source(String),
 }
 
-impl Error {
+impl CaptureError {
     pub(crate) fn io(name: &[u8], error: io::Error) -> Self {
         Self::Io { name: printable(name), error }
     }

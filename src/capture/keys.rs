@@ -1,4 +1,5 @@
-//! What a capture takes of each message: [`Keys`] says what, [`Prints`] is what was read.
+//! The keys of messages: [`Keys`] says which ones a capture takes, [`MessageRead`] holds what was
+//! read of a message.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -11,8 +12,8 @@ use crate::maildrop::Entry;
 /// Which keys to take of each message.
 ///
 /// With `header`, `message` is also taken where a header does not name its message
-/// ([`Fingerprints::names_itself`]), repeats within the maildrop, or has no end: only then are
-/// bodies read. The size is taken of messages that were read to their end, and of file names that
+/// ([`Fingerprints::names_itself`]), repeats within the maildrop, or has no end; bodies are read
+/// only then. The size comes from messages that were read to their end, and from file names that
 /// have it in `,W=`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
@@ -60,8 +61,7 @@ impl Keys {
         }
     }
 
-    /// The entry with the fingerprints of its message, as far as they were asked for; with that of
-    /// all of it where it was read to its end.
+    /// Adds the requested fingerprints; `message` whenever the whole message was read.
     ///
     /// A header that does not name its message is no evidence by itself: where nothing else is
     /// known, the entry is left without a key.
@@ -79,23 +79,24 @@ impl Keys {
     }
 }
 
-/// How often each header occurs in a maildrop. Where one says too little, the whole message is
-/// read.
+/// How often each header occurs in a maildrop. The whole message is read where its header says too
+/// little.
 #[derive(Debug, Default)]
 pub(super) struct Headers {
     seen: HashMap<Fingerprint, u32>,
 }
 
 impl Headers {
-    /// One more message, listed or not: after the move both are there.
+    /// Counts one more message, listed or not: both are there after the move.
     pub(super) fn count(&mut self, of: &Fingerprints) {
         if let Some(header) = of.header {
             *self.seen.entry(header).or_default() += 1;
         }
     }
 
-    /// Whether its header does not name this message, which was counted: a later message may have
-    /// it, or another one has; or it has no end, and then it may be cut short elsewhere.
+    /// Whether its header is not enough to name this message, which was counted: another message
+    /// has the same header or a later one may get it, or the header has no end and may be cut short
+    /// elsewhere.
     pub(super) fn say_little_of(&self, of: &Fingerprints) -> bool {
         let is_once = |header| self.seen[&header] == 1;
         !of.header_ended || !of.names_itself || !of.header.is_some_and(is_once)
@@ -109,20 +110,21 @@ pub struct BadKeys {
     word: String,
 }
 
-/// What was read of one message.
+/// One message, read as far as its keys need.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prints {
+pub struct MessageRead {
     /// How much of it was to be read.
     pub depth: Depth,
     /// The fingerprints, as deep as they were asked for.
     pub of: Fingerprints,
     /// The size with CRLF line ends; `None` unless the message was read to its end.
     pub octets: Option<u64>,
-    /// What the file is in place of the message. Then nothing is known of that.
+    /// How the file is packed, where it is not the message itself. Nothing is known of the message
+    /// then.
     pub packed: Option<Packed>,
 }
 
-/// How Dovecot's `zlib` and `mail_crypt` store a message: it shows what it makes of that.
+/// How Dovecot's `zlib` and `mail_crypt` store a message. Clients get the unpacked one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packed {
     /// Compressed.
@@ -135,16 +137,16 @@ impl Packed {
     /// The most octets at the start of a file that it takes to tell.
     const OCTETS: usize = 15;
 
-    /// What a file is that starts so; `None` for mail. The formats are those that Dovecot tells
-    /// from mail by their first octets (`compression.c`, `istream-decrypt.c`); none of them starts
-    /// like a header.
+    /// Tells how a file is packed by its first octets; `None` for mail. The formats are those that
+    /// Dovecot tells from mail by their first octets (`compression.c`, `istream-decrypt.c`); none
+    /// of them starts like a header.
     fn of(start: &[u8]) -> Option<Self> {
         const COMPRESSED: [&[u8]; 4] =
             [b"\x1f\x8b", b"\xfd7zXZ\0", b"Dovecot-LZ4\x0d\x2a\x9b\xc5", b"\x28\xb5\x2f\xfd"];
         if start.starts_with(b"CRYPTED\x03\x07") {
             return Some(Self::Encrypted);
         }
-        // Behind the level, a digit, it goes on as compressed text: enough to tell it from a field.
+        // Compressed text follows the level, which is a digit: that tells it from a header field.
         let is_bzip2 =
             start.starts_with(b"BZh") && start.get(4..).is_some_and(|m| m.starts_with(b"1AY&SY"));
         let is_compressed = is_bzip2 || COMPRESSED.iter().any(|magic| start.starts_with(magic));
@@ -152,12 +154,12 @@ impl Packed {
     }
 }
 
-impl Prints {
+impl MessageRead {
     /// Reads `message` up to the end of its header, or to its end, as `depth` says. One pass.
     ///
     /// # Errors
     ///
-    /// Those of reading.
+    /// Errors of reading `message`.
     pub fn read(mut message: impl Read, depth: Depth) -> io::Result<Self> {
         let mut fingerprinter = Fingerprinter::new(depth);
         let mut buffer = [0; 16 * 1024];
@@ -224,10 +226,10 @@ mod tests {
         }
         let mixed = b"A: b\nC: d\r\n\r\nbody\n\nlast";
         for step in 1..=mixed.len() {
-            let prints = Prints::read(Slow(mixed, step), Depth::Message).unwrap();
+            let prints = MessageRead::read(Slow(mixed, step), Depth::Message).unwrap();
             assert_eq!(prints.octets, Some(mixed.len() as u64 + 3), "reads of {step}");
         }
-        assert_eq!(Prints::read(&mixed[..], Depth::Header).unwrap().octets, None);
+        assert_eq!(MessageRead::read(&mixed[..], Depth::Header).unwrap().octets, None);
     }
 
     #[test]
@@ -248,7 +250,7 @@ mod tests {
             (b"", None),
         ] {
             for depth in [Depth::Header, Depth::Message] {
-                let prints = Prints::read(file, depth).unwrap();
+                let prints = MessageRead::read(file, depth).unwrap();
                 assert_eq!(prints.packed, packed, "{file:?}");
                 let is_known = prints.octets.is_some() || prints.of.message.is_some();
                 assert!(packed.is_none() || !is_known, "{file:?}");
@@ -260,7 +262,7 @@ mod tests {
     fn a_header_that_does_not_name_its_message_is_no_key_by_itself() {
         let entry = || Entry::new(crate::uidl::Uidl::new(b"1".to_vec()).unwrap());
         let keys = Keys { origin: true, ..Keys::default() };
-        let of = |message: &[u8], depth| Prints::read(message, depth).unwrap().of;
+        let of = |message: &[u8], depth| MessageRead::read(message, depth).unwrap().of;
         let warning = b"From: a\nSubject: 80 % full\n\nDelete something.\n";
         assert!(!keys.with_prints(entry(), &of(warning, Depth::Header)).has_key());
         let whole = keys.with_prints(entry(), &of(warning, Depth::Message));
@@ -278,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_header_says_little_that_another_message_has_or_may_have() {
-        let of = |message: &[u8]| Prints::read(message, Depth::Header).unwrap().of;
+        let of = |message: &[u8]| MessageRead::read(message, Depth::Header).unwrap().of;
         let named = of(b"Received: by x; 6 May\nSubject: y\n\n");
         let twin = of(b"Received: by x; 7 May\nSubject: y\n\n");
         let endless = of(b"Received: by x; 8 May\nSubject: y\n");

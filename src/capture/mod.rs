@@ -10,13 +10,15 @@
 //! ```
 //!
 //! [`plan`] says who is known by what; [`keys`] are what names a message after the move; a
-//! [`draft`] becomes the block of a listing; [`workers`] capture several maildrops at a time.
+//! [`draft`] becomes a [`block`] of a listing, and [`replacement`] says whether that may take an
+//! older one's place. [`workers`] capture several maildrops at a time.
 //!
 //! A capture changes nothing on the old server. A maildrop that cannot be captured becomes a block
 //! that says so ([`State::Failed`](crate::maildrop::State::Failed)). A line of a state file that
 //! cannot be read costs that line.
 #![forbid(unsafe_code)]
 
+pub mod block;
 pub mod disk;
 pub mod doveadm;
 pub mod draft;
@@ -27,5 +29,6 @@ pub mod keys;
 pub mod plan;
 pub mod pop3;
 pub mod prove;
+pub mod replacement;
 mod safe_open;
 pub mod workers;

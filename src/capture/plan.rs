@@ -1,4 +1,4 @@
-//! What a server's module makes of a maildrop before mail is read for keys: [`Plan`].
+//! Who is known by what, before mail is read for keys: [`Plan`].
 #![forbid(unsafe_code)]
 
 use crate::capture::disk::weight::Unusable;
@@ -6,7 +6,8 @@ use crate::capture::draft::Remarks;
 use crate::maildrop::{Counter, Name};
 use crate::uidl::Uidl;
 
-/// What a server's module makes of a look: who is known by what, in the old order.
+/// Which messages are known by which UIDL, in the old order. A server's module makes it of a
+/// snapshot.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// The messages that have a UIDL, in the order of the old listing.
@@ -17,16 +18,16 @@ pub struct Plan {
     pub uidvalidity: Option<u32>,
     /// As in [`Maildrop::counter`](crate::maildrop::Maildrop::counter).
     pub counter: Option<Counter>,
-    /// The base file names of messages that its state lists and that are not there.
+    /// The base file names of messages that the state file lists and that have no file.
     pub gone: Vec<Box<[u8]>>,
-    /// What its state lists and no capture can use.
+    /// The lines of the state file that no capture can use.
     pub unusable: Unusable,
-    /// What there is to say of it.
+    /// The remarks on the maildrop.
     pub remarks: Remarks,
 }
 
 impl Plan {
-    /// A message of the state, or what should be one, that no capture can use.
+    /// Counts a line of the state file that no capture can use, and says why.
     pub fn lose(&mut self, why: String) {
         self.unusable.add(&why);
         self.remarks.loss(why);
@@ -36,9 +37,9 @@ impl Plan {
 /// One message of a [`Plan`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
-    /// Its place in [`Look::messages`](crate::capture::disk::maildir::Look::messages).
+    /// Its place in [`Snapshot::messages`](crate::capture::disk::maildir::Snapshot::messages).
     pub at: usize,
-    /// What clients know it by.
+    /// The UIDL by which clients know it.
     pub uidl: Uidl,
     /// As in [`Entry::uid`](crate::maildrop::Entry::uid).
     pub uid: Option<u32>,

@@ -1,9 +1,9 @@
-//! Opening what belongs to users, without being led elsewhere.
+//! Opening files of users without being led elsewhere.
 //!
-//! The owner of a mailbox can put into it what he likes, and who captures is root. So everything
-//! below the starting directory is opened one name at a time, relative to a directory that is
-//! already open, and never through a symbolic link; a file is opened only when it is held, and known
-//! to be a regular one.
+//! The owner of a mailbox can put anything into it, and a capture runs as root. So everything below
+//! the starting directory is opened one name at a time, relative to a directory that is already
+//! open, and never through a symbolic link. A file is opened only when it is held, and known to be
+//! a regular one.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -17,29 +17,29 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
 
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 
-/// Opens `path` as a directory to start from. It must not be a link itself; on the way to it links
-/// are followed where the operator made them, and no user did ([`open_operators`]).
+/// Opens `path` as a directory to start from. The last name must not be a link. Links on the way to
+/// it are followed where the operator made them, and no user did ([`open_operators`]).
 ///
 /// # Errors
 ///
-/// [`Error::Link`], [`Error::LinkOfUser`], or [`Error::Io`].
-pub(super) fn open_start(path: &Path) -> Result<OwnedFd, Error> {
+/// [`CaptureError::Link`], [`CaptureError::LinkOfUser`], or [`CaptureError::Io`].
+pub(super) fn open_start(path: &Path) -> Result<OwnedFd, CaptureError> {
     open_by_trusted_links(path, LastName::IsNoLink)
 }
 
 /// As [`open_start`], where the last name may be a link of the operator's, too.
 ///
-/// The path is the operator's, and the directories on it need not be: of `/home/alice/mail/Maildir`
-/// all but `/home` are Alice's, and a link in the place of `mail` would lead root to the mail of
-/// somebody else, in her name. Followed is what root or this process's user made, in a directory of
-/// theirs.
+/// The path is the operator's, but the directories on it need not be. In `/home/alice/mail/Maildir`
+/// all but `/home` belong to Alice, and a link in the place of `mail` would lead root to somebody
+/// else's mail, in her name. A link is followed only where root or this process's user made it, in
+/// a directory of theirs.
 ///
 /// # Errors
 ///
 /// As [`open_start`].
-pub(super) fn open_operators(path: &Path) -> Result<OwnedFd, Error> {
+pub(super) fn open_operators(path: &Path) -> Result<OwnedFd, CaptureError> {
     open_by_trusted_links(path, LastName::MayBeLink)
 }
 
@@ -49,11 +49,11 @@ enum LastName {
     MayBeLink,
 }
 
-/// As many links as Linux itself follows.
+/// How many links are followed: as many as Linux itself follows.
 const MOST_LINKS: u32 = 40;
 
-fn open_by_trusted_links(path: &Path, last: LastName) -> Result<OwnedFd, Error> {
-    let io = |errno: Errno| Error::io(path.as_os_str().as_bytes(), errno.into());
+fn open_by_trusted_links(path: &Path, last: LastName) -> Result<OwnedFd, CaptureError> {
+    let io = |errno: Errno| CaptureError::io(path.as_os_str().as_bytes(), errno.into());
     let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let from = |start: &str| rustix::fs::open(start, step, Mode::empty()).map_err(io);
     let names = |path: &Path| path.iter().rev().map(ToOwned::to_owned).collect::<Vec<_>>();
@@ -78,12 +78,12 @@ fn open_by_trusted_links(path: &Path, last: LastName) -> Result<OwnedFd, Error> 
             _ => return Err(io(refused)),
         };
         if ahead.is_empty() && links == 0 && last == LastName::IsNoLink {
-            return Err(Error::Link { name: crate::text::printable_path(path) });
+            return Err(CaptureError::Link { name: crate::text::printable_path(path) });
         }
         let parent = rustix::fs::fstat(&at).map_err(io)?;
         let ours = [0, rustix::process::geteuid().as_raw()];
         if let Some(&uid) = [link.st_uid, parent.st_uid].iter().find(|uid| !ours.contains(uid)) {
-            return Err(Error::LinkOfUser { name: crate::text::printable_path(path), uid });
+            return Err(CaptureError::LinkOfUser { name: crate::text::printable_path(path), uid });
         }
         links += 1;
         if links > MOST_LINKS {
@@ -100,8 +100,12 @@ fn open_by_trusted_links(path: &Path, last: LastName) -> Result<OwnedFd, Error> 
 ///
 /// # Errors
 ///
-/// [`Error::Link`], or [`Error::Io`]: `ENOENT` and `ENOTDIR` are for the caller to tell.
-pub(super) fn open_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Error> {
+/// [`CaptureError::Link`], or [`CaptureError::Io`]: `ENOENT` and `ENOTDIR` are for the caller to
+/// tell.
+pub(super) fn open_directory(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+) -> Result<OwnedFd, CaptureError> {
     let flags =
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(|errno| {
@@ -109,9 +113,9 @@ pub(super) fn open_directory(parent: BorrowedFd<'_>, name: &OsStr) -> Result<Own
         let is_link = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink);
         if is_link {
-            Error::Link { name: crate::text::printable(name.as_bytes()) }
+            CaptureError::Link { name: crate::text::printable(name.as_bytes()) }
         } else {
-            Error::io(name.as_bytes(), errno.into())
+            CaptureError::io(name.as_bytes(), errno.into())
         }
     })
 }
@@ -140,14 +144,14 @@ const MAX_STATE_OCTETS: u64 = 256 << 20;
 pub(super) fn read_state(
     directory: BorrowedFd<'_>,
     name: &'static str,
-) -> Result<Option<Vec<u8>>, Error> {
+) -> Result<Option<Vec<u8>>, CaptureError> {
     let file = match open_regular(directory, name.as_bytes()) {
         Ok(file) => file,
         Err(error) if error.is_absence() => return Ok(None),
         Err(error) => return Err(error),
     };
-    let io = |error| Error::io(name.as_bytes(), error);
-    let too_long = Err(Error::StateTooLong { file: name, max_octets: MAX_STATE_OCTETS });
+    let io = |error| CaptureError::io(name.as_bytes(), error);
+    let too_long = Err(CaptureError::StateTooLong { file: name, max_octets: MAX_STATE_OCTETS });
     if file.metadata().map_err(io)?.len() > MAX_STATE_OCTETS {
         return too_long;
     }
@@ -156,13 +160,13 @@ pub(super) fn read_state(
     if octets.len() as u64 > MAX_STATE_OCTETS { too_long } else { Ok(Some(octets)) }
 }
 
-/// Reads a file of text, as far as a server's own files are long. What is not UTF-8 in it, a name in a
-/// comment say, costs nothing else.
-pub(super) fn read_text(directory: BorrowedFd<'_>, name: &str) -> Result<String, Error> {
+/// Reads a text file, as far as a server's own files are long. Octets that are not UTF-8, in a
+/// comment say, cost nothing else.
+pub(super) fn read_text(directory: BorrowedFd<'_>, name: &str) -> Result<String, CaptureError> {
     let mut octets = Vec::new();
     let file = open_regular(directory, name.as_bytes())?;
     let read = file.take(MAX_STATE_OCTETS).read_to_end(&mut octets);
-    read.map_err(|error| Error::io(name.as_bytes(), error))?;
+    read.map_err(|error| CaptureError::io(name.as_bytes(), error))?;
     Ok(String::from_utf8_lossy(&octets).into_owned())
 }
 
@@ -176,65 +180,69 @@ const MAX_MBOX_OCTETS: u64 = 64 << 30;
 const MIN_HOLED_OCTETS: u64 = 1 << 20;
 
 /// Opens a regular file that may be a message.
-pub(super) fn open_mail(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, Error> {
+pub(super) fn open_mail(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, CaptureError> {
     open_filled(directory, name, MAX_MESSAGE_OCTETS)
 }
 
 /// Opens a regular file that may be an mbox.
-pub(super) fn open_mbox(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, Error> {
+pub(super) fn open_mbox(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, CaptureError> {
     open_filled(directory, name, MAX_MBOX_OCTETS)
 }
 
-/// Opens a regular file of no more than `most` octets. A file of terabytes costs its owner nothing when
-/// it is one hole, and us a day.
-fn open_filled(directory: BorrowedFd<'_>, name: &[u8], most: u64) -> Result<File, Error> {
+/// Opens a regular file of no more than `most` octets. A file of terabytes that is one hole costs
+/// its owner nothing, and us a day.
+fn open_filled(directory: BorrowedFd<'_>, name: &[u8], most: u64) -> Result<File, CaptureError> {
     let file = open_regular(directory, name)?;
-    let metadata = file.metadata().map_err(|error| Error::io(name, error))?;
+    let metadata = file.metadata().map_err(|error| CaptureError::io(name, error))?;
     let octets = metadata.len();
     let mut is_hollow = false;
     if octets >= MIN_HOLED_OCTETS && metadata.blocks() * 512 < octets / 2 {
-        // A file system that compresses has few blocks, and no hole for them.
+        // A file system that compresses uses few blocks without a hole.
         is_hollow = rustix::fs::seek(&file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < octets);
         let rewound = rustix::fs::seek(&file, SeekFrom::Start(0));
-        rewound.map_err(|errno| Error::io(name, errno.into()))?;
+        rewound.map_err(|errno| CaptureError::io(name, errno.into()))?;
     }
     if octets > most || is_hollow {
-        return Err(Error::NoMessage { name: crate::text::printable(name), octets });
+        return Err(CaptureError::NoMessage { name: crate::text::printable(name), octets });
     }
     Ok(file)
 }
 
-/// Opens a regular file for reading. Nothing else is opened, as even that can be felt by whoever
-/// holds the other end of a FIFO: what the name leads to is held first, then looked at, and then
-/// opened itself, whatever the name leads to by then.
+/// Opens a regular file for reading. Nothing else is opened, for whoever holds the other end of a
+/// FIFO notices even that. The file is held first, then looked at, and then opened through the
+/// handle, whatever its name leads to by then.
 ///
-/// A second link to a file that is not of the directory's owner is not read: he may have made it where
-/// he could not read. Where anybody can make one, none is read.
-fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, Error> {
+/// A second link to a file that does not belong to the directory's owner is not read: he may have
+/// made it to a file that he cannot read. No second link is read in a directory where anybody can
+/// make one.
+fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, CaptureError> {
     let path = OsStr::from_bytes(name);
-    let io = |errno: Errno| Error::io(name, errno.into());
+    let io = |errno: Errno| CaptureError::io(name, errno.into());
     let held = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = rustix::fs::openat(directory, path, held, Mode::empty()).map_err(io)?;
     let stat = rustix::fs::fstat(&held).map_err(io)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => {}
-        FileType::Symlink => return Err(Error::Link { name: crate::text::printable(name) }),
-        _ => return Err(Error::NotRegular { name: crate::text::printable(name) }),
+        FileType::Symlink => return Err(CaptureError::Link { name: crate::text::printable(name) }),
+        _ => return Err(CaptureError::NotRegular { name: crate::text::printable(name) }),
     }
     if stat.st_nlink > 1 {
         let parent = rustix::fs::fstat(directory).map_err(io)?;
         let is_anybodys = Mode::from_raw_mode(parent.st_mode).contains(Mode::WOTH);
         if is_anybodys || ![0, stat.st_uid].contains(&parent.st_uid) {
-            return Err(Error::Foreign { name: crate::text::printable(name), uid: stat.st_uid });
+            return Err(CaptureError::Foreign {
+                name: crate::text::printable(name),
+                uid: stat.st_uid,
+            });
         }
     }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let itself = format!("/proc/self/fd/{}", held.as_raw_fd());
     match rustix::fs::open(&itself, flags, Mode::empty()) {
-        // Gone meanwhile, and still there for us.
+        // The name may be gone by now; we still hold the file.
         Ok(file) => Ok(File::from(file)),
         Err(Errno::NOENT) if !Path::new("/proc/self/fd").exists() => {
-            Err(Error::Source("no /proc here: mount it, files are opened through it".into()))
+            Err(CaptureError::Source("no /proc here: mount it, files are opened through it".into()))
         }
         Err(errno) => Err(io(errno)),
     }

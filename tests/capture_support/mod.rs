@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-use uidl_keep::capture::disk::server::{Server, capture};
+use uidl_keep::capture::disk::server::{ServerKind, capture};
 use uidl_keep::capture::draft::Captured;
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
@@ -45,7 +45,7 @@ impl Old {
         self
     }
 
-    pub fn capture(&self, server: &Server) -> Captured {
+    pub fn capture(&self, server: &ServerKind) -> Captured {
         capture(server, Keys::default(), &Source::named("alice@example.com", &self.path))
     }
 }

@@ -33,7 +33,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Build(build::BuildArgs),
-    Capture(Box<capture::Args>),
+    Capture(Box<capture::CaptureArgs>),
     Check(check::CheckArgs),
     #[command(hide = true)]
     Documents(documents::DocumentsArgs),

@@ -11,21 +11,37 @@
 //! | `/1 NEXT` | `NAME SIZE N` | `UIDN` |
 //! | none (version 0) | `NAME SIZE` | the base file name, escaped |
 //!
-//! In each, `UIDV` 0 gives `UIDN`, and `N` 0 gives the escaped base file name. A name may hold
-//! blanks, so that a line is split from its right end.
+//! `UIDV` 0 gives `UIDN` in each version, and `N` 0 gives the escaped base file name. A name may
+//! hold blanks, so that a line is split from its right end.
 #![forbid(unsafe_code)]
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use crate::capture::disk::maildir::{Folder, Look, base_name};
-use crate::capture::disk::server::COURIER_STATE as STATE_FILE;
-use crate::capture::error::Error;
+use crate::capture::disk::dovecot;
+use crate::capture::disk::maildir::{Folder, Snapshot, base_name};
+use crate::capture::disk::traits::ServerTraits;
+use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
 use crate::format::UidlFormat;
 use crate::maildrop::Counter;
 use crate::text::printable;
 use crate::uidl::Uidl;
+
+/// Courier's state file, in the Maildir.
+pub const STATE_FILE: &str = "courierpop3dsizelist";
+
+pub(super) const TRAITS: ServerTraits = ServerTraits {
+    programs: &[
+        "/usr/lib/courier/courier/courierpop3d",
+        "/usr/libexec/courier/courierpop3d",
+        "/usr/lib/courier-imap/bin/pop3d",
+        "/usr/lib64/courier-imap/bin/pop3d",
+        "/usr/bin/pop3d",
+    ],
+    arguments: &["{maildir}"],
+    ..ServerTraits::of_maildir("courier", Some(STATE_FILE))
+};
 
 /// A parsed `courierpop3dsizelist`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,14 +53,14 @@ pub struct SizeList {
     /// The second half of the UIDLs to give, from the header.
     pub uidv: Option<u64>,
     /// The lines, in the order of the file.
-    pub lines: Vec<Line>,
+    pub lines: Vec<SizeListLine>,
     /// The lines that could not be made out: their number in the file, from 1, and what they said.
     pub odd: Vec<(usize, Box<[u8]>)>,
 }
 
 /// One message of a [`SizeList`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct SizeListLine {
     /// The file name, which had its flags when the list was written.
     pub name: Box<[u8]>,
     /// The number of the message, 0 when its file name is its UIDL.
@@ -53,8 +69,8 @@ pub struct Line {
     pub uidv: u64,
 }
 
-impl Line {
-    /// What Courier answers for this line (`print_uidl`).
+impl SizeListLine {
+    /// The UIDL that Courier answers for this line (`print_uidl`).
     fn uidl(&self) -> Vec<u8> {
         match (self.n, self.uidv) {
             (0, _) => escaped(base_name(&self.name)),
@@ -71,12 +87,13 @@ impl SizeList {
     ///
     /// # Errors
     ///
-    /// [`Error::StateVersion`] when a header names a version that is not known.
-    pub fn parse(octets: &[u8]) -> Result<Self, Error> {
+    /// [`CaptureError::StateVersion`] when a header names a version that is not known.
+    pub fn parse(octets: &[u8]) -> Result<Self, CaptureError> {
         let mut list =
             Self { version: 0, next: None, uidv: None, lines: Vec::new(), odd: Vec::new() };
         for (at, line) in octets.split_inclusive(|&octet| octet == b'\n').enumerate() {
-            // A copy may have made it CR LF. Courier writes LF, and reads the numbers before a CR.
+            // A copy may have made CR LF of it. Courier writes LF, and reads the numbers before a
+            // CR.
             let whole =
                 line.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
             if at == 0 && line.starts_with(b"/") {
@@ -92,8 +109,8 @@ impl SizeList {
     }
 
     /// `/VERSION NEXT [UIDV]`.
-    fn take_header(&mut self, line: &[u8]) -> Result<(), Error> {
-        let refused = || Error::StateVersion { file: STATE_FILE, header: printable(line) };
+    fn take_header(&mut self, line: &[u8]) -> Result<(), CaptureError> {
+        let refused = || CaptureError::StateVersion { file: STATE_FILE, header: printable(line) };
         let mut fields = line[1..].split(|&octet| octet == b' ').filter(|field| !field.is_empty());
         self.version = match fields.next() {
             Some(b"1") => 1,
@@ -109,11 +126,11 @@ impl SizeList {
     }
 
     /// One line below the header, by the version of the list.
-    fn line(&self, line: &[u8]) -> Option<Line> {
+    fn line(&self, line: &[u8]) -> Option<SizeListLine> {
         let (rest, last) = split_last_blank(line)?;
         if self.version == 0 {
             number(last)?;
-            return Some(Line { name: rest.into(), n: 0, uidv: 0 });
+            return Some(SizeListLine { name: rest.into(), n: 0, uidv: 0 });
         }
         let (name, size) = split_last_blank(rest)?;
         number(size)?;
@@ -129,7 +146,7 @@ impl SizeList {
             }
             pair
         };
-        Some(Line { name: name.into(), n, uidv })
+        Some(SizeListLine { name: name.into(), n, uidv })
     }
 }
 
@@ -187,7 +204,7 @@ pub fn order(a: &[u8], b: &[u8]) -> Ordering {
     })
 }
 
-/// What `atol` makes of the start of `name`.
+/// The number that `atol` makes of the start of `name`.
 fn leading_number(name: &[u8]) -> i64 {
     let name = &name[name.iter().take_while(|octet| b" \t\n\x0b\x0c\r".contains(octet)).count()..];
     let (negative, digits) = match name {
@@ -202,50 +219,49 @@ fn leading_number(name: &[u8]) -> i64 {
     })
 }
 
-/// What Courier's clients know of this maildrop.
+/// Plans what Courier's clients know of this maildrop.
 ///
 /// A message is known by the line of the list that has its base file name. Courier itself gives a
 /// new number to a message whose flags appeared since the list was written (`cmpmsgs` wants a `:`
-/// in both names or in neither); what the list says is what clients were last told, so it counts.
+/// in both names or in neither); clients were last told what the list says, so the list counts.
 ///
 /// # Errors
 ///
-/// [`Error::StateVersion`]; [`Error::StateEmpty`] or [`Error::StateGarbled`] when there is mail and the
-/// list says nothing; [`Error::StateMissing`] when somebody has moved mail to `cur` and Courier, of
-/// which there is no trace, cannot have been the one.
-pub fn plan(look: &Look) -> Result<Plan, Error> {
+/// [`CaptureError::StateVersion`]; [`CaptureError::StateEmpty`] or [`CaptureError::StateGarbled`]
+/// when there is mail and the list says nothing; [`CaptureError::StateMissing`] when somebody has
+/// moved mail to `cur` and there is no trace of Courier, so that it cannot have been the one.
+pub fn plan(snapshot: &Snapshot) -> Result<Plan, CaptureError> {
     let mut plan = Plan::default();
-    if look
-        .others
-        .iter()
-        .any(|name| &**name == crate::capture::disk::server::DOVECOT_STATE.as_bytes())
-    {
+    if snapshot.others.iter().any(|name| &**name == dovecot::STATE_FILE.as_bytes()) {
         plan.remarks
             .note("a dovecot-uidlist lies here too: if Dovecot answers POP3, capture dovecot");
     }
-    let Some(octets) = &look.state else {
+    let Some(octets) = &snapshot.state else {
         if let Some(error) = crate::capture::disk::maildir::missing_state(
-            look,
+            snapshot,
             STATE_FILE,
             &[b"courier", b"sqwebmail"],
         ) {
             return Err(error);
         }
-        if !look.messages.is_empty() {
-            // Where IMAP alone reads the mail, that is so for ever.
+        if !snapshot.messages.is_empty() {
+            // It stays so where IMAP alone reads the mail.
             plan.remarks.fact(format!(
                 "no {STATE_FILE}: no POP3 client was ever told of the {} here",
-                messages(look.messages.len())
+                messages(snapshot.messages.len())
             ));
         }
         return Ok(plan);
     };
-    if octets.is_empty() && !look.messages.is_empty() {
-        return Err(Error::StateEmpty { file: STATE_FILE });
+    if octets.is_empty() && !snapshot.messages.is_empty() {
+        return Err(CaptureError::StateEmpty { file: STATE_FILE });
     }
     let list = SizeList::parse(octets)?;
     if list.lines.is_empty() && list.version == 0 && !list.odd.is_empty() {
-        return Err(Error::StateGarbled { file: STATE_FILE, line: printable(&list.odd[0].1) });
+        return Err(CaptureError::StateGarbled {
+            file: STATE_FILE,
+            line: printable(&list.odd[0].1),
+        });
     }
     for (at, line) in &list.odd {
         plan.lose(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
@@ -258,7 +274,7 @@ pub fn plan(look: &Look) -> Result<Plan, Error> {
         ));
     }
     set_counter(&mut plan, &list);
-    pair(&mut plan, &list, look);
+    pair(&mut plan, &list, snapshot);
     Ok(plan)
 }
 
@@ -291,13 +307,14 @@ fn set_counter(plan: &mut Plan, list: &SizeList) {
 }
 
 /// Brings the lines of the list and the messages of the Maildir together.
-fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
-    // The messages of each base file name that no line has taken yet, first to take last.
+fn pair(plan: &mut Plan, list: &SizeList, snapshot: &Snapshot) {
+    // The messages of each base file name that no line has taken yet; the first to be taken stands
+    // last.
     let mut open: HashMap<&[u8], Vec<usize>> = HashMap::new();
-    for (at, message) in look.messages.iter().enumerate().rev() {
+    for (at, message) in snapshot.messages.iter().enumerate().rev() {
         open.entry(&message.base).or_default().push(at);
     }
-    for (line, taken) in list.lines.iter().zip(exact_first(&list.lines, look, &mut open)) {
+    for (line, taken) in list.lines.iter().zip(exact_first(&list.lines, snapshot, &mut open)) {
         let uidl = match Uidl::new(line.uidl()) {
             Ok(uidl) => uidl,
             Err(bad) => {
@@ -323,7 +340,7 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
         ));
     }
     let in_cur = |planned: &Planned| {
-        let message = &look.messages[planned.at];
+        let message = &snapshot.messages[planned.at];
         let mut name = message.name.to_vec();
         // `maildir_getnew` brings new mail into `cur/` before Courier sorts.
         if message.folder == Folder::New && !name.contains(&b':') {
@@ -334,11 +351,11 @@ fn pair(plan: &mut Plan, list: &SizeList, look: &Look) {
     plan.entries.sort_by_cached_key(|planned| Placed(in_cur(planned)));
 }
 
-/// For each line the message that is its own: where two share a base file name, first the one whose
-/// whole name is the line's, then in order.
+/// Finds the message of each line. Where two messages share a base file name, a line first takes
+/// the one with its whole name, then the others in order.
 fn exact_first(
-    lines: &[Line],
-    look: &Look,
+    lines: &[SizeListLine],
+    snapshot: &Snapshot,
     open: &mut HashMap<&[u8], Vec<usize>>,
 ) -> Vec<Option<usize>> {
     let mut taken = vec![None; lines.len()];
@@ -346,7 +363,7 @@ fn exact_first(
         for (line, taken) in lines.iter().zip(&mut taken).filter(|(_, taken)| taken.is_none()) {
             let Some(candidates) = open.get_mut(base_name(&line.name)) else { continue };
             let which = if exact {
-                candidates.iter().rposition(|&at| look.messages[at].name == line.name)
+                candidates.iter().rposition(|&at| snapshot.messages[at].name == line.name)
             } else {
                 candidates.len().checked_sub(1)
             };
@@ -361,7 +378,7 @@ struct Placed(Vec<u8>);
 
 impl Ord for Placed {
     fn cmp(&self, other: &Self) -> Ordering {
-        // What Courier's order leaves open is closed, so that two captures are alike.
+        // Names that Courier's order leaves equal are sorted too, so that two captures are alike.
         order(&self.0, &other.0).then_with(|| self.0.cmp(&other.0))
     }
 }

@@ -1,9 +1,9 @@
 //! Cyrus's POP3: `cyrus.index`, versions 6 to 10 and 12 to 20, with `uidl_format`.
 //!
 //! Learnt from cyrus-imapd `imap/index_file.c` (the fields of each version), `imap/mailbox.h` of
-//! releases 2.4 to 3.12, `imap/mailbox.c` (`mailbox_buf_to_index_header`: an empty mailbox becomes one
-//! with `OPT_POP3_NEW_UIDL`) and `imap/pop3d.c` (`openinbox`: expunged messages are left out, and those
-//! that arrived before `pop3_show_after`; `uidl_msg`):
+//! releases 2.4 to 3.12, `imap/mailbox.c` (`mailbox_buf_to_index_header`: an empty mailbox becomes
+//! one with `OPT_POP3_NEW_UIDL`) and `imap/pop3d.c` (`openinbox`: expunged messages are left out,
+//! and those that arrived before `pop3_show_after`; `uidl_msg`):
 //!
 //! ```text
 //! header, big-endian     versions 6 to 18   19    20       record         to 19   20
@@ -24,16 +24,29 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::capture::disk::maildir::Look;
-use crate::capture::disk::server::CYRUS_STATE as STATE_FILE;
-use crate::capture::error::Error;
+use crate::capture::disk::maildir::Snapshot;
+use crate::capture::disk::traits::ServerTraits;
+use crate::capture::error::CaptureError;
+use crate::capture::find::source::Holds;
 use crate::capture::plan::{Plan, Planned};
 use crate::format::{Fields, UidlFormat};
 use crate::maildrop::Counter;
 
+/// Cyrus's state file, in the mailbox.
+pub const STATE_FILE: &str = "cyrus.index";
+/// The file in which Cyrus says whose mailbox it is.
+pub const HEADER_FILE: &str = "cyrus.header";
+
+/// Cyrus's own POP3 program asks for a password itself.
+pub(super) const TRAITS: ServerTraits = ServerTraits {
+    holds: Holds::CyrusMailbox,
+    lists_only_what_is_there: true,
+    ..ServerTraits::of_maildir("cyrus", Some(STATE_FILE))
+};
+
 /// A parsed `cyrus.index`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Index {
+pub struct CyrusIndex {
     /// The mailbox's UIDVALIDITY.
     pub uidvalidity: u32,
     /// The first UID not given yet.
@@ -41,14 +54,14 @@ pub struct Index {
     /// Whether UIDLs are made by `uidl_format`. In a mailbox from before 2.1.4 they are bare UIDs.
     pub has_new_uidls: bool,
     /// The messages that are not expunged, by UID.
-    pub records: Vec<Record>,
+    pub records: Vec<CyrusRecord>,
     /// Records that cannot be trusted, by number, from 1.
     pub odd: Vec<usize>,
 }
 
-/// One message of an [`Index`].
+/// One message of an [`CyrusIndex`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Record {
+pub struct CyrusRecord {
     /// Its UID.
     pub uid: u32,
     /// Its size with CRLF line ends.
@@ -69,7 +82,7 @@ const EXPUNGED: u32 = 1 << 31;
 
 /// Where the fields of a version stand.
 #[derive(Debug, Clone, Copy)]
-struct Layout {
+struct IndexLayout {
     header_octets: usize,
     record_octets: usize,
     has_crc: bool,
@@ -86,7 +99,7 @@ struct Layout {
 }
 
 /// `None` for a version that no release wrote.
-fn layout(version: u32) -> Option<Layout> {
+fn layout(version: u32) -> Option<IndexLayout> {
     let (header_octets, record_octets) = match version {
         6 => (76, 60),
         7 => (76, 72),
@@ -100,7 +113,7 @@ fn layout(version: u32) -> Option<Layout> {
         20 => (192, 144),
         _ => return None,
     };
-    let layout = Layout {
+    let layout = IndexLayout {
         header_octets,
         record_octets,
         has_crc: version >= 12,
@@ -115,8 +128,8 @@ fn layout(version: u32) -> Option<Layout> {
         is_wide: false,
     };
     Some(match version {
-        19 => Layout { options: 64, exists: Some(60), ..layout },
-        20 => Layout {
+        19 => IndexLayout { options: 64, exists: Some(60), ..layout },
+        20 => IndexLayout {
             last_uid: 88,
             uidvalidity: 92,
             options: 64,
@@ -131,7 +144,7 @@ fn layout(version: u32) -> Option<Layout> {
     })
 }
 
-impl Layout {
+impl IndexLayout {
     /// A time in seconds, or a size.
     fn number(&self, octets: &[u8], at: usize) -> u64 {
         if self.is_wide {
@@ -157,23 +170,27 @@ fn word(octets: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(octets[at..at + 4].try_into().expect("four octets"))
 }
 
-impl Index {
-    /// Parses the file. One pass; a record that cannot be trusted is in [`Index::odd`] and costs nothing
-    /// else. Expunged messages are skipped.
+impl CyrusIndex {
+    /// Parses the file. One pass; a record that cannot be trusted is in [`CyrusIndex::odd`] and
+    /// costs nothing else. Expunged messages are skipped.
     ///
     /// # Errors
     ///
-    /// [`Error::StateEmpty`]; [`Error::StateVersion`] for a version that is not known;
-    /// [`Error::StateDamaged`] for a header that is not whole, and for a file that ends too early.
-    pub fn parse(octets: &[u8]) -> Result<Self, Error> {
+    /// [`CaptureError::StateEmpty`]; [`CaptureError::StateVersion`] for a version that is not
+    /// known; [`CaptureError::StateDamaged`] for a header that is not whole, and for a file that
+    /// ends too early.
+    pub fn parse(octets: &[u8]) -> Result<Self, CaptureError> {
         if octets.is_empty() {
-            return Err(Error::StateEmpty { file: STATE_FILE });
+            return Err(CaptureError::StateEmpty { file: STATE_FILE });
         }
-        let damaged = |why: &str| Error::StateDamaged { file: STATE_FILE, why: why.to_owned() };
+        let damaged =
+            |why: &str| CaptureError::StateDamaged { file: STATE_FILE, why: why.to_owned() };
         let version = octets.get(8..12).ok_or_else(|| damaged("it ends within its header"))?;
         let version = word(version, 0);
-        let layout = layout(version)
-            .ok_or_else(|| Error::StateVersion { file: STATE_FILE, header: version.to_string() })?;
+        let layout = layout(version).ok_or_else(|| CaptureError::StateVersion {
+            file: STATE_FILE,
+            header: version.to_string(),
+        })?;
         let header = octets
             .get(..layout.header_octets)
             .ok_or_else(|| damaged("it ends within its header"))?;
@@ -214,7 +231,7 @@ impl Index {
             index.next = index.next.max(uid + 1);
             let flags = word(record, layout.flags);
             if flags & (EXPUNGED | UNLINKED) == 0 {
-                index.records.push(Record {
+                index.records.push(CyrusRecord {
                     uid,
                     octets: layout.number(record, layout.size),
                     is_deleted: flags & DELETED != 0,
@@ -239,24 +256,24 @@ fn uid_of(name: &[u8]) -> Option<u32> {
     (uid > 0 && digits[0] != b'0').then_some(uid)
 }
 
-/// Whose INBOX a mailbox is, as its `cyrus.header` says.
+/// The owner of an INBOX, as its `cyrus.header` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Owner {
-    /// This user's; a dot in his name is a dot.
+pub enum MailboxOwner {
+    /// It is the INBOX of this user; a dot in the name is a dot.
     User {
         /// His name without the domain.
         local: String,
         /// The domain, where it is a virtual one.
         domain: Option<String>,
     },
-    /// Nobody's: a folder of somebody's, or a shared one.
+    /// It is nobody's INBOX: a folder of somebody's, or a shared one.
     Nobody,
     /// The header does not say: before Cyrus 3.6 only the path did.
     Unsaid,
 }
 
-impl Owner {
-    /// By the octets of `cyrus.header`. From 3.6 on it has `%(T TYPE N NAME ...`, the name being
+impl MailboxOwner {
+    /// Reads the octets of `cyrus.header`. From 3.6 on it has `%(T TYPE N NAME ...`, the name being
     /// `user.LOCAL` or `DOMAIN!user.LOCAL` (`imap/mailbox.c`, `mailbox_commit_header`).
     pub fn of_header(octets: &[u8]) -> Self {
         let name = octets.split(|&octet| octet == b'\n').find_map(|line| {
@@ -280,19 +297,20 @@ impl Owner {
     }
 }
 
-/// What Cyrus's clients know of this mailbox, when `format` is what its `uidl_format` means.
+/// Plans what Cyrus's clients know of this mailbox, when `format` is what its `uidl_format` means.
 ///
 /// # Errors
 ///
-/// As [`Index::parse`]; [`Error::StateMissing`], or [`Error::Source`] when there is nothing at all.
-pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
-    let Some(octets) = &look.state else {
-        return Err(match look.messages.len() {
-            0 => Error::Source(format!("not a Cyrus mailbox: it has no {STATE_FILE}")),
-            read => Error::StateMissing { file: STATE_FILE, read },
+/// As [`CyrusIndex::parse`]; [`CaptureError::StateMissing`], or [`CaptureError::Source`] when there
+/// is nothing at all.
+pub fn plan(snapshot: &Snapshot, format: &UidlFormat) -> Result<Plan, CaptureError> {
+    let Some(octets) = &snapshot.state else {
+        return Err(match snapshot.messages.len() {
+            0 => CaptureError::Source(format!("not a Cyrus mailbox: it has no {STATE_FILE}")),
+            read => CaptureError::StateMissing { file: STATE_FILE, read },
         });
     };
-    let index = Index::parse(octets)?;
+    let index = CyrusIndex::parse(octets)?;
     let mut plan = Plan { uidvalidity: Some(index.uidvalidity), ..Plan::default() };
     let bare;
     let format = if index.has_new_uidls {
@@ -307,9 +325,9 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
         plan.lose(format!("{STATE_FILE}: record {number} is damaged"));
     }
     let mut files: HashMap<u32, usize> =
-        (0..).zip(&look.messages).filter_map(|(at, m)| Some((uid_of(&m.name)?, at))).collect();
+        (0..).zip(&snapshot.messages).filter_map(|(at, m)| Some((uid_of(&m.name)?, at))).collect();
     for record in &index.records {
-        let Record { uid, octets, .. } = *record;
+        let CyrusRecord { uid, octets, .. } = *record;
         let fields = Fields { uid, uidvalidity: index.uidvalidity, file: None, guid: None };
         let uidl = match format.render(&fields) {
             Ok(uidl) => uidl,
@@ -338,9 +356,11 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
     Ok(plan)
 }
 
-/// Says what the old listing may have left out, and what is not in the index.
-fn remark(index: &Index, unlisted: &HashSet<u32>, plan: &mut Plan) {
-    let count = |is: fn(&Record) -> bool| index.records.iter().filter(|record| is(record)).count();
+/// Remarks on messages that the old listing may have left out, and on those that are not in the
+/// index.
+fn remark(index: &CyrusIndex, unlisted: &HashSet<u32>, plan: &mut Plan) {
+    let count =
+        |is: fn(&CyrusRecord) -> bool| index.records.iter().filter(|record| is(record)).count();
     let deleted = count(|record| record.is_deleted);
     if deleted > 0 {
         plan.remarks.note(format!(
@@ -353,7 +373,7 @@ fn remark(index: &Index, unlisted: &HashSet<u32>, plan: &mut Plan) {
             "{old} messages arrived before the mailbox's pop3showafter: listed here, not by Cyrus"
         ));
     }
-    // What is expunged stays as a file until it is cleaned up.
+    // An expunged message stays as a file until Cyrus cleans up.
     let new = unlisted.iter().filter(|&&uid| uid >= index.next).count();
     if new > 0 {
         plan.remarks.fact(format!("{new} messages not in {STATE_FILE} yet: no unique-id"));

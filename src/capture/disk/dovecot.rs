@@ -17,14 +17,24 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::capture::disk::maildir::{Look, base_name};
-use crate::capture::disk::server::DOVECOT_STATE as STATE_FILE;
-use crate::capture::error::Error;
+use crate::capture::disk::courier;
+use crate::capture::disk::maildir::{Snapshot, base_name};
+use crate::capture::disk::traits::ServerTraits;
+use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
 use crate::format::{Fields, NotRendered, UidlFormat};
 use crate::maildrop::{Counter, Name};
 use crate::text::printable;
 use crate::uidl::Uidl;
+
+/// Dovecot's state file, in the Maildir.
+pub const STATE_FILE: &str = "dovecot-uidlist";
+
+pub(super) const TRAITS: ServerTraits = ServerTraits {
+    programs: &["/usr/lib/dovecot/pop3", "/usr/libexec/dovecot/pop3"],
+    arguments: &["-o", "mail_home={home}", "-o", "log_path=/dev/stderr"],
+    ..ServerTraits::of_maildir("dovecot", Some(STATE_FILE))
+};
 
 /// A parsed `dovecot-uidlist`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,17 +44,17 @@ pub struct UidList {
     /// The first UID not given yet: the header's, or what follows the highest UID, for Dovecot
     /// appends lines without touching the header.
     pub next: u32,
-    /// The messages by UID. Of several lines with one UID, or with one file name, the last.
-    pub messages: BTreeMap<u32, Record>,
-    /// Lines that a later one for the same file took the place of: their UIDLs are spent.
-    pub replaced: Vec<(u32, Record)>,
+    /// The messages by UID. The last line counts where several have one UID or one file name.
+    pub messages: BTreeMap<u32, UidListRecord>,
+    /// Lines that a later line for the same file has replaced: their UIDLs are spent.
+    pub replaced: Vec<(u32, UidListRecord)>,
     /// The lines that could not be made out: their number in the file, from 1, and what they said.
     pub odd: Vec<(usize, Box<[u8]>)>,
 }
 
 /// One line of a [`UidList`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Record {
+pub struct UidListRecord {
     /// The base file name.
     pub file: Box<[u8]>,
     /// `P`: the UIDL, empty when it is the base file name.
@@ -55,9 +65,9 @@ pub struct Record {
     pub guid: Option<Box<[u8]>>,
 }
 
-impl Record {
-    /// By what Dovecot sorts a POP3 listing before it looks at the UID: an order that is absent or
-    /// not a number is 2^32 - 1 (`index_sort_get_pop3_order`).
+impl UidListRecord {
+    /// The number by which Dovecot sorts a POP3 listing, before the UID. An order that is absent or
+    /// no number counts as 2^32 - 1 (`index_sort_get_pop3_order`).
     fn place(&self) -> u64 {
         self.order.as_deref().and_then(number).unwrap_or(u64::from(u32::MAX))
     }
@@ -70,14 +80,15 @@ impl UidList {
     ///
     /// # Errors
     ///
-    /// [`Error::StateVersion`] when the header is neither of version 1 nor 3, or does not name a
-    /// UIDVALIDITY; [`Error::StateEmpty`] when there is none.
-    pub fn parse(octets: &[u8]) -> Result<Self, Error> {
+    /// [`CaptureError::StateVersion`] when the header is neither of version 1 nor 3, or does not
+    /// name a UIDVALIDITY; [`CaptureError::StateEmpty`] when there is none.
+    pub fn parse(octets: &[u8]) -> Result<Self, CaptureError> {
         let mut lines = octets.split_inclusive(|&octet| octet == b'\n').enumerate();
-        let (_, header) = lines.next().ok_or(Error::StateEmpty { file: STATE_FILE })?;
+        let (_, header) = lines.next().ok_or(CaptureError::StateEmpty { file: STATE_FILE })?;
         let header = without_line_end(header).unwrap_or(header);
-        let (version, uidvalidity, next) = parse_header(header)
-            .ok_or_else(|| Error::StateVersion { file: STATE_FILE, header: printable(header) })?;
+        let (version, uidvalidity, next) = parse_header(header).ok_or_else(|| {
+            CaptureError::StateVersion { file: STATE_FILE, header: printable(header) }
+        })?;
         let mut list = Self {
             uidvalidity,
             next,
@@ -101,7 +112,7 @@ impl UidList {
             list.next = list.next.max(uid.saturating_add(1));
             let older = list.messages.insert(uid, record.clone());
             if let Some(older) = older.filter(|older| *older != record) {
-                // Not a second owner of that name any more, unless it is the same.
+                // The name has no second owner any more, unless the line repeats it.
                 if older.file != record.file {
                     uid_of_file.remove(&older.file);
                 }
@@ -145,14 +156,14 @@ fn parse_header(line: &[u8]) -> Option<(u8, u32, u32)> {
 }
 
 /// UID and the rest of a line.
-fn parse_line(version: u8, line: &[u8]) -> Option<(u32, Record)> {
+fn parse_line(version: u8, line: &[u8]) -> Option<(u32, UidListRecord)> {
     let blank = line.iter().position(|&octet| octet == b' ')?;
     let uid = u32::try_from(number(&line[..blank])?).ok()?;
     if uid == 0 || uid == u32::MAX {
         return None;
     }
     let mut rest = trim_blanks(&line[blank..]);
-    let mut record = Record::default();
+    let mut record = UidListRecord::default();
     if version == 3 {
         while !rest.is_empty() && rest[0] != b':' {
             let end = rest.iter().position(|&octet| octet == b' ').unwrap_or(rest.len());
@@ -186,31 +197,28 @@ fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// What Dovecot's clients know of this maildrop, when `format` is its `pop3_uidl_format`.
+/// Plans what Dovecot's clients know of this maildrop, when `format` is its `pop3_uidl_format`.
 ///
 /// # Errors
 ///
-/// As [`UidList::parse`]; [`Error::StateMissing`] when there is mail in `cur`, where Dovecot would not
-/// have put it without a list (`CONTROL=` may keep that elsewhere).
-pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
+/// As [`UidList::parse`]; [`CaptureError::StateMissing`] when there is mail in `cur`, where Dovecot
+/// would not have put it without a list (`CONTROL=` may keep that elsewhere).
+pub fn plan(snapshot: &Snapshot, format: &UidlFormat) -> Result<Plan, CaptureError> {
     let mut plan = Plan::default();
-    if look
-        .others
-        .iter()
-        .any(|name| &**name == crate::capture::disk::server::COURIER_STATE.as_bytes())
-    {
+    if snapshot.others.iter().any(|name| &**name == courier::STATE_FILE.as_bytes()) {
         plan.remarks
             .note("a courierpop3dsizelist lies here too: if Courier answers POP3, capture courier");
     }
-    let Some(octets) = &look.state else {
-        if let Some(error) = crate::capture::disk::maildir::missing_state(look, STATE_FILE, &[]) {
+    let Some(octets) = &snapshot.state else {
+        if let Some(error) = crate::capture::disk::maildir::missing_state(snapshot, STATE_FILE, &[])
+        {
             return Err(error);
         }
-        if !look.messages.is_empty() {
+        if !snapshot.messages.is_empty() {
             plan.remarks.fact(format!(
                 "no {STATE_FILE}: Dovecot has not opened this maildrop; messages without a \
                  unique-id: {}",
-                look.messages.len()
+                snapshot.messages.len()
             ));
         }
         return Ok(plan);
@@ -224,10 +232,11 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
         format.is_counting().then(|| Counter { format: format.clone(), next: list.next });
 
     let mut open: HashMap<&[u8], Vec<usize>> = HashMap::new();
-    for (at, message) in look.messages.iter().enumerate().rev() {
+    for (at, message) in snapshot.messages.iter().enumerate().rev() {
         open.entry(&message.base).or_default().push(at);
     }
-    let mut records: Vec<(u32, &Record)> = list.messages.iter().map(|(&u, r)| (u, r)).collect();
+    let mut records: Vec<(u32, &UidListRecord)> =
+        list.messages.iter().map(|(&u, r)| (u, r)).collect();
     records.sort_by_key(|(uid, record)| (record.place(), *uid));
     for (uid, record) in records {
         let uidl = match uidl(format, list.uidvalidity, uid, record) {
@@ -261,16 +270,16 @@ pub fn plan(look: &Look, format: &UidlFormat) -> Result<Plan, Error> {
     Ok(plan)
 }
 
-/// What Dovecot answers for one message (`pop3_get_uid`, without `pop3_reuse_xuidl`).
+/// The UIDL that Dovecot answers for one message (`pop3_get_uid`, without `pop3_reuse_xuidl`).
 fn uidl(
     format: &UidlFormat,
     uidvalidity: u32,
     uid: u32,
-    record: &Record,
+    record: &UidListRecord,
 ) -> Result<Uidl, NotRendered> {
     match &record.uidl {
-        Some(own) if own.is_empty() => Ok(Uidl::new(record.file.clone())?),
-        Some(own) => Ok(Uidl::new(own.clone())?),
+        Some(saved) if saved.is_empty() => Ok(Uidl::new(record.file.clone())?),
+        Some(saved) => Ok(Uidl::new(saved.clone())?),
         None => format.render(&Fields {
             uid,
             uidvalidity,

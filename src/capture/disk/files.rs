@@ -4,118 +4,98 @@
 use std::collections::HashMap;
 
 use crate::capture::disk::cyrus;
-use crate::capture::disk::maildir::{self, Look, Maildir, Message, Wanted};
+use crate::capture::disk::maildir::{self, Maildir, MessageFile, Snapshot, SnapshotParts};
 use crate::capture::disk::steady::until_steady;
+use crate::capture::disk::traits::ServerTraits;
 use crate::capture::disk::weight::weigh;
 use crate::capture::draft::Draft;
-use crate::capture::error::Error;
-use crate::capture::find::source::Source;
-use crate::capture::keys::{Headers, Keys, Packed, Prints};
+use crate::capture::error::CaptureError;
+use crate::capture::find::source::{Holds, Source};
+use crate::capture::keys::{Headers, Keys, MessageRead, Packed};
 use crate::capture::plan::Plan;
 use crate::key::Depth;
 use crate::maildrop::{Entry, Name};
 use crate::text::printable;
 
-/// A server's way to keep a file a message.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Files {
-    /// Where the messages are.
-    pub shape: Shape,
-    /// The name of its state file.
-    pub state: Option<&'static str>,
-    /// Whether it goes by the messages' mtimes.
-    pub mtimes: bool,
+/// Captures the maildrop at `source`, but for its name and place. The server's `plan` says who is
+/// known by what in a snapshot.
+///
+/// Reads the directory and the state file twice, or more often while they change; a message at
+/// most twice.
+pub(super) fn capture(
+    server: &ServerTraits,
+    keys: Keys,
+    source: &Source,
+    plan: impl Fn(&Snapshot) -> Result<Plan, CaptureError>,
+) -> Result<Draft, CaptureError> {
+    let top = source.open()?;
+    let maildir = match server.holds {
+        Holds::CyrusMailbox => Maildir::of_files(top, cyrus::is_message)?,
+        Holds::Directory | Holds::File => Maildir::open(top)?,
+    };
+    let keys = Keys { file: keys.file && server.has_file_names(), ..keys };
+    let parts = SnapshotParts { state: server.state, mtimes: server.orders_by_mtime };
+    let is_text = server.holds != Holds::CyrusMailbox;
+    let mut cache = MessageCache::new();
+    let (snapshot, plan) = until_steady(|is_last| {
+        let snapshot = maildir.snapshot(parts)?;
+        // A line that is cut now may be complete a moment later.
+        if is_text && snapshot.ends_in_a_line() && !is_last {
+            return Ok(None);
+        }
+        let planned = plan(&snapshot).and_then(|mut plan| {
+            weigh(server, &snapshot, &mut plan)?;
+            let all_there = read_keys(&maildir, &snapshot, &plan, keys, &mut cache)?;
+            Ok((plan, all_there))
+        });
+        if !maildir.snapshot(parts)?.agrees_with(&snapshot) {
+            return Ok(None);
+        }
+        let (plan, all_there) = planned?;
+        Ok(all_there.then_some((snapshot, plan)))
+    })?;
+    Ok(draft(keys, &snapshot, plan, &cache))
 }
 
-/// Where messages are, and whether their names mean something elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
-    /// In `new` and `cur`; state files are lines of text.
-    Maildir,
-    /// Beside a state file that is no text, under numbers.
-    Cyrus,
-}
+/// The messages that were read, by base file name and inode number. They are kept from try to try,
+/// for a message file does not change.
+type MessageCache = HashMap<(Box<[u8]>, u64), Result<MessageRead, String>>;
 
-impl Files {
-    /// What there is to say of the maildrop at `source`, but for its name and place; the server's
-    /// `plan` makes it of a look.
-    ///
-    /// Reads the directory and the state file twice, or more often while they change; a message at
-    /// most twice.
-    pub fn capture(
-        self,
-        keys: Keys,
-        source: &Source,
-        plan: impl Fn(&Look) -> Result<Plan, Error>,
-    ) -> Result<Draft, Error> {
-        let top = source.open()?;
-        let maildir = match self.shape {
-            Shape::Maildir => Maildir::open(top)?,
-            Shape::Cyrus => Maildir::of_files(top, cyrus::is_message)?,
-        };
-        let keys = Keys { file: keys.file && self.shape == Shape::Maildir, ..keys };
-        let wanted = Wanted { state: self.state, mtimes: self.mtimes };
-        let mut known = Known::new();
-        let (look, plan) = until_steady(|is_last| {
-            let look = maildir.look(wanted)?;
-            // What is cut in a line may be complete a moment later.
-            if self.shape == Shape::Maildir && look.ends_in_a_line() && !is_last {
-                return Ok(None);
-            }
-            let planned = plan(&look).and_then(|mut plan| {
-                weigh(self.state, &look, &mut plan)?;
-                let all_there = read_keys(&maildir, &look, &plan, keys, &mut known)?;
-                Ok((plan, all_there))
-            });
-            if !maildir.look(wanted)?.agrees_with(&look) {
-                return Ok(None);
-            }
-            let (plan, all_there) = planned?;
-            Ok(all_there.then_some((look, plan)))
-        })?;
-        Ok(draft(keys, &look, plan, &known))
-    }
-}
-
-/// What was read of each message, by base file name and inode number, kept from try to try: a
-/// message file does not change.
-type Known = HashMap<(Box<[u8]>, u64), Result<Prints, String>>;
-
-fn known_as(message: &Message) -> (Box<[u8]>, u64) {
+fn known_as(message: &MessageFile) -> (Box<[u8]>, u64) {
     (message.base.clone(), message.inode)
 }
 
 /// Reads what the keys need. `false` when a message went away meanwhile.
 fn read_keys(
     maildir: &Maildir,
-    look: &Look,
+    snapshot: &Snapshot,
     plan: &Plan,
     keys: Keys,
-    known: &mut Known,
-) -> Result<bool, Error> {
+    cache: &mut MessageCache,
+) -> Result<bool, CaptureError> {
     let Some(depth) = keys.depth().filter(|_| !plan.entries.is_empty()) else { return Ok(true) };
     for entry in &plan.entries {
-        if !read_one(maildir, &look.messages[entry.at], depth, known)? {
+        if !read_one(maildir, &snapshot.messages[entry.at], depth, cache)? {
             return Ok(false);
         }
     }
     if !keys.header || keys.message {
         return Ok(true);
     }
-    // A header repeats also when its twin has not been listed yet: after the move both are there.
+    // A header also repeats when its twin has not been listed yet: both are there after the move.
     let mut headers = Headers::default();
-    for message in &look.messages {
-        if !read_one(maildir, message, Depth::Header, known)? {
+    for message in &snapshot.messages {
+        if !read_one(maildir, message, Depth::Header, cache)? {
             return Ok(false);
         }
-        if let Some(Ok(prints)) = known.get(&known_as(message)) {
+        if let Some(Ok(prints)) = cache.get(&known_as(message)) {
             headers.count(&prints.of);
         }
     }
     for entry in &plan.entries {
-        let message = &look.messages[entry.at];
-        let Some(Ok(prints)) = known.get(&known_as(message)) else { continue };
-        if headers.say_little_of(&prints.of) && !read_one(maildir, message, Depth::Message, known)?
+        let message = &snapshot.messages[entry.at];
+        let Some(Ok(prints)) = cache.get(&known_as(message)) else { continue };
+        if headers.say_little_of(&prints.of) && !read_one(maildir, message, Depth::Message, cache)?
         {
             return Ok(false);
         }
@@ -123,16 +103,17 @@ fn read_keys(
     Ok(true)
 }
 
-/// Reads one message to `depth`, unless that is known. `false` when it has gone. What cannot be
-/// read is known as such: it costs its fingerprints, not the maildrop.
+/// Reads one message to `depth`, unless that was done before. `false` when it has gone. A message
+/// that cannot be read is remembered as such: it loses its fingerprints, and the maildrop nothing
+/// else.
 fn read_one(
     maildir: &Maildir,
-    message: &Message,
+    message: &MessageFile,
     depth: Depth,
-    known: &mut Known,
-) -> Result<bool, Error> {
+    cache: &mut MessageCache,
+) -> Result<bool, CaptureError> {
     let name = known_as(message);
-    match known.get(&name) {
+    match cache.get(&name) {
         Some(Ok(prints)) if depth == Depth::Header || prints.depth == Depth::Message => {
             return Ok(true);
         }
@@ -141,20 +122,22 @@ fn read_one(
     }
     let read = match maildir.open_message(message) {
         Ok(None) => return Ok(false),
-        Ok(Some(file)) => Prints::read(file, depth).map_err(|e| Error::io(&message.name, e)),
+        Ok(Some(file)) => {
+            MessageRead::read(file, depth).map_err(|e| CaptureError::io(&message.name, e))
+        }
         Err(error) => Err(error),
     };
-    known.insert(name, read.map_err(|error| error.to_string()));
+    cache.insert(name, read.map_err(|error| error.to_string()));
     Ok(true)
 }
 
-fn draft(keys: Keys, look: &Look, plan: Plan, known: &Known) -> Draft {
+fn draft(keys: Keys, snapshot: &Snapshot, plan: Plan, cache: &MessageCache) -> Draft {
     let Plan { entries, spent, uidvalidity, counter, remarks, gone: _, unusable: _ } = plan;
     let mut draft = Draft { uidvalidity, counter, spent, remarks, ..Draft::default() };
-    let mut packed: Option<(usize, &Message, Packed)> = None;
+    let mut packed: Option<(usize, &MessageFile, Packed)> = None;
     for planned in entries {
-        let message = &look.messages[planned.at];
-        let prints = match known.get(&known_as(message)) {
+        let message = &snapshot.messages[planned.at];
+        let prints = match cache.get(&known_as(message)) {
             Some(Ok(prints)) => Some(prints),
             Some(Err(fault)) => {
                 draft.remarks.loss(format!("{fault}; it has no fingerprints"));
@@ -186,8 +169,9 @@ fn draft(keys: Keys, look: &Look, plan: Plan, known: &Known) -> Draft {
             Packed::Encrypted => "encrypted (mail_crypt)",
         };
         draft.remarks.loss(format!(
-            "{count} messages have no fingerprints, for their files are {how} (first: {}): capture this \
-             maildrop by doveadm or over POP3, or with --keys file if files are copied as they are",
+            "{count} messages have no fingerprints, for their files are {how} (first: {}): \
+             capture this maildrop by doveadm or over POP3, or with --keys file if files are \
+             copied as they are",
             printable(&first.name)
         ));
     }

@@ -1,7 +1,8 @@
-//! Reading a Maildir that is in use, or another directory with a file a message, without changing it.
+//! Reading a Maildir that is in use, or another directory with a file a message, without changing
+//! it.
 //!
 //! Mail arrives while we read, `new` becomes `cur`, flags change. A Maildir is read until two
-//! [looks](Look) at it agree.
+//! [snapshots](Snapshot) of it agree.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -12,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 use crate::capture::safe_open::{names, open_directory, open_mail, read_state};
 
 /// A file name up to the first `:`: what stays when flags change.
@@ -24,8 +25,8 @@ pub fn base_name(name: &[u8]) -> &[u8] {
 /// as mbsync does on Windows, `_2,S`, ` 2,S` or `%3A2,S` as archivers and file systems do that take
 /// no colon. `None` for any other name.
 ///
-/// Only to say what has happened: to Dovecot and to qmail-pop3d alike the whole of it is a base
-/// name.
+/// This only serves to say what has happened: Dovecot and qmail-pop3d both take the whole name for
+/// a base name.
 pub fn end_before_changed_info(name: &[u8]) -> Option<usize> {
     if name.contains(&b':') {
         return None;
@@ -37,11 +38,11 @@ pub fn end_before_changed_info(name: &[u8]) -> Option<usize> {
         base.len()
     } else {
         match before.last()? {
-            // Of a size, or of a name that just ends so.
+            // The name has a size there, or just ends so.
             b',' | b'=' => return None,
             last if last.is_ascii_alphanumeric() => return None,
             last if last.is_ascii() => before.len() - 1,
-            // U+F022, which Samba makes of it, or the like.
+            // Samba makes U+F022 of the colon; others do the like.
             _ => before.iter().rposition(u8::is_ascii).map_or(0, |at| at + 1),
         }
     };
@@ -51,7 +52,7 @@ pub fn end_before_changed_info(name: &[u8]) -> Option<usize> {
 /// When a message arrived, in seconds since 1970, where its file name begins with that.
 pub fn arrival(name: &[u8]) -> Option<u64> {
     let end = name.iter().position(|octet| !octet.is_ascii_digit()).unwrap_or(name.len());
-    // Nine digits are of 1973 and later; what is shorter is a number of another kind.
+    // Nine digits are a time in 1973 or later; fewer are a number of another kind.
     let digits = name.get(..end).filter(|digits| (9..=11).contains(&digits.len()))?;
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
@@ -77,9 +78,9 @@ pub enum Folder {
     Top,
 }
 
-/// A message file, as a look found it.
+/// A message file, as a snapshot found it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Message {
+pub struct MessageFile {
     /// Its base file name.
     pub base: Box<[u8]>,
     /// Its whole file name.
@@ -92,22 +93,22 @@ pub struct Message {
     pub mtime: i64,
 }
 
-/// What a Maildir looked like at one moment, or nearly.
+/// A Maildir as it was at one moment, or nearly.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Look {
+pub struct Snapshot {
     /// The octets of the state file; `None` when there is none.
     pub state: Option<Vec<u8>>,
     /// The messages, sorted by base file name.
-    pub messages: Vec<Message>,
-    /// What else lies in the Maildir, apart from names that start with a dot.
+    pub messages: Vec<MessageFile>,
+    /// The other names in the Maildir, apart from those that start with a dot.
     pub others: Vec<Box<[u8]>>,
 }
 
-impl Look {
-    /// Whether nothing that a capture goes by has changed between two looks. Flags may have, and
-    /// `new` may have become `cur`.
+impl Snapshot {
+    /// Whether nothing that a capture goes by has changed between two snapshots. Flags may have,
+    /// and `new` may have become `cur`.
     pub fn agrees_with(&self, other: &Self) -> bool {
-        let of = |message: &Message| (message.base.clone(), message.inode, message.mtime);
+        let of = |message: &MessageFile| (message.base.clone(), message.inode, message.mtime);
         self.state == other.state
             && self.messages.len() == other.messages.len()
             && self.messages.iter().zip(&other.messages).all(|(a, b)| of(a) == of(b))
@@ -119,9 +120,9 @@ impl Look {
     }
 }
 
-/// What a look has to find out.
+/// The parts that a snapshot has to have.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+pub struct SnapshotParts {
     /// The name of the state file, where the server has one.
     pub state: Option<&'static str>,
     /// Whether the messages' mtimes are needed.
@@ -132,7 +133,7 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Maildir {
     top: OwnedFd,
-    /// In the order in which mail moves through them.
+    /// The folders, in the order in which mail moves through them.
     folders: Vec<(Folder, OwnedFd)>,
     is_message: fn(&[u8]) -> bool,
 }
@@ -143,8 +144,9 @@ impl Maildir {
     ///
     /// # Errors
     ///
-    /// [`Error::NotMaildir`] when there is no `cur`, [`Error::Link`], [`Error::Io`].
-    pub fn open(top: OwnedFd) -> Result<Self, Error> {
+    /// [`CaptureError::NotMaildir`] when there is no `cur`, [`CaptureError::Link`],
+    /// [`CaptureError::Io`].
+    pub fn open(top: OwnedFd) -> Result<Self, CaptureError> {
         let mut folders = Vec::new();
         for folder in [Folder::New, Folder::Cur] {
             match open_directory(top.as_fd(), OsStr::from_bytes(folder.name())) {
@@ -154,7 +156,7 @@ impl Maildir {
             }
         }
         if !folders.iter().any(|(folder, _)| *folder == Folder::Cur) {
-            return Err(Error::NotMaildir);
+            return Err(CaptureError::NotMaildir);
         }
         Ok(Self { top, folders, is_message: |_| true })
     }
@@ -164,9 +166,10 @@ impl Maildir {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`].
-    pub fn of_files(top: OwnedFd, is_message: fn(&[u8]) -> bool) -> Result<Self, Error> {
-        let itself = top.try_clone().map_err(|error| Error::io(Folder::Top.name(), error))?;
+    /// [`CaptureError::Io`].
+    pub fn of_files(top: OwnedFd, is_message: fn(&[u8]) -> bool) -> Result<Self, CaptureError> {
+        let itself =
+            top.try_clone().map_err(|error| CaptureError::io(Folder::Top.name(), error))?;
         Ok(Self { top, folders: vec![(Folder::Top, itself)], is_message })
     }
 
@@ -174,47 +177,50 @@ impl Maildir {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`], [`Error::Link`] and [`Error::NotRegular`] for the state file.
-    pub fn look(&self, wanted: Wanted) -> Result<Look, Error> {
+    /// [`CaptureError::Io`], [`CaptureError::Link`] and [`CaptureError::NotRegular`] for the state
+    /// file.
+    pub fn snapshot(&self, parts: SnapshotParts) -> Result<Snapshot, CaptureError> {
         let state =
-            wanted.state.map(|name| read_state(self.top.as_fd(), name)).transpose()?.flatten();
+            parts.state.map(|name| read_state(self.top.as_fd(), name)).transpose()?.flatten();
         let mut messages = Vec::new();
-        // `new` first: what moves to `cur` meanwhile is then seen twice and not missed.
+        // `new` comes first: a message that moves to `cur` meanwhile is then seen twice and not
+        // missed.
         for (folder, directory) in &self.folders {
-            let found = names(directory.as_fd()).map_err(|e| Error::io(folder.name(), e))?;
+            let found = names(directory.as_fd()).map_err(|e| CaptureError::io(folder.name(), e))?;
             for (name, inode) in found {
                 if !(self.is_message)(&name) {
                     continue;
                 }
                 let mut mtime = 0;
-                if wanted.mtimes {
+                if parts.mtimes {
                     let name = OsStr::from_bytes(&name);
                     match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                         Ok(stat) => mtime = stat.st_mtime,
                         Err(Errno::NOENT) => continue,
-                        Err(errno) => return Err(Error::io(name.as_bytes(), errno.into())),
+                        Err(errno) => return Err(CaptureError::io(name.as_bytes(), errno.into())),
                     }
                 }
                 let base = base_name(&name).into();
-                messages.push(Message { base, name, folder: *folder, inode, mtime });
+                messages.push(MessageFile { base, name, folder: *folder, inode, mtime });
             }
         }
         messages.sort_by(|a, b| (&a.base, a.inode, &a.name).cmp(&(&b.base, b.inode, &b.name)));
-        // One file under one base name, seen before and after it moved or its flags changed.
+        // One file was seen under one base name before and after it moved, or its flags changed.
         messages.dedup_by(|b, a| a.base == b.base && a.inode == b.inode);
         messages.sort();
-        let others = names(self.top.as_fd()).map_err(|error| Error::io(b".", error))?;
-        Ok(Look { state, messages, others: others.into_iter().map(|(name, _)| name).collect() })
+        let others = names(self.top.as_fd()).map_err(|error| CaptureError::io(b".", error))?;
+        Ok(Snapshot { state, messages, others: others.into_iter().map(|(name, _)| name).collect() })
     }
 
-    /// Opens a message, also when it has moved or its flags have changed since the look.
+    /// Opens a message, also when it has moved or its flags have changed since the snapshot.
     ///
     /// `None` when it is gone. Lists the directories again when it is not where it was.
     ///
     /// # Errors
     ///
-    /// [`Error::Link`] and [`Error::NotRegular`] for what is no message; [`Error::Io`].
-    pub fn open_message(&self, message: &Message) -> Result<Option<File>, Error> {
+    /// [`CaptureError::Link`] and [`CaptureError::NotRegular`] for what is no message;
+    /// [`CaptureError::Io`].
+    pub fn open_message(&self, message: &MessageFile) -> Result<Option<File>, CaptureError> {
         let there = self.folders.iter().find(|(folder, _)| *folder == message.folder);
         if let Some((_, directory)) = there {
             match open_mail(directory.as_fd(), &message.name) {
@@ -224,7 +230,7 @@ impl Maildir {
         }
         for (folder, directory) in &self.folders {
             let directory = directory.as_fd();
-            let found = names(directory).map_err(|error| Error::io(folder.name(), error))?;
+            let found = names(directory).map_err(|error| CaptureError::io(folder.name(), error))?;
             for (name, inode) in found {
                 if inode == message.inode && base_name(&name) == &*message.base {
                     match open_mail(directory, &name) {
@@ -250,11 +256,15 @@ impl Folder {
 
 /// The error for mail that somebody has read and a state file that is not there, unless one of the
 /// other files of that server shows that the directory is complete.
-pub(super) fn missing_state(look: &Look, file: &'static str, others: &[&[u8]]) -> Option<Error> {
-    let read = look.messages.iter().filter(|message| message.folder == Folder::Cur).count();
+pub(super) fn missing_state(
+    snapshot: &Snapshot,
+    file: &'static str,
+    others: &[&[u8]],
+) -> Option<CaptureError> {
+    let read = snapshot.messages.iter().filter(|message| message.folder == Folder::Cur).count();
     let complete =
-        look.others.iter().any(|name| others.iter().any(|other| name.starts_with(other)));
-    (read > 0 && !complete).then_some(Error::StateMissing { file, read })
+        snapshot.others.iter().any(|name| others.iter().any(|other| name.starts_with(other)));
+    (read > 0 && !complete).then_some(CaptureError::StateMissing { file, read })
 }
 
 #[cfg(test)]

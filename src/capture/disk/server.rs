@@ -1,32 +1,25 @@
-//! The servers whose maildrops are captured from disk: [`Server`].
+//! The servers whose maildrops are captured from disk: [`ServerKind`].
 #![forbid(unsafe_code)]
 
-use crate::capture::disk::files::{Files, Shape};
-use crate::capture::disk::{courier, cyrus, dovecot, mbox, qmail};
+use crate::capture::disk::maildir::Snapshot;
+use crate::capture::disk::traits::ServerTraits;
+use crate::capture::disk::{courier, cyrus, dovecot, files, mbox, qmail};
 use crate::capture::draft::{Captured, Draft};
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 use crate::capture::find::source::{Holds, Source};
 use crate::capture::keys::Keys;
+use crate::capture::plan::Plan;
 use crate::format::UidlFormat;
 use crate::text::printable_path;
 
-/// Courier's state file, in the Maildir.
-pub const COURIER_STATE: &str = "courierpop3dsizelist";
-/// Cyrus's state file, in the mailbox.
-pub const CYRUS_STATE: &str = "cyrus.index";
-/// Where Cyrus says whose mailbox it is.
-pub const CYRUS_HEADER: &str = "cyrus.header";
-/// Dovecot's state file, in the Maildir.
-pub const DOVECOT_STATE: &str = "dovecot-uidlist";
-
-/// What answered POP3.
+/// The server that answered POP3.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Server {
+pub enum ServerKind {
     /// Courier's `courierpop3d`.
     Courier,
     /// Cyrus's `pop3d`, with its `uidl_format`.
     Cyrus {
-        /// That format, as it is in mailboxes of 2.1.4 and later.
+        /// The format, as mailboxes of 2.1.4 and later have it.
         format: UidlFormat,
     },
     /// Dovecot on Maildirs, with its `pop3_uidl_format`.
@@ -37,72 +30,65 @@ pub enum Server {
     /// qmail-pop3d, also notqmail's and netqmail's.
     Qmail,
     /// One that keeps mail in mboxes.
-    Mbox(mbox::Server),
+    Mbox(mbox::server::MboxServer),
 }
 
-impl Server {
-    /// Its name, as on the command line.
+impl ServerKind {
+    /// The traits that every maildrop of this server has.
+    pub(in crate::capture) fn traits(&self) -> ServerTraits {
+        match self {
+            Self::Courier => courier::TRAITS,
+            Self::Cyrus { .. } => cyrus::TRAITS,
+            Self::Dovecot { .. } => dovecot::TRAITS,
+            Self::Qmail => qmail::TRAITS,
+            Self::Mbox(server) => server.traits(),
+        }
+    }
+
+    fn draft(&self, keys: Keys, source: &Source) -> Result<Draft, CaptureError> {
+        let by = |plan: &dyn Fn(&Snapshot) -> Result<Plan, CaptureError>| {
+            files::capture(&self.traits(), keys, source, plan)
+        };
+        match self {
+            Self::Courier => by(&courier::plan),
+            Self::Cyrus { format } => by(&|snapshot| cyrus::plan(snapshot, format)),
+            Self::Dovecot { format } => by(&|snapshot| dovecot::plan(snapshot, format)),
+            Self::Qmail => by(&|snapshot| Ok(qmail::plan(snapshot))),
+            Self::Mbox(server) => mbox::reading::capture(server, keys, source),
+        }
+    }
+
+    /// The server's name, as on the command line.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Courier => "courier",
-            Self::Cyrus { .. } => "cyrus",
-            Self::Dovecot { .. } => "dovecot",
-            Self::Qmail => "qmail",
-            Self::Mbox(server) => server.name(),
-        }
+        self.traits().name
     }
 
-    /// What its maildrops are.
+    /// The kind of place that its maildrops are.
     pub fn holds(&self) -> Holds {
-        match self {
-            Self::Courier | Self::Dovecot { .. } | Self::Qmail => Holds::Directory,
-            Self::Cyrus { .. } => Holds::CyrusMailbox,
-            Self::Mbox(_) => Holds::File,
-        }
-    }
-
-    /// Looks whether there is something at `source` at all: a mistyped path is no maildrop that
-    /// failed.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Source::open`], and of opening a file.
-    pub fn look_for(&self, source: &Source) -> Result<(), Error> {
-        match self.holds() {
-            Holds::Directory | Holds::CyrusMailbox => source.open().map(drop),
-            Holds::File => mbox::open(source).map(drop),
-        }
+        self.traits().holds
     }
 
     /// Whether the names of its files are keys: then `file` is one of the [`Keys`] to take.
     pub fn has_file_names(&self) -> bool {
-        matches!(self, Self::Courier | Self::Dovecot { .. } | Self::Qmail)
+        self.traits().has_file_names()
     }
 
-    fn draft(&self, keys: Keys, source: &Source) -> Result<Draft, Error> {
-        let maildir = |state| Files { shape: Shape::Maildir, state, mtimes: false };
-        match self {
-            Self::Courier => maildir(Some(COURIER_STATE)).capture(keys, source, courier::plan),
-            Self::Dovecot { format } => {
-                maildir(Some(DOVECOT_STATE))
-                    .capture(keys, source, |look| dovecot::plan(look, format))
-            }
-            Self::Qmail => Files { mtimes: true, ..maildir(None) }
-                .capture(keys, source, |look| Ok(qmail::plan(look))),
-            Self::Cyrus { format } => {
-                Files { shape: Shape::Cyrus, state: Some(CYRUS_STATE), mtimes: false }.capture(
-                    keys,
-                    source,
-                    |look| cyrus::plan(look, format),
-                )
-            }
-            Self::Mbox(server) => mbox::capture(server, keys, source),
+    /// Checks that there is something at `source` at all: a mistyped path is no maildrop that
+    /// failed.
+    ///
+    /// # Errors
+    ///
+    /// Errors of [`Source::open`], and of opening a file.
+    pub fn look_for(&self, source: &Source) -> Result<(), CaptureError> {
+        match self.holds() {
+            Holds::Directory | Holds::CyrusMailbox => source.open().map(drop),
+            Holds::File => mbox::reading::open(source).map(drop),
         }
     }
 }
 
-/// Captures one maildrop. Whatever happens, there is a block.
-pub fn capture(server: &Server, keys: Keys, source: &Source) -> Captured {
+/// Captures one maildrop. There is a block, whatever happens.
+pub fn capture(server: &ServerKind, keys: Keys, source: &Source) -> Captured {
     let user = source.user().to_owned();
     let place = format!("{} {}", server.name(), printable_path(source.place()));
     match server.draft(keys, source) {

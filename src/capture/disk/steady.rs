@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::backoff::Backoff;
-use crate::capture::error::Error;
+use crate::capture::error::CaptureError;
 
 /// How often a maildrop is read before it is called unstable.
 pub const TRIES: u32 = 6;
@@ -13,15 +13,14 @@ pub const TRIES: u32 = 6;
 /// The pauses between tries.
 const PAUSES: Backoff = Backoff::without_end(Duration::from_millis(20));
 
-/// Reads what is in use until something comes of it, with pauses that double; is told when a try is
-/// the last one.
+/// Retries with doubling pauses until two readings agree. The argument is true on the last try.
 ///
 /// # Errors
 ///
-/// Those of a try, and [`Error::Unstable`] when nothing has come of any.
+/// Errors of a try, and [`CaptureError::Unstable`] when no try had a result.
 pub(super) fn until_steady<T>(
-    mut attempt: impl FnMut(bool) -> Result<Option<T>, Error>,
-) -> Result<T, Error> {
+    mut attempt: impl FnMut(bool) -> Result<Option<T>, CaptureError>,
+) -> Result<T, CaptureError> {
     for before in 0..TRIES {
         if let Some(steady) = attempt(before + 1 == TRIES)? {
             return Ok(steady);
@@ -30,5 +29,5 @@ pub(super) fn until_steady<T>(
             thread::sleep(PAUSES.pause(before));
         }
     }
-    Err(Error::Unstable { tries: TRIES })
+    Err(CaptureError::Unstable { tries: TRIES })
 }

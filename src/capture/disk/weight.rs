@@ -1,21 +1,24 @@
-//! Whether a capture holds what it claims: what a server's state lists is weighed against the mail
-//! that lies there, and against what of both met.
+//! Whether a capture holds what it claims. The lines of the state file are weighed against the mail
+//! that lies there, and against the messages that are in both.
 //!
-//! A maildrop of which next to nothing was captured would be served all the same, and each message
-//! downloaded again. So it fails where that much is sure: more is lost than was captured. Mail that
-//! came after the last listing, and lines whose mail clients have deleted since, are no loss.
+//! A maildrop of which next to nothing was captured would be served all the same, and its clients
+//! would download each message again. So the capture fails where it has surely lost more than it
+//! has. Mail that came after the last listing is no loss, nor are lines whose mail clients have
+//! deleted since.
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
 
-use crate::capture::disk::maildir::{Folder, Look, Message, arrival, end_before_changed_info};
-use crate::capture::disk::server::CYRUS_STATE;
-use crate::capture::error::Error;
+use crate::capture::disk::maildir::{
+    Folder, MessageFile, Snapshot, arrival, end_before_changed_info,
+};
+use crate::capture::disk::traits::ServerTraits;
+use crate::capture::error::CaptureError;
 use crate::capture::plan::Plan;
 use crate::text::printable;
 use crate::uidl::Uidl;
 
-/// What a state lists and no capture can use: how much, and why the first is not.
+/// The lines of a state file that no capture can use: how many, and why the first one is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unusable {
     count: usize,
@@ -23,7 +26,7 @@ pub struct Unusable {
 }
 
 impl Unusable {
-    /// One more.
+    /// Counts one more.
     pub(in crate::capture) fn add(&mut self, why: &str) {
         if self.count == 0 {
             self.first = why.to_owned();
@@ -31,38 +34,43 @@ impl Unusable {
         self.count += 1;
     }
 
-    /// That it costs no more messages than were captured, of `captured` messages and `left` that
-    /// are there and were not.
-    pub(in crate::capture) fn weigh(self, captured: usize, left: usize) -> Result<(), Error> {
+    /// Checks that these cost no more messages than were captured. `captured` counts those, and
+    /// `left` the messages that are there and were not captured.
+    pub(in crate::capture) fn weigh(
+        self,
+        captured: usize,
+        left: usize,
+    ) -> Result<(), CaptureError> {
         if self.count.min(left) <= captured {
             return Ok(());
         }
         let (unusable, lines) = (self.count, self.count + captured);
-        Err(Error::Unusable { unusable, lines, first: self.first })
+        Err(CaptureError::Unusable { unusable, lines, first: self.first })
     }
 }
 
-/// That `plan` holds what the state file, where the server has one, and the look have; says what of
-/// it does not.
+/// Checks that `plan` holds what the snapshot and its state file, where the server has one, have.
+/// Remarks on what is missing.
 ///
 /// # Errors
 ///
-/// [`Error::NamesChanged`], [`Error::StateOfOther`], [`Error::Unusable`]: more was lost than
-/// captured.
+/// [`CaptureError::NamesChanged`], [`CaptureError::StateOfOther`], [`CaptureError::Unusable`]: more
+/// was lost than captured.
 pub(super) fn weigh(
-    state: Option<&'static str>,
-    look: &Look,
+    server: &ServerTraits,
+    snapshot: &Snapshot,
     plan: &mut Plan,
-) -> Result<(), Error> {
+) -> Result<(), CaptureError> {
+    let state = server.state;
     let met: HashSet<usize> = plan.entries.iter().map(|entry| entry.at).collect();
     let gone: HashSet<&[u8]> = plan.gone.iter().map(|name| &name[..]).collect();
-    let left = || (0..).zip(&look.messages).filter(|(at, _)| !met.contains(at));
-    let mail = look.messages.len();
+    let left = || (0..).zip(&snapshot.messages).filter(|(at, _)| !met.contains(at));
+    let mail = snapshot.messages.len();
 
-    let changed: Vec<(&Message, &[u8])> = (0..)
-        .zip(&look.messages)
+    let changed: Vec<(&MessageFile, &[u8])> = (0..)
+        .zip(&snapshot.messages)
         .filter(|(_, message)| message.folder == Folder::Cur)
-        // A name that the state has as it is was not changed after it.
+        // A name that the state file has in this form was not changed later.
         .filter(|(at, _)| state.is_none() || !met.contains(at))
         .filter_map(|(_, message)| {
             let end = end_before_changed_info(&message.name)?;
@@ -74,20 +82,20 @@ pub(super) fn weigh(
         let unchanged = if state.is_some() { met.len() } else { mail - changed.len() };
         let (changed, first) = (changed.len(), printable(&first.name));
         if changed >= unchanged {
-            return Err(Error::NamesChanged { changed, mail, first });
+            return Err(CaptureError::NamesChanged { changed, mail, first });
         }
         plan.remarks.loss(format!(
             "{changed} of {mail} messages have a name that a copy has changed, such as {first}: \
-             what clients know these by is spent; capture the server itself, or a copy that keeps \
+             the unique-ids of these are spent; capture the server itself, or a copy that keeps \
              names"
         ));
     }
 
     if let Some(file) = state {
-        let newest = plan.entries.iter().map(|entry| &*look.messages[entry.at].base);
+        let newest = plan.entries.iter().map(|entry| &*snapshot.messages[entry.at].base);
         let newest = newest.chain(gone.iter().copied()).filter_map(arrival).max();
-        // It was there when the list was written, as far as can be told.
-        let is_older = |message: &Message| {
+        // As far as can be told, it was there when the list was written.
+        let is_older = |message: &MessageFile| {
             message.folder == Folder::Cur
                 && match (arrival(&message.base), newest) {
                     (Some(arrived), Some(newest)) => arrived <= newest,
@@ -95,11 +103,10 @@ pub(super) fn weigh(
                 }
         };
         let older = left().filter(|(_, message)| is_older(message)).count();
-        // What Cyrus lists is there: its index is never behind what clients delete.
-        let lacks_all = file == CYRUS_STATE && met.is_empty() && !gone.is_empty();
+        let lacks_all = server.lists_only_what_is_there && met.is_empty() && !gone.is_empty();
         if lacks_all || plan.gone.len() > met.len() && older > met.len() {
             let lines = plan.gone.len() + met.len();
-            return Err(Error::StateOfOther { file, lines, mail, met: met.len() });
+            return Err(CaptureError::StateOfOther { file, lines, mail, met: met.len() });
         }
         if older > 0 && !plan.gone.is_empty() && changed.is_empty() {
             plan.remarks.note(format!(

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use crate::capture::find::source::Pattern;
+use crate::capture::find::pattern::Pattern;
 use crate::capture::safe_open;
 
 /// A panel, or a mail system, whose directories are known.
@@ -13,8 +13,8 @@ use crate::capture::safe_open;
 pub enum Panel {
     /// `/var/qmail/mailnames/DOMAIN/USER/Maildir`, or where its `psa.conf` says.
     Plesk,
-    /// `/home/ACCOUNT/mail/DOMAIN/USER` is the Maildir itself, `/home/ACCOUNT/mail` that of the account;
-    /// accounts are also in `/home2` and so on, one a disk.
+    /// `/home/ACCOUNT/mail/DOMAIN/USER` is the Maildir itself, `/home/ACCOUNT/mail` that of the
+    /// account; accounts are also in `/home2` and so on, one a disk.
     Cpanel,
     /// `~vpopmail/domains/DOMAIN/USER/Maildir`, with vpopmail's hash directories `0` to `z` above
     /// the domain, above the user, or both.
@@ -22,8 +22,8 @@ pub enum Panel {
 }
 
 impl Panel {
-    /// Its patterns; `root` is asked for Plesk's `etc/psa/psa.conf`, for cPanel's homes, and for the home
-    /// of `vpopmail` in its `etc/passwd`.
+    /// Its patterns; `root` is asked for Plesk's `etc/psa/psa.conf`, for cPanel's homes, and for
+    /// the home of `vpopmail` in its `etc/passwd`.
     pub fn patterns(self, root: Option<&Path>) -> Vec<Pattern> {
         match self {
             Self::Plesk => {
@@ -56,8 +56,8 @@ impl Panel {
     }
 }
 
-/// `home`, and the directories `home2` and so on beside it. One that is a link would show the accounts of
-/// another again.
+/// `home`, and the directories `home2` and so on beside it. A link among them would show the
+/// accounts of another again.
 fn homes(root: Option<&Path>) -> Vec<String> {
     let top = safe_open::open_operators(root.unwrap_or(Path::new("/"))).ok();
     let is_home = |name: &str| {
@@ -97,7 +97,7 @@ fn home_of(passwd: &str) -> Option<String> {
     is_plain(home).then(|| home.to_owned())
 }
 
-/// What `PLESK_MAILNAMES_D` says in Plesk's `psa.conf`: the directory of all mail.
+/// The directory of all mail, as `PLESK_MAILNAMES_D` in Plesk's `psa.conf` says.
 fn mailnames(psa_conf: &str) -> Option<&str> {
     psa_conf.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();

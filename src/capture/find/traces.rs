@@ -1,4 +1,4 @@
-//! What servers have left in a Maildir, for who has to tell which of them answered: [`Traces`].
+//! State files that servers left in Maildirs: [`Traces`]. They help to tell which server answered.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsStr;
@@ -7,29 +7,29 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::AtFlags;
 
-use crate::capture::disk::server::{COURIER_STATE, DOVECOT_STATE};
-use crate::capture::error::Error;
+use crate::capture::disk::{courier, dovecot};
+use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::safe_open;
 
-/// Of one server, in some maildrops.
+/// State files one server left in a set of maildrops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Left {
-    /// How many of them have a file of its, the state of POP3 or another.
+    /// Maildrops with any file of this server.
     pub maildrops: usize,
     /// When the youngest state of POP3 was written; `None` when there is none.
     pub newest: Option<SystemTime>,
 }
 
-/// What there is in some maildrops.
+/// State files that servers left in a set of maildrops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traces {
-    /// Of Courier.
+    /// Courier's.
     pub courier: Left,
-    /// Of Dovecot.
+    /// Dovecot's.
     pub dovecot: Left,
-    /// When the youngest message arrived, by the seconds that its file name begins with: its mtime may
-    /// be that of a copy.
+    /// When the youngest message arrived, by the seconds that its file name begins with: its mtime
+    /// may be that of a copy.
     pub newest_mail: Option<SystemTime>,
 }
 
@@ -38,16 +38,16 @@ impl Traces {
     ///
     /// # Errors
     ///
-    /// As [`Source::open`]; [`Error::Io`] where it cannot be listed.
-    pub fn add(&mut self, source: &Source) -> Result<(), Error> {
+    /// As [`Source::open`]; [`CaptureError::Io`] where it cannot be listed.
+    pub fn add(&mut self, source: &Source) -> Result<(), CaptureError> {
         let top = source.open()?;
         let listed = |directory: BorrowedFd<'_>| {
-            safe_open::names(directory).map_err(|error| Error::io(b".", error))
+            safe_open::names(directory).map_err(|error| CaptureError::io(b".", error))
         };
         let found = listed(top.as_fd())?;
         for (left, prefix, state) in [
-            (&mut self.courier, "courier", COURIER_STATE),
-            (&mut self.dovecot, "dovecot", DOVECOT_STATE),
+            (&mut self.courier, "courier", courier::STATE_FILE),
+            (&mut self.dovecot, "dovecot", dovecot::STATE_FILE),
         ] {
             if found.iter().any(|(name, _)| name.starts_with(prefix.as_bytes())) {
                 left.maildrops += 1;

@@ -1,8 +1,9 @@
-//! An old server's own POP3 program on one end of a socket pair, for a maildrop whose password nobody
-//! knows: [`Program`].
+//! An old server's own POP3 program on one end of a socket pair, for a maildrop whose password
+//! nobody knows: [`Program`].
 //!
-//! It is what the server itself runs once a client has logged in, told by its environment who that was.
-//! It runs as the owner of the maildrop, never as root, and does to the maildrop what any login does.
+//! The server itself runs this program once a client has logged in, and tells it by its environment
+//! who that was. It runs as the owner of the maildrop, never as root, and does to the maildrop what
+//! any login does.
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
@@ -19,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, FileType};
 
-use crate::capture::disk::server::Server;
-use crate::capture::error::Error;
+use crate::capture::disk::server::ServerKind;
+use crate::capture::disk::traits::ServerTraits;
+use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::pop3::{Fault, Listed, Session, listing};
 use crate::text::printable;
@@ -34,7 +36,7 @@ const MAX_SAID_OCTETS: u64 = 64 << 10;
 pub enum NoListing {
     /// The maildrop could not be opened.
     #[error(transparent)]
-    Maildrop(#[from] Error),
+    Maildrop(#[from] CaptureError),
     /// The maildrop belongs to root, as whom no such program runs.
     #[error("it belongs to root, and no POP3 program is run as root")]
     OfRoot,
@@ -56,48 +58,28 @@ pub enum NoListing {
         program: String,
         /// What went wrong.
         fault: Fault,
-        /// What it said on stderr last, after a `; `, or nothing.
+        /// The last line that it said on stderr, after a `; `, or nothing.
         said: String,
     },
 }
 
-/// A POP3 program and its arguments, in which `{home}`, `{maildir}` and `{user}` stand for those of a
-/// maildrop.
+/// A POP3 program and its arguments, in which `{home}`, `{maildir}` and `{user}` stand for those of
+/// a maildrop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     words: Vec<String>,
 }
 
 impl Program {
-    /// The one of that server that is installed here; `None` when there is none in its usual places.
-    pub fn of(server: &Server) -> Option<Self> {
-        let (places, arguments): (&[&str], &[&str]) = match server {
-            Server::Courier => (
-                &[
-                    "/usr/lib/courier/courier/courierpop3d",
-                    "/usr/libexec/courier/courierpop3d",
-                    "/usr/lib/courier-imap/bin/pop3d",
-                    "/usr/lib64/courier-imap/bin/pop3d",
-                    "/usr/bin/pop3d",
-                ],
-                &["{maildir}"],
-            ),
-            Server::Dovecot { .. } => (
-                &["/usr/lib/dovecot/pop3", "/usr/libexec/dovecot/pop3"],
-                &["-o", "mail_home={home}", "-o", "log_path=/dev/stderr"],
-            ),
-            Server::Qmail => {
-                (&["/var/qmail/bin/qmail-pop3d", "/usr/sbin/qmail-pop3d"], &["{maildir}"])
-            }
-            // Theirs ask for the password themselves.
-            Server::Cyrus { .. } | Server::Mbox(_) => return None,
-        };
-        let found = places.iter().find(|place| Path::new(place).is_file())?;
+    /// Finds the program of that server here; `None` when there is none in its usual places.
+    pub fn of(server: &ServerKind) -> Option<Self> {
+        let ServerTraits { programs, arguments, .. } = server.traits();
+        let found = programs.iter().find(|place| Path::new(place).is_file())?;
         let words = [found].into_iter().chain(arguments).map(|&word| word.to_owned());
         Some(Self { words: words.collect() })
     }
 
-    /// The one that is named, with its arguments, separated by blanks. `None` when there is no word.
+    /// Takes a program and its arguments, separated by blanks. `None` when there is no word.
     pub fn named(words: &str) -> Option<Self> {
         let words: Vec<String> = words.split_ascii_whitespace().map(str::to_owned).collect();
         (!words.is_empty()).then_some(Self { words })
@@ -108,8 +90,8 @@ impl Program {
         printable(self.words[0].as_bytes())
     }
 
-    /// What it lists of a maildrop: one session, from its greeting to its QUIT. It stands in the directory
-    /// above the Maildir.
+    /// Asks the program for its listing of a maildrop, in one session from its greeting to its
+    /// QUIT. The program runs in the directory above the Maildir.
     ///
     /// # Errors
     ///
@@ -133,8 +115,8 @@ impl Program {
             .stdin(OwnedFd::from(theirs.try_clone().map_err(not_started)?))
             .stdout(OwnedFd::from(theirs))
             .stderr(said.try_clone().map_err(not_started)?);
-        let running = Running(command.spawn().map_err(not_started)?);
-        // It has the only other end now: when it goes, we notice.
+        let running = RunningProgram(command.spawn().map_err(not_started)?);
+        // The child has the only other end now: we notice when it goes.
         drop(command);
         let listed = Session::join(ours, patience).and_then(|mut session| {
             let listed = listing(&mut session)?;
@@ -165,7 +147,7 @@ impl Program {
             .env("USER", user)
             // doveconf, by which Dovecot 2.4 reads its configuration, clears the rest away.
             .env("DOVECOT_PRESERVE_ENVS", "USER HOME")
-            // As courierpop3login says it to courierpop3d.
+            // courierpop3login tells courierpop3d so.
             .env("AUTHENTICATED", user)
             .env("AUTHADDR", user)
             .env("TCPREMOTEIP", "127.0.0.1");
@@ -174,7 +156,7 @@ impl Program {
 }
 
 /// The uid and gid of a maildrop, be it a directory or a file.
-fn owner(source: &Source) -> Result<(u32, u32), Error> {
+fn owner(source: &Source) -> Result<(u32, u32), CaptureError> {
     let stat = match source.open() {
         Err(error) if error.is_absence() => {
             let (directory, name) = source.open_holder()?;
@@ -183,11 +165,11 @@ fn owner(source: &Source) -> Result<(u32, u32), Error> {
         opened => rustix::fs::fstat(opened?),
     };
     let name = source.place().as_os_str().as_bytes();
-    let stat = stat.map_err(|errno| Error::io(name, errno.into()))?;
+    let stat = stat.map_err(|errno| CaptureError::io(name, errno.into()))?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory | FileType::RegularFile => Ok((stat.st_uid, stat.st_gid)),
-        FileType::Symlink => Err(Error::Link { name: printable(name) }),
-        _ => Err(Error::NotRegular { name: printable(name) }),
+        FileType::Symlink => Err(CaptureError::Link { name: printable(name) }),
+        _ => Err(CaptureError::NotRegular { name: printable(name) }),
     }
 }
 
@@ -210,10 +192,10 @@ fn filled(word: &str, home: &OsStr, maildir: &OsStr, user: &str) -> OsString {
 }
 
 /// A child that does not outlive us.
-struct Running(Child);
+struct RunningProgram(Child);
 
-impl Running {
-    /// Waits for what is written at QUIT to be written; otherwise ends it.
+impl RunningProgram {
+    /// After QUIT, waits until the program has written its state and gone; otherwise ends it.
     fn end(mut self, patience: Duration, has_quit: bool) {
         let until = Instant::now() + patience;
         while has_quit && Instant::now() < until {
@@ -225,7 +207,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningProgram {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -16,18 +16,18 @@ pub enum Difference {
     Listing {
         /// The place, from 1.
         place: usize,
-        /// What was captured there; `None` behind the last message.
+        /// The UIDL that was captured there; `None` behind the last message.
         captured: Option<Uidl>,
-        /// What the server lists there; `None` behind the last message.
+        /// The UIDL that the server lists there; `None` behind the last message.
         listed: Option<Box<[u8]>>,
     },
     /// A message had another UIDL after the listing than before it.
     Changed {
         /// The place in the capture before, from 1.
         place: usize,
-        /// What was captured before.
+        /// The UIDL that was captured before.
         before: Uidl,
-        /// What was captured after.
+        /// The UIDL that was captured after.
         after: Uidl,
     },
     /// Two messages had changed places after the listing.
@@ -68,9 +68,9 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What one comparison told.
+/// The result of one comparison.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Comparison {
     /// The same.
     Same,
     /// Not the same; mail that came or went meanwhile may be why, and then another try tells.
@@ -82,11 +82,11 @@ pub enum Outcome {
 /// Compares what was captured right before and right after the server listed its UIDLs, in order,
 /// with that listing.
 ///
-/// It has to be one of the two captures, octet for octet: in between, mail may come and go. And no
-/// message that both captures have may have become known by another UIDL.
-pub fn check(before: &Maildrop, listed: &[Box<[u8]>], after: &Maildrop) -> Outcome {
+/// The listing has to be one of the two captures, octet for octet: mail may come and go in between.
+/// No message that both captures have may have become known by another UIDL.
+pub fn check(before: &Maildrop, listed: &[Box<[u8]>], after: &Maildrop) -> Comparison {
     if let Some(difference) = changed(before, after) {
-        return Outcome::Wrong(difference);
+        return Comparison::Wrong(difference);
     }
     let is_listed = |captured: &Maildrop| {
         captured.entries.len() == listed.len()
@@ -97,18 +97,18 @@ pub fn check(before: &Maildrop, listed: &[Box<[u8]>], after: &Maildrop) -> Outco
                 .all(|(entry, uidl)| entry.uidl.as_bytes() == &**uidl)
     };
     if is_listed(after) || is_listed(before) {
-        return Outcome::Same;
+        return Comparison::Same;
     }
     let captured = || after.entries.iter().map(|entry| &entry.uidl);
     let unlike = captured().zip(listed).take_while(|(a, b)| a.as_bytes() == &***b).count();
-    Outcome::Unlike(Difference::Listing {
+    Comparison::Unlike(Difference::Listing {
         place: unlike + 1,
         captured: captured().nth(unlike).cloned(),
         listed: listed.get(unlike).cloned(),
     })
 }
 
-/// By what a message is the same in two captures of a maildrop, a moment apart.
+/// The mark by which a message is the same in two captures of a maildrop, a moment apart.
 #[derive(PartialEq, Eq, Hash)]
 enum Same<'a> {
     File(&'a Name),
@@ -185,28 +185,28 @@ mod tests {
         }
     }
 
-    fn compared(before: &[&str], listed: &[&str], after: &[&str]) -> Outcome {
+    fn compared(before: &[&str], listed: &[&str], after: &[&str]) -> Comparison {
         let listed: Vec<Box<[u8]>> = listed.iter().map(|uidl| uidl.as_bytes().into()).collect();
         check(&maildrop(before), &listed, &maildrop(after))
     }
 
-    fn unlike(outcome: Outcome) -> String {
-        let Outcome::Unlike(difference) = outcome else { panic!("{outcome:?}") };
+    fn unlike(outcome: Comparison) -> String {
+        let Comparison::Unlike(difference) = outcome else { panic!("{outcome:?}") };
         difference.to_string()
     }
 
-    fn wrong(outcome: Outcome) -> String {
-        let Outcome::Wrong(difference) = outcome else { panic!("{outcome:?}") };
+    fn wrong(outcome: Comparison) -> String {
+        let Comparison::Wrong(difference) = outcome else { panic!("{outcome:?}") };
         difference.to_string()
     }
 
     #[test]
     fn mail_that_comes_or_goes_meanwhile_is_no_difference() {
-        assert_eq!(compared(&["a 1", "b 2"], &["1", "2"], &["a 1", "b 2"]), Outcome::Same);
-        assert_eq!(compared(&["a 1"], &["1", "2"], &["a 1", "b 2"]), Outcome::Same);
-        assert_eq!(compared(&["a 1", "b 2"], &["1", "2"], &["b 2", "c 3"]), Outcome::Same);
-        assert_eq!(compared(&["a 1", "b 2"], &["2"], &["b 2"]), Outcome::Same);
-        assert_eq!(compared(&[], &[], &[]), Outcome::Same);
+        assert_eq!(compared(&["a 1", "b 2"], &["1", "2"], &["a 1", "b 2"]), Comparison::Same);
+        assert_eq!(compared(&["a 1"], &["1", "2"], &["a 1", "b 2"]), Comparison::Same);
+        assert_eq!(compared(&["a 1", "b 2"], &["1", "2"], &["b 2", "c 3"]), Comparison::Same);
+        assert_eq!(compared(&["a 1", "b 2"], &["2"], &["b 2"]), Comparison::Same);
+        assert_eq!(compared(&[], &[], &[]), Comparison::Same);
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
             wrong(compared(&["a 1", "b 2"], &["2", "1"], &["b 2", "a 1"])),
             "message 2: captured was 2, and 1 is in its place after the old server had listed them"
         );
-        // What cannot be told apart is told by the listing alone.
-        assert_eq!(compared(&["a 1", "a 2"], &["2", "1"], &["a 2", "a 1"]), Outcome::Same);
+        // Messages that cannot be told apart are told by the listing alone.
+        assert_eq!(compared(&["a 1", "a 2"], &["2", "1"], &["a 2", "a 1"]), Comparison::Same);
     }
 }

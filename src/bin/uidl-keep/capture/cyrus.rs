@@ -4,7 +4,7 @@ use uidl_keep::format::UidlFormat;
 
 /// The values of `uidl_format` in imapd.conf.
 #[derive(Clone, Copy, clap::ValueEnum)]
-pub enum Format {
+pub enum UidlFormatArg {
     /// UIDVALIDITY.UID
     Cyrus,
     /// UID
@@ -15,7 +15,7 @@ pub enum Format {
     Courier,
 }
 
-impl Format {
+impl UidlFormatArg {
     /// The same in Dovecot's spelling.
     pub fn spelled(self) -> UidlFormat {
         let spelling = match self {

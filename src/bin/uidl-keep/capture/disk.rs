@@ -10,7 +10,7 @@ use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::workers::{self, AHEAD, Next, Schedule};
 use uidl_keep::text::printable;
 
-use super::block::{Block, Noted};
+use super::block::{Block, Unusual};
 use super::job::Job;
 use super::listing_file::ListingFile;
 use super::progress::Progress;
@@ -26,11 +26,11 @@ pub fn capture(
     output: &mut ListingFile,
 ) -> Result<bool, Trouble> {
     let Job { server, sources, is_copy, .. } = job;
-    let (mut all_well, mut noted) = (true, Noted::default());
+    let (mut all_well, mut noted) = (true, Unusual::default());
     let in_order = InOrder { len: sources.len(), taken: 0, written: 0, ready: BTreeMap::new() };
     let capture_one = |at: usize| {
         let (source, began) = (&sources[at], SystemTime::now());
-        // A copy is as old as what changed last before it was made.
+        // A copy is as old as the last change before it was made.
         let changed = changed_at(source, server.holds()).filter(|_| *is_copy);
         let taken = changed.map_or(began, |changed| changed.min(began));
         Block::of(capture::disk::server::capture(server, keys, source).taken_at(taken))
@@ -53,7 +53,8 @@ pub fn capture(
     Ok(all_well)
 }
 
-/// When a maildrop changed last: messages came or went, or its state was written anew, or its file.
+/// The time of a maildrop's last change: messages came or went, or its state or its file was
+/// written anew.
 fn changed_at(source: &Source, holds: Holds) -> Option<SystemTime> {
     let (dir, parts) = match holds {
         Holds::File => {
@@ -72,7 +73,7 @@ fn at(seconds: i64) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds.try_into().ok()?))
 }
 
-/// All in their order.
+/// All maildrops, in their order.
 struct InOrder {
     len: usize,
     taken: usize,

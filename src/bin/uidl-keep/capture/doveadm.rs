@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use uidl_keep::capture::doveadm::{self, Error};
+use uidl_keep::capture::doveadm::{self, DoveadmError, DoveadmRequest};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::text::printable;
 
-use super::block::{Block, Noted};
+use super::block::{Block, Unusual};
 use super::doveconf;
 use super::listing_file::{Asked, ListingFile};
 use crate::output::{Outcome, Trouble, remark};
@@ -18,7 +18,7 @@ use crate::output::{Outcome, Trouble, remark};
 /// Whose maildrops doveadm was asked for, and how its UIDLs are made.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("whose").args(["user", "users"]).required(true)))]
-pub struct Args {
+pub struct DoveadmArgs {
     /// The one user that doveadm was asked for, by -u.
     #[arg(long)]
     user: Option<String>,
@@ -40,7 +40,7 @@ pub struct Args {
 }
 
 /// Captures what comes on stdin, and writes the listing.
-pub fn run(args: &Args) -> Result<Outcome, Trouble> {
+pub fn run(args: &DoveadmArgs) -> Result<Outcome, Trouble> {
     let format = doveconf::format(args.format.as_deref(), false)?;
     let users = match &args.users {
         Some(path) => {
@@ -50,10 +50,10 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         }
         None => args.user.iter().cloned().collect(),
     };
-    let asked = doveadm::Asked { user: args.user.clone(), users, format, keys: args.keys };
+    let asked = DoveadmRequest { user: args.user.clone(), users, format, keys: args.keys };
     let mut output = ListingFile::open(args.output.as_deref())?;
     let mut all_well = true;
-    let (mut noted, mut blocks, mut nameless, mut nameless_in) = (Noted::default(), 0, 0, 0);
+    let (mut noted, mut blocks, mut nameless, mut nameless_in) = (Unusual::default(), 0, 0, 0);
     let began = printed_at();
     doveadm::read(io::stdin().lock(), &asked, &mut |captured| {
         let user = printable(captured.maildrop.user.as_bytes());
@@ -64,7 +64,7 @@ pub fn run(args: &Args) -> Result<Outcome, Trouble> {
         blocks += 1;
         nameless += block.nameless;
         nameless_in += usize::from(block.nameless > 0);
-        output.write(&block.octets).map_err(|trouble| Error::Emit(trouble.to_string()))
+        output.write(&block.octets).map_err(|trouble| DoveadmError::Emit(trouble.to_string()))
     })
     .map_err(|error| Trouble::at("standard input", error))?;
     output.publish(if args.user.is_some() { Asked::Some } else { Asked::Everybody })?;

@@ -1,19 +1,19 @@
-//! What is to be captured from disk: [`Job`].
+//! The work of a capture from disk: [`Job`].
 
-use uidl_keep::capture::disk::server::Server;
+use uidl_keep::capture::disk::server::ServerKind;
 use uidl_keep::capture::find::source::Source;
 
 use super::listing_file::Asked;
 
-/// What is to be captured.
+/// The maildrops to capture, and of which server.
 pub struct Job {
-    pub server: Server,
+    pub server: ServerKind,
     pub sources: Vec<Source>,
     pub asked: Asked,
-    /// Whether those are all that were asked for, each by its name.
+    /// Whether these are all that were asked for, each by its name.
     pub all_well: bool,
     /// Whether they lie in the copy of a server.
     pub is_copy: bool,
-    /// What it rests on, for the head of the listing.
+    /// The evidence for the head of the listing.
     pub evidence: Vec<String>,
 }

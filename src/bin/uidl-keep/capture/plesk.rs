@@ -1,34 +1,30 @@
-//! `uidl-keep capture plesk`: what there is to see of who answers POP3, on this machine or in a copy.
+//! `uidl-keep capture plesk`: what there is to see of who answers POP3, on this machine or in a
+//! copy.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use uidl_keep::capture::disk::server::{COURIER_STATE, DOVECOT_STATE, Server};
+use uidl_keep::capture::disk::server::ServerKind;
+use uidl_keep::capture::disk::{courier, dovecot};
 use uidl_keep::capture::find::panel::Panel;
-use uidl_keep::capture::find::plesk::{self, Evidence, Rank, Service, Sign, Unknown, Verdict};
+use uidl_keep::capture::find::plesk::evidence::{Service, Unknown, Verdict};
+use uidl_keep::capture::find::plesk::{machine, short_names};
 use uidl_keep::capture::find::source::{Holds, Source};
 use uidl_keep::capture::find::traces::Left;
-use uidl_keep::maildrop::everybody_of;
-use uidl_keep::text::printable;
 
 use super::doveconf;
 use super::job::Job;
-use super::sources::{How, Whole};
+use super::sources::{CommonArgs, WholeServerArgs};
 use crate::output::{Trouble, remark};
 
 /// Whose maildrops, and what is known of who answers.
 #[derive(clap::Args)]
-pub struct Args {
+pub struct PleskArgs {
     /// The old server's pop3_uidl_format, where it is Dovecot's and cannot be asked for: in a copy,
     /// when no doveconf here reads its configuration.
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Where POP3 is answered on this machine; may be repeated. Behind a proxy give the port of what
-    /// it hands connections to.
+    /// Where POP3 is answered on this machine; may be repeated. Behind a proxy give the port of
+    /// what it hands connections to.
     #[arg(long = "port", value_name = "PORT", default_values = ["110", "995"])]
     ports: Vec<u16>,
     /// Call users by what stands before the @, where no other domain has it: for a new server whose
@@ -36,12 +32,12 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["user_template", "rename", "only"])]
     short_names: bool,
     #[command(flatten)]
-    whole: Whole,
+    whole: WholeServerArgs,
     #[command(flatten)]
-    pub how: How,
+    pub common: CommonArgs,
 }
 
-impl Args {
+impl PleskArgs {
     /// Finds out who answers, and says by what.
     pub fn job(&self) -> Result<Job, Trouble> {
         let root = self.whole.root.as_deref();
@@ -49,15 +45,16 @@ impl Args {
         let naming = self.whole.naming()?;
         let (mut sources, mut all_well) =
             self.whole.sources(&patterns, &naming, Holds::Directory)?;
-        let mut evidence = look(root, &self.ports)?;
+        let looked = machine::look(root, &self.ports);
+        let mut evidence = looked.map_err(|error| Trouble::new(error.to_string()))?;
         for source in &sources {
             // Why not, its capture will say.
             evidence.unread += usize::from(evidence.traces.add(source).is_err());
         }
 
         let mut said: Vec<String> = evidence.signs.iter().map(ToString::to_string).collect();
-        said.push(left(COURIER_STATE, "Courier", evidence.traces.courier));
-        said.push(left(DOVECOT_STATE, "Dovecot", evidence.traces.dovecot));
+        said.push(left(courier::STATE_FILE, "Courier", evidence.traces.courier));
+        said.push(left(dovecot::STATE_FILE, "Dovecot", evidence.traces.dovecot));
         let verdict = match evidence.verdict() {
             Ok(verdict) => verdict,
             Err(unknown) => {
@@ -67,14 +64,14 @@ impl Args {
         };
         said.push(verdict.to_string());
         let server = self.server(verdict, root).inspect_err(|_| said.iter().for_each(remark))?;
-        if let Server::Dovecot { format } = &server {
+        if let ServerKind::Dovecot { format } = &server {
             said.push(format!("pop3_uidl_format: {format}"));
         }
         said.iter().for_each(remark);
 
         if self.short_names {
             all_well &= shorten(&mut sources);
-        } else if verdict.service == Service::Courier && short_names_are_on(root) {
+        } else if verdict.service == Service::Courier && machine::short_names_are_on(root) {
             remark(
                 "clients may log in here without their domain (SHORTNAMES=1): let the new server's \
                  passdb give them their full name, see docs/capture-plesk.md",
@@ -84,14 +81,15 @@ impl Args {
         Ok(Job { server, sources, asked, all_well, is_copy: root.is_some(), evidence: said })
     }
 
-    fn server(&self, verdict: Verdict, root: Option<&Path>) -> Result<Server, Trouble> {
+    fn server(&self, verdict: Verdict, root: Option<&Path>) -> Result<ServerKind, Trouble> {
         let given = self.format.as_deref().filter(|&format| format != "auto");
         if verdict.service == Service::Courier {
             return match given {
                 Some(_) => Err(Trouble::new(format!(
-                    "--format is Dovecot's, and {verdict}; if that is wrong, use \"capture dovecot\""
+                    "--format is Dovecot's, and {verdict}; if that is wrong, use \"capture \
+                     dovecot\""
                 ))),
-                None => Ok(Server::Courier),
+                None => Ok(ServerKind::Courier),
             };
         }
         let format = match (given, root) {
@@ -110,7 +108,7 @@ impl Args {
             (None, None) => doveconf::ask(None)?,
             (None, Some(root)) => doveconf::ask(Some(&root.join("etc/dovecot")))?,
         };
-        Ok(Server::Dovecot { format })
+        Ok(ServerKind::Dovecot { format })
     }
 }
 
@@ -122,12 +120,20 @@ fn refusal(unknown: Unknown, is_live: bool) -> Trouble {
         _ => "",
     };
     Trouble::new(format!(
-        "{unknown}; find out who answered clients to the last{ports}, and use \"capture courier --layout \
-         plesk\" or \"capture dovecot --format FORMAT --layout plesk\""
+        "{unknown}; find out who answered clients to the last{ports}, and use \"capture courier \
+         --layout plesk\" or \"capture dovecot --format FORMAT --layout plesk\""
     ))
 }
 
-/// What one server has left, for people: it decides nothing where there is anything else.
+/// Takes the domain off every name that is not another's then. Returns whether that was all of
+/// them.
+fn shorten(sources: &mut Vec<Source>) -> bool {
+    let clashes = short_names::shorten(sources);
+    clashes.iter().for_each(remark);
+    clashes.is_empty()
+}
+
+/// The sentence on what one server has left. It decides nothing where there is any other sign.
 fn left(state: &str, server: &str, left: Left) -> String {
     match left {
         Left { maildrops: 0, .. } => format!("seen: no file of {server} in any maildrop"),
@@ -139,249 +145,4 @@ fn left(state: &str, server: &str, left: Left) -> String {
             humantime::format_rfc3339_seconds(newest)
         ),
     }
-}
-
-/// Takes the domain off every name that is not another's then. Whether that was all of them.
-fn shorten(sources: &mut Vec<Source>) -> bool {
-    let local = |user: &str| user.rsplit_once('@').map_or(user, |(local, _)| local).to_owned();
-    let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let (gaps, named): (Vec<_>, Vec<_>) =
-        std::mem::take(sources).into_iter().partition(Source::is_gap);
-    for source in &named {
-        users.entry(local(source.user())).or_default().push(source.user().to_owned());
-    }
-    for (short, users) in users.iter().filter(|(_, users)| users.len() > 1) {
-        remark(format_args!(
-            "{} may be any of {}: they keep their full names",
-            printable(short.as_bytes()),
-            printable(users.join(", ").as_bytes())
-        ));
-    }
-    for source in named {
-        let short = local(source.user());
-        let is_single = users[&short].len() == 1;
-        sources.push(if is_single { source.called(short) } else { source });
-    }
-    // Who lives there has no domain either, and a name that may be another's.
-    if let Some(first) = gaps.first() {
-        let faults: Vec<&str> = gaps.iter().filter_map(Source::fault).collect();
-        sources.push(Source::missed(everybody_of(None), first.place(), faults.join("; also ")));
-    }
-    sources.sort_by(|a, b| a.user().cmp(b.user()));
-    users.values().all(|users| users.len() == 1)
-}
-
-fn short_names_are_on(root: Option<&Path>) -> bool {
-    let pop3d = below(root, "etc/courier-imap/pop3d");
-    fs::read_to_string(pop3d).is_ok_and(|text| plesk::takes_short_names(&text))
-}
-
-/// All signs of either server.
-fn look(root: Option<&Path>, ports: &[u16]) -> Result<Evidence, Trouble> {
-    let mut signs = Vec::new();
-    if root.is_none() {
-        signs.extend(listeners(ports).map_err(|error| Trouble::at("/proc", error))?);
-    }
-    let (enabled, installed) = (enabled(root)?, installed(root)?);
-    let is_installed = |sign: &Sign| installed.iter().any(|other| other.of == sign.of);
-    // Where links cannot be followed, one that was left behind looks like any other.
-    let is_stale = |sign: &Sign| !has_units(root) && !installed.is_empty() && !is_installed(sign);
-    signs.extend(enabled.into_iter().filter(|sign| !is_stale(sign)));
-    signs.extend(installed);
-    for (path, service) in [
-        ("etc/courier-imap/pop3d", Service::Courier),
-        ("etc/courier/pop3d", Service::Courier),
-        ("etc/dovecot/dovecot.conf", Service::Dovecot),
-    ] {
-        if below(root, path).exists() {
-            signs.push(Sign { rank: Rank::Seen, of: Some(service), what: format!("/{path}") });
-        }
-    }
-    Ok(Evidence { signs, ..Evidence::default() })
-}
-
-fn below(root: Option<&Path>, path: &str) -> PathBuf {
-    root.unwrap_or(Path::new("/")).join(path)
-}
-
-/// Who has these ports open on this machine.
-fn listeners(ports: &[u16]) -> io::Result<Vec<Sign>> {
-    let mut open = BTreeSet::new();
-    for table in ["tcp", "tcp6"] {
-        // A machine without IPv6 has no such table.
-        let table = match fs::read_to_string(Path::new("/proc/net").join(table)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            read => read?,
-        };
-        open.extend(plesk::listening(&table).into_iter().filter(|(port, _)| ports.contains(port)));
-    }
-    let mut signs = Vec::new();
-    let idle = ports.iter().filter(|port| !open.iter().any(|(open, _)| open == *port));
-    for port in idle {
-        let what = format!("nobody listens on port {port}");
-        signs.push(Sign { rank: Rank::Seen, of: None, what });
-    }
-    let holders = holders(&open.iter().map(|&(_, inode)| inode).collect())?;
-    for (port, inode) in open {
-        let programs: Vec<&String> = holders.get(&inode).into_iter().flatten().collect();
-        let services: HashSet<Service> =
-            programs.iter().filter_map(|program| plesk::service_of_program(program)).collect();
-        let shown = match &programs[..] {
-            [] => "somebody whom only root can see".to_owned(),
-            programs => programs
-                .iter()
-                .map(|program| printable(program.as_bytes()))
-                .collect::<Vec<_>>()
-                .join(", "),
-        };
-        let what = format!("on port {port}: {shown}");
-        let is_systemd = programs.iter().all(|program| program.ends_with("/systemd"));
-        if !programs.is_empty() && is_systemd {
-            // It waits for the first client; which unit is for it is told by what is enabled.
-            signs.push(Sign { rank: Rank::Seen, of: None, what });
-            continue;
-        }
-        let single = if services.len() == 1 { services.into_iter().next() } else { None };
-        signs.push(Sign { rank: Rank::Listens, of: single, what });
-    }
-    signs.sort_by_key(|sign| sign.rank);
-    Ok(signs)
-}
-
-/// The programs that have these sockets open, each once. Processes of others are seen only by root.
-fn holders(inodes: &BTreeSet<u64>) -> io::Result<HashMap<u64, BTreeSet<String>>> {
-    let mut holders: HashMap<u64, BTreeSet<String>> = HashMap::new();
-    for process in fs::read_dir("/proc")? {
-        let process = process?.path();
-        // Not a process, gone, or not ours to see.
-        let Ok(open) = fs::read_dir(process.join("fd")) else { continue };
-        for file in open.flatten() {
-            let Ok(target) = fs::read_link(file.path()) else { continue };
-            let inode = target
-                .to_str()
-                .and_then(|name| name.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
-            if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {
-                holders.entry(inode).or_default().insert(program(&process));
-            }
-        }
-    }
-    Ok(holders)
-}
-
-/// The file of a process's program, also of one that an upgrade has replaced.
-fn program(process: &Path) -> String {
-    let exe = fs::read_link(process.join("exe")).unwrap_or_else(|_| PathBuf::from("unknown"));
-    let exe = exe.to_string_lossy();
-    exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned()
-}
-
-/// Whether the files of units are there: in a copy of /etc and /var alone every link to one hangs in
-/// the air.
-fn has_units(root: Option<&Path>) -> bool {
-    root.is_none() || ["lib/systemd", "usr/lib/systemd"].iter().any(|dir| below(root, dir).exists())
-}
-
-/// What is started with the machine: units that are wanted and not masked, and init scripts.
-fn enabled(root: Option<&Path>) -> Result<Vec<Sign>, Trouble> {
-    let is_there = |link: &Path| !has_units(root) || leads_somewhere(root, link);
-    let units = below(root, "etc/systemd/system");
-    let mut masked = HashSet::new();
-    let mut links = Vec::new();
-    for name in names(&units)? {
-        let path = units.join(&name);
-        if path.read_link().is_ok_and(|target| target == Path::new("/dev/null")) {
-            masked.insert(name);
-        } else if [OsStr::new("wants"), OsStr::new("requires")]
-            .iter()
-            .any(|extension| path.extension() == Some(extension))
-        {
-            links.extend(names(&path)?.into_iter().map(|name| (path.join(&name), name)));
-        }
-    }
-    for (base, level) in ["etc", "etc/rc.d"].iter().flat_map(|base| (2..=5).map(move |n| (base, n)))
-    {
-        let dir = below(root, &format!("{base}/rc{level}.d"));
-        for name in names(&dir)? {
-            // S20courier-imap: started, at the place 20.
-            let script = name.as_bytes().strip_prefix(b"S").and_then(|rest| rest.get(2..));
-            if let Some(script) = script {
-                links.push((dir.join(&name), OsStr::from_bytes(script).to_owned()));
-            }
-        }
-    }
-    let mut signs = Vec::new();
-    for (link, name) in links {
-        let Some(service) = name.to_str().and_then(plesk::service_of_unit) else { continue };
-        let mut unit = name.clone();
-        if !name.as_bytes().contains(&b'.') {
-            unit.push(".service");
-        }
-        if !masked.contains(&unit) && is_there(&link) {
-            let shown = link.strip_prefix(root.unwrap_or(Path::new("/"))).unwrap_or(&link);
-            let what = format!("/{}", printable(shown.as_os_str().as_bytes()));
-            signs.push(Sign { rank: Rank::Enabled, of: Some(service), what });
-        }
-    }
-    signs.sort_by(|a, b| a.what.cmp(&b.what));
-    Ok(signs)
-}
-
-/// Whether what a link names is there, in the copy if this is one. A file is its own end.
-fn leads_somewhere(root: Option<&Path>, link: &Path) -> bool {
-    let end = match link.read_link() {
-        Ok(target) => match target.strip_prefix("/") {
-            Ok(inside) => root.unwrap_or(Path::new("/")).join(inside),
-            Err(_) => link.with_file_name(target),
-        },
-        Err(_) => link.to_owned(),
-    };
-    end.symlink_metadata().is_ok()
-}
-
-/// The names in a directory, none where it is not there.
-fn names(dir: &Path) -> Result<Vec<OsString>, Trouble> {
-    let at = |error| Trouble::at(dir.display(), error);
-    match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed
-            .map_err(at)?
-            .map(|entry| entry.map(|entry| entry.file_name()).map_err(at))
-            .collect(),
-    }
-}
-
-/// Where the POP3 programs lie: of a machine whose package database is not text.
-const PROGRAMS: [(&str, Service); 8] = [
-    ("usr/lib/dovecot/pop3", Service::Dovecot),
-    ("usr/libexec/dovecot/pop3", Service::Dovecot),
-    ("usr/lib/courier-imap/couriertcpd", Service::Courier),
-    ("usr/lib64/courier-imap/couriertcpd", Service::Courier),
-    ("usr/libexec/courier-imap/couriertcpd", Service::Courier),
-    ("usr/lib/courier-imap/bin/pop3d", Service::Courier),
-    ("usr/lib/courier/courier/courierpop3d", Service::Courier),
-    ("usr/sbin/couriertcpd", Service::Courier),
-];
-
-fn installed(root: Option<&Path>) -> Result<Vec<Sign>, Trouble> {
-    let mut signs = Vec::new();
-    let mut push = |service, what| {
-        signs.push(Sign { rank: Rank::Installed, of: Some(service), what });
-    };
-    let status = below(root, "var/lib/dpkg/status");
-    match fs::read(&status) {
-        Ok(text) => {
-            let text = String::from_utf8_lossy(&text);
-            for (service, package) in plesk::installed_packages(&text) {
-                push(service, package.to_owned());
-            }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Trouble::at(status.display(), error)),
-    }
-    for (path, service) in PROGRAMS {
-        if below(root, path).is_file() {
-            push(service, format!("/{path}"));
-        }
-    }
-    Ok(signs)
 }

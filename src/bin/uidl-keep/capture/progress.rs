@@ -9,23 +9,24 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::output::remark;
 
-/// How far the work is: a bar on a terminal, a line now and then in a log, nothing for one maildrop.
+/// How far the work is: a bar on a terminal, a line now and then in a log, nothing for one
+/// maildrop.
 pub struct Progress {
     bar: Option<ProgressBar>,
-    log: Option<Mutex<Log>>,
+    log: Option<Mutex<PeriodicLog>>,
 }
 
-struct Log {
+struct PeriodicLog {
     tally: Tally,
     begun: Instant,
     said: Instant,
 }
 
-/// What is counted.
+/// The counts.
 #[derive(Default)]
 struct Tally {
     maildrops: usize,
-    /// Those of `done` that were captured by an earlier run.
+    /// How many of `done` an earlier run captured.
     done_before: usize,
     done: usize,
     failed: usize,
@@ -48,11 +49,11 @@ impl Progress {
         });
         let now = Instant::now();
         let tally = Tally { maildrops, ..Tally::default() };
-        let log = (!is_single).then(|| Mutex::new(Log { tally, begun: now, said: now }));
+        let log = (!is_single).then(|| Mutex::new(PeriodicLog { tally, begun: now, said: now }));
         Self { bar, log }
     }
 
-    fn log(&self) -> Option<MutexGuard<'_, Log>> {
+    fn log(&self) -> Option<MutexGuard<'_, PeriodicLog>> {
         self.log.as_ref().map(Mutex::lock)
     }
 
@@ -62,7 +63,7 @@ impl Progress {
         }
     }
 
-    /// So many maildrops were captured by an earlier run.
+    /// Counts maildrops that an earlier run captured.
     pub fn count_before(&self, maildrops: usize) {
         self.count(|tally| {
             tally.done_before += maildrops;
@@ -70,7 +71,7 @@ impl Progress {
         });
     }
 
-    /// So many more messages are captured.
+    /// Counts messages that were captured.
     pub fn count_messages(&self, messages: u64) {
         self.count(|tally| tally.messages += messages);
     }
@@ -84,7 +85,7 @@ impl Progress {
         self.tick();
     }
 
-    /// So many maildrops wait to be tried again.
+    /// Sets how many maildrops wait to be tried again.
     pub fn set_waiting(&self, maildrops: usize) {
         self.count(|tally| tally.waiting = maildrops);
     }
@@ -132,7 +133,7 @@ impl Tally {
         if waiting > 0 {
             let _ = write!(said, ", {waiting} to be tried again");
         }
-        // What earlier runs did says nothing of the speed of this one.
+        // The work of earlier runs says nothing about the speed of this one.
         let done_now = done - done_before;
         if done_now > 0 && done < maildrops {
             let left = seconds * (maildrops - done) as f64 / done_now as f64;

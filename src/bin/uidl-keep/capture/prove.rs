@@ -4,31 +4,24 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
 
-use uidl_keep::backoff::Backoff;
-use uidl_keep::capture;
-use uidl_keep::capture::disk::server::Server;
-use uidl_keep::capture::find::source::Source;
+use uidl_keep::capture::disk::server::ServerKind;
 use uidl_keep::capture::fleet::{self, LoginTemplate, ServerOptions};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::pop3::{Pin, Security, Trust};
 use uidl_keep::capture::prove::program::Program;
-use uidl_keep::capture::prove::proof::{self, Outcome};
-use uidl_keep::maildrop::{Maildrop, State};
-use uidl_keep::text::{printable, printable_path};
+use uidl_keep::capture::prove::sample::{self, Sample};
+use uidl_keep::capture::prove::witness::Witness;
 
 use super::job::Job;
-use super::pop3::accounts;
-use super::pop3::password;
-use super::witness::Witness;
+use super::pop3::{accounts, password};
+use super::witness::OverPop3;
 use crate::output::{Trouble, remark};
 
 /// Whether and how the capture is proven.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("over_pop3").args(["prove_accounts", "prove_password_file"])))]
-pub struct Proof {
+pub struct ProofArgs {
     /// Before anything is written, compare so many maildrops, chosen at random, with the old
     /// server's own listing, UIDL by UIDL; stop at any difference. By its own POP3 program, run as
     /// the owner of the maildrop; or over POP3, with --prove-accounts or --prove-password-file.
@@ -58,7 +51,7 @@ pub struct Proof {
     prove_server: String,
     /// How passwords are kept secret on the way [default: clear to this machine itself, else tls].
     #[arg(long, value_enum, value_name = "HOW", requires = "over_pop3")]
-    prove_security: Option<How>,
+    prove_security: Option<SecurityArg>,
     /// Take the certificate with this SHA-256 and no other, as `openssl x509 -fingerprint -sha256`
     /// prints it.
     #[arg(long, value_name = "SHA256", requires = "over_pop3")]
@@ -69,7 +62,7 @@ pub struct Proof {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum How {
+enum SecurityArg {
     /// TLS from the first octet.
     Tls,
     /// TLS after STLS.
@@ -78,153 +71,28 @@ enum How {
     Clear,
 }
 
-/// How often a maildrop is compared before mail that comes and goes is no explanation any more.
-const TRIES: u32 = 4;
-
-/// The pauses between tries.
-const PAUSES: Backoff = Backoff::without_end(Duration::from_millis(500));
-
-/// So many maildrops may have no listing, each for a reason of its own: one more, and an address
-/// that fails to log in too often would be banned.
-const MOST_UNHEARD: usize = 2;
-
-/// So many maildrops are looked at for one that is not empty.
-const LOOKS: usize = 100;
-
-/// Compares as many maildrops as are asked for, if any. What there is to say of it, for the head of
-/// the listing.
-pub fn prove(args: &Proof, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble> {
+/// Compares as many maildrops as are asked for, if any. Returns the sentences for the head of the
+/// listing.
+pub fn prove(args: &ProofArgs, job: &Job, keys: Keys) -> Result<Vec<String>, Trouble> {
     let Some(wanted) = args.prove.map(|wanted| wanted.get() as usize) else {
         return Ok(Vec::new());
     };
     let witness = args.witness(&job.server, job.is_copy)?;
-    // A message is followed from capture to capture by its file.
-    let keys = Keys { file: true, ..keys };
     let seed = args.prove_seed.unwrap_or_else(|| fastrand::u64(..));
-    let mut order: Vec<&Source> =
-        job.sources.iter().filter(|it| !it.is_gap() && witness.can_tell(it)).collect();
-    fastrand::Rng::with_seed(seed).shuffle(&mut order);
-    let (mut said, mut unheard) = (Vec::new(), 0);
-    let (mut proven, mut compared) = (0, 0);
-    for source in chosen(job, keys, &order, wanted) {
-        if proven == wanted {
-            break;
-        }
-        let user = printable(source.user().as_bytes());
-        match compare(&witness, job, keys, source) {
-            Ok(Some(Proven { messages })) => {
-                (proven, compared) = (proven + 1, compared + messages);
-                said.push(format!("proven: {user}: {messages} messages, by {witness}"));
-                remark(said.last().expect("just pushed"));
-            }
-            Ok(None) => {}
-            Err(Stop::Unheard(why)) => {
-                unheard += 1;
-                remark(format_args!("{user}: no listing of the old server's: {why}"));
-                if unheard > MOST_UNHEARD {
-                    return Err(Trouble::new(format!(
-                        "{unheard} maildrops have no listing of the old server's to compare with: nothing \
-                         was written; mend that, or see docs/capture-prove.md"
-                    )));
-                }
-            }
-            Err(Stop::Differs(difference)) => {
-                return Err(Trouble::new(format!(
-                    "{user}: {}: {difference}; nothing was written: capture by what answers POP3 there, \
-                     with its own format, or over POP3 (seed {seed})",
-                    printable_path(source.place()),
-                )));
-            }
-        }
-    }
-    let named = job.sources.iter().filter(|source| !source.is_gap()).count();
-    if proven < wanted.min(named) {
-        return Err(Trouble::new(format!(
-            "only {proven} of {wanted} maildrops could be compared with the old server's listing: nothing was \
-             written; ask for fewer, or see docs/capture-prove.md"
-        )));
-    }
-    if compared == 0 {
-        return Err(Trouble::new(
-            "no maildrop with mail was compared, which proves nothing: nothing was written; is the mail \
-             where this capture looks for it?",
-        ));
-    }
-    said.push(format!("proven: {proven} of {} maildrops, seed {seed}", job.sources.len()));
-    remark(said.last().expect("just pushed"));
-    Ok(said)
+    let sample = Sample { server: &job.server, sources: &job.sources, keys, wanted, seed };
+    sample::prove(&sample, &*witness, &mut |sentence| remark(sentence))
+        .map_err(|error| Trouble::new(error.to_string()))
 }
 
-/// Those to compare, in their order: first such as have messages, if some are found soon, then
-/// others.
-fn chosen<'a>(job: &Job, keys: Keys, order: &[&'a Source], wanted: usize) -> Vec<&'a Source> {
-    // Where files have names of their own, no message need be read.
-    let keys = if job.server.has_file_names() {
-        Keys { file: true, header: false, message: false, origin: false }
-    } else {
-        keys
-    };
-    let (mut full, mut empty) = (Vec::new(), Vec::new());
-    let mut left = order.iter();
-    // A few more than are wanted: some may have no listing.
-    while full.len() < wanted + MOST_UNHEARD
-        && full.len() + empty.len() < wanted.saturating_mul(LOOKS)
-    {
-        let Some(&source) = left.next() else { break };
-        let maildrop = capture::disk::server::capture(&job.server, keys, source).maildrop;
-        if maildrop.entries.is_empty() { empty.push(source) } else { full.push(source) }
-    }
-    full.into_iter().chain(empty).chain(left.copied()).collect()
-}
-
-struct Proven {
-    messages: usize,
-}
-
-enum Stop {
-    /// There is no listing to compare with.
-    Unheard(String),
-    Differs(proof::Difference),
-}
-
-/// Compares one maildrop. `None` where it cannot be captured at all, as its block will say.
-fn compare(
-    witness: &Witness,
-    job: &Job,
-    keys: Keys,
-    source: &Source,
-) -> Result<Option<Proven>, Stop> {
-    let capture = || -> Option<Maildrop> {
-        let maildrop = capture::disk::server::capture(&job.server, keys, source).maildrop;
-        (maildrop.state != State::Failed).then_some(maildrop)
-    };
-    let mut difference = None;
-    for tries in 0..TRIES {
-        if difference.is_some() {
-            thread::sleep(PAUSES.pause(tries - 1));
-        }
-        let Some(before) = capture() else { return Ok(None) };
-        let listed = witness.listing(source).map_err(Stop::Unheard)?;
-        let Some(after) = capture() else { return Ok(None) };
-        match proof::check(&before, &listed, &after) {
-            Outcome::Same => return Ok(Some(Proven { messages: listed.len() })),
-            Outcome::Wrong(difference) => return Err(Stop::Differs(difference)),
-            Outcome::Unlike(unlike) => difference = Some(unlike),
-        }
-    }
-    Err(Stop::Differs(difference.expect("each try that goes on leaves one")))
-}
-
-impl Proof {
-    fn witness(&self, server: &Server, is_copy: bool) -> Result<Witness, Trouble> {
+impl ProofArgs {
+    fn witness(&self, server: &ServerKind, is_copy: bool) -> Result<Box<dyn Witness>, Trouble> {
         if self.prove_accounts.is_some() || self.prove_password_file.is_some() {
             return self.over_pop3();
         }
         if let Some(words) = &self.prove_program {
             let program = Program::named(words);
-            return program
-                .map(Witness::Program)
-                .ok_or_else(|| Trouble::new("--prove-program is empty"));
+            let program = program.ok_or_else(|| Trouble::new("--prove-program is empty"))?;
+            return Ok(Box::new(program));
         }
         if is_copy {
             return Err(Trouble::new(
@@ -232,16 +100,17 @@ impl Proof {
                  --prove-accounts and --prove-server, or which program to take with --prove-program",
             ));
         }
-        Program::of(server).map(Witness::Program).ok_or_else(|| {
+        let program = Program::of(server).ok_or_else(|| {
             Trouble::new(format!(
-                "--prove: no POP3 program of {} where it usually lies: name it with --prove-program, or say \
-                 --prove-accounts",
+                "--prove: no POP3 program of {} where it usually lies: name it with --prove-program, \
+                 or say --prove-accounts",
                 server.name()
             ))
-        })
+        })?;
+        Ok(Box::new(program))
     }
 
-    fn over_pop3(&self) -> Result<Witness, Trouble> {
+    fn over_pop3(&self) -> Result<Box<dyn Witness>, Trouble> {
         password::guard_memory()?;
         let options = self.server_options()?;
         let host = &self.prove_server;
@@ -250,25 +119,29 @@ impl Proof {
             let login = LoginTemplate::new(self.prove_login.clone().expect("required with it"));
             // Nobody is asked with a template that is wrong.
             login.fill("").map_err(|error| Trouble::at("--prove-login", error))?;
-            return Ok(Witness::Master { server, login, password: password::password_in(file)? });
+            let password = password::password_in(file)?;
+            return Ok(Box::new(OverPop3::Master { server, login, password }));
         }
         let table = self.prove_accounts.as_ref().expect("one of the two is there");
         let accounts = accounts::table(table, Some(host), &options, None)?;
         let servers = accounts.server_of.iter().map(|&at| accounts.servers[at].clone());
         let by_user = accounts.all.iter().zip(servers);
         let by_user = by_user.map(|(one, server)| (one.user.clone(), (server, one.clone())));
-        Ok(Witness::Accounts(by_user.collect()))
+        Ok(Box::new(OverPop3::Accounts(by_user.collect())))
     }
 
     fn server_options(&self) -> Result<ServerOptions, Trouble> {
         let host = self.prove_server.split(':').next().unwrap_or_default();
         let is_here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        let security =
-            match self.prove_security.unwrap_or(if is_here { How::Clear } else { How::Tls }) {
-                How::Tls => Security::Tls,
-                How::Starttls => Security::StartTls,
-                How::Clear => Security::Clear,
-            };
+        let security = match self.prove_security.unwrap_or(if is_here {
+            SecurityArg::Clear
+        } else {
+            SecurityArg::Tls
+        }) {
+            SecurityArg::Tls => Security::Tls,
+            SecurityArg::Starttls => Security::StartTls,
+            SecurityArg::Clear => Security::Clear,
+        };
         if security == Security::Clear && self.prove_pin.is_some() {
             return Err(Trouble::new("--prove-pin: there is no certificate without TLS"));
         }

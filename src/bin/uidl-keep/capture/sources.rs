@@ -1,26 +1,27 @@
 //! Which maildrops a capture from disk is of.
 
-use std::collections::HashSet;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use uidl_keep::capture::disk::server::Server;
+use uidl_keep::capture::disk::server::ServerKind;
+use uidl_keep::capture::find::naming::{BadRename, Naming};
 use uidl_keep::capture::find::panel::Panel;
-use uidl_keep::capture::find::source::{self, Holds, Naming, Pattern, Source};
+use uidl_keep::capture::find::pattern::Pattern;
+use uidl_keep::capture::find::search;
+use uidl_keep::capture::find::source::{Holds, Source};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::maildrop::everybody_of;
-use uidl_keep::text::printable;
 
 use super::job::Job;
 use super::listing_file::Asked;
-use super::prove::Proof;
+use super::prove::ProofArgs;
 use crate::output::{Trouble, remark};
 
 /// Which maildrops to capture, and how.
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("where").args(["path", "layout", "pattern"]).required(true)))]
-pub struct What {
+pub struct ServerArgs {
     /// One maildrop, of --user: a Maildir, or what this server has in its place.
     #[arg(requires = "user", conflicts_with_all = ["root", "user_template", "rename", "only"])]
     pub path: Option<PathBuf>,
@@ -29,21 +30,21 @@ pub struct What {
     user: Option<String>,
     /// Every Maildir of this kind of panel.
     #[arg(long, value_enum)]
-    layout: Option<Layout>,
+    layout: Option<PanelArg>,
     /// Every maildrop that fits, such as '/srv/vmail/{domain}/{local}/Maildir'; may be repeated. A
     /// name of * stands for any, of ? for any of one character. A variable may have a form, a
     /// regular expression for all that it stands for: '{local}-{stamp:[0-9.]+}'.
     #[arg(long, value_name = "PATTERN")]
     pattern: Vec<Pattern>,
     #[command(flatten)]
-    pub whole: Whole,
+    pub whole: WholeServerArgs,
     #[command(flatten)]
-    pub how: How,
+    pub common: CommonArgs,
 }
 
 /// Whose maildrops of a whole server, and by what names.
 #[derive(clap::Args)]
-pub struct Whole {
+pub struct WholeServerArgs {
     /// Look for them in the copy of a server below this directory.
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,
@@ -61,7 +62,7 @@ pub struct Whole {
 
 /// How maildrops are captured, and where to.
 #[derive(clap::Args)]
-pub struct How {
+pub struct CommonArgs {
     /// What to recognise messages by: file, header, message, origin. With header, a message is read
     /// up to the end of its header, and whole where its header repeats within the maildrop.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
@@ -74,11 +75,11 @@ pub struct How {
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     #[command(flatten)]
-    pub proof: Proof,
+    pub proof: ProofArgs,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Layout {
+enum PanelArg {
     /// /var/qmail/mailnames/DOMAIN/USER/Maildir
     Plesk,
     /// /home/ACCOUNT/mail/DOMAIN/USER, and /home/ACCOUNT/mail of the account itself; /home2 and so
@@ -88,7 +89,7 @@ enum Layout {
     Vpopmail,
 }
 
-impl Layout {
+impl PanelArg {
     fn panel(self) -> Panel {
         match self {
             Self::Plesk => Panel::Plesk,
@@ -98,14 +99,15 @@ impl Layout {
     }
 }
 
-impl What {
+impl ServerArgs {
     /// The maildrops that are asked for, of that server.
-    pub fn job(&self, server: Server) -> Result<Job, Trouble> {
-        let Keys { header, message, origin, .. } = self.how.keys;
+    pub fn job(&self, server: ServerKind) -> Result<Job, Trouble> {
+        let Keys { header, message, origin, .. } = self.common.keys;
         let reads_mail = header || message || origin;
         if !reads_mail && !server.has_file_names() {
             return Err(Trouble::new(
-                "--keys file: the files of this server have no names that outlive the move; take header",
+                "--keys file: the files of this server have no names that outlive the move; take \
+                 header",
             ));
         }
         let (sources, all_well) = self.sources(&server)?;
@@ -114,7 +116,7 @@ impl What {
         Ok(Job { server, sources, asked, all_well, is_copy, evidence: Vec::new() })
     }
 
-    fn sources(&self, server: &Server) -> Result<(Vec<Source>, bool), Trouble> {
+    fn sources(&self, server: &ServerKind) -> Result<(Vec<Source>, bool), Trouble> {
         if let (Some(path), Some(user)) = (&self.path, &self.user) {
             // The listing is kept and read elsewhere: a relative path would say nothing there.
             let place = std::path::absolute(path).unwrap_or_else(|_| path.clone());
@@ -134,8 +136,8 @@ impl What {
     }
 }
 
-impl Whole {
-    /// Whom it asks for.
+impl WholeServerArgs {
+    /// Whether it asks for everybody or for some users.
     pub fn asked(&self) -> Asked {
         if self.only.is_empty() { Asked::Everybody } else { Asked::Some }
     }
@@ -157,111 +159,26 @@ impl Whole {
         naming: &Naming,
         holds: Holds,
     ) -> Result<(Vec<Source>, bool), Trouble> {
-        let found = source::find(patterns, self.root.as_deref(), naming, holds)
+        let found = search::find(patterns, self.root.as_deref(), naming, holds)
             .map_err(|error| Trouble::new(error.to_string()))?;
-        let mut all_well = found.losses.is_empty();
+        let found = found.select(naming, &self.only);
         found.losses.iter().for_each(remark);
-        let mut sources = found.sources;
-        let users: HashSet<&str> = sources.iter().map(Source::user).collect();
-        let mut missed = Vec::new();
-        for (old, new) in naming.renames().into_iter().filter(|(_, new)| !users.contains(new)) {
-            if let Some(gap) = gap_of(&sources, old) {
-                missed.push(Source::missed(new, gap.place(), fault_of(gap)));
-                continue;
-            }
-            let (old, new) = (printable(old.as_bytes()), printable(new.as_bytes()));
-            remark(format_args!("--rename: no maildrop of {old}, to be called {new}"));
-            all_well = false;
-        }
-        let user_of = |source: &Source| source.user().to_owned();
-        sources.extend(missed);
-        sources.sort_by_key(user_of);
-        if !self.only.is_empty() {
-            let gaps: Vec<Source> =
-                sources.iter().filter(|source| source.is_gap()).cloned().collect();
-            let only: HashSet<&str> = self.only.iter().map(String::as_str).collect();
-            let mut met = HashSet::new();
-            sources.retain(|source| {
-                let domain = source.user().rsplit_once('@').map(|(_, domain)| domain);
-                let by = only.get(source.user()).or_else(|| only.get(domain?));
-                by.is_some_and(|by| {
-                    met.insert(*by);
-                    true
-                })
-            });
-            for name in self.only.iter().filter(|name| !met.contains(name.as_str())) {
-                // A domain of which nothing at all was found, or a user.
-                let everybody = everybody_of(Some(name));
-                let whole = gaps.iter().find(|gap| gap.user() == everybody_of(None));
-                match (name.contains('@'), gap_of(&gaps, name), whole) {
-                    (true, Some(gap), _) => {
-                        sources.push(Source::missed(name, gap.place(), fault_of(gap)));
-                    }
-                    (false, _, Some(gap)) => {
-                        sources.push(Source::missed(everybody, gap.place(), fault_of(gap)));
-                    }
-                    _ => {
-                        let name = printable(name.as_bytes());
-                        remark(format_args!("--only {name}: no such maildrop"));
-                        all_well = false;
-                    }
-                }
-            }
-            // Some of a domain that is asked for may lie there, too.
-            let asks_for_domains = self.only.iter().any(|name| !name.contains('@'));
-            let is_known = sources.iter().any(|source| source.user() == everybody_of(None));
-            if asks_for_domains && !is_known {
-                sources.extend(gaps.into_iter().filter(|gap| gap.user() == everybody_of(None)));
-            }
-            sources.sort_by_key(user_of);
-        }
+        let (sources, all_well) = (found.sources, found.losses.is_empty());
         if sources.iter().all(|source| source.user() == everybody_of(None)) {
             sources.iter().filter_map(Source::fault).for_each(remark);
             return Err(Trouble::new(
-                "no maildrop found; is that the layout of this server, and --root the top of its copy?",
+                "no maildrop found; is that the layout of this server, and --root the top of its \
+                 copy?",
             ));
         }
         Ok((sources, all_well))
     }
 }
 
-/// The place that could not be searched in which a user may live.
-fn gap_of<'a>(sources: &'a [Source], user: &str) -> Option<&'a Source> {
-    let domain = user.rsplit_once('@').map(|(_, domain)| domain);
-    let names = [domain.map(|domain| everybody_of(Some(domain))), Some(everybody_of(None))];
-    let mut gaps = sources.iter().filter(|source| source.is_gap());
-    gaps.find(|gap| names.iter().flatten().any(|name| name == gap.user()))
-}
-
-fn fault_of(gap: &Source) -> String {
-    gap.fault().unwrap_or_default().to_owned()
-}
-
 /// Takes "old new" on each line; blank lines and those that begin with # are skipped.
 fn read_renames(path: &Path, naming: &mut Naming) -> Result<(), Trouble> {
     let text = fs::read_to_string(path).map_err(|error| Trouble::at(path.display(), error))?;
-    for (at, line) in (1..).zip(text.lines()) {
-        let mut words = line.split_whitespace();
-        match (words.next(), words.next(), words.next()) {
-            (None, ..) => {}
-            (Some(word), ..) if word.starts_with('#') => {}
-            (Some(old), Some(new), None) => {
-                if !naming.rename(old, new) {
-                    let place = format!("{}:{at}", path.display());
-                    return Err(Trouble::at(
-                        place,
-                        format!("{} is renamed a second time", printable(old.as_bytes())),
-                    ));
-                }
-            }
-            _ => {
-                let place = format!("{}:{at}", path.display());
-                return Err(Trouble::at(
-                    place,
-                    format!("not an old and a new name: {}", printable(line.as_bytes())),
-                ));
-            }
-        }
-    }
-    Ok(())
+    naming.read_renames(&text).map_err(|BadRename { line, why }| {
+        Trouble::at(format_args!("{}:{line}", path.display()), why)
+    })
 }

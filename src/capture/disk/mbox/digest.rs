@@ -1,25 +1,26 @@
 //! The MD5 of what stays the same in the header of a message in an mbox.
 //!
-//! popa3d made it up (`mailbox.c`, `mailbox_parse`): the first `Received` field, every `Delivered-To` and
-//! `X-Delivery-ID`, and `Date` and `Message-ID` where they stand before that `Received`. Dovecot took it
-//! over for the GUIDs of mbox messages (`mbox-md5-apop3d.c`), of the values alone.
+//! popa3d made it up (`mailbox.c`, `mailbox_parse`): the first `Received` field, every
+//! `Delivered-To` and `X-Delivery-ID`, and `Date` and `Message-ID` where they stand before that
+//! `Received`. Dovecot took it over for the GUIDs of mbox messages (`mbox-md5-apop3d.c`), of the
+//! values alone.
 #![forbid(unsafe_code)]
 
 use md5::{Digest, Md5};
 
-/// Of what the MD5 is.
+/// Which octets the MD5 is computed of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Of {
-    /// Of whole lines, as they are in the file: popa3d.
+pub enum DigestOf {
+    /// Whole lines, as they are in the file: popa3d.
     Lines,
-    /// Of values, without blanks before them and without line ends: Dovecot.
+    /// Values, without blanks before them and without line ends: Dovecot.
     Values,
 }
 
 /// An MD5 that is being computed.
 #[derive(Debug, Clone)]
 pub struct HeaderDigest {
-    of: Of,
+    of: DigestOf,
     md5: Md5,
     /// Whether anything is in it.
     is_fed: bool,
@@ -29,8 +30,8 @@ pub struct HeaderDigest {
 }
 
 impl HeaderDigest {
-    /// Of a header that has not been read yet.
-    pub fn new(of: Of) -> Self {
+    /// Begins the MD5 of a header that has not been read yet.
+    pub fn new(of: DigestOf) -> Self {
         Self { of, md5: Md5::new(), is_fed: false, is_received_seen: false, is_fixed: false }
     }
 
@@ -50,8 +51,8 @@ impl HeaderDigest {
         }
         self.is_fed = true;
         match self.of {
-            Of::Lines => self.md5.update(piece),
-            Of::Values => {
+            DigestOf::Lines => self.md5.update(piece),
+            DigestOf::Values => {
                 let value = if begins_field { trim_blanks(&piece[value..]) } else { piece };
                 let value = value.strip_suffix(b"\n").unwrap_or(value);
                 self.md5.update(value.strip_suffix(b"\r").unwrap_or(value));
@@ -61,14 +62,14 @@ impl HeaderDigest {
 
     fn takes(&mut self, name: &[u8]) -> bool {
         // popa3d wants the colon right behind the name.
-        let name = if self.of == Of::Values { name.trim_ascii_end() } else { name };
+        let name = if self.of == DigestOf::Values { name.trim_ascii_end() } else { name };
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         if is(b"Received") {
             return !std::mem::replace(&mut self.is_received_seen, true);
         }
         // popa3d looks for a capital X.
         let is_delivery_id =
-            is(b"X-Delivery-ID") && (self.of == Of::Values || name.starts_with(b"X"));
+            is(b"X-Delivery-ID") && (self.of == DigestOf::Values || name.starts_with(b"X"));
         is(b"Delivered-To")
             || is_delivery_id
             || (is(b"Date") || is(b"Message-ID")) && !self.is_received_seen

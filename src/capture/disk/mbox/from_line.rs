@@ -19,16 +19,16 @@ pub enum FromLine {
     Dated,
 }
 
-/// What came before a line.
+/// The line before a line, as far as a rule asks for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Before {
-    /// Nothing: it is the first.
+    /// There is none: this is the first line.
     pub is_start: bool,
-    /// The line that began a message.
+    /// The line before began a message.
     pub is_from_line: bool,
-    /// A blank line; with a CR it is none.
+    /// The line before is blank; a line with a CR is not.
     pub is_blank: bool,
-    /// That line was not the one that ended a header.
+    /// The line before was not the one that ended a header.
     pub is_in_body: bool,
 }
 
@@ -57,7 +57,7 @@ impl FromLine {
 /// Whether a line ends in a date such as `Wed Dec  2 05:53:22 1992`: the seconds may be missing, a
 /// zone may stand before the year or after it, and ` remote from HOST` behind all.
 ///
-/// A rule of c-client's that others took over: it looks at where blanks and colons stand, and at no
+/// Others took this rule over from c-client. It looks at where blanks and colons stand, and at no
 /// word.
 fn ends_in_date(line: &[u8]) -> bool {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
@@ -67,11 +67,11 @@ fn ends_in_date(line: &[u8]) -> bool {
         }
         _ => line,
     };
-    // The octet that many before the end.
+    // Returns the octet that many before the end.
     let from_end = |back: usize| line.len().checked_sub(back).map(|at| line[at]);
     let is = |back: usize, octet: u8| from_end(back) == Some(octet);
     let is_sign = |back: usize| is(back, b'+') || is(back, b'-');
-    // Where the blank before the year and the zone stands.
+    // The place of the blank before the year and the zone.
     let year = if is(5, b' ') {
         // A year; before it seconds or minutes, a named zone, or a numeric one.
         if is(8, b':') {
@@ -123,7 +123,7 @@ fn has_date(rest: &[u8]) -> Option<()> {
     digits(rest, 4).or_else(|| digits(after_word(rest)?, 4)).map(drop)
 }
 
-/// What follows a sender, which may begin with something in quotes that has blanks in it.
+/// Returns what follows a sender, which may begin with something in quotes that has blanks in it.
 fn after_sender(line: &[u8]) -> Option<&[u8]> {
     let mut at = 0;
     if line.first() == Some(&b'"') {
@@ -142,7 +142,7 @@ fn after_sender(line: &[u8]) -> Option<&[u8]> {
     Some(&rest[rest.iter().take_while(|&&octet| octet == b' ').count()..])
 }
 
-/// What follows a word and a blank on the same line.
+/// Returns what follows a word and a blank on the same line.
 fn after_word(line: &[u8]) -> Option<&[u8]> {
     let end = line.iter().position(|&octet| octet == b' ' || is_line_end(octet))?;
     line[end..].strip_prefix(b" ")
@@ -152,14 +152,14 @@ fn is_line_end(octet: u8) -> bool {
     octet == b'\r' || octet == b'\n'
 }
 
-/// What follows the name of a month and a blank; `???` is a month, too.
+/// Returns what follows the name of a month and a blank; `???` is a month, too.
 fn month(line: &[u8]) -> Option<&[u8]> {
     let (name, rest) = line.split_at_checked(3)?;
     let is_month = MONTHS.iter().any(|month| name.eq_ignore_ascii_case(&month[..]));
     (is_month || name == b"???").then_some(rest)?.strip_prefix(b" ")
 }
 
-/// What follows one or two digits and a blank.
+/// Returns what follows one or two digits and a blank.
 fn day(line: &[u8]) -> Option<&[u8]> {
     let rest = digits(line, 2).or_else(|| digits(line, 1))?;
     rest.strip_prefix(b" ")
@@ -169,7 +169,7 @@ fn hours_and_minutes(line: &[u8]) -> Option<&[u8]> {
     digits(digits(line, 2)?.strip_prefix(b":")?, 2)
 }
 
-/// What follows that many digits.
+/// Returns what follows that many digits.
 fn digits(line: &[u8], count: usize) -> Option<&[u8]> {
     let (digits, rest) = line.split_at_checked(count)?;
     digits.iter().all(u8::is_ascii_digit).then_some(rest)

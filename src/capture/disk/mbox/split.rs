@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
-use crate::capture::disk::mbox::digest::{HeaderDigest, Of};
+use crate::capture::disk::mbox::digest::{DigestOf, HeaderDigest};
 use crate::capture::disk::mbox::from_line::{Before, FromLine};
 use crate::key::{Depth, Fingerprinter, Fingerprints};
 
@@ -22,8 +22,8 @@ pub struct Rules {
     /// follows: mailutils, which also writes it so when it writes the header anew, and then gives
     /// that one as `From : : `.
     pub gives_from_as_field: bool,
-    /// What to compute of each header.
-    pub digest: Option<Of>,
+    /// Which digest to compute of each header.
+    pub digest: Option<DigestOf>,
 }
 
 /// The line that ends a header.
@@ -44,7 +44,7 @@ impl HeaderEnd {
 
 /// A field that a server, or a program beside it, wrote into a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Field {
+pub enum MboxField {
     /// `X-UIDL`
     Uidl,
     /// `X-UID`
@@ -63,40 +63,41 @@ pub enum Field {
     ContentLength,
 }
 
-const FIELDS: [(&[u8], Field); 8] = [
-    (b"X-UIDL", Field::Uidl),
-    (b"X-UID", Field::Uid),
-    (b"X-IMAPbase", Field::ImapBase),
-    (b"X-IMAP", Field::Imap),
-    (b"Status", Field::Status),
-    (b"Subject", Field::Subject),
-    (b"From", Field::From),
-    (b"Content-Length", Field::ContentLength),
+const FIELDS: [(&[u8], MboxField); 8] = [
+    (b"X-UIDL", MboxField::Uidl),
+    (b"X-UID", MboxField::Uid),
+    (b"X-IMAPbase", MboxField::ImapBase),
+    (b"X-IMAP", MboxField::Imap),
+    (b"Status", MboxField::Status),
+    (b"Subject", MboxField::Subject),
+    (b"From", MboxField::From),
+    (b"Content-Length", MboxField::ContentLength),
 ];
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
+pub struct MboxMessage {
     /// The values of the fields that matter, in their order: unfolded, without the blanks before
     /// them.
-    pub fields: Vec<(Field, Box<[u8]>)>,
-    /// As the rules ask; `None` also when there was nothing to compute it of.
+    pub fields: Vec<(MboxField, Box<[u8]>)>,
+    /// The digest that the rules ask for; `None` also when the header has nothing that goes into
+    /// it.
     pub digest: Option<[u8; 16]>,
     /// Whether it has more fields of one name than are looked at.
     pub has_more: bool,
-    /// Of all of it.
+    /// The fingerprints of the whole message.
     pub of: Fingerprints,
 }
 
-impl Message {
+impl MboxMessage {
     /// The values of a field.
-    pub fn values(&self, of: Field) -> impl Iterator<Item = &[u8]> {
+    pub fn values(&self, of: MboxField) -> impl Iterator<Item = &[u8]> {
         self.fields.iter().filter(move |(field, _)| *field == of).map(|(_, value)| &value[..])
     }
 
     /// Whether its `Status` says that somebody has seen it.
     pub fn is_seen(&self) -> bool {
-        self.values(Field::Status).any(|value| value.contains(&b'R') || value.contains(&b'O'))
+        self.values(MboxField::Status).any(|value| value.contains(&b'R') || value.contains(&b'O'))
     }
 }
 
@@ -138,10 +139,10 @@ pub const MOST_OF_A_NAME: usize = 1024;
 /// # Errors
 ///
 /// [`Unsplit`].
-pub fn split(file: impl Read + Seek, rules: Rules) -> Result<Vec<Message>, Unsplit> {
+pub fn split(file: impl Read + Seek, rules: Rules) -> Result<Vec<MboxMessage>, Unsplit> {
     let mut file = BufReader::with_capacity(PIECE_OCTETS as usize, file);
-    let mut messages: Vec<Message> = Vec::new();
-    let mut open: Option<Open> = None;
+    let mut messages: Vec<MboxMessage> = Vec::new();
+    let mut open: Option<OpenMessage> = None;
     let mut before =
         Before { is_start: true, is_from_line: false, is_blank: false, is_in_body: false };
     let mut piece = Vec::new();
@@ -158,11 +159,11 @@ pub fn split(file: impl Read + Seek, rules: Rules) -> Result<Vec<Message>, Unspl
             return Err(Unsplit::Refused);
         }
         if starts_line && is_free && rules.from_line.begins_at(&piece, before) {
-            messages.extend(open.take().map(Open::close));
+            messages.extend(open.take().map(OpenMessage::close));
             if messages.len() == MOST_MESSAGES {
                 return Err(Unsplit::TooMany);
             }
-            open = Some(Open::new(rules));
+            open = Some(OpenMessage::new(rules));
             before = Before {
                 is_start: false,
                 is_from_line: piece.ends_with(b"\n"),
@@ -183,13 +184,13 @@ pub fn split(file: impl Read + Seek, rules: Rules) -> Result<Vec<Message>, Unspl
         offset += piece.len() as u64;
         starts_line = piece.ends_with(b"\n");
     }
-    messages.extend(open.take().map(Open::close));
+    messages.extend(open.take().map(OpenMessage::close));
     Ok(messages)
 }
 
 /// A message that is being read.
-struct Open {
-    fields: Vec<(Field, Vec<u8>)>,
+struct OpenMessage {
+    fields: Vec<(MboxField, Vec<u8>)>,
     header_end: HeaderEnd,
     /// How many fields of each name it has.
     counts: [usize; FIELDS.len()],
@@ -205,7 +206,7 @@ struct Open {
     fingerprinter: Fingerprinter,
 }
 
-impl Open {
+impl OpenMessage {
     fn new(rules: Rules) -> Self {
         Self {
             fields: Vec::new(),
@@ -288,7 +289,7 @@ impl Open {
         body: u64,
         rules: Rules,
     ) -> io::Result<()> {
-        let value = self.fields.iter().find(|(field, _)| *field == Field::ContentLength);
+        let value = self.fields.iter().find(|(field, _)| *field == MboxField::ContentLength);
         let Some(end) = value.and_then(|(_, value)| body.checked_add(number(value)?)) else {
             return Ok(());
         };
@@ -306,9 +307,9 @@ impl Open {
         file.seek(SeekFrom::Start(body)).map(drop)
     }
 
-    fn close(self) -> Message {
+    fn close(self) -> MboxMessage {
         let fields = self.fields.into_iter();
-        Message {
+        MboxMessage {
             fields: fields.map(|(field, value)| (field, value.trim_ascii().into())).collect(),
             digest: self.digest.and_then(HeaderDigest::finish),
             has_more: self.has_more,

@@ -1,9 +1,4 @@
-//! Which server answers POP3 on a Plesk machine: of [`Evidence`] a [`Verdict`].
-//!
-//! Plesk has either Courier or Dovecot, and one can be put in the place of the other at any time. The
-//! state files of the one before stay in the Maildirs, so these cannot tell: what runs does, or, where
-//! nothing runs, what is started with the machine, or what is installed. The strongest rank that says
-//! anything decides, and only if all of it says the same.
+//! The decision which server answers on a Plesk machine: [`Evidence`] gives a [`Verdict`].
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -29,7 +24,7 @@ impl fmt::Display for Service {
     }
 }
 
-/// What a sign is of, the strongest first.
+/// The kinds of signs, the strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rank {
     /// A process has the port open.
@@ -38,7 +33,7 @@ pub enum Rank {
     Enabled,
     /// It is installed.
     Installed,
-    /// What is left behind when a server goes, too: decides nothing.
+    /// It also stays behind when a server goes, so it decides nothing.
     Seen,
 }
 
@@ -55,16 +50,16 @@ impl fmt::Display for Rank {
 
 /// One thing that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sign {
-    /// Of what kind it is.
+pub struct ServiceSign {
+    /// Its kind.
     pub rank: Rank,
-    /// What it is a sign of; `None` for neither of the two, or for what cannot be told.
+    /// The service that it is a sign of; `None` for neither of the two, or where nobody can tell.
     pub of: Option<Service>,
-    /// What was found, printable.
+    /// The thing that was found, printable.
     pub what: String,
 }
 
-impl fmt::Display for Sign {
+impl fmt::Display for ServiceSign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.rank, self.what)
     }
@@ -73,16 +68,16 @@ impl fmt::Display for Sign {
 /// All that was found.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
-    /// In the order in which it was looked for.
-    pub signs: Vec<Sign>,
-    /// What lies in the maildrops.
+    /// The signs, in the order in which they were looked for.
+    pub signs: Vec<ServiceSign>,
+    /// The state files in the maildrops.
     pub traces: Traces,
     /// How many maildrops could not be looked into.
     pub unread: usize,
 }
 
-/// How much younger than the state files of the only server that was ever here a message may be, and
-/// that server still be taken for the one that answers.
+/// How much younger a message may be than the youngest state file, where only one server has left
+/// any. A younger one means that another server may have answered since.
 const MOST_IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Who answers POP3.
@@ -90,7 +85,8 @@ const MOST_IDLE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 pub struct Verdict {
     /// Which of the two.
     pub service: Service,
-    /// By what; `None` when only its state files say so, there being no file of the other's.
+    /// The kind of signs that decided; `None` when only state files say so, and there is no file of
+    /// the other server's.
     pub by: Option<Rank>,
 }
 
@@ -106,7 +102,7 @@ impl fmt::Display for Verdict {
             None => write!(
                 f,
                 "{service} answers POP3, as far as state files can tell: no maildrop has a file of \
-                 another server's. Of a copy from which such files were left out this is not true"
+                 another server's. This is not true of a copy from which such files were left out"
             ),
         }
     }
@@ -132,8 +128,8 @@ pub enum Unknown {
     Unread,
     /// State files alone, and nobody has logged in for long.
     #[error(
-        "the service is unknown, and mail is more than 30 days younger than the youngest state file: \
-         another server may have answered since"
+        "the service is unknown, and mail is more than 30 days younger than the youngest state \
+         file: another server may have answered since"
     )]
     Stale,
 }
@@ -150,7 +146,7 @@ impl Evidence {
             let Some(first) = of.next() else { continue };
             return match first.filter(|_| of.all(|other| other == first)) {
                 Some(service) => Ok(Verdict { service, by: Some(rank) }),
-                // Whatever clients reach is not told by files.
+                // Files do not tell who it is that clients reach.
                 None if rank == Rank::Listens => Err(Unknown::Listeners),
                 None => self.by_state_files(),
             };
@@ -176,79 +172,14 @@ impl Evidence {
     }
 }
 
-/// The service of a program, by the path of its file; `None` for any other.
-pub fn service_of_program(path: &str) -> Option<Service> {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    match name {
-        "couriertcpd" | "courierpop3login" | "courierpop3d" => Some(Service::Courier),
-        "dovecot" | "pop3-login" => Some(Service::Dovecot),
-        _ => None,
-    }
-}
-
-/// The service of a systemd unit or an init script, by its name; `None` for any other.
-///
-/// Plesk calls Courier's `courier-pop3d` and `courier-pop3s`, or starts all of it by `courier-imap`;
-/// Debian's are `courier-pop` and `courier-pop-ssl`.
-pub fn service_of_unit(name: &str) -> Option<Service> {
-    let stem = name.strip_suffix(".service").or_else(|| name.strip_suffix(".socket"));
-    match stem.unwrap_or(name) {
-        "courier-pop3d" | "courier-pop3s" | "courier-pop3d-ssl" | "courier-pop"
-        | "courier-pop-ssl" | "courier-imap" => Some(Service::Courier),
-        "dovecot" => Some(Service::Dovecot),
-        _ => None,
-    }
-}
-
-/// The service of a Debian package, by its name; `None` for any other.
-fn service_of_package(name: &str) -> Option<Service> {
-    match name {
-        "psa-courier-imap" | "courier-pop" => Some(Service::Courier),
-        "plesk-dovecot" | "dovecot-pop3d" => Some(Service::Dovecot),
-        _ => None,
-    }
-}
-
-/// The packages of either server that are installed, in Debian's `/var/lib/dpkg/status`. Those of
-/// which only the configuration is left are not.
-pub fn installed_packages(status: &str) -> Vec<(Service, &str)> {
-    let stanzas = status.split("\n\n").filter_map(|stanza| {
-        let field = |name: &str| stanza.lines().find_map(|line| line.strip_prefix(name));
-        let name = field("Package: ")?;
-        let is_installed = field("Status: ").is_some_and(|status| status.ends_with(" installed"));
-        service_of_package(name).filter(|_| is_installed).map(|service| (service, name))
-    });
-    stanzas.collect()
-}
-
-/// A socket that is listened on, of `/proc/net/tcp` or `/proc/net/tcp6`: the port and the inode.
-pub fn listening(table: &str) -> Vec<(u16, u64)> {
-    /// `TCP_LISTEN` of `include/net/tcp_states.h`.
-    const LISTEN: &str = "0A";
-    let lines = table.lines().skip(1).filter_map(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let (_, port) = fields.next()?.rsplit_once(':')?;
-        let port = u16::from_str_radix(port, 16).ok()?;
-        let state = fields.nth(1)?;
-        let inode = fields.nth(5)?.parse().ok()?;
-        (state == LISTEN).then_some((port, inode))
-    });
-    lines.collect()
-}
-
-/// Whether Courier's `pop3d` lets clients log in without a domain: `SHORTNAMES=1`, which Plesk sets.
-pub fn takes_short_names(pop3d: &str) -> bool {
-    pop3d.lines().any(|line| line.trim() == "SHORTNAMES=1")
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::SystemTime;
 
     use super::*;
 
-    fn sign(rank: Rank, of: impl Into<Option<Service>>) -> Sign {
-        Sign { rank, of: of.into(), what: String::new() }
+    fn sign(rank: Rank, of: impl Into<Option<Service>>) -> ServiceSign {
+        ServiceSign { rank, of: of.into(), what: String::new() }
     }
 
     fn left(days: u64) -> Left {
@@ -309,28 +240,5 @@ mod tests {
         evidence.traces.dovecot = left(1);
         let only = Verdict { service: Service::Dovecot, by: None };
         assert_eq!(evidence.verdict(), Ok(only));
-    }
-
-    #[test]
-    fn a_package_of_which_only_the_configuration_is_left_is_not_installed() {
-        let status = "Package: psa-courier-imap\nStatus: deinstall ok config-files\n\n\
-                      Package: plesk-dovecot\nPriority: extra\nStatus: install ok installed\n\n\
-                      Package: dovecot-core\nStatus: install ok installed\n";
-        assert_eq!(installed_packages(status), [(Service::Dovecot, "plesk-dovecot")]);
-    }
-
-    #[test]
-    fn only_sockets_that_wait_for_connections_listen() {
-        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
-            0: 00000000:006E 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0\n\
-            1: 0100007F:006E 0100007F:D431 01 00000000:00000000 00:00000000 00000000     0        0 4712 1 0\n\
-            2: 00000000000000000000000000000000:03E3 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0\n";
-        assert_eq!(listening(table), [(110, 4711), (995, 4713)]);
-    }
-
-    #[test]
-    fn short_names_are_on_where_plesk_says_so() {
-        assert!(takes_short_names("A=1\nSHORTNAMES=1\n"));
-        assert!(!takes_short_names("#SHORTNAMES=1\nSHORTNAMES=0\n"));
     }
 }
