@@ -32,7 +32,7 @@ fn check_messages(server: &Server, mbox: &[u8], messages: &[Message]) {
         assert!(message.fields.iter().all(|(_, value)| value.len() <= 2048));
     }
     if *server == Server::Popa3d && !mbox.is_empty() {
-        // What comes next is one message more, and changes none before but the last, whose header it may
+        // One more message follows. It changes none before it except the last, whose header it may
         // end.
         let more = [mbox, b"\n\nFrom next\nSubject: next\n\n"].concat();
         let more = split(Cursor::new(more), server.rules()).expect("it was an mbox before");
