@@ -1,4 +1,4 @@
-# `make` alone runs every check; `make help` lists the rest. GNU make, Debian, as root where a target
+# `make` alone runs every check; `make help` lists the rest. GNU make, Debian; as root when a target
 # installs packages or starts servers; `build` and `check` need neither once the packages are there.
 
 .DEFAULT_GOAL := all
@@ -8,32 +8,37 @@
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
 BUILD_24 := target/dovecot-2.4
-# What Dovecot loads, and no other build makes.
-BUILD_PLUGIN := cargo rustc --locked --lib --crate-type cdylib --no-default-features --features plugin
+# Dovecot loads the library that this builds; no other build makes one.
+BUILD_PLUGIN := \
+	cargo rustc --locked --lib --crate-type cdylib --no-default-features --features plugin
 PROFILE := release
-# What AddressSanitizer watches is built for a named machine, so that build scripts are not.
+# AddressSanitizer builds name the machine, so that build scripts are built without it.
 MACHINE := $(shell rustc -vV 2> /dev/null | sed -n 's/^host: //p')
 BUILD_ASAN := target/asan
-# The module from which Dovecot 2.4 learns our settings.
+# Dovecot 2.4 learns our settings from this module.
 SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE
 
-# Where `install` puts things; packagers set DESTDIR too. What Dovecot decides, dovecot-config says.
+# `install` puts things below PREFIX; packagers set DESTDIR too. dovecot-config says what Dovecot
+# decides.
 PREFIX ?= /usr/local
-# What is installed has no symbols but those that are asked for; STRIP= leaves them in.
+# Installed files have no symbols except those that are asked for; STRIP= leaves them in.
 STRIP := -s
-# Man pages and completions, as the helper itself writes them.
+# The helper writes man pages and completions here.
 DOCUMENTS := target/release/documents
-DOVECOT_CONFIG ?= $(firstword $(wildcard /usr/lib/dovecot/dovecot-config /usr/lib64/dovecot/dovecot-config \
-	/usr/local/lib/dovecot/dovecot-config))
+DOVECOT_CONFIG ?= $(firstword $(wildcard /usr/lib/dovecot/dovecot-config \
+	/usr/lib64/dovecot/dovecot-config /usr/local/lib/dovecot/dovecot-config))
 MODULE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_moduledir)
 DOC_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_docdir)
+EXAMPLE_CONF = $(DOC_DIR)/example-config/conf.d/95-uidl-keep.conf
 INCLUDE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_pkgincludedir)
-DOVECOT_LINE = $(shell sed -n 's/^.define DOVECOT_ABI_VERSION "\(2\.[0-9]*\)\..*/\1/p' $(INCLUDE_DIR)/config.h)
+DOVECOT_LINE = $(shell \
+	sed -n 's/^.define DOVECOT_ABI_VERSION "\(2\.[0-9]*\)\..*/\1/p' $(INCLUDE_DIR)/config.h)
 
 all: check oldest test ## every check there is: what `make` alone does
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | \
+		awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
 deps: ## install what building and testing need (Debian, root)
 	$(SETUP) rust
@@ -79,11 +84,12 @@ test-plugins: ## the plugins that tests load: of this machine's Dovecot, and of 
 
 test: deps test-plugins ## every test, against real servers; a server that is missing is a failure
 	@case "$$(dovecot --version)" in 2.3.*) ;; *) \
-		echo "test: this machine's Dovecot is $$(dovecot --version), and the tests want a 2.3 beside the 2.4 of its" \
-			"tree: run them on Debian 12"; exit 2 ;; \
+		echo "test: this machine's Dovecot is $$(dovecot --version), and the tests want a 2.3" \
+			"beside the 2.4 of its tree: run them on Debian 12"; exit 2 ;; \
 	esac
 	@rm -f target/failed
-	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --no-fail-fast || touch target/failed
+	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --no-fail-fast || \
+		touch target/failed
 	$(MAKE) asan
 	@! rm target/failed 2> /dev/null || { echo "test: failed before make asan; see above"; exit 1; }
 
@@ -106,13 +112,13 @@ demo: ## see it happen: Courier to Dovecot, and what a client downloads
 	esac
 	demo/run
 
-fresh: ## what a newcomer does, in a new Debian 12 and 13: clone, make demo; make test in the first; an hour
+fresh: ## clone and make demo in a new Debian 12 and 13, make test in the first; takes an hour
 	status=0; \
 	tests/hosts/fresh.sh fresh13 demo || status=1; \
 	tests/hosts/fresh.sh fresh12 demo test || status=1; \
 	exit $$status
 
-bench: ## the ratios of one run: logins with and without the plugin, a capture over POP3 beside others
+bench: ## ratios of one run: logins with and without the plugin, POP3 captures beside others
 	$(SETUP) rust
 	$(SETUP) packages build dovecot
 	$(MAKE) plugin
@@ -125,24 +131,23 @@ fuzz: ## every fuzz target for a minute, two at a time: make fuzz SECONDS=600 fo
 	$(SETUP) crates fuzz
 	fuzz/run $(or $(SECONDS),60)
 
-mutants: ## each small break of the rules must fail a test; hours: make mutants FILES=src/key/mod.rs for less
+mutants: ## each small break must fail a test; hours: make mutants FILES=src/key/mod.rs for less
 	$(SETUP) rust
 	$(SETUP) packages build
 	$(SETUP) crates mutants
-	# 3: some break made a test run for ever, and so was noticed.
+	# 3 means that some break made a test run for ever, and so was noticed.
 	CARGO_PROFILE_DEV_DEBUG=none PROPTEST_CASES=200 \
-		target/tools/bin/cargo-mutants mutants --output target $(addprefix --file ,$(FILES)) || [ $$? = 3 ]
+		target/tools/bin/cargo-mutants mutants --output target $(addprefix --file ,$(FILES)) || \
+		[ $$? = 3 ]
 
 deny: ## licences, sources and versions of all dependencies, and what is known against them
 	$(SETUP) rust
 	$(SETUP) crates deny
 	target/tools/bin/cargo-deny --locked check bans licenses sources
-	@target/tools/bin/cargo-deny --locked fetch db || { \
-		echo 'deny: no database of advisories is to be had here: nothing is said of them'; exit 0; } && \
-		target/tools/bin/cargo-deny --locked check advisories
+	@target/tools/bin/cargo-deny --locked fetch db || { 		echo 'deny: no database of advisories is to be had here: nothing is said of them'; 		exit 0; } && 		target/tools/bin/cargo-deny --locked check advisories
 
-install: ## the plugin, the helper, man pages, completions and an example (DESTDIR, PREFIX, STRIP)
-	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev, or name it in DOVECOT_CONFIG"; exit 2; }
+install: ## the plugin, the helper, man pages, completions, an example (DESTDIR, PREFIX, STRIP)
+	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev," 		"or name it in DOVECOT_CONFIG"; exit 2; }
 	@dovecot-plugin/installable target/release "$(INCLUDE_DIR)"
 	install -D -m 755 $(STRIP) target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
 	rm -rf $(DOCUMENTS) && mkdir $(DOCUMENTS) && target/release/uidl-keep documents $(DOCUMENTS)
@@ -155,9 +160,9 @@ install: ## the plugin, the helper, man pages, completions and an example (DESTD
 		install -d $(DESTDIR)$(MODULE_DIR)/settings && \
 		$(CC) $(SETTINGS_FLAGS) $(STRIP) -I$(INCLUDE_DIR) dovecot-plugin/uidl-keep-settings.c \
 			-o $(DESTDIR)$(MODULE_DIR)/settings/lib95_uidl_keep_settings.so && \
-		install -D -m 644 dovecot-plugin/uidl-keep-2.4.conf $(DESTDIR)$(DOC_DIR)/example-config/conf.d/95-uidl-keep.conf; \
+		install -D -m 644 dovecot-plugin/uidl-keep-2.4.conf $(DESTDIR)$(EXAMPLE_CONF); \
 	else \
-		install -D -m 644 dovecot-plugin/uidl-keep.conf $(DESTDIR)$(DOC_DIR)/example-config/conf.d/95-uidl-keep.conf; \
+		install -D -m 644 dovecot-plugin/uidl-keep.conf $(DESTDIR)$(EXAMPLE_CONF); \
 	fi
 	for dir in . domain user; do install -d -m 711 $(DESTDIR)/var/lib/uidl-keep/$$dir; done
 

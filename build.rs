@@ -1,4 +1,5 @@
-//! With the `plugin` feature: finds Dovecot's headers, binds them, and compiles the shim.
+//! With the `plugin` feature, finds Dovecot's headers, makes bindings for them, and compiles the
+//! shim.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -11,16 +12,17 @@ mod plugin {
     use std::path::{Path, PathBuf};
     use std::{env, fs, process};
 
-    /// Names the directory that holds `dovecot/`'s headers, as installed by Debian's dovecot-dev.
+    /// Names the directory that holds Dovecot's headers, as Debian's dovecot-dev installs them.
     const INCDIR: &str = "DOVECOT_INCDIR";
-    /// Written by Dovecot's build: a shell script of assignments.
+    /// A shell script of assignments, which Dovecot's build writes.
     const CONFIG: &[&str] = &[
         "/usr/lib/dovecot/dovecot-config",
         "/usr/lib64/dovecot/dovecot-config",
         "/usr/local/lib/dovecot/dovecot-config",
     ];
     const USUAL: &[&str] = &["/usr/include/dovecot", "/usr/local/include/dovecot"];
-    /// What is read here. cc prints a `rerun-if-env-changed`, which turns off cargo's own watch.
+    /// The files that are read here. cc prints a `rerun-if-env-changed`, which turns off cargo's
+    /// own watch.
     const INPUTS: &[&str] = &[
         "include/wrapper.h",
         "include/shim.h",
@@ -28,7 +30,7 @@ mod plugin {
         "dovecot-plugin/uidl-keep-settings.c",
         "dovecot-plugin/uidl-keep-settings.h",
     ];
-    /// The header that says that a directory is Dovecot's.
+    /// The header that shows that a directory is Dovecot's.
     const WANTED: &str = "config.h";
 
     pub fn build() {
@@ -68,8 +70,8 @@ mod plugin {
         })
     }
 
-    /// Debian installs the headers flat; 2.4 by itself installs them in the folders of its source
-    /// tree.
+    /// Debian installs the headers in one directory; 2.4 by itself installs them in the folders of
+    /// its source tree.
     fn include_dirs(headers: &Path) -> Vec<PathBuf> {
         let mut dirs = vec![headers.to_owned()];
         let mut next = vec![headers.join("src")];
@@ -92,11 +94,13 @@ mod plugin {
             "mailbox_get_path_to",
             "mailbox_get_last_(mail_error|internal_error)",
             "mailbox_transaction_(begin|commit)",
-            "mail_(alloc|free|set_seq|get_special|get_stream_because|get_hdr_stream|get_virtual_size|get_received_date)",
-            "maildir_uidlist_(refresh|lock|unlock|lookup_ext|set_ext|update|iter_init|iter_next|iter_deinit)",
+            "mail_(alloc|free|set_seq|get_special|get_stream_because|get_hdr_stream)",
+            "mail_get_(virtual_size|received_date)",
+            "maildir_uidlist_(refresh|lock|unlock|lookup_ext|set_ext|update)",
+            "maildir_uidlist_iter_(init|next|deinit)",
         ];
         let types = ["mailbox_vfuncs", "mail_vfuncs", "mail_user_vfuncs", "mail_storage_hooks"];
-        // Looked into by the shim alone.
+        // Only the shim looks into these.
         let opaque = [
             "mail",
             "mailbox",
@@ -154,7 +158,7 @@ mod plugin {
         let mut shim = cc::Build::new();
         shim.files(["dovecot-plugin/shim.c", "dovecot-plugin/uidl-keep-settings.c"]);
         shim.includes(includes).define("HAVE_CONFIG_H", None);
-        // As Dovecot itself is compiled: its headers lean on both.
+        // Dovecot itself is compiled so, and its headers need both.
         shim.flag("-std=gnu11").flag_if_supported("-Wno-unused-parameter");
         shim.compile("uidl_keep_shim");
     }

@@ -1,9 +1,10 @@
-//! What a far old server costs a capture over POP3, as ratios of one run: `make bench`.
+//! Measures how long a capture over POP3 takes from a far old server, as ratios within one run:
+//! `make bench`.
 //!
-//! A private Dovecot stands for the old server, behind a relay that keeps back all octets, either way,
-//! for half a round trip. The figures are what the operator waits for, medians. Beside ours stand a
-//! client that asks for one header at a time, and Dovecot's own pop3-migration plugin, which asks over
-//! its pop3c storage. Nothing is asserted: aims stand beside the figures.
+//! A private Dovecot plays the old server. A relay before it holds back all octets, either way, for
+//! half a round trip. The figures are medians of the time that the operator waits. Ours is compared
+//! with a client that asks for one header at a time, and with Dovecot's own pop3-migration plugin,
+//! which asks over its pop3c storage. Nothing is asserted: the aims are printed beside the figures.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
 
 // --- the three
 
-/// Ours, the program's start included.
+/// Our capture, with the start of the program.
 fn capture(old: &Dovecot, far: SocketAddr, uidls: &[String]) -> Duration {
     let (password, listing) = (old.dir().join("password"), old.dir().join("listing"));
     fs::write(&password, PASSWORD).expect("our directory");
@@ -87,10 +88,10 @@ fn one_at_a_time(far: SocketAddr) -> Duration {
     started.elapsed()
 }
 
-/// The new server asks the old one itself, for a mailbox that has been copied. Sizes are not compared,
-/// for they rarely agree between two servers: then it asks for headers, as we do.
+/// The new server asks the old one itself, for a mailbox that has been copied. Sizes are not
+/// compared, because they rarely agree between two servers: then it asks for headers, as we do.
 fn migrate(new: &Dovecot, uidls: &[String]) -> Duration {
-    // What it found the last time is kept in these.
+    // These keep the results of its last run.
     for entry in fs::read_dir(new.mail(USER)).expect("a Maildir") {
         let path = entry.expect("a Maildir").path();
         if path.is_file() {
@@ -106,13 +107,15 @@ fn migrate(new: &Dovecot, uidls: &[String]) -> Duration {
     took
 }
 
-/// A new server with the same mail, and the old one's POP3 known to its pop3-migration.
+/// A new server with the same mail, whose pop3-migration knows the old server's POP3.
 fn migrating(host: &Host, mail: &Maildir, far: SocketAddr) -> Option<Dovecot> {
     let extra = format!(
         "pop3c_host = 127.0.0.1\npop3c_port = {}\npop3c_user = %u\npop3c_password = {PASSWORD}\n\
-         namespace old {{\n  prefix = OLD/\n  location = pop3c:\n  list = no\n  hidden = yes\n  separator = /\n}}\n\
+         namespace old {{\n  prefix = OLD/\n  location = pop3c:\n  \
+         list = no\n  hidden = yes\n  separator = /\n}}\n\
          protocol doveadm {{\n  mail_plugins = $mail_plugins pop3_migration\n}}\n\
-         plugin {{\n  pop3_migration_mailbox = OLD/INBOX\n  pop3_migration_skip_size_check = yes\n}}\n",
+         plugin {{\n  pop3_migration_mailbox = OLD/INBOX\n  \
+         pop3_migration_skip_size_check = yes\n}}\n",
         far.port()
     );
     let new = Dovecot::start(host, Config { extra, ..Config::default() })?;
@@ -122,14 +125,14 @@ fn migrating(host: &Host, mail: &Maildir, far: SocketAddr) -> Option<Dovecot> {
 
 // --- the way there
 
-/// Takes connections for `server`, and keeps all octets back for `delay` on either way.
+/// Takes connections for `server`, and holds back all octets for `delay` each way.
 fn relay(server: SocketAddr, delay: Duration) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let here = listener.local_addr().expect("an address");
     thread::spawn(move || {
         for client in listener.incoming() {
             let Ok(client) = client else { return };
-            // The handshake takes a round trip, too.
+            // The handshake takes a round trip too.
             thread::sleep(2 * delay);
             let server = TcpStream::connect(server).expect("the server");
             for socket in [&client, &server] {

@@ -1,9 +1,9 @@
-//! What uidl-keep costs a POP3 login, as ratios of one run: `make bench`.
+//! Measures how much uidl-keep costs a POP3 login, as ratios within one run: `make bench`.
 //!
 //! The figures are processor time of Dovecot's own `pop3` process on a socket pair, from its start,
-//! as the kernel counts it (`/proc/PID/schedstat`): not what the client waits for, nor what the
-//! client does. The two sides, with and without the plugin, take turns on equal mailboxes; each
-//! figure is the median. The page cache is warm. Nothing is asserted: aims stand beside the
+//! as the kernel counts it (`/proc/PID/schedstat`). They include neither the client's waiting nor
+//! its work. The two sides, with and without the plugin, take turns on equal mailboxes; each figure
+//! is the median. The page cache is warm. Nothing is asserted: the aims are printed beside the
 //! figures.
 
 #[path = "../tests/support/mod.rs"]
@@ -57,13 +57,13 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Equal mailboxes on two servers, one with the plugin.
+/// Equal mailboxes on two servers; one server has the plugin.
 struct Sides {
     with: Dovecot,
     without: Dovecot,
 }
 
-/// What one session cost.
+/// The cost of one session.
 struct Cost {
     login: Duration,
     uidl: Duration,
@@ -84,7 +84,7 @@ impl Sides {
         Some(Self { with, without })
     }
 
-    /// Every login the first: what any of us wrote beside the mail is removed before it.
+    /// Makes every login the first: all files that we wrote beside the mail are removed before it.
     fn first_login(&self, what: &str) {
         let (with, without) = self.take_turns(|server| {
             forget_all_but_mail(&server.mail(USER));
@@ -110,7 +110,7 @@ impl Sides {
         );
     }
 
-    /// The commonest of all: a client that leaves its mail comes for what is new.
+    /// The most common login: a client that leaves its mail asks for new mail.
     fn login_with_one_new_message(&self) {
         let next = Cell::new(MESSAGES);
         let (with, without) = self.take_turns(|server| {
@@ -134,7 +134,7 @@ impl Sides {
         );
     }
 
-    /// What the two cost by turns, the first turn left out: it warms the page cache.
+    /// The costs of the two sides in turns. The first turn is left out: it warms the page cache.
     fn take_turns<T>(&self, cost: impl Fn(&Dovecot) -> T) -> (Vec<T>, Vec<T>) {
         let turn = || (cost(&self.with), cost(&self.without));
         turn();
@@ -168,7 +168,7 @@ fn quit(pop3: Pop3, child: &mut Child) {
     assert!(child.wait().expect("our child").success(), "pop3");
 }
 
-/// On the processor so far, once the process waits for the next command.
+/// The processor time so far, once the process waits for the next command.
 fn processor_time(child: &Child) -> Duration {
     std::thread::sleep(Duration::from_millis(5));
     let schedstat = format!("/proc/{}/schedstat", child.id());
@@ -177,7 +177,7 @@ fn processor_time(child: &Child) -> Duration {
     Duration::from_nanos(nanoseconds.expect("nanoseconds"))
 }
 
-/// Memory that is the process's own: neither file pages nor what it shares.
+/// The memory of the process itself, without file pages and shared memory.
 fn anonymous_memory_kib(child: &Child) -> i64 {
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).expect("it is waiting");
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
@@ -195,7 +195,7 @@ fn forget_all_but_mail(maildir: &Path) {
 
 // --- many users
 
-/// What building and opening cost a user, in sites of few and of many.
+/// The cost of building and opening for each user, in sites of few users and of many.
 fn users() {
     let few = site_of(10);
     let many = site_of(100_000);

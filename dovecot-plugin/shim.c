@@ -1,5 +1,5 @@
-/* Dovecot's macros, static inlines, varargs and bitfields made callable from Rust. No decisions, no
-   state. include/shim.h says what each does. */
+/* Makes Dovecot's macros, static inlines, varargs and bitfields callable from Rust. It makes no
+   decisions and keeps no state. include/shim.h describes each function. */
 
 #include "lib.h"
 #include "array.h"
@@ -15,7 +15,7 @@
 #include "shim.h"
 
 #if DOVECOT_VERSION_MAJOR != 2 || DOVECOT_VERSION_MINOR < 3 || DOVECOT_VERSION_MINOR > 4
-#  error uidl-keep knows the plugin interface of Dovecot 2.3 and 2.4, and these headers are of neither
+#  error uidl-keep knows the plugin interface of Dovecot 2.3 and 2.4; these headers are of neither
 #endif
 
 #if UIDL_KEEP_DOVECOT_2_4

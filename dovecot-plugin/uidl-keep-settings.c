@@ -1,4 +1,4 @@
-/* Dovecot 2.4: the settings' names, types and defaults. See uidl-keep-settings.h for who wants them.
+/* The settings' names, types and defaults for Dovecot 2.4. uidl-keep-settings.h says who uses them.
    Dovecot 2.3 has plugin {}, which needs none of this. */
 
 #include "lib.h"
@@ -40,7 +40,7 @@ const struct setting_parser_info uidl_keep_setting_parser_info = {
 };
 
 #ifdef UIDL_KEEP_SETTINGS_MODULE
-/* What Dovecot's config looks for in modules/settings/lib95_uidl_keep_settings.so. */
+/* Dovecot's config looks for this in modules/settings/lib95_uidl_keep_settings.so. */
 extern const struct setting_parser_info *const uidl_keep_settings_set_infos[];
 const struct setting_parser_info *const uidl_keep_settings_set_infos[] = {
 	&uidl_keep_setting_parser_info,

@@ -1,5 +1,5 @@
-/* The plugin's settings as Dovecot 2.4 wants them: compiled into the plugin, which reads them, and
-   into the settings module, from which Dovecot's config process learns their names. */
+/* The plugin's settings as Dovecot 2.4 wants them. The plugin is built with this and reads them.
+   The settings module is built with it too, and tells Dovecot's config process their names. */
 #ifndef UIDL_KEEP_SETTINGS_H
 #define UIDL_KEEP_SETTINGS_H
 

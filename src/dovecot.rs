@@ -1,8 +1,8 @@
-//! What a Dovecot at hand decides of users, whatever a roster says: [`Dovecot`].
+//! Asks the Dovecot of this machine how it treats users, whatever a roster says: [`Dovecot`].
 //!
-//! A roster guards a user under the one name that Dovecot gives him, and only while POP3 loads the
-//! plugin, and the plugin looks into the site of that roster. Dovecot's own tools tell all three;
-//! they are run, and change nothing. [`NotGuarded`] says what is wrong.
+//! A roster guards a user only under the name that Dovecot gives him. It does so only while POP3
+//! loads the plugin, and the plugin looks into the site of that roster. Dovecot's own tools tell
+//! all three. They are run, and change nothing. [`NotGuarded`] says which of the three is wrong.
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -18,16 +18,16 @@ pub struct Dovecot {
     args: Vec<String>,
 }
 
-/// What Dovecot calls users.
+/// The names that Dovecot gives users.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserNames {
-    /// Those whom it does not know.
+    /// The users that it does not know.
     pub unknown: Vec<String>,
-    /// Those whom it calls otherwise, and how: the first few of them.
+    /// The first few users that have another name in Dovecot, each with that name.
     pub renamed: Vec<(String, String)>,
 }
 
-/// Why POP3 users of a site are served as if there were no site.
+/// The reason why POP3 users of a site are served as if there were no site.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotGuarded {
@@ -38,7 +38,7 @@ pub enum NotGuarded {
          dropped it: name it in the last one, and reload Dovecot"
     )]
     NotLoaded {
-        /// What it loads.
+        /// The plugins that it loads.
         mail_plugins: String,
     },
     /// Dovecot has other names for users than the rosters.
@@ -50,9 +50,9 @@ pub enum NotGuarded {
     Renamed {
         /// The first of them, as the roster calls him.
         user: String,
-        /// As Dovecot does.
+        /// The name that Dovecot has for him.
         name: String,
-        /// `auth_username_format`, where that can be the cause.
+        /// `auth_username_format`, when that can be the cause.
         format: Option<String>,
     },
 }
@@ -60,55 +60,55 @@ pub enum NotGuarded {
 fn cause(format: &Option<String>) -> String {
     let advice = |format| {
         format!(
-            "it comes of auth_username_format = {format}, or of the user database; change that, or "
+            "the cause is auth_username_format = {format}, or the user database; change that, or "
         )
     };
     format.as_ref().map_or_else(|| "look at the user database, or ".to_owned(), advice)
 }
 
-/// Why Dovecot could not be asked.
+/// The reason why Dovecot could not be asked.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DovecotError {
     /// The program could not be run.
     #[error("{}: {error}", program.display())]
     Program {
-        /// Which.
+        /// The program.
         program: PathBuf,
-        /// Why not.
+        /// The system's error.
         error: io::Error,
     },
     /// It gave no answer.
     #[error("{}: {said}", program.display())]
     Answer {
-        /// Which.
+        /// The program.
         program: PathBuf,
         /// The first line that it said.
         said: String,
     },
 }
 
-/// Users asked about at one time: an argument list has its limits.
+/// The users in one question: an argument list has its limits.
 const USERS_AT_A_TIME: usize = 200;
-/// Once so many are called otherwise, it is a setting, and no matter of one of them.
+/// When so many users have another name, a setting is the cause, and not one of the users.
 const MOST_RENAMED: usize = 3;
-/// What `mail_plugins` calls the plugin.
+/// The name of the plugin in `mail_plugins`.
 const PLUGIN: &str = "uidl_keep";
-/// `EX_NOUSER`: a user was asked for whom Dovecot does not know.
+/// `EX_NOUSER`: Dovecot does not know one of the users in the question.
 const NO_USER: i32 = 67;
 
 impl Dovecot {
-    /// The one of this `doveadm`, run with these arguments first.
+    /// The Dovecot of this `doveadm`, which is run with these arguments first.
     pub fn new(doveadm: impl Into<PathBuf>, args: impl IntoIterator<Item = String>) -> Self {
         Self { doveadm: doveadm.into(), args: args.into_iter().collect() }
     }
 
-    /// What the running Dovecot calls these users. Cost: one run of `doveadm` for 200 users that it
-    /// calls as they are spelled here, and a few for each whom it does not.
+    /// The names that the running Dovecot has for these users. Cost: one run of `doveadm` for 200
+    /// users whose names are the same there, and a few more for each other user.
     ///
     /// # Errors
     ///
-    /// [`DovecotError`]: its authentication does not run, say.
+    /// [`DovecotError`], for example when Dovecot's authentication does not run.
     pub fn names(&self, users: &[String]) -> Result<UserNames, DovecotError> {
         let mut names = UserNames::default();
         for users in users.chunks(USERS_AT_A_TIME) {
@@ -117,7 +117,7 @@ impl Dovecot {
         Ok(names)
     }
 
-    /// Why the user names are not those of the rosters, if they are not.
+    /// The fault, when the user names are not those of the rosters.
     pub fn fault_of_names(&self, names: &UserNames) -> Option<NotGuarded> {
         let (user, name) = names.renamed.first().cloned()?;
         let setting = "auth_username_format";
@@ -125,7 +125,7 @@ impl Dovecot {
         Some(NotGuarded::Renamed { user, name, format: format.filter(|format| !format.is_empty()) })
     }
 
-    /// Whether POP3 loads the plugin.
+    /// The fault, when POP3 does not load the plugin.
     ///
     /// # Errors
     ///
@@ -172,7 +172,7 @@ impl Dovecot {
 
     fn doveconf(&self, args: &[&str]) -> Result<String, DovecotError> {
         let mut command = Command::new(self.doveadm.with_file_name("doveconf"));
-        // Of what doveadm is told, it understands which configuration is meant.
+        // `doveconf` understands only those of doveadm's arguments that choose the configuration.
         let mut own = self.args.iter();
         while let Some(arg) = own.next() {
             if arg == "-c" {
@@ -199,8 +199,8 @@ impl Dovecot {
             Some(NO_USER) => false,
             _ => return Err(no_answer(&command, &output)),
         };
-        // A name is printed only where it is another than was asked for, or a user database says
-        // one.
+        // doveadm prints a name only when it differs from the one in the question, or when a user
+        // database gives one.
         let said = String::from_utf8_lossy(&output.stdout);
         let said = said.trim();
         if all_known && said.is_empty() {
@@ -214,7 +214,7 @@ impl Dovecot {
             }
             return Ok(());
         }
-        // Which of several it means stands in its complaints only.
+        // Only the complaints say which of several users is unknown.
         let complaints = String::from_utf8_lossy(&output.stderr);
         let is_complained_of = |user: &&&String| {
             let complaint = format!(" user {user} doesn't exist");

@@ -1,14 +1,14 @@
 //! Numbers and octets as text: decimal digits, hexadecimal digits, percent-encoding.
 //!
-//! Listing, roster and captures read and write these in one way.
+//! Listing, roster and captures read and write these in the same way.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// The number that `digits` spell. `None` where there is none, where anything but a digit is among
-/// them (a sign, a blank), or where it does not fit.
+/// The number that `digits` spell. `None` when there are no digits, when anything else is among
+/// them (a sign, a blank), or when the number does not fit.
 pub fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -19,7 +19,7 @@ pub fn decimal(digits: &[u8]) -> Option<u64> {
     })
 }
 
-/// Octets that are shown as hexadecimal digits, in lower case.
+/// Octets, shown as hexadecimal digits in lower case.
 #[derive(Debug, Clone, Copy)]
 pub struct Hex<'a>(pub &'a [u8]);
 
@@ -37,7 +37,7 @@ pub fn push_hex(out: &mut Vec<u8>, octets: &[u8]) {
     }
 }
 
-/// The `N` octets that `2 * N` hexadecimal digits of either case spell; `None` for anything else.
+/// Reads `N` octets from `2 * N` hexadecimal digits of either case; `None` for anything else.
 pub fn octets_of_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
     if hex.len() != 2 * N {
         return None;
@@ -54,8 +54,8 @@ fn octet_of_hex(high: u8, low: u8) -> Option<u8> {
     Some((digit(high)? * 16 + digit(low)?) as u8)
 }
 
-/// Writes `octets` as one word: every octet outside 0x21-0x7E, and `%`, as `%` and two hexadecimal
-/// digits.
+/// Writes `octets` as one word. Every octet outside 0x21-0x7E, and `%`, becomes `%` and two
+/// hexadecimal digits.
 pub fn push_percent_encoded(out: &mut Vec<u8>, octets: &[u8]) {
     for &octet in octets {
         if octet.is_ascii_graphic() && octet != b'%' {
@@ -67,8 +67,8 @@ pub fn push_percent_encoded(out: &mut Vec<u8>, octets: &[u8]) {
     }
 }
 
-/// The octets that `encoded` stands for. `None` where an octet outside 0x21-0x7E is not encoded, or a
-/// `%` encodes nothing.
+/// Reads octets from their percent-encoded form. `None` when an octet outside 0x21-0x7E is not
+/// encoded, or when no two hexadecimal digits follow a `%`.
 pub fn percent_decoded(encoded: &[u8]) -> Option<Vec<u8>> {
     let mut octets = Vec::with_capacity(encoded.len());
     let mut rest = encoded.iter();

@@ -1,6 +1,6 @@
-//! Forms of UIDL that are made from UID and UIDVALIDITY, or from a file name: [`UidlFormat`].
+//! UIDL formats that use UID and UIDVALIDITY, or a file name: [`UidlFormat`].
 //!
-//! What each spelling means was read in Dovecot's `src/lib/var-expand.c`,
+//! The meaning of each spelling was read in Dovecot's `src/lib/var-expand.c`,
 //! `var_expand_with_funcs` (2.3.19.1), in `src/lib-var-expand/expansion-filter.c`, `fn_hex` and
 //! `fn_md5` (2.4.4), and in `src/pop3/pop3-commands.c`, `pop3_get_uid` (both).
 #![forbid(unsafe_code)]
@@ -26,25 +26,26 @@ use crate::uidl::{BadUidl, Uidl};
 /// | `%Mf` | `%{filename \| md5}` | its MD5, in hexadecimal |
 /// | `%%` | `%` | a per cent sign |
 ///
-/// A width without a leading zero cuts in 2.3 (`%8Xu`: at most the first 8 digits), and 2.4's
-/// `hex(8)` keeps the last 8 digits. Where that leaves every 32-bit number whole it is accepted,
-/// and otherwise refused: such UIDLs repeat.
+/// A width without a leading zero cuts the number. 2.3's `%8Xu` keeps at most the first 8 digits;
+/// 2.4's `hex(8)` keeps the last 8. A width that leaves every 32-bit number whole is accepted. Any
+/// other is refused, because such UIDLs repeat.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UidlFormat {
-    /// Never two literals in a row, never an empty one: equal formats have equal parts.
+    /// There are never two literals in a row, and never an empty one: equal formats have equal
+    /// parts.
     parts: Vec<Part>,
 }
 
-/// What a UIDL is made of.
+/// The values that a UIDL is made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fields<'a> {
     /// The message's UID.
     pub uid: u32,
     /// The maildrop's UIDVALIDITY.
     pub uidvalidity: u32,
-    /// The message's Maildir base file name, where it has one.
+    /// The message's Maildir base file name, when it has one.
     pub file: Option<&'a [u8]>,
-    /// The message's GUID, where it has one.
+    /// The message's GUID, when it has one.
     pub guid: Option<&'a [u8]>,
 }
 
@@ -79,26 +80,28 @@ enum Variable {
     Name(NameVariable),
 }
 
-/// Why a text is not a format that we can follow.
+/// The reason why a text is not a format that we can follow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadFormat {
-    /// A variable that has no meaning here. `%m`, the MD5 that mbox computes, is one of them.
+    /// A variable that has no meaning here, for example `%m`, the MD5 that mbox computes.
     #[error(
-        "unknown variable {variable} in UIDL format; supported are %u %v %f %g, X before %u and %v, M before %f and %g"
+        "unknown variable {variable} in UIDL format; supported are %u %v %f %g, X before %u and \
+         %v, M before %f and %g"
     )]
     Variable {
-        /// As it was spelled.
+        /// The variable as it was spelled.
         variable: String,
     },
-    /// A modifier or filter that we do not follow, or not on this variable.
+    /// A modifier or filter that we do not follow, or that does not fit this variable.
     #[error(
-        "unsupported {modifier:?} on {variable} in UIDL format; supported are X, XU and a width on %u and %v, M on %f and %g"
+        "unsupported {modifier:?} on {variable} in UIDL format; supported are X, XU and a width on \
+         %u and %v, M on %f and %g"
     )]
     Modifier {
-        /// As it was spelled.
+        /// The modifier as it was spelled.
         modifier: String,
-        /// On what.
+        /// Its variable.
         variable: String,
     },
     /// A width that cuts numbers, so that UIDLs repeat.
@@ -106,19 +109,19 @@ pub enum BadFormat {
     Cut {
         /// The width.
         width: usize,
-        /// On what.
+        /// Its variable.
         variable: String,
     },
     /// A width beyond [`UidlFormat::MAX_WIDTH`].
     #[error("width on {variable} in UIDL format is more than {}", UidlFormat::MAX_WIDTH)]
     Width {
-        /// On what.
+        /// Its variable.
         variable: String,
     },
     /// The text ends within a variable.
     #[error("UIDL format ends within a variable: {rest:?}")]
     Incomplete {
-        /// From the `%` on.
+        /// The text from the `%` on.
         rest: String,
     },
     /// `%%` beside a plain `%{...}`: one per cent sign in Dovecot 2.3, two in 2.4.
@@ -127,7 +130,7 @@ pub enum BadFormat {
     /// An octet that no UIDL can have.
     #[error("UIDL format has {found:?}, which no unique-id can have")]
     Character {
-        /// Which.
+        /// The octet.
         found: char,
     },
     /// Without `%u`, `%f` or `%g` every message has the same UIDL.
@@ -141,7 +144,7 @@ pub enum BadFormat {
     },
 }
 
-/// Why a message has no UIDL in a format.
+/// The reason why a message has no UIDL in a format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotRendered {
@@ -151,20 +154,21 @@ pub enum NotRendered {
     /// The format wants a GUID, and the message has none.
     #[error("UIDL format wants a GUID, and the message has none")]
     NoGuid,
-    /// What comes out is not a UIDL.
+    /// The result is not a UIDL.
     #[error(transparent)]
     Bad(#[from] BadUidl),
 }
 
 impl UidlFormat {
-    /// The widest number accepted. None is known beyond 10; the bound keeps hostile input small.
+    /// The largest width accepted. No width above 10 is known in use; the limit keeps hostile input
+    /// small.
     pub const MAX_WIDTH: usize = 64;
 
     /// Takes `text` as a format, in either spelling.
     ///
     /// # Errors
     ///
-    /// [`BadFormat`] when we would not give exactly what Dovecot gives, or when it gives all
+    /// [`BadFormat`] when our UIDLs would not be exactly Dovecot's, or when Dovecot would give all
     /// messages the same UIDL.
     pub fn parse(text: &str) -> Result<Self, BadFormat> {
         if text.len() > Uidl::MAX_OCTETS {
@@ -178,7 +182,8 @@ impl UidlFormat {
                 format.push_literal(first)?;
                 rest = &rest[first.len_utf8()..];
             } else if let Some(after) = rest.strip_prefix("%%") {
-                // "%%{" is the same in both: a per cent sign, and the brace stands for itself.
+                // "%%{" is the same in both: it gives a per cent sign, and the brace stands for
+                // itself.
                 per_cent |= !after.starts_with('{');
                 format.push_literal('%')?;
                 rest = after;
@@ -222,8 +227,8 @@ impl UidlFormat {
     ///
     /// # Errors
     ///
-    /// [`NotRendered`] when the format wants a name that the message has not, or the outcome is not
-    /// a UIDL (a file name with a space in it).
+    /// [`NotRendered`] when the format wants a name that the message does not have, or when the
+    /// result is not a UIDL (a file name with a space in it).
     pub fn render(&self, fields: &Fields<'_>) -> Result<Uidl, NotRendered> {
         let mut out = Vec::with_capacity(32);
         for part in &self.parts {
@@ -232,7 +237,7 @@ impl UidlFormat {
         Ok(Uidl::new(out)?)
     }
 
-    /// Whether its UIDLs are made of counted numbers: it has `%u`.
+    /// Whether its UIDLs come from counted numbers: it has `%u`.
     pub fn is_counting(&self) -> bool {
         self.parts.iter().any(Part::is_uid)
     }
@@ -258,14 +263,14 @@ impl UidlFormat {
     /// The UID whose UIDL is exactly `uidl` under `uidvalidity`: the inverse of
     /// [`UidlFormat::render`].
     ///
-    /// `None` when there is none, and also when the format has a file name or GUID in it, which
-    /// cannot be told from the UIDL alone.
+    /// `None` when there is none, and also when the format has a file name or GUID in it: the UIDL
+    /// alone does not tell these.
     pub fn number_of(&self, uidl: &[u8], uidvalidity: u32) -> Option<u32> {
         if self.parts.iter().any(|part| matches!(part, Part::Name { .. })) {
             return None;
         }
-        // What stands before the first UID is known, so the UID starts at one known place; where it
-        // ends is tried, for the next field may start with a digit too.
+        // The text before the first UID is known, so the UID starts at one known position. Its end
+        // is found by trying, because the next field may start with a digit too.
         let first = self.parts.iter().position(Part::is_uid)?;
         let mut fields = Fields { uid: 0, uidvalidity, file: None, guid: None };
         let mut out = Vec::with_capacity(32);
@@ -278,7 +283,7 @@ impl UidlFormat {
 
         let mut uid: u32 = 0;
         for (at, &octet) in rest.iter().enumerate() {
-            // Past the leading zeros of a wide field, an overflow ends the loop.
+            // After the leading zeros of a wide field, an overflow ends the loop.
             let digit = char::from(octet).to_digit(radix)?;
             uid = uid.checked_mul(radix)?.checked_add(digit)?;
             if at + 1 < min_digits {
@@ -346,7 +351,7 @@ fn put_number(out: &mut Vec<u8>, number: u32, base: Base, min_digits: usize) {
     out.extend(reversed[..len].iter().rev());
 }
 
-/// `inner` up to its `}`, and what comes after. `whole` is for the error.
+/// Splits `inner` at its `}`. `whole` is for the error.
 fn until_brace<'a>(inner: &'a str, whole: &str) -> Result<(&'a str, &'a str), BadFormat> {
     inner.split_once('}').ok_or_else(|| BadFormat::Incomplete { rest: whole.into() })
 }
@@ -361,13 +366,13 @@ fn variable_called(name: &str) -> Option<Variable> {
     })
 }
 
-/// The 2.4 spelling, between the braces: `name | filter | filter(argument)`. A bare name is also
-/// 2.3's long spelling.
+/// Reads the 2.4 spelling between the braces: `name | filter | filter(argument)`. A bare name is
+/// also 2.3's long spelling.
 fn in_braces(inner: &str) -> Result<Part, BadFormat> {
     let mut words = inner.split('|').map(|word| word.trim_matches([' ', '\t']));
     let name = words.next().unwrap_or_default();
     let spelled = format!("%{{{name}}}");
-    // One letter is a short name only.
+    // A name of one letter is a short name only.
     let variable = Some(name).filter(|name| name.len() > 1).and_then(variable_called);
     let variable = variable.ok_or_else(|| BadFormat::Variable { variable: spelled.clone() })?;
     let unsupported =
@@ -398,7 +403,7 @@ fn in_braces(inner: &str) -> Result<Part, BadFormat> {
             for word in words {
                 match (md5, word) {
                     (false, "md5") => md5 = true,
-                    // What `md5` leaves behind is printed in hexadecimal anyway.
+                    // Dovecot prints the result of `md5` in hexadecimal anyway.
                     (true, "hexlify") => {}
                     _ => return Err(unsupported(word)),
                 }
@@ -408,7 +413,7 @@ fn in_braces(inner: &str) -> Result<Part, BadFormat> {
     }
 }
 
-/// The argument of 2.4's `hex`: pads, but also cuts, keeping the last digits.
+/// The argument of 2.4's `hex`. It pads, and it also cuts, keeping the last digits.
 fn hex_width(digits: &str, word: &str, spelled: &str) -> Result<usize, BadFormat> {
     if digits.is_empty() || !digits.bytes().all(|octet| octet.is_ascii_digit()) {
         return Err(BadFormat::Modifier { modifier: word.into(), variable: spelled.into() });
@@ -420,7 +425,7 @@ fn hex_width(digits: &str, word: &str, spelled: &str) -> Result<usize, BadFormat
     }
 }
 
-/// `digits` as a width, none of them being 0; `None` when it is more than
+/// Reads `digits` as a width, none of them 0; `None` when it is more than
 /// [`UidlFormat::MAX_WIDTH`].
 fn width_of(digits: &str) -> Option<usize> {
     if digits.is_empty() {
@@ -429,13 +434,13 @@ fn width_of(digits: &str) -> Option<usize> {
     digits.parse().ok().filter(|&width| width <= UidlFormat::MAX_WIDTH)
 }
 
-/// A number has at least one digit, so that a width of 1 says no more than none.
+/// A number has at least one digit, so a width of 1 means the same as no width.
 fn more_than_one(min_digits: usize) -> usize {
     if min_digits > 1 { min_digits } else { 0 }
 }
 
-/// The 2.3 spelling, from its `%` on: `%`, `0`, width, modifiers, a letter or `{name}`; and the
-/// text after it.
+/// Reads the 2.3 spelling from its `%` on: `%`, `0`, width, modifiers, a letter or `{name}`.
+/// Returns it with the text after it.
 fn short(text: &str) -> Result<(Part, &str), BadFormat> {
     let incomplete = || BadFormat::Incomplete { rest: text.into() };
     let not_digit = |text: &str| text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -457,7 +462,7 @@ fn short(text: &str) -> Result<(Part, &str), BadFormat> {
         variable: spelled.into(),
     };
     if name == "-" || name == "." {
-        // An offset into the value.
+        // This is an offset into the value.
         return Err(unsupported(name));
     }
     let variable =
@@ -663,11 +668,11 @@ mod tests {
         assert!(!counting("%u").has_uidvalidity());
     }
 
-    /// What Dovecot 2.3.19 gave for four kinds of mailbox: tests/data/dovecot/README.md.
+    /// The UIDLs that Dovecot 2.3.19 gave for four kinds of mailbox: tests/data/dovecot/README.md.
     #[test]
     fn gives_what_a_real_dovecot_gave() {
         let sample = include_str!("../tests/data/dovecot/uidl-formats.txt");
-        // A kind's lines, by format: UIDL by message-number.
+        // The lines of a kind, by format: UIDL by message number.
         let mut compared = 0;
         let line_of = |kind: &str, format: &str| -> Option<Vec<&str>> {
             let start = format!("{kind} | {format} | ");
@@ -704,13 +709,15 @@ mod tests {
     }
 
     prop_compose! {
-        /// A format of numbers and literals, the literals often digits, with a UID in it.
+        /// A format of numbers and literals with a UID in it. The literals are often digits.
         fn counting_format()(
             parts in prop::collection::vec(
                 prop_oneof![
                     "[0-9a-fA-F.%-]{1,3}".prop_map(|text| text.replace('%', "%%")),
                     "%(0[0-9]{1,2}|0[0-5][0-9])?(X|XU)?[uv]"
-                        .prop_filter("too wide", |text| UidlFormat::parse(&format!("%u{text}")).is_ok()),
+                        .prop_filter("too wide", |text| {
+                            UidlFormat::parse(&format!("%u{text}")).is_ok()
+                        }),
                 ],
                 0..5,
             ),

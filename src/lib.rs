@@ -5,7 +5,7 @@
 //! again. uidl-keep asks the old server for its UIDLs before it goes, recognises each message on
 //! the new server, and answers with the UIDL that the client already knows.
 //!
-//! The way of the data, and with it the module list:
+//! The way of the data, which is also the module list:
 //!
 //! ```text
 //! capture  ->  listing  ->  index + roster  ->  resolve  ->  ledger  ->  POP3 client

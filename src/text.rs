@@ -1,14 +1,14 @@
-//! Text for a person, of octets that others wrote.
+//! Makes text for a person from octets that others wrote.
 #![forbid(unsafe_code)]
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The longest piece of a foreign file that is shown, in octets.
+/// The most octets of a foreign file that are shown at once.
 pub const MAX_SHOWN: usize = 120;
 
-/// Octets from a file that we did not write, for a line that somebody reads on a terminal: ASCII
-/// only, on one line, and not too long.
+/// Octets of a foreign file, made fit for a line on a terminal: ASCII only, on one line, and not
+/// too long.
 pub fn printable(octets: &[u8]) -> String {
     let mut text = String::with_capacity(octets.len().min(MAX_SHOWN));
     for &octet in octets.iter().take(MAX_SHOWN) {
@@ -24,9 +24,9 @@ pub fn printable(octets: &[u8]) -> String {
     text
 }
 
-/// A path with names in it that others chose, fit for a terminal.
+/// A path that holds names chosen by others, made fit for a terminal.
 pub fn printable_path(path: &Path) -> String {
-    // The path is ours to show whole: the operator has to find it.
+    // The path is shown whole: the operator has to find it.
     path.as_os_str().as_bytes().chunks(MAX_SHOWN).map(printable).collect()
 }
 

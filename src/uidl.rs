@@ -5,15 +5,15 @@ use std::fmt;
 
 /// A POP3 unique-id: the bytes the old server sent, untouched (rule 9 of `docs/design.md`).
 ///
-/// RFC 1939 section 7 allows 1 to 70 octets from 0x21 to 0x7E. The range is enforced, for a CR LF
-/// in a UIDL would be a protocol injection; the 70 is not, because qmail-pop3d sends base file
-/// names of any length and clients have stored them. [`Uidl::MAX_OCTETS`] bounds it all the same.
+/// RFC 1939 section 7 allows 1 to 70 octets from 0x21 to 0x7E. We enforce the range, because a CR
+/// LF in a UIDL would be a protocol injection. We do not enforce the 70: qmail-pop3d sends base
+/// file names of any length, and clients have stored them. [`Uidl::MAX_OCTETS`] is the limit.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Uidl(Box<[u8]>);
 
 impl Uidl {
-    /// The longest UIDL accepted, in octets. Courier's escaped file names, the longest seen, reach
-    /// three octets for each of the 255 a file name can have.
+    /// The longest UIDL accepted, in octets. The longest seen are Courier's escaped file names.
+    /// They reach three octets for each of the 255 that a file name can have.
     pub const MAX_OCTETS: usize = 1024;
 
     /// The longest UIDL that RFC 1939 section 7 allows, in octets.
@@ -23,15 +23,15 @@ impl Uidl {
     ///
     /// # Errors
     ///
-    /// [`BadUidl`] when there are none, more than [`Uidl::MAX_OCTETS`], or one is outside
-    /// 0x21-0x7E.
+    /// [`BadUidl`] when there are no octets, when there are more than [`Uidl::MAX_OCTETS`], or when
+    /// one is outside 0x21-0x7E.
     pub fn new(octets: impl Into<Box<[u8]>>) -> Result<Self, BadUidl> {
         let octets = octets.into();
         Self::check(&octets)?;
         Ok(Self(octets))
     }
 
-    /// What [`Uidl::new`] checks, for octets that need not be owned.
+    /// The check that [`Uidl::new`] makes, for octets that need not be owned.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Uidl {
         &self.0
     }
 
-    /// Whether RFC 1939 would have forbidden it for its length: kept all the same, and warned of.
+    /// Whether it is longer than RFC 1939 allows. It is kept all the same, with a warning.
     pub fn is_longer_than_rfc(&self) -> bool {
         self.0.len() > Self::RFC_OCTETS
     }
@@ -73,7 +73,7 @@ impl fmt::Debug for Uidl {
     }
 }
 
-/// Why some octets are not a UIDL.
+/// The reason why some octets are not a UIDL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadUidl {
@@ -83,7 +83,7 @@ pub enum BadUidl {
     /// An octet that POP3 cannot carry in a unique-id.
     #[error("unique-id has octet 0x{octet:02x} at {at}, outside 0x21-0x7e")]
     Octet {
-        /// Where, from 0.
+        /// The position, from 0.
         at: usize,
         /// The octet.
         octet: u8,

@@ -633,8 +633,8 @@ fn all_whom_dovecot_does_not_know_are_named_and_the_others_can_be_built() {
     assert!(here.files("site").is_empty());
 
     // Left out, they are on no roster.
-    let left_out = "2 maildrops of the listings are left out (the first: dave@example.net): who of \
-                    them is on no roster is served as if never migrated\n";
+    let left_out = "2 maildrops of the listings are left out (the first: dave@example.net): \
+                    those on no roster are served as if never migrated\n";
     for args in [
         &["--except", "@example.net", "--except", "eve"][..],
         &["--only", "@example.com", "--only", "zoe@example.org"],
@@ -673,7 +673,7 @@ fn what_a_build_did_not_put_in_place_is_said_until_it_is_there() {
     here.write("site/installing", ended);
     let said = "uidl-keep: site/installing: a build was ended while it was put in place: 0 of 1 \
                 domains and users are (the first that is not: example.org); run the same `build` \
-                again, or take that file away if the rest is not wanted\n";
+                again, or remove that file if the rest is not wanted\n";
     assert_eq!(here.trouble("check site"), said);
     // Another build does its work, and forgets nothing of it.
     let ran = here.run("build -o site --base site two.listing");
@@ -687,7 +687,7 @@ fn what_a_build_did_not_put_in_place_is_said_until_it_is_there() {
 
     here.write("site/installing", "uidl-keep-installing 1\n0123 dom");
     let trouble = here.trouble("build -o site --base site org.listing");
-    assert!(trouble.contains("site/installing: not what uidl-keep writes there; take it away"));
+    assert!(trouble.contains("site/installing: not what uidl-keep writes there; remove it"));
     assert!(here.trouble("check site").contains("site/installing: not what uidl-keep writes"));
 }
 
@@ -708,7 +708,7 @@ fn users_of_a_domain_who_share_no_group_have_files_of_their_own() {
         let ran = install(&here, "all.listing");
         assert_eq!(ran.status, 0, "{when}: {}", ran.stderr);
         let unknown =
-            "carol@example.com: Dovecot does not know this user, whose own files are root's";
+            "carol@example.com: Dovecot does not know this user, so only root can read his";
         assert!(ran.stderr.contains(unknown), "{when}: {}", ran.stderr);
         let (alice, bob) = ("user/alice@example.com", "user/bob@example.com");
         for (place, access) in [
@@ -770,7 +770,7 @@ fn who_stands_on_the_roster_of_his_domain_stays_there() {
     fake_doveadm(&here, knows);
     let ran = install(&here, "both.listing");
     assert_eq!(ran.status, 2);
-    let next = "its users stand on one roster and have several gids, or none";
+    let next = "its users are on one roster and have several gids, or none";
     assert!(ran.stderr.contains(next), "{}", ran.stderr);
     assert_eq!(here.files("site").len(), 2);
 }

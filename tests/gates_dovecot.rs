@@ -252,7 +252,7 @@ fn who_has_another_name_in_dovecot_is_neither_built_nor_held() {
     {
         let said = asked(&server, command, 2);
         let cause = "Dovecot calls alice@example.com \"alice\", so that nobody asks for \
-                     alice@example.com: it comes of auth_username_format = %Ln, or of the user \
+                     alice@example.com: the cause is auth_username_format = %Ln, or the user \
                      database; change that, or name users on the rosters as Dovecot does; nothing \
                      is changed";
         assert!(said.contains(cause), "{command:?}: {said}");

@@ -6,7 +6,7 @@ use uidl_keep::capture::disk::courier::{SizeList, order, plan};
 
 use super::{check_message, check_plan, file_names, parts, snapshot};
 
-/// The list, a NUL, file names one a line.
+/// The list, a NUL, then one file name on each line.
 pub fn check(octets: &[u8]) {
     let [list, names] = parts(octets);
     match SizeList::parse(list) {
@@ -38,13 +38,13 @@ pub fn check(octets: &[u8]) {
     }
 }
 
-/// Every line is a message or odd, and the messages written again are read again.
+/// Every line is a message or odd. The messages are written again and read again.
 fn check_list(octets: &[u8], list: &SizeList) {
     let lines = octets.split_inclusive(|&octet| octet == b'\n').count();
     let header = usize::from(list.next.is_some());
     assert_eq!(list.lines.len() + list.odd.len() + header, lines);
     let mut again = match (list.version, list.next, list.uidv) {
-        // An odd line first, so that no message stands where a header would.
+        // An odd line comes first, so that no message stands where a header would.
         (0, ..) => b"\n".to_vec(),
         (version, Some(next), Some(uidv)) => format!("/{version} {next} {uidv}\n").into_bytes(),
         (version, Some(next), None) => format!("/{version} {next}\n").into_bytes(),

@@ -6,7 +6,8 @@ use uidl_keep::format::UidlFormat;
 
 use super::{check_message, check_plan};
 
-/// An index: as it is, and with the lengths and checksums of its version. The same as a header.
+/// An index: as it is, and with the lengths and checksums of its version. The same input is also
+/// read as a header.
 pub fn check(octets: &[u8]) {
     if let MailboxOwner::User { local, domain } = MailboxOwner::of_header(octets) {
         assert!(!local.is_empty() && !local.contains('^'));
@@ -47,7 +48,7 @@ fn check_index(octets: &[u8]) {
     }
 }
 
-/// The lengths of header and record, by version: from `imap/index_file.c`.
+/// The lengths of header and record, by version, from `imap/index_file.c`.
 const LENGTHS: [(usize, usize); 14] = [
     (76, 60),
     (76, 72),

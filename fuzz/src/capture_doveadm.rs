@@ -1,4 +1,4 @@
-//! What doveadm prints, in JSON.
+//! The output of doveadm, in JSON.
 
 use uidl_keep::capture::doveadm::{DoveadmRequest, read};
 use uidl_keep::capture::keys::Keys;
@@ -8,7 +8,7 @@ use uidl_keep::maildrop::State;
 
 use super::{check_message, check_uidl};
 
-/// The input, as it is.
+/// The input as it is.
 pub fn check(octets: &[u8]) {
     for user in [None, Some("bob".to_owned())] {
         let asked = DoveadmRequest {
@@ -26,7 +26,8 @@ pub fn check(octets: &[u8]) {
                 check_uidl(uidl.as_bytes());
             }
             captured.losses.iter().for_each(check_message);
-            // What no listing can hold, as a user name of control characters, is told elsewhere.
+            // A value that no listing can hold, such as a user name of control characters, is
+            // reported elsewhere.
             let mut block = Vec::new();
             if write_maildrop(&mut block, &maildrop).is_ok() {
                 listing.extend(block);

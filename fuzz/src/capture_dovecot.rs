@@ -5,7 +5,7 @@ use uidl_keep::format::UidlFormat;
 
 use super::{check_message, check_plan, parts, snapshot};
 
-/// A `pop3_uidl_format`, a NUL, the list, a NUL, file names one a line.
+/// A `pop3_uidl_format`, a NUL, the list, a NUL, then one file name on each line.
 pub fn check(octets: &[u8]) {
     let [format, list, names] = parts(octets);
     let format = std::str::from_utf8(format).ok().and_then(|text| UidlFormat::parse(text).ok());
@@ -36,7 +36,7 @@ pub fn check(octets: &[u8]) {
 
 fn check_list(octets: &[u8], list: &UidList) {
     let lines = octets.split_inclusive(|&octet| octet == b'\n').count() - 1;
-    // A line said twice is one.
+    // A line that comes twice counts once.
     assert!(list.messages.len() + list.replaced.len() + list.odd.len() <= lines);
     assert!(list.uidvalidity > 0);
     let mut again = format!("3 V{} N{}\n", list.uidvalidity, list.next).into_bytes();

@@ -37,8 +37,8 @@ fn check_messages(server: &MboxServer, mbox: &[u8], messages: &[MboxMessage]) {
         assert!(message.fields.iter().all(|(_, value)| value.len() <= 2048));
     }
     if *server == MboxServer::Popa3d && !mbox.is_empty() {
-        // What comes next is one message more, and changes none before but the last, whose header
-        // it may end.
+        // One more message follows. It changes none before it except the last, whose header it may
+        // end.
         let more = [mbox, b"\n\nFrom next\nSubject: next\n\n"].concat();
         let more = split(Cursor::new(more), server.rules()).expect("it was an mbox before");
         assert_eq!(more.len(), messages.len() + 1);

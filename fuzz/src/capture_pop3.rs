@@ -1,4 +1,4 @@
-//! A POP3 server that says anything at all.
+//! A POP3 server that says anything.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read, Write};
@@ -14,10 +14,10 @@ use super::{check_message, check_uidl};
 /// Longer than any input takes.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Between what is said in one session and in the next.
+/// Separates the server's words in one session from those in the next.
 const HANG_UP: &[u8] = b"\0\xff";
 
-/// An octet that says how to capture, then what the server says, a session after another.
+/// An octet that says how to capture, then the server's words, one session after another.
 pub fn check(octets: &[u8]) {
     let Some((&how, said)) = octets.split_first() else { return };
     let whole = capture(how, said, usize::MAX);
@@ -89,7 +89,7 @@ fn check_captured(captured: &Captured) {
     assert_eq!(uidl_keep::text::printable(maildrop.source.as_bytes()), maildrop.source);
 }
 
-/// What one session says, in reads of `step`; and all that was said to it.
+/// The server's words in one session, in reads of `step`, and all that was said to it.
 struct Line<'a> {
     said: &'a [u8],
     step: usize,

@@ -1,4 +1,4 @@
-//! File names in a Maildir: qmail's UIDLs, and what every capture takes from a name.
+//! File names in a Maildir: qmail's UIDLs, and the keys that every capture takes from a name.
 
 use uidl_keep::capture::disk::maildir::{base_name, octets_in_name};
 use uidl_keep::capture::disk::qmail::plan;
@@ -6,7 +6,7 @@ use uidl_keep::key::FileKey;
 
 use super::{check_plan, snapshot};
 
-/// File names, one a line.
+/// File names, one on each line.
 pub fn check(octets: &[u8]) {
     let snapshot = snapshot(None, octets);
     let plan = plan(&snapshot);
@@ -24,7 +24,7 @@ pub fn check(octets: &[u8]) {
         // Flags come and go.
         assert_eq!(FileKey::of_name(&message.name), FileKey::of_name(base));
         assert_eq!(FileKey::of_name(&[base, b":2,FS"].concat()), FileKey::of_name(base));
-        // So do sizes, but only the whole name says so.
+        // Sizes come and go too, but only the whole name shows them.
         let sized = [base, b",S=7,W=9"].concat();
         assert_eq!(FileKey::of_name(&sized).cut, FileKey::of_name(base).cut);
         if octets_in_name(base).is_none() && !base.contains(&b',') {

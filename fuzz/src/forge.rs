@@ -1,7 +1,7 @@
-//! Files of ours with wrong contents and right checksums, as their owner could write them.
+//! Makes files of ours with wrong contents and right checksums, as their owner could write them.
 //!
-//! A checksum is no proof against who can write the file, and a fuzzer never guesses one. What is
-//! here follows the documents (the head of `src/ledger/mod.rs`, `src/index/FORMAT.md`,
+//! A checksum is no proof against somebody who can write the file, and a fuzzer never guesses one.
+//! This module follows the documents (the head of `src/ledger/mod.rs`, `src/index/FORMAT.md`,
 //! `docs/roster.md`) and not the code that is tested.
 
 const DIGEST_OCTETS: usize = 16;
@@ -31,25 +31,25 @@ fn put(octets: &mut [u8], at: usize, field: &[u8]) {
     octets[at..at + field.len()].copy_from_slice(field);
 }
 
-/// What of a ledger is made right beside its checksums.
+/// The parts of a ledger that are made right beside its checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ledger {
     /// Nothing.
     AsItIs,
     /// Its counts, so that they go with its length.
     Counts,
-    /// These, and where each UIDL starts.
+    /// The counts, and the place where each UIDL starts.
     Starts,
 }
 
 const LEDGER_HEADER: usize = 100;
-/// Of a record, in the front and in the back.
+/// The octets of a record, in the front and in the back.
 const RECORD_OCTETS: (usize, usize) = (29, 4);
 const TOLD_OCTETS: usize = 8;
 /// The longest user name, and the most UIDVALIDITYs.
 const MOST: (usize, usize) = (1024, 128);
 
-/// The file as a ledger with right checksums, where it is long enough for what it says it holds.
+/// Makes a ledger with right checksums from the file, when it is long enough for the counts in it.
 pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
     let mut file = file.to_vec();
     if right != Ledger::AsItIs {
@@ -91,7 +91,7 @@ pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
     file
 }
 
-/// The text as the mark in a lock's file, with a right checksum in the place of its last word.
+/// Makes a mark of a lock's file from the text, with a right checksum in place of its last word.
 pub fn mark(text: &[u8]) -> Vec<u8> {
     let text = text.trim_ascii_end();
     let cut = text.iter().rposition(|&octet| octet == b' ').unwrap_or(text.len());
@@ -104,7 +104,7 @@ const INDEX_HEADER: usize = 104;
 /// The version of the rules behind fingerprints.
 const NORMALISER: u32 = 1;
 
-/// The file as an index whose checksums are right wherever its own offsets and lengths lead.
+/// Makes an index from the file, with right checksums wherever its own offsets and lengths lead.
 pub fn index(file: &[u8]) -> Vec<u8> {
     let mut file = file.to_vec();
     if file.len() < INDEX_HEADER {
@@ -134,8 +134,8 @@ pub fn index(file: &[u8]) -> Vec<u8> {
     file
 }
 
-/// The blocks of the file, each as long as it says, with checksums, buckets, table and header that
-/// are right.
+/// Makes an index from the blocks of the file, each as long as it says. Checksums, buckets, table
+/// and header are right.
 pub fn index_of_blocks(file: &[u8]) -> Vec<u8> {
     let mut made = vec![0; INDEX_HEADER];
     let (mut places, mut entries, mut largest) = (Vec::new(), 0_u64, 0);
@@ -193,14 +193,14 @@ pub fn index_of_blocks(file: &[u8]) -> Vec<u8> {
     made
 }
 
-/// Where the block at `at` ends, by its own length, within the file.
+/// The end of the block at `at`, by its own length, within the file.
 fn block_end(file: &[u8], at: usize) -> Option<usize> {
     let len = u32_at(file, at);
     let end = at.checked_add(len)?;
     (len >= 30 + DIGEST_OCTETS && end <= file.len()).then_some(end)
 }
 
-/// Makes the last octets of a range the checksum of those before.
+/// Makes the last octets of a range the checksum of the octets before them.
 fn seal(file: &mut [u8], start: usize, end: usize) {
     let content_end = end - DIGEST_OCTETS;
     let found = digest(&[&file[start..content_end]]);
@@ -213,12 +213,13 @@ fn seal_header(file: &mut [u8]) {
     seal(file, 0, INDEX_HEADER);
 }
 
-/// The lines as a roster: each with its checksum, a first line that counts them, and a last one.
+/// Makes a roster from the lines: each with its checksum, a first line that counts them, and a last
+/// line.
 ///
-/// What stands in a checksum's place, behind the last blank, is not looked at.
+/// The text in a checksum's place, behind the last blank, is not read.
 pub fn roster(lines: &[u8]) -> Vec<u8> {
     let mut lines: Vec<&[u8]> = lines.split(|&octet| octet == b'\n').collect();
-    // Where the input is a roster already, its own first and last line make room.
+    // When the input is a roster already, its own first and last lines make room.
     lines.retain(|line| {
         !line.is_empty() && !line.starts_with(b"uidl-keep-roster ") && !line.starts_with(b". ")
     });

@@ -1,4 +1,5 @@
-//! `pop3_uidl_format`: printed it reads the same, and a number is found in the UIDL it made.
+//! `pop3_uidl_format`: a printed format reads the same, and a number is found in the UIDL made from
+//! it.
 
 use uidl_keep::format::{Fields, UidlFormat};
 use uidl_keep::uidl::Uidl;
@@ -39,7 +40,7 @@ pub fn check(octets: &[u8]) {
     let is_number_alone = format.render(&bare).is_ok();
     let found = format.number_of(uidl.as_bytes(), uidvalidity);
     assert_eq!(found, (format.is_counting() && is_number_alone).then_some(uid));
-    // What a client may hold that is not quite it.
+    // These are UIDLs that a client may hold and that are not quite this one.
     for wrong in [&uidl.as_bytes()[1..], &[uidl.as_bytes(), b"0"].concat(), text.as_bytes()] {
         if let Some(uid) = format.number_of(wrong, uidvalidity) {
             let made = format.render(&Fields { uid, ..bare });

@@ -9,10 +9,10 @@ use uidl_keep::maildrop::{Entry, Maildrop};
 use super::forge;
 use super::{Watched, check_message, check_uidl};
 
-/// More reads than a look-up makes: a table entry, a bucket in one or two, the block.
+/// More reads than a look-up makes: a table entry, a bucket in one or two, and the block.
 const READS_OF_A_LOOKUP: u32 = 4;
 
-/// The input as it is, with right checksums, and its blocks alone in an index made anew.
+/// Checks the input as it is, then with right checksums, then its blocks alone in a new index.
 pub fn check(octets: &[u8]) {
     check_file(octets);
     check_file(&forge::index(octets));
@@ -63,7 +63,7 @@ fn check_file(file: &[u8]) {
             }
         }
     }
-    // The octets of the file itself make names that may be near to some in it.
+    // The octets of the file make names that may be near to some in it.
     let text = String::from_utf8_lossy(&file[file.len() / 2..]);
     for absent in text.split(['\0', '@']).take(8).filter(|name| name.len() < 400) {
         match index.maildrop(absent) {

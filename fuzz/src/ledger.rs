@@ -1,11 +1,11 @@
-//! The ledger: a login's half of it and the whole agree, and it is written as it was read.
+//! The ledger: the half that a login reads agrees with the whole, and it is written as it was read.
 
 use uidl_keep::ledger::{Answers, Head, Ledger, MAX_TOLD, Mark, Names};
 
 use super::forge;
 use super::{check_message, check_uidl};
 
-/// The input as it is, and as it would be with right checksums.
+/// Checks the input as it is, and with right checksums.
 pub fn check(octets: &[u8]) {
     check_file(octets);
     check_mark(octets);
@@ -45,7 +45,7 @@ fn check_file(file: &[u8]) {
     assert_eq!(Mark::of_file(&mark.to_file()), Some(mark));
 }
 
-/// What a login looks at beside its messages is what the whole says.
+/// Checks that the part that a login reads beside its messages agrees with the whole.
 fn check_head(answers: &Answers, ledger: &Ledger) {
     let Head { begun_after, uidvalidity, next_uid, index_id, next_order, .. } = answers.head();
     assert_eq!((begun_after, uidvalidity), (ledger.begun_after, ledger.uidvalidity));
@@ -58,8 +58,8 @@ fn check_head(answers: &Answers, ledger: &Ledger) {
     assert!(answers.told().eq(ledger.told.iter().copied()));
 }
 
-/// It is written as it was read, but for a second name without a first, which only a forger writes:
-/// it is written as the first.
+/// Checks that it is written as it was read. There is one exception: only a forger writes a second
+/// name without a first, and it is written as the first.
 fn check_written_again(ledger: &Ledger, file: &[u8]) {
     let count = ledger.records.len();
     let start = Answers::HEADER_OCTETS + ledger.user.len() + 8 * ledger.told.len() + 12 * count;
@@ -76,8 +76,8 @@ fn check_written_again(ledger: &Ledger, file: &[u8]) {
     }
 }
 
-/// What stands in the lock's file: nothing, or a mark, be it one that says that anything may have
-/// been told. It is kept as it was read, but for UIDVALIDITYs that it has no room for.
+/// Checks the content of the lock's file: nothing, or a mark. A mark may say that anything may have
+/// been told. It is kept as it was read, except for UIDVALIDITYs that it has no room for.
 fn check_mark(file: &[u8]) {
     let Some(mark) = Mark::of_file(file) else {
         return assert!(file.trim_ascii_end().is_empty());
@@ -89,7 +89,7 @@ fn check_mark(file: &[u8]) {
     }
 }
 
-/// What a warm login takes: the front, read by the lengths that its start gives.
+/// The part that a warm login reads: the front, by the lengths that its start gives.
 fn answers(file: &[u8]) -> Option<Answers> {
     let front_len = match Answers::front_len(file, file.len() as u64) {
         Ok(front_len) => front_len,

@@ -1,7 +1,8 @@
-//! What must hold of whatever a reader is given: one module a fuzz target, each with its `check`.
+//! The facts that must hold for any input of a reader: one module for each fuzz target, with its
+//! `check`.
 //!
-//! libFuzzer calls these (`make fuzz`), and so does `tests/fuzz_corpus.rs`, which includes this
-//! file and feeds them the whole corpus and every input that once broke something.
+//! libFuzzer calls these (`make fuzz`), and so does `tests/fuzz_corpus.rs`. That test includes this
+//! file, and feeds them the whole corpus and every input that once broke something.
 
 pub mod capture_courier;
 pub mod capture_cyrus;
@@ -30,7 +31,7 @@ use uidl_keep::capture::disk::maildir::{Folder, MessageFile, Snapshot, base_name
 use uidl_keep::capture::plan::Plan;
 use uidl_keep::file::read_at::ReadAt;
 
-/// What a fuzz target does with an input: panics when something does not hold.
+/// The check of a fuzz target: it panics when something does not hold for an input.
 pub type Check = fn(&[u8]);
 
 /// Every target by its name.
@@ -55,19 +56,19 @@ pub const TARGETS: [(&str, Check); 18] = [
     ("plesk", plesk::check),
 ];
 
-/// What an operator sees is one line of ASCII, and not a long one.
+/// An operator sees one line of ASCII, and not a long one.
 fn check_message(error: impl std::fmt::Display) {
     let message = error.to_string();
     assert!(message.bytes().all(|octet| (b' '..=b'~').contains(&octet)), "{message:?}");
     assert!(message.len() < 8192, "a message of {} octets", message.len());
 }
 
-/// Octets that no POP3 line can be made of: the range that RFC 1939 gives a unique-id.
+/// A UIDL has no octet that breaks a POP3 line: RFC 1939 gives the range of a unique-id.
 fn check_uidl(uidl: &[u8]) {
     assert!(!uidl.is_empty() && uidl.iter().all(|octet| (0x21..=0x7E).contains(octet)));
 }
 
-/// A file whose reader must stay within it, and counts what it reads.
+/// A file whose reader must stay within it. It counts the reads.
 struct Watched<'a> {
     file: &'a [u8],
     reads: Cell<u32>,
@@ -90,7 +91,7 @@ impl ReadAt for Watched<'_> {
     }
 }
 
-/// An input of several parts, each closed by a NUL but the last, which is closed by the end.
+/// An input of several parts. A NUL ends each part but the last, which the end closes.
 fn parts<const N: usize>(octets: &[u8]) -> [&[u8]; N] {
     let mut parts = octets.splitn(N, |&octet| octet == 0);
     std::array::from_fn(|_| parts.next().unwrap_or_default())
@@ -104,8 +105,8 @@ fn file_names(octets: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A Maildir with this state file, and messages of these names, one a line, as a look at it would
-/// find it.
+/// A Maildir with this state file and with messages of these names, one on each line, as a snapshot
+/// would have it.
 fn snapshot(state: Option<&[u8]>, names: &[u8]) -> Snapshot {
     let mut messages: Vec<MessageFile> = (1..)
         .zip(file_names(names))
@@ -120,7 +121,8 @@ fn snapshot(state: Option<&[u8]>, names: &[u8]) -> Snapshot {
     Snapshot { state: state.map(<[u8]>::to_vec), messages, others }
 }
 
-/// What holds of every plan: its messages are there, each once, and nothing in it can break a line.
+/// These hold for every plan: its messages are there, each once, and nothing in it can break a
+/// line.
 fn check_plan(plan: Plan, snapshot: &Snapshot) {
     let mut taken: Vec<usize> = plan.entries.iter().map(|entry| entry.at).collect();
     taken.sort_unstable();

@@ -1,4 +1,5 @@
-//! The listing: reader and scan agree, and what is read is written so that it reads the same.
+//! The listing: reader and scan agree, and a listing that was read is written so that it reads the
+//! same.
 
 use std::io::{BufRead, BufReader, Cursor};
 

@@ -1,8 +1,8 @@
-//! The normaliser: fingerprints do not depend on slices, line ends, blanks or what a store writes.
+//! The normaliser: fingerprints do not depend on slices, line ends, blanks or a store's fields.
 
 use uidl_keep::key::{Depth, Fingerprinter, Fingerprints, Wants};
 
-/// The first octet says how the rest, a message, is sliced.
+/// The first octet says how to slice the rest, which is a message.
 pub fn check(octets: &[u8]) {
     let Some((&step, message)) = octets.split_first() else { return };
     let step = usize::from(step % 64) + 1;
@@ -33,12 +33,12 @@ pub fn check(octets: &[u8]) {
     assert!(of_message.header.is_none() || of_message.header != of_message.origin);
 
     let of = |message: &[u8]| fingerprints(Depth::Message, message.chunks(4096));
-    // Dovecot hands out 0x80 where a message has NUL.
+    // Dovecot hands out 0x80 when a message has NUL.
     assert_eq!(of(&changed(message, |octet| if octet == 0 { 0x80 } else { octet })), of_message);
     if of_message.header_ended {
         assert_eq!(of(&[message, b"\n\r\n"].concat()), of_message, "line ends at the end");
-        // A tab where a blank was, and a field that only a store writes, above it all. Not above a
-        // line that is folded: that would belong to it.
+        // A tab replaces a blank, and a field that only a store writes is put above. It is not put
+        // above a folded line, which would belong to it.
         if !matches!(plain.first(), Some(b' ' | b'\t')) {
             for field in [b"X-UID: 7\n\tx\n".as_slice(), b"Message-Id: <7@imapsync>\r\n"] {
                 assert_eq!(of(&[field, message].concat()), of_message, "a store's field");

@@ -1,12 +1,12 @@
-//! The roster: a look-up by bisection agrees with the full read, and what is read is written the
-//! same.
+//! The roster: a look-up by bisection agrees with the full read, and a roster that was read is
+//! written the same.
 
 use uidl_keep::site::roster::{Roster, RosterError, lookup};
 
 use super::forge;
 use super::{Watched, check_message};
 
-/// The input as it is, and its lines with right checksums.
+/// Checks the input as it is, and its lines with right checksums.
 pub fn check(octets: &[u8]) {
     check_file(octets);
     check_file(&forge::roster(octets));

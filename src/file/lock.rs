@@ -20,7 +20,7 @@ pub struct SiteLock {
 ///
 /// # Errors
 ///
-/// What the system says.
+/// The system's error.
 pub fn lock(dir: &Path) -> io::Result<Option<SiteLock>> {
     let mut options = safe_open::options();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -32,15 +32,16 @@ pub fn lock(dir: &Path) -> io::Result<Option<SiteLock>> {
     Ok(lock_now(&file)?.then_some(SiteLock { _file: file }))
 }
 
-/// Opens a file that grows from run to run, and that one process at a time writes: until it is closed,
-/// whoever else asks gets `None`. It is made where there is none, readable by nobody else.
+/// Opens a file that grows from run to run and that only one process at a time writes. While one
+/// process has it open, every other gets `None`. A file that is not there is made, readable by
+/// nobody else.
 ///
 /// # Errors
 ///
-/// What the system says; also when something else than a regular file is there, a symbolic link among
-/// it.
+/// The system's error; also when something other than a regular file is there, a symbolic link
+/// included.
 pub fn open_alone(path: &Path) -> io::Result<Option<File>> {
-    // Its holder may take it away between two steps: not for ever.
+    // The holder may remove the file between two steps. Do not retry for ever.
     for _ in 0..16 {
         let mut options = safe_open::options();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -64,7 +65,8 @@ pub(super) fn lock_now(file: &File) -> io::Result<bool> {
     }
 }
 
-/// Locks a file that is at this path still; `false` when another process has, or has taken it away.
+/// Locks a file that is still at this path; `false` when another process has locked it, or removed
+/// it.
 pub(super) fn lock_at(file: &File, path: &Path) -> io::Result<bool> {
     Ok(lock_now(file)? && is_at(file, path)?)
 }

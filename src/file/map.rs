@@ -6,7 +6,7 @@
 //! systemd-journald does (`src/basic/sigbus.c`): the handler puts a page of zeros where the file
 //! ended, and the copy, which now ends well, is thrown away.
 //!
-//! Where the system lets a file be read and not mapped, as SELinux may, it is read.
+//! SELinux, for example, may let a file be read but not mapped. Such a file is read.
 
 use std::fs::File;
 use std::io;
@@ -23,8 +23,8 @@ use crate::file::read_at::{ReadAt, room_for};
 /// size: `service pop3` has 256 MB of address space for everything.
 const WINDOW_OCTETS: usize = 1 << 20;
 
-/// A file whose ranges are mapped to be read; or read, once the system has said that it is not to
-/// be mapped.
+/// A file that is read by mapping its ranges. Once the system refuses to map it, it is read with
+/// `pread` instead.
 #[derive(Debug)]
 pub struct Mapped {
     file: File,
@@ -37,13 +37,13 @@ impl Mapped {
     ///
     /// # Errors
     ///
-    /// What `fstat` says.
+    /// The error of `fstat`.
     pub fn new(file: File) -> io::Result<Self> {
         let len_octets = file.metadata()?.len();
         Ok(Self { file, len_octets, is_map_denied: AtomicBool::new(false) })
     }
 
-    /// [`ReadAt::read_at`], with something done between each map and its copy, for tests.
+    /// [`ReadAt::read_at`], with a step for tests between each map and its copy.
     fn read_with(
         &self,
         mut offset: u64,
@@ -70,15 +70,15 @@ impl Mapped {
             }
             offset += window as u64;
         }
-        // Where the file now ends inside a page, the rest of that page reads as zeros and nothing
-        // faults.
+        // When the file now ends inside a page, the rest of that page reads as zeros, without a
+        // fault.
         if self.file.metadata()?.len() != self.len_octets {
             return Err(cut_short());
         }
         Ok(octets)
     }
 
-    /// A map of that range; `None` where this file is to be read instead.
+    /// A map of that range; `None` when this file must be read instead.
     fn map(&self, offset: u64, len: usize) -> io::Result<Option<MmapRaw>> {
         if self.is_map_denied.load(Ordering::Relaxed) {
             return Ok(None);
@@ -94,8 +94,8 @@ impl Mapped {
     }
 }
 
-/// Whether that is what mmap(2) says where a file may be read and not mapped: a security module's
-/// EACCES, EPERM of a seal or a filter, ENODEV of a file system that has no maps.
+/// Whether mmap(2) says that the file may be read but not mapped: EACCES from a security module,
+/// EPERM from a seal or a filter, ENODEV from a file system without maps.
 fn is_denial(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM | libc::ENODEV))
 }
@@ -115,25 +115,25 @@ fn cut_short() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the file was cut short while it was read")
 }
 
-/// One guarded copy at a time in a process: there is one SIGBUS handler and one guarded range.
+/// A process makes one guarded copy at a time: it has one SIGBUS handler and one guarded range.
 static GUARD: Mutex<()> = Mutex::new(());
 
-// What the handler reads. Written only by the holder of `GUARD`; the range is empty when no copy
+// The handler reads these. Only the holder of `GUARD` writes them. The range is empty when no copy
 // is under way.
 static GUARDED_START: AtomicUsize = AtomicUsize::new(0);
 static GUARDED_END: AtomicUsize = AtomicUsize::new(0);
 static PAGE_OCTETS: AtomicUsize = AtomicUsize::new(0);
 static PREVIOUS_HANDLER: AtomicUsize = AtomicUsize::new(libc::SIG_DFL);
 static PREVIOUS_FLAGS: AtomicI32 = AtomicI32::new(0);
-// Written by the handler.
+// The handler writes this.
 static FAULTED: AtomicBool = AtomicBool::new(false);
 
 /// Appends all of `map` to `octets`, which has room for it.
 ///
 /// # Errors
 ///
-/// The file no longer reaches as far as the map, or could not be read there (an I/O error of the
-/// disk is a SIGBUS too); or the guard could not be set up.
+/// The file no longer reaches as far as the map; or it could not be read there (a disk's I/O error
+/// is a SIGBUS too); or the guard could not be set up.
 fn copy_guarded(map: &MmapRaw, octets: &mut Vec<u8>) -> io::Result<()> {
     let _alone = GUARD.lock();
     let guard = SigbusGuard::install(map)?;
@@ -142,9 +142,9 @@ fn copy_guarded(map: &MmapRaw, octets: &mut Vec<u8>) -> io::Result<()> {
     // The handler changes memory and `FAULTED` where the compiler sees only a copy.
     compiler_fence(Ordering::SeqCst);
     // SAFETY: `map` covers `len` octets from `as_ptr` and lives until the end of this function
-    // (memmap2's promise); behind them stands the file, or, once it was cut short, the page that
-    // `on_sigbus` puts there. `octets` has room for `len` more (asserted above), the two do not
-    // overlap, and no reference to the mapped octets exists: whoever else may write to the file
+    // (memmap2's promise). The file stands behind them, or, once it was cut short, the page that
+    // `on_sigbus` puts there. `octets` has room for `len` more (asserted above). The two do not
+    // overlap. No reference to the mapped octets exists: another process that writes to the file
     // races with memcpy, not with Rust.
     unsafe {
         let to = octets.as_mut_ptr().add(octets.len());
@@ -217,7 +217,7 @@ fn forget_range() {
     GUARDED_START.store(0, Ordering::SeqCst);
 }
 
-/// Sets what SIGBUS does, where `new` is given; returns what it did before.
+/// Sets the action of SIGBUS, when `new` is given; returns the action before.
 fn sigbus_action(new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     // SAFETY: zeros are a value of this struct, as in `install`.
     let mut previous: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -229,8 +229,8 @@ fn sigbus_action(new: Option<&libc::sigaction>) -> io::Result<libc::sigaction> {
     if done == 0 { Ok(previous) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Handles a SIGBUS: one in the guarded range is noted and made good with a page of zeros, any
-/// other goes to the handler that was there before.
+/// Handles a SIGBUS. A fault in the guarded range is noted, and a page of zeros is put there. Any
+/// other fault goes to the handler that was there before.
 ///
 /// # Safety
 ///
@@ -247,12 +247,12 @@ unsafe extern "C" fn on_sigbus(
     if code > 0 && guarded.contains(&address) {
         let page_octets = PAGE_OCTETS.load(Ordering::SeqCst);
         let page = address - address % page_octets;
-        // SAFETY: `__errno_location` is this thread's errno (glibc, musl); what is interrupted
-        // here may be about to read it.
+        // SAFETY: `__errno_location` is this thread's errno (glibc, musl). The interrupted code may
+        // be about to read it.
         let errno = unsafe { *libc::__errno_location() };
-        // SAFETY: the page lies in the guarded range, which is ours: a map that `copy_guarded`
-        // holds and that nothing has a reference to. mmap is a plain system call on Linux and may
-        // be made from a handler.
+        // SAFETY: the page lies in the guarded range, which is ours: `copy_guarded` holds the map,
+        // and nothing has a reference to it. mmap is a plain system call on Linux and may be made
+        // from a handler.
         let zeros = unsafe {
             libc::mmap(
                 page as *mut libc::c_void,
@@ -307,7 +307,7 @@ mod tests {
 
     use super::*;
 
-    /// Tests that look at the process's SIGBUS handler do so one at a time.
+    /// Tests that look at the process's SIGBUS handler run one at a time.
     static ALONE: Mutex<()> = Mutex::new(());
 
     fn file_of(octets: &[u8]) -> Mapped {
@@ -337,7 +337,7 @@ mod tests {
     fn a_file_cut_short_under_the_map_is_an_error_and_the_process_lives() {
         let _alone = ALONE.lock();
         let before = sigbus_action(None).unwrap().sa_sigaction;
-        // The last one: all pages are there, and the last ends in zeros.
+        // In the last case all pages are there, and the last page ends in zeros.
         for left in [0, 1, 4096, 5000, 8192, 8193] {
             let mapped = file_of(&[b'x'; 3 * 4096]);
             let error =

@@ -1,4 +1,4 @@
-//! Files: mapped, read by offset, put in their place whole.
+//! Files: mapped, read by offset, put in place whole.
 //!
 //! Nothing here knows what is in a file.
 

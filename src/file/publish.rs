@@ -11,18 +11,20 @@ use std::path::{Path, PathBuf};
 use crate::file::lock::{is_at, lock_at, lock_now};
 use crate::file::safe_open;
 
-/// A file that is being written beside its place. Whoever opens the place meanwhile finds the old
-/// file, or none. Dropped, it is gone.
+/// A file that is being written beside its place. Until it is published, a reader finds the old
+/// file there, or none. Dropping this removes it.
 ///
-/// The name beside it is always the same, so that what a killed run left is taken away by the next;
-/// therefore only the holder of a [`lock`](crate::file::lock::lock) on the directory makes one with [`Staged::create`].
+/// The temporary name is always the same, so the next run removes what a killed run left. Therefore
+/// only the holder of a [`lock`] on the directory calls [`Staged::create`].
+///
+/// [`lock`]: crate::file::lock::lock
 #[derive(Debug)]
 pub struct Staged {
     file: File,
     names: StagedNames,
 }
 
-/// A file that is whole, on the disk and closed, still beside its place. Dropped, it is gone.
+/// A file that is whole, on the disk and closed, still beside its place. Dropping this removes it.
 #[derive(Debug)]
 pub struct Sealed {
     names: StagedNames,
@@ -33,7 +35,8 @@ struct StagedNames {
     beside: PathBuf,
     path: PathBuf,
     published: bool,
-    /// Of a file that [`Staged::create_alone`] made: its lock, until it has the name of its place.
+    /// The lock of a file that [`Staged::create_alone`] made, held until the file has its final
+    /// name.
     _lock: Option<File>,
 }
 
@@ -42,7 +45,7 @@ struct StagedNames {
 pub struct Access {
     /// Its permissions.
     pub mode: u32,
-    /// Its owner and group; `None` leaves those of this process.
+    /// Its owner and group; `None` keeps those of this process.
     pub owner: Option<(u32, u32)>,
 }
 
@@ -51,7 +54,7 @@ impl Staged {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
     pub fn create(path: &Path) -> io::Result<Self> {
         let beside = beside(path, "", ".new")?;
         remove_if_there(&beside)?;
@@ -62,16 +65,18 @@ impl Staged {
         })
     }
 
-    /// As [`Staged::create`], in a directory that is not ours and has no [`lock`](crate::file::lock::lock): the file beside
-    /// the place is itself locked, so that what a killed run left is told from what another run is
-    /// writing. `None` when one is.
+    /// As [`Staged::create`], for directories without a site [`lock`]. The temporary file itself is
+    /// locked, so that a file left by a killed run can be told from one that another run is
+    /// writing. `None`: another run is writing.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The system's error.
+    ///
+    /// [`lock`]: crate::file::lock::lock
     pub fn create_alone(path: &Path) -> io::Result<Option<Self>> {
         let beside = beside(path, ".", ".uidl-keep")?;
-        // Another run may take a name away between two steps: not for ever.
+        // Another run may remove the file between two steps. Do not retry for ever.
         for _ in 0..16 {
             let file = match create_new(&beside) {
                 Ok(file) => file,
@@ -84,7 +89,7 @@ impl Staged {
                 Err(error) => return Err(error),
             };
             if lock_at(&file, &beside)? {
-                // One description, one lock: it holds until both are closed.
+                // Both descriptors share one lock: it holds until both are closed.
                 let names = StagedNames {
                     beside,
                     path: path.into(),
@@ -102,18 +107,18 @@ impl Staged {
         &self.file
     }
 
-    /// Sets owner and permissions, waits until all of it is on the disk, and closes it. With several
-    /// files, this is done for all of them before the first is published.
+    /// Sets owner and permissions, waits until all of it is on the disk, and closes it. When there
+    /// are several files, all are sealed before the first is published.
     ///
     /// # Errors
     ///
-    /// What the system says. A full disk shows here at the latest: what `close` could still tell is
-    /// about octets that were not yet on the disk.
+    /// The system's error. A full disk shows here at the latest: `close` could only report octets
+    /// that were not yet on the disk.
     pub fn seal(self, access: Access) -> io::Result<Sealed> {
         if let Some((uid, gid)) = access.owner {
             fchown(&self.file, Some(uid), Some(gid))?;
         }
-        // After the owner: changing that may take permissions away.
+        // This comes after the owner, because changing the owner may take permissions away.
         self.file.set_permissions(Permissions::from_mode(access.mode))?;
         self.file.sync_all()?;
         Ok(Sealed { names: self.names })
@@ -121,7 +126,7 @@ impl Staged {
 }
 
 impl Sealed {
-    /// The place it is for.
+    /// The path that it is for.
     pub fn path(&self) -> &Path {
         &self.names.path
     }
@@ -130,8 +135,8 @@ impl Sealed {
     ///
     /// # Errors
     ///
-    /// What the system says. When the last step, `fsync` of the directory, fails, the file is in its
-    /// place, and may not be after a power cut.
+    /// The system's error. When only the last step fails, `fsync` of the directory, the file is in
+    /// its place, but a power cut may still undo that.
     pub fn publish(self) -> io::Result<()> {
         let dir = self.dir();
         self.rename()?;
@@ -153,8 +158,8 @@ impl Sealed {
 ///
 /// # Errors
 ///
-/// As [`Sealed::publish`], with the path. The files before that one are in place, those after it are
-/// gone.
+/// As [`Sealed::publish`], with the path. The files before that one are in place; those after it
+/// are removed.
 pub fn publish_all(files: impl IntoIterator<Item = Sealed>) -> Result<(), (PathBuf, io::Error)> {
     let mut dirs = BTreeSet::new();
     for file in files {
@@ -177,20 +182,20 @@ impl Drop for StagedNames {
     }
 }
 
-/// The name that a file is written under: its own between two others.
+/// The temporary name of a file: its own name between `before` and `after`.
 fn beside(path: &Path, before: &str, after: &str) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let beside: OsString = [OsStr::new(before), name, OsStr::new(after)].into_iter().collect();
     Ok(path.with_file_name(beside))
 }
 
-/// The directory that a path names something in.
+/// The directory that holds this path.
 fn dir_of(path: &Path) -> &Path {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
     dir.unwrap_or(Path::new("."))
 }
 
-/// Follows no link: what is new was not there, as a link either.
+/// Creates a file. It follows no link: the call fails when anything is there, a link included.
 fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
@@ -202,9 +207,9 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what a killed run left. `false` when somebody is writing it.
+/// Removes the temporary file of a killed run. `false` when another run is writing it.
 fn remove_if_dead(path: &Path) -> io::Result<bool> {
-    // What is no file is nobody's work, and is not opened.
+    // Not a regular file: not ours, remove it unopened.
     if fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return remove_if_there(path).map(|()| true);
     }
@@ -216,7 +221,7 @@ fn remove_if_dead(path: &Path) -> io::Result<bool> {
     if !lock_now(&file)? {
         return Ok(false);
     }
-    // Who wrote it may have put it in its place meanwhile, and another may have begun.
+    // Its writer may have published it meanwhile, and another may have begun.
     if is_at(&file, path)? {
         remove_if_there(path)?;
     }

@@ -9,25 +9,25 @@ use std::os::unix::fs::FileExt;
 /// Octets that can be read by offset.
 ///
 /// A source does not change its length while it is read: index and roster are replaced, never
-/// edited. Where that is broken all the same, reading fails, or a checksum does.
+/// edited. If somebody edits one all the same, reading fails, or a checksum does.
 pub trait ReadAt {
-    /// How many octets there are.
+    /// The number of octets.
     ///
     /// # Errors
     ///
-    /// What the system says when it cannot tell.
+    /// The system's error when it cannot tell.
     fn len_octets(&self) -> io::Result<u64>;
 
-    /// The `len` octets from `offset` on, all of them, copied.
+    /// A copy of exactly `len` octets from `offset` on.
     ///
     /// # Errors
     ///
-    /// `UnexpectedEof` when the range reaches past the end, `OutOfMemory` when there is no room
-    /// for the copy, and what the system says when it cannot read.
+    /// `UnexpectedEof` when the range reaches past the end, `OutOfMemory` when there is no room for
+    /// the copy, and the system's error when it cannot read.
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>>;
 }
 
-/// Room for `len` octets, none of them there yet. A length that memory cannot hold is an error and
+/// An empty buffer with room for `len` octets. A length that memory cannot hold is an error and
 /// does not end the process.
 pub(crate) fn room_for(len: usize) -> io::Result<Vec<u8>> {
     let mut room = Vec::new();
@@ -42,7 +42,7 @@ thread_local! {
     static IS_ROOM_ASKED_FOR: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether it is [`room_for`] that is asking this thread's allocator, and takes no for an answer.
+/// Whether [`room_for`] is asking this thread's allocator: it can take a failure for an answer.
 #[cfg(feature = "plugin")]
 pub(crate) fn is_room_asked_for() -> bool {
     IS_ROOM_ASKED_FOR.get()

@@ -8,18 +8,18 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 
-/// The flags of an open that is not led elsewhere: no link, no waiting, and not for a program that
-/// this process starts.
+/// The flags of an open that nobody can lead elsewhere. It follows no link and does not wait, and
+/// no program that this process starts inherits the file.
 const FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
 
-/// Options for an open that is not led elsewhere, of which nothing else is said yet.
+/// Options with only these flags set. The caller adds the rest.
 pub fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.custom_flags(FLAGS);
     options
 }
 
-/// Why there is no file to work with.
+/// The reason why there is no file to work with.
 #[derive(Debug)]
 pub enum Unopened {
     /// There is nothing of that name, and perhaps no such directory.
@@ -28,7 +28,7 @@ pub enum Unopened {
     Link,
     /// A directory, a FIFO, a socket or a device.
     NotRegular(Box<Metadata>),
-    /// The system's word.
+    /// The system's error.
     Io(io::Error),
 }
 
@@ -53,7 +53,7 @@ impl From<Unopened> for io::Error {
     }
 }
 
-/// What such an open found, if it is a regular file.
+/// The file that such an open found, if it is a regular file.
 ///
 /// # Errors
 ///

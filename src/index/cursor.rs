@@ -1,6 +1,6 @@
-//! Taking fields off the front of octets, each one checked: [`Cursor`].
+//! Takes fields off the front of octets and checks each one: [`Cursor`].
 
-/// What is left of some octets. Every `take` returns `None` when they do not reach, or hold a
+/// The rest of some octets. Every `take` returns `None` when the octets end too early, or hold a
 /// number in a form that FORMAT.md does not allow.
 pub(super) struct Cursor<'a>(pub(super) &'a [u8]);
 
@@ -21,8 +21,8 @@ impl<'a> Cursor<'a> {
         self.array().map(|[octet]| octet)
     }
 
-    /// An unsigned LEB128 number: seven bits an octet, the lowest first, the high bit set on all
-    /// but the last. Only its shortest form is one.
+    /// An unsigned LEB128 number: seven bits in each octet, the lowest first, with the high bit set
+    /// on all but the last. Only its shortest form is accepted.
     pub(super) fn varint(&mut self) -> Option<u64> {
         let mut number = 0_u64;
         for shift in (0..u64::BITS).step_by(7) {
@@ -40,7 +40,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Appends a number as [`Cursor::varint`] reads it.
+/// Appends a number in the form that [`Cursor::varint`] reads.
 pub(super) fn put_varint(octets: &mut Vec<u8>, number: u64) {
     for shift in (0..u64::BITS).step_by(7) {
         let rest = number >> shift;
@@ -52,7 +52,7 @@ pub(super) fn put_varint(octets: &mut Vec<u8>, number: u64) {
     }
 }
 
-/// The number at an offset, little-endian; `None` when the octets do not reach.
+/// The number at an offset, little-endian; `None` when the octets end too early.
 pub(super) fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*octets.get(at..)?.first_chunk()?))
 }

@@ -1,8 +1,9 @@
-//! Where things are in an index: the numbers of FORMAT.md, once for reader and writer.
+//! The positions in an index: the numbers of FORMAT.md, once for reader and writer.
 
-/// Survives no text-mode transfer: PNG's trick. A high bit, CR LF, Ctrl-Z and a lone LF.
+/// A text-mode transfer always breaks it, as it does PNG's: a high bit, CR LF, Ctrl-Z and a lone
+/// LF.
 pub(super) const MAGIC: [u8; 8] = *b"\x89UKI\r\n\x1a\n";
-/// The version this code writes, and the newest it reads.
+/// The version that this code writes, and the newest that it reads.
 pub(super) const VERSION: u32 = 1;
 
 // The header: each offset is the one before plus that field's size.
@@ -27,7 +28,7 @@ pub(super) const FLAG_FINAL: u32 = 1;
 
 /// More bits would make a table of more than 16 GiB.
 pub(super) const MAX_TABLE_BITS: u32 = 31;
-/// So that a bucket holds four maildrops on average, at most.
+/// With this, a bucket holds at most four maildrops on average.
 pub(super) const MAILDROPS_PER_BUCKET: u64 = 4;
 
 // A block.
@@ -52,20 +53,21 @@ pub(super) const BLOCK_HAS_UIDVALIDITY: u8 = 1;
 pub(super) const BLOCK_HAS_COUNTER: u8 = 2;
 pub(super) const BLOCK_ALL: u8 = 3;
 
-// A capture's flags: which fields follow, in this order.
+// The flags of a capture say which fields follow, in this order.
 pub(super) const CAPTURE_TAKEN: u8 = 1;
 pub(super) const CAPTURE_UIDVALIDITY: u8 = 2;
 pub(super) const CAPTURE_NEXT: u8 = 4;
 pub(super) const CAPTURE_SOURCE: u8 = 8;
-/// In the last capture only, and without those above but the first: all else is as in the block. So
-/// no source is spelled out twice, and none takes more room in memory than in the file.
+/// Set only in the last capture, where the first flag is the only other that may be set:
+/// everything else is as in the block. So no source is spelled out twice, and none takes more room
+/// in memory than in the file.
 pub(super) const CAPTURE_AS_BLOCK: u8 = 16;
 pub(super) const CAPTURE_ALL: u8 = 31;
 
 /// The fewest octets a capture can take: its flags.
 pub(super) const CAPTURE_LEAST_OCTETS: usize = 1;
 
-// An entry's flags: which fields follow, in this order.
+// The flags of an entry say which fields follow, in this order.
 pub(super) const ENTRY_FILE: u8 = 1;
 pub(super) const ENTRY_GUID: u8 = 2;
 pub(super) const ENTRY_HEADER: u8 = 4;
@@ -75,7 +77,8 @@ pub(super) const ENTRY_UID: u8 = 32;
 pub(super) const ENTRY_OCTETS: u8 = 64;
 pub(super) const ENTRY_HISTORY: u8 = 128;
 
-/// The fewest octets an entry can take: its flags, the length of its UIDL, one octet of that.
+/// The fewest octets an entry can take: its flags, the length of its UIDL, and one octet of the
+/// UIDL.
 pub(super) const ENTRY_LEAST_OCTETS: usize = 3;
 /// The fewest octets a spent UIDL can take.
 pub(super) const SPENT_LEAST_OCTETS: usize = 2;
@@ -86,7 +89,7 @@ pub(super) const BUCKET_COUNT_AT: usize = 4;
 pub(super) const BUCKET_HEAD_OCTETS: usize = 8;
 pub(super) const BUCKET_ENTRY_OCTETS: usize = 32;
 
-/// Every checksum: BLAKE3, cut to this.
+/// The size of every checksum, which is BLAKE3 cut to it.
 pub(super) const CHECKSUM_OCTETS: usize = 16;
 
 /// The checksum of `octets`.

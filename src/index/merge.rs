@@ -1,5 +1,5 @@
-//! Captures of one maildrop, made one: [`merge`], and one that is not to be believed:
-//! [`spend_entries`].
+//! [`merge`] makes two captures of one maildrop into one. [`spend_entries`] is for a capture that
+//! is not to be believed.
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
@@ -14,97 +14,101 @@ use crate::uidl::Uidl;
 /// The most numbers of an abandoned counter that are written out as spent UIDLs.
 const MOST_SPELLED_OUT: u32 = 1 << 18;
 
-/// Of entries with one key, the most that are compared with one of the other capture: those of very
-/// many with one key are in their old order in both, and the first that is left fits.
+/// The most entries with one key that are compared with an entry of the other capture. When very
+/// many have one key, they are in their old order in both captures, and the first that is left
+/// fits.
 const MOST_COMPARED: usize = 64;
 
-/// Two captures of a maildrop, made one.
+/// Two captures of a maildrop, made into one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Merged {
     /// The maildrop.
     pub maildrop: Maildrop,
-    /// What an operator should know of it.
+    /// Facts about it that an operator should know.
     pub remarks: Vec<Remark>,
-    /// How many messages both captures have, or have the UIDL of.
+    /// The number of messages that both captures have, or have the UIDL of.
     pub in_both: usize,
-    /// Those of them of which the later capture says something else, which neither said before.
+    /// The messages in both captures that have another UIDL in the later one, which neither capture
+    /// had for them before.
     pub changed: Vec<Changed>,
 }
 
 impl Merged {
-    /// Whether so much has changed that the later capture may be one of another server, of a
-    /// backup, or in another format: more than three messages, and more than one in a hundred.
+    /// Whether so many have changed that the later capture may be of another server, of a backup,
+    /// or in another format: more than three messages, and more than one in a hundred.
     pub fn is_doubtful(&self) -> bool {
         self.changed.len() > 3 && self.changed.len() * 100 > self.in_both
     }
 }
 
-/// A message that two captures know by different UIDLs, or whose UIDL is another's in the later.
+/// A message with different UIDLs in two captures, or whose UIDL another message has in the later
+/// one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
-    /// What names it: its file name or GUID, where a capture spells that out.
+    /// Its file name or GUID, when a capture spells that out.
     pub name: Option<Box<[u8]>>,
-    /// What the earlier capture said.
+    /// Its UIDL in the earlier capture.
     pub earlier: Uidl,
-    /// What the later one said, for that is what clients hold; `None` where it has the UIDL at
-    /// another message, and not this one.
+    /// Its UIDL in the later capture, which clients hold; `None` when the later capture gives the
+    /// earlier UIDL to another message and does not have this one.
     pub later: Option<Uidl>,
 }
 
-/// What an operator should know of a merge.
+/// A fact about a merge that an operator should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remark {
-    /// The later capture has UIDLs at other messages than the earlier one. They are those
-    /// messages', and the others, which the later capture does not have, are given up.
+    /// The later capture gives UIDLs to other messages than the earlier one did. They now belong to
+    /// those other messages. The messages that had them before, which the later capture does not
+    /// have, are given up.
     Contradiction {
         /// The first of these UIDLs.
         uidl: Uidl,
-        /// How many there are.
+        /// The number of these UIDLs.
         count: usize,
     },
-    /// The later capture failed. What was captured before is kept, and the state is failed.
+    /// The later capture failed. Everything captured before is kept, and the state is failed.
     Failed,
-    /// The old server counts anew, under another UIDVALIDITY or in another format: the UIDLs of its
+    /// The old server counts anew, under another UIDVALIDITY or in another format. The UIDLs of its
     /// earlier numbers were written out.
     CountsAnew {
-        /// How many.
+        /// The number of them.
         numbers: u32,
     },
 }
 
-/// Two captures that cannot stand together: the old server began to count anew after so many
-/// numbers that they cannot be written out as spent UIDLs.
+/// Two captures that cannot be merged. The old server began to count anew, and it had given more
+/// numbers than can be written out as spent UIDLs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the old server counts anew after {next} numbers in form {format}, more than {MOST_SPELLED_OUT}"
 )]
 pub struct CannotMerge {
-    /// The form it had counted in before.
+    /// The format in which it counted before.
     pub format: String,
-    /// How far it had counted.
+    /// The first number that it had not given.
     pub next: u32,
 }
 
-/// The maildrop that two captures of one old maildrop make together: `old`, which may be of several
-/// already, and `new`, which is built upon it. Nothing that one of them said is lost:
+/// Merges two captures of one old maildrop. `old` may come from several captures already; `new` is
+/// built upon it. Nothing that one of them has is lost:
 ///
 /// * The old entries keep their order. An entry of the other capture that is the same message adds
-///   the keys that were missing; any other is appended. The same message it is by its UIDL and
-///   keys, then by its names, by its UIDL where no key contradicts, by its UID under one
-///   UIDVALIDITY where a content key agrees, by a whole content that both have once, and at last by
-///   such a header.
-/// * Rule 7: of two UIDLs of one message the later capture's is served, for that is what clients
-///   hold, and the other is one of its earlier ones. The later capture is the one whose counter is
-///   further under one UIDVALIDITY, else the one that was taken later, else `new`. So one whose
-///   counter went back only adds.
-/// * A UIDL that the later capture has at another message is that message's. Where the message that
-///   had it before is not in the later capture, its entry goes: the two would be listed by one
-///   UIDL.
+///   the keys that were missing; any other entry is appended. These tell, in this order, that two
+///   entries are the same message: UIDL and keys; names; the UIDL, when no key contradicts; the UID
+///   under one UIDVALIDITY, when a content key agrees; a whole content that both have once; and
+///   last, a header that both have once.
+/// * Rule 7: when a message has two UIDLs, the later capture's is served, because clients hold it,
+///   and the other becomes one of its earlier ones. The later capture is the one whose counter is
+///   further under one UIDVALIDITY, else the one that was taken later, else `new`. So a capture
+///   whose counter went back only adds.
+/// * A UIDL that another message has in the later capture belongs to that message. When the later
+///   capture does not have the message that had it before, that entry is removed: otherwise two
+///   messages would be listed with one UIDL.
 /// * Spent UIDLs are united, and the higher next number counts. When the server has begun to count
-///   anew (another UIDVALIDITY or format), the numbers it had given before become spent UIDLs.
-/// * A failed `new` makes the maildrop failed, whatever was captured before: messages that came
-///   between would be given to clients twice.
+///   anew (another UIDVALIDITY or format), the numbers that it had given before become spent UIDLs.
+/// * A failed `new` makes the maildrop failed, whatever was captured before. Otherwise clients
+///   would get the messages that arrived in between twice.
 ///
 /// # Errors
 ///
@@ -147,7 +151,7 @@ pub fn merge(old: Maildrop, new: Maildrop) -> Result<Merged, CannotMerge> {
     }
     let mut entries: Vec<Entry> = entries.into_iter().map(|joined| joined.entry).collect();
     let served: HashSet<Uidl> = entries.iter().map(|entry| entry.uidl.clone()).collect();
-    // Whose it is the later capture says.
+    // The later capture says which message has a UIDL.
     entries.iter_mut().for_each(|entry| entry.earlier.retain(|uidl| !served.contains(uidl)));
 
     let mut seen: HashSet<Uidl> = entries.iter().flat_map(Entry::uidls).cloned().collect();
@@ -181,7 +185,7 @@ pub fn merge(old: Maildrop, new: Maildrop) -> Result<Merged, CannotMerge> {
 
     let state = match state_of_new {
         State::Failed => {
-            // Of one who never was captured there is nothing new to say.
+            // When the maildrop was never captured, there is nothing new to say.
             if old.state != State::Failed || !entries.is_empty() {
                 remarks.push(Remark::Failed);
             }
@@ -204,8 +208,8 @@ pub fn merge(old: Maildrop, new: Maildrop) -> Result<Merged, CannotMerge> {
     Ok(Merged { maildrop, remarks, in_both, changed })
 }
 
-/// The maildrop without its entries and captures. Their UIDLs are spent: whatever messages they
-/// truly belong to, clients may know them.
+/// The maildrop without its entries and captures. Their UIDLs are spent: clients may know them,
+/// whatever messages they really belong to.
 pub fn spend_entries(maildrop: Maildrop) -> Maildrop {
     let Maildrop { entries, mut spent, .. } = maildrop;
     let mut seen: HashSet<Uidl> = spent.iter().cloned().collect();
@@ -214,8 +218,8 @@ pub fn spend_entries(maildrop: Maildrop) -> Maildrop {
     Maildrop { entries: Vec::new(), captures: Vec::new(), spent, ..maildrop }
 }
 
-/// Whether `one` was taken later than `other`, which count in one format perhaps; `None` where
-/// nothing tells.
+/// Whether `one` was taken later than `other`; `None` when nothing tells. `one_format` says whether
+/// both may count in one format.
 fn is_later(one: &Capture, other: &Capture, one_format: bool) -> Option<bool> {
     let of_both = |one: Option<u64>, other: Option<u64>| match (one, other) {
         (Some(one), Some(other)) if one != other => Some(one > other),
@@ -226,24 +230,25 @@ fn is_later(one: &Capture, other: &Capture, one_format: bool) -> Option<bool> {
     by_counter.filter(|_| counts_on).or_else(|| of_both(one.taken, other.taken))
 }
 
-/// The captures of two maildrops in one line, the later behind the earlier.
+/// The captures of two maildrops in one line, each later one behind the earlier.
 #[derive(Debug)]
 struct Timeline {
     captures: Vec<Capture>,
-    /// Where those of the old maildrop stand now, and those of the new one.
+    /// The positions of the old maildrop's captures in `captures`.
     of_old: Vec<u32>,
+    /// The positions of the new maildrop's.
     of_new: Vec<u32>,
     /// Whether both count in one format, as far as they say.
     one_format: bool,
-    /// Whether the new maildrop has a capture that the old one has not.
+    /// Whether the new maildrop has a capture that the old one does not have.
     has_more: bool,
-    /// The last of each stand side by side, and nothing tells them apart: one capture perhaps.
+    /// The last captures of both are neighbours, and nothing tells them apart: they may be one.
     may_be_one: bool,
 }
 
 impl Timeline {
     fn of(old: &Maildrop, new: &Maildrop) -> Self {
-        // A capture that failed saw nothing, and is none where there is another.
+        // A capture that failed saw nothing. It does not count when there is another.
         let saw_nothing = |maildrop: &Maildrop| {
             maildrop.state == State::Failed
                 && maildrop.entries.is_empty()
@@ -298,27 +303,27 @@ impl Timeline {
         }
         self.captures.insert(at, capture);
         self.has_more = true;
-        // None of the new maildrop's stands behind it yet.
+        // No capture of the new maildrop is behind it yet.
         for place in self.of_old.iter_mut().filter(|place| **place as usize >= at) {
             *place += 1;
         }
         self.of_new.push(at as u32);
     }
 
-    /// Makes one capture of the last two.
+    /// Makes the last two captures one.
     fn unite(&mut self) {
         self.captures.pop();
         let last = self.captures.len().saturating_sub(1) as u32;
         self.of_new.iter_mut().for_each(|place| *place = (*place).min(last));
     }
 
-    /// Whether the last of all is one of the new maildrop's.
+    /// Whether the last capture of all belongs to the new maildrop.
     fn new_is_last(&self) -> bool {
         self.of_new.last().is_some_and(|last| *last as usize + 1 == self.captures.len())
     }
 
-    /// All entries, the old ones first; how many both have; and which the later capture knows by
-    /// another UIDL.
+    /// All entries, the old ones first; the number that both have; and the entries with another
+    /// UIDL in the later capture.
     fn join(
         &self,
         of_old: Vec<Entry>,
@@ -353,7 +358,7 @@ impl Timeline {
     }
 }
 
-/// An entry of two maildrops, or of one of them.
+/// An entry of one or both maildrops.
 #[derive(Debug)]
 struct JoinedEntry {
     entry: Entry,
@@ -364,7 +369,7 @@ struct JoinedEntry {
 }
 
 impl JoinedEntry {
-    /// Adds what the new maildrop says of the same message. Returns how its UIDL changed.
+    /// Adds the new maildrop's entry of the same message. Returns how its UIDL changed.
     fn add(&mut self, new: Entry) -> Option<Changed> {
         let old = &mut self.entry;
         let new_wins = new.last_capture >= old.last_capture;
@@ -393,7 +398,7 @@ impl JoinedEntry {
         add(&mut old.octets, new.octets, false);
         add(&mut old.file, new.file, false);
         add(&mut old.guid, new.guid, false);
-        // Where these differ, a name says that it is the same message all the same.
+        // When the UIDs differ, a name has told that it is the same message all the same.
         add(&mut old.uid, new.uid, new_wins);
         add(&mut old.header, new.header, new_wins);
         add(&mut old.message, new.message, new_wins);
@@ -410,8 +415,8 @@ fn spelled<const N: usize>(names: [&Option<Name>; N]) -> Option<Box<[u8]>> {
     })
 }
 
-/// Takes those entries out whose UIDL a later capture has at another message, and returns them.
-/// Those that one capture itself gave to several messages stay as they were.
+/// Removes the entries whose UIDL another message has in a later capture, and returns them. UIDLs
+/// that one capture itself gave to several messages stay as they were.
 fn give_up(entries: &mut Vec<JoinedEntry>) -> Vec<Entry> {
     let mut by_uidl: HashMap<&Uidl, Vec<usize>> = HashMap::new();
     for (at, joined) in entries.iter().enumerate() {
@@ -442,7 +447,8 @@ fn give_up(entries: &mut Vec<JoinedEntry>) -> Vec<Entry> {
     given_up
 }
 
-/// Whether the new capture has just what the last of the old maildrop's had, under the same UIDLs.
+/// Whether the new capture has exactly the messages of the old maildrop's last one, with the same
+/// UIDLs.
 fn says_the_same(
     of_old: &[Entry],
     of_new: &[Entry],
@@ -455,17 +461,17 @@ fn says_the_same(
     of_new.iter().zip(same_as).all(is_same) && of_new.len() == old.last_entries().count()
 }
 
-/// Which entries of two captures are the same message.
+/// Finds the entries of two captures that are the same message.
 struct Pairs<'a> {
     old: &'a [Entry],
     new: &'a [Entry],
     is_taken: Vec<bool>,
-    /// For each new entry the old one.
+    /// The old entry for each new one.
     same_as: Vec<Option<usize>>,
 }
 
 impl<'a> Pairs<'a> {
-    /// For each new entry the old one that is the same message, each at most once.
+    /// The old entry that is the same message, for each new one; each old entry at most once.
     fn of(old: &'a [Entry], new: &'a [Entry]) -> Vec<Option<usize>> {
         let (is_taken, same_as) = (vec![false; old.len()], vec![None; new.len()]);
         let mut pairs = Self { old, new, is_taken, same_as };
@@ -488,7 +494,7 @@ impl<'a> Pairs<'a> {
         pairs.same_as
     }
 
-    /// Pairs entries that have a key in common and fit, the first ones that are left.
+    /// Pairs entries that have a key in common and fit. The first that are left are taken.
     fn by<K: Hash + Eq, I: IntoIterator<Item = K>>(
         &mut self,
         keys: impl Fn(&'a Entry) -> I,
@@ -509,7 +515,7 @@ impl<'a> Pairs<'a> {
             }
             for key in keys(new) {
                 let Some(left) = by_key.get_mut(&key) else { continue };
-                // The first stands last.
+                // The list is in reverse: its first entry stands last.
                 while left.last().is_some_and(|&at| self.is_taken[at]) {
                     left.pop();
                 }
@@ -525,7 +531,7 @@ impl<'a> Pairs<'a> {
         }
     }
 
-    /// Pairs entries of one content that is each capture's only one, and whose keys do not
+    /// Pairs entries with a content that each capture has only once, when their keys do not
     /// contradict.
     fn by_one_alone(&mut self, content: impl Fn(&Entry) -> Option<Fingerprint>) {
         let alone = |entries: &[Entry]| {
@@ -551,7 +557,7 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// The fingerprints of an entry, each with which it is.
+/// The fingerprints of an entry, each with the number of its kind.
 fn contents(entry: &Entry) -> impl Iterator<Item = (u8, Fingerprint)> {
     let all = [(0, entry.message), (1, entry.header), (2, entry.origin)];
     all.into_iter().filter_map(|(which, content)| Some((which, content?)))
@@ -563,7 +569,7 @@ fn contradict(old: &Entry, new: &Entry) -> bool {
     keys_contradict(old, new) || differ(old.uid, new.uid)
 }
 
-/// The same of two entries that UIDL and UID may differ of.
+/// The same, for two entries whose UIDL and UID may differ.
 fn keys_contradict(old: &Entry, new: &Entry) -> bool {
     let cut = |name: &Option<Name>| name.as_ref().map(|name| name.key().cut);
     let names_differ =
@@ -579,8 +585,8 @@ fn differ<T: PartialEq>(old: Option<T>, new: Option<T>) -> bool {
     matches!((old, new), (Some(old), Some(new)) if old != new)
 }
 
-/// Spends every UIDL that a counter has given. One with a file name or GUID in its format cannot
-/// be made from a number, nor would the new server make it from one.
+/// Spends every UIDL that a counter has given. A format with a file name or GUID is left out:
+/// neither we nor the new server can make such a UIDL from a number.
 fn spell_out(
     counter: &Counter,
     uidvalidity: Option<u32>,
@@ -631,7 +637,7 @@ mod tests {
         Uidl::new(text.as_bytes()).unwrap()
     }
 
-    /// An entry with a UIDL and, where not empty, a file name.
+    /// An entry with a UIDL and a file name, unless that is empty.
     fn entry(text: &str, file: &str) -> Entry {
         Entry {
             file: (!file.is_empty()).then(|| Name::Spelled(file.as_bytes().into())),
@@ -650,13 +656,13 @@ mod tests {
         })
     }
 
-    /// The same, of one capture that says what it says.
+    /// The same, for the only capture, which describes itself.
     fn captured(maildrop: Maildrop) -> Maildrop {
         let taken = maildrop.captures.first().and_then(|capture| capture.taken);
         Maildrop { captures: vec![Capture::of(&maildrop, taken)], ..maildrop }
     }
 
-    /// The same, taken then.
+    /// The same, taken at that time.
     fn taken(seconds: u64, mut maildrop: Maildrop) -> Maildrop {
         maildrop.captures[0].taken = Some(seconds);
         maildrop
@@ -667,7 +673,7 @@ mod tests {
         super::merge(old, new).map(|Merged { maildrop, remarks, .. }| (maildrop, remarks))
     }
 
-    /// What an entry says, in short: its UIDL, its earlier ones, its first and last capture.
+    /// The facts of an entry, in short: its UIDL, its earlier ones, its first and last capture.
     fn short(maildrop: &Maildrop) -> Vec<String> {
         let short = |entry: &Entry| {
             let uidls: Vec<String> = entry.uidls().map(Uidl::to_string).collect();
@@ -706,7 +712,7 @@ mod tests {
         assert_eq!(merge(old.clone(), old.clone()).unwrap(), (old.clone(), vec![]));
         let old = taken(5, old);
         assert_eq!(merge(old.clone(), old.clone()).unwrap(), (old.clone(), vec![]));
-        // Nor does the first of two, nor the dump of both.
+        // The first of two adds nothing either, nor does the dump of both.
         let new = taken(6, maildrop(vec![entry("a", "1"), entry("c", "2")]));
         let (both, _) = merge(old.clone(), new.clone()).unwrap();
         for again in [&old, &new, &both] {
@@ -755,7 +761,7 @@ mod tests {
             assert_eq!(merged.entries[0].header, new.entries[0].header);
             assert_eq!(uidls(&merged.spent), ["older"]);
             assert_eq!(remarks, [Remark::Contradiction { uidl: uidl("a"), count: 1 }]);
-            // Built the other way round the old one adds nothing.
+            // When it is built the other way round, the old one adds nothing.
             let (old, new) = (taken(1, old), taken(2, new));
             let (merged, remarks) = merge(new.clone(), old).unwrap();
             assert_eq!((merged.entries.len(), merged.entries[0].uid), (1, new.entries[0].uid));
@@ -777,7 +783,7 @@ mod tests {
                 entry("a", "g"),
                 Entry { guid: Some(Name::Spelled((*b"g").into())), ..entry("b", "") },
             ),
-            // Under one UIDVALIDITY, although the content is not alone.
+            // This holds under one UIDVALIDITY, although the content is not the only one.
             (with_uid("a", 3, 1), with_uid("b", 3, 1)),
             (
                 Entry { message: fingerprint(1), ..entry("a", "") },
@@ -797,7 +803,7 @@ mod tests {
             assert_eq!(short(&maildrop), ["x 0-1", "b<a 0-1", "y 0-1"]);
             assert_eq!((in_both, remarks.len(), changed.len()), (3, 0, 1));
             assert_eq!((&changed[0].earlier, &changed[0].later), (&uidl("a"), &Some(uidl("b"))));
-            // In the other order of building the same is right.
+            // When they are built in the other order, the same is right.
             let other_way = super::merge(new, old).unwrap();
             assert_eq!(short(&other_way.maildrop), ["y 0-1", "b<a 0-1", "x 0-1"]);
             assert_eq!((other_way.in_both, other_way.changed.len()), (3, 1));
@@ -810,7 +816,8 @@ mod tests {
         let fingerprint = |octet| Some(Fingerprint([octet; 16]));
         let message = |text, file| Entry { message: fingerprint(1), ..entry(text, file) };
         for (old, new) in [
-            // Two of one content; other names; another body behind one header.
+            // Two have one content; others have other names; one has another body behind the same
+            // header.
             (vec![message("a", ""), message("b", "")], vec![message("c", "")]),
             (vec![message("a", "")], vec![message("b", ""), message("c", "")]),
             (vec![message("a", "1")], vec![message("b", "2")]),
@@ -835,7 +842,7 @@ mod tests {
         let old = vec![entry("a", "1"), entry("b", "2"), entry("c", "3"), entry("d", "4")];
         let new = vec![entry("b", "1"), entry("a", "2"), entry("d", "3"), entry("e", "5")];
         let merged = super::merge(maildrop(old.clone()), maildrop(new.clone())).unwrap();
-        // Whose d was is not there any more, and c is nobody's but the third's.
+        // The message that had d is gone, and only the third has c.
         assert_eq!(short(&merged.maildrop), ["b 0-1", "a 0-1", "d<c 0-1", "e 1-1"]);
         assert_eq!(merged.remarks, [Remark::Contradiction { uidl: uidl("d"), count: 1 }]);
         assert_eq!((merged.in_both, merged.changed.len()), (4, 4));
@@ -853,7 +860,7 @@ mod tests {
             taken(seconds, captured(maildrop))
         };
         let first = counted(10, 100, vec![entry("UID8-7", "1"), entry("UID9-7", "2")]);
-        // The old server was put back from a backup: it gives UID9 again, to another message.
+        // The old server was restored from a backup: it gives UID9 again, to another message.
         let back =
             counted(9, 200, vec![entry("UID5-7", "1"), entry("UID9-7", "3"), entry("z", "4")]);
         let merged = super::merge(first.clone(), back.clone()).unwrap();
@@ -861,7 +868,7 @@ mod tests {
         assert_eq!(merged.maildrop.captures[1].next, Some(10));
         assert_eq!(merged.maildrop.counter.as_ref().unwrap().next, 10);
         assert_eq!(merged.maildrop.last_entries().count(), 2);
-        // Under another UIDVALIDITY it is the time that counts.
+        // Under another UIDVALIDITY, the time decides.
         let anew = Maildrop { uidvalidity: Some(8), ..back };
         let anew = taken(200, captured(anew));
         let merged = super::merge(first, anew).unwrap();
@@ -963,7 +970,7 @@ mod tests {
         let spent = spend_entries(old);
         assert_eq!(spent.entries, []);
         assert_eq!(uidls(&spent.spent), ["x", "y", "a", "b"]);
-        // The same UIDLs of other messages, in another order: nothing of the old one is left.
+        // Other messages have the same UIDLs, in another order: nothing of the old one is left.
         let new = maildrop(vec![entry("b", "1"), entry("c", "2")]);
         let (merged, remarks) = merge(spent.clone(), new).unwrap();
         assert_eq!(merged.entries, [entry("b", "1"), entry("c", "2")]);
@@ -983,10 +990,10 @@ mod tests {
             assert_eq!(merged.counter.unwrap().next, 5);
             assert_eq!(remarks, []);
         }
-        // Without %v in it, a format counts on under any UIDVALIDITY.
+        // A format without %v counts on under any UIDVALIDITY.
         let (merged, _) = merge(counted(5, 7, "%u"), counted(3, 8, "%u")).unwrap();
         assert_eq!((merged.counter.unwrap().next, merged.spent.len()), (5, 0));
-        // A later capture that cannot tell the counter.
+        // This is a later capture that cannot tell the counter.
         let (merged, _) = merge(counted(5, 7, "UID%u-%v"), maildrop(vec![])).unwrap();
         assert_eq!(merged.counter.unwrap().next, 5);
     }
@@ -1038,7 +1045,7 @@ mod tests {
     }
 
     prop_compose! {
-        /// With keys so few that they repeat, and some that agree with nothing.
+        /// The keys are so few that they repeat, and some agree with nothing.
         fn some_entry()(
             uidl in some_uidl(),
             file in of(0..5_u8), guid in of(3..7_u8), uid in of(1..5_u32),
@@ -1078,7 +1085,7 @@ mod tests {
         }
     }
 
-    /// Every UIDL that a maildrop names.
+    /// Every UIDL of a maildrop.
     fn named(maildrop: &Maildrop) -> HashSet<Uidl> {
         let held = maildrop.entries.iter().flat_map(Entry::uidls);
         held.chain(&maildrop.spent).cloned().collect()
@@ -1100,7 +1107,7 @@ mod tests {
                 let now = named(&merged);
                 prop_assert!(named_before.is_subset(&now), "{:?}", named_before.difference(&now));
                 prop_assert!(merged.captures.len() <= captures_before + 1);
-                // Each UIDL is served, was one before, or is spent: in one way only.
+                // Each UIDL is served, was served before, or is spent: exactly one of these.
                 let served: HashSet<&Uidl> =
                     merged.entries.iter().map(|entry| &entry.uidl).collect();
                 let earlier: HashSet<&Uidl> =
@@ -1124,7 +1131,7 @@ mod tests {
             one in some_maildrop(), other in some_maildrop(), other_is_built_first in any::<bool>(),
         ) {
             let good = |seconds, capture: Maildrop| {
-                // Only time tells.
+                // Only the time tells.
                 let state = if capture.entries.is_empty() { State::Empty } else { State::Captured };
                 taken(seconds, captured(Maildrop { state, counter: None, ..capture }))
             };

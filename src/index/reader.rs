@@ -1,4 +1,4 @@
-//! Bytes -> answers: [`Index`].
+//! Turns bytes into answers: [`Index`].
 #![forbid(unsafe_code)]
 
 use std::io;
@@ -11,7 +11,7 @@ use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
 use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
 use crate::uidl::Uidl;
 
-/// An index, open for look-ups: its header has been read and found right, and nothing else.
+/// An index, open for look-ups. Only its header has been read and checked.
 #[derive(Debug)]
 pub struct Index<S> {
     source: S,
@@ -33,54 +33,57 @@ struct IndexHeader {
     build_id: [u8; 16],
 }
 
-/// Why an index could not give an answer. None of these means that something is not in it.
+/// The reason why an index could not give an answer. No such error means that something is not in
+/// it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IndexError {
-    /// Does not start as an index does.
+    /// It does not start as an index does.
     #[error("not an index, or mangled on its way here")]
     NotAnIndex,
-    /// Written by a version that we do not know.
+    /// It has a version that we do not know.
     #[error("index version {found}, newest known {newest_known}")]
     Version {
         /// The version it says.
         found: u32,
-        /// The newest we can read.
+        /// The newest that we can read.
         newest_known: u32,
     },
-    /// Its fingerprints are from a normaliser that we do not have: none would ever match.
+    /// Its fingerprints are from a normaliser that we do not have: no fingerprint would ever match.
     #[error(
         "fingerprints of normaliser {found}, known is {known}: build it again from its listings"
     )]
     Normaliser {
         /// The version it says.
         found: u32,
-        /// The one we have.
+        /// Our version.
         known: u32,
     },
-    /// A field points outside the file, a checksum disagrees, or what should agree does not.
+    /// A field points outside the file, a checksum disagrees, or two things that should agree do
+    /// not.
     #[error("damaged at {offset} of {file_len} octets: {what}")]
     Corrupt {
-        /// What is wrong.
+        /// The fault.
         what: &'static str,
-        /// Where that begins.
+        /// The octet at which it begins.
         offset: u64,
-        /// How long the file is.
+        /// The length of the file.
         file_len: u64,
     },
-    /// Could not be read.
+    /// It could not be read.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Where a block lies. Checked: within the blocks, not larger than the largest.
+/// The position of a block. It is checked: within the blocks, and not larger than the largest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct BlockAt {
     offset: u64,
     len: u64,
 }
 
-/// Octets of a bucket that are read at one go: all of it, unless very many share its prefix.
+/// The octets of a bucket that are read at once: all of it, unless very many users share its
+/// prefix.
 const BUCKET_GUESS_OCTETS: u64 = 512;
 
 impl<S: ReadAt> Index<S> {
@@ -100,7 +103,7 @@ impl<S: ReadAt> Index<S> {
         if octets[MAGIC_AT..VERSION_AT] != MAGIC {
             return Err(IndexError::NotAnIndex);
         }
-        // The version first: another one may have its checksum elsewhere.
+        // The version comes first: another version may have its checksum elsewhere.
         let version = u32_at(&octets, VERSION_AT).ok_or_else(short)?;
         if version != VERSION {
             return Err(IndexError::Version { found: version, newest_known: VERSION });
@@ -136,9 +139,9 @@ impl<S: ReadAt> Index<S> {
             let (found, known) = (header.normaliser, u32::from(NORMALISER_VERSION));
             return Err(IndexError::Normaliser { found, known });
         }
-        // From here on blocks lie between the header and the buckets, buckets between the blocks
-        // and the table, and the table of 2^bits offsets fills the rest: later sums stay within
-        // the file's length.
+        // From here on it is known that blocks lie between the header and the buckets, that buckets
+        // lie between the blocks and the table, and that the table of 2^bits offsets fills the
+        // rest. So later sums stay within the file's length.
         if header.table_bits > MAX_TABLE_BITS
             || file_len.checked_sub(header.table_offset) != Some(8 << header.table_bits)
         {
@@ -147,8 +150,8 @@ impl<S: ReadAt> Index<S> {
         if !(HEADER_OCTETS as u64..=header.table_offset).contains(&header.buckets_offset) {
             return Err(corrupt("offset of the buckets", BUCKETS_OFFSET_AT));
         }
-        // From here on no count read later can ask for more memory than one block or bucket of
-        // this file takes.
+        // From here on no count can ask for more memory than one block or bucket of this file
+        // takes.
         if u64::from(header.largest_block) > header.buckets_offset - HEADER_OCTETS as u64 {
             return Err(corrupt("size of the largest block", LARGEST_BLOCK_AT));
         }
@@ -163,17 +166,17 @@ impl<S: ReadAt> Index<S> {
         self.header.is_final
     }
 
-    /// Names the content: equal for two files exactly when the files are equal.
+    /// Names the content: two files have the same build id exactly when they are equal.
     pub fn build_id(&self) -> [u8; 16] {
         self.header.build_id
     }
 
-    /// How many maildrops it holds.
+    /// The number of maildrops that it holds.
     pub fn maildrop_count(&self) -> u64 {
         self.header.maildrops
     }
 
-    /// How many entries all its maildrops hold.
+    /// The number of entries that all its maildrops hold.
     pub fn entry_count(&self) -> u64 {
         self.header.entries
     }
@@ -188,10 +191,10 @@ impl<S: ReadAt> Index<S> {
         self.header.normaliser
     }
 
-    /// The maildrop of a user, its names as [`Name::Key`]; `None` when the index has none.
+    /// The maildrop of a user, with its names as [`Name::Key`]; `None` when the index has none.
     ///
-    /// The whole name is compared. Cost, however many maildrops there are: three reads (of a table
-    /// entry, a bucket and the block), and the block in memory beside the maildrop.
+    /// The whole user name is compared. Cost, however many maildrops there are: three reads (a
+    /// table entry, a bucket and the block), and the block in memory beside the maildrop.
     ///
     /// # Errors
     ///
@@ -207,7 +210,7 @@ impl<S: ReadAt> Index<S> {
         Ok(Some(maildrop))
     }
 
-    /// All maildrops, in the order of user names. Cost: two reads a maildrop.
+    /// All maildrops, in the order of user names. Cost: two reads for each maildrop.
     pub fn maildrops(&self) -> Maildrops<'_, S> {
         Maildrops {
             index: self,
@@ -219,13 +222,13 @@ impl<S: ReadAt> Index<S> {
         }
     }
 
-    /// Checks all there is to check: every octet against the build id, every block and bucket, and
-    /// that every maildrop is found by its user's name. Cost: reads everything twice or more, and
-    /// keeps one block in memory.
+    /// Checks everything: every octet against the build id, every block and bucket, and that every
+    /// maildrop is found by its user's name. Cost: it reads everything twice or more, and keeps one
+    /// block in memory.
     ///
     /// # Errors
     ///
-    /// The first fault met.
+    /// The first fault found.
     pub fn verify(&self) -> Result<(), IndexError> {
         self.verify_build_id()?;
         let mut maildrops = self.maildrops();
@@ -277,7 +280,7 @@ impl<S: ReadAt> Index<S> {
         IndexError::Corrupt { what, offset, file_len: self.header.file_len }
     }
 
-    /// Where the block of a user lies, as the table and a bucket say.
+    /// The position of a user's block, from the table and a bucket.
     fn place_of(&self, user: &str) -> Result<Option<BlockAt>, IndexError> {
         let hash = checksum(user.as_bytes());
         let bucket = self.bucket(bucket_number(&hash, self.header.table_bits))?;
@@ -296,7 +299,7 @@ impl<S: ReadAt> Index<S> {
         Ok(Some(BlockAt { offset, len }))
     }
 
-    /// What the table says of a bucket: checked to be where a bucket can be.
+    /// The table's offset of a bucket, checked to be where a bucket can be.
     fn bucket_offset(&self, number: u32) -> Result<u64, IndexError> {
         let at = self.header.table_offset + 8 * u64::from(number);
         let octets = self.source.read_at(at, 8)?;
@@ -308,7 +311,7 @@ impl<S: ReadAt> Index<S> {
         Ok(offset)
     }
 
-    /// All octets of a bucket, which is the right one and whose checksum agrees.
+    /// All octets of a bucket: it is the right one and its checksum agrees.
     fn bucket(&self, number: u32) -> Result<Vec<u8>, IndexError> {
         let offset = self.bucket_offset(number)?;
         let most = self.header.table_offset - offset;
@@ -338,7 +341,7 @@ impl<S: ReadAt> Index<S> {
     }
 }
 
-/// What a file shorter than a header is: cut short, or something else.
+/// The error for a file shorter than a header: an index that was cut short, or something else.
 fn not_an_index<S: ReadAt>(source: &S, file_len: u64) -> Result<IndexError, IndexError> {
     let octets = source.read_at(0, file_len.min(MAGIC.len() as u64) as usize)?;
     Ok(if MAGIC.starts_with(&octets) {
@@ -348,7 +351,7 @@ fn not_an_index<S: ReadAt>(source: &S, file_len: u64) -> Result<IndexError, Inde
     })
 }
 
-/// How many octets a bucket of `count` maildrops takes.
+/// The octets that a bucket of `count` maildrops takes.
 fn bucket_octets(count: u32) -> u64 {
     (BUCKET_HEAD_OCTETS + CHECKSUM_OCTETS) as u64 + BUCKET_ENTRY_OCTETS as u64 * u64::from(count)
 }
@@ -357,7 +360,7 @@ fn bucket_entries(bucket: &[u8]) -> std::slice::ChunksExact<'_, u8> {
     bucket[BUCKET_HEAD_OCTETS..bucket.len() - CHECKSUM_OCTETS].chunks_exact(BUCKET_ENTRY_OCTETS)
 }
 
-/// The maildrops of an index, in the order of user names; ends at the first error.
+/// The maildrops of an index, in the order of user names. It ends at the first error.
 #[derive(Debug)]
 pub struct Maildrops<'a, S> {
     index: &'a Index<S>,
@@ -410,8 +413,7 @@ impl<S: ReadAt> Iterator for Maildrops<'_, S> {
     }
 }
 
-/// The maildrop in a block, or what is wrong with it. The checksum comes first: nothing else is
-/// believed before.
+/// The maildrop in a block, or its fault. The checksum comes first: nothing is believed before it.
 fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
     let short = "a block ends early";
     let content_len = block.len().checked_sub(CHECKSUM_OCTETS).ok_or(short)?;
@@ -461,7 +463,7 @@ fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
     };
 
     let mut maildrop = Maildrop { source, uidvalidity, counter, ..Maildrop::new(user, state) };
-    // Each count against the octets there are, before room is made for so many.
+    // Each count is checked against the octets there are, before room is made for so many.
     if capture_count > cursor.0.len() / CAPTURE_LEAST_OCTETS {
         return Err("number of captures");
     }
@@ -470,7 +472,7 @@ fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
         captures.push(capture(&mut cursor, &maildrop, number == capture_count)?);
     }
     maildrop.captures = captures;
-    // Not more than 16 bits.
+    // The count has at most 16 bits.
     let last = capture_count.saturating_sub(1) as u32;
     if entry_count > cursor.0.len() / ENTRY_LEAST_OCTETS {
         return Err("number of entries");
@@ -493,12 +495,14 @@ fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
     Ok(maildrop)
 }
 
-/// A value that a flag says is there, or whose place holds nothing; `None` when it holds something.
+/// The value of a field when its flag is set. Without the flag the field must be blank; the outer
+/// `None` says that it is not.
 fn optional<T>(is_there: bool, value: T, is_blank: bool) -> Option<Option<T>> {
     if is_there { Some(Some(value)) } else { is_blank.then_some(None) }
 }
 
-/// A capture of a maildrop, of which all is known that stands before its captures.
+/// A capture of a maildrop. The fields that come before the captures in the block are known
+/// already.
 fn capture(
     cursor: &mut Cursor<'_>,
     maildrop: &Maildrop,
@@ -570,7 +574,7 @@ fn entry(cursor: &mut Cursor<'_>, last: u32) -> Result<Entry, &'static str> {
         if first_of_all > last_of_all || last_of_all > last.into() {
             return Err("an entry of a capture that is not there");
         }
-        // Checked just now.
+        // Both were checked just now.
         (entry.first_capture, entry.last_capture) = (first_of_all as u32, last_of_all as u32);
         if earlier_count > (cursor.0.len() / SPENT_LEAST_OCTETS) as u64 {
             return Err("number of earlier unique-ids");
@@ -583,7 +587,7 @@ fn entry(cursor: &mut Cursor<'_>, last: u32) -> Result<Entry, &'static str> {
     Ok(entry)
 }
 
-/// A UIDL, its range checked again: a CR LF in it would be a protocol injection.
+/// A UIDL. Its range is checked again: a CR LF in it would be a protocol injection.
 fn uidl(cursor: &mut Cursor<'_>) -> Result<Uidl, &'static str> {
     let len = cursor.varint().and_then(|len| usize::try_from(len).ok());
     let octets = len.and_then(|len| cursor.take(len)).ok_or("a unique-id ends early")?;

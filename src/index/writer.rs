@@ -1,4 +1,4 @@
-//! Maildrops -> bytes: [`Writer`]. The same maildrops make the same bytes.
+//! Turns maildrops into bytes: [`Writer`]. The same maildrops make the same bytes.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Seek, SeekFrom, Write};
@@ -9,14 +9,14 @@ use crate::key::NORMALISER_VERSION;
 use crate::maildrop::{Capture, Entry, Maildrop, Name, State};
 use crate::uidl::Uidl;
 
-/// Writes an index, a maildrop at a time, in the order of user names.
+/// Writes an index, one maildrop at a time, in the order of user names.
 ///
-/// Keeps 32 octets in memory for each maildrop, and the block being written.
+/// It keeps 32 octets in memory for each maildrop, and the block that is being written.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
     is_final: bool,
-    /// Over all that stands behind the header.
+    /// The hash of everything behind the header.
     body: blake3::Hasher,
     offset: u64,
     last_user: Option<String>,
@@ -25,7 +25,7 @@ pub struct Writer<W> {
     bucket_entries: Vec<BucketEntry>,
 }
 
-/// Where a user's block lies; ordered as in the buckets.
+/// The position of a user's block, ordered as in the buckets.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct BucketEntry {
     hash: [u8; CHECKSUM_OCTETS],
@@ -33,11 +33,11 @@ struct BucketEntry {
     len: u64,
 }
 
-/// Why an index could not be written.
+/// The reason why an index could not be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// A maildrop came after one whose user name is not smaller, or the same.
+    /// A maildrop came after one whose user name is greater, or the same.
     #[error("maildrop of {user:?} after the one of {after:?}: not in order, or twice")]
     Order {
         /// The user that came too late.
@@ -45,27 +45,28 @@ pub enum WriteError {
         /// The user before.
         after: String,
     },
-    /// Something is longer than the field for its length can say.
+    /// A value is longer than the field for its length can say.
     #[error("{what} of {user:?} is {len}, more than {most}")]
     TooMuch {
-        /// What there is too much of.
+        /// The value.
         what: &'static str,
-        /// Whose.
+        /// Its user.
         user: String,
-        /// How much.
+        /// Its length.
         len: usize,
-        /// How much there may be.
+        /// The greatest length allowed.
         most: usize,
     },
-    /// A message of a capture that its maildrop has not, or of a last one before the first.
+    /// A message of a capture that its maildrop does not have, or with a last capture before its
+    /// first.
     #[error("message {uidl} of {user:?} is of a capture that is not there")]
     NoSuchCapture {
         /// Its UIDL.
         uidl: Uidl,
-        /// Whose.
+        /// Its user.
         user: String,
     },
-    /// Could not write.
+    /// It could not be written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -77,7 +78,7 @@ impl<W: Write + Seek> Writer<W> {
     ///
     /// [`WriteError::Io`].
     pub fn new(mut out: W, is_final: bool) -> Result<Self, WriteError> {
-        // No index until the header is there: `finish` writes it last.
+        // The file is no index until the header is there: `finish` writes it last.
         out.write_all(&[0; HEADER_OCTETS])?;
         Ok(Self {
             out,
@@ -91,7 +92,7 @@ impl<W: Write + Seek> Writer<W> {
         })
     }
 
-    /// Adds a maildrop. Its remarks are left out, and of names only the keys are kept.
+    /// Adds a maildrop. Its remarks are left out, and only the keys of names are kept.
     ///
     /// # Errors
     ///
@@ -117,8 +118,8 @@ impl<W: Write + Seek> Writer<W> {
         Ok(())
     }
 
-    /// Writes the buckets, the table and at last the header. Returns what was written to, flushed,
-    /// and the build id.
+    /// Writes the buckets, the table and last the header. Returns the output, flushed, and the
+    /// build id.
     ///
     /// # Errors
     ///
@@ -135,7 +136,7 @@ impl<W: Write + Seek> Writer<W> {
             let count = rest.partition_point(|place| bucket_number(&place.hash, bits) <= number);
             let (here, after) = rest.split_at(count);
             rest = after;
-            // Users with one prefix: far fewer than 2^32, for BLAKE3 spreads them.
+            // This counts users with one prefix: far fewer than 2^32, because BLAKE3 spreads them.
             let count = count as u32;
             largest_bucket = largest_bucket.max(count);
             let mut bucket = Vec::new();
@@ -185,7 +186,7 @@ impl<W: Write + Seek> Writer<W> {
     }
 }
 
-/// How many bits of a hash tell the buckets of so many maildrops apart.
+/// The number of hash bits that tell the buckets of so many maildrops apart.
 fn table_bits(maildrops: u64) -> u32 {
     let buckets = maildrops.div_ceil(MAILDROPS_PER_BUCKET).next_power_of_two();
     buckets.trailing_zeros().min(MAX_TABLE_BITS)
@@ -280,7 +281,7 @@ fn put_capture(block: &mut Vec<u8>, capture: &Capture, as_block: bool) {
     block[flags_at] = flags;
 }
 
-/// An entry of a maildrop whose last capture has this number, from 0.
+/// Writes an entry of a maildrop whose last capture has this number, from 0.
 fn put_entry(block: &mut Vec<u8>, entry: &Entry, last: u32) {
     let flags_at = block.len();
     let mut flags = 0;
@@ -377,7 +378,7 @@ mod tests {
         let without = size_of(&bob);
         bob.captures = vec![Capture::of(&bob, None)];
         assert_eq!(size_of(&bob), without + 1);
-        // Of two captures: what both have, and what the second has alone.
+        // Two captures: the messages that both have, and those that only the second has.
         bob.captures.push(Capture::of(&bob, None));
         bob.entries[0].last_capture = 1;
         assert_eq!(size_of(&bob), without + 2);

@@ -1,4 +1,4 @@
-//! A file name or GUID as a key: [`FileKey`].
+//! Makes a file name or GUID into a key: [`FileKey`].
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -7,20 +7,21 @@ use crate::encoding::{Hex, octets_of_hex};
 
 /// A Maildir base file name, or a Dovecot GUID, as a key.
 ///
-/// Names are compared whole and also cut at the first `,`: MTAs, Dovecot and conversions add and
-/// drop `,S=` and `,W=`. Two keys with the same `cut` name the same message unless several do, and
+/// Names are compared whole, and also cut at the first `,`, because MTAs, Dovecot and conversions
+/// add and drop `,S=` and `,W=`. Two keys with the same `cut` name the same message, unless several
+/// messages have it; then `whole` tells them apart.
 /// then `whole` tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileKey {
     /// BLAKE3 of the name up to the first `,`, cut to 128 bits.
     pub cut: [u8; 16],
-    /// BLAKE3 of the whole name, cut to 32 bits: it only separates names with an equal `cut`.
+    /// BLAKE3 of the whole name, cut to 32 bits. It only separates names with an equal `cut`.
     pub whole: [u8; 4],
 }
 
-/// The GUID that Dovecot gives to every message of an mbox that has none of the fields `Date`,
-/// `Delivered-To`, `Message-ID`, `Received` and `X-Delivery-ID` (`mbox-md5-apop3d.c`): the MD5 of nothing.
-/// dsync carries it on. It names no message.
+/// The MD5 of nothing. Dovecot gives this GUID to every message of an mbox that has none of the
+/// fields `Date`, `Delivered-To`, `Message-ID`, `Received` and `X-Delivery-ID`
+/// (`mbox-md5-apop3d.c`). dsync carries it on. It names no message.
 const GUID_OF_NOTHING: &[u8] = b"d41d8cd98f00b204e9800998ecf8427e";
 
 /// Whether a GUID names a message.
@@ -32,8 +33,8 @@ impl FileKey {
     /// Its size, in octets.
     pub const OCTETS: usize = 20;
 
-    /// The key of a base file name (anything from the first `:` on is not part of it and is left
-    /// out) or of a GUID.
+    /// The key of a base file name or of a GUID. Anything from the first `:` on is not part of a
+    /// base file name and is left out.
     pub fn of_name(name: &[u8]) -> Self {
         let mut key = Self { cut: Self::cut_of(name), whole: [0; 4] };
         key.whole.copy_from_slice(&blake3::hash(until(name, b':')).as_bytes()[..4]);
@@ -46,7 +47,7 @@ impl FileKey {
         hash.as_bytes()[..16].try_into().expect("a digest is longer")
     }
 
-    /// The key printed as `hex`, in 40 digits of either case. `None` when it is not one.
+    /// The key printed as `hex`, in 40 digits of either case. `None` when this is not a key.
     pub fn from_hex(hex: &[u8]) -> Option<Self> {
         let octets: [u8; Self::OCTETS] = octets_of_hex(hex)?;
         let mut key = Self { cut: [0; 16], whole: [0; 4] };
@@ -56,14 +57,14 @@ impl FileKey {
     }
 }
 
-/// In 40 digits, lower case: `cut`, then `whole`.
+/// Prints 40 digits in lower case: `cut`, then `whole`.
 impl fmt::Display for FileKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", Hex(&self.cut), Hex(&self.whole))
     }
 }
 
-/// `name` up to the first `end`, or all of it.
+/// The part of `name` before the first `end`, or all of it.
 fn until(name: &[u8], end: u8) -> &[u8] {
     name.iter().position(|&octet| octet == end).map_or(name, |at| &name[..at])
 }

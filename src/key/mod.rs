@@ -1,11 +1,14 @@
-//! Keys: what still names a message after the move.
+//! Keys: each still names a message after the move.
 //!
 //! | key | is | survives |
 //! |---|---|---|
-//! | [`FileKey`] | the Maildir base file name, or Dovecot's GUID, which is the same key space | rsync, cpmove, dsync |
+//! | [`FileKey`] | the Maildir base file name, or Dovecot's GUID | rsync, cpmove, dsync |
 //! | `message` [`Fingerprint`] | the normalised header and body | IMAP copy, format conversion |
-//! | `header` [`Fingerprint`] | the normalised header; evidence by itself only where it [names its message](Fingerprints::names_itself) | IMAP copy; what TOP can get |
-//! | `origin` [`Fingerprint`] | the header without what relays add | redelivery |
+//! | `header` [`Fingerprint`] | the normalised header | IMAP copy; TOP can get it |
+//! | `origin` [`Fingerprint`] | the header without the fields that relays add | redelivery |
+//!
+//! Base file name and GUID share one key space. `header` is evidence by itself only when it [names
+//! its message](Fingerprints::names_itself).
 #![forbid(unsafe_code)]
 
 mod file_key;

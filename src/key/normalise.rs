@@ -1,74 +1,99 @@
-//! What a message keeps when it moves: [`Fingerprinter`], our normaliser on raw octets.
+//! Our normaliser makes fingerprints from raw octets: [`Fingerprinter`]. They cover the parts of a
+//! message that stay when it moves.
 //!
-//! Servers change what they hand out: line ends, blanks, 8-bit octets, whole fields. The rules here
-//! take all of that away and nothing else, so that the same message has the same fingerprints on
-//! both sides. They are [`NORMALISER_VERSION`]; change one and the version goes up, for no
-//! fingerprint made before can be compared with one made after.
+//! Servers change the messages that they hand out: line ends, blanks, 8-bit octets, whole fields.
+//! The rules here remove all of these differences and nothing else. So the same message has the
+//! same fingerprints on both sides. The rules have a version, [`NORMALISER_VERSION`]. It goes up
+//! when one rule changes, because fingerprints made before and after cannot be compared.
 //!
-//! Most come from what Dovecot's pop3-migration plugin learnt the hard way
-//! (`pop3-migration-plugin.c`, `pop3_header_filter_callback`, and `message-header-hash.c`); where
-//! ours are stronger the table says so.
+//! Most rules come from the experience in Dovecot's pop3-migration plugin
+//! (`pop3-migration-plugin.c`, `pop3_header_filter_callback`, and `message-header-hash.c`). The
+//! table says where ours are stronger.
 //!
 //! # The header
 //!
-//! | octets | rule | because |
-//! |---|---|---|
-//! | CR | dropped everywhere, so a line of CRs alone is empty | line ends are CRLF, LF, or Courier's CR CR LF |
-//! | the first empty line | ends the header, and is not part of it; a missing one ends it too | TOP, IMAP and files differ in it; Courier's IMAP ends the header at CR CR LF |
-//! | LF within a field | dropped: fields are unfolded (stronger: Dovecot counts it) | relays and `fetchmail` fold anew |
-//! | space, tab | dropped everywhere | Zimbra strips them at line ends; folding adds them; a line of nothing else vanishes with them, as at Zimbra |
-//! | control, DEL, 8-bit, `?` | a run becomes one `?`, also over what is dropped (stronger) | Dovecot makes NUL 0x80; Zimbra and Yahoo make 8-bit `?`, Yahoo one a UTF-8 sequence |
-//! | field name | lower case (stronger) | no server changes case: harmless, and one worry less |
-//! | a line without `:` | as if absent: what is folded after it belongs to the field before it | Zimbra strips the line, mbox writes `From ` |
-//! | a name with octets up to 0x20 or from 0x7F, an empty one, one over 256 octets | the field is dropped; blanks between name and `:` do not count | Yahoo's IMAP drops such; mbox's `From ` and `>From ` lines with a time in them have such |
-//! | the fields of [`FieldKind::Store`] | dropped | see there |
-//! | `Message-ID` with no more than a number and `@imapsync`, in brackets or not | dropped | `imapsync --addheader` puts it into messages that have neither `Message-ID` nor `Received` |
+//! | octets | rule |
+//! |---|---|
+//! | CR | dropped everywhere, so a line of CRs alone is empty |
+//! | the first empty line | ends the header and is not part of it; so does the end of the octets |
+//! | LF within a field | dropped: fields are unfolded (stronger: Dovecot counts it) |
+//! | space, tab | dropped everywhere |
+//! | control, DEL, 8-bit, `?` | a run becomes one `?`, also across dropped octets (stronger) |
+//! | field name | lower case (stronger) |
+//! | a line without `:` | ignored: text folded after it belongs to the field before it |
+//! | a name that is none (below) | the field is dropped |
+//! | the fields of [`FieldKind::Store`] | dropped: see there |
+//! | imapsync's `Message-ID` (below) | dropped |
+//!
+//! A name is none when it has octets up to 0x20 or from 0x7F, when it is empty, or when it has over
+//! 256 octets. Blanks between name and `:` do not count. imapsync's `Message-ID` has only a number
+//! and `@imapsync`, in brackets or not.
+//!
+//! The reasons, in the same order:
+//!
+//! * CR: line ends are CRLF, LF, or Courier's CR CR LF.
+//! * The first empty line: TOP, IMAP and files differ in it. Courier's IMAP ends the header at CR
+//!   CR LF.
+//! * LF: relays and `fetchmail` fold anew.
+//! * Space, tab: Zimbra strips them at line ends, and folding adds them. A line that has nothing
+//!   else vanishes with them, as it does at Zimbra.
+//! * Control, DEL, 8-bit: Dovecot makes NUL 0x80. Zimbra and Yahoo make 8-bit octets `?`; Yahoo
+//!   makes one `?` of a UTF-8 sequence.
+//! * Field name: no server changes its case. The rule does no harm and removes one worry.
+//! * A line without `:`: Zimbra strips it; mbox writes `From ` lines.
+//! * A name that is none: Yahoo's IMAP drops such fields. mbox's `From ` and `>From ` lines with a
+//!   time in them look like such.
+//! * imapsync's `Message-ID`: `imapsync --addheader` puts it into messages that have neither
+//!   `Message-ID` nor `Received`.
 //!
 //! Order and repetition of fields count.
 //!
 //! # Whether it names its message
 //!
 //! Devices and scripts send the same few lines again and again, by a local delivery that adds
-//! nothing: two mails of theirs are equal to the last octet. So a header says of itself whether a
-//! later mail can have it, too. That is decided on what is left of it here: equal headers name
+//! nothing. Two such mails are equal to the last octet. So each header is judged by itself: a later
+//! mail can have the same, or not. The normalised header is judged, so equal headers are judged
 //! equally.
 //!
-//! | a header names itself by | that is | because |
-//! |---|---|---|
-//! | a dated `Received` | one with a `;`, and a digit behind it | who passed a message on wrote down when, to the second, and mostly an id of his |
-//! | `Message-ID` and `Date`, both | one that is not empty, and one with a digit | printers send one constant `Message-ID`, scripts one `Date` for each run |
+//! A header names its message when it has one of these:
 //!
-//! `origin`, which has no `Received`, names itself by the second only.
+//! * A dated `Received`: one with a `;`, and a digit behind it. The server that passed the message
+//!   on wrote the time in it, to the second, and mostly an id of its own.
+//! * Both a `Message-ID` that is not empty and a `Date` with a digit. One alone is not enough:
+//!   printers send one constant `Message-ID`, and scripts one `Date` for each run.
+//!
+//! `origin` has no `Received`, so only the second counts for it.
 //!
 //! # The body
 //!
-//! CR is dropped everywhere, NUL becomes 0x80 as in Dovecot, and line ends at the end of the body
-//! do not count: qmail-pop3d sends one more, others add the one that is missing. All else is kept,
+//! CR is dropped everywhere, and NUL becomes 0x80 as in Dovecot. Line ends at the end of the body
+//! do not count: qmail-pop3d sends one more, and others add a missing one. Everything else is kept,
 //! 8-bit octets too.
 //!
-//! A header in which no field is kept is content, but for the fields of [`FieldKind::Store`] and mbox's
-//! `From ` lines: it is the start of the body, up to and with its empty line, which some servers
-//! add where it is missing. So what somebody wrote to a mailbox without any field has a `message`
-//! fingerprint too, and only what is empty has none.
+//! When no field of a header is kept, the header is content, except for the fields of
+//! [`FieldKind::Store`] and mbox's `From ` lines. It is then the start of the body, up to and with
+//! its empty line, which some servers add when it is missing. So text that somebody wrote to a
+//! mailbox without any field has a `message` fingerprint too. Only an empty message has none.
 #![forbid(unsafe_code)]
 
 use std::sync::LazyLock;
 
 use crate::key::fingerprint::Fingerprint;
 
-/// The version of the rules by which fingerprints are made. Those of another version name nothing.
+/// The version of the rules by which fingerprints are made. Fingerprints of another version name
+/// nothing.
 pub const NORMALISER_VERSION: u8 = 1;
 
-/// How much of a message is read.
+/// The part of a message that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Depth {
-    /// The header: no `message` fingerprint.
+    /// The header only: no `message` fingerprint.
     Header,
-    /// All of it.
+    /// The whole message.
     Message,
 }
 
-/// What a [`Fingerprinter`] can use next.
+/// The octets that a [`Fingerprinter`] can use next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Wants {
     /// More of the message.
@@ -77,56 +102,60 @@ pub enum Wants {
     Nothing,
 }
 
-/// What a message is recognised by.
+/// The fingerprints that a message is recognised by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprints {
-    /// Of the normalised header. `None` when no field is left of it: that would name every such
-    /// message.
+    /// The fingerprint of the normalised header. `None` when no field of it is left: it would name
+    /// every such message.
     pub header: Option<Fingerprint>,
-    /// Of the normalised header without what relays add ([`FieldKind::Relay`]). `None` when no field is
-    /// left.
+    /// The fingerprint of the normalised header without the fields that relays add
+    /// ([`FieldKind::Relay`]). `None` when no field is left.
     pub origin: Option<Fingerprint>,
-    /// Of the normalised header and body. `None` at [`Depth::Header`], and when both are empty.
+    /// The fingerprint of the normalised header and body. `None` at [`Depth::Header`], and when
+    /// both are empty.
     pub message: Option<Fingerprint>,
-    /// Of the body alone, also of an empty one: what copies have in common that were delivered
-    /// anew. `None` at [`Depth::Header`].
+    /// The fingerprint of the body alone, also of an empty one. Copies that were delivered anew
+    /// have it in common. `None` at [`Depth::Header`].
     pub body: Option<Fingerprint>,
-    /// Whether the header is one that no other message has, but for copies of this one: it has a
-    /// dated `Received`, or a `Message-ID` and a `Date`. Equal `header` fingerprints name equally.
+    /// Whether no other message has this header, except copies of this one: it has a dated
+    /// `Received`, or a `Message-ID` and a `Date`. When two `header` fingerprints are equal, so is
+    /// this.
     pub names_itself: bool,
     /// As `names_itself`, for `origin`: it has a `Message-ID` and a `Date`.
     pub origin_names_itself: bool,
-    /// Whether an empty line ended the header. Where none did, a server may have cut it short
-    /// (Oracle IMS does at a line without `:`): ask for the whole message instead.
+    /// Whether an empty line ended the header. If not, a server may have cut it short (Oracle IMS
+    /// does at a line without `:`): ask for the whole message instead.
     pub header_ended: bool,
 }
 
-/// What a header field is to a message that moves.
+/// The part that a header field plays in a message that moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FieldKind {
-    /// Made before the message arrived first: in all fingerprints.
+    /// Made before the message first arrived. It is in all fingerprints.
     Author,
-    /// Added at each delivery, so more of it after fetchmail, getmail or a forward: in `header`,
-    /// not in `origin`. `DKIM-Signature` and list fields are not of these, for they are the
-    /// sender's.
+    /// Added at each delivery, so fetchmail, getmail or a forward adds more. It is in `header` but
+    /// not in `origin`. `DKIM-Signature` and list fields are not among these: the sender adds them.
     Relay,
-    /// Written by a message store or a copying program, and not there for others: in none.
+    /// Written by a message store or a copying program, and absent elsewhere. It is in no
+    /// fingerprint.
     Store,
 }
 
-/// Fields of [`FieldKind::Store`].
+/// Fields of [`FieldKind::Store`], by the programs that write them:
 ///
-/// | who | writes |
-/// |---|---|
-/// | Yahoo | `Return-Path` (its IMAP shows it, its POP3 does not), `X-Yahoo-Newman-Property` |
-/// | mboxes | `Content-Length`, `Status`, `X-Status`, `X-Keywords`, `X-UID`, `X-IMAP`, `X-IMAPbase`, `X-UIDL` |
-/// | other IMAP servers | `X-Message-Flag` |
-/// | isync (mbsync) | `X-TUID`, twelve characters of chance, into each message that it copies |
-/// | `imapsync --disarmreadreceipts` | `Disposition-Notification-To`, which it calls `X-Disposition-Notification-To` |
-/// | offlineimap | `X-OfflineIMAP`, where the new server has no UIDPLUS; Gmail's labels as `X-Keywords` |
-/// | Thunderbird | `X-Mozilla-Status`, `X-Mozilla-Status2`, `X-Mozilla-Keys`, `X-Account-Key`, in its folders |
+/// * Yahoo: `Return-Path` (its IMAP shows it, its POP3 does not), `X-Yahoo-Newman-Property`.
+/// * mboxes: `Content-Length`, `Status`, `X-Status`, `X-Keywords`, `X-UID`, `X-IMAP`, `X-IMAPbase`,
+///   `X-UIDL`.
+/// * other IMAP servers: `X-Message-Flag`.
+/// * isync (mbsync): `X-TUID`, twelve random characters, into each message that it copies.
+/// * `imapsync --disarmreadreceipts`: `Disposition-Notification-To`, which it renames to
+///   `X-Disposition-Notification-To`.
+/// * offlineimap: `X-OfflineIMAP`, when the new server has no UIDPLUS; Gmail's labels as
+///   `X-Keywords`.
+/// * Thunderbird: `X-Mozilla-Status`, `X-Mozilla-Status2`, `X-Mozilla-Keys`, `X-Account-Key`, in
+///   its folders.
 ///
-/// The first three rows are `hdr_hash_skip_headers` in Dovecot's `pop3-migration-plugin.c`.
+/// The first three are `hdr_hash_skip_headers` in Dovecot's `pop3-migration-plugin.c`.
 const STORE: [&str; 19] = [
     "content-length",
     "disposition-notification-to",
@@ -149,17 +178,17 @@ const STORE: [&str; 19] = [
     "x-yahoo-newman-property",
 ];
 
-/// Fields of [`FieldKind::Relay`], one that ends in `*` standing for all that begin so.
+/// Fields of [`FieldKind::Relay`], by the programs that add them. A name that ends in `*` stands
+/// for all names that begin so.
 ///
-/// | who | adds |
-/// |---|---|
-/// | every MTA, fetchmail, getmail | `Received` (Gmail `X-Received`), `Received-SPF`, `Authentication-Results`, `ARC-*` |
-/// | Postfix, qmail, Dovecot's LDA and LMTP, getmail | `Delivered-To`, `X-Original-To` |
-/// | Exim | `Envelope-To`, `Delivery-Date` |
-/// | popa3d, qmail's relatives | `X-Delivery-*` |
-/// | getmail | `X-getmail-*` |
-/// | fetchmail and MDAs | `X-Envelope-To`, `X-Envelope-From`, `X-Fetchmail-Warning` |
-/// | SpamAssassin, rspamd, amavis, ClamAV | `X-Spam-*`, `X-Virus-*` |
+/// * every MTA, fetchmail, getmail: `Received` (Gmail `X-Received`), `Received-SPF`,
+///   `Authentication-Results`, `ARC-*`.
+/// * Postfix, qmail, Dovecot's LDA and LMTP, getmail: `Delivered-To`, `X-Original-To`.
+/// * Exim: `Envelope-To`, `Delivery-Date`.
+/// * popa3d, qmail's relatives: `X-Delivery-*`.
+/// * getmail: `X-getmail-*`.
+/// * fetchmail and MDAs: `X-Envelope-To`, `X-Envelope-From`, `X-Fetchmail-Warning`.
+/// * SpamAssassin, rspamd, amavis, ClamAV: `X-Spam-*`, `X-Virus-*`.
 const RELAY: [&str; 16] = [
     "arc-*",
     "authentication-results",
@@ -198,10 +227,12 @@ impl FieldKind {
     }
 }
 
-/// The longest field name looked at, in octets. RFC 5322 allows a line of 998; none seen passes 60.
+/// The longest field name that we look at, in octets. RFC 5322 allows a line of 998; no name seen
+/// is longer than 60.
 const NAME_OCTETS: usize = 256;
 
-/// Fields up to this size, in octets, stay in their run until they end, to be looked at as a whole.
+/// Fields up to this size, in octets, stay in their run until they end. Then they are looked at as
+/// a whole.
 const WHOLE_OCTETS: usize = 64;
 
 /// Normalised octets are hashed in runs of this size: enough for BLAKE3 to use the whole width of
@@ -209,18 +240,18 @@ const WHOLE_OCTETS: usize = 64;
 const RUN_OCTETS: usize = 16_384;
 
 /// Makes the fingerprints of one message from its raw octets, in slices of any size.
-///
-/// Memory is bounded (a few times 16 KiB), whatever the header holds; small messages use no more
+/// Memory is bounded (a few times 16 KiB), whatever the header holds. Small messages use no more
+/// than their size. Cost: one pass, with BLAKE3 in runs.
 /// than their size. Cost: one pass, BLAKE3 in runs.
 pub struct Fingerprinter {
     depth: Depth,
     at: At,
-    /// What is left of the line's name.
+    /// The octets of the line's name that are left after the rules.
     name: Vec<u8>,
-    /// Whether the name has an octet that names have not, or is too long.
+    /// Whether the name has an octet that no name has, or is too long.
     name_spoilt: bool,
     field: Field,
-    /// What the field can say of whether the header names itself.
+    /// The field's part in whether the header names itself.
     sign: Sign,
     signs: Signs,
     /// `has_field` and `signs` as they were before the field.
@@ -229,49 +260,49 @@ pub struct Fingerprinter {
     question: bool,
     /// Whether a field was kept.
     has_field: bool,
-    /// The start of a line of a header without a field, as it is: content, unless it turns out to
-    /// be a field of a store's.
+    /// The start of a line in a header without a field, unchanged. It is content, unless it turns
+    /// out to be a field of a store.
     line: Vec<u8>,
     header: HashRun,
     origin: HashRun,
     body: HashRun,
-    /// Line ends seen in the body and not hashed yet: they may be its last.
+    /// Line ends seen in the body and not hashed yet, because they may be its last.
     line_ends: u64,
 }
 
-/// Where in a message the next octet stands.
+/// The part of a message that the next octet belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     LineStart,
-    /// In what is a field name if a `:` comes before the line ends.
+    /// In a text that is a field name if a `:` comes before the line ends.
     Name,
     Value,
     Body,
-    /// Behind the header, and the body is not asked for.
+    /// Behind the header, when the body is not asked for.
     End,
 }
 
-/// What becomes of the value that is being read.
+/// The treatment of the value that is being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Field {
-    /// Of a store.
+    /// A value of a store's field.
     Dropped,
-    /// None: dropped, and content of a header that has no field.
+    /// Not a field's value: dropped, but content of a header that has no field.
     Content,
-    /// In `header`, and in `origin` where that says so.
+    /// In `header`, and also in `origin` when that says so.
     Kept {
         origin: bool,
-        /// Where what is new of it for `origin` starts in the header's run.
+        /// The start in the header's run of the octets that are new for `origin`.
         start: usize,
         /// Whether all of it is in the header's run.
         is_whole: bool,
     },
 }
 
-/// What a field is to the question whether its header names itself, and what was seen of it.
+/// A field's part in whether its header names itself, and what was seen of the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
-    /// None, or it is known what this one says.
+    /// No part, or its part is decided.
     Nothing,
     Received,
     /// A `Received` behind a `;`.
@@ -280,7 +311,7 @@ enum Sign {
     Date,
 }
 
-/// What a header has that names it.
+/// The things in a header that name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Signs {
     received: bool,
@@ -288,14 +319,14 @@ struct Signs {
     date: bool,
 }
 
-/// A hasher, and what it gets next.
+/// A hasher, and the octets that it gets next.
 struct HashRun {
     hasher: blake3::Hasher,
     octets: Vec<u8>,
     is_empty: bool,
 }
 
-// What the key of each kind is derived from keeps the kinds apart, and the versions too.
+// The context of each key keeps the kinds apart, and the versions too.
 static HEADER: LazyLock<blake3::Hasher> =
     LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep header fingerprint 1"));
 static ORIGIN: LazyLock<blake3::Hasher> =
@@ -324,7 +355,7 @@ impl HashRun {
 }
 
 impl Sign {
-    /// Of the field called `name`, in lower case.
+    /// The sign of the field called `name`, in lower case.
     fn of_field(name: &[u8]) -> Self {
         match name {
             b"received" => Self::Received,
@@ -336,7 +367,8 @@ impl Sign {
 }
 
 impl Signs {
-    /// Takes what was kept of the value of a field, and says what more of it can still say.
+    /// Takes the kept octets of a field's value. Returns the part that the rest of the value can
+    /// still play.
     fn take(&mut self, sign: Sign, kept: &[u8]) -> Sign {
         let has_digit = |octets: &[u8]| octets.iter().any(u8::is_ascii_digit);
         let dated = match sign {
@@ -360,9 +392,9 @@ impl Signs {
     }
 }
 
-/// Whether a field is what `imapsync --addheader` puts in front of a message that has neither
-/// `Message-Id` nor `Received`: `Message-Id: <17@imapsync>`, with the message's UID on the old
-/// server, in older versions without brackets.
+/// Whether this is the field that `imapsync --addheader` puts in front of a message that has
+/// neither `Message-Id` nor `Received`: `Message-Id: <17@imapsync>`, with the message's UID on the
+/// old server, in older versions without brackets.
 fn is_imapsyncs(field: &[u8]) -> bool {
     let Some(id) = field.strip_prefix(b"message-id:") else { return false };
     let bare = id.strip_prefix(b"<").and_then(|id| id.strip_suffix(b">")).unwrap_or(id);
@@ -376,7 +408,7 @@ fn cut(hash: &blake3::Hash) -> Fingerprint {
     Fingerprint(cut)
 }
 
-/// What becomes of an octet of a value.
+/// The normalised form of an octet of a value.
 const fn kept_as(octet: u8) -> u8 {
     match octet {
         b' ' | b'\t' | b'\r' => DROPPED,
@@ -401,7 +433,7 @@ const KEPT_AS: [u8; 256] = {
 };
 
 impl Fingerprinter {
-    /// One that has seen nothing yet.
+    /// A fingerprinter that has seen nothing yet.
     pub fn new(depth: Depth) -> Self {
         Self {
             depth,
@@ -440,7 +472,7 @@ impl Fingerprinter {
         if self.at == At::End { Wants::Nothing } else { Wants::More }
     }
 
-    /// The fingerprints of what was given.
+    /// The fingerprints of the octets that were given.
     pub fn finish(mut self) -> Fingerprints {
         let header_ended = matches!(self.at, At::Body | At::End);
         if !header_ended {
@@ -456,7 +488,7 @@ impl Fingerprinter {
             let hash = self.body.hasher.finalize();
             body = Some(cut(&hash));
             if header.is_some() || !self.body.is_empty {
-                // By its header's digest and its body's: so both are hashed once.
+                // The digests of header and body are combined, so that both are hashed once.
                 let mut both = MESSAGE.clone();
                 both.update(header.as_ref().map_or(&[][..], |header| header.as_bytes()));
                 both.update(hash.as_bytes());
@@ -488,7 +520,7 @@ impl Fingerprinter {
                 }
                 self.at = if self.depth == Depth::Header { At::End } else { At::Body };
             }
-            // Folded: more of the field before it, whatever became of that.
+            // A folded line is more of the field before it, whether that was kept or not.
             b' ' | b'\t' => {
                 self.at = At::Value;
                 return rest;
@@ -529,7 +561,7 @@ impl Fingerprinter {
                 self.start_field();
                 self.at = At::Value;
             }
-            // A line without a name is as if absent, where there are fields.
+            // A line without a name is ignored in a header that has fields.
             Some(_) => {
                 self.line_is_no_field();
                 self.at = At::LineStart;
@@ -538,7 +570,7 @@ impl Fingerprinter {
         &rest[end + 1..]
     }
 
-    /// Whether what is no field is content so far.
+    /// Whether text that is no field is content so far.
     fn may_be_content(&self) -> bool {
         !self.has_field && self.depth == Depth::Message
     }
@@ -549,13 +581,13 @@ impl Fingerprinter {
         !self.has_field && !is_empty
     }
 
-    /// Takes more of the start of a line of which it is not known yet what it is.
+    /// Takes more of the start of a line whose kind is not known yet.
     fn take_line(&mut self, octets: &[u8]) {
         if !self.may_be_content() {
             return;
         }
         for (at, &octet) in octets.iter().enumerate().filter(|&(_, &octet)| octet != b'\r') {
-            // No field of a store's has a name so long: what follows need not wait.
+            // No field of a store has so long a name: the octets that follow need not wait.
             if self.line_was_taken() {
                 self.take_body(&octets[at..]);
                 break;
@@ -577,7 +609,8 @@ impl Fingerprinter {
         self.line = line;
     }
 
-    /// What [`Fingerprinter::take_line`] took is no field: content, but for mbox's lines.
+    /// The line that [`Fingerprinter::take_line`] took is no field. It is content, unless it is
+    /// mbox's.
     fn line_is_no_field(&mut self) {
         if !self.may_be_content() {
             return;
@@ -636,7 +669,7 @@ impl Fingerprinter {
         self.field = Field::Content;
     }
 
-    /// Takes the field back, if imapsync added it.
+    /// Takes the field back if imapsync added it.
     fn drop_imapsyncs(&mut self) {
         if let Field::Kept { start, is_whole: true, .. } = self.field {
             if is_imapsyncs(&self.header.octets[start..]) {
@@ -647,7 +680,7 @@ impl Fingerprinter {
         }
     }
 
-    /// Copies what is new of the field to the run of `origin`, if it belongs there.
+    /// Copies the new octets of the field to the run of `origin`, if it belongs there.
     fn share_with_origin(&mut self) {
         if let Field::Kept { origin: true, start, .. } = &mut self.field {
             self.origin.octets.extend_from_slice(&self.header.octets[*start..]);
@@ -728,7 +761,7 @@ impl Fingerprinter {
         }
     }
 
-    /// Hashes the body's run, but for the line ends at its end.
+    /// Hashes the body's run, except for the line ends at its end.
     fn hash_body(&mut self) {
         const LINE_ENDS: [u8; 256] = [b'\n'; 256];
         let run = &self.body.octets;
@@ -762,14 +795,15 @@ mod tests {
         of(message.as_bytes()).header
     }
 
-    /// Each group is one header to us, and no two groups are.
+    /// The headers of a group are one header to us, and no two groups are.
     #[test]
     fn headers_that_servers_change_keep_their_fingerprint() {
         let long_name = format!("a: b\n{}: x\n", "n".repeat(NAME_OCTETS + 1));
         let long_line = format!("a: b\n{}\n", "n".repeat(5000));
         let groups: [&[&str]; 24] = [
-            // Dovecot's own vectors (test-pop3-migration-plugin.c), group H1. Stronger than there:
-            // the empty line that ends a header is no part of it, so "a: b\r\n\r\n" is one of them.
+            // These are Dovecot's own vectors (test-pop3-migration-plugin.c), group H1. We are
+            // stronger: the empty line that ends a header is no part of it, so "a: b\r\n\r\n" is in
+            // the group.
             &[
                 "a: b\r\n",
                 "a: b \r\n",
@@ -788,7 +822,7 @@ mod tests {
                 "a: b",
                 "a: b\r\r\n\r\r\nbody",
                 "a: \rb\n",
-                // Folded: at the start, and as nothing but blanks.
+                // Folded at the start, and with nothing but blanks.
                 "a:\n b\n",
                 "a: b\n \n\t\n \r\n\nbody",
                 // The name: case, blanks before the colon.
@@ -802,20 +836,23 @@ mod tests {
                 " x: y\na: b\n",
                 "\u{e9}\na: b\n",
                 &long_line,
-                // Names that are none, with what is folded after them.
+                // Names that are none, with lines folded after them.
                 "a: b\nc d: e\n f\n",
                 "a: b\nc\u{e9}: e\n",
                 "a: b\nc\0: e\n",
                 "a: b\nc\x7f: e\n",
                 "a: b\n: e\n",
                 &long_name,
-                // What stores write.
-                "Content-Length: 7\nReturn-Path: <a@b>\nStatus: RO\nX-IMAP: 1\nX-IMAPbase: 1 2\na: b\n",
-                "a: b\nX-Keywords: x\nX-Message-Flag: x\nX-Status: A\nX-UID: 7\nX-UIDL: x\n\tfolded\n",
+                // Fields that stores write.
+                "Content-Length: 7\nReturn-Path: <a@b>\nStatus: RO\nX-IMAP: 1\n\
+                 X-IMAPbase: 1 2\na: b\n",
+                "a: b\nX-Keywords: x\nX-Message-Flag: x\nX-Status: A\nX-UID: 7\n\
+                 X-UIDL: x\n\tfolded\n",
                 "X-Yahoo-Newman-Property: x\na: b\nSTATUS : O\n",
-                // What copying programs write.
+                // Fields that copying programs write.
                 "a: b\nX-TUID: AbCdEf123456\nX-OfflineIMAP: x-1-2-3\n",
-                "X-Account-Key: a\nX-Mozilla-Keys:  \na: b\nX-Mozilla-Status: 1\nX-Mozilla-Status2: 0\n",
+                "X-Account-Key: a\nX-Mozilla-Keys:  \na: b\nX-Mozilla-Status: 1\n\
+                 X-Mozilla-Status2: 0\n",
                 "Message-Id: <4711@imapsync>\r\na: b",
                 "Message-Id: 4711@imapsync\na: b\nX-Disposition-Notification-To: c\n",
                 "a: b\nDisposition-Notification-To: c\nmessage-id:1\n 2@imap\r\n sync\n",
@@ -825,8 +862,8 @@ mod tests {
             &["c: d\na: b\n"],
             &["a: b\na: b\n"],
             &["a: \r\n", "a:\n\n", "a:\n \n"],
-            // Stronger than in Dovecot: folding does not count. What is folded after a line without
-            // a colon belongs to the field before, as where the server stripped that line.
+            // We are stronger than Dovecot: folding does not count. A line folded after a line
+            // without a colon belongs to the field before, as if the server had stripped that line.
             &["a: bc\n", "a: b c\n", "a: b\n c\n", "a: b\r\n\tc\r\n", "a: b\nfoo\n c\n"],
             // Dovecot's NUL, Zimbra's and Yahoo's 8-bit; the blank between does not count.
             &[
@@ -842,7 +879,7 @@ mod tests {
             &["a: ?b\n"],
             &["a: b?c\n", "a: b\u{e9}c\n"],
             &["a: b?c?\n"],
-            // A field's name and value, and two fields, are told apart.
+            // A field's name and value are told apart, and so are two fields.
             &["a: b:c\n", "a: b\n :c\n"],
             &["ab: c\n"],
             &["a: bb: c\n"],
@@ -854,7 +891,7 @@ mod tests {
             // A run of `?` ends with its field.
             &["a: b?\nc: ?d\n", "a: b\u{e9}\nc: \u{e9}d\n"],
             &["a: b?\nc: d\n"],
-            // Nearly what copying programs write.
+            // Nearly the fields that copying programs write.
             &["Message-Id: <1@imapsync\na: b\n"],
             &["Message-Id: <1@imapsync.example>\na: b\n"],
             &["Message-Id: 12345678901@imapsync\na: b\n"],
@@ -893,9 +930,10 @@ mod tests {
     #[test]
     fn origin_is_what_the_sender_made() {
         let sent = of(b"Subject: s\nDKIM-Signature: d\nList-Id: l\n\nbody");
-        let redelivered = of(b"Return-Path: <a@b>\nDelivered-To: a\nReceived: from x\n\tby y\nx-original-to: a\n\
-            Envelope-To: a\nDelivery-Date: d\nX-Delivery-ID: 7\nAuthentication-Results: r\nARC-Seal: a\n\
-            Received-SPF: pass\nX-Spam-Status: No\nX-Virus-Scanned: y\nX-getmail-retrieved-from-mailbox: INBOX\n\
+        let redelivered = of(b"Return-Path: <a@b>\nDelivered-To: a\n\
+            Received: from x\n\tby y\nx-original-to: a\nEnvelope-To: a\nDelivery-Date: d\n\
+            X-Delivery-ID: 7\nAuthentication-Results: r\nARC-Seal: a\nReceived-SPF: pass\n\
+            X-Spam-Status: No\nX-Virus-Scanned: y\nX-getmail-retrieved-from-mailbox: INBOX\n\
             X-Envelope-From: a\nX-Envelope-To: a\nX-Received: r\n\
             Subject: s\nDKIM-Signature: d\nList-Id: l\n\nbody");
         assert_eq!(sent.origin, redelivered.origin);
@@ -916,7 +954,7 @@ mod tests {
         assert_eq!(several.len(), 4);
     }
 
-    /// Each group is one message to us, and no two groups are; none has a header.
+    /// The messages of a group are one message to us, and no two groups are. None has a header.
     #[test]
     fn a_header_without_a_field_is_content() {
         let long = "n".repeat(NAME_OCTETS + 1);
@@ -958,15 +996,15 @@ mod tests {
                 assert_eq!(of(group[0].as_bytes()).message, Some(message_of), "{message:.40}");
             }
         }
-        // A field makes it what is no field: as if absent.
+        // When a field is there, text that is no field is ignored.
         for message in ["foo\na: b\n\nx", "a: b\nfoo\n\nx", &format!("{huge}\n{long}\na: b\n\nx")] {
             assert_eq!(of(message.as_bytes()), of(b"a: b\n\nx"), "{message:.40}");
         }
-        // What imapsync puts in front of it changes nothing.
+        // The field that imapsync puts in front changes nothing.
         assert_eq!(of(b"Message-Id: <7@imapsync>\r\nfoo\r\nbar"), of(b"foo\r\nbar"));
     }
 
-    /// Runs are hashed when they are full: what is taken back must not be in one by then.
+    /// Runs are hashed when they are full. A field that is taken back must not be in one by then.
     #[test]
     fn what_is_taken_back_leaves_nothing_wherever_a_run_ends() {
         for len in RUN_OCTETS - 40..RUN_OCTETS + 3 {
@@ -979,7 +1017,7 @@ mod tests {
             });
             assert_eq!(by_octet.finish(), of(without.as_bytes()), "{len}");
             assert_eq!(of(with.as_bytes()), of(without.as_bytes()), "{len}");
-            // No field, until one comes.
+            // These are no field, until one comes.
             let content = format!("{filler}\na: b\n\nx");
             assert_eq!(of(content.as_bytes()), of(b"a: b\n\nx"), "{len}");
         }
@@ -1041,7 +1079,7 @@ mod tests {
                 "a: b\n\nx\r\r\n",
                 "a: b\n\n\rx",
             ],
-            // A header ended at CR CR LF leaves the rest in the body, whoever serves it.
+            // A header that ended at CR CR LF leaves the rest in the body, whoever serves it.
             &["a: b\n\r\r\nc: d\n\ne", "a: b\r\n\r\nc: d\r\n\r\ne\r\n"],
             &["a: b\n\n\nx"],
             &["a: b\n\nx y\n", "a: b\r\n\r\nx y"],
@@ -1110,9 +1148,11 @@ mod tests {
     fn version_1_gives_these_for_ever() {
         assert_eq!(NORMALISER_VERSION, 1);
         let message = "Return-Path: <bob@example.net>\r\n\
-            Received: from mx.example.net by mail.example.com;\r\n\tMon, 6 May 2024 10:26:40 +0000\r\n\
+            Received: from mx.example.net by mail.example.com;\r\n\
+            \tMon, 6 May 2024 10:26:40 +0000\r\n\
             Subject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=  caf\u{e9}\r\n folded\r\n\
-            From: bob@example.net\r\nX-UIDL: 4711\r\nno colon here\r\n\r\nHello\0,\r\n\r\ncaf\u{e9}\r\n\r\n";
+            From: bob@example.net\r\nX-UIDL: 4711\r\nno colon here\r\n\r\n\
+            Hello\0,\r\n\r\ncaf\u{e9}\r\n\r\n";
         let Fingerprints { header, origin, message, body, names_itself, header_ended, .. } =
             of(message.as_bytes());
         let hex = |fingerprint: Option<Fingerprint>| fingerprint.unwrap().to_string();
@@ -1145,10 +1185,11 @@ mod tests {
         fingerprinter.finish()
     }
 
-    /// Messages made of what the rules speak of.
+    /// Messages made of the parts that the rules are about.
     fn message() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
-            4 => "(Subject|From |>From|a|X-UIDL|Received|status|Date|Message-Id)?[ \t]?:".prop_map(String::into_bytes),
+            4 => "(Subject|From |>From|a|X-UIDL|Received|status|Date|Message-Id)?[ \t]?:"
+                .prop_map(String::into_bytes),
             4 => "[ -~]{0,12}".prop_map(String::into_bytes),
             4 => Just(b"\n".to_vec()),
             2 => Just(b"\n ".to_vec()),
@@ -1180,7 +1221,7 @@ mod tests {
             }
         }
 
-        /// Said on the normalised header, read back field by field.
+        /// The same, decided on the normalised header, read back field by field.
         #[test]
         fn a_header_names_itself_by_what_is_left_of_it(
             message in message(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..9),
@@ -1188,7 +1229,7 @@ mod tests {
             let mut fingerprinter = Fingerprinter::new(Depth::Header);
             fingerprinter.update(&message);
             fingerprinter.close_field();
-            // Of a header that was hashed in parts the start is not there any more.
+            // When a header was hashed in parts, its start is no longer there.
             prop_assume!(fingerprinter.header.is_empty);
             let kept = fingerprinter.header.octets.clone();
             let fields = || kept.split(|&octet| octet == b'\n');

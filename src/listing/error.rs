@@ -1,4 +1,4 @@
-//! Faults of a listing, for the operator who reads of them: [`ListingError`].
+//! Faults of a listing, for the operator who reads about them: [`ListingError`].
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -9,17 +9,17 @@ use crate::key::NORMALISER_VERSION;
 use crate::listing::form::{MAGIC, MAX_LINE_OCTETS, VERSION};
 use crate::uidl::{BadUidl, Uidl};
 
-/// What is wrong with a listing, and where. The file's name is added by whoever knows it.
+/// A fault of a listing, with its line. The caller adds the file's name.
 #[derive(Debug, thiserror::Error)]
 #[error("{line}: {fault}")]
 pub struct ListingError {
-    /// The line, from 1. At an end that comes too early, the last line there is.
+    /// The line, from 1. When the end comes too early, the last line there is.
     pub line: u64,
-    /// What is wrong.
+    /// The fault.
     pub fault: ListingFault,
 }
 
-/// What is wrong with a listing.
+/// A fault of a listing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListingFault {
@@ -31,21 +31,23 @@ pub enum ListingFault {
     Empty,
     /// It ended within a block.
     #[error(
-        "no \".\" line at the end of maildrop {user}: the listing was cut short; capture again, or end the block with \".\""
+        "no \".\" line at the end of maildrop {user}: the listing was cut short; capture again, or \
+         end the block with \".\""
     )]
     CutShort {
-        /// Whose block.
+        /// The user of the block.
         user: Excerpt,
     },
-    /// A block must begin here, and does not.
+    /// A block must begin here and does not.
     #[error("found {found} where a block must begin with \"{MAGIC} {VERSION}\"")]
     NoBlock {
-        /// What stands there.
+        /// The text found.
         found: Excerpt,
     },
-    /// A form that this version does not know.
+    /// It has a version that is not known here.
     #[error(
-        "listing of version {found}, and only version {VERSION} is known; use the uidl-keep that wrote it"
+        "listing of version {found}, and only version {VERSION} is known; use the uidl-keep that \
+         wrote it"
     )]
     Version {
         /// Its version.
@@ -60,7 +62,7 @@ pub enum ListingFault {
         /// The word.
         found: Excerpt,
     },
-    /// A field that can stand once only.
+    /// A field that may appear only once.
     #[error("second \"{field}\"; keep the right one")]
     Twice {
         /// Its name.
@@ -72,7 +74,7 @@ pub enum ListingFault {
         /// Its name.
         field: &'static str,
     },
-    /// A field that stands after the first message.
+    /// A field after the first message, where it must not be.
     #[error("\"{field}\" line behind the first message; move it before the messages")]
     Misplaced {
         /// Its name.
@@ -87,27 +89,28 @@ pub enum ListingFault {
     /// Not a state.
     #[error("unknown state {found}; it is one of captured, empty and failed")]
     State {
-        /// What stands there.
+        /// The text found.
         found: Excerpt,
     },
     /// Not a number, or one too large.
     #[error("bad number {found} for \"{field}\"; it wants digits only, up to {max}")]
     Number {
-        /// For which field.
+        /// The field.
         field: &'static str,
-        /// What stands there.
+        /// The text found.
         found: Excerpt,
-        /// The largest number there.
+        /// The largest number allowed.
         max: u64,
     },
     /// Order numbers must increase.
     #[error(
-        "message {found} behind message {before}; list messages in their old order, numbered upwards from 1"
+        "message {found} behind message {before}; list messages in their old order, numbered \
+         upwards from 1"
     )]
     Order {
         /// The number.
         found: u64,
-        /// The one before it, 0 when there is none.
+        /// The number before it, 0 when there is none.
         before: u64,
     },
     /// A message without a UIDL.
@@ -119,7 +122,7 @@ pub enum ListingFault {
     /// Not a UIDL.
     #[error("{0}; no client can hold it: remove the line, or write what the client was sent")]
     Uidl(#[from] BadUidl),
-    /// Not a format we can follow.
+    /// Not a format that we can follow.
     #[error("{0}")]
     Format(#[from] BadFormat),
     /// A counter for a format that does not count.
@@ -128,7 +131,7 @@ pub enum ListingFault {
         /// The format.
         format: UidlFormat,
     },
-    /// A counter without the UIDVALIDITY that its format has in it.
+    /// A counter without the UIDVALIDITY that its format contains.
     #[error("counter for format {format} and no \"uidvalidity\" line; add it")]
     NoUidvalidity {
         /// The format.
@@ -136,20 +139,21 @@ pub enum ListingFault {
     },
     /// An octet that must be percent-encoded, or a `%` that encodes nothing.
     #[error(
-        "bad encoding in {found} for \"{field}\"; write % and all octets outside 0x21-0x7e as % and two hexadecimal digits"
+        "bad encoding in {found} for \"{field}\"; write % and all octets outside 0x21-0x7e as % \
+         and two hexadecimal digits"
     )]
     Encoding {
-        /// In which field.
+        /// The field.
         field: &'static str,
-        /// What stands there.
+        /// The text found.
         found: Excerpt,
     },
     /// A text that is not UTF-8.
     #[error("\"{field}\" is not UTF-8: {found}; Dovecot knows users by UTF-8 names")]
     NotUtf8 {
-        /// In which field.
+        /// The field.
         field: &'static str,
-        /// What stands there.
+        /// The text found.
         found: Excerpt,
     },
     /// A capture out of its order.
@@ -157,56 +161,59 @@ pub enum ListingFault {
         "capture {found} where capture {expected} must stand; number them from 1, oldest first"
     )]
     CaptureOrder {
-        /// What stands there.
+        /// The text found.
         found: Excerpt,
-        /// What must.
+        /// The number that must be here.
         expected: u32,
     },
-    /// A capture's time where each capture has its own.
+    /// A time of capture in a block whose captures have their own times.
     #[error("\"taken\" beside \"capture\" lines, each of which says when; leave it out")]
     TakenBeside,
-    /// A message of a capture that there is none of.
+    /// A message of a capture that is not there.
     #[error(
         "bad number {found} for \"{field}\"; it wants one of the captures, 1 to {captures}, and \
          the last not before the first"
     )]
     OfCapture {
-        /// For which field.
+        /// The field.
         field: &'static str,
-        /// What stands there.
+        /// The text found.
         found: Excerpt,
-        /// How many captures there are.
+        /// The number of captures.
         captures: u32,
     },
     /// Not the digits of a key.
     #[error("bad key {found} for \"{field}\"; it wants {digits} hexadecimal digits")]
     Key {
-        /// In which field.
+        /// The field.
         field: &'static str,
-        /// What stands there.
+        /// The text found.
         found: Excerpt,
-        /// How many it wants.
+        /// The number of digits that it wants.
         digits: usize,
     },
-    /// Fingerprints made by other rules than ours.
+    /// Fingerprints that were made by other rules than ours.
     #[error(
-        "keys of version {found}, and only version {NORMALISER_VERSION} can be compared; capture again with this uidl-keep"
+        "keys of version {found}, and only version {NORMALISER_VERSION} can be compared; capture \
+         again with this uidl-keep"
     )]
     KeysVersion {
         /// Their version.
         found: Excerpt,
     },
-    /// A fingerprint without the version of the rules it was made by.
+    /// A fingerprint without the version of the rules that made it.
     #[error(
-        "\"{field}\" in a block without a \"keys\" line; add \"keys {NORMALISER_VERSION}\" if uidl-keep made it, else leave it out"
+        "\"{field}\" in a block without a \"keys\" line; add \"keys {NORMALISER_VERSION}\" if \
+         uidl-keep made it, else leave it out"
     )]
     NoKeys {
-        /// Which.
+        /// The field.
         field: &'static str,
     },
-    /// A message that nothing names.
+    /// A message without a key.
     #[error(
-        "message {number} has no key (file, guid, header, message, origin): it can never be found; write it as \"spent {uidl}\""
+        "message {number} has no key (file, guid, header, message, origin): it can never be found; \
+         write it as \"spent {uidl}\""
     )]
     NoKey {
         /// Its order number.
@@ -217,12 +224,12 @@ pub enum ListingFault {
     /// An empty maildrop that has messages.
     #[error("message in a maildrop of state empty; its state must be captured")]
     NotEmpty,
-    /// A failed capture that does not say why.
+    /// A failed capture without a reason.
     #[error("state failed without a \"remark\" line; add one that says why")]
     NoRemark,
 }
 
-/// Some of what stands in a listing, for a message to the operator: escaped, and cut when long.
+/// An excerpt from a listing for a message to the operator: escaped, and cut when long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excerpt(Box<[u8]>);
 

@@ -26,7 +26,7 @@ pub(super) fn last_capture(maildrop: &Maildrop) -> u32 {
     maildrop.captures.len().saturating_sub(1) as u32
 }
 
-/// What the reader demands of a block beyond the shape of its lines.
+/// Checks what the reader demands of a block beyond the shape of its lines.
 pub(super) fn check(maildrop: &Maildrop) -> Result<(), ListingFault> {
     if maildrop.user.is_empty() {
         return Err(ListingFault::NoValue { field: "maildrop" });

@@ -1,7 +1,7 @@
 //! The text form of captured maildrops: [`Reader`], [`scan`] and [`write_maildrop`].
 //!
-//! docs/listing.md describes it for those who write one by hand or from a database. What the writer
-//! writes the reader reads back the same; what is cut short within a block the reader refuses, as
+//! docs/listing.md describes it for people who write one by hand or from a database. The reader
+//! gives back exactly what the writer wrote. It refuses a block that was cut short, as
 //! `qmail-newu.c` does with its lone `.`.
 #![forbid(unsafe_code)]
 
@@ -28,7 +28,7 @@ mod tests {
     use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
     use crate::uidl::Uidl;
 
-    /// One of everything, as the writer writes it.
+    /// A listing with one of everything, as the writer writes it.
     const ALICE: &str = "\
 uidl-keep-listing 1
 maildrop alice@example.com
@@ -39,8 +39,11 @@ uidvalidity 1714990000
 counter 13 UID%u-%v
 remark line 3 of courierpop3dsizelist: no number: 1714...
 spent UID9-1714990000
-1 UID1-1714990000 uid=1 octets=420 file=1714990000.20000.old%20name guid=d35d6b0a header=000102030405060708090a0b0c0d0e0f message=ffffffffffffffffffffffffffffffff origin=101112131415161718191a1b1c1d1e1f
-2 UID2-1714990000 file-hash=000102030405060708090a0b0c0d0e0f10111213 guid-hash=ffffffffffffffffffffffffffffffffffffffff
+1 UID1-1714990000 uid=1 octets=420 file=1714990000.20000.old%20name guid=d35d6b0a \
+  header=000102030405060708090a0b0c0d0e0f message=ffffffffffffffffffffffffffffffff \
+  origin=101112131415161718191a1b1c1d1e1f
+2 UID2-1714990000 file-hash=000102030405060708090a0b0c0d0e0f10111213 \
+  guid-hash=ffffffffffffffffffffffffffffffffffffffff
 .
 ";
 
@@ -168,8 +171,8 @@ counter 13 UID%u-%v
 
     #[test]
     fn takes_what_people_write_by_hand() {
-        let by_hand = "# from the old billing system\r\n\r\n  uidl-keep-listing   1\r\nstate\tcaptured\n\n\
-            maildrop m%C3%BCller@example.com  \n# a remark to ourselves\n\
+        let by_hand = "# from the old billing system\r\n\r\n\x20 uidl-keep-listing   1\r\n\
+            state\tcaptured\n\nmaildrop m%C3%BCller@example.com  \n# a remark to ourselves\n\
             10  a  file=x%3d  uid=7\n30 b guid=y\n\t.\r\n\n# the end";
         let read = read(by_hand.as_bytes()).unwrap();
         assert_eq!(read[0].user, "m\u{fc}ller@example.com");
@@ -197,7 +200,8 @@ counter 13 UID%u-%v
             (
                 "\n.\n",
                 "\n",
-                "11: no \".\" line at the end of maildrop \"alice@example.com\": the listing was cut short",
+                "11: no \".\" line at the end of maildrop \"alice@example.com\": the listing was \
+                 cut short",
             ),
             ("\n.\n", "\n.", "12: no \".\" line at the end"),
             ("maildrop alice@example.com\n", "", "9: no \"maildrop\" line before this one"),
@@ -256,7 +260,8 @@ counter 13 UID%u-%v
             (
                 "2 UID2-1714990000 ",
                 "2 UID2\n3 b ",
-                "11: message 2 has no key (file, guid, header, message, origin): it can never be found; write it as \"spent UID2\"",
+                "11: message 2 has no key (file, guid, header, message, origin): it can never be \
+                 found; write it as \"spent UID2\"",
             ),
             ("2 UID2-1714990000 ", "2 UID2 uid=7 octets=9\n3 b ", "11: message 2 has no key"),
             ("uid=1 ", "uid=4294967296 ", "10: bad number \"4294967296\" for \"uid\""),
@@ -478,18 +483,20 @@ counter 13 UID%u-%v
             let text: Vec<u8> = maildrops.iter().flat_map(written).collect();
             prop_assert!(text.iter().all(|octet| matches!(octet, b'\n' | b' '..=b'~')));
             let scanned = scan(text.as_slice()).collect::<Result<Vec<_>, _>>().unwrap();
-            prop_assert_eq!(scanned.iter().map(|block| block.len_octets).sum::<u64>(), text.len() as u64);
+            let scanned_octets: u64 = scanned.iter().map(|block| block.len_octets).sum();
+            prop_assert_eq!(scanned_octets, text.len() as u64);
             prop_assert_eq!(read(&text).unwrap(), maildrops);
         }
 
         #[test]
         fn what_is_cut_short_is_refused(
-            before in prop::option::of(maildrop()), last in maildrop(), cut in any::<prop::sample::Index>(),
+            before in prop::option::of(maildrop()), last in maildrop(),
+            cut in any::<prop::sample::Index>(),
         ) {
             let mut text: Vec<u8> = before.iter().flat_map(written).collect();
             let start = text.len();
             text.extend(written(&last));
-            // Between two blocks nothing shows; anywhere else it does.
+            // Between two blocks a cut does not show; anywhere else it does.
             text.truncate(start + cut.index(text.len() - start));
             prop_assert_eq!(read(&text).is_err(), text.len() > start || start == 0);
         }
@@ -505,7 +512,8 @@ counter 13 UID%u-%v
             text.splice(start..(start + len).min(ALICE.len()), random);
             let scanned: Result<Vec<_>, _> = scan(text.as_slice()).collect();
             let scanned = scanned.map(|blocks| blocks.len()).map_err(|error| error.to_string());
-            prop_assert_eq!(read(&text).map(|read| read.len()).map_err(|error| error.to_string()), scanned);
+            let read = read(&text).map(|read| read.len()).map_err(|error| error.to_string());
+            prop_assert_eq!(read, scanned);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Reading a listing: [`Reader`] and [`scan`].
+//! Reads a listing: [`Reader`] and [`scan`].
 #![forbid(unsafe_code)]
 
 use std::io::{BufRead, Read};
@@ -11,7 +11,7 @@ use crate::listing::form::{MAGIC, MAX_LINE_OCTETS, VERSION, check_counter, check
 use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
 use crate::uidl::Uidl;
 
-/// Reads a listing block by block. After an error there is no more.
+/// Reads a listing block by block. Nothing comes after an error.
 ///
 /// Memory: one block, and one line of at most [`MAX_LINE_OCTETS`].
 pub struct Reader<R> {
@@ -19,13 +19,13 @@ pub struct Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// Reads `input` from where it stands.
+    /// Reads `input` from its current position.
     pub fn new(input: R) -> Self {
         Self { blocks: Blocks::new(input, Keep::All, Block { line: 1, ..Block::default() }) }
     }
 
-    /// Reads one or more blocks out of a listing, from a [`Block`] that [`scan`] found: `input`
-    /// stands at its `offset`. Errors then count lines from the start of the listing.
+    /// Reads one or more blocks of a listing, from a [`Block`] that [`scan`] found: `input` is at
+    /// its `offset`. Errors then count lines from the start of the listing.
     pub fn at_block(input: R, block: &Block) -> Self {
         Self { blocks: Blocks::new(input, Keep::All, block.clone()) }
     }
@@ -39,8 +39,8 @@ impl<R: BufRead> Iterator for Reader<R> {
     }
 }
 
-/// Checks a listing as [`Reader`] does, but keeps no messages: for a builder who sorts more blocks
-/// than fit in memory. After an error there is no more.
+/// Checks a listing as [`Reader`] does, but keeps no messages. It is for a builder who sorts more
+/// blocks than fit in memory. Nothing comes after an error.
 ///
 /// Memory: one line. Cost: as reading.
 pub fn scan<R: BufRead>(input: R) -> BlockScan<R> {
@@ -53,8 +53,8 @@ pub struct BlockScan<R> {
 }
 
 impl<R: BufRead> BlockScan<R> {
-    /// Each block with the fields that a maildrop has one of; its messages, remarks and spent UIDLs
-    /// are left out.
+    /// Each block with the fields that a maildrop has only one of. Its messages, remarks and spent
+    /// UIDLs are left out.
     pub fn with_heads(self) -> impl Iterator<Item = Result<(Block, Maildrop), ListingError>> {
         self.blocks
     }
@@ -68,26 +68,26 @@ impl<R: BufRead> Iterator for BlockScan<R> {
     }
 }
 
-/// Where a block stands in its listing.
+/// The position of a block in its listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Block {
-    /// Whose it is.
+    /// Its user.
     pub user: String,
-    /// The octet it begins at, from 0.
+    /// The octet at which it begins, from 0.
     pub offset: u64,
     /// Its length up to and with its lone `.` and the line end.
     pub len_octets: u64,
-    /// The line it begins at, from 1.
+    /// The line at which it begins, from 1.
     pub line: u64,
-    /// How many messages it lists.
+    /// The number of messages that it lists.
     pub entries: u64,
 }
 
-/// What is kept of a block.
+/// The parts of a block that are kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
     All,
-    /// The fields there are one of, neither messages nor remarks nor spent UIDLs.
+    /// The fields that a block has only one of: no messages, remarks or spent UIDLs.
     HeadOnly,
 }
 
@@ -95,9 +95,9 @@ struct Blocks<R> {
     input: R,
     keep: Keep,
     line: Vec<u8>,
-    /// Number of the line last read.
+    /// The number of the last line read.
     line_number: u64,
-    /// Octets read.
+    /// The number of octets read.
     offset: u64,
     blocks_seen: u64,
     done: bool,
@@ -141,11 +141,11 @@ impl<R: BufRead> Blocks<R> {
     }
 
     /// Reads the next line that is neither blank nor a comment; `None` at the end of the input.
-    /// What has no line end is no line: the input was cut short.
+    /// Text without a line end is no line: the input was cut short.
     fn next_line(&mut self) -> Result<Option<()>, ListingFault> {
         loop {
             self.line.clear();
-            // One more for the line end, and one to see that there is too much.
+            // The bound has one more for the line end, and one to see that there is too much.
             let bound = MAX_LINE_OCTETS as u64 + 2;
             let taken = self.input.by_ref().take(bound).read_until(b'\n', &mut self.line)?;
             if taken == 0 {
@@ -163,7 +163,7 @@ impl<R: BufRead> Blocks<R> {
             let is_comment = self.line.starts_with(b"#");
             let blank = self.line.trim_ascii().is_empty();
             if !(ended || blank || is_comment) {
-                // As if the input ended before it.
+                // This is treated as if the input ended before it.
                 return Ok(None);
             }
             if !blank && !is_comment {
@@ -174,7 +174,7 @@ impl<R: BufRead> Blocks<R> {
 
     fn read_block(&mut self) -> Result<Option<(Block, Maildrop)>, ListingFault> {
         if self.next_line()?.is_none() {
-            // Either nothing more, or the start of a line.
+            // This is either the end, or the start of a line.
             return match (self.line.is_empty(), self.blocks_seen) {
                 (true, 0) => Err(ListingFault::Empty),
                 (true, _) => Ok(None),
@@ -237,7 +237,7 @@ impl<R: BufRead> Blocks<R> {
     }
 }
 
-/// What stands before the messages of a block.
+/// The lines before the messages of a block.
 #[derive(Default)]
 struct BlockHead {
     user: Option<String>,
@@ -245,7 +245,7 @@ struct BlockHead {
     source: Option<String>,
     keys: bool,
     taken: Option<u64>,
-    /// How many lines say of a capture.
+    /// The number of lines that describe a capture.
     capture_count: u32,
     captures: Vec<Capture>,
     uidvalidity: Option<u32>,
@@ -346,7 +346,7 @@ impl BlockHead {
         }
     }
 
-    /// The maildrop without its messages; what was kept is moved out.
+    /// The maildrop without its messages. The kept parts are moved out.
     fn finish(&mut self) -> Result<Maildrop, ListingFault> {
         let mut maildrop = Maildrop {
             user: self.user.clone().ok_or(ListingFault::Missing { field: "maildrop" })?,
@@ -382,7 +382,7 @@ fn once<T>(place: &mut Option<T>, field: &'static str, value: T) -> Result<(), L
     }
 }
 
-/// The first word of a line, and what follows it, without the blanks between and at the ends.
+/// The first word of a line and the rest, without the blanks between them and at the ends.
 fn words(line: &[u8]) -> (&[u8], &[u8]) {
     let line = line.trim_ascii();
     let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
@@ -404,7 +404,7 @@ fn decoded_word(field: &'static str, word: &[u8]) -> Result<Vec<u8>, ListingFaul
     percent_decoded(word).ok_or_else(bad)
 }
 
-/// The text that stands in the rest of a line, where blanks need no encoding.
+/// The text in the rest of a line, where blanks need no encoding.
 fn decoded_text(field: &'static str, text: &[u8]) -> Result<String, ListingFault> {
     let bad = || ListingFault::Encoding { field, found: Excerpt::of(text) };
     let words: Option<Vec<_>> = text.split(|&octet| octet == b' ').map(percent_decoded).collect();
@@ -416,7 +416,7 @@ fn utf8(field: &'static str, octets: Vec<u8>) -> Result<String, ListingFault> {
         .map_err(|not| ListingFault::NotUtf8 { field, found: Excerpt::of(not.as_bytes()) })
 }
 
-/// What a line says of a capture behind its number.
+/// The capture that a line describes behind its number.
 fn capture_of(line: &[u8]) -> Result<Capture, ListingFault> {
     let field = "capture";
     let known = |word: &[u8], max| match word {
@@ -435,7 +435,7 @@ fn capture_of(line: &[u8]) -> Result<Capture, ListingFault> {
     })
 }
 
-/// A message's line, in a block of so many captures: its order number and the rest.
+/// A message's line, in a block with so many captures: its order number and the rest.
 fn entry_of(line: &[u8], keys: bool, captures: u32) -> Result<(u64, Entry), ListingFault> {
     let (number, mut rest) = words(line);
     let number = number_of("order number", number, u64::MAX)?;
@@ -480,7 +480,7 @@ fn entry_of(line: &[u8], keys: bool, captures: u32) -> Result<(u64, Entry), List
     Ok((number, entry))
 }
 
-/// The number of a capture as it is written, from 1; counted from 0.
+/// The number of a capture, written from 1, returned from 0.
 fn of_capture(field: &'static str, value: &[u8], captures: u32) -> Result<u32, ListingFault> {
     let number = number_of(field, value, captures.into()).ok().filter(|&number| number > 0);
     let number = number.ok_or_else(|| ListingFault::OfCapture {

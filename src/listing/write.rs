@@ -1,4 +1,4 @@
-//! Writing a listing: [`write_maildrop`].
+//! Writes a listing: [`write_maildrop`].
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -16,9 +16,9 @@ use crate::maildrop::{Capture, Counter, Maildrop, Name};
 ///
 /// # Errors
 ///
-/// Those of `out`, and [`io::ErrorKind::InvalidInput`] for a maildrop that no reader would take
-/// back (a message without a key, a failed capture without a remark, a line too long); then nothing
-/// of it is written but what was already passed on.
+/// The errors of `out`, and [`io::ErrorKind::InvalidInput`] for a maildrop that no reader would
+/// take back (a message without a key, a failed capture without a remark, a line too long). In that
+/// case nothing more of it is written than was already passed on.
 pub fn write_maildrop(out: &mut impl Write, maildrop: &Maildrop) -> io::Result<()> {
     check(maildrop).map_err(|fault| io::Error::new(io::ErrorKind::InvalidInput, fault))?;
     let mut line = LineWriter { octets: Vec::with_capacity(256) };
@@ -97,8 +97,8 @@ pub fn write_maildrop(out: &mut impl Write, maildrop: &Maildrop) -> io::Result<(
     line.end(out)
 }
 
-/// Says when it was captured: in one line where there is one capture, which the block itself says
-/// all else of.
+/// Writes when it was captured. For a single capture this is one line, because the block itself
+/// says the rest.
 fn write_captures(
     out: &mut impl Write,
     line: &mut LineWriter,
@@ -134,7 +134,7 @@ fn write_captures(
     Ok(())
 }
 
-/// A line being written.
+/// A line that is being written.
 struct LineWriter {
     octets: Vec<u8>,
 }
@@ -159,12 +159,12 @@ impl LineWriter {
         write!(self.octets, "{number}").expect("a Vec takes all");
     }
 
-    /// A word, without blanks.
+    /// Writes a word, which has no blanks.
     fn word(&mut self, octets: &[u8]) {
         push_percent_encoded(&mut self.octets, octets);
     }
 
-    /// A text up to the end of the line. Its blanks stay readable, but for those at its ends.
+    /// Writes a text up to the end of the line. Its blanks stay readable, except those at its ends.
     fn text(&mut self, text: &str) {
         let text = text.as_bytes();
         for (at, &octet) in text.iter().enumerate() {

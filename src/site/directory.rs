@@ -31,7 +31,7 @@ pub struct Paths {
 }
 
 impl Site {
-    /// Where a site is unless the operator says otherwise.
+    /// The directory of a site, unless the operator names another.
     pub const DEFAULT_DIR: &str = "/var/lib/uidl-keep";
 
     /// The largest roster: tens of millions of users.
@@ -40,15 +40,16 @@ impl Site {
     const MOST_INDEX_OCTETS: u64 = 1 << 44;
     /// More than any `/etc/fstab` has.
     const MOST_FSTAB_OCTETS: u64 = 1 << 20;
-    /// What the helper makes in a site: builds the directories, and what changes it the files.
+    /// The names that the helper makes in a site. A build makes the directories; each command that
+    /// changes the site makes the files.
     const CONTENT: [&str; 4] = ["domain", "user", ".lock", "changes.log"];
 
-    /// The site in a directory. Looks at nothing yet.
+    /// The site in a directory. This looks at nothing yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), root: None }
     }
 
-    /// The site in a directory below that root, wherever the process's own is.
+    /// The site in a directory below that root, whatever root directory the process has.
     pub fn below(root: &'static Root, dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), root: Some(root) }
     }
@@ -58,9 +59,9 @@ impl Site {
         &self.dir
     }
 
-    /// Where a user's maildrop is, if it is: in files of his own where there is one, and else in
-    /// those of [`Scope::of`]; `None` when it cannot be in any site. Cost, for a user of a domain:
-    /// two `stat`, and one of the directory.
+    /// The scope that holds a user's maildrop, if any does. It is the user's own scope when that
+    /// has files, and else the one that [`Scope::of`] gives. `None`: no site can hold him. Cost,
+    /// for a user of a domain: two `stat`, and one of the directory.
     ///
     /// # Errors
     ///
@@ -79,14 +80,14 @@ impl Site {
         Ok(Scope::of(user))
     }
 
-    /// The files that a user's maildrop is in, as [`Site::scope_of`] says; as [`Scope::of`] says,
-    /// where that cannot tell.
+    /// The files of the scope that [`Site::scope_of`] gives for a user. When that cannot tell, the
+    /// files of the scope that [`Scope::of`] gives.
     pub fn paths(&self, user: &str) -> Option<Paths> {
         let scope = self.scope_of(user).unwrap_or_else(|_| Scope::of(user));
         scope.map(|scope| self.paths_of(&scope))
     }
 
-    /// The files of a place.
+    /// The files of a scope.
     pub fn paths_of(&self, scope: &Scope) -> Paths {
         let dir = self.dir.join(scope.directory());
         let path = |extension| dir.join(format!("{}.{extension}", scope.name()));
@@ -94,13 +95,13 @@ impl Site {
     }
 
     /// Opens the roster that would name a user. `None` means that there is neither roster nor
-    /// index, and so that the user was never migrated. Cost: that of [`Site::scope_of`] and one
-    /// open; when that fails, a `stat` of the directory and one of the index.
+    /// index, so the user was never migrated. Cost: that of [`Site::scope_of`] and one open; when
+    /// that fails, a `stat` of the directory and one of the index.
     ///
-    /// There is nobody either in a directory that is there and has nothing of a site in it, neither
-    /// `domain` nor `user`, both of which each build makes, nor a file of the helper's. Such is a
-    /// mount point too, while nothing is mounted; where `/etc/fstab` says that something is to be,
-    /// that is told apart.
+    /// `None` is also the answer for a directory that exists and has nothing of a site in it. Each
+    /// build makes `domain` and `user`, so both are missing there, and so is every file of the
+    /// helper. A mount point looks the same while nothing is mounted on it. `/etc/fstab` tells the
+    /// two apart: when it says that something is to be mounted there, that is an error.
     ///
     /// # Errors
     ///
@@ -112,7 +113,7 @@ impl Site {
         }
     }
 
-    /// The same in a site that has what a site has.
+    /// The same, for a site that is not bare.
     fn open_roster_of_site(&self, user: &str) -> Result<Option<File>, OpenError> {
         let Some(scope) = self.scope_of(user)? else { return Ok(None) };
         let Paths { index, roster } = self.paths_of(&scope);
@@ -123,7 +124,7 @@ impl Site {
         }
     }
 
-    /// Whether its directory is there, and nothing of ours in it.
+    /// Whether its directory exists and has nothing of ours in it.
     fn is_bare(&self) -> io::Result<bool> {
         for name in Self::CONTENT {
             if is_there(self.root, &self.dir.join(name))? {
@@ -140,14 +141,14 @@ impl Site {
         };
         match root.walk(&self.dir, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(_) => Ok(true),
-            // By a link it may be anywhere, and `/etc/fstab` names it otherwise.
+            // Through a link it may be anywhere, and `/etc/fstab` names it otherwise.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Whether `/etc/fstab` has the directory, or one above it, for a mount point on which nothing
-    /// is mounted.
+    /// Whether `/etc/fstab` names the directory, or one above it, as a mount point, and nothing is
+    /// mounted there.
     fn awaits_mount(&self) -> io::Result<bool> {
         let root = self.root;
         let mut fstab = Vec::new();
@@ -193,7 +194,8 @@ impl Site {
     }
 }
 
-/// A mount point as `/etc/fstab` has it: a slash at its end says nothing, and a blank is `\040`.
+/// A mount point as `/etc/fstab` writes it. A slash at its end means nothing, and `\040` is a
+/// blank.
 fn unescaped(place: &[u8]) -> Vec<u8> {
     let mut plain = Vec::new();
     let mut left = place;

@@ -1,4 +1,4 @@
-//! The site directory: where the index and roster of a user are. [`Site`].
+//! The site directory holds the index and roster of every user: [`Site`].
 //!
 //! ```text
 //! /var/lib/uidl-keep/            root, 0711
@@ -10,18 +10,18 @@
 //!     user/bob@example.org.roster
 //! ```
 //!
-//! Files of a user's own go before those of his domain, and he is in one of the two.
+//! A user's own files go before those of his domain. He is in one of the two.
 //!
-//! A user who is not on a roster is none of our business, and finding that out costs one open that
-//! fails. That answer must not come from a file system that is not mounted, nor from a roster that was
-//! lost: so when there is no roster, the directory that would hold it must be there all the same, and
-//! no index be in it that goes with it. `uidl-keep build` makes both
-//! directories; `install -d -m 0711 /var/lib/uidl-keep /var/lib/uidl-keep/domain
-//! /var/lib/uidl-keep/user` makes an empty site. A directory that has nothing of a site is an empty
-//! site too, as long as nothing is to be mounted there: see [`Site::open_roster`].
+//! A user who is not on a roster is none of our business. Finding that out costs one open that
+//! fails. That answer must not come from a file system that is not mounted, nor from a roster that
+//! was lost. So when there is no roster, two things are checked: the directory that would hold it
+//! exists, and it has no index that goes with the roster. `uidl-keep build` makes both directories;
+//! `install -d -m 0711 /var/lib/uidl-keep /var/lib/uidl-keep/domain /var/lib/uidl-keep/user` makes
+//! an empty site. A directory that has nothing of a site is an empty site too, unless something is
+//! to be mounted there: see [`Site::open_roster`].
 //!
-//! A process that has left its root directory by chroot finds the site from a [`Root`] that it took
-//! hold of before.
+//! A process that has left its root directory by chroot finds the site through a [`Root`] that it
+//! held before.
 #![forbid(unsafe_code)]
 
 mod directory;

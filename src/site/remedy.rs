@@ -1,4 +1,4 @@
-//! What an operator does about a file of the site that could not be read: [`Remedy`].
+//! The next step of an operator when a file of the site could not be read: [`Remedy`].
 #![forbid(unsafe_code)]
 
 use std::fmt::Display;
@@ -8,16 +8,15 @@ use crate::index;
 use crate::site::roster::RosterError;
 use crate::site::trusted::OpenError;
 
-/// Why a file of the site is of no use, with what to do about it.
+/// The reason why a file of the site is of no use, with what to do about it.
 pub trait Remedy: Display {
-    /// The next step, as the end of a sentence that has named the file and the fault.
+    /// The next step: the end of a sentence that has named the file and the fault.
     fn remedy(&self) -> &'static str;
 }
 
 const BUILD_AGAIN: &str = "build and install it again";
 
-/// What is the matter is not a fault of the file: it is missing where it should be, or empty of
-/// somebody.
+/// Here the file itself has no fault. It is missing where it should be, or it lacks somebody.
 impl Remedy for &str {
     fn remedy(&self) -> &'static str {
         BUILD_AGAIN
@@ -28,15 +27,15 @@ impl Remedy for io::Error {
     fn remedy(&self) -> &'static str {
         match self.kind() {
             io::ErrorKind::PermissionDenied => {
-                "let the mail's owner read it: look at its mode, at the directories above it, and at \
-                 what SELinux or AppArmor allow"
+                "let the mail's owner read it: look at its mode, at the directories above it, \
+                 and at what SELinux or AppArmor allow"
             }
-            io::ErrorKind::NotFound => "mount what it is on, or build and install it again",
+            io::ErrorKind::NotFound => "mount its file system, or build and install it again",
             io::ErrorKind::UnexpectedEof => BUILD_AGAIN,
             io::ErrorKind::OutOfMemory => {
-                "raise vsz_limit; where that is no help, build and install it again"
+                "raise vsz_limit; if that does not help, build and install it again"
             }
-            _ => "look into the system's log, and mend what it is stored on",
+            _ => "look at the system's log, and mend the disk that it is on",
         }
     }
 }

@@ -8,44 +8,45 @@ use std::path::{Component, Path};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-/// A root directory, held on to while a chroot gives the process another.
+/// A root directory that the process keeps open while a chroot gives it another.
 ///
-/// What is opened from it is looked up by its name each time, so that what is mounted, put back or
-/// replaced meanwhile is seen, and with the rights that the process has then: it opens nothing that
-/// they would not, were there no chroot.
+/// Each open looks the name up again below this root. So it sees what was mounted, put back or
+/// replaced meanwhile. It uses the rights that the process has at that time: it opens nothing that
+/// these rights would not open without the chroot.
 #[derive(Debug)]
 pub struct Root(OwnedFd);
 
 impl Root {
-    /// Takes hold of a directory, to begin with `/`.
+    /// Opens a directory and keeps it open, for example `/`.
     ///
     /// # Errors
     ///
-    /// Why it cannot be opened.
+    /// The reason why it cannot be opened.
     pub fn hold(dir: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self(rustix::fs::open(dir, flags, Mode::empty())?))
     }
 
-    /// Whether the process has another root directory by now.
+    /// Whether the process now has another root directory.
     pub fn is_left(&self) -> bool {
         let place = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
         let (held, now) = (rustix::fs::fstat(&self.0), rustix::fs::stat("/"));
         held.map(place).ok() != now.map(place).ok()
     }
 
-    /// Opens what has this name below it. An absolute link on the way begins here too, not where a
-    /// chroot ends: what lies there is the user's.
+    /// Opens the file of this name below it. An absolute link on the way begins here too, and not
+    /// at the root of a chroot, where the user could put files.
     fn open(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         let flags = flags | OFlags::CLOEXEC;
         match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
-            // Linux before 5.6, and containers whose filter has never heard of it.
+            // Linux before 5.6 says the one; containers with a filter that does not know the call
+            // say the other.
             Err(Errno::NOSYS | Errno::PERM) => self.walk(path, flags),
             opened => opened,
         }
     }
 
-    /// The same, where the kernel cannot: then no link is followed on the way.
+    /// The same, for a kernel that cannot do it. No link is followed on the way.
     pub(super) fn walk(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
         let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut names = path.components().filter_map(|part| match part {
@@ -69,7 +70,7 @@ pub(super) fn open(root: Option<&Root>, path: &Path, flags: OFlags) -> Result<Ow
     }
 }
 
-/// Whether there is something of this name. A link is not followed.
+/// Whether something has this name. A link is not followed.
 pub(super) fn is_there(root: Option<&Root>, path: &Path) -> io::Result<bool> {
     match open(root, path, OFlags::PATH | OFlags::NOFOLLOW) {
         Ok(_) => Ok(true),

@@ -1,9 +1,9 @@
-//! The roster: who was migrated, and may be served. [`lookup`], [`Roster`].
+//! The roster: the users who were migrated and may be served. [`lookup`], [`Roster`].
 //!
-//! A text file, a line a maildrop, described in `docs/roster.md`. Each line carries a checksum over
-//! itself and the name in the line before. So a login that finds its user between two lines, and
-//! not there, has proof that nothing was between them when the roster was written; and it reads
-//! only the lines that a bisection meets.
+//! A text file with one line for each maildrop, described in `docs/roster.md`. Each line carries a
+//! checksum over itself and the name in the line before. So when a login finds that its user
+//! belongs between two lines and is not there, the checksum proves that nothing was between them
+//! when the roster was written. A login reads only the lines that a bisection meets.
 #![forbid(unsafe_code)]
 
 use std::cmp::Ordering;
@@ -15,38 +15,38 @@ use crate::encoding::{decimal, percent_decoded, push_percent_encoded};
 use crate::file::read_at::ReadAt;
 use crate::maildrop::{State, everybody_of};
 
-/// What the roster says of one maildrop.
+/// One line of the roster: one maildrop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RosterLine {
     /// The user name.
     pub user: String,
-    /// What became of its capture.
+    /// The result of its capture.
     pub state: State,
     /// Whether it is served.
     pub gate: Gate,
     /// See [`RosterLine::awaits_capture`].
     awaits_capture: bool,
     /// When all that is ours was last forgotten, in seconds since 1970; 0 when it never was. A
-    /// ledger that was begun under an earlier stamp is void, and so is what it baked.
+    /// ledger that began under an earlier stamp is void, and so is everything that it baked.
     pub forgotten: u64,
     /// Whether the operator says that POP3 clients listed it before, on the old layout of this
-    /// server: then its next listing is not its first.
+    /// server. Then its next listing is not its first.
     pub listed: bool,
-    /// When its server was last put back from a backup in which every copy of what clients were
-    /// told is old, in seconds since 1970; 0 when it never was.
+    /// When its server was last restored from a backup, so that every copy of what clients were
+    /// told is old. In seconds since 1970; 0 when it never was.
     pub restored: u64,
-    /// When the operator last said that it may be listed although much is missing, in seconds since
-    /// 1970; 0 when he never did. Goes for what is missing then, once.
+    /// When the operator last said that it may be listed although much is missing. In seconds since
+    /// 1970; 0 when he never did. It covers what is missing at that time, once.
     pub unguarded: u64,
 }
 
-/// Whether a migrated maildrop is served. Whoever
-/// [awaits a capture](RosterLine::awaits_capture) is refused besides.
+/// Whether a migrated maildrop is served. A user who [awaits a capture](RosterLine::awaits_capture)
+/// is refused besides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Gate {
     /// Refused: the mailbox is being moved.
     Held,
-    /// Served, but for a first listing while fewer than half of the captured messages are there.
+    /// Served, except for a first listing while fewer than half of the captured messages are there.
     Guarded,
     /// Served.
     Released,
@@ -54,38 +54,40 @@ pub enum Gate {
     Redownload,
 }
 
-/// Why the roster could not give an answer. None of these means that a user is not on it.
+/// The reason why the roster could not give an answer. No such error means that a user is not on
+/// it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RosterError {
-    /// Does not start as a roster does.
+    /// It does not start as a roster does.
     #[error("not a roster")]
     NotARoster,
-    /// Of another version.
+    /// It has another version.
     #[error(
-        "a roster of version {found}, and only version {VERSION} is read: build it again of its \
+        "a roster of version {found}, and only version {VERSION} is read: build it again from its \
          listings, into an empty directory"
     )]
     Version {
-        /// Which.
+        /// Its version.
         found: u32,
     },
-    /// Cut short, edited by something else than uidl-keep, or damaged.
+    /// It was cut short, edited by something other than uidl-keep, or damaged.
     #[error("damaged at {offset} of {file_len} octets: {what}")]
     Corrupt {
-        /// What is wrong.
+        /// The fault.
         what: &'static str,
         /// Where that line begins.
         offset: u64,
         /// How long the file is.
         file_len: u64,
     },
-    /// Could not be read.
+    /// It could not be read.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// A user name that cannot stand in a roster: empty, or longer than 1024 octets as written there.
+/// A user name that cannot be in a roster: it is empty, or longer than 1024 octets as written
+/// there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a user name that is empty or longer than {MAX_NAME_OCTETS} octets as a roster writes it")]
 pub struct BadName;
@@ -94,8 +96,8 @@ const VERSION: u32 = 1;
 const MAGIC_OF_ANY_VERSION: &str = "uidl-keep-roster ";
 const MAGIC: &str = "uidl-keep-roster 1 ";
 const MAX_NAME_OCTETS: usize = 1024;
-/// No line is longer: a name, the longest state, gate and notes, a checksum, and what is between
-/// them.
+/// No line is longer than this: a name, the longest state, gate and notes, a checksum, and the
+/// blanks between them.
 const MAX_LINE_OCTETS: u64 = MAX_NAME_OCTETS as u64
     + (" captured".len()
         + " held-forgotten".len()
@@ -104,14 +106,14 @@ const MAX_LINE_OCTETS: u64 = MAX_NAME_OCTETS as u64
         + " restored=18446744073709551615".len()
         + " unguarded=18446744073709551615".len()
         + " 01234567\n".len()) as u64;
-/// `. 01234567` and its line feed: the last line, always of this length.
+/// `. 01234567` and its line feed: the last line, which always has this length.
 const END_OCTETS: u64 = 11;
-/// A bisection ends when no more than this is left, and reads that.
+/// A bisection ends when no more than this is left, and then reads the rest.
 const SCAN_OCTETS: u64 = 4096;
 
-/// What the roster says of a user; `None` when it does not name him.
+/// The line of the roster for a user; `None` when the roster does not name him.
 ///
-/// Cost, with n lines: a read of at most 2.2 KB for each time that n halves until 4 KB are left,
+/// Cost, with n lines: a read of at most 2.2 KB for each time that n is halved until 4 KB are left,
 /// and three more.
 ///
 /// # Errors
@@ -123,8 +125,8 @@ pub fn lookup<S: ReadAt + ?Sized>(
 ) -> Result<Option<RosterLine>, RosterError> {
     let lines = RosterEnds::open(source)?;
     let Ok(wanted) = written(user) else { return Ok(None) };
-    // Every line before `low` has a smaller name, `before` being the last of them; the line at
-    // `high` has a greater one, or is the last line, or the wanted one ends there.
+    // Every line before `low` has a smaller name, and `before` is the last of these names. The line
+    // at `high` has a greater name, or is the last line, or the wanted line ends there.
     let (mut low, mut high) = (lines.body_at, lines.end_at);
     let mut before = lines.header.clone();
     while high - low > SCAN_OCTETS {
@@ -164,11 +166,12 @@ pub fn lookup<S: ReadAt + ?Sized>(
     Ok(None)
 }
 
-/// As [`lookup`]; where the roster does not name the user, what it says of
-/// [everybody](everybody_of) of his domain, while somebody of it may be missing, or else
-/// [of the domain](name_of_domain), if it does.
+/// As [`lookup`]. When the roster does not name the user, this gives its line for
+/// [everybody](everybody_of) of his domain, which is there while somebody of the domain may be
+/// missing. When that is not there either, it gives the line [of the domain](name_of_domain), if
+/// there is one.
 ///
-/// Cost: three times that of [`lookup`] for who is not on it.
+/// Cost: three times that of [`lookup`] for a user who is not on it.
 ///
 /// # Errors
 ///
@@ -186,13 +189,14 @@ pub fn lookup_or_everybody<S: ReadAt + ?Sized>(
     }
 }
 
-/// The name by which a roster says that a whole domain is held: who is on the roster, who is added
-/// to it, and who is not on it. No login has it: nothing stands before the `@`.
+/// The name in a roster that says that a whole domain is held: the users on the roster, those who
+/// are added to it, and those who are not on it. No login has this name: nothing stands before the
+/// `@`.
 pub fn name_of_domain(domain: &str) -> String {
     format!("@{domain}")
 }
 
-/// Whether a name is such a one.
+/// Whether a name is one of these.
 pub fn is_domain(name: &str) -> bool {
     name.strip_prefix('@').is_some_and(|domain| !domain.contains('@'))
 }
@@ -202,12 +206,12 @@ const NO_LINE: &str = "not a line of a roster";
 /// A whole roster, in memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Roster {
-    /// By name as written, which is the order of the file.
+    /// The lines by name as written, which is the order of the file.
     lines: BTreeMap<String, RosterLine>,
 }
 
 impl Roster {
-    /// One that names nobody.
+    /// A roster that names nobody.
     pub fn new() -> Self {
         Self::default()
     }
@@ -247,7 +251,7 @@ impl Roster {
         text
     }
 
-    /// Adds a line, or puts it in the place of the one of the same user, which is returned.
+    /// Adds a line. It replaces the line of the same user, which is returned.
     ///
     /// # Errors
     ///
@@ -256,12 +260,12 @@ impl Roster {
         Ok(self.lines.insert(written(&line.user)?, line))
     }
 
-    /// What it says of a user.
+    /// The line of a user.
     pub fn get(&self, user: &str) -> Option<&RosterLine> {
         self.lines.get(&written(user).ok()?)
     }
 
-    /// Takes a user off it; returns what it said.
+    /// Removes a user; returns his line.
     pub fn remove(&mut self, user: &str) -> Option<RosterLine> {
         self.lines.remove(&written(user).ok()?)
     }
@@ -271,7 +275,7 @@ impl Roster {
         self.lines.values()
     }
 
-    /// How many lines it has.
+    /// The number of lines.
     pub fn len(&self) -> usize {
         self.lines.len()
     }
@@ -283,7 +287,7 @@ impl Roster {
 }
 
 impl RosterLine {
-    /// The line of a user of whom nothing else is known.
+    /// The line of a user; nothing else is known of him.
     pub fn new(user: impl Into<String>, state: State, gate: Gate) -> Self {
         let user = user.into();
         Self {
@@ -298,30 +302,30 @@ impl RosterLine {
         }
     }
 
-    /// The line with another gate, and a capture that is awaited or not.
+    /// The line with another gate, and with or without an awaited capture.
     ///
-    /// A roster does not write whether somebody who downloads again was built anew since he was
-    /// forgotten. So he was not: one more build is all that a wrong guess costs.
+    /// A roster does not write whether a user who downloads again was built anew since he was
+    /// forgotten. So this takes it that he was not: a wrong guess costs only one more build.
     #[must_use]
     pub fn with_gate(self, gate: Gate, awaits_capture: bool) -> Self {
         let (gate, awaits_capture) = match gate {
             Gate::Redownload => (gate, self.forgotten != 0),
-            // Nobody is released before the capture that he awaits.
+            // Nobody is released before his awaited capture is built.
             Gate::Released if awaits_capture => (Gate::Guarded, true),
             Gate::Held | Gate::Guarded | Gate::Released => (gate, awaits_capture),
         };
         Self { gate, awaits_capture, ..self }
     }
 
-    /// Whether its UIDLs must come from a capture that is yet to be built: what the index has of it
-    /// is not to be believed.
+    /// Whether its UIDLs must come from a capture that is yet to be built. The index's own are not
+    /// to be believed.
     pub fn awaits_capture(&self) -> bool {
         self.awaits_capture
     }
 
-    /// The line of one maildrop of which one site says this and another that. It has the gate that
-    /// lets less through, but for whoever downloads again, and what was said since the maildrop was
-    /// last forgotten: what was said before counts no longer.
+    /// Merges two sites' lines of one maildrop. The result has the gate that lets less through,
+    /// except for a user who downloads again. It also has all that was said since the maildrop was
+    /// last forgotten: what was said before no longer counts.
     #[must_use]
     pub fn joined(self, other: Self) -> Self {
         let gate = match (self.gate, other.gate) {
@@ -342,7 +346,7 @@ impl RosterLine {
         Self { restored, ..last }.with_gate(gate, awaits_capture)
     }
 
-    /// What becomes of the line when the whole domain is held: who is to download again has begun
+    /// The line after the whole domain is held. A user who is to download again has already begun
     /// to.
     #[must_use]
     pub fn held_with_domain(self) -> Self {
@@ -353,7 +357,7 @@ impl RosterLine {
         }
     }
 
-    /// How the roster spells gate and awaited capture: one of [`GATE_WORDS`].
+    /// The roster's word for gate and awaited capture: one of [`GATE_WORDS`].
     pub fn gate_word(&self) -> &'static str {
         match (self.gate, self.awaits_capture) {
             (Gate::Held, false) => "held",
@@ -365,8 +369,7 @@ impl RosterLine {
         }
     }
 
-    /// How the roster spells its gate, and what else it notes, each where there is something to
-    /// note.
+    /// The roster's words for its gate and for its notes. A note without a value has no word.
     pub fn words(&self) -> String {
         let Self {
             user: _,
@@ -394,18 +397,18 @@ impl RosterLine {
         words
     }
 
-    /// How the roster spells its state.
+    /// The roster's word for its state.
     pub fn state_word(&self) -> &'static str {
         state_word(self.state)
     }
 }
 
-/// The words for a gate, those first that let less through.
+/// The words for a gate. The words that let less through come first.
 pub const GATE_WORDS: [&str; 6] =
     ["held-forgotten", "forgotten", "held", "guarded", "released", "redownload"];
 
-/// The gate that a word stands for, and whether a capture is awaited; that of `redownload` is told
-/// by the stamp `forgotten`.
+/// The gate that a word stands for, and whether a capture is awaited. For `redownload`, the stamp
+/// `forgotten` tells whether one is.
 fn gate_of_word(word: &str) -> Option<(Gate, bool)> {
     Some(match word {
         "held-forgotten" => (Gate::Held, true),
@@ -418,7 +421,7 @@ fn gate_of_word(word: &str) -> Option<(Gate, bool)> {
     })
 }
 
-/// How the roster spells a state.
+/// The roster's word for a state.
 fn state_word(state: State) -> &'static str {
     match state {
         State::Captured => "captured",
@@ -433,7 +436,7 @@ fn state_of_word(word: &str) -> Option<State> {
         .find(|&state| state_word(state) == word)
 }
 
-/// The checksum of a line: BLAKE3, cut to 32 bits, of the name in the line before, a line feed and
+/// The checksum of a line: BLAKE3, cut to 32 bits, of the name in the line before, a line feed, and
 /// the line itself up to its checksum.
 fn check(before: &str, content: &str) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -443,7 +446,7 @@ fn check(before: &str, content: &str) -> String {
     format!("{cut:08x}")
 }
 
-/// A roster whose first and last line have been read.
+/// A roster whose first and last lines have been read.
 struct RosterEnds {
     header: String,
     count: u64,
@@ -472,7 +475,7 @@ impl RosterEnds {
             return Err(cut_short);
         }
         let end_at = file_len - END_OCTETS;
-        // The line feed before it, too: the last line is a line.
+        // This reads the line feed before it too, which shows that the last line is a line.
         let end = source.read_at(end_at - 1, END_OCTETS as usize + 1)?;
         if !end.starts_with(b"\n. ") || !end.ends_with(b"\n") {
             let what = "no last line: cut short";
@@ -486,7 +489,7 @@ impl RosterEnds {
     }
 }
 
-/// RosterEnds one after another, each checked.
+/// The lines of a roster one after another, each checked.
 struct Lines<'a> {
     lines: &'a RosterEnds,
     octets: &'a [u8],
@@ -496,7 +499,7 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// The next line, and its name as written; `None` at the last one, which is checked as well.
+    /// The next line, and its name as written; `None` at the last line, which is checked as well.
     fn next_line(&mut self) -> Result<Option<(String, RosterLine)>, RosterError> {
         let bad = |what| self.lines.corrupt(what, self.offset);
         let text = first_line(self.octets).ok_or_else(|| bad(NO_LINE))?;
@@ -525,19 +528,19 @@ impl Lines<'_> {
     }
 }
 
-/// Which version a roster says that it has, by its first octets; `None` when they are not one's.
+/// The version in the first octets of a roster; `None` when they are not those of a roster.
 fn version_of(start: &[u8]) -> Option<u32> {
     let header = first_line(start)?.strip_prefix(MAGIC_OF_ANY_VERSION)?;
     number(header.split(' ').next()?)?.try_into().ok()
 }
 
-/// The number that is written so: with no sign, and no zero in front.
+/// The number in its only accepted spelling: without a sign, and without a zero in front.
 fn number(digits: &str) -> Option<u64> {
     let number = decimal(digits.as_bytes())?;
     (digits == "0" || !digits.starts_with('0')).then_some(number)
 }
 
-/// The octets before the first line feed; `None` when there is none, or they are no text.
+/// The octets before the first line feed; `None` when there is none, or when they are not text.
 fn first_line(octets: &[u8]) -> Option<&str> {
     let end = octets.iter().position(|&octet| octet == b'\n')?;
     std::str::from_utf8(&octets[..end]).ok()
@@ -545,10 +548,10 @@ fn first_line(octets: &[u8]) -> Option<&str> {
 
 struct LineFields<'a> {
     name: &'a str,
-    /// All that it says, but for the name of the user.
+    /// The whole line, except for the name of the user.
     line: RosterLine,
     check: &'a str,
-    /// All but the checksum.
+    /// The line without the checksum.
     content: &'a str,
 }
 
@@ -562,7 +565,7 @@ fn fields(line: &str) -> Option<LineFields<'_>> {
     let mut before = "";
     for word in words {
         let (key, value) = word.split_once('=')?;
-        // Each in its place, and once; what nothing is noted of has no word.
+        // Each note has its place and comes once. A note without a value has no word.
         if key <= before {
             return None;
         }
@@ -573,30 +576,31 @@ fn fields(line: &str) -> Option<LineFields<'_>> {
             "listed" if value == "yes" => line.listed = true,
             "restored" => line.restored = stamp()?,
             "unguarded" => line.unguarded = stamp()?,
-            // Of a later version perhaps: to leave out what it says would be a guess.
+            // This may come from a later version. Leaving it out would be a guess.
             _ => return None,
         }
     }
-    // At the end: the notes say what is awaited.
+    // This is done last, because the notes say whether a capture is awaited.
     let line = line.with_gate(gate, awaits_capture);
     Some(LineFields { name, line, check, content })
 }
 
-/// A user name as the roster writes it: as a listing does, octets outside 0x21-0x7E and `%` as `%`
-/// and two hexadecimal digits.
+/// A user name as the roster writes it, and a listing too: octets outside 0x21-0x7E, and `%`,
+/// become `%` and two hexadecimal digits.
 fn written(user: &str) -> Result<String, BadName> {
     let name = escaped(user.as_bytes());
     if name.is_empty() || name.len() > MAX_NAME_OCTETS { Err(BadName) } else { Ok(name) }
 }
 
-/// Any octets, as a roster writes those of a user name: one word, fit to be shown.
+/// Any octets, written as a roster writes those of a user name: one word, fit to be shown.
 pub fn escaped(octets: &[u8]) -> String {
     let mut name = Vec::with_capacity(octets.len());
     push_percent_encoded(&mut name, octets);
     String::from_utf8(name).expect("percent-encoding is ASCII")
 }
 
-/// The text that [`escaped`] writes so; `None` where it is no user name, or none that it writes so.
+/// The text that [`escaped`] wrote; `None` when it is no user name, or when [`escaped`] writes it
+/// otherwise.
 pub fn unescaped(name: &str) -> Option<String> {
     let user = String::from_utf8(percent_decoded(name.as_bytes())?).ok()?;
     (written(&user).as_deref() == Ok(name)).then_some(user)

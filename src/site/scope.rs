@@ -1,7 +1,7 @@
-//! Whose maildrops one index and one roster hold: [`Scope`].
+//! The users whose maildrops one index and one roster hold: [`Scope`].
 #![forbid(unsafe_code)]
 
-/// Whose files: those of a domain, or of one login that has none.
+/// The users of one index and roster: those of a domain, or one login that has no domain.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
     /// All users of this domain.
@@ -10,15 +10,15 @@ pub enum Scope {
     User(String),
 }
 
-/// The longest name of a domain or user that makes a file name, with room for what is added to it:
-/// `NAME.roster.new` within the 255 octets of NAME_MAX.
+/// The longest name of a domain or user that can make a file name. It leaves room for what is
+/// added: `NAME.roster.new` must fit in the 255 octets of NAME_MAX.
 pub(super) const MAX_STEM_OCTETS: usize = 255 - ".roster.new".len();
 
 impl Scope {
-    /// Where `user` belongs: the domain is what follows the last `@`.
+    /// The scope that `user` belongs to: the domain is what follows the last `@`.
     ///
     /// `None` when no file can have that name (it is empty, starts with a dot, has a `/` or NUL, or
-    /// is too long): such a user cannot be in any site.
+    /// is too long). No site can hold such a user.
     pub fn of(user: &str) -> Option<Self> {
         let (stem, scope): (_, fn(String) -> Self) = match user.rsplit_once('@') {
             Some((_, domain)) => (domain, Self::Domain),
@@ -27,13 +27,13 @@ impl Scope {
         is_stem(stem).then(|| scope(stem.to_owned()))
     }
 
-    /// The files that a user of a domain may have for himself. `None` for a login without a domain,
-    /// which has none but these, and where no file can have that name.
+    /// The scope that a user of a domain may have for himself. `None` for a login without a domain,
+    /// which has no other scope, and when no file can have that name.
     pub fn own(user: &str) -> Option<Self> {
         (user.contains('@') && is_stem(user)).then(|| Self::User(user.to_owned()))
     }
 
-    /// Whether a user can be there.
+    /// Whether this scope can hold a user.
     pub fn fits(&self, user: &str) -> bool {
         [Self::own(user), Self::of(user)].iter().any(|scope| scope.as_ref() == Some(self))
     }
@@ -54,7 +54,7 @@ impl Scope {
     }
 }
 
-/// Whether files can be named after it.
+/// Whether it can be part of a file name.
 fn is_stem(stem: &str) -> bool {
     !stem.is_empty()
         && stem.len() <= MAX_STEM_OCTETS

@@ -1,4 +1,4 @@
-//! Opening a file of a site, if what is there can be trusted: [`open_trusted`].
+//! Opens a file of a site, if it can be trusted: [`open_trusted`].
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -12,17 +12,18 @@ use rustix::io::Errno;
 use crate::file::safe_open::{Unopened, regular};
 use crate::site::root::{Root, open};
 
-/// Why a file of a site could not be opened. None of these means that a user was not migrated.
+/// The reason why a file of a site could not be opened. No such error means that a user was not
+/// migrated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// There is no site here: not made, or not mounted.
+    /// There is no site here: it was not made, or is not mounted.
     #[error("no directory {}: make the site, or mount it", dir.display())]
     NoSite {
         /// The directory that is not there.
         dir: PathBuf,
     },
-    /// There is no roster, and the index that goes with it is there: the roster was lost.
+    /// There is no roster, but the index that goes with it is there: the roster was lost.
     #[error("not there, but its index is: {}", index.display())]
     NoRoster {
         /// The index.
@@ -31,22 +32,22 @@ pub enum OpenError {
     /// A symbolic link.
     #[error("a symbolic link, and links are not followed here")]
     Link,
-    /// Something else than a regular file.
+    /// Something other than a regular file.
     #[error("not a regular file")]
     NotAFile,
     /// It belongs to somebody who may not write it.
     #[error("owned by uid {uid}, and should be by root")]
     Owner {
-        /// Whose it is.
+        /// Its owner.
         uid: u32,
     },
-    /// Others than its owner may write it.
+    /// Users other than its owner may write it.
     #[error("mode {mode:04o} lets group or others write it")]
     Writable {
         /// Its permissions.
         mode: u32,
     },
-    /// Larger than anything of ours.
+    /// It is larger than any file of ours.
     #[error("{len_octets} octets, more than {most}")]
     TooLarge {
         /// Its size.
@@ -54,17 +55,18 @@ pub enum OpenError {
         /// The most it may have.
         most: u64,
     },
-    /// Could not be opened, for this reason.
+    /// It could not be opened, for this reason.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 /// Opens a file of a site to read it, without following a link and without waiting for anything.
 ///
-/// What is opened is then looked at: a regular file of root's or our own, which nobody else may
-/// write, not larger than `most` octets. Root also takes what root gave to one account, 0400:
-/// others put nothing into a site, and whoever changed his own file could lie about himself alone.
-/// `None` when there is no such file but its directory is there.
+/// The opened file is then checked. It must be a regular file that belongs to root or to us, that
+/// nobody else may write, and that is not larger than `most` octets. Root also accepts a file that
+/// root gave to one account, mode 0400: other users put nothing into a site, and a user who changed
+/// his own file could lie only about himself. `None` when there is no such file but its directory
+/// is there.
 ///
 /// # Errors
 ///
@@ -101,7 +103,7 @@ pub(super) fn open_trusted_below(
     Ok(Some(file))
 }
 
-/// What it means that `path` is not there.
+/// The meaning of `path` not being there.
 pub(super) fn absent(root: Option<&Root>, path: &Path) -> Result<Option<File>, OpenError> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     match open(root, dir, OFlags::PATH) {

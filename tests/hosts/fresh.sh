@@ -1,10 +1,11 @@
 #!/bin/sh
-# Does what a newcomer does: clones the commit that is checked out here into a new Debian, and says make.
+# Does what a newcomer does: clones the commit that is checked out here into a new Debian, and runs
+# make.
 #
-#   tests/hosts/fresh.sh TREE TARGET...       tree: fresh12 or fresh13 of packages.sh; targets: demo, test
+#   tests/hosts/fresh.sh TREE TARGET...    fresh12 or fresh13 of packages.sh; targets: demo, test
 #
-# Nothing of this machine is in there but its network. The tree that was used is removed at the end;
-# UIDL_KEEP_FRESH_KEEP=1 leaves it.
+# The new system gets nothing from this machine but its network. The tree that was used is removed
+# at the end; UIDL_KEEP_FRESH_KEEP=1 leaves it.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -55,9 +56,11 @@ if [ "$status" = 0 ]; then
 	for target in "$@"; do
 		step "make $target" make -C uidl-keep "$target"
 	done
-	# On Debian 12 that is the plugin of the demo; on 13 there is none, and none may lie there.
+	# On Debian 12 the library there is the plugin of the demo. Debian 13 makes none, and none may lie
+	# there.
 	step 'make install of what lies there' sh -c \
-		'! test -e uidl-keep/target/release/libuidl_keep.so || make -C uidl-keep install DESTDIR=/root/installed'
+		'! test -e uidl-keep/target/release/libuidl_keep.so ||
+			make -C uidl-keep install DESTDIR=/root/installed'
 fi
 echo "$report"
 [ "$status" = 0 ] || echo "fresh: all that was said is in $log" >&2

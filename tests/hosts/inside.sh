@@ -1,13 +1,13 @@
 #!/bin/sh
-# Runs a command in a Debian tree as on a machine of its own: as its root, in its /root, with its programs
-# and nothing of this machine's environment.
+# Runs a command in a Debian tree as on a machine of its own: as its root, in its /root, with its
+# programs, and without this machine's environment.
 #
 #   tests/hosts/inside.sh TREE [-b DIRECTORY PLACE]... COMMAND [ARGUMENT]...
 #
-# -b puts a directory of this machine at a place within the tree. Mounts are seen by that command alone;
-# with it they are gone, and so is every process that it started. Of this machine the tree gets how it
-# reaches the network, and no more: name servers, apt's proxy, the certificates that are trusted, and
-# where cargo has its crates from.
+# -b puts a directory of this machine at a place within the tree. Only that command sees the mounts.
+# They end with it, and so does every process that it started. The tree gets only what it needs from
+# this machine to reach the network: name servers, apt's proxy, the trusted certificates, and
+# cargo's source of crates.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -16,7 +16,7 @@ if [ "${1-}" != --alone ]; then
 		echo "inside: not root: only root can enter a tree" >&2
 		exit 2
 	}
-	# pid 1 of a namespace of its own: when it ends, the kernel ends the rest.
+	# It is pid 1 of a namespace of its own: when it ends, the kernel ends the rest.
 	exec unshare --mount --propagation unchanged --pid --fork --kill-child "$0" --alone "$@"
 fi
 shift
@@ -52,6 +52,6 @@ for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
 	eval "value=\${$name-}"
 	[ -z "$value" ] || set -- "$name=$value" "$@"
 done
-# Not exec: this shell is pid 1 in there, and takes care of who loses his parent.
-chroot "$tree" env -i -C /root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
-	LC_ALL=C.UTF-8 "$@" || exit
+# This is no exec: this shell is pid 1 in there and takes care of processes that lose their parent.
+chroot "$tree" env -i -C /root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+	HOME=/root LC_ALL=C.UTF-8 "$@" || exit

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Compiles everything with the oldest Rust that is promised: Debian 13's own, in its tree, where nothing
-# finds another. The helper as an old server builds it; helper, tests and benches; then the plugin.
+# Compiles everything with the oldest Rust that is promised: Debian 13's own, in its tree, where
+# nothing finds another Rust. It builds the helper as an old server does; then helper, tests and
+# benches; then the plugin.
 #
-# What is built lies in target/oldest, and what cargo fetched beside it. UIDL_KEEP_TARGET names another
+# The build is in target/oldest, and cargo's downloads are beside it. UIDL_KEEP_TARGET names another
 # directory for both.
 set -eu
 
@@ -26,11 +27,11 @@ mkdir -p "$built/cargo"
 inside() {
 	"$here/inside.sh" "$tree" -b "$top" /srv/uidl-keep -b "$built" /srv/target \
 		-b "$built/cargo" /root/.cargo \
-		env -C /srv/uidl-keep CARGO_TARGET_DIR=/srv/target CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-$(nproc)}" \
-		CARGO_PROFILE_DEV_DEBUG=none cargo "$@"
+		env -C /srv/uidl-keep CARGO_TARGET_DIR=/srv/target \
+		CARGO_BUILD_JOBS="${CARGO_BUILD_JOBS:-$(nproc)}" CARGO_PROFILE_DEV_DEBUG=none cargo "$@"
 }
 
-# Nothing but the plugin may leave a library that `make install` would take for it.
+# Only the plugin's build may leave a library that `make install` would take for it.
 rm -f "$built/debug/libuidl_keep.so"
 inside build --locked
 inside build --locked --all-targets --features plugin

@@ -2,38 +2,38 @@
 # The one list of Debian packages that building, testing, the demo and the benchmark need.
 # Sourced by the scripts beside it; names hold for bookworm (Dovecot 2.3) and trixie (2.4).
 
-# Rust, where no new enough one is on PATH: the first of these whose every package Debian offers in
-# the version that Cargo.toml asks for. (bookworm's plain ones are too old; its -web ones, kept up for
-# the browsers, are not.)
+# Rust, when PATH has none that is new enough. The first choice is taken whose every package Debian
+# offers in the version that Cargo.toml asks for. (bookworm's plain packages are too old; its -web
+# packages, which Debian keeps up for the browsers, are not.)
 rust_choices="web plain"
 rust_web_packages="rustc-web cargo-web rustfmt-web rust-web-clippy"
 rust_plain_packages="rustc cargo rustfmt rust-clippy"
 
-# To compile the helper and the plugin.
+# These compile the helper and the plugin.
 packages_build="ca-certificates gcc libc6-dev libclang-dev dovecot-dev"
 
-# To run the plugin in a Dovecot of this machine.
+# These run the plugin in a Dovecot of this machine.
 packages_dovecot="dovecot-core dovecot-pop3d dovecot-imapd"
 
-# The POP3 clients whose memory is at stake, and programs that copy mail by IMAP.
+# These are POP3 clients, which remember UIDLs, and programs that copy mail by IMAP.
 packages_clients="fetchmail mpop getmail6 isync offlineimap3"
 
-# To make the trees below, to look into what was built (nm) and into what it does with memory, to make
-# keys for encrypted mail, to make system calls fail (strace), and for an example of the documentation.
+# These make the trees below, look into what was built (nm) and into its use of memory, make keys
+# for encrypted mail, make system calls fail (strace), and serve an example of the documentation.
 packages_tools="debootstrap binutils valgrind openssl strace sqlite3"
 
-# To compile the fuzz targets: libFuzzer is C++.
+# This compiles the fuzz targets: libFuzzer is C++.
 packages_fuzz="g++"
 
-# What comes from crates.io and not from Debian, each in the version that works here.
+# These come from crates.io and not from Debian, each in the version that works here.
 crates_fuzz="cargo-fuzz@0.13.2"
 crates_mutants="cargo-mutants@26.0.0"
 # The last that Rust 1.85 compiles.
 crates_deny="cargo-deny@0.18.3"
 
-# Trees: small Debian systems of their own, for servers that this machine cannot hold beside its
-# Dovecot. One word each: its name; then what suite, what is installed in it, and what is unpacked over
-# that: packages that exclude each other.
+# Trees are small Debian systems of their own, for servers that cannot be installed here beside
+# Dovecot. Each has a name of one word, its suite, the packages that are installed in it, and the
+# packages that are unpacked over that because they exclude each other.
 trees="courier dovecot24 oldservers oldest fresh12 fresh13"
 
 # courier-pop and dovecot-pop3d exclude each other as packages.
@@ -43,18 +43,21 @@ tree_courier_packages="courier-pop courier-authdaemon courier-authlib-userdb"
 tree_dovecot24_suite=trixie
 tree_dovecot24_packages="dovecot-core dovecot-pop3d dovecot-imapd dovecot-dev"
 
-# Of the POP3 servers only one can be installed: the others bring their programs, and of what they need
-# what is not there for Cyrus is named. (libmailutils9 is not installed for Guile and Python, its other
-# languages, which are as big as all the rest.) Cyrus insists on something that sends mail.
+# Only one of the POP3 servers can be installed. The others bring their programs. The list names the
+# libraries that they need and Cyrus does not. (libmailutils9 is not installed because of Guile and
+# Python, its other languages, which are as big as all the rest.) Cyrus insists on a program that
+# sends mail.
 tree_oldservers_suite=bookworm
-tree_oldservers_packages="cyrus-pop3d cyrus-imapd sasl2-bin msmtp-mta libgsasl18 libkyotocabinet16v5 libmariadb3 libnsl2 liblockfile1"
+tree_oldservers_packages="cyrus-pop3d cyrus-imapd sasl2-bin msmtp-mta libgsasl18 \
+libkyotocabinet16v5 libmariadb3 libnsl2 liblockfile1"
 tree_oldservers_overlay="mailutils-pop3d libmailutils9 libmu-dbm9 popa3d solid-pop3d"
 
 # The oldest Rust that must build everything, and the Dovecot 2.4 of the same Debian.
 tree_oldest_suite=trixie
-tree_oldest_packages="rustc cargo ca-certificates gcc libc6-dev libclang-dev dovecot-core dovecot-dev"
+tree_oldest_packages="rustc cargo ca-certificates gcc libc6-dev libclang-dev dovecot-core \
+dovecot-dev"
 
-# A newcomer's machine, Debian 12 or 13, with what it takes to say `git clone` and `make`.
+# A newcomer's machine, Debian 12 or 13, with the packages that `git clone` and `make` need.
 tree_fresh12_suite=bookworm
 tree_fresh12_packages="ca-certificates git make"
 tree_fresh13_suite=trixie

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Installs what a job needs, and nothing that is there already.
+# Installs the packages that a job needs and that are not there already.
 #
 #   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, fuzz of packages.sh
-#   tests/hosts/setup.sh crates GROUP...                fuzz, mutants, deny of packages.sh, into target/tools
+#   tests/hosts/setup.sh crates GROUP...      fuzz, mutants, deny of packages.sh, into target/tools
 #   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for
 #   tests/hosts/setup.sh names                localhost, where nothing knows that name
 #   tests/hosts/setup.sh tree NAME...         one of `trees` of packages.sh
 #   tests/hosts/setup.sh where NAME           prints the directory of a tree
 #
-# Trees lie in UIDL_KEEP_TREES, or else in /var/cache/uidl-keep-trees; delete that directory to
-# be rid of them. They use the mirror that this machine's own apt uses.
+# Trees are in UIDL_KEEP_TREES, or else in /var/cache/uidl-keep-trees; delete that directory to be
+# rid of them. They use the mirror that this machine's own apt uses.
 set -eu
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -25,7 +25,8 @@ die() {
 }
 
 need_debian_root() {
-	command -v apt-get > /dev/null || die "no apt-get here: install by hand what $here/packages.sh lists"
+	command -v apt-get > /dev/null ||
+		die "no apt-get here: install the packages of $here/packages.sh by hand"
 	[ "$(id -u)" = 0 ] || die "not root: run again as root, or install by hand: $*"
 }
 
@@ -92,10 +93,11 @@ install_rust() {
 			die "$(command -v cargo) is older than $rust_wanted: take it out of PATH, then run again"
 		return 0
 	done
-	die "no Rust $rust_wanted on PATH, and Debian has none here: install it as rustup.rs says, then run again"
+	die "no Rust $rust_wanted on PATH, and Debian has none here: install it as rustup.rs says, \
+then run again"
 }
 
-# What an installer of Debian writes, and debootstrap does not.
+# Debian's installer writes this, and debootstrap does not.
 install_names() {
 	! getent hosts localhost > /dev/null || return 0
 	[ ! -e /etc/hosts ] || die "/etc/hosts does not say who localhost is: add '127.0.0.1 localhost'"
@@ -104,28 +106,29 @@ install_names() {
 	printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' > /etc/hosts
 }
 
-# Programs of crates.io, for this checkout alone.
+# Installs programs of crates.io, for this checkout alone.
 install_crates() {
 	tools=$here/../../target/tools
 	for group in "$@"; do
 		eval "wanted=\${crates_$group-}"
 		[ -n "$wanted" ] || die "no group of crates is called '$group': see $here/packages.sh"
 		for crate in $wanted; do
-			# Cargo does nothing where that version is there already, but asks the registry first.
+			# Cargo does nothing when that version is there already, but asks the registry first.
 			grep -qs "^\"${crate%@*} ${crate#*@} " "$tools/.crates.toml" ||
 				cargo install --quiet --locked --root "$tools" "$crate"
 		done
 	done
 }
 
-# The mirror of the first Debian archive in this machine's own sources, whichever spelling they use.
+# Prints the mirror of the first Debian archive in this machine's own sources, in either spelling.
 mirror() {
 	# shellcheck disable=SC2016
-	apt-get indextargets --format '$(SITE) $(RELEASE) $(COMPONENT) $(ORIGIN) $(LABEL)' 'Created-By: Packages' |
+	apt-get indextargets --format '$(SITE) $(RELEASE) $(COMPONENT) $(ORIGIN) $(LABEL)' \
+		'Created-By: Packages' |
 		awk '$3 == "main" && $4 == "Debian" && $5 == "Debian" { print $1; exit }'
 }
 
-# What $overlay names, as files of the tree $1: none of it is installed, so none of it conflicts. dpkg -x
+# Unpacks the packages of $overlay into the tree $1: none is installed, so none conflicts. dpkg -x
 # would put a directory where the tree has its link /lib.
 unpack_over() {
 	# shellcheck disable=SC2086
@@ -154,11 +157,12 @@ fill_tree() {
 make_tree() (
 	name=$1
 	suite='' packages='' overlay=''
-	eval "suite=\${tree_${name}_suite-} packages=\${tree_${name}_packages-} overlay=\${tree_${name}_overlay-}"
+	eval "suite=\${tree_${name}_suite-} packages=\${tree_${name}_packages-}"
+	eval "overlay=\${tree_${name}_overlay-}"
 	[ -n "$suite" ] || die "no tree is called '$name': see $here/packages.sh"
 	tree=$trees_dir/$name
 
-	# What is in a finished tree; another list makes another tree.
+	# The recipe names the contents of a finished tree; another recipe makes another tree.
 	recipe="$suite $packages${overlay:+ + $overlay}"
 	finished() { [ "$(cat "$tree/.recipe" 2> /dev/null)" = "$recipe" ]; }
 	! finished || exit 0
@@ -188,7 +192,8 @@ make_tree() (
 	unmount
 	rm -rf --one-file-system "$making"
 
-	fill_tree "$making" > "$log" 2>&1 9>&- < /dev/null || die "the tree $name could not be made; the end of $log:
+	fill_tree "$making" > "$log" 2>&1 9>&- < /dev/null ||
+		die "the tree $name could not be made; the end of $log:
 $(tail -n 15 "$log")"
 
 	unmount

@@ -1,4 +1,4 @@
-//! Who may read the files of a place: the accounts that Dovecot reads mail as.
+//! The accounts that may read the files of a scope: those that Dovecot reads mail as.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -16,37 +16,37 @@ use crate::output::{Trouble, remark};
 /// How to ask Dovecot for its users.
 #[derive(clap::Args)]
 pub struct Doveadm {
-    /// The doveadm that knows the users.
+    /// The doveadm program that knows the users.
     #[arg(long, value_name = "PATH", default_value = "doveadm")]
     doveadm: PathBuf,
-    /// Arguments for it, blanks between them: `-c /etc/dovecot/other.conf`.
+    /// Arguments for doveadm, separated by blanks: `-c /etc/dovecot/other.conf`.
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     doveadm_args: String,
-    /// Do not ask Dovecot whether POP3 loads the plugin, and whether users have the names there
-    /// that they have here.
+    /// Do not ask Dovecot whether POP3 loads the plugin, and whether users have the same names
+    /// there.
     #[arg(long)]
     no_check: bool,
 }
 
-/// Who reads the files of a place.
+/// The accounts that read the files of a scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readers {
     /// The uids of its users.
     uids: BTreeSet<u32>,
-    /// The one gid they have; where there is nothing to hide, one that they have.
+    /// The one gid that they all have. When there is nothing to hide, one that some of them have.
     gid: u32,
-    /// Who else could read what that gid reads.
+    /// The accounts that could read the same through that gid.
     others: Others,
 }
 
-/// Who has the gid of the readers of a place.
+/// The accounts that have the gid of a scope's readers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Others {
     /// No account of another uid.
     Nobody,
-    /// Accounts of other uids, too.
+    /// Accounts of other uids have it too.
     Somebody,
-    /// Whoever it is may know what stands there: that somebody of the domain was missed.
+    /// Anybody may know what the files say: somebody of the domain was missed.
     MayKnow,
 }
 
@@ -69,7 +69,7 @@ fn refused(fault: &NotGuarded) -> Trouble {
     Trouble::new(format!("{fault}; nothing is changed, and --no-check goes on all the same"))
 }
 
-/// Users asked about at one time: an argument list has its limits.
+/// The users in one question: an argument list has its limits.
 const USERS_AT_A_TIME: usize = 200;
 
 impl Doveadm {
@@ -78,12 +78,12 @@ impl Doveadm {
         Dovecot::new(&self.doveadm, self.doveadm_args.split_whitespace().map(str::to_owned))
     }
 
-    /// Refuses to go on where Dovecot would serve the users of a site whatever its rosters say.
-    /// Where that cannot be found out, says so.
+    /// Refuses to go on when Dovecot would serve the users of a site whatever its rosters say. When
+    /// that cannot be found out, this says so.
     ///
     /// # Errors
     ///
-    /// What is wrong, and what to do.
+    /// The fault, and what to do.
     pub fn check_pop3(&self, site: &Site) -> Result<Checked, Trouble> {
         if self.no_check {
             return Ok(Checked::No);
@@ -105,11 +105,11 @@ impl Doveadm {
         }
     }
 
-    /// As [`Doveadm::check_pop3`], of what Dovecot calls users.
+    /// As [`Doveadm::check_pop3`], for the names that Dovecot gives users.
     ///
     /// # Errors
     ///
-    /// What is wrong, and what to do.
+    /// The fault, and what to do.
     pub fn check_names(&self, users: &[String]) -> Result<(), Trouble> {
         match self.dovecot().names(users) {
             Ok(names) => self.check_renamed(&names),
@@ -120,11 +120,11 @@ impl Doveadm {
         }
     }
 
-    /// The same of what is known already.
+    /// The same, for names that are known already.
     ///
     /// # Errors
     ///
-    /// What is wrong, and what to do.
+    /// The fault, and what to do.
     pub fn check_renamed(&self, names: &UserNames) -> Result<(), Trouble> {
         match self.dovecot().fault_of_names(names).filter(|_| !self.no_check) {
             Some(fault) => Err(refused(&fault)),
@@ -132,14 +132,15 @@ impl Doveadm {
         }
     }
 
-    /// Who reads the files of a place with these users, as Dovecot says. `None` where there are
-    /// none, only that somebody of the domain was missed, and Dovecot lists nobody of it either.
+    /// The accounts that read the files of a scope with these users, as Dovecot says. `None` when
+    /// there are no users, only a note that somebody of the domain was missed, and Dovecot lists
+    /// nobody of it either.
     ///
     /// # Errors
     ///
-    /// It cannot be asked, knows none of them, or gives them several groups.
+    /// Dovecot cannot be asked, knows none of the users, or gives them several groups.
     pub fn readers(&self, scope: &str, users: &[String]) -> Result<Option<Readers>, Trouble> {
-        // A user of a domain who has files of his own: nobody else's are there.
+        // This is a user of a domain who has files of his own: they hold nobody else.
         if scope.contains('@') {
             return self.reader(scope).map(Some);
         }
@@ -164,31 +165,32 @@ impl Doveadm {
             _ => {
                 return Err(Trouble::at(
                     scope,
-                    "its users stand on one roster and have several gids, or none: no file mode \
-                     lets just them read; give them one group, or build all their listings to a \
-                     new site, where each gets files of his own",
+                    "its users are on one roster and have several gids, or none: no file mode lets \
+                     only them read; give them one group, or build all their listings to a new \
+                     site, where each user gets files of his own",
                 ));
             }
         };
         Ok(Some(Readers { uids, gid, others }))
     }
 
-    /// Who reads the files that are one user's alone.
+    /// The account that reads the files of one user alone.
     fn reader(&self, user: &str) -> Result<Readers, Trouble> {
         let users = [user.to_owned()];
         let uids = self.ids(user, &users, "uid", "passwd")?;
         let gids = self.ids(user, &users, "gid", "group")?;
         let gid = gids.into_iter().next().expect("none is an error");
-        // Accounts that the system does not know may have his gid: his uid is his alone.
+        // An account that the system does not know may share his gid. His uid is his alone.
         Ok(Readers { uids, gid, others: Others::Somebody })
     }
 
-    /// Whether these users of a domain have no group in common that could read for all of them.
+    /// Whether these users of a domain have several groups, so that no one group could read for
+    /// all.
     pub fn gives_several_groups(&self, users: &[String]) -> Result<bool, Trouble> {
         Ok(self.known_ids(users, "gid", "group")?.0.len() > 1)
     }
 
-    /// Everybody of a domain, as far as Dovecot can list its users.
+    /// All users of a domain that Dovecot can list.
     fn everybody(&self, domain: &str) -> Result<Vec<String>, Trouble> {
         let mut command = Command::new(&self.doveadm);
         command.args(self.doveadm_args.split_whitespace());
@@ -197,8 +199,8 @@ impl Doveadm {
         Ok(String::from_utf8_lossy(&listed).lines().map(ToOwned::to_owned).collect())
     }
 
-    /// All values that a field has of those of these users whom Dovecot knows, and what is said of
-    /// the others.
+    /// All values of a field for those of these users whom Dovecot knows, and what Dovecot says
+    /// about the others.
     fn known_ids(
         &self,
         users: &[String],
@@ -223,7 +225,7 @@ impl Doveadm {
         Ok((ids, unknown))
     }
 
-    /// All values that a field of these users has.
+    /// All values of a field for these users.
     fn ids(
         &self,
         scope: &str,
@@ -237,8 +239,8 @@ impl Doveadm {
             return Err(Trouble::at(
                 scope,
                 format_args!(
-                    "doveadm tells no {field} of its users ({}); look at its user database, or say \
-                     --doveadm-args",
+                    "doveadm gives no {field} for its users ({}); look at its user database, or \
+                     give --doveadm-args",
                     said.as_deref().unwrap_or("and no error")
                 ),
             ));
@@ -248,7 +250,7 @@ impl Doveadm {
 }
 
 impl Readers {
-    /// The owner and mode that let them read, and nobody else.
+    /// The owner and mode that let these accounts read, and nobody else.
     pub fn access(&self, scope: &str) -> Access {
         let mut uids = self.uids.iter();
         match (self.others, uids.next(), uids.next()) {
@@ -270,17 +272,18 @@ impl Readers {
         }
     }
 
-    /// Opens files as each of the readers will; the first also checks them.
+    /// Opens files as each of the readers will. The first reader also checks them.
     ///
     /// # Errors
     ///
-    /// One cannot.
+    /// A reader cannot open one of them.
     pub fn try_to_read(&self, paths: &[PathBuf]) -> Result<(), Trouble> {
         let paths: Result<Vec<_>, _> = paths.iter().map(std::path::absolute).collect();
         let paths = paths.map_err(|error| Trouble::at("current directory", error))?;
         let mut command_word = "check";
         for &uid in &self.uids {
-            // This very program, also where the reader may not go: /root, say.
+            // This is the running program. It can be run also where the reader may not go, for
+            // example in /root.
             let mut command = Command::new("/proc/self/exe");
             command.arg(command_word).args(&paths).uid(uid).gid(self.gid).current_dir("/");
             command_word = "inspect";
@@ -345,7 +348,7 @@ fn is_shared(gid: u32, uids: &BTreeSet<u32>) -> Result<bool, Trouble> {
     Ok(accounts.lines().any(|line| is_other(line) && (has_gid(line) || is_member(line))))
 }
 
-/// What the system knows, local or not; nothing when it does not know the name.
+/// The system's entry for a name, local or not; empty when it does not know the name.
 fn getent(args: &[&str]) -> Result<String, Trouble> {
     let output = output_of(Command::new("getent").args(args))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())

@@ -1,4 +1,4 @@
-//! Users of a domain who have files of their own, for there is no group that all of it share.
+//! Users of a domain who have files of their own, because the whole domain shares no group.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,11 +10,12 @@ use crate::accounts::Doveadm;
 use crate::output::Trouble;
 use crate::site_files;
 
-/// Which of these users of a domain have files of their own, or get them now.
+/// Finds which of these users of a domain have files of their own, or get them now.
 ///
-/// Where somebody stands in one of the sites, there he stays. Of the others nobody stands with the
-/// rest where Dovecot, if it is asked, gives them and those on the domain's roster several groups,
-/// or where others of the domain have files of their own and its roster names nobody.
+/// A user who is already in one of the sites stays in the same scope. Every other user gets files
+/// of his own in two cases. First, Dovecot is asked, and gives several groups to these users and
+/// those on the domain's roster. Second, others of the domain have files of their own, and its
+/// roster names nobody.
 pub fn who(
     domain: &Scope,
     users: &[&str],
@@ -43,7 +44,7 @@ pub fn who(
     }
     if let (Some(doveadm), false) = (doveadm, new.is_empty()) {
         let asked: Vec<String> = together.into_iter().filter(|user| is_user(user)).collect();
-        // Nobody stands with the rest where there is no rest.
+        // A user cannot join the others of the domain when its roster has none.
         let mut is_apart = asked.is_empty() && !apart.is_empty();
         for site in sites.iter().filter(|_| asked.is_empty()) {
             is_apart |= by_domain(site)?.contains_key(domain.name());
@@ -56,17 +57,17 @@ pub fn who(
     Ok(apart)
 }
 
-/// Whether a name is that of somebody, and not of a domain or of whoever was missed in it.
+/// Whether a name is a user's, and not the name of a domain or of users who were missed in it.
 fn is_user(name: &str) -> bool {
     !is_everybody(name) && !is_domain(name)
 }
 
-/// Whether what a roster says is of a domain alone.
+/// Whether a roster speaks of its domain alone and names no user.
 pub fn names_nobody(roster: &Roster) -> bool {
     !roster.lines().any(|line| is_user(&line.user))
 }
 
-/// The domain of a user who has files of his own; `None` of any other place.
+/// The domain of a user who has files of his own; `None` for any other scope.
 pub fn domain_of(scope: &Scope) -> Option<Scope> {
     match scope {
         Scope::User(user) => Some(Scope::Domain(user.rsplit_once('@')?.1.to_owned())),
@@ -74,7 +75,7 @@ pub fn domain_of(scope: &Scope) -> Option<Scope> {
     }
 }
 
-/// Which of these domains are held in one of the sites.
+/// Finds which of these domains are held in one of the sites.
 pub fn held(domains: &BTreeSet<Scope>, sites: &[&Site]) -> Result<BTreeSet<Scope>, Trouble> {
     let mut held = BTreeSet::new();
     for domain in domains {
@@ -88,7 +89,7 @@ pub fn held(domains: &BTreeSet<Scope>, sites: &[&Site]) -> Result<BTreeSet<Scope
     Ok(held)
 }
 
-/// The domains of which somebody has files of his own, here or in one of the sites.
+/// The domains in which somebody has files of his own, among these scopes or in one of the sites.
 pub fn domains(scopes: &BTreeSet<Scope>, sites: &[&Site]) -> Result<BTreeSet<Scope>, Trouble> {
     let mut domains: BTreeSet<Scope> = scopes.iter().filter_map(domain_of).collect();
     for site in sites {
@@ -97,7 +98,7 @@ pub fn domains(scopes: &BTreeSet<Scope>, sites: &[&Site]) -> Result<BTreeSet<Sco
     Ok(domains)
 }
 
-/// The places of users who have files of their own, by their domains.
+/// The scopes of users who have files of their own, by domain.
 pub fn by_domain(site: &Site) -> Result<BTreeMap<String, Vec<Scope>>, Trouble> {
     let mut found: BTreeMap<String, Vec<Scope>> = BTreeMap::new();
     if !["domain", "user"].iter().all(|directory| site.dir().join(directory).is_dir()) {

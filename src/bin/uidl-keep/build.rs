@@ -1,8 +1,8 @@
 //! `uidl-keep build`: listings become the indexes and rosters of a site.
 //!
-//! Two passes, so that the listings need not fit in memory. The first checks all of them and notes
-//! where each maildrop stands; the second reads the maildrops one by one in the order of their
-//! users. Files are written beside their places, all of them, before the first is put in its place.
+//! There are two passes, so that the listings need not fit in memory. The first pass checks all of
+//! them and notes where each maildrop is. The second reads the maildrops one by one, in the order
+//! of their users. All files are written beside their places before the first is put in place.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -34,23 +34,23 @@ use crate::output::{Outcome, Trouble, remark};
 use crate::site_files::{self, ScopeFiles};
 use crate::stop::StopFile;
 
-/// Makes a site directory, an index and a roster for each domain, of listings.
+/// Makes a site directory from listings: an index and a roster for each domain.
 ///
 /// Example: uidl-keep build --final -o site *.listing
 ///
 /// Nothing is changed unless all listings are right. With --install it builds upon the site in use,
-/// and lets those read it that `doveadm user` names. Nothing that a site has is ever dropped: where
-/// a maildrop was captured before, its entries keep their places, and new ones follow. A message
-/// that two captures know by different UIDLs is served the later capture's. Exit status 1: done,
-/// but for what stderr names.
+/// and gives read access to the accounts that `doveadm user` names. Nothing that a site has is ever
+/// dropped: the entries of a maildrop that was captured before keep their places, and new ones
+/// follow. When two captures have different UIDLs for a message, the later capture's is served.
+/// Exit status 1: done, except for what stderr names.
 #[derive(clap::Args)]
 pub struct BuildArgs {
-    /// No more captures will follow. Without it the plugin says once a day that one is awaited.
+    /// No more captures will follow. Without this, the plugin warns once a day that one is awaited.
     #[arg(long = "final")]
     is_final: bool,
-    /// Go on where a later capture knows many messages of a maildrop by other UIDLs than an earlier
-    /// one: the old server gave them anew, and this is no listing of another server, nor of a
-    /// backup.
+    /// Go on although a later capture has other UIDLs than an earlier one for many messages of a
+    /// maildrop. Use it when the old server gave new ones, and not for a listing of another server
+    /// or of a backup.
     #[arg(long)]
     later_wins: bool,
     /// The site directory to make.
@@ -68,19 +68,19 @@ pub struct BuildArgs {
     /// Hold the domains and users that are built, from the first moment, as `hold` does.
     #[arg(long)]
     hold: bool,
-    /// Build these users and domains of the listings, and no others.
+    /// Build only these users and domains of the listings.
     #[arg(long, value_name = "USER|@DOMAIN")]
     only: Vec<String>,
     /// Build all but these users and domains.
     #[arg(long, value_name = "USER|@DOMAIN")]
     except: Vec<String>,
-    /// Go on where Dovecot knows nobody of a domain: its files are root's alone, so that whoever is
-    /// created there is refused until the next build.
+    /// Go on when Dovecot knows nobody of a domain. Then only root can read its files, so that a
+    /// user who is created there is refused until the next build.
     #[arg(long, requires = "install")]
     skip_unknown: bool,
     #[command(flatten)]
     doveadm: Doveadm,
-    /// Listings; `-` is standard input. None, to make the old site final.
+    /// Listings; `-` is standard input. Give none to make the old site final.
     #[arg(value_name = "LISTING")]
     listings: Vec<PathBuf>,
 }
@@ -92,7 +92,7 @@ pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
         None => args.install.then(|| site.clone()),
     };
     if args.listings.is_empty() && base.is_none() {
-        return Err(Trouble::new("no listing to build of; name one, or `-` for standard input"));
+        return Err(Trouble::new("no listing to build from; name one, or `-` for standard input"));
     }
     let listings = args.listings.iter().map(|path| Listing::open(path));
     let listings: Vec<Listing> = listings.collect::<Result<_, _>>()?;
@@ -121,7 +121,7 @@ pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
     let mut install = Install::default();
     let mut scopes: BTreeSet<Scope> = found.iter().map(|found| found.scope.clone()).collect();
     add_domains(&mut scopes, &site, base.as_ref(), args.hold)?;
-    // Upon itself, a site is changed only where something is added.
+    // When a site is built upon itself, only scopes that gain something are changed.
     if let Some(base) = base.as_ref().filter(|it| it.dir() != site.dir() || found.is_empty()) {
         let all = site_files::scopes(base)?.into_iter();
         scopes.extend(all.filter(|scope| !found.is_empty() || selection.has_place(scope)));
@@ -152,7 +152,8 @@ pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
         let whose = domain.unwrap_or_else(|| scope.clone());
         let (readers, access) =
             if args.install && staged.users.is_empty() && domains_apart.contains(&scope) {
-                // What stands there is that of the domain, which a stranger must be able to read.
+                // These files speak of the domain, and an account that is not listed must be able
+                // to read them.
                 (None, EVERYBODYS)
             } else if args.install {
                 match known(&dovecot, &scope, &staged.users, &mut names)? {
@@ -177,15 +178,15 @@ pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
             readers
                 .map(|readers| (readers, files.each_ref().map(|sealed| sealed.path().to_owned()))),
         );
-        // The index first: a user who is on a roster must be in the index.
+        // The index comes first: a user who is on a roster must be in the index.
         sealed.extend(files);
     }
     if !args.later_wins {
         doubts.settle()?;
     }
     args.doveadm.check_renamed(&names)?;
-    // Where Dovecot knows others of the domain, those of it were not moved who have files of their
-    // own.
+    // Dovecot may know other users of the domain. Then a user who has files of his own, and whom it
+    // does not know, was not moved; his domain is not counted as unknown.
     let unknown_places = unknown_places.difference(&known_places).count();
     if unknown_places > 0 {
         outcome = Outcome::Short;
@@ -204,7 +205,8 @@ pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
         remark(rest.state(&site));
         outcome = Outcome::Short;
     }
-    // What is built upon another site takes over whom that holds, and a held domain whom it gains.
+    // The held users of the site that is built upon are now held here, and so are new users of a
+    // held domain.
     if let Some(stop) = StopFile::of(&site)? {
         stop.refresh()?;
     }
@@ -214,7 +216,7 @@ pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
     Ok(outcome)
 }
 
-/// Puts all files in their places; the gates that were changed are in the log before.
+/// Puts all files in place. Before that, the log gets the gates that change.
 fn publish(site: &Site, sealed: Vec<Sealed>, held: &[(&str, RosterLine)]) -> Result<(), Trouble> {
     let log = ChangesLog::new(site, "build --hold", SystemTime::now());
     let line_of =
@@ -230,16 +232,16 @@ fn publish(site: &Site, sealed: Vec<Sealed>, held: &[(&str, RosterLine)]) -> Res
     })
 }
 
-/// Files of a place where nobody is known who might read them.
+/// Access to the files of a scope when no account is known that might read them.
 const ROOTS_ALONE: Access = Access { mode: 0o600, owner: None };
 
-/// Files of a domain that name nobody.
+/// Access to the files of a domain that name nobody.
 const EVERYBODYS: Access = Access { mode: 0o644, owner: Some((0, 0)) };
 
 fn access_of(scope: &Scope, readers: Option<&Readers>) -> Access {
     let Some(readers) = readers else {
         remark(format_args!(
-            "{}: doveadm lists nobody of it, so that its files are root's alone: whoever is \
+            "{}: doveadm lists nobody of it, so only root can read its files: a user who is \
              created there is refused until the next build",
             scope.name()
         ));
@@ -248,8 +250,8 @@ fn access_of(scope: &Scope, readers: Option<&Readers>) -> Access {
     readers.access(scope.name())
 }
 
-/// Who of a place Dovecot knows; `None` where that is nobody, though somebody is asked for. Names
-/// all whom it does not know.
+/// The users of a scope that Dovecot knows; `None` when it knows none of those asked for. Remarks
+/// name every user that it does not know.
 fn known(
     dovecot: &Dovecot,
     scope: &Scope,
@@ -261,7 +263,7 @@ fn known(
         Trouble::at(
             scope.name(),
             format_args!(
-                "{error}; `build --install` asks a running Dovecot: start it, or say \
+                "{error}; `build --install` asks a running Dovecot: start it, or give \
                 --doveadm-args"
             ),
         )
@@ -273,8 +275,8 @@ fn known(
     let unknown: Vec<String> = unknown.into_iter().collect();
     if known.is_empty() && !unknown.is_empty() && apart::domain_of(scope).is_some() {
         remark(format_args!(
-            "{}: Dovecot does not know this user, whose own files are root's alone: once created, \
-             refused until the next `build --install`",
+            "{}: Dovecot does not know this user, so only root can read his files: once created, \
+             he is refused until the next `build --install`",
             scope.name()
         ));
         return Ok(None);
@@ -289,7 +291,8 @@ fn known(
         return Ok(None);
     }
     for some in unknown.chunks(AT_A_TIME) {
-        // Nobody can log in as one of them. Once created, they are served what was captured.
+        // Nobody can log in under these names. Once the users are created, they are served what was
+        // captured.
         remark(format_args!(
             "{}: Dovecot does not know {} of its users, who are on its roster all the same: {}",
             scope.name(),
@@ -300,23 +303,25 @@ fn known(
     Ok(Some(known))
 }
 
-/// Whether to go on where Dovecot knows nobody of some domains, or one of some users without one.
+/// Whether to go on when Dovecot knows nobody of some domains, or does not know some users without
+/// a domain.
 fn go_on_without(scopes: usize, skip_unknown: bool) -> Result<(), Trouble> {
     if !skip_unknown {
         return Err(Trouble::new(format!(
             "Dovecot does not know {scopes} domains or users, named above, and nothing is changed: \
              create them, or name another Dovecot with --doveadm-args; to go on, --skip-unknown \
-             refuses whoever is created there until the next build, and --except leaves them out",
+             refuses users who are created there until the next build, and --except leaves them \
+             out",
         )));
     }
     remark(format_args!(
-        "the files of {scopes} domains or users, named above, are root's alone: whoever is created \
-         there is refused until the next `build --install`"
+        "only root can read the files of {scopes} domains or users, named above: a user who is \
+         created there is refused until the next `build --install`"
     ));
     Ok(())
 }
 
-/// Whom of the listings the operator wants built.
+/// The users of the listings that the operator wants built.
 struct Selection<'a> {
     only: &'a [String],
     except: &'a [String],
@@ -336,7 +341,7 @@ impl Selection<'_> {
         (self.only.is_empty() || is_named(self.only)) && !is_named(self.except)
     }
 
-    /// Of a place of which no listing is given.
+    /// Whether a scope is selected that no listing has.
     fn has_place(&self, scope: &Scope) -> bool {
         match scope {
             Scope::Domain(domain) => self.has(&name_of_domain(domain)),
@@ -344,7 +349,7 @@ impl Selection<'_> {
         }
     }
 
-    /// Takes out who is not wanted, and says so.
+    /// Drops the maildrops that are not selected, and says so.
     fn apply(&self, found: &mut Vec<FoundBlock>, has_listings: bool) -> Result<Outcome, Trouble> {
         let of_nobody = self.only.iter().chain(self.except).find(|name| {
             has_listings && !found.iter().any(|found| Self::names(name, &found.block.user))
@@ -358,13 +363,13 @@ impl Selection<'_> {
         let left_out = found.iter().filter(is_left_out).count();
         let Some(first) = found.iter().find(is_left_out) else { return Ok(Outcome::Done) };
         remark(format_args!(
-            "{left_out} maildrops of the listings are left out (the first: {}): who of them is on \
-             no roster is served as if never migrated",
+            "{left_out} maildrops of the listings are left out (the first: {}): those on no roster \
+             are served as if never migrated",
             first.block.user
         ));
         found.retain(|found| self.has(&found.block.user));
         if found.is_empty() {
-            return Err(Trouble::new("nothing of the listings is left to build"));
+            return Err(Trouble::new("no maildrop of the listings is left to build"));
         }
         Ok(Outcome::Short)
     }
@@ -374,7 +379,7 @@ impl Selection<'_> {
 struct Listing {
     /// As the operator named it.
     name: String,
-    /// What cannot be read twice from its path is here.
+    /// A copy of a listing that cannot be read twice from its path.
     spooled: Option<File>,
     path: PathBuf,
 }
@@ -396,7 +401,7 @@ impl Listing {
         Ok(listing)
     }
 
-    /// Copies what can be read once into a file that has no name.
+    /// Copies a source that can be read only once into a file without a name.
     fn spool(&self, mut from: impl io::Read) -> Result<File, Trouble> {
         let mut spool = || {
             let mut file = tempfile::tempfile()?;
@@ -428,15 +433,15 @@ impl Listing {
     }
 }
 
-/// A maildrop that stands in a listing.
+/// The position of a maildrop in a listing.
 struct FoundBlock {
     scope: Scope,
     block: Block,
-    /// Which of the listings.
+    /// The listing, as a position in the list of them.
     listing: usize,
 }
 
-/// Checks all listings; returns their maildrops in the order of places, then of users.
+/// Checks all listings; returns their maildrops in the order of scopes, then of users.
 fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
     let mut found: Vec<FoundBlock> = Vec::new();
     for (number, listing) in listings.iter().enumerate() {
@@ -447,9 +452,9 @@ fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
             if *user == everybody_of(None) {
                 return Err(Trouble::at(
                     at,
-                    "the block of everybody: a place could not be searched, and neither name nor \
-                     domain of who lives there is known; mend what its remark names and capture \
-                     again, or, if nobody lives there, take the block out",
+                    "the block of everybody: a place at the old server could not be searched, and \
+                     neither the names nor the domain of its users are known; mend what its remark \
+                     names and capture again, or remove the block if no user is there",
                 ));
             }
             if is_everybody(user) && head.state != State::Failed {
@@ -458,7 +463,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
                 return Err(Trouble::at(at, format_args!("{user}: {state}; take it out")));
             }
             if is_domain(user) {
-                let what = "a domain, and no user; take it out";
+                let what = "a domain and not a user; remove it";
                 return Err(Trouble::at(at, format_args!("{user}: {what}")));
             }
             let Some(scope) = Scope::of(&block.user) else {
@@ -471,7 +476,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
                     ),
                 ));
             };
-            // Whether a roster can say the name.
+            // Checks that a roster can write the name.
             let line = RosterLine::new(&block.user, State::Empty, Gate::Guarded);
             Roster::new().insert(line).map_err(|error| Trouble::at(at, error))?;
             found.push(FoundBlock { scope, block, listing: number });
@@ -488,8 +493,8 @@ fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
             return Err(Trouble::at(
                 second,
                 format_args!(
-                    "second maildrop of {} (first at {first}); keep one, or build the later capture \
-                     --base the site of the earlier",
+                    "second maildrop of {} (first at {first}); keep one, or build the later \
+                     capture --base the site of the earlier",
                     pair[0].block.user
                 ),
             ));
@@ -508,7 +513,8 @@ fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
     Ok(found)
 }
 
-/// Finds those who have files of their own, or get them now, and has what was found in their order.
+/// Gives users who have files of their own, or get them now, their own scope, and sorts the
+/// maildrops by scope again.
 fn set_apart(
     found: &mut [FoundBlock],
     sites: &[&Site],
@@ -529,9 +535,9 @@ fn set_apart(
     Ok(())
 }
 
-/// Adds the domains of those who have files of their own, where they name nobody: a domain is held
-/// there, and whoever is to be refused must be able to read it. What holds a domain holds all of
-/// it.
+/// Adds the domains of users who have files of their own, when the domain's roster names nobody.
+/// The domain's files say whether it is held, and a user who is to be refused must be able to read
+/// that. A run that holds a domain holds all users of it.
 fn add_domains(
     scopes: &mut BTreeSet<Scope>,
     site: &Site,
@@ -555,10 +561,11 @@ fn add_domains(
     Ok(())
 }
 
-/// Makes what is not there of the directories of a site.
+/// Makes the directories of a site that are missing.
 fn make_site(site: &Site) -> Result<(), Trouble> {
-    // Whatever the umask says, and in one step: a run that is killed after it must not leave a
-    // directory that the next takes for one that the operator closed. Nobody else runs here yet.
+    // The mode must not depend on the umask, and must be set in one step. A run that is killed
+    // between two steps would leave a directory that the next run takes for one that the operator
+    // closed. No other thread runs here yet.
     let umask = rustix::process::umask(Mode::empty());
     let made = directories(site).iter().filter(|dir| !dir.is_dir()).try_for_each(|dir| {
         let made = DirBuilder::new().mode(0o711).recursive(true).create(dir);
@@ -568,8 +575,8 @@ fn make_site(site: &Site) -> Result<(), Trouble> {
     made
 }
 
-/// That nobody but us and root can put anything into a site in use: a link, say, for root to
-/// follow.
+/// Checks that only root or we can write the site. Otherwise somebody could put a link there for
+/// root to follow.
 fn is_ours(site: &Site) -> Result<(), Trouble> {
     let ours = [0, rustix::process::geteuid().as_raw()];
     for dir in directories(site) {
@@ -591,7 +598,7 @@ fn directories(site: &Site) -> [PathBuf; 3] {
     [site.dir().to_owned(), site.dir().join("domain"), site.dir().join("user")]
 }
 
-/// One place of the site that is being built.
+/// One scope of the site that is being built.
 struct Build<'a> {
     site: &'a Site,
     scope: &'a Scope,
@@ -599,29 +606,30 @@ struct Build<'a> {
     hold: Hold,
 }
 
-/// Who of a place is held.
+/// The users of a scope who are held.
 #[derive(Clone, Copy)]
 struct Hold {
-    /// Everybody, from now on.
+    /// Everybody is held from now on.
     now: bool,
-    /// Whoever is new: he has files of his own, and his domain is held.
+    /// New users are held: they have files of their own, and their domain is held.
     domain: bool,
 }
 
-/// The two files of a place, written and not yet in place.
+/// The two files of a scope, written and not yet in place.
 struct Built {
     paths: Paths,
     index: Staged,
     build_id: [u8; 16],
     roster: Staged,
-    /// Everybody on the roster.
+    /// All users on the roster.
     users: Vec<String>,
-    /// Who is held now and was not, and the gate before; the whole domain among them.
+    /// The lines that are held now and were not before, each with the gate before. The line of the
+    /// whole domain may be among them.
     held: Vec<(&'static str, RosterLine)>,
 }
 
 impl Build<'_> {
-    /// Writes index and roster of what was found and what there was before.
+    /// Writes the index and roster from the maildrops found and from the files there before.
     fn stage(
         &self,
         found: &[FoundBlock],
@@ -634,7 +642,7 @@ impl Build<'_> {
         if old.index.is_some() != old.roster.is_some() {
             return Err(Trouble::at(
                 self.scope.name(),
-                "the old site has an index or a roster of it, and not the other; restore that",
+                "the old site has only one of its index and its roster; restore the other",
             ));
         }
         let was_final = old.index.as_ref().is_some_and(Index::is_final);
@@ -646,7 +654,8 @@ impl Build<'_> {
         let at_index = |error: &dyn Display| Trouble::at(paths.index.display(), error);
         let at_roster = |error: &dyn Display| Trouble::at(paths.roster.display(), error);
         let index = Staged::create(&paths.index).map_err(|error| at_index(&error))?;
-        // What is there already was perhaps held by hand, also when it is not built upon.
+        // The operator may have held the roster that is already there, also when the build is upon
+        // another site.
         let gates = Gates([old.roster.as_ref(), there.roster.as_ref()]);
         let mut roster = Roster::new();
         let mut writer =
@@ -722,12 +731,12 @@ impl Build<'_> {
         let is_open = |line: &&RosterLine| line.gate != Gate::Redownload;
         if roster.get(&everybody).filter(is_open).is_some() {
             remark(format_args!(
-                "{scope}: a place at the old server could not be searched, so that everybody of \
-                 this domain who is not on its roster is refused; when all of it has been \
-                 captured, or if nobody is missing: uidl-keep release --redownload '{everybody}'"
+                "{scope}: a place at the old server could not be searched, so every user of this \
+                 domain who is not on its roster is refused; when all of it has been captured, or \
+                 if nobody is missing: uidl-keep release --redownload '{everybody}'"
             ));
         }
-        // Who was given up downloads again, and is refused nothing.
+        // A user who was given up downloads again, and is refused nothing.
         let is_one = |line: &&RosterLine| {
             line.state == State::Failed && line.user != everybody && is_open(line)
         };
@@ -749,8 +758,8 @@ impl Build<'_> {
             let mut users = built_anew.iter().filter(|(_, now)| *now == gate);
             if let Some((first, _)) = users.next() {
                 remark(format_args!(
-                    "{scope}: {} forgotten maildrops are built anew and {}; their earlier unique-ids \
-                     are spent (the first: {first})",
+                    "{scope}: {} forgotten maildrops are built anew and {}; their earlier \
+                     unique-ids are spent (the first: {first})",
                     users.count() + 1,
                     word,
                 ));
@@ -768,7 +777,7 @@ impl Build<'_> {
         }
     }
 
-    /// That what is to be put over an index has all its maildrops and UIDLs.
+    /// Checks that the new index drops no UIDL, and no maildrop, of the index that it replaces.
     fn drops_nothing(&self, there: &Index<File>, new: &Index<&File>) -> Result<(), Trouble> {
         let path = self.site.paths_of(self.scope).index;
         if there.build_id() == new.build_id() {
@@ -798,12 +807,12 @@ impl Build<'_> {
     }
 }
 
-/// The messages of a place that a later capture knows by other UIDLs than an earlier one.
+/// The messages of a scope that a later capture knows by other UIDLs than an earlier one.
 struct Changes<'a> {
     doubts: &'a mut Doubts,
     messages: usize,
     maildrops: usize,
-    /// The first maildrop that has such.
+    /// The first maildrop with such messages.
     first: Option<String>,
 }
 
@@ -832,8 +841,8 @@ impl Changes<'_> {
     }
 }
 
-/// The maildrops of which two captures contradict each other so much that one of them is perhaps
-/// another's.
+/// The maildrops for which two captures differ so much that one of the captures may be of another
+/// maildrop.
 #[derive(Default)]
 struct Doubts {
     maildrops: usize,
@@ -858,15 +867,15 @@ impl Doubts {
         }
     }
 
-    /// Shows some of them. None are no trouble.
+    /// Fails, and shows some of them, if there are any.
     fn settle(&self) -> Result<(), Trouble> {
         if self.maildrops == 0 {
             return Ok(());
         }
         self.shown.iter().for_each(remark);
         Err(Trouble::new(format!(
-            "{} of {} messages that two captures have, in {} maildrops, are called otherwise in the \
-             later one, such as these; nothing is changed. If the old server gave them anew, \
+            "{} of {} messages that two captures have, in {} maildrops, have another unique-id in \
+             the later one, such as these; nothing is changed. If the old server gave new ones, \
              build with --later-wins; if a listing is of another server, of a backup or in another \
              format, leave it out",
             self.messages, self.in_both, self.maildrops
@@ -878,18 +887,18 @@ impl Doubts {
 struct Gates<'a>([Option<&'a Roster>; 2]);
 
 impl Gates<'_> {
-    /// What they say of a user: neither's order is lost.
+    /// The line of a user, made of both rosters, so that no order of the operator is lost.
     fn of(&self, user: &str) -> Option<RosterLine> {
         let lines = self.0.into_iter().flatten().filter_map(|roster| roster.get(user));
         lines.cloned().reduce(RosterLine::joined)
     }
 }
 
-/// The gate of a domain of which nothing is said.
+/// The gate of a domain whose roster has no line for it.
 const NOT_HELD: &str = "guarded";
 
-/// The line of a maildrop, of which a roster has perhaps said something before; else it gets this
-/// gate.
+/// The line of a maildrop: the line that a roster had before, brought up to date, or else a new one
+/// with this gate.
 fn line_of(
     maildrop: &Maildrop,
     is_new: bool,
@@ -898,14 +907,14 @@ fn line_of(
 ) -> RosterLine {
     let new = RosterLine::new(&maildrop.user, maildrop.state, gate);
     let before = before.unwrap_or(&new);
-    // With a capture that failed there is nothing to serve.
+    // A capture that failed gives nothing to serve.
     let is_captured_anew = is_new && maildrop.state != State::Failed;
     let mut line = before.clone();
     line.state = maildrop.state;
     line.with_gate(before.gate, before.awaits_capture() && !is_captured_anew)
 }
 
-/// All UIDLs that a maildrop names.
+/// All UIDLs of a maildrop.
 fn uidls(maildrop: &Maildrop) -> impl Iterator<Item = &[u8]> {
     let entries = maildrop.entries.iter().flat_map(Entry::uidls);
     entries.chain(&maildrop.spent).map(|uidl| uidl.as_bytes())
@@ -915,23 +924,23 @@ fn uidls_lost(maildrop: &Maildrop, kept: &BTreeSet<&[u8]>) -> usize {
     uidls(maildrop).filter(|uidl| !kept.contains(uidl)).count()
 }
 
-/// The maildrops of an old index and of listings, in the order of users, joined where both have
-/// one.
+/// The maildrops of an old index and of listings, in the order of users. A maildrop that is in both
+/// is joined.
 struct JoinedMaildrops<'a> {
     build: &'a Build<'a>,
     found: Peekable<std::slice::Iter<'a, FoundBlock>>,
     old: Option<Peekable<Maildrops<'a, File>>>,
-    /// Who of them was forgotten.
+    /// These tell which users were forgotten.
     gates: &'a Gates<'a>,
     changes: Changes<'a>,
 }
 
 impl JoinedMaildrops<'_> {
-    /// The next maildrop, and whether a listing has it.
+    /// The next maildrop, and whether it is in a listing.
     fn next(&mut self) -> Result<Option<(Maildrop, bool)>, Trouble> {
         let name = self.build.scope.name();
         let old = self.old.as_mut().and_then(Peekable::peek);
-        // No user follows an error, which must come out.
+        // An error takes the place of the lowest name, so that it comes out first.
         let old = old.map(|old| old.as_ref().map_or("", |old| &old.user));
         let new = self.found.peek().map(|found| found.block.user.as_str());
         let (take_old, take_new) = match (old, new) {
@@ -954,7 +963,7 @@ impl JoinedMaildrops<'_> {
                 let user = old.user.clone();
                 let awaits_capture =
                     self.gates.of(&user).as_ref().is_some_and(RosterLine::awaits_capture);
-                // With a capture that failed there is nothing to put in their place.
+                // A capture that failed gives nothing to put in their place.
                 let is_built_anew = awaits_capture && new.state != State::Failed;
                 let old = if is_built_anew { spend_entries(old) } else { old };
                 let merged = merge(old, new).map_err(|error| {
@@ -981,7 +990,7 @@ impl JoinedMaildrops<'_> {
 }
 
 impl Build<'_> {
-    /// Reads a maildrop that was found, from its listing.
+    /// Reads a maildrop from its place in a listing.
     fn read(&self, found: &FoundBlock) -> Result<Maildrop, Trouble> {
         let listing = &self.listings[found.listing];
         let input = listing.from(found.block.offset)?;

@@ -1,4 +1,4 @@
-//! `changes.log` of a site: who changed which gate, and when.
+//! `changes.log` of a site: each change of a gate, with its author and time.
 
 use std::env;
 use std::fs::File;
@@ -14,20 +14,20 @@ use uidl_keep::site::roster::escaped;
 
 use crate::output::Trouble;
 
-/// What is shown of a name that the environment gave.
+/// The most octets that are shown of a name from the environment.
 const MOST_NAME_OCTETS: usize = 128;
 
-/// The log, and what all lines of this run have in common.
+/// The log, with the words that all lines of this run have in common.
 pub struct ChangesLog {
     path: PathBuf,
     at: SystemTime,
     command: &'static str,
-    /// Who ran it.
+    /// The name of whoever ran it.
     by: String,
 }
 
 impl ChangesLog {
-    /// That of a site, for the changes that a command makes now. Opens nothing yet.
+    /// The log of a site, for the changes that a command makes now. This opens nothing yet.
     pub fn new(site: &Site, command: &'static str, at: SystemTime) -> Self {
         let mut by = format!("uid={}", rustix::process::getuid().as_raw());
         if let Some(name) = env::var_os("SUDO_USER") {
@@ -45,7 +45,7 @@ impl ChangesLog {
         format!("{at} {command} {user} {before} -> {after} {by}\n")
     }
 
-    /// The line that follows when the changes that were announced failed.
+    /// The line that is added when changes were announced and then failed.
     pub fn line_of_failure(&self, roster: &Path, error: &io::Error) -> String {
         let roster = escaped(roster.as_os_str().as_bytes());
         let Self { at, command, by, .. } = self;
@@ -53,7 +53,7 @@ impl ChangesLog {
         format!("{at} {command} not done in {roster} {by}: {error}\n")
     }
 
-    /// Appends lines, and waits until they are on the disk: all of them, or none.
+    /// Appends all lines, or none, and waits until they are on the disk.
     pub fn append(&self, lines: &str) -> Result<(), Trouble> {
         self.try_append(lines).map_err(|error| {
             Trouble::at(
@@ -69,13 +69,13 @@ impl ChangesLog {
         let (file, metadata) = safe_open::regular(options.open(&self.path))?;
         let end = metadata.len();
         if end == 0 {
-            // Perhaps made just now: its name must be on the disk, too.
+            // The file may be new: its name must be on the disk too.
             let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
             File::open(dir.unwrap_or(Path::new(".")))?.sync_all()?;
         }
         let written = write_from(&file, end, lines);
         if written.is_err() {
-            // A line cut short would run into the next.
+            // A line that was cut short would run into the next.
             let _ = file.set_len(end);
         }
         written

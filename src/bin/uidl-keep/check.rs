@@ -1,4 +1,4 @@
-//! `uidl-keep check`: every checksum, and that index and roster agree.
+//! `uidl-keep check`: checks every checksum, and that index and roster agree.
 
 use std::path::{Path, PathBuf};
 
@@ -10,12 +10,12 @@ use crate::output::{Outcome, Trouble, remark};
 use crate::site_files::{self, Opened};
 use crate::stop::StopFile;
 
-/// Checks every octet of indexes and rosters, and in a site that they agree and that no build was
-/// ended while it was put in place.
+/// Checks every octet of indexes and rosters. In a site, it also checks that they agree and that no
+/// build ended before all its files were in place.
 ///
 /// Example: uidl-keep check /var/lib/uidl-keep
 ///
-/// Says nothing when all is well. Exit status 2: something is not.
+/// Prints nothing when all is well. Exit status 2: there is a fault.
 #[derive(clap::Args)]
 pub struct CheckArgs {
     /// Indexes, rosters or site directories.
@@ -47,7 +47,7 @@ pub fn run(args: &CheckArgs) -> Result<Outcome, Trouble> {
     Err(last)
 }
 
-/// That no build was ended while it was put in place.
+/// Checks that no build ended before all its files were in place.
 fn check_install(site: &Site) -> Result<(), Trouble> {
     match Install::of(site)? {
         Some(install) => Err(Trouble::new(install.state(site))),
@@ -55,7 +55,7 @@ fn check_install(site: &Site) -> Result<(), Trouble> {
     }
 }
 
-/// A roster is checked whole when it is read.
+/// Checks one file. A roster is checked whole when it is read.
 fn check_file(path: &Path, opened: &Opened) -> Result<(), Trouble> {
     match opened {
         Opened::Index(index) => index.verify().map_err(|error| Trouble::at(path.display(), error)),

@@ -11,12 +11,12 @@ use uidl_keep::maildrop::{Maildrop, State};
 use crate::output::{Outcome, Trouble};
 use crate::site_files::{self, Opened};
 
-/// Prints the maildrops of indexes as a listing: `build` makes the same index of it.
+/// Prints the maildrops of indexes as a listing. `build` makes the same index from it.
 ///
 /// Example: uidl-keep dump example.com.idx | uidl-keep build -o again -
 ///
-/// Of file names and GUIDs only the keys are in an index, and a final one is made with `build
-/// --final`.
+/// An index has only the keys of file names and GUIDs, and so does the listing. For a final index,
+/// use `build --final`.
 #[derive(clap::Args)]
 pub struct DumpArgs {
     /// Indexes or site directories.
@@ -56,10 +56,10 @@ fn dump(out: &mut impl Write, path: &Path, index: &Index<File>) -> Result<(), Tr
     Ok(())
 }
 
-/// A maildrop out of an index as a listing can say it: one that failed has a remark.
+/// A maildrop of an index in the form that a listing allows: a failed one must have a remark.
 pub fn listed(mut maildrop: Maildrop) -> Maildrop {
     if maildrop.state == State::Failed {
-        maildrop.remarks.push("the listing that this index was made of says why".into());
+        maildrop.remarks.push("the listing that this index was made from says why".into());
     }
     maildrop
 }

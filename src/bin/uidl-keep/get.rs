@@ -1,4 +1,4 @@
-//! `uidl-keep get`: what is kept of one user, or of one message.
+//! `uidl-keep get`: prints the kept data of one user or of one message.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use crate::dump::listed;
 use crate::output::{Outcome, Trouble, remark};
 use crate::site_files::{self, Opened};
 
-/// Prints what is kept of a user, as a listing; with a UIDL, only its lines.
+/// Prints the kept data of a user as a listing; with a UIDL, only the lines that have it.
 ///
 /// Example: uidl-keep get /var/lib/uidl-keep alice@example.com
 ///
@@ -27,7 +27,8 @@ pub struct GetArgs {
     path: PathBuf,
     /// The user name, as Dovecot sees it at login.
     user: String,
-    /// Only the messages that have this UIDL, or had it in an earlier capture, or that it is spent.
+    /// Only the messages that have this UIDL, or had it in an earlier capture, or its line as a
+    /// spent one.
     uidl: Option<String>,
 }
 
@@ -71,8 +72,8 @@ pub fn run(args: &GetArgs) -> Result<Outcome, Trouble> {
     Ok(outcome)
 }
 
-/// What a site has of a user, in the steps of a login; `None`, with a remark, when he is not on a
-/// roster.
+/// The maildrop of a user in a site, found by the steps of a login. `None`, with a remark, when he
+/// is not on a roster.
 fn from_site(site: &Site, user: &str) -> Result<Option<Option<Maildrop>>, Trouble> {
     let none = || {
         remark(format_args!("{}: no roster names {user}", site.dir().display()));

@@ -1,5 +1,5 @@
-//! `uidl-keep hold`, `release` and `forget`: whether migrated users are served. `listed` and
-//! `restored`: what the operator knows of them and their mailboxes do not show.
+//! `uidl-keep hold`, `release` and `forget` set whether migrated users are served. `listed` and
+//! `restored` note facts that the operator knows and that the mailboxes do not show.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -25,23 +25,23 @@ use crate::stop::StopFile;
 ///
 /// Example: uidl-keep hold alice@example.com example.net
 ///
-/// Takes effect at the next login; whoever is logged in stays so. A domain that is held refuses
-/// also who is on no roster yet, and who is built later, until it is released. Prints each domain,
-/// with how many gates have changed, and each user who is named and whose gate has, and what it is
-/// now; changes.log in the site directory names each, and who did it. Exit status 1: somebody named
-/// is on no roster.
+/// It takes effect at the next login; sessions that are open go on. A domain that is held also
+/// refuses users who are on no roster yet, and users who are built later, until it is released.
+/// Prints each domain with the number of gates that changed, and each named user whose gate
+/// changed, with the gate now. changes.log in the site directory names each user, and who did it.
+/// Exit status 1: somebody named is on no roster.
 #[derive(clap::Args)]
 pub struct HoldArgs {
     #[command(flatten)]
     who: WhoArgs,
-    /// Everybody of the site.
+    /// Hold all users of the site.
     #[arg(long, conflicts_with_all = ["who", "list"])]
     all: bool,
     #[command(flatten)]
     doveadm: Doveadm,
-    /// Let Dovecot's auth refuse all who are held, before any process of theirs starts, by a first
-    /// passdb that reads auth/stop-pop3 in the site directory. From then on every change of a gate
-    /// writes that file.
+    /// Let Dovecot's auth refuse all held users before any process of theirs starts. A first passdb
+    /// that reads auth/stop-pop3 in the site directory does this. From then on every change of a
+    /// gate writes that file.
     #[arg(long)]
     auth: bool,
 }
@@ -50,40 +50,40 @@ pub struct HoldArgs {
 ///
 /// Example: uidl-keep release alice@example.com
 ///
-/// What was held is guarded again: a first listing is still refused while fewer than half of the
-/// captured messages are there. A user who is guarded, and named, is released from that as well.
-/// Prints each domain, with how many gates have changed, and each user who is named and whose gate
-/// has, and what it is now; changes.log in the site directory names each, and who did it. Exit
-/// status 1: not for all of them.
+/// A user who was held is guarded again: a first listing is still refused while fewer than half of
+/// the captured messages are there. A guarded user who is named is released from that as well.
+/// Prints each domain with the number of gates that changed, and each named user whose gate
+/// changed, with the gate now. changes.log in the site directory names each user, and who did it.
+/// Exit status 1: not for all of them.
 #[derive(clap::Args)]
 pub struct ReleaseArgs {
     #[command(flatten)]
     who: WhoArgs,
-    /// Everybody of the site.
+    /// Release all users of the site.
     #[arg(long, conflicts_with_all = ["who", "list", "redownload"])]
     all: bool,
     #[command(flatten)]
     doveadm: Doveadm,
-    /// Release them from everything, whole domains too. Whoever is named in it may be listed at the
-    /// next login also when much is missing of what was there: once, for what is missing now.
+    /// Release them from everything, whole domains too. A named user may be listed at the next
+    /// login although many of the messages there before are missing: once, for what is missing now.
     #[arg(long, conflicts_with = "redownload")]
     unguarded: bool,
-    /// Give their UIDLs up: serve them as if they had never been migrated, and let their clients
+    /// Give their UIDLs up. They are served as if they had never been migrated, and their clients
     /// download everything again.
     #[arg(long)]
     redownload: bool,
 }
 
-/// Takes back all that uidl-keep has told clients of these users, for it was wrong.
+/// Takes back everything that uidl-keep has told the clients of these users, because it was wrong.
 ///
 /// Example: uidl-keep forget alice@example.com
 ///
-/// They are refused at POP3, as who is held, until `build` upon this site gets a listing that has
-/// them; then they are served by that alone, and no message gets a UIDL that they were given
-/// before. For an index that was built with a wrong format, say. Only the roster is changed, in one
-/// step. Prints each domain, with how many of it are forgotten, and each user who is named, and the
-/// gate; changes.log in the site directory names each, and who did it. Exit status 1: somebody
-/// named is on no roster.
+/// These users are refused at POP3, as held users are, until `build` upon this site gets a listing
+/// that has them. Then they are served by that listing alone, and no message gets a UIDL that they
+/// were given before. Use it, for example, for an index that was built with a wrong format. Only
+/// the roster is changed, in one step. Prints each domain with the number of users forgotten, and
+/// each named user with the gate now. changes.log in the site directory names each user, and who
+/// did it. Exit status 1: somebody named is on no roster.
 #[derive(clap::Args)]
 pub struct ForgetArgs {
     #[command(flatten)]
@@ -94,26 +94,27 @@ pub struct ForgetArgs {
 ///
 /// Example: uidl-keep listed example.com
 ///
-/// For before a conversion that takes uidl-keep's own files not along (Maildir to mdbox by dsync,
-/// say): the first login after it is not refused because a client has deleted more than half
-/// meanwhile. Not for users who have not logged in since they were migrated: theirs would be served
-/// from a half-copied maildrop, too. Prints each domain, with of how many that is new, and each
-/// user who is named and of whom it is. Exit status 1: somebody named is on no roster.
+/// Use it before a conversion that does not take uidl-keep's own files along (for example Maildir
+/// to mdbox by dsync). Then the first login after it is not refused when a client has deleted more
+/// than half meanwhile. Do not use it for users who have not logged in since they were migrated:
+/// they would be served from a half-copied maildrop too. Prints each domain with the number of
+/// users for whom it is new, and each named user for whom it is. Exit status 1: somebody named is
+/// on no roster.
 #[derive(clap::Args)]
 pub struct ListedArgs {
     #[command(flatten)]
     who: WhoArgs,
 }
 
-/// Says that these users' mailboxes were put back from a backup, with all that tells what clients
-/// were told.
+/// Says that these users' mailboxes were restored from a backup, together with everything that
+/// records what clients were told.
 ///
 /// Example: uidl-keep restored alice@example.com example.net
 ///
-/// Clients may hold UIDLs that were given since that backup, and nothing on the server knows of
-/// them. So the next login raises the mailbox's next UID by 65,536, past all of them. Say it before
-/// the first login, once for each time that mail was put back. Prints each domain, with how many
-/// users it has, and each user who is named. Exit status 1: somebody named is on no roster.
+/// Clients may hold UIDLs that were given after that backup, and nothing on the server knows of
+/// them. So the next login raises the mailbox's next UID by 65,536, past all of them. Use it before
+/// the first login, once for each time that mail was restored. Prints each domain with the number
+/// of its users, and each named user. Exit status 1: somebody named is on no roster.
 #[derive(clap::Args)]
 pub struct RestoredArgs {
     #[command(flatten)]
@@ -128,12 +129,12 @@ struct WhoArgs {
     /// Users, or domains as `example.com` or `@example.com`.
     #[arg(value_name = "USER|DOMAIN")]
     who: Vec<String>,
-    /// A file with a user or domain a line; `-` is standard input.
+    /// A file with one user or domain on each line; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
 }
 
-/// What is to become of a gate.
+/// The change to a gate.
 #[derive(Clone, Copy)]
 enum Change {
     Hold,
@@ -146,7 +147,7 @@ enum Change {
 }
 
 impl Change {
-    /// The command that asks for it.
+    /// The name of its command.
     fn command(self) -> &'static str {
         match self {
             Self::Hold => "hold",
@@ -159,7 +160,7 @@ impl Change {
         }
     }
 
-    /// What is printed of a user behind his name.
+    /// The word that is printed behind the user's name.
     fn outcome(self, after: &RosterLine) -> &'static str {
         match self {
             Self::Listed | Self::Restored => self.command(),
@@ -168,12 +169,12 @@ impl Change {
     }
 }
 
-/// Whom of a place.
+/// Users, or the whole domain, selected in one roster.
 #[derive(Default)]
 struct NamedUsers {
-    /// Everybody.
+    /// Everybody is selected.
     all: bool,
-    /// By name, however often.
+    /// Users who were named, however often.
     users: BTreeSet<String>,
 }
 
@@ -189,7 +190,7 @@ pub fn release(args: &ReleaseArgs) -> Result<Outcome, Trouble> {
     } else {
         Change::Release
     };
-    // Who is to download again need not be guarded.
+    // Users who are to download again need not be guarded.
     let doveadm = Some(&args.doveadm).filter(|_| !args.redownload);
     change(&args.who, args.all, doveadm, change_to)
 }
@@ -215,7 +216,7 @@ fn change(
     change_gates(who, all, doveadm, change, false)
 }
 
-/// With `is_auth`, Dovecot's auth is to refuse the held from now on.
+/// Changes gates. With `is_auth`, Dovecot's auth refuses the held users from now on.
 fn change_gates(
     who: &WhoArgs,
     all: bool,
@@ -281,9 +282,9 @@ fn change_gates(
             }
         }
     }
-    // Also when nobody reads it, the work is done.
+    // The work is done, also when nobody reads this.
     let printed = print(&printed);
-    // Also when not all was done: the rosters are what counts.
+    // This is done also after a partial change: the rosters are what counts.
     let refreshed = stop.map_or(Ok(()), |stop| stop.refresh());
     changed.and(refreshed)?;
     if matches!(change, Change::Restored) && count > 0 {
@@ -295,7 +296,7 @@ fn change_gates(
     Ok(outcome)
 }
 
-/// Refuses to go on where Dovecot would not heed what is said.
+/// Refuses to go on when Dovecot would not follow the rosters.
 fn check(
     doveadm: &Doveadm,
     site: &Site,
@@ -315,8 +316,8 @@ fn check(
     doveadm.check_names(&users)
 }
 
-/// Where a name belongs, and whether all of that is meant; nowhere when it has no roster. A domain
-/// is also where those of it are who have files of their own.
+/// The scopes that a name stands for, each with whether all of it is meant; none when the name has
+/// no roster. A domain also stands for the scopes of its users who have files of their own.
 fn scopes_of(
     site: &Site,
     apart: &BTreeMap<String, Vec<Scope>>,
@@ -351,12 +352,12 @@ fn scopes_of(
     }
 }
 
-/// What is printed of a domain, or of a user without one.
+/// The lines that are printed for a domain, or for a user without one.
 #[derive(Default)]
 struct Printed {
-    /// What the domain is now, where it was held or is held no longer.
+    /// The domain's gate now, when the domain was held before or is held now.
     domain: Option<&'static str>,
-    /// How many of it are what now.
+    /// The number of its users for each outcome.
     of_domain: BTreeMap<&'static str, usize>,
     /// A line for each user who was named.
     by_name: String,
@@ -379,7 +380,7 @@ fn print(printed: &BTreeMap<Scope, Printed>) -> io::Result<()> {
     Ok(())
 }
 
-/// One run of a command, which has the site to itself.
+/// One run of a command. No other run changes the site meanwhile.
 struct GateChange<'a> {
     _lock: SiteLock,
     site: &'a Site,
@@ -388,8 +389,8 @@ struct GateChange<'a> {
 }
 
 impl GateChange<'_> {
-    /// Rewrites the roster of a place. Returns whether all that were named are on it, and could be
-    /// changed; and how many were.
+    /// Rewrites the roster of a scope. Returns whether all named users are on it and could be
+    /// changed, and how many were on it.
     fn change_scope(
         &self,
         scope: &Scope,
@@ -451,14 +452,13 @@ impl GateChange<'_> {
             roster.insert(after.clone()).map_err(|error| at(&error))?;
         }
         let sealed = seal_roster(&path, &roster).map_err(|error| at(&error))?;
-        // Nothing is changed that is not in the log: so that is written first, when all but the
-        // last step has been done.
+        // Every change is in the log. So the log is written first, when only the last step is left.
         log.append(&lines)?;
         if let Err(error) = sealed.publish() {
             let _ = log.append(&log.line_of_failure(&path, &error));
             return Err(at(&error));
         }
-        // Whoever has files of his own is one of his domain all the same.
+        // A user who has files of his own still counts as one of his domain.
         let of = apart::domain_of(scope).unwrap_or_else(|| scope.clone());
         let is_printed_by_name =
             |line: &RosterLine| matches!(of, Scope::User(_)) || named.users.contains(&line.user);
@@ -478,8 +478,8 @@ impl GateChange<'_> {
         Ok((all_done, changed.len()))
     }
 
-    /// What is said of a whole domain goes also for who is not on its roster, or not yet. Returns
-    /// the gate before and the line of the domain, where that changes anything.
+    /// Changes the line of a whole domain: it also covers users who are not on its roster, or not
+    /// yet. Returns the gate before and the line, when that changes anything.
     fn change_domain(
         &self,
         scope: &Scope,
@@ -502,8 +502,8 @@ impl GateChange<'_> {
     }
 }
 
-/// What becomes of a line. Who is to download again has begun to: what is said of a whole domain
-/// does not take that back.
+/// The line after a change. A user who is to download again has already begun to, and a change of a
+/// whole domain does not take that back.
 fn after(change: Change, before: &RosterLine, is_named: bool, now: SystemTime) -> RosterLine {
     let gate = match (change, before.gate) {
         (Change::Redownload, _) => Gate::Redownload,
@@ -519,18 +519,18 @@ fn after(change: Change, before: &RosterLine, is_named: bool, now: SystemTime) -
         (Change::Unguard, _) => Gate::Released,
     };
     let mut after = before.clone();
-    // The clock may have been set back. A stamp that came twice would make a void ledger good, and
-    // undo nothing of what was said the second time.
+    // The clock may have been set back. If a stamp came twice, a void ledger would become good
+    // again, and the second order would undo nothing.
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let stamp = |before: u64| now.max(before.saturating_add(1));
     match change {
         Change::Forget => {
             after.forgotten = stamp(before.forgotten);
-            // That was said of what was told, which counts no longer.
+            // These notes are about what clients were told, which no longer counts.
             (after.listed, after.unguarded) = (false, 0);
         }
         Change::Unguard if gate == Gate::Released => after.unguarded = stamp(before.unguarded),
-        // Who is served already is released once more, by his name: for what is missing.
+        // A user who is served already, and is named, is released once more: for what is missing.
         Change::Release if before.gate == Gate::Guarded && gate == Gate::Released => {
             after.unguarded = stamp(before.unguarded);
         }
@@ -545,10 +545,10 @@ fn after(change: Change, before: &RosterLine, is_named: bool, now: SystemTime) -
 const FORGOTTEN: &str = "still refused, as forgotten: capture again and build upon this site, or \
     `release --redownload`";
 
-/// The gate of a domain of which nothing is said.
+/// The gate of a domain whose roster has no line for it.
 const NOT_HELD: &str = "guarded";
 
-/// Whether a user is now as was asked for.
+/// Whether the change has brought the user to the wanted state.
 fn is_done(change: Change, after: &RosterLine) -> bool {
     match change {
         Change::Hold | Change::Redownload | Change::Forget | Change::Listed | Change::Restored => {
@@ -562,7 +562,7 @@ fn is_done(change: Change, after: &RosterLine) -> bool {
     }
 }
 
-/// Says of a user who was named what the gate alone does not say. Returns [`is_done`].
+/// Prints a remark about a named user when the gate alone does not tell all. Returns [`is_done`].
 fn tell(change: Change, before: &RosterLine, after: &RosterLine) -> bool {
     let RosterLine { user, state, gate, .. } = after;
     let is_done = is_done(change, after);
@@ -584,20 +584,20 @@ fn tell(change: Change, before: &RosterLine, after: &RosterLine) -> bool {
              unique-ids served: capture it again, build upon this site, `hold`, then `release`"
         )),
         (false, Gate::Redownload) => remark(format_args!(
-            "{user} downloads again, as told before; to go back to the kept unique-ids: `hold`, then \
-             `release`"
+            "{user} downloads again, as told before; to go back to the kept unique-ids: `hold`, \
+             then `release`"
         )),
         (false, _) if awaits_capture => remark(format_args!("{user} is {FORGOTTEN}")),
         (false, _) if *state == State::Failed => remark(format_args!(
-            "{user} is still refused, for the capture failed: capture it again and build upon this \
-             site, or `release --redownload`"
+            "{user} is still refused, because the capture failed: capture it again and build upon \
+             this site, or `release --redownload`"
         )),
         (false, _) => {}
     }
     is_done
 }
 
-/// A roster to put in the place of the old one, with its owner and permissions.
+/// A roster that will replace the old one, with the same owner and permissions.
 fn seal_roster(path: &Path, roster: &Roster) -> io::Result<Sealed> {
     let metadata = fs::symlink_metadata(path)?;
     let staged = Staged::create(path)?;
@@ -606,7 +606,7 @@ fn seal_roster(path: &Path, roster: &Roster) -> io::Result<Sealed> {
     staged.seal(Access { mode, owner: Some((metadata.uid(), metadata.gid())) })
 }
 
-/// Waits a little for another run of uidl-keep that changes the site.
+/// Waits a short time while another run of uidl-keep changes the site.
 fn wait_for_lock(site: &Site) -> Result<SiteLock, Trouble> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {

@@ -1,4 +1,4 @@
-//! `uidl-keep inspect`: what an index, a roster or a site holds.
+//! `uidl-keep inspect`: prints a summary of an index, a roster or a site.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use uidl_keep::site::roster::{GATE_WORDS, Roster, RosterLine, is_domain};
 use crate::output::{Outcome, Trouble, on_one_line};
 use crate::site_files::{self, Opened};
 
-/// Says in a line what an index or a roster holds, and all those of a site.
+/// Prints one line for each index or roster, and for each of a site, saying what it holds.
 ///
 /// Example: uidl-keep inspect /var/lib/uidl-keep
 #[derive(clap::Args)]

@@ -1,8 +1,8 @@
-//! `installing` in a site directory: what a build is putting in place there, while it does.
+//! `installing` in a site directory: names the files that a build is putting in place.
 //!
-//! Files are put in place one after the other, so that whoever ends a build of many domains leaves
-//! some of them new and some old. This file is written before the first of them and taken away
-//! after the last. So what was ended is known, to `check` and to the next build.
+//! Files are put in place one after the other. If somebody ends a build of many domains in between,
+//! some of them are new and some old. This file is written before the first of them and removed
+//! after the last. So `check` and the next build know what was interrupted.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,7 +17,7 @@ use uidl_keep::site::roster::{escaped, unescaped};
 
 use crate::output::Trouble;
 
-/// A build that is being put in place, or was ended while it was.
+/// A build that is being put in place, or that ended before all of it was.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Install {
     /// The indexes, by their paths in the site, and their build ids, as `inspect` shows them.
@@ -25,11 +25,11 @@ pub struct Install {
 }
 
 const FIRST_LINE: &str = "uidl-keep-installing 1";
-/// What follows the last index: without it the file was cut short.
+/// The line after the last index. Without it the file was cut short.
 const LAST_LINE: &str = ".";
 
 impl Install {
-    /// What was being put in place when a build was ended; `None` where none was.
+    /// The files that an ended build was putting in place; `None` when no build ended so.
     pub fn of(site: &Site) -> Result<Option<Self>, Trouble> {
         let path = path_in(site);
         let text = match fs::read_to_string(&path) {
@@ -48,7 +48,7 @@ impl Install {
             }
             _ => Err(Trouble::at(
                 path.display(),
-                "not what uidl-keep writes there; take it away, and run the last `build` again",
+                "not what uidl-keep writes there; remove it, and run the last `build` again",
             )),
         }
     }
@@ -58,14 +58,14 @@ impl Install {
         self.indexes.insert(name_in(site, index), hex(build_id));
     }
 
-    /// Adds what an earlier build did not put in place, where this one does not do so.
+    /// Adds the files that an earlier build did not put in place, unless this build does.
     pub fn add_missing_of(&mut self, earlier: &Self, site: &Site) {
         for (name, id) in earlier.missing(site) {
             self.indexes.entry(name.to_owned()).or_insert_with(|| id.to_owned());
         }
     }
 
-    /// Notes it in the site.
+    /// Writes the note into the site.
     pub fn begin(&self, site: &Site) -> Result<(), Trouble> {
         let path = path_in(site);
         let mut text = format!("{FIRST_LINE}\n");
@@ -81,7 +81,8 @@ impl Install {
         write().map_err(|error: io::Error| Trouble::at(path.display(), error))
     }
 
-    /// All of it is in place, or the rest is still to be: then that is noted on.
+    /// Removes the note when all of it is in place. Otherwise the note keeps the rest, which is
+    /// returned.
     pub fn end(mut self, site: &Site) -> Result<Option<Self>, Trouble> {
         let missing: Vec<String> = self.missing(site).map(|(name, _)| name.to_owned()).collect();
         self.indexes.retain(|name, _| missing.contains(name));
@@ -95,7 +96,7 @@ impl Install {
         Ok(None)
     }
 
-    /// What is not in place: another index is there, or none.
+    /// The indexes that are not in place: another index is there, or none.
     fn missing<'a>(&'a self, site: &'a Site) -> impl Iterator<Item = (&'a str, &'a str)> {
         let is_there = |name: &str, id: &str| {
             let path = unescaped(name).map(|name| site.dir().join(name));
@@ -116,7 +117,7 @@ impl Install {
         });
         format!(
             "{}: a build was ended while it was put in place: {there} of {all} domains and users \
-             are{first}; run the same `build` again, or take that file away if the rest is not \
+             are{first}; run the same `build` again, or remove that file if the rest is not \
              wanted",
             path_in(site).display()
         )
@@ -127,7 +128,8 @@ fn path_in(site: &Site) -> PathBuf {
     site.dir().join("installing")
 }
 
-/// How a file of a site is named in it, as a roster writes user names: a name can have a line feed.
+/// The name of a file below the site, written as a roster writes user names, because a name can
+/// have a line feed.
 fn name_in(site: &Site, path: &Path) -> String {
     escaped(path.strip_prefix(site.dir()).unwrap_or(path).as_os_str().as_bytes())
 }

@@ -1,4 +1,4 @@
-//! What the operator reads: results on stdout, remarks on stderr, and the exit status.
+//! Writes for the operator: results on stdout, remarks on stderr, and the exit status.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -7,17 +7,17 @@ use std::process::ExitCode;
 use uidl_keep::capture::fleet::JournalError;
 use uidl_keep::capture::workers::ThreadStopped;
 
-/// How a command that ran to its end ended.
+/// The result of a command that ran to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done, yes, the same: exit status 0.
+    /// Done, or yes, or the same: exit status 0.
     Done,
-    /// No, not found, differs, or done but for what stderr names: exit status 1.
+    /// No, or not found, or different, or done except for what stderr names: exit status 1.
     Short,
 }
 
-/// Why a command could not do its work, as one sentence that names place, fact and next step: exit
-/// status 2, and stdout is not to be trusted.
+/// The reason why a command could not do its work: one sentence that names place, fact and next
+/// step. The exit status is 2, and stdout is not to be trusted.
 #[derive(Debug)]
 pub struct Trouble(Option<String>);
 
@@ -34,8 +34,8 @@ impl Trouble {
 }
 
 impl From<io::Error> for Trouble {
-    /// Errors of stdout: whoever reads or writes a file names it with [`Trouble::at`]. That nobody
-    /// reads on is no trouble: the program ends, and says nothing.
+    /// Takes an error of stdout. For a file, [`Trouble::at`] names the file. A closed pipe is no
+    /// trouble: the program ends without a word.
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
             return Self(None);
@@ -62,7 +62,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// Says something about the work on stderr. A reader that has gone away is not an error.
+/// Prints a remark about the work on stderr. A reader that has gone away is not an error.
 pub fn remark(sentence: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "uidl-keep: {}", on_one_line(sentence));
 }
@@ -70,8 +70,9 @@ pub fn remark(sentence: impl fmt::Display) {
 /// The longest sentence, in octets: room for the longest path, and something about it.
 const MAX_SENTENCE_OCTETS: usize = 5000;
 
-/// Text with names in it that others chose, fit for a terminal: control characters as `\x` and their
-/// number, so that it can neither begin a line nor do anything else than be read; and not too long.
+/// Makes text fit for a terminal when it has names that others chose. Control characters become
+/// `\x` and their number, so they cannot begin a line or act on the terminal. The text is also cut
+/// when it is too long.
 pub fn on_one_line(text: impl fmt::Display) -> String {
     let mut shown = String::new();
     for char in text.to_string().chars() {
@@ -88,7 +89,7 @@ pub fn on_one_line(text: impl fmt::Display) -> String {
     shown
 }
 
-/// The exit status of the program; prints the trouble there was.
+/// The exit status of the program. This prints the trouble, if there was any.
 pub fn exit_code(outcome: Result<Outcome, Trouble>) -> ExitCode {
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

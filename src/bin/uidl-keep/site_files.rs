@@ -1,4 +1,4 @@
-//! What a path names: an index, a roster, or the site that has many of both.
+//! Opens what a path names: an index, a roster, or the site that has many of both.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -12,14 +12,14 @@ use uidl_keep::site::{self, OpenError, Scope, Site};
 
 use crate::output::Trouble;
 
-/// What was found at a path.
+/// The thing that was found at a path.
 pub enum Opened {
     Index(Index<File>),
     Roster(Roster),
     Site(Site),
 }
 
-/// Opens an index or a roster, told apart by how they begin, or a site.
+/// Opens an index or a roster, which differ in how they begin, or a site.
 pub fn open(path: &Path) -> Result<Opened, Trouble> {
     let scope = path.display();
     let file = File::open(path).map_err(|error| Trouble::at(&scope, error))?;
@@ -36,13 +36,13 @@ pub fn open(path: &Path) -> Result<Opened, Trouble> {
     }
 }
 
-/// The files of a place of a site, as far as they are there.
+/// The files of a scope, as far as they are there.
 pub struct ScopeFiles {
     pub index: Option<Index<File>>,
     pub roster: Option<Roster>,
 }
 
-/// Opens both files of a place as a login would, and reads the roster.
+/// Opens both files of a scope as a login would, and reads the roster.
 pub fn open_scope(site: &Site, scope: &Scope) -> Result<ScopeFiles, Trouble> {
     let paths = site.paths_of(scope);
     let index = trusted(&paths.index)?
@@ -51,7 +51,7 @@ pub fn open_scope(site: &Site, scope: &Scope) -> Result<ScopeFiles, Trouble> {
     Ok(ScopeFiles { index, roster: read_roster(site, scope)? })
 }
 
-/// Reads the roster of a place, whatever there is of its index.
+/// Reads the roster of a scope, whether or not its index is there.
 pub fn read_roster(site: &Site, scope: &Scope) -> Result<Option<Roster>, Trouble> {
     let path = site.paths_of(scope).roster;
     trusted(&path)?
@@ -59,12 +59,12 @@ pub fn read_roster(site: &Site, scope: &Scope) -> Result<Option<Roster>, Trouble
         .transpose()
 }
 
-/// Whether a place has a roster.
+/// Whether a scope has a roster.
 pub fn has_roster(site: &Site, scope: &Scope) -> Result<bool, Trouble> {
     trusted(&site.paths_of(scope).roster).map(|file| file.is_some())
 }
 
-/// [`site::open_trusted`]; a site that is not there has no file either.
+/// [`site::open_trusted`], but a site that is not there has no file either.
 fn trusted(path: &Path) -> Result<Option<File>, Trouble> {
     match site::open_trusted(path, u64::MAX) {
         Err(OpenError::NoSite { .. }) => Ok(None),
@@ -72,11 +72,11 @@ fn trusted(path: &Path) -> Result<Option<File>, Trouble> {
     }
 }
 
-/// All places of a site that have an index or a roster, in order.
+/// All scopes of a site that have an index or a roster, in order.
 ///
 /// # Errors
 ///
-/// A site without its two directories is none.
+/// A directory without the two directories of a site is no site.
 pub fn scopes(site: &Site) -> Result<Vec<Scope>, Trouble> {
     let mut scopes = Vec::new();
     for (directory, scope) in
@@ -88,7 +88,8 @@ pub fn scopes(site: &Site) -> Result<Vec<Scope>, Trouble> {
             let name = PathBuf::from(entry.map_err(at)?.file_name());
             let is_ours =
                 matches!(name.extension().and_then(OsStr::to_str), Some("idx" | "roster"));
-            // No name that `Scope::of` gives begins with a dot, nor is what is being written ours.
+            // No name that `Scope::of` gives begins with a dot. Files that are being written do not
+            // count either.
             match name.file_stem().and_then(OsStr::to_str) {
                 Some(stem) if is_ours && !stem.starts_with('.') => scopes.push(scope(stem.into())),
                 _ => {}

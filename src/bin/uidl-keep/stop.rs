@@ -1,5 +1,5 @@
-//! `auth/stop-pop3` of a site: the held, for Dovecot's auth to refuse at POP3 by a passwd-file,
-//! before any process of theirs starts and whether or not the plugin is loaded.
+//! `auth/stop-pop3` of a site names the held users in a passwd-file, by which Dovecot's auth
+//! refuses them at POP3 before any process of theirs starts, whether or not the plugin is loaded.
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -20,31 +20,31 @@ use crate::site_files;
 /// The account that Dovecot's auth runs as, unless `default_internal_user` names another.
 const AUTH_ACCOUNT: &str = "dovecot";
 
-/// Auth takes what follows for a comment.
+/// The first line. Auth reads it as a comment.
 const HEADER: &str =
     "# Who is held at POP3, by `uidl-keep hold`; see its manual, not for editing\n";
 
-/// What stands behind each name. Auth splits it at blanks, so that the reason, which the client
-/// hears, can have none.
+/// The fields behind each name. Auth splits them at blanks, so the reason, which the client is
+/// told, can have none.
 const FIELDS: &str = ":::::::nopassword=y nologin=y reason=[SYS/TEMP]\n";
 
 /// The largest file that is read: millions of users.
 const MOST_OCTETS: u64 = 1 << 30;
 
-/// The file of a site that has it.
+/// The file of a site that has one.
 pub struct StopFile<'a> {
     site: &'a Site,
     path: PathBuf,
-    /// Whose group reads it.
+    /// The group that reads it.
     gid: u32,
-    /// What stands there.
+    /// Its text before.
     before: String,
-    /// When that was written.
+    /// The time at which that was written.
     modified: Option<SystemTime>,
 }
 
 impl<'a> StopFile<'a> {
-    /// That of a site; `None` where `hold --auth` was never said.
+    /// The file of a site; `None` when `hold --auth` was never used.
     pub fn of(site: &'a Site) -> Result<Option<Self>, Trouble> {
         let path = site.dir().join("auth/stop-pop3");
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
@@ -59,8 +59,8 @@ impl<'a> StopFile<'a> {
         Ok(Some(Self { site, path, gid, before, modified }))
     }
 
-    /// The same, and where there is none, what it needs: its directory, which auth's group may
-    /// search, unless that is there.
+    /// The same. When there is none, it makes the directory, which auth's group may search, unless
+    /// that is there already.
     pub fn begin(site: &'a Site) -> Result<Self, Trouble> {
         if let Some(stop) = Self::of(site)? {
             return Ok(stop);
@@ -76,8 +76,8 @@ impl<'a> StopFile<'a> {
                     dir.display()
                 ))
             })?;
-            // Under another name until it is right: a killed run leaves none that auth cannot
-            // search.
+            // It has another name until it is right, so that a killed run leaves no directory that
+            // auth cannot search.
             let made = dir.with_file_name("auth.new");
             let make = || {
                 let there = made.is_dir();
@@ -93,7 +93,7 @@ impl<'a> StopFile<'a> {
         Ok(Self { site, path, gid, before: String::new(), modified: None })
     }
 
-    /// Writes it anew, if the rosters say anything else than what stands there.
+    /// Writes the file anew when the rosters differ from its text.
     pub fn refresh(&self) -> Result<(), Trouble> {
         let text = self.text()?;
         if text == self.before {
@@ -108,31 +108,32 @@ impl<'a> StopFile<'a> {
         write().map_err(|error| {
             Trouble::at(
                 self.path.display(),
-                format_args!("{error}; Dovecot's auth goes by what it was: say it again"),
+                format_args!("{error}; Dovecot's auth still uses the old file: run this again"),
             )
         })
     }
 
-    /// That it says what the rosters say.
+    /// Checks that it says the same as the rosters.
     pub fn check(&self) -> Result<(), Trouble> {
         if self.text()? == self.before {
             return Ok(());
         }
         Err(Trouble::at(
             self.path.display(),
-            "names others than those whom the rosters hold; `uidl-keep hold --auth` of one who is \
-             held, or `release` of one who is released, writes it anew",
+            "its users are not those that the rosters hold; to write it anew, run `uidl-keep hold \
+             --auth` for a user who is held, or `release` for one who is released",
         ))
     }
 
-    /// Auth reads the file again when its size differs or the second in which it was written: so
-    /// the next is never of the same.
+    /// Auth reads the file again when its size changes, or the second in which it was written. So
+    /// two versions never have the same second.
     fn date(&self, file: &File) -> io::Result<()> {
         let Some(before) = self.modified else { return Ok(()) };
         file.set_modified(SystemTime::now().max(before + Duration::from_secs(1)))
     }
 
-    /// What it is to say. Of a place whose roster cannot be read it says what it said.
+    /// The text that it should have. For a scope whose roster cannot be read, it keeps the lines
+    /// from before.
     fn text(&self) -> Result<String, Trouble> {
         let mut text = HEADER.to_owned();
         let mut unsaid = Vec::new();
@@ -153,7 +154,7 @@ impl<'a> StopFile<'a> {
                 }
                 Err(trouble) => {
                     remark(format_args!(
-                        "{trouble}; of {} auth/stop-pop3 says what it said",
+                        "{trouble}; auth/stop-pop3 keeps its lines of {}",
                         scope.name()
                     ));
                     let is_of_place = |line: &&str| {
@@ -167,8 +168,8 @@ impl<'a> StopFile<'a> {
         }
         if let Some(first) = unsaid.first() {
             remark(format_args!(
-                "{} who are held have names that no passwd-file can have, and are refused by the \
-                 plugin alone (the first: {first})",
+                "{} held users have names that no passwd-file can have; only the plugin refuses \
+                 them (the first: {first})",
                 unsaid.len()
             ));
         }
@@ -176,7 +177,7 @@ impl<'a> StopFile<'a> {
     }
 }
 
-/// Whether a passwd-file can name a user, and no line of it says anything else.
+/// Whether a passwd-file can name a user without changing the meaning of any line.
 fn can_be_said(user: &str) -> bool {
     !user.is_empty()
         && !user.starts_with('#')
