@@ -12,9 +12,9 @@ use crate::file::read_at::ReadAt;
 use crate::format::UidlFormat;
 use crate::index::Index;
 use crate::key::FileKey;
-use crate::ledger::control::{self, Control, Lock, LockError, PublishError};
-use crate::ledger::fingerprint_cache::Prints;
-use crate::ledger::{Answers, Ledger, Mark, Provenance};
+use crate::ledger::control::{self, Control, ControlError, ControlLock, LockError, PublishError};
+use crate::ledger::fingerprint_cache::FingerprintCache;
+use crate::ledger::{Ledger, LedgerFront, Mark, Provenance};
 use crate::maildrop::Maildrop;
 use crate::plugin::bake::{Baked, bake, is_baked};
 use crate::plugin::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Table {
     /// What they hold for.
     pub view: View,
-    answers: Answers,
+    answers: LedgerFront,
     /// For this session only.
     passing: HashMap<u32, (CString, u32)>,
     /// Messages of which nothing can be told beyond this session.
@@ -74,7 +74,7 @@ enum Warm {
     /// All answers.
     Table(Box<Table>),
     /// All but those of messages that came since.
-    AllButNew(Box<Answers>),
+    AllButNew(Box<LedgerFront>),
     /// The rules must look.
     No,
 }
@@ -93,7 +93,7 @@ impl Unwritten {
         let write = || -> Option<()> {
             let lock = self.control.lock(Duration::ZERO).ok()?;
             // Another session may have written one.
-            if self.control.answers().ok()?.is_some() {
+            if self.control.front().ok()?.is_some() {
                 return None;
             }
             let begun = self.control.begin(&lock).ok()?;
@@ -151,11 +151,11 @@ impl Table {
         stale_before: Option<View>,
     ) -> Result<Warm, NoTable> {
         let view = transaction.view();
-        let Some(answers) = control.answers().map_err(|why| ledger_fault(control, &why))? else {
+        let Some(answers) = control.front().map_err(|why| ledger_fault(control, &why))? else {
             return Ok(Warm::No);
         };
         let head = answers.head();
-        if head.uidvalidity != view.uidvalidity
+        if head.epoch.uidvalidity != view.epoch.uidvalidity
             || head.begun_after < kept.stamps.forgotten
             || head.restored < kept.stamps.restored
         {
@@ -166,7 +166,7 @@ impl Table {
         // of a message.
         let look_again_once =
             || if stale_before == Some(view) { Ok(Warm::No) } else { Err(NoTable::Stale) };
-        if head.next_uid > view.next_uid {
+        if head.epoch.next_uid > view.epoch.next_uid {
             return look_again_once();
         }
         match holds(&answers, transaction)? {
@@ -191,9 +191,9 @@ impl Table {
     fn grown(
         kept: &Kept,
         control: &Control,
-        answers: &Answers,
+        answers: &LedgerFront,
         transaction: Transaction,
-        lock: &Lock,
+        lock: &ControlLock,
     ) -> Result<Option<Self>, NoTable> {
         let (mailbox, view) = (transaction.mailbox(), transaction.view());
         if answers.head().native_from.is_none() {
@@ -202,9 +202,10 @@ impl Table {
         let back = control.back(lock, answers).map_err(|why| ledger_fault(control, &why))?;
         let ledger = answers.ledger(&back).map_err(|why| ledger_fault(control, &why.into()))?;
         let mark = control.mark();
-        let prints = Prints::none(control, view.uidvalidity);
+        let prints = FingerprintCache::none(control, view.epoch.uidvalidity);
         let look = Look { mailbox, sizes: Sizes::NotWanted, prints };
-        let mut survey = Survey::begin_from(look, ledger.head.next_uid).map_err(uidlist_fault)?;
+        let mut survey =
+            Survey::begin_from(look, ledger.head.epoch.next_uid).map_err(uidlist_fault)?;
         let uids: Vec<u32> = transaction.uids().collect();
         let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
         let native = UidlFormat::parse(&format).ok();
@@ -228,7 +229,7 @@ impl Table {
         }
         let file = grown.encode();
         let mark = Mark::of(&grown, view.messages);
-        let Ok(answers) = Answers::of_encoded(file.clone()) else { return Ok(None) };
+        let Ok(answers) = LedgerFront::of_encoded(file.clone()) else { return Ok(None) };
         let published = control.begin(lock).map_err(PublishError::from);
         match published.and_then(|begun| begun.publish(&file, &mark)) {
             Ok(()) => Ok(Some(Self::from_answers(view, answers))),
@@ -237,7 +238,7 @@ impl Table {
         }
     }
 
-    fn from_answers(view: View, answers: Answers) -> Self {
+    fn from_answers(view: View, answers: LedgerFront) -> Self {
         let (passing, undecided) = (HashMap::new(), Vec::new());
         Self { view, answers, passing, undecided, cursor: Cell::new(0) }
     }
@@ -253,13 +254,11 @@ impl Table {
         // Storage that has no place for a ledger has none.
         let Ok(Some(dir)) = mailbox.control_dir() else { return Ok(None) };
         let control = Control::new(dir, name);
-        let answers = control.answers_of_anybody().map_err(|why| ledger_fault(&control, &why))?;
+        let answers = control.front_of_anybody().map_err(|why| ledger_fault(&control, &why))?;
         let Some(answers) = answers else { return Ok(None) };
         let Some(owner) = stranger.owner(answers.user())? else { return Ok(None) };
         let (view, head) = (transaction.view(), answers.head());
-        let counts_on = head.begun_after >= owner.forgotten
-            && head.uidvalidity == view.uidvalidity
-            && head.next_uid <= view.next_uid;
+        let counts_on = head.begun_after >= owner.forgotten && head.epoch.goes_on_in(view.epoch);
         if counts_on && matches!(holds(&answers, transaction)?, Holds::All) {
             return Ok(Some(Self::from_answers(view, answers)));
         }
@@ -285,10 +284,10 @@ impl Table {
     pub fn of_listed(uncaptured: &Uncaptured, mailbox: Mailbox) -> Result<Option<Self>, Refusal> {
         let Uncaptured { user, stamps, .. } = uncaptured;
         let control = control_of(user, mailbox)?;
-        let answers = match control.answers() {
+        let answers = match control.front() {
             Ok(answers) => answers,
             // What another was told says nothing of him.
-            Err(control::Error::OtherUser { .. }) => None,
+            Err(ControlError::OtherUser { .. }) => None,
             Err(why) => return Err(ledger_fault(&control, &why)),
         };
         let Some(answers) = answers else { return Ok(None) };
@@ -296,8 +295,7 @@ impl Table {
         let (view, head) = (own.transaction().view(), answers.head());
         let counts_on = head.begun_after >= stamps.forgotten
             && head.restored >= stamps.restored
-            && head.uidvalidity == view.uidvalidity
-            && head.next_uid <= view.next_uid;
+            && head.epoch.goes_on_in(view.epoch);
         let holds = counts_on
             && matches!(holds(&answers, own.transaction())?, Holds::All | Holds::AllButNew);
         Ok(holds.then(|| Self::from_answers(view, answers)))
@@ -308,7 +306,7 @@ impl Table {
         control: &Control,
         transaction: Transaction,
         sizes: Sizes,
-        locked: Result<Lock, LockError>,
+        locked: Result<ControlLock, LockError>,
     ) -> Result<(Self, Option<Unwritten>), NoTable> {
         let (mailbox, view) = (transaction.mailbox(), transaction.view());
         let place = control.ledger_path();
@@ -336,13 +334,18 @@ impl Table {
             );
         }
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
-        let prints = Prints::open(control, locked.as_ref().ok(), view.uidvalidity, view.messages);
+        let prints = FingerprintCache::open(
+            control,
+            locked.as_ref().ok(),
+            view.epoch.uidvalidity,
+            view.messages,
+        );
         let look = Look { mailbox, sizes, prints };
         let purpose = Purpose::Listing { guarded: true };
         let resolved = resolve(kept, look, purpose, memory, written);
         if let (Err(NoTable::Refused(_)), Ok(lock)) = (&resolved, &locked) {
             // What was read may have been wrong, if Dovecot could not decompress it for instance.
-            control.remove_prints(lock);
+            control.remove_fingerprints(lock);
         }
         let resolution = resolved?;
 
@@ -356,7 +359,7 @@ impl Table {
         };
         let is_written = !matches!(written, Err(PublishError::Unwritten(_)));
         if is_written {
-            locked.iter().for_each(|lock| control.remove_prints(lock));
+            locked.iter().for_each(|lock| control.remove_fingerprints(lock));
         }
         let mut unwritten = None;
         match written {
@@ -402,7 +405,7 @@ impl Table {
         let mark = control.mark();
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         let view = OwnMail::open(mailbox).transaction().view();
-        let prints = Prints::open(&control, None, view.uidvalidity, view.messages);
+        let prints = FingerprintCache::open(&control, None, view.epoch.uidvalidity, view.messages);
         let look = Look { mailbox, sizes: Sizes::NotWanted, prints };
         let resolution = resolve(kept, look, Purpose::Preview, memory, Some(SystemTime::now()))?;
         Ok(Self::of(view, resolution.ledger.encode())?.and_passing(&resolution))
@@ -410,9 +413,9 @@ impl Table {
 
     /// Takes the answers from a ledger as it is written.
     fn of(view: View, mut file: Vec<u8>) -> Result<Self, Refusal> {
-        let answers = Answers::front_len(&file, file.len() as u64).and_then(|front_len| {
+        let answers = LedgerFront::front_len(&file, file.len() as u64).and_then(|front_len| {
             file.truncate(front_len);
-            Answers::read(file)
+            LedgerFront::read(file)
         });
         let answers = answers.map_err(|why| {
             Refusal::fault(format!(
@@ -437,7 +440,7 @@ impl Table {
         if let Some(at) = self.answers.find(uid, self.cursor.get()) {
             self.cursor.set(at + 1);
             let uidl = CStr::from_bytes_with_nul(self.answers.uidl_with_nul(at));
-            let uidl = uidl.expect("closed by its only NUL: checked by Answers::read");
+            let uidl = uidl.expect("closed by its only NUL: checked by LedgerFront::read");
             return Some(Answer { uidl, order: self.answers.order_number(at) });
         }
         self.passing.get(&uid).map(|(uidl, order)| Answer { uidl, order: *order })
@@ -463,19 +466,20 @@ enum Holds {
 /// Whether the ledger has every message of the view, and its UIDs still mean what they meant: on a
 /// Maildir by the names in the list of UIDs, where each must be there; elsewhere by the index that
 /// says so, and by the name of the last message that was listed (rule 2).
-fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> {
+fn holds(answers: &LedgerFront, transaction: Transaction) -> Result<Holds, Refusal> {
     let (mailbox, view, head) = (transaction.mailbox(), transaction.view(), answers.head());
     let uids: Vec<u32> = transaction.uids().collect();
     let (mut guess, mut newest) = (0, Holds::All);
     for &uid in &uids {
         match answers.find(uid, guess) {
             Some(at) => guess = at + 1,
-            None if uid < head.next_uid => return Ok(Holds::NotYet),
+            None if uid < head.epoch.next_uid => return Ok(Holds::NotYet),
             None => newest = Holds::AllButNew,
         }
     }
     if mailbox.uidlist().is_none() {
-        let holds = head.index_id == view.index_id && last_name_agrees(answers, mailbox, &uids);
+        let holds =
+            head.epoch.index_id == view.epoch.index_id && last_name_agrees(answers, mailbox, &uids);
         return Ok(if holds { newest } else { Holds::No });
     }
     let mut left = uids.iter().copied().peekable();
@@ -501,7 +505,7 @@ fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> 
 }
 
 /// Whether the last message that was listed still has the name that it had then, or had none.
-fn last_name_agrees(answers: &Answers, mailbox: Mailbox, uids: &[u32]) -> bool {
+fn last_name_agrees(answers: &LedgerFront, mailbox: Mailbox, uids: &[u32]) -> bool {
     let last = uids.iter().enumerate().rev().find_map(|(at, &uid)| {
         let found = answers.find(uid, 0)?;
         answers.names(found).next().is_some().then_some((at, found))
@@ -521,7 +525,7 @@ fn uidlist_fault(why: String) -> Refusal {
 /// What was baked may be gone: a list of UIDs of before was put back, or a login was ended between
 /// its ledger and its bake. The first and the last that was listed tell; the last new ones are not
 /// baked yet, where they came to a settled maildrop.
-fn bake_anew_if_gone(answers: &Answers, transaction: Transaction, with_order: bool) {
+fn bake_anew_if_gone(answers: &LedgerFront, transaction: Transaction, with_order: bool) {
     let mailbox = transaction.mailbox();
     let record = |uid| {
         let at = answers.find(uid, 0)?;
@@ -568,17 +572,17 @@ pub fn guids_of_their_own(user: &str, mailbox: Mailbox) -> HashMap<u32, CString>
     survey::guids_of_their_own(mailbox, ledger.as_ref())
 }
 
-fn ledger_fault(control: &Control, why: &control::Error) -> Refusal {
+fn ledger_fault(control: &Control, why: &ControlError) -> Refusal {
     let next = match why {
-        control::Error::Foreign { expected_uid, .. } => {
+        ControlError::Foreign { expected_uid, .. } => {
             format!("chown it to uid {expected_uid}, if the mailbox was moved to that account")
         }
-        control::Error::OtherUser { .. } => "give each user a control directory (CONTROL= in \
+        ControlError::OtherUser { .. } => "give each user a control directory (CONTROL= in \
              mail_location); where a user was renamed, take it away and `uidl-keep forget` the new name"
             .to_owned(),
-        control::Error::Link => "restore the file itself in its place".to_owned(),
-        control::Error::Io(_) => "let the mail's user read it".to_owned(),
-        control::Error::Ledger(_) => "restore it from a backup, or take it away: what was told is \
+        ControlError::Link => "restore the file itself in its place".to_owned(),
+        ControlError::Io(_) => "let the mail's user read it".to_owned(),
+        ControlError::Ledger(_) => "restore it from a backup, or take it away: what was told is \
              found again as far as its mark and what was baked say"
             .to_owned(),
     };
@@ -640,16 +644,13 @@ impl<'a> Asker<'a> {
         purpose: Purpose,
     ) -> Situation<'a> {
         let Self { kept, index, native, memory, .. } = *self;
-        let View { uidvalidity, next_uid, index_id, .. } = survey.view;
         Situation {
             captured,
             basis: basis_of(&index.index.build_id(), self.format, kept.settings.keys),
             is_final: index.index.is_final(),
             memory,
             stamps: kept.stamps,
-            uidvalidity,
-            next_uid,
-            index_id,
+            epoch: survey.view.epoch,
             is_maildir: survey.is_maildir(),
             native,
             keys: kept.settings.keys,
@@ -730,7 +731,7 @@ const HIGHEST_NEXT_UID: u32 = 1 << 31;
 
 /// So that no later message gets a number that was given before, also when we are gone.
 fn raise_next_uid(mailbox: Mailbox, first: u32, view: View) {
-    if first <= view.next_uid {
+    if first <= view.epoch.next_uid {
         return;
     }
     let raised = if first > HIGHEST_NEXT_UID {
@@ -744,7 +745,7 @@ fn raise_next_uid(mailbox: Mailbox, first: u32, view: View) {
             &format!(
                 "cannot raise the next UID from {} to {first} ({why}): do not take the plugin out \
              before the mailbox has counted that far",
-                view.next_uid,
+                view.epoch.next_uid,
             ),
         );
     }

@@ -2,7 +2,7 @@
 
 use super::host::{Level, Mailbox};
 use crate::key::FileKey;
-use crate::ledger::{Ledger, Names, Record, RecordRef};
+use crate::ledger::{Ledger, NameHashes, Record, RecordRef};
 
 /// What is written of a message.
 pub struct Baked<'a> {
@@ -13,7 +13,7 @@ pub struct Baked<'a> {
     /// Its order number: `O`.
     pub order: u32,
     /// The names that it was listed under, as [`Record::names`].
-    pub names: Names,
+    pub names: NameHashes,
 }
 
 impl<'a> From<&'a Record> for Baked<'a> {

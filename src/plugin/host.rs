@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::ptr;
 
 use super::dovecot as sys;
+use crate::ledger::Epoch;
 
 /// How loud a log line is.
 pub type Level = sys::uidl_keep_log_level;
@@ -352,12 +353,8 @@ impl Uidlist {
 /// What a transaction sees of its mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
-    /// UIDVALIDITY.
-    pub uidvalidity: u32,
-    /// The UID that the next message will get.
-    pub next_uid: u32,
-    /// Which of Dovecot's index files says so: one that is made anew has another number.
-    pub index_id: u32,
+    /// What its UIDs go with.
+    pub epoch: Epoch,
     /// How many messages there are.
     pub messages: u32,
 }
@@ -382,8 +379,8 @@ impl Transaction {
 
     /// What it sees. While the mailbox is not synced, all transactions see the same.
     pub fn view(self) -> View {
-        let mut view = View { uidvalidity: 0, next_uid: 0, index_id: 0, messages: 0 };
-        let View { uidvalidity, next_uid, index_id, messages } = &mut view;
+        let mut view = View { epoch: Epoch::default(), messages: 0 };
+        let View { epoch: Epoch { uidvalidity, next_uid, index_id }, messages } = &mut view;
         // SAFETY: `from_raw`; the out-parameters are ours.
         unsafe {
             sys::uidl_keep_transaction_view(self.0, uidvalidity, next_uid, index_id, messages);

@@ -285,7 +285,9 @@ impl Inbox {
             return Err(());
         }
         // They hold for what was there when they were made.
-        if let Some(table) = self.tables.borrow().last().filter(|table| uid < table.view.next_uid) {
+        if let Some(table) =
+            self.tables.borrow().last().filter(|table| uid < table.view.epoch.next_uid)
+        {
             return Ok(Some(table.clone()));
         }
         if is_elsewhere(mailbox) {

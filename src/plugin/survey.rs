@@ -8,8 +8,10 @@ use arrayvec::ArrayVec;
 use super::dovecot::mail_fetch_field as field;
 use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, View};
 use crate::key::{Depth, FileKey, Fingerprinter, Wants, is_guid_a_name};
-use crate::ledger::fingerprint_cache::{Print, Prints, Which};
-use crate::ledger::{Ledger, NameHash};
+use crate::ledger::fingerprint_cache::{
+    CacheKey, CachedFingerprints, FingerprintCache, MessageKey,
+};
+use crate::ledger::{Epoch, Ledger, NameHash};
 use crate::resolve::{Fact, Message, Need, most_unreadable};
 use crate::uidl::Uidl;
 
@@ -24,7 +26,7 @@ pub struct Look<'a> {
     /// Whether sizes are found on the way.
     pub sizes: Sizes,
     /// What is known of its messages from before.
-    pub prints: Prints<'a>,
+    pub prints: FingerprintCache<'a>,
 }
 
 /// Whether the caller will ask Dovecot for each message's size.
@@ -119,7 +121,7 @@ impl<'a> Survey<'a> {
                 Need::Octets => mail.virtual_size().map(|size| message.octets = Fact::Is(size)),
                 Need::Received => mail.received().map(|at| message.received = Fact::Is(at)),
                 Need::Native => {
-                    let (uidvalidity, mailbox) = (self.view.uidvalidity, self.look.mailbox);
+                    let (uidvalidity, mailbox) = (self.view.epoch.uidvalidity, self.look.mailbox);
                     find_native(&mut mail, message, uidvalidity, mailbox, &mut self.is_format_bad)
                 }
             };
@@ -145,9 +147,9 @@ impl<'a> Survey<'a> {
 /// it. So a message keeps what dsync was told of it when the earlier one goes.
 pub fn guids_of_their_own(mailbox: Mailbox, ledger: Option<&Ledger>) -> HashMap<u32, CString> {
     let mut own = OwnMail::open(mailbox);
-    let uidvalidity = own.transaction().view().uidvalidity;
+    let Epoch { uidvalidity, .. } = own.transaction().view().epoch;
     let uids: Vec<u32> = own.transaction().uids().collect();
-    let records = ledger.filter(|ledger| ledger.uidvalidity == uidvalidity);
+    let records = ledger.filter(|ledger| ledger.epoch.uidvalidity == uidvalidity);
     let records = records.map_or(&[][..], |ledger| &ledger.records);
     let mut first_of: HashMap<NameHash, u32> = HashMap::new();
     for record in records {
@@ -218,7 +220,7 @@ fn find_prints(
 ) -> Result<(), Failed> {
     let whole = depth == Depth::Message;
     let which = which(message);
-    let known = look.prints.get(which).copied().filter(|print| print.message.is_some() || !whole);
+    let known = look.prints.get(which).copied().filter(|print| print.message.is_read() || !whole);
     let print = match known {
         Some(print) => print,
         None => {
@@ -229,13 +231,16 @@ fn find_prints(
                 Sizes::Wanted => Some(mail.virtual_size()?),
                 Sizes::NotWanted => None,
             };
-            let print = Print {
+            let print = CachedFingerprints {
                 header: found.header,
                 names_itself: found.names_itself,
                 origin: found.origin,
                 origin_names_itself: found.origin_names_itself,
                 body: found.body,
-                message: whole.then_some(found.message),
+                message: match depth {
+                    Depth::Header => MessageKey::NotRead,
+                    Depth::Message => MessageKey::found(found.message),
+                },
                 octets,
             };
             look.prints.put(which, print);
@@ -248,7 +253,7 @@ fn find_prints(
     message.origin_names_itself = print.origin_names_itself;
     if whole {
         message.body = Fact::found(print.body);
-        message.message = Fact::found(print.message.flatten());
+        message.message = Fact::found(print.message.get());
     }
     if let Some(octets) = print.octets {
         message.octets = Fact::Is(octets);
@@ -257,7 +262,7 @@ fn find_prints(
 }
 
 /// As a ledger would know it: UIDs may be given anew, names are not.
-fn which(message: &Message) -> Which {
+fn which(message: &Message) -> CacheKey {
     let name = match &message.names {
         Fact::Is(names) => names.first().map(|name| name.cut),
         Fact::NotAsked | Fact::Absent => None,

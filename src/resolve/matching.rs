@@ -114,7 +114,7 @@ impl<'a> Run<'a> {
 
     fn is_of_own_uid(&self, m: usize, uidl: &Uidl) -> bool {
         let native = self.situation.native.filter(|format| format.has_uidvalidity());
-        let uidvalidity = self.situation.uidvalidity;
+        let uidvalidity = self.situation.epoch.uidvalidity;
         let number = native.and_then(|format| format.number_of(uidl.as_bytes(), uidvalidity));
         number == Some(self.messages[m].uid)
     }
@@ -515,7 +515,7 @@ impl Names {
         of_cut.sort_unstable();
         of_cut.dedup();
         let captured = run.situation.captured.and_then(|captured| captured.uidvalidity);
-        let uids_agree = captured == Some(run.situation.uidvalidity);
+        let uids_agree = captured == Some(run.situation.epoch.uidvalidity);
         let of_uid = if uids_agree {
             run.entries.iter().enumerate().filter_map(|(e, n)| Some((n.uid?, e))).collect()
         } else {

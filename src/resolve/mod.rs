@@ -25,8 +25,8 @@ pub use spent::COUNTS_ON;
 
 use crate::format::UidlFormat;
 use crate::ledger::{
-    self, FIRST_ORDER, Ledger, MAX_NEXT_ORDER, MAX_TOLD, Mark, NameHash, Noted, Provenance, Record,
-    Told,
+    self, Epoch, FIRST_ORDER, Ledger, MAX_NEXT_ORDER, MAX_TOLD, Mark, NameHash, Noted, Provenance,
+    Record, Told,
 };
 use crate::maildrop::Entry;
 use crate::uidl::Uidl;
@@ -208,20 +208,19 @@ impl<'a> Run<'a> {
     /// An index of a dbox that was put back from a backup has its old id and gives UIDs again, from
     /// its old next one on: then the last message that was listed is another. One name tells.
     fn find_listed_by_uid(&mut self) -> Result<(), Pause> {
-        let Situation { uidvalidity, next_uid, index_id, .. } = *self.situation;
+        let Situation { epoch, memory, .. } = *self.situation;
         let Some(ledger) = self.ledger.or(self.void) else { return Ok(()) };
-        let seen_next = match self.situation.memory.mark {
-            Some(mark) if mark.uidvalidity == uidvalidity => mark.next_uid.max(ledger.next_uid),
-            _ => ledger.next_uid,
+        let has_counted_back = |mark: &Mark| {
+            mark.epoch.uidvalidity == epoch.uidvalidity && !mark.epoch.goes_on_in(epoch)
         };
-        if ledger.uidvalidity != uidvalidity || seen_next > next_uid {
+        if !ledger.epoch.goes_on_in(epoch) || memory.mark.is_some_and(has_counted_back) {
             return Ok(());
         }
         let by_uid: HashMap<u32, &Record> =
             ledger.records.iter().filter(|r| r.uid != 0).map(|r| (r.uid, r)).collect();
         let listed: Vec<_> =
             self.messages.iter().map(|message| by_uid.get(&message.uid).copied()).collect();
-        let same_index = ledger.index_id == index_id;
+        let same_index = ledger.epoch.index_id == epoch.index_id;
         let has_name = |m: &usize| listed[*m].is_some_and(|record| !record.names.is_empty());
         let mut named = (0..listed.len()).rev().filter(has_name).peekable();
         let is_any_named = named.peek().is_some();
@@ -522,11 +521,9 @@ impl<'a> Run<'a> {
 
     /// Whether the mailbox still is the one that the mark was made for.
     fn mark_holds(&self) -> bool {
-        let Situation { memory, uidvalidity, next_uid, index_id, .. } = *self.situation;
+        let Situation { memory, epoch, is_maildir, .. } = *self.situation;
         memory.mark.is_some_and(|mark| {
-            mark.uidvalidity == uidvalidity
-                && mark.next_uid <= next_uid
-                && (mark.index_id == index_id || self.situation.is_maildir)
+            mark.epoch.goes_on_in(epoch) && (mark.epoch.index_id == epoch.index_id || is_maildir)
         })
     }
 
@@ -561,7 +558,7 @@ impl<'a> Run<'a> {
     /// The derived UIDL of a new message. One that is known, as where a copy has a UID again that its
     /// original had, is passed over.
     fn unknown_derived(&self, message: &Message) -> Uidl {
-        let uidvalidity = self.situation.uidvalidity;
+        let Epoch { uidvalidity, .. } = self.situation.epoch;
         let mut uidl = derived(self.user, uidvalidity, message, 0);
         for nth in 1.. {
             if !self.spent.is_known(&uidl) {
@@ -611,7 +608,8 @@ impl<'a> Run<'a> {
     fn was_native(&self, m: usize) -> bool {
         let message = &self.messages[m];
         self.newer_mark.is_some_and(|mark| {
-            let was_native = |name| mark.was_native(self.situation.uidvalidity, message.uid, name);
+            let was_native =
+                |name| mark.was_native(self.situation.epoch.uidvalidity, message.uid, name);
             message.name_hashes().any(was_native)
         })
     }
@@ -620,25 +618,25 @@ impl<'a> Run<'a> {
     /// believed. On a Maildir the list says it, where what was told stands beside the name, and of
     /// the last new ones [`Run::was_native`].
     fn was_told_by_mark(&self, m: usize) -> bool {
-        let Situation { uidvalidity, next_uid, index_id, is_maildir, .. } = *self.situation;
+        let Situation { epoch, is_maildir, .. } = *self.situation;
         let Some(mark) = self.newer_mark else { return false };
         let uid = self.messages[m].uid;
         let is_above_ledger = self
             .ledger
-            .is_none_or(|ledger| ledger.uidvalidity != uidvalidity || uid >= ledger.next_uid);
+            .map(|ledger| ledger.epoch)
+            .is_none_or(|of| of.uidvalidity != epoch.uidvalidity || uid >= of.next_uid);
         !is_maildir
             && is_above_ledger
-            && mark.uidvalidity == uidvalidity
-            && mark.next_uid <= next_uid
-            && uid < mark.next_uid
-            && mark.index_id == index_id
+            && mark.epoch.goes_on_in(epoch)
+            && uid < mark.epoch.next_uid
+            && mark.epoch.index_id == epoch.index_id
             && !mark.has_derived
             && self.last_of_mark_holds(mark)
     }
 
     /// The last message below the mark's next UID, of those that are there.
     fn last_below(&self, mark: &Mark) -> Option<usize> {
-        self.messages.partition_point(|message| message.uid < mark.next_uid).checked_sub(1)
+        self.messages.partition_point(|message| message.uid < mark.epoch.next_uid).checked_sub(1)
     }
 
     /// Whether the last message that the mark's session listed is still the last below its next
@@ -671,8 +669,8 @@ impl<'a> Run<'a> {
         let was_listed = match self.newer_mark {
             None => WasListed::No,
             Some(mark)
-                if mark.uidvalidity != self.situation.uidvalidity
-                    || message.uid >= mark.next_uid =>
+                if mark.epoch.uidvalidity != self.situation.epoch.uidvalidity
+                    || message.uid >= mark.epoch.next_uid =>
             {
                 WasListed::No
             }
@@ -694,7 +692,7 @@ impl<'a> Run<'a> {
 
     /// Rule 4, and the new ledger.
     fn resolution(&mut self) -> Result<Resolution, Pause> {
-        let Situation { stamps, uidvalidity, next_uid, index_id, .. } = *self.situation;
+        let Situation { stamps, epoch, .. } = *self.situation;
         let is_first = self.is_first();
         let undecided: Vec<usize> =
             (0..self.messages.len()).filter(|&m| self.is_undecided(m)).collect();
@@ -758,9 +756,9 @@ impl<'a> Run<'a> {
             .map(|(m, order)| Record {
                 uid: self.messages[m].uid,
                 order,
-                uidl: derived(self.user, uidvalidity, &self.messages[m], 0),
+                uidl: derived(self.user, epoch.uidvalidity, &self.messages[m], 0),
                 provenance: Provenance::Derived,
-                names: ledger::Names::new(),
+                names: ledger::NameHashes::new(),
                 entry: None,
             })
             .collect();
@@ -776,11 +774,9 @@ impl<'a> Run<'a> {
         let ledger = Ledger {
             user: self.user.to_owned(),
             begun_after: stamps.forgotten,
-            uidvalidity,
-            next_uid,
-            index_id,
+            epoch,
             next_order,
-            told: self.all_told(next_uid),
+            told: self.all_told(),
             restored: restored
                 .max(memory.mark.map_or(0, |mark| mark.restored))
                 .max(stamps.restored),
@@ -806,8 +802,9 @@ impl<'a> Run<'a> {
             None => record.entry,
         };
         // A memory that has only its UID must not take for its UIDL what another had under that.
+        let epoch = self.situation.epoch;
         let moved = message.uid != record.uid
-            || self.ledger.is_some_and(|ledger| ledger.uidvalidity != self.situation.uidvalidity);
+            || self.ledger.is_some_and(|ledger| ledger.epoch.uidvalidity != epoch.uidvalidity);
         let provenance = match record.provenance {
             Provenance::Native if moved => Provenance::Derived,
             provenance => provenance,
@@ -825,13 +822,13 @@ impl<'a> Run<'a> {
     }
 
     /// Every number told so far and now; the mailbox's own UIDVALIDITY last.
-    fn all_told(&self, next_uid: u32) -> Vec<Told> {
-        let uidvalidity = self.situation.uidvalidity;
+    fn all_told(&self) -> Vec<Told> {
+        let epoch = self.situation.epoch;
         let mut told = self.spent.told().to_vec();
         if let Purpose::Listing { .. } = self.situation.purpose {
-            ledger::join_told(&mut told, [Told { uidvalidity, below: next_uid }]);
+            ledger::join_told(&mut told, [epoch.told()]);
         }
-        told.sort_by_key(|told| told.uidvalidity == uidvalidity);
+        told.sort_by_key(|told| told.uidvalidity == epoch.uidvalidity);
         told.drain(..told.len().saturating_sub(MAX_TOLD));
         told
     }
@@ -854,7 +851,7 @@ impl<'a> Run<'a> {
     /// [`Ledger::native_from`]: settled is a maildrop where nothing is left that evidence could
     /// claim.
     fn native_from(&self, unspent: u32, unclaimed: usize, undecided: &[u32]) -> Option<u32> {
-        let Situation { native, next_uid, purpose, .. } = *self.situation;
+        let Situation { native, epoch, purpose, .. } = *self.situation;
         let is_native = native.is_some_and(|f| f.is_counting() && f.has_uidvalidity());
         let before = self.ledger.and_then(|ledger| ledger.native_from);
         let is_settled = unclaimed == 0
@@ -863,7 +860,7 @@ impl<'a> Run<'a> {
             && is_native
             && purpose != Purpose::Preview
             && !self.spent.is_told_uid(NEVER_REACHED);
-        is_settled.then_some(before.unwrap_or(0).max(unspent).max(next_uid))
+        is_settled.then_some(before.unwrap_or(0).max(unspent).max(epoch.next_uid))
     }
 }
 

@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 
 use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint};
-use crate::ledger::{Ledger, Mark, NameHash};
+use crate::ledger::{Epoch, Ledger, Mark, NameHash};
 use crate::maildrop::Maildrop;
 use crate::uidl::Uidl;
 
@@ -133,12 +133,8 @@ pub struct Situation<'a> {
     pub memory: Memory<'a>,
     /// What the operator has said of the maildrop.
     pub stamps: Stamps,
-    /// The mailbox's UIDVALIDITY.
-    pub uidvalidity: u32,
-    /// The UID that the next message will get.
-    pub next_uid: u32,
-    /// Which of Dovecot's index files says so: see [`Ledger::index_id`].
-    pub index_id: u32,
+    /// The mailbox's.
+    pub epoch: Epoch,
     /// Whether it is a Maildir: then `dovecot-uidlist` says which UID is which name.
     pub is_maildir: bool,
     /// `pop3_uidl_format`, where it is one that we can follow.

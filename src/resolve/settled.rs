@@ -9,7 +9,7 @@
 use super::question::{Fact, Message, Need, Situation};
 use super::spent::NEVER_REACHED;
 use crate::ledger::{
-    Head, LedgerRef, MAX_NEXT_ORDER, Mark, Provenance, RecordRef, Told, join_told,
+    LedgerHead, LedgerRef, MAX_NEXT_ORDER, Mark, Provenance, RecordRef, join_told,
 };
 
 /// What [`grow`] says.
@@ -55,20 +55,19 @@ pub fn grow<'a>(
 
 /// Whether nothing was said, changed or lost since the ledger was written.
 fn is_settled(situation: &Situation<'_>, ledger: &LedgerRef<'_>, new: &[Message]) -> bool {
-    let Situation { basis, stamps, uidvalidity, next_uid, memory, .. } = *situation;
+    let Situation { basis, stamps, epoch, memory, .. } = *situation;
     let head = ledger.head;
     // Two front ends may have an `INDEX=` each: on a Maildir names tell (rule 2).
-    let is_index = head.index_id == situation.index_id || situation.is_maildir;
+    let is_index = head.epoch.index_id == epoch.index_id || situation.is_maildir;
     head.native_from.is_some_and(|from| new.iter().all(|message| message.uid >= from))
         && new.len() <= Mark::NATIVES
         // Where all memory is lost and nothing was captured, only what is baked is told again (rule
         // 6).
         && head.index.uidls > 0
         && head.index.basis == basis
-        && head.uidvalidity == uidvalidity
+        && head.epoch.goes_on_in(epoch)
         && is_index
-        && head.next_uid <= next_uid
-        && next_uid <= NEVER_REACHED
+        && epoch.next_uid <= NEVER_REACHED
         && head.begun_after == stamps.forgotten
         && head.restored >= stamps.restored
         && head.unguarded >= stamps.unguarded
@@ -81,9 +80,9 @@ fn grown<'a>(
     uids: &[u32],
     new: &'a [Message],
 ) -> Option<LedgerRef<'a>> {
-    let Situation { uidvalidity, next_uid, index_id, .. } = *situation;
-    let mut head = Head { next_uid, index_id, ..ledger.head };
-    head.native_from = head.native_from.map(|from| from.max(next_uid));
+    let epoch = situation.epoch;
+    let mut head = LedgerHead { epoch, ..ledger.head };
+    head.native_from = head.native_from.map(|from| from.max(epoch.next_uid));
     let mut news: Vec<RecordRef<'a>> = Vec::with_capacity(new.len());
     for message in new {
         let Fact::Is(native) = &message.native else { return None };
@@ -128,6 +127,6 @@ fn grown<'a>(
     records.extend(gone);
     records.sort_by_key(|record| (record.uid, record.order));
     let mut told = ledger.told.clone();
-    join_told(&mut told, [Told { uidvalidity, below: next_uid }]);
+    join_told(&mut told, [epoch.told()]);
     Some(LedgerRef { head, told, records, ..*ledger })
 }

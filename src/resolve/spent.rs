@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::question::{Message, Situation};
 use crate::format::{Fields, UidlFormat};
-use crate::ledger::{Told, join_told};
+use crate::ledger::{Epoch, Told, join_told};
 use crate::maildrop::Maildrop;
 use crate::uidl::Uidl;
 
@@ -54,12 +54,12 @@ impl<'a> Spent<'a> {
     /// mailbox had counted: from where it could be, so many numbers more are taken for told. A
     /// listing that is forgotten may have raised the next UID for another `pop3_uidl_format`.
     fn heed_restored(&mut self) {
-        let Situation { memory, stamps, uidvalidity, next_uid, .. } = *self.situation;
+        let Situation { memory, stamps, epoch, .. } = *self.situation;
         let heeded = memory.ledger.map_or(0, |ledger| ledger.restored);
         if stamps.restored > heeded.max(memory.mark.map_or(0, |mark| mark.restored)) {
             let first = self.first_unspent_uid().max(self.first_uncounted_number());
-            let below = next_uid.max(first).saturating_add(COUNTS_ON);
-            join_told(&mut self.told, [Told { uidvalidity, below }]);
+            let below = epoch.next_uid.max(first).saturating_add(COUNTS_ON);
+            join_told(&mut self.told, [Told { below, ..epoch.told() }]);
         }
     }
 
@@ -79,16 +79,16 @@ impl<'a> Spent<'a> {
     /// Where nothing was captured of a maildrop, nothing says how the old server counts: it may do so as
     /// this one, under the same UIDVALIDITY, and go on.
     fn heed_unknown_counter(&mut self) {
-        let Situation { captured, memory, uidvalidity, next_uid, .. } = *self.situation;
+        let Situation { captured, memory, epoch, .. } = *self.situation;
         let is_unknown = captured.is_some_and(|captured| {
             captured.counter.is_none()
-                && captured.uidvalidity.is_none_or(|known| known == uidvalidity)
+                && captured.uidvalidity.is_none_or(|known| known == epoch.uidvalidity)
                 && captured.entries.is_empty()
                 && captured.spent.is_empty()
         });
         if is_unknown && memory.ledger.is_none() && memory.mark.is_none() {
-            let below = next_uid.saturating_add(COUNTS_ON);
-            join_told(&mut self.told, [Told { uidvalidity, below }]);
+            let below = epoch.next_uid.saturating_add(COUNTS_ON);
+            join_told(&mut self.told, [Told { below, ..epoch.told() }]);
         }
     }
 
@@ -141,19 +141,20 @@ impl<'a> Spent<'a> {
         let Some(native) = self.situation.native else { return false };
         self.told.iter().any(|told| {
             let number = native.number_of(uidl.as_bytes(), told.uidvalidity);
-            let is_own = told.uidvalidity == self.situation.uidvalidity && number == Some(own_uid);
+            let is_own =
+                told.uidvalidity == self.situation.epoch.uidvalidity && number == Some(own_uid);
             number.is_some_and(|number| number < told.below) && !is_own
         })
     }
 
     /// Whether the UID was told under the mailbox's UIDVALIDITY, to whatever message had it then.
     pub(super) fn is_told_uid(&self, uid: u32) -> bool {
-        uid < told_below(&self.told, self.situation.uidvalidity)
+        uid < told_below(&self.told, self.situation.epoch.uidvalidity)
     }
 
     /// The first UID of which the native UIDL is in nobody's hand, as far as UIDLs have numbers.
     pub(super) fn first_unspent_uid(&self) -> u32 {
-        let Situation { captured, uidvalidity, native, .. } = *self.situation;
+        let Situation { captured, epoch: Epoch { uidvalidity, .. }, native, .. } = *self.situation;
         let Some(native) = native else { return 1 };
         let number = |uidl: &&Uidl| native.number_of(uidl.as_bytes(), uidvalidity);
         let known = self.known.iter().chain(self.stored.keys()).filter_map(number);
@@ -200,17 +201,15 @@ fn counted(captured: &Maildrop) -> impl Iterator<Item = (u32, u32)> + '_ {
 /// Every number that any memory knows to be told. Where a mark is damaged, that is any number under
 /// the mailbox's UIDVALIDITY.
 fn remembered(situation: &Situation<'_>) -> Vec<Told> {
-    let Situation { memory, uidvalidity, .. } = *situation;
+    let Situation { memory, epoch, .. } = *situation;
     let mut told = Vec::new();
     if let Some(ledger) = memory.ledger {
-        let own = Told { uidvalidity: ledger.uidvalidity, below: ledger.next_uid };
-        join_told(&mut told, ledger.told.iter().copied().chain([own]));
+        join_told(&mut told, ledger.told.iter().copied().chain([ledger.epoch.told()]));
     }
     if let Some(mark) = memory.mark {
-        let own = Told { uidvalidity: mark.uidvalidity, below: mark.next_uid };
-        let anything = Told { uidvalidity, below: u32::MAX };
+        let anything = Told { below: u32::MAX, ..epoch.told() };
         match &mark.told {
-            Some(known) => join_told(&mut told, known.iter().copied().chain([own])),
+            Some(known) => join_told(&mut told, known.iter().copied().chain([mark.epoch.told()])),
             None => join_told(&mut told, [anything]),
         }
     }
