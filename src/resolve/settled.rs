@@ -1,9 +1,9 @@
 //! The commonest login: new mail in a settled maildrop, answered without what was captured and
 //! without the rules.
 //!
-//! Where nothing is left that evidence could claim, the ledger says from which UID on Dovecot's own
-//! answer is in nobody's hand ([`Ledger::native_from`](crate::ledger::Ledger::native_from)). What
-//! the rules would make of such a login is then a small change of the ledger: [`grow`].
+//! Where no entry is left that a key could claim, the ledger says from which UID on no client can
+//! hold the native UIDL ([`Ledger::native_from`](crate::ledger::Ledger::native_from)). Then the
+//! rules would change the ledger only a little: [`grow`] makes this change.
 #![forbid(unsafe_code)]
 
 use super::question::{Fact, Message, Need, Situation};
@@ -15,17 +15,17 @@ use crate::ledger::{
 /// What [`grow`] says.
 #[derive(Debug)]
 pub enum Grown<'a> {
-    /// Find these out, and call again: message, as its place in the slice, and fact.
+    /// These facts are needed, each of the message at that place in the slice; call again with
+    /// them.
     Ask(Vec<(usize, Need)>),
     /// The new ledger.
     Ledger(LedgerRef<'a>),
-    /// The rules must look at it all.
+    /// The rules must look at all messages.
     NotSettled,
 }
 
-/// The ledger of a maildrop to which nothing came but new mail: the very one that
-/// [`resolve`](super::resolve) would make of `ledger`, which is here in place of that of the
-/// situation.
+/// Makes the new ledger of a maildrop to which only new mail came. It is the very one that
+/// [`resolve`](super::resolve) would make of `ledger`, which stands here for the situation's own.
 ///
 /// `uids` are those of all messages there, ascending, and `new` those of them that the ledger does
 /// not have. The caller has seen that the others are the messages that the ledger means. The cost
@@ -53,7 +53,7 @@ pub fn grow<'a>(
     grown(situation, ledger, uids, new).map_or(Grown::NotSettled, Grown::Ledger)
 }
 
-/// Whether nothing was said, changed or lost since the ledger was written.
+/// Says whether nothing was said, changed or lost since the ledger was written.
 fn is_settled(situation: &Situation<'_>, ledger: &LedgerRef<'_>, new: &[Message]) -> bool {
     let Situation { basis, stamps, epoch, memory, .. } = *situation;
     let head = ledger.head;
@@ -61,7 +61,7 @@ fn is_settled(situation: &Situation<'_>, ledger: &LedgerRef<'_>, new: &[Message]
     let is_index = head.epoch.index_id == epoch.index_id || situation.is_maildir;
     head.native_from.is_some_and(|from| new.iter().all(|message| message.uid >= from))
         && new.len() <= Mark::NATIVES
-        // Where all memory is lost and nothing was captured, only what is baked is told again (rule
+        // Where all memory is lost and nothing was captured, only baked UIDLs are told again (rule
         // 6).
         && head.index.uidls > 0
         && head.index.basis == basis
@@ -100,8 +100,8 @@ fn grown<'a>(
         });
         head.next_order += 1;
     }
-    // What bears a name that was listed may have gone and come back, and may be a copy. No record
-    // has the UID, but in a ledger that the account's owner wrote.
+    // A message with a name that was listed may have gone and come back, or be a copy. Only in a
+    // ledger that the account's owner wrote can a record have its UID.
     let is_known = |record: &RecordRef<'_>| {
         news.iter().any(|new| {
             new.uid == record.uid
