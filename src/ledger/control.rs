@@ -1,8 +1,8 @@
 //! Where a maildrop's ledger lies: Dovecot's control directory of the mailbox.
 //!
 //! The directory and its files belong to the account. So each file is opened without following a
-//! link or waiting for a pipe, and is checked before it is read. An absent file is an answer; a file
-//! that cannot be read is a [`ControlError`].
+//! link or waiting for a pipe, and is checked before it is read. An absent file is an answer; a
+//! file that cannot be read is a [`ControlError`].
 #![forbid(unsafe_code)]
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -23,8 +23,8 @@ use crate::file::read_at::ReadAt;
 
 /// The ledger's name.
 pub const LEDGER: &str = "uidl-keep.ledger";
-/// The lock's name. The file stays, for without it two could hold the lock. Once there was a ledger,
-/// it has that ledger's [`Mark`].
+/// The lock's name. The file stays, for without it two could hold the lock. Once there was a
+/// ledger, it has that ledger's [`Mark`].
 pub const LOCK: &str = "uidl-keep.lock";
 
 /// The name of the [`fingerprint_cache`](super::fingerprint_cache), while it is of use.
@@ -189,8 +189,8 @@ impl Control {
         Ok(Some((ledger, file.metadata()?.modified()?)))
     }
 
-    /// Reads the back of the ledger that has this front. Nobody has replaced it: the caller holds the
-    /// lock.
+    /// Reads the back of the ledger that has this front. Nobody has replaced it: the caller holds
+    /// the lock.
     ///
     /// # Errors
     ///
@@ -303,8 +303,9 @@ impl Control {
         }
     }
 
-    /// Reads the mark of the last ledger that was here, lost or not. `None`: there never was one. It
-    /// takes no lock. A mark that cannot be read is [`Mark::damaged`]: anything may have been told.
+    /// Reads the mark of the last ledger that was here, lost or not. `None`: there never was one.
+    /// It takes no lock. A mark that cannot be read is [`Mark::damaged`]: anything may have been
+    /// told.
     pub fn mark(&self) -> Option<Mark> {
         match self.open_ours(LOCK, u64::MAX) {
             Ok(Some((file, _))) => read_mark(&file).unwrap_or_else(|_| Some(Mark::damaged())),
@@ -351,8 +352,8 @@ impl Control {
         note_again().unwrap_or(true)
     }
 
-    /// Begins a ledger before there is anything to write into it, so that we know early what prevents
-    /// it.
+    /// Begins a ledger before there is anything to write into it, so that we know early what
+    /// prevents it.
     ///
     /// # Errors
     ///
@@ -392,8 +393,8 @@ impl ControlLock {
 }
 
 impl Begun<'_> {
-    /// Rule 11: puts an encoded ledger in the place of the one before, and then its mark in the lock.
-    /// A reader sees the old ledger or the new one. A mark that is older than its ledger adds
+    /// Rule 11: puts an encoded ledger in the place of the one before, and then its mark in the
+    /// lock. A reader sees the old ledger or the new one. A mark that is older than its ledger adds
     /// nothing and takes nothing away: the next listing that is recorded writes it again.
     ///
     /// # Errors

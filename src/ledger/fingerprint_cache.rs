@@ -1,16 +1,17 @@
-//! Fingerprints of messages that were read, saved in steps. A resolution that was broken off goes on
-//! where it stood.
+//! Fingerprints of messages that were read, saved in steps. A resolution that was broken off goes
+//! on where it stood.
 //!
-//! The file `uidl-keep.prints` lies beside the ledger, and is taken away once the ledger is written.
-//! It is a cache: records that are damaged or of another version are found out again. Numbers are
-//! little-endian. A head of 20 octets (magic 89 55 4B 50 0D 0A 1A 0A, version of this form, version
-//! of the normaliser, UIDVALIDITY) is followed by records of 112 octets, appended as they are found:
+//! The file `uidl-keep.prints` lies beside the ledger, and is taken away once the ledger is
+//! written. It is a cache: records that are damaged or of another version are found out again.
+//! Numbers are little-endian. A head of 20 octets (magic 89 55 4B 50 0D 0A 1A 0A, version of this
+//! form, version of the normaliser, UIDVALIDITY) is followed by records of 112 octets, appended as
+//! they are found:
 //!
 //! ```text
 //! offset  size  field
 //! 0       4     UID
-//! 4       4     flags: 1 header, 2 origin, 4 message read whole, 8 message, 16 octets, 32 the header
-//!               names the message, 64 it does without what relays add, 128 body
+//! 4       4     flags: 1 header, 2 origin, 4 message read whole, 8 message, 16 octets, 32 the
+//!               header names the message, 64 it does without what relays add, 128 body
 //! 8       8     octets, with CRLF line ends
 //! 16      16    first name of the message, as [`FileKey::cut`](crate::key::FileKey); zeros: none
 //! 32      16    header fingerprint
@@ -94,8 +95,8 @@ impl MessageKey {
 /// The UID and the name that a message was read under.
 pub type CacheKey = (u32, [u8; NAME_OCTETS]);
 
-/// The fingerprints of one mailbox's messages. It has those from before, and takes new ones. Whoever
-/// holds the lock saves the new ones.
+/// The fingerprints of one mailbox's messages. It has those from before, and takes new ones.
+/// Whoever holds the lock saves the new ones.
 #[derive(Debug)]
 pub struct FingerprintCache<'a> {
     control: &'a Control,
@@ -214,8 +215,8 @@ fn record(
     record
 }
 
-/// The records of a file that begins with `head`, and how many of them are whole. The last record of
-/// a message counts.
+/// The records of a file that begins with `head`, and how many of them are whole. The last record
+/// of a message counts.
 fn records(
     file: &[u8],
     head: &[u8; HEAD_OCTETS],

@@ -58,7 +58,8 @@ impl LedgerFront {
         Ok(front)
     }
 
-    /// Takes the front of a ledger that was encoded just now. Its digest need not be computed again.
+    /// Takes the front of a ledger that was encoded just now. Its digest need not be computed
+    /// again.
     ///
     /// # Errors
     ///

@@ -104,8 +104,8 @@ impl Mark {
         }
     }
 
-    /// Makes the whole content of the lock's file: a line of text, and blanks up to a last line end.
-    /// A damaged mark stays damaged.
+    /// Makes the whole content of the lock's file: a line of text, and blanks up to a last line
+    /// end. A damaged mark stays damaged.
     pub fn to_file(&self) -> Vec<u8> {
         let mut line = String::with_capacity(Self::OCTETS);
         let Self { begun_after, next_order, last_uid, left, restored, unguarded, .. } = self;
@@ -115,8 +115,8 @@ impl Mark {
         // Writing to a String cannot fail.
         let _ = write!(
             line,
-            "listed, begun after {begun_after}, next order {next_order}: UIDVALIDITY {uidvalidity}, \
-             next UID {next_uid}, index {index_id}, last UID {last_uid} \
+            "listed, begun after {begun_after}, next order {next_order}: UIDVALIDITY \
+             {uidvalidity}, next UID {next_uid}, index {index_id}, last UID {last_uid} \
              named {last_name}, derived {has_derived}, left {left}, restored {restored}, unguarded \
              {unguarded}, new",
         );
@@ -140,8 +140,8 @@ impl Mark {
         file
     }
 
-    /// Reads the lock's file. `None`: nothing was noted yet. Where [`Mark::to_file`] has not made it,
-    /// anything may have been told.
+    /// Reads the lock's file. `None`: nothing was noted yet. Where [`Mark::to_file`] has not made
+    /// it, anything may have been told.
     pub fn of_file(file: &[u8]) -> Option<Self> {
         let text = file.trim_ascii_end();
         if text.is_empty() {

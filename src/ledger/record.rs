@@ -16,8 +16,8 @@ pub(super) const NO_NAME: NameHash = [0; NAME_OCTETS];
 /// messages that any maildrop has.
 pub type NameHash = [u8; NAME_OCTETS];
 
-/// The names of a message: its base file name or GUID, and its GUID where that is another. A message
-/// with one name has an empty second place.
+/// The names of a message: its base file name or GUID, and its GUID where that is another. A
+/// message with one name has an empty second place.
 pub type NameHashes = ArrayVec<NameHash, 2>;
 
 /// How a message came by its UIDL.
@@ -35,8 +35,8 @@ pub enum Provenance {
     Stored,
     /// The index does not know the message: it has what `pop3_uidl_format` gives.
     Native,
-    /// The index does not know the message, and it has a UIDL of ours: what `pop3_uidl_format` gives
-    /// is spent, or the message has got another UID since.
+    /// The index does not know the message, and it has a UIDL of ours: what `pop3_uidl_format`
+    /// gives is spent, or the message has got another UID since.
     Derived,
 }
 

@@ -29,8 +29,8 @@ pub struct Noted {
     pub next: u32,
     /// Whether no capture would follow.
     pub is_final: bool,
-    /// A digest of what a new message was judged by: the index's content, `pop3_uidl_format` and the
-    /// keys that may match. A settled maildrop is settled as long as this is the same.
+    /// A digest of what a new message was judged by: the index's content, `pop3_uidl_format` and
+    /// the keys that may match. A settled maildrop is settled as long as this is the same.
     pub basis: [u8; 16],
 }
 
@@ -47,8 +47,8 @@ pub struct Ledger {
     pub epoch: Epoch,
     /// Above every order number ever given.
     pub next_order: u32,
-    /// Every number told under any UIDVALIDITY that the maildrop ever had, this one too. The one that
-    /// came last is last.
+    /// Every number told under any UIDVALIDITY that the maildrop ever had, this one too. The one
+    /// that came last is last.
     pub told: Vec<Told>,
     /// The last stamp of `uidl-keep restored` that was heeded, as the roster says it.
     pub restored: u64,
