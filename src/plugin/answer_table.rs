@@ -330,7 +330,8 @@ impl AnswerTable {
                 Level::UIDL_KEEP_LOG_WARNING,
                 &format!(
                     "{} beside {}: the mark in it is damaged or cannot be read, and any number may \
-                     have been told: new mail gets UIDLs of ours as long as UIDVALIDITY is the same",
+                     have been told: new mail gets UIDLs of ours as long as UIDVALIDITY is \
+                     the same",
                     control::LOCK,
                     place.display(),
                 ),

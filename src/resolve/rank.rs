@@ -14,7 +14,7 @@ pub(super) enum WasListed {
 
 /// Where a message that is not in the ledger stands in a listing. A lower rank stands before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rank {
+pub(super) struct ListingRank {
     pub(super) was_listed: WasListed,
     pub(super) group: Group,
     pub(super) uid: u32,
@@ -25,9 +25,10 @@ pub(super) struct Rank {
 /// Some messages may claim an entry without a number of ours, while others have one. Then the
 /// others came here from another server that told them, and the old mail came by another way. So
 /// the numbers do not say what stands before the old mail. They only order what was told.
-pub(super) fn replay_all_or_none<T>(fresh: &mut [(Rank, T)]) {
-    let lacks =
-        |(rank, _): &(Rank, T)| matches!(rank.group, Group::Captured(_)) && rank.replayed.is_none();
+pub(super) fn replay_all_or_none<T>(fresh: &mut [(ListingRank, T)]) {
+    let lacks = |(rank, _): &(ListingRank, T)| {
+        matches!(rank.group, Group::Captured(_)) && rank.replayed.is_none()
+    };
     if fresh.iter().any(lacks) {
         for (rank, _) in fresh {
             if let (Some(order), Group::Unknown) = (rank.replayed.take(), rank.group) {

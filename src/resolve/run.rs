@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::answer::{Outcome, Report, Resolution, Undecidable};
 use super::derived::derived;
 use super::question::{Fact, Memory, Message, Need, Purpose, Situation};
-use super::rank::{Group, Rank, WasListed, is_ours, replay_all_or_none};
+use super::rank::{Group, ListingRank, WasListed, is_ours, replay_all_or_none};
 use super::spent::{NEVER_REACHED, Spent};
 use crate::format::UidlFormat;
 use crate::ledger::{
@@ -619,7 +619,7 @@ impl<'a> Run<'a> {
     }
 
     /// Rule 4: where a message that is not in the ledger stands.
-    fn rank(&self, m: usize, matched: &Matched) -> Rank {
+    fn rank(&self, m: usize, matched: &Matched) -> ListingRank {
         let message = &self.messages[m];
         let replayed = message
             .stored_order
@@ -646,7 +646,7 @@ impl<'a> Run<'a> {
             (None, Provenance::Stored) => Group::Stored(message.stored_order.unwrap_or(u32::MAX)),
             (None, _) => Group::Unknown,
         };
-        Rank { was_listed, group, uid: message.uid, replayed }
+        ListingRank { was_listed, group, uid: message.uid, replayed }
     }
 
     /// Rule 4, and the new ledger.
@@ -701,7 +701,7 @@ impl<'a> Run<'a> {
     /// Adds the records of messages that are not in the ledger, in their order, and says which
     /// order number is the next one.
     fn add_new_records(&self, records: &mut Vec<Record>) -> Result<u32, Pause> {
-        let mut fresh: Vec<(Rank, (usize, &Matched))> = Vec::new();
+        let mut fresh: Vec<(ListingRank, (usize, &Matched))> = Vec::new();
         for (m, state) in self.states.iter().enumerate() {
             if let MessageState::Matched(matched) = state {
                 fresh.push((self.rank(m, matched), (m, matched)));
