@@ -43,7 +43,7 @@ impl LedgerFront {
     ///
     /// # Errors
     ///
-    /// As [`Ledger::decode`].
+    /// As [`Ledger::decode`](super::Ledger::decode).
     pub fn read(front: Vec<u8>) -> Result<Self, LedgerError> {
         let header = LedgerHeader::parse(&front)?;
         if front.len() != header.lengths.front() {
@@ -158,12 +158,12 @@ impl LedgerFront {
         self.header.head
     }
 
-    /// As [`Ledger::user`].
+    /// As [`Ledger::user`](super::Ledger::user).
     pub fn user(&self) -> &str {
         std::str::from_utf8(self.user_octets()).expect("checked by LedgerFront::read")
     }
 
-    /// As [`Ledger::told`].
+    /// As [`Ledger::told`](super::Ledger::told).
     pub fn told(&self) -> impl Iterator<Item = Told> + '_ {
         let start = HEADER_OCTETS + self.header.lengths.user;
         (0..self.header.lengths.told).map(move |at| {
@@ -226,7 +226,7 @@ impl LedgerFront {
         Provenance::of_letter(self.letter(i)).expect("checked by LedgerFront::read")
     }
 
-    /// The names of the message of the record at `i`, as [`Record::names`].
+    /// The names of the message of the record at `i`, as [`Record::names`](super::Record::names).
     pub fn names(&self, i: usize) -> impl Iterator<Item = NameHash> + '_ {
         [0, 1].into_iter().map(move |place| self.name_at(place, i)).filter(|name| *name != NO_NAME)
     }

@@ -10,7 +10,8 @@ pub(super) const NAME_OCTETS: usize = 8;
 
 pub(super) const NO_NAME: NameHash = [0; NAME_OCTETS];
 
-/// A message's name as records have it: the first 8 octets of [`FileKey::cut`].
+/// A message's name as records have it: the first 8 octets of
+/// [`FileKey::cut`](crate::key::FileKey::cut).
 ///
 /// Only names of one maildrop's messages are compared: 2^64 is far more than the square of the
 /// messages that any maildrop has.
