@@ -368,7 +368,7 @@ fn a_ledger_that_has_a_record_beyond_its_next_uid_does_not_grow() {
     server.put(mail("n", 9, 1), "n".into());
     server.log_in();
     let forged = server.ledger.as_mut().unwrap();
-    (forged.next_uid, forged.native_from) = (2, Some(2));
+    (forged.epoch.next_uid, forged.native_from) = (2, Some(2));
     forged.records[1].names.clear();
     forged.records[1].uidl = resolve_support::uidl("forged");
     server.mark = Some(uidl_keep::ledger::Mark::of(&forged.borrowed(), 2));

@@ -27,7 +27,7 @@ use uidl_keep::capture::keys::MessageRead;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::index::{Index, Writer};
 use uidl_keep::key::Depth;
-use uidl_keep::ledger::{self, Ledger, Names, Provenance, Record};
+use uidl_keep::ledger::{self, Ledger, NameHashes, Provenance, Record};
 use uidl_keep::listing::write_maildrop;
 use uidl_keep::maildrop::{Counter, Entry, Maildrop, Name, State};
 use uidl_keep::uidl::Uidl;
@@ -305,11 +305,11 @@ fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
     };
     for number in [1, 2, 0x7FFF_FFFF, u32::MAX - 1, u32::MAX] {
         add(&format!("next order {number}"), &|ledger| ledger.next_order = number);
-        add(&format!("UIDVALIDITY {number}"), &|ledger| ledger.uidvalidity = number);
-        add(&format!("next UID {number}"), &|ledger| ledger.next_uid = number);
+        add(&format!("UIDVALIDITY {number}"), &|ledger| ledger.epoch.uidvalidity = number);
+        add(&format!("next UID {number}"), &|ledger| ledger.epoch.next_uid = number);
         add(&format!("native from {number}"), &|ledger| ledger.native_from = Some(number));
         add(&format!("told below {number}"), &|ledger| {
-            let uidvalidity = ledger.uidvalidity;
+            let uidvalidity = ledger.epoch.uidvalidity;
             ledger.told.push(uidl_keep::ledger::Told { uidvalidity, below: number });
         });
         add(&format!("{number} UIDLs in the index"), &|ledger| ledger.index.uidls = number);
@@ -319,7 +319,7 @@ fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
         });
         add(&format!("entry {number}"), &|ledger| ledger.records[0].entry = Some(number));
         add(&format!("entry {number}, other UIDVALIDITY"), &|ledger| {
-            ledger.uidvalidity += 1;
+            ledger.epoch.uidvalidity += 1;
             ledger.records.iter_mut().for_each(|record| record.entry = Some(number));
         });
         add(&format!("UID {number}"), &|ledger| ledger.records[2].uid = number);
@@ -340,7 +340,7 @@ fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
         ledger.records.iter_mut().for_each(|record| record.names = [[7; 8]].into_iter().collect());
     });
     add("the same name for all, other UIDVALIDITY", &|ledger| {
-        ledger.uidvalidity += 1;
+        ledger.epoch.uidvalidity += 1;
         let names = ledger.records[0].names.clone();
         ledger.records.iter_mut().for_each(|record| record.names = names.clone());
     });
@@ -355,9 +355,9 @@ fn false_ledgers(good: &Ledger) -> Vec<(String, Ledger)> {
         });
     }
     add("the longest UIDL", &|ledger| ledger.records[0].uidl = uidl(&[b'x'; Uidl::MAX_OCTETS]));
-    for uidvalidity in [good.uidvalidity, good.uidvalidity + 1] {
+    for uidvalidity in [good.epoch.uidvalidity, good.epoch.uidvalidity + 1] {
         add(&format!("a hundred thousand records alike, UIDVALIDITY {uidvalidity}"), &|ledger| {
-            (ledger.next_order, ledger.uidvalidity) = (2_000_000, uidvalidity);
+            (ledger.next_order, ledger.epoch.uidvalidity) = (2_000_000, uidvalidity);
             let alike = |order| Record { order, uid: 0, ..good.records[0].clone() };
             ledger.records.splice(0..0, (100..100_000).map(alike));
         });
@@ -437,7 +437,7 @@ fn a_ledger_too_large_for_the_memory_there_is_says_so_in_the_log() {
         order,
         uidl: long.clone(),
         provenance: Provenance::File,
-        names: Names::new(),
+        names: NameHashes::new(),
         entry: None,
     };
     let mut large = good.clone();

@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use resolve_support::{CAPTURED_AT, capture, uidl};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::{FileKey, Fingerprint};
-use uidl_keep::ledger::{FIRST_ORDER, Ledger, Mark};
+use uidl_keep::ledger::{Epoch, FIRST_ORDER, Ledger, Mark};
 use uidl_keep::maildrop::{Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Fact, Match, Memory, Message, Outcome, Purpose, Resolution, Situation, Stamps, resolve,
@@ -87,9 +87,7 @@ impl Moved {
             is_final: true,
             memory: Memory { ledger: self.ledger.as_ref(), mark: mark.as_ref() },
             stamps: Stamps::default(),
-            uidvalidity: self.uidvalidity,
-            next_uid: MANY as u32 + 1,
-            index_id: 1,
+            epoch: Epoch { uidvalidity: self.uidvalidity, next_uid: MANY as u32 + 1, index_id: 1 },
             is_maildir: false,
             native: Some(&native),
             keys,

@@ -77,7 +77,7 @@ pub enum IndexError {
 
 /// The position of a block. It is checked: within the blocks, and not larger than the largest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct BlockAt {
+struct BlockSpan {
     offset: u64,
     len: u64,
 }
@@ -235,7 +235,7 @@ impl<S: ReadAt> Index<S> {
         loop {
             let offset = maildrops.offset;
             let Some(maildrop) = maildrops.next() else { break };
-            let place = BlockAt { offset, len: maildrops.offset - offset };
+            let place = BlockSpan { offset, len: maildrops.offset - offset };
             if self.place_of(&maildrop?.user)? != Some(place) {
                 return Err(self.corrupt("the table does not lead to this block", offset));
             }
@@ -281,7 +281,7 @@ impl<S: ReadAt> Index<S> {
     }
 
     /// The position of a user's block, from the table and a bucket.
-    fn place_of(&self, user: &str) -> Result<Option<BlockAt>, IndexError> {
+    fn place_of(&self, user: &str) -> Result<Option<BlockSpan>, IndexError> {
         let hash = checksum(user.as_bytes());
         let bucket = self.bucket(bucket_number(&hash, self.header.table_bits))?;
         let mut found = bucket_entries(&bucket).filter(|entry| entry[..16] == hash);
@@ -296,7 +296,7 @@ impl<S: ReadAt> Index<S> {
         {
             return Err(self.corrupt("a bucket names a block where none can be", offset));
         }
-        Ok(Some(BlockAt { offset, len }))
+        Ok(Some(BlockSpan { offset, len }))
     }
 
     /// The table's offset of a bucket, checked to be where a bucket can be.
@@ -335,7 +335,7 @@ impl<S: ReadAt> Index<S> {
         Ok(octets)
     }
 
-    fn block(&self, place: BlockAt) -> Result<Maildrop, IndexError> {
+    fn block(&self, place: BlockSpan) -> Result<Maildrop, IndexError> {
         let octets = self.source.read_at(place.offset, place.len as usize)?;
         maildrop_of(&octets).map_err(|what| self.corrupt(what, place.offset))
     }
@@ -384,7 +384,7 @@ impl<S: ReadAt> Maildrops<'_, S> {
         let bad_len = || self.index.corrupt("length of a block", self.offset);
         let left = header.buckets_offset - self.offset;
         let len = u32_at(&source.read_at(self.offset, 4)?, 0).ok_or_else(bad_len)?;
-        let place = BlockAt { offset: self.offset, len: len.into() };
+        let place = BlockSpan { offset: self.offset, len: len.into() };
         if place.len > left || len > header.largest_block {
             return Err(bad_len());
         }

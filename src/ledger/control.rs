@@ -1,8 +1,8 @@
 //! Where a maildrop's ledger lies: Dovecot's control directory of the mailbox.
 //!
-//! The directory and the files in it belong to the account, so that each is opened without
-//! following a link or waiting for a pipe, and looked at before it is read. What is absent is an
-//! answer; what cannot be read is an [`Error`].
+//! The directory and its files belong to the account. So each file is opened without following a
+//! link or waiting for a pipe, and is checked before it is read. An absent file is an answer; a
+//! file that cannot be read is a [`ControlError`].
 #![forbid(unsafe_code)]
 
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -14,28 +14,30 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::front::LedgerFront;
+use super::layout::{LedgerError, MAX_OCTETS};
+use super::mark::Mark;
+use super::whole::Ledger;
 use crate::file::publish::{Access, Staged};
 use crate::file::read_at::ReadAt;
-use crate::ledger::{self, Answers, Ledger, Mark};
 
 /// The ledger's name.
 pub const LEDGER: &str = "uidl-keep.ledger";
-/// The lock's name. The file stays: taking it away would let two hold the lock. Once there was a
-/// ledger, it holds that ledger's [`Mark`].
+/// The lock's name. The file stays, for without it two could hold the lock. Once there was a
+/// ledger, it has that ledger's [`Mark`].
 pub const LOCK: &str = "uidl-keep.lock";
 
-/// The name of what was found out about messages, while it is of use: see
-/// [`prints`](crate::ledger::fingerprint_cache).
-pub const PRINTS: &str = "uidl-keep.prints";
+/// The name of the [`fingerprint_cache`](super::fingerprint_cache), while it is of use.
+pub const FINGERPRINTS: &str = "uidl-keep.prints";
 
-/// The name of an empty file that says by its time when a refusal that the operator meant was
-/// logged last, whichever it was.
+/// The name of an empty file. Its time says when a refusal that the operator meant was logged last,
+/// whichever it was.
 pub const SAID: &str = "uidl-keep.said";
 
 /// How long such a refusal is not logged again.
 const SAID_HOLDS: Duration = Duration::from_secs(60);
 
-/// Without following a link, or waiting for whoever holds the other end of a pipe.
+/// They follow no link, and wait for nobody at the other end of a pipe.
 const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
 
 /// How long to sleep between two tries for the lock.
@@ -44,14 +46,14 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Why the ledger could not be read: could not tell.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum ControlError {
     /// The file could not be opened or read.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// It is a symbolic link.
     #[error("a symbolic link")]
     Link,
-    /// It is no regular file, or not this account's.
+    /// It is not a regular file, or not this account's.
     #[error("not a regular file of uid {expected_uid}: type {file_type:o}, uid {uid}")]
     Foreign {
         /// The type bits of its mode.
@@ -61,10 +63,10 @@ pub enum Error {
         /// Whose it should be.
         expected_uid: u32,
     },
-    /// What was read is not a ledger.
+    /// The file is not a ledger.
     #[error("{0}")]
-    Ledger(#[from] ledger::Error),
-    /// It is the ledger of another user: two have one control directory, or one was renamed.
+    Ledger(#[from] LedgerError),
+    /// It is the ledger of another user: two users have one control directory, or one was renamed.
     #[error("it is the ledger of {user:?}")]
     OtherUser {
         /// Whose it is.
@@ -72,13 +74,14 @@ pub enum Error {
     },
 }
 
-/// Why the lock was not had.
+/// Why the lock could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another login holds it, and went on for longer than we wait.
     #[error("another session is resolving this mailbox")]
     Busy,
-    /// There can be no lock here: read-only, over quota, disk full. Nothing can be written either.
+    /// There can be no lock here (read-only, over quota, disk full), and nothing can be written
+    /// either.
     #[error("{0}")]
     Unavailable(io::Error),
 }
@@ -92,9 +95,9 @@ pub struct Control {
 
 /// The lock, held until it is dropped or the process ends.
 #[derive(Debug)]
-pub struct Lock {
+pub struct ControlLock {
     file: File,
-    /// Why its file has not the full length: then a mark might not be written, and no ledger is.
+    /// Why its file has not the full length. Then a mark might not be written, so no ledger is.
     no_room: Option<String>,
 }
 
@@ -107,10 +110,10 @@ pub struct LedgerState {
     changed: (i64, i64),
 }
 
-/// A ledger that is going to be written: there is room for a file, at least.
+/// A ledger that is going to be written. There is room for a file, at least.
 #[derive(Debug)]
 pub struct Begun<'a> {
-    lock: &'a Lock,
+    lock: &'a ControlLock,
     staged: Staged,
 }
 
@@ -125,39 +128,43 @@ impl Control {
         self.dir.join(LEDGER)
     }
 
-    /// What a warm login answers from: only the front is read. `None`: nothing was ever listed.
+    /// Reads the front, from which a warm login answers. `None`: nothing was ever listed.
     ///
     /// # Errors
     ///
-    /// [`Error`]: could not tell.
-    pub fn answers(&self) -> Result<Option<Answers>, Error> {
-        let answers = self.answers_of_anybody()?;
-        answers.iter().try_for_each(|answers| self.check_user(answers.user()))?;
-        Ok(answers)
+    /// [`ControlError`]: could not tell.
+    pub fn front(&self) -> Result<Option<LedgerFront>, ControlError> {
+        let front = self.front_of_anybody()?;
+        front.iter().try_for_each(|front| self.check_user(front.user()))?;
+        Ok(front)
     }
 
-    /// The same, whosever ledger it is.
+    /// The same, whichever user's ledger it is.
     ///
     /// # Errors
     ///
-    /// [`Error`], but not [`Error::OtherUser`].
-    pub fn answers_of_anybody(&self) -> Result<Option<Answers>, Error> {
-        let Some((file, len)) = self.open_ours(LEDGER, ledger::MAX_OCTETS)? else {
+    /// [`ControlError`], but not [`ControlError::OtherUser`].
+    pub fn front_of_anybody(&self) -> Result<Option<LedgerFront>, ControlError> {
+        let Some((file, len)) = self.open_ours(LEDGER, MAX_OCTETS)? else {
             return Ok(None);
         };
-        let start = ReadAt::read_at(&file, 0, Answers::HEADER_OCTETS)
-            .map_err(cut_short(len, Answers::HEADER_OCTETS))?;
-        let front_len = Answers::front_len(&start, len)?;
+        let start = ReadAt::read_at(&file, 0, LedgerFront::HEADER_OCTETS)
+            .map_err(cut_short(len, LedgerFront::HEADER_OCTETS))?;
+        let front_len = LedgerFront::front_len(&start, len)?;
         let front = ReadAt::read_at(&file, 0, front_len).map_err(cut_short(len, front_len))?;
-        Ok(Some(Answers::read(front)?))
+        Ok(Some(LedgerFront::read(front)?))
     }
 
-    fn check_user(&self, user: &str) -> Result<(), Error> {
-        if user == self.user { Ok(()) } else { Err(Error::OtherUser { user: user.to_owned() }) }
+    fn check_user(&self, user: &str) -> Result<(), ControlError> {
+        if user == self.user {
+            Ok(())
+        } else {
+            Err(ControlError::OtherUser { user: user.to_owned() })
+        }
     }
 
-    /// Which file the ledger is now: another is published with another number, time or length.
-    /// `None` where there is none, or it cannot be looked at.
+    /// Which file the ledger is now. A ledger that is published later has another number, time or
+    /// length. `None`: there is none, or it cannot be looked at.
     pub fn ledger_state(&self) -> Option<LedgerState> {
         let metadata = self.ledger_path().symlink_metadata().ok()?;
         let written = (metadata.mtime(), metadata.mtime_nsec());
@@ -166,13 +173,13 @@ impl Control {
         Some(LedgerState { place, len: metadata.len(), written, changed })
     }
 
-    /// The whole ledger and when it was written. `None`: nothing was ever listed.
+    /// Reads the whole ledger, and when it was written. `None`: nothing was ever listed.
     ///
     /// # Errors
     ///
-    /// [`Error`]: could not tell.
-    pub fn ledger(&self) -> Result<Option<(Ledger, SystemTime)>, Error> {
-        let Some((file, len)) = self.open_ours(LEDGER, ledger::MAX_OCTETS)? else {
+    /// [`ControlError`]: could not tell.
+    pub fn ledger(&self) -> Result<Option<(Ledger, SystemTime)>, ControlError> {
+        let Some((file, len)) = self.open_ours(LEDGER, MAX_OCTETS)? else {
             return Ok(None);
         };
         let len_octets = usize::try_from(len).map_err(io::Error::other)?;
@@ -182,59 +189,59 @@ impl Control {
         Ok(Some((ledger, file.metadata()?.modified()?)))
     }
 
-    /// The back of the ledger of which these are the front, which nobody has replaced: the caller
-    /// holds the lock.
+    /// Reads the back of the ledger that has this front. Nobody has replaced it: the caller holds
+    /// the lock.
     ///
     /// # Errors
     ///
-    /// [`Error`]: could not tell.
-    pub fn back(&self, _lock: &Lock, front: &Answers) -> Result<Vec<u8>, Error> {
+    /// [`ControlError`]: could not tell.
+    pub fn back(&self, _lock: &ControlLock, front: &LedgerFront) -> Result<Vec<u8>, ControlError> {
         let (start, len) = front.back_range();
-        let Some((file, file_len)) = self.open_ours(LEDGER, ledger::MAX_OCTETS)? else {
+        let Some((file, file_len)) = self.open_ours(LEDGER, MAX_OCTETS)? else {
             return Err(io::Error::from(io::ErrorKind::NotFound).into());
         };
         let expected = start as usize + len;
         ReadAt::read_at(&file, start, len).map_err(cut_short(file_len, expected))
     }
 
-    /// The prints that were saved, at most `most` octets. `None`: there are none.
+    /// Reads the fingerprints that were saved, at most `most` octets. `None`: there are none.
     ///
     /// # Errors
     ///
-    /// [`Error`]: there are some, and they cannot be read.
-    pub fn read_prints(&self, most: u64) -> Result<Option<Vec<u8>>, Error> {
-        let Some((file, len)) = self.open_ours(PRINTS, most)? else { return Ok(None) };
+    /// [`ControlError`]: there are some, and they cannot be read.
+    pub fn read_fingerprints(&self, most: u64) -> Result<Option<Vec<u8>>, ControlError> {
+        let Some((file, len)) = self.open_ours(FINGERPRINTS, most)? else { return Ok(None) };
         Ok(Some(ReadAt::read_at(&file, 0, usize::try_from(len).map_err(io::Error::other)?)?))
     }
 
-    /// The file that takes more prints: the one there, or a new one.
+    /// Opens the file that takes more fingerprints: the one there, or a new one.
     ///
     /// # Errors
     ///
     /// What the system says.
-    pub fn append_prints(&self, lock: &Lock, goes_on: bool) -> io::Result<File> {
+    pub fn append_fingerprints(&self, lock: &ControlLock, goes_on: bool) -> io::Result<File> {
         if !goes_on {
-            self.remove_prints(lock);
+            self.remove_fingerprints(lock);
         }
         let mut options = OpenOptions::new();
         options.append(true).create(true).mode(0o600).custom_flags(OPEN_FLAGS);
-        options.open(self.dir.join(PRINTS))
+        options.open(self.dir.join(FINGERPRINTS))
     }
 
-    /// Takes the prints away, as far as that can be done: they are of no more use.
-    pub fn remove_prints(&self, _lock: &Lock) {
-        let _ = std::fs::remove_file(self.dir.join(PRINTS));
+    /// Takes the fingerprints away, as far as that can be done. They are of no more use.
+    pub fn remove_fingerprints(&self, _lock: &ControlLock) {
+        let _ = std::fs::remove_file(self.dir.join(FINGERPRINTS));
     }
 
-    /// A file of this account's, and its length; `None` when there is none.
-    fn open_ours(&self, name: &str, most: u64) -> Result<Option<(File, u64)>, Error> {
+    /// Opens a file of this account's, and finds its length. `None`: there is none.
+    fn open_ours(&self, name: &str, most: u64) -> Result<Option<(File, u64)>, ControlError> {
         let file = match OpenOptions::new()
             .read(true)
             .custom_flags(OPEN_FLAGS)
             .open(self.dir.join(name))
         {
             Ok(file) => file,
-            // Nor is there one where the directory is a file, as beside an mbox.
+            // There is none either where the directory is a file, as beside an mbox.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -243,17 +250,19 @@ impl Control {
             {
                 return Ok(None);
             }
-            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return Err(Error::Link),
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+                return Err(ControlError::Link);
+            }
             Err(error) => return Err(error.into()),
         };
         let metadata = file.metadata()?;
         let expected_uid = rustix::process::geteuid().as_raw();
         if !metadata.is_file() || ![0, expected_uid].contains(&metadata.uid()) {
             let (file_type, uid) = (metadata.mode() & libc::S_IFMT, metadata.uid());
-            return Err(Error::Foreign { file_type, uid, expected_uid });
+            return Err(ControlError::Foreign { file_type, uid, expected_uid });
         }
         if metadata.len() > most {
-            return Err(ledger::Error::Length { len: metadata.len(), expected: most }.into());
+            return Err(LedgerError::Length { len: metadata.len(), expected: most }.into());
         }
         Ok(Some((file, metadata.len())))
     }
@@ -263,7 +272,7 @@ impl Control {
     /// # Errors
     ///
     /// [`LockError::Busy`] after `patience`; [`LockError::Unavailable`] at once.
-    pub fn lock(&self, patience: Duration) -> Result<Lock, LockError> {
+    pub fn lock(&self, patience: Duration) -> Result<ControlLock, LockError> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         options.mode(0o600).custom_flags(OPEN_FLAGS);
@@ -283,7 +292,7 @@ impl Control {
         let deadline = Instant::now() + patience;
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Lock::filled(file)),
+                Ok(()) => return Ok(ControlLock::filled(file)),
                 Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => {
                     return Err(LockError::Busy);
                 }
@@ -294,8 +303,8 @@ impl Control {
         }
     }
 
-    /// The mark of the last ledger that was here, be it lost or not; `None` where none ever was.
-    /// Takes no lock. What is there and cannot be read is [`Mark::damaged`]: anything may have been
+    /// Reads the mark of the last ledger that was here, lost or not. `None`: there never was one.
+    /// It takes no lock. A mark that cannot be read is [`Mark::damaged`]: anything may have been
     /// told.
     pub fn mark(&self) -> Option<Mark> {
         match self.open_ours(LOCK, u64::MAX) {
@@ -305,22 +314,22 @@ impl Control {
         }
     }
 
-    /// Notes how many messages a POP3 session left. Nothing is noted where nothing was before,
-    /// where another session holds the lock (it will note its own), or where it cannot be written:
-    /// the number only guards.
+    /// Notes how many messages a POP3 session left. It notes nothing where there was no mark, where
+    /// another session holds the lock (it will note its own number), or where the file cannot be
+    /// written: the number only guards.
     pub fn note_left(&self, left: u32) {
         let Some(mark) = self.mark().filter(|mark| mark.left != left && mark.told.is_some()) else {
             return;
         };
         let Ok(lock) = self.lock(Duration::ZERO) else { return };
         if self.mark().as_ref() == Some(&mark) {
-            // It only guards: what is lost with the power is written by the next session.
+            // It only guards: the next session writes it again if it is lost with the power.
             let _ = lock.overwrite(&Mark { left, ..mark });
         }
     }
 
-    /// Whether a refusal that the operator meant is to be logged now: once a minute is enough.
-    /// Where that cannot be noted, as where the mailbox has not been made yet, it is.
+    /// Says whether a refusal that the operator meant is to be logged now. Once a minute is enough.
+    /// Where that cannot be noted, as before the mailbox is made, it is logged always.
     pub fn is_to_be_said(&self) -> bool {
         let mut options = OpenOptions::new();
         options.write(true).mode(0o600).custom_flags(OPEN_FLAGS);
@@ -332,7 +341,7 @@ impl Control {
         let now = SystemTime::now();
         let note_again = || -> io::Result<bool> {
             let file = options.open(&path)?;
-            // One from the future says nothing.
+            // A time in the future says nothing.
             let age = now.duration_since(file.metadata()?.modified()?);
             let is_new = age.is_ok_and(|age| age < SAID_HOLDS);
             if !is_new {
@@ -343,12 +352,13 @@ impl Control {
         note_again().unwrap_or(true)
     }
 
-    /// Begins a ledger, before there is anything to write into it: what prevents it is known early.
+    /// Begins a ledger before there is anything to write into it, so that we know early what
+    /// prevents it.
     ///
     /// # Errors
     ///
     /// Why none can be written: there is no room for it, or for its mark.
-    pub fn begin<'a>(&self, lock: &'a Lock) -> io::Result<Begun<'a>> {
+    pub fn begin<'a>(&self, lock: &'a ControlLock) -> io::Result<Begun<'a>> {
         if let Some(why) = &lock.no_room {
             return Err(io::Error::other(format!("no room for its mark: {why}")));
         }
@@ -356,8 +366,8 @@ impl Control {
     }
 }
 
-impl Lock {
-    /// Gives the lock's file its full length, if it has it not: from then on a mark overwrites.
+impl ControlLock {
+    /// Gives the lock's file its full length, if it is shorter. From then on a mark overwrites.
     fn filled(file: File) -> Self {
         let fill = || -> io::Result<()> {
             let len = file.metadata()?.len();
@@ -383,10 +393,9 @@ impl Lock {
 }
 
 impl Begun<'_> {
-    /// Rule 11: puts a ledger, as encoded, in the place of the one before, and then its mark in the
-    /// lock. Who reads the ledger sees the old one or the new one. A mark that is older than its
-    /// ledger adds nothing and takes nothing away: the next listing that is recorded writes it
-    /// again.
+    /// Rule 11: puts an encoded ledger in the place of the one before, and then its mark in the
+    /// lock. A reader sees the old ledger or the new one. A mark that is older than its ledger adds
+    /// nothing and takes nothing away: the next listing that is recorded writes it again.
     ///
     /// # Errors
     ///
@@ -423,10 +432,10 @@ fn read_mark(file: &File) -> io::Result<Option<Mark>> {
 }
 
 /// A file that ends before its own size was cut while we read it.
-fn cut_short(len: u64, expected: usize) -> impl Fn(io::Error) -> Error {
+fn cut_short(len: u64, expected: usize) -> impl Fn(io::Error) -> ControlError {
     move |error| match error.kind() {
         io::ErrorKind::UnexpectedEof => {
-            ledger::Error::Length { len, expected: expected as u64 }.into()
+            LedgerError::Length { len, expected: expected as u64 }.into()
         }
         _ => error.into(),
     }
@@ -435,15 +444,14 @@ fn cut_short(len: u64, expected: usize) -> impl Fn(io::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::Noted;
+    use crate::ledger::epoch::Epoch;
+    use crate::ledger::whole::Noted;
 
     fn ledger(next_order: u32) -> Ledger {
         Ledger {
             user: "alice".to_owned(),
             begun_after: 5,
-            uidvalidity: 7,
-            next_uid: 1,
-            index_id: 1,
+            epoch: Epoch { uidvalidity: 7, next_uid: 1, index_id: 1 },
             next_order,
             told: Vec::new(),
             restored: 0,
@@ -458,7 +466,7 @@ mod tests {
     fn what_is_published_is_read_and_nothing_else_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let control = Control::new(dir.path(), "alice");
-        assert!(control.answers().unwrap().is_none());
+        assert!(control.front().unwrap().is_none());
         let lock = control.lock(Duration::ZERO).unwrap();
         std::fs::write(dir.path().join("uidl-keep.ledger.new"), "half").unwrap();
         for next_order in [1, 2] {
@@ -468,10 +476,10 @@ mod tests {
                 .publish(&ledger(next_order).encode(), &Mark::of(&ledger(1).borrowed(), 0))
                 .unwrap();
             assert_eq!(control.ledger().unwrap().unwrap().0.next_order, next_order);
-            assert_eq!(control.answers().unwrap().unwrap().head().uidvalidity, 7);
+            assert_eq!(control.front().unwrap().unwrap().head().epoch.uidvalidity, 7);
             let other = Control::new(dir.path(), "bob");
-            assert!(matches!(other.answers(), Err(Error::OtherUser { .. })));
-            assert!(matches!(other.ledger(), Err(Error::OtherUser { .. })));
+            assert!(matches!(other.front(), Err(ControlError::OtherUser { .. })));
+            assert!(matches!(other.ledger(), Err(ControlError::OtherUser { .. })));
         }
         let mut left: Vec<_> =
             dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -493,7 +501,7 @@ mod tests {
         std::fs::remove_file(control.ledger_path()).unwrap();
         assert_eq!(control.mark(), Some(mark.clone()));
         for next_uid in [u32::MAX, 1] {
-            mark.next_uid = next_uid;
+            mark.epoch.next_uid = next_uid;
             control.begin(&lock).unwrap().publish(b"", &mark).unwrap();
             assert_eq!(control.mark(), Some(mark.clone()));
             assert_eq!(len(), Mark::OCTETS as u64);
@@ -536,7 +544,7 @@ mod tests {
         let path = dir.path().join(LOCK);
         std::fs::write(&path, "short").unwrap();
         let file = File::open(&path).unwrap();
-        let lock = Lock::filled(file);
+        let lock = ControlLock::filled(file);
         let why = control.begin(&lock).unwrap_err().to_string();
         assert!(why.starts_with("no room for its mark: "), "{why}");
     }
@@ -547,7 +555,7 @@ mod tests {
         let control = Control::new(dir.path(), "alice");
         let path = control.ledger_path();
         let refused = |what: &str| {
-            assert!(control.answers().is_err(), "{what}");
+            assert!(control.front().is_err(), "{what}");
             assert!(control.ledger().is_err(), "{what}");
         };
         std::fs::create_dir(&path).unwrap();

@@ -1,16 +1,17 @@
-//! What was found out about messages by reading them, saved in steps: a resolution that was broken
-//! off goes on where it stood.
+//! Fingerprints of messages that were read, saved in steps. A resolution that was broken off goes
+//! on where it stood.
 //!
-//! A file of its own beside the ledger, `uidl-keep.prints`, taken away once the ledger is written.
-//! It is a cache: what is damaged or of another version is found out again. Little-endian: a head
-//! of 20 octets (magic 89 55 4B 50 0D 0A 1A 0A, version of this form, version of the normaliser,
-//! UIDVALIDITY), then records of 112 octets, appended as they are found:
+//! The file `uidl-keep.prints` lies beside the ledger, and is taken away once the ledger is
+//! written. It is a cache: records that are damaged or of another version are found out again.
+//! Numbers are little-endian. A head of 20 octets (magic 89 55 4B 50 0D 0A 1A 0A, version of this
+//! form, version of the normaliser, UIDVALIDITY) is followed by records of 112 octets, appended as
+//! they are found:
 //!
 //! ```text
 //! offset  size  field
 //! 0       4     UID
-//! 4       4     flags: 1 header, 2 origin, 4 message read whole, 8 message, 16 octets, 32 the header
-//!               names the message, 64 it does without what relays add, 128 body
+//! 4       4     flags: 1 header, 2 origin, 4 message read whole, 8 message, 16 octets, 32 the
+//!               header names the message, 64 it does without what relays add, 128 body
 //! 8       8     octets, with CRLF line ends
 //! 16      16    first name of the message, as [`FileKey::cut`](crate::key::FileKey); zeros: none
 //! 32      16    header fingerprint
@@ -25,8 +26,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 
+use super::control::{Control, ControlLock};
 use crate::key::{Fingerprint, NORMALISER_VERSION};
-use crate::ledger::control::{Control, Lock};
 
 const MAGIC: [u8; 8] = *b"\x89UKP\r\n\x1a\n";
 const VERSION: u32 = 1;
@@ -36,75 +37,107 @@ const BODY_OCTETS: usize = 96;
 const RECORD_OCTETS: usize = 112;
 /// How many records are saved in one step.
 const STEP: usize = 128;
-/// The most records that a message can have: of its header, of all of it, and one that was appended
-/// by a login that was broken off.
+/// The most records that a message can have: one of its header, one of all of it, and one that a
+/// login appended before it was broken off.
 const MOST_A_MESSAGE: u64 = 3;
 
-/// What was found out about one message by reading it.
+/// What reading one message has told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Print {
+pub struct CachedFingerprints {
     /// The `header` key, if it has a header.
     pub header: Option<Fingerprint>,
     /// The `origin` key, if it has one.
     pub origin: Option<Fingerprint>,
     /// Whether the header names the message.
     pub names_itself: bool,
-    /// Whether it does without what relays add.
+    /// Whether the header names the message without what relays add.
     pub origin_names_itself: bool,
-    /// The body alone, where all of it was read.
+    /// The fingerprint of the body alone, where all of it was read.
     pub body: Option<Fingerprint>,
-    /// The `message` key, where all of it was read: then whether it has one.
-    pub message: Option<Option<Fingerprint>>,
+    /// The `message` key.
+    pub message: MessageKey,
     /// Its size with CRLF line ends, where that was asked for.
     pub octets: Option<u64>,
 }
 
-/// Under which UID and name a message was read.
-pub type Which = (u32, [u8; NAME_OCTETS]);
+/// The `message` key of a message, which only reading all of it tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum MessageKey {
+    /// Not all of the message was read.
+    #[default]
+    NotRead,
+    /// All of it was read, and it has none.
+    Absent,
+    /// All of it was read.
+    Is(Fingerprint),
+}
 
-/// The prints of one mailbox: those from before, and those to come, which whoever holds the lock
-/// saves.
+impl MessageKey {
+    /// What reading all of a message has told.
+    pub fn found(key: Option<Fingerprint>) -> Self {
+        key.map_or(Self::Absent, Self::Is)
+    }
+
+    /// Says whether all of the message was read.
+    pub fn is_read(self) -> bool {
+        self != Self::NotRead
+    }
+
+    /// The key, where the message was read and has one.
+    pub fn get(self) -> Option<Fingerprint> {
+        match self {
+            Self::Is(key) => Some(key),
+            Self::NotRead | Self::Absent => None,
+        }
+    }
+}
+
+/// The UID and the name that a message was read under.
+pub type CacheKey = (u32, [u8; NAME_OCTETS]);
+
+/// The fingerprints of one mailbox's messages. It has those from before, and takes new ones.
+/// Whoever holds the lock saves the new ones.
 #[derive(Debug)]
-pub struct Prints<'a> {
+pub struct FingerprintCache<'a> {
     control: &'a Control,
-    lock: Option<&'a Lock>,
+    lock: Option<&'a ControlLock>,
     head: [u8; HEAD_OCTETS],
-    known: HashMap<Which, Print>,
-    /// Whether the file there is one of this very form, whole, and can be appended to.
+    known: HashMap<CacheKey, CachedFingerprints>,
+    /// Whether the file is whole and of this very form, so that records can be appended.
     goes_on: bool,
     file: Option<File>,
     unsaved: Vec<u8>,
 }
 
-impl<'a> Prints<'a> {
-    /// Reads what is there, unless it is more than that many messages can have.
+impl<'a> FingerprintCache<'a> {
+    /// Reads the file, unless it has more than so many messages can have.
     pub fn open(
         control: &'a Control,
-        lock: Option<&'a Lock>,
+        lock: Option<&'a ControlLock>,
         uidvalidity: u32,
         messages: u32,
     ) -> Self {
         let head = head(uidvalidity);
         let most = HEAD_OCTETS as u64 + MOST_A_MESSAGE * RECORD_OCTETS as u64 * u64::from(messages);
-        let found = control.read_prints(most).ok().flatten().unwrap_or_default();
+        let found = control.read_fingerprints(most).ok().flatten().unwrap_or_default();
         let (known, whole) = records(&found, &head);
         let goes_on = whole * RECORD_OCTETS + HEAD_OCTETS == found.len();
         Self { control, lock, head, known, goes_on, file: None, unsaved: Vec::new() }
     }
 
-    /// None, and none that will be saved.
+    /// An empty cache, which saves nothing.
     pub fn none(control: &'a Control, uidvalidity: u32) -> Self {
         let (head, known) = (head(uidvalidity), HashMap::new());
         Self { control, lock: None, head, known, goes_on: false, file: None, unsaved: Vec::new() }
     }
 
     /// What is known of the message that was read under this UID and name.
-    pub fn get(&self, which: Which) -> Option<&Print> {
+    pub fn get(&self, which: CacheKey) -> Option<&CachedFingerprints> {
         self.known.get(&which)
     }
 
-    /// Takes note of what was found out, and now and then saves it.
-    pub fn put(&mut self, which: Which, print: Print) {
+    /// Takes note of what was found out, and saves it in steps.
+    pub fn put(&mut self, which: CacheKey, print: CachedFingerprints) {
         self.known.insert(which, print);
         if self.lock.is_some() {
             self.unsaved.extend(record(&self.head, which, &print));
@@ -114,7 +147,7 @@ impl<'a> Prints<'a> {
         }
     }
 
-    /// What cannot be saved is found out again: nothing depends on it.
+    /// A record that cannot be saved is found out again: nothing depends on it.
     fn save(&mut self) {
         let Some(lock) = self.lock.filter(|_| !self.unsaved.is_empty()) else { return };
         if self.append(lock).is_err() {
@@ -123,11 +156,11 @@ impl<'a> Prints<'a> {
         self.unsaved.clear();
     }
 
-    fn append(&mut self, lock: &Lock) -> io::Result<()> {
+    fn append(&mut self, lock: &ControlLock) -> io::Result<()> {
         if let Some(file) = &mut self.file {
             return file.write_all(&self.unsaved);
         }
-        let mut file = self.control.append_prints(lock, self.goes_on)?;
+        let mut file = self.control.append_fingerprints(lock, self.goes_on)?;
         if self.goes_on {
             file.write_all(&self.unsaved)?;
         } else {
@@ -139,7 +172,7 @@ impl<'a> Prints<'a> {
     }
 }
 
-impl Drop for Prints<'_> {
+impl Drop for FingerprintCache<'_> {
     fn drop(&mut self) {
         self.save();
     }
@@ -154,11 +187,15 @@ fn head(uidvalidity: u32) -> [u8; HEAD_OCTETS] {
     head
 }
 
-fn record(head: &[u8; HEAD_OCTETS], (uid, name): Which, print: &Print) -> [u8; RECORD_OCTETS] {
+fn record(
+    head: &[u8; HEAD_OCTETS],
+    (uid, name): CacheKey,
+    print: &CachedFingerprints,
+) -> [u8; RECORD_OCTETS] {
     let flags = u32::from(print.header.is_some())
         | u32::from(print.origin.is_some()) << 1
-        | u32::from(print.message.is_some()) << 2
-        | u32::from(print.message.flatten().is_some()) << 3
+        | u32::from(print.message.is_read()) << 2
+        | u32::from(print.message.get().is_some()) << 3
         | u32::from(print.octets.is_some()) << 4
         | u32::from(print.names_itself) << 5
         | u32::from(print.origin_names_itself) << 6
@@ -171,16 +208,19 @@ fn record(head: &[u8; HEAD_OCTETS], (uid, name): Which, print: &Print) -> [u8; R
     record[16..32].copy_from_slice(&name);
     record[32..48].copy_from_slice(&print_of(print.header));
     record[48..64].copy_from_slice(&print_of(print.origin));
-    record[64..80].copy_from_slice(&print_of(print.message.flatten()));
+    record[64..80].copy_from_slice(&print_of(print.message.get()));
     record[80..96].copy_from_slice(&print_of(print.body));
     let digest = digest(head, &record[..BODY_OCTETS]);
     record[BODY_OCTETS..].copy_from_slice(&digest);
     record
 }
 
-/// The records of a file that begins with `head`, and how many of them are whole; the last one of a
-/// message counts.
-fn records(file: &[u8], head: &[u8; HEAD_OCTETS]) -> (HashMap<Which, Print>, usize) {
+/// The records of a file that begins with `head`, and how many of them are whole. The last record
+/// of a message counts.
+fn records(
+    file: &[u8],
+    head: &[u8; HEAD_OCTETS],
+) -> (HashMap<CacheKey, CachedFingerprints>, usize) {
     let (mut known, mut whole) = (HashMap::new(), 0);
     let body = file.strip_prefix(head).unwrap_or_default();
     for (which, print) in body.chunks_exact(RECORD_OCTETS).filter_map(|record| parse(record, head))
@@ -191,7 +231,7 @@ fn records(file: &[u8], head: &[u8; HEAD_OCTETS]) -> (HashMap<Which, Print>, usi
     (known, whole)
 }
 
-fn parse(record: &[u8], head: &[u8; HEAD_OCTETS]) -> Option<(Which, Print)> {
+fn parse(record: &[u8], head: &[u8; HEAD_OCTETS]) -> Option<(CacheKey, CachedFingerprints)> {
     let (body, found) = record.split_at(BODY_OCTETS);
     if digest(head, body) != found {
         return None;
@@ -200,10 +240,15 @@ fn parse(record: &[u8], head: &[u8; HEAD_OCTETS]) -> Option<(Which, Print)> {
     let number = |at: usize| u32::from_le_bytes(body[at..at + 4].try_into().expect("4 octets"));
     let size = u64::from_le_bytes(body[8..16].try_into().expect("8 octets"));
     let has = |bit: u32| number(4) & bit != 0;
-    let print = Print {
+    let message = match (has(4), has(8)) {
+        (false, _) => MessageKey::NotRead,
+        (true, false) => MessageKey::Absent,
+        (true, true) => MessageKey::Is(Fingerprint(octets(64))),
+    };
+    let print = CachedFingerprints {
         header: has(1).then_some(Fingerprint(octets(32))),
         origin: has(2).then_some(Fingerprint(octets(48))),
-        message: has(4).then_some(has(8).then_some(Fingerprint(octets(64)))),
+        message,
         octets: has(16).then_some(size),
         names_itself: has(32),
         origin_names_itself: has(64),
@@ -223,11 +268,15 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn print(n: u8) -> Print {
-        Print {
+    fn print(n: u8) -> CachedFingerprints {
+        CachedFingerprints {
             header: (n % 2 == 0).then_some(Fingerprint([n; 16])),
             origin: (n % 3 == 0).then_some(Fingerprint([n + 1; 16])),
-            message: [None, Some(None), Some(Some(Fingerprint([n + 2; 16])))][usize::from(n) % 3],
+            message: [
+                MessageKey::NotRead,
+                MessageKey::Absent,
+                MessageKey::Is(Fingerprint([n + 2; 16])),
+            ][usize::from(n) % 3],
             octets: (n % 5 == 0).then_some(u64::from(n) << 40),
             names_itself: n % 7 == 0,
             origin_names_itself: n % 11 == 0,
@@ -235,7 +284,7 @@ mod tests {
         }
     }
 
-    fn which(n: u8) -> Which {
+    fn which(n: u8) -> CacheKey {
         (u32::from(n) << 20, [n; 16])
     }
 
@@ -245,23 +294,23 @@ mod tests {
         let control = Control::new(dir.path(), "alice");
         let lock = control.lock(Duration::ZERO).unwrap();
         for until in [200, 30, 250] {
-            let mut prints = Prints::open(&control, Some(&lock), 7, 250);
+            let mut prints = FingerprintCache::open(&control, Some(&lock), 7, 250);
             (0..until).for_each(|n| prints.put(which(n), print(n)));
             drop(prints);
-            let mut again = Prints::open(&control, None, 7, 250);
+            let mut again = FingerprintCache::open(&control, None, 7, 250);
             for n in 0..until {
                 assert_eq!(again.get(which(n)), Some(&print(n)), "{n}");
             }
             again.put(which(255), print(1));
         }
-        let end = Prints::open(&control, Some(&lock), 7, 250);
+        let end = FingerprintCache::open(&control, Some(&lock), 7, 250);
         assert_eq!(end.known.len(), 250, "without the lock nothing is saved");
         assert_eq!(
-            Prints::open(&control, Some(&lock), 8, 250).known.len(),
+            FingerprintCache::open(&control, Some(&lock), 8, 250).known.len(),
             0,
             "another UIDVALIDITY"
         );
-        assert_eq!(Prints::open(&control, Some(&lock), 7, 80).known.len(), 0, "too many");
+        assert_eq!(FingerprintCache::open(&control, Some(&lock), 7, 80).known.len(), 0, "too many");
     }
 
     #[test]

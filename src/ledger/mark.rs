@@ -1,35 +1,33 @@
-//! What is noted of a ledger in a second place: [`Mark`].
+//! A second note of what a ledger says: [`Mark`].
 #![forbid(unsafe_code)]
 
 use std::fmt::Write;
 
-use super::{LedgerRef, MAX_NEXT_ORDER, MAX_TOLD, NameHash, Provenance, RecordRef, Told};
+use super::epoch::{Epoch, MAX_TOLD, Told};
+use super::record::{NameHash, Provenance, RecordRef};
+use super::whole::{LedgerRef, MAX_NEXT_ORDER};
 
-/// What is noted of a ledger in the lock's file, so that a ledger which is lost is not taken for
-/// one that never was, and one that was put back from a backup not for the last.
+/// The note of a ledger in the lock's file. With it a lost ledger is told from one that never was,
+/// and a ledger that was put back from a backup from the last one.
 ///
-/// The file has [`Mark::OCTETS`] from its making on, so that a mark overwrites and needs no room.
+/// The file has [`Mark::OCTETS`] octets from its making on, so that a mark overwrites and needs no
+/// room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     /// As [`Ledger::begun_after`](super::Ledger::begun_after).
     pub begun_after: u64,
     /// As [`Ledger::next_order`](super::Ledger::next_order).
     pub next_order: u32,
-    /// As [`Ledger::uidvalidity`](super::Ledger::uidvalidity).
-    pub uidvalidity: u32,
-    /// As [`Ledger::next_uid`](super::Ledger::next_uid).
-    pub next_uid: u32,
-    /// As [`Ledger::index_id`](super::Ledger::index_id).
-    pub index_id: u32,
-    /// The last message that was there when this was written; 0: none was.
+    /// As [`Ledger::epoch`](super::Ledger::epoch).
+    pub epoch: Epoch,
+    /// The UID of the last message that was there when this was written; 0: none was.
     pub last_uid: u32,
     /// Its first name; zeros: none.
     pub last_name: NameHash,
-    /// The last new messages that were there and had what Dovecot alone gives, at most
-    /// [`Mark::NATIVES`], by UID: the UID of each and its first name. Those that have no name are
-    /// left out.
+    /// UID and first name of the last new messages that were there and had native UIDLs, by UID, at
+    /// most [`Mark::NATIVES`]. Messages without a name are left out.
     pub natives: Vec<(u32, NameHash)>,
-    /// Whether a message that was there then had a derived UIDL: which one, only the ledger knows.
+    /// Whether a message that was there then had a derived UIDL. Only the ledger knows which one.
     pub has_derived: bool,
     /// How many messages the last POP3 session left in the maildrop.
     pub left: u32,
@@ -46,11 +44,11 @@ impl Mark {
     /// The octets of the lock's file.
     pub const OCTETS: usize = 4096;
 
-    /// How many new messages are remembered one by one: what is told to so many is safe here before
-    /// it stands with the mail.
+    /// How many new messages are remembered one by one. Their UIDLs are safe here before they stand
+    /// with the mail.
     pub const NATIVES: usize = 16;
 
-    /// The mark of a ledger whose last session left so many messages.
+    /// The mark of a ledger, where the last session left so many messages.
     pub fn of(ledger: &LedgerRef<'_>, left: u32) -> Self {
         let last = ledger.records.last().filter(|record| record.uid != 0);
         let mut natives: Vec<(u32, NameHash)> = Self::natives_of(ledger)
@@ -66,9 +64,7 @@ impl Mark {
             natives,
             begun_after: head.begun_after,
             next_order: head.next_order,
-            uidvalidity: head.uidvalidity,
-            next_uid: head.next_uid,
-            index_id: head.index_id,
+            epoch: head.epoch,
             left,
             restored: head.restored,
             unguarded: head.unguarded,
@@ -85,20 +81,18 @@ impl Mark {
         natives.take(Self::NATIVES)
     }
 
-    /// Whether the message with this UID was listed under this name as new, and told what Dovecot
-    /// alone gives.
+    /// Says whether the message with this UID was listed under this name as new, with its native
+    /// UIDL.
     pub fn was_native(&self, uidvalidity: u32, uid: u32, name: NameHash) -> bool {
-        self.uidvalidity == uidvalidity && self.natives.contains(&(uid, name))
+        self.epoch.uidvalidity == uidvalidity && self.natives.contains(&(uid, name))
     }
 
-    /// One that was damaged, or cannot be read: anything may have been told.
+    /// A mark that was damaged or cannot be read: anything may have been told.
     pub fn damaged() -> Self {
         Self {
             begun_after: 0,
             next_order: 0,
-            uidvalidity: 0,
-            next_uid: 0,
-            index_id: 0,
+            epoch: Epoch::default(),
             last_uid: 0,
             last_name: NameHash::default(),
             natives: Vec::new(),
@@ -110,19 +104,19 @@ impl Mark {
         }
     }
 
-    /// As the whole content of the lock's file: a line of text, and blanks up to a last line end. A
-    /// damaged one stays damaged.
+    /// Makes the whole content of the lock's file: a line of text, and blanks up to a last line
+    /// end. A damaged mark stays damaged.
     pub fn to_file(&self) -> Vec<u8> {
         let mut line = String::with_capacity(Self::OCTETS);
-        let Self { begun_after, next_order, uidvalidity, next_uid, index_id, left, .. } = self;
-        let Self { restored, unguarded, last_uid, .. } = self;
+        let Self { begun_after, next_order, last_uid, left, restored, unguarded, .. } = self;
+        let Epoch { uidvalidity, next_uid, index_id } = self.epoch;
         let last_name = u64::from_be_bytes(self.last_name);
         let has_derived = u8::from(self.has_derived);
         // Writing to a String cannot fail.
         let _ = write!(
             line,
-            "listed, begun after {begun_after}, next order {next_order}: UIDVALIDITY {uidvalidity}, \
-             next UID {next_uid}, index {index_id}, last UID {last_uid} \
+            "listed, begun after {begun_after}, next order {next_order}: UIDVALIDITY \
+             {uidvalidity}, next UID {next_uid}, index {index_id}, last UID {last_uid} \
              named {last_name}, derived {has_derived}, left {left}, restored {restored}, unguarded \
              {unguarded}, new",
         );
@@ -146,8 +140,8 @@ impl Mark {
         file
     }
 
-    /// What the lock's file says: `None` where nothing was noted yet. What [`Mark::to_file`] has
-    /// not made says that anything may have been told.
+    /// Reads the lock's file. `None`: nothing was noted yet. Where [`Mark::to_file`] has not made
+    /// it, anything may have been told.
     pub fn of_file(file: &[u8]) -> Option<Self> {
         let text = file.trim_ascii_end();
         if text.is_empty() {
@@ -169,8 +163,9 @@ impl Mark {
         let mut long = || number();
         let begun_after = long()?;
         let mut short = || u32::try_from(number()?).ok();
-        let (next_order, uidvalidity, next_uid) = (short()?, short()?, short()?);
-        let (index_id, last_uid) = (short()?, short()?);
+        let next_order = short()?;
+        let epoch = Epoch { uidvalidity: short()?, next_uid: short()?, index_id: short()? };
+        let last_uid = short()?;
         let last_name = number()?.to_be_bytes();
         let has_derived = number()? != 0;
         let left = u32::try_from(number()?).ok()?;
@@ -188,9 +183,7 @@ impl Mark {
         Some(Self {
             begun_after,
             next_order,
-            uidvalidity,
-            next_uid,
-            index_id,
+            epoch,
             last_uid,
             last_name,
             natives: natives.collect(),
@@ -212,7 +205,7 @@ fn as_told((uidvalidity, below): (u32, u64)) -> Option<Told> {
     Some(Told { uidvalidity, below: u32::try_from(below).ok()? })
 }
 
-/// BLAKE3 of the line, cut to 64 bits: a write that was broken off must not be believed.
+/// BLAKE3 of the line, cut to 64 bits. A write that was broken off must not be believed.
 fn check(line: &str) -> u64 {
     let hash = blake3::hash(line.as_bytes());
     u64::from_be_bytes(hash.as_bytes()[..8].try_into().expect("a digest is longer"))
@@ -227,9 +220,7 @@ mod tests {
         Mark {
             begun_after: u64::MAX,
             next_order: 1 << 31,
-            uidvalidity: 17,
-            next_uid: 9,
-            index_id: 3,
+            epoch: Epoch { uidvalidity: 17, next_uid: 9, index_id: 3 },
             last_uid: 8,
             last_name: *b"\xFF1234567",
             natives: vec![(u32::MAX, *b"\xFF1234567"); Mark::NATIVES],

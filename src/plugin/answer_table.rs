@@ -1,5 +1,5 @@
-//! A table of answers for one view of the mailbox, and how it comes about: from the ledger alone,
-//! or by the rules.
+//! The answers for one view of the mailbox, made from the ledger alone or by the rules:
+//! [`AnswerTable`].
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -12,14 +12,14 @@ use crate::file::read_at::ReadAt;
 use crate::format::UidlFormat;
 use crate::index::Index;
 use crate::key::FileKey;
-use crate::ledger::control::{self, Control, Lock, LockError, PublishError};
-use crate::ledger::fingerprint_cache::Prints;
-use crate::ledger::{Answers, Ledger, Mark, Provenance};
+use crate::ledger::control::{self, Control, ControlError, ControlLock, LockError, PublishError};
+use crate::ledger::fingerprint_cache::FingerprintCache;
+use crate::ledger::{Ledger, LedgerFront, Mark, Provenance};
 use crate::maildrop::Maildrop;
 use crate::plugin::bake::{Baked, bake, is_baked};
 use crate::plugin::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
-use crate::plugin::standing::{Kept, Refusal, Stranger, Uncaptured};
-use crate::plugin::survey::{self, Expunged, Look, Sizes, Survey, names_of};
+use crate::plugin::standing::{Kept, RefusedLogin, Stranger, Uncaptured};
+use crate::plugin::survey::{self, Expunged, Sizes, Survey, SurveyInput, names_of};
 use crate::resolve::{self, Grown, Match, Memory, Outcome, Purpose, Report, Resolution, Situation};
 use crate::site::remedy::Remedy;
 
@@ -27,15 +27,15 @@ use crate::site::remedy::Remedy;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The answers for one view of the mailbox. Nothing in it changes or moves.
-pub struct Table {
-    /// What they hold for.
+pub struct AnswerTable {
+    /// The view that they are for.
     pub view: View,
-    answers: Answers,
-    /// For this session only.
+    front: LedgerFront,
+    /// Answers for this session only.
     passing: HashMap<u32, (CString, u32)>,
-    /// Messages of which nothing can be told beyond this session.
+    /// UIDs of messages that have an answer for this session only.
     undecided: Vec<u32>,
-    /// Where to look first: a listing goes up by UID.
+    /// The place to look at first: a listing goes up by UID.
     cursor: Cell<usize>,
 }
 
@@ -48,22 +48,22 @@ pub struct Answer<'a> {
 }
 
 /// Why there is no table.
-pub enum NoTable {
-    /// Could not tell.
-    Refused(Refusal),
+pub enum Unanswered {
+    /// We could not tell.
+    Refused(RefusedLogin),
     /// A message went while we looked.
     Expunged,
-    /// Another session, which saw the mailbox as it is now, has recorded what it was told.
+    /// Another session recorded a listing of a newer view than this one.
     Stale,
 }
 
-impl From<Refusal> for NoTable {
-    fn from(refusal: Refusal) -> Self {
+impl From<RefusedLogin> for Unanswered {
+    fn from(refusal: RefusedLogin) -> Self {
         Self::Refused(refusal)
     }
 }
 
-impl From<Expunged> for NoTable {
+impl From<Expunged> for Unanswered {
     fn from(Expunged: Expunged) -> Self {
         Self::Expunged
     }
@@ -71,10 +71,10 @@ impl From<Expunged> for NoTable {
 
 /// What the ledger alone says of a view.
 enum Warm {
-    /// All answers.
-    Table(Box<Table>),
-    /// All but those of messages that came since.
-    AllButNew(Box<Answers>),
+    /// It has all answers.
+    Table(Box<AnswerTable>),
+    /// It has all but those of messages that came since.
+    AllButNew(Box<LedgerFront>),
     /// The rules must look.
     No,
 }
@@ -87,13 +87,13 @@ pub struct Unwritten {
 }
 
 impl Unwritten {
-    /// Tries once more, when the session is over: what the client deleted may have made room.
-    /// Without a trace of this listing the next login might be taken for the first one.
+    /// Tries once more when the session is over: the client's deletions may have made room. Without
+    /// a trace of this listing the next login might be taken for the first one.
     pub fn write(self, mailbox: Mailbox) {
         let write = || -> Option<()> {
             let lock = self.control.lock(Duration::ZERO).ok()?;
             // Another session may have written one.
-            if self.control.answers().ok()?.is_some() {
+            if self.control.front().ok()?.is_some() {
                 return None;
             }
             let begun = self.control.begin(&lock).ok()?;
@@ -106,15 +106,15 @@ impl Unwritten {
     }
 }
 
-impl Table {
-    /// The answers for POP3, which are for ever. `stale_before` is the view that was found to be
-    /// stale at the last try.
+impl AnswerTable {
+    /// Makes the answers for POP3, which are for ever. `stale_before` is the view that the last try
+    /// found stale.
     pub fn for_listing(
         kept: &Kept,
         transaction: Transaction,
         sizes: Sizes,
         stale_before: Option<View>,
-    ) -> Result<(Self, Option<Unwritten>), NoTable> {
+    ) -> Result<(Self, Option<Unwritten>), Unanswered> {
         let mailbox = transaction.mailbox();
         let control = control_of(&kept.user, mailbox)?;
         let seen = control.ledger_state();
@@ -125,7 +125,7 @@ impl Table {
         let locked = control.lock(PATIENCE);
         if let Err(LockError::Busy) = locked {
             let log = format!("{}: {}", control.ledger_path().display(), LockError::Busy);
-            return Err(Refusal::fault(log).into());
+            return Err(RefusedLogin::fault(log).into());
         }
         // Another login may have resolved it while we waited.
         if seen.is_none() || control.ledger_state() != seen {
@@ -133,8 +133,8 @@ impl Table {
         }
         match (warm, &locked) {
             (Warm::Table(table), _) => return Ok((*table, None)),
-            (Warm::AllButNew(answers), Ok(lock)) => {
-                if let Some(table) = Self::grown(kept, &control, &answers, transaction, lock)? {
+            (Warm::AllButNew(front), Ok(lock)) => {
+                if let Some(table) = Self::grown(kept, &control, &front, transaction, lock)? {
                     return Ok((table, None));
                 }
             }
@@ -143,68 +143,69 @@ impl Table {
         Self::cold(kept, &control, transaction, sizes, locked)
     }
 
-    /// The answers of the ledger alone, if it has all: neither index nor mail is looked at.
+    /// Takes the answers from the ledger alone, if it has all. It looks at neither index nor mail.
     fn warm(
         kept: &Kept,
         control: &Control,
         transaction: Transaction,
         stale_before: Option<View>,
-    ) -> Result<Warm, NoTable> {
+    ) -> Result<Warm, Unanswered> {
         let view = transaction.view();
-        let Some(answers) = control.answers().map_err(|why| ledger_fault(control, &why))? else {
+        let Some(front) = control.front().map_err(|why| ledger_fault(control, &why))? else {
             return Ok(Warm::No);
         };
-        let head = answers.head();
-        if head.uidvalidity != view.uidvalidity
+        let head = front.head();
+        if head.epoch.uidvalidity != view.epoch.uidvalidity
             || head.begun_after < kept.stamps.forgotten
             || head.restored < kept.stamps.restored
         {
             return Ok(Warm::No);
         }
-        // Of another session's listing, this one saw too little, or what has gone meanwhile. If the
-        // next try sees the same, then it is so: the mailbox counts anew, or nothing was recorded
-        // of a message.
+        // Another session listed mail that we do not see, or we see mail that has gone since. Retry
+        // once. If the view is still the same, then it is so: the mailbox counts anew, or nothing
+        // was recorded of a message.
         let look_again_once =
-            || if stale_before == Some(view) { Ok(Warm::No) } else { Err(NoTable::Stale) };
-        if head.next_uid > view.next_uid {
+            || if stale_before == Some(view) { Ok(Warm::No) } else { Err(Unanswered::Stale) };
+        if head.epoch.next_uid > view.epoch.next_uid {
             return look_again_once();
         }
-        match holds(&answers, transaction)? {
-            Holds::All => {}
-            Holds::AllButNew => return Ok(Warm::AllButNew(Box::new(answers))),
-            Holds::No => return Ok(Warm::No),
-            Holds::NotYet => return look_again_once(),
+        match coverage(&front, transaction)? {
+            Coverage::All => {}
+            Coverage::AllButNew => return Ok(Warm::AllButNew(Box::new(front))),
+            Coverage::No => return Ok(Warm::No),
+            Coverage::NotYet => return look_again_once(),
         }
         if kept.settings.bake {
-            bake_anew_if_gone(&answers, transaction, kept.settings.order);
+            bake_anew_if_gone(&front, transaction, kept.settings.order);
         }
-        Ok(Warm::Table(Box::new(Self::from_answers(view, answers))))
+        Ok(Warm::Table(Box::new(Self::from_front(view, front))))
     }
 
-    /// The answers of a settled maildrop to which nothing came but new mail: the ledger says what
-    /// it gets, and neither what was captured nor any other message is looked at. `None`: the rules
-    /// must look, or what they are to say cannot be written.
+    /// Makes the answers of a settled maildrop to which only new mail came. The ledger says what
+    /// new mail gets, so it looks at neither captured entries nor other messages. `None`: the rules
+    /// must look, or the ledger cannot be written.
     ///
-    /// What new messages are told is not baked yet: Dovecot would write its whole list anew, and
-    /// says the same of them without us. The last of them are in the mark one by one, and what
-    /// falls out of it must stand in the list.
+    /// The new messages' UIDLs are not baked yet: Dovecot would write its whole list anew, and
+    /// gives them the same UIDLs without us. The mark has the last of them one by one. A message
+    /// that falls out of the mark must be baked.
     fn grown(
         kept: &Kept,
         control: &Control,
-        answers: &Answers,
+        front: &LedgerFront,
         transaction: Transaction,
-        lock: &Lock,
-    ) -> Result<Option<Self>, NoTable> {
+        lock: &ControlLock,
+    ) -> Result<Option<Self>, Unanswered> {
         let (mailbox, view) = (transaction.mailbox(), transaction.view());
-        if answers.head().native_from.is_none() {
+        if front.head().native_from.is_none() {
             return Ok(None);
         }
-        let back = control.back(lock, answers).map_err(|why| ledger_fault(control, &why))?;
-        let ledger = answers.ledger(&back).map_err(|why| ledger_fault(control, &why.into()))?;
+        let back = control.back(lock, front).map_err(|why| ledger_fault(control, &why))?;
+        let ledger = front.ledger(&back).map_err(|why| ledger_fault(control, &why.into()))?;
         let mark = control.mark();
-        let prints = Prints::none(control, view.uidvalidity);
-        let look = Look { mailbox, sizes: Sizes::NotWanted, prints };
-        let mut survey = Survey::begin_from(look, ledger.head.next_uid).map_err(uidlist_fault)?;
+        let fingerprints = FingerprintCache::none(control, view.epoch.uidvalidity);
+        let input = SurveyInput { mailbox, sizes: Sizes::NotWanted, fingerprints };
+        let mut survey =
+            Survey::begin_from(input, ledger.head.epoch.next_uid).map_err(uidlist_fault)?;
         let uids: Vec<u32> = transaction.uids().collect();
         let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
         let native = UidlFormat::parse(&format).ok();
@@ -228,79 +229,79 @@ impl Table {
         }
         let file = grown.encode();
         let mark = Mark::of(&grown, view.messages);
-        let Ok(answers) = Answers::of_encoded(file.clone()) else { return Ok(None) };
+        let Ok(front) = LedgerFront::of_encoded(file.clone()) else { return Ok(None) };
         let published = control.begin(lock).map_err(PublishError::from);
         match published.and_then(|begun| begun.publish(&file, &mark)) {
-            Ok(()) => Ok(Some(Self::from_answers(view, answers))),
-            // What was published and not marked is marked by the rules, who say why they cannot.
+            Ok(()) => Ok(Some(Self::from_front(view, front))),
+            // The rules write the mark of a ledger that was published, or say why they cannot.
             Err(PublishError::Unwritten(_) | PublishError::Unmarked(_)) => Ok(None),
         }
     }
 
-    fn from_answers(view: View, answers: Answers) -> Self {
+    fn from_front(view: View, front: LedgerFront) -> Self {
         let (passing, undecided) = (HashMap::new(), Vec::new());
-        Self { view, answers, passing, undecided, cursor: Cell::new(0) }
+        Self { view, front, passing, undecided, cursor: Cell::new(0) }
     }
 
-    /// Rule 12: the answers for a user who is on no roster, from the ledger that lies in his INBOX:
-    /// it has another name than he, or his line is gone. `None`: there is none, and he is none of
+    /// Rule 12: takes the answers for a user who is on no roster from the ledger in his INBOX. It
+    /// has another name than he, or his line is gone. `None`: there is no ledger, and he is none of
     /// our business.
     pub fn for_stranger(
         stranger: &Stranger,
         transaction: Transaction,
-    ) -> Result<Option<Self>, Refusal> {
+    ) -> Result<Option<Self>, RefusedLogin> {
         let (name, mailbox) = (&stranger.name, transaction.mailbox());
-        // Storage that has no place for a ledger has none.
+        // A storage without a place for a ledger has none.
         let Ok(Some(dir)) = mailbox.control_dir() else { return Ok(None) };
         let control = Control::new(dir, name);
-        let answers = control.answers_of_anybody().map_err(|why| ledger_fault(&control, &why))?;
-        let Some(answers) = answers else { return Ok(None) };
-        let Some(owner) = stranger.owner(answers.user())? else { return Ok(None) };
-        let (view, head) = (transaction.view(), answers.head());
-        let counts_on = head.begun_after >= owner.forgotten
-            && head.uidvalidity == view.uidvalidity
-            && head.next_uid <= view.next_uid;
-        if counts_on && matches!(holds(&answers, transaction)?, Holds::All) {
-            return Ok(Some(Self::from_answers(view, answers)));
+        let front = control.front_of_anybody().map_err(|why| ledger_fault(&control, &why))?;
+        let Some(front) = front else { return Ok(None) };
+        let Some(owner) = stranger.owner(front.user())? else { return Ok(None) };
+        let (view, head) = (transaction.view(), front.head());
+        let counts_on = head.begun_after >= owner.forgotten && head.epoch.goes_on_in(view.epoch);
+        if counts_on && matches!(coverage(&front, transaction)?, Coverage::All) {
+            return Ok(Some(Self::from_front(view, front)));
         }
-        let (user, path) = (answers.user(), control.ledger_path());
-        Err(Refusal::fault(if user == name {
+        let (user, path) = (front.user(), control.ledger_path());
+        Err(RefusedLogin::fault(if user == name {
             format!(
-                "{name} is on no roster, and {} says what was told to him: build his index and roster \
-                 again, or take that file and {} away",
+                "{name} is on no roster, and {} says what was told to him: build his index and \
+                 roster again, or take that file and {} away",
                 path.display(),
                 control::LOCK,
             )
         } else {
             format!(
-                "{name} is on no roster, and his INBOX is that of {user} ({}), who must list its new \
-                 messages first: let {user} log in by POP3, or make {name} log in as {user}",
+                "{name} is on no roster, and his INBOX is that of {user} ({}), who must list its \
+                 new messages first: let {user} log in by POP3, or make {name} log in as {user}",
                 path.display(),
             )
         }))
     }
 
-    /// What the ledger alone says, for a copy of the mail of a user of whom nothing else is known.
-    /// `None`: nothing was listed, or what was does not hold any more.
-    pub fn of_listed(uncaptured: &Uncaptured, mailbox: Mailbox) -> Result<Option<Self>, Refusal> {
+    /// Takes the answers from the ledger alone, for a copy of the mail of a user of whom nothing
+    /// else is known. `None`: nothing was listed, or its UIDs do not hold any more.
+    pub fn of_listed(
+        uncaptured: &Uncaptured,
+        mailbox: Mailbox,
+    ) -> Result<Option<Self>, RefusedLogin> {
         let Uncaptured { user, stamps, .. } = uncaptured;
         let control = control_of(user, mailbox)?;
-        let answers = match control.answers() {
-            Ok(answers) => answers,
-            // What another was told says nothing of him.
-            Err(control::Error::OtherUser { .. }) => None,
+        let front = match control.front() {
+            Ok(front) => front,
+            // Another user's ledger says nothing of him.
+            Err(ControlError::OtherUser { .. }) => None,
             Err(why) => return Err(ledger_fault(&control, &why)),
         };
-        let Some(answers) = answers else { return Ok(None) };
+        let Some(front) = front else { return Ok(None) };
         let own = OwnMail::open(mailbox);
-        let (view, head) = (own.transaction().view(), answers.head());
+        let (view, head) = (own.transaction().view(), front.head());
         let counts_on = head.begun_after >= stamps.forgotten
             && head.restored >= stamps.restored
-            && head.uidvalidity == view.uidvalidity
-            && head.next_uid <= view.next_uid;
-        let holds = counts_on
-            && matches!(holds(&answers, own.transaction())?, Holds::All | Holds::AllButNew);
-        Ok(holds.then(|| Self::from_answers(view, answers)))
+            && head.epoch.goes_on_in(view.epoch);
+        let is_held = counts_on
+            && matches!(coverage(&front, own.transaction())?, Coverage::All | Coverage::AllButNew);
+        Ok(is_held.then(|| Self::from_front(view, front)))
     }
 
     fn cold(
@@ -308,8 +309,8 @@ impl Table {
         control: &Control,
         transaction: Transaction,
         sizes: Sizes,
-        locked: Result<Lock, LockError>,
-    ) -> Result<(Self, Option<Unwritten>), NoTable> {
+        locked: Result<ControlLock, LockError>,
+    ) -> Result<(Self, Option<Unwritten>), Unanswered> {
         let (mailbox, view) = (transaction.mailbox(), transaction.view());
         let place = control.ledger_path();
         let begun = match &locked {
@@ -323,32 +324,39 @@ impl Table {
         let ledger = read_ledger(control)?;
         let written = ledger.as_ref().map(|(_, written)| *written);
         let (ledger, mark) = (ledger.map(|(ledger, _)| ledger), control.mark());
-        // Where there is no lock either, that is said below.
+        // Where there is no lock, another line says so below.
         if locked.is_ok() && mark.as_ref().is_some_and(|mark| mark.told.is_none()) {
             mailbox.log(
                 Level::UIDL_KEEP_LOG_WARNING,
                 &format!(
-                    "{} beside {}: the mark in it is damaged or cannot be read, and any number may have \
-                     been told: new mail gets UIDLs of ours as long as UIDVALIDITY is the same",
+                    "{} beside {}: the mark in it is damaged or cannot be read, and any number may \
+                     have been told: new mail gets UIDLs of ours as long as UIDVALIDITY is \
+                     the same",
                     control::LOCK,
                     place.display(),
                 ),
             );
         }
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
-        let prints = Prints::open(control, locked.as_ref().ok(), view.uidvalidity, view.messages);
-        let look = Look { mailbox, sizes, prints };
+        let fingerprints = FingerprintCache::open(
+            control,
+            locked.as_ref().ok(),
+            view.epoch.uidvalidity,
+            view.messages,
+        );
+        let input = SurveyInput { mailbox, sizes, fingerprints };
         let purpose = Purpose::Listing { guarded: true };
-        let resolved = resolve(kept, look, purpose, memory, written);
-        if let (Err(NoTable::Refused(_)), Ok(lock)) = (&resolved, &locked) {
-            // What was read may have been wrong, if Dovecot could not decompress it for instance.
-            control.remove_prints(lock);
+        let resolved = resolve(kept, input, purpose, memory, written);
+        if let (Err(Unanswered::Refused(_)), Ok(lock)) = (&resolved, &locked) {
+            // The fingerprints may be wrong, for instance where Dovecot could not decompress a
+            // mail.
+            control.remove_fingerprints(lock);
         }
         let resolution = resolved?;
 
         let file = resolution.ledger.encode();
         let mark = Mark::of(&resolution.ledger.borrowed(), view.messages);
-        // What could not be read again must not be written.
+        // A ledger that could not be read again must not be written.
         let table = Self::of(view, file.clone())?.and_passing(&resolution);
         let written = match begun {
             Ok(begun) => begun.publish(&file, &mark),
@@ -356,7 +364,7 @@ impl Table {
         };
         let is_written = !matches!(written, Err(PublishError::Unwritten(_)));
         if is_written {
-            locked.iter().for_each(|lock| control.remove_prints(lock));
+            locked.iter().for_each(|lock| control.remove_fingerprints(lock));
         }
         let mut unwritten = None;
         match written {
@@ -380,7 +388,7 @@ impl Table {
             }
         }
         if is_written {
-            // What a stamp of the operator adds must not be added again at every login.
+            // Without a ledger, every login would add again what a stamp of the operator adds.
             raise_next_uid(mailbox, resolution.first_unspent_uid, view);
         }
         // Where not even a ledger can be written, it is no use to try.
@@ -393,36 +401,36 @@ impl Table {
         Ok((table, unwritten))
     }
 
-    /// The answers for doveadm and dsync: what was listed or is kept, made in memory. What was
-    /// found out about the messages on the way is not saved: doveadm may be set up otherwise than
-    /// POP3, and would keep logins waiting.
-    pub fn for_preview(kept: &Kept, mailbox: Mailbox) -> Result<Self, NoTable> {
+    /// Makes the answers for doveadm and dsync in memory: what was listed or is kept. It does not
+    /// save fingerprints: doveadm may be set up otherwise than POP3, and would keep logins waiting.
+    pub fn for_preview(kept: &Kept, mailbox: Mailbox) -> Result<Self, Unanswered> {
         let control = control_of(&kept.user, mailbox)?;
         let ledger = read_ledger(&control)?.map(|(ledger, _)| ledger);
         let mark = control.mark();
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         let view = OwnMail::open(mailbox).transaction().view();
-        let prints = Prints::open(&control, None, view.uidvalidity, view.messages);
-        let look = Look { mailbox, sizes: Sizes::NotWanted, prints };
-        let resolution = resolve(kept, look, Purpose::Preview, memory, Some(SystemTime::now()))?;
+        let fingerprints =
+            FingerprintCache::open(&control, None, view.epoch.uidvalidity, view.messages);
+        let input = SurveyInput { mailbox, sizes: Sizes::NotWanted, fingerprints };
+        let resolution = resolve(kept, input, Purpose::Preview, memory, Some(SystemTime::now()))?;
         Ok(Self::of(view, resolution.ledger.encode())?.and_passing(&resolution))
     }
 
     /// Takes the answers from a ledger as it is written.
-    fn of(view: View, mut file: Vec<u8>) -> Result<Self, Refusal> {
-        let answers = Answers::front_len(&file, file.len() as u64).and_then(|front_len| {
+    fn of(view: View, mut file: Vec<u8>) -> Result<Self, RefusedLogin> {
+        let front = LedgerFront::front_len(&file, file.len() as u64).and_then(|front_len| {
             file.truncate(front_len);
-            Answers::read(file)
+            LedgerFront::read(file)
         });
-        let answers = answers.map_err(|why| {
-            Refusal::fault(format!(
+        let front = front.map_err(|why| {
+            RefusedLogin::fault(format!(
                 "the ledger cannot go on: {why}; take it away and `uidl-keep forget` the user"
             ))
         })?;
-        Ok(Self::from_answers(view, answers))
+        Ok(Self::from_front(view, front))
     }
 
-    /// With what holds for this session only.
+    /// Adds the answers for this session only.
     fn and_passing(self, resolution: &Resolution) -> Self {
         let passing = resolution.passing.iter().map(|record| {
             let uidl = CString::new(record.uidl.as_bytes()).expect("a Uidl has no NUL");
@@ -434,101 +442,102 @@ impl Table {
 
     /// The answer for a message, if there is one.
     pub fn answer(&self, uid: u32) -> Option<Answer<'_>> {
-        if let Some(at) = self.answers.find(uid, self.cursor.get()) {
+        if let Some(at) = self.front.find(uid, self.cursor.get()) {
             self.cursor.set(at + 1);
-            let uidl = CStr::from_bytes_with_nul(self.answers.uidl_with_nul(at));
-            let uidl = uidl.expect("closed by its only NUL: checked by Answers::read");
-            return Some(Answer { uidl, order: self.answers.order_number(at) });
+            let uidl = CStr::from_bytes_with_nul(self.front.uidl_with_nul(at));
+            let uidl = uidl.expect("closed by its only NUL: checked by LedgerFront::read");
+            return Some(Answer { uidl, order: self.front.order_number(at) });
         }
         self.passing.get(&uid).map(|(uidl, order)| Answer { uidl, order: *order })
     }
 
-    /// Whether nothing can be told of the message.
+    /// Says whether nothing can be told of the message beyond this session.
     pub fn is_undecided(&self, uid: u32) -> bool {
         self.undecided.contains(&uid)
     }
 }
 
-/// Whether a ledger tells all that a view has.
-enum Holds {
+/// How much of a view a ledger tells.
+enum Coverage {
     All,
     /// All but messages that came since.
     AllButNew,
-    /// Messages are missing in it that were given their UIDs before it was written.
+    /// It lacks messages that got their UIDs before it was written.
     NotYet,
-    /// It is of other UIDs.
+    /// Nothing: its UIDs do not hold.
     No,
 }
 
-/// Whether the ledger has every message of the view, and its UIDs still mean what they meant: on a
-/// Maildir by the names in the list of UIDs, where each must be there; elsewhere by the index that
-/// says so, and by the name of the last message that was listed (rule 2).
-fn holds(answers: &Answers, transaction: Transaction) -> Result<Holds, Refusal> {
-    let (mailbox, view, head) = (transaction.mailbox(), transaction.view(), answers.head());
+/// Says how much of the view the ledger has, and whether its UIDs hold (rule 2). On a Maildir the
+/// names in `dovecot-uidlist` tell, and each must be there. Elsewhere the index id tells, and the
+/// name of the last message that was listed.
+fn coverage(front: &LedgerFront, transaction: Transaction) -> Result<Coverage, RefusedLogin> {
+    let (mailbox, view, head) = (transaction.mailbox(), transaction.view(), front.head());
     let uids: Vec<u32> = transaction.uids().collect();
-    let (mut guess, mut newest) = (0, Holds::All);
+    let (mut guess, mut newest) = (0, Coverage::All);
     for &uid in &uids {
-        match answers.find(uid, guess) {
+        match front.find(uid, guess) {
             Some(at) => guess = at + 1,
-            None if uid < head.next_uid => return Ok(Holds::NotYet),
-            None => newest = Holds::AllButNew,
+            None if uid < head.epoch.next_uid => return Ok(Coverage::NotYet),
+            None => newest = Coverage::AllButNew,
         }
     }
     if mailbox.uidlist().is_none() {
-        let holds = head.index_id == view.index_id && last_name_agrees(answers, mailbox, &uids);
-        return Ok(if holds { newest } else { Holds::No });
+        let is_held =
+            head.epoch.index_id == view.epoch.index_id && last_name_agrees(front, mailbox, &uids);
+        return Ok(if is_held { newest } else { Coverage::No });
     }
     let mut left = uids.iter().copied().peekable();
     let (mut guess, mut agree) = (0, true);
     mailbox
         .for_each_name(|uid, name| {
-            // A message of the view that the list lacks agrees with nothing.
+            // The list lacks a message of the view: nothing agrees with it.
             while left.next_if(|&next| next < uid).is_some() {
                 agree = false;
             }
             if left.next_if_eq(&uid).is_none() {
                 return;
             }
-            if let Some(at) = answers.find(uid, guess) {
+            if let Some(at) = front.find(uid, guess) {
                 guess = at + 1;
                 let name = Ledger::name_of_cut(&FileKey::cut_of(name));
-                let mut names = answers.names(at).peekable();
+                let mut names = front.names(at).peekable();
                 agree &= names.peek().is_none() || names.any(|listed| listed == name);
             }
         })
         .map_err(uidlist_fault)?;
-    Ok(if agree && left.next().is_none() { newest } else { Holds::No })
+    Ok(if agree && left.next().is_none() { newest } else { Coverage::No })
 }
 
-/// Whether the last message that was listed still has the name that it had then, or had none.
-fn last_name_agrees(answers: &Answers, mailbox: Mailbox, uids: &[u32]) -> bool {
+/// Says whether the last message that was listed still has its name of then, or had none.
+fn last_name_agrees(front: &LedgerFront, mailbox: Mailbox, uids: &[u32]) -> bool {
     let last = uids.iter().enumerate().rev().find_map(|(at, &uid)| {
-        let found = answers.find(uid, 0)?;
-        answers.names(found).next().is_some().then_some((at, found))
+        let found = front.find(uid, 0)?;
+        front.names(found).next().is_some().then_some((at, found))
     });
     let Some((at, found)) = last else { return true };
     let _frame = Frame::push();
     let mut own = OwnMail::open(mailbox);
     let mut mail = own.turn_to(u32::try_from(at + 1).expect("fewer messages than UIDs"));
     let names = names_of(&mut mail).unwrap_or_default();
-    names.into_iter().any(|key| answers.names(found).any(|name| name == Ledger::name_of(key)))
+    names.into_iter().any(|key| front.names(found).any(|name| name == Ledger::name_of(key)))
 }
 
-fn uidlist_fault(why: String) -> Refusal {
-    Refusal::fault(format!("cannot read dovecot-uidlist: {why}"))
+fn uidlist_fault(why: String) -> RefusedLogin {
+    RefusedLogin::fault(format!("cannot read dovecot-uidlist: {why}"))
 }
 
-/// What was baked may be gone: a list of UIDs of before was put back, or a login was ended between
-/// its ledger and its bake. The first and the last that was listed tell; the last new ones are not
-/// baked yet, where they came to a settled maildrop.
-fn bake_anew_if_gone(answers: &Answers, transaction: Transaction, with_order: bool) {
+/// Bakes all again where the first or the last UIDL that was listed is gone: an older
+/// `dovecot-uidlist` was put back, or a login ended between its ledger and its bake. The last new
+/// messages of a settled maildrop are not baked yet, and do not count.
+fn bake_anew_if_gone(front: &LedgerFront, transaction: Transaction, with_order: bool) {
     let mailbox = transaction.mailbox();
     let record = |uid| {
-        let at = answers.find(uid, 0)?;
-        let (uidl, order) = (answers.uidl(at), answers.order_number(at));
-        Some(Baked { uid, uidl, order, names: answers.names(at).collect() })
+        let at = front.find(uid, 0)?;
+        let (uidl, order) = (front.uidl(at), front.order_number(at));
+        Some(Baked { uid, uidl, order, names: front.names(at).collect() })
     };
-    let may_wait = |uid: &u32| answers.find(*uid, 0).is_some_and(|at| answers.may_be_unbaked(at));
+    let may_wait = |uid: &u32| front.find(*uid, 0).is_some_and(|at| front.may_be_unbaked(at));
     let mut uids = transaction.uids();
     let last = transaction.uids().rev().find(|uid| !may_wait(uid));
     let ends = [uids.next().filter(|uid| !may_wait(uid)), last].into_iter().flatten();
@@ -537,66 +546,67 @@ fn bake_anew_if_gone(answers: &Answers, transaction: Transaction, with_order: bo
     }
 }
 
-fn control_of(user: &str, mailbox: Mailbox) -> Result<Control, Refusal> {
+fn control_of(user: &str, mailbox: Mailbox) -> Result<Control, RefusedLogin> {
     match mailbox.control_dir() {
         Ok(Some(dir)) => Ok(Control::new(dir, user)),
         Ok(None) => {
-            Err(Refusal::fault("this storage has no control directory to keep a ledger in"))
+            Err(RefusedLogin::fault("this storage has no control directory to keep a ledger in"))
         }
-        Err(why) => Err(Refusal::fault(format!("cannot tell the control directory: {why}"))),
+        Err(why) => Err(RefusedLogin::fault(format!("cannot tell the control directory: {why}"))),
     }
 }
 
-/// Whether a refusal that the operator meant is to be logged now.
+/// Says whether a refusal that the operator meant is to be logged now.
 pub fn is_to_be_said(mailbox: Mailbox) -> bool {
     // No ledger is looked at: nobody's name is needed.
     control_of("", mailbox).map_or(true, |control| control.is_to_be_said())
 }
 
-/// Notes how many messages the session has left, for the guard of a mailbox that is made anew.
+/// Notes how many messages the session left, for the guard of a mailbox that is made anew.
 pub fn note_left(user: &str, mailbox: Mailbox, left: u32) {
     if let Ok(control) = control_of(user, mailbox) {
         control.note_left(left);
     }
 }
 
-/// The GUIDs that dsync is told in place of those that messages share, by UID. A mailbox of another
-/// server, opened to pull mail from it, has none.
+/// By UID, the GUIDs that dsync gets in place of those that messages share. There are none in a
+/// mailbox of another server, which is opened to pull mail from it.
 pub fn guids_of_their_own(user: &str, mailbox: Mailbox) -> HashMap<u32, CString> {
     let Ok(control) = control_of(user, mailbox) else { return HashMap::new() };
     let ledger = read_ledger(&control).ok().flatten().map(|(ledger, _)| ledger);
     survey::guids_of_their_own(mailbox, ledger.as_ref())
 }
 
-fn ledger_fault(control: &Control, why: &control::Error) -> Refusal {
+fn ledger_fault(control: &Control, why: &ControlError) -> RefusedLogin {
     let next = match why {
-        control::Error::Foreign { expected_uid, .. } => {
+        ControlError::Foreign { expected_uid, .. } => {
             format!("chown it to uid {expected_uid}, if the mailbox was moved to that account")
         }
-        control::Error::OtherUser { .. } => "give each user a control directory (CONTROL= in \
-             mail_location); where a user was renamed, take it away and `uidl-keep forget` the new name"
+        ControlError::OtherUser { .. } => "give each user a control directory (CONTROL= in \
+             mail_location); where a user was renamed, take it away and `uidl-keep forget` the \
+             new name"
             .to_owned(),
-        control::Error::Link => "restore the file itself in its place".to_owned(),
-        control::Error::Io(_) => "let the mail's user read it".to_owned(),
-        control::Error::Ledger(_) => "restore it from a backup, or take it away: what was told is \
+        ControlError::Link => "restore the file itself in its place".to_owned(),
+        ControlError::Io(_) => "let the mail's user read it".to_owned(),
+        ControlError::Ledger(_) => "restore it from a backup, or take it away: what was told is \
              found again as far as its mark and what was baked say"
             .to_owned(),
     };
-    Refusal::fault(format!("{}: {why}; {next}", control.ledger_path().display()))
+    RefusedLogin::fault(format!("{}: {why}; {next}", control.ledger_path().display()))
 }
 
-fn read_ledger(control: &Control) -> Result<Option<(Ledger, SystemTime)>, Refusal> {
+fn read_ledger(control: &Control) -> Result<Option<(Ledger, SystemTime)>, RefusedLogin> {
     control.ledger().map_err(|why| ledger_fault(control, &why))
 }
 
-/// The index of a user, of which as yet the header was read.
+/// The index that has a user. Only its header was read.
 struct UserIndex {
     index: Index<Box<dyn ReadAt>>,
     path: PathBuf,
 }
 
 impl UserIndex {
-    fn open(kept: &Kept, mailbox: Mailbox) -> Result<Self, Refusal> {
+    fn open(kept: &Kept, mailbox: Mailbox) -> Result<Self, RefusedLogin> {
         let path = kept.site.paths(&kept.user).map(|paths| paths.index).unwrap_or_default();
         let fault = |why: &dyn Remedy| index_fault(&path, why);
         let file = kept.site.open_index(&kept.user).map_err(|why| fault(&why))?;
@@ -610,8 +620,8 @@ impl UserIndex {
         Ok(Self { index, path })
     }
 
-    /// What was captured of the user.
-    fn captured(&self, user: &str) -> Result<Maildrop, Refusal> {
+    /// Reads what was captured of the user.
+    fn captured(&self, user: &str) -> Result<Maildrop, RefusedLogin> {
         let captured = self.index.maildrop(user).map_err(|why| index_fault(&self.path, &why))?;
         captured.ok_or_else(|| {
             index_fault(&self.path, &"its roster names the user, the index does not")
@@ -619,11 +629,11 @@ impl UserIndex {
     }
 }
 
-fn index_fault(path: &Path, why: &dyn Remedy) -> Refusal {
-    Refusal::fault(format!("{}: {why}; {}", path.display(), why.remedy()))
+fn index_fault(path: &Path, why: &dyn Remedy) -> RefusedLogin {
+    RefusedLogin::fault(format!("{}: {why}; {}", path.display(), why.remedy()))
 }
 
-/// What the rules are asked with, whatever the messages are.
+/// The question to the rules, but for the messages.
 struct Asker<'a> {
     kept: &'a Kept,
     index: &'a UserIndex,
@@ -640,16 +650,13 @@ impl<'a> Asker<'a> {
         purpose: Purpose,
     ) -> Situation<'a> {
         let Self { kept, index, native, memory, .. } = *self;
-        let View { uidvalidity, next_uid, index_id, .. } = survey.view;
         Situation {
             captured,
             basis: basis_of(&index.index.build_id(), self.format, kept.settings.keys),
             is_final: index.index.is_final(),
             memory,
             stamps: kept.stamps,
-            uidvalidity,
-            next_uid,
-            index_id,
+            epoch: survey.view.epoch,
             is_maildir: survey.is_maildir(),
             native,
             keys: kept.settings.keys,
@@ -658,17 +665,17 @@ impl<'a> Asker<'a> {
     }
 }
 
-/// Asks the rules, and finds out what they ask, until they have decided. `written` is when the
-/// ledger was, if there is one.
+/// Asks the rules, and finds out what they ask, until they have decided. `written` is the time when
+/// the ledger was written, if there is one.
 fn resolve(
     kept: &Kept,
-    look: Look<'_>,
+    input: SurveyInput<'_>,
     purpose: Purpose,
     memory: Memory<'_>,
     written: Option<SystemTime>,
-) -> Result<Resolution, NoTable> {
-    let mailbox = look.mailbox;
-    let mut survey = Survey::begin(look).map_err(uidlist_fault)?;
+) -> Result<Resolution, Unanswered> {
+    let mailbox = input.mailbox;
+    let mut survey = Survey::begin(input).map_err(uidlist_fault)?;
     let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
     let native = UidlFormat::parse(&format).ok();
     let asker = Asker { kept, index: &index, format: &format, native: native.as_ref(), memory };
@@ -693,11 +700,11 @@ fn resolve(
         .inspect(|resolution| log_undecided(mailbox, &resolution.report, first_fault.as_deref()))
         .map_err(|why| {
             let because = first_fault.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            Refusal::fault(format!("{}: {why}{because}", kept.user)).into()
+            RefusedLogin::fault(format!("{}: {why}{because}", kept.user)).into()
         })
 }
 
-/// Names what a new message is judged by.
+/// A digest of what a new message is judged by.
 fn basis_of(build_id: &[u8; 16], format: &str, keys: Match) -> [u8; 16] {
     let Match { file, message, header, origin } = keys;
     let keys = [file, message, header, origin].map(u8::from);
@@ -716,7 +723,7 @@ fn warn_not_final(kept: &Kept, mailbox: Mailbox) {
     );
 }
 
-/// Once a day is told by the day on which the ledger was written before.
+/// Says whether the ledger was last written on another day, so that we warn once a day.
 fn is_new_day(written: Option<SystemTime>) -> bool {
     let day = |time: SystemTime| {
         time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / 86_400)
@@ -724,13 +731,13 @@ fn is_new_day(written: Option<SystemTime>) -> bool {
     written.is_none_or(|written| day(written) != day(SystemTime::now()))
 }
 
-/// A mailbox whose UIDs come near the end of 32 bits takes no more mail, and the number comes from
-/// text that another server gave.
+/// No next UID is raised further. A mailbox whose UIDs come near the end of 32 bits takes no more
+/// mail, and the number comes from text that another server gave.
 const HIGHEST_NEXT_UID: u32 = 1 << 31;
 
-/// So that no later message gets a number that was given before, also when we are gone.
+/// Raises the next UID, so that no later message gets a spent number, also when we are gone.
 fn raise_next_uid(mailbox: Mailbox, first: u32, view: View) {
-    if first <= view.next_uid {
+    if first <= view.epoch.next_uid {
         return;
     }
     let raised = if first > HIGHEST_NEXT_UID {
@@ -744,7 +751,7 @@ fn raise_next_uid(mailbox: Mailbox, first: u32, view: View) {
             &format!(
                 "cannot raise the next UID from {} to {first} ({why}): do not take the plugin out \
              before the mailbox has counted that far",
-                view.next_uid,
+                view.epoch.next_uid,
             ),
         );
     }

@@ -1,8 +1,8 @@
-//! Writing what was listed where Dovecot itself keeps such things, so that the plugin can go.
+//! Writes what was listed where Dovecot itself keeps such things, so that the plugin can go.
 
 use super::host::{Level, Mailbox};
 use crate::key::FileKey;
-use crate::ledger::{Ledger, Names, Record, RecordRef};
+use crate::ledger::{Ledger, NameHashes, Record, RecordRef};
 
 /// What is written of a message.
 pub struct Baked<'a> {
@@ -13,7 +13,7 @@ pub struct Baked<'a> {
     /// Its order number: `O`.
     pub order: u32,
     /// The names that it was listed under, as [`Record::names`].
-    pub names: Names,
+    pub names: NameHashes,
 }
 
 impl<'a> From<&'a Record> for Baked<'a> {
@@ -30,16 +30,16 @@ impl<'a> From<&RecordRef<'a>> for Baked<'a> {
     }
 }
 
-/// On Maildir, writes UIDL and, where it is kept, order of `records` into `dovecot-uidlist`, as `P`
-/// and `O`. Elsewhere there is no such place: `doveadm backup` to a new location takes the answers
-/// along.
+/// On Maildir, writes the UIDLs of `records` into `dovecot-uidlist` as `P`, and their order as `O`
+/// where it is kept. Elsewhere there is no such place: `doveadm backup` to a new location takes the
+/// answers along.
 ///
-/// The ledger stands already: a bake that fails is logged, and costs nothing but the freedom to
-/// take the plugin out.
+/// The ledger is written already. A bake that fails is logged, and costs only the freedom to take
+/// the plugin out.
 pub fn bake<'a>(mailbox: Mailbox, with_order: bool, records: impl Iterator<Item = Baked<'a>>) {
     let Some(uidlist) = mailbox.uidlist() else { return };
     let baked = uidlist.update_locked(|uidlist| {
-        // Before we had the lock a message may have gone, or the list of another server come.
+        // Before we had the lock, a message may have gone, or another server's list may have come.
         let is_there = |record: &Baked<'_>| {
             let name = uidlist.file_name(record.uid).map(FileKey::cut_of);
             let name = name.map(|cut| Ledger::name_of_cut(&cut));
@@ -58,7 +58,7 @@ pub fn bake<'a>(mailbox: Mailbox, with_order: bool, records: impl Iterator<Item 
     }
 }
 
-/// Whether the UIDL of the record is where [`bake`] writes it, if there is such a place.
+/// Says whether the UIDL of the record is where [`bake`] writes it, if there is such a place.
 pub fn is_baked(mailbox: Mailbox, record: &Baked<'_>) -> bool {
     let uidlist = mailbox.uidlist();
     uidlist.is_none_or(|uidlist| uidlist.uidl(record.uid) == Some(record.uidl))

@@ -1,14 +1,15 @@
-//! Faults on request, so that tests see what a bug of ours does to a session. Not in release builds.
+//! Faults on request, so that tests see what a bug of ours does to a session. Not in release
+//! builds.
 
 use std::env;
 use std::fs;
 use std::hint::black_box;
 
-/// Names a file that says which fault to have, and where: `panic search_init`, `memory uidl 3`. Dovecot
-/// hands it on where `import_environment` names it.
+/// It names a file that says which fault to have, and where: `panic search_init`, `memory uidl 3`.
+/// Dovecot hands it on where `import_environment` names it.
 const REQUEST: &str = "UIDL_KEEP_FAULT";
 
-/// Has the fault here, if it is asked for at this door.
+/// Has the fault that is asked for at this door.
 pub fn at(door: &str) {
     let Some(file) = env::var_os(REQUEST) else { return };
     let Ok(asked) = fs::read_to_string(file) else { return };

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::dovecot as sys;
 use super::host::{Mail, Mailbox, Transaction, User};
 use super::panic::boundary;
-use super::session::{Inbox, Reply, Wanted};
+use super::session::{AnsweredField, FieldReply, Inbox};
 use super::standing::Standing;
 use super::survey::Sizes;
 
@@ -21,34 +21,34 @@ pub struct Version(*const c_char);
 // SAFETY: it points at a constant.
 unsafe impl Sync for Version {}
 
-/// The ABI that this was built for: Dovecot's loader compares it with its own up to the first `(`
-/// (`versions_equal` in `module-dir.c`) and refuses another.
+/// The ABI that this was built for. Dovecot's loader compares it with its own up to the first `(`
+/// (`versions_equal` in `module-dir.c`), and refuses another.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals)]
 pub static uidl_keep_plugin_version: Version = Version(sys::DOVECOT_ABI_VERSION.as_ptr().cast());
 
-/// Called once a process, when the file was loaded, by root and outside of any chroot.
+/// Dovecot calls it once a process, when the file was loaded, as root and outside of any chroot.
 #[unsafe(no_mangle)]
 pub extern "C" fn uidl_keep_plugin_preinit() {
     boundary(super::settings::hold_root);
 }
 
-/// Called once a process, after the file was loaded and privileges were dropped.
+/// Dovecot calls it once a process, after the file was loaded and privileges were dropped.
 ///
 /// # Safety
 ///
-/// Called by Dovecot's loader alone, with the module that it loaded.
+/// Only Dovecot's loader calls it, with the module that it loaded.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uidl_keep_plugin_init(module: *mut sys::module) {
     // SAFETY: the loader's module; the table lives as long as the process.
     boundary(|| unsafe { sys::mail_storage_hooks_add(module, &raw const HOOKS) });
 }
 
-/// Called once a process, before the file is unloaded.
+/// Dovecot calls it once a process, before the file is unloaded.
 ///
 /// # Safety
 ///
-/// Called by Dovecot's loader alone.
+/// Only Dovecot's loader calls it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn uidl_keep_plugin_deinit() {
     // SAFETY: added by `uidl_keep_plugin_init`.
@@ -73,7 +73,7 @@ unsafe extern "C" fn mail_user_created(user: *mut sys::mail_user) {
         super::fault::at("mail_user_created");
         // SAFETY: Dovecot calls this with a user that it is making.
         let user = unsafe { User::from_raw(user) };
-        // Made on the way to a shared mailbox or a delivery: nobody lists it by POP3.
+        // It was made on the way to a shared mailbox or a delivery: nobody lists it by POP3.
         if user.is_autocreated() {
             return;
         }
@@ -261,21 +261,21 @@ unsafe extern "C" fn get_special(
             (mail, inbox(mail.mailbox()))
         };
         #[cfg(debug_assertions)]
-        if Wanted::of(field) == Some(Wanted::Uidl) {
+        if AnsweredField::of(field) == Some(AnsweredField::Uidl) {
             super::fault::at(&format!("uidl {}", mail.uid()));
         }
-        let reply = match (inbox, Wanted::of(field)) {
+        let reply = match (inbox, AnsweredField::of(field)) {
             (Some(inbox), Some(wanted)) => inbox.reply(mail, wanted),
-            _ => Reply::AskStorage,
+            _ => FieldReply::AskStorage,
         };
         match reply {
-            Reply::Value(value) => {
+            FieldReply::Value(value) => {
                 // SAFETY: Dovecot's own out-parameter.
                 unsafe { *value_r = value };
                 0
             }
-            Reply::AskStorage => mail.super_get_special(field, value_r),
-            Reply::Fail => {
+            FieldReply::AskStorage => mail.super_get_special(field, value_r),
+            FieldReply::Fail => {
                 mail.mailbox().fail(super::standing::LATER);
                 -1
             }
@@ -283,7 +283,7 @@ unsafe extern "C" fn get_special(
     })
 }
 
-impl Wanted {
+impl AnsweredField {
     fn of(field: sys::mail_fetch_field) -> Option<Self> {
         match field {
             sys::mail_fetch_field::MAIL_FETCH_UIDL_BACKEND => Some(Self::Uidl),

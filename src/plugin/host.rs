@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::ptr;
 
 use super::dovecot as sys;
+use crate::ledger::Epoch;
 
 /// How loud a log line is.
 pub type Level = sys::uidl_keep_log_level;
@@ -23,8 +24,8 @@ pub fn die(line: &str) -> ! {
     std::process::abort()
 }
 
-/// Ends the process by exit after logging that so many octets were not to be had. Allocates nothing
-/// of ours.
+/// Logs that so many octets could not be allocated, and ends the process by exit. It allocates
+/// nothing of ours.
 pub fn die_of_memory(octets: usize) -> ! {
     // SAFETY: takes a number.
     unsafe { sys::uidl_keep_die_of_memory(octets) };
@@ -32,7 +33,7 @@ pub fn die_of_memory(octets: usize) -> ! {
     std::process::abort()
 }
 
-/// Text for C: what cannot be in a C string is left out.
+/// Text for C. Octets that cannot be in a C string are left out.
 fn c_string(text: &str) -> CString {
     CString::new(text.replace('\0', "")).expect("no NUL is left")
 }
@@ -45,8 +46,8 @@ unsafe fn bytes<'a>(string: *const c_char) -> Option<&'a [u8]> {
     (!string.is_null()).then(|| unsafe { CStr::from_ptr(string) }.to_bytes())
 }
 
-/// A frame of Dovecot's data stack: what its functions allocate there while it lives is free when
-/// it goes.
+/// A frame of Dovecot's data stack. Memory that its functions allocate there is freed when the
+/// frame goes.
 pub struct Frame(u32);
 
 impl Frame {
@@ -76,26 +77,26 @@ impl User {
         Self(user)
     }
 
-    /// Whether it is no login but made on the way, for a shared namespace or a delivery.
+    /// Says whether it is no login but made on the way, for a shared namespace or a delivery.
     pub fn is_autocreated(self) -> bool {
         // SAFETY: `from_raw`.
         unsafe { sys::uidl_keep_user_is_autocreated(self.0) }
     }
 
-    /// Whether its mail is being copied by dsync, from here or to here.
+    /// Says whether dsync is copying its mail, from here or to here.
     pub fn is_dsyncing(self) -> bool {
         // SAFETY: `from_raw`.
         unsafe { sys::uidl_keep_user_is_dsyncing(self.0) }
     }
 
-    /// The user name. Dovecot's are UTF-8; what is not cannot be on a roster.
+    /// The user name. Dovecot's names are UTF-8. A name that is not cannot be on a roster.
     pub fn name(self) -> Option<String> {
         // SAFETY: `from_raw`; the name lives as long as the user.
         let name = unsafe { bytes(sys::uidl_keep_user_name(self.0)) };
         Some(std::str::from_utf8(name?).ok()?.to_owned())
     }
 
-    /// A setting of ours, `None` where it is not set.
+    /// A setting of ours. `None`: it is not set.
     ///
     /// # Errors
     ///
@@ -118,7 +119,7 @@ impl User {
         unsafe { sys::uidl_keep_user_attach(self.0, Box::into_raw(state).cast()) }
     }
 
-    /// What was kept with the user, if anything was.
+    /// The state that was kept with the user, if any was.
     pub fn state<T>(self) -> *mut T {
         // SAFETY: `from_raw`.
         unsafe { sys::uidl_keep_user_state(self.0).cast() }
@@ -153,26 +154,26 @@ impl Mailbox {
         unsafe { User::from_raw(sys::uidl_keep_mailbox_user(self.0)) }
     }
 
-    /// Whether it is the user's INBOX: the maildrop.
+    /// Says whether it is the user's INBOX, which is the maildrop.
     pub fn is_inbox(self) -> bool {
         // SAFETY: `from_raw`.
         unsafe { sys::uidl_keep_mailbox_is_inbox(self.0) }
     }
 
-    /// Whether a POP3 session has it open.
+    /// Says whether a POP3 session has it open.
     pub fn is_pop3(self) -> bool {
         // SAFETY: `from_raw`.
         unsafe { sys::uidl_keep_mailbox_is_pop3(self.0) }
     }
 
-    /// One line in the log.
+    /// Logs one line.
     pub fn log(self, level: Level, line: &str) {
         let line = c_string(line);
         // SAFETY: `from_raw`; the mailbox's event lives as long as the mailbox.
         unsafe { sys::uidl_keep_log(sys::uidl_keep_mailbox_event(self.0), level, line.as_ptr()) };
     }
 
-    /// Fails the operation under way with a temporary error, of which the client sees `text`.
+    /// Fails the operation under way with a temporary error. The client sees `text`.
     pub fn fail(self, text: &str) {
         let text = c_string(text);
         // SAFETY: `from_raw`; Dovecot copies the text.
@@ -185,8 +186,8 @@ impl Mailbox {
         lossy(unsafe { bytes(sys::mailbox_get_last_internal_error(self.0, ptr::null_mut())) })
     }
 
-    /// Dovecot's control directory of the mailbox, where `dovecot-uidlist` lies on Maildir. `None`
-    /// where the storage has none.
+    /// Dovecot's control directory of the mailbox, where `dovecot-uidlist` lies on Maildir. `None`:
+    /// the storage has none.
     ///
     /// # Errors
     ///
@@ -211,7 +212,7 @@ impl Mailbox {
         lossy(unsafe { bytes(sys::uidl_keep_mailbox_format(self.0)) })
     }
 
-    /// Whether `mmap_disable` is set: then files are read and not mapped.
+    /// Says whether `mmap_disable` is set. Then files are read and not mapped.
     pub fn is_mmap_disabled(self) -> bool {
         // SAFETY: `from_raw`; settings live as long as the storage.
         unsafe { sys::uidl_keep_mailbox_mmap_disabled(self.0) }
@@ -243,9 +244,8 @@ impl Mailbox {
         (!uidlist.is_null()).then_some(Uidlist(uidlist))
     }
 
-    /// Gives the base file name of every message to `take`, ascending by UID, where it is a
-    /// Maildir. The list of them is read first, if it is not in memory as it is on disk. Elsewhere
-    /// there is none.
+    /// Gives the base file name of every message of a Maildir to `take`, ascending by UID. It reads
+    /// `dovecot-uidlist` first, if the list in memory is not as on disk. Elsewhere there is none.
     ///
     /// # Errors
     ///
@@ -276,7 +276,7 @@ impl Mailbox {
         unsafe { sys::uidl_keep_mailbox_attach(self.0, Box::into_raw(state).cast()) }
     }
 
-    /// What was kept with the mailbox, if anything was.
+    /// The state that was kept with the mailbox, if any was.
     pub fn state<T>(self) -> *mut T {
         // SAFETY: `from_raw`.
         unsafe { sys::uidl_keep_mailbox_state(self.0).cast() }
@@ -306,7 +306,7 @@ impl Uidlist {
     ///
     /// # Errors
     ///
-    /// Which step failed; Dovecot has logged why.
+    /// Which step failed. Dovecot has logged why.
     pub fn update_locked(self, body: impl FnOnce(Self)) -> Result<(), &'static str> {
         // SAFETY: `Mailbox::uidlist`; every lock taken is given back.
         unsafe {
@@ -320,13 +320,13 @@ impl Uidlist {
         }
     }
 
-    /// The base file name that it has for a UID, which lives as long as the list is not read anew.
+    /// The base file name that it has for a UID. It lives as long as the list is not read anew.
     pub fn file_name<'a>(self, uid: u32) -> Option<&'a [u8]> {
         // SAFETY: `Mailbox::uidlist`; NULL where it has none.
         unsafe { bytes(sys::uidl_keep_maildir_file_name(self.0, uid)) }
     }
 
-    /// The UIDL that it holds for a UID, which lives as long as the list is not written.
+    /// The UIDL that it has for a UID. It lives as long as the list is not written.
     pub fn uidl<'a>(self, uid: u32) -> Option<&'a [u8]> {
         use sys::maildir_uidlist_rec_ext_key as key;
         let which = key::MAILDIR_UIDLIST_REC_EXT_POP3_UIDL;
@@ -349,15 +349,11 @@ impl Uidlist {
     }
 }
 
-/// What a transaction sees of its mailbox.
+/// A mailbox as a transaction sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
-    /// UIDVALIDITY.
-    pub uidvalidity: u32,
-    /// The UID that the next message will get.
-    pub next_uid: u32,
-    /// Which of Dovecot's index files says so: one that is made anew has another number.
-    pub index_id: u32,
+    /// What its UIDs go with.
+    pub epoch: Epoch,
     /// How many messages there are.
     pub messages: u32,
 }
@@ -380,10 +376,10 @@ impl Transaction {
         unsafe { Mailbox::from_raw(sys::uidl_keep_transaction_mailbox(self.0)) }
     }
 
-    /// What it sees. While the mailbox is not synced, all transactions see the same.
+    /// The mailbox as it sees it. While the mailbox is not synced, all transactions see the same.
     pub fn view(self) -> View {
-        let mut view = View { uidvalidity: 0, next_uid: 0, index_id: 0, messages: 0 };
-        let View { uidvalidity, next_uid, index_id, messages } = &mut view;
+        let mut view = View { epoch: Epoch::default(), messages: 0 };
+        let View { epoch: Epoch { uidvalidity, next_uid, index_id }, messages } = &mut view;
         // SAFETY: `from_raw`; the out-parameters are ours.
         unsafe {
             sys::uidl_keep_transaction_view(self.0, uidvalidity, next_uid, index_id, messages);
@@ -402,8 +398,8 @@ impl Transaction {
     }
 }
 
-/// Which special fields we ask for.
-pub type Field = sys::mail_fetch_field;
+/// The special fields of a mail.
+pub type MailField = sys::mail_fetch_field;
 
 /// `struct mail`.
 #[derive(Clone, Copy)]
@@ -429,7 +425,7 @@ impl Mail {
         unsafe { sys::uidl_keep_mail_uid(self.0) }
     }
 
-    /// Whether it went while we looked.
+    /// Says whether it went while we looked.
     pub fn is_expunged(self) -> bool {
         // SAFETY: `from_raw`.
         unsafe { sys::uidl_keep_mail_is_expunged(self.0) || self.last_error_is_expunged() }
@@ -451,7 +447,7 @@ impl Mail {
     }
 
     /// The `get_special` that ours replaced.
-    pub fn super_get_special(self, field: Field, value_r: *mut *const c_char) -> c_int {
+    pub fn super_get_special(self, field: MailField, value_r: *mut *const c_char) -> c_int {
         // SAFETY: called from our own `get_special` with the caller's own out-parameter.
         unsafe {
             let get_special = (*sys::uidl_keep_mail_super(self.0)).get_special;
@@ -459,19 +455,19 @@ impl Mail {
         }
     }
 
-    /// A copy of `text`, which has no NUL, that lives as long as the mail stays with this message.
+    /// Copies `text`, which has no NUL. The copy lives as long as the mail stays with this message.
     pub fn keep_text(self, text: &CStr) -> *const c_char {
         // SAFETY: `from_raw`.
         unsafe { sys::uidl_keep_mail_strdup(self.0, text.as_ptr()) }
     }
 
-    /// A special field's value; empty where the storage has none. The bytes are on the data stack
-    /// or in the mail's pool: copy them before the next call on the mail.
+    /// A special field's value. It is empty where the storage has none. The octets are on the data
+    /// stack or in the mail's pool: copy them before the next call on the mail.
     ///
     /// # Errors
     ///
-    /// `Failed` when it could not be had: the mailbox's last error says why.
-    pub fn special(&mut self, field: Field) -> Result<&[u8], Failed> {
+    /// `Failed`: the mailbox's last error says why.
+    pub fn special(&mut self, field: MailField) -> Result<&[u8], Failed> {
         let mut value = ptr::null();
         // SAFETY: the mail is one that we allocated; the exclusive borrow ends before the next
         // call.
@@ -524,7 +520,7 @@ impl Mail {
                     1.. if !take(std::slice::from_raw_parts(data, size)) => return Ok(()),
                     1.. => {}
                     _ => {
-                        // The stream knows why, the mailbox whose error is asked for does not.
+                        // The stream knows why. The mailbox, whose error is asked for, does not.
                         let why = lossy(bytes(sys::uidl_keep_stream_error(input)));
                         if !self.is_expunged() {
                             self.mailbox().fail(&why);
@@ -550,7 +546,7 @@ impl Mail {
         }
     }
 
-    /// What `pop3_uidl_format` gives for it.
+    /// Its native UIDL, by `pop3_uidl_format`.
     ///
     /// # Errors
     ///
@@ -581,12 +577,12 @@ impl Mail {
     }
 }
 
-/// An operation on a mail failed; the mailbox knows why.
+/// An operation on a mail failed. The mailbox knows why.
 #[derive(Debug, Clone, Copy)]
 pub struct Failed;
 
-/// A transaction and a mail of our own: never the caller's, whose stream dsync may be about to
-/// send.
+/// A transaction and a mail of our own. The caller's mail is never touched, for dsync may be about
+/// to send its stream.
 pub struct OwnMail {
     transaction: *mut sys::mailbox_transaction_context,
     mail: *mut sys::mail,
@@ -623,8 +619,8 @@ impl OwnMail {
 }
 
 impl Drop for OwnMail {
-    /// The mail goes before its transaction commits: Dovecot asserts that. The commit saves the
-    /// sizes that were found on the way; if it fails they are only found again.
+    /// Frees the mail before its transaction commits: Dovecot asserts that. The commit saves the
+    /// sizes that were found on the way. If it fails, they are found again.
     fn drop(&mut self) {
         // SAFETY: both are ours and are not used again.
         unsafe {

@@ -1,7 +1,8 @@
-//! Memory that is not to be had ends the process by exit, as it ends Dovecot's own.
+//! Ends the process by exit where memory ends, as Dovecot itself does.
 //!
-//! Rust's standard library would end it by SIGABRT, and the operator would read of a crash instead of
-//! a limit. The helper and the tests are linked with this allocator too; there it changes nothing.
+//! Rust's standard library would end it by SIGABRT, and the operator would read of a crash instead
+//! of a limit. The helper and the tests are linked with this allocator too; there it changes
+//! nothing.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::OnceLock;
@@ -15,7 +16,7 @@ static ALLOCATOR: OrExit = OrExit;
 /// How to end a process of Dovecot. A pointer, for programs that have no Dovecot to call.
 static EXIT: OnceLock<fn(usize) -> !> = OnceLock::new();
 
-/// From now on, what cannot be allocated ends the process.
+/// From now on, memory that cannot be allocated ends the process.
 pub fn exit_when_it_ends() {
     let _ = EXIT.set(host::die_of_memory);
 }

@@ -1,8 +1,8 @@
 //! The Dovecot side: the only place that knows Dovecot.
 //!
 //! Dovecot calls [`hooks`]; each callback is a few lines over [`session`], which answers from a
-//! [`table`]. That is made of the ledger, or by the rules of [`resolve`](crate::resolve) with what a
-//! [`survey`] can find out about the mails.
+//! [`answer_table`]. That is made from the ledger, or by the rules of [`resolve`](crate::resolve)
+//! with what a [`survey`] can find out about the mails.
 
 mod answer_table;
 mod bake;

@@ -9,14 +9,14 @@ use super::{host, memory};
 /// exit after one line in the log: the client sees a dropped session and tries again, and no half
 /// answer was sent.
 ///
-/// It cannot go on instead: for some callbacks there is no value that Dovecot takes for a failure,
-/// and a POP3 process whose `get_special` fails invents a UIDL (`pop3_get_uid` in
-/// `pop3-commands.c`). Nor does it unwind: what would be dropped on the way calls into a Dovecot that
-/// is in the middle of something, and a second panic there would be a SIGABRT.
+/// It cannot go on instead. Some callbacks have no value that Dovecot takes for a failure, and a
+/// POP3 process whose `get_special` fails invents a UIDL (`pop3_get_uid` in `pop3-commands.c`). It
+/// does not unwind either. Drops on the way would call into a Dovecot that is in the middle of
+/// something, and a second panic there would be a SIGABRT.
 pub fn boundary<T>(body: impl FnOnce() -> T) -> T {
     static ARMED: Once = Once::new();
     ARMED.call_once(|| {
-        // Ours alone: the standard library is linked into this module, and nobody else's is asked.
+        // The hook is ours alone, for the standard library is linked into this module.
         std::panic::set_hook(Box::new(exit));
         memory::exit_when_it_ends();
     });

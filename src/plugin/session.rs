@@ -5,45 +5,45 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
 use std::rc::Rc;
 
-use super::answer_table::{self, NoTable, Table, Unwritten};
+use super::answer_table::{self, AnswerTable, Unanswered, Unwritten};
 use super::host::{Level, Mail, Mailbox, Transaction, View};
-use super::standing::{Refusal, Standing, Stranger, Uncaptured};
+use super::standing::{RefusedLogin, Standing, Stranger, Uncaptured};
 use super::survey::Sizes;
 
 /// What is kept with an INBOX while it is open.
 pub struct Inbox {
     standing: Rc<Standing>,
-    /// Every table that answers were given from: a caller may still hold a UIDL of an older one.
-    tables: RefCell<Vec<Rc<Table>>>,
-    /// Why this session is refused. Dovecot tries three times; the reason is found and logged once.
-    refusal: RefCell<Option<Refusal>>,
-    /// The mailbox changed while we looked: this try fails, the next may not.
+    /// Every table that gave answers. A caller may still hold a UIDL of an older one.
+    tables: RefCell<Vec<Rc<AnswerTable>>>,
+    /// Why this session is refused. Dovecot tries three times. The reason is found and logged once.
+    refusal: RefCell<Option<RefusedLogin>>,
+    /// Whether the mailbox changed while we looked. This try fails, and the next may not.
     try_again: Cell<bool>,
-    /// The last view that was found to be stale.
+    /// The last view that was found stale.
     stale: Cell<Option<View>>,
-    /// Our own mails ask through the same methods: what they ask is for Dovecot to answer.
+    /// Whether a mail of ours asks, through the same methods. Then Dovecot answers.
     is_surveying: Cell<bool>,
-    /// What is to be written when the session is over.
+    /// The ledger that is tried once more when the session is over.
     unwritten: RefCell<Option<Unwritten>>,
-    /// By UID: the GUIDs that dsync is told of messages that share theirs with an earlier one.
+    /// By UID, the GUIDs that dsync gets for messages that share theirs with an earlier one.
     guids: OnceCell<HashMap<u32, CString>>,
-    /// What was listed of a user of whom nothing else is known.
-    listed: OnceCell<Result<Option<Table>, Refusal>>,
+    /// The listed answers of a user of whom nothing else is known.
+    listed: OnceCell<Result<Option<AnswerTable>, RefusedLogin>>,
 }
 
 /// What `get_special` is to do.
-pub enum Reply {
+pub enum FieldReply {
     /// Give this value.
     Value(*const c_char),
     /// Ask the storage.
     AskStorage,
-    /// Fail: could not tell.
+    /// Fail: we could not tell.
     Fail,
 }
 
-/// Which of the fields that we answer.
+/// The fields that we answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
+pub enum AnsweredField {
     /// The UIDL.
     Uidl,
     /// The place in the POP3 order.
@@ -72,7 +72,7 @@ impl Inbox {
     pub fn close(&self, mailbox: Mailbox) {
         let listed = self.tables.borrow().last().map(|table| table.view.messages);
         if let (Standing::Kept(kept), Some(listed)) = (&*self.standing, listed) {
-            // What came meanwhile no client of this session has seen.
+            // No client of this session has seen what came meanwhile.
             answer_table::note_left(&kept.user, mailbox, listed.min(mailbox.messages()));
         }
     }
@@ -90,8 +90,8 @@ impl Inbox {
         survey()
     }
 
-    /// Makes sure that there are answers for what the transaction sees, before POP3 lists it: here,
-    /// and only here, a client can still be refused cleanly.
+    /// Makes sure, before POP3 lists it, that there are answers for what the transaction sees. Only
+    /// here can a client still be refused cleanly.
     pub fn prepare_listing(&self, transaction: Transaction, sizes: Sizes) {
         self.try_again.set(false);
         if self.refusal.borrow().is_some() || self.table_for(transaction.view()).is_some() {
@@ -109,17 +109,19 @@ impl Inbox {
         if let Some(refusal) = kept.held() {
             return self.refuse(transaction.mailbox(), &refusal);
         }
-        match self.surveying(|| Table::for_listing(kept, transaction, sizes, self.stale.get())) {
+        match self
+            .surveying(|| AnswerTable::for_listing(kept, transaction, sizes, self.stale.get()))
+        {
             Ok((table, unwritten)) => {
                 self.tables.borrow_mut().push(Rc::new(table));
                 *self.unwritten.borrow_mut() = unwritten;
             }
-            Err(NoTable::Expunged) => self.try_again.set(true),
-            Err(NoTable::Stale) => {
+            Err(Unanswered::Expunged) => self.try_again.set(true),
+            Err(Unanswered::Stale) => {
                 self.stale.set(Some(transaction.view()));
                 self.try_again.set(true);
             }
-            Err(NoTable::Refused(refusal)) => self.refuse(transaction.mailbox(), &refusal),
+            Err(Unanswered::Refused(refusal)) => self.refuse(transaction.mailbox(), &refusal),
         }
     }
 
@@ -128,21 +130,21 @@ impl Inbox {
         if let Some(refusal) = stranger.held() {
             return self.refuse(transaction.mailbox(), &refusal);
         }
-        match self.surveying(|| Table::for_stranger(stranger, transaction)) {
+        match self.surveying(|| AnswerTable::for_stranger(stranger, transaction)) {
             Ok(Some(table)) => self.tables.borrow_mut().push(Rc::new(table)),
             Ok(None) => {}
             Err(refusal) => self.refuse(transaction.mailbox(), &refusal),
         }
     }
 
-    fn refuse(&self, mailbox: Mailbox, refusal: &Refusal) {
+    fn refuse(&self, mailbox: Mailbox, refusal: &RefusedLogin) {
         if !refusal.is_meant() || answer_table::is_to_be_said(mailbox) {
             mailbox.log(Level::UIDL_KEEP_LOG_ERROR, &refusal.log);
         }
         *self.refusal.borrow_mut() = Some(refusal.clone());
     }
 
-    /// What the client is told instead of a listing, if it must be told something.
+    /// What the client is told instead of a listing, if it is refused.
     pub fn why_not(&self) -> Option<&'static str> {
         if self.try_again.get() {
             return Some(super::standing::LATER);
@@ -151,12 +153,12 @@ impl Inbox {
     }
 
     /// Answers for one message.
-    pub fn reply(&self, mail: Mail, wanted: Wanted) -> Reply {
+    pub fn reply(&self, mail: Mail, wanted: AnsweredField) -> FieldReply {
         if self.is_surveying.get() || mail.uid() == 0 {
-            return Reply::AskStorage;
+            return FieldReply::AskStorage;
         }
         let mailbox = mail.mailbox();
-        if wanted == Wanted::Guid {
+        if wanted == AnsweredField::Guid {
             return self.reply_guid(mail);
         }
         if mailbox.is_pop3() {
@@ -166,35 +168,40 @@ impl Inbox {
             return self.reply_uncaptured(uncaptured, mail, wanted);
         }
         match self.preview_table(mailbox, mail.uid()) {
-            Ok(Some(table)) if table.is_undecided(mail.uid()) => Reply::Fail,
-            // What the storage holds for a message that is not in the table was found wanting: told
-            // on, it would be what a client is told once we are gone.
+            Ok(Some(table)) if table.is_undecided(mail.uid()) => FieldReply::Fail,
+            // Do not pass on the storage's UIDL: the rules rejected it, and dsync would make it
+            // permanent.
             Ok(Some(table)) => {
-                self.reply_from(&table, mail, wanted).unwrap_or(Reply::Value(c"".as_ptr()))
+                self.reply_from(&table, mail, wanted).unwrap_or(FieldReply::Value(c"".as_ptr()))
             }
-            Ok(None) => Reply::AskStorage,
-            Err(()) => Reply::Fail,
+            Ok(None) => FieldReply::AskStorage,
+            Err(()) => FieldReply::Fail,
         }
     }
 
-    /// Of a user of whom nothing that holds was captured a copy is made with what was listed: that
-    /// his clients have. What the storage holds else cannot be judged, and is not told on. Whoever
-    /// asks for UIDLs and copies nothing wants to know what clients will see: they are refused.
-    fn reply_uncaptured(&self, uncaptured: &Uncaptured, mail: Mail, wanted: Wanted) -> Reply {
+    /// Answers for a user of whom nothing that holds was captured. A copy gets what was listed, for
+    /// his clients have that. Other stored UIDLs cannot be judged, and are not passed on. Whoever
+    /// asks for UIDLs and copies nothing wants to know what clients will see, and they are refused.
+    fn reply_uncaptured(
+        &self,
+        uncaptured: &Uncaptured,
+        mail: Mail,
+        wanted: AnsweredField,
+    ) -> FieldReply {
         let mailbox = mail.mailbox();
         if is_elsewhere(mailbox) {
-            return Reply::AskStorage;
+            return FieldReply::AskStorage;
         }
         if !mailbox.user().is_dsyncing() {
-            // To whom it may concern, and once, though a client may just have been told.
+            // This is logged once, also where a POP3 client was just refused.
             if self.refusal.borrow().is_none() {
                 mailbox.log(Level::UIDL_KEEP_LOG_ERROR, &uncaptured.refusal.log);
                 *self.refusal.borrow_mut() = Some(uncaptured.refusal.clone());
             }
-            return Reply::Fail;
+            return FieldReply::Fail;
         }
         let listed = self.listed.get_or_init(|| {
-            let table = self.surveying(|| Table::of_listed(uncaptured, mailbox));
+            let table = self.surveying(|| AnswerTable::of_listed(uncaptured, mailbox));
             table.inspect_err(|refusal| self.refuse(mailbox, refusal)).inspect(|_| {
                 let why = &uncaptured.refusal.log;
                 let line = format!("{why}; its mail is copied, with no UIDL but those listed here");
@@ -204,52 +211,58 @@ impl Inbox {
         match listed {
             Ok(table) => (table.as_ref())
                 .and_then(|table| self.reply_from(table, mail, wanted))
-                .unwrap_or(Reply::Value(c"".as_ptr())),
-            Err(_) => Reply::Fail,
+                .unwrap_or(FieldReply::Value(c"".as_ptr())),
+            Err(_) => FieldReply::Fail,
         }
     }
 
-    /// dsync takes messages with one GUID for one message: it sends the first, and makes copies of
-    /// it on the other side, each with the UIDL of the first. So each but the first has a GUID of
-    /// its own here.
-    fn reply_guid(&self, mail: Mail) -> Reply {
+    /// Gives each message but the first of those that share a GUID a GUID of its own. dsync takes
+    /// them for one message: it sends the first, and copies it on the other side with its UIDL.
+    fn reply_guid(&self, mail: Mail) -> FieldReply {
         let mailbox = mail.mailbox();
         let user = match &*self.standing {
             Standing::Kept(kept) if !mailbox.is_pop3() => &kept.user,
             Standing::Uncaptured(uncaptured) if !mailbox.is_pop3() => &uncaptured.user,
-            _ => return Reply::AskStorage,
+            _ => return FieldReply::AskStorage,
         };
         let find = || self.surveying(|| answer_table::guids_of_their_own(user, mailbox));
         let guids = self.guids.get_or_init(find);
-        // They stay as long as the mailbox, and every mail goes before it.
-        guids.get(&mail.uid()).map_or(Reply::AskStorage, |guid| Reply::Value(guid.as_ptr()))
+        // The GUIDs stay as long as the mailbox, and every mail goes before it.
+        guids
+            .get(&mail.uid())
+            .map_or(FieldReply::AskStorage, |guid| FieldReply::Value(guid.as_ptr()))
     }
 
-    /// In a POP3 session a failed lookup is taken for an absent UIDL, and one is invented: what is
-    /// not in the table must end the process.
-    fn reply_to_pop3(&self, mail: Mail, wanted: Wanted) -> Reply {
+    /// Answers a POP3 session. It takes a failed look-up for an absent UIDL, and invents one. So a
+    /// message that is not in the table must end the process.
+    fn reply_to_pop3(&self, mail: Mail, wanted: AnsweredField) -> FieldReply {
         if self.why_not().is_some() {
-            return Reply::Fail;
+            return FieldReply::Fail;
         }
         let newest = self.tables.borrow().last().cloned();
         if let (None, Standing::Stranger(_)) = (&newest, &*self.standing) {
-            return Reply::AskStorage;
+            return FieldReply::AskStorage;
         }
         newest.and_then(|table| self.reply_from(&table, mail, wanted)).unwrap_or_else(|| {
             super::host::die(&format!("UID {} was not there when the session began", mail.uid()))
         })
     }
 
-    fn reply_from(&self, table: &Table, mail: Mail, wanted: Wanted) -> Option<Reply> {
+    fn reply_from(
+        &self,
+        table: &AnswerTable,
+        mail: Mail,
+        wanted: AnsweredField,
+    ) -> Option<FieldReply> {
         let answer = table.answer(mail.uid())?;
         Some(match wanted {
             // The table stays as long as the mailbox, and every mail goes before it.
-            Wanted::Uidl => Reply::Value(answer.uidl.as_ptr()),
-            Wanted::Guid => Reply::AskStorage,
-            Wanted::Order if !self.keeps_order() => Reply::AskStorage,
-            Wanted::Order => {
+            AnsweredField::Uidl => FieldReply::Value(answer.uidl.as_ptr()),
+            AnsweredField::Guid => FieldReply::AskStorage,
+            AnsweredField::Order if !self.keeps_order() => FieldReply::AskStorage,
+            AnsweredField::Order => {
                 let mut digits = *b"4294967295\0";
-                Reply::Value(mail.keep_text(decimal(answer.order, &mut digits)))
+                FieldReply::Value(mail.keep_text(decimal(answer.order, &mut digits)))
             }
         })
     }
@@ -257,19 +270,19 @@ impl Inbox {
     fn keeps_order(&self) -> bool {
         match &*self.standing {
             Standing::Kept(kept) => kept.settings.order,
-            // As the one whose ledger it is, unless he is told otherwise.
+            // The ledger's user keeps it by default.
             Standing::Stranger(_) | Standing::Uncaptured(_) => true,
             Standing::Inert | Standing::Refused(_) => false,
         }
     }
 
-    fn table_for(&self, view: View) -> Option<Rc<Table>> {
+    fn table_for(&self, view: View) -> Option<Rc<AnswerTable>> {
         self.tables.borrow().iter().rev().find(|table| table.view == view).cloned()
     }
 
-    /// The answers for doveadm and dsync: what was listed or is kept, made in memory. `Ok(None)`:
-    /// for this user Dovecot answers.
-    fn preview_table(&self, mailbox: Mailbox, uid: u32) -> Result<Option<Rc<Table>>, ()> {
+    /// The answers for doveadm and dsync, made in memory: what was listed or is kept. `Ok(None)`:
+    /// Dovecot answers for this user.
+    fn preview_table(&self, mailbox: Mailbox, uid: u32) -> Result<Option<Rc<AnswerTable>>, ()> {
         let kept = match &*self.standing {
             Standing::Kept(kept) => kept,
             Standing::Inert | Standing::Stranger(_) | Standing::Uncaptured(_) => return Ok(None),
@@ -284,25 +297,27 @@ impl Inbox {
         if self.refusal.borrow().is_some() {
             return Err(());
         }
-        // They hold for what was there when they were made.
-        if let Some(table) = self.tables.borrow().last().filter(|table| uid < table.view.next_uid) {
+        // A table is good for the messages that were there when it was made.
+        if let Some(table) =
+            self.tables.borrow().last().filter(|table| uid < table.view.epoch.next_uid)
+        {
             return Ok(Some(table.clone()));
         }
         if is_elsewhere(mailbox) {
             return Ok(None);
         }
-        match self.surveying(|| Table::for_preview(kept, mailbox)) {
+        match self.surveying(|| AnswerTable::for_preview(kept, mailbox)) {
             Ok(table) => {
                 let table = Rc::new(table);
                 self.tables.borrow_mut().push(table.clone());
                 Ok(Some(table))
             }
-            Err(NoTable::Expunged | NoTable::Stale) => {
+            Err(Unanswered::Expunged | Unanswered::Stale) => {
                 let log = "a message went while it was looked at: ask again";
-                self.refuse(mailbox, &Refusal::fault(log));
+                self.refuse(mailbox, &RefusedLogin::fault(log));
                 Err(())
             }
-            Err(NoTable::Refused(refusal)) => {
+            Err(Unanswered::Refused(refusal)) => {
                 self.refuse(mailbox, &refusal);
                 Err(())
             }
@@ -310,12 +325,13 @@ impl Inbox {
     }
 }
 
-/// Whether it is a mailbox of another server, opened to pull mail from it: not the maildrop.
+/// Says whether it is not the maildrop but a mailbox of another server, opened to pull mail from
+/// it.
 fn is_elsewhere(mailbox: Mailbox) -> bool {
     matches!(mailbox.control_dir(), Ok(None))
 }
 
-/// `number` in decimal, written into `digits` from its end.
+/// Writes `number` in decimal into `digits`, from the end.
 fn decimal(mut number: u32, digits: &mut [u8; 11]) -> &CStr {
     let mut at = 10;
     digits[at] = 0;
@@ -329,7 +345,7 @@ fn decimal(mut number: u32, digits: &mut [u8; 11]) -> &CStr {
     }
 }
 
-/// Runs when it goes, also in a panic.
+/// Runs the closure when it is dropped, also in a panic.
 struct Finally<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for Finally<F> {

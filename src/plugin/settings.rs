@@ -8,20 +8,20 @@ use super::host::User;
 use crate::resolve::Match;
 use crate::site::{Root, Site};
 
-/// The root directory before any chroot: no setting is known yet when it must be taken hold of, and
-/// the site may be another, or be replaced, for each user whom the process serves.
+/// The root directory before any chroot. We must take hold of it before any setting is known, and
+/// each user whom the process serves may have another site, or one that was replaced.
 static ROOT: OnceLock<Root> = OnceLock::new();
 
 /// Takes hold of the root directory, before privileges are dropped and users are chrooted.
 pub fn hold_root() {
-    // Where that cannot be done, a chrooted user finds no site, and is refused.
+    // Where it cannot be opened, a chrooted user finds no site, and is refused.
     if let Ok(root) = Root::hold(Path::new("/")) {
-        // A second time says nothing new.
+        // A second call says nothing new.
         let _ = ROOT.set(root);
     }
 }
 
-/// The site in `uidl_keep_dir`: asked for first, and for everybody.
+/// Opens the site in `uidl_keep_dir`. It is the first setting that is read, for every user.
 ///
 /// # Errors
 ///
@@ -35,7 +35,7 @@ pub fn site(user: User) -> Result<Site, String> {
     })
 }
 
-/// What matters once a user is on the roster.
+/// The settings that matter once a user is on the roster.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// `uidl_keep_match`: the keys that may match.
@@ -51,7 +51,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Which setting has which value that it cannot have.
+    /// Which setting has a value that it cannot have.
     pub fn read(user: User) -> Result<Self, String> {
         Ok(Self {
             keys: text(user, c"uidl_keep_match")?
@@ -62,7 +62,7 @@ impl Settings {
     }
 }
 
-/// A setting that is empty is one that is not set: userdb fields cannot say it otherwise.
+/// Takes an empty setting for one that is not set: userdb fields cannot say it otherwise.
 fn text(user: User, name: &CStr) -> Result<Option<String>, String> {
     Ok(user.setting(name)?.filter(|value| !value.is_empty()))
 }

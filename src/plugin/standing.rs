@@ -1,4 +1,4 @@
-//! Who a user is to us: nobody, somebody whose UIDLs are kept, or one who must be refused.
+//! What a user is to us: nobody, somebody whose UIDLs are kept, or one who must be refused.
 
 use std::fs::File;
 
@@ -10,26 +10,25 @@ use crate::site::Site;
 use crate::site::remedy::Remedy;
 use crate::site::roster::{self, Gate, RosterError, RosterLine};
 
-/// What a POP3 client is told when it must come back later. Paths and reasons are for the log.
+/// A POP3 client is told this when it must come back later. Paths and reasons are for the log.
 pub const LATER: &str = "Mailbox is temporarily not available, please try again later.";
 const MOVING: &str = "Mailbox is being moved, please try again later.";
 
 /// What a user is to us.
 pub enum Standing {
-    /// Everything goes on as if the plugin were not there: the user downloads again, or Dovecot has
-    /// no name for him.
+    /// All goes on as if the plugin were not there: the user downloads again, or Dovecot has no
+    /// name for him.
     Inert,
-    /// On no roster, under this name. It may be another name of a mailbox that was migrated: then
-    /// POP3 finds a ledger in it.
+    /// He is on no roster under this name. It may be another name of a mailbox that was migrated.
+    /// Then POP3 finds a ledger in it.
     Stranger(Stranger),
-    /// On the roster, and to be served.
+    /// He is on the roster, and is served.
     Kept(Box<Kept>),
-    /// On the roster, or perhaps on it: what the old server had of him is not known. POP3 refuses
-    /// him; a copy of his mail goes on.
+    /// He is on the roster, or may be, and what the old server had of him is not known. POP3
+    /// refuses him, and a copy of his mail goes on.
     Uncaptured(Box<Uncaptured>),
-    /// On the roster, or perhaps on it, and not to be served: a file cannot tell, until it is
-    /// mended.
-    Refused(Refusal),
+    /// He is on the roster, or may be, and is not served: a file cannot tell, until it is mended.
+    Refused(RefusedLogin),
 }
 
 /// A user of whom nothing that holds was captured.
@@ -39,7 +38,7 @@ pub struct Uncaptured {
     /// What the operator has said of the maildrop, if anything of him alone.
     pub stamps: Stamps,
     /// Why POP3 does not serve him.
-    pub refusal: Refusal,
+    pub refusal: RefusedLogin,
 }
 
 /// A user who is on no roster.
@@ -53,27 +52,27 @@ pub struct Stranger {
 
 impl Stranger {
     /// Why no POP3 client may list the mailbox now, whatever is in it.
-    pub fn held(&self) -> Option<Refusal> {
+    pub fn held(&self) -> Option<RefusedLogin> {
         let (_, domain) = self.name.rsplit_once('@').filter(|_| self.is_held)?;
         let log = format!(
             "{} is on no roster, and {domain} is held: `uidl-keep release {domain}` when the \
              mailboxes have been moved",
             self.name
         );
-        Some(Refusal { log, client: MOVING })
+        Some(RefusedLogin { log, client: MOVING })
     }
 
-    /// What the roster says of the one whose ledger lies in the stranger's INBOX: `Ok(None)` where
-    /// he is none of our business either, for he downloads again.
+    /// Looks up the user whose ledger lies in the stranger's INBOX. `Ok(None)`: he is none of our
+    /// business either, for he downloads again.
     ///
     /// # Errors
     ///
-    /// Why he is refused himself, or cannot be told.
-    pub fn owner(&self, owner: &str) -> Result<Option<Owner>, Refusal> {
+    /// Why he is refused himself, or why the roster cannot tell.
+    pub fn owner(&self, owner: &str) -> Result<Option<Owner>, RefusedLogin> {
         if owner == self.name {
             return Ok(Some(Owner { forgotten: 0 }));
         }
-        let line = look_up(&self.site, owner).map_err(Refusal::fault)?;
+        let line = look_up(&self.site, owner).map_err(RefusedLogin::fault)?;
         let Some(line) = line else { return Ok(Some(Owner { forgotten: 0 })) };
         match refusal_of(&line) {
             Some(refusal) => Err(refusal),
@@ -84,7 +83,7 @@ impl Stranger {
     }
 }
 
-/// Whose ledger lies in a stranger's INBOX.
+/// The user whose ledger lies in a stranger's INBOX.
 pub struct Owner {
     /// A ledger that was begun before is void.
     pub forgotten: u64,
@@ -98,8 +97,8 @@ pub struct Kept {
     pub site: Site,
     /// The plugin's settings.
     pub settings: Settings,
-    /// Held, guarded or released: what that means is for POP3 alone. The mailbox of a held user is
-    /// being moved, perhaps by the very doveadm that asks.
+    /// Held, guarded or released. Only POP3 heeds it: the mailbox of a held user is being moved,
+    /// perhaps by the very doveadm that asks.
     pub gate: Gate,
     /// What the operator has said of the maildrop.
     pub stamps: Stamps,
@@ -107,18 +106,18 @@ pub struct Kept {
 
 impl Kept {
     /// Why no POP3 client may list the mailbox now, whatever is in it.
-    pub fn held(&self) -> Option<Refusal> {
+    pub fn held(&self) -> Option<RefusedLogin> {
         (self.gate == Gate::Held).then(|| held(&self.user))
     }
 }
 
-fn held(user: &str) -> Refusal {
+fn held(user: &str) -> RefusedLogin {
     let log = format!("{user} is held: `uidl-keep release {user}` when the mailbox has been moved");
-    Refusal { log, client: MOVING }
+    RefusedLogin { log, client: MOVING }
 }
 
-/// Why nobody is served of whom the roster says this, whatever is in the mailbox.
-fn refusal_of(line: &RosterLine) -> Option<Refusal> {
+/// Why POP3 refuses a user whose roster line says this, whatever is in the mailbox.
+fn refusal_of(line: &RosterLine) -> Option<RefusedLogin> {
     let name = &line.user;
     if line.gate == Gate::Redownload {
         return None;
@@ -128,19 +127,19 @@ fn refusal_of(line: &RosterLine) -> Option<Refusal> {
             "{name} was forgotten: capture it again and build upon this site, or `uidl-keep \
              release --redownload {name}`"
         );
-        return Some(Refusal { log, client: MOVING });
+        return Some(RefusedLogin { log, client: MOVING });
     }
     (line.state == State::Failed).then(|| {
-        Refusal::fault(format!(
+        RefusedLogin::fault(format!(
             "the capture of {name} failed: capture it again and build upon the old site, or \
              `uidl-keep release --redownload {name}`"
         ))
     })
 }
 
-/// Why somebody is not served whom the roster does not name, but `everybody` of his domain.
-fn missed(name: &str, everybody: &str) -> Refusal {
-    Refusal::fault(format!(
+/// Why a user is refused whom the roster does not name, where it names `everybody` of his domain.
+fn missed(name: &str, everybody: &str) -> RefusedLogin {
+    RefusedLogin::fault(format!(
         "{name} may be one of {everybody}, who lived at the old server where it could not be \
          searched: capture that domain again and build upon the old site; then, or if nobody of \
          it is missing, `uidl-keep release --redownload '{everybody}'`"
@@ -149,32 +148,32 @@ fn missed(name: &str, everybody: &str) -> Refusal {
 
 /// A refused login.
 #[derive(Debug, Clone)]
-pub struct Refusal {
+pub struct RefusedLogin {
     /// For the log: place, fact and next step.
     pub log: String,
     /// For the client.
     pub client: &'static str,
 }
 
-impl Refusal {
-    /// Could not tell.
+impl RefusedLogin {
+    /// A refusal because we could not tell.
     pub fn fault(log: impl Into<String>) -> Self {
         Self { log: log.into(), client: LATER }
     }
 
-    /// Whether the operator has said so: then clients come again and again, and nothing is wrong.
+    /// Says whether the operator meant it. Then clients come again and again, and nothing is wrong.
     pub fn is_meant(&self) -> bool {
         self.client == MOVING
     }
 }
 
 impl Standing {
-    /// Looks the user up: one failed open for somebody who is in no site, and another in POP3.
+    /// Looks the user up. A user on no roster costs one failed open, and another in POP3.
     pub fn of(user: User) -> Self {
         let Some(name) = user.name() else { return Self::Inert };
         match Self::find(user, name) {
             Ok(standing) => standing,
-            Err(log) => Self::Refused(Refusal::fault(log)),
+            Err(log) => Self::Refused(RefusedLogin::fault(log)),
         }
     }
 
@@ -219,7 +218,7 @@ fn read_roster(
     name: &str,
     lookup: fn(&File, &str) -> Result<Option<RosterLine>, RosterError>,
 ) -> Result<Option<RosterLine>, String> {
-    // Of a name that no file can have there is no roster, and no fault either.
+    // There is no roster for a name that no file can have, and it is no fault either.
     let path = || site.paths(name).map(|paths| paths.roster).unwrap_or_default();
     let place = || path().display().to_string();
     let opened = site.open_roster(name).map_err(|e| {

@@ -1,4 +1,4 @@
-//! Finding out what the rules ask about a mailbox's messages, with a mail of our own.
+//! Finds out what the rules ask about a mailbox's messages, with a mail of our own.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
@@ -8,29 +8,31 @@ use arrayvec::ArrayVec;
 use super::dovecot::mail_fetch_field as field;
 use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, View};
 use crate::key::{Depth, FileKey, Fingerprinter, Wants, is_guid_a_name};
-use crate::ledger::fingerprint_cache::{Print, Prints, Which};
-use crate::ledger::{Ledger, NameHash};
+use crate::ledger::fingerprint_cache::{
+    CacheKey, CachedFingerprints, FingerprintCache, MessageKey,
+};
+use crate::ledger::{Epoch, Ledger, NameHash};
 use crate::resolve::{Fact, Message, Need, most_unreadable};
 use crate::uidl::Uidl;
 
-/// A message went while we looked: no fault, but a reason to look again at the whole.
+/// A message went while we looked. It is no fault, but a reason to look at all again.
 #[derive(Debug)]
 pub struct Expunged;
 
-/// What a survey is of, and for.
-pub struct Look<'a> {
+/// What a survey starts from.
+pub struct SurveyInput<'a> {
     /// The mailbox.
     pub mailbox: Mailbox,
     /// Whether sizes are found on the way.
     pub sizes: Sizes,
-    /// What is known of its messages from before.
-    pub prints: Prints<'a>,
+    /// The fingerprints from before.
+    pub fingerprints: FingerprintCache<'a>,
 }
 
 /// Whether the caller will ask Dovecot for each message's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sizes {
-    /// It will, right after: found while the message is open, they cost no second reading.
+    /// It will, right after. Sizes that are found while the message is open cost no second reading.
     Wanted,
     /// It will not.
     NotWanted,
@@ -39,43 +41,43 @@ pub enum Sizes {
 /// The messages of a mailbox, as far as they were asked about.
 pub struct Survey<'a> {
     mail: OwnMail,
-    look: Look<'a>,
+    input: SurveyInput<'a>,
     /// What the survey sees.
     pub view: View,
-    /// By UID: all of the view, or the last of it.
+    /// All messages of the view by UID, or the last of them.
     pub messages: Vec<Message>,
     /// How many messages of the view stand before them.
     before: usize,
     /// The first message that could not be read, by its UID, and why.
     pub first_fault: Option<(u32, String)>,
-    /// The format cannot be expanded, which is said once.
+    /// Whether `pop3_uidl_format` cannot be expanded, so that it is said once.
     is_format_bad: bool,
 }
 
 impl<'a> Survey<'a> {
-    /// Lists the messages; nothing is known of them yet but their UIDs.
+    /// Lists the messages. Only their UIDs are known yet.
     ///
     /// # Errors
     ///
     /// Why the list of a Maildir cannot be read.
-    pub fn begin(look: Look<'a>) -> Result<Self, String> {
-        Self::begin_from(look, 0)
+    pub fn begin(input: SurveyInput<'a>) -> Result<Self, String> {
+        Self::begin_from(input, 0)
     }
 
-    /// The same, of those messages alone that have this UID or a higher one.
+    /// The same for messages with this UID or a higher one alone.
     ///
     /// # Errors
     ///
     /// As [`Survey::begin`].
-    pub fn begin_from(look: Look<'a>, from: u32) -> Result<Self, String> {
-        let mail = OwnMail::open(look.mailbox);
+    pub fn begin_from(input: SurveyInput<'a>, from: u32) -> Result<Self, String> {
+        let mail = OwnMail::open(input.mailbox);
         let transaction = mail.transaction();
         let before = transaction.uids().take_while(|uid| *uid < from).count();
         let uids = transaction.uids().skip(before);
         let mut messages: Vec<Message> =
             uids.map(|uid| Message { uid, ..Message::default() }).collect();
         let mut left = messages.iter_mut().peekable();
-        look.mailbox.for_each_name(|uid, name| {
+        input.mailbox.for_each_name(|uid, name| {
             while left.next_if(|message| message.uid < uid).is_some() {}
             if let Some(message) = left.next_if(|message| message.uid == uid) {
                 message.uidlist_name = Some(Ledger::name_of_cut(&FileKey::cut_of(name)));
@@ -84,7 +86,7 @@ impl<'a> Survey<'a> {
         Ok(Self {
             view: transaction.view(),
             mail,
-            look,
+            input,
             messages,
             before,
             first_fault: None,
@@ -92,13 +94,13 @@ impl<'a> Survey<'a> {
         })
     }
 
-    /// Whether a list says which UID is which name.
+    /// Says whether `dovecot-uidlist` tells which UID is which name.
     pub fn is_maildir(&self) -> bool {
-        self.look.mailbox.uidlist().is_some()
+        self.input.mailbox.uidlist().is_some()
     }
 
-    /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer;
-    /// when so many cannot that the rules refuse it all, the rest is left for the next time that
+    /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer.
+    /// When so many cannot be read that the rules refuse, the rest is left for the next time that
     /// they ask.
     ///
     /// # Errors
@@ -114,12 +116,16 @@ impl<'a> Survey<'a> {
             let message = &mut self.messages[m];
             let found = match need {
                 Need::Names => find_names(&mut mail, message),
-                Need::Header => find_prints(&mut mail, message, Depth::Header, &mut self.look),
-                Need::Message => find_prints(&mut mail, message, Depth::Message, &mut self.look),
+                Need::Header => {
+                    find_fingerprints(&mut mail, message, Depth::Header, &mut self.input)
+                }
+                Need::Message => {
+                    find_fingerprints(&mut mail, message, Depth::Message, &mut self.input)
+                }
                 Need::Octets => mail.virtual_size().map(|size| message.octets = Fact::Is(size)),
                 Need::Received => mail.received().map(|at| message.received = Fact::Is(at)),
                 Need::Native => {
-                    let (uidvalidity, mailbox) = (self.view.uidvalidity, self.look.mailbox);
+                    let (uidvalidity, mailbox) = (self.view.epoch.uidvalidity, self.input.mailbox);
                     find_native(&mut mail, message, uidvalidity, mailbox, &mut self.is_format_bad)
                 }
             };
@@ -128,7 +134,7 @@ impl<'a> Survey<'a> {
                     return Err(Expunged);
                 }
                 message.unreadable = true;
-                let fault = || (message.uid, self.look.mailbox.last_error());
+                let fault = || (message.uid, self.input.mailbox.last_error());
                 self.first_fault.get_or_insert_with(fault);
                 unreadable += 1;
                 if unreadable > most_unreadable(self.messages.len()) {
@@ -140,14 +146,14 @@ impl<'a> Survey<'a> {
     }
 }
 
-/// By UID, a GUID of its own for each message that shares its GUID with an earlier one: with one
-/// that `ledger` has under an earlier place, or where it has not both, with one that stands before
-/// it. So a message keeps what dsync was told of it when the earlier one goes.
+/// By UID, a GUID of its own for each message that shares its GUID with an earlier one. Earlier is
+/// the one with the lower order number in `ledger`, or where it has not both, the one with the
+/// lower UID. So a message keeps the GUID that dsync got when the earlier one goes.
 pub fn guids_of_their_own(mailbox: Mailbox, ledger: Option<&Ledger>) -> HashMap<u32, CString> {
     let mut own = OwnMail::open(mailbox);
-    let uidvalidity = own.transaction().view().uidvalidity;
+    let Epoch { uidvalidity, .. } = own.transaction().view().epoch;
     let uids: Vec<u32> = own.transaction().uids().collect();
-    let records = ledger.filter(|ledger| ledger.uidvalidity == uidvalidity);
+    let records = ledger.filter(|ledger| ledger.epoch.uidvalidity == uidvalidity);
     let records = records.map_or(&[][..], |ledger| &ledger.records);
     let mut first_of: HashMap<NameHash, u32> = HashMap::new();
     for record in records {
@@ -160,7 +166,7 @@ pub fn guids_of_their_own(mailbox: Mailbox, ledger: Option<&Ledger>) -> HashMap<
     for (seq, uid) in (1..).zip(uids) {
         let _frame = Frame::push();
         let mut mail = own.turn_to(seq);
-        // What cannot be read has no GUID that anybody could send.
+        // A message that cannot be read has no GUID that anybody could send.
         let Ok(guid) = mail.special(field::MAIL_FETCH_GUID) else { continue };
         if guid.is_empty() {
             continue;
@@ -209,36 +215,40 @@ fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Reads the message, or what is known of it from before.
-fn find_prints(
+/// Takes the fingerprints from before, or reads the message.
+fn find_fingerprints(
     mail: &mut Mail,
     message: &mut Message,
     depth: Depth,
-    look: &mut Look<'_>,
+    input: &mut SurveyInput<'_>,
 ) -> Result<(), Failed> {
     let whole = depth == Depth::Message;
     let which = which(message);
-    let known = look.prints.get(which).copied().filter(|print| print.message.is_some() || !whole);
+    let known =
+        input.fingerprints.get(which).copied().filter(|print| print.message.is_read() || !whole);
     let print = match known {
         Some(print) => print,
         None => {
             let mut printer = Fingerprinter::new(depth);
             mail.read(whole, |piece| printer.update(piece) == Wants::More)?;
             let found = printer.finish();
-            let octets = match look.sizes {
+            let octets = match input.sizes {
                 Sizes::Wanted => Some(mail.virtual_size()?),
                 Sizes::NotWanted => None,
             };
-            let print = Print {
+            let print = CachedFingerprints {
                 header: found.header,
                 names_itself: found.names_itself,
                 origin: found.origin,
                 origin_names_itself: found.origin_names_itself,
                 body: found.body,
-                message: whole.then_some(found.message),
+                message: match depth {
+                    Depth::Header => MessageKey::NotRead,
+                    Depth::Message => MessageKey::found(found.message),
+                },
                 octets,
             };
-            look.prints.put(which, print);
+            input.fingerprints.put(which, print);
             print
         }
     };
@@ -248,7 +258,7 @@ fn find_prints(
     message.origin_names_itself = print.origin_names_itself;
     if whole {
         message.body = Fact::found(print.body);
-        message.message = Fact::found(print.message.flatten());
+        message.message = Fact::found(print.message.get());
     }
     if let Some(octets) = print.octets {
         message.octets = Fact::Is(octets);
@@ -256,8 +266,8 @@ fn find_prints(
     Ok(())
 }
 
-/// As a ledger would know it: UIDs may be given anew, names are not.
-fn which(message: &Message) -> Which {
+/// The UID and the name of a message. UIDs may be given anew, names are not.
+fn which(message: &Message) -> CacheKey {
     let name = match &message.names {
         Fact::Is(names) => names.first().map(|name| name.cut),
         Fact::NotAsked | Fact::Absent => None,
@@ -265,7 +275,8 @@ fn which(message: &Message) -> Which {
     (message.uid, name.unwrap_or_default())
 }
 
-/// What cannot be expanded gives no UIDL: Dovecot alone would refuse the whole listing for it.
+/// Finds the native UIDL. A format that cannot be expanded gives none. Dovecot alone would refuse
+/// the whole listing for it.
 fn find_native(
     mail: &mut Mail,
     message: &mut Message,
@@ -276,7 +287,7 @@ fn find_native(
     let format = mailbox.uidl_format();
     let filename = mail.special(field::MAIL_FETCH_STORAGE_ID)?.to_vec();
     let guid = mail.special(field::MAIL_FETCH_GUID)?.to_vec();
-    // Of these three only this may have to read the message.
+    // Only this one may have to read the message.
     let md5 = if format.contains("%m") || format.contains("md5") {
         mail.special(field::MAIL_FETCH_HEADER_MD5)?.to_vec()
     } else {

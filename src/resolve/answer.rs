@@ -19,7 +19,7 @@ pub enum Outcome {
     Refused(Undecidable),
 }
 
-/// Why the rules forbid an answer: could not tell.
+/// Why the rules forbid an answer: they could not tell.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Undecidable {
     /// A client that sees a half-copied maildrop forgets the rest.
@@ -37,7 +37,7 @@ pub enum Undecidable {
         /// The UID of the first message that was not recognised.
         first_unknown: Option<u32>,
     },
-    /// UIDs mean nothing any more, and most of what clients hold is not there.
+    /// UIDs do not hold, and most of what clients hold is not there.
     #[error(
         "the mailbox was made anew, and of {left} messages that the last POP3 session left {found} \
          are here: restore the mailbox (its index, if its mail files are there: doveadm \
@@ -49,7 +49,7 @@ pub enum Undecidable {
         /// Messages that the last POP3 session left.
         left: usize,
     },
-    /// More messages than can be an accident.
+    /// More messages cannot be read than can be an accident.
     #[error("{unreadable} of {messages} messages, or more, cannot be read: mend the mailbox")]
     Unreadable {
         /// Messages that could not be read.
@@ -62,7 +62,7 @@ pub enum Undecidable {
         "its index is older than the one it was listed from ({what}): install the last index again"
     )]
     OlderIndex {
-        /// In what it is less.
+        /// What it has less of.
         what: &'static str,
     },
     /// Every order number is used up.
@@ -73,12 +73,12 @@ pub enum Undecidable {
 fn half_copied(captured: usize, messages: usize, first_unknown: Option<u32>) -> String {
     match first_unknown {
         Some(uid) if messages * 2 >= captured => format!(
-            "the others, the first is UID {uid}, have no name, header or content that was captured. \
-             Was the copy changed on its way, or is this another mailbox's capture? Compare one with \
-             `uidl-keep get`, and capture or copy again"
+            "the others, the first is UID {uid}, have no name, header or content that was \
+             captured. Was the copy changed on its way, or is this another mailbox's capture? \
+             Compare one with `uidl-keep get`, and capture or copy again"
         ),
-        _ => "finish the copy; if the others were deleted since, `uidl-keep release --unguarded` the \
-              user"
+        _ => "finish the copy; if the others were deleted since, `uidl-keep release --unguarded` \
+              the user"
             .to_owned(),
     }
 }
@@ -89,13 +89,12 @@ pub struct Resolution {
     /// The ledger from now on. For [`Purpose::Preview`](super::Purpose) it holds only what was
     /// listed or is kept.
     pub ledger: Ledger,
-    /// Answers for this session only, of messages that could not be read: nothing is recorded of
-    /// them. They stand behind all others: a client that stops there has got the rest.
+    /// Answers for this session only, of messages that could not be read. Nothing is recorded of
+    /// them. They stand last, so that a client that stops there has the rest.
     pub passing: Vec<Record>,
     /// Places in `ledger.records` of what was not in the old ledger.
     pub news: Vec<usize>,
-    /// The mailbox's next UID must not be below this: a UID below it may be in a UIDL that is
-    /// spent.
+    /// The lowest next UID that the mailbox may have. A UID below it may make a UIDL that is spent.
     pub first_unspent_uid: u32,
     /// For the log.
     pub report: Report,
@@ -104,17 +103,17 @@ pub struct Resolution {
 /// How the messages that were not listed before came by their UIDLs.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// By how many keys of each kind.
+    /// How many there are of each provenance.
     pub by_provenance: HashMap<Provenance, usize>,
     /// UIDs of messages whose names disagree.
     pub conflicts: Vec<u32>,
-    /// UIDs of messages of which nothing is recorded: they could not be read.
+    /// UIDs of messages that could not be read: nothing is recorded of them.
     pub undecided: Vec<u32>,
     /// Entries with a key that may match, which no message has claimed yet.
     pub unclaimed: usize,
     /// Whether this was the first listing.
     pub is_first: bool,
-    /// At a first listing: messages that have their UIDL in common with another, as the old server
-    /// gave it.
+    /// At a first listing: how many messages have their UIDL in common with another, as the old
+    /// server gave it.
     pub repeated: usize,
 }

@@ -3,35 +3,38 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::derived::is_derived;
 use super::question::{Fact, Message, Need};
-use super::{Answer, Found, Pause, Run, ask, is_derived, is_ours};
+use super::rank::is_ours;
+use super::run::{Matched, MessageState, Pause, Run, ask};
 use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint};
 use crate::ledger::Provenance;
 use crate::maildrop::Entry;
 use crate::uidl::Uidl;
 
-/// More entries than this share the name up to its first comma: it identifies nothing.
+/// If more entries than this share a name up to its first comma, it identifies nothing.
 const MOST_OF_A_CUT: usize = 64;
 
-/// A stored UIDL is held against so many entries that have it; some servers give copies the same.
+/// A stored UIDL is compared with at most so many entries that have it. Some servers give copies
+/// the same UIDL.
 const MOST_OF_A_UIDL: usize = 64;
 
-/// Content that does not name itself is recognised only if it was received so long before the first
-/// capture, in seconds: a later mail may be equal to the last octet.
+/// Content that does not name itself is recognised only if it was received so many seconds before
+/// the first capture. A later mail may be equal to the last octet.
 const A_DAY: i64 = 86_400;
 
 /// Sizes that differ by so much are explained by a `From_` line and status fields.
 const EXPLAINED_OCTETS: u64 = 512;
 
-/// ... and by one octet a line end, in lines of at least so many octets.
+/// One more octet a line end is explained too, in lines of at least so many octets.
 const SHORTEST_LINES: u64 = 16;
 
 impl<'a> Run<'a> {
-    /// Every kind of evidence, in its order. Rule 3: what costs nothing comes first; content is
-    /// asked for only while an entry is left that it could claim.
+    /// Tries every kind of evidence, in its order. Rule 3: what costs nothing comes first, and
+    /// content is asked for only while an entry is left that it could claim.
     pub(super) fn match_all(&mut self) -> Result<(), Pause> {
-        let names = Names::of(self);
+        let names = EntriesByName::of(self);
         self.match_stored(&names)?;
         if self.situation.keys.file {
             self.match_files(&names);
@@ -54,8 +57,8 @@ impl<'a> Run<'a> {
             .collect()
     }
 
-    /// Evidence 1 and 2: what storage holds, where it is an entry's, or was told by us.
-    fn match_stored(&mut self, names: &Names) -> Result<(), Pause> {
+    /// Evidence 1 and 2: a stored UIDL that is an entry's, or that we told.
+    fn match_stored(&mut self, names: &EntriesByName) -> Result<(), Pause> {
         let stored = self.with_stored();
         if stored.is_empty() {
             return Ok(());
@@ -71,14 +74,14 @@ impl<'a> Run<'a> {
                 });
             match (confirmed, &named) {
                 (Some(e), _) => self.claim_stored(m, e, uidl),
-                (None, Named::None) => unconfirmed.push((m, uidl, entries)),
+                (None, NamedEntries::None) => unconfirmed.push((m, uidl, entries)),
                 // The name of another entry contradicts.
-                (None, Named::Disagree | Named::Entries(_)) => {}
+                (None, NamedEntries::Disagree | NamedEntries::Entries(_)) => {}
             }
         }
         self.refuse_unreadable()?;
         self.ask_what_may_contradict(&unconfirmed)?;
-        // Where the first free entry of each UIDL is: entries are only ever taken.
+        // The place of the first free entry of each UIDL. Entries never become free again.
         let mut next: HashMap<&Uidl, usize> = HashMap::new();
         for (m, uidl, entries) in unconfirmed {
             let at = next.entry(uidl).or_default();
@@ -104,8 +107,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Whether the old server may have given the UIDL, which is not the one that the message was told
-    /// under its own UID: that one was told before the old server had counted so far.
+    /// Says whether the old server may have given the UIDL. It is no reason where the message was
+    /// told the UIDL under its own UID, for then it was told before the old server had counted so
+    /// far.
     pub(super) fn is_counted_by_another(&self, m: usize, uidl: &Uidl) -> bool {
         let is_stored = self.messages[m].stored.as_ref() == Some(uidl);
         let is_own = (is_stored || self.was_native(m)) && self.is_of_own_uid(m, uidl);
@@ -114,13 +118,13 @@ impl<'a> Run<'a> {
 
     fn is_of_own_uid(&self, m: usize, uidl: &Uidl) -> bool {
         let native = self.situation.native.filter(|format| format.has_uidvalidity());
-        let uidvalidity = self.situation.uidvalidity;
+        let uidvalidity = self.situation.epoch.uidvalidity;
         let number = native.and_then(|format| format.number_of(uidl.as_bytes(), uidvalidity));
         number == Some(self.messages[m].uid)
     }
 
-    /// Whether the number of the UIDL was told to another message, as far as a whole memory knows: a
-    /// mail of another account may bring along what was told there.
+    /// Says whether the number of the UIDL was told to another message, as far as a whole memory
+    /// knows. A mail of another account may bring along what was told there.
     fn is_another_messages(&self, m: usize, uidl: &Uidl) -> bool {
         // Without a UIDVALIDITY in them, none was told.
         let is_told_so = self.situation.native.is_some_and(UidlFormat::has_uidvalidity);
@@ -130,7 +134,7 @@ impl<'a> Run<'a> {
             && self.spent.is_told_number(uidl, self.messages[m].uid)
     }
 
-    /// What was told stays, also where a later capture says otherwise.
+    /// Claims by a stored UIDL. If we told it, it stays, also where a later capture says otherwise.
     fn claim_stored(&mut self, m: usize, e: usize, stored: &Uidl) {
         let is_told = is_ours(self.messages[m].stored_order.unwrap_or(0));
         let uidl = if is_told { stored } else { &self.entries[e].uidl };
@@ -138,10 +142,10 @@ impl<'a> Run<'a> {
         self.claim_as(m, e, Provenance::Stored, uidl);
     }
 
-    /// An answer, and no claim.
+    /// Answers with a stored UIDL, without a claim.
     fn answer_stored(&mut self, m: usize, stored: &Uidl) {
         let provenance = if is_derived(stored) { Provenance::Derived } else { Provenance::Stored };
-        self.find(m, Found { uidl: stored.clone(), provenance, entry: None });
+        self.answer(m, Matched { uidl: stored.clone(), provenance, entry: None });
     }
 
     fn ask_what_may_contradict(
@@ -150,7 +154,7 @@ impl<'a> Run<'a> {
     ) -> Result<(), Pause> {
         let keys = self.situation.keys;
         let mut wanted = Vec::new();
-        // The first free entries of each UIDL: none is taken in between.
+        // The first free entries of each UIDL. None is taken in between.
         let mut free_of: HashMap<&Uidl, Vec<usize>> = HashMap::new();
         for &(m, uidl, entries) in unconfirmed {
             let free = free_of.entry(uidl).or_insert_with(|| {
@@ -178,7 +182,7 @@ impl<'a> Run<'a> {
         ask(wanted)
     }
 
-    /// Whether a content key of the entry says that the message is another.
+    /// Says whether a content key of the entry contradicts the message.
     fn content_contradicts(&self, m: usize, e: usize) -> bool {
         let (message, entry) = (&self.messages[m], &self.entries[e]);
         if message.unreadable {
@@ -196,21 +200,22 @@ impl<'a> Run<'a> {
 
     /// Evidence 3: names. A name that several entries have is settled by the UID where it can be,
     /// and otherwise by order: entries in old order, messages by UID.
-    fn match_files(&mut self, names: &Names) {
-        // Messages by the set of entries that their names allow. Nearly every set is of one entry,
-        // and of one message.
+    fn match_files(&mut self, names: &EntriesByName) {
+        // Messages by the set of entries that their names allow. Nearly every set has one entry and
+        // one message.
         let mut bearing: Vec<(Vec<usize>, usize)> = Vec::new();
         for m in self.open_messages() {
             match names.entries_of(self, m) {
-                Named::None => {}
-                Named::Disagree => {
+                NamedEntries::None => {}
+                NamedEntries::Disagree => {
                     self.conflicts.push(self.messages[m].uid);
-                    self.answers[m] = Answer::Unknown;
+                    self.states[m] = MessageState::Unknown;
                 }
-                Named::Entries(named) => bearing.push((named, m)),
+                NamedEntries::Entries(named) => bearing.push((named, m)),
             }
         }
-        // Narrow sets first: what only one entry fits must not be taken by what several fit.
+        // Narrow sets go first: a message that fits several entries must not take the only entry of
+        // another.
         bearing.sort_by(|(a, m), (b, n)| (a.len(), a, m).cmp(&(b.len(), b, n)));
         for group in bearing.chunk_by(|(a, _), (b, _)| a == b) {
             let named = &group[0].0;
@@ -219,9 +224,9 @@ impl<'a> Run<'a> {
             for (_, m) in group {
                 match free.next() {
                     Some(e) => self.claim(*m, e, Provenance::File),
-                    // Another message has, or had, the entry of this name: a copy that was made
-                    // here.
-                    None => self.answers[*m] = Answer::Unknown,
+                    // Another message has, or had, the entry of this name: this one is a copy that
+                    // was made here.
+                    None => self.states[*m] = MessageState::Unknown,
                 }
             }
         }
@@ -267,7 +272,7 @@ impl<'a> Run<'a> {
         if !any {
             return Ok(());
         }
-        // Where no header tells what to read whole, each is opened once, and not twice.
+        // Where no header tells what to read whole, each message is opened once and not twice.
         let is_whole = |e: usize| {
             let entry = &self.entries[e];
             keys.message && entry.message.is_some() && entry.header.is_none()
@@ -277,8 +282,8 @@ impl<'a> Run<'a> {
         ask(wanted.map(|m| (m, need)).collect())
     }
 
-    /// Whole messages are read only where the header leaves it open: where an unclaimed entry with
-    /// a `message` key has the same header, or none.
+    /// Says which messages must be read whole: those with the header of a free entry that has a
+    /// `message` key, or all where such an entry has no header key.
     fn may_be_a_message(&self) -> impl Fn(&Message) -> bool + use<> {
         let mut headers = HashSet::new();
         let mut any_without_header = false;
@@ -304,7 +309,7 @@ impl<'a> Run<'a> {
         ask(wanted.map(|m| (m, Need::Message)).collect())
     }
 
-    /// Equal contents are interchangeable: entries in old order, messages by UID.
+    /// Rule 1: equal contents are interchangeable: entries in old order go to messages by UID.
     fn match_messages(&mut self, counts: impl Fn(&Message) -> bool) {
         let mut entries_of: HashMap<Fingerprint, Vec<usize>> = HashMap::new();
         for e in self.free_entries().collect::<Vec<_>>().into_iter().rev() {
@@ -321,7 +326,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A header that names its message, where one entry has it, and what has it is of one content.
+    /// Evidence 5: a header that names its message, where one entry has it, and all messages that
+    /// have it are of one content.
     fn match_headers(&mut self) -> Result<(), Pause> {
         let keys = self.situation.keys;
         let groups = self.groups(
@@ -332,7 +338,7 @@ impl<'a> Run<'a> {
         let mut pairs = Vec::new();
         for (entries, messages) in groups {
             let ([e], [first, ..]) = (&entries[..], &messages[..]) else { continue };
-            // An entry that was read whole is told by the whole, where that may match.
+            // An entry with a `message` key is recognised by that, where it may match.
             let told_apart = keys.message && self.entries[*e].message.is_some();
             if !self.is_free(*e) || told_apart {
                 continue;
@@ -354,8 +360,8 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The same without what relays add: of copies that were delivered anew each has a header of
-    /// its own, and the body must say that they are one content.
+    /// Evidence 5 without what relays add. Copies that were delivered anew have a header each, so
+    /// the bodies must say that they are of one content.
     fn match_origins(&mut self) -> Result<(), Pause> {
         let groups = self.groups(
             |entry| entry.origin,
@@ -409,8 +415,8 @@ impl<'a> Run<'a> {
         groups
     }
 
-    /// Whether messages that share a header are copies of one content, as far as is known: what
-    /// must be read to tell is added to `wanted`.
+    /// Says whether messages that share a header are copies of one content, as far as is known. It
+    /// adds to `wanted` what must be read to tell.
     fn are_one_content(
         &self,
         messages: &[usize],
@@ -431,7 +437,7 @@ impl<'a> Run<'a> {
         first.is_some() && messages.iter().all(|&m| of(&self.messages[m]).get() == first)
     }
 
-    /// Evidence 6: what storage holds besides, and nobody else can hold.
+    /// Evidence 6: any other stored UIDL that no other client can hold.
     fn take_other_stored(&mut self) {
         for (m, uidl) in self.with_stored() {
             let is_free = !self.spent.is_known(uidl)
@@ -444,11 +450,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Evidence 7: whole content that does not name itself, which was here well before any capture.
+    /// Evidence 7: whole content that does not name itself, and was here well before any capture.
     fn match_nameless(&mut self) -> Result<(), Pause> {
         let taken = self.situation.captured.and_then(|captured| captured.first_taken());
         let Some(taken) = taken else { return Ok(()) };
-        // What was captured before it was forgotten is not known any more.
+        // When the first capture before a `forget` was is not known any more.
         if !self.situation.keys.message || self.situation.stamps.forgotten != 0 {
             return Ok(());
         }
@@ -470,13 +476,13 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Whether line ends, a `From_` line and status fields can make that difference.
+/// Says whether line ends, a `From_` line and status fields explain the difference.
 fn is_explained(counted: u64, octets: u64) -> bool {
     counted.abs_diff(octets) <= EXPLAINED_OCTETS + counted.min(octets) / SHORTEST_LINES
 }
 
-/// What a message's names say.
-enum Named {
+/// What a message's names say of entries.
+enum NamedEntries {
     /// No entry has one of them.
     None,
     /// They name different entries.
@@ -485,7 +491,7 @@ enum Named {
     Entries(Vec<usize>),
 }
 
-impl Named {
+impl NamedEntries {
     fn entries(&self) -> &[usize] {
         match self {
             Self::Entries(entries) => entries,
@@ -495,17 +501,17 @@ impl Named {
 }
 
 /// The entries by name, and by UID where UIDVALIDITY is the captured one.
-struct Names {
-    /// By the name up to its first comma, each place once; in one allocation: maildrops are large,
-    /// and a login's memory is not.
+struct EntriesByName {
+    /// By the name up to its first comma, each place once. It is one allocation, for maildrops are
+    /// large and a login's memory is not.
     of_cut: Vec<([u8; 16], usize)>,
     of_uid: HashMap<u32, usize>,
 }
 
-impl Names {
+impl EntriesByName {
     fn of(run: &Run<'_>) -> Self {
         let mut of_cut = Vec::with_capacity(run.entries.len());
-        let is_any_open = run.answers.iter().any(|answer| matches!(answer, Answer::Open));
+        let is_any_open = run.states.iter().any(|state| matches!(state, MessageState::Open));
         if !run.situation.keys.file || !is_any_open {
             return Self { of_cut, of_uid: HashMap::new() };
         }
@@ -515,7 +521,7 @@ impl Names {
         of_cut.sort_unstable();
         of_cut.dedup();
         let captured = run.situation.captured.and_then(|captured| captured.uidvalidity);
-        let uids_agree = captured == Some(run.situation.uidvalidity);
+        let uids_agree = captured == Some(run.situation.epoch.uidvalidity);
         let of_uid = if uids_agree {
             run.entries.iter().enumerate().filter_map(|(e, n)| Some((n.uid?, e))).collect()
         } else {
@@ -524,8 +530,8 @@ impl Names {
         Self { of_cut, of_uid }
     }
 
-    /// The places of the entries with a name like this; none where so many have it that it says
-    /// nothing.
+    /// The places of the entries with a name like this. Where too many have it, it says nothing,
+    /// and there are none.
     fn like(&self, name: &FileKey) -> &[([u8; 16], usize)] {
         let start = self.of_cut.partition_point(|(cut, _)| *cut < name.cut);
         let rest = &self.of_cut[start..];
@@ -533,7 +539,7 @@ impl Names {
         if len > MOST_OF_A_CUT { &[] } else { &rest[..len] }
     }
 
-    fn entries_of(&self, run: &Run<'_>, m: usize) -> Named {
+    fn entries_of(&self, run: &Run<'_>, m: usize) -> NamedEntries {
         let message = &run.messages[m];
         let mut agreed: Option<Vec<usize>> = None;
         for name in message.names() {
@@ -549,15 +555,15 @@ impl Names {
                 Some(before) => named.filter(|e| before.contains(e)).collect(),
             };
             if both.is_empty() {
-                return Named::Disagree;
+                return NamedEntries::Disagree;
             }
             agreed = Some(both);
         }
-        let Some(named) = agreed else { return Named::None };
-        // The UID chooses among what the name fits; it never outvotes.
+        let Some(named) = agreed else { return NamedEntries::None };
+        // The UID chooses among entries that the name fits. It never outvotes the name.
         match self.of_uid.get(&message.uid) {
-            Some(e) if named.contains(e) => Named::Entries(vec![*e]),
-            _ => Named::Entries(named),
+            Some(e) if named.contains(e) => NamedEntries::Entries(vec![*e]),
+            _ => NamedEntries::Entries(named),
         }
     }
 }

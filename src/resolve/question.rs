@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 
 use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint};
-use crate::ledger::{Ledger, Mark, NameHash};
+use crate::ledger::{Epoch, Ledger, Mark, NameHash};
 use crate::maildrop::Maildrop;
 use crate::uidl::Uidl;
 
@@ -31,12 +31,12 @@ impl Default for Match {
 /// What an answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// A POP3 client is about to be told: everything gets an answer, and it is for ever.
+    /// A POP3 client is about to be told: every message gets an answer, for ever.
     Listing {
         /// Whether a first listing is refused while fewer than half of the messages are there.
         guarded: bool,
     },
-    /// doveadm or dsync asks: only what was listed or is kept, and nothing is frozen.
+    /// doveadm or dsync asks: they are told only what was listed or is kept, and nothing is frozen.
     Preview,
 }
 
@@ -75,7 +75,7 @@ impl<T> Fact<T> {
 pub struct Message {
     /// Its UID.
     pub uid: u32,
-    /// Its name in `dovecot-uidlist`, where the maildrop is a Maildir: it costs nothing.
+    /// Its name in `dovecot-uidlist`, where the maildrop is a Maildir. It costs nothing.
     pub uidlist_name: Option<NameHash>,
     /// Its base file name and its GUID, as far as the storage has them; asked for as
     /// [`Need::Names`].
@@ -121,10 +121,10 @@ impl Message {
 /// What is known of the maildrop as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
-    /// What the old server said. `None`: not looked up yet; where the ledger says that nothing is
-    /// left to claim, it need not be.
+    /// What the old server said. `None`: it was not looked up yet, and need not be where the ledger
+    /// says that nothing is left to claim.
     pub captured: Option<&'a Maildrop>,
-    /// Names what a new message is judged by, whether it was looked up or not: see
+    /// A digest of what a new message is judged by, whether `captured` was looked up or not: see
     /// [`Noted::basis`](crate::ledger::Noted::basis).
     pub basis: [u8; 16],
     /// Whether no more captures will follow. Goes with `captured`.
@@ -133,13 +133,9 @@ pub struct Situation<'a> {
     pub memory: Memory<'a>,
     /// What the operator has said of the maildrop.
     pub stamps: Stamps,
-    /// The mailbox's UIDVALIDITY.
-    pub uidvalidity: u32,
-    /// The UID that the next message will get.
-    pub next_uid: u32,
-    /// Which of Dovecot's index files says so: see [`Ledger::index_id`].
-    pub index_id: u32,
-    /// Whether it is a Maildir: then `dovecot-uidlist` says which UID is which name.
+    /// What the mailbox's UIDs go with.
+    pub epoch: Epoch,
+    /// Whether it is a Maildir. Then `dovecot-uidlist` says which UID is which name.
     pub is_maildir: bool,
     /// `pop3_uidl_format`, where it is one that we can follow.
     pub native: Option<&'a UidlFormat>,
@@ -149,8 +145,8 @@ pub struct Situation<'a> {
     pub purpose: Purpose,
 }
 
-/// What is remembered of what clients of the maildrop were told: each may be lost, or older than
-/// another.
+/// What is remembered of what clients of the maildrop were told. Each memory may be lost, or older
+/// than the other.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Memory<'a> {
     /// The ledger.
@@ -162,7 +158,8 @@ pub struct Memory<'a> {
 /// What the roster says of the maildrop beside its gate, each in seconds since 1970, 0 for never.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stamps {
-    /// When all that is ours was last forgotten: what was begun before is void, and stays spent.
+    /// When all that is ours was last forgotten. A ledger that was begun before is void, and its
+    /// UIDLs stay spent.
     pub forgotten: u64,
     /// When the operator said that all there is was put back from a backup.
     pub restored: u64,

@@ -1,31 +1,31 @@
 //! The commonest login: new mail in a settled maildrop, answered without what was captured and
 //! without the rules.
 //!
-//! Where nothing is left that evidence could claim, the ledger says from which UID on Dovecot's own
-//! answer is in nobody's hand ([`Ledger::native_from`](crate::ledger::Ledger::native_from)). What
-//! the rules would make of such a login is then a small change of the ledger: [`grow`].
+//! Where no entry is left that a key could claim, the ledger says from which UID on no client can
+//! hold the native UIDL ([`Ledger::native_from`](crate::ledger::Ledger::native_from)). Then the
+//! rules would change the ledger only a little: [`grow`] makes this change.
 #![forbid(unsafe_code)]
 
 use super::question::{Fact, Message, Need, Situation};
 use super::spent::NEVER_REACHED;
 use crate::ledger::{
-    Head, LedgerRef, MAX_NEXT_ORDER, Mark, Provenance, RecordRef, Told, join_told,
+    LedgerHead, LedgerRef, MAX_NEXT_ORDER, Mark, Provenance, RecordRef, join_told,
 };
 
 /// What [`grow`] says.
 #[derive(Debug)]
 pub enum Grown<'a> {
-    /// Find these out, and call again: message, as its place in the slice, and fact.
+    /// These facts are needed, each of the message at that place in the slice; call again with
+    /// them.
     Ask(Vec<(usize, Need)>),
     /// The new ledger.
     Ledger(LedgerRef<'a>),
-    /// The rules must look at it all.
+    /// The rules must look at all messages.
     NotSettled,
 }
 
-/// The ledger of a maildrop to which nothing came but new mail: the very one that
-/// [`resolve`](super::resolve) would make of `ledger`, which is here in place of that of the
-/// situation.
+/// Makes the new ledger of a maildrop to which only new mail came. It is the very one that
+/// [`resolve`](super::resolve) would make of `ledger`, which stands here for the situation's own.
 ///
 /// `uids` are those of all messages there, ascending, and `new` those of them that the ledger does
 /// not have. The caller has seen that the others are the messages that the ledger means. The cost
@@ -53,22 +53,21 @@ pub fn grow<'a>(
     grown(situation, ledger, uids, new).map_or(Grown::NotSettled, Grown::Ledger)
 }
 
-/// Whether nothing was said, changed or lost since the ledger was written.
+/// Says whether nothing was said, changed or lost since the ledger was written.
 fn is_settled(situation: &Situation<'_>, ledger: &LedgerRef<'_>, new: &[Message]) -> bool {
-    let Situation { basis, stamps, uidvalidity, next_uid, memory, .. } = *situation;
+    let Situation { basis, stamps, epoch, memory, .. } = *situation;
     let head = ledger.head;
     // Two front ends may have an `INDEX=` each: on a Maildir names tell (rule 2).
-    let is_index = head.index_id == situation.index_id || situation.is_maildir;
+    let is_index = head.epoch.index_id == epoch.index_id || situation.is_maildir;
     head.native_from.is_some_and(|from| new.iter().all(|message| message.uid >= from))
         && new.len() <= Mark::NATIVES
-        // Where all memory is lost and nothing was captured, only what is baked is told again (rule
+        // Where all memory is lost and nothing was captured, only baked UIDLs are told again (rule
         // 6).
         && head.index.uidls > 0
         && head.index.basis == basis
-        && head.uidvalidity == uidvalidity
+        && head.epoch.goes_on_in(epoch)
         && is_index
-        && head.next_uid <= next_uid
-        && next_uid <= NEVER_REACHED
+        && epoch.next_uid <= NEVER_REACHED
         && head.begun_after == stamps.forgotten
         && head.restored >= stamps.restored
         && head.unguarded >= stamps.unguarded
@@ -81,9 +80,9 @@ fn grown<'a>(
     uids: &[u32],
     new: &'a [Message],
 ) -> Option<LedgerRef<'a>> {
-    let Situation { uidvalidity, next_uid, index_id, .. } = *situation;
-    let mut head = Head { next_uid, index_id, ..ledger.head };
-    head.native_from = head.native_from.map(|from| from.max(next_uid));
+    let epoch = situation.epoch;
+    let mut head = LedgerHead { epoch, ..ledger.head };
+    head.native_from = head.native_from.map(|from| from.max(epoch.next_uid));
     let mut news: Vec<RecordRef<'a>> = Vec::with_capacity(new.len());
     for message in new {
         let Fact::Is(native) = &message.native else { return None };
@@ -101,8 +100,8 @@ fn grown<'a>(
         });
         head.next_order += 1;
     }
-    // What bears a name that was listed may have gone and come back, and may be a copy. No record
-    // has the UID, but in a ledger that the account's owner wrote.
+    // A message with a name that was listed may have gone and come back, or be a copy. Only in a
+    // ledger that the account's owner wrote can a record have its UID.
     let is_known = |record: &RecordRef<'_>| {
         news.iter().any(|new| {
             new.uid == record.uid
@@ -128,6 +127,6 @@ fn grown<'a>(
     records.extend(gone);
     records.sort_by_key(|record| (record.uid, record.order));
     let mut told = ledger.told.clone();
-    join_told(&mut told, [Told { uidvalidity, below: next_uid }]);
+    join_told(&mut told, [epoch.told()]);
     Some(LedgerRef { head, told, records, ..*ledger })
 }

@@ -1,26 +1,26 @@
-//! Rule 6: which UIDLs some client may hold for another message: [`Spent`].
+//! Rule 6: which UIDLs a client may hold for another message: [`Spent`].
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
 
 use super::question::{Message, Situation};
 use crate::format::{Fields, UidlFormat};
-use crate::ledger::{Told, join_told};
+use crate::ledger::{Epoch, Told, join_told};
 use crate::maildrop::Maildrop;
 use crate::uidl::Uidl;
 
-/// The old server goes on counting while captures follow and DNS is slow: so many numbers beyond
-/// the captured next one are taken for given.
+/// So many numbers beyond the captured next one are taken for given. The old server goes on
+/// counting while captures follow and DNS is slow.
 pub const COUNTS_ON: u32 = 65_536;
 
 /// What is spent, whoever asks.
 pub(super) struct Spent<'a> {
     situation: &'a Situation<'a>,
-    /// What was captured, and what the ledger holds, forgotten or not.
+    /// UIDLs that were captured, and those of the ledger, forgotten or not.
     known: HashSet<&'a Uidl>,
     /// How many different UIDLs were captured.
     pub(super) captured: usize,
-    /// What was answered in this run.
+    /// UIDLs that were answered in this run.
     answered: HashSet<Uidl>,
     /// How many messages bear a stored UIDL, and the place of the first.
     stored: HashMap<&'a Uidl, (usize, usize)>,
@@ -50,20 +50,22 @@ impl<'a> Spent<'a> {
         spent
     }
 
-    /// Where all that is remembered is older than what clients hold, nobody knows how far the
-    /// mailbox had counted: from where it could be, so many numbers more are taken for told. A
-    /// listing that is forgotten may have raised the next UID for another `pop3_uidl_format`.
+    /// After `uidl-keep restored` every memory may be older than what clients hold, and nobody
+    /// knows how far the mailbox had counted. So [`COUNTS_ON`] numbers beyond all that is known are
+    /// taken for told. A forgotten listing may have raised the next UID for another
+    /// `pop3_uidl_format`.
     fn heed_restored(&mut self) {
-        let Situation { memory, stamps, uidvalidity, next_uid, .. } = *self.situation;
+        let Situation { memory, stamps, epoch, .. } = *self.situation;
         let heeded = memory.ledger.map_or(0, |ledger| ledger.restored);
         if stamps.restored > heeded.max(memory.mark.map_or(0, |mark| mark.restored)) {
             let first = self.first_unspent_uid().max(self.first_uncounted_number());
-            let below = next_uid.max(first).saturating_add(COUNTS_ON);
-            join_told(&mut self.told, [Told { uidvalidity, below }]);
+            let below = epoch.next_uid.max(first).saturating_add(COUNTS_ON);
+            join_told(&mut self.told, [Told { below, ..epoch.told() }]);
         }
     }
 
-    /// Above every number of the old server, given or counted, whatever it stands for here.
+    /// The first number above every one that the old server gave or counted, whatever it means
+    /// here.
     fn first_uncounted_number(&self) -> u32 {
         let Some(captured) = self.situation.captured else { return 1 };
         let given = captured.counter.iter().flat_map(|counter| {
@@ -76,19 +78,19 @@ impl<'a> Spent<'a> {
         reached.filter(|&number| number < NEVER_REACHED).max().unwrap_or(1)
     }
 
-    /// Where nothing was captured of a maildrop, nothing says how the old server counts: it may do so as
-    /// this one, under the same UIDVALIDITY, and go on.
+    /// Where nothing was captured of a maildrop, nothing says how the old server counts. It may
+    /// count as this server does, under the same UIDVALIDITY, and go on.
     fn heed_unknown_counter(&mut self) {
-        let Situation { captured, memory, uidvalidity, next_uid, .. } = *self.situation;
+        let Situation { captured, memory, epoch, .. } = *self.situation;
         let is_unknown = captured.is_some_and(|captured| {
             captured.counter.is_none()
-                && captured.uidvalidity.is_none_or(|known| known == uidvalidity)
+                && captured.uidvalidity.is_none_or(|known| known == epoch.uidvalidity)
                 && captured.entries.is_empty()
                 && captured.spent.is_empty()
         });
         if is_unknown && memory.ledger.is_none() && memory.mark.is_none() {
-            let below = next_uid.saturating_add(COUNTS_ON);
-            join_told(&mut self.told, [Told { uidvalidity, below }]);
+            let below = epoch.next_uid.saturating_add(COUNTS_ON);
+            join_told(&mut self.told, [Told { below, ..epoch.told() }]);
         }
     }
 
@@ -101,27 +103,27 @@ impl<'a> Spent<'a> {
         self.answered.insert(uidl.clone());
     }
 
-    /// Whether it was captured, told, or answered to another message in this run.
+    /// Says whether the UIDL was captured, told, or answered to another message in this run.
     pub(super) fn is_known(&self, uidl: &Uidl) -> bool {
         self.known.contains(uidl) || self.answered.contains(uidl)
     }
 
-    /// Whether it was answered in this run.
+    /// Says whether the UIDL was answered in this run.
     pub(super) fn is_answered(&self, uidl: &Uidl) -> bool {
         self.answered.contains(uidl)
     }
 
-    /// Whether storage holds it for another message than the one at `m`.
+    /// Says whether storage has the UIDL for another message than the one at `m`.
     pub(super) fn is_borne_by_another(&self, uidl: &Uidl, m: usize) -> bool {
         self.stored.get(uidl).is_some_and(|&(count, first)| count > 1 || first != m)
     }
 
-    /// Whether the old server had given its number at a capture.
+    /// Says whether the old server had given its number at a capture.
     pub(super) fn is_given(&self, uidl: &Uidl) -> bool {
         self.is_below_next(uidl, 0)
     }
 
-    /// Whether the old server has given its number, or may have by now.
+    /// Says whether the old server has given its number, or may have by now.
     pub(super) fn is_counted(&self, uidl: &Uidl) -> bool {
         self.is_below_next(uidl, COUNTS_ON)
     }
@@ -135,41 +137,41 @@ impl<'a> Spent<'a> {
         })
     }
 
-    /// Whether it is made of a number that was told, but for the one of `own_uid` under the
-    /// mailbox's own UIDVALIDITY.
+    /// Says whether the UIDL is made of a number that was told. The number `own_uid` under the
+    /// mailbox's own UIDVALIDITY does not count.
     pub(super) fn is_told_number(&self, uidl: &Uidl, own_uid: u32) -> bool {
         let Some(native) = self.situation.native else { return false };
         self.told.iter().any(|told| {
             let number = native.number_of(uidl.as_bytes(), told.uidvalidity);
-            let is_own = told.uidvalidity == self.situation.uidvalidity && number == Some(own_uid);
+            let is_own =
+                told.uidvalidity == self.situation.epoch.uidvalidity && number == Some(own_uid);
             number.is_some_and(|number| number < told.below) && !is_own
         })
     }
 
-    /// Whether the UID was told under the mailbox's UIDVALIDITY, to whatever message had it then.
+    /// Says whether the UID was told under the mailbox's UIDVALIDITY, to whichever message.
     pub(super) fn is_told_uid(&self, uid: u32) -> bool {
-        uid < told_below(&self.told, self.situation.uidvalidity)
+        uid < native_told_below(&self.told, self.situation.epoch.uidvalidity)
     }
 
-    /// The first UID of which the native UIDL is in nobody's hand, as far as UIDLs have numbers.
+    /// The first UID whose native UIDL no client can hold, as far as UIDLs have numbers.
     pub(super) fn first_unspent_uid(&self) -> u32 {
-        let Situation { captured, uidvalidity, native, .. } = *self.situation;
+        let Situation { captured, epoch: Epoch { uidvalidity, .. }, native, .. } = *self.situation;
         let Some(native) = native else { return 1 };
         let number = |uidl: &&Uidl| native.number_of(uidl.as_bytes(), uidvalidity);
         let known = self.known.iter().chain(self.stored.keys()).filter_map(number);
         let above_known = known.filter(|&number| number < NEVER_REACHED).map(|number| number + 1);
-        let below = told_below(&self.told, uidvalidity);
+        let below = native_told_below(&self.told, uidvalidity);
         let told = [below].into_iter().filter(|&below| below < NEVER_REACHED);
         let counted = captured.and_then(|c| first_uncounted_uid(c, native, uidvalidity));
         above_known.chain(told).chain(counted).max().unwrap_or(1).max(1)
     }
 }
 
-/// A mailbox does not count so far in its life, and a number of text that another server gave may
-/// be anything.
+/// No mailbox counts so far in its life. A number in text that another server gave may be anything.
 pub(super) const NEVER_REACHED: u32 = 1 << 31;
 
-fn told_below(told: &[Told], uidvalidity: u32) -> u32 {
+fn native_told_below(told: &[Told], uidvalidity: u32) -> u32 {
     told.iter()
         .filter(|told| told.uidvalidity == uidvalidity)
         .map(|told| told.below)
@@ -177,8 +179,8 @@ fn told_below(told: &[Told], uidvalidity: u32) -> u32 {
         .unwrap_or(0)
 }
 
-/// The UID below which the new server's own format would give what the old server has counted, or
-/// may have by now.
+/// The UID below which the new server's native UIDLs are numbers that the old server has counted,
+/// or may have by now.
 fn first_uncounted_uid(captured: &Maildrop, native: &UidlFormat, uidvalidity: u32) -> Option<u32> {
     let format = &captured.counter.as_ref()?.format;
     let first = |(counted_under, next): (u32, u32)| {
@@ -190,27 +192,25 @@ fn first_uncounted_uid(captured: &Maildrop, native: &UidlFormat, uidvalidity: u3
     counted(captured).filter_map(first).max()
 }
 
-/// How far the old server had counted at each capture, under which UIDVALIDITY.
+/// The UIDVALIDITY and the next number of the old server, at each capture.
 fn counted(captured: &Maildrop) -> impl Iterator<Item = (u32, u32)> + '_ {
     let now = captured.counter.iter().map(|counter| (captured.uidvalidity, counter.next));
     let then = captured.captures.iter().filter_map(|c| Some((c.uidvalidity, c.next?)));
     now.chain(then).map(|(uidvalidity, next)| (uidvalidity.unwrap_or(0), next))
 }
 
-/// Every number that any memory knows to be told. Where a mark is damaged, that is any number under
-/// the mailbox's UIDVALIDITY.
+/// Every number that any memory knows as told. A damaged mark says: any number under the mailbox's
+/// UIDVALIDITY.
 fn remembered(situation: &Situation<'_>) -> Vec<Told> {
-    let Situation { memory, uidvalidity, .. } = *situation;
+    let Situation { memory, epoch, .. } = *situation;
     let mut told = Vec::new();
     if let Some(ledger) = memory.ledger {
-        let own = Told { uidvalidity: ledger.uidvalidity, below: ledger.next_uid };
-        join_told(&mut told, ledger.told.iter().copied().chain([own]));
+        join_told(&mut told, ledger.told.iter().copied().chain([ledger.epoch.told()]));
     }
     if let Some(mark) = memory.mark {
-        let own = Told { uidvalidity: mark.uidvalidity, below: mark.next_uid };
-        let anything = Told { uidvalidity, below: u32::MAX };
+        let anything = Told { below: u32::MAX, ..epoch.told() };
         match &mark.told {
-            Some(known) => join_told(&mut told, known.iter().copied().chain([own])),
+            Some(known) => join_told(&mut told, known.iter().copied().chain([mark.epoch.told()])),
             None => join_told(&mut told, [anything]),
         }
     }

@@ -9,7 +9,7 @@ use std::hash::{Hash, Hasher};
 use arrayvec::ArrayVec;
 use uidl_keep::format::{Fields, UidlFormat};
 use uidl_keep::key::{FileKey, Fingerprint};
-use uidl_keep::ledger::{Ledger, Mark, NameHash};
+use uidl_keep::ledger::{Epoch, Ledger, Mark, NameHash};
 use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Fact, Grown, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
@@ -310,6 +310,11 @@ impl Server {
         decided
     }
 
+    fn epoch(&self) -> Epoch {
+        let Self { uidvalidity, next_uid, index_id, .. } = *self;
+        Epoch { uidvalidity, next_uid, index_id }
+    }
+
     fn situation(&self, purpose: Purpose) -> Situation<'_> {
         Situation {
             captured: Some(&self.captured),
@@ -317,9 +322,7 @@ impl Server {
             is_final: self.is_final,
             memory: Memory { ledger: self.ledger.as_ref(), mark: self.mark.as_ref() },
             stamps: self.stamps,
-            uidvalidity: self.uidvalidity,
-            next_uid: self.next_uid,
-            index_id: self.index_id,
+            epoch: self.epoch(),
             is_maildir: self.storage == Storage::Maildir,
             native: Some(&self.native).filter(|_| self.is_native_followed),
             keys: self.keys,
@@ -436,12 +439,12 @@ impl Server {
 
     /// Whether the ledger has all that is `held`, and its UIDs mean what they meant.
     fn holds(&self, ledger: &Ledger, held: &[Held]) -> bool {
-        let counts_on = ledger.uidvalidity == self.uidvalidity && ledger.next_uid <= self.next_uid;
+        let counts_on = ledger.epoch.goes_on_in(self.epoch());
         let holds = held.iter().all(|held| {
             let record = ledger.records.iter().find(|record| record.uid == held.uid);
             record.is_some_and(|record| match self.storage {
                 Storage::Maildir => name_of(held).is_none_or(|name| record.names.contains(&name)),
-                Storage::Dbox => ledger.index_id == self.index_id,
+                Storage::Dbox => ledger.epoch.index_id == self.index_id,
             })
         });
         // An index that was put back has its old id: the name of the last that was listed tells.
@@ -460,7 +463,7 @@ impl Server {
     /// What a login with nothing but new mail makes of a settled ledger, if it can.
     fn grow(&self) -> Option<Ledger> {
         let ledger = self.ledger.as_ref()?;
-        let known = self.held.partition_point(|held| held.uid < ledger.next_uid);
+        let known = self.held.partition_point(|held| held.uid < ledger.epoch.next_uid);
         let (known, new) = self.held.split_at(known);
         if new.is_empty() || !self.holds(ledger, known) {
             return None;

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 
 use crate::capture::disk::dovecot;
 use crate::capture::disk::maildir::{Folder, Snapshot, base_name};
-use crate::capture::disk::traits::ServerTraits;
+use crate::capture::disk::traits::DiskTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
 use crate::format::UidlFormat;
@@ -31,7 +31,7 @@ use crate::uidl::Uidl;
 /// Courier's state file, in the Maildir.
 pub const STATE_FILE: &str = "courierpop3dsizelist";
 
-pub(super) const TRAITS: ServerTraits = ServerTraits {
+pub(super) const TRAITS: DiskTraits = DiskTraits {
     programs: &[
         "/usr/lib/courier/courier/courierpop3d",
         "/usr/libexec/courier/courierpop3d",
@@ -40,7 +40,7 @@ pub(super) const TRAITS: ServerTraits = ServerTraits {
         "/usr/bin/pop3d",
     ],
     arguments: &["{maildir}"],
-    ..ServerTraits::of_maildir("courier", Some(STATE_FILE))
+    ..DiskTraits::of_maildir("courier", Some(STATE_FILE))
 };
 
 /// A parsed `courierpop3dsizelist`.

@@ -25,7 +25,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::capture::disk::maildir::Snapshot;
-use crate::capture::disk::traits::ServerTraits;
+use crate::capture::disk::traits::DiskTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Holds;
 use crate::capture::plan::{Plan, Planned};
@@ -38,10 +38,10 @@ pub const STATE_FILE: &str = "cyrus.index";
 pub const HEADER_FILE: &str = "cyrus.header";
 
 /// Cyrus's own POP3 program asks for a password itself.
-pub(super) const TRAITS: ServerTraits = ServerTraits {
+pub(super) const TRAITS: DiskTraits = DiskTraits {
     holds: Holds::CyrusMailbox,
     lists_only_what_is_there: true,
-    ..ServerTraits::of_maildir("cyrus", Some(STATE_FILE))
+    ..DiskTraits::of_maildir("cyrus", Some(STATE_FILE))
 };
 
 /// A parsed `cyrus.index`.

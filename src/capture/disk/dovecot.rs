@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::capture::disk::courier;
 use crate::capture::disk::maildir::{Snapshot, base_name};
-use crate::capture::disk::traits::ServerTraits;
+use crate::capture::disk::traits::DiskTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
 use crate::format::{Fields, NotRendered, UidlFormat};
@@ -30,10 +30,10 @@ use crate::uidl::Uidl;
 /// Dovecot's state file, in the Maildir.
 pub const STATE_FILE: &str = "dovecot-uidlist";
 
-pub(super) const TRAITS: ServerTraits = ServerTraits {
+pub(super) const TRAITS: DiskTraits = DiskTraits {
     programs: &["/usr/lib/dovecot/pop3", "/usr/libexec/dovecot/pop3"],
     arguments: &["-o", "mail_home={home}", "-o", "log_path=/dev/stderr"],
-    ..ServerTraits::of_maildir("dovecot", Some(STATE_FILE))
+    ..DiskTraits::of_maildir("dovecot", Some(STATE_FILE))
 };
 
 /// A parsed `dovecot-uidlist`.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use crate::capture::disk::cyrus;
 use crate::capture::disk::maildir::{self, Maildir, MessageFile, Snapshot, SnapshotParts};
 use crate::capture::disk::steady::until_steady;
-use crate::capture::disk::traits::ServerTraits;
+use crate::capture::disk::traits::DiskTraits;
 use crate::capture::disk::weight::weigh;
 use crate::capture::draft::Draft;
 use crate::capture::error::CaptureError;
@@ -23,7 +23,7 @@ use crate::text::printable;
 /// Reads the directory and the state file twice, or more often while they change; a message at
 /// most twice.
 pub(super) fn capture(
-    server: &ServerTraits,
+    server: &DiskTraits,
     keys: Keys,
     source: &Source,
     plan: impl Fn(&Snapshot) -> Result<Plan, CaptureError>,

@@ -6,16 +6,16 @@
 #![forbid(unsafe_code)]
 
 use crate::capture::disk::maildir::Snapshot;
-use crate::capture::disk::traits::ServerTraits;
+use crate::capture::disk::traits::DiskTraits;
 use crate::capture::plan::{Plan, Planned};
 use crate::text::printable;
 use crate::uidl::Uidl;
 
-pub(super) const TRAITS: ServerTraits = ServerTraits {
+pub(super) const TRAITS: DiskTraits = DiskTraits {
     orders_by_mtime: true,
     programs: &["/var/qmail/bin/qmail-pop3d", "/usr/sbin/qmail-pop3d"],
     arguments: &["{maildir}"],
-    ..ServerTraits::of_maildir("qmail", None)
+    ..DiskTraits::of_maildir("qmail", None)
 };
 
 /// Plans what qmail-pop3d's clients know of this maildrop: every message, by its base file name.

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::capture::disk::maildir::Snapshot;
-use crate::capture::disk::traits::ServerTraits;
+use crate::capture::disk::traits::DiskTraits;
 use crate::capture::disk::{courier, cyrus, dovecot, files, mbox, qmail};
 use crate::capture::draft::{Captured, Draft};
 use crate::capture::error::CaptureError;
@@ -35,7 +35,7 @@ pub enum ServerKind {
 
 impl ServerKind {
     /// The traits that every maildrop of this server has.
-    pub(in crate::capture) fn traits(&self) -> ServerTraits {
+    pub(in crate::capture) fn traits(&self) -> DiskTraits {
         match self {
             Self::Courier => courier::TRAITS,
             Self::Cyrus { .. } => cyrus::TRAITS,

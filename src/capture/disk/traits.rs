@@ -1,4 +1,4 @@
-//! The traits that all maildrops of a server have: [`ServerTraits`], which each server's module
+//! The traits that all maildrops of a server have: [`DiskTraits`], which each server's module
 //! fills.
 #![forbid(unsafe_code)]
 
@@ -6,7 +6,7 @@ use crate::capture::find::source::Holds;
 
 /// The traits that all maildrops of a server have. The server's `plan` says the rest.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::capture) struct ServerTraits {
+pub(in crate::capture) struct DiskTraits {
     /// The server's name, as on the command line.
     pub name: &'static str,
     /// The kind of place that its maildrops are.
@@ -25,7 +25,7 @@ pub(in crate::capture) struct ServerTraits {
     pub arguments: &'static [&'static str],
 }
 
-impl ServerTraits {
+impl DiskTraits {
     /// A server that keeps a file a maildrop, and no state beside it.
     pub const fn of_mbox(name: &'static str) -> Self {
         Self {

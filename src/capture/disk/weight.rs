@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use crate::capture::disk::maildir::{
     Folder, MessageFile, Snapshot, arrival, end_before_changed_info,
 };
-use crate::capture::disk::traits::ServerTraits;
+use crate::capture::disk::traits::DiskTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::plan::Plan;
 use crate::text::printable;
@@ -57,7 +57,7 @@ impl Unusable {
 /// [`CaptureError::NamesChanged`], [`CaptureError::StateOfOther`], [`CaptureError::Unusable`]: more
 /// was lost than captured.
 pub(super) fn weigh(
-    server: &ServerTraits,
+    server: &DiskTraits,
     snapshot: &Snapshot,
     plan: &mut Plan,
 ) -> Result<(), CaptureError> {

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, FileType};
 
 use crate::capture::disk::server::ServerKind;
-use crate::capture::disk::traits::ServerTraits;
+use crate::capture::disk::traits::DiskTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::pop3::{Fault, Listed, Session, listing};
@@ -73,7 +73,7 @@ pub struct Program {
 impl Program {
     /// Finds the program of that server here; `None` when there is none in its usual places.
     pub fn of(server: &ServerKind) -> Option<Self> {
-        let ServerTraits { programs, arguments, .. } = server.traits();
+        let DiskTraits { programs, arguments, .. } = server.traits();
         let found = programs.iter().find(|place| Path::new(place).is_file())?;
         let words = [found].into_iter().chain(arguments).map(|&word| word.to_owned());
         Some(Self { words: words.collect() })

@@ -5,7 +5,7 @@ use crate::capture::disk::mbox::digest::DigestOf;
 use crate::capture::disk::mbox::drafts::{self, Taken};
 use crate::capture::disk::mbox::from_line::FromLine;
 use crate::capture::disk::mbox::split::{HeaderEnd, MboxMessage, Rules};
-use crate::capture::disk::traits::ServerTraits;
+use crate::capture::disk::traits::DiskTraits;
 use crate::capture::draft::Draft;
 use crate::capture::error::CaptureError;
 use crate::capture::keys::Keys;
@@ -29,8 +29,8 @@ pub enum MboxServer {
 
 impl MboxServer {
     /// Its traits. The POP3 programs of all of them ask for a password themselves.
-    pub(in crate::capture::disk) fn traits(&self) -> ServerTraits {
-        ServerTraits::of_mbox(match self {
+    pub(in crate::capture::disk) fn traits(&self) -> DiskTraits {
+        DiskTraits::of_mbox(match self {
             Self::Dovecot { .. } => "dovecot",
             Self::Mailutils => "mailutils",
             Self::Qpopper => "qpopper",

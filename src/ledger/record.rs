@@ -1,0 +1,100 @@
+//! What clients were told of one message: [`Record`].
+#![forbid(unsafe_code)]
+
+use arrayvec::ArrayVec;
+
+use crate::uidl::Uidl;
+
+/// The octets of a record's name.
+pub(super) const NAME_OCTETS: usize = 8;
+
+pub(super) const NO_NAME: NameHash = [0; NAME_OCTETS];
+
+/// A message's name as records have it: the first 8 octets of
+/// [`FileKey::cut`](crate::key::FileKey::cut).
+///
+/// Only names of one maildrop's messages are compared: 2^64 is far more than the square of the
+/// messages that any maildrop has.
+pub type NameHash = [u8; NAME_OCTETS];
+
+/// The names of a message: its base file name or GUID, and its GUID where that is another. A
+/// message with one name has an empty second place.
+pub type NameHashes = ArrayVec<NameHash, 2>;
+
+/// How a message came by its UIDL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Provenance {
+    /// The `file` key named the captured message.
+    File,
+    /// The `message` key did.
+    Message,
+    /// The `header` key did.
+    Header,
+    /// The `origin` key did.
+    Origin,
+    /// Dovecot's storage had it already: `P` of `dovecot-uidlist` or of dbox metadata.
+    Stored,
+    /// The index does not know the message: it has what `pop3_uidl_format` gives.
+    Native,
+    /// The index does not know the message, and it has a UIDL of ours: what `pop3_uidl_format`
+    /// gives is spent, or the message has got another UID since.
+    Derived,
+}
+
+impl Provenance {
+    const LETTERS: [(Self, u8); 7] = [
+        (Self::File, b'f'),
+        (Self::Message, b'm'),
+        (Self::Header, b'h'),
+        (Self::Origin, b'o'),
+        (Self::Stored, b'p'),
+        (Self::Native, b'u'),
+        (Self::Derived, b'd'),
+    ];
+
+    /// Says whether the UIDL was made elsewhere, as far as keys or Dovecot's storage could tell.
+    /// Records of other UIDLs are dropped once the message is gone: their numbers stay spent.
+    pub fn is_kept(self) -> bool {
+        !matches!(self, Self::Native | Self::Derived)
+    }
+
+    pub(super) fn letter(self) -> u8 {
+        Self::LETTERS.iter().find(|(other, _)| *other == self).map_or(0, |(_, letter)| *letter)
+    }
+
+    pub(super) fn of_letter(letter: u8) -> Option<Self> {
+        Self::LETTERS.iter().find(|(_, other)| *other == letter).map(|(found, _)| *found)
+    }
+}
+
+/// What clients were told of one message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its UID under the ledger's UIDVALIDITY; 0 when it was not there at the last listing that was
+    /// recorded: the record is then only a claim.
+    pub uid: u32,
+    /// Its place among all that was ever listed. No place is given twice.
+    pub order: u32,
+    /// The UIDL.
+    pub uidl: Uidl,
+    /// How it came by its UIDL.
+    pub provenance: Provenance,
+    /// The names that the message had when it was listed. Any of them recognises it when UIDs do
+    /// not hold.
+    pub names: NameHashes,
+    /// The index entry that it claims, as its place in
+    /// [`Maildrop::entries`](crate::maildrop::Maildrop).
+    pub entry: Option<u32>,
+}
+
+/// A record that lies elsewhere. Each field is as that of [`Record`].
+#[derive(Debug, Clone)]
+#[allow(missing_docs)]
+pub struct RecordRef<'a> {
+    pub uid: u32,
+    pub order: u32,
+    pub uidl: &'a [u8],
+    pub provenance: Provenance,
+    pub names: NameHashes,
+    pub entry: Option<u32>,
+}

@@ -1,0 +1,244 @@
+//! A ledger is read as it was written, and nothing else is read.
+
+use super::epoch::{Epoch, MAX_TOLD, TOLD_OCTETS, Told, join_told};
+use super::front::LedgerFront;
+use super::layout::{
+    DIGEST_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, Lengths, MAX_OCTETS, digest,
+};
+use super::mark::Mark;
+use super::record::{NAME_OCTETS, NameHash, NameHashes, Provenance, Record};
+use super::whole::{Ledger, LedgerHead, Noted};
+use crate::uidl::Uidl;
+
+fn name(octet: u8) -> NameHash {
+    [octet; NAME_OCTETS]
+}
+
+fn record(uid: u32, order: u32, uidl: &str, provenance: Provenance) -> Record {
+    Record {
+        uid,
+        order,
+        uidl: Uidl::new(uidl.as_bytes()).unwrap(),
+        provenance,
+        names: [uid as u8, order as u8].into_iter().take(uid as usize % 3).map(name).collect(),
+        entry: provenance.is_kept().then_some(order - 1),
+    }
+}
+
+fn sample() -> Ledger {
+    Ledger {
+        user: "alice".to_owned(),
+        begun_after: 0x0123_4567_89AB_CDEF,
+        epoch: Epoch { uidvalidity: 1_714_990_000, next_uid: 13, index_id: 77 },
+        next_order: 6,
+        told: vec![
+            Told { uidvalidity: 3, below: 9 },
+            Told { uidvalidity: 1_714_990_000, below: 13 },
+        ],
+        restored: 5,
+        unguarded: 6,
+        index: Noted { uidls: 4, next: 12, is_final: true, basis: [7; 16] },
+        native_from: Some(13),
+        records: vec![
+            record(0, 5, "UID9-17", Provenance::File),
+            record(3, 1, "UID3-17", Provenance::File),
+            record(7, 2, "~x", Provenance::Derived),
+            record(8, 4, "000000086638afc0", Provenance::Native),
+            record(12, 3, "UID3-17", Provenance::Header),
+        ],
+    }
+}
+
+fn least() -> Ledger {
+    Ledger {
+        next_order: 1,
+        told: Vec::new(),
+        index: Noted::default(),
+        native_from: None,
+        records: Vec::new(),
+        ..sample()
+    }
+}
+
+#[test]
+fn decode_is_the_inverse_of_encode() {
+    for ledger in [sample(), least()] {
+        assert_eq!(Ledger::decode(&ledger.encode()), Ok(ledger));
+    }
+}
+
+#[test]
+fn what_a_warm_login_looks_at_is_what_was_written() {
+    for ledger in [sample(), least()] {
+        let mut front = ledger.encode();
+        let start = &front[..LedgerFront::HEADER_OCTETS];
+        front.truncate(LedgerFront::front_len(start, front.len() as u64).unwrap());
+        let front = LedgerFront::read(front).unwrap();
+        let LedgerHead { epoch, begun_after, .. } = front.head();
+        assert_eq!((epoch, begun_after), (ledger.epoch, ledger.begun_after));
+        let LedgerHead { next_order, restored, unguarded, index, native_from, .. } = front.head();
+        assert_eq!((next_order, restored), (ledger.next_order, ledger.restored));
+        assert_eq!((unguarded, index), (ledger.unguarded, ledger.index));
+        assert_eq!(native_from, ledger.native_from);
+        assert_eq!(front.user(), ledger.user);
+        assert_eq!(front.told().collect::<Vec<_>>(), ledger.told);
+        assert_eq!(front.len(), ledger.records.len());
+        assert_eq!(front.is_empty(), ledger.records.is_empty());
+        for (i, record) in ledger.records.iter().enumerate() {
+            assert_eq!(front.names(i).collect::<NameHashes>(), record.names);
+            assert_eq!(front.uid(i), record.uid);
+        }
+    }
+}
+
+#[test]
+fn only_the_last_new_messages_may_be_unbaked() {
+    let mut records = vec![record(0, 1, "n", Provenance::Native)];
+    records.extend((1..=20).map(|n| record(n, n + 1, "n", Provenance::Native)));
+    records.push(record(21, 22, "d", Provenance::Derived));
+    let file = Ledger { next_order: 23, records, ..sample() }.encode();
+    let front_len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
+    let front = LedgerFront::read(file[..front_len].to_vec()).unwrap();
+    let unbaked = (0..front.len()).filter(|&i| front.may_be_unbaked(i));
+    let unbaked: Vec<u32> = unbaked.map(|i| front.uid(i)).collect();
+    assert_eq!(unbaked, (5..=20).collect::<Vec<_>>());
+    assert_eq!(front.back_range(), (front_len as u64, file.len() - front_len));
+    let whole = front.ledger(&file[front_len..]).unwrap();
+    assert_eq!(whole.encode(), file);
+    let natives = Mark::of(&whole, 22).natives;
+    // Of those that may be unbaked the mark has each that has a name.
+    let named = |uid: &u32| uid % 3 != 0;
+    let uids: Vec<u32> = natives.into_iter().map(|(uid, _)| uid).collect();
+    assert_eq!(uids, unbaked.into_iter().filter(named).collect::<Vec<_>>());
+}
+
+#[test]
+fn told_numbers_are_joined_by_the_higher_of_each_uidvalidity() {
+    let told = |pairs: &[(u32, u32)]| -> Vec<Told> {
+        pairs.iter().map(|&(uidvalidity, below)| Told { uidvalidity, below }).collect()
+    };
+    let mut known = told(&[(1, 5), (2, 9)]);
+    join_told(&mut known, told(&[(2, 7), (1, 6), (3, 1)]));
+    assert_eq!(known, told(&[(1, 6), (2, 9), (3, 1)]));
+}
+
+#[test]
+fn of_more_uidvalidities_than_there_is_room_for_a_ledger_keeps_the_last() {
+    for count in [MAX_TOLD, MAX_TOLD + 1] {
+        let told = (0..count as u32).map(|n| Told { uidvalidity: n, below: n + 1 });
+        let ledger = Ledger { told: told.collect(), ..sample() };
+        let kept = Ledger::decode(&ledger.encode()).unwrap().told;
+        assert_eq!(kept, ledger.told[count - MAX_TOLD..]);
+    }
+}
+
+#[test]
+fn a_uid_is_of_one_message_and_every_place_of_one_record() {
+    let decoded = |records: &[(u32, u32)]| {
+        let records =
+            records.iter().map(|&(uid, order)| record(uid, order, "U", Provenance::Stored));
+        Ledger::decode(&Ledger { records: records.collect(), ..sample() }.encode())
+    };
+    for sound in [&[(0, 1), (0, 2)][..], &[(0, 1), (0, 4), (7, 2), (8, 3)], &[(3, 5), (5, 1)]] {
+        assert!(decoded(sound).is_ok(), "{sound:?}");
+    }
+    for (twice, record) in [
+        (&[(7, 1), (7, 2)][..], 1),
+        (&[(3, 1), (7, 2), (7, 3)], 2),
+        (&[(3, 1), (7, 2), (7, 3), (8, 4)], 2),
+        (&[(0, 1), (0, 1), (7, 2)], 1),
+    ] {
+        assert_eq!(decoded(twice), Err(LedgerError::Field { record, field: "UID" }), "{twice:?}");
+    }
+}
+
+#[test]
+fn a_ledger_may_be_as_large_as_the_bound_and_no_larger() {
+    let start_of = |octets: u64, records: u32| {
+        let mut start = least().encode();
+        let lengths = Lengths { user: 5, told: 0, records: records as usize, heap: 0 };
+        let heap_len = octets - (lengths.front() + lengths.back()) as u64;
+        start[76..80].copy_from_slice(&records.to_le_bytes());
+        start[80..84].copy_from_slice(&(heap_len as u32).to_le_bytes());
+        start
+    };
+    for count in [0, 1 << 20] {
+        assert!(LedgerFront::front_len(&start_of(MAX_OCTETS, count), MAX_OCTETS).is_ok());
+        let len = MAX_OCTETS + 1;
+        let refused = LedgerFront::front_len(&start_of(len, count), len);
+        assert_eq!(refused, Err(LedgerError::Length { len, expected: MAX_OCTETS }));
+    }
+}
+
+#[test]
+fn answers_are_found_by_uid_wherever_the_guess_points() {
+    let ledger = sample();
+    let file = ledger.encode();
+    let front_len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
+    let front = LedgerFront::read(file[..front_len].to_vec()).unwrap();
+    for guess in 0..7 {
+        for record in &ledger.records[1..] {
+            let at = front.find(record.uid, guess).unwrap();
+            assert_eq!(front.uidl(at), record.uidl.as_bytes());
+            assert_eq!(front.order_number(at), record.order);
+        }
+        // 5 is an order number, and stands where a guess past the end would look for a UID.
+        for uid in [0, 1, 4, 5, 13, u32::MAX] {
+            assert_eq!(front.find(uid, guess), None, "UID {uid}, guess {guess}");
+        }
+    }
+    assert_eq!(front.uidl_with_nul(4), b"UID3-17\0");
+}
+
+#[test]
+fn every_flipped_bit_and_every_length_is_an_error() {
+    let file = sample().encode();
+    for at in 0..file.len() {
+        for bit in 0..8 {
+            let mut damaged = file.clone();
+            damaged[at] ^= 1 << bit;
+            assert!(Ledger::decode(&damaged).is_err(), "bit {bit} of octet {at}");
+        }
+        assert!(Ledger::decode(&file[..at]).is_err(), "length {at}");
+    }
+    assert!(Ledger::decode(&[&file[..], b"\0"].concat()).is_err());
+}
+
+/// The account's owner can write a ledger and its checksum.
+#[test]
+fn a_forged_ledger_with_right_checksums_cannot_carry_a_line_end_or_a_bad_offset() {
+    let forged = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut file = sample().encode();
+        let front = LedgerFront::front_len(&file, file.len() as u64).unwrap();
+        file.truncate(front - DIGEST_OCTETS);
+        change(&mut file);
+        let found = digest(&file);
+        file.extend(found);
+        LedgerFront::read(file).map(|_| ())
+    };
+    assert_eq!(forged(&|_| ()), Ok(()));
+    let records = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS;
+    let heap = records + FRONT_RECORD_OCTETS * 5;
+    assert!(matches!(forged(&|f| f[heap] = b'\n'), Err(LedgerError::Field { field: "UIDL", .. })));
+    assert!(matches!(forged(&|f| f[heap + 7] = b'x'), Err(LedgerError::Field { .. })));
+    let last = |f: &mut Vec<u8>| {
+        let at = f.len() - 1;
+        f[at] = b'x';
+    };
+    assert!(matches!(forged(&last), Err(LedgerError::Field { field: "UIDL end", .. })));
+    for (offset, field) in [(4 * 2, "UID"), (4 * 5, "order number"), (4 * 11, "UIDL offset")] {
+        let wild = |f: &mut Vec<u8>| f[records + offset..][..4].fill(0xFF);
+        let Err(LedgerError::Field { field: found, .. }) = forged(&wild) else {
+            panic!("{field}: no field is bad");
+        };
+        assert!(found == field || offset == 8, "{field}: {found}");
+    }
+    assert!(matches!(
+        forged(&|f| f[heap - 1] = b'?'),
+        Err(LedgerError::Field { field: "letter", .. })
+    ));
+    for count_at in [76, 80] {
+        let huge = |f: &mut Vec<u8>| f[count_at..count_at + 4].fill(0xFF);
+        assert!(matches!(forged(&huge), Err(LedgerError::Length { .. })));
+    }
+}
