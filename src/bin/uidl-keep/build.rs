@@ -30,7 +30,7 @@ use crate::accounts::{Doveadm, Readers};
 use crate::apart;
 use crate::changes::ChangesLog;
 use crate::install::Install;
-use crate::output::{Outcome, Trouble, remark};
+use crate::output::{Completion, Trouble, remark};
 use crate::site_files::{self, ScopeFiles};
 use crate::stop::StopFile;
 
@@ -85,7 +85,7 @@ pub struct BuildArgs {
     listings: Vec<PathBuf>,
 }
 
-pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
+pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
     let site = Site::new(args.output.as_ref().unwrap_or(&args.site));
     let base = match &args.base {
         Some(base) => Some(Site::new(base)),
@@ -189,7 +189,7 @@ pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
     // does not know, was not moved; his domain is not counted as unknown.
     let unknown_places = unknown_places.difference(&known_places).count();
     if unknown_places > 0 {
-        outcome = Outcome::Short;
+        outcome = Completion::Partial;
         go_on_without(unknown_places, args.skip_unknown)?;
     }
     // All is well, and all of it is on the disk.
@@ -203,7 +203,7 @@ pub fn run(args: &BuildArgs) -> Result<Outcome, Trouble> {
     })?;
     if let Some(rest) = install.end(&site)? {
         remark(rest.state(&site));
-        outcome = Outcome::Short;
+        outcome = Completion::Partial;
     }
     // The held users of the site that is built upon are now held here, and so are new users of a
     // held domain.
@@ -350,7 +350,11 @@ impl Selection<'_> {
     }
 
     /// Drops the maildrops that are not selected, and says so.
-    fn apply(&self, found: &mut Vec<FoundBlock>, has_listings: bool) -> Result<Outcome, Trouble> {
+    fn apply(
+        &self,
+        found: &mut Vec<FoundBlock>,
+        has_listings: bool,
+    ) -> Result<Completion, Trouble> {
         let of_nobody = self.only.iter().chain(self.except).find(|name| {
             has_listings && !found.iter().any(|found| Self::names(name, &found.block.user))
         });
@@ -361,7 +365,7 @@ impl Selection<'_> {
         }
         let is_left_out = |found: &&FoundBlock| !self.has(&found.block.user);
         let left_out = found.iter().filter(is_left_out).count();
-        let Some(first) = found.iter().find(is_left_out) else { return Ok(Outcome::Done) };
+        let Some(first) = found.iter().find(is_left_out) else { return Ok(Completion::Done) };
         remark(format_args!(
             "{left_out} maildrops of the listings are left out (the first: {}): those on no roster \
              are served as if never migrated",
@@ -371,7 +375,7 @@ impl Selection<'_> {
         if found.is_empty() {
             return Err(Trouble::new("no maildrop of the listings is left to build"));
         }
-        Ok(Outcome::Short)
+        Ok(Completion::Partial)
     }
 }
 

@@ -6,7 +6,7 @@ use uidl_keep::site::roster::is_domain;
 use uidl_keep::site::{Scope, Site};
 
 use crate::install::Install;
-use crate::output::{Outcome, Trouble, remark};
+use crate::output::{Completion, Trouble, remark};
 use crate::site_files::{self, Opened};
 use crate::stop::StopFile;
 
@@ -23,7 +23,7 @@ pub struct CheckArgs {
     paths: Vec<PathBuf>,
 }
 
-pub fn run(args: &CheckArgs) -> Result<Outcome, Trouble> {
+pub fn run(args: &CheckArgs) -> Result<Completion, Trouble> {
     let mut faults = Vec::new();
     for path in &args.paths {
         match site_files::open(path) {
@@ -42,7 +42,7 @@ pub fn run(args: &CheckArgs) -> Result<Outcome, Trouble> {
             Err(fault) => faults.push(fault),
         }
     }
-    let Some(last) = faults.pop() else { return Ok(Outcome::Done) };
+    let Some(last) = faults.pop() else { return Ok(Completion::Done) };
     faults.iter().for_each(remark);
     Err(last)
 }

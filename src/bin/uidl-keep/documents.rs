@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Command;
 use clap_complete::Shell;
 
-use crate::output::{Outcome, Trouble};
+use crate::output::{Completion, Trouble};
 
 /// Writes a man page for each command, and completions for shells.
 #[derive(clap::Args)]
@@ -19,7 +19,7 @@ pub struct DocumentsArgs {
 
 /// Each page is named for its command, as `uidl-keep-capture-pop3.1`. That of `uidl-keep` itself is
 /// written by hand, docs/uidl-keep.1.
-pub fn run(args: &DocumentsArgs, helper: &Command) -> Result<Outcome, Trouble> {
+pub fn run(args: &DocumentsArgs, helper: &Command) -> Result<Completion, Trouble> {
     let at = |error: io::Error| Trouble::at(args.dir.display(), error);
     let shown = helper.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let mut helper =
@@ -29,7 +29,7 @@ pub fn run(args: &DocumentsArgs, helper: &Command) -> Result<Outcome, Trouble> {
     }
     helper.build();
     write_pages(&args.dir, "uidl-keep", &helper).map_err(at)?;
-    Ok(Outcome::Done)
+    Ok(Completion::Done)
 }
 
 fn write_pages(dir: &Path, parent: &str, of: &Command) -> io::Result<()> {

@@ -8,7 +8,7 @@ use uidl_keep::index::Index;
 use uidl_keep::listing::write_maildrop;
 use uidl_keep::maildrop::{Maildrop, State};
 
-use crate::output::{Outcome, Trouble};
+use crate::output::{Completion, Trouble};
 use crate::site_files::{self, Opened};
 
 /// Prints the maildrops of indexes as a listing. `build` makes the same index from it.
@@ -24,7 +24,7 @@ pub struct DumpArgs {
     paths: Vec<PathBuf>,
 }
 
-pub fn run(args: &DumpArgs) -> Result<Outcome, Trouble> {
+pub fn run(args: &DumpArgs) -> Result<Completion, Trouble> {
     let mut out = BufWriter::new(io::stdout().lock());
     for path in &args.paths {
         match site_files::open(path)? {
@@ -45,7 +45,7 @@ pub fn run(args: &DumpArgs) -> Result<Outcome, Trouble> {
         }
     }
     out.flush()?;
-    Ok(Outcome::Done)
+    Ok(Completion::Done)
 }
 
 fn dump(out: &mut impl Write, path: &Path, index: &Index<File>) -> Result<(), Trouble> {

@@ -12,7 +12,7 @@ use uidl_keep::site::Site;
 use uidl_keep::site::roster;
 
 use crate::dump::listed;
-use crate::output::{Outcome, Trouble, remark};
+use crate::output::{Completion, Trouble, remark};
 use crate::site_files::{self, Opened};
 
 /// Prints the kept data of a user as a listing; with a UIDL, only the lines that have it.
@@ -32,7 +32,7 @@ pub struct GetArgs {
     uidl: Option<String>,
 }
 
-pub fn run(args: &GetArgs) -> Result<Outcome, Trouble> {
+pub fn run(args: &GetArgs) -> Result<Completion, Trouble> {
     let maildrop = match site_files::open(&args.path)? {
         Opened::Index(index) => maildrop(&args.path, &index, &args.user)?,
         Opened::Roster(_) => {
@@ -43,12 +43,12 @@ pub fn run(args: &GetArgs) -> Result<Outcome, Trouble> {
         }
         Opened::Site(site) => match from_site(&site, &args.user)? {
             Some(found) => found,
-            None => return Ok(Outcome::Short),
+            None => return Ok(Completion::Partial),
         },
     };
     let Some(maildrop) = maildrop else {
         remark(format_args!("{}: no maildrop of {}", args.path.display(), args.user));
-        return Ok(Outcome::Short);
+        return Ok(Completion::Partial);
     };
     let mut block = Vec::new();
     write_maildrop(&mut block, &listed(maildrop))
@@ -56,9 +56,9 @@ pub fn run(args: &GetArgs) -> Result<Outcome, Trouble> {
     let mut out = io::stdout().lock();
     let Some(uidl) = &args.uidl else {
         out.write_all(&block)?;
-        return Ok(Outcome::Done);
+        return Ok(Completion::Done);
     };
-    let mut outcome = Outcome::Short;
+    let mut outcome = Completion::Partial;
     for line in block.split_inclusive(|&octet| octet == b'\n') {
         let mut words = line.split(|octet| octet.is_ascii_whitespace());
         let first = words.next().unwrap_or_default();
@@ -66,7 +66,7 @@ pub fn run(args: &GetArgs) -> Result<Outcome, Trouble> {
         let is_it = |word: &[u8]| word.strip_prefix(b"earlier=") == Some(uidl.as_bytes());
         if is_of_uidl && (words.next() == Some(uidl.as_bytes()) || words.any(is_it)) {
             out.write_all(line)?;
-            outcome = Outcome::Done;
+            outcome = Completion::Done;
         }
     }
     Ok(outcome)

@@ -17,7 +17,7 @@ use uidl_keep::site::{Scope, Site};
 use crate::accounts::{Checked, Doveadm};
 use crate::apart;
 use crate::changes::ChangesLog;
-use crate::output::{Outcome, Trouble, on_one_line, remark};
+use crate::output::{Completion, Trouble, on_one_line, remark};
 use crate::site_files;
 use crate::stop::StopFile;
 
@@ -178,11 +178,11 @@ struct NamedUsers {
     users: BTreeSet<String>,
 }
 
-pub fn hold(args: &HoldArgs) -> Result<Outcome, Trouble> {
+pub fn hold(args: &HoldArgs) -> Result<Completion, Trouble> {
     change_gates(&args.who, args.all, Some(&args.doveadm), Change::Hold, args.auth)
 }
 
-pub fn release(args: &ReleaseArgs) -> Result<Outcome, Trouble> {
+pub fn release(args: &ReleaseArgs) -> Result<Completion, Trouble> {
     let change_to = if args.redownload {
         Change::Redownload
     } else if args.unguarded {
@@ -195,15 +195,15 @@ pub fn release(args: &ReleaseArgs) -> Result<Outcome, Trouble> {
     change(&args.who, args.all, doveadm, change_to)
 }
 
-pub fn forget(args: &ForgetArgs) -> Result<Outcome, Trouble> {
+pub fn forget(args: &ForgetArgs) -> Result<Completion, Trouble> {
     change(&args.who, false, None, Change::Forget)
 }
 
-pub fn listed(args: &ListedArgs) -> Result<Outcome, Trouble> {
+pub fn listed(args: &ListedArgs) -> Result<Completion, Trouble> {
     change(&args.who, false, None, Change::Listed)
 }
 
-pub fn restored(args: &RestoredArgs) -> Result<Outcome, Trouble> {
+pub fn restored(args: &RestoredArgs) -> Result<Completion, Trouble> {
     change(&args.who, false, None, Change::Restored)
 }
 
@@ -212,7 +212,7 @@ fn change(
     all: bool,
     doveadm: Option<&Doveadm>,
     change: Change,
-) -> Result<Outcome, Trouble> {
+) -> Result<Completion, Trouble> {
     change_gates(who, all, doveadm, change, false)
 }
 
@@ -223,7 +223,7 @@ fn change_gates(
     doveadm: Option<&Doveadm>,
     change: Change,
     is_auth: bool,
-) -> Result<Outcome, Trouble> {
+) -> Result<Completion, Trouble> {
     let site = Site::new(&who.site);
     if who.who.is_empty() && who.list.is_none() && !all {
         return Err(Trouble::new(format!(
@@ -237,14 +237,14 @@ fn change_gates(
     }
     let lock = wait_for_lock(&site)?;
     let stop = if is_auth { Some(StopFile::begin(&site)?) } else { StopFile::of(&site)? };
-    let mut outcome = Outcome::Done;
+    let mut outcome = Completion::Done;
     let mut scopes: BTreeMap<Scope, NamedUsers> = BTreeMap::new();
     let apart = apart::by_domain(&site)?;
     for name in names {
         let found = scopes_of(&site, &apart, &name)?;
         if found.is_empty() {
             remark(format_args!("{}: no roster for {name}", site.dir().display()));
-            outcome = Outcome::Short;
+            outcome = Completion::Partial;
         }
         for (scope, is_all) in found {
             let named = scopes.entry(scope).or_default();
@@ -273,7 +273,7 @@ fn change_gates(
             Ok((all_done, of_scope)) => {
                 count += of_scope;
                 if !all_done {
-                    outcome = Outcome::Short;
+                    outcome = Completion::Partial;
                 }
             }
             Err(trouble) => {

@@ -8,7 +8,7 @@ use uidl_keep::index::Index;
 use uidl_keep::maildrop::State;
 use uidl_keep::site::roster::{GATE_WORDS, Roster, RosterLine, is_domain};
 
-use crate::output::{Outcome, Trouble, on_one_line};
+use crate::output::{Completion, Trouble, on_one_line};
 use crate::site_files::{self, Opened};
 
 /// Prints one line for each index or roster, and for each of a site, saying what it holds.
@@ -21,7 +21,7 @@ pub struct InspectArgs {
     paths: Vec<PathBuf>,
 }
 
-pub fn run(args: &InspectArgs) -> Result<Outcome, Trouble> {
+pub fn run(args: &InspectArgs) -> Result<Completion, Trouble> {
     let mut out = io::stdout().lock();
     for path in &args.paths {
         match site_files::open(path)? {
@@ -41,7 +41,7 @@ pub fn run(args: &InspectArgs) -> Result<Outcome, Trouble> {
             }
         }
     }
-    Ok(Outcome::Done)
+    Ok(Completion::Done)
 }
 
 fn print_index(out: &mut impl Write, path: &Path, index: &Index<File>) -> io::Result<()> {

@@ -9,11 +9,11 @@ use uidl_keep::capture::workers::ThreadStopped;
 
 /// The result of a command that ran to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum Completion {
     /// Done, or yes, or the same: exit status 0.
     Done,
     /// No, or not found, or different, or done except for what stderr names: exit status 1.
-    Short,
+    Partial,
 }
 
 /// The reason why a command could not do its work: one sentence that names place, fact and next
@@ -90,10 +90,10 @@ pub fn on_one_line(text: impl fmt::Display) -> String {
 }
 
 /// The exit status of the program. This prints the trouble, if there was any.
-pub fn exit_code(outcome: Result<Outcome, Trouble>) -> ExitCode {
+pub fn exit_code(outcome: Result<Completion, Trouble>) -> ExitCode {
     match outcome {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Short) => ExitCode::from(1),
+        Ok(Completion::Done) => ExitCode::SUCCESS,
+        Ok(Completion::Partial) => ExitCode::from(1),
         Err(Trouble(None)) => ExitCode::SUCCESS,
         Err(trouble) => {
             remark(trouble);

@@ -9,7 +9,7 @@ use super::listing_file::ListingFile;
 use super::progress::Progress;
 use super::sources::ServerArgs;
 use super::{cyrus, disk, doveadm, doveconf, mbox, plesk, pop3, prove};
-use crate::output::{Outcome, Trouble, on_one_line};
+use crate::output::{Completion, Trouble, on_one_line};
 
 /// Writes a listing of what an old server's POP3 clients know; changes nothing there.
 ///
@@ -100,7 +100,7 @@ enum CaptureFrom {
 }
 
 /// Captures, and writes the listing.
-pub fn run(args: &CaptureArgs) -> Result<Outcome, Trouble> {
+pub fn run(args: &CaptureArgs) -> Result<Completion, Trouble> {
     let (job, common) = match &args.from {
         CaptureFrom::Doveadm(args) => return doveadm::run(args),
         CaptureFrom::Pop3(args) => return pop3::run(args),
@@ -131,5 +131,5 @@ pub fn run(args: &CaptureArgs) -> Result<Outcome, Trouble> {
     let captured = disk::capture(&job, common.keys, jobs, &progress, &mut output)?;
     output.publish(job.asked)?;
     progress.finish();
-    Ok(if job.all_well && captured { Outcome::Done } else { Outcome::Short })
+    Ok(if job.all_well && captured { Completion::Done } else { Completion::Partial })
 }

@@ -13,7 +13,7 @@ use uidl_keep::text::printable;
 use super::block::{Block, Unusual};
 use super::doveconf;
 use super::listing_file::{Asked, ListingFile};
-use crate::output::{Outcome, Trouble, remark};
+use crate::output::{Completion, Trouble, remark};
 
 /// Whose maildrops doveadm was asked for, and how its UIDLs are made.
 #[derive(clap::Args)]
@@ -40,7 +40,7 @@ pub struct DoveadmArgs {
 }
 
 /// Captures what comes on stdin, and writes the listing.
-pub fn run(args: &DoveadmArgs) -> Result<Outcome, Trouble> {
+pub fn run(args: &DoveadmArgs) -> Result<Completion, Trouble> {
     let format = doveconf::format(args.format.as_deref(), false)?;
     let users = match &args.users {
         Some(path) => {
@@ -78,7 +78,7 @@ pub fn run(args: &DoveadmArgs) -> Result<Outcome, Trouble> {
     if let Some(said) = noted.said(blocks) {
         remark(said);
     }
-    Ok(if all_well { Outcome::Done } else { Outcome::Short })
+    Ok(if all_well { Completion::Done } else { Completion::Partial })
 }
 
 /// When doveadm printed what comes on stdin: now, or when the file was written that it comes from.

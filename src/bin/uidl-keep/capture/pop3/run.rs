@@ -14,10 +14,10 @@ use super::password::guard_memory;
 use crate::capture::block::Block;
 use crate::capture::listing_file::{Asked, ListingFile};
 use crate::capture::progress::Progress;
-use crate::output::{Outcome, Trouble, remark};
+use crate::output::{Completion, Trouble, remark};
 
 /// Captures, and writes the listing.
-pub fn run(args: &Pop3Args) -> Result<Outcome, Trouble> {
+pub fn run(args: &Pop3Args) -> Result<Completion, Trouble> {
     guard_memory()?;
     let accounts = args.accounts()?;
     match &args.output {
@@ -27,7 +27,11 @@ pub fn run(args: &Pop3Args) -> Result<Outcome, Trouble> {
 }
 
 /// One account: its block is the listing.
-fn single(args: &Pop3Args, accounts: &Accounts, output: Option<&Path>) -> Result<Outcome, Trouble> {
+fn single(
+    args: &Pop3Args,
+    accounts: &Accounts,
+    output: Option<&Path>,
+) -> Result<Completion, Trouble> {
     if args.retry || args.afresh {
         return Err(Trouble::new("--retry and --afresh are for --users and --accounts"));
     }
@@ -48,11 +52,11 @@ fn single(args: &Pop3Args, accounts: &Accounts, output: Option<&Path>) -> Result
         ));
     }
     output.publish(Asked::Listed)?;
-    Ok(if all_well { Outcome::Done } else { Outcome::Short })
+    Ok(if all_well { Completion::Done } else { Completion::Partial })
 }
 
 /// Many accounts: what is captured is kept in a journal until the listing is whole.
-fn many(args: &Pop3Args, accounts: &Accounts, output: &Path) -> Result<Outcome, Trouble> {
+fn many(args: &Pop3Args, accounts: &Accounts, output: &Path) -> Result<Completion, Trouble> {
     if output == Path::new("-") || output.is_dir() {
         return Err(Trouble::at(
             output.display(),
@@ -113,7 +117,7 @@ fn many(args: &Pop3Args, accounts: &Accounts, output: &Path) -> Result<Outcome, 
             failed.len()
         ));
     }
-    Ok(if all_well { Outcome::Done } else { Outcome::Short })
+    Ok(if all_well { Completion::Done } else { Completion::Partial })
 }
 
 /// Opens the journal, and says what is there already.
