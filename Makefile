@@ -84,7 +84,7 @@ asan: ## forged ledgers and indexes, with the plugin under AddressSanitizer
 		cargo build --locked --features plugin --lib --target $(MACHINE) --target-dir $(BUILD_ASAN)
 	UIDL_KEEP_ASAN="$$($(CC) -print-file-name=libasan.so)" \
 		UIDL_KEEP_PLUGIN=$(CURDIR)/$(BUILD_ASAN)/$(MACHINE)/debug/libuidl_keep.so \
-		UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --test forged
+		UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --test hosts forged::
 
 demo: ## see it happen: Courier to Dovecot, and what a client downloads
 	$(SETUP) rust
@@ -105,8 +105,9 @@ fresh: ## what a newcomer does, in a new Debian 12 and 13: clone, make demo; mak
 bench: ## the ratios of one run: logins with and without the plugin, a capture over POP3 beside others
 	$(SETUP) rust
 	$(SETUP) packages build dovecot
-	cargo bench --locked --features plugin --bench login
-	cargo bench --locked --bench capture_pop3
+	cargo build --release --locked --features plugin
+	UIDL_KEEP_REQUIRE_HOST=1 cargo test --release --locked --features plugin --test hosts cost:: -- \
+		--ignored --nocapture --test-threads 1
 
 fuzz: ## every fuzz target for a minute, two at a time: make fuzz SECONDS=600 for longer
 	$(SETUP) rust

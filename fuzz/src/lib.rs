@@ -1,6 +1,6 @@
 //! What must hold of whatever a reader is given: one module a fuzz target, each with its `check`.
 //!
-//! libFuzzer calls these (`make fuzz`), and so does `tests/fuzz_corpus.rs`, which includes this file
+//! libFuzzer calls these (`make fuzz`), and so does `tests/hosts/fuzz_corpus.rs`, which includes this file
 //! and feeds them the whole corpus and every input that once broke something.
 
 pub mod capture_courier;

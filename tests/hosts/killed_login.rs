@@ -1,0 +1,193 @@
+//! A login that is killed on its way, whose disk is full, or that another one overtakes: what was
+//! told, or written to be told, is told again by the next.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::dovecot::{Config, Dovecot};
+use crate::support::host::{Host, Line};
+use crate::support::mail::Message;
+use crate::support::maildir::{Maildir, Naming};
+use crate::support::migrated::Server;
+use crate::support::traced::lists_under_strace;
+use crate::support::{helper, lacking};
+use uidl_keep::ledger::{FIRST_ORDER, Ledger};
+
+const USER: &str = "alice@example.com";
+
+/// A Dovecot with the plugin and a Maildir of five captured messages.
+fn server(host: &Host) -> Option<(Dovecot, Maildir)> {
+    let dovecot = Dovecot::start(host, Config::default().with_plugin())?;
+    let maildir = Maildir::create(dovecot.mail(USER));
+    let mut listing =
+        format!("uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nuidvalidity 17\n");
+    for number in 1..=5 {
+        let file = maildir.deliver(&Message::plain(number), Naming::Dovecot, number);
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let base = name.split(':').next().unwrap();
+        listing += &format!("{number} UID{number}-17 file={base}\n");
+    }
+    let path = dovecot.dir().join("alice.listing");
+    fs::write(&path, listing + ".\n").unwrap();
+    helper::build_site(&dovecot.site(), &path);
+    Some((dovecot, maildir))
+}
+
+/// The calls of a login from taking our lock to putting the ledger in its place: name, number, and
+/// what strace says of it.
+fn points_of_the_ledger(trace: &str) -> Vec<(String, usize, String)> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut points = Vec::new();
+    for line in trace.lines() {
+        let Some((call, arguments)) = line.split_once('(') else { continue };
+        let number = counts.entry(call.to_owned()).or_default();
+        *number += 1;
+        let is_on = !points.is_empty() || line.contains("uidl-keep.lock");
+        let changes = call != "openat" || arguments.contains("O_CREAT");
+        if is_on && changes {
+            points.push((call.to_owned(), *number, line.to_owned()));
+        }
+        if call.starts_with("rename") && line.contains("uidl-keep.ledger") {
+            return points;
+        }
+    }
+    panic!("no ledger was written:\n{trace}");
+}
+
+const CHANGING: &str =
+    "trace=openat,write,fchmod,fsync,?rename,?renameat,?renameat2,?unlink,?unlinkat";
+
+#[test]
+fn a_login_that_is_killed_while_it_writes_the_ledger_leaves_nothing_in_the_way() {
+    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some((dovecot, _)) = server(&host) else { return };
+    let trace = dovecot.home(USER).join("trace");
+    if !lists_under_strace(&dovecot, &trace, &["-e", CHANGING]) {
+        lacking("there is no strace, or it may not trace");
+        return;
+    }
+    let points = points_of_the_ledger(&fs::read_to_string(&trace).unwrap());
+    assert!(points.len() >= 6, "{points:?}");
+    for (call, number, line) in &points {
+        for fault in ["signal=KILL", "error=ENOSPC"] {
+            let at = format!("{fault} at {line}");
+            let (dovecot, maildir) = server(&host).unwrap();
+            let inject = format!("inject={call}:{fault}:when={number}");
+            let options = ["-e", &format!("trace={call}"), "-e", &inject];
+            let lists = lists_under_strace(&dovecot, Path::new("/dev/null"), &options);
+            // A login is not refused because nothing can be written: who is over quota must delete.
+            assert_eq!(lists, fault.contains("ENOSPC"), "{at}");
+            for _ in 0..2 {
+                let kept: Vec<String> = (1..=5).map(|number| format!("UID{number}-17")).collect();
+                assert_eq!(dovecot.uidl(USER), kept, "{at}");
+            }
+            let names = fs::read_dir(maildir.path()).unwrap();
+            let mut names: Vec<String> = names
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| name.starts_with("uidl-keep"))
+                .collect();
+            names.sort();
+            assert_eq!(names, ["uidl-keep.ledger", "uidl-keep.lock"], "{at}");
+            Ledger::decode(&fs::read(maildir.path().join("uidl-keep.ledger")).unwrap()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_login_did_not_bake_is_baked_by_the_next() {
+    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some((dovecot, _)) = server(&host) else { return };
+    let trace = dovecot.home(USER).join("trace");
+    if !lists_under_strace(&dovecot, &trace, &["-e", "trace=openat"]) {
+        lacking("there is no strace, or it may not trace");
+        return;
+    }
+    // The ledger is in its place, and the uidlist is about to be locked.
+    let opened = fs::read_to_string(&trace).unwrap();
+    let opened: Vec<&str> = opened.lines().filter(|line| line.starts_with("openat(")).collect();
+    let locks = opened.iter().rposition(|line| line.contains("dovecot-uidlist.lock")).unwrap();
+    let (dovecot, maildir) = server(&host).unwrap();
+    let kill = format!("inject=openat:signal=KILL:when={}", locks + 1);
+    let options = ["-e", "trace=openat", "-e", &kill];
+    assert!(!lists_under_strace(&dovecot, Path::new("/dev/null"), &options));
+    assert!(maildir.path().join("uidl-keep.ledger").exists());
+
+    assert_eq!(dovecot.uidl(USER).len(), 5);
+    let uidlist = fs::read_to_string(maildir.path().join("dovecot-uidlist")).unwrap();
+    for number in 1..=5 {
+        let order = FIRST_ORDER + number - 1;
+        assert!(uidlist.contains(&format!("PUID{number}-17 O{order} ")), "{uidlist}");
+    }
+}
+
+/// What was read of messages is saved in steps: the next login goes on where the killed one stood.
+#[test]
+fn what_a_killed_login_has_read_need_not_be_read_again() {
+    const COUNT: u32 = 300;
+    const READ: usize = 200;
+    let Some(server) = Server::captured_by_content(COUNT) else { return };
+    let trace = server.dovecot.home(USER).join("trace");
+    if !lists_under_strace(&server.dovecot, &trace, &["-e", "trace=openat"]) {
+        lacking("there is no strace, or it may not trace");
+        return;
+    }
+    let opened = fs::read_to_string(&trace).unwrap();
+    let opened = opened.lines().filter(|line| line.starts_with("openat(")).enumerate();
+    let mails = opened.filter(|(_, line)| line.contains("/Maildir/cur/") && line.contains(".old."));
+    let (at, _) = mails.clone().nth(READ).unwrap();
+    assert_eq!(mails.count(), COUNT as usize, "each is read once");
+
+    let server = Server::captured_by_content(COUNT).unwrap();
+    let kill = format!("inject=openat:signal=KILL:when={}", at + 1);
+    let options = ["-e", "trace=openat", "-e", &kill];
+    assert!(!lists_under_strace(&server.dovecot, Path::new("/dev/null"), &options));
+    let prints = server.maildir.path().join("uidl-keep.prints");
+    assert!(prints.exists() && !server.ledger().exists());
+    let again = server.dovecot.home(USER).join("again");
+    assert!(lists_under_strace(&server.dovecot, &again, &["-e", "trace=openat"]));
+    let again = fs::read_to_string(&again).unwrap();
+    let read = again.lines().filter(|l| l.contains("/Maildir/cur/") && l.contains(".old.")).count();
+    assert!(read <= COUNT as usize - 128, "{read} are read again");
+    assert!(!prints.exists() && server.ledger().exists());
+    server.serves(COUNT, "in the end");
+}
+
+/// Between Dovecot's look at the mailbox and ours at the ledger, mail comes, and another session
+/// lists and records it: what that one was told is told on.
+#[test]
+fn a_login_that_saw_less_than_another_has_recorded_takes_nothing_back() {
+    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some((dovecot, maildir)) = server(&host) else { return };
+    assert_eq!(dovecot.uidl(USER).len(), 5);
+    let trace = dovecot.home(USER).join("trace");
+    // The first opens more: it is the second that all later ones are like.
+    for _ in 0..2 {
+        if !lists_under_strace(&dovecot, &trace, &["-e", "trace=openat"]) {
+            lacking("there is no strace, or it may not trace");
+            return;
+        }
+    }
+    let opened = fs::read_to_string(&trace).unwrap();
+    let mut opened = opened.lines().filter(|line| line.starts_with("openat("));
+    let at = opened.position(|line| line.contains("uidl-keep.ledger")).unwrap();
+    let delay = format!("inject=openat:delay_enter=4000000:when={}", at + 1);
+    let options = ["-e", "trace=openat", "-e", &delay];
+    let told = thread::scope(|scope| {
+        let slow = scope.spawn(|| lists_under_strace(&dovecot, Path::new("/dev/null"), &options));
+        // By now it has looked at the mailbox, and has not yet opened the ledger.
+        thread::sleep(Duration::from_secs(2));
+        maildir.deliver(&Message::plain(6), Naming::Dovecot, 6);
+        let told = dovecot.uidl(USER);
+        assert!(!slow.is_finished(), "too late to show anything");
+        assert!(slow.join().unwrap());
+        told
+    });
+    assert_eq!(told.len(), 6);
+    assert_eq!(dovecot.uidl(USER), told);
+    let ledger = Ledger::decode(&fs::read(maildir.path().join("uidl-keep.ledger")).unwrap());
+    let there = ledger.unwrap().records.iter().filter(|record| record.uid != 0).count();
+    assert_eq!(there, 6);
+}
