@@ -4,16 +4,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::thread;
-use std::time::Duration;
 
 use crate::support::dovecot::{Config, Dovecot};
 use crate::support::host::{Host, Line};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 use crate::support::migrated::Server;
-use crate::support::traced::lists_under_strace;
+use crate::support::traced::{Traced, can_trace, lists_under_strace};
 use crate::support::{helper, lacking};
+use rustix::process::{Signal, kill_process};
 use uidl_keep::ledger::{FIRST_ORDER, Ledger};
 
 const USER: &str = "alice@example.com";
@@ -162,29 +161,25 @@ fn a_login_that_saw_less_than_another_has_recorded_takes_nothing_back() {
     let Some(host) = Host::dovecot(Line::V23) else { return };
     let Some((dovecot, maildir)) = server(&host) else { return };
     assert_eq!(dovecot.uidl(USER).len(), 5);
-    let trace = dovecot.home(USER).join("trace");
-    // The first opens more: it is the second that all later ones are like.
-    for _ in 0..2 {
-        if !lists_under_strace(&dovecot, &trace, &["-e", "trace=openat"]) {
-            lacking("there is no strace, or it may not trace");
-            return;
-        }
+    if !can_trace() {
+        return;
     }
-    let opened = fs::read_to_string(&trace).unwrap();
-    let mut opened = opened.lines().filter(|line| line.starts_with("openat("));
-    let at = opened.position(|line| line.contains("uidl-keep.ledger")).unwrap();
-    let delay = format!("inject=openat:delay_enter=4000000:when={}", at + 1);
-    let options = ["-e", "trace=openat", "-e", &delay];
-    let told = thread::scope(|scope| {
-        let slow = scope.spawn(|| lists_under_strace(&dovecot, Path::new("/dev/null"), &options));
-        // By now it has looked at the mailbox, and has not yet opened the ledger.
-        thread::sleep(Duration::from_secs(2));
-        maildir.deliver(&Message::plain(6), Naming::Dovecot, 6);
-        let told = dovecot.uidl(USER);
-        assert!(!slow.is_finished(), "too late to show anything");
-        assert!(slow.join().unwrap());
-        told
-    });
+    let trace = dovecot.home(USER).join("trace");
+    let file = |name: &str| maildir.path().join(name).display().to_string();
+    let (lock, ledger) = (file("dovecot-uidlist.lock"), file("uidl-keep.ledger"));
+    // It has looked at the mailbox once it gives this lock back.
+    let stop = "inject=unlink:signal=STOP:when=1";
+    let options = ["-f", "-P", &lock, "-P", &ledger, "-e", "trace=openat,unlink", "-e", stop];
+    let mut slow = Traced::start(&dovecot, &trace, &options);
+    let pid = slow.stopped(&trace);
+    let so_far = fs::read_to_string(&trace).unwrap();
+    assert!(!so_far.contains("uidl-keep.ledger"), "too late to show anything:\n{so_far}");
+
+    maildir.deliver(&Message::plain(6), Naming::Dovecot, 6);
+    let told = dovecot.uidl(USER);
+    kill_process(pid, Signal::CONT).unwrap();
+    assert!(slow.lists());
+    assert!(fs::read_to_string(&trace).unwrap().contains("uidl-keep.ledger"));
     assert_eq!(told.len(), 6);
     assert_eq!(dovecot.uidl(USER), told);
     let ledger = Ledger::decode(&fs::read(maildir.path().join("uidl-keep.ledger")).unwrap());
