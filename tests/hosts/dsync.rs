@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::shared::program::write_program;
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::helper;
-use crate::support::host::{Host, Line, unix_mode};
+use crate::support::host::{Host, Line};
 use crate::support::imap::Imap;
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
@@ -92,8 +93,7 @@ fn remote(server: &Dovecot) -> String {
         "#!/bin/sh\nexec env -i PATH=/usr/bin:/bin doveadm -c {} dsync-server -u {USER}\n",
         conf.display(),
     );
-    fs::write(&script, text).unwrap();
-    fs::set_permissions(&script, unix_mode(0o755)).unwrap();
+    write_program(&script, &text);
     server.inside(&script).display().to_string()
 }
 

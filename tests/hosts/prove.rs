@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::shared::capture::Ran;
+use crate::shared::program::{copy_helper, write_program};
 use crate::support::PASSWORD;
 use crate::support::courier::Courier;
 use crate::support::dovecot::{Config, Dovecot};
@@ -19,13 +20,7 @@ const USERS: [&str; 3] = ["al@ex.com", "bo@ex.com", "cy@ex.org"];
 fn inside(host: &Host, here: &Scratch) -> Option<Command> {
     let tree = host.outside("/");
     let mut command = mounting(Path::new("/proc"), &tree.join("proc"))?;
-    // By another process: what this one had open to write, a test that forks meanwhile has open, too,
-    // and then the program is "Text file busy".
-    let copied = Command::new("cp")
-        .arg(env!("CARGO_BIN_EXE_uidl-keep"))
-        .arg(here.path().join("uidl-keep"))
-        .status();
-    assert!(copied.unwrap().success());
+    copy_helper(&here.path().join("uidl-keep"));
     command.arg("chroot").arg(&tree).arg(here.inside().join("uidl-keep"));
     Some(command)
 }
@@ -78,8 +73,7 @@ impl Old {
         let script = self.here.path().join("pop3d");
         let text =
             format!("#!/bin/sh\n{before}\n/usr/lib/courier/courier/courierpop3d \"$1\"\n{after}\n");
-        fs::write(&script, text).unwrap();
-        fs::set_permissions(&script, unix_mode(0o755)).unwrap();
+        write_program(&script, &text);
         format!("{}/pop3d {{maildir}}", self.here.inside().display())
     }
 }
@@ -179,8 +173,7 @@ fn mail_that_comes_or_goes_during_the_proof_stops_nothing() {
 fn a_program_that_tells_nothing_proves_nothing() {
     let Some(old) = Old::courier() else { return };
     let script = old.here.path().join("pop3d");
-    fs::write(&script, "#!/bin/sh\necho no such thing >&2\n").unwrap();
-    fs::set_permissions(&script, unix_mode(0o755)).unwrap();
+    write_program(&script, "#!/bin/sh\necho no such thing >&2\n");
     let program = format!("{}/pop3d", old.here.inside().display());
     let ran = old.capture(&["courier", "--prove", "1", "--prove-by", &program]);
     ran.is_refused("nothing was written");

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use crate::shared::capture::{Ran, make, message};
+use crate::shared::program::{copy_helper, write_program};
 use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::State;
 
@@ -322,7 +323,7 @@ fn a_directory_that_may_not_be_listed_is_a_gap_and_a_maildir_a_failed_maildrop()
     mode("srv/ex.org", 0);
     // Nobody but root may reach the one that was built, perhaps.
     let helper = server.path("uidl-keep");
-    fs::copy(env!("CARGO_BIN_EXE_uidl-keep"), &helper).unwrap();
+    copy_helper(&helper);
     let mut capture = Command::new(helper);
     capture.args(["capture", "courier", "--pattern", "/srv/{domain}/{local}", "--root"]);
     capture.arg(server.root.path());
@@ -532,12 +533,7 @@ fn dovecots_format_is_asked_for_and_never_guessed() {
             "#!/bin/sh\ncase \"$*\" in\n'-f protocol=pop3 -h pop3_uidl_format') echo 'UID%u-%v';;\n\
              *pop3_reuse_xuidl) echo {reuse};;\n*) echo allow;;\nesac\n"
         );
-        fs::write(bin.join("doveconf"), script).unwrap();
-        fs::set_permissions(
-            bin.join("doveconf"),
-            std::os::unix::fs::PermissionsExt::from_mode(0o755),
-        )
-        .unwrap();
+        write_program(&bin.join("doveconf"), &script);
     };
     doveconf("no");
     let ran = capture(&["--format", "auto", path]);

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::shared::program::write_program;
 use crate::support::cli::{ALICE, BOB, CAROL, DAVE, Here, ROOT, Ran, with_listings};
 
 #[test]
@@ -404,7 +405,7 @@ fn fake_doveadm(here: &Here, uid_and_gid: &str) {
          done\n\
          exit $status\n"
     );
-    here.write("doveadm", &script);
+    write_program(&here.path("doveadm"), &script);
     let site = here.path("site");
     let doveconf = format!(
         "#!/bin/sh\n\
@@ -417,10 +418,7 @@ fn fake_doveadm(here: &Here, uid_and_gid: &str) {
          esac\n",
         site.display()
     );
-    here.write("doveconf", &doveconf);
-    for program in ["doveadm", "doveconf"] {
-        fs::set_permissions(here.path(program), Permissions::from_mode(0o755)).unwrap();
-    }
+    write_program(&here.path("doveconf"), &doveconf);
 }
 
 const INSTALL: &str = "build --install --site site --doveadm ./doveadm --doveadm-args -c\u{a0}conf";

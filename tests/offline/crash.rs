@@ -16,6 +16,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::shared::is_root;
 use crate::shared::lacking;
+use crate::shared::program::write_program;
 use tempfile::TempDir;
 use uidl_keep::index::Index;
 use uidl_keep::roster::{Gate, Roster, is_domain};
@@ -498,8 +499,7 @@ fn held_site(dir: &Path) {
 /// A site that Dovecot's users can read, and a doveadm that knows them.
 fn installed_site(dir: &Path) {
     let script = "#!/bin/sh\n[ \"$3\" = user ] && exit 0\nshift 4\nfor user; do echo 4001; done\n";
-    fs::write(dir.join("doveadm"), script).unwrap();
-    fs::set_permissions(dir.join("doveadm"), Permissions::from_mode(0o755)).unwrap();
+    write_program(&dir.join("doveadm"), script);
     listings(dir);
     let install = ["build", "--install", "--no-check", "--site", "site", "--doveadm", "./doveadm"];
     helper(dir, &[&install[..], &["earlier.listing"]].concat());

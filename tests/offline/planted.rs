@@ -14,6 +14,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::shared::capture::{make, message};
+use crate::shared::program::write_program;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, inotify, mknodat, renameat_with};
 use uidl_keep::capture::layout::Source;
 use uidl_keep::capture::{Keys, Server, capture};
@@ -641,8 +642,7 @@ fn installed(scene: &Scene) -> [PathBuf; 3] {
     fs::write(&listing, "uidl-keep-listing 1\nmaildrop eve@ex.com\nstate empty\n.\n").unwrap();
     let knows_her = "[ \"$3\" = user ] && exit 0";
     let script = format!("#!/bin/sh\n{knows_her}\nshift 4\nfor user; do echo {EVE}; done\n");
-    fs::write(&doveadm, script).unwrap();
-    fs::set_permissions(&doveadm, Permissions::from_mode(0o755)).unwrap();
+    write_program(&doveadm, &script);
     let ran = install(&site, &listing, &doveadm);
     assert_eq!((ran.status, &*ran.stderr), (0, ""));
     [site, listing, doveadm]

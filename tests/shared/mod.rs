@@ -1,6 +1,7 @@
 //! What the tests with and without servers have in common.
 
 pub mod capture;
+pub mod program;
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;

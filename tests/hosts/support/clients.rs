@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use super::host::unix_mode;
 use super::{PASSWORD, lacking};
+use crate::shared::program::write_program;
 
 /// A client program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,8 +130,9 @@ impl Client {
         let mail = self.mail().join("new");
         let deliver =
             format!("#!/bin/sh\nexec cat > \"$(mktemp '{}'/XXXXXXXXXX)\"\n", mail.display());
-        let deliver = self.write("deliver", &deliver, 0o755);
-        self.fetchmail_to(server, option, &deliver.display().to_string())
+        let program = self.path().join("deliver");
+        write_program(&program, &deliver);
+        self.fetchmail_to(server, option, &program.display().to_string())
     }
 
     fn fetchmail_to(&self, server: SocketAddr, option: &str, agent: &str) -> Command {
