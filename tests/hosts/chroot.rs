@@ -7,19 +7,19 @@ use crate::support::dovecot::Config;
 use crate::support::host::{Line, unix_mode};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
-use crate::support::migrated::{LATER, MOVING, Server, USER};
+use crate::support::scenario::{LATER, MOVING, Scenario, USER};
 
 /// Who was never migrated: beside one who was, and in a domain of which nobody was.
 const STRANGERS: [&str; 2] = ["bob@example.com", "bob@example.net"];
 
-fn deliver_to(server: &Server, user: &str) {
+fn deliver_to(server: &Scenario, user: &str) {
     let maildir = Maildir::create(server.dovecot.mail(user));
     maildir.deliver(&Message::plain(1), Naming::Dovecot, 1);
 }
 
 /// What a client of theirs is told in the place of a listing.
 #[track_caller]
-fn refusal_of(server: &Server, user: &str) -> String {
+fn refusal_of(server: &Scenario, user: &str) -> String {
     let heard = server.dovecot.login(user).unwrap().hear_out();
     let heard = heard.unwrap_or_else(|why| panic!("{user}: served: {why:?}"));
     String::from_utf8(heard).unwrap().trim_end().to_owned()
@@ -35,7 +35,7 @@ fn many_in_one(line: Line) -> String {
 }
 
 /// How many processes have served POP3 sessions.
-fn processes(server: &Server) -> usize {
+fn processes(server: &Scenario) -> usize {
     let log = server.dovecot.settled_log();
     let ends = log.lines().filter(|line| line.contains(" pop3(") && line.contains("Disconnected"));
     let pids = ends.filter_map(|line| line.split(")<").nth(1)?.split('>').next());
@@ -48,7 +48,7 @@ fn a_chrooted_user_is_served_as_any_other_migrated_or_not() {
         for extra in [String::new(), many_in_one(line)] {
             let (way, is_one) = (format!("{line:?} {extra}"), !extra.is_empty());
             let config = Config { extra, ..Config::default() }.with_plugin().chroot();
-            let Some(mut server) = Server::start_on(line, 3, config) else { continue };
+            let Some(mut server) = Scenario::migrated_on(line, 3, config) else { continue };
             // What has its name in the chroot is the user's.
             let site = server.dovecot.inside(&server.dovecot.site());
             let named = server.dovecot.dir().join("home").join(site.strip_prefix("/").unwrap());
@@ -80,7 +80,7 @@ fn a_chrooted_user_is_served_as_any_other_migrated_or_not() {
             assert_eq!(refusal_of(&server, STRANGERS[1]), LATER);
             fs::rename(&away, &site).unwrap();
             server.deliver();
-            server.capture(3, "captured");
+            server.capture_first(3);
             server.serves(3, &way);
             assert_eq!(STRANGERS.map(|user| server.dovecot.uidl(user)), own);
             server.ends_well();
@@ -93,7 +93,9 @@ fn nobody_is_refused_for_a_site_in_which_nothing_was_ever_put() {
     for line in [Line::V23, Line::V24] {
         for config in [Config::default(), Config::default().chroot()] {
             let way = format!("{line:?}, chroot: {}", config.chroot);
-            let Some(server) = Server::start_on(line, 3, config.with_plugin()) else { continue };
+            let Some(server) = Scenario::migrated_on(line, 3, config.with_plugin()) else {
+                continue;
+            };
             let mut users = STRANGERS.to_vec();
             users.push("bob");
             users.iter().for_each(|user| deliver_to(&server, user));

@@ -11,7 +11,7 @@ use crate::support::host::{Host, Line};
 use crate::support::imap::Imap;
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
-use crate::support::moved::{Keys, Moved, USER, Way};
+use crate::support::scenario::{Keys, OldMaildrop, USER, Way};
 
 /// What `pop3_uidl_format` gives for the message that came since, as UIDs and UIDVALIDITY are.
 const OWN: &str = "00000007499602d2";
@@ -20,7 +20,9 @@ const OWN: &str = "00000007499602d2";
 /// is amid theirs.
 struct Source {
     dovecot: Dovecot,
-    old: Moved,
+    old: OldMaildrop,
+    /// Those of the old server.
+    messages: Vec<Message>,
     new_mail: Message,
 }
 
@@ -41,7 +43,7 @@ impl Source {
         let host = Host::dovecot(line)?;
         let config = Config { extra, ..Config::default() }.with_plugin();
         let dovecot = Dovecot::start(&host, config)?;
-        let mut old = Moved::new(keys);
+        let mut old = OldMaildrop::numbered(keys);
         if own == Own::Spent {
             let listing = old.listing_mut();
             *listing = listing.replacen("\n1 ", &format!("\nspent {OWN}\n1 "), 1);
@@ -52,12 +54,13 @@ impl Source {
         maildir.write_state("dovecot-uidlist", uidlist);
         let new_mail = Message::plain(1001);
         maildir.deliver(&new_mail, Naming::Dovecot, 5);
-        Some(Self { dovecot, old, new_mail })
+        let messages = old.messages();
+        Some(Self { dovecot, old, messages, new_mail })
     }
 
     /// What is in the maildrop, in the order in which POP3 lists it.
     fn messages(&self) -> impl Iterator<Item = &Message> {
-        self.old.messages.iter().chain([&self.new_mail])
+        self.messages.iter().chain([&self.new_mail])
     }
 
     /// What POP3 lists as long as nothing is known of the message that came since.
@@ -309,7 +312,7 @@ const EVERY_UNKNOWN: [Unknown; 3] = [Unknown::Failed, Unknown::Forgotten, Unknow
 
 impl Unknown {
     /// Makes it so on that server.
-    fn bring(self, old: &mut Moved, server: &Dovecot) {
+    fn bring(self, old: &mut OldMaildrop, server: &Dovecot) {
         let listing = old.listing_mut();
         let captured = listing.clone();
         let failed = "state failed\nremark the disk was on fire\nsource";

@@ -10,7 +10,7 @@ use crate::support::faults::{Fault, Whole, lock_away, no_file_of_ours, refused_u
 use crate::support::host::{Host, Line, unix_mode};
 use crate::support::mail::Message;
 use crate::support::maildir::give_to_owner;
-use crate::support::migrated::{LATER, Server, USER, complaints_in, kept, listing_by_content};
+use crate::support::scenario::{LATER, Listing, Scenario, USER, complaints_in, uidl_of};
 use crate::support::{helper, imap};
 
 /// What of an index is where: `src/index/FORMAT.md`.
@@ -114,7 +114,7 @@ fn index_content(file: &Whole) -> Vec<Fault> {
 
 #[test]
 fn an_index_that_is_no_file_of_ours_refuses_the_login() {
-    let Some(mut server) = Server::start(3) else { return };
+    let Some(mut server) = Scenario::migrated(3) else { return };
     let file = Whole::of(server.index());
     let missing = Fault::new("missing", &["no index, but its roster names"], Whole::remove);
     let mut faults = vec![missing];
@@ -125,7 +125,7 @@ fn an_index_that_is_no_file_of_ours_refuses_the_login() {
 
 /// Captured is one message more than will ever be copied: as long as one of those that come may be
 /// it, each login reads what was captured.
-fn expect_one_more(server: &Server) {
+fn expect_one_more(server: &Scenario) {
     let listing = fs::read_to_string(server.dovecot.dir().join("alice.uidl")).unwrap();
     let listing = listing.strip_suffix(".\n").unwrap();
     server.build(&format!("{listing}4 UID4-17 file=1600000000.4.never.copied\n.\n"));
@@ -135,7 +135,7 @@ fn expect_one_more(server: &Server) {
 /// listed without it. A header that cannot be believed is no index at all.
 #[test]
 fn an_index_of_which_nothing_is_left_to_find_is_not_read() {
-    let Some(mut server) = Server::start(3) else { return };
+    let Some(mut server) = Scenario::migrated(3) else { return };
     server.serves(3, "before any fault");
     let file = Whole::of(server.index());
     file.replace(&file.damaged(index::BLOCKS + 4));
@@ -148,7 +148,7 @@ fn an_index_of_which_nothing_is_left_to_find_is_not_read() {
 
 #[test]
 fn an_index_damaged_anywhere_refuses_the_login() {
-    let Some(mut server) = Server::start(3) else { return };
+    let Some(mut server) = Scenario::migrated(3) else { return };
     expect_one_more(&server);
     let file = Whole::of(server.index());
     refused_until_mended(&mut server, 3, &file, &index_content(&file));
@@ -157,7 +157,7 @@ fn an_index_damaged_anywhere_refuses_the_login() {
 
 #[test]
 fn an_index_that_does_not_have_the_user_refuses_the_login() {
-    let Some(mut server) = Server::start(3) else { return };
+    let Some(mut server) = Scenario::migrated(3) else { return };
     let file = Whole::of(server.index());
     let listing = server.dovecot.dir().join("bob.uidl");
     fs::write(&listing, "uidl-keep-listing 1\nmaildrop bob@example.com\nstate empty\n.\n").unwrap();
@@ -172,7 +172,7 @@ fn an_index_that_does_not_have_the_user_refuses_the_login() {
 
 #[test]
 fn a_directory_that_lets_nobody_in_refuses_the_login() {
-    let Some(mut server) = Server::start(3) else { return };
+    let Some(mut server) = Scenario::migrated(3) else { return };
     for dir in [server.dovecot.site(), server.dovecot.site().join("domain")] {
         fs::set_permissions(&dir, unix_mode(0o640)).unwrap();
         let words = ["example.com.roster", "Permission denied", "let the mail's owner read it"];
@@ -220,7 +220,7 @@ fn roster_content(file: &Whole) -> Vec<Fault> {
 
 #[test]
 fn a_roster_that_is_no_file_of_ours_refuses_the_login() {
-    let Some(mut server) = Server::start(3) else { return };
+    let Some(mut server) = Scenario::migrated(3) else { return };
     let file = Whole::of(server.roster());
     let lost = Fault::new("lost", &["not there, but its index is", "put it back"], Whole::remove);
     let mut faults = vec![lost];
@@ -231,7 +231,7 @@ fn a_roster_that_is_no_file_of_ours_refuses_the_login() {
 
 #[test]
 fn a_roster_damaged_anywhere_refuses_the_login() {
-    let Some(mut server) = Server::start(3) else { return };
+    let Some(mut server) = Scenario::migrated(3) else { return };
     let file = Whole::of(server.roster());
     refused_until_mended(&mut server, 3, &file, &roster_content(&file));
     server.ends_well();
@@ -239,11 +239,11 @@ fn a_roster_damaged_anywhere_refuses_the_login() {
 
 #[test]
 fn a_damaged_roster_refuses_whom_it_may_name_and_nobody_else() {
-    let Some(server) = Server::start(3) else { return };
+    let Some(server) = Scenario::migrated(3) else { return };
     let file = Whole::of(server.roster());
     let (neighbour, other) = ("bob@example.com", "bob@example.net");
     for user in [neighbour, other] {
-        server.maildir.copy_mail_to(&server.dovecot.mail(user));
+        server.maildir().copy_mail_to(&server.dovecot.mail(user));
     }
     // As Dovecot numbers them: the UIDVALIDITY is the time of the first look.
     let own = [neighbour, other].map(|user| server.dovecot.uidl(user));
@@ -283,7 +283,7 @@ fn ledger_content(file: &Whole) -> Vec<Fault> {
 
 /// As [`refused_until_mended`]; but a ledger grows with each listing, and is another file each
 /// time.
-fn ledger_refused_until_mended(server: &mut Server, faults: impl Fn(&Whole) -> Vec<Fault>) {
+fn ledger_refused_until_mended(server: &mut Scenario, faults: impl Fn(&Whole) -> Vec<Fault>) {
     server.serves(3, "before any fault");
     for number in 0..faults(&Whole::of(server.ledger())).len() {
         let file = Whole::of(server.ledger());
@@ -294,22 +294,22 @@ fn ledger_refused_until_mended(server: &mut Server, faults: impl Fn(&Whole) -> V
 
 #[test]
 fn a_ledger_that_is_no_file_of_the_accounts_refuses_the_login() {
-    let Some(mut server) = Server::start(3) else { return };
+    let Some(mut server) = Scenario::migrated(3) else { return };
     ledger_refused_until_mended(&mut server, |_| no_file_of_ours());
     server.ends_well();
 }
 
 #[test]
 fn a_ledger_damaged_anywhere_refuses_the_login() {
-    let Some(mut server) = Server::start(3) else { return };
+    let Some(mut server) = Scenario::migrated(3) else { return };
     ledger_refused_until_mended(&mut server, ledger_content);
     server.ends_well();
 }
 
 #[test]
 fn more_unreadable_messages_than_may_be_odd_refuse_the_login() {
-    let Some(server) = Server::captured_by_content(6) else { return };
-    let files = server.maildir.files();
+    let Some(server) = Scenario::migrated_by_content(6) else { return };
+    let files = server.maildir().files();
     files[..4].iter().for_each(|file| lock_away(file));
     let (heard, complaints) = server.turned_away("four of six");
     assert_eq!(heard, format!("{LATER}\r\n"));
@@ -320,7 +320,7 @@ fn more_unreadable_messages_than_may_be_odd_refuse_the_login() {
     }
     assert!(!server.ledger().exists());
     // Dovecot has moved those that were new.
-    server.maildir.files().iter().for_each(|file| give_to_owner(file));
+    server.maildir().files().iter().for_each(|file| give_to_owner(file));
     server.serves(6, "readable again");
     server.ends_well();
 }
@@ -336,9 +336,9 @@ fn a_control_directory_that_lets_nobody_in_refuses_the_login() {
     let messages = [1, 2, 3].map(Message::plain);
     imap::append(dovecot.imap(), USER, messages.each_ref().map(|m| m.octets.as_slice()));
     let listing = dovecot.dir().join("alice.uidl");
-    fs::write(&listing, listing_by_content(&messages)).unwrap();
+    fs::write(&listing, Listing::of_contents(&messages).text()).unwrap();
     helper::build_site(&dovecot.site(), &listing);
-    assert_eq!(dovecot.uidl(USER), kept(1..=3));
+    assert_eq!(dovecot.uidl(USER), uidl_of(1..=3));
     let control = dovecot.home(USER).join("control");
     let ledger = find(&control, "uidl-keep.ledger").expect("a ledger");
     let dir = ledger.parent().unwrap();
@@ -346,7 +346,7 @@ fn a_control_directory_that_lets_nobody_in_refuses_the_login() {
     let heard = dovecot.login(USER).unwrap().hear_out().unwrap();
     assert_eq!(String::from_utf8(heard).unwrap(), format!("{LATER}\r\n"));
     fs::set_permissions(dir, unix_mode(0o700)).unwrap();
-    assert_eq!(dovecot.uidl(USER), kept(1..=3));
+    assert_eq!(dovecot.uidl(USER), uidl_of(1..=3));
     let complaints = complaints_in(&dovecot.settled_log());
     assert_eq!(complaints.len(), 1, "{complaints:#?}");
     for word in [ledger.to_str().unwrap(), "Permission denied", "let the mail's user read it"] {
@@ -363,10 +363,10 @@ fn find(dir: &Path, name: &str) -> Option<PathBuf> {
 /// Here Dovecot itself knows that it cannot tell; nothing of ours may make a listing of that.
 #[test]
 fn a_mailbox_that_cannot_be_read_refuses_the_login() {
-    let Some(mut server) = Server::start(3) else { return };
+    let Some(mut server) = Scenario::migrated(3) else { return };
     for dir in ["cur", "new", "."] {
         server.deliver();
-        let dir = server.maildir.path().join(dir);
+        let dir = server.maildir().path().join(dir);
         fs::set_permissions(&dir, unix_mode(0o000)).unwrap();
         let before = server.dovecot.settled_log().len();
         let (heard, complaints) = server.turned_away("no search permission");
@@ -384,7 +384,7 @@ fn a_mailbox_that_cannot_be_read_refuses_the_login() {
 /// What doveadm is told wrongly, a backup bakes into another mailbox for ever.
 #[test]
 fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
-    let Some(mut server) = Server::start(3) else { return };
+    let Some(mut server) = Scenario::migrated(3) else { return };
     expect_one_more(&server);
     server.serves(3, "before any fault");
     server.deliver();
@@ -415,7 +415,7 @@ fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
 #[test]
 fn dovecot_24_refuses_alike() {
     let config = Config::default().with_plugin();
-    let Some(mut server) = Server::start_on(Line::V24, 3, config) else { return };
+    let Some(mut server) = Scenario::migrated_on(Line::V24, 3, config) else { return };
     expect_one_more(&server);
     let index = Whole::of(server.index());
     let faults = [

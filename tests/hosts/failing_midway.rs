@@ -11,22 +11,22 @@ use std::time::Duration;
 
 use crate::support::dovecot::Config;
 use crate::support::faults::Whole;
-use crate::support::migrated::{LATER, Server, USER, complaints_in, is_right};
 use crate::support::pop3::Refused;
+use crate::support::scenario::{LATER, Scenario, USER, complaints_in, is_right};
 
 /// How many messages are here of those that were captured.
 const HERE: u32 = 20;
 
 /// A server that leaves its answers nowhere but in the ledger: what it cannot tell, nothing else
 /// can.
-fn unbaked() -> Option<Server> {
+fn unbaked() -> Option<Scenario> {
     let plugin = Some(vec![("uidl_keep_bake", "no")]);
-    Server::start_with(HERE, Config { plugin, ..Config::default() })
+    Scenario::migrated_with(HERE, Config { plugin, ..Config::default() })
 }
 
 /// The same with an index that has many more messages than were copied, each with a UIDL of so many
 /// octets.
-fn with_index_of(entries: u32, octets: usize) -> Option<Server> {
+fn with_index_of(entries: u32, octets: usize) -> Option<Scenario> {
     let server = unbaked()?;
     let file = server.dovecot.dir().join("alice.uidl");
     let mut listing = fs::read_to_string(&file).unwrap().strip_suffix(".\n").unwrap().to_owned();
@@ -58,7 +58,7 @@ fn is_right_or_ours(uidls: &[String], captured: u32, delivered: u32) -> bool {
 /// Lists while `meddle` does something to a file over and over: each login has the right listing or
 /// the clean refusal, and one line in the log for the latter. How many were refused.
 fn served_or_refused(
-    server: &mut Server,
+    server: &mut Scenario,
     file: &Whole,
     meddle: impl Fn(&Whole) + Sync,
     is_right: IsRight,
@@ -142,7 +142,7 @@ fn delete(file: &Whole) {
 
 /// What others do to a file, and what a well-behaved `mv` does, of which no login may notice
 /// anything.
-fn meddled_with(server: &mut Server, file: &Whole, ways: &[fn(&Whole)], is_right: IsRight) {
+fn meddled_with(server: &mut Scenario, file: &Whole, ways: &[fn(&Whole)], is_right: IsRight) {
     for way in ways {
         served_or_refused(server, file, way, is_right);
     }
@@ -177,7 +177,7 @@ fn a_ledger_that_changes_under_logins_gives_the_right_listing_or_none() {
 
 #[test]
 fn what_is_baked_is_told_on_while_an_older_ledger_comes_and_goes() {
-    let Some(mut server) = Server::start(HERE) else { return };
+    let Some(mut server) = Scenario::migrated(HERE) else { return };
     server.serves(HERE, "in peace");
     let file = Whole::of(server.ledger());
     meddled_with(&mut server, &file, &[write_over, delete], is_right);
@@ -210,7 +210,7 @@ fn with_huge_block(octets: &[u8]) -> (Vec<u8>, u64, Vec<u8>) {
 fn an_index_that_asks_for_more_memory_than_there_may_be_refuses_the_login() {
     let extra = "service pop3 {\n  vsz_limit = 64M\n}\n".to_owned();
     let config = Config { extra, ..Config::default() }.with_plugin();
-    let Some(server) = Server::start_with(3, config) else { return };
+    let Some(server) = Scenario::migrated_with(3, config) else { return };
     let file = Whole::of(server.index());
     let (head, tail_at, tail) = with_huge_block(&file.octets);
     file.replace(&head);
@@ -228,7 +228,7 @@ fn an_index_that_asks_for_more_memory_than_there_may_be_refuses_the_login() {
 
 /// What a POP3 process within so much address space answers to UIDL, and the signal that ended it.
 fn listing_within(
-    server: &Server,
+    server: &Scenario,
     user: &str,
     octets: u64,
 ) -> (Result<Vec<String>, Refused>, Option<i32>) {
@@ -240,7 +240,7 @@ fn listing_within(
 }
 
 /// The least address space in which a user is served, within `step`.
-fn least(server: &Server, user: &str, step: u64) -> u64 {
+fn least(server: &Scenario, user: &str, step: u64) -> u64 {
     let mut limits = (1 << 20, 1 << 30);
     while limits.1 - limits.0 > step {
         let middle = u64::midpoint(limits.0, limits.1);
@@ -258,7 +258,7 @@ fn address_space_that_ends_anywhere_gives_the_right_listing_or_none() {
     let Some(server) = with_index_of(8000, 12) else { return };
     // Less than a stranger needs is no question of ours; more than alice needs, neither.
     let stranger = "bob@example.com";
-    server.maildir.copy_mail_to(&server.dovecot.mail(stranger));
+    server.maildir().copy_mail_to(&server.dovecot.mail(stranger));
     let (low, high) = (least(&server, stranger, STEP), least(&server, USER, STEP));
     assert!(low + 8 * STEP < high, "{low} {high}");
     let mut ours = 0;
@@ -296,7 +296,7 @@ fn requests() -> (tempfile::TempDir, Config) {
 #[test]
 fn a_panic_or_exhausted_memory_drops_the_session_by_exit_and_after_one_line() {
     let (dir, config) = requests();
-    let Some(mut server) = Server::start_with(3, config) else { return };
+    let Some(mut server) = Scenario::migrated_with(3, config) else { return };
     let request = dir.path().join("fault");
     for (kind, words) in [
         ("panic", "Fatal: uidl-keep: bug: UIDL_KEEP_FAULT asks for it at src/plugin/fault.rs:"),

@@ -13,12 +13,12 @@ use crate::support::faults::{STRANGER, lock_away};
 use crate::support::host::unix_mode;
 use crate::support::mail::Message;
 use crate::support::maildir::{Naming, give_to_owner, make_owned};
-use crate::support::migrated::{LATER, Server, USER, complaints_in, kept};
+use crate::support::scenario::{LATER, Scenario, USER, complaints_in, uidl_of};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 /// What the operator reads of one listing, which must be served: its UIDLs, and our complaints.
 #[track_caller]
-fn served(server: &Server) -> (Vec<String>, Vec<String>) {
+fn served(server: &Scenario) -> (Vec<String>, Vec<String>) {
     let before = server.dovecot.settled_log().len();
     let uidls = server.uidls();
     (uidls, complaints_in(&server.dovecot.settled_log().split_off(before)))
@@ -35,12 +35,12 @@ fn says(complaints: &[String], words: &[&str]) {
 
 #[test]
 fn one_unreadable_message_gets_a_uidl_for_the_session_and_its_own_when_it_can_be_read() {
-    let Some(server) = Server::captured_by_content(6) else { return };
-    let file = server.maildir.files().remove(1);
+    let Some(server) = Scenario::migrated_by_content(6) else { return };
+    let file = server.maildir().files().remove(1);
     lock_away(&file);
     for _ in 0..2 {
         let (uidls, complaints) = served(&server);
-        assert_eq!(uidls[..5], kept([1, 3, 4, 5, 6]));
+        assert_eq!(uidls[..5], uidl_of([1, 3, 4, 5, 6]));
         let passing = &uidls[5];
         assert!(passing.starts_with('~') && passing.ends_with('~'), "{passing}");
         says(&complaints, &["UID 2 cannot be read", "Permission denied", "this session only"]);
@@ -51,21 +51,21 @@ fn one_unreadable_message_gets_a_uidl_for_the_session_and_its_own_when_it_can_be
     give_to_owner(&file);
     let (uidls, complaints) = served(&server);
     // Behind what has been listed: no place is given twice.
-    assert_eq!(uidls, kept([1, 3, 4, 5, 6, 2]));
+    assert_eq!(uidls, uidl_of([1, 3, 4, 5, 6, 2]));
     assert_eq!(complaints, [""; 0]);
     server.ends_well();
 }
 
 #[test]
 fn a_message_that_need_not_be_read_may_be_unreadable() {
-    let Some(mut server) = Server::start(0) else { return };
+    let Some(mut server) = Scenario::migrated(0) else { return };
     for number in 1..=3 {
-        server.maildir.deliver(&Message::plain(number), Naming::Dovecot, number);
+        server.maildir().deliver(&Message::plain(number), Naming::Dovecot, number);
     }
     server.delivered = 3;
-    server.capture(3, "captured");
-    server.maildir.files().iter().for_each(|file| lock_away(file));
-    assert_eq!(served(&server), (kept(1..=3), Vec::new()));
+    server.capture_first(3);
+    server.maildir().files().iter().for_each(|file| lock_away(file));
+    assert_eq!(served(&server), (uidl_of(1..=3), Vec::new()));
     server.ends_well();
 }
 
@@ -115,14 +115,14 @@ impl Drop for Small {
 fn a_full_disk_serves_the_kept_uidls_and_lets_mail_be_deleted() {
     let extra = "mail_location = maildir:~/Maildir:CONTROL=~/small/control:INDEX=~/small/index\n";
     let config = Config { extra: extra.into(), ..Config::default() }.with_plugin();
-    let Some(server) = Server::start_with(5, config) else { return };
+    let Some(server) = Scenario::migrated_with(5, config) else { return };
     let Some(small) = Small::mount(server.dovecot.home(USER).join("small")) else { return };
     // Dovecot numbers the messages while it can.
-    assert_eq!(server.shown_by_doveadm(), kept(1..=5));
+    assert_eq!(server.shown_by_doveadm(), uidl_of(1..=5));
     let filler = small.fill();
     for _ in 0..2 {
         let (uidls, complaints) = served(&server);
-        assert_eq!(uidls, kept(1..=5));
+        assert_eq!(uidls, uidl_of(1..=5));
         let unwritten = |line: &&String| {
             let what =
                 "uidl-keep.ledger: cannot be written (no room for its mark: No space left on";
@@ -133,10 +133,10 @@ fn a_full_disk_serves_the_kept_uidls_and_lets_mail_be_deleted() {
     let mut session = server.dovecot.login(USER).unwrap();
     session.dele(2).unwrap();
     session.quit().unwrap();
-    assert_eq!(served(&server).0, kept([1, 3, 4, 5]));
+    assert_eq!(served(&server).0, uidl_of([1, 3, 4, 5]));
     assert_eq!(small.ledgers(), 0);
     fs::remove_file(filler).unwrap();
-    assert_eq!(served(&server), (kept([1, 3, 4, 5]), Vec::new()));
+    assert_eq!(served(&server), (uidl_of([1, 3, 4, 5]), Vec::new()));
     assert_eq!(small.ledgers(), 1);
     // Before the directory that it is mounted in.
     drop(small);
@@ -149,42 +149,42 @@ fn over_quota_the_kept_uidls_are_served_and_mail_can_be_deleted() {
                  protocol doveadm {\n  mail_plugins = quota uidl_keep\n}\n\
                  plugin {\n  quota = maildir:User quota\n  quota_rule = *:storage=1K\n}\n";
     let config = Config { extra: extra.into(), ..Config::default() }.with_plugin();
-    let Some(server) = Server::start_with(5, config) else { return };
+    let Some(server) = Scenario::migrated_with(5, config) else { return };
     let message = server.dovecot.dir().join("message");
     fs::write(&message, Message::plain(6).octets).unwrap();
     let saved = server.dovecot.doveadm(["save", "-u", USER, message.to_str().unwrap()]);
     let said = String::from_utf8(saved.stderr).unwrap();
     assert!(!saved.status.success() && said.to_lowercase().contains("quota"), "{said}");
-    assert_eq!(served(&server), (kept(1..=5), Vec::new()));
+    assert_eq!(served(&server), (uidl_of(1..=5), Vec::new()));
     assert!(server.ledger().exists());
     let mut session = server.dovecot.login(USER).unwrap();
     session.dele(2).unwrap();
     session.quit().unwrap();
-    assert_eq!(served(&server), (kept([1, 3, 4, 5]), Vec::new()));
+    assert_eq!(served(&server), (uidl_of([1, 3, 4, 5]), Vec::new()));
     server.ends_well();
 }
 
 #[test]
 fn a_directory_that_the_account_may_not_write_serves_the_kept_uidls() {
-    let Some(server) = Server::start(4) else { return };
-    assert_eq!(server.shown_by_doveadm(), kept(1..=4));
-    fs::set_permissions(server.maildir.path(), unix_mode(0o555)).unwrap();
+    let Some(server) = Scenario::migrated(4) else { return };
+    assert_eq!(server.shown_by_doveadm(), uidl_of(1..=4));
+    fs::set_permissions(server.maildir().path(), unix_mode(0o555)).unwrap();
     for _ in 0..2 {
         let (uidls, complaints) = served(&server);
-        assert_eq!(uidls, kept(1..=4));
+        assert_eq!(uidls, uidl_of(1..=4));
         says(&complaints, &["uidl-keep.ledger", "Permission denied", "served without a ledger"]);
     }
     assert!(!server.ledger().exists());
-    fs::set_permissions(server.maildir.path(), unix_mode(0o755)).unwrap();
-    assert_eq!(served(&server), (kept(1..=4), Vec::new()));
+    fs::set_permissions(server.maildir().path(), unix_mode(0o755)).unwrap();
+    assert_eq!(served(&server), (uidl_of(1..=4), Vec::new()));
     assert!(server.ledger().exists());
     server.ends_well();
 }
 
 #[test]
 fn a_ledger_that_cannot_be_replaced_serves_the_kept_uidls() {
-    let Some(mut server) = Server::start(4) else { return };
-    assert_eq!(served(&server), (kept(1..=4), Vec::new()));
+    let Some(mut server) = Scenario::migrated(4) else { return };
+    assert_eq!(served(&server), (uidl_of(1..=4), Vec::new()));
     let chattr = |how: &str| Command::new("chattr").arg(how).arg(server.ledger()).output();
     if !chattr("+i").is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: no file can be made immutable here");
@@ -201,13 +201,13 @@ fn a_ledger_that_cannot_be_replaced_serves_the_kept_uidls() {
         says(&complaints, &["uidl-keep.ledger", "cannot be written", "Operation not permitted"]);
         listings.push(uidls);
     }
-    assert_eq!(listings[0][..4], kept(1..=4));
+    assert_eq!(listings[0][..4], uidl_of(1..=4));
     drop(mutable);
     let (uidls, complaints) = served(&server);
     listings.push(uidls);
     assert_eq!(complaints, [""; 0]);
     assert!(listings.iter().all(|listing| *listing == listings[0]), "{listings:?}");
-    let left = fs::read_dir(server.maildir.path()).unwrap().filter(|entry| {
+    let left = fs::read_dir(server.maildir().path()).unwrap().filter(|entry| {
         let name = entry.as_ref().unwrap().file_name();
         name.to_string_lossy().starts_with("uidl-keep.ledger.")
     });
@@ -251,10 +251,10 @@ impl Drop for Holder {
 
 #[test]
 fn a_lock_is_waited_for_while_its_holder_lives_and_no_longer() {
-    let Some(mut server) = Server::start(3) else { return };
-    assert_eq!(served(&server), (kept(1..=3), Vec::new()));
+    let Some(mut server) = Scenario::migrated(3) else { return };
+    assert_eq!(served(&server), (uidl_of(1..=3), Vec::new()));
     server.deliver();
-    let holder = Holder::of(&server.maildir.path().join("uidl-keep.lock"));
+    let holder = Holder::of(&server.maildir().path().join("uidl-keep.lock"));
     let (heard, complaints) = server.turned_away("the lock is held");
     // By SIGKILL: it lets go of nothing by itself.
     drop(holder);
@@ -265,14 +265,14 @@ fn a_lock_is_waited_for_while_its_holder_lives_and_no_longer() {
     assert_eq!(heard.lines().count(), 1);
     says(&complaints, &["uidl-keep.l", "another session"]);
     let (uidls, complaints) = served(&server);
-    assert_eq!((&uidls[..3], uidls.len(), complaints), (&kept(1..=3)[..], 4, Vec::new()));
+    assert_eq!((&uidls[..3], uidls.len(), complaints), (&uidl_of(1..=3)[..], 4, Vec::new()));
     server.ends_well();
 }
 
 #[test]
 fn a_lock_that_cannot_be_had_serves_the_kept_uidls() {
-    let Some(mut server) = Server::start(3) else { return };
-    let lock = server.maildir.path().join("uidl-keep.lock");
+    let Some(mut server) = Scenario::migrated(3) else { return };
+    let lock = server.maildir().path().join("uidl-keep.lock");
     type Way = (&'static str, fn(&Path));
     let ways: [Way; 5] = [
         ("another's", |lock| {
@@ -296,7 +296,10 @@ fn a_lock_that_cannot_be_had_serves_the_kept_uidls() {
         server.deliver();
         for _ in 0..2 {
             let (uidls, complaints) = served(&server);
-            assert_eq!((&uidls[..3], uidls.len()), (&kept(1..=3)[..], server.delivered as usize));
+            assert_eq!(
+                (&uidls[..3], uidls.len()),
+                (&uidl_of(1..=3)[..], server.delivered as usize)
+            );
             assert_eq!(complaints.len(), 1, "{name}: {complaints:#?}");
             assert!(complaints[0].contains("served without a ledger"), "{name}: {complaints:?}");
         }

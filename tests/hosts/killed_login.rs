@@ -5,34 +5,23 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use crate::support::dovecot::{Config, Dovecot};
-use crate::support::host::{Host, Line};
+use crate::support::dovecot::Store;
+use crate::support::lacking;
 use crate::support::mail::Message;
-use crate::support::maildir::{Maildir, Naming};
-use crate::support::migrated::Server;
+use crate::support::maildir::Naming;
+use crate::support::scenario::{Scenario, USER, uidl_of};
 use crate::support::traced::{Traced, can_trace, lists_under_strace};
-use crate::support::{helper, lacking};
 use rustix::process::{Signal, kill_process};
 use uidl_keep::ledger::{FIRST_ORDER, Ledger};
 
-const USER: &str = "alice@example.com";
-
-/// A Dovecot with the plugin and a Maildir of five captured messages.
-fn server(host: &Host) -> Option<(Dovecot, Maildir)> {
-    let dovecot = Dovecot::start(host, Config::default().with_plugin())?;
-    let maildir = Maildir::create(dovecot.mail(USER));
-    let mut listing =
-        format!("uidl-keep-listing 1\nmaildrop {USER}\nstate captured\nuidvalidity 17\n");
+/// A Maildir of five captured messages.
+fn five() -> Option<Scenario> {
+    let moved = Scenario::begin(Store::Maildir)?;
     for number in 1..=5 {
-        let file = maildir.deliver(&Message::plain(number), Naming::Dovecot, number);
-        let name = file.file_name().unwrap().to_str().unwrap();
-        let base = name.split(':').next().unwrap();
-        listing += &format!("{number} UID{number}-17 file={base}\n");
+        moved.maildir().deliver(&Message::plain(number), Naming::Dovecot, number);
     }
-    let path = dovecot.dir().join("alice.listing");
-    fs::write(&path, listing + ".\n").unwrap();
-    helper::build_site(&dovecot.site(), &path);
-    Some((dovecot, maildir))
+    moved.capture_first(5);
+    Some(moved)
 }
 
 /// The calls of a login from taking our lock to putting the ledger in its place: name, number, and
@@ -61,10 +50,10 @@ const CHANGING: &str =
 
 #[test]
 fn a_login_that_is_killed_while_it_writes_the_ledger_leaves_nothing_in_the_way() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
-    let Some((dovecot, _)) = server(&host) else { return };
+    let Some(moved) = five() else { return };
+    let dovecot = &moved.dovecot;
     let trace = dovecot.home(USER).join("trace");
-    if !lists_under_strace(&dovecot, &trace, &["-e", CHANGING]) {
+    if !lists_under_strace(dovecot, &trace, &["-e", CHANGING]) {
         lacking("there is no strace, or it may not trace");
         return;
     }
@@ -73,14 +62,15 @@ fn a_login_that_is_killed_while_it_writes_the_ledger_leaves_nothing_in_the_way()
     for (call, number, line) in &points {
         for fault in ["signal=KILL", "error=ENOSPC"] {
             let at = format!("{fault} at {line}");
-            let (dovecot, maildir) = server(&host).unwrap();
+            let moved = five().unwrap();
+            let (dovecot, maildir) = (&moved.dovecot, moved.maildir());
             let inject = format!("inject={call}:{fault}:when={number}");
             let options = ["-e", &format!("trace={call}"), "-e", &inject];
-            let lists = lists_under_strace(&dovecot, Path::new("/dev/null"), &options);
+            let lists = lists_under_strace(dovecot, Path::new("/dev/null"), &options);
             // A login is not refused because nothing can be written: who is over quota must delete.
             assert_eq!(lists, fault.contains("ENOSPC"), "{at}");
             for _ in 0..2 {
-                let kept: Vec<String> = (1..=5).map(|number| format!("UID{number}-17")).collect();
+                let kept = uidl_of(1..=5);
                 assert_eq!(dovecot.uidl(USER), kept, "{at}");
             }
             let names = fs::read_dir(maildir.path()).unwrap();
@@ -97,10 +87,10 @@ fn a_login_that_is_killed_while_it_writes_the_ledger_leaves_nothing_in_the_way()
 
 #[test]
 fn what_a_killed_login_did_not_bake_is_baked_by_the_next() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
-    let Some((dovecot, _)) = server(&host) else { return };
+    let Some(moved) = five() else { return };
+    let dovecot = &moved.dovecot;
     let trace = dovecot.home(USER).join("trace");
-    if !lists_under_strace(&dovecot, &trace, &["-e", "trace=openat"]) {
+    if !lists_under_strace(dovecot, &trace, &["-e", "trace=openat"]) {
         lacking("there is no strace, or it may not trace");
         return;
     }
@@ -108,10 +98,11 @@ fn what_a_killed_login_did_not_bake_is_baked_by_the_next() {
     let opened = fs::read_to_string(&trace).unwrap();
     let opened: Vec<&str> = opened.lines().filter(|line| line.starts_with("openat(")).collect();
     let locks = opened.iter().rposition(|line| line.contains("dovecot-uidlist.lock")).unwrap();
-    let (dovecot, maildir) = server(&host).unwrap();
+    let moved = five().unwrap();
+    let (dovecot, maildir) = (&moved.dovecot, moved.maildir());
     let kill = format!("inject=openat:signal=KILL:when={}", locks + 1);
     let options = ["-e", "trace=openat", "-e", &kill];
-    assert!(!lists_under_strace(&dovecot, Path::new("/dev/null"), &options));
+    assert!(!lists_under_strace(dovecot, Path::new("/dev/null"), &options));
     assert!(maildir.path().join("uidl-keep.ledger").exists());
 
     assert_eq!(dovecot.uidl(USER).len(), 5);
@@ -127,7 +118,7 @@ fn what_a_killed_login_did_not_bake_is_baked_by_the_next() {
 fn what_a_killed_login_has_read_need_not_be_read_again() {
     const COUNT: u32 = 300;
     const READ: usize = 200;
-    let Some(server) = Server::captured_by_content(COUNT) else { return };
+    let Some(server) = Scenario::migrated_by_content(COUNT) else { return };
     let trace = server.dovecot.home(USER).join("trace");
     if !lists_under_strace(&server.dovecot, &trace, &["-e", "trace=openat"]) {
         lacking("there is no strace, or it may not trace");
@@ -139,11 +130,11 @@ fn what_a_killed_login_has_read_need_not_be_read_again() {
     let (at, _) = mails.clone().nth(READ).unwrap();
     assert_eq!(mails.count(), COUNT as usize, "each is read once");
 
-    let server = Server::captured_by_content(COUNT).unwrap();
+    let server = Scenario::migrated_by_content(COUNT).unwrap();
     let kill = format!("inject=openat:signal=KILL:when={}", at + 1);
     let options = ["-e", "trace=openat", "-e", &kill];
     assert!(!lists_under_strace(&server.dovecot, Path::new("/dev/null"), &options));
-    let prints = server.maildir.path().join("uidl-keep.prints");
+    let prints = server.maildir().path().join("uidl-keep.prints");
     assert!(prints.exists() && !server.ledger().exists());
     let again = server.dovecot.home(USER).join("again");
     assert!(lists_under_strace(&server.dovecot, &again, &["-e", "trace=openat"]));
@@ -158,8 +149,8 @@ fn what_a_killed_login_has_read_need_not_be_read_again() {
 /// lists and records it: what that one was told is told on.
 #[test]
 fn a_login_that_saw_less_than_another_has_recorded_takes_nothing_back() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
-    let Some((dovecot, maildir)) = server(&host) else { return };
+    let Some(moved) = five() else { return };
+    let (dovecot, maildir) = (&moved.dovecot, moved.maildir());
     assert_eq!(dovecot.uidl(USER).len(), 5);
     if !can_trace() {
         return;
@@ -170,7 +161,7 @@ fn a_login_that_saw_less_than_another_has_recorded_takes_nothing_back() {
     // It has looked at the mailbox once it gives this lock back.
     let stop = "inject=unlink:signal=STOP:when=1";
     let options = ["-f", "-P", &lock, "-P", &ledger, "-e", "trace=openat,unlink", "-e", stop];
-    let mut slow = Traced::start(&dovecot, &trace, &options);
+    let mut slow = Traced::start(dovecot, &trace, &options);
     let pid = slow.stopped(&trace);
     let so_far = fs::read_to_string(&trace).unwrap();
     assert!(!so_far.contains("uidl-keep.ledger"), "too late to show anything:\n{so_far}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support::helper;
-use crate::support::migrated::{Server, USER};
+use crate::support::scenario::{Scenario, USER};
 use crate::support::traced::{can_trace, lists_under_strace};
 
 /// What mmap says where only that is not allowed, and then what else it may say.
@@ -71,7 +71,7 @@ fn a_login_reads_an_index_that_may_not_be_mapped() {
     if !can_trace() {
         return;
     }
-    let Some(server) = Server::start(5) else { return };
+    let Some(server) = Scenario::migrated(5) else { return };
     let index = server.index();
     let trace = tempfile::NamedTempFile::new().unwrap();
     fs::set_permissions(trace.path(), crate::support::host::unix_mode(0o666)).unwrap();
@@ -79,7 +79,7 @@ fn a_login_reads_an_index_that_may_not_be_mapped() {
         for error in errors {
             // The first listing is the one that reads the index.
             let _ = fs::remove_file(server.ledger());
-            let _ = fs::remove_file(server.maildir.path().join("uidl-keep.lock"));
+            let _ = fs::remove_file(server.maildir().path().join("uidl-keep.lock"));
             let inject = format!("inject=mmap:error={error}");
             let options = failing_maps(index.to_str().unwrap(), &inject);
             let lists = lists_under_strace(&server.dovecot, trace.path(), &options);

@@ -6,13 +6,14 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::shared::tree::below;
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::helper;
 use crate::support::host::{Host, Line, unix_mode};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming, make_owned};
-use crate::support::moved::{Keys, Moved, USER, Way, files_below};
 use crate::support::pop3::Refused;
+use crate::support::scenario::{Keys, OldMaildrop, USER, Way};
 use uidl_keep::key::{Depth, Fingerprinter, Fingerprints, NORMALISER_VERSION};
 
 const LATER: &str = "-ERR [SYS/TEMP] Mailbox is temporarily not available, please try again later.";
@@ -38,13 +39,13 @@ fn ways(store: Store) -> [(Keys, Way); 2] {
 fn kept_under(
     stores: &[Store],
     extra: impl Fn(Line) -> String,
-    then: impl Fn(&mut Dovecot, &Moved),
+    then: impl Fn(&mut Dovecot, &OldMaildrop),
 ) {
     let lines = stores.iter().map(|&store| (Line::V23, store));
     for (line, store) in lines.chain([(Line::V24, stores[0])]) {
         for (keys, way) in ways(store) {
             let Some(mut new) = start(line, store, &extra(line)) else { continue };
-            let old = Moved::new(keys);
+            let old = OldMaildrop::numbered(keys);
             old.move_to(&new, way);
             serves(&new, &old);
             then(&mut new, &old);
@@ -54,11 +55,11 @@ fn kept_under(
 
 /// The cold login and the warm one: all kept, byte for byte and in order, with the right bodies.
 #[track_caller]
-fn serves(new: &Dovecot, old: &Moved) {
+fn serves(new: &Dovecot, old: &OldMaildrop) {
     assert_eq!(new.uidl(USER), old.uidls, "the first login");
     assert_eq!(new.uidl(USER), old.uidls, "the second login");
     let mut session = new.login(USER).unwrap();
-    for (number, message) in (1..).zip(&old.messages) {
+    for (number, message) in (1..).zip(&old.messages()) {
         let body = without_cr_cr(session.retr(number).unwrap());
         assert!(body == message.saved_and_retrieved(), "message {number}");
     }
@@ -89,6 +90,10 @@ fn loading(line: Line, plugin: &str) -> String {
     }
 }
 
+fn files_below(dir: &Path) -> Vec<PathBuf> {
+    below(dir).into_iter().filter(|path| !path.is_dir()).collect()
+}
+
 /// Whether a message is stored there so that anybody can read it.
 fn has_plain_mail(dir: &Path) -> bool {
     let is_plain = |file: &PathBuf| {
@@ -109,8 +114,9 @@ fn renamed_duplicates_change_what_the_old_server_repeated_and_nothing_that_is_re
     for line in [Line::V23, Line::V24] {
         let rename = "pop3_uidl_duplicates = rename\n";
         let Some(mut new) = start(line, Store::Maildir, rename) else { continue };
-        let old =
-            Moved::with_uidls(Keys::File, |n| format!("UID{}-17", if n == 20 { 10 } else { n }));
+        let old = OldMaildrop::with_uidls(Keys::File, |n| {
+            format!("UID{}-17", if n == 20 { 10 } else { n })
+        });
         old.move_to(&new, Way::Files);
         let mut renamed = old.uidls.clone();
         // Dovecot goes by UID: it is the first of both in the old order that is changed.
@@ -130,14 +136,16 @@ fn messages_flagged_as_deleted_are_not_listed_and_keep_their_uidls() {
         let flag = "pop3_delete_type = flag\npop3_deleted_flag = \"$POP3Deleted\"\n";
         for (keys, way) in ways(Store::Maildir) {
             let Some(new) = start(line, Store::Maildir, flag) else { continue };
-            let old = Moved::new(keys);
+            let old = OldMaildrop::numbered(keys);
             old.move_to(&new, way);
-            // One is flagged before anybody has listed it. UID 1 is the first in the old order too.
+            // The first in the old order is flagged before anybody has listed it.
             let flags = |which| {
                 let query = ["-u", USER, "$POP3Deleted", "mailbox", "INBOX", "all"];
                 new.doveadm_ok(["flags", which].iter().chain(&query));
             };
-            let one = ["-u", USER, "$POP3Deleted", "mailbox", "INBOX", "uid", "1"];
+            let first = String::from_utf8(old.messages()[0].octets.clone()).unwrap();
+            let id = first.lines().find_map(|line| line.strip_prefix("Message-ID: ")).unwrap();
+            let one = ["-u", USER, "$POP3Deleted", "mailbox", "INBOX", "header", "Message-ID", id];
             new.doveadm_ok(["flags", "add"].iter().chain(&one));
             assert_eq!(new.uidl(USER), old.uidls[1..], "the first listing");
             // The first is not listed, so that what comes behind it has moved up.
@@ -150,7 +158,7 @@ fn messages_flagged_as_deleted_are_not_listed_and_keep_their_uidls() {
             assert_eq!(new.uidl(USER), left, "after DELE");
 
             // The same message once more: its UIDL is taken, though nobody sees by whom.
-            let again = &old.messages[number];
+            let again = &old.messages()[number];
             Maildir::open(new.mail(USER)).deliver(again, Naming::Qmail, 1000);
             let uidls = new.uidl(USER);
             assert_eq!(uidls[..left.len()], left);
@@ -243,7 +251,7 @@ fn fingerprints(message: &Message) -> Fingerprints {
 fn a_locked_session_keeps_the_second_login_out_and_all_uidls_in_place() {
     for line in [Line::V23, Line::V24] {
         let Some(new) = start(line, Store::Maildir, "pop3_lock_session = yes\n") else { continue };
-        let old = Moved::new(Keys::Header);
+        let old = OldMaildrop::numbered(Keys::Header);
         old.move_to(&new, Way::Files);
         let mut first = new.login(USER).unwrap();
         assert_eq!(first.uidl().unwrap(), old.uidls, "the first listing");
@@ -271,7 +279,7 @@ fn wrong_sizes_in_file_names_change_no_uidl_once_dovecot_is_told_of_them() {
     for line in [Line::V23, Line::V24] {
         for keys in [Keys::File, Keys::Header] {
             let Some(mut new) = start(line, Store::Maildir, "") else { continue };
-            let old = Moved::new(keys);
+            let old = OldMaildrop::numbered(keys);
             old.move_to(&new, Way::Files);
             for file in files_below(&new.mail(USER)) {
                 let name = file.file_name().unwrap().to_str().unwrap();
@@ -300,7 +308,7 @@ fn compressed_mail_keeps_its_uidls() {
     {
         for (keys, way) in [(Keys::File, Way::Import), (Keys::Header, Way::Append)] {
             let Some(mut new) = start(line, store, &zlib(line)) else { continue };
-            let old = Moved::new(keys);
+            let old = OldMaildrop::numbered(keys);
             old.move_to(&new, way);
             assert!(!has_plain_mail(&new.mail(USER)), "it is not compressed");
             if (line, keys) == (Line::V23, Keys::Header) {
@@ -336,7 +344,7 @@ fn encrypted_mail_keeps_its_uidls_and_without_the_key_nobody_is_told_others() {
                 ),
             };
             new.restart_with(&crypt(&private));
-            let old = Moved::new(keys);
+            let old = OldMaildrop::numbered(keys);
             old.move_to(&new, way);
             assert!(!has_plain_mail(&new.mail(USER)), "it is not encrypted");
 
@@ -380,7 +388,7 @@ fn messages_moved_to_alternative_storage_and_purged_keep_their_uidls() {
         };
         for (keys, way) in ways(Store::Mdbox) {
             let Some(new) = start(line, Store::Mdbox, alt) else { continue };
-            let old = Moved::new(keys);
+            let old = OldMaildrop::numbered(keys);
             old.move_to(&new, way);
             let all = ["mailbox", "INBOX", "all"];
             new.doveadm_ok(["altmove", "-u", USER].iter().chain(&all));
@@ -441,7 +449,7 @@ fn with_indexes_in_memory_the_ledger_still_lies_with_the_mail() {
             left.remove(number - 1);
             // Nobody but the ledger knows that it was there.
             let maildir = Maildir::open(new.mail(USER));
-            maildir.deliver(&old.messages[number - 1], Naming::Qmail, 1000);
+            maildir.deliver(&old.messages()[number - 1], Naming::Qmail, 1000);
             let uidls = new.uidl(USER);
             assert_eq!(uidls[..left.len()], left);
             assert_eq!(uidls.len(), left.len() + 1);
@@ -459,7 +467,7 @@ fn a_directory_for_indexes_that_cannot_be_written_costs_no_uidl() {
         };
         for keys in [Keys::File, Keys::Header] {
             let Some(new) = start(line, Store::Maildir, elsewhere) else { continue };
-            let old = Moved::new(keys);
+            let old = OldMaildrop::numbered(keys);
             old.move_to(&new, Way::Files);
             let dir = new.home(USER).join("index");
             make_owned(&dir.join(".INBOX"));
@@ -477,7 +485,7 @@ fn an_index_that_cannot_be_written_is_refused_by_dovecot_and_costs_no_uidl() {
     for keys in [Keys::File, Keys::Header] {
         let elsewhere = "mail_location = maildir:~/Maildir:INDEX=~/index\n";
         let Some(new) = start(Line::V23, Store::Maildir, elsewhere) else { return };
-        let old = Moved::new(keys);
+        let old = OldMaildrop::numbered(keys);
         old.move_to(&new, Way::Files);
         new.doveadm_ok(["fetch", "-u", USER, "uid", "mailbox", "INBOX", "all"]);
         let dir = new.home(USER).join("index");
@@ -491,30 +499,17 @@ fn an_index_that_cannot_be_written_is_refused_by_dovecot_and_costs_no_uidl() {
 }
 
 fn lock_up(dir: &Path) {
-    for path in below(dir) {
+    for path in [dir.to_owned()].into_iter().chain(below(dir)) {
         chown(&path, Some(0), Some(0)).unwrap();
         fs::set_permissions(&path, unix_mode(if path.is_dir() { 0o555 } else { 0o444 })).unwrap();
     }
 }
 
 fn give_back(dir: &Path) {
-    for path in below(dir) {
+    for path in [dir.to_owned()].into_iter().chain(below(dir)) {
         chown(&path, Some(crate::support::OWNER), Some(crate::support::OWNER)).unwrap();
         fs::set_permissions(&path, unix_mode(if path.is_dir() { 0o700 } else { 0o600 })).unwrap();
     }
-}
-
-/// A directory, what is in it, and all below.
-fn below(dir: &Path) -> Vec<PathBuf> {
-    let mut found = vec![dir.to_owned()];
-    let mut next = 0;
-    while let Some(path) = found.get(next).cloned() {
-        if path.is_dir() {
-            found.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
-        }
-        next += 1;
-    }
-    found
 }
 
 // --- an INBOX that is made of others
@@ -551,7 +546,7 @@ fn a_virtual_inbox_is_a_maildrop_like_any_other() {
     for line in [Line::V23, Line::V24] {
         for (keys, way) in ways(Store::Mdbox) {
             let Some(mut new) = start(line, Store::Mdbox, "") else { continue };
-            let old = Moved::new(keys);
+            let old = OldMaildrop::numbered(keys);
             old.move_to(&new, way);
             write_owned(
                 &new.home(USER).join("virtual/INBOX/dovecot-virtual"),
@@ -578,7 +573,7 @@ fn a_virtual_inbox_is_a_maildrop_like_any_other() {
 #[test]
 fn a_virtual_inbox_in_a_shared_directory_needs_a_control_directory_of_its_own() {
     let Some(mut new) = start(Line::V23, Store::Mdbox, "") else { return };
-    let old = Moved::new(Keys::Header);
+    let old = OldMaildrop::numbered(Keys::Header);
     old.move_to(&new, Way::Append);
     let shared = new.dir().join("shared/INBOX");
     fs::create_dir_all(&shared).unwrap();
@@ -606,7 +601,7 @@ fn a_virtual_inbox_in_a_shared_directory_needs_a_control_directory_of_its_own() 
 fn a_ledger_of_another_user_is_never_answered_from() {
     let bob = "bob@example.com";
     let Some(mut new) = start(Line::V23, Store::Mdbox, "") else { return };
-    let old = Moved::new(Keys::File);
+    let old = OldMaildrop::numbered(Keys::File);
     old.move_to(&new, Way::Import);
     // Bob has copies of the same mail, and other UIDLs for them.
     let listing = fs::read_to_string(new.dir().join("alice.uidl")).unwrap();

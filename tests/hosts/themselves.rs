@@ -62,9 +62,7 @@ fn dovecot_serves_mail_that_was_imported_to_its_sdbox() {
         for (number, message) in mail::maildrop(24).iter().enumerate() {
             maildir.deliver(message, Naming::Qmail, number as u32);
         }
-        let source = format!("maildir:{}", server.inside(maildir.path()).display());
-        let user = "alice@example.com";
-        server.doveadm_ok(["import", "-u", user, &source, "", "mailbox", "INBOX", "all"]);
+        server.import("alice@example.com", maildir.path());
         Some(server)
     });
 }

@@ -4,52 +4,27 @@
 //! Each twin then lives on: new mail arrives, mail is deleted, Dovecot's index files are removed; what
 //! was kept stays.
 
-use std::any::Any;
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use crate::shared::tree::below;
 use crate::support::clients::{Client, Program};
 use crate::support::courier::Courier;
 use crate::support::dovecot::{Config, Dovecot, Store};
-use crate::support::helper;
 use crate::support::host::{Host, Line};
 use crate::support::imap;
 use crate::support::mail::{self, Message};
 use crate::support::maildir::{Maildir, Naming};
-
-const USER: &str = "alice@example.com";
+use crate::support::scenario::{OldMaildrop, USER, Way, words};
 
 /// How many messages the old maildrop has, before some are deleted there.
 const COUNT: u32 = 220;
 
-/// An old server after its last session.
-struct Old {
-    /// What it listed then.
-    uidls: Vec<String>,
-    maildir: Maildir,
-    /// How it is captured: what follows `uidl-keep capture`.
-    capture: Vec<OsString>,
-    /// What must not be removed before the mail has been copied.
-    _alive: Box<dyn Any>,
-}
-
-/// How the mail comes to the new server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    /// `cur` and `new`, file by file, without the old server's own files.
-    Files,
-    /// `doveadm import` of a copied Maildir.
-    Import,
-    /// IMAP APPEND, in another order than it had, as it comes over the wire.
-    Append,
-}
-
 // --- the old servers
 
 /// Courier, in Plesk's layout. Its order is by time; its numbers are not, for mail moved in late.
-fn courier() -> Option<Old> {
+fn courier() -> Option<OldMaildrop> {
     let courier = Courier::new(&Host::courier()?);
     let maildir = courier.maildir(USER);
     live_with(&maildir, Naming::Courier, || {
@@ -65,11 +40,11 @@ fn courier() -> Option<Old> {
     // As the admin of a Plesk server captures all of it.
     let mut capture = words("courier --layout plesk --root");
     capture.push(courier.root().into());
-    Some(Old { uidls, maildir, capture, _alive: Box::new(courier) })
+    Some(OldMaildrop::new(uidls, maildir, capture, courier))
 }
 
 /// Dovecot with a format that counts, and a UIDVALIDITY that the new server will not have.
-fn dovecot(format: &'static str) -> Option<Old> {
+fn dovecot(format: &'static str) -> Option<OldMaildrop> {
     let host = Host::dovecot(Line::V23)?;
     let mut server = Dovecot::start(&host, Config::default().uidl_format(format))?;
     let maildir = Maildir::create(server.mail(USER));
@@ -86,27 +61,11 @@ fn dovecot(format: &'static str) -> Option<Old> {
     server.pause();
     let mut capture = words("dovecot --uidl-format");
     capture.extend([format.into(), "--user".into(), USER.into(), maildir.path().into()]);
-    Some(Old { uidls, maildir, capture, _alive: Box::new(server) })
+    Some(OldMaildrop::new(uidls, maildir, capture, server))
 }
 
-/// What qmail-pop3d lists: base file names, by mtime. (`qmail-pop3d.c`, `getlist` and `printfn`;
-/// Debian has no qmail to ask.)
-fn qmail() -> Option<Old> {
-    let dir = tempfile::tempdir().expect("a directory");
-    let maildir = Maildir::create(dir.path().join("Maildir"));
-    let mut by_mtime = Vec::new();
-    for (number, message) in (0..).zip(mail::maildrop(COUNT)) {
-        let file = maildir.deliver(&message, Naming::Qmail, number);
-        let mtime = 1_714_000_000 + u64::from(scrambled(number));
-        maildir.set_mtime(&file, mtime);
-        let name = file.file_name().expect("a name").to_str().expect("ASCII").to_owned();
-        by_mtime.push((mtime, name.split(':').next().expect("a base name").to_owned()));
-    }
-    by_mtime.sort();
-    let uidls = by_mtime.into_iter().map(|(_, name)| name).collect();
-    let mut capture = words("qmail --user");
-    capture.extend([USER.into(), maildir.path().into()]);
-    Some(Old { uidls, maildir, capture, _alive: Box::new(dir) })
+fn qmail() -> Option<OldMaildrop> {
+    Some(OldMaildrop::qmail(COUNT))
 }
 
 /// Two deliveries with a session after the first; the second brings mail from before the first.
@@ -124,52 +83,14 @@ fn live_with(maildir: &Maildir, naming: Naming, session: impl FnOnce()) {
 
 // --- the move
 
-impl Old {
-    /// Captures it, builds the site of a new server, and insists that the old one was left alone.
-    fn keep_for(&self, new: &Dovecot) {
-        let before = state_of(self.maildir.path());
-        let mut capture = helper::uidl_keep();
-        capture.arg("capture").args(&self.capture);
-        let listing = helper::run(&mut capture);
-        assert_eq!(state_of(self.maildir.path()), before, "capture only reads");
-
-        let file = new.dir().join("alice.uidl");
-        fs::write(&file, listing).expect("our directory");
-        helper::build_site(&new.site(), &file);
-    }
-
-    fn copy_to(&self, new: &Dovecot, way: Way) {
-        match way {
-            Way::Files => drop(self.maildir.copy_mail_to(&new.mail(USER))),
-            Way::Import => {
-                let copy = self.maildir.copy_mail_to(&new.dir().join("old/Maildir"));
-                let source = format!("maildir:{}", new.inside(copy.path()).display());
-                new.doveadm_ok(["import", "-u", USER, &source, "", "mailbox", "INBOX", "all"]);
-            }
-            Way::Append => {
-                let mut files = self.maildir.files();
-                files.sort_by_cached_key(|file| {
-                    blake3::hash(file.as_os_str().as_encoded_bytes()).to_string()
-                });
-                let mail: Vec<Vec<u8>> = files
-                    .iter()
-                    .map(|file| Message { octets: fs::read(file).expect("mail") }.on_the_wire())
-                    .collect();
-                imap::append(new.imap(), USER, mail.iter().map(Vec::as_slice));
-            }
-        }
-    }
-}
-
 /// The whole story of one twin.
-fn twin(old: Option<Old>, line: Line, store: Store, way: Way) {
+fn twin(old: Option<OldMaildrop>, line: Line, store: Store, way: Way) {
     let Some(old) = old else { return };
     let Some(host) = Host::dovecot(line) else { return };
     let Some(new) = Dovecot::start(&host, Config::default().store(store).with_plugin()) else {
         return;
     };
-    old.keep_for(&new);
-    old.copy_to(&new, way);
+    old.move_to(&new, way);
 
     same(&new.uidl(USER), &old.uidls, "the first listing");
     same(&new.uidl(USER), &old.uidls, "the second listing");
@@ -246,40 +167,6 @@ fn same(new: &[String], old: &[String], when: &str) {
         new.len(),
         differing[..differing.len().min(10)].join("\n")
     );
-}
-
-/// Every file below a directory: name, content, owner, mode and mtime. Times of reading aside.
-fn state_of(dir: &Path) -> Vec<String> {
-    use std::os::unix::fs::MetadataExt;
-    let mut found = Vec::new();
-    let mut next = vec![dir.to_owned()];
-    while let Some(path) = next.pop() {
-        let meta = path.symlink_metadata().expect("just listed");
-        let content = if meta.is_dir() {
-            next.extend(
-                fs::read_dir(&path)
-                    .expect("a directory")
-                    .map(|entry| entry.expect("an entry").path()),
-            );
-            String::new()
-        } else {
-            blake3::hash(&fs::read(&path).expect("a file")).to_string()
-        };
-        let (uid, mode) = (meta.uid(), meta.mode());
-        let changed = (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec());
-        found.push(format!("{} {content} {uid} {mode:o} {changed:?}", path.display()));
-    }
-    found.sort();
-    found
-}
-
-/// A permutation of 0..1000 without a pattern that a server could share.
-fn scrambled(number: u32) -> u32 {
-    number * 617 % 1000
-}
-
-fn words(words: &str) -> Vec<OsString> {
-    words.split(' ').map(OsString::from).collect()
 }
 
 // --- the twins
@@ -366,8 +253,7 @@ fn real_clients_download_nothing_again_and_new_mail_once() {
     copy.write_state("dovecot-uidlist", &uidlist);
 
     let Some(new) = Dovecot::start(&host, Config::default().with_plugin()) else { return };
-    old.keep_for(&new);
-    old.copy_to(&new, Way::Files);
+    old.move_to(&new, Way::Files);
 
     let programs = [Program::Fetchmail, Program::Mpop, Program::Getmail];
     let clients: Vec<(Program, Client)> = programs
@@ -393,7 +279,7 @@ fn who_is_not_on_the_roster_is_served_as_without_the_plugin() {
         let without = Dovecot::start(&host, Config::default()).expect("needs no plugin");
         // Somebody else of the same domain is on the roster.
         let Some(old) = qmail() else { continue };
-        old.keep_for(&with);
+        old.build_site(&with);
 
         for user in ["bob@example.com", "carol@example.org", "dave"] {
             let said: Vec<Vec<String>> =
@@ -430,17 +316,6 @@ fn transcript(server: &Dovecot, user: &str) -> Vec<String> {
 }
 
 fn names_below(dir: &Path) -> BTreeSet<String> {
-    let mut names = BTreeSet::new();
-    let mut next = vec![dir.to_owned()];
-    while let Some(path) = next.pop() {
-        names.insert(path.strip_prefix(dir).expect("below").display().to_string());
-        if path.is_dir() {
-            next.extend(
-                fs::read_dir(&path)
-                    .expect("a directory")
-                    .map(|entry| entry.expect("an entry").path()),
-            );
-        }
-    }
-    names
+    let name = |path: &PathBuf| path.strip_prefix(dir).expect("below").display().to_string();
+    below(dir).iter().map(name).collect()
 }

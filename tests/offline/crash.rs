@@ -17,6 +17,7 @@ use std::process::{Command, Output, Stdio};
 use crate::shared::is_root;
 use crate::shared::lacking;
 use crate::shared::program::write_program;
+use crate::shared::tree::below;
 use tempfile::TempDir;
 use uidl_keep::index::Index;
 use uidl_keep::roster::{Gate, Roster, is_domain};
@@ -77,22 +78,15 @@ type Tree = BTreeMap<String, (u32, u32, u32, Option<Vec<u8>>)>;
 
 fn tree(dir: &Path) -> Tree {
     let mut tree = Tree::new();
-    let mut next = vec![dir.to_owned()];
-    while let Some(path) = next.pop() {
-        for entry in fs::read_dir(&path).unwrap() {
-            let path = entry.unwrap().path();
-            let metadata = path.symlink_metadata().unwrap();
-            let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
-            // It is appended to, and says when.
-            if name.ends_with("changes.log") {
-                continue;
-            }
-            let content = metadata.is_file().then(|| undated(&fs::read(&path).unwrap()));
-            if metadata.is_dir() {
-                next.push(path);
-            }
-            tree.insert(name, (metadata.mode(), metadata.uid(), metadata.gid(), content));
+    for path in below(dir) {
+        let metadata = path.symlink_metadata().unwrap();
+        let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+        // It is appended to, and says when.
+        if name.ends_with("changes.log") {
+            continue;
         }
+        let content = metadata.is_file().then(|| undated(&fs::read(&path).unwrap()));
+        tree.insert(name, (metadata.mode(), metadata.uid(), metadata.gid(), content));
     }
     tree
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::shared::tree::below;
+
 const DOC: &str = include_str!("../../docs/design.md");
 
 /// What is cited by number.
@@ -85,20 +87,10 @@ fn cited(text: &str) -> BTreeSet<(Kind, u32)> {
 
 /// The Rust files of a directory of the project, this one left out.
 fn sources(dir: &str) -> Vec<PathBuf> {
-    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(dir).expect("a directory") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                walk(&path, found);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
-            }
-        }
-    }
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut found = Vec::new();
-    walk(&root.join(dir), &mut found);
-    found.retain(|path| !path.ends_with("tests/offline/design_doc.rs"));
+    let is_rust = |path: &Path| path.extension().is_some_and(|extension| extension == "rs");
+    let mut found = below(&root.join(dir));
+    found.retain(|path| is_rust(path) && !path.ends_with("tests/offline/design_doc.rs"));
     assert!(found.len() > 20, "{dir}: {} files", found.len());
     found
 }

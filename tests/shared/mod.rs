@@ -2,6 +2,7 @@
 
 pub mod capture;
 pub mod program;
+pub mod tree;
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::story::{Story, USER, uidl};
+use super::scenario::{Scenario, USER, uidl};
 
 /// What it remembers: each UIDL, and the message that it has under it.
 #[derive(Debug, Clone, Default)]
@@ -31,13 +31,13 @@ impl Client {
     ///
     /// Panics where a message is listed under a UIDL that it holds another message under: it
     /// would not be downloaded, and be deleted unseen one day.
-    pub fn poll(&mut self, story: &Story) -> Vec<u32> {
-        self.poll_as(story, USER)
+    pub fn poll(&mut self, moved: &Scenario) -> Vec<u32> {
+        self.poll_as(moved, USER)
     }
 
     /// The same under another login name.
-    pub fn poll_as(&mut self, story: &Story, name: &str) -> Vec<u32> {
-        let listing = listing(story, name);
+    pub fn poll_as(&mut self, moved: &Scenario, name: &str) -> Vec<u32> {
+        let listing = listing(moved, name);
         let mut downloaded = Vec::new();
         for (uidl, number) in &listing {
             match self.held.insert(uidl.clone(), *number) {
@@ -46,7 +46,7 @@ impl Client {
                     held,
                     *number,
                     "message {number} is hidden: {uidl} is {held} to the client; {listing:?}\n{}",
-                    story.log().join("\n")
+                    moved.log().join("\n")
                 ),
             }
         }
@@ -55,9 +55,9 @@ impl Client {
 }
 
 /// What a client is told, each UIDL with the number of its message, in the order of the listing.
-pub fn listing(story: &Story, name: &str) -> Vec<(String, u32)> {
+pub fn listing(moved: &Scenario, name: &str) -> Vec<(String, u32)> {
     let served = || {
-        let mut session = story.dovecot.login(name)?;
+        let mut session = moved.dovecot.login(name)?;
         let uidls = session.uidl()?;
         let mut listing = Vec::new();
         for (number, uidl) in (1..).zip(uidls) {
@@ -67,7 +67,7 @@ pub fn listing(story: &Story, name: &str) -> Vec<(String, u32)> {
         Ok(listing)
     };
     served().unwrap_or_else(|why: crate::support::pop3::Refused| {
-        panic!("no listing for {name}: {why:?}\n{}", story.log().join("\n"))
+        panic!("no listing for {name}: {why:?}\n{}", moved.log().join("\n"))
     })
 }
 

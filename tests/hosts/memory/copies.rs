@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::story::{Story, USER};
+use super::scenario::{Scenario, USER};
+use crate::shared::tree::below;
 
 /// What was told: all of it.
 pub const LEDGER: &str = "uidl-keep.ledger";
@@ -21,9 +22,9 @@ pub struct Backup {
 
 impl Backup {
     /// Takes one.
-    pub fn of(story: &Story) -> Self {
+    pub fn of(moved: &Scenario) -> Self {
         let copy = tempfile::tempdir().expect("a directory");
-        let mail = story.dovecot.mail(USER);
+        let mail = moved.dovecot.mail(USER);
         copy_whole(&mail, &copy.path().join("mail"));
         Self { mail, copy }
     }
@@ -32,14 +33,14 @@ impl Backup {
     pub fn put_back_but(&self, names: &[&str]) {
         let is_kept = |file: &Path| names.iter().any(|name| file.ends_with(name));
         let now: Vec<PathBuf> =
-            files_below(&self.mail).into_iter().filter(|file| is_kept(file)).collect();
+            below(&self.mail).into_iter().filter(|file| is_kept(file)).collect();
         let aside = tempfile::tempdir().expect("a directory");
         for (number, file) in now.iter().enumerate() {
             copy_whole(file, &aside.path().join(number.to_string()));
         }
         fs::remove_dir_all(&self.mail).expect("root");
         copy_whole(&self.copy.path().join("mail"), &self.mail);
-        for file in files_below(&self.mail).iter().filter(|file| is_kept(file)) {
+        for file in below(&self.mail).iter().filter(|file| is_kept(file)) {
             fs::remove_file(file).expect("root");
         }
         for (number, file) in now.iter().enumerate() {
@@ -54,18 +55,14 @@ pub fn copy_whole(from: &Path, to: &Path) {
     assert!(copied.expect("cp").success(), "{} to {}", from.display(), to.display());
 }
 
-fn files_below(dir: &Path) -> Vec<PathBuf> {
-    crate::support::moved::files_below(dir)
-}
-
 /// Panics unless the next login is a warm one: nothing is resolved and nothing written.
 #[track_caller]
-pub fn is_warm(story: &Story) {
+pub fn is_warm(moved: &Scenario) {
     let state = || {
-        let meta = story.ledger().metadata().expect("a ledger");
+        let meta = moved.ledger().metadata().expect("a ledger");
         (meta.ino(), meta.mtime(), meta.mtime_nsec())
     };
     let before = state();
-    story.uidls();
+    moved.uidls();
     assert_eq!(state(), before, "the ledger was written anew");
 }

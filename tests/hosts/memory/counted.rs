@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::client::Client;
 use super::copies::is_warm;
-use super::story::{Listing, Story, UIDVALIDITY, USER, by_file, uidlist};
+use super::scenario::{Listing, Scenario, UIDVALIDITY, USER, by_file, uidlist};
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::host::{Host, Line};
 use crate::support::mail::Message;
@@ -52,20 +52,20 @@ fn both_count_on(line: Line, store: Store) {
     assert_eq!(old.uidl(USER), (1..=7).map(counted).collect::<Vec<_>>());
 
     let config = Config::default().store(store).with_plugin();
-    let Some(story) = Story::begin_with(line, config) else { return };
-    let copy = old_maildir.copy_mail_to(&story.dovecot.dir().join("copy/Maildir"));
+    let Some(moved) = Scenario::begin_with(line, config) else { return };
+    let copy = old_maildir.copy_mail_to(&moved.dovecot.dir().join("copy/Maildir"));
     let first = listing(&files, 8, line, 100);
-    story.capture(&first);
+    moved.capture(&first);
     if store == Store::Maildir {
-        story.copy_files(&copy);
-        story.maildir().write_state("dovecot-uidlist", &uidlist(UIDVALIDITY, &files));
+        moved.copy_files(&copy);
+        moved.maildir().write_state("dovecot-uidlist", &uidlist(UIDVALIDITY, &files));
     } else {
         copy.write_state("dovecot-uidlist", &uidlist(UIDVALIDITY, &files));
-        let source = format!("maildir:{}", story.dovecot.inside(copy.path()).display());
-        story.dovecot.doveadm_ok(["backup", "-R", "-u", USER, &source]);
+        let source = format!("maildir:{}", moved.dovecot.inside(copy.path()).display());
+        moved.dovecot.doveadm_ok(["backup", "-R", "-u", USER, &source]);
     }
-    story.receive(&Message::plain(9));
-    let alone = story.uidls_without_us(None);
+    moved.receive(&Message::plain(9));
+    let alone = moved.uidls_without_us(None);
     assert_eq!(alone.last(), Some(&counted(8)), "Dovecot alone gives the same number");
 
     // The client's last poll of the old server.
@@ -73,23 +73,23 @@ fn both_count_on(line: Line, store: Store) {
     assert_eq!(old.uidl(USER).last(), Some(&counted(8)));
     let mut client = Client::that_holds((1..=8).map(|number| (counted(number), number)));
 
-    assert_eq!(client.poll(&story), [9], "{line:?} {store:?}");
-    assert_eq!(story.next_uid(), 8 + 65_536);
-    is_warm(&story);
-    story.receive(&Message::plain(10));
-    assert_eq!(client.poll(&story), [10]);
+    assert_eq!(client.poll(&moved), [9], "{line:?} {store:?}");
+    assert_eq!(moved.next_uid(), 8 + 65_536);
+    is_warm(&moved);
+    moved.receive(&Message::plain(10));
+    assert_eq!(client.poll(&moved), [10]);
 
     // The delta brings the other number 8.
     let late = old_maildir.files().remove(7);
     let all = [&files[..], std::slice::from_ref(&late)].concat();
     if line == Line::V23 {
-        story.install(&listing(&all, 9, line, 200), &["--final"]);
-        let delta = Maildir::create(story.dovecot.dir().join("delta/Maildir"));
+        moved.install(&listing(&all, 9, line, 200), &["--final"]);
+        let delta = Maildir::create(moved.dovecot.dir().join("delta/Maildir"));
         let octets = std::fs::read(&late).expect("mail");
         delta.deliver(&Message { octets }, Naming::Dovecot, 8);
-        story.copy_files(&delta);
-        assert_eq!(client.poll(&story), [0; 0], "{store:?}: it has that");
-        let uidls = story.uidls();
+        moved.copy_files(&delta);
+        assert_eq!(client.poll(&moved), [0; 0], "{store:?}: it has that");
+        let uidls = moved.uidls();
         assert_eq!(uidls.iter().filter(|uidl| **uidl == counted(8)).count(), 1, "{uidls:?}");
         assert_eq!(uidls.last(), Some(&counted(8)));
     }

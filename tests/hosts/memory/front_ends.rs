@@ -4,7 +4,7 @@ use std::thread;
 
 use super::client::Client;
 use super::copies::is_warm;
-use super::story::{Listing, Story, USER, uidl_of};
+use super::scenario::{Listing, Scenario, USER, uidl_of};
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::helper;
 use crate::support::host::{Host, Line};
@@ -12,13 +12,13 @@ use crate::support::mail::Message;
 use crate::support::pop3::Refused;
 
 /// Two front ends on one Maildir, each with indexes of its own.
-fn begin(line: Line) -> Option<(Story, Dovecot)> {
+fn begin(line: Line) -> Option<(Scenario, Dovecot)> {
     let at = |index: &str, home: &str| match line {
         Line::V23 => format!("mail_location = maildir:{home}/Maildir:INDEX={home}/{index}\n"),
         Line::V24 => format!("mail_path = {home}/Maildir\nmail_index_path = {home}/{index}\n"),
     };
     let config = Config { extra: at("index-a", "~"), ..Config::default() }.with_plugin();
-    let first = Story::begin_with(line, config)?;
+    let first = Scenario::begin_with(line, config)?;
     let old = first.old_maildir(1..=4);
     first.copy_files(&old);
     first.capture(&Listing::of_files(&old.files()));
@@ -100,33 +100,33 @@ fn who_renames_his_inbox_is_refused_until_his_old_mail_may_be_missing() {
         [(Line::V23, Store::Mdbox), (Line::V23, Store::Sdbox), (Line::V24, Store::Mdbox)]
     {
         let config = Config::default().store(store).with_plugin();
-        let Some(story) = Story::begin_with(line, config) else { continue };
-        let old = story.old_maildir(1..=4);
-        story.copy_files(&old);
-        story.capture(&Listing::of_files(&old.files()));
+        let Some(moved) = Scenario::begin_with(line, config) else { continue };
+        let old = moved.old_maildir(1..=4);
+        moved.copy_files(&old);
+        moved.capture(&Listing::of_files(&old.files()));
         let mut client = Client::of_the_old_server(1..=4);
-        assert_eq!(client.poll(&story), [0; 0]);
-        story.receive(&Message::plain(5));
-        assert_eq!(client.poll(&story), [5]);
-        let mut session = story.imap();
+        assert_eq!(client.poll(&moved), [0; 0]);
+        moved.receive(&Message::plain(5));
+        assert_eq!(client.poll(&moved), [5]);
+        let mut session = moved.imap();
         session.command("RENAME INBOX Old");
         session.logout();
-        story.receive(&Message::plain(6));
-        story.refusal();
-        let log = story.log().pop().unwrap();
+        moved.receive(&Message::plain(6));
+        moved.refusal();
+        let log = moved.log().pop().unwrap();
         assert!(log.contains("`uidl-keep release --unguarded` the user"), "{log}");
-        let site = story.dovecot.site();
+        let site = moved.dovecot.site();
         let mut release = helper::uidl_keep();
         helper::run(release.args(["release", "--unguarded", "--site"]).arg(&site).arg(USER));
         helper::give_to_reader(&site);
-        assert_eq!(client.poll(&story), [6], "{line:?} {store:?}");
-        is_warm(&story);
-        let mut session = story.imap();
+        assert_eq!(client.poll(&moved), [6], "{line:?} {store:?}");
+        is_warm(&moved);
+        let mut session = moved.imap();
         for command in ["SELECT Old", "MOVE 1:4 INBOX"] {
             session.command(command);
         }
         session.logout();
-        assert_eq!(client.poll(&story), [0; 0], "{line:?} {store:?}");
-        assert_eq!(story.uidls()[1..], uidl_of(1..=4));
+        assert_eq!(client.poll(&moved), [0; 0], "{line:?} {store:?}");
+        assert_eq!(moved.uidls()[1..], uidl_of(1..=4));
     }
 }

@@ -1,7 +1,7 @@
 //! Two captures of one message with different UIDLs: the later is what clients hold.
 
 use super::copies::is_warm;
-use super::story::{Listing, Story, USER, base, by_file};
+use super::scenario::{Listing, Scenario, USER, base, by_file};
 use crate::support::clients::{Client, Program};
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::host::{Host, Line};
@@ -35,8 +35,8 @@ fn fetchmail_of(line: Line, maildir: &Maildir) -> Option<Client> {
 
 /// Six messages, listed anew by the old server between the two captures.
 fn renumbered(store: Store, was_listed: bool) {
-    let Some(story) = Story::begin(store) else { return };
-    let old = Maildir::create(story.dovecot.dir().join("old/Maildir"));
+    let Some(moved) = Scenario::begin(store) else { return };
+    let old = Maildir::create(moved.dovecot.dir().join("old/Maildir"));
     for number in 1..=6 {
         old.deliver(&Message::plain(number), Naming::Qmail, number);
     }
@@ -48,34 +48,34 @@ fn renumbered(store: Store, was_listed: bool) {
             .zip(&files)
             .fold(listing, |listing, (number, file)| listing.message(&uidl(number), &by_file(file)))
     };
-    story.install(&listing(before, 1_714_991_000), &[]);
-    story.copy_files(&old);
+    moved.install(&listing(before, 1_714_991_000), &[]);
+    moved.copy_files(&old);
     if was_listed {
         // What clients were told here stays.
-        assert_eq!(story.uidls(), (1..=6).map(before).collect::<Vec<_>>());
+        assert_eq!(moved.uidls(), (1..=6).map(before).collect::<Vec<_>>());
     }
-    story.install(&listing(repaired, 1_714_992_000), &["--final", "--later-wins"]);
+    moved.install(&listing(repaired, 1_714_992_000), &["--final", "--later-wins"]);
     if was_listed {
-        assert_eq!(story.uidls(), (1..=6).map(before).collect::<Vec<_>>());
+        assert_eq!(moved.uidls(), (1..=6).map(before).collect::<Vec<_>>());
         // A copy has the name of its original, and may not have what the later capture says of
         // that.
-        let mut session = story.imap();
+        let mut session = moved.imap();
         for command in ["SELECT INBOX", "COPY 1 INBOX"] {
             session.command(command);
         }
         session.logout();
-        story.delete(1);
-        story.receive(&Message::plain(7));
-        let told = story.uidls();
+        moved.delete(1);
+        moved.receive(&Message::plain(7));
+        let told = moved.uidls();
         assert_eq!(told[..5], (2..=6).map(before).collect::<Vec<_>>());
         assert!(!(1..=6).map(repaired).any(|uidl| told.contains(&uidl)), "{told:?}");
     } else {
-        assert_eq!(client.poll(story.dovecot.pop3()), 0, "{store:?}: it has all six");
-        assert_eq!(story.uidls(), (1..=6).map(repaired).collect::<Vec<_>>());
-        story.receive(&Message::plain(7));
-        assert_eq!(client.poll(story.dovecot.pop3()), 1);
+        assert_eq!(client.poll(moved.dovecot.pop3()), 0, "{store:?}: it has all six");
+        assert_eq!(moved.uidls(), (1..=6).map(repaired).collect::<Vec<_>>());
+        moved.receive(&Message::plain(7));
+        assert_eq!(client.poll(moved.dovecot.pop3()), 1);
     }
-    is_warm(&story);
+    is_warm(&moved);
 }
 
 #[test]

@@ -19,4 +19,4 @@ mod travelled;
 mod unrecorded;
 mod warm;
 
-use crate::support::story;
+use crate::support::scenario;

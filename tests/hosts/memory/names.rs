@@ -4,25 +4,25 @@ use std::fs;
 
 use super::client::Client;
 use super::copies::is_warm;
-use super::story::{Listing, Story, USER, base, by_file, uidl, uidl_of, uidlist};
+use super::scenario::{Listing, Scenario, USER, base, by_file, uidl, uidl_of, uidlist};
 use crate::support::dovecot::{Config, Store};
 use crate::support::host::Line;
 use crate::support::mail::Message;
 use crate::support::maildir::Naming;
 
 /// Four messages of the old server, copied by name, and a client that has polled here once.
-fn begin(line: Line, store: Store) -> Option<(Story, Client)> {
-    let story = Story::begin_with(line, Config::default().store(store).with_plugin())?;
-    let old = story.old_maildir(1..=4);
-    story.copy_files(&old);
-    story.capture(&Listing::of_files(&old.files()));
+fn begin(line: Line, store: Store) -> Option<(Scenario, Client)> {
+    let moved = Scenario::begin_with(line, Config::default().store(store).with_plugin())?;
+    let old = moved.old_maildir(1..=4);
+    moved.copy_files(&old);
+    moved.capture(&Listing::of_files(&old.files()));
     let mut client = Client::of_the_old_server(1..=4);
-    assert_eq!(client.poll(&story), [0; 0]);
-    Some((story, client))
+    assert_eq!(client.poll(&moved), [0; 0]);
+    Some((moved, client))
 }
 
-fn imap<'a>(story: &Story, commands: impl IntoIterator<Item = &'a str>) {
-    let mut session = story.imap();
+fn imap<'a>(moved: &Scenario, commands: impl IntoIterator<Item = &'a str>) {
+    let mut session = moved.imap();
     for command in commands {
         session.command(command);
     }
@@ -42,25 +42,25 @@ const EVERY_STORE: [(Line, Store); 5] = [
 #[test]
 fn what_went_to_junk_and_back_is_known_by_either_name() {
     for (line, store) in EVERY_STORE {
-        let Some((story, mut client)) = begin(line, store) else { continue };
-        imap(&story, ["CREATE Junk", "SELECT INBOX", "MOVE 2 Junk", "SELECT Junk", "MOVE 1 INBOX"]);
-        assert_eq!(client.poll(&story), [0; 0], "{line:?} {store:?}");
-        let told = story.uidls();
-        is_warm(&story);
-        is_baked(&story, &told);
+        let Some((moved, mut client)) = begin(line, store) else { continue };
+        imap(&moved, ["CREATE Junk", "SELECT INBOX", "MOVE 2 Junk", "SELECT Junk", "MOVE 1 INBOX"]);
+        assert_eq!(client.poll(&moved), [0; 0], "{line:?} {store:?}");
+        let told = moved.uidls();
+        is_warm(&moved);
+        is_baked(&moved, &told);
         // What comes finds UIDs that hold, and the next login is warm again.
-        story.receive(&Message::plain(5));
-        assert_eq!(client.poll(&story), [5]);
-        is_warm(&story);
-        assert_eq!(story.uidls()[..4], told);
+        moved.receive(&Message::plain(5));
+        assert_eq!(client.poll(&moved), [5]);
+        is_warm(&moved);
+        assert_eq!(moved.uidls()[..4], told);
     }
 }
 
 /// On Maildir each message's UIDL stands where Dovecot alone finds it.
 #[track_caller]
-fn is_baked(story: &Story, told: &[String]) {
-    if story.store() == Store::Maildir {
-        let list = fs::read_to_string(story.maildir().path().join("dovecot-uidlist")).unwrap();
+fn is_baked(moved: &Scenario, told: &[String]) {
+    if moved.store() == Store::Maildir {
+        let list = fs::read_to_string(moved.maildir().path().join("dovecot-uidlist")).unwrap();
         for uidl in told {
             assert!(list.contains(&format!(" P{uidl} O")), "{uidl}: {list}");
         }
@@ -72,18 +72,18 @@ fn is_baked(story: &Story, told: &[String]) {
 #[test]
 fn a_listed_copy_keeps_its_own_when_its_original_goes() {
     for (line, store) in EVERY_STORE {
-        let Some((story, mut client)) = begin(line, store) else { continue };
-        imap(&story, ["SELECT INBOX", "COPY 2 INBOX"]);
-        assert_eq!(client.poll(&story), [2], "{line:?} {store:?}");
-        let told = story.uidls();
-        is_warm(&story);
-        story.delete(2);
+        let Some((moved, mut client)) = begin(line, store) else { continue };
+        imap(&moved, ["SELECT INBOX", "COPY 2 INBOX"]);
+        assert_eq!(client.poll(&moved), [2], "{line:?} {store:?}");
+        let told = moved.uidls();
+        is_warm(&moved);
+        moved.delete(2);
         let left = [&told[..1], &told[2..]].concat();
-        assert_eq!(story.uidls(), left, "{line:?} {store:?}");
-        story.receive(&Message::plain(5));
-        assert_eq!(client.poll(&story), [5]);
-        assert_eq!(story.uidls()[..4], left);
-        is_warm(&story);
+        assert_eq!(moved.uidls(), left, "{line:?} {store:?}");
+        moved.receive(&Message::plain(5));
+        assert_eq!(client.poll(&moved), [5]);
+        assert_eq!(moved.uidls()[..4], left);
+        is_warm(&moved);
     }
 }
 
@@ -92,9 +92,9 @@ fn a_listed_copy_keeps_its_own_when_its_original_goes() {
 #[test]
 fn names_that_were_exchanged_in_the_uidlist_exchange_no_uidls() {
     for line in [Line::V23, Line::V24] {
-        let Some((story, mut client)) = begin(line, Store::Maildir) else { continue };
-        is_warm(&story);
-        let path = story.maildir().path().join("dovecot-uidlist");
+        let Some((moved, mut client)) = begin(line, Store::Maildir) else { continue };
+        is_warm(&moved);
+        let path = moved.maildir().path().join("dovecot-uidlist");
         let list = fs::read_to_string(&path).unwrap();
         let (head, messages) = list.split_once('\n').expect("a header");
         let mut names: Vec<&str> =
@@ -102,11 +102,11 @@ fn names_that_were_exchanged_in_the_uidlist_exchange_no_uidls() {
         names.swap(0, 1);
         let exchanged = (1..).zip(names).map(|(uid, name)| format!("{uid} :{name}\n"));
         let exchanged = format!("{head}\n{}", exchanged.collect::<String>());
-        story.maildir().write_state("dovecot-uidlist", &exchanged);
-        assert_eq!(client.poll(&story), [0; 0], "{line:?}");
-        assert_eq!(story.uidls(), uidl_of(1..=4));
-        assert_eq!(client.poll(&story), [0; 0], "{line:?}: at every later login too");
-        is_warm(&story);
+        moved.maildir().write_state("dovecot-uidlist", &exchanged);
+        assert_eq!(client.poll(&moved), [0; 0], "{line:?}");
+        assert_eq!(moved.uidls(), uidl_of(1..=4));
+        assert_eq!(client.poll(&moved), [0; 0], "{line:?}: at every later login too");
+        is_warm(&moved);
     }
 }
 
@@ -116,10 +116,10 @@ fn names_that_were_exchanged_in_the_uidlist_exchange_no_uidls() {
 #[test]
 fn a_uid_that_disagrees_does_not_outvote_a_name_that_one_entry_has() {
     for line in [Line::V23, Line::V24] {
-        let Some(story) = Story::begin_with(line, Config::default().with_plugin()) else {
+        let Some(moved) = Scenario::begin_with(line, Config::default().with_plugin()) else {
             continue;
         };
-        let maildir = story.maildir();
+        let maildir = moved.maildir();
         for number in 1..=8 {
             maildir.deliver(&Message::plain(number), Naming::Dovecot, number);
         }
@@ -127,14 +127,14 @@ fn a_uid_that_disagrees_does_not_outvote_a_name_that_one_entry_has() {
         let listing = (1..).zip(&files).fold(Listing::new(), |listing, (number, file)| {
             listing.message(&uidl(number), &format!("uid={number} {}", by_file(file)))
         });
-        story.capture(&listing);
+        moved.capture(&listing);
         let mut other = files.clone();
         other[5..].rotate_left(1);
         maildir.write_state("dovecot-uidlist", &uidlist(17, &other));
         let mut client = Client::of_the_old_server(1..=8);
-        assert_eq!(client.poll(&story), [0; 0], "{line:?}");
-        assert_eq!(story.uidls(), uidl_of(1..=8));
-        let log = story.log().concat();
+        assert_eq!(client.poll(&moved), [0; 0], "{line:?}");
+        assert_eq!(moved.uidls(), uidl_of(1..=8));
+        let log = moved.log().concat();
         assert!(!log.contains("disagree"), "{log}");
     }
 }
@@ -142,8 +142,8 @@ fn a_uid_that_disagrees_does_not_outvote_a_name_that_one_entry_has() {
 /// Where one name fits two entries, the UID says which.
 #[test]
 fn a_uid_chooses_between_entries_that_one_name_fits() {
-    let Some(story) = Story::begin(Store::Maildir) else { return };
-    let maildir = story.maildir();
+    let Some(moved) = Scenario::begin(Store::Maildir) else { return };
+    let maildir = moved.maildir();
     for number in 1..=2 {
         maildir.deliver(&Message::plain(number), Naming::Qmail, number);
     }
@@ -154,8 +154,8 @@ fn a_uid_chooses_between_entries_that_one_name_fits() {
         .message(&uidl(3), &format!("uid=3 file={cut},S=1"))
         .message(&uidl(1), &format!("uid=1 file={cut},S=2"))
         .message(&uidl(2), &format!("uid=2 {}", by_file(&files[1])));
-    story.capture(&listing);
+    moved.capture(&listing);
     maildir.write_state("dovecot-uidlist", &uidlist(17, &files));
-    let listed = super::client::listing(&story, USER);
+    let listed = super::client::listing(&moved, USER);
     assert_eq!(listed, [(uidl(1), 1), (uidl(2), 2)]);
 }

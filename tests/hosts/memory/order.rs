@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::story::{Listing, Story, USER, base, uidl, uidlist};
+use super::scenario::{Listing, Scenario, USER, base, uidl, uidlist};
 use crate::support::clients::{Client, Program};
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::host::{Host, Line};
@@ -38,13 +38,13 @@ const EVERY_WAY: [(Line, Store); 4] = [
 
 /// A source with the plugin that has six messages, and a target that has them from a dsync
 /// without it. What was captured are nine, of which three are copied late, to the source.
-fn begin(line: Line, store: Store) -> Option<(Client, Story, Story)> {
+fn begin(line: Line, store: Store) -> Option<(Client, Scenario, Scenario)> {
     let client = fetchmail_of(line, 1..=6)?;
-    let source = Story::begin_with(line, Config::default().with_plugin())?;
+    let source = Scenario::begin_with(line, Config::default().with_plugin())?;
     let all = source.old_maildir(1..=9).files();
     deliver(&source.maildir(), 1..=6);
     source.capture(&Listing::of_files(&all));
-    let target = Story::begin_with(line, Config::default().store(store).with_plugin())?;
+    let target = Scenario::begin_with(line, Config::default().store(store).with_plugin())?;
     target.capture(&Listing::of_files(&all));
     target.dovecot.home(USER);
     let bare = Dovecot::start(&Host::dovecot(line)?, Config::default())?;
@@ -53,14 +53,19 @@ fn begin(line: Line, store: Store) -> Option<(Client, Story, Story)> {
     Some((client, source, target))
 }
 
-fn location(story: &Story) -> String {
-    let place = story.dovecot.inside(&story.dovecot.mail(USER));
-    format!("{}:{}", story.store().word(), place.display())
+fn location(moved: &Scenario) -> String {
+    let place = moved.dovecot.inside(&moved.dovecot.mail(USER));
+    format!("{}:{}", moved.store().word(), place.display())
 }
 
 /// The client downloads these, each once, and then what comes.
 #[track_caller]
-fn downloads(client: &Client, target: &Story, numbers: std::ops::RangeInclusive<u32>, way: &str) {
+fn downloads(
+    client: &Client,
+    target: &Scenario,
+    numbers: std::ops::RangeInclusive<u32>,
+    way: &str,
+) {
     client.poll(target.dovecot.pop3());
     let next = numbers.end() + 1;
     target.receive(&Message::plain(next));
@@ -105,7 +110,7 @@ fn what_was_listed_elsewhere_does_not_stand_before_what_was_not() {
 fn what_a_two_way_dsync_brings_is_fetched_and_so_is_what_was_there() {
     for line in [Line::V23, Line::V24] {
         let Some(client) = fetchmail_of(line, 1..=6) else { continue };
-        let Some(source) = Story::begin_with(line, Config::default().with_plugin()) else {
+        let Some(source) = Scenario::begin_with(line, Config::default().with_plugin()) else {
             continue;
         };
         deliver(&source.maildir(), 1..=6);
@@ -115,7 +120,7 @@ fn what_a_two_way_dsync_brings_is_fetched_and_so_is_what_was_there() {
         deliver(&source.maildir(), 7..=9);
         source.uidls();
         let config = Config::default().store(Store::Mdbox).with_plugin();
-        let Some(target) = Story::begin_with(line, config) else { continue };
+        let Some(target) = Scenario::begin_with(line, config) else { continue };
         target.capture(&listing);
         for number in 10..=15 {
             target.receive(&Message::plain(number));
@@ -132,10 +137,10 @@ fn what_a_two_way_dsync_brings_is_fetched_and_so_is_what_was_there() {
 #[test]
 fn an_order_of_another_server_places_nothing_before_what_was_captured() {
     let Some(client) = fetchmail_of(Line::V23, 1..=6) else { return };
-    let Some(story) = Story::begin(Store::Maildir) else { return };
-    let maildir = story.maildir();
+    let Some(moved) = Scenario::begin(Store::Maildir) else { return };
+    let maildir = moved.maildir();
     deliver(&maildir, 1..=6);
-    story.capture(&Listing::of_files(&maildir.files()));
+    moved.capture(&Listing::of_files(&maildir.files()));
     deliver(&maildir, 7..=9);
     let files = maildir.files();
     let mut list = uidlist(18, &files);
@@ -145,8 +150,8 @@ fn an_order_of_another_server_places_nothing_before_what_was_captured() {
     }
     maildir.write_state("dovecot-uidlist", &list);
     assert!(fs::read_to_string(maildir.path().join("dovecot-uidlist")).unwrap().contains(" O3 "));
-    downloads(&client, &story, 7..=9, "Maildir");
-    let uidls = story.uidls();
+    downloads(&client, &moved, 7..=9, "Maildir");
+    let uidls = moved.uidls();
     assert_eq!(uidls[6..9], ["of-another-9", "of-another-8", "of-another-7"], "{uidls:?}");
     assert_eq!(uidls[5], uidl(6));
 }

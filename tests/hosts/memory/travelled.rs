@@ -3,7 +3,7 @@
 
 use super::client::Client;
 use super::copies::{LEDGER, MARK, copy_whole, is_warm};
-use super::story::{Listing, Story, USER, by_header, by_message, uidl, uidl_of};
+use super::scenario::{Listing, Scenario, USER, by_header, by_message, uidl, uidl_of};
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::helper;
 use crate::support::host::{Host, Line};
@@ -18,12 +18,12 @@ const EVERY_WAY: [(Line, Store); 4] = [
 
 /// A server with the plugin whose maildrop has these messages, copied by IMAP: they are known by
 /// their headers alone. A client of the old server holds the first four.
-fn begin(line: Line, config: Config, messages: &[u32]) -> Option<(Story, Client)> {
-    let story = Story::begin_with(line, config.with_plugin())?;
+fn begin(line: Line, config: Config, messages: &[u32]) -> Option<(Scenario, Client)> {
+    let moved = Scenario::begin_with(line, config.with_plugin())?;
     for &number in messages {
-        story.receive(&Message::plain(number));
+        moved.receive(&Message::plain(number));
     }
-    Some((story, Client::of_the_old_server(1..=4)))
+    Some((moved, Client::of_the_old_server(1..=4)))
 }
 
 /// What the old server told of the first so many.
@@ -34,15 +34,15 @@ fn listing(count: u32) -> Listing {
 }
 
 /// Another server with the plugin, an empty maildrop and that site.
-fn other(line: Line, config: Config, listing: &Listing) -> Option<Story> {
-    let story = Story::begin_with(line, config.with_plugin())?;
-    story.capture(listing);
-    story.dovecot.home(USER);
-    Some(story)
+fn other(line: Line, config: Config, listing: &Listing) -> Option<Scenario> {
+    let moved = Scenario::begin_with(line, config.with_plugin())?;
+    moved.capture(listing);
+    moved.dovecot.home(USER);
+    Some(moved)
 }
 
 /// Brings the maildrop over as a panel does, whose Dovecot has never heard of us.
-fn dsync(line: Line, from: &Story, to: &Story) {
+fn dsync(line: Line, from: &Scenario, to: &Scenario) {
     let panel = Dovecot::start(&Host::dovecot(line).expect("there before"), Config::default());
     let panel = panel.expect("needs no plugin");
     panel.home(USER);
@@ -57,18 +57,18 @@ fn dsync(line: Line, from: &Story, to: &Story) {
 #[test]
 fn what_storage_says_was_told_is_told_again_where_a_header_says_otherwise() {
     for (line, store) in EVERY_WAY {
-        let Some((story, mut client)) = begin(line, Config::default(), &[1, 2, 2, 3, 4]) else {
+        let Some((moved, mut client)) = begin(line, Config::default(), &[1, 2, 2, 3, 4]) else {
             continue;
         };
-        story.capture(&listing(4));
-        assert_eq!(client.poll(&story), [2], "the second of two copies is one too many, once");
-        story.delete(2);
-        let told = story.uidls();
+        moved.capture(&listing(4));
+        assert_eq!(client.poll(&moved), [2], "the second of two copies is one too many, once");
+        moved.delete(2);
+        let told = moved.uidls();
         assert_eq!(told[..3], uidl_of([1, 3, 4]), "{told:?}");
 
         let config = Config::default().store(store);
         let Some(target) = other(line, config, &listing(4)) else { continue };
-        dsync(line, &story, &target);
+        dsync(line, &moved, &target);
         assert_eq!(target.uidls(), told, "{line:?} {store:?}");
         assert_eq!(client.poll(&target), [0; 0]);
         is_warm(&target);
@@ -81,21 +81,21 @@ fn what_storage_says_was_told_is_told_again_where_a_header_says_otherwise() {
 #[test]
 fn what_was_told_is_told_again_where_a_maildir_lost_our_files() {
     for line in [Line::V23, Line::V24] {
-        let Some((story, mut client)) = begin(line, Config::default(), &[1, 2, 2, 3, 4, 5]) else {
+        let Some((moved, mut client)) = begin(line, Config::default(), &[1, 2, 2, 3, 4, 5]) else {
             continue;
         };
-        story.capture(&listing(4));
-        assert_eq!(client.poll(&story), [2, 5]);
-        story.delete(2);
-        let told = story.uidls();
+        moved.capture(&listing(4));
+        assert_eq!(client.poll(&moved), [2, 5]);
+        moved.delete(2);
+        let told = moved.uidls();
         for name in [LEDGER, MARK] {
-            std::fs::remove_file(story.maildir().path().join(name)).expect("root");
+            std::fs::remove_file(moved.maildir().path().join(name)).expect("root");
         }
-        assert_eq!(story.uidls(), told, "{line:?}");
-        assert_eq!(client.poll(&story), [0; 0]);
-        is_warm(&story);
-        story.receive(&Message::plain(6));
-        assert_eq!(client.poll(&story), [6]);
+        assert_eq!(moved.uidls(), told, "{line:?}");
+        assert_eq!(client.poll(&moved), [0; 0]);
+        is_warm(&moved);
+        moved.receive(&Message::plain(6));
+        assert_eq!(client.poll(&moved), [6]);
     }
 }
 
@@ -105,7 +105,7 @@ fn what_was_told_of_numbers_alone_is_told_again() {
     for (line, store) in EVERY_WAY {
         let format = if line == Line::V23 { "UID%u" } else { "UID%{uid}" };
         let config = Config::default().uidl_format(format);
-        let Some((story, _)) = begin(line, config.clone(), &[1, 2, 2, 3, 4, 5]) else { continue };
+        let Some((moved, _)) = begin(line, config.clone(), &[1, 2, 2, 3, 4, 5]) else { continue };
         let listing = (1..=4).fold(
             Listing::new().field(&format!("counter 5 {format}")),
             |listing, number| {
@@ -113,21 +113,21 @@ fn what_was_told_of_numbers_alone_is_told_again() {
                 listing.message(&uidl, &by_header(&Message::plain(number)))
             },
         );
-        story.capture(&listing);
-        let told = story.uidls();
+        moved.capture(&listing);
+        let told = moved.uidls();
         assert_eq!(told[..4], ["UID1", "UID2", "UID3", "UID4"]);
         // The second of two copies, and what is new.
         assert!(told[4].starts_with('~') && told[5].starts_with('~'), "{told:?}");
-        story.delete(2);
-        let told = story.uidls();
+        moved.delete(2);
+        let told = moved.uidls();
 
         let Some(target) = other(line, config.store(store), &listing) else { continue };
-        dsync(line, &story, &target);
+        dsync(line, &moved, &target);
         assert_eq!(target.uidls(), told, "{line:?} {store:?}");
         // Two nodes that hold the same mail answer the same, whoever is asked first.
-        story.receive(&Message::plain(6));
-        let told = story.uidls();
-        dsync(line, &story, &target);
+        moved.receive(&Message::plain(6));
+        let told = moved.uidls();
+        dsync(line, &moved, &target);
         assert_eq!(target.uidls(), told, "{line:?} {store:?}");
     }
 }
@@ -136,27 +136,27 @@ fn what_was_told_of_numbers_alone_is_told_again() {
 /// message's, and no copy of it takes it.
 #[test]
 fn an_entry_that_comes_later_is_its_whose_uidl_was_told() {
-    let Some((story, mut client)) = begin(Line::V23, Config::default(), &[1, 2, 3, 4]) else {
+    let Some((moved, mut client)) = begin(Line::V23, Config::default(), &[1, 2, 3, 4]) else {
         return;
     };
-    let uidlist = story.maildir().path().join("dovecot-uidlist");
-    story.capture(&listing(3));
-    story.imap().command("SELECT INBOX");
+    let uidlist = moved.maildir().path().join("dovecot-uidlist");
+    moved.capture(&listing(3));
+    moved.imap().command("SELECT INBOX");
     // dsync brought it along from the old server, as Dovecot's migration plugin has it.
     let list = std::fs::read_to_string(&uidlist).unwrap();
     let list = list.replace("\n4 ", &format!("\n4 P{} ", uidl(4)));
-    story.maildir().write_state("dovecot-uidlist", &list);
-    assert_eq!(story.uidls(), uidl_of(1..=4));
-    assert_eq!(client.poll(&story), [0; 0]);
+    moved.maildir().write_state("dovecot-uidlist", &list);
+    assert_eq!(moved.uidls(), uidl_of(1..=4));
+    assert_eq!(client.poll(&moved), [0; 0]);
 
-    story.receive(&Message::plain(4));
-    story.install(&listing(4), &["--final"]);
-    assert_eq!(client.poll(&story), [4], "a second copy is a message of its own");
-    assert_eq!(story.uidls()[..4], uidl_of(1..=4));
-    story.delete(4);
-    story.receive(&Message::plain(5));
-    assert_eq!(client.poll(&story), [5]);
-    assert!(!story.uidls().contains(&uidl(4)), "its message is gone");
+    moved.receive(&Message::plain(4));
+    moved.install(&listing(4), &["--final"]);
+    assert_eq!(client.poll(&moved), [4], "a second copy is a message of its own");
+    assert_eq!(moved.uidls()[..4], uidl_of(1..=4));
+    moved.delete(4);
+    moved.receive(&Message::plain(5));
+    assert_eq!(client.poll(&moved), [5]);
+    assert!(!moved.uidls().contains(&uidl(4)), "its message is gone");
 }
 
 /// The guard looks for what was captured, and here most of it is gone because its user deleted
@@ -165,17 +165,17 @@ fn an_entry_that_comes_later_is_its_whose_uidl_was_told() {
 #[test]
 fn who_had_deleted_most_is_served_after_dsync_once_he_is_noted_as_listed() {
     for (line, store) in EVERY_WAY {
-        let Some((story, _)) = begin(line, Config::default(), &[1, 2, 3, 4, 5, 6]) else {
+        let Some((moved, _)) = begin(line, Config::default(), &[1, 2, 3, 4, 5, 6]) else {
             continue;
         };
         let listing = listing(6);
-        story.capture(&listing);
-        assert_eq!(story.uidls(), uidl_of(1..=6));
+        moved.capture(&listing);
+        assert_eq!(moved.uidls(), uidl_of(1..=6));
         for number in [6, 5, 3, 2] {
-            story.delete(number);
+            moved.delete(number);
         }
         let Some(target) = other(line, Config::default().store(store), &listing) else { continue };
-        dsync(line, &story, &target);
+        dsync(line, &moved, &target);
         target.refusal();
         let site = target.dovecot.site();
         helper::run(helper::uidl_keep().args(["listed", "--site"]).arg(&site).arg(USER));
@@ -188,22 +188,22 @@ fn who_had_deleted_most_is_served_after_dsync_once_he_is_noted_as_listed() {
 /// A `P` of an earlier conversion that is another entry's loses to the content that contradicts it.
 #[test]
 fn a_stored_uidl_of_another_entry_loses_to_the_content() {
-    let Some((story, mut client)) = begin(Line::V23, Config::default(), &[1, 2, 3, 4]) else {
+    let Some((moved, mut client)) = begin(Line::V23, Config::default(), &[1, 2, 3, 4]) else {
         return;
     };
     let listing = (1..=4).fold(Listing::new(), |listing, number| {
         listing.message(&uidl(number), &by_message(&Message::plain(number)))
     });
-    story.capture(&listing);
-    story.imap().command("SELECT INBOX");
-    let uidlist = story.maildir().path().join("dovecot-uidlist");
+    moved.capture(&listing);
+    moved.imap().command("SELECT INBOX");
+    let uidlist = moved.maildir().path().join("dovecot-uidlist");
     let list = std::fs::read_to_string(&uidlist).unwrap();
     let list = list
         .replace("\n1 ", &format!("\n1 P{} ", uidl(2)))
         .replace("\n2 ", &format!("\n2 P{} ", uidl(1)));
-    story.maildir().write_state("dovecot-uidlist", &list);
-    assert_eq!(client.poll(&story), [0; 0]);
-    assert_eq!(story.uidls(), uidl_of(1..=4));
+    moved.maildir().write_state("dovecot-uidlist", &list);
+    assert_eq!(client.poll(&moved), [0; 0]);
+    assert_eq!(moved.uidls(), uidl_of(1..=4));
 }
 
 /// A copy made by IMAP has the GUID of its original. dsync takes both for one message, and makes a
@@ -214,30 +214,30 @@ fn a_copy_that_shares_a_guid_goes_out_with_its_own_uidl() {
         [(Line::V23, Store::Mdbox), (Line::V23, Store::Sdbox), (Line::V24, Store::Mdbox)]
     {
         let config = Config::default().store(Store::Mdbox);
-        let Some((story, _)) = begin(line, config, &[1, 2, 3]) else { continue };
-        story.capture(&listing(3));
-        assert_eq!(story.uidls(), uidl_of(1..=3), "{line:?} {store:?}");
+        let Some((moved, _)) = begin(line, config, &[1, 2, 3]) else { continue };
+        moved.capture(&listing(3));
+        assert_eq!(moved.uidls(), uidl_of(1..=3), "{line:?} {store:?}");
         let host = Host::dovecot(line).expect("there before");
         let target = Dovecot::start(&host, Config::default().store(store));
         let target = target.expect("needs no plugin");
         target.home(USER);
         let place = target.inside(&target.mail(USER));
         let place = format!("{}:{}", store.word(), place.display());
-        let backup = || story.dovecot.doveadm_ok(["backup", "-u", USER, &place]);
+        let backup = || moved.dovecot.doveadm_ok(["backup", "-u", USER, &place]);
         backup();
 
-        let mut session = story.imap();
+        let mut session = moved.imap();
         session.command("SELECT INBOX");
         session.command("UID COPY 2 INBOX");
         session.logout();
-        let uidls = story.uidls();
+        let uidls = moved.uidls();
         for pass in ["with the copy", "and again"] {
             backup();
             assert_eq!(target.uidl(USER), uidls, "{line:?} {store:?}: {pass}");
         }
         // What dsync was told of the copy stays when the original goes.
-        story.delete(2);
-        let left = story.uidls();
+        moved.delete(2);
+        let left = moved.uidls();
         assert_eq!(left, [&uidls[..1], &uidls[2..]].concat(), "{line:?} {store:?}");
         backup();
         assert_eq!(target.uidl(USER), left, "{line:?} {store:?}: the original is deleted");

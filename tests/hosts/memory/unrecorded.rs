@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::client::Client;
 use super::copies::{MARK, is_warm};
-use super::story::{Listing, Story, USER, by_message, header_of, uidl, uidl_of};
+use super::scenario::{Listing, Scenario, USER, by_message, header_of, uidl, uidl_of};
 use crate::support::dovecot::{Config, Store};
 use crate::support::host::Line;
 use crate::support::mail::Message;
@@ -65,33 +65,33 @@ fn from_the_printer() -> Message {
 
 /// Four messages by name, and a fifth that was captured a moment ago and is not copied: by a
 /// header that says nothing, or whole.
-fn capture(story: &Story, old: &Maildir, keys: fn(&Message) -> String) -> Client {
+fn capture(moved: &Scenario, old: &Maildir, keys: fn(&Message) -> String) -> Client {
     let listing = Listing::of_files(&old.files());
     let taken = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
     let listing = listing.message(&uidl(5), &keys(&from_the_printer()));
-    story.capture(&listing.field(&format!("taken {taken}")));
-    story.copy_files(old);
+    moved.capture(&listing.field(&format!("taken {taken}")));
+    moved.copy_files(old);
     Client::of_the_old_server(1..=5)
 }
 
 /// What comes then is downloaded, whatever it is equal to; and nothing else, also once there is
 /// room.
-fn hides_nothing(story: &Story, mut client: Client, make_room: impl FnOnce()) {
-    assert_eq!(client.poll(story), [0; 0]);
-    assert_eq!(story.uidls(), uidl_of(1..=4));
-    let log = story.log().concat();
+fn hides_nothing(moved: &Scenario, mut client: Client, make_room: impl FnOnce()) {
+    assert_eq!(client.poll(moved), [0; 0]);
+    assert_eq!(moved.uidls(), uidl_of(1..=4));
+    let log = moved.log().concat();
     assert!(log.contains("uidl-keep.ledger: cannot be written ("), "{log}");
-    assert!(!story.ledger().exists());
-    story.receive(&from_the_printer());
-    assert_eq!(client.poll(story), [5], "it may be another");
-    story.receive(&Message::plain(6));
-    assert_eq!(client.poll(story), [6]);
-    let told = story.uidls();
+    assert!(!moved.ledger().exists());
+    moved.receive(&from_the_printer());
+    assert_eq!(client.poll(moved), [5], "it may be another");
+    moved.receive(&Message::plain(6));
+    assert_eq!(client.poll(moved), [6]);
+    let told = moved.uidls();
     make_room();
-    assert_eq!(story.uidls(), told);
-    is_warm(story);
-    story.receive(&from_the_printer());
-    assert_eq!(client.poll(story), [5], "it may be another");
+    assert_eq!(moved.uidls(), told);
+    is_warm(moved);
+    moved.receive(&from_the_printer());
+    assert_eq!(client.poll(moved), [5], "it may be another");
 }
 
 const KEYS: [fn(&Message) -> String; 2] = [header_of, by_message];
@@ -102,18 +102,18 @@ fn an_mdbox_with_no_inode_left_hides_no_new_mail() {
     for line in [Line::V23, Line::V24] {
         for keys in KEYS {
             let config = Config::default().store(Store::Mdbox).with_plugin();
-            let Some(story) = Story::begin_with(line, config) else { continue };
-            let Some(small) = Small::mount(story.dovecot.mail(USER)) else { return };
-            let client = capture(&story, &story.old_maildir(1..=4), keys);
+            let Some(moved) = Scenario::begin_with(line, config) else { continue };
+            let Some(small) = Small::mount(moved.dovecot.mail(USER)) else { return };
+            let client = capture(&moved, &moved.old_maildir(1..=4), keys);
             // What Dovecot itself makes on the way is there then.
-            story.receive(&Message::plain(9));
-            let mut session = story.imap();
+            moved.receive(&Message::plain(9));
+            let mut session = moved.imap();
             for command in ["SELECT INBOX", "STORE 5 +FLAGS (\\Deleted)", "EXPUNGE"] {
                 session.command(command);
             }
             session.logout();
             small.use_up_inodes();
-            hides_nothing(&story, client, || small.give_inodes_back());
+            hides_nothing(&moved, client, || small.give_inodes_back());
         }
     }
 }
@@ -123,13 +123,13 @@ fn an_mdbox_with_no_inode_left_hides_no_new_mail() {
 fn a_maildir_where_nothing_can_be_recorded_hides_no_new_mail() {
     for line in [Line::V23, Line::V24] {
         for keys in KEYS {
-            let Some(story) = Story::begin_with(line, Config::default().with_plugin()) else {
+            let Some(moved) = Scenario::begin_with(line, Config::default().with_plugin()) else {
                 continue;
             };
-            let client = capture(&story, &story.old_maildir(1..=4), keys);
-            let staged = story.ledger().with_extension("ledger.new");
+            let client = capture(&moved, &moved.old_maildir(1..=4), keys);
+            let staged = moved.ledger().with_extension("ledger.new");
             fs::create_dir_all(staged.join("in the way")).expect("root");
-            hides_nothing(&story, client, || fs::remove_dir_all(&staged).expect("root"));
+            hides_nothing(&moved, client, || fs::remove_dir_all(&staged).expect("root"));
         }
     }
 }
@@ -142,32 +142,32 @@ fn a_mark_that_cannot_be_written_is_said_and_costs_nothing() {
         return;
     }
     for store in [Store::Maildir, Store::Mdbox] {
-        let Some(story) = Story::begin(store) else { return };
-        let old = story.old_maildir(1..=4);
-        story.copy_files(&old);
-        story.capture(&Listing::of_files(&old.files()));
-        assert_eq!(story.uidls(), uidl_of(1..=4));
-        let lock = story.ledger().with_file_name(MARK);
+        let Some(moved) = Scenario::begin(store) else { return };
+        let old = moved.old_maildir(1..=4);
+        moved.copy_files(&old);
+        moved.capture(&Listing::of_files(&old.files()));
+        assert_eq!(moved.uidls(), uidl_of(1..=4));
+        let lock = moved.ledger().with_file_name(MARK);
         let before = fs::read(&lock).unwrap();
-        story.receive(&Message::plain(5));
-        let trace = story.dovecot.dir().join("trace").display().to_string();
+        moved.receive(&Message::plain(5));
+        let trace = moved.dovecot.dir().join("trace").display().to_string();
         let on_lock = lock.display().to_string();
         File::create(&trace).unwrap();
         give_to_owner(trace.as_ref());
         let inject = "inject=pwrite64:error=EIO";
         let under = ["strace", "-qq", "-o", &trace, "-P", &on_lock, "-e", inject];
-        let (mut session, mut process) = story.dovecot.process_under(&under, USER);
+        let (mut session, mut process) = moved.dovecot.process_under(&under, USER);
         let told = session.uidl().expect("served");
         session.quit().unwrap();
         process.wait().unwrap();
         assert_eq!(fs::read(&lock).unwrap(), before, "{store:?}");
-        let log = story.dovecot.process_log();
+        let log = moved.dovecot.process_log();
         assert!(log.contains("its mark in uidl-keep.lock cannot be written ("), "{log}");
 
-        assert_eq!(story.uidls(), told);
-        is_warm(&story);
-        story.receive(&Message::plain(6));
-        assert_eq!(story.uidls()[..5], told);
+        assert_eq!(moved.uidls(), told);
+        is_warm(&moved);
+        moved.receive(&Message::plain(6));
+        assert_eq!(moved.uidls()[..5], told);
         let mark = fs::read_to_string(&lock).unwrap();
         assert!(mark.contains("next UID 7, ") && mark.contains("left 6, "), "{mark}");
     }

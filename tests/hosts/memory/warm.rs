@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::story::{Listing, Story, uidl_of};
+use super::scenario::{Listing, Scenario, uidl_of};
 use crate::support::dovecot::Store;
 use crate::support::traced::{can_trace, lists_under_strace};
 
@@ -19,14 +19,14 @@ fn a_warm_login_opens_neither_the_index_nor_a_message() {
         return;
     }
     for store in [Store::Maildir, Store::Mdbox, Store::Sdbox] {
-        let Some(story) = Story::begin(store) else { return };
-        let old = story.old_maildir(1..=5);
-        story.copy_files(&old);
-        story.capture(&Listing::of_files(&old.files()));
-        let trace = story.dovecot.home(super::story::USER).join("trace");
+        let Some(moved) = Scenario::begin(store) else { return };
+        let old = moved.old_maildir(1..=5);
+        moved.copy_files(&old);
+        moved.capture(&Listing::of_files(&old.files()));
+        let trace = moved.dovecot.home(super::scenario::USER).join("trace");
         let opened = || {
             let traced = ["-e", "trace=open,openat,openat2"];
-            assert!(lists_under_strace(&story.dovecot, &trace, &traced), "{store:?}");
+            assert!(lists_under_strace(&moved.dovecot, &trace, &traced), "{store:?}");
             let calls = fs::read_to_string(&trace).unwrap();
             assert!(calls.contains("uidl-keep.ledger"), "{calls}");
             let costly = calls.lines().filter(|call| is_costly(call)).map(str::to_owned);
@@ -35,6 +35,6 @@ fn a_warm_login_opens_neither_the_index_nor_a_message() {
         let first = opened();
         assert!(first.iter().any(|call| call.contains(".idx\"")), "{store:?}: {first:?}");
         assert_eq!(opened(), [""; 0], "{store:?}");
-        assert_eq!(story.uidls(), uidl_of(1..=5));
+        assert_eq!(moved.uidls(), uidl_of(1..=5));
     }
 }

@@ -12,4 +12,4 @@ mod spent;
 mod stays;
 mod unwritten;
 
-use crate::support::story;
+use crate::support::scenario;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::story::{Listing, Story, USER, base, uidl, uidl_of, uidlist};
+use super::scenario::{Listing, Scenario, USER, base, uidl, uidl_of, uidlist};
 use crate::support::clients::{Client, Program};
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::host::{Host, Line};
@@ -14,17 +14,17 @@ use crate::support::maildir::{Maildir, Naming};
 #[test]
 fn a_message_copied_late_is_fetched_once_and_so_is_the_next_new_one() {
     let Some(client) = client_of_six() else { return };
-    let Some(story) = Story::begin(Store::Maildir) else { return };
-    let maildir = story.maildir();
+    let Some(moved) = Scenario::begin(Store::Maildir) else { return };
+    let maildir = moved.maildir();
     let late = deliver(&maildir, 1..=7).pop().unwrap();
-    story.capture(&Listing::of_files(&maildir.files()));
+    moved.capture(&Listing::of_files(&maildir.files()));
     fs::remove_file(&late).unwrap();
 
-    live_on(&client, &story.dovecot, &maildir, |_| {});
+    live_on(&client, &moved.dovecot, &maildir, |_| {});
     assert_eq!(client.times_downloaded("<message.7@"), 1);
     assert_eq!(client.times_downloaded("<message.16@"), 1);
     assert_eq!(client.downloaded(), 16, "and nothing twice");
-    let uidls = story.uidls();
+    let uidls = moved.uidls();
     assert_eq!([&uidls[..6], &uidls[14..15]].concat(), uidl_of(1..=7));
 }
 

@@ -1,8 +1,8 @@
 //! Which messages are recognised, and which only look as if they were.
 
-use super::story::{
-    Listing, Story, USER, base, by_file, by_header, by_message, header_of, uidl, uidl_of, uidlist,
-    with_body,
+use super::scenario::{
+    Listing, Scenario, USER, base, by_file, by_header, by_message, header_of, uidl, uidl_of,
+    uidlist, with_body,
 };
 use crate::support::dovecot::Config;
 use crate::support::host::Line;
@@ -10,18 +10,18 @@ use crate::support::mail::Message;
 use crate::support::maildir::Naming;
 
 /// A Maildir to which four messages were copied by file.
-fn with_four() -> Option<(Story, Listing)> {
+fn with_four() -> Option<(Scenario, Listing)> {
     with_four_on(Config::default())
 }
 
-fn with_four_on(config: Config) -> Option<(Story, Listing)> {
-    let story = Story::begin_with(Line::V23, config.with_plugin())?;
-    let maildir = story.maildir();
+fn with_four_on(config: Config) -> Option<(Scenario, Listing)> {
+    let moved = Scenario::begin_with(Line::V23, config.with_plugin())?;
+    let maildir = moved.maildir();
     for number in 1..=4 {
         maildir.deliver(&Message::plain(number), Naming::Qmail, number);
     }
     let listing = Listing::of_files(&maildir.files());
-    Some((story, listing))
+    Some((moved, listing))
 }
 
 /// Evidence 3 to 5: UID and octets only choose or veto, neither ever makes a match. Both servers
@@ -30,16 +30,16 @@ fn with_four_on(config: Config) -> Option<(Story, Listing)> {
 fn another_mail_with_the_uid_and_the_size_of_an_old_one_is_new() {
     let (old, new) = (Message::plain(5), Message::plain(6));
     assert_eq!(old.octets.len(), new.octets.len());
-    let Some((story, listing)) = with_four() else { return };
-    story.capture(&listing.message(&uidl(5), &format!("uid=5 {}", by_header(&old))));
-    let maildir = story.maildir();
+    let Some((moved, listing)) = with_four() else { return };
+    moved.capture(&listing.message(&uidl(5), &format!("uid=5 {}", by_header(&old))));
+    let maildir = moved.maildir();
     maildir.write_state("dovecot-uidlist", &uidlist(17, &maildir.files()));
     maildir.deliver(&new, Naming::Qmail, 6);
 
-    let hidden = story.uidls_without_us(Some("UID%u-%v"));
+    let hidden = moved.uidls_without_us(Some("UID%u-%v"));
     assert_eq!(hidden[4], uidl(5), "Dovecot alone, told to count on, hides it");
 
-    let uidls = story.uidls();
+    let uidls = moved.uidls();
     assert_eq!(uidls[..4], uidl_of(1..=4));
     assert_eq!(uidls[4], "0000000500000011");
 }
@@ -48,8 +48,8 @@ fn another_mail_with_the_uid_and_the_size_of_an_old_one_is_new() {
 /// both servers counted on, and the last rsync brought two files that have each other's UID here.
 #[test]
 fn a_name_that_one_message_has_stands_against_the_uid() {
-    let Some((story, _)) = with_four() else { return };
-    let maildir = story.maildir();
+    let Some((moved, _)) = with_four() else { return };
+    let maildir = moved.maildir();
     for number in 5..=6 {
         maildir.deliver(&Message::plain(number), Naming::Qmail, number);
     }
@@ -58,9 +58,9 @@ fn a_name_that_one_message_has_stands_against_the_uid() {
     let listing = (0..).zip([1, 2, 3, 4, 6, 5]).fold(Listing::new(), |listing, (at, uid)| {
         listing.message(&uidl(uid), &format!("uid={uid} {}", by_file(&files[at])))
     });
-    story.capture(&listing);
-    assert_eq!(story.uidls(), uidl_of([1, 2, 3, 4, 6, 5]), "in the order of the capture");
-    let mut session = story.dovecot.login(USER).unwrap();
+    moved.capture(&listing);
+    assert_eq!(moved.uidls(), uidl_of([1, 2, 3, 4, 6, 5]), "in the order of the capture");
+    let mut session = moved.dovecot.login(USER).unwrap();
     for (place, message) in [(5, "<message.5@"), (6, "<message.6@")] {
         let listed = String::from_utf8(session.retr(place).unwrap()).unwrap();
         assert!(listed.contains(message), "{place}: {listed}");
@@ -72,16 +72,16 @@ fn a_name_that_one_message_has_stands_against_the_uid() {
 #[test]
 fn of_two_captured_under_one_name_the_uid_chooses() {
     for (uidvalidity, fifth) in [(17, 6), (18, 5)] {
-        let Some((story, listing)) = with_four() else { return };
-        let maildir = story.maildir();
+        let Some((moved, listing)) = with_four() else { return };
+        let maildir = moved.maildir();
         let file = maildir.deliver(&Message::plain(6), Naming::Qmail, 6);
         let listing = (5..=6).fold(listing, |listing, uid| {
             listing.message(&uidl(uid), &format!("uid={uid} {}", by_file(&file)))
         });
-        story.capture(&listing);
+        moved.capture(&listing);
         let list = uidlist(uidvalidity, &maildir.files()).replace(" N6 ", " N7 ");
         maildir.write_state("dovecot-uidlist", &list.replace("\n5 :", "\n6 :"));
-        assert_eq!(story.uidls(), uidl_of([1, 2, 3, 4, fifth]), "UIDVALIDITY {uidvalidity}");
+        assert_eq!(moved.uidls(), uidl_of([1, 2, 3, 4, fifth]), "UIDVALIDITY {uidvalidity}");
     }
 }
 
@@ -89,20 +89,20 @@ fn of_two_captured_under_one_name_the_uid_chooses() {
 /// like the fifth message, and its GUID is the name of the sixth.
 #[test]
 fn a_message_whose_names_disagree_is_new() {
-    let Some((story, listing)) = with_four() else { return };
-    let maildir = story.maildir();
+    let Some((moved, listing)) = with_four() else { return };
+    let maildir = moved.maildir();
     let fifth = maildir.deliver(&Message::plain(5), Naming::Qmail, 5);
-    let sixth = story.old_maildir([6]).files().remove(0);
+    let sixth = moved.old_maildir([6]).files().remove(0);
     let listing = listing.message(&uidl(5), &by_file(&fifth));
-    story.capture(&listing.message(&uidl(6), &by_file(&sixth)));
+    moved.capture(&listing.message(&uidl(6), &by_file(&sixth)));
     let guid = format!("\n5 G{} :", base(&sixth));
     let list = uidlist(17, &maildir.files()).replace("\n5 :", &guid);
     maildir.write_state("dovecot-uidlist", &list);
-    let uidls = story.uidls();
+    let uidls = moved.uidls();
     assert_eq!(uidls[..4], uidl_of(1..=4));
     assert_eq!(uidls[4..], ["0000000500000011"]);
     let told = "1 messages have names that disagree, the first is UID 5";
-    assert!(story.log().iter().any(|line| line.contains(told)), "{:?}", story.log());
+    assert!(moved.log().iter().any(|line| line.contains(told)), "{:?}", moved.log());
 }
 
 /// Evidence 5: a header that names its message is no later mail's, and what was copied late is
@@ -110,14 +110,14 @@ fn a_message_whose_names_disagree_is_new() {
 #[test]
 fn a_header_that_names_its_message_is_evidence_however_late_the_copy() {
     for options in [&[][..], &["--final"]] {
-        let Some((story, listing)) = with_four() else { return };
+        let Some((moved, listing)) = with_four() else { return };
         let late = Message::plain(5);
-        story.install(&listing.message(&uidl(5), &by_header(&late)), options);
-        assert_eq!(story.uidls(), uidl_of(1..=4));
-        story.receive(&Message::plain(6));
-        let told = story.uidls();
-        story.receive(&late);
-        assert_eq!(story.uidls(), [told, vec![uidl(5)]].concat(), "{options:?}");
+        moved.install(&listing.message(&uidl(5), &by_header(&late)), options);
+        assert_eq!(moved.uidls(), uidl_of(1..=4));
+        moved.receive(&Message::plain(6));
+        let told = moved.uidls();
+        moved.receive(&late);
+        assert_eq!(moved.uidls(), [told, vec![uidl(5)]].concat(), "{options:?}");
     }
 }
 
@@ -129,16 +129,16 @@ fn an_equal_header_that_names_nothing_is_new() {
     let new = with_body(&old, "Another year, another text.");
     let fifth = "00000005";
     for options in [&[][..], &["--final"]] {
-        let Some((story, listing)) = with_four() else { return };
-        story.install(&listing.message(&uidl(5), &header_of(&old)), options);
-        assert_eq!(story.uidls(), uidl_of(1..=4));
-        story.receive(&new);
-        let uidls = story.uidls();
+        let Some((moved, listing)) = with_four() else { return };
+        moved.install(&listing.message(&uidl(5), &header_of(&old)), options);
+        assert_eq!(moved.uidls(), uidl_of(1..=4));
+        moved.receive(&new);
+        let uidls = moved.uidls();
         assert_eq!(uidls[..4], uidl_of(1..=4));
         assert!(uidls[4].starts_with(fifth), "{options:?}: {uidls:?}");
         // That more captures may follow is said.
-        let warned = story.log().iter().any(|line| line.contains("is not final"));
-        assert_eq!(warned, options.is_empty(), "{:?}", story.log());
+        let warned = moved.log().iter().any(|line| line.contains("is not final"));
+        assert_eq!(warned, options.is_empty(), "{:?}", moved.log());
     }
 }
 
@@ -146,13 +146,13 @@ fn an_equal_header_that_names_nothing_is_new() {
 /// behind.
 #[test]
 fn a_message_that_was_read_whole_is_kept_when_it_is_copied_after_the_last_capture() {
-    let Some((story, listing)) = with_four() else { return };
+    let Some((moved, listing)) = with_four() else { return };
     let late = Message::plain(5);
-    story.install(&listing.message(&uidl(5), &by_message(&late)), &["--final"]);
-    assert_eq!(story.uidls(), uidl_of(1..=4));
-    story.receive(&with_body(&late, "Its header over another text."));
-    story.receive(&late);
-    let uidls = story.uidls();
+    moved.install(&listing.message(&uidl(5), &by_message(&late)), &["--final"]);
+    assert_eq!(moved.uidls(), uidl_of(1..=4));
+    moved.receive(&with_body(&late, "Its header over another text."));
+    moved.receive(&late);
+    let uidls = moved.uidls();
     assert_eq!(uidls[..4], uidl_of(1..=4));
     // Both are first listed now: the old order first, then by UID.
     assert_eq!(uidls[4], uidl(5));
@@ -164,17 +164,17 @@ fn a_message_that_was_read_whole_is_kept_when_it_is_copied_after_the_last_captur
 #[test]
 fn of_two_messages_with_one_header_the_one_that_was_copied_gets_its_own_uidl() {
     let (first, second) = twins();
-    let Some((story, listing)) = with_four() else { return };
+    let Some((moved, listing)) = with_four() else { return };
     let listing = listing.message(&uidl(5), &by_message(&first));
-    story.install(&listing.message(&uidl(6), &by_message(&second)), &[]);
-    story.receive(&second);
-    assert_eq!(story.uidls(), uidl_of([1, 2, 3, 4, 6]));
-    story.receive(&with_body(&first, "A third text."));
-    let uidls = story.uidls();
+    moved.install(&listing.message(&uidl(6), &by_message(&second)), &[]);
+    moved.receive(&second);
+    assert_eq!(moved.uidls(), uidl_of([1, 2, 3, 4, 6]));
+    moved.receive(&with_body(&first, "A third text."));
+    let uidls = moved.uidls();
     assert_eq!(uidls[..5], uidl_of([1, 2, 3, 4, 6]));
     assert!(uidls[5].starts_with("00000006"), "a new one with that header: {uidls:?}");
-    story.receive(&first);
-    assert_eq!(story.uidls(), [uidls, vec![uidl(5)]].concat(), "the other has its own still");
+    moved.receive(&first);
+    assert_eq!(moved.uidls(), [uidls, vec![uidl(5)]].concat(), "the other has its own still");
 }
 
 /// Evidence 5: a header is evidence where one entry has it. Sizes make no match, also where they
@@ -183,11 +183,11 @@ fn of_two_messages_with_one_header_the_one_that_was_copied_gets_its_own_uidl() {
 fn a_header_that_two_captured_messages_have_names_neither() {
     let (first, second) = twins();
     for key in [header_of, by_header] {
-        let Some((story, listing)) = with_four() else { return };
+        let Some((moved, listing)) = with_four() else { return };
         let listing = listing.message(&uidl(5), &key(&first));
-        story.capture(&listing.message(&uidl(6), &key(&second)));
-        story.receive(&second);
-        let uidls = story.uidls();
+        moved.capture(&listing.message(&uidl(6), &key(&second)));
+        moved.receive(&second);
+        let uidls = moved.uidls();
         assert_eq!(uidls[..4], uidl_of(1..=4));
         assert!(uidls[4].starts_with("00000005"), "{uidls:?}");
     }
@@ -199,10 +199,10 @@ fn a_header_that_two_captured_messages_have_names_neither() {
 fn a_header_beside_quite_another_size_is_new() {
     let old = Message::plain(5);
     for (octets, is_kept) in [(old.on_the_wire().len() + 200, true), (100_000, false)] {
-        let Some((story, listing)) = with_four() else { return };
-        story.capture(&listing.message(&uidl(5), &format!("{} octets={octets}", header_of(&old))));
-        story.receive(&old);
-        let uidls = story.uidls();
+        let Some((moved, listing)) = with_four() else { return };
+        moved.capture(&listing.message(&uidl(5), &format!("{} octets={octets}", header_of(&old))));
+        moved.receive(&old);
+        let uidls = moved.uidls();
         assert_eq!(uidls[..4], uidl_of(1..=4));
         assert_eq!(uidls[4] == uidl(5), is_kept, "{octets}: {uidls:?}");
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::story::{Listing, Story, USER, by_file, uidl, uidl_of, uidlist};
+use super::scenario::{Listing, Scenario, USER, by_file, uidl, uidl_of, uidlist};
 use crate::support::dovecot::{Config, Store};
 use crate::support::host::Line;
 use crate::support::mail::Message;
@@ -21,54 +21,54 @@ const UNSPENT: u32 = COUNTER + 65_536;
 #[test]
 fn a_number_that_the_old_server_gave_is_never_given_again_with_the_plugin_or_after_it() {
     let config = Config::default().uidl_format(COUNTING).with_plugin();
-    let Some(mut story) = Story::begin_with(Line::V23, config) else { return };
-    let maildir = story.maildir();
+    let Some(mut moved) = Scenario::begin_with(Line::V23, config) else { return };
+    let maildir = moved.maildir();
     for number in 1..=6 {
         maildir.deliver(&Message::plain(number), Naming::Qmail, number);
     }
     let files = maildir.files();
     maildir.write_state("dovecot-uidlist", &uidlist(17, &files));
-    story.capture(&Listing::of_files(&files).field(&format!("counter {COUNTER} {COUNTING}")));
+    moved.capture(&Listing::of_files(&files).field(&format!("counter {COUNTER} {COUNTING}")));
     maildir.deliver(&Message::plain(7), Naming::Qmail, 7);
 
-    let hidden = story.uidls_without_us(Some(COUNTING));
+    let hidden = moved.uidls_without_us(Some(COUNTING));
     assert_eq!(hidden[6], uidl(7), "Dovecot alone gives a number that is taken");
 
-    let uidls = story.uidls();
+    let uidls = moved.uidls();
     assert_eq!(uidls[..6], uidl_of(1..=6));
     assert!(uidls[6].starts_with('~') && uidls[6].ends_with('~'), "{uidls:?}");
-    assert_eq!(story.next_uid(), UNSPENT);
-    story.receive(&Message::plain(8));
+    assert_eq!(moved.next_uid(), UNSPENT);
+    moved.receive(&Message::plain(8));
     let with_new = [&uidls[..], &[uidl(UNSPENT)]].concat();
-    assert_eq!(story.uidls(), with_new);
+    assert_eq!(moved.uidls(), with_new);
 
-    story.take_the_plugin_out();
-    story.receive(&Message::plain(9));
-    assert_eq!(story.uidls(), [&with_new[..], &[uidl(UNSPENT + 1)]].concat());
+    moved.take_the_plugin_out();
+    moved.receive(&Message::plain(9));
+    assert_eq!(moved.uidls(), [&with_new[..], &[uidl(UNSPENT + 1)]].concat());
 }
 
 /// The same where dsync filled an mdbox, which takes the UIDVALIDITY and the UIDs along.
 fn counts_on_in_mdbox(line: Line, counting: &'static str) {
     let config = Config::default().uidl_format(counting).store(Store::Mdbox).with_plugin();
-    let Some(story) = Story::begin_with(line, config) else { return };
-    let old = story.old_maildir(1..=6);
+    let Some(moved) = Scenario::begin_with(line, config) else { return };
+    let old = moved.old_maildir(1..=6);
     let files = old.files();
     old.write_state("dovecot-uidlist", &uidlist(17, &files));
-    story.capture(&Listing::of_files(&files).field(&format!("counter {COUNTER} {counting}")));
-    let source = format!("maildir:{}", story.dovecot.inside(old.path()).display());
-    story.dovecot.doveadm_ok(["backup", "-R", "-u", USER, &source]);
-    assert_eq!(story.next_uid(), 7);
-    story.receive(&Message::plain(7));
+    moved.capture(&Listing::of_files(&files).field(&format!("counter {COUNTER} {counting}")));
+    let source = format!("maildir:{}", moved.dovecot.inside(old.path()).display());
+    moved.dovecot.doveadm_ok(["backup", "-R", "-u", USER, &source]);
+    assert_eq!(moved.next_uid(), 7);
+    moved.receive(&Message::plain(7));
 
-    let hidden = story.uidls_without_us(Some(counting));
+    let hidden = moved.uidls_without_us(Some(counting));
     assert_eq!(hidden[6], uidl(7), "Dovecot alone gives a number that is taken");
 
-    let uidls = story.uidls();
+    let uidls = moved.uidls();
     assert_eq!(uidls[..6], uidl_of(1..=6));
     assert!(uidls[6].starts_with('~'), "{uidls:?}");
-    assert_eq!(story.next_uid(), UNSPENT);
-    story.receive(&Message::plain(8));
-    assert_eq!(story.uidls(), [&uidls[..], &[uidl(UNSPENT)]].concat());
+    assert_eq!(moved.next_uid(), UNSPENT);
+    moved.receive(&Message::plain(8));
+    assert_eq!(moved.uidls(), [&uidls[..], &[uidl(UNSPENT)]].concat());
 }
 
 #[test]
@@ -85,20 +85,20 @@ fn a_number_that_the_old_server_gave_is_never_given_again_on_dovecot_2_4() {
 #[test]
 fn a_uidl_of_a_message_long_gone_is_never_given_again() {
     let config = Config::default().uidl_format(COUNTING).with_plugin();
-    let Some(story) = Story::begin_with(Line::V23, config) else { return };
-    let maildir = story.maildir();
+    let Some(moved) = Scenario::begin_with(Line::V23, config) else { return };
+    let maildir = moved.maildir();
     maildir.deliver(&Message::plain(1), Naming::Qmail, 1);
     let files = maildir.files();
     maildir.write_state("dovecot-uidlist", &uidlist(17, &files));
     // No `counter`: a server of which only single UIDLs are known.
-    story.capture(&Listing::of_files(&files).field("spent UID2-17").field("spent UID40-17"));
+    moved.capture(&Listing::of_files(&files).field("spent UID2-17").field("spent UID40-17"));
     maildir.deliver(&Message::plain(2), Naming::Qmail, 2);
 
-    assert_eq!(story.uidls_without_us(Some(COUNTING))[1], uidl(2));
+    assert_eq!(moved.uidls_without_us(Some(COUNTING))[1], uidl(2));
 
-    let uidls = story.uidls();
+    let uidls = moved.uidls();
     assert!(uidls[1].starts_with('~'), "{uidls:?}");
-    assert_eq!(story.next_uid(), 41);
+    assert_eq!(moved.next_uid(), 41);
 }
 
 /// Rule 6: a sender's `X-UIDL` is never obeyed. One who knows another's UIDLs could hide a mail
@@ -106,24 +106,24 @@ fn a_uidl_of_a_message_long_gone_is_never_given_again() {
 fn obeys_no_x_uidl(line: Line, store: Store) {
     let extra = "pop3_reuse_xuidl = yes\n".to_owned();
     let config = Config { extra, ..Config::default() }.store(store).with_plugin();
-    let Some(story) = Story::begin_with(line, config) else { return };
-    let old = story.old_maildir(1..=2);
+    let Some(moved) = Scenario::begin_with(line, config) else { return };
+    let old = moved.old_maildir(1..=2);
     let files = old.files();
     // The second is not copied.
     fs::remove_file(&files[1]).unwrap();
-    story.copy_files(&old);
-    story.capture(&Listing::of_files(&files));
-    story.receive(&from_sender(3, "UID2-17"));
-    story.receive(&from_sender(4, "UID1-17"));
+    moved.copy_files(&old);
+    moved.capture(&Listing::of_files(&files));
+    moved.receive(&from_sender(3, "UID2-17"));
+    moved.receive(&from_sender(4, "UID1-17"));
 
-    let obeyed = story.uidls_without_us(None);
+    let obeyed = moved.uidls_without_us(None);
     assert_eq!(obeyed[1..], ["UID2-17", "UID1-17"], "Dovecot alone obeys");
 
-    let uidls = story.uidls();
+    let uidls = moved.uidls();
     assert_eq!(uidls[0], "UID1-17");
     assert!(uidls[1].starts_with("00000002") && uidls[2].starts_with("00000003"), "{uidls:?}");
-    story.receive(&from_sender(5, "UID2-17"));
-    let with_new = story.uidls();
+    moved.receive(&from_sender(5, "UID2-17"));
+    let with_new = moved.uidls();
     assert_eq!(with_new[..3], uidls);
     assert!(with_new[3].starts_with("00000004"), "{with_new:?}");
 }
@@ -149,16 +149,16 @@ fn a_senders_x_uidl_is_not_obeyed_on_dovecot_2_4() {
 fn an_x_uidl_that_was_not_obeyed_is_not_obeyed_after_the_plugin() {
     let extra = "pop3_reuse_xuidl = yes\n".to_owned();
     let config = Config { extra, ..Config::default() }.with_plugin();
-    let Some(mut story) = Story::begin_with(Line::V23, config) else { return };
-    let maildir = story.maildir();
+    let Some(mut moved) = Scenario::begin_with(Line::V23, config) else { return };
+    let maildir = moved.maildir();
     let file = maildir.deliver(&Message::plain(1), Naming::Qmail, 1);
-    story.capture(&Listing::new().message(&uidl(1), &by_file(&file)));
+    moved.capture(&Listing::new().message(&uidl(1), &by_file(&file)));
     maildir.deliver(&from_sender(2, "UID1-17"), Naming::Qmail, 2);
-    let uidls = story.uidls();
+    let uidls = moved.uidls();
     assert_ne!(uidls[1], "UID1-17");
-    story.take_the_plugin_out();
-    assert_eq!(story.uidls(), uidls);
-    assert_eq!(story.dovecot.uidl(USER), uidls);
+    moved.take_the_plugin_out();
+    assert_eq!(moved.uidls(), uidls);
+    assert_eq!(moved.dovecot.uidl(USER), uidls);
 }
 
 fn from_sender(number: u32, uidl: &str) -> Message {

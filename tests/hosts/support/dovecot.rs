@@ -356,6 +356,12 @@ impl Dovecot {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
+    /// Imports the mail of a Maildir below [`Dovecot::dir`]: saved anew, the names kept as GUIDs.
+    pub fn import(&self, user: &str, maildir: &Path) {
+        let source = format!("maildir:{}", self.inside(maildir).display());
+        self.doveadm_ok(["import", "-u", user, &source, "", "mailbox", "INBOX", "all"]);
+    }
+
     /// Delivers a message as scripts and devices do: by `dovecot-lda`, which adds nothing to it.
     pub fn deliver(&self, user: &str, message: &[u8]) {
         let mut lda = self

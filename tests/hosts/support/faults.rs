@@ -8,7 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::OWNER;
 use super::host::unix_mode;
-use super::migrated::Server;
+use super::scenario::Scenario;
 
 /// Who owns nothing here.
 pub const STRANGER: u32 = 12_345;
@@ -145,7 +145,7 @@ pub fn no_file_of_ours() -> Vec<Fault> {
 
 /// Brings about one fault after another, each with a new message to list, and insists that the login
 /// is refused while it lasts and served once it is gone.
-pub fn refused_until_mended(server: &mut Server, captured: u32, file: &Whole, faults: &[Fault]) {
+pub fn refused_until_mended(server: &mut Scenario, captured: u32, file: &Whole, faults: &[Fault]) {
     for Fault { name, bring, words } in faults {
         server.deliver();
         bring(file);

@@ -21,13 +21,11 @@ pub mod imap;
 pub mod inetd;
 pub mod mail;
 pub mod maildir;
-pub mod migrated;
-pub mod moved;
 pub mod peer;
 pub mod pop3;
 mod ran;
+pub mod scenario;
 pub mod spool;
-pub mod story;
 pub mod tls;
 pub mod traced;
 

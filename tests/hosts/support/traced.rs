@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::Pid;
 
 use super::dovecot::Dovecot;
-use super::migrated::USER;
+use super::scenario::USER;
 use super::{OWNER, lacking};
 
 /// Whether there is a strace that may trace; says so where there is none.
