@@ -544,7 +544,11 @@ fn install_plugin(host: &Host, dir: &Path) -> bool {
             symlink(Path::new(stock).join(&name), modules.join(&name)).expect("our directory");
         }
     }
-    fs::copy(&plugin.module, modules.join("lib95_uidl_keep_plugin.so")).expect("our directory");
+    let module = modules.join("lib95_uidl_keep_plugin.so");
+    // With all that a debugger wants it is large, and there are hundreds of servers.
+    fs::hard_link(&plugin.module, &module)
+        .or_else(|_| fs::copy(&plugin.module, &module).map(drop))
+        .expect("our directory");
     if let Some(settings) = &plugin.settings {
         // Dovecot looks for these in one place only, whatever mail_plugin_dir says.
         let place = host.outside(stock).join("settings");
