@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 use super::lacking;
 use crate::shared::is_root;
@@ -35,12 +36,13 @@ impl Host {
             lacking("only root can start a Dovecot that serves the mail of another uid");
             return None;
         }
-        let root = match line {
-            Line::V23 => PathBuf::from("/"),
-            Line::V24 => trees_dir().join("dovecot24"),
+        static FOUND: [OnceLock<Option<Line>>; 2] = [OnceLock::new(), OnceLock::new()];
+        let (root, asked) = match line {
+            Line::V23 => (PathBuf::from("/"), &FOUND[0]),
+            Line::V24 => (trees_dir().join("dovecot24"), &FOUND[1]),
         };
-        let found =
-            Some(Self::at(root.clone(), line_of(&root))).filter(|host| host.line == Some(line));
+        let installed = *asked.get_or_init(|| line_of(&root));
+        let found = Some(Self::at(root, installed)).filter(|host| host.line == Some(line));
         if found.is_none() {
             lacking(&format!("no Dovecot {line:?} is installed: run `make deps`"));
         }
@@ -146,15 +148,20 @@ pub fn mounting(from: &Path, at: &Path) -> Option<Command> {
 
 /// Whether something can be mounted for one process alone; says in the system's words why not.
 fn can_mount() -> bool {
-    let mount = format!("{ALONE}mount --bind /dev/null /dev/zero");
-    let tried = Command::new("unshare").args(UNSHARE).args(["sh", "-c", &mount]).output();
-    let why = match tried {
-        Ok(tried) if tried.status.success() => return true,
-        Ok(tried) => String::from_utf8_lossy(&tried.stderr).trim_end().replace('\n', "; "),
-        Err(error) => format!("unshare: {error}"),
-    };
+    static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
+    let Some(why) = WHY_NOT.get_or_init(why_not_mount) else { return true };
     lacking(&format!("nothing can be mounted here for one process alone: {why}"));
     false
+}
+
+fn why_not_mount() -> Option<String> {
+    let mount = format!("{ALONE}mount --bind /dev/null /dev/zero");
+    let tried = Command::new("unshare").args(UNSHARE).args(["sh", "-c", &mount]).output();
+    match tried {
+        Ok(tried) if tried.status.success() => None,
+        Ok(tried) => Some(String::from_utf8_lossy(&tried.stderr).trim_end().replace('\n', "; ")),
+        Err(error) => Some(format!("unshare: {error}")),
+    }
 }
 
 /// A directory that both this process and the host see, under two names.
