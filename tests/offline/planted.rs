@@ -13,12 +13,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::shared::capture::{make, message};
+use crate::shared::capture::{Ran, make, message};
 use crate::shared::program::write_program;
 use rustix::fs::{CWD, FileType, Mode, RenameFlags, inotify, mknodat, renameat_with};
 use uidl_keep::capture::layout::Source;
 use uidl_keep::capture::{Keys, Server, capture};
-use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::{Maildrop, State};
 
 /// Who plants.
@@ -124,17 +123,7 @@ fn fill(path: &Path, word: &str) {
     fs::write(path.join("dovecot-uidlist"), format!("3 V17 N9\n1 P{word} :1.a\n")).unwrap();
 }
 
-struct Ran {
-    status: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
 impl Ran {
-    fn blocks(&self) -> Vec<Maildrop> {
-        Reader::new(&self.stdout[..]).map(|block| block.expect(&self.stderr)).collect()
-    }
-
     fn only(&self) -> Maildrop {
         let mut blocks = self.blocks();
         assert_eq!(blocks.len(), 1, "{}", self.stderr);
