@@ -10,6 +10,8 @@ BUILD_24 := target/dovecot-2.4
 # What AddressSanitizer watches is built for a named machine, so that build scripts are not.
 MACHINE := $(shell rustc -vV 2> /dev/null | sed -n 's/^host: //p')
 BUILD_ASAN := target/asan
+# More tests at once than cores: most of them wait for a server.
+export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # The module from which Dovecot 2.4 learns our settings.
 SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE
 
