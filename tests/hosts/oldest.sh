@@ -1,6 +1,6 @@
 #!/bin/sh
 # Compiles everything with the oldest Rust that is promised: Debian 13's own, in its tree, where nothing
-# finds another. The helper as an old server builds it; then helper, plugin, tests and benches.
+# finds another. The helper as an old server builds it; then helper, plugin and tests.
 #
 # What is built lies in target/oldest, and what cargo fetched beside it. UIDL_KEEP_TARGET names another
 # directory for both.
