@@ -15,6 +15,8 @@ PROFILE := release
 # AddressSanitizer builds name the machine, so that build scripts are built without it.
 MACHINE := $(shell rustc -vV 2> /dev/null | sed -n 's/^host: //p')
 BUILD_ASAN := target/asan
+# More tests run at once than there are cores: most of them wait for a server.
+export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # Dovecot 2.4 learns our settings from this module.
 SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE
 
@@ -70,6 +72,10 @@ check: ## formatting, lints of helper and plugin, apart and together, documentat
 	cargo clippy --locked --no-default-features --features plugin --lib -- -D warnings
 	rustfmt --check fuzz/fuzz_targets/*.rs
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
+	@echo 'the rules of the house: who may know whom, names, unsafe, columns'
+	mkdir -p target
+	CARGO_MANIFEST_DIR=$(CURDIR) rustc --edition 2024 --test tests/house.rs -o target/house
+	target/house --quiet
 	@echo 'no let within a chain of conditions: Rust 1.85, which Debian has, stops there'
 	! git ls-files -z '*.rs' | xargs -0 grep -Pzl '&& let |(if|while) let [^{}]*\n *&& '
 	@echo 'ASCII only'
@@ -100,7 +106,7 @@ asan: ## forged ledgers and indexes, with the plugin under AddressSanitizer
 		$(BUILD_PLUGIN) --target $(MACHINE) --target-dir $(BUILD_ASAN)
 	UIDL_KEEP_ASAN="$$($(CC) -print-file-name=libasan.so)" \
 		UIDL_KEEP_PLUGIN=$(CURDIR)/$(BUILD_ASAN)/$(MACHINE)/debug/libuidl_keep.so \
-		UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --test forged
+		UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --test hosts forged::
 
 demo: ## see it happen: Courier to Dovecot, and what a client downloads
 	$(SETUP) rust
@@ -122,8 +128,8 @@ bench: ## ratios of one run: logins with and without the plugin, POP3 captures b
 	$(SETUP) rust
 	$(SETUP) packages build dovecot
 	$(MAKE) plugin
-	cargo bench --locked --features plugin --bench login
-	cargo bench --locked --bench capture_pop3
+	UIDL_KEEP_REQUIRE_HOST=1 cargo test --release --locked --features plugin --test hosts cost:: -- \
+		--ignored --nocapture --test-threads 1
 
 fuzz: ## every fuzz target for a minute, two at a time: make fuzz SECONDS=600 for longer
 	$(SETUP) rust

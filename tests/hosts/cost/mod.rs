@@ -1,0 +1,5 @@
+//! What we cost, as ratios of one run: `make bench`, which runs these one after the other. Nothing is
+//! asserted.
+
+mod capture_pop3;
+mod login;

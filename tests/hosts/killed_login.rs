@@ -1,0 +1,179 @@
+//! A login that is killed on its way, whose disk is full, or that another one overtakes: what was
+//! told, or written to be told, is told again by the next.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::support::dovecot::Store;
+use crate::support::lacking;
+use crate::support::mail::Message;
+use crate::support::maildir::Naming;
+use crate::support::scenario::{Scenario, USER, uidl_of};
+use crate::support::traced::{Traced, can_trace, lists_under_strace};
+use rustix::process::{Signal, kill_process};
+use uidl_keep::ledger::{FIRST_ORDER, Ledger};
+
+/// A Maildir of five captured messages.
+fn five() -> Option<Scenario> {
+    let moved = Scenario::begin(Store::Maildir)?;
+    for number in 1..=5 {
+        moved.maildir().deliver(&Message::plain(number), Naming::Dovecot, number);
+    }
+    moved.capture_first(5);
+    Some(moved)
+}
+
+/// The calls of a login from taking our lock to putting the ledger in its place: name, number, and
+/// what strace says of it.
+fn points_of_the_ledger(trace: &str) -> Vec<(String, usize, String)> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut points = Vec::new();
+    for line in trace.lines() {
+        let Some((call, arguments)) = line.split_once('(') else { continue };
+        let number = counts.entry(call.to_owned()).or_default();
+        *number += 1;
+        let is_on = !points.is_empty() || line.contains("uidl-keep.lock");
+        let changes = call != "openat" || arguments.contains("O_CREAT");
+        if is_on && changes {
+            points.push((call.to_owned(), *number, line.to_owned()));
+        }
+        if call.starts_with("rename") && line.contains("uidl-keep.ledger") {
+            return points;
+        }
+    }
+    panic!("no ledger was written:\n{trace}");
+}
+
+const CHANGING: &str =
+    "trace=openat,write,fchmod,fsync,?rename,?renameat,?renameat2,?unlink,?unlinkat";
+
+#[test]
+fn a_login_that_is_killed_while_it_writes_the_ledger_leaves_nothing_in_the_way() {
+    let Some(moved) = five() else { return };
+    let dovecot = &moved.dovecot;
+    let trace = dovecot.home(USER).join("trace");
+    if !lists_under_strace(dovecot, &trace, &["-e", CHANGING]) {
+        lacking("there is no strace, or it may not trace");
+        return;
+    }
+    let points = points_of_the_ledger(&fs::read_to_string(&trace).unwrap());
+    assert!(points.len() >= 6, "{points:?}");
+    for (call, number, line) in &points {
+        for fault in ["signal=KILL", "error=ENOSPC"] {
+            let at = format!("{fault} at {line}");
+            let moved = five().unwrap();
+            let (dovecot, maildir) = (&moved.dovecot, moved.maildir());
+            let inject = format!("inject={call}:{fault}:when={number}");
+            let options = ["-e", &format!("trace={call}"), "-e", &inject];
+            let lists = lists_under_strace(dovecot, Path::new("/dev/null"), &options);
+            // A login is not refused because nothing can be written: who is over quota must delete.
+            assert_eq!(lists, fault.contains("ENOSPC"), "{at}");
+            for _ in 0..2 {
+                let kept = uidl_of(1..=5);
+                assert_eq!(dovecot.uidl(USER), kept, "{at}");
+            }
+            let names = fs::read_dir(maildir.path()).unwrap();
+            let mut names: Vec<String> = names
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .filter(|name| name.starts_with("uidl-keep"))
+                .collect();
+            names.sort();
+            assert_eq!(names, ["uidl-keep.ledger", "uidl-keep.lock"], "{at}");
+            Ledger::decode(&fs::read(maildir.path().join("uidl-keep.ledger")).unwrap()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_login_did_not_bake_is_baked_by_the_next() {
+    let Some(moved) = five() else { return };
+    let dovecot = &moved.dovecot;
+    let trace = dovecot.home(USER).join("trace");
+    if !lists_under_strace(dovecot, &trace, &["-e", "trace=openat"]) {
+        lacking("there is no strace, or it may not trace");
+        return;
+    }
+    // The ledger is in its place, and the uidlist is about to be locked.
+    let opened = fs::read_to_string(&trace).unwrap();
+    let opened: Vec<&str> = opened.lines().filter(|line| line.starts_with("openat(")).collect();
+    let locks = opened.iter().rposition(|line| line.contains("dovecot-uidlist.lock")).unwrap();
+    let moved = five().unwrap();
+    let (dovecot, maildir) = (&moved.dovecot, moved.maildir());
+    let kill = format!("inject=openat:signal=KILL:when={}", locks + 1);
+    let options = ["-e", "trace=openat", "-e", &kill];
+    assert!(!lists_under_strace(dovecot, Path::new("/dev/null"), &options));
+    assert!(maildir.path().join("uidl-keep.ledger").exists());
+
+    assert_eq!(dovecot.uidl(USER).len(), 5);
+    let uidlist = fs::read_to_string(maildir.path().join("dovecot-uidlist")).unwrap();
+    for number in 1..=5 {
+        let order = FIRST_ORDER + number - 1;
+        assert!(uidlist.contains(&format!("PUID{number}-17 O{order} ")), "{uidlist}");
+    }
+}
+
+/// What was read of messages is saved in steps: the next login goes on where the killed one stood.
+#[test]
+fn what_a_killed_login_has_read_need_not_be_read_again() {
+    const COUNT: u32 = 300;
+    const READ: usize = 200;
+    let Some(server) = Scenario::migrated_by_content(COUNT) else { return };
+    let trace = server.dovecot.home(USER).join("trace");
+    if !lists_under_strace(&server.dovecot, &trace, &["-e", "trace=openat"]) {
+        lacking("there is no strace, or it may not trace");
+        return;
+    }
+    let opened = fs::read_to_string(&trace).unwrap();
+    let opened = opened.lines().filter(|line| line.starts_with("openat(")).enumerate();
+    let mails = opened.filter(|(_, line)| line.contains("/Maildir/cur/") && line.contains(".old."));
+    let (at, _) = mails.clone().nth(READ).unwrap();
+    assert_eq!(mails.count(), COUNT as usize, "each is read once");
+
+    let server = Scenario::migrated_by_content(COUNT).unwrap();
+    let kill = format!("inject=openat:signal=KILL:when={}", at + 1);
+    let options = ["-e", "trace=openat", "-e", &kill];
+    assert!(!lists_under_strace(&server.dovecot, Path::new("/dev/null"), &options));
+    let prints = server.maildir().path().join("uidl-keep.prints");
+    assert!(prints.exists() && !server.ledger().exists());
+    let again = server.dovecot.home(USER).join("again");
+    assert!(lists_under_strace(&server.dovecot, &again, &["-e", "trace=openat"]));
+    let again = fs::read_to_string(&again).unwrap();
+    let read = again.lines().filter(|l| l.contains("/Maildir/cur/") && l.contains(".old.")).count();
+    assert!(read <= COUNT as usize - 128, "{read} are read again");
+    assert!(!prints.exists() && server.ledger().exists());
+    server.serves(COUNT, "in the end");
+}
+
+/// Between Dovecot's look at the mailbox and ours at the ledger, mail comes, and another session
+/// lists and records it: what that one was told is told on.
+#[test]
+fn a_login_that_saw_less_than_another_has_recorded_takes_nothing_back() {
+    let Some(moved) = five() else { return };
+    let (dovecot, maildir) = (&moved.dovecot, moved.maildir());
+    assert_eq!(dovecot.uidl(USER).len(), 5);
+    if !can_trace() {
+        return;
+    }
+    let trace = dovecot.home(USER).join("trace");
+    let file = |name: &str| maildir.path().join(name).display().to_string();
+    let (lock, ledger) = (file("dovecot-uidlist.lock"), file("uidl-keep.ledger"));
+    // It has looked at the mailbox once it gives this lock back.
+    let stop = "inject=unlink:signal=STOP:when=1";
+    let options = ["-f", "-P", &lock, "-P", &ledger, "-e", "trace=openat,unlink", "-e", stop];
+    let mut slow = Traced::start(dovecot, &trace, &options);
+    let pid = slow.stopped(&trace);
+    let so_far = fs::read_to_string(&trace).unwrap();
+    assert!(!so_far.contains("uidl-keep.ledger"), "too late to show anything:\n{so_far}");
+
+    maildir.deliver(&Message::plain(6), Naming::Dovecot, 6);
+    let told = dovecot.uidl(USER);
+    kill_process(pid, Signal::CONT).unwrap();
+    assert!(slow.lists());
+    assert!(fs::read_to_string(&trace).unwrap().contains("uidl-keep.ledger"));
+    assert_eq!(told.len(), 6);
+    assert_eq!(dovecot.uidl(USER), told);
+    let ledger = Ledger::decode(&fs::read(maildir.path().join("uidl-keep.ledger")).unwrap());
+    let there = ledger.unwrap().records.iter().filter(|record| record.uid != 0).count();
+    assert_eq!(there, 6);
+}

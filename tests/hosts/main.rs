@@ -1,0 +1,48 @@
+//! What needs a server, and says why it skips where there is none: Dovecot with and without the plugin,
+//! the servers that are left behind, made-up ones, and real clients.
+//!
+//! Nothing here changes what a process has once (environment, directory, umask, limits, signals): what
+//! a test wants otherwise it gives to the program that it starts.
+
+#[path = "../../fuzz/src/lib.rs"]
+mod fuzz;
+#[path = "../shared/mod.rs"]
+mod shared;
+mod support;
+
+mod apart;
+mod capture_dbox;
+mod capture_mbox;
+mod capture_mbox_odd;
+mod capture_packed;
+mod capture_plesk;
+mod capture_pop3;
+mod capture_pop3_faults;
+mod capture_pop3_fleet;
+mod capture_pop3_tokens;
+mod chroot;
+mod concurrent;
+mod copiers;
+mod cost;
+mod dovecot;
+mod dsync;
+mod exports;
+mod failing_closed;
+mod failing_midway;
+mod failing_open;
+mod forged;
+mod fuzz_corpus;
+mod gates_dovecot;
+mod hold_auth;
+mod install;
+mod killed_login;
+mod map_denied;
+mod memory;
+mod old_servers;
+mod old_servers_moved;
+mod prove;
+mod rules;
+mod settings;
+mod themselves;
+mod twin;
+mod valgrind;

@@ -1,0 +1,572 @@
+//! A private Dovecot: the new server, and sometimes the old one.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::host::{Host, Line, Scratch};
+use super::maildir::make_owned;
+use super::pop3::{Pop3, Refused};
+use super::{OWNER, helper};
+
+/// How long a start or a stop may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where Dovecot keeps a user's mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// A file a message, with its name.
+    Maildir,
+    /// Many messages a file.
+    Mdbox,
+    /// A file a message, without its name.
+    Sdbox,
+}
+
+impl Store {
+    /// Dovecot's word for it, and for the directory below the home.
+    pub fn word(self) -> &'static str {
+        match self {
+            Store::Maildir => "maildir",
+            Store::Mdbox => "mdbox",
+            Store::Sdbox => "sdbox",
+        }
+    }
+
+    fn directory(self) -> &'static str {
+        match self {
+            Store::Maildir => "Maildir",
+            other => other.word(),
+        }
+    }
+}
+
+/// What one instance differs in from the next.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the mail is.
+    pub store: Store,
+    /// `pop3_uidl_format`, spelled as this Dovecot spells it; its default where `None`.
+    pub uidl_format: Option<&'static str>,
+    /// Whether the plugin is loaded, and its settings beside `uidl_keep_dir`.
+    pub plugin: Option<Vec<(&'static str, &'static str)>>,
+    /// The uid and the gid that every user has.
+    pub owner: (u32, u32),
+    /// Whether each user is shut up by chroot in the directory that the homes are in.
+    pub chroot: bool,
+    /// Lines of dovecot.conf that come before those that say who may log in.
+    pub first: String,
+    /// More lines of dovecot.conf.
+    pub extra: String,
+}
+
+impl Default for Config {
+    /// A Maildir, and no plugin.
+    fn default() -> Self {
+        let (store, first, extra) = (Store::Maildir, String::new(), String::new());
+        let owner = (OWNER, OWNER);
+        Self { store, uidl_format: None, plugin: None, owner, chroot: false, first, extra }
+    }
+}
+
+impl Config {
+    /// The same with the plugin loaded, its settings at their defaults.
+    pub fn with_plugin(mut self) -> Self {
+        self.plugin = Some(Vec::new());
+        self
+    }
+
+    /// The same with mail in that store.
+    pub fn store(mut self, store: Store) -> Self {
+        self.store = store;
+        self
+    }
+
+    /// The same with users shut up by chroot.
+    pub fn chroot(mut self) -> Self {
+        self.chroot = true;
+        self
+    }
+
+    /// The same with that `pop3_uidl_format`.
+    pub fn uidl_format(mut self, format: &'static str) -> Self {
+        self.uidl_format = Some(format);
+        self
+    }
+}
+
+/// A running instance with POP3 and IMAP on 127.0.0.1, any user, one password. Stopped on drop.
+pub struct Dovecot {
+    host: Host,
+    scratch: Scratch,
+    config: Config,
+    pop3: SocketAddr,
+    imap: SocketAddr,
+    master: Option<Child>,
+    logins: AtomicUsize,
+}
+
+impl Dovecot {
+    /// Starts one.
+    ///
+    /// `None`, having said why, when it is to load the plugin and there is none that fits.
+    pub fn start(host: &Host, config: Config) -> Option<Self> {
+        let scratch = host.scratch();
+        if config.plugin.is_some() && !install_plugin(host, scratch.path()) {
+            return None;
+        }
+        for dir in ["run", "site"] {
+            fs::create_dir(scratch.path().join(dir)).expect("our directory");
+        }
+        make_owned(&scratch.path().join("home"));
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut server = Self {
+            host: host.clone(),
+            scratch,
+            config,
+            pop3: nowhere,
+            imap: nowhere,
+            master: None,
+            logins: AtomicUsize::new(0),
+        };
+        server.resume();
+        Some(server)
+    }
+
+    /// Starts it again, as it was, after [`Dovecot::pause`].
+    pub fn resume(&mut self) {
+        // Another process may take a port between our look and Dovecot's: then look again.
+        for _ in 0..5 {
+            (self.pop3, self.imap) = (free_port(), free_port());
+            fs::write(self.scratch.path().join("dovecot.conf"), self.configuration())
+                .expect("ours");
+            let started = self
+                .host
+                .command("dovecot")
+                .args(["-F", "-c"])
+                .arg(self.scratch.inside().join("dovecot.conf"))
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(fs::File::create(self.scratch.path().join("stderr")).expect("ours"))
+                .spawn()
+                .expect("dovecot");
+            self.master = Some(started);
+            if self.greets() {
+                return;
+            }
+            self.pause();
+        }
+        panic!("Dovecot did not start:\n{}", self.log());
+    }
+
+    /// Starts it again with other lines of dovecot.conf in the place of [`Config::extra`].
+    pub fn restart_with(&mut self, extra: &str) {
+        self.pause();
+        extra.clone_into(&mut self.config.extra);
+        self.resume();
+    }
+
+    /// Stops it. Mail, log and site stay.
+    pub fn pause(&mut self) {
+        let Some(mut master) = self.master.take() else { return };
+        let pid = i32::try_from(master.id()).expect("a pid");
+        // SAFETY: kill touches no memory; the pid is that of a child that has not been waited for.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        let asked = Instant::now();
+        while master.try_wait().expect("our child").is_none() {
+            if asked.elapsed() > PATIENCE {
+                let _ = master.kill();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Connects and logs in.
+    pub fn login(&self, user: &str) -> Result<Pop3, Refused> {
+        self.logins.fetch_add(1, Ordering::SeqCst);
+        Pop3::login(self.pop3, user)
+    }
+
+    /// Starts it again over the same mail, as it was but for this change. The plugin can be taken
+    /// out of a configuration, not put in.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
+        self.pause();
+        change(&mut self.config);
+        self.resume();
+    }
+
+    /// What follows a login: Dovecot's own `pop3`, already told who has logged in, on a socket
+    /// pair. It does not greet.
+    pub fn process(&self, user: &str) -> (Pop3, Child) {
+        self.process_under::<&str>(&[], user)
+    }
+
+    /// The same with that many octets of address space, as `vsz_limit` gives it.
+    pub fn process_within(&self, user: &str, octets: u64) -> (Pop3, Child) {
+        self.process_under(&["prlimit", &format!("--as={octets}")], user)
+    }
+
+    /// [`Dovecot::process`] with a command before it that runs it: `env`, `prlimit`, `valgrind`.
+    /// What it says is in [`Dovecot::process_log`].
+    pub fn process_under<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        under: &[A],
+        user: &str,
+    ) -> (Pop3, Child) {
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        let out = OwnedFd::from(theirs.try_clone().expect("a socket"));
+        let home = self.scratch.inside().join("home").join(user);
+        let owner = OWNER.to_string();
+        let child = self
+            .host
+            .command("setpriv")
+            .args(["--reuid", &owner, "--regid", &owner, "--clear-groups"])
+            .args(under)
+            .args(["/usr/lib/dovecot/pop3", "-c"])
+            .arg(self.scratch.inside().join("dovecot.conf"))
+            .arg("-o")
+            .arg(format!("mail_home={}", home.display()))
+            .args(["-o", "log_path=/dev/stderr", "-o", "stats_writer_socket_path="])
+            .env("USER", user)
+            .env("HOME", &home)
+            .stdin(OwnedFd::from(theirs))
+            .stdout(out)
+            .stderr(fs::File::create(self.scratch.path().join("process")).expect("ours"))
+            .spawn()
+            .expect("setpriv");
+        (Pop3::adopt(ours).expect("a socket"), child)
+    }
+
+    /// What the last [`Dovecot::process`] wrote to its stderr, its log among it.
+    pub fn process_log(&self) -> String {
+        let log = fs::read(self.scratch.path().join("process")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// The unique-id listing, in this server's order, from a session of its own.
+    pub fn uidl(&self, user: &str) -> Vec<String> {
+        let listing = || {
+            let mut session = self.login(user)?;
+            let listing = session.uidl()?;
+            session.quit()?;
+            Ok(listing)
+        };
+        listing().unwrap_or_else(|refused: Refused| {
+            panic!("no unique-id listing for {user}: {refused:?}; the log:\n{}", self.log())
+        })
+    }
+
+    /// Where clients find POP3.
+    pub fn pop3(&self) -> SocketAddr {
+        self.pop3
+    }
+
+    /// Where clients find IMAP.
+    pub fn imap(&self) -> SocketAddr {
+        self.imap
+    }
+
+    /// A user's home, as this process sees it; made when it is not there.
+    pub fn home(&self, user: &str) -> PathBuf {
+        let home = self.scratch.path().join("home").join(user);
+        make_owned(&home);
+        home
+    }
+
+    /// The directory a user's mail is in.
+    pub fn mail(&self, user: &str) -> PathBuf {
+        self.home(user).join(self.config.store.directory())
+    }
+
+    /// What the plugin's `uidl_keep_dir` says.
+    pub fn site(&self) -> PathBuf {
+        self.scratch.path().join("site")
+    }
+
+    /// This instance's own directory.
+    pub fn dir(&self) -> &Path {
+        self.scratch.path()
+    }
+
+    /// A path below [`Dovecot::dir`], as this Dovecot sees it.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        self.scratch.inside().join(path.strip_prefix(self.dir()).expect("below its directory"))
+    }
+
+    /// Its configuration file, as this process sees it.
+    pub fn conf(&self) -> PathBuf {
+        self.scratch.path().join("dovecot.conf")
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        let read = |name| fs::read(self.scratch.path().join(name)).unwrap_or_default();
+        [read("stderr"), read("log"), read("process")]
+            .map(|log| String::from_utf8_lossy(&log).into_owned())
+            .concat()
+    }
+
+    /// What it has logged once every session that was begun by [`Dovecot::login`] has ended there,
+    /// too: a client sees the end of one before the log does. Panics where one is still open.
+    pub fn settled_log(&self) -> String {
+        let (asked, logins) = (Instant::now(), self.logins.load(Ordering::SeqCst));
+        loop {
+            let log = self.log();
+            let ends = ["Info: Disconnected: ", "Fatal: ", "Panic: "];
+            let is_end = |line: &&str| {
+                line.contains(" pop3(")
+                    && ends.iter().any(|end| line.contains(end))
+                    && !line.contains("Fatal: master: ")
+            };
+            if log.lines().filter(is_end).count() >= logins {
+                return log;
+            }
+            assert!(asked.elapsed() < 3 * PATIENCE, "not all of {logins} sessions ended:\n{log}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Runs doveadm on this instance.
+    pub fn doveadm<A: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
+        self.host
+            .command("doveadm")
+            .arg("-c")
+            .arg(self.scratch.inside().join("dovecot.conf"))
+            .args(args)
+            .output()
+            .expect("doveadm")
+    }
+
+    /// Runs doveadm and insists on success; what it printed.
+    pub fn doveadm_ok<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> String {
+        let output = self.doveadm(args);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "doveadm: {said}\n{}", self.log());
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// Imports the mail of a Maildir below [`Dovecot::dir`]: saved anew, the names kept as GUIDs.
+    pub fn import(&self, user: &str, maildir: &Path) {
+        let source = format!("maildir:{}", self.inside(maildir).display());
+        self.doveadm_ok(["import", "-u", user, &source, "", "mailbox", "INBOX", "all"]);
+    }
+
+    /// Delivers a message as scripts and devices do: by `dovecot-lda`, which adds nothing to it.
+    pub fn deliver(&self, user: &str, message: &[u8]) {
+        let mut lda = self
+            .host
+            .command("/usr/lib/dovecot/dovecot-lda")
+            .arg("-c")
+            .arg(self.scratch.inside().join("dovecot.conf"))
+            .args(["-d", user])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("dovecot-lda");
+        lda.stdin.take().expect("a pipe").write_all(message).expect("dovecot-lda");
+        assert!(lda.wait().expect("our child").success(), "{}", self.log());
+    }
+
+    /// Deletes Dovecot's index files of a user: what Dovecot can make again from the mail, a
+    /// Maildir by itself, dbox when asked.
+    pub fn remove_index_files(&self, user: &str) {
+        let mut dirs = vec![self.mail(user)];
+        let mut removed = 0;
+        while let Some(dir) = dirs.pop() {
+            for entry in fs::read_dir(&dir).expect("mail") {
+                let path = entry.expect("mail").path();
+                let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if name.starts_with("dovecot.index") || name.starts_with("dovecot.map.index")
+                {
+                    fs::remove_file(&path).expect("root");
+                    removed += 1;
+                }
+            }
+        }
+        assert!(removed > 0, "no index files of {user}");
+        if self.config.store != Store::Maildir {
+            self.doveadm_ok(["force-resync", "-u", user, "INBOX"]);
+        }
+    }
+
+    fn greets(&mut self) -> bool {
+        let asked = Instant::now();
+        while asked.elapsed() < PATIENCE {
+            // Where APOP is offered more follows.
+            let is_ours = |session: Pop3| session.greeting().starts_with(&self.name());
+            if Pop3::connect(self.pop3).is_ok_and(is_ours) {
+                return true;
+            }
+            let master = self.master.as_mut().expect("just started");
+            if master.try_wait().expect("our child").is_some() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+
+    /// What it greets with, which no other does: between our look at a port and its own, another
+    /// Dovecot may have taken it.
+    fn name(&self) -> String {
+        format!("{} ready", self.scratch.inside().display())
+    }
+
+    fn configuration(&self) -> String {
+        let dir = self.scratch.inside();
+        let dir = dir.display();
+        let name = self.name();
+        let Config { store, owner: (uid, gid), .. } = self.config;
+        let line = self.host.line();
+        let homes = if self.config.chroot { "home/." } else { "home" };
+        let mut conf = String::new();
+        if line == Line::V24 {
+            conf.push_str("dovecot_config_version = 2.4.1\ndovecot_storage_version = 2.4.1\n");
+        }
+        let _ = write!(
+            conf,
+            "base_dir = {dir}/run\n\
+             state_dir = {dir}/run\n\
+             log_path = {dir}/log\n\
+             instance_name = {dir}\n\
+             login_greeting = {name}\n\
+             protocols = pop3 imap\n\
+             listen = 127.0.0.1\n\
+             ssl = no\n\
+             auth_mechanisms = plain login\n\
+             first_valid_uid = {OWNER}\n\
+             first_valid_gid = {OWNER}\n\
+             mail_uid = {uid}\n\
+             mail_gid = {gid}\n\
+             mail_fsync = never\n\
+             mail_max_userip_connections = 1000\n\
+             namespace inbox {{\n  inbox = yes\n  separator = /\n}}\n"
+        );
+        conf.push_str(&self.config.first);
+        conf.push_str(&match line {
+            Line::V23 => format!(
+                "disable_plaintext_auth = no\n\
+                 mail_location = {}:~/{}\n\
+                 passdb {{\n  driver = static\n  args = password={}\n}}\n\
+                 userdb {{\n  driver = static\n  \
+                 args = uid={uid} gid={gid} home={dir}/{homes}/%u allow_all_users=yes\n}}\n",
+                store.word(),
+                store.directory(),
+                super::PASSWORD
+            ),
+            Line::V24 => format!(
+                "auth_allow_cleartext = yes\n\
+                 mail_driver = {}\n\
+                 mail_path = ~/{}\n\
+                 passdb static {{\n  password = {}\n}}\n\
+                 userdb static {{\n  fields {{\n    uid = {uid}\n    gid = {gid}\n    \
+                 home = {dir}/{homes}/%{{user}}\n  }}\n  allow_all_users = yes\n}}\n",
+                store.word(),
+                store.directory(),
+                super::PASSWORD
+            ),
+        });
+        for (name, port) in [("pop3", self.pop3.port()), ("imap", self.imap.port())] {
+            let _ = write!(
+                conf,
+                "service {name}-login {{\n  inet_listener {name} {{\n    port = {port}\n  }}\n  \
+                 inet_listener {name}s {{\n    port = 0\n  }}\n  chroot =\n}}\n"
+            );
+        }
+        if self.config.chroot {
+            let _ = writeln!(conf, "valid_chroot_dirs = {dir}/home");
+        }
+        conf.push_str("service anvil {\n  chroot =\n}\nservice stats {\n  chroot =\n}\n");
+        if let Some(format) = self.config.uidl_format {
+            let _ = writeln!(conf, "pop3_uidl_format = {format}");
+        }
+        if let Some(settings) = &self.config.plugin {
+            let site = format!("{dir}/site");
+            let mut settings = settings.clone();
+            settings.insert(0, ("uidl_keep_dir", &site));
+            let _ = writeln!(conf, "mail_plugin_dir = {dir}/modules");
+            let loading = match line {
+                Line::V23 => "mail_plugins = $mail_plugins uidl_keep",
+                Line::V24 => "mail_plugins {\n    uidl_keep = yes\n  }",
+            };
+            for protocol in ["pop3", "doveadm"] {
+                let _ = writeln!(conf, "protocol {protocol} {{\n  {loading}\n}}");
+            }
+            let mut lines = String::new();
+            for (name, value) in settings {
+                let _ = writeln!(lines, "{name} = {value}");
+            }
+            match line {
+                Line::V23 => {
+                    let _ = write!(conf, "plugin {{\n{lines}}}\n");
+                }
+                Line::V24 => conf.push_str(&lines),
+            }
+        }
+        conf.push_str(&self.config.extra);
+        conf
+    }
+}
+
+impl Drop for Dovecot {
+    fn drop(&mut self) {
+        self.pause();
+        if std::thread::panicking() {
+            eprintln!("--- the log of {}:\n{}---", self.dir().display(), self.log());
+        }
+    }
+}
+
+/// Makes `modules` below `dir`: the stock ones, and ours beside them under its installed name.
+fn install_plugin(host: &Host, dir: &Path) -> bool {
+    let Some(plugin) = helper::plugin(host.line()) else { return false };
+    let stock = ["/usr/lib/dovecot/modules", "/usr/lib64/dovecot"]
+        .into_iter()
+        .find(|stock| host.outside(stock).is_dir())
+        .expect("a Dovecot with modules");
+    let modules = dir.join("modules");
+    fs::create_dir(&modules).expect("our directory");
+    for entry in fs::read_dir(host.outside(stock)).expect("modules") {
+        let name = entry.expect("modules").file_name();
+        if !name.to_string_lossy().contains("uidl_keep") {
+            symlink(Path::new(stock).join(&name), modules.join(&name)).expect("our directory");
+        }
+    }
+    let module = modules.join("lib95_uidl_keep_plugin.so");
+    // With all that a debugger wants it is large, and there are hundreds of servers.
+    fs::hard_link(&plugin.module, &module)
+        .or_else(|_| fs::copy(&plugin.module, &module).map(drop))
+        .expect("our directory");
+    if let Some(settings) = &plugin.settings {
+        // Dovecot looks for these in one place only, whatever mail_plugin_dir says.
+        let place = host.outside(stock).join("settings");
+        fs::create_dir_all(&place).expect("root");
+        let target = place.join("lib95_uidl_keep_settings.so");
+        let wanted = fs::read(settings).expect("the plugin's settings module");
+        if fs::read(&target).ok().as_ref() != Some(&wanted) {
+            let beside = tempfile::NamedTempFile::new_in(&place).expect("root");
+            fs::write(beside.path(), &wanted).expect("root");
+            fs::set_permissions(beside.path(), super::host::unix_mode(0o644)).expect("root");
+            beside.persist(&target).expect("root");
+        }
+    }
+    true
+}
+
+/// An address of 127.0.0.1 that nobody listens on, at this moment.
+pub fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("an address")
+}

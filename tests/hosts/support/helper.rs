@@ -1,0 +1,82 @@
+//! What this package builds: the helper, and the plugin in the place it was built to.
+
+use std::os::unix::fs::chown;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::host::{Line, unix_mode};
+use super::{OWNER, lacking};
+
+pub use crate::shared::uidl_keep;
+
+/// A built plugin.
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    /// The module that Dovecot loads into pop3 and doveadm.
+    pub module: PathBuf,
+    /// On 2.4, the module that tells Dovecot's configuration of our settings.
+    pub settings: Option<PathBuf>,
+}
+
+/// The plugin for that release line of Dovecot; `None`, having said why, when it was not built.
+///
+/// `make test-plugins` builds both. `UIDL_KEEP_PLUGIN` names another module for 2.3 than the one that
+/// it puts beside the helper, and `UIDL_KEEP_PLUGIN_24` another directory for 2.4 than the one that it
+/// fills.
+pub fn plugin(line: Line) -> Option<Plugin> {
+    let built = match line {
+        Line::V23 => {
+            let named = std::env::var_os("UIDL_KEEP_PLUGIN").map(PathBuf::from);
+            if named.is_none() && !cfg!(feature = "plugin") {
+                lacking("this test was built without `--features plugin`");
+                return None;
+            }
+            let module = named.unwrap_or_else(|| target().join("libuidl_keep.so"));
+            Plugin { module, settings: None }
+        }
+        Line::V24 => {
+            let dir = std::env::var_os("UIDL_KEEP_PLUGIN_24").map_or_else(
+                || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dovecot-2.4/modules"),
+                PathBuf::from,
+            );
+            Plugin {
+                module: dir.join("lib95_uidl_keep_plugin.so"),
+                settings: Some(dir.join("settings/lib95_uidl_keep_settings.so")),
+            }
+        }
+    };
+    if built.module.exists() && built.settings.as_ref().is_none_or(|settings| settings.exists()) {
+        return Some(built);
+    }
+    lacking(&format!("no plugin at {}: run `make test-plugins`", built.module.display()));
+    None
+}
+
+/// Runs the helper and insists on exit status 0; what it printed.
+pub fn run(command: &mut Command) -> Vec<u8> {
+    let Output { status, stdout, stderr } = command.output().expect("the helper");
+    assert!(status.success(), "{command:?}: {status}: {}", String::from_utf8_lossy(&stderr));
+    stdout
+}
+
+/// Builds a final site from a listing, and lets the owner of the mail read it, nobody else.
+pub fn build_site(site: &Path, listing: &Path) {
+    run(uidl_keep().args(["build", "--final", "-o"]).arg(site).arg(listing));
+    give_to_reader(site);
+}
+
+/// Lets the owner of the mail read what is there, and nobody else.
+pub fn give_to_reader(path: &Path) {
+    chown(path, Some(0), Some(OWNER)).expect("root");
+    let mode = if path.is_dir() { 0o750 } else { 0o640 };
+    std::fs::set_permissions(path, unix_mode(mode)).expect("root");
+    if path.is_dir() {
+        for entry in std::fs::read_dir(path).expect("the site") {
+            give_to_reader(&entry.expect("the site").path());
+        }
+    }
+}
+
+fn target() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_uidl-keep")).parent().expect("in a directory")
+}

@@ -1,0 +1,15 @@
+//! The rules over a model of a server, its clients and everything that can be lost of it; and the two
+//! formats that they stand on.
+//!
+//! A program of its own, because `make mutants` builds and runs it for each small break.
+
+mod support;
+
+mod adversary;
+mod histories;
+mod index_corrupt;
+mod index_golden;
+mod linear;
+mod listing_doc;
+mod resolve;
+mod small_world;

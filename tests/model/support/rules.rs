@@ -1,0 +1,516 @@
+//! A new server as the rules see it: what is in the maildrop, what was captured, what was recorded,
+//! and everything that can be lost of it.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{HashMap, HashSet};
+use std::hash::{Hash, Hasher};
+
+use arrayvec::ArrayVec;
+use uidl_keep::format::{Fields, UidlFormat};
+use uidl_keep::key::{FileKey, Fingerprint};
+use uidl_keep::ledger::{Epoch, Ledger, Mark, NameHash};
+use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
+use uidl_keep::resolve::{
+    Fact, Grown, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
+    Undecidable, grow, most_unreadable, resolve,
+};
+use uidl_keep::uidl::Uidl;
+
+/// Headers from here on do not name their message.
+pub const NAMELESS: u8 = 240;
+
+/// Headers from here on are of no kind at all: there is none.
+pub const HEADERLESS: u8 = 250;
+
+/// When the first capture was taken, in seconds.
+pub const CAPTURED_AT: u64 = 100 * DAY;
+
+/// A day, in seconds.
+pub const DAY: u64 = 86_400;
+
+/// A message as it is, whatever anybody knows of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mail {
+    pub name: String,
+    pub header: u8,
+    pub body: u8,
+    pub octets: u64,
+    /// It came by way of a relay, which added a line to its header.
+    pub relayed: u8,
+    /// When it arrived at the server that it is on, in seconds.
+    pub received: u64,
+}
+
+/// A message that arrived long before anybody thought of moving.
+pub fn mail(name: &str, header: u8, body: u8) -> Mail {
+    let octets = 1000 * u64::from(body) + 100;
+    Mail { name: name.to_owned(), header, body, octets, relayed: 0, received: DAY }
+}
+
+impl Mail {
+    /// What a user sees of it.
+    pub fn content(&self) -> (u8, u8) {
+        (self.header, self.body)
+    }
+
+    fn print(&self, last: [u8; 3]) -> Fingerprint {
+        let mut print = [self.header; 16];
+        print[..3].copy_from_slice(&last);
+        Fingerprint(print)
+    }
+
+    pub fn header_print(&self) -> Option<Fingerprint> {
+        (self.header < HEADERLESS).then(|| self.print([1, 0, self.relayed]))
+    }
+
+    fn origin_print(&self) -> Option<Fingerprint> {
+        (self.header < HEADERLESS).then(|| self.print([2, 0, 0]))
+    }
+
+    pub fn message_print(&self) -> Fingerprint {
+        self.print([3, self.body, self.relayed])
+    }
+
+    fn body_print(&self) -> Fingerprint {
+        Fingerprint([self.body; 16])
+    }
+
+    /// A relay writes a dated line.
+    pub fn names_itself(&self) -> bool {
+        self.header < NAMELESS || self.relayed > 0
+    }
+}
+
+/// Where a message lies on the new server.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub uid: u32,
+    pub mail: Mail,
+    /// Under which name: Maildir's base file name, or dbox's GUID. Under both, with a space between
+    /// them, or under none.
+    pub name: String,
+    /// What Dovecot's storage has as `P`.
+    pub stored: Option<Uidl>,
+    /// What it has as `O`.
+    pub stored_order: Option<u32>,
+    pub readable: bool,
+}
+
+/// How the new server keeps mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Storage {
+    /// Names cost nothing, and what is told is written beside them.
+    Maildir,
+    /// Names lie with the mail; what is told is written nowhere.
+    Dbox,
+}
+
+/// What can be written beside the mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    Writable,
+    /// Mail comes, but a ledger cannot be written.
+    Full,
+}
+
+/// A new server, and everything that a POP3 login does there.
+#[derive(Clone)]
+pub struct Server {
+    pub captured: Maildrop,
+    pub is_final: bool,
+    pub stamps: Stamps,
+    pub ledger: Option<Ledger>,
+    pub mark: Option<Mark>,
+    pub disk: Disk,
+    pub storage: Storage,
+    /// Whether what is told is baked, where there is a place for it.
+    pub bakes: bool,
+    pub native: UidlFormat,
+    /// Whether it is a format that the rules can follow.
+    pub is_native_followed: bool,
+    pub uidvalidity: u32,
+    pub next_uid: u32,
+    pub index_id: u32,
+    pub held: Vec<Held>,
+    pub keys: Match,
+    pub guarded: bool,
+    pub asked: HashMap<Need, usize>,
+    /// Whether the last outcome needed what was captured.
+    pub asked_captured: bool,
+    /// How many logins were answered by what the ledger alone says of new mail.
+    pub grown: usize,
+    /// Names are never given twice, as Maildir wants it.
+    copies: usize,
+}
+
+fn names_of(held: &Held) -> ArrayVec<FileKey, 2> {
+    held.name.split_whitespace().map(|name| FileKey::of_name(name.as_bytes())).collect()
+}
+
+fn name_of(held: &Held) -> Option<NameHash> {
+    names_of(held).first().copied().map(Ledger::name_of)
+}
+
+pub fn uidl(text: &str) -> Uidl {
+    Uidl::new(text.as_bytes()).unwrap()
+}
+
+/// What the old server's capture says: the header always, the message where the header repeats or
+/// does not name it.
+pub fn captured(old: &[(&str, &Mail)]) -> Maildrop {
+    let repeated = |header: u8| old.iter().filter(|(_, m)| m.header == header).count() > 1;
+    let entries = old.iter().enumerate().map(|(at, (uidl_text, mail))| Entry {
+        uid: Some(at as u32 + 1),
+        octets: Some(mail.octets),
+        file: Some(Name::Spelled(mail.name.as_bytes().into())),
+        header: mail.header_print(),
+        message: (repeated(mail.header) || !mail.names_itself()).then(|| mail.message_print()),
+        origin: mail.origin_print(),
+        ..Entry::new(uidl(uidl_text))
+    });
+    Maildrop {
+        captures: vec![capture(CAPTURED_AT, None)],
+        uidvalidity: Some(17),
+        entries: entries.collect(),
+        ..Maildrop::new("alice@example.com", State::Captured)
+    }
+}
+
+pub fn capture(taken: u64, next: Option<u32>) -> Capture {
+    Capture { taken: Some(taken), source: "test".into(), uidvalidity: Some(17), next }
+}
+
+impl Server {
+    pub fn new(captured: Maildrop) -> Self {
+        Self {
+            captured,
+            is_final: true,
+            stamps: Stamps::default(),
+            ledger: None,
+            mark: None,
+            disk: Disk::Writable,
+            storage: Storage::Dbox,
+            bakes: true,
+            native: UidlFormat::parse("%08Xu%08Xv").unwrap(),
+            is_native_followed: true,
+            uidvalidity: 99,
+            next_uid: 1,
+            index_id: 1,
+            held: Vec::new(),
+            keys: Match::default(),
+            guarded: false,
+            asked: HashMap::new(),
+            asked_captured: false,
+            grown: 0,
+            copies: 0,
+        }
+    }
+
+    /// Puts a message there under that name.
+    pub fn put(&mut self, mail: Mail, name: String) -> u32 {
+        let uid = self.next_uid;
+        let (stored, stored_order) = (None, None);
+        self.held.push(Held { uid, mail, name, stored, stored_order, readable: true });
+        self.next_uid += 1;
+        uid
+    }
+
+    pub fn new_name(&mut self) -> String {
+        self.copies += 1;
+        format!("copy{}", self.copies)
+    }
+
+    /// By file: the name stays. By content: a new one.
+    pub fn copy(&mut self, mail: &Mail, by_file: bool) -> u32 {
+        let name = if by_file { mail.name.clone() } else { self.new_name() };
+        self.put(mail.clone(), name)
+    }
+
+    pub fn delete(&mut self, uid: u32) {
+        self.held.retain(|held| held.uid != uid);
+    }
+
+    /// The message of that name has this `P` and `O`.
+    pub fn store(&mut self, name: &str, text: &str, order: Option<u32>) {
+        let held = self.held.iter_mut().find(|held| held.name == name).unwrap();
+        (held.stored, held.stored_order) = (Some(uidl(text)), order);
+    }
+
+    /// Nothing is left of what was told but what storage has.
+    pub fn lose_memory(&mut self) {
+        (self.ledger, self.mark) = (None, None);
+    }
+
+    /// UIDs begin anew at `from`: the list of them was lost, or an older one was put back. What was
+    /// baked into it goes with it.
+    pub fn number_anew(&mut self, from: u32) {
+        let start = self.held.iter().position(|held| held.uid >= from);
+        let is_list = self.storage == Storage::Maildir;
+        let renumbered = self.held.iter_mut().skip(start.unwrap_or(usize::MAX));
+        for (uid, held) in (from..).zip(renumbered) {
+            held.uid = uid;
+            if is_list {
+                (held.stored, held.stored_order) = (None, None);
+            }
+        }
+        self.next_uid = self.held.last().map_or(from, |held| held.uid + 1).max(from);
+        self.index_id += 1;
+    }
+
+    /// A list of UIDs from elsewhere is put in the place of this one, where that is a file: from
+    /// UID `from` on, other messages have them.
+    pub fn list_from_elsewhere(&mut self, from: u32) {
+        if self.storage == Storage::Maildir {
+            let start = self.held.partition_point(|held| held.uid < from);
+            self.held[start..].reverse();
+            let (index_id, next_uid) = (self.index_id, self.next_uid);
+            self.number_anew(from);
+            self.index_id = index_id;
+            self.next_uid = self.next_uid.max(next_uid);
+        }
+    }
+
+    pub fn outcome(&mut self, purpose: Purpose) -> Outcome {
+        let mut messages: Vec<Message> = self.held.iter().map(|held| self.message(held)).collect();
+        let mut counts: HashMap<Need, usize> = HashMap::new();
+        let mut captured = false;
+        let whole = self.situation(purpose);
+        let decided = loop {
+            let situation = Situation { captured: whole.captured.filter(|_| captured), ..whole };
+            match resolve(&self.captured.user, &situation, &messages) {
+                Outcome::Ask(asked) => {
+                    assert!(!asked.is_empty(), "asks for nothing");
+                    let mut seen = HashSet::new();
+                    let mut unreadable = 0;
+                    for (m, need) in asked {
+                        assert!(seen.insert((m, need)), "asked twice at once");
+                        *counts.entry(need).or_default() += 1;
+                        self.tell(&self.held[m], &mut messages[m], need);
+                        // As the plugin does, which then lets the rules refuse it all.
+                        unreadable += usize::from(messages[m].unreadable);
+                        if unreadable > most_unreadable(messages.len()) {
+                            break;
+                        }
+                    }
+                    let most = messages.len() * 7;
+                    assert!(counts.values().sum::<usize>() <= most, "asks for ever");
+                }
+                Outcome::AskCaptured => {
+                    assert!(!captured, "asks for ever");
+                    captured = true;
+                }
+                decided => break decided,
+            }
+        };
+        self.asked_captured = captured;
+        for (need, count) in counts {
+            *self.asked.entry(need).or_default() += count;
+        }
+        decided
+    }
+
+    fn epoch(&self) -> Epoch {
+        let Self { uidvalidity, next_uid, index_id, .. } = *self;
+        Epoch { uidvalidity, next_uid, index_id }
+    }
+
+    fn situation(&self, purpose: Purpose) -> Situation<'_> {
+        Situation {
+            captured: Some(&self.captured),
+            basis: self.basis(),
+            is_final: self.is_final,
+            memory: Memory { ledger: self.ledger.as_ref(), mark: self.mark.as_ref() },
+            stamps: self.stamps,
+            epoch: self.epoch(),
+            is_maildir: self.storage == Storage::Maildir,
+            native: Some(&self.native).filter(|_| self.is_native_followed),
+            keys: self.keys,
+            purpose,
+        }
+    }
+
+    /// What is known of a message before anything is asked.
+    fn message(&self, held: &Held) -> Message {
+        let uidlist_name = name_of(held).filter(|_| self.storage == Storage::Maildir);
+        Message { uid: held.uid, uidlist_name, ..Message::default() }
+    }
+
+    /// As a plugin names it.
+    fn basis(&self) -> [u8; 16] {
+        let mut hasher = DefaultHasher::new();
+        format!("{:?} {} {:?} {:?}", self.captured, self.is_final, self.native, self.keys)
+            .hash(&mut hasher);
+        [hasher.finish().to_le_bytes(); 2].concat().try_into().unwrap()
+    }
+
+    fn tell(&self, held: &Held, message: &mut Message, need: Need) {
+        // A Maildir is not read for names; a dbox has them with the mail.
+        let is_read = match need {
+            Need::Names => self.storage == Storage::Dbox,
+            Need::Header | Need::Octets | Need::Message => true,
+            Need::Received | Need::Native => false,
+        };
+        if is_read && !held.readable {
+            message.unreadable = true;
+            return;
+        }
+        let mail = &held.mail;
+        match need {
+            Need::Names => {
+                message.names = Fact::Is(names_of(held));
+                message.stored = held.stored.clone();
+                message.stored_order = held.stored_order;
+            }
+            Need::Header | Need::Message => {
+                message.header = Fact::found(mail.header_print());
+                message.names_itself = mail.names_itself();
+                message.origin = Fact::found(mail.origin_print());
+                message.origin_names_itself = mail.header < NAMELESS;
+                if need == Need::Message {
+                    message.message = Fact::Is(mail.message_print());
+                    message.body = Fact::Is(mail.body_print());
+                }
+            }
+            Need::Octets => message.octets = Fact::Is(mail.octets),
+            Need::Received => message.received = Fact::Is(mail.received as i64),
+            Need::Native => message.native = Fact::Is(self.native_uidl(held)),
+        }
+    }
+
+    /// What Dovecot alone gives.
+    pub fn native_uidl(&self, held: &Held) -> Uidl {
+        let guid = held.name.split_whitespace().last().unwrap_or("none").as_bytes();
+        let (uid, uidvalidity) = (held.uid, self.uidvalidity);
+        let fields = Fields { uid, uidvalidity, file: None, guid: Some(guid) };
+        self.native.render(&fields).unwrap()
+    }
+
+    /// What [`Server::outcome`] says for a listing, recorded as far as it can be.
+    pub fn try_to_log_in(&mut self) -> Result<Resolution, Undecidable> {
+        let grown = self.grow();
+        let resolution = match self.outcome(Purpose::Listing { guarded: self.guarded }) {
+            Outcome::Resolved(resolution) => *resolution,
+            Outcome::Refused(refusal) => {
+                assert!(grown.is_none(), "what is refused does not grow: {refusal:?}");
+                return Err(refusal);
+            }
+            Outcome::Ask(_) | Outcome::AskCaptured => unreachable!(),
+        };
+        self.next_uid = self.next_uid.max(resolution.first_unspent_uid);
+        if let Some(grown) = &grown {
+            assert_eq!(*grown, resolution.ledger, "what grows is what the rules say");
+            self.grown += 1;
+        }
+        if self.disk == Disk::Writable {
+            let ledger = Ledger::decode(&resolution.ledger.encode()).unwrap();
+            let may_wait = grown.is_some() && self.is_safe_unbaked(&ledger);
+            let mark = Mark::of(&ledger.borrowed(), self.held.len() as u32);
+            self.mark = Mark::of_file(&mark.to_file());
+            if self.storage == Storage::Maildir && self.bakes && !may_wait {
+                for record in &ledger.records {
+                    if let Some(held) = self.held.iter_mut().find(|held| held.uid == record.uid) {
+                        held.stored = Some(record.uidl.clone());
+                        held.stored_order = Some(record.order);
+                    }
+                }
+            }
+            self.ledger = Some(ledger);
+        }
+        Ok(resolution)
+    }
+
+    /// Whether everything of the ledger stands with the mail or is in its mark one by one.
+    fn is_safe_unbaked(&self, ledger: &Ledger) -> bool {
+        let natives: HashSet<u32> =
+            Mark::natives_of(&ledger.borrowed()).map(|record| record.uid).collect();
+        self.held.iter().all(|held| held.stored.is_some() || natives.contains(&held.uid))
+    }
+
+    pub fn log_in(&mut self) -> Resolution {
+        self.try_to_log_in().unwrap_or_else(|refusal| panic!("{refusal:?}"))
+    }
+
+    /// What a warm login answers from, if it can: nothing is asked.
+    pub fn warm(&self) -> Option<&Ledger> {
+        let ledger = self.ledger.as_ref().filter(|ledger| self.holds(ledger, &self.held))?;
+        (!self.held.is_empty()).then_some(ledger)
+    }
+
+    /// Whether the ledger has all that is `held`, and its UIDs mean what they meant.
+    fn holds(&self, ledger: &Ledger, held: &[Held]) -> bool {
+        let counts_on = ledger.epoch.goes_on_in(self.epoch());
+        let holds = held.iter().all(|held| {
+            let record = ledger.records.iter().find(|record| record.uid == held.uid);
+            record.is_some_and(|record| match self.storage {
+                Storage::Maildir => name_of(held).is_none_or(|name| record.names.contains(&name)),
+                Storage::Dbox => ledger.epoch.index_id == self.index_id,
+            })
+        });
+        // An index that was put back has its old id: the name of the last that was listed tells.
+        let named = held.iter().rev().find_map(|held| {
+            let record = ledger.records.iter().find(|record| record.uid == held.uid)?;
+            (!record.names.is_empty()).then_some((held, record))
+        });
+        let last_holds = named.is_none_or(|(held, record)| {
+            names_of(held).iter().any(|name| record.names.contains(&Ledger::name_of(*name)))
+        });
+        let heeds =
+            ledger.begun_after >= self.stamps.forgotten && ledger.restored >= self.stamps.restored;
+        counts_on && holds && last_holds && heeds
+    }
+
+    /// What a login with nothing but new mail makes of a settled ledger, if it can.
+    fn grow(&self) -> Option<Ledger> {
+        let ledger = self.ledger.as_ref()?;
+        let known = self.held.partition_point(|held| held.uid < ledger.epoch.next_uid);
+        let (known, new) = self.held.split_at(known);
+        if new.is_empty() || !self.holds(ledger, known) {
+            return None;
+        }
+        let situation =
+            Situation { captured: None, ..self.situation(Purpose::Listing { guarded: true }) };
+        let uids: Vec<u32> = self.held.iter().map(|held| held.uid).collect();
+        let mut messages: Vec<Message> = new.iter().map(|held| self.message(held)).collect();
+        loop {
+            let asked = match grow(&situation, &ledger.borrowed(), &uids, &messages) {
+                Grown::Ask(asked) => asked,
+                Grown::Ledger(grown) => break Some(Ledger::decode(&grown.encode()).unwrap()),
+                Grown::NotSettled => break None,
+            };
+            for (m, need) in asked {
+                self.tell(&new[m], &mut messages[m], need);
+            }
+        }
+    }
+
+    /// What a client sees, in POP3 order, or why it sees nothing.
+    pub fn try_to_list(&mut self) -> Result<Vec<(Uidl, Held)>, Undecidable> {
+        let records = match self.warm() {
+            Some(ledger) => ledger.records.clone(),
+            None => {
+                let resolution = self.try_to_log_in()?;
+                [resolution.ledger.records, resolution.passing].concat()
+            }
+        };
+        let of_uid: HashMap<u32, _> = records.iter().map(|record| (record.uid, record)).collect();
+        let mut listing: Vec<_> = (self.held.iter())
+            .map(|held| {
+                let record = of_uid[&held.uid];
+                (record.order, record.uidl.clone(), held.clone())
+            })
+            .collect();
+        listing.sort_by_key(|(order, ..)| *order);
+        for pair in listing.windows(2) {
+            assert!(pair[0].0 < pair[1].0, "order given twice");
+        }
+        Ok(listing.into_iter().map(|(_, uidl, held)| (uidl, held)).collect())
+    }
+
+    pub fn listing(&mut self) -> Vec<(Uidl, Held)> {
+        self.try_to_list().unwrap_or_else(|refusal| panic!("{refusal:?}"))
+    }
+
+    pub fn uidls(&mut self) -> Vec<String> {
+        self.listing().into_iter().map(|(uidl, _)| uidl.to_string()).collect()
+    }
+}

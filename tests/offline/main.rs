@@ -1,0 +1,27 @@
+//! What needs no server: captures of files, the helper's commands, the site, and the documentation.
+//!
+//! Nothing here changes what a process has once (environment, directory, umask, limits, signals): what
+//! a test wants otherwise it gives to the program that it starts.
+
+#[path = "../shared/mod.rs"]
+mod shared;
+mod support;
+
+mod capture;
+mod capture_courier;
+mod capture_cyrus;
+mod capture_doc;
+mod capture_dovecot;
+mod capture_layouts;
+mod capture_night;
+mod capture_pop3_accounts;
+mod capture_qmail;
+mod cli;
+mod crash;
+mod design_doc;
+mod documents;
+mod gates;
+mod hold_auth;
+mod planted;
+mod site;
+mod two_captures;
