@@ -181,12 +181,28 @@ impl Dovecot {
         // SAFETY: kill touches no memory; the pid is that of a child that has not been waited for.
         unsafe { libc::kill(pid, libc::SIGTERM) };
         let asked = Instant::now();
+        let mut logs = None;
         while master.try_wait().expect("our child").is_none() {
-            if asked.elapsed() > PATIENCE {
+            // The last that is left writes the log. It is given a second to do so, and needs none: it
+            // ends with what there is to write.
+            let left = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            let left = left.unwrap_or_default();
+            let only =
+                left.split_whitespace().next().filter(|only| only.len() == left.trim().len());
+            logs = only.map(str::to_owned);
+            if logs.is_some() || asked.elapsed() > PATIENCE {
                 let _ = master.kill();
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+        let stat = logs.map(|pid| format!("/proc/{pid}/stat"));
+        let writes =
+            |stat: &String| fs::read_to_string(stat).is_ok_and(|stat| !stat.contains(") Z "));
+        while stat.as_ref().is_some_and(writes) && asked.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // Another process may have that number when it starts again.
+        let _ = fs::remove_file(self.scratch.path().join("run/master.pid"));
     }
 
     /// Connects and logs in.
