@@ -201,7 +201,7 @@ fn a_domain_that_is_held_holds_also_who_is_built_later() {
     // No listing can say so.
     here.write("domain.listing", &BOB.replace("bob@", "@"));
     let said = here.trouble("build --base site -o site domain.listing");
-    assert!(said.contains("domain.listing:1: @example.com: a domain, and no user"), "{said}");
+    assert!(said.contains("domain.listing:1: @example.com: a domain and not a user"), "{said}");
 }
 
 #[test]
@@ -559,7 +559,7 @@ fn a_roster_of_another_form_is_refused_with_what_to_do() {
     ] {
         let trouble = here.trouble(args);
         let said =
-            "eve.roster: a roster of version 2, and only version 1 is read: build it again of";
+            "eve.roster: a roster of version 2, and only version 1 is read: build it again from";
         assert!(trouble.contains(said), "{args}: {trouble}");
         assert_eq!(here.read("site/user/eve.roster"), old.as_bytes());
     }

@@ -66,7 +66,7 @@ fn a_name_that_no_such_file_can_have_is_left_to_the_plugin() {
     let ran = here.run("hold --auth --site site example.com");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert_eq!(names(&here), ["alice@example.com", "bob@example.com"]);
-    assert!(ran.stderr.contains("1 who are held") && ran.stderr.contains("a:b@example.com"));
+    assert!(ran.stderr.contains("1 held users have") && ran.stderr.contains("a:b@example.com"));
 }
 
 #[test]
