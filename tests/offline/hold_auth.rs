@@ -79,7 +79,7 @@ fn a_roster_that_cannot_be_read_releases_nobody() {
     let text = fs::read_to_string(&roster).unwrap();
     fs::write(&roster, text.replace("alice", "alicf")).unwrap();
     let ran = here.run("release --site site eve");
-    assert!(ran.stderr.contains("auth/stop-pop3 says what it said"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("auth/stop-pop3 keeps its lines of"), "{}", ran.stderr);
     assert_eq!(names(&here), all[..2]);
     // Nor does it keep what was said of another place from auth.
     let trouble = here.run("hold --site site bob@example.com dave@example.net").stderr;
@@ -131,7 +131,7 @@ fn a_file_that_cannot_be_written_is_trouble_and_the_rosters_count() {
     fs::create_dir(here.path("site/auth/stop-pop3.new")).unwrap();
     let ran = here.run("hold --site site dave@example.net");
     assert_eq!((ran.status, &*ran.stdout), (2, "dave@example.net held\n"));
-    assert!(ran.stderr.contains("auth/stop-pop3: ") && ran.stderr.contains("say it again"));
+    assert!(ran.stderr.contains("auth/stop-pop3: ") && ran.stderr.contains("run this again"));
     fs::remove_dir(here.path("site/auth/stop-pop3.new")).unwrap();
     assert_eq!(here.run("hold --site site dave@example.net").status, 0);
     assert_eq!(names(&here), ["dave@example.net", "eve"]);
@@ -144,7 +144,7 @@ fn check_finds_a_file_that_is_not_as_the_rosters_are() {
     let stop = here.path("site/auth/stop-pop3");
     let text = fs::read_to_string(&stop).unwrap();
     fs::write(&stop, text.replace("eve", "eva")).unwrap();
-    assert!(here.trouble("check site").contains("auth/stop-pop3: names others than those"));
+    assert!(here.trouble("check site").contains("auth/stop-pop3: its users are not those"));
     here.run("hold --auth --site site eve");
     here.quiet("check site");
 }
