@@ -451,8 +451,11 @@ impl Server {
             let record = ledger.records.iter().find(|record| record.uid == held.uid)?;
             (!record.names.is_empty()).then_some((held, record))
         });
+        // A dbox has names with the mail: a mail that cannot be read tells none.
+        let tells_names = |held: &Held| held.readable || self.storage == Storage::Maildir;
         let last_holds = named.is_none_or(|(held, record)| {
-            names_of(held).iter().any(|name| record.names.contains(&Ledger::name_of(*name)))
+            let mut names = names_of(held).into_iter().filter(|_| tells_names(held));
+            names.any(|name| record.names.contains(&Ledger::name_of(name)))
         });
         let heeds =
             ledger.begun_after >= self.stamps.forgotten && ledger.restored >= self.stamps.restored;
