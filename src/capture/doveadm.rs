@@ -31,6 +31,7 @@ use serde::de::{
 use crate::capture::disk::weight::Unusable;
 use crate::capture::draft::{Captured, Draft};
 use crate::capture::keys::{Headers, Keys, MessageRead};
+use crate::encoding::decimal;
 use crate::format::{Fields, UidlFormat};
 use crate::key::{Depth, is_guid_a_name};
 use crate::maildrop::{Counter, Entry, Name};
@@ -370,9 +371,7 @@ impl Object {
     }
 
     fn number(&self, field: &str) -> Option<u64> {
-        let value = self.0.get(field)?;
-        let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-        std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
+        decimal(self.0.get(field)?)
     }
 
     fn prints(&self, keys: Keys) -> Option<MessageRead> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::BufRead;
 
 use crate::listing;
-use crate::maildrop::{State, everybody_of};
+use crate::maildrop::{State, everybody_of, few_of};
 use crate::text::printable;
 
 /// Whom a capture was asked for. It decides who may be missing from the new listing.
@@ -48,7 +48,7 @@ pub fn what_is_lost(old: impl BufRead, new: impl BufRead, asked: Asked) -> Optio
         }
     }
     let may_miss = match asked {
-        Asked::Everybody => (old.len() / 100).max(3),
+        Asked::Everybody => few_of(old.len()),
         Asked::Some => 0,
         Asked::Listed => usize::MAX,
     };

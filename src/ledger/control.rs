@@ -5,7 +5,7 @@
 //! file that cannot be read is a [`ControlError`].
 #![forbid(unsafe_code)]
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use super::mark::Mark;
 use super::whole::Ledger;
 use crate::file::publish::{Access, Staged};
 use crate::file::read_at::ReadAt;
+use crate::file::safe_open::{self, Unopened, regular};
 
 /// The ledger's name.
 pub const LEDGER: &str = "uidl-keep.ledger";
@@ -36,9 +37,6 @@ pub const SAID: &str = "uidl-keep.said";
 
 /// How long such a refusal is not logged again.
 const SAID_HOLDS: Duration = Duration::from_secs(60);
-
-/// They follow no link, and wait for nobody at the other end of a pipe.
-const OPEN_FLAGS: i32 = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
 
 /// How long to sleep between two tries for the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -223,8 +221,8 @@ impl Control {
         if !goes_on {
             self.remove_fingerprints(lock);
         }
-        let mut options = OpenOptions::new();
-        options.append(true).create(true).mode(0o600).custom_flags(OPEN_FLAGS);
+        let mut options = safe_open::options();
+        options.append(true).create(true).mode(0o600);
         options.open(self.dir.join(FINGERPRINTS))
     }
 
@@ -235,31 +233,25 @@ impl Control {
 
     /// Opens a file of this account's, and finds its length. `None`: there is none.
     fn open_ours(&self, name: &str, most: u64) -> Result<Option<(File, u64)>, ControlError> {
-        let file = match OpenOptions::new()
-            .read(true)
-            .custom_flags(OPEN_FLAGS)
-            .open(self.dir.join(name))
-        {
-            Ok(file) => file,
+        let expected_uid = rustix::process::geteuid().as_raw();
+        let foreign = |metadata: &Metadata| {
+            let (file_type, uid) = (metadata.mode() & libc::S_IFMT, metadata.uid());
+            ControlError::Foreign { file_type, uid, expected_uid }
+        };
+        let opened = regular(safe_open::options().read(true).open(self.dir.join(name)));
+        let (file, metadata) = match opened {
+            Ok(opened) => opened,
+            Err(Unopened::Absent) => return Ok(None),
             // There is none either where the directory is a file, as beside an mbox.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
+            Err(Unopened::Io(error)) if error.kind() == io::ErrorKind::NotADirectory => {
                 return Ok(None);
             }
-            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
-                return Err(ControlError::Link);
-            }
-            Err(error) => return Err(error.into()),
+            Err(Unopened::Link) => return Err(ControlError::Link),
+            Err(Unopened::NotRegular(metadata)) => return Err(foreign(&metadata)),
+            Err(Unopened::Io(error)) => return Err(error.into()),
         };
-        let metadata = file.metadata()?;
-        let expected_uid = rustix::process::geteuid().as_raw();
-        if !metadata.is_file() || ![0, expected_uid].contains(&metadata.uid()) {
-            let (file_type, uid) = (metadata.mode() & libc::S_IFMT, metadata.uid());
-            return Err(ControlError::Foreign { file_type, uid, expected_uid });
+        if ![0, expected_uid].contains(&metadata.uid()) {
+            return Err(foreign(&metadata));
         }
         if metadata.len() > most {
             return Err(LedgerError::Length { len: metadata.len(), expected: most }.into());
@@ -273,9 +265,8 @@ impl Control {
     ///
     /// [`LockError::Busy`] after `patience`; [`LockError::Unavailable`] at once.
     pub fn lock(&self, patience: Duration) -> Result<ControlLock, LockError> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        options.mode(0o600).custom_flags(OPEN_FLAGS);
+        let mut options = safe_open::options();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let open = || options.open(self.dir.join(LOCK));
         let opened = open().or_else(|error| match error.kind() {
             // Where control files have a directory of their own, dbox itself never makes it.
@@ -331,8 +322,8 @@ impl Control {
     /// Says whether a refusal that the operator meant is to be logged now. Once a minute is enough.
     /// Where that cannot be noted, as before the mailbox is made, it is logged always.
     pub fn is_to_be_said(&self) -> bool {
-        let mut options = OpenOptions::new();
-        options.write(true).mode(0o600).custom_flags(OPEN_FLAGS);
+        let mut options = safe_open::options();
+        options.write(true).mode(0o600);
         let path = self.dir.join(SAID);
         let Err(error) = options.clone().create_new(true).open(&path) else { return true };
         if error.kind() != io::ErrorKind::AlreadyExists {

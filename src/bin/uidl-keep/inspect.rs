@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use uidl_keep::encoding::Hex;
 use uidl_keep::index::Index;
 use uidl_keep::maildrop::State;
 use uidl_keep::site::roster::{GATE_WORDS, Roster, RosterLine, is_domain};
@@ -55,7 +56,7 @@ fn print_index(out: &mut impl Write, path: &Path, index: &Index<File>) -> io::Re
         index.len_octets(),
         index.normaliser(),
     )?;
-    index.build_id().iter().try_for_each(|octet| write!(out, "{octet:02x}"))?;
+    write!(out, "{}", Hex(&index.build_id()))?;
     writeln!(out)
 }
 

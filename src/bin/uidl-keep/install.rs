@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use uidl_keep::encoding::Hex;
 use uidl_keep::file::publish::{Access, Staged};
 use uidl_keep::index::Index;
 use uidl_keep::site::Site;
@@ -55,7 +56,7 @@ impl Install {
 
     /// Adds an index that is to be put in place.
     pub fn add(&mut self, site: &Site, index: &Path, build_id: [u8; 16]) {
-        self.indexes.insert(name_in(site, index), hex(build_id));
+        self.indexes.insert(name_in(site, index), Hex(&build_id).to_string());
     }
 
     /// Adds the files that an earlier build did not put in place, unless this build does.
@@ -101,7 +102,7 @@ impl Install {
         let is_there = |name: &str, id: &str| {
             let path = unescaped(name).map(|name| site.dir().join(name));
             let index = path.and_then(|path| Index::open(File::open(path).ok()?).ok());
-            index.is_some_and(|index| hex(index.build_id()) == id)
+            index.is_some_and(|index| Hex(&index.build_id()).to_string() == id)
         };
         let all = self.indexes.iter().map(|(name, id)| (name.as_str(), id.as_str()));
         all.filter(move |(name, id)| !is_there(name, id))
@@ -132,8 +133,4 @@ fn path_in(site: &Site) -> PathBuf {
 /// have a line feed.
 fn name_in(site: &Site, path: &Path) -> String {
     escaped(path.strip_prefix(site.dir()).unwrap_or(path).as_os_str().as_bytes())
-}
-
-fn hex(build_id: [u8; 16]) -> String {
-    build_id.iter().map(|octet| format!("{octet:02x}")).collect()
 }

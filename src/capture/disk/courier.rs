@@ -23,6 +23,7 @@ use crate::capture::disk::maildir::{Folder, Snapshot, base_name};
 use crate::capture::disk::traits::DiskTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
+use crate::encoding::decimal;
 use crate::format::UidlFormat;
 use crate::maildrop::Counter;
 use crate::text::printable;
@@ -118,9 +119,9 @@ impl SizeList {
             Some(b"3") => 3,
             _ => return Err(refused()),
         };
-        self.next = Some(fields.next().and_then(number).ok_or_else(refused)?);
+        self.next = Some(fields.next().and_then(decimal).ok_or_else(refused)?);
         if self.version > 1 {
-            self.uidv = fields.next().and_then(number);
+            self.uidv = fields.next().and_then(decimal);
         }
         Ok(())
     }
@@ -129,18 +130,18 @@ impl SizeList {
     fn line(&self, line: &[u8]) -> Option<SizeListLine> {
         let (rest, last) = split_last_blank(line)?;
         if self.version == 0 {
-            number(last)?;
+            decimal(last)?;
             return Some(SizeListLine { name: rest.into(), n: 0, uidv: 0 });
         }
         let (name, size) = split_last_blank(rest)?;
-        number(size)?;
+        decimal(size)?;
         let (n, uidv) = if self.version == 1 {
-            (number(last)?, 0)
+            (decimal(last)?, 0)
         } else {
             let mut parts = last.split(|&octet| octet == b':');
-            let pair = (number(parts.next()?)?, number(parts.next()?)?);
+            let pair = (decimal(parts.next()?)?, decimal(parts.next()?)?);
             // The third, whether the header has 8-bit text, came with version 3.
-            parts.next().map_or(Some(0), number)?;
+            parts.next().map_or(Some(0), decimal)?;
             if parts.next().is_some() {
                 return None;
             }
@@ -155,14 +156,6 @@ fn split_last_blank(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = line.iter().rposition(|&octet| octet == b' ')?;
     let (before, after) = (&line[..at], &line[at + 1..]);
     (!before.is_empty() && !after.is_empty()).then_some((before, after))
-}
-
-/// A decimal number of digits only.
-fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// A base file name as a UIDL (`print_uidl`, "VERSION 0"): what POP3 cannot carry, both quotes and

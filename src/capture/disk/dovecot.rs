@@ -22,6 +22,7 @@ use crate::capture::disk::maildir::{Snapshot, base_name};
 use crate::capture::disk::traits::DiskTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
+use crate::encoding::decimal;
 use crate::format::{Fields, NotRendered, UidlFormat};
 use crate::maildrop::{Counter, Name};
 use crate::text::printable;
@@ -69,7 +70,7 @@ impl UidListRecord {
     /// The number by which Dovecot sorts a POP3 listing, before the UID. An order that is absent or
     /// no number counts as 2^32 - 1 (`index_sort_get_pop3_order`).
     fn place(&self) -> u64 {
-        self.order.as_deref().and_then(number).unwrap_or(u64::from(u32::MAX))
+        self.order.as_deref().and_then(decimal).unwrap_or(u64::from(u32::MAX))
     }
 }
 
@@ -136,14 +137,14 @@ fn parse_header(line: &[u8]) -> Option<(u8, u32, u32)> {
     let (mut uidvalidity, mut next) = (None, None);
     match version {
         b'1' => {
-            uidvalidity = number(fields.next()?);
-            next = number(fields.next()?);
+            uidvalidity = decimal(fields.next()?);
+            next = decimal(fields.next()?);
         }
         b'3' => {
             for field in fields {
                 match field.split_first() {
-                    Some((b'V', value)) => uidvalidity = number(value),
-                    Some((b'N', value)) => next = number(value),
+                    Some((b'V', value)) => uidvalidity = decimal(value),
+                    Some((b'N', value)) => next = decimal(value),
                     _ => {}
                 }
             }
@@ -158,7 +159,7 @@ fn parse_header(line: &[u8]) -> Option<(u8, u32, u32)> {
 /// UID and the rest of a line.
 fn parse_line(version: u8, line: &[u8]) -> Option<(u32, UidListRecord)> {
     let blank = line.iter().position(|&octet| octet == b' ')?;
-    let uid = u32::try_from(number(&line[..blank])?).ok()?;
+    let uid = u32::try_from(decimal(&line[..blank])?).ok()?;
     if uid == 0 || uid == u32::MAX {
         return None;
     }
@@ -187,14 +188,6 @@ fn parse_line(version: u8, line: &[u8]) -> Option<(u32, UidListRecord)> {
 /// `line` from the first octet on that is not a blank.
 fn trim_blanks(line: &[u8]) -> &[u8] {
     &line[line.iter().take_while(|&&octet| octet == b' ').count()..]
-}
-
-/// A decimal number of digits only.
-fn number(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Plans what Dovecot's clients know of this maildrop, when `format` is its `pop3_uidl_format`.

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 
 use crate::capture::pop3::fault::Fault;
 use crate::capture::pop3::session::{Reply, Session};
+use crate::encoding::decimal;
 use crate::text::printable;
 
 /// The longest listing that is read, in octets: some two million messages.
@@ -102,7 +103,7 @@ fn read_sizes<S: Read + Write>(session: &mut Session<S>) -> Result<Numbered<u64>
     match session.reply("LIST")? {
         Reply::Ok => read_numbered(session, "LIST", |rest| {
             let digits = rest.split(u8::is_ascii_whitespace).next()?;
-            number_of(digits)
+            decimal(digits)
         }),
         Reply::Refused(refusal) => Err(Fault::Refused { command: "LIST", refusal }),
         Reply::More => Err(Fault::Garbled { command: "LIST", said: "+".into() }),
@@ -138,13 +139,8 @@ fn read_numbered<S: Read + Write, T>(
 fn numbered(line: &[u8]) -> Option<(u32, &[u8])> {
     let line = line.trim_ascii();
     let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
-    let number = number_of(&line[..end]).and_then(|number| u32::try_from(number).ok());
+    let number = decimal(&line[..end]).and_then(|number| u32::try_from(number).ok());
     Some((number.filter(|&number| number > 0)?, line[end..].trim_ascii_start()))
-}
-
-fn number_of(digits: &[u8]) -> Option<u64> {
-    let are_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits).ok().filter(|_| are_digits)?.parse().ok()
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::capture::pop3::capabilities::Capabilities;
 use crate::capture::pop3::fault::{Fault, WITHHELD};
 use crate::capture::pop3::secret::Secret;
 use crate::capture::pop3::session::{Reply, Session};
+use crate::encoding::Hex;
 use crate::text::{MAX_SHOWN, printable};
 
 /// The longest list of capabilities, in octets.
@@ -206,7 +207,7 @@ impl<S: Read + Write> Session<S> {
             .map_err(|_| Fault::Garbled { command: "AUTH", said: printable(self.last_line()) })?;
         let mut hmac = Hmac::<Md5>::new_from_slice(password.octets()).expect("a key of any length");
         hmac.update(&challenge);
-        let answer = format!("{} {}", account.login, hex(&hmac.finalize().into_bytes()));
+        let answer = format!("{} {}", account.login, Hex(&hmac.finalize().into_bytes()));
         self.send(&base64_line(answer.as_bytes()), "AUTH")?;
         self.reply("AUTH")
     }
@@ -219,7 +220,7 @@ impl<S: Read + Write> Session<S> {
         timestamp: &[u8],
     ) -> Result<Reply, Fault> {
         let digest = Md5::new().chain_update(timestamp).chain_update(password.octets()).finalize();
-        self.ask(&format!("APOP {} {}", account.login, hex(&digest)), "APOP")
+        self.ask(&format!("APOP {} {}", account.login, Hex(&digest)), "APOP")
     }
 
     fn say_login(&mut self, account: &Account, password: &Secret) -> Result<Reply, Fault> {
@@ -305,10 +306,6 @@ fn timestamp(greeting: &[u8]) -> Option<&[u8]> {
     let end = start + memchr::memchr(b'>', &greeting[start..])?;
     let timestamp = &greeting[start..=end];
     timestamp.contains(&b'@').then_some(timestamp)
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn base64_line(octets: &[u8]) -> Zeroizing<Vec<u8>> {

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::encoding::{Hex, octets_of_hex};
+
 /// The SHA-256 of a certificate in DER, as `openssl x509 -fingerprint -sha256` prints it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Pin(pub [u8; 32]);
@@ -13,27 +15,15 @@ impl FromStr for Pin {
     type Err = BadPin;
 
     fn from_str(text: &str) -> Result<Self, BadPin> {
-        let digits: Vec<u8> = text
-            .chars()
-            .filter(|&octet| octet != ':')
-            .map(|digit| digit.to_digit(16).map(|digit| digit as u8))
-            .collect::<Option<_>>()
-            .ok_or(BadPin)?;
-        if digits.len() != 64 {
-            return Err(BadPin);
-        }
-        let mut pin = [0; 32];
-        for (octet, pair) in pin.iter_mut().zip(digits.chunks_exact(2)) {
-            *octet = pair[0] * 16 + pair[1];
-        }
-        Ok(Self(pin))
+        let digits: Vec<u8> = text.bytes().filter(|&octet| octet != b':').collect();
+        octets_of_hex(&digits).map(Self).ok_or(BadPin)
     }
 }
 
 /// In lower case, without `:`.
 impl fmt::Display for Pin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::capture::disk::mbox::split::{MOST_OF_A_NAME, MboxField, MboxMessage, 
 use crate::capture::draft::Draft;
 use crate::capture::error::CaptureError;
 use crate::capture::keys::{Headers, Keys};
+use crate::encoding::Hex;
 use crate::format::{Fields, UidlFormat};
 use crate::key::Fingerprints;
 use crate::maildrop::{Counter, Entry, Name};
@@ -113,14 +114,11 @@ pub(super) fn popa3d(taken: &Taken<'_>) -> Draft {
     let mut draft = Draft::default();
     for message in taken.messages {
         let digest = message.digest.unwrap_or_else(HeaderDigest::of_nothing);
-        let uidl: String = [3, 2, 1, 0, 7, 6, 5, 4].map(|at: usize| hex(&digest[at..=at])).concat();
+        let uidl: String =
+            [3, 2, 1, 0, 7, 6, 5, 4].map(|at: usize| Hex(&digest[at..=at]).to_string()).concat();
         draft.push(taken.entry(message, Uidl::new(uidl.as_bytes()).expect("hexadecimal digits")));
     }
     draft
-}
-
-fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// The UIDLs of Dovecot, by `X-IMAPbase` and `X-UID`.
@@ -164,7 +162,7 @@ pub(super) fn dovecot(taken: &Taken<'_>, format: &UidlFormat) -> Result<Draft, C
             ));
             continue;
         };
-        let guid = hex(&message.digest.unwrap_or_else(HeaderDigest::of_nothing));
+        let guid = Hex(&message.digest.unwrap_or_else(HeaderDigest::of_nothing)).to_string();
         let fields =
             Fields { uid, uidvalidity: base.uidvalidity, file: None, guid: Some(guid.as_bytes()) };
         match format.render(&fields) {

@@ -5,6 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
 use crate::capture::disk::mbox::digest::{DigestOf, HeaderDigest};
 use crate::capture::disk::mbox::from_line::{Before, FromLine};
+use crate::encoding::decimal;
 use crate::key::{Depth, Fingerprinter, Fingerprints};
 
 /// How a server reads an mbox.
@@ -326,9 +327,5 @@ fn is_quoted_from(line: &[u8]) -> bool {
 
 /// A decimal number with blanks behind it.
 pub fn number(value: &[u8]) -> Option<u64> {
-    let digits = value.trim_ascii_end();
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    decimal(value.trim_ascii_end())
 }
