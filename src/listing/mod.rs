@@ -5,6 +5,7 @@
 //! `qmail-newu.c` does with its lone `.`.
 #![forbid(unsafe_code)]
 
+mod check;
 mod error;
 mod form;
 mod read;
@@ -24,7 +25,7 @@ mod tests {
     use super::*;
     use crate::format::UidlFormat;
     use crate::key::{FileKey, Fingerprint};
-    use crate::listing::form::{check_counter, check_entry};
+    use crate::listing::check::{check_counter, check_entry};
     use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
     use crate::uidl::Uidl;
 

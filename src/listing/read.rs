@@ -6,8 +6,9 @@ use std::io::{BufRead, Read};
 use crate::encoding::{decimal, percent_decoded};
 use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
+use crate::listing::check::{check_counter, check_entry};
 use crate::listing::error::{Excerpt, ListingError, ListingFault};
-use crate::listing::form::{MAGIC, MAX_LINE_OCTETS, VERSION, check_counter, check_entry, word_of};
+use crate::listing::form::{MAGIC, MAX_LINE_OCTETS, VERSION, word_of};
 use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
 use crate::uidl::Uidl;
 

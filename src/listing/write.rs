@@ -6,9 +6,10 @@ use std::io::{self, Write};
 
 use crate::encoding::{push_hex, push_percent_encoded};
 use crate::key::{Fingerprint, NORMALISER_VERSION};
+use crate::listing::check::check;
 use crate::listing::error::ListingFault;
 use crate::listing::form::{
-    MAGIC, MAX_LINE_OCTETS, VERSION, check, has_fingerprint, last_capture, word_of,
+    MAGIC, MAX_LINE_OCTETS, VERSION, has_fingerprint, last_capture, word_of,
 };
 use crate::maildrop::{Capture, Counter, Maildrop, Name};
 
