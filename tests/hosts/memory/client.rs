@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::scenario::{Scenario, USER, uidl};
 
-/// What it remembers: each UIDL, and the message that it has under it.
+/// The memory of a client: each UIDL, and the message that it has under it.
 #[derive(Debug, Clone, Default)]
 pub struct Client {
     held: HashMap<String, u32>,
@@ -54,7 +54,7 @@ impl Client {
     }
 }
 
-/// What a client is told, each UIDL with the number of its message, in the order of the listing.
+/// The listing that a client is told: each UIDL with the number of its message, in order.
 pub fn listing(moved: &Scenario, name: &str) -> Vec<(String, u32)> {
     let served = || {
         let mut session = moved.dovecot.login(name)?;
