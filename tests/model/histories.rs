@@ -22,7 +22,7 @@ use uidl_keep::uidl::Uidl;
 
 type Listing = Vec<(Uidl, Held)>;
 
-/// How a client remembers what it has downloaded, and finds what it has not.
+/// The way in which a client remembers what it has downloaded, and finds what it has not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ClientKind {
     /// It remembers every UIDL that it ever saw.
@@ -857,7 +857,7 @@ impl History {
         self.faulted = true;
         self.server.stamps.forgotten += 1;
         let captured = &mut self.server.captured;
-        // As `spend_entries` does: what was captured before is not known any more.
+        // This is as `spend_entries` does: earlier captures are not known any more.
         captured.captures = vec![capture(CAPTURED_AT + self.captures * DAY + 30 * DAY, None)];
         self.captures += 30;
         let all = captured.entries.iter().flat_map(Entry::uidls).cloned();

@@ -63,7 +63,7 @@ struct Point {
     call: String,
     /// Its number among the calls of this name.
     number: usize,
-    /// As strace wrote it.
+    /// The line as strace wrote it.
     line: String,
 }
 

@@ -11,12 +11,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// One that has polled the old server while these messages were there.
+    /// A client that has polled the old server while these messages were there.
     pub fn of_the_old_server(numbers: impl IntoIterator<Item = u32>) -> Self {
         Self { held: numbers.into_iter().map(|number| (uidl(number), number)).collect() }
     }
 
-    /// One that has polled an old server that told it these.
+    /// A client that has polled an old server that told it these.
     pub fn that_holds(uidls: impl IntoIterator<Item = (String, u32)>) -> Self {
         Self { held: uidls.into_iter().collect() }
     }

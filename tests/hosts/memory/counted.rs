@@ -1,4 +1,4 @@
-//! From Dovecot to Dovecot in one counting format, under one UIDVALIDITY: both count on.
+//! A move from Dovecot to Dovecot in one counting format, under one UIDVALIDITY: both count on.
 
 use std::path::PathBuf;
 

@@ -38,7 +38,7 @@ impl Whole {
         Self { path, octets, owner: (meta.uid(), meta.gid()), mode: meta.mode() & 0o7777 }
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -82,11 +82,11 @@ impl Whole {
 
 /// One way to be wrong.
 pub struct Fault {
-    /// What it is.
+    /// The name of the fault.
     pub name: String,
     /// Brings it about.
     pub bring: Box<dyn Fn(&Whole)>,
-    /// What the log must say of it, beside the file's path.
+    /// The words that the log must have on it, beside the file's path.
     pub words: Vec<&'static str>,
 }
 

@@ -75,7 +75,7 @@ fn an_order_number_that_two_messages_have_is_replayed_for_one() {
     assert_eq!(orders(&server.log_in()), [5, 4, 3].map(|n| FIRST_ORDER + n));
 }
 
-/// Those few were sorted before all others once, and a client that searches by halves fetched none.
+/// The few were sorted before all others once, and a client that searches by halves fetched none.
 #[test]
 fn another_servers_order_number_is_nothing_beside_what_claims_an_entry() {
     for orders in [[1, 2], [2, 1], [0, 9]] {

@@ -241,8 +241,8 @@ impl Server {
         (self.ledger, self.mark) = (None, None);
     }
 
-    /// Numbers from `from` on: the list of UIDs was lost, or an older one was put back. What was
-    /// baked into it goes with it.
+    /// Numbers from `from` on: the list of UIDs was lost, or an older one was put back. The UIDLs
+    /// that were baked into it go with it.
     pub fn number_anew(&mut self, from: u32) {
         let start = self.held.iter().position(|held| held.uid >= from);
         let is_list = self.storage == Storage::Maildir;
