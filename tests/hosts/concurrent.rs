@@ -370,7 +370,7 @@ fn mail_comes_and_goes(count: u32, key: Key) {
             assert!(before.is_none_or(|before| before == *uidl), "{subject} twice");
         }
     }
-    assert!(uidl_of.values().all(|uidl| new.contains(uidl)), "what was told is told no more");
+    assert!(uidl_of.values().all(|uidl| new.contains(uidl)), "a told UIDL is told no more");
     server.is_in_order(&last);
 }
 

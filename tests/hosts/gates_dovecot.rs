@@ -409,7 +409,7 @@ fn a_wrong_index_is_forgotten_and_the_right_one_is_served_in_order() {
 
     let now = server.uidls(ALICE);
     assert_eq!(now[..3], kept("right-"));
-    assert_eq!(now[3..], wrong[3..], "what was told of new mail was right");
+    assert_eq!(now[3..], wrong[3..], "new mail was told right");
     assert_eq!(server.uidls(ALICE), now, "also when it was remembered");
     let baked = fs::read_to_string(&uidlist).unwrap();
     assert!(baked.contains(" Pright-3") && !baked.contains("wrong-"), "{baked}");

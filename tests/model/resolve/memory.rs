@@ -309,7 +309,7 @@ fn what_was_forgotten_is_told_anew_and_what_it_told_stays_spent() {
     server.captured.spent.push(uidl("U1"));
     assert!(server.warm().is_none(), "no login passes the stamp by");
     let uidls = server.uidls();
-    assert_eq!(uidls[0], "R2", "what clients know already stands before what they do not");
+    assert_eq!(uidls[0], "R2", "known messages stand before unknown ones");
     assert!(is_derived(&uidls[1]), "its number is in a range that was told: {uidls:?}");
     assert_eq!(uidls[2], native(3), "this very message was told it");
     assert_eq!(server.ledger.as_ref().unwrap().begun_after, 7);

@@ -391,14 +391,14 @@ impl Server {
         let resolution = match self.outcome(Purpose::Listing { guarded: self.guarded }) {
             Outcome::Resolved(resolution) => *resolution,
             Outcome::Refused(refusal) => {
-                assert!(grown.is_none(), "what is refused does not grow: {refusal:?}");
+                assert!(grown.is_none(), "a refused login does not grow: {refusal:?}");
                 return Err(refusal);
             }
             Outcome::Ask(_) | Outcome::AskCaptured => unreachable!(),
         };
         self.next_uid = self.next_uid.max(resolution.first_unspent_uid);
         if let Some(grown) = &grown {
-            assert_eq!(*grown, resolution.ledger, "what grows is what the rules say");
+            assert_eq!(*grown, resolution.ledger, "the grown ledger is that of the rules");
             self.grown += 1;
         }
         if self.disk == Disk::Writable {
