@@ -2,8 +2,8 @@
 # installs packages or starts servers; `build` and `check` need neither once the packages are there.
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps build check oldest test asan demo fresh bench fuzz mutants deny install plugin \
-	plugin-2.4 test-plugins clean clean-trees
+.PHONY: all help deps build check oldest test asan demo fresh bench fuzz mutants deny install \
+	plugin plugin-2.4 test-plugins clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -150,18 +150,26 @@ deny: ## licences, sources and versions of all dependencies, and what is known a
 	$(SETUP) rust
 	$(SETUP) crates deny
 	target/tools/bin/cargo-deny --locked check bans licenses sources
-	@target/tools/bin/cargo-deny --locked fetch db || { 		echo 'deny: no database of advisories is to be had here: nothing is said of them'; 		exit 0; } && 		target/tools/bin/cargo-deny --locked check advisories
+	@target/tools/bin/cargo-deny --locked fetch db || { \
+		echo 'deny: no database of advisories is to be had here: nothing is said of them'; \
+		exit 0; } && \
+		target/tools/bin/cargo-deny --locked check advisories
 
 install: ## the plugin, the helper, man pages, completions, an example (DESTDIR, PREFIX, STRIP)
-	@test -n "$(DOVECOT_CONFIG)" || { echo "install: no dovecot-config found: install dovecot-dev," 		"or name it in DOVECOT_CONFIG"; exit 2; }
+	@test -n "$(DOVECOT_CONFIG)" || { \
+		echo "install: no dovecot-config found: install dovecot-dev," \
+			"or name it in DOVECOT_CONFIG"; exit 2; }
 	@dovecot-plugin/installable target/release "$(INCLUDE_DIR)"
 	install -D -m 755 $(STRIP) target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
 	rm -rf $(DOCUMENTS) && mkdir $(DOCUMENTS) && target/release/uidl-keep documents $(DOCUMENTS)
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/uidl-keep.1 $(DOCUMENTS)/*.1
-	install -D -m 644 $(DOCUMENTS)/uidl-keep.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/uidl-keep
-	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(DOCUMENTS)/uidl-keep.fish
+	install -D -m 644 $(DOCUMENTS)/uidl-keep.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/uidl-keep
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d \
+		$(DOCUMENTS)/uidl-keep.fish
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DOCUMENTS)/_uidl-keep
-	install -D -m 644 $(STRIP) target/release/libuidl_keep.so $(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so
+	install -D -m 644 $(STRIP) target/release/libuidl_keep.so \
+		$(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so
 	if [ "$(DOVECOT_LINE)" = 2.4 ]; then \
 		install -d $(DESTDIR)$(MODULE_DIR)/settings && \
 		$(CC) $(SETTINGS_FLAGS) $(STRIP) -I$(INCLUDE_DIR) dovecot-plugin/uidl-keep-settings.c \

@@ -1,14 +1,15 @@
 //! The rules of the house, held against every line of the source: which room may know which, that a
 //! name means one thing, where `unsafe` may stand, and how long a line is.
 //!
-//! Needs nothing of ours, so that `make check` compiles it alone.
+//! This needs nothing of ours, so that `make check` compiles it alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Which rooms of `src/` a room may know: the arrows of docs/design.md. What is not here is never
-/// known: a capture knows no index, the plugin no capture, and the rules and the formats no files.
+/// The rooms of `src/` that a room may know: the arrows of docs/design.md. A room that is not here
+/// is never known: a capture knows no index, the plugin no capture, and the rules and the formats
+/// no files.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("uidl", &[]),
     ("encoding", &[]),
@@ -54,13 +55,13 @@ const PURE: &[&str] = &[
 /// The files of `ledger/` that read and write: the control directory is their work.
 const NOT_PURE: &[&str] = &["src/ledger/control.rs", "src/ledger/fingerprint_cache.rs"];
 
-/// Where `unsafe` may stand.
+/// The places where `unsafe` may stand.
 const UNSAFE: &[&str] = &["src/plugin/", "src/file/map.rs"];
 
 const MOST_COLUMNS: usize = 100;
 
 struct Source {
-    /// From the top of the project, as `src/site/roster.rs`.
+    /// The path from the top of the project, as `src/site/roster.rs`.
     path: String,
     text: String,
 }
@@ -125,7 +126,7 @@ fn crate_paths(code: &str) -> Vec<Vec<String>> {
             rest[..end].split("::").filter(|name| !name.is_empty()).map(str::to_owned).collect();
         let group = rest[end..].strip_prefix('{').filter(|_| rest[..end].ends_with("::"));
         match group.and_then(|group| group.split_once('}')) {
-            // Nested groups are not of this house's style.
+            // This house's style has no nested groups.
             Some((names, _)) => {
                 for name in names.split(',').map(str::trim).filter(|name| !name.is_empty()) {
                     let names = name.split(" as ").next().unwrap_or_default().split("::");

@@ -1,7 +1,7 @@
 //! The facts that must hold for any input of a reader: one module for each fuzz target, with its
 //! `check`.
 //!
-//! libFuzzer calls these (`make fuzz`), and so does `tests/hosts/fuzz_corpus.rs`. That test includes
+//! libFuzzer calls these (`make fuzz`), and so does `tests/hosts/fuzz_corpus.rs`. The test includes
 //! this file, and feeds them the whole corpus and every input that once broke something.
 
 pub mod capture_courier;

@@ -498,7 +498,8 @@ mod tests {
             assert_eq!(len(), Mark::OCTETS as u64);
         }
         drop(lock);
-        // A child that another test starts at this moment may have the lock open, until it runs its program.
+        // A child that another test starts at this moment may have the lock open, until it runs its
+        // program.
         let noted = Some(Mark { left: 9, ..mark.clone() });
         let note = |_| {
             control.note_left(9);

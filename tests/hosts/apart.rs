@@ -1,4 +1,4 @@
-//! Users of one domain whom Dovecot gives different groups: each has files of his own in the site,
+//! Dovecot gives the users of one domain different groups: each has files of his own in the site,
 //! which a login of nobody else can read.
 
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use crate::support::pop3::Refused;
 
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
-/// Never migrated.
+/// She was never migrated.
 const ERIN: &str = "erin@example.com";
 
 /// Their uids, and their gids.
@@ -56,7 +56,7 @@ impl Server {
         Some(Self { dovecot, host })
     }
 
-    /// What an old server listed of the messages that these users have.
+    /// The listing that an old server gave of the messages of these users.
     fn listing(&self, users: &[&str]) -> String {
         let mut listing = String::new();
         for user in users {
@@ -95,7 +95,7 @@ impl Server {
         }
     }
 
-    /// What a client is told instead of its listing.
+    /// The line that a client is told instead of its listing.
     fn refusal(&self, user: &str) -> String {
         let mut session = self.dovecot.login(user).expect("+OK comes before the mailbox is opened");
         let Err(Refused(line)) = session.uidl() else { panic!("{user} is served") };
@@ -107,7 +107,7 @@ fn kept(user: &str, number: u32) -> String {
     format!("kept-{user}-{number}")
 }
 
-/// All below a directory becomes that account's.
+/// Gives all below a directory to that account.
 fn give(path: &Path, id: u32) {
     chown(path, Some(id), Some(id)).unwrap();
     if path.is_dir() {
@@ -142,7 +142,7 @@ fn users_of_one_domain_and_different_groups_are_served_and_see_nothing_of_each_o
             }
         }
         let domain = server.dovecot.site().join("domain");
-        // What names nobody, anybody may read.
+        // Anybody may read a file that names nobody.
         let roster = domain.join("example.com.roster").metadata().unwrap();
         assert_eq!((roster.uid(), roster.mode() & 0o7777), (0, 0o644));
 
@@ -156,7 +156,8 @@ fn users_of_one_domain_and_different_groups_are_served_and_see_nothing_of_each_o
         assert_eq!(server.dovecot.uidl(ERIN), erins);
         server.serves_both("released");
 
-        // Who lived at the old server where it could not be searched may be anybody's neighbour.
+        // A user of the old server may have lived where it could not be searched, and be anybody's
+        // neighbour.
         let gap = "uidl-keep-listing 1\nmaildrop *@example.com\nstate failed\nremark denied\n.\n";
         server.install(&(server.listing(&[BOB]) + gap));
         server.serves_both("somebody was missed");
@@ -177,7 +178,7 @@ fn files_of_ones_own_that_were_lost_are_missed() {
     let elsewhere = server.dovecot.dir().join("elsewhere");
     for (lost, what) in [(&roster, "the roster"), (&index, "the index"), (&user, "all of them")] {
         fs::rename(lost, &elsewhere).unwrap();
-        // What was listed is remembered; a first listing needs the index.
+        // A listing is remembered; a first listing needs the index.
         let _ = fs::remove_file(server.dovecot.mail(ALICE).join("uidl-keep.ledger"));
         let _ = fs::remove_file(server.dovecot.mail(ALICE).join("uidl-keep.lock"));
         assert_eq!(server.refusal(ALICE), LATER, "{what}");

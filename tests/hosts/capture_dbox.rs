@@ -1,4 +1,4 @@
-//! mdbox and sdbox, which only Dovecot can read: what doveadm prints, against what its POP3 lists.
+//! mdbox and sdbox, which only Dovecot can read: doveadm's output, compared with the POP3 listing.
 
 use std::io::Write;
 use std::process::{Output, Stdio};
@@ -22,7 +22,7 @@ use uidl_keep::maildrop::{Maildrop, State};
 
 const USER: &str = "alice@example.com";
 
-/// What `man uidl-keep` says to run, for one user.
+/// The output of the commands in `man uidl-keep`, for one user.
 fn ask(server: &Dovecot, message: &str) -> String {
     let status =
         ["-f", "json", "mailbox", "status", "-u", USER, "messages uidvalidity uidnext", "INBOX"];
@@ -40,7 +40,7 @@ fn run(input: &str, args: &[&str]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It may have ended at the first octets.
+    // The helper may have ended at the first octets.
     let _ = helper.stdin.take().unwrap().write_all(input.as_bytes());
     helper.wait_with_output().unwrap()
 }
@@ -122,8 +122,11 @@ fn saved_uidls_and_their_order_are_taken_before_the_format() {
     }
 }
 
-const STATUS: &str = r#"[{"username":"alice","mailbox":"INBOX","messages":"2","uidnext":"3","uidvalidity":"17"},
-    {"username":"carol","mailbox":"INBOX","messages":"0","uidnext":"1","uidvalidity":"18"}]"#;
+const STATUS: &str = concat!(
+    r#"[{"username":"alice","mailbox":"INBOX","messages":"2","uidnext":"3","uidvalidity":"17"},"#,
+    "\n    ",
+    r#"{"username":"carol","mailbox":"INBOX","messages":"0","uidnext":"1","uidvalidity":"18"}]"#
+);
 
 fn remarks_of(maildrop: &Maildrop, start: &str) -> bool {
     maildrop.remarks.iter().any(|remark| remark.starts_with(start))
@@ -131,7 +134,12 @@ fn remarks_of(maildrop: &Maildrop, start: &str) -> bool {
 
 fn message(user: &str, uid: u32) -> String {
     format!(
-        r#"{{"username":"{user}","uid":"{uid}","guid":"g{uid}","pop3.uidl":"","pop3.order":"","size.virtual":"78","hdr":"Subject: {uid}\n\n"}}"#
+        concat!(
+            r#"{{"username":"{user}","uid":"{uid}","guid":"g{uid}","pop3.uidl":"","#,
+            r#""pop3.order":"","size.virtual":"78","hdr":"Subject: {uid}\n\n"}}"#
+        ),
+        user = user,
+        uid = uid
     )
 }
 
@@ -200,11 +208,11 @@ fn what_is_cut_short_is_an_error_or_a_failed_maildrop_wherever_it_was_cut() {
     let captured = &blocks(&lacking, &asked(&[])).unwrap()[0];
     assert_eq!(captured.maildrop.state, State::Failed);
     assert!(captured.losses[0].starts_with("1 of 2 messages"), "{:?}", captured.losses);
-    // What came meanwhile is not the one that lacks.
+    // The message that came meanwhile is not the one that lacks.
     let lacking = format!("{STATUS}[{},{}]", message("alice", 1), message("alice", 3));
     let captured = &blocks(&lacking, &asked(&[])).unwrap()[0];
     assert!(captured.losses[0].starts_with("1 of 2 messages"), "{:?}", captured.losses);
-    // What came between the two questions is one more.
+    // The message that came between the two questions is one more.
     let more = [1, 2, 3].map(|uid| message("alice", uid)).join(",");
     let captured = &blocks(&format!("{STATUS}[{more}]"), &asked(&[])).unwrap()[0];
     assert_eq!(captured.maildrop.counter.as_ref().unwrap().next, 4);
@@ -255,7 +263,7 @@ fn a_format_that_the_input_cannot_fill_fails_the_maildrop() {
         let said = "2 of 2 unique-ids are of no use, such as uid 1: UIDL format wants a file name";
         assert!(captured.losses[0].starts_with(said), "{:?}", captured.losses);
     }
-    // One is as many as the other; and what nobody needs is not made.
+    // One is as many as the other; and a key that nobody needs is not made.
     let saved = input.replacen(r#""pop3.uidl":"""#, r#""pop3.uidl":"UID1-9""#, 1);
     let captured = wanting(&saved, "%f");
     assert_eq!((uidls(&captured.maildrop), captured.losses.len()), (vec!["UID1-9".to_owned()], 1));
@@ -263,7 +271,7 @@ fn a_format_that_the_input_cannot_fill_fails_the_maildrop() {
     let three = format!("{three}[{one},{two},{}]", message("alice", 3));
     let saved = three.replacen(r#""pop3.uidl":"""#, r#""pop3.uidl":"UID1-9""#, 1);
     assert_eq!(wanting(&saved, "%f").maildrop.state, State::Failed);
-    // Nobody has anything to lose in an empty one.
+    // An empty one has nothing to lose.
     let none = STATUS.replace(r#""messages":"2""#, r#""messages":"0""#);
     assert_eq!(wanting(&none, "%f").maildrop.state, State::Empty);
 
@@ -375,7 +383,10 @@ fn what_makes_no_sense_is_refused_with_the_next_step() {
 
 proptest! {
     #[test]
-    fn no_input_makes_the_parser_panic(noise in "[\\[\\]{}\",: a-z0-9\\\\]{0,80}", at in 0_usize..400) {
+    fn no_input_makes_the_parser_panic(
+        noise in "[\\[\\]{}\",: a-z0-9\\\\]{0,80}",
+        at in 0_usize..400,
+    ) {
         let mut input = format!("{STATUS}[{},{}]", message("alice", 1), message("alice", 2));
         input.insert_str(at.min(input.len()), &noise);
         let _ = blocks(&input, &asked(&["alice"]));

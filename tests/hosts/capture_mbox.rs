@@ -1,4 +1,4 @@
-//! Mail in an mbox, against what the servers themselves listed and gave.
+//! Mail in an mbox, compared with what the servers themselves listed and gave.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -44,7 +44,8 @@ fn captured(server: MboxServer, mbox: &str) -> Captured {
 /// A message that an MTA has appended, with these lines in its header.
 fn appended(about: &str, header: &str) -> String {
     format!(
-        "From a@example.net Mon May  6 10:06:40 2024\n{header}Subject: {about}\n\nbody of {about}\n\n"
+        "From a@example.net Mon May  6 10:06:40 2024\n\
+         {header}Subject: {about}\n\nbody of {about}\n\n"
     )
 }
 
@@ -52,7 +53,7 @@ fn all_keys() -> Keys {
     Keys { file: true, header: true, message: true, origin: true }
 }
 
-/// Compares the fingerprints with those of what the server gave to RETR.
+/// Compares the fingerprints with those of the answers to RETR.
 fn assert_keys(maildrop: &Maildrop, given: impl Fn(usize) -> Option<Vec<u8>>) {
     for (number, entry) in (1..).zip(&maildrop.entries) {
         let Some(given) = given(number) else { continue };
@@ -87,7 +88,8 @@ fn what_dovecot_wrote_is_captured_as_it_listed_and_gave_it() {
     assert_keys(&maildrop, |number| {
         fs::read(sample(&format!("dovecot.retr/{number:02}"))).ok().filter(|_| number != 7)
     });
-    // Dovecot's own, as %g and %m showed them; the two identical copies have one GUID, which names none.
+    // Dovecot's own %g and %m showed these; the two identical copies have one GUID, which names
+    // none.
     let guids: Vec<_> = maildrop.entries[..4].iter().map(|entry| entry.guid.clone()).collect();
     let spelled = |guid: &str| Some(Name::Spelled(guid.as_bytes().into()));
     let first = spelled("98b461ae2ba4bcbfd013680e2ed4557c");
@@ -122,7 +124,7 @@ fn popa3d_is_recomputed_as_popa3d_itself_computes_it() {
     }
 }
 
-/// The real thing reads the odd mbox, and what it wrote into it is captured.
+/// The real one reads the odd mbox, and the mbox is captured with what the server wrote into it.
 #[test]
 fn dovecot_on_an_odd_mbox_lists_and_gives_what_is_captured() {
     let Some(host) = Host::dovecot(Line::V23) else { return };
@@ -175,7 +177,8 @@ fn mailutils_takes_the_first_x_uidl_whatever_it_is() {
 
 #[test]
 fn the_note_that_c_client_keeps_is_no_message_to_dovecot_and_hidden_by_qpopper() {
-    let note = "From MAILER-DAEMON Mon May  6 10:00:00 2024\nFrom: Mail System Internal Data <a@b>\n\
+    let note = "From MAILER-DAEMON Mon May  6 10:00:00 2024\n\
+        From: Mail System Internal Data <a@b>\n\
         Subject: DON'T DELETE THIS MESSAGE -- FOLDER INTERNAL DATA\nX-IMAP: 17 0000000009\n\
         X-UIDL: of.the.note.itself\nStatus: RO\n\nThis text is part of the internal format.\n\n";
     let mbox = note.to_owned() + &appended("one", "X-UID: 3\nX-UIDL: of.the.message\n");
@@ -200,13 +203,13 @@ fn a_uid_that_dovecot_would_not_take_is_none() {
         uids.iter().enumerate().map(|(at, value)| uid(at, value)).collect()
     };
     let captured_of = |uids: &[&str]| captured(dovecot("%u"), &mbox(uids));
-    // The one behind the last is taken, a larger one is a sender's.
+    // The one after the last is taken; a larger one is a sender's.
     let pushed = captured_of(&["X-UID: 4  \n", "X-UID: 10\n", "X-UID: 99\n"]);
     assert_eq!(uidls(&pushed.maildrop), ["4", "10"]);
     assert_eq!(pushed.maildrop.counter.unwrap().next, 11);
     let second = captured_of(&["X-UID: 4\n", "X-UID: x\nX-UID: 5\n", "X-UID: 99\nX-UID: 6\n"]);
     assert_eq!(uidls(&second.maildrop), ["4", "5", "6"]);
-    // UIDs grow; what has none before one that has is not what Dovecot leaves behind.
+    // UIDs grow; Dovecot never leaves a message without one before a message that has one.
     let falling = captured_of(&["X-UID: 4\n", "X-UID: 3\n", "X-UID: 5\n", ""]);
     assert_eq!(uidls(&falling.maildrop), ["4", "5"]);
     assert_eq!(falling.losses.len(), 1);

@@ -1,6 +1,5 @@
-//! Mboxes with something odd about them, each given to a real server and then captured from its
-//! disk: what is captured is what that server lists and gives, or a failure where it lets nobody
-//! in.
+//! Mboxes with something odd about them. Each is given to a real server and then captured from its
+//! disk: the capture has what that server lists and gives, or fails if the server lets nobody in.
 
 use std::fs;
 use std::path::Path;
@@ -20,13 +19,13 @@ use uidl_keep::format::UidlFormat;
 use uidl_keep::key::Depth;
 use uidl_keep::maildrop::State;
 
-/// What a client is told: UIDLs, and messages.
+/// The UIDLs and the messages that a client is told.
 struct Told {
     uidls: Vec<String>,
     messages: Vec<Vec<u8>>,
 }
 
-/// All of it, in one session.
+/// Returns all of it, from one session.
 fn told(mut session: Pop3) -> Told {
     let uidls = session.uidl().expect("UIDL");
     let messages = (1..=uidls.len()).map(|at| session.retr(at).expect("RETR")).collect();
@@ -47,8 +46,8 @@ fn captured(server: MboxServer, mbox: &Path) -> Captured {
     )
 }
 
-/// What of what was captured is not as it was told; nothing where the server lets nobody in, and
-/// the capture says that it failed.
+/// Returns what a capture has otherwise than the client was told; nothing if the server lets nobody
+/// in and the capture says that it failed.
 fn unlike(captured: &Captured, told: Option<Told>) -> Option<String> {
     let maildrop = &captured.maildrop;
     let Some(told) = told else {
@@ -56,7 +55,7 @@ fn unlike(captured: &Captured, told: Option<Told>) -> Option<String> {
         return (state != State::Failed).then(|| format!("{state:?}, and nobody is let in"));
     };
     let of = |message: &[u8]| MessageRead::read(message, Depth::Message).expect("in memory").of;
-    // What has nothing to be known by is spent, and that is said.
+    // A message that nothing names is spent, and that is said.
     let named = || told.uidls.iter().zip(&told.messages).filter(|(_, m)| of(m).message.is_some());
     let are_all_named = named().count() == told.uidls.len();
     let is_said = |loss: &String| loss.contains("have nothing that names them");
@@ -75,8 +74,8 @@ fn unlike(captured: &Captured, told: Option<Told>) -> Option<String> {
     })
 }
 
-/// A spool server's word on an mbox, and what is captured of what it leaves. `None` where there is
-/// no such server here, or it does not let the client in.
+/// Returns what a spool server tells of an mbox, and the capture of what it leaves. `None` if there
+/// is no such server here, or it does not let the client in.
 fn of_the_spool(
     program: Program,
     mbox: &[u8],
@@ -84,7 +83,7 @@ fn of_the_spool(
 ) -> Option<(Option<Told>, Captured)> {
     let spool = Spool::start(&Host::old_servers()?, program);
     spool.put(mbox);
-    // The first session of some writes what the second lists.
+    // Some write in the first session what the second lists.
     let told = [(); 2].map(|()| Pop3::login(spool.pop3(), spool::USER).ok().map(told));
     let [_, told] = told;
     Some((told, captured(server, &spool.mbox())))
@@ -122,7 +121,7 @@ fn odd() -> Vec<(String, Vec<u8>)> {
     }
     let mut add = |name: &str, text: String| odd.push((name.to_owned(), text.into_bytes()));
     let crlf = |text: &str| text.replace('\n', "\r\n");
-    // A header that ends at CR LF, and fields behind it that are of the body.
+    // A header ends at CR LF, and fields behind it belong to the body.
     let body =
         "Message-ID: <of-the-body@example.net>\nReceived: x; 1 May\nX-UIDL: of.the.body.itself\n";
     add("crlf", {

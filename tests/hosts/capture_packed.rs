@@ -1,4 +1,4 @@
-//! Maildirs in which Dovecot compressed or encrypted the messages: what their capture says.
+//! Maildirs in which Dovecot compressed or encrypted the messages: the remarks of their capture.
 
 use std::fs;
 use std::path::Path;
@@ -47,7 +47,7 @@ fn over_pop3(server: &Dovecot) -> Captured {
     pop3::capture(&at, &account, &how).expect("it answers")
 }
 
-/// One message as it is, then others as these lines of dovecot.conf store them.
+/// Stores one message as it is, then others as these lines of dovecot.conf store them.
 fn is_told(line: Line, what: &str, settings: impl FnOnce(&Dovecot) -> String) {
     let Some(host) = Host::dovecot(line) else { return };
     let Some(mut server) = Dovecot::start(&host, Config::default()) else { return };
@@ -89,7 +89,8 @@ fn compressed_messages_are_counted_in_every_format_that_dovecot_writes() {
                     format!("mail_plugins = zlib\nplugin {{\n  zlib_save = {format}\n}}\n")
                 }
                 Line::V24 => format!(
-                    "mail_plugins {{\n  mail_compress = yes\n}}\nmail_compress_write_method = {format}\n"
+                    "mail_plugins {{\n  mail_compress = yes\n}}\n\
+                     mail_compress_write_method = {format}\n"
                 ),
             });
         }

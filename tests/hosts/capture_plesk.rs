@@ -26,7 +26,7 @@ const COURIER: (&str, &str) = ("courierpop3dsizelist", "/3 9 17\n100.a:2,S 10 7:
 const DOVECOT: (&str, &str) = ("dovecot-uidlist", "3 V23 N2\n1 :100.a\n");
 
 impl Plesk {
-    /// With a maildrop for each user that has these state files.
+    /// Makes one with a maildrop for each user; every maildrop has these state files.
     fn of(users: &[&str], states: &[(&str, &str)]) -> Self {
         let plesk = Self { root: tempfile::tempdir().unwrap() };
         for user in users {
@@ -51,7 +51,7 @@ impl Plesk {
         fs::write(path, text).unwrap();
     }
 
-    /// As `systemctl enable`.
+    /// Does as `systemctl enable`.
     fn enable(&self, unit: &str) {
         self.write(&format!("lib/systemd/system/{unit}"), "[Service]\n");
         let wants = self.path("etc/systemd/system/multi-user.target.wants");
@@ -59,12 +59,12 @@ impl Plesk {
         symlink(format!("/lib/systemd/system/{unit}"), wants.join(unit)).unwrap();
     }
 
-    /// As `systemctl mask`.
+    /// Does as `systemctl mask`.
     fn mask(&self, unit: &str) {
         symlink("/dev/null", self.path("etc/systemd/system").join(unit)).unwrap();
     }
 
-    /// What dpkg says of packages: of each the name and the state.
+    /// Writes what dpkg says of packages: the name and the state of each.
     fn packages(&self, states: &[(&str, &str)]) {
         let stanza = |(name, state): &(&str, &str)| {
             format!("Package: {name}\nStatus: {state}\nPriority: optional\n\n")
@@ -79,8 +79,8 @@ impl Plesk {
         Ran::of(command)
     }
 
-    /// Captures as on that machine itself: its `/etc` in the place of ours, for that process alone.
-    /// `None` where that cannot be.
+    /// Captures as on that machine itself: its `/etc` is in the place of ours, for that process
+    /// alone. `None` if that cannot be.
     fn capture_live(&self, arguments: &[&str]) -> Option<Ran> {
         let mail = self.path("var/qmail/mailnames");
         self.write("etc/psa/psa.conf", &format!("PLESK_MAILNAMES_D {}\n", mail.display()));
@@ -114,7 +114,7 @@ fn what_starts_with_the_machine_decides_however_fresh_the_other_ones_state_is() 
             "seen: maildrops with files of Courier: 1, the youngest courierpop3dsizelist of 20",
         );
         ran.says("seen: maildrops with files of Dovecot: 1, the youngest dovecot-uidlist of 20");
-        // The listing tells who reads it later what it rests on.
+        // The listing tells its later reader on what it rests.
         let listing = String::from_utf8(ran.stdout.clone()).unwrap();
         assert!(listing.starts_with("# enabled: /etc/systemd"), "{listing}");
     }
@@ -196,7 +196,7 @@ fn files_of_both_servers_and_no_service_are_refused_with_all_that_was_found() {
         ran.says(said);
     }
     assert!(!place.exists());
-    // No more is known where both start with the machine, or both are installed.
+    // No more is known if both start with the machine, or both are installed.
     plesk.packages(&[
         ("psa-courier-imap", "install ok installed"),
         ("plesk-dovecot", "install ok installed"),
@@ -205,7 +205,7 @@ fn files_of_both_servers_and_no_service_are_refused_with_all_that_was_found() {
     plesk.enable("dovecot.service");
     plesk.enable("courier-pop3d.service");
     plesk.capture(&output).is_refused(both);
-    // And one kind of state in each maildrop is both kinds on the machine.
+    // Each maildrop has one kind of state, and the machine has both kinds.
     let plesk = Plesk::of(&["al@ex.com", "bo@ex.com"], &[COURIER]);
     let bo = plesk.path("var/qmail/mailnames/ex.com/bo/Maildir");
     fs::rename(bo.join(COURIER.0), bo.join("dovecot.index.log")).unwrap();
@@ -301,7 +301,7 @@ fn short_names_are_taken_by_those_who_share_them_with_nobody() {
     ran.says("clients may log in here without their domain (SHORTNAMES=1)");
     let ran = plesk.capture(&["--short-names"]);
     assert_eq!(users(&ran), ["al@a.example", "al@b.example", "bo"]);
-    // Whose clients log in as "al" is for the operator to find out.
+    // The operator has to find out whose clients log in as "al".
     assert_eq!(ran.status, 1);
     ran.says("al may be any of al@a.example, al@b.example: they keep their full names");
 }
@@ -328,7 +328,7 @@ fn a_running_dovecot_outweighs_all_that_is_installed_and_is_asked_for_its_format
     ran.is_refused("--format is %v-%u, and doveconf says UID%u-%v");
 }
 
-/// A process of a test, ended with it.
+/// A process of a test, which ends with it.
 struct Running(Child);
 
 impl Drop for Running {
@@ -363,7 +363,7 @@ fn a_stranger_on_the_port_is_no_server_of_plesks_whatever_is_enabled() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     let plesk = Plesk::of(&["al@ex.com"], &[COURIER]);
-    // A unit of the admin's own, as this machine has none of Courier's.
+    // This is a unit of the admin's own, as this machine has none of Courier's.
     let units = plesk.path("etc/systemd/system");
     fs::create_dir_all(units.join("multi-user.target.wants")).unwrap();
     fs::write(units.join("courier-pop3d.service"), "[Service]\n").unwrap();
@@ -374,7 +374,7 @@ fn a_stranger_on_the_port_is_no_server_of_plesks_whatever_is_enabled() {
     ran.says("behind a proxy name the ports of the server itself with --port");
     let own = std::env::current_exe().unwrap();
     ran.says(own.file_name().and_then(OsStr::to_str).unwrap());
-    // POP3 is stopped for the last capture: then what starts with the machine tells.
+    // POP3 is stopped for the last capture: then the services that start with the machine tell.
     let ran = plesk.capture_live(&["--port", "1"]).unwrap();
     assert_eq!(ran.uidl(), "UID7-17");
     ran.says("seen: nobody listens on port 1\n");

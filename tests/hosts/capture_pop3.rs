@@ -1,4 +1,4 @@
-//! Captures over POP3 from real servers: what they tell is what lies on their disks.
+//! Captures over POP3 from real servers: the answers agree with what lies on their disks.
 
 use std::fmt::Write as _;
 use std::net::TcpListener;
@@ -55,7 +55,7 @@ fn headers(captured: &Captured) -> Vec<Option<Fingerprint>> {
     captured.maildrop.entries.iter().map(|entry| entry.header).collect()
 }
 
-/// What messages are known by but for their file names, in the old order.
+/// The keys of the messages except their file names, in the old order.
 fn known_by(maildrop: &Maildrop) -> String {
     maildrop.entries.iter().fold(String::new(), |mut text, entry| {
         let _ = writeln!(text, "{} {:?} {:?}", entry.uidl, entry.header, entry.message);
@@ -73,7 +73,7 @@ fn sizes_are_right(told: &Maildrop, lies: &Maildrop) {
     assert!(count > told.entries.len() / 2, "{count}");
 }
 
-/// What the Maildir of a Dovecot with its default format says on disk.
+/// The capture from the Maildir of a Dovecot with its default format.
 fn on_disk(server: &Dovecot, user: &str) -> Maildrop {
     let format = UidlFormat::parse("%08Xu%08Xv").unwrap();
     let source = Source::named(user, server.mail(user));
@@ -123,7 +123,7 @@ fn what_is_never_retrieved_comes_whole_by_top_where_its_header_says_too_little()
     let never = CaptureOptions { retrieve: Retrieve::Never, ..how() };
     let told = capture(&at(dovecot.pop3()), &account("alice"), &never).unwrap();
     assert_eq!(known_by(&told.maildrop), known_by(&lies));
-    // Two that are equal, and one without an end of its header.
+    // Two of them are equal, and one has no end of its header.
     let whole = told.maildrop.entries.iter().filter(|entry| entry.message.is_some());
     assert_eq!(whole.count(), 3);
     assert_eq!((told.maildrop.remarks, told.losses), (vec![], vec![]));
@@ -156,7 +156,7 @@ fn dovecot_is_logged_in_to_by_what_it_offers() {
     let refused = capture(&at(dovecot.pop3()), &for_alice("wrong"), &how()).unwrap_err();
     assert!(matches!(refused, Fault::Login(_)), "{refused}");
     assert_eq!(refused.next_step(), Retry::Never);
-    // Longer than a command line may be: sent when it is asked for.
+    // It is longer than a command line may be: it is sent when it is asked for.
     let long = Account { login: "p".repeat(200), ..for_alice("masters") };
     assert_eq!(uidls(&capture(&at(dovecot.pop3()), &long, &how()).unwrap()), listing);
 
@@ -175,7 +175,7 @@ fn free_port() -> u16 {
 #[test]
 fn a_certificate_is_taken_that_is_trusted_or_pinned_and_no_other() {
     if let Ok(port) = std::env::var("UIDL_KEEP_TEST_TRUSTED_PORT") {
-        // Below, in a process that trusts the authority.
+        // This part runs below, in a process that trusts the authority.
         return take_what_is_trusted(port.parse().unwrap());
     }
     let Some(host) = Host::dovecot(Line::V23) else { return };
@@ -236,7 +236,7 @@ fn take_what_is_trusted(port: u16) {
             9
         );
     }
-    // Trusted, and for another name.
+    // The certificate is trusted, and is for another name.
     let fault = capture(&server("127.0.0.2"), &account("alice"), &how());
     assert!(
         fault.is_err_and(|fault| matches!(fault, Fault::Connect { .. } | Fault::Untrusted { .. }))
@@ -355,13 +355,13 @@ fn servers_that_are_not_here_are_understood_by_what_they_said() {
             let is_other = matches!((name, at + 1), ("courier" | "cyrus", 8));
             assert_eq!(theirs != ours, is_other, "{name}: message {}", at + 1);
         }
-        // The two equal ones were retrieved, to see whether they are, and the one whose header has
-        // no end.
+        // It retrieved the two equal ones, to see whether they are equal, and the one whose header
+        // has no end.
         let retrieved: Vec<_> = heard.iter().filter(|line| line.starts_with("RETR")).collect();
         let wanted: &[&str] = match name {
-            // These end what has no end.
+            // These servers end a header that has no end.
             "qmail-pop3d" | "mailutils" => &["RETR 2", "RETR 3"],
-            // What it wraps does not name itself.
+            // A message that it wraps does not name itself.
             "courier" => &["RETR 2", "RETR 3", "RETR 8", "RETR 11"],
             _ => &["RETR 2", "RETR 3", "RETR 11"],
         };

@@ -1,5 +1,5 @@
-//! Captures over POP3 from servers that are slow, odd, broken or hostile: by a server that says
-//! what a test has it say.
+//! Captures over POP3 from servers that are slow, odd, broken or hostile: the server is one that
+//! says what a test has it say.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -39,13 +39,13 @@ fn alice() -> Account {
     }
 }
 
-/// The usual, in a hurry.
+/// The usual options, in a hurry.
 fn how() -> CaptureOptions<'static> {
     let (timeout, pause) = (Duration::from_secs(20), Duration::from_millis(1));
     CaptureOptions { timeout, pause, ..CaptureOptions::new(&NoPace, &|_| ()) }
 }
 
-/// For a server that will stall.
+/// Options for a server that will stall.
 fn impatient() -> CaptureOptions<'static> {
     CaptureOptions { timeout: Duration::from_secs(3), ..how() }
 }
@@ -54,7 +54,8 @@ fn of(peer: &Peer) -> Captured {
     capture(&at(peer), &alice(), &how()).unwrap()
 }
 
-/// One that answers as it should but where `odd` has something else for a session and a command.
+/// Starts a server that answers as it should, except where `odd` has another answer for a session
+/// and a command.
 fn served(
     served: Served,
     mut odd: impl FnMut(usize, &str) -> Option<Answer> + Send + 'static,
@@ -81,7 +82,7 @@ fn is_whole(captured: &Captured, served: &Served) {
     assert_eq!(found, wanted);
 }
 
-/// As many commands of a kind as were heard.
+/// Counts the commands of a kind that were heard.
 fn count(heard: &[String], start: &str) -> usize {
     heard.iter().filter(|command| command.starts_with(start)).count()
 }
@@ -97,7 +98,7 @@ fn many_commands_are_under_way_where_that_is_announced() {
     assert_eq!((count(&heard[0], "RETR"), count(&heard[0], "DELE")), (0, 0));
     assert_eq!(heard[0].last().unwrap(), "QUIT");
 
-    // Fewer where the answers are long.
+    // There are fewer where the answers are long.
     let peer = served(mailbox.clone(), |_, _| None);
     let always = CaptureOptions { retrieve: Retrieve::Always, ..how() };
     is_whole(&capture(&at(&peer), &alice(), &always).unwrap(), &mailbox);
@@ -114,7 +115,7 @@ fn one_command_is_under_way_where_that_is_asked_for() {
         is_whole(&captured, &mailbox);
         let heard = peer.heard().concat();
         assert_eq!(count(&heard, "NOOP"), 0);
-        // UIDL and LIST go together where PIPELINING is announced.
+        // UIDL and LIST go together if PIPELINING is announced.
         assert!(peer.deepest() <= 2, "{} at most", peer.deepest());
     }
 }
@@ -271,7 +272,7 @@ fn a_listing_that_is_another_at_the_end_is_read_again_and_not_for_ever() {
     after.messages.remove(3);
     let (first, then) = (before, after.clone());
     let mut listings = 0;
-    // A server whose numbers move in the middle of a session.
+    // The numbers of this server move in the middle of a session.
     let peer = Peer::start(move |_, command| {
         listings += usize::from(command == "UIDL");
         if listings <= 1 { first.answer(command) } else { then.answer(command) }
@@ -343,7 +344,7 @@ fn a_message_that_was_deleted_meanwhile_is_spent_and_no_loss() {
     is_whole(&captured, &after);
     assert_eq!(captured.maildrop.spent[0].to_string(), "uidl12");
     let heard = peer.heard();
-    // Once: Dovecot hangs up on who asks again for what has been expunged.
+    // It asks once: Dovecot hangs up on a client that asks again for an expunged message.
     assert_eq!((heard.len(), count(&heard[0], "TOP 12"), count(&heard[0], "RETR")), (2, 1, 0));
     assert_eq!(count(&heard[1], "TOP"), 0, "the others were known");
 }
@@ -410,8 +411,7 @@ fn where_there_is_no_top_messages_are_retrieved_if_that_is_allowed() {
 #[test]
 fn top_may_count_otherwise() {
     let mailbox = Served::of(20);
-    // One that takes no 0, one that cuts the header short at 0, and one that gives all for any
-    // number.
+    // One takes no 0, one cuts the header short at 0, and one gives all for any number.
     for odd in [
         (|_: &Served, command| {
             command_of_lines(command, "0").then(|| "-ERR bad number\r\n".into())
@@ -532,8 +532,8 @@ fn what_its_header_does_not_name_is_read_whole_and_by_top_first() {
         let spent: Vec<_> = captured.maildrop.spent.iter().map(ToString::to_string).collect();
         assert_eq!(spent, ["uidl3", "uidl7"]);
         let [loss] = &captured.losses[..] else { panic!("{:?}", captured.losses) };
-        let said = "2 messages have a header that does not name them, and did not come whole (first: \
-                    message 3, uidl3): their unique-ids are spent";
+        let said = "2 messages have a header that does not name them, and did not come whole \
+                    (first: message 3, uidl3): their unique-ids are spent";
         assert!(loss.starts_with(said), "{loss}");
     }
 }
@@ -543,8 +543,8 @@ fn what_is_retrieved_after_top_and_is_too_short_is_retrieved_anew_before_it_is_b
     let mut mailbox = with_warnings();
     let warning = mailbox.messages[2].1.clone();
     mailbox.messages.iter_mut().for_each(|message| message.1 = warning.clone());
-    // No text by RETR in a session that has asked for a header; or never any, and LIST counts too
-    // much.
+    // The text never comes by RETR in a session that has asked for a header; or it never comes at
+    // all, and LIST counts too much.
     for is_always in [false, true] {
         let answers = mailbox.clone();
         let mut topped = false;
@@ -585,7 +585,7 @@ fn a_server_that_gives_no_whole_message_by_top_is_not_asked_for_each() {
     assert_eq!(heard.iter().filter(|command| is_for_all(command)).count(), 3);
     assert_eq!(count(&heard, "RETR"), 12);
 
-    // Nor is one that would delete them.
+    // A session that would delete them is not used, either.
     let mailbox = mailbox.saying(Some("TOP\r\nUIDL\r\nEXPIRE 0\r\n"));
     let peer = served(mailbox, |_, _| None);
     let captured = of(&peer);
@@ -597,7 +597,8 @@ fn a_server_that_gives_no_whole_message_by_top_is_not_asked_for_each() {
 
 #[test]
 fn what_one_account_shows_of_a_server_is_not_asked_with_the_next() {
-    // No PIPELINING, no TOP of no line, no whole message by TOP, and no text by RETR after TOP.
+    // The server has no PIPELINING, no TOP of no line, no whole message by TOP, and no text by RETR
+    // after TOP.
     let mut mailbox = Served::of(12).saying(Some("TOP\r\nUIDL\r\nUSER\r\n"));
     let warning = with_warnings().messages[2].1.clone();
     mailbox.messages[2..8].iter_mut().for_each(|message| message.1 = warning.clone());
@@ -624,7 +625,7 @@ fn what_one_account_shows_of_a_server_is_not_asked_with_the_next() {
         let whole = heard.iter().filter(|command| is_for_all(command)).count();
         [count(heard, "CAPA"), count(heard, "NOOP"), zero, whole, count(heard, "RETR")]
     };
-    // CAPA after each login, for it may say something else of each account.
+    // CAPA comes after each login, for it may say something else of each account.
     assert_eq!(counts(&heard[0]), [2, 2, 3, 3, 6]);
     assert_eq!(counts(&heard[1]), [1, 0, 0, 0, 6]);
     for session in [2, 4] {
@@ -640,7 +641,7 @@ fn a_server_that_goes_on_and_on_is_left_when_its_account_has_had_enough() {
         (Duration::from_millis(50), u64::MAX, "more than 50ms for one account, at "),
     ] {
         let peer = served(Served::of(20), |_, command| {
-            // A short line after the other, as much as its reader takes.
+            // One short line follows another, as much as its reader takes.
             (command == "TOP 7 0")
                 .then(|| Answer::Repeat(b"+OK\r\n".to_vec(), b"X: y\r\n".to_vec()))
         });
@@ -649,7 +650,7 @@ fn a_server_that_goes_on_and_on_is_left_when_its_account_has_had_enough() {
         assert!(fault.to_string().starts_with(said), "{fault}");
         assert_eq!(fault.next_step(), Retry::Never);
     }
-    // It is for all sessions of an account together.
+    // The limit is for all sessions of an account together.
     let peer = served(Served::of(400), |session, command| {
         (command == format!("TOP {} 0", 90 * (session + 1)))
             .then(|| Answer::SayAndClose(Vec::new()))
@@ -744,7 +745,7 @@ fn what_trickles_within_tls_is_not_waited_for() {
         while tls.is_handshaking() {
             tls.complete_io(&mut to).unwrap();
         }
-        // One record, an octet now and then, until the client has gone.
+        // It sends one record, an octet now and then, until the client has gone.
         let mut record = Vec::new();
         tls.writer().write_all(&[b'x'; 4000]).unwrap();
         while tls.wants_write() {
@@ -851,7 +852,7 @@ fn a_login_is_tried_once_and_what_is_said_of_it_is_no_secret() {
         let later = said.contains("IN-USE");
         assert_eq!(fault.next_step() == Retry::Later, later, "{said}");
     }
-    // Not as the password is spelled in SASL PLAIN, either.
+    // It is not shown as SASL PLAIN spells the password, either.
     let plain = Served::of(3).saying(Some("TOP\r\nUIDL\r\nSASL PLAIN\r\n"));
     let peer = served(plain, |_, command| {
         let is_login = command.starts_with("AUTH PLAIN ");

@@ -1,5 +1,5 @@
-//! Many accounts of a real Dovecot over POP3: killed, refused, in use, tried again. What one
-//! account gives: tests/hosts/capture_pop3.rs.
+//! Many accounts of a real Dovecot over POP3: killed, refused, in use, tried again.
+//! tests/hosts/capture_pop3.rs tests what one account gives.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,11 +25,11 @@ use crate::support::tls::{certificates, fingerprint, shown_by_dovecot};
 /// Longer than anything here takes, so that a hang fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A password that is found wherever it is.
+/// A password that is found wherever it appears.
 const SECRET: &str = "hunter2-secret";
 
-/// Dovecot waits before it says that a password is wrong, longer each time; here there is nobody to
-/// slow down.
+/// Dovecot waits before it says that a password is wrong, longer each time; here nobody has to be
+/// slowed down.
 const AT_ONCE: &str = "auth_failure_delay = 0\n\
     service anvil {\n  unix_listener anvil-auth-penalty {\n    mode = 0\n  }\n}\n";
 
@@ -45,7 +45,7 @@ struct Ran {
     said: String,
 }
 
-/// A capture that is under way; killed when it is dropped.
+/// A capture that is under way. It is killed when it is dropped.
 struct Running {
     child: Child,
     said: PathBuf,
@@ -73,7 +73,7 @@ impl Old {
         self.here.path().join(name)
     }
 
-    /// Writes a file for nobody else to read.
+    /// Writes a file that nobody else may read.
     fn write(&self, name: &str, text: &str) {
         fs::write(self.file(name), text).expect("ours");
         fs::set_permissions(self.file(name), unix_mode(0o600)).expect("ours");
@@ -88,7 +88,7 @@ impl Old {
         self.write("accounts.csv", &text);
     }
 
-    /// The helper, with what every capture here needs, in the directory of the lists.
+    /// The helper, with the arguments that every capture here needs, in the directory of the lists.
     fn capture(&self, args: &[&str]) -> Command {
         self.capture_at(self.server.pop3().port(), &[&["--clear"], args].concat())
     }
@@ -123,7 +123,7 @@ impl Old {
         fs::read_to_string(self.file(name)).expect(name)
     }
 
-    /// The maildrops of a listing, but for when they were captured.
+    /// The maildrops of a listing, without the times of their captures.
     fn maildrops(&self, name: &str) -> Vec<Maildrop> {
         let file = BufReader::new(fs::File::open(self.file(name)).expect(name));
         let mut maildrops: Vec<Maildrop> =
@@ -135,7 +135,7 @@ impl Old {
         maildrops
     }
 
-    /// How often each user was let in so far, once all sessions have ended.
+    /// Returns how often each user was let in so far, once all sessions have ended.
     fn logins(&self) -> BTreeMap<String, usize> {
         let mut logins = BTreeMap::new();
         until("all sessions ended", || {
@@ -154,8 +154,8 @@ impl Old {
         logins
     }
 
-    /// How many logins were refused so far for a wrong password. At least `wanted` are waited for:
-    /// the log says it a moment after the client was told.
+    /// Returns how many logins were refused so far for a wrong password. It waits for at least
+    /// `wanted`: the log says it a moment after the client was told.
     fn refusals(&self, wanted: usize) -> usize {
         let count = || {
             let log = self.server.log();
@@ -239,7 +239,7 @@ fn a_killed_run_is_gone_on_with_and_gives_what_an_undisturbed_one_does() {
         let journal = fs::read_to_string(old.file("x.journal")).unwrap_or_default();
         journal.lines().filter(|line| *line == ".").count()
     };
-    // Slowed down, so that there is a middle to be killed in, however fast the machine is.
+    // It is slowed down, so that there is a middle to be killed in, however fast the machine is.
     let args = ["--accounts", "accounts.csv", "-o", "x", "--rate", "200"];
     for done in [12, 36] {
         let running = old.spawn(&args);
@@ -261,7 +261,7 @@ fn a_killed_run_is_gone_on_with_and_gives_what_an_undisturbed_one_does() {
 
     let after = old.logins();
     let again = |user: &String| after[user] - before[user] - 1;
-    // Only what was under way when it was killed: three connections, twice.
+    // Only the accounts under way when it was killed are asked again: three connections, twice.
     assert!(users.iter().map(again).sum::<usize>() <= 6, "{after:?}");
 }
 
@@ -346,7 +346,7 @@ fn what_an_earlier_day_captured_is_kept_only_where_that_is_said() {
     );
     let (count, said) = asked(&["--retry"]);
     assert_eq!(count, 1, "{said}");
-    // A young one is gone on with, unless that is not wanted.
+    // A young journal is gone on with, unless that is not wanted.
     old.table(with_password(&users[..3]));
     old.run_table(&["--afresh"]).ends(0);
     old.table(with_password(&users));
@@ -364,7 +364,7 @@ fn an_account_in_use_is_tried_again_until_it_is_free() {
     let session = old.server.login("user0002").expect("a session");
     let running = old.spawn(&["--accounts", "accounts.csv", "-o", "x"]);
     running.wait_until_it_says("user0002: it refused the login: [IN-USE] ");
-    // The others meanwhile; and nobody else writes there.
+    // The others are captured meanwhile; and nobody else writes there.
     until("the others are captured", || old.read("x.journal").matches("\n.\n").count() == 5);
     let said = old.run_table(&[]).ends(2);
     assert!(said.contains("x.journal: another uidl-keep writes it"), "{said}");
@@ -375,18 +375,18 @@ fn an_account_in_use_is_tried_again_until_it_is_free() {
     let (empty, captured) = (State::Empty, State::Captured);
     assert_eq!(states, [empty, captured, captured, empty, captured, captured]);
 
-    // Without patience it is given up: not in the place of a listing that has it.
+    // Without patience it is given up: but not in the place of a listing that has it.
     let session = old.server.login("user0002").expect("a session");
     let before = old.read("x");
     let said = old.run_table(&["--patience", "0s"]).ends(2);
     assert!(said.contains("user0002: it refused the login: [IN-USE] "), "{said}");
     assert!(said.contains("x: not replaced: it has 1 accounts that could not be captured now"));
     assert_eq!(old.read("x"), before);
-    // What was captured now is taken from the journal, and it from the listing.
+    // The maildrops captured now come from the journal, and that one from the listing.
     old.run_table(&["--patience", "0s", "--retry"]).ends(0);
     assert_eq!(old.maildrops("x")[2].state, State::Captured);
 
-    // Where there is none, it has failed for this run only.
+    // If there is none, it has failed for this run only.
     fs::remove_file(old.file("x")).unwrap();
     old.run_table(&["--patience", "0s"]).ends(1);
     assert_eq!(old.maildrops("x")[2].state, State::Failed);
@@ -400,20 +400,20 @@ fn three_connections_of_an_address_are_enough() {
     let Some(old) = Old::start(limit) else { return };
     let users = names(1);
     old.fill(&users);
-    // Dovecot counts by user and address: one user then, of whom many are captured.
+    // Dovecot counts by user and address: this is one user, of whom many are captured.
     let mut text = "user,password,new_user\n".to_owned();
     for number in 0..30 {
         text.push_str(&format!("user0000,{PASSWORD},new{number}\n"));
     }
     old.write("accounts.csv", &text);
-    // Slowed down, so that there are always as many sessions as there may be.
+    // It is slowed down, so that there are always as many sessions as there may be.
     let said = old.run_table(&["--rate", "60"]).ends(0);
     assert!(!said.contains("refused") && !said.contains("again"), "{said}");
     let too_many = "Maximum number of connections";
     assert!(!old.server.log().contains(too_many));
     assert_eq!(old.logins()["user0000"], 30);
 
-    // It would have been refused.
+    // More would have been refused.
     let sessions: Vec<_> = (0..3).map(|_| old.server.login("user0000").expect("one")).collect();
     assert!(old.server.login("user0000").is_err());
     until("Dovecot says why", || old.server.log().contains(too_many));
@@ -454,7 +454,7 @@ fn a_server_that_refuses_everybody_is_asked_three_times_and_the_listing_stays() 
     let not_tried = format!("not tried: 127.0.0.1:{port} refused 3 accounts in a row");
     assert!(maildrops[3..6].iter().all(|one| one.remarks[0].starts_with(&not_tried)));
 
-    // Told to, it goes on.
+    // It goes on if it is told to.
     old.table(users.iter().map(|user| (user.as_str(), "wrong")));
     old.run_table(&["--max-refusals", "0"]).ends(2);
     assert_eq!(old.refusals(6 + 12), 6 + 12);
@@ -465,7 +465,7 @@ fn a_server_that_does_not_answer_costs_its_accounts_and_not_the_run() {
     let Some(old) = Old::start("") else { return };
     let users = names(2);
     old.fill(&users);
-    // A port that nobody answers at.
+    // Nobody answers at this port.
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     old.write(
         "accounts.csv",
@@ -498,7 +498,7 @@ fn one_account_or_a_master_user_gives_what_a_table_does() {
     };
     let table = without_source("x");
 
-    // One account, its password from each place.
+    // This is one account; its password comes from each place.
     old.write("pw", &format!("{PASSWORD}\n"));
     let one = |more: &[&str]| {
         let mut command = old.capture(&[&["--user", "user0002", "-o", "one"], more].concat());
@@ -525,7 +525,7 @@ fn one_account_or_a_master_user_gives_what_a_table_does() {
     assert_eq!(old.read("one"), before);
     old.run(&args).ends(1);
 
-    // A master user, in both ways.
+    // A master user logs in, in both ways.
     old.write("master", SECRET);
     old.write("users", "# all\nuser0000\nuser0001 u1@example.com\n\nuser0002\nuser0003\n");
     for how in
@@ -590,10 +590,10 @@ fn a_password_is_nowhere_but_at_the_server() {
     let Some(old) = Old::start(&extra) else { return };
     let users = names(3);
     old.fill(&users);
-    // One that the server refuses for it, one that has to wait, and one that is well.
+    // The server refuses one for it, one has to wait, and one is well.
     old.table([("user0000", SECRET), ("user0001", SECRET), ("user0002", "hunter2-secret-wrong")]);
     let session = old.server.login("user0001").expect("a session");
-    // As somebody who is not root, to see what such a one's other processes can see.
+    // The helper runs as a user who is not root, to see what his other processes can see.
     let owner = crate::support::OWNER.to_string();
     for name in [".", "accounts.csv"] {
         std::os::unix::fs::chown(
@@ -624,7 +624,7 @@ fn a_password_is_nowhere_but_at_the_server() {
     let limits = String::from_utf8(read("limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
-    // What root owns there, its own user cannot read: it is not dumpable.
+    // Root owns the file there, so its own user cannot read it: it is not dumpable.
     assert_eq!(process.join("environ").metadata().unwrap().uid(), 0);
     assert!(!has_it(old.read("x.journal").as_bytes()));
 

@@ -1,5 +1,5 @@
 //! Captures over POP3 from servers that take tokens in the place of passwords, or passwords only by
-//! their MD5: a real Dovecot, which checks the signature of a token itself.
+//! their MD5. A real Dovecot checks the signature of a token itself.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ use sha2::Sha256;
 use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::State;
 
-/// What tokens are signed with.
+/// Tokens are signed with this.
 const KEY: &[u8] = b"a key that a test has made up, as long as it takes";
 
 /// A Dovecot that takes tokens, by these mechanisms, and a directory for scripts.
@@ -80,7 +80,7 @@ impl Old {
         format!("/bin/sh {}", script.display())
     }
 
-    /// Whom the script was run for, sorted.
+    /// The users for whom the script was run, sorted.
     fn log(&self) -> Vec<String> {
         let log = fs::read_to_string(self.path("log")).unwrap_or_default();
         let mut log: Vec<String> = log.lines().map(str::to_owned).collect();
@@ -102,7 +102,7 @@ fn token(user: &str, seconds: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
     let now = i64::try_from(now).expect("a clock");
     let (begun, ends) = (now - 7200, now + seconds);
-    // As long as those of the large providers, so that it does not fit into a command.
+    // It is as long as those of the large providers, so that it does not fit into a command.
     let padding = "x".repeat(600);
     let claims =
         format!(r#"{{"sub":"{user}","iat":{begun},"nbf":{begun},"exp":{ends},"pad":"{padding}"}}"#);
@@ -123,7 +123,7 @@ fn a_token_opens_an_account_by_either_mechanism_and_one_that_expired_is_asked_fo
         let command = old.command(&[
             ("alice", &[token("alice", -60), token("alice", 3600)]),
             ("bob", &[token("bob", 3600)]),
-            // His is another's, and stays so.
+            // His token is another's, and stays so.
             ("carol", &[token("dave", 3600)]),
         ]);
         fs::write(old.path("users"), "alice alice@example.com\nbob\ncarol\n").unwrap();

@@ -1,4 +1,4 @@
-//! Where the site is: outside of the chroot that a user is shut up in, not there yet, or gone.
+//! The site is outside of the chroot that a user is shut up in, not there yet, or gone.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,8 @@ use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 use crate::support::scenario::{LATER, MOVING, Scenario, USER};
 
-/// Who was never migrated: beside one who was, and in a domain of which nobody was.
+/// Users who were never migrated: one beside a user who was, and one in a domain of which nobody
+/// was.
 const STRANGERS: [&str; 2] = ["bob@example.com", "bob@example.net"];
 
 fn deliver_to(server: &Scenario, user: &str) {
@@ -17,7 +18,7 @@ fn deliver_to(server: &Scenario, user: &str) {
     maildir.deliver(&Message::plain(1), Naming::Dovecot, 1);
 }
 
-/// What a client of theirs is told in the place of a listing.
+/// The line that a client of theirs is told in the place of a listing.
 #[track_caller]
 fn refusal_of(server: &Scenario, user: &str) -> String {
     let heard = server.dovecot.login(user).unwrap().hear_out();
@@ -25,7 +26,7 @@ fn refusal_of(server: &Scenario, user: &str) -> String {
     String::from_utf8(heard).unwrap().trim_end().to_owned()
 }
 
-/// Many logins for one process, as a large server has it.
+/// Serves many logins in one process, as a large server does.
 fn many_in_one(line: Line) -> String {
     let (many, most) = match line {
         Line::V23 => ("service_count", "process_limit"),
@@ -34,7 +35,7 @@ fn many_in_one(line: Line) -> String {
     format!("service pop3 {{\n  {many} = 100\n  {most} = 1\n}}\n")
 }
 
-/// How many processes have served POP3 sessions.
+/// Returns how many processes have served POP3 sessions.
 fn processes(server: &Scenario) -> usize {
     let log = server.dovecot.settled_log();
     let ends = log.lines().filter(|line| line.contains(" pop3(") && line.contains("Disconnected"));
@@ -49,7 +50,7 @@ fn a_chrooted_user_is_served_as_any_other_migrated_or_not() {
             let (way, is_one) = (format!("{line:?} {extra}"), !extra.is_empty());
             let config = Config { extra, ..Config::default() }.with_plugin().chroot();
             let Some(mut server) = Scenario::migrated_on(line, 3, config) else { continue };
-            // What has its name in the chroot is the user's.
+            // The directory that has its name in the chroot is the user's.
             let site = server.dovecot.inside(&server.dovecot.site());
             let named = server.dovecot.dir().join("home").join(site.strip_prefix("/").unwrap());
             fs::create_dir_all(named.join("domain")).unwrap();
@@ -110,7 +111,7 @@ fn nobody_is_refused_for_a_site_in_which_nothing_was_ever_put() {
             assert!(own.iter().all(|uidls| uidls.len() == 1 && uidls[0].len() == 16), "{own:?}");
             assert_eq!(server.complaints(), [""; 0], "{way}");
 
-            // Something was, and is lost.
+            // Something was there, and is lost.
             for left in ["domain", "user", "changes.log", ".lock"] {
                 let is_file = !["domain", "user"].contains(&left);
                 let left = site.join(left);

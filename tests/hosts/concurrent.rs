@@ -22,16 +22,16 @@ use uidl_keep::ledger::Ledger;
 
 const USER: &str = "alice@example.com";
 
-/// What a client may be told in place of a listing.
+/// The lines that a client may be told in place of a listing.
 const LATER: [&str; 2] = [
     "-ERR [SYS/TEMP] Mailbox is temporarily not available, please try again later.",
     "-ERR [IN-USE] Mailbox is temporarily not available, please try again later.",
 ];
 
-/// How long a login on a busy machine may go on after its client has left.
+/// A login on a busy machine may go on for so long after its client has left.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How often a client comes back that was told to.
+/// A client that was told to come back does so at most this often.
 const TRIES: usize = 20;
 
 /// A Dovecot with the plugin, and a Maildir of captured messages that no client has listed yet.
@@ -44,7 +44,7 @@ struct Server {
     files: BTreeMap<String, String>,
 }
 
-/// By what the captured messages can be known on the new server.
+/// The keys by which the captured messages can be known on the new server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
     File,
@@ -107,7 +107,7 @@ impl Server {
         assert!(!self.maildir.path().join("uidl-keep.ledger").exists());
     }
 
-    /// One session: its listing.
+    /// Returns the listing of one session.
     fn listing(&self) -> Result<Vec<String>, Refused> {
         let mut session = self.dovecot.login(USER)?;
         let listing = session.uidl()?;
@@ -115,7 +115,8 @@ impl Server {
         Ok(listing)
     }
 
-    /// A listing by a client that comes back as often as it is told to, and hears nothing else.
+    /// Returns the listing of a client that comes back as often as it is told to, and hears nothing
+    /// else.
     fn listing_at_last(&self) -> Vec<String> {
         for _ in 0..TRIES {
             match self.listing() {
@@ -128,14 +129,14 @@ impl Server {
 
     fn is_clean(&self, refused: &Refused) {
         let Refused(line) = refused;
-        // The client's own patience, on a busy machine: it has given up, and comes back too.
+        // The client's own patience ended, on a busy machine: it has given up, and comes back too.
         if line.contains("(os error 11)") {
             return;
         }
         assert!(LATER.contains(&&**line), "{line:?}; the log:\n{}", self.dovecot.log());
     }
 
-    /// A new message, by one of two ways in.
+    /// Brings in a new message, by one of two ways.
     fn deliver(&self, number: u32) {
         let conf = self.dovecot.conf();
         let host = Host::dovecot(Line::V23).unwrap();
@@ -159,8 +160,8 @@ impl Server {
         assert!(output.status.success(), "{program}: {said}\n{}", self.dovecot.log());
     }
 
-    /// What is in order when all have gone: the ledger has each message once, and nothing of
-    /// Dovecot broke.
+    /// Insists that all is in order when all have gone: the ledger has each message once, and
+    /// nothing of Dovecot broke.
     fn is_in_order(&self, listing: &[String]) {
         let ledger = fs::read(self.maildir.path().join("uidl-keep.ledger")).unwrap();
         let ledger = Ledger::decode(&ledger).unwrap();
@@ -176,7 +177,7 @@ impl Server {
         for uidl in living {
             assert!(uidls.contains(uidl), "{uidl} is listed, and not in the ledger");
         }
-        // What doveadm is told of each message, by its file name.
+        // doveadm is told this of each message, by its file name.
         let fetch = ["-f", "tab", "fetch", "-u", USER, "pop3.uidl guid", "mailbox", "INBOX", "all"];
         for line in self.dovecot.doveadm_ok(fetch).lines().skip(1) {
             let (uidl, file) = line.split_once('\t').unwrap();
@@ -185,7 +186,7 @@ impl Server {
                 None => assert!(!self.files.values().any(|old| old == file), "{file} as {uidl}"),
             }
         }
-        // Who resolved it tells others by the ledger, and the log when all is written.
+        // A login that resolved it tells others by the ledger, and the log when all is written.
         let resolved = "uidl-keep: first listing: ";
         let asked = Instant::now();
         while !self.dovecot.log().contains(resolved) && asked.elapsed() < PATIENCE {
@@ -204,7 +205,8 @@ impl Server {
     }
 }
 
-/// What is logged of a login that waited for another and was refused, by us and by Dovecot.
+/// The log has this line, of ours or of Dovecot's, for a login that waited for another and was
+/// refused.
 fn is_refusal(line: &str) -> bool {
     line.contains("another session is resolving this mailbox")
         || line.contains("Couldn't init INBOX: Mailbox is temporarily not available")
@@ -215,7 +217,7 @@ fn base(file: &Path) -> String {
     name.split(':').next().unwrap().to_owned()
 }
 
-/// Another name for a message, in `cur`.
+/// Makes another name for a message, in `cur`.
 fn another_name(file: &Path, number: u32) -> PathBuf {
     let name = base(file);
     let (_, rest) = name.split_once('.').unwrap();
@@ -241,7 +243,7 @@ fn at_once<T: Send>(count: usize, session: impl Fn(usize) -> T + Sync) -> Vec<T>
     })
 }
 
-/// Many log in at the same moment.
+/// Lets many log in at the same moment.
 fn all_at_once(logins: usize, count: u32, key: Key) {
     let Some(server) = Server::start(count, key) else { return };
     if logins > 2 {
@@ -279,21 +281,21 @@ fn mail_comes_and_goes_in_the_middle_of_a_first_resolution_by_headers() {
     mail_comes_and_goes(1000, Key::Header);
 }
 
-/// What one session saw.
+/// The answers that one session saw.
 struct Seen {
     listing: Vec<String>,
-    /// The subjects of what is new, with what they were listed as.
+    /// The subjects of the new messages, with their UIDLs.
     subjects: Vec<(String, String)>,
 }
 
-/// A session that also looks at what is new.
+/// Runs a session that also looks at the new messages.
 fn look(server: &Server) -> Result<Seen, Refused> {
     let mut session = server.dovecot.login(USER)?;
     let listing = session.uidl()?;
     let is_new = |at: &usize| !server.files.contains_key(&listing[*at]);
     let mut subjects = Vec::new();
     for at in (0..listing.len()).filter(is_new) {
-        // Gone meanwhile: the session ends.
+        // The message is gone meanwhile: the session ends.
         let Ok(top) = session.lines(&format!("TOP {} 0", at + 1)) else {
             return Ok(Seen { listing, subjects });
         };
@@ -304,7 +306,7 @@ fn look(server: &Server) -> Result<Seen, Refused> {
     Ok(Seen { listing, subjects })
 }
 
-/// How many messages arrive.
+/// The number of messages that arrive.
 const NEW: u32 = 10;
 
 fn mail_comes_and_goes(count: u32, key: Key) {
@@ -340,7 +342,7 @@ fn mail_comes_and_goes(count: u32, key: Key) {
     });
     let last = server.listing_at_last();
 
-    // What is left of the old mail is listed in the old order, and what is new behind it.
+    // The old messages that are left are listed in the old order, and new ones behind them.
     let left: BTreeSet<String> = server.maildir.files().iter().map(|file| base(file)).collect();
     let is_left = |uidl: &&String| left.contains(&server.files[*uidl]);
     let expected: Vec<&String> = server.kept.iter().filter(is_left).collect();
@@ -368,7 +370,7 @@ fn mail_comes_and_goes(count: u32, key: Key) {
             assert!(before.is_none_or(|before| before == *uidl), "{subject} twice");
         }
     }
-    assert!(uidl_of.values().all(|uidl| new.contains(uidl)), "what was told is told no more");
+    assert!(uidl_of.values().all(|uidl| new.contains(uidl)), "a told UIDL is told no more");
     server.is_in_order(&last);
 }
 
@@ -377,7 +379,8 @@ fn who_gives_up_in_the_middle_of_a_first_resolution_and_comes_back_is_served_rig
     for (count, key) in [(20_000, Key::File), (1000, Key::Header)] {
         let Some(server) = Server::start(count, key) else { return };
         for round in 0..6 {
-            // Logged in; what comes is not waited for. Some do not even wait for that.
+            // It has logged in, and does not wait for the rest. Some do not even wait for the
+            // login.
             let session = Pop3::connect(server.dovecot.pop3()).unwrap();
             drop(if round % 2 == 0 { Ok(session) } else { server.dovecot.login(USER) });
         }

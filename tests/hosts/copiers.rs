@@ -1,4 +1,4 @@
-//! What programs that copy mail make of it: every message has the keys that were captured.
+//! Programs that copy mail: every message keeps the keys that were captured.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -18,8 +18,8 @@ use uidl_keep::key::{Depth, Fingerprint};
 
 const USER: &str = "alice";
 
-/// Every odd kind, and what does not name itself: two mails of a script that are equal to the last
-/// octet, one of cron's, one with neither a field nor an empty line.
+/// Every odd kind, and messages that do not name themselves: two mails of a script that are equal
+/// to the last octet, one of cron's, one with neither a field nor an empty line.
 fn messages() -> Vec<Message> {
     let warning = "From: quota@example.com\nSubject: 80 % full\n\nDelete something.\n";
     let cron = "From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@old> backup\n\nDone.\n";
@@ -63,7 +63,7 @@ fn run(command: &mut Command) {
     );
 }
 
-/// A file that only we can read: it has a password in it.
+/// Writes a file that only we can read: it has a password in it.
 fn write(dir: &Path, name: &str, text: &str) -> std::path::PathBuf {
     let path = dir.join(name);
     fs::write(&path, text).expect("our directory");
@@ -71,8 +71,8 @@ fn write(dir: &Path, name: &str, text: &str) -> std::path::PathBuf {
     path
 }
 
-/// Insists that each message that was copied has its captured keys on the new server; the messages
-/// there as they are.
+/// Insists that each message that was copied has its captured keys on the new server, and that the
+/// messages are there as they are.
 #[track_caller]
 fn keys_are_kept(old: &Dovecot, new: &Dovecot, is_copied: fn(&Message) -> bool) -> Vec<Vec<u8>> {
     let format = UidlFormat::parse("%08Xu%08Xv").expect("a format");
@@ -88,7 +88,7 @@ fn keys_are_kept(old: &Dovecot, new: &Dovecot, is_copied: fn(&Message) -> bool) 
     let copies: Vec<_> = (1..=count).map(|at| session.retr(at).expect("RETR")).collect();
     session.quit().expect("QUIT");
 
-    // In no order: some copy the newest first.
+    // They are in no order: some copy the newest first.
     let mut left: Vec<_> = copies
         .iter()
         .map(|copy| MessageRead::read(&copy[..], Depth::Message).expect("memory can be read").of)
@@ -109,7 +109,8 @@ fn keys_are_kept(old: &Dovecot, new: &Dovecot, is_copied: fn(&Message) -> bool) 
         left.swap_remove(copy);
     }
     assert_eq!(left.len(), 0, "more than was copied");
-    // The copies, the one without an end of its header, and what does not name itself.
+    // These are the copies, the one without an end of its header, and those that do not name
+    // themselves.
     assert_eq!(by_message, 2 + 1 + 4);
     copies
 }
@@ -154,8 +155,8 @@ fn by_offlineimap(old: &Dovecot, new: &Dovecot) {
     let dir = tempfile::tempdir().expect("a directory");
     let repository = |name: &str, at: SocketAddr| {
         format!(
-            "[Repository {name}]\ntype = IMAP\nremotehost = {}\nremoteport = {}\nremoteuser = {USER}\n\
-             remotepass = {PASSWORD}\nssl = no\nstarttls = no\n\
+            "[Repository {name}]\ntype = IMAP\nremotehost = {}\nremoteport = {}\n\
+             remoteuser = {USER}\nremotepass = {PASSWORD}\nssl = no\nstarttls = no\n\
              folderfilter = lambda folder: folder == 'INBOX'\n\n",
             at.ip(),
             at.port()

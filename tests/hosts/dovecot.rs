@@ -1,4 +1,4 @@
-//! The plugin in a real Dovecot: what a POP3 client, doveadm and the log say of each standing.
+//! The plugin in a real Dovecot: POP3 clients, doveadm and the log, for each standing of a user.
 
 use std::fs;
 
@@ -55,7 +55,7 @@ fn a_held_user_is_told_that_the_mailbox_is_being_moved_until_he_is_released() {
     server.gate(&["hold"]);
     assert_eq!(server.refusal(), MOVING);
     assert_eq!(server.complaints().len(), 1, "{:?}", server.complaints());
-    // doveadm may be what moves the mailbox: it is told what is kept.
+    // doveadm may be the program that moves the mailbox: it is told what is kept.
     assert_eq!(server.shown_by_doveadm(), uidl_of(1..=2));
     server.gate(&["release"]);
     assert_eq!(server.uidls(), uidl_of(1..=2));
@@ -138,7 +138,7 @@ fn a_damaged_index_or_ledger_refuses_the_session_instead_of_inventing_uidls() {
 #[test]
 fn a_control_directory_that_cannot_be_written_still_serves_and_answers_alike() {
     let Some(server) = Scenario::migrated(3) else { return };
-    // A directory in the lock's place: neither lock nor ledger can be had, whoever asks.
+    // A directory lies in the lock's place: neither lock nor ledger can be had, whoever asks.
     fs::create_dir(server.maildir().path().join("uidl-keep.lock")).unwrap();
     for _ in 0..2 {
         assert_eq!(server.uidls(), uidl_of(1..=3));

@@ -1,4 +1,5 @@
-//! dsync through the plugin, within a process and over a pipe: what arrives is right without us.
+//! dsync through the plugin, within a process and over a pipe: the mail that arrives is right
+//! without us.
 
 use std::fs;
 use std::path::Path;
@@ -13,15 +14,15 @@ use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 use crate::support::scenario::{Keys, OldMaildrop, USER, Way};
 
-/// What `pop3_uidl_format` gives for the message that came since, as UIDs and UIDVALIDITY are.
+/// The UIDL by `pop3_uidl_format` of the message that came since, with these UIDs and UIDVALIDITY.
 const OWN: &str = "00000007499602d2";
 
-/// A server with the plugin and a Maildir of captured mail, and a message that came since, whose UID
-/// is amid theirs.
+/// A server with the plugin and a Maildir of captured mail, and a message that came since, whose
+/// UID is amid theirs.
 struct Source {
     dovecot: Dovecot,
     old: OldMaildrop,
-    /// Those of the old server.
+    /// The messages of the old server.
     messages: Vec<Message>,
     new_mail: Message,
 }
@@ -58,17 +59,17 @@ impl Source {
         Some(Self { dovecot, old, messages, new_mail })
     }
 
-    /// What is in the maildrop, in the order in which POP3 lists it.
+    /// The messages in the maildrop, in the order in which POP3 lists them.
     fn messages(&self) -> impl Iterator<Item = &Message> {
         self.messages.iter().chain([&self.new_mail])
     }
 
-    /// What POP3 lists as long as nothing is known of the message that came since.
+    /// The UIDLs that POP3 lists as long as nothing is known of the message that came since.
     fn uidls_with(&self, last: &str) -> Vec<String> {
         self.old.uidls.iter().map(String::as_str).chain([last]).map(str::to_owned).collect()
     }
 
-    /// `doveadm backup` to that place, which may be a command.
+    /// Runs `doveadm backup` to that place, which may be a command.
     fn backup(&self, to: &str) -> Output {
         self.dovecot.doveadm(["backup", "-u", USER, to])
     }
@@ -91,7 +92,8 @@ fn location(server: &Dovecot, store: Store) -> String {
 fn remote(server: &Dovecot) -> String {
     let script = server.dir().join("dsync-server");
     let conf = server.inside(&server.conf());
-    // As over ssh: nothing is left of the caller's environment, which has its configuration in it.
+    // Nothing is left of the caller's environment, which has its configuration in it: this is as
+    // over ssh.
     let text = format!(
         "#!/bin/sh\nexec env -i PATH=/usr/bin:/bin doveadm -c {} dsync-server -u {USER}\n",
         conf.display(),
@@ -133,7 +135,7 @@ fn succeeds(output: &Output) {
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 
-/// The UIDLs in this order, each with its message, and again at the next login.
+/// Insists on the UIDLs in this order, each with its message, and again at the next login.
 #[track_caller]
 fn serves<'a>(
     target: &Dovecot,
@@ -195,7 +197,7 @@ fn a_mailbox_that_is_held_can_be_moved_on() {
     let Some(source) = Source::start(Line::V23, Keys::File, Own::Unspent) else { return };
     let site = source.dovecot.site();
     helper::run(helper::uidl_keep().args(["hold", "--site"]).arg(&site).arg(USER));
-    // A roster that is written anew belongs to who wrote it.
+    // A roster that is written anew belongs to the one who wrote it.
     helper::give_to_reader(&site);
     let mut session = source.dovecot.login(USER).unwrap();
     session.uidl().expect_err("held");
@@ -222,12 +224,13 @@ fn what_came_since_is_safe_from_spent_uidls_only_where_the_plugin_is() {
         assert!(last.starts_with('~'), "{last}");
         serves(&target, &uidls, source.messages(), "with the plugin at both ends");
 
-        // No client was ever told a UIDL of it, so none goes along: Dovecot alone makes the spent one.
+        // No client was ever told a UIDL of it, so none goes along: Dovecot alone makes the spent
+        // one.
         let target = bare(Line::V23, Store::Mdbox);
         succeeds(&source.backup(&remote(&target)));
         assert_eq!(target.uidl(USER), source.uidls_with(OWN));
 
-        // Once it is told one, that does not reach what is there already.
+        // Once it is told one, that does not reach the copy that is there already.
         let listed = source.dovecot.uidl(USER);
         assert!(listed.last().unwrap().starts_with('~'), "{listed:?}");
         succeeds(&source.backup(&remote(&target)));
@@ -297,12 +300,12 @@ fn backup_fails_rather_than_write_messages_without_their_uidls() {
     }
 }
 
-/// Why nothing can be told of what the old server had.
+/// The reasons why nothing can be told of what the old server had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unknown {
     /// His capture failed.
     Failed,
-    /// What was captured of him was taken back.
+    /// His captured maildrop was taken back.
     Forgotten,
     /// He may be one of a domain that could not be searched.
     Missed,
@@ -311,7 +314,7 @@ enum Unknown {
 const EVERY_UNKNOWN: [Unknown; 3] = [Unknown::Failed, Unknown::Forgotten, Unknown::Missed];
 
 impl Unknown {
-    /// Makes it so on that server.
+    /// Brings this about on that server.
     fn bring(self, old: &mut OldMaildrop, server: &Dovecot) {
         let listing = old.listing_mut();
         let captured = listing.clone();
@@ -335,7 +338,7 @@ impl Unknown {
         }
     }
 
-    /// What the log says of it.
+    /// The words of the log about it.
     fn words(self) -> &'static str {
         match self {
             Self::Failed => "the capture of alice@example.com failed",
@@ -345,7 +348,7 @@ impl Unknown {
     }
 }
 
-/// A copy that was made, and said once what does not go along with it.
+/// Insists that a copy was made, and said once what does not go along with it.
 #[track_caller]
 fn copies(output: &Output, why: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
@@ -356,7 +359,7 @@ fn copies(output: &Output, why: &str) {
     }
 }
 
-/// The messages that POP3 gives are these, whole, in whatever order.
+/// Insists that POP3 gives these messages, whole, in whatever order.
 #[track_caller]
 fn has_whole<'a>(server: &Dovecot, messages: impl Iterator<Item = &'a Message>, way: &str) {
     let mut session = server.login(USER).unwrap();
@@ -371,7 +374,7 @@ fn has_whole<'a>(server: &Dovecot, messages: impl Iterator<Item = &'a Message>, 
     assert!(there == sent, "{way}: a message is another");
 }
 
-/// How many messages a server has, whoever may list them by POP3. All of each can be read.
+/// Returns how many messages a server has, whoever may list them by POP3. All of each can be read.
 #[track_caller]
 fn count(server: &Dovecot, way: &str) -> usize {
     let fetch = ["fetch", "-u", USER, "uid text", "mailbox", "INBOX", "all"];
@@ -407,8 +410,8 @@ fn mail_of_which_nothing_can_be_told_is_copied_without_a_uidl() {
                 "{way}: what was planted or captured went along: {uidls:?}"
             );
 
-            // What clients will see is the question that cannot be answered: so that is no empty
-            // answer, which a capture would take for one.
+            // The question for what clients will see cannot be answered: so the answer is not
+            // empty, for a capture would believe that.
             let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
             fails(&source.dovecot.doveadm(fetch), unknown.words());
             let mut session = source.dovecot.login(USER).unwrap();
@@ -417,7 +420,7 @@ fn mail_of_which_nothing_can_be_told_is_copied_without_a_uidl() {
     }
 }
 
-/// A list of UIDs of which no session was, with those words for each UID.
+/// Writes a list of UIDs that no session made, with those words for each UID.
 fn write_uidlist(source: &Source, words: impl Fn(u32) -> String) {
     let maildir = Maildir::open(source.dovecot.mail(USER));
     let mut list = "3 V1234567890 N900 G0123456789abcdef0123456789abcdef\n".to_owned();
@@ -465,7 +468,8 @@ fn mail_is_copied_to_a_server_that_refuses_its_user_and_served_once_he_is_captur
     }
 }
 
-/// What is opened to pull from is another server's, though it is opened as this user's INBOX.
+/// The mailbox that is opened to pull from is another server's, though it is opened as this user's
+/// INBOX.
 #[test]
 fn mail_is_pulled_by_imap_whomever_pop3_refuses() {
     let Some(mut source) = Source::start(Line::V23, Keys::File, Own::Unspent) else { return };
@@ -504,7 +508,7 @@ fn what_was_listed_goes_along_when_a_later_capture_failed() {
         assert!(listed.last().unwrap().ends_with("499602d2"), "{way}: {listed:?}");
         serves(&target, &listed, source.messages().chain([&later]), &way);
 
-        // What was told before is taken back: nothing of it is handed on.
+        // The earlier answer is taken back: nothing of it is handed on.
         helper::run(
             helper::uidl_keep()
                 .args(["forget", "--site"])
@@ -522,7 +526,7 @@ fn what_was_listed_goes_along_when_a_later_capture_failed() {
 fn copies_of_one_message_keep_a_uidl_each_when_a_later_capture_failed() {
     for line in [Line::V23, Line::V24] {
         let Some(mut source) = Source::start(line, Keys::Header, Own::Spent) else { continue };
-        // Pairs of one GUID, as a conversion from an mbox leaves them.
+        // There are pairs of one GUID, as a conversion from an mbox leaves them.
         write_uidlist(&source, |uid| format!("G0123456789abcdef0123456789abcd{:02x}", uid / 2));
         let listed = source.dovecot.uidl(USER);
         Unknown::Failed.bring(&mut source.old, &source.dovecot);
@@ -533,7 +537,7 @@ fn copies_of_one_message_keep_a_uidl_each_when_a_later_capture_failed() {
     }
 }
 
-/// The plugin need not be loaded for IMAP and delivery. Where it is, it stands in nobody's way.
+/// The plugin need not be loaded for IMAP and delivery. If it is, it stands in nobody's way.
 #[test]
 fn whomever_pop3_refuses_imap_delivery_and_copies_to_here_go_on() {
     for line in [Line::V23, Line::V24] {
@@ -599,7 +603,8 @@ fn whomever_pop3_refuses_imap_delivery_and_copies_to_here_go_on() {
     }
 }
 
-/// Whatever runs doveadm can see that it went wrong, and whoever reads what it says, why.
+/// A program that runs doveadm can see that it went wrong, and the reader of its messages can see
+/// why.
 #[track_caller]
 fn fails(output: &Output, why: &str) {
     let said = String::from_utf8_lossy(&output.stderr);
@@ -634,7 +639,7 @@ fn a_baked_maildir_becomes_an_mdbox_by_dsync_mirror_with_nothing_of_ours() {
     }
 }
 
-/// A Maildir with all that lies in it.
+/// Copies a Maildir with all that lies in it.
 fn copy_whole(maildir: &Path, to: &Dovecot) -> Maildir {
     let copied = Command::new("cp").args(["-a", "--"]).arg(maildir).arg(to.mail(USER)).status();
     assert!(copied.unwrap().success());
@@ -652,6 +657,6 @@ fn mirror(line: Line, from: &Dovecot, to: &str) {
         // There is no other name for it any more.
         Line::V24 => from.doveadm(["sync", "-u", USER, to]),
     };
-    // 2: something changed meanwhile, run it again.
+    // Status 2 says: something changed meanwhile, run it again.
     assert!(output.status.success(), "{output:?}");
 }

@@ -1,4 +1,4 @@
-//! Dovecot loads a plugin with RTLD_GLOBAL: whatever else it exported would be everybody's.
+//! Dovecot loads a plugin with RTLD_GLOBAL: anything else that it exported would be everybody's.
 
 use std::fs;
 use std::process::Command;
@@ -27,7 +27,7 @@ fn the_plugin_exports_what_the_loader_asks_for_and_no_more() {
     }
 }
 
-/// What tests ask a debug build for, no process of a customer's may be asked for.
+/// Tests ask a debug build for faults. No process of a customer's may be asked for them.
 #[test]
 fn a_release_has_no_faults_on_request() {
     let has = |line| {

@@ -1,6 +1,6 @@
-//! Could not tell: whatever is wrong with what an answer rests on, a POP3 login is refused with one
-//! clean line, the log says once what to do, nothing is invented, and the next login after the
-//! fault is served.
+//! The third answer, could not tell. If anything is wrong with what an answer rests on, a POP3
+//! login is refused with one clean line, the log says once what to do, nothing is invented, and the
+//! next login after the fault is served.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::support::maildir::give_to_owner;
 use crate::support::scenario::{LATER, Listing, Scenario, USER, complaints_in, uidl_of};
 use crate::support::{helper, imap};
 
-/// What of an index is where: `src/index/FORMAT.md`.
+/// The places in an index: `src/index/FORMAT.md`.
 mod index {
     pub const VERSION: usize = 8;
     pub const FLAGS: usize = 12;
@@ -123,15 +123,15 @@ fn an_index_that_is_no_file_of_ours_refuses_the_login() {
     server.ends_well();
 }
 
-/// Captured is one message more than will ever be copied: as long as one of those that come may be
-/// it, each login reads what was captured.
+/// One message more is captured than will ever be copied: as long as a new message may be it, each
+/// login reads what was captured.
 fn expect_one_more(server: &Scenario) {
     let listing = fs::read_to_string(server.dovecot.dir().join("alice.uidl")).unwrap();
     let listing = listing.strip_suffix(".\n").unwrap();
     server.build(&format!("{listing}4 UID4-17 file=1600000000.4.never.copied\n.\n"));
 }
 
-/// Where every captured message was found, nothing rests on what else is in the index: new mail is
+/// Once every captured message was found, no answer rests on the rest of the index: new mail is
 /// listed without it. A header that cannot be believed is no index at all.
 #[test]
 fn an_index_of_which_nothing_is_left_to_find_is_not_read() {
@@ -203,7 +203,7 @@ fn roster_content(file: &Whole) -> Vec<Fault> {
         Fault::content("a line too many", [&file.octets[..], b"x\n"].concat(), &["damaged"]),
         Fault::content("CR LF", replaced("\n", "\r\n"), &["not a roster"]),
     ];
-    // The checksum of the last line is for who is not found before it.
+    // The checksum of the last line is for a name that is not found before it.
     for at in [len - 12, len - 11, len - 1, user - 2] {
         faults.push(Fault::content(&format!("octet {at}"), file.damaged(at), &[]));
     }
@@ -245,7 +245,7 @@ fn a_damaged_roster_refuses_whom_it_may_name_and_nobody_else() {
     for user in [neighbour, other] {
         server.maildir().copy_mail_to(&server.dovecot.mail(user));
     }
-    // As Dovecot numbers them: the UIDVALIDITY is the time of the first look.
+    // Dovecot numbers them so: the UIDVALIDITY is the time of the first look.
     let own = [neighbour, other].map(|user| server.dovecot.uidl(user));
     for octets in [&file.octets[..40], b"", &file.damaged(file.octets.len() - 2)] {
         file.replace(octets);
@@ -260,7 +260,8 @@ fn a_damaged_roster_refuses_whom_it_may_name_and_nobody_else() {
     server.ends_well();
 }
 
-/// Only what stands at the same place in every version: the magic, and the version at octet 8.
+/// Makes faults only in what stands at the same place in every version: the magic, and the version
+/// at octet 8.
 fn ledger_content(file: &Whole) -> Vec<Fault> {
     let len = file.octets.len();
     let next = ["restore it"];
@@ -281,7 +282,7 @@ fn ledger_content(file: &Whole) -> Vec<Fault> {
     faults
 }
 
-/// As [`refused_until_mended`]; but a ledger grows with each listing, and is another file each
+/// Does as [`refused_until_mended`]; but a ledger grows with each listing, and is another file each
 /// time.
 fn ledger_refused_until_mended(server: &mut Scenario, faults: impl Fn(&Whole) -> Vec<Fault>) {
     server.serves(3, "before any fault");
@@ -319,7 +320,7 @@ fn more_unreadable_messages_than_may_be_odd_refuse_the_login() {
         assert!(errors[0].contains(words), "{errors:?}");
     }
     assert!(!server.ledger().exists());
-    // Dovecot has moved those that were new.
+    // Dovecot has moved the new ones.
     server.maildir().files().iter().for_each(|file| give_to_owner(file));
     server.serves(6, "readable again");
     server.ends_well();
@@ -381,7 +382,7 @@ fn a_mailbox_that_cannot_be_read_refuses_the_login() {
     server.ends_well();
 }
 
-/// What doveadm is told wrongly, a backup bakes into another mailbox for ever.
+/// doveadm must not be told a wrong UIDL: a backup bakes it into another mailbox for ever.
 #[test]
 fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
     let Some(mut server) = Scenario::migrated(3) else { return };

@@ -1,6 +1,5 @@
-//! What goes wrong in the middle of a login: files that change under it, memory that ends, a bug of
-//! ours. The listing is right, or there is none; no process ends by a signal; the next login is
-//! served.
+//! Faults in the middle of a login: files that change under it, memory that ends, a bug of ours.
+//! The listing is right, or there is none; no process ends by a signal; the next login is served.
 
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
@@ -14,11 +13,10 @@ use crate::support::faults::Whole;
 use crate::support::pop3::Refused;
 use crate::support::scenario::{LATER, Scenario, USER, complaints_in, is_right};
 
-/// How many messages are here of those that were captured.
+/// The number of captured messages that are here.
 const HERE: u32 = 20;
 
-/// A server that leaves its answers nowhere but in the ledger: what it cannot tell, nothing else
-/// can.
+/// A server that leaves its answers nowhere but in the ledger: nothing else can tell them.
 fn unbaked() -> Option<Scenario> {
     let plugin = Some(vec![("uidl_keep_bake", "no")]);
     Scenario::migrated_with(HERE, Config { plugin, ..Config::default() })
@@ -43,10 +41,10 @@ fn with_index_of(entries: u32, octets: usize) -> Option<Scenario> {
 /// Whether that is a listing of so many captured messages and so many in all.
 type IsRight = fn(&[String], u32, u32) -> bool;
 
-/// As [`is_right`]; but new messages may also have UIDLs of ours, and may stand before the old.
-/// Where an older ledger was put back, the mark says how far UIDs were told, and on a Maildir
-/// nothing but what is baked says to whom: only the last new messages are surely known, and stand
-/// before what may be new.
+/// Does as [`is_right`]; but new messages may also have UIDLs of ours, and may stand before the
+/// old. After an older ledger was put back, the mark says how far UIDs were told. On a Maildir only
+/// what is baked says to whom: only the last new messages are surely known, and stand before those
+/// that may be new.
 fn is_right_or_ours(uidls: &[String], captured: u32, delivered: u32) -> bool {
     let is_ours = |uidl: &str| uidl.len() == 34 && uidl.starts_with('~') && uidl.ends_with('~');
     let own = |uidl: &String| if is_ours(uidl) { uidl[1..17].to_owned() } else { uidl.clone() };
@@ -56,7 +54,7 @@ fn is_right_or_ours(uidls: &[String], captured: u32, delivered: u32) -> bool {
 }
 
 /// Lists while `meddle` does something to a file over and over: each login has the right listing or
-/// the clean refusal, and one line in the log for the latter. How many were refused.
+/// the clean refusal, and one line in the log for the latter. Returns how many were refused.
 fn served_or_refused(
     server: &mut Scenario,
     file: &Whole,
@@ -75,7 +73,7 @@ fn served_or_refused(
         });
         let _stop = Finally(|| stop.store(true, Ordering::Relaxed));
         for _ in 0..4 {
-            // What is new has to be resolved, by whoever comes first.
+            // A new message has to be resolved, by the session that comes first.
             server.deliver();
             let login = || server.dovecot.login(USER).and_then(|mut session| session.uidl());
             let listings: Vec<_> = thread::scope(|clients| {
@@ -102,7 +100,7 @@ fn served_or_refused(
     refused
 }
 
-/// Runs when it goes, also in a panic.
+/// It runs when it goes, also in a panic.
 struct Finally<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for Finally<F> {
@@ -111,7 +109,7 @@ impl<F: FnMut()> Drop for Finally<F> {
     }
 }
 
-/// As `cp` writes over a file that is there.
+/// Writes over a file as `cp` writes over a file that is there.
 fn write_over(file: &Whole) {
     let mut open = File::options().write(true).truncate(true).open(file.path()).unwrap();
     let (first, rest) = file.octets.split_at(file.octets.len() / 3);
@@ -122,7 +120,7 @@ fn write_over(file: &Whole) {
     thread::sleep(Duration::from_millis(2));
 }
 
-/// Cut short in place, and grown again: the moment at which a map of it has no ground.
+/// Cuts it short in place, and grows it again: for a moment a map of it has no ground.
 fn cut_and_grow(file: &Whole) {
     let mut open = File::options().write(true).open(file.path()).unwrap();
     for left in [0, 5000, file.octets.len() / 2] {
@@ -140,8 +138,8 @@ fn delete(file: &Whole) {
     thread::sleep(Duration::from_millis(2));
 }
 
-/// What others do to a file, and what a well-behaved `mv` does, of which no login may notice
-/// anything.
+/// Lists while others change a file, and while a well-behaved `mv` does; no login may notice the
+/// latter.
 fn meddled_with(server: &mut Scenario, file: &Whole, ways: &[fn(&Whole)], is_right: IsRight) {
     for way in ways {
         served_or_refused(server, file, way, is_right);
@@ -226,7 +224,8 @@ fn an_index_that_asks_for_more_memory_than_there_may_be_refuses_the_login() {
     server.ends_well();
 }
 
-/// What a POP3 process within so much address space answers to UIDL, and the signal that ended it.
+/// Returns the answer to UIDL of a POP3 process within so much address space, and the signal that
+/// ended it.
 fn listing_within(
     server: &Scenario,
     user: &str,
@@ -256,7 +255,7 @@ fn least(server: &Scenario, user: &str, step: u64) -> u64 {
 fn address_space_that_ends_anywhere_gives_the_right_listing_or_none() {
     const STEP: u64 = 64 << 10;
     let Some(server) = with_index_of(8000, 12) else { return };
-    // Less than a stranger needs is no question of ours; more than alice needs, neither.
+    // We need not serve with less than a stranger needs, nor with more than alice needs.
     let stranger = "bob@example.com";
     server.maildir().copy_mail_to(&server.dovecot.mail(stranger));
     let (low, high) = (least(&server, stranger, STEP), least(&server, USER, STEP));
@@ -281,8 +280,8 @@ fn address_space_that_ends_anywhere_gives_the_right_listing_or_none() {
     server.serves(HERE, "with all the room there is");
 }
 
-/// A directory that all may read, and the configuration that lets a file in it ask for faults: of a
-/// debug build alone.
+/// A directory that all may read, and the configuration that lets a file in it ask for faults: only
+/// a debug build reads it.
 #[cfg(debug_assertions)]
 fn requests() -> (tempfile::TempDir, Config) {
     let dir = tempfile::tempdir().unwrap();
@@ -310,7 +309,7 @@ fn a_panic_or_exhausted_memory_drops_the_session_by_exit_and_after_one_line() {
                 session.ask("UIDL")?;
                 session.hear_out()
             });
-            // Or no `+OK` after the password, or a connection reset.
+            // Or there is no `+OK` after the password, or the connection is reset.
             assert_eq!(heard.unwrap_or_default(), b"", "{kind} {door}: half an answer");
             let log = server.dovecot.settled_log().split_off(before);
             let complaints = complaints_in(&log);

@@ -1,6 +1,6 @@
-//! What need not close does not: one message that cannot be read, a ledger that cannot be written,
-//! a lock that nobody holds. The login is served with the kept UIDLs, and the log says what an
-//! operator can mend.
+//! Faults that need not close the login: one message that cannot be read, a ledger that cannot be
+//! written, a lock that nobody holds. The login is served with the kept UIDLs, and the log says
+//! what an operator can mend.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,7 +16,7 @@ use crate::support::maildir::{Naming, give_to_owner, make_owned};
 use crate::support::scenario::{LATER, Scenario, USER, complaints_in, uidl_of};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-/// What the operator reads of one listing, which must be served: its UIDLs, and our complaints.
+/// The listing, which must be served, as the operator reads it: its UIDLs, and our complaints.
 #[track_caller]
 fn served(server: &Scenario) -> (Vec<String>, Vec<String>) {
     let before = server.dovecot.settled_log().len();
@@ -24,7 +24,7 @@ fn served(server: &Scenario) -> (Vec<String>, Vec<String>) {
     (uidls, complaints_in(&server.dovecot.settled_log().split_off(before)))
 }
 
-/// One line of ours, which has all the words.
+/// Insists on one line of ours, which has all the words.
 #[track_caller]
 fn says(complaints: &[String], words: &[&str]) {
     assert_eq!(complaints.len(), 1, "{complaints:#?}");
@@ -50,7 +50,7 @@ fn one_unreadable_message_gets_a_uidl_for_the_session_and_its_own_when_it_can_be
     drop(session);
     give_to_owner(&file);
     let (uidls, complaints) = served(&server);
-    // Behind what has been listed: no place is given twice.
+    // It comes behind what has been listed: no place is given twice.
     assert_eq!(uidls, uidl_of([1, 3, 4, 5, 6, 2]));
     assert_eq!(complaints, [""; 0]);
     server.ends_well();
@@ -69,13 +69,13 @@ fn a_message_that_need_not_be_read_may_be_unreadable() {
     server.ends_well();
 }
 
-/// A file system of its own, with room for little. Gone when it is dropped.
+/// A file system of its own, with room for little. It is gone when it is dropped.
 struct Small {
     at: PathBuf,
 }
 
 impl Small {
-    /// `None`, having said so, where nothing may be mounted.
+    /// `None`, having said so, if nothing may be mounted.
     fn mount(at: PathBuf) -> Option<Self> {
         make_owned(&at);
         let options = format!("size=128k,mode=755,uid={0},gid={0}", crate::support::OWNER);
@@ -138,7 +138,7 @@ fn a_full_disk_serves_the_kept_uidls_and_lets_mail_be_deleted() {
     fs::remove_file(filler).unwrap();
     assert_eq!(served(&server), (uidl_of([1, 3, 4, 5]), Vec::new()));
     assert_eq!(small.ledgers(), 1);
-    // Before the directory that it is mounted in.
+    // It goes before the directory in which it is mounted.
     drop(small);
     server.ends_well();
 }
@@ -215,7 +215,7 @@ fn a_ledger_that_cannot_be_replaced_serves_the_kept_uidls() {
     server.ends_well();
 }
 
-/// Runs when it goes, also in a panic.
+/// It runs when it goes, also in a panic.
 struct Finally<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for Finally<F> {
@@ -256,7 +256,7 @@ fn a_lock_is_waited_for_while_its_holder_lives_and_no_longer() {
     server.deliver();
     let holder = Holder::of(&server.maildir().path().join("uidl-keep.lock"));
     let (heard, complaints) = server.turned_away("the lock is held");
-    // By SIGKILL: it lets go of nothing by itself.
+    // SIGKILL ends it: it lets go of nothing by itself.
     drop(holder);
     assert!(
         heard == format!("{LATER}\r\n") || heard.starts_with("-ERR [IN-USE] "),

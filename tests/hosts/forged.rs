@@ -29,24 +29,24 @@ use uidl_keep::uidl::Uidl;
 
 const USER: &str = "alice@example.com";
 
-/// Messages that were captured, and how many there are: the last one is new.
+/// The number of captured messages, and of all messages: the last one is new.
 const CAPTURED: u32 = 5;
 const MESSAGES: u32 = CAPTURED + 1;
 
-/// What AddressSanitizer ends a process with; nothing else does.
+/// AddressSanitizer ends a process with this status; nothing else does.
 const ASAN_STATUS: &str = "99";
 
-/// What Dovecot ends a process with that is out of memory: `FATAL_OUTOFMEM`.
+/// Dovecot ends a process that is out of memory with this status: `FATAL_OUTOFMEM`.
 const OUT_OF_MEMORY: i32 = 83;
 
-/// What a session came to.
+/// The end of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Told {
     Listing(Vec<String>),
     Error(String),
 }
 
-/// A maildrop, its good files, and what its server was told to run under.
+/// A maildrop, its good files, and the command under which its server runs.
 struct Attacked {
     dovecot: Dovecot,
     mail: PathBuf,
@@ -101,7 +101,7 @@ impl Attacked {
             .collect()
     }
 
-    /// As it was after a first listing, with another ledger.
+    /// Runs a session on the state after a first listing, with another ledger.
     fn with_ledger(&self, ledger: &[u8], how: &str) -> Told {
         self.forget();
         for (path, octets) in &self.listed {
@@ -111,7 +111,7 @@ impl Attacked {
         self.session(how)
     }
 
-    /// As it was before any listing, with another index.
+    /// Runs a session on the state before any listing, with another index.
     fn with_index(&self, index: &[u8], how: &str) -> Told {
         self.forget();
         self.put_index(index);
@@ -131,8 +131,8 @@ impl Attacked {
         }
     }
 
-    /// From now on sessions have what `service pop3` has unless the operator gives it more. `false`
-    /// where that cannot be: AddressSanitizer needs more address space.
+    /// From now on sessions have the memory that `service pop3` has unless the operator gives it
+    /// more. `false` if that cannot be: AddressSanitizer needs more address space.
     fn limit_memory(&mut self) -> bool {
         let can_be = self.under.is_empty();
         self.under = vec!["prlimit".to_owned(), format!("--as={}", 256 << 20)];
@@ -150,8 +150,8 @@ impl Attacked {
         assert!(log.contains("Fatal: uidl-keep: out of memory: "), "{how}\n{log}");
     }
 
-    /// A session up to its listing, which must be in order: all lines well formed, or one that says
-    /// why not; the process ends by itself, and nothing is wrong with its memory.
+    /// Runs a session up to its listing, which must be in order: all lines well formed, or one that
+    /// says why not; the process ends by itself, and nothing is wrong with its memory.
     fn session(&self, how: &str) -> Told {
         let (mut session, mut child) = self.dovecot.process_under(&self.under, USER);
         let told = match session.lines("UIDL") {
@@ -186,7 +186,7 @@ impl Attacked {
     }
 }
 
-/// The command that runs a server under AddressSanitizer, where `UIDL_KEEP_ASAN` names its runtime;
+/// The command that runs a server under AddressSanitizer, if `UIDL_KEEP_ASAN` names its runtime;
 /// else an empty one. `None`, having said why, when there is no plugin.
 fn sanitizer() -> Option<Vec<String>> {
     let plugin = helper::plugin(Line::V23)?;
@@ -260,7 +260,7 @@ impl Dice {
         (u64::from_le_bytes(octets) % most.max(1) as u64) as usize
     }
 
-    /// The file with up to four of its octets, or fields, or stretches, changed.
+    /// The file with up to four changes to its octets, fields or stretches.
     fn damaged(&mut self, file: &[u8]) -> Vec<u8> {
         const FIELDS: [u32; 8] =
             [0, 1, 2, 0x0D0A_0D0A, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFE, u32::MAX];

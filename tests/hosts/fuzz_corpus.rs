@@ -20,7 +20,7 @@ fn whatever_fuzzing_found_still_holds() {
         let corpus = inputs("corpus", target);
         assert!(!corpus.is_empty(), "no corpus of {target}");
         for input in corpus.into_iter().chain(inputs("regressions", target)) {
-            // Shown when a check panics.
+            // This is shown when a check panics.
             println!("{}", input.display());
             check(&fs::read(&input).unwrap());
         }

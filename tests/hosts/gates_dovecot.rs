@@ -1,4 +1,5 @@
-//! `hold`, `release` and `forget` beside a running Dovecot: what the next login of each user is told.
+//! `hold`, `release` and `forget` beside a running Dovecot: the answers at the next login of each
+//! user.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +19,7 @@ const MOVING: &str = "-ERR [SYS/TEMP] Mailbox is being moved, please try again l
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
 const DAVE: &str = "dave@example.net";
-/// Never migrated, in a domain that was.
+/// She was never migrated, in a domain that was.
 const ERIN: &str = "erin@example.net";
 
 /// A Dovecot with the plugin, and three messages for each user.
@@ -46,7 +47,8 @@ impl Server {
         self.maildir(user).deliver(&Message::plain(number), Naming::Qmail, number);
     }
 
-    /// What an old server listed of the messages that these users have, with this before each number.
+    /// The listing that an old server gave of the messages of these users, with this before each
+    /// number.
     fn listing(&self, users: &[&str], prefix: &str) -> PathBuf {
         let block = |user: &&str| {
             let files = self.maildir(user).files();
@@ -90,7 +92,7 @@ impl Server {
         self.dovecot.uidl(user)
     }
 
-    /// What a client is told instead of its listing.
+    /// The line that a client is told instead of its listing.
     fn refusal(&self, user: &str) -> String {
         let mut session = self.dovecot.login(user).expect("+OK comes before the mailbox is opened");
         let Err(Refused(line)) = session.uidl() else { panic!("{user} is served") };
@@ -104,7 +106,7 @@ impl Server {
         ours.map(str::to_owned).collect()
     }
 
-    /// All that a user has, by path, and what a change of it would show in.
+    /// All files of a user, by path, with the data in which a change of them would show.
     fn everything_of(&self, user: &str) -> BTreeMap<PathBuf, (i64, i64, Vec<u8>)> {
         let mut dirs = vec![self.dovecot.home(user)];
         let mut found = BTreeMap::new();
@@ -185,7 +187,7 @@ fn a_held_domain_refuses_also_who_is_on_no_roster_and_who_is_built_later() {
     let next = "bob@example.com is on no roster, and example.com is held: `uidl-keep release \
                 example.com` when the mailboxes have been moved";
     assert!(complaints[1].contains(next), "{complaints:?}");
-    // His mailbox may be what is being moved.
+    // His mailbox may be the one that is being moved.
     let fetch = ["fetch", "-u", BOB, "pop3.uidl", "mailbox", "INBOX", "all"];
     assert!(server.dovecot.doveadm_ok(fetch).contains("pop3.uidl"));
 
@@ -196,7 +198,7 @@ fn a_held_domain_refuses_also_who_is_on_no_roster_and_who_is_built_later() {
     assert_eq!(server.uidls(ERIN).len(), 3);
 }
 
-/// Runs the helper on the site of a server, and asks that server; what it prints on stderr.
+/// Runs the helper on the site of a server, and asks that server. Returns what it prints on stderr.
 fn asked(server: &Server, command: &[&str], status: i32) -> String {
     let mut helper = helper::uidl_keep();
     helper.args(command).arg("--site").arg(server.dovecot.site());
@@ -218,7 +220,7 @@ fn nothing_is_said_to_be_held_or_built_while_pop3_does_not_load_the_plugin() {
     assert_eq!(asked(&server, &["release", ALICE], 0), "");
     assert_eq!(server.uidls(ALICE), kept("kept-"));
 
-    // What a panel writes for a plugin of its own.
+    // A panel writes this for a plugin of its own.
     server.dovecot.restart_with("protocol pop3 {\n  mail_plugins = quota\n}\n");
     let roster = server.dovecot.site().join("domain/example.com.roster");
     let before = fs::read(&roster).unwrap();
@@ -235,7 +237,7 @@ fn nothing_is_said_to_be_held_or_built_while_pop3_does_not_load_the_plugin() {
     // So it is: his UIDLs are not given, whatever the roster says.
     asked(&server, &["hold", "--no-check", DAVE], 0);
     assert_ne!(server.uidls(DAVE), kept("kept-"));
-    // Who is to download again does so without the plugin, too.
+    // A user who is to download again does so without the plugin, too.
     asked(&server, &["release", "--redownload", DAVE], 0);
 }
 
@@ -256,7 +258,7 @@ fn who_has_another_name_in_dovecot_is_neither_built_nor_held() {
         assert!(said.contains(cause), "{command:?}: {said}");
     }
     asked(&server, &["hold", "--no-check", ALICE], 0);
-    // One of many that has capital letters is found among the others.
+    // One user of many has capital letters, and is found among the others.
     server.dovecot.restart_with("");
     let listing = server.listing(&[BOB, ALICE], "more-");
     let text = fs::read_to_string(&listing).unwrap().replace("alice@", "Alice@");
@@ -320,7 +322,7 @@ fn who_may_have_lived_where_nobody_could_search_is_refused_and_others_are_served
     server.say(&["hold"], "*@example.com");
     assert_eq!(server.refusal(BOB), LATER);
 
-    // Captured later, he is served whatever is said of the others.
+    // He is captured later, and served whatever is said of the others.
     server.build_upon(&server.listing(&[BOB], "late-"));
     assert_eq!(server.uidls(BOB), kept("late-"));
 }
@@ -350,12 +352,12 @@ fn who_is_forgotten_is_refused_and_nothing_of_his_is_touched() {
         ),
         "{complaints:?}"
     );
-    // Nor is doveadm told what was wrong, which it would hand on to another store.
+    // doveadm is not told what was wrong, either: it would hand it on to another store.
     let fetch = ["fetch", "-u", ALICE, "pop3.uidl", "mailbox", "INBOX", "all"];
     let shown = server.dovecot.doveadm(fetch);
     assert!(!shown.status.success(), "{shown:?}");
     assert!(!String::from_utf8_lossy(&shown.stdout).contains("wrong-"), "{shown:?}");
-    // Held as well, and released: still refused.
+    // She is held as well, and released: she is still refused.
     server.say(&["hold"], ALICE);
     assert_eq!(server.refusal(ALICE), MOVING);
     let mut release = helper::uidl_keep();
@@ -389,7 +391,7 @@ fn a_wrong_index_is_forgotten_and_the_right_one_is_served_in_order() {
     let Some(server) = Server::start() else { return };
     let right = server.listing(&[ALICE, DAVE], "right-");
     server.build(&server.listing(&[ALICE, BOB, DAVE], "wrong-"));
-    // New mail, before anything was noticed.
+    // This is new mail, before anything was noticed.
     server.deliver(ALICE, 9);
     let wrong = server.uidls(ALICE);
     assert_eq!(wrong[..3], kept("wrong-"));
@@ -407,7 +409,7 @@ fn a_wrong_index_is_forgotten_and_the_right_one_is_served_in_order() {
 
     let now = server.uidls(ALICE);
     assert_eq!(now[..3], kept("right-"));
-    assert_eq!(now[3..], wrong[3..], "what was told of new mail was right");
+    assert_eq!(now[3..], wrong[3..], "new mail was told right");
     assert_eq!(server.uidls(ALICE), now, "also when it was remembered");
     let baked = fs::read_to_string(&uidlist).unwrap();
     assert!(baked.contains(" Pright-3") && !baked.contains("wrong-"), "{baked}");

@@ -15,10 +15,10 @@ use crate::support::pop3::{Pop3, Refused};
 
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
-/// Never migrated.
+/// She was never migrated.
 const ERIN: &str = "erin@example.net";
 
-/// What a client is told who is held.
+/// A client of a held user is told this.
 const STOPPED: &str = "-ERR [SYS/TEMP]";
 
 /// A Dovecot without the plugin, set up as the documentation says.
@@ -99,7 +99,7 @@ impl Server {
         }
     }
 
-    /// The one line that was logged since about a user.
+    /// The one line that was logged since then about a user.
     fn line_about(&self, user: &str, since: usize) -> String {
         loop {
             let log = self.dovecot.log().split_off(since);
@@ -139,7 +139,7 @@ fn the_held_are_refused_by_auth_and_all_others_log_in() {
         server.stops(&[], "there is no such file");
         server.say(&["hold", "--auth", ALICE]);
         server.stops(&[ALICE], "alice is held");
-        // What is held later is so at once, whatever was said.
+        // A user who is held later is held at once, whatever was said.
         server.say(&["hold", "example.com"]);
         server.stops(&[ALICE, BOB], "all are held");
         server.say(&["release", BOB]);

@@ -60,7 +60,7 @@ impl Checkout {
     }
 }
 
-/// What an ELF file is made of, as readelf says it.
+/// The sections of an ELF file, as readelf says them.
 fn sections(file: &Path) -> String {
     let output = Command::new("readelf").args(["-W", "-S"]).arg(file).output().expect("readelf");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! A login that is killed on its way, whose disk is full, or that another one overtakes: what was
+//! A login is killed on its way, has a full disk, or is overtaken by another one: all that was
 //! told, or written to be told, is told again by the next.
 
 use std::collections::BTreeMap;
@@ -24,8 +24,8 @@ fn five() -> Option<Scenario> {
     Some(moved)
 }
 
-/// The calls of a login from taking our lock to putting the ledger in its place: name, number, and
-/// what strace says of it.
+/// The calls of a login from taking our lock to putting the ledger in its place: the name, the
+/// number, and strace's line of each.
 fn points_of_the_ledger(trace: &str) -> Vec<(String, usize, String)> {
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let mut points = Vec::new();
@@ -67,7 +67,8 @@ fn a_login_that_is_killed_while_it_writes_the_ledger_leaves_nothing_in_the_way()
             let inject = format!("inject={call}:{fault}:when={number}");
             let options = ["-e", &format!("trace={call}"), "-e", &inject];
             let lists = lists_under_strace(dovecot, Path::new("/dev/null"), &options);
-            // A login is not refused because nothing can be written: who is over quota must delete.
+            // A login is not refused because nothing can be written: a user who is over quota must
+            // delete.
             assert_eq!(lists, fault.contains("ENOSPC"), "{at}");
             for _ in 0..2 {
                 let kept = uidl_of(1..=5);
@@ -113,7 +114,8 @@ fn what_a_killed_login_did_not_bake_is_baked_by_the_next() {
     }
 }
 
-/// What was read of messages is saved in steps: the next login goes on where the killed one stood.
+/// The results of reading messages are saved in steps: the next login goes on where the killed one
+/// stood.
 #[test]
 fn what_a_killed_login_has_read_need_not_be_read_again() {
     const COUNT: u32 = 300;
@@ -146,7 +148,7 @@ fn what_a_killed_login_has_read_need_not_be_read_again() {
 }
 
 /// Between Dovecot's look at the mailbox and ours at the ledger, mail comes, and another session
-/// lists and records it: what that one was told is told on.
+/// lists and records it: the UIDLs that it told are told on.
 #[test]
 fn a_login_that_saw_less_than_another_has_recorded_takes_nothing_back() {
     let Some(moved) = five() else { return };

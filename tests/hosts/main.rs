@@ -1,8 +1,8 @@
-//! What needs a server, and says why it skips where there is none: Dovecot with and without the plugin,
-//! the servers that are left behind, made-up ones, and real clients.
+//! The tests that need a server; each says why it skips if there is none: Dovecot with and without
+//! the plugin, the servers that are left behind, made-up ones, and real clients.
 //!
-//! Nothing here changes what a process has once (environment, directory, umask, limits, signals): what
-//! a test wants otherwise it gives to the program that it starts.
+//! Nothing here changes what a process has once (environment, directory, umask, limits, signals): a
+//! test that wants another gives it to the program that it starts.
 
 #[path = "../../fuzz/src/lib.rs"]
 mod fuzz;

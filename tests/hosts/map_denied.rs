@@ -8,22 +8,23 @@ use crate::support::helper;
 use crate::support::scenario::{Scenario, USER};
 use crate::support::traced::{can_trace, lists_under_strace};
 
-/// What mmap says where only that is not allowed, and then what else it may say.
+/// The errors of mmap if only that is not allowed, and then the other one that it may give.
 const DENIALS: [&str; 3] = ["EACCES", "EPERM", "ENODEV"];
 const FAULTS: [&str; 3] = ["ENOMEM", "EIO", "EBADF"];
 
-/// What strace is told: to look at the maps of one file, and to have them fail.
+/// The options of strace to look at the maps of one file, and to have them fail.
 fn failing_maps<'a>(file: &'a str, inject: &'a str) -> [&'a str; 6] {
     ["-P", file, "-e", "trace=mmap", "-e", inject]
 }
 
-/// How often that file was to be mapped, and was not.
+/// Returns how often that file was to be mapped, and was not.
 fn denied(trace: &Path, error: &str) -> usize {
     let trace = fs::read_to_string(trace).unwrap();
     trace.lines().filter(|line| line.contains("mmap(") && line.contains(error)).count()
 }
 
-/// `uidl-keep get` of a site with one user of 20,000 messages: a block that takes several maps.
+/// Runs `uidl-keep get` on a site with one user of 20,000 messages: a block that takes several
+/// maps.
 #[test]
 fn the_helper_reads_an_index_that_may_not_be_mapped() {
     if !can_trace() {

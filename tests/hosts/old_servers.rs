@@ -1,4 +1,4 @@
-//! The servers that people leave, each a real one: what it tells a client, as it tells it.
+//! The servers that people leave, each a real one: their answers to a client, word for word.
 
 use std::net::SocketAddr;
 
@@ -18,12 +18,12 @@ use uidl_keep::capture::pop3::{
 };
 use uidl_keep::key::Depth;
 
-/// How many messages each of them has: every odd kind, and plain ones.
+/// The number of messages that each of them has: every odd kind, and plain ones.
 const COUNT: u32 = 24;
 
-/// What a client is told in one session.
+/// The answers to a client in one session.
 struct Told {
-    /// The capabilities before the login; none where the server knows no CAPA.
+    /// The capabilities before the login; none if the server knows no CAPA.
     capabilities: Option<Vec<String>>,
     uidls: Vec<String>,
     sizes: Vec<u64>,
@@ -73,7 +73,7 @@ fn whole_by_top(address: SocketAddr, user: &str, before: &[&str]) -> Vec<Vec<u8>
     messages
 }
 
-/// How many messages of the INBOX have `\Seen`.
+/// Returns how many messages of the INBOX have `\Seen`.
 fn seen(address: SocketAddr, user: &str) -> usize {
     let mut session = Imap::login(address, user);
     session.command("EXAMINE INBOX");
@@ -94,7 +94,7 @@ impl Told {
         (&self.uidls[8], &self.uidls[9])
     }
 
-    /// By how much LIST is off for each message.
+    /// The difference between LIST and the true size for each message.
     fn sizes_off(&self) -> Vec<i64> {
         let sent = self.messages.iter().map(|message| i64::try_from(message.len()).expect("small"));
         self.sizes
@@ -171,7 +171,7 @@ fn mailutils_tells_what_it_has_written_into_the_mbox() {
         || String::from_utf8_lossy(&std::fs::read(server.mbox()).expect("an mbox")).into_owned();
     let is_read = |line: &&str| line.starts_with("Status: ") && line.contains('R');
     let read = || mbox().lines().filter(is_read).count();
-    // One was in another mbox before. What a session lists is old then, O, and not read.
+    // One was in another mbox before. A message that a session lists is old then, O, and not read.
     assert_eq!(read(), 1);
     whole_by_top(server.pop3(), spool::USER, &[]);
     assert_eq!(read(), 1, "TOP marks nothing");
@@ -201,8 +201,8 @@ fn mailutils_tells_what_it_has_written_into_the_mbox() {
     assert_eq!(second.sizes_off(), [0; COUNT as usize]);
 }
 
-/// Messages that nothing names, equal but for copies, with a line in them that begins with `>From
-/// `.
+/// Messages that nothing names, equal except for copies, with a line in them that begins with
+/// `>From `.
 fn warnings(count: usize) -> Vec<u8> {
     let from = "From sender@example.net Mon May  6 10:00:00 2024\n";
     format!("{from}From: root\nSubject: full\n\n>From now on\nthere is no room\n\n")

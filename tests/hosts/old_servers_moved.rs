@@ -1,5 +1,5 @@
-//! Any old server, moved to Dovecot: captured from disk and over POP3, both the same; copied message by
-//! message, or delivered anew; and served with every UIDL kept.
+//! Any old server, moved to Dovecot: captured from disk and over POP3, both the same; copied
+//! message by message, or delivered anew; and served with every UIDL kept.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -27,7 +27,8 @@ use uidl_keep::maildrop::{Entry, Maildrop};
 /// The user of servers whose users are named by domain.
 const USER: &str = "alice@example.com";
 
-/// What each of them has: every odd kind twice, plain ones, and a message that has been in an mbox before.
+/// The messages of each of them: every odd kind twice, plain ones, and a message that has been in
+/// an mbox before.
 fn messages() -> Vec<Message> {
     let mut messages = mail::maildrop(48);
     let bookkeeping = "Status: RO\nX-Status: A\nX-UID: 999\nX-Keywords: foo\nContent-Length: 5\n\
@@ -40,10 +41,10 @@ fn messages() -> Vec<Message> {
 struct Old {
     user: &'static str,
     pop3: SocketAddr,
-    /// How it is captured from disk: what follows `uidl-keep capture`. Empty where we do not read its
-    /// store.
+    /// The arguments after `uidl-keep capture` that capture it from disk. Empty if we do not read
+    /// its store.
     disk: Vec<OsString>,
-    /// What that reads from stdin.
+    /// The input of that on stdin.
     input: Vec<u8>,
     _alive: Box<dyn Any>,
 }
@@ -95,7 +96,7 @@ fn cyrus(messages: &[Message]) -> Option<Old> {
     })
 }
 
-/// On a store that only Dovecot reads: captured from what doveadm prints.
+/// It keeps mail in a store that only Dovecot reads: it is captured from doveadm's output.
 fn dovecot_on_mdbox(messages: &[Message]) -> Option<Old> {
     let config = Config::default().store(Store::Mdbox);
     let server = Dovecot::start(&Host::dovecot(Line::V23)?, config)?;
@@ -110,7 +111,7 @@ fn dovecot_on_mdbox(messages: &[Message]) -> Option<Old> {
     Some(Old { user: USER, pop3: server.pop3(), disk, input, _alive: Box::new(server) })
 }
 
-/// On an mbox, which it writes UIDs into.
+/// It keeps mail in an mbox, into which it writes UIDs.
 fn dovecot_on_an_mbox(messages: &[Message]) -> Option<Old> {
     let extra = "mail_location = mbox:~/mail:INBOX=~/inbox\n".to_owned();
     let config = Config { extra, ..Config::default() };
@@ -154,7 +155,7 @@ fn mailutils(messages: &[Message]) -> Option<Old> {
     })
 }
 
-/// How it makes its UIDLs is not known: it can only be asked.
+/// Nobody knows how it makes its UIDLs: it can only be asked.
 fn solid(messages: &[Message]) -> Option<Old> {
     let (server, _) = of_the_spool(Program::Solid, messages)?;
     Some(Old {
@@ -166,8 +167,8 @@ fn solid(messages: &[Message]) -> Option<Old> {
     })
 }
 
-/// Its UIDLs are what Dovecot calls `%Mf`. A message whose last line does not end makes it refuse the
-/// login, so here all end.
+/// Its UIDLs are those that Dovecot calls `%Mf`. It refuses the login if the last line of a message
+/// does not end, so here all end.
 fn solid_on_maildir(messages: &[Message]) -> Option<Old> {
     let server = Spool::start(&Host::old_servers()?, Program::SolidMaildir);
     let maildir = server.maildir();
@@ -197,10 +198,10 @@ fn words(words: &[&str]) -> Vec<OsString> {
     words.iter().map(OsString::from).collect()
 }
 
-// --- what is known of it
+// --- the facts about it
 
 impl Old {
-    /// In a session of a client that understands 8-bit headers: every UIDL and every message.
+    /// Every UIDL and every message, in a session of a client that understands 8-bit headers.
     fn mail(&self) -> (Vec<String>, Vec<Vec<u8>>) {
         let mut session = Pop3::connect(self.pop3).expect("it greets");
         let capabilities = session.lines("CAPA").unwrap_or_default();
@@ -215,7 +216,7 @@ impl Old {
         (uidls, mail)
     }
 
-    /// Captured over POP3.
+    /// Captures it over POP3.
     fn asked(&self, keys: &str) -> Vec<u8> {
         let mut asking = helper::uidl_keep();
         asking
@@ -226,15 +227,15 @@ impl Old {
         captured(&mut asking, format!("{}\n", crate::support::PASSWORD).as_bytes())
     }
 
-    /// Captured from disk.
+    /// Captures it from disk.
     fn read(&self, keys: &str) -> Vec<u8> {
         let mut reading = helper::uidl_keep();
         captured(reading.arg("capture").args(&self.disk).args(["--keys", keys]), &self.input)
     }
 }
 
-/// What a capture prints that says no more than that its listing has remarks: of copies, perhaps, that
-/// the old server gave one UIDL.
+/// Returns the output of a capture that says no more than that its listing has remarks: on copies,
+/// perhaps, to which the old server gave one UIDL.
 fn captured(capture: &mut Command, input: &[u8]) -> Vec<u8> {
     let mut file = tempfile::tempfile().expect("a file");
     file.write_all(input).and_then(|()| file.rewind()).expect("our file");
@@ -268,9 +269,9 @@ fn prints(message: &[u8]) -> Fingerprints {
     fingerprinter.finish()
 }
 
-// --- what must hold
+// --- the checks
 
-/// Both captures, beside each other, of what a client's session has left: the same.
+/// Insists that both captures of what a client's session has left are the same.
 fn captures_agree(old: &Old) {
     let (_, mail) = old.mail();
     let asked = parsed(&old.asked("header,message,origin"));
@@ -288,8 +289,8 @@ fn captures_agree(old: &Old) {
     assert_eq!(read.uidvalidity, asked.uidvalidity.or(read.uidvalidity));
 }
 
-/// Copied message by message, in another order, as imapsync copies: every UIDL kept and in its place,
-/// and the header of every copy has the key that was captured.
+/// Copies it message by message, in another order, as imapsync copies: every UIDL is kept and in
+/// its place, and the header of every copy has the key that was captured.
 fn copies_are_kept(old: &Old, store: Store) {
     let (uidls, mail) = old.mail();
     assert_eq!(uidls.len(), messages().len());
@@ -327,9 +328,9 @@ fn build(new: &Dovecot, listing: &[u8]) {
     helper::build_site(&new.site(), &file);
 }
 
-/// Fetched and delivered anew: every UIDL is kept of a message that its origin names, that has it
-/// alone or with copies of one content, and that was given on as it was. The others get UIDLs that
-/// nobody has seen.
+/// Fetches and delivers it anew. A message keeps its UIDL if its origin names it, if it has that
+/// origin alone or with copies of one content, and if it was given on as it was. The others get
+/// UIDLs that nobody has seen.
 fn redelivered_is_kept(
     old: fn(&[Message]) -> Option<Old>,
     store: Store,
@@ -375,7 +376,7 @@ fn redelivered_is_kept(
     session.quit().expect("QUIT");
 }
 
-/// fetchmail, and dovecot-lda.
+/// Fetches with fetchmail, and delivers with dovecot-lda.
 fn by_fetchmail(old: &Old, new: &Dovecot) -> Option<()> {
     let client = Client::new(clients::Program::Fetchmail, old.user)?;
     let agent = format!("/usr/lib/dovecot/dovecot-lda -c {} -d {}", new.conf().display(), old.user);
@@ -383,7 +384,7 @@ fn by_fetchmail(old: &Old, new: &Dovecot) -> Option<()> {
     Some(())
 }
 
-/// getmail, into the Maildir itself.
+/// Fetches with getmail, into the Maildir itself.
 fn by_getmail(old: &Old, new: &Dovecot) -> Option<()> {
     let client = Client::new(clients::Program::GetmailWithTraces, old.user)?;
     client.poll(old.pop3);
@@ -393,8 +394,8 @@ fn by_getmail(old: &Old, new: &Dovecot) -> Option<()> {
     Some(())
 }
 
-/// What a device sends again and again: nothing but what relays add tells one from the next, and the
-/// text.
+/// A device sends this again and again: only the lines that relays add tell one from the next, and
+/// the text.
 fn warning(number: u32) -> Message {
     let octets = format!(
         "Received: from printer by old.example.com id {number}\n\
@@ -403,7 +404,7 @@ fn warning(number: u32) -> Message {
     Message { octets: octets.into_bytes() }
 }
 
-/// Told to, or not told otherwise, fetchmail gives such addresses a domain.
+/// fetchmail gives such addresses a domain, if it is told to, or not told otherwise.
 const TO_ROOT: &[u8] =
     b"From: root (Cron Daemon)\nTo: root\nSubject: Cron <root@old> backup\n\nDone.\n";
 

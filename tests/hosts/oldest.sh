@@ -1,7 +1,7 @@
 #!/bin/sh
 # Compiles everything with the oldest Rust that is promised: Debian 13's own, in its tree, where
-# nothing finds another Rust. It builds the helper as an old server does; then helper and tests; then
-# the plugin.
+# nothing finds another Rust. It builds the helper as an old server does; then helper and tests;
+# then the plugin.
 #
 # The build is in target/oldest, and cargo's downloads are beside it. UIDL_KEEP_TARGET names another
 # directory for both.

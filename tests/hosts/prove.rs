@@ -1,4 +1,4 @@
-//! `uidl-keep capture ... --prove`: captures compared with what the old servers themselves list.
+//! `uidl-keep capture ... --prove`: captures compared with the old servers' own listings.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -33,7 +33,8 @@ struct Old {
 }
 
 impl Old {
-    /// With mail for each user, some of it not listed yet; the last one has never had any.
+    /// Starts one with mail for each user, some of it not listed yet; the last one has never had
+    /// any.
     fn courier() -> Option<Self> {
         let host = Host::courier()?;
         let (courier, here) = (Courier::new(&host), host.scratch());
@@ -67,8 +68,8 @@ impl Old {
         Ran::of(command)
     }
 
-    /// A program that does something before Courier's own, and something after it; as `--prove-program`
-    /// wants it.
+    /// A program that does something before Courier's own, and something after it, as the value of
+    /// `--prove-program`.
     fn program(&self, before: &str, after: &str) -> String {
         let script = self.here.path().join("pop3d");
         let text =
@@ -85,7 +86,7 @@ fn a_capture_of_courier_is_proven_by_its_own_program() {
     let by = "by /usr/lib/courier/courier/courierpop3d";
     for (user, messages) in USERS.iter().zip([8, 5, 0]) {
         ran.says(&format!("proven: {user}: {messages} messages, {by}\n"));
-        // What the proof made Courier list for the first time is captured, too.
+        // A message that the proof made Courier list for the first time is captured, too.
         assert_eq!(ran.uidls(user), old.courier.uidl(user));
         assert_eq!(ran.uidls(user).len(), messages);
     }
@@ -142,7 +143,7 @@ fn a_capture_by_the_wrong_server_stops_before_anything_is_written() {
 #[test]
 fn a_uidl_that_changes_at_the_proof_stops_it() {
     let Some(old) = Old::courier() else { return };
-    // The list as it is after a restore of an older one.
+    // The list is as it is after a restore of an older one.
     let program = old.program(
         "sed -i 's/ \\([0-9]*\\):\\([0-9]*\\):/ 7\\1:\\2:/' \"$1/courierpop3dsizelist\"",
         "",
@@ -179,7 +180,7 @@ fn a_program_that_tells_nothing_proves_nothing() {
     ran.is_refused("nothing was written");
     ran.says("; no such thing");
     ran.says("3 maildrops have no listing of the old server's to compare with");
-    // Root's own mail is nothing to run a program on.
+    // No program is run on root's own mail.
     for user in USERS {
         std::os::unix::fs::chown(old.maildir(user).path(), Some(0), Some(0)).unwrap();
     }
@@ -310,7 +311,7 @@ fn the_program_of_dovecot_24_tells_as_well() {
 #[test]
 fn dovecots_program_is_found_and_reads_what_the_mails_owner_may_not() {
     let Some(dove) = Dove::start("") else { return };
-    // A configuration in its usual place, with a key that is root's, as every server has.
+    // A configuration is in its usual place, with a key that is root's, as every server has.
     let etc = dove.dovecot.dir().join("etc");
     fs::create_dir_all(etc.join("dovecot")).unwrap();
     let key = etc.join("dovecot/key.pem");
@@ -346,7 +347,7 @@ fn a_capture_is_proven_over_pop3_with_the_users_own_passwords() {
     let ran = dove.capture("%v-%u", &proof);
     ran.is_refused("nothing was written");
     ran.says(", and the old server lists UID1-");
-    // Those without a password cannot be chosen.
+    // A user without a password cannot be chosen.
     let three = [&proof[..], &["--prove-seed", "1"]].concat();
     let three: Vec<&str> = three.iter().map(|word| if *word == "2" { "3" } else { word }).collect();
     let ran = dove.capture("UID%u-%v", &three);

@@ -1,5 +1,5 @@
-//! Dovecot's own settings, and what becomes of kept UIDLs under each: docs/dovecot.md says it, and
-//! this shows it.
+//! Dovecot's own settings, and the kept UIDLs under each: docs/dovecot.md says it, and this shows
+//! it.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -53,7 +53,8 @@ fn kept_under(
     }
 }
 
-/// The cold login and the warm one: all kept, byte for byte and in order, with the right bodies.
+/// Insists on the cold login and the warm one: all kept, byte for byte and in order, with the right
+/// bodies.
 #[track_caller]
 fn serves(new: &Dovecot, old: &OldMaildrop) {
     assert_eq!(new.uidl(USER), old.uidls, "the first login");
@@ -71,7 +72,7 @@ fn without_cr_cr(body: Vec<u8>) -> Vec<u8> {
     Message { octets: body }.saved_and_retrieved()
 }
 
-/// What a client is told instead of its listing.
+/// The line that a client is told instead of its listing.
 fn refusal(new: &Dovecot) -> String {
     let mut session = new.login(USER).expect("+OK comes before the mailbox is opened");
     let Err(Refused(line)) = session.uidl() else { panic!("served") };
@@ -107,7 +108,7 @@ fn count_of(new: &Dovecot, text: &str) -> usize {
     new.settled_log().lines().filter(|line| line.contains(text)).count()
 }
 
-// --- what POP3 does with the answers
+// --- the use that POP3 makes of the answers
 
 #[test]
 fn renamed_duplicates_change_what_the_old_server_repeated_and_nothing_that_is_remembered() {
@@ -119,7 +120,7 @@ fn renamed_duplicates_change_what_the_old_server_repeated_and_nothing_that_is_re
         });
         old.move_to(&new, Way::Files);
         let mut renamed = old.uidls.clone();
-        // Dovecot goes by UID: it is the first of both in the old order that is changed.
+        // Dovecot goes by UID: it changes the first of both in the old order.
         renamed[9] = "UID10-17-2".into();
         assert_eq!(new.uidl(USER), renamed);
         assert_eq!(new.uidl(USER), renamed);
@@ -148,7 +149,7 @@ fn messages_flagged_as_deleted_are_not_listed_and_keep_their_uidls() {
             let one = ["-u", USER, "$POP3Deleted", "mailbox", "INBOX", "header", "Message-ID", id];
             new.doveadm_ok(["flags", "add"].iter().chain(&one));
             assert_eq!(new.uidl(USER), old.uidls[1..], "the first listing");
-            // The first is not listed, so that what comes behind it has moved up.
+            // The first is not listed, so the messages behind it have moved up.
             let number = old.first_copy() - 1;
             let mut session = new.login(USER).unwrap();
             session.dele(number).unwrap();
@@ -157,7 +158,8 @@ fn messages_flagged_as_deleted_are_not_listed_and_keep_their_uidls() {
             left.remove(number - 1);
             assert_eq!(new.uidl(USER), left, "after DELE");
 
-            // The same message once more: its UIDL is taken, though nobody sees by whom.
+            // The same message is there once more: its UIDL is taken, though nobody sees by which
+            // message.
             let again = &old.messages()[number];
             Maildir::open(new.mail(USER)).deliver(again, Naming::Qmail, 1000);
             let uidls = new.uidl(USER);
@@ -210,8 +212,8 @@ fn equal_headers_are_told_apart_by_their_bodies_also_with_fast_size_lookups() {
     }
 }
 
-/// Sizes are a veto: true ones, however fast Dovecot may find them. Here line ends are more than
-/// may be explained, and a fast size leaves them out.
+/// Sizes are a veto: true ones, however fast Dovecot may find them. Here there are more line ends
+/// than may be explained, and a fast size leaves them out.
 #[test]
 fn a_true_size_that_nothing_explains_is_a_veto_also_with_fast_size_lookups() {
     for line in [Line::V23, Line::V24] {
@@ -333,7 +335,8 @@ fn encrypted_mail_keeps_its_uidls_and_without_the_key_nobody_is_told_others() {
             let crypt = |private: &str| match line {
                 Line::V23 => format!(
                     "{}plugin {{\n  mail_crypt_global_private_key = <{private}\n  \
-                         mail_crypt_global_public_key = <{public}\n  mail_crypt_save_version = 2\n}}\n",
+                         mail_crypt_global_public_key = <{public}\n  \
+                         mail_crypt_save_version = 2\n}}\n",
                     loading(line, "mail_crypt")
                 ),
                 Line::V24 => format!(
@@ -419,7 +422,9 @@ fn where_mmap_is_disabled_the_index_of_a_site_is_read() {
     kept_under(
         &[Store::Maildir, Store::Mdbox],
         |_| {
-            "mmap_disable = yes\nmail_fsync = always\nmail_nfs_storage = yes\nmail_nfs_index = yes\n".into()
+            "mmap_disable = yes\nmail_fsync = always\n\
+             mail_nfs_storage = yes\nmail_nfs_index = yes\n"
+                .into()
         },
         |_, _| {},
     );
@@ -447,7 +452,7 @@ fn with_indexes_in_memory_the_ledger_still_lies_with_the_mail() {
             session.quit().unwrap();
             let mut left = old.uidls.clone();
             left.remove(number - 1);
-            // Nobody but the ledger knows that it was there.
+            // Only the ledger knows that it was there.
             let maildir = Maildir::open(new.mail(USER));
             maildir.deliver(&old.messages()[number - 1], Naming::Qmail, 1000);
             let uidls = new.uidl(USER);
@@ -514,7 +519,7 @@ fn give_back(dir: &Path) {
 
 // --- an INBOX that is made of others
 
-/// The INBOX shows what is in `real/INBOX`, and the mail moved there before.
+/// The INBOX shows the mail in `real/INBOX`; the mail was moved there before.
 fn virtual_inbox(line: Line, place: &str) -> String {
     let location = match line {
         Line::V23 => format!("location = virtual:{place}"),
@@ -580,7 +585,7 @@ fn a_virtual_inbox_in_a_shared_directory_needs_a_control_directory_of_its_own() 
     fs::write(shared.join("dovecot-virtual"), "real/INBOX\n  all\n").unwrap();
     let place = format!("{}:INDEX=~/virtual", new.inside(&new.dir().join("shared")).display());
     new.restart_with(&virtual_inbox(Line::V23, &place));
-    // What is there to be written into is root's, and everybody's at once.
+    // The directory that is there to be written into is root's, and everybody's at once.
     serves(&new, &old);
     assert_ne!(
         count_of(&new, "cannot be written (uidl-keep.lock: Permission denied"),
@@ -595,8 +600,8 @@ fn a_virtual_inbox_in_a_shared_directory_needs_a_control_directory_of_its_own() 
     assert_eq!(files_below(&shared), [shared.join("dovecot-virtual")]);
 }
 
-/// Dovecot's own documentation has a location in which users share a control directory; here it is
-/// the mail's owner's.
+/// Dovecot's own documentation has a location in which users share a control directory; here it
+/// belongs to the mail's owner.
 #[test]
 fn a_ledger_of_another_user_is_never_answered_from() {
     let bob = "bob@example.com";

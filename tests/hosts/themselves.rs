@@ -1,5 +1,5 @@
-//! The hosts themselves, before anything of ours is in them: what these tests see is what
-//! tests/hosts/twin.rs stands on.
+//! The hosts themselves, before anything of ours is in them: tests/hosts/twin.rs stands on what
+//! these tests see.
 
 use std::collections::BTreeSet;
 
@@ -67,8 +67,8 @@ fn dovecot_serves_mail_that_was_imported_to_its_sdbox() {
     });
 }
 
-/// 24 messages, each with a UIDL of its own, each retrieved with the size that was listed; twice
-/// the same.
+/// Insists on 24 messages, each with a UIDL of its own, each retrieved with the size that was
+/// listed; twice the same.
 fn each_line_serves(server: impl Fn(Line) -> Option<Dovecot>) {
     for line in [Line::V23, Line::V24] {
         let Some(server) = server(line) else { continue };

@@ -1,8 +1,8 @@
-//! The same maildrop on the old server and on the new one: both unique-id listings, byte for byte and
-//! in the same order.
+//! The same maildrop on the old server and on the new one: both unique-id listings, byte for byte
+//! and in the same order.
 //!
-//! Each twin then lives on: new mail arrives, mail is deleted, Dovecot's index files are removed; what
-//! was kept stays.
+//! Each twin then lives on: new mail arrives, mail is deleted, Dovecot's index files are removed;
+//! the kept UIDLs stay.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,7 +18,7 @@ use crate::support::mail::{self, Message};
 use crate::support::maildir::{Maildir, Naming};
 use crate::support::scenario::{OldMaildrop, USER, Way, words};
 
-/// How many messages the old maildrop has, before some are deleted there.
+/// The number of messages of the old maildrop, before some are deleted there.
 const COUNT: u32 = 220;
 
 // --- the old servers
@@ -37,7 +37,7 @@ fn courier() -> Option<OldMaildrop> {
     });
     let uidls = courier.uidl(USER);
     assert!(uidls.iter().all(|uidl| uidl.starts_with("UID")), "{uidls:?}");
-    // As the admin of a Plesk server captures all of it.
+    // The admin of a Plesk server captures all of it so.
     let mut capture = words("courier --layout plesk --root");
     capture.push(courier.root().into());
     Some(OldMaildrop::new(uidls, maildir, capture, courier))
@@ -68,7 +68,8 @@ fn qmail() -> Option<OldMaildrop> {
     Some(OldMaildrop::qmail(COUNT))
 }
 
-/// Two deliveries with a session after the first; the second brings mail from before the first.
+/// Makes two deliveries with a session after the first; the second brings mail from before the
+/// first.
 fn live_with(maildir: &Maildir, naming: Naming, session: impl FnOnce()) {
     let messages = mail::maildrop(COUNT);
     let (early, late) = messages.split_at(160);
@@ -83,7 +84,7 @@ fn live_with(maildir: &Maildir, naming: Naming, session: impl FnOnce()) {
 
 // --- the move
 
-/// The whole story of one twin.
+/// Tells the whole story of one twin.
 fn twin(old: Option<OldMaildrop>, line: Line, store: Store, way: Way) {
     let Some(old) = old else { return };
     let Some(host) = Host::dovecot(line) else { return };
@@ -119,7 +120,7 @@ fn twin(old: Option<OldMaildrop>, line: Line, store: Store, way: Way) {
     same(&new.uidl(USER), &left, "after mail was deleted");
 
     if store == Store::Mdbox {
-        // What is deleted stays in mdbox files until then, and a rebuild would bring it back.
+        // A deleted message stays in mdbox files until then, and a rebuild would bring it back.
         new.doveadm_ok(["purge", "-u", USER]);
     }
     new.remove_index_files(USER);
@@ -136,14 +137,14 @@ fn twin(old: Option<OldMaildrop>, line: Line, store: Store, way: Way) {
 fn arrives(new: &Dovecot, store: Store, number: u32) {
     let message = Message::plain(number);
     if store == Store::Maildir {
-        // Before all others, by its name: no place in the old order is free for it.
+        // It stands before all others, by its name: no place in the old order is free for it.
         Maildir::open(new.mail(USER)).deliver(&message, Naming::Dovecot, 900);
     } else {
         imap::append(new.imap(), USER, [message.on_the_wire().as_slice()]);
     }
 }
 
-/// What a Dovecot that has never heard of us makes of the same Maildir.
+/// The UIDLs that a Dovecot that has never heard of us gives the same Maildir.
 fn without_plugin(host: &Host, new: &Dovecot) -> Vec<String> {
     let plain = Dovecot::start(host, Config::default()).expect("needs no plugin");
     let copy = Maildir::open(new.mail(USER)).copy_mail_to(&plain.mail(USER));
@@ -291,7 +292,7 @@ fn who_is_not_on_the_roster_is_served_as_without_the_plugin() {
     }
 }
 
-/// Everything a client of a fresh maildrop gets to see in two sessions, with a message deleted.
+/// Everything that a client of a fresh maildrop sees in two sessions, with a message deleted.
 fn transcript(server: &Dovecot, user: &str) -> Vec<String> {
     let maildir = Maildir::create(server.mail(user));
     let uidlist = "3 V1234567890 N1 G0123456789abcdef0123456789abcdef\n";

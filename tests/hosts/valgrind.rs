@@ -1,7 +1,7 @@
 //! The plugin under valgrind, in a real Dovecot: a login that resolves, a warm one, a refused one.
 //!
-//! What counts is every error and every block lost that has the plugin in its stack; Dovecot's own,
-//! and what is still reachable when the process ends, is not ours to judge.
+//! The test counts every error and every block lost that has the plugin in its stack; Dovecot's
+//! own, and memory still reachable when the process ends, are not ours to judge.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -17,7 +17,8 @@ use crate::support::pop3::Refused;
 
 const USER: &str = "alice@example.com";
 
-/// Of each message is captured what makes the plugin read it, and its body where the header repeats.
+/// The number of messages. The capture has the key of each that makes the plugin read it, and its
+/// body if the header repeats.
 const MESSAGES: u32 = 30;
 
 #[test]
@@ -45,8 +46,8 @@ fn a_login_makes_no_memory_error_of_ours_and_leaves_nothing_of_ours_behind() {
     assert!(refused.0.starts_with("-ERR [SYS/TEMP] "), "{refused:?}");
 }
 
-/// Builds a site from what the helper captures; then other file names, so that only what is in the
-/// messages tells which is which.
+/// Builds a site from the helper's capture; then gives other file names, so that only the content
+/// of the messages tells which is which.
 fn capture(dovecot: &Dovecot, maildir: &Maildir) {
     let listing = dovecot.dir().join("listing");
     let captured = helper::run(
@@ -62,7 +63,7 @@ fn capture(dovecot: &Dovecot, maildir: &Maildir) {
     }
 }
 
-/// A session under valgrind up to its listing, and what valgrind says of it.
+/// Runs a session under valgrind up to its listing. Returns that, and valgrind's report.
 fn listing(dovecot: &Dovecot, what: &str) -> Result<Vec<String>, Refused> {
     let dir = dovecot.dir().join("valgrind");
     make_owned(&dir);

@@ -1,5 +1,5 @@
-//! What an adversary of the rules found: each test is the shortest history that broke a promise of
-//! `docs/design.md` once.
+//! An adversary of the rules found these histories: each test is the shortest history that broke a
+//! promise of `docs/design.md` once.
 
 use crate::support::rules::{CAPTURED_AT, Mail, Server, Storage, capture, captured, mail};
 use uidl_keep::format::UidlFormat;
@@ -15,9 +15,9 @@ fn native(uid: u32) -> String {
     format!("{uid:08x}00000063")
 }
 
-/// Two accounts were migrated from one old server whose UIDLs are numbers, and both were listed. A mail
-/// of the other account is copied into this INBOX, with its `P` and `O` (sdbox links the file, dsync
-/// carries both).
+/// Two accounts were migrated from one old server whose UIDLs are numbers, and both were listed. A
+/// mail of the other account is copied into this INBOX, with its `P` and `O` (sdbox links the file,
+/// dsync carries both).
 #[test]
 fn a_mail_of_another_account_brings_a_uidl_that_was_told_to_others() {
     let old = [mail("a", 1, 1), mail("b", 2, 2)];
@@ -46,8 +46,8 @@ fn a_native_uidl_of_another_account_is_no_evidence_of_ours() {
     assert!(!uidls.contains(&native(2)), "{uidls:?}");
 }
 
-/// The maildrop is settled under Dovecot's default format. Then the operator sets `pop3_uidl_format` to
-/// that of the old server, which has the same UIDVALIDITY and counts on.
+/// The maildrop is settled under Dovecot's default format. Then the operator sets
+/// `pop3_uidl_format` to that of the old server, which has the same UIDVALIDITY and counts on.
 #[test]
 fn a_settled_maildrop_is_settled_for_one_format_only() {
     let old = mail("a", 1, 1);
@@ -62,18 +62,19 @@ fn a_settled_maildrop_is_settled_for_one_format_only() {
     server.native = format("UID%u-%v");
     server.put(mail("n", 9, 9), "n".into());
     let uidls = server.uidls();
-    // A client polled the old server after the capture, which had given UID2-17 to a mail of its own.
+    // A client polled the old server after the capture; that server had given UID2-17 to a mail of
+    // its own.
     assert!(!uidls.contains(&"UID2-17".to_owned()), "{uidls:?}");
 }
 
-/// On dbox a message had a derived UIDL since its native one stood at another message as `P`. That one
-/// was deleted, and then the ledger is lost.
+/// On dbox a message had a derived UIDL since its native one stood at another message as `P`. That
+/// message was deleted, and then the ledger is lost.
 #[test]
 fn what_had_a_derived_uidl_has_it_still_when_the_ledger_is_lost() {
     let mut server = Server::new(captured(&[]));
     server.put(mail("q", 1, 1), "q".into());
     server.put(mail("n", 2, 2), "n".into());
-    // Of an earlier conversion under the same UIDVALIDITY.
+    // This `P` is from an earlier conversion under the same UIDVALIDITY.
     server.store("q", &native(2), None);
     let before = server.uidls();
     assert_eq!(before[0], native(2));
@@ -83,8 +84,8 @@ fn what_had_a_derived_uidl_has_it_still_when_the_ledger_is_lost() {
     assert_eq!(server.uidls(), before[1..]);
 }
 
-/// Dovecot's index of a dbox is put back alone, and counts as far as before. The last message that bears a
-/// UID of the ledger cannot be read.
+/// Dovecot's index of a dbox is put back alone, and counts as far as before. The last message that
+/// bears a UID of the ledger cannot be read.
 #[test]
 fn a_message_that_cannot_be_read_does_not_vouch_for_the_others() {
     let old: Vec<Mail> = (1..6).map(|n| mail(&format!("m{n}"), n, n)).collect();
@@ -121,9 +122,9 @@ fn order_numbers_count_also_after_a_forget_of_long_ago() {
     assert_eq!(server.uidls(), ["2", "1"]);
 }
 
-/// The old server counts: 5 is its next number at the first capture. It gives 5, which a client polls, then
-/// loses its list of UIDs and counts anew under another UIDVALIDITY, and is captured again. The new mailbox
-/// has the first UIDVALIDITY, and nobody has listed it yet.
+/// The old server counts: 5 is its next number at the first capture. It gives 5, which a client
+/// polls, then loses its list of UIDs and counts anew under another UIDVALIDITY, and is captured
+/// again. The new mailbox has the first UIDVALIDITY, and nobody has listed it yet.
 #[test]
 fn numbers_that_were_given_after_the_last_capture_of_a_counter_are_spent_too() {
     let old = mail("a", 1, 1);
@@ -147,9 +148,10 @@ fn numbers_that_were_given_after_the_last_capture_of_a_counter_are_spent_too() {
     assert!(!uidls.contains(&"UID5-17".to_owned()), "{uidls:?}");
 }
 
-/// Captured over POP3 while it was empty, as that of whoever downloads and deletes: no UIDL says how the
-/// old server counts. dsync kept UIDVALIDITY and next UID, both servers are in Dovecot's default format, and
-/// the old one gives its next mail the next number, which a client polls there.
+/// The maildrop was captured over POP3 while it was empty, because its user downloads and deletes:
+/// no UIDL says how the old server counts. dsync kept UIDVALIDITY and next UID, both servers are in
+/// Dovecot's default format, and the old one gives its next mail the next number, which a client
+/// polls there.
 #[test]
 fn an_old_server_of_which_no_counter_is_known_may_count_as_the_new_one_does() {
     let mut drop = captured(&[]);
@@ -162,8 +164,9 @@ fn an_old_server_of_which_no_counter_is_known_may_count_as_the_new_one_does() {
     assert!(!uidls.contains(&native(500)), "{uidls:?}");
 }
 
-/// New mail was told numbers beyond what the old server may have given. Another capture is built, in which
-/// it has counted a little further; then the ledger is lost. `P`, `O` and mark are there.
+/// New mail was told numbers beyond those that the old server may have given. Another capture is
+/// built, in which it has counted a little further; then the ledger is lost. `P`, `O` and mark are
+/// there.
 #[test]
 fn what_was_told_beyond_the_counter_stays_when_the_counter_goes_on() {
     let counted = |next, taken| {
@@ -190,7 +193,8 @@ fn what_was_told_beyond_the_counter_stays_when_the_counter_goes_on() {
     }
 }
 
-/// An older list of UIDs is put back, and gives a UID again: to a copy, which has the GUID of its original.
+/// An older list of UIDs is put back, and gives a UID again: to a copy, which has the GUID of its
+/// original.
 #[test]
 fn a_copy_that_has_a_uid_again_does_not_get_the_derived_uidl_of_its_original() {
     let mut server = Server::new(captured(&[]));
@@ -209,8 +213,8 @@ fn a_copy_that_has_a_uid_again_does_not_get_the_derived_uidl_of_its_original() {
     assert_ne!(uidls[0], uidls[1], "twice in one listing");
 }
 
-/// The backup is of the time before the first listing, which raised the next UID by 65,536 as the old server
-/// counts on. All is put back, and the operator says so.
+/// The backup is of the time before the first listing, which raised the next UID by 65,536 as the
+/// old server counts on. All is put back, and the operator says so.
 #[test]
 fn restored_goes_beyond_what_the_first_listing_had_jumped_over() {
     let mut drop = captured(&[]);
@@ -257,7 +261,8 @@ fn a_new_mail_that_came_back_under_anothers_uid_is_not_told_what_that_uid_gives(
     }
 }
 
-/// Listings that fetchmail searches by halves: after what it knows comes what it does not.
+/// Whether fetchmail can search the listing by halves: all that it knows comes before all that it
+/// does not know.
 fn is_new_behind_known(uidls: &[String], known: &[String]) -> bool {
     uidls.iter().skip_while(|uidl| known.contains(uidl)).all(|uidl| !known.contains(uidl))
 }
@@ -341,7 +346,7 @@ fn new_mail_that_is_not_baked_yet_keeps_its_uidl_where_ledger_and_mark_are_lost(
     assert_eq!(server.uidls(), before);
 }
 
-/// Two front ends have an `INDEX=` each: on a Maildir names are what tells.
+/// Two front ends have an `INDEX=` each: on a Maildir the names tell.
 #[test]
 fn new_mail_is_answered_from_the_ledger_alone_whichever_front_end_asks() {
     let old = mail("a", 1, 1);

@@ -1,9 +1,9 @@
 //! Random histories of an old and a new server, which model clients live through: whatever is
 //! copied, delivered, deleted, lost, put back or full, in whatever order, none ever misses a
-//! message that is new to it, and none downloads twice what the keys could tell.
+//! message that is new to it, and none downloads twice a message that the keys could tell.
 //!
-//! At most one thing is lost or put back in a history: what no rule can hold is named in
-//! `docs/design.md`.
+//! At most one thing is lost or put back in a history: `docs/design.md` names what no rule can
+//! hold.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,14 +22,15 @@ use uidl_keep::uidl::Uidl;
 
 type Listing = Vec<(Uidl, Held)>;
 
-/// How a client remembers what it has downloaded, and finds what it has not.
+/// The way in which a client remembers what it has downloaded, and finds what it has not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ClientKind {
-    /// Every UIDL that it ever saw.
+    /// It remembers every UIDL that it ever saw.
     RemembersAll,
-    /// Those of the last listing, as fetchmail, mpop and Thunderbird.
+    /// It remembers the UIDLs of the last listing, as fetchmail, mpop and Thunderbird do.
     RemembersTheLast,
-    /// Those too, and it looks for the first new one by halves, as fetchmail's `fastuidl`.
+    /// It remembers those too, and looks for the first new one by halves, as fetchmail's
+    /// `fastuidl`.
     SearchesByHalves,
 }
 
@@ -56,7 +57,7 @@ impl Client {
             _ => 0,
         };
         let new = listing[start..].iter().filter(|(uidl, _)| !self.known.contains(uidl));
-        // Where a download fails, the session ends; what was not downloaded is tried again.
+        // The session ends at a download that fails; what was not downloaded is tried again.
         let new: Vec<_> = new.take_while(|(_, held)| held.readable).collect();
         self.seen.extend(new.iter().map(|(_, held)| held.mail.name.clone()));
         if self.kind != ClientKind::RemembersAll {
@@ -66,14 +67,14 @@ impl Client {
         new.into_iter().map(|(_, held)| held).collect()
     }
 
-    /// What is there, the client has not seen, and takes for known.
+    /// Returns a message that is there, that the client has not seen, and that it takes for known.
     fn missed<'a>(&self, listing: &'a Listing) -> Option<&'a Held> {
         let mut unseen = listing.iter().filter(|(_, held)| !self.seen.contains(&held.mail.name));
         unseen.find(|(uidl, _)| self.known.contains(uidl)).map(|(_, held)| held)
     }
 }
 
-/// What happens between two polls.
+/// A thing that happens between two polls.
 #[derive(Debug, Clone)]
 enum Step {
     Copy {
@@ -119,7 +120,7 @@ enum Step {
     },
 }
 
-/// What is lost, put back from the last backup, or comes from elsewhere.
+/// A thing that is lost, put back from the last backup, or comes from elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Lose {
@@ -139,7 +140,7 @@ enum Fault {
         mark: bool,
         list: bool,
     },
-    /// An older index: refused until the last one is there again.
+    /// An older index comes: logins are refused until the last one is there again.
     PutBackIndex,
     /// Other messages have the UIDs.
     ListFromElsewhere {
@@ -158,20 +159,20 @@ enum Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
     File,
-    /// By IMAP: the storage gives a name, and keeps the time of arrival or not.
+    /// The mail comes by IMAP: the storage gives a name, and keeps the time of arrival or not.
     Content {
         keeps_time: bool,
     },
     Redelivery,
 }
 
-/// What a new message has in common with an old one of the same number.
+/// The parts that a new message has in common with an old one of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Like {
     Nothing,
-    /// Its header, which does not name it, and its body: the next message of a script.
+    /// Both have its header, which does not name it, and its body: the next message of a script.
     NamelessEqual,
-    /// Its header, which does not name it.
+    /// Both have its header, which does not name it.
     NamelessHeader,
 }
 
@@ -221,12 +222,12 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the two servers and their operator are like.
+/// The properties of the two servers and their operator.
 #[derive(Debug, Clone)]
 struct World {
     /// Header and body of each old message.
     old: Vec<(u8, u8)>,
-    /// How many of the UIDLs of the old server stand at two messages.
+    /// The number of UIDLs of the old server that stand at two messages.
     repeated: usize,
     old_format: &'static str,
     native: &'static str,
@@ -235,9 +236,9 @@ struct World {
     origin: bool,
     /// The old server's UIDVALIDITY, which the new one has too.
     same_uidvalidity: bool,
-    /// Old entries that have a header without a `message` key.
+    /// Old entries have a header without a `message` key.
     headers_only: bool,
-    /// Old entries without a name, as a capture over POP3 has.
+    /// Old entries have no name, as after a capture over POP3.
     nameless_entries: bool,
 }
 
@@ -283,7 +284,7 @@ fn world() -> impl Strategy<Value = World> {
         )
 }
 
-/// What a backup has.
+/// The content of a backup.
 #[derive(Clone)]
 struct Backup {
     ledger: Option<Ledger>,
@@ -301,12 +302,12 @@ struct List {
     of_name: HashMap<String, (u32, Option<Uidl>, Option<u32>)>,
 }
 
-/// A history, and what must hold of it.
+/// A history, and the state that its checks need.
 struct History {
     world: World,
     server: Server,
     old: Vec<Mail>,
-    /// What the old server says of them now.
+    /// The UIDLs that the old server gives them now.
     old_uidls: Vec<Uidl>,
     old_format: UidlFormat,
     old_next: u32,
@@ -316,24 +317,24 @@ struct History {
     lost_list: Option<List>,
     faulted: bool,
     delivered: usize,
-    /// How often each old message is there, and in which ways it came.
+    /// The number of copies of each old message that are there, and the ways in which they came.
     copies: HashMap<usize, Vec<By>>,
-    /// Old messages of which something happened that no key outlives.
+    /// Old messages to which something happened that no key outlives.
     unlucky: HashSet<usize>,
-    /// Where the last listing had what is still there.
+    /// The place in the last listing of each message that is still there.
     last: Vec<(Uidl, String)>,
-    /// What new messages were told before the ledger alone was lost: a mark, or what was baked, is
-    /// enough for that.
+    /// The UIDLs that new messages were told before the ledger alone was lost: a mark, or what was
+    /// baked, is enough for that.
     told_to_new: Vec<(Uidl, String)>,
     /// Clients were told something that could not be recorded.
     told_unrecorded: bool,
-    /// The order of the last listing may be lost, or a client stopped before its end: one that
+    /// The order of the last listing may be lost, or a client stopped before its end: a client that
     /// searches by halves must look at everything, as it does now and then by itself.
     order_unknown: bool,
     captures: u64,
     /// Old messages that some capture has.
     captured: HashSet<usize>,
-    /// Names that two messages have had: of these none can tell, once UIDs are given anew.
+    /// Names that two messages have had: no name of these can tell, once UIDs are given anew.
     twinned: HashSet<String>,
 }
 
@@ -400,7 +401,7 @@ impl History {
         self.old.iter().position(|old| old.name == mail.name)
     }
 
-    /// Whether what was told stands beside the mail, for whoever has lost all else.
+    /// Whether each UIDL that was told stands beside the mail, for a login that has lost all else.
     fn is_baked(&self) -> bool {
         self.server.storage == Storage::Maildir && self.server.bakes && !self.told_unrecorded
     }
@@ -555,7 +556,7 @@ impl History {
     }
 
     fn old_server_goes_on(&mut self, number_of_new: bool) {
-        // It gives no number that a client could hold of the new server's but by going on counting.
+        // It gives a number that a client may hold from the new server only if it counts on.
         if self.server.is_final || self.old.len() >= 14 || !number_of_new {
             return;
         }
@@ -571,8 +572,8 @@ impl History {
         self.old_uidls.push(given);
     }
 
-    /// A later capture: one message may have another UIDL, which clients know by now, one may be
-    /// gone.
+    /// A later capture is taken: one message may have another UIDL, which clients know by now, and
+    /// one may be gone.
     fn capture(&mut self, renamed: usize, without: usize) {
         if self.server.is_final {
             return;
@@ -633,7 +634,7 @@ impl History {
         }
     }
 
-    /// What the list names has the UID that it says; the rest gets the next ones.
+    /// Each message that the list names has the UID that the list says; the rest get the next ones.
     fn put_back_list(&mut self, list: &List) {
         let server = &mut self.server;
         server.uidvalidity = list.uidvalidity;
@@ -670,7 +671,7 @@ impl History {
         let was_listed = self.server.ledger.is_some() || self.server.mark.is_some();
         match fault {
             Fault::Lose { ledger, mark } => {
-                // All memory lost where nothing is baked is beyond any rule.
+                // No rule can help once all memory is lost and nothing is baked.
                 if (ledger && mark && !is_baked) || !(ledger || mark) {
                     return Ok(());
                 }
@@ -702,7 +703,7 @@ impl History {
                 let keep = self.server.held.clone();
                 self.server.number_anew(1);
                 if self.server.storage == Storage::Dbox && !stored {
-                    // The index of a dbox is lost, what lies with the mail is not.
+                    // The index of a dbox is lost; the data that lies with the mail is not.
                     for (held, kept) in self.server.held.iter_mut().zip(keep) {
                         (held.stored, held.stored_order) = (kept.stored, kept.stored_order);
                     }
@@ -790,7 +791,7 @@ impl History {
         });
         let is_readable = self.server.held.iter().all(|held| held.readable);
         if is_noted && is_marked && is_readable {
-            // What went and came back has the UIDL of the UID that it had.
+            // A message that went and came back has the UIDL of the UID that it had.
             let is_native = |uidl: &Uidl, name: &str| {
                 let held = self.server.held.iter().find(|held| held.name == name);
                 held.is_some_and(|held| self.server.native_uidl(held) == *uidl)
@@ -801,13 +802,13 @@ impl History {
         }
     }
 
-    /// Of UIDs that are given anew only names can tell: two messages of one name are told no more.
+    /// Once UIDs are given anew, only names can tell: two messages of one name are told no more.
     fn forget_twins(&mut self) {
         let twinned = &self.twinned;
         self.last.retain(|(_, name)| !twinned.contains(guid_of(name)));
     }
 
-    /// dsync carries mail, names, what `get_special` says of `P` and `O`, and maybe UIDs.
+    /// dsync carries mail, names, the `P` and `O` that `get_special` returns, and maybe UIDs.
     fn travel(&mut self, plugin: bool, uids: bool, storage: bool) {
         if plugin {
             let Outcome::Resolved(preview) = self.server.outcome(Purpose::Preview) else { return };
@@ -841,13 +842,13 @@ impl History {
         }
         self.server.index_id += 1;
         self.server.lose_memory();
-        // What came back since it was told has a GUID that clients know, and no place.
+        // A message that came back since it was told has a GUID that clients know, and no place.
         self.order_unknown |= self.world.native == "%g";
         self.last.clear();
     }
 
     fn forget_and_build(&mut self) -> Result<(), TestCaseError> {
-        // Whoever polls must have seen what came under the index that was wrong.
+        // Each client that polls must have seen what came under the wrong index.
         self.server.held.iter_mut().for_each(|held| held.readable = true);
         self.server.disk = Disk::Writable;
         if self.faulted || self.poll_all()?.is_err() {
@@ -856,7 +857,7 @@ impl History {
         self.faulted = true;
         self.server.stamps.forgotten += 1;
         let captured = &mut self.server.captured;
-        // As `spend_entries` does: what was captured before is not known any more.
+        // This is as `spend_entries` does: earlier captures are not known any more.
         captured.captures = vec![capture(CAPTURED_AT + self.captures * DAY + 30 * DAY, None)];
         self.captures += 30;
         let all = captured.entries.iter().flat_map(Entry::uidls).cloned();
@@ -875,12 +876,12 @@ impl History {
         Ok(())
     }
 
-    /// In the end every client has seen everything.
+    /// Mends everything; at the end every client has seen every message.
     fn mend_all_and_poll(&mut self) -> Result<(), TestCaseError> {
         self.server.held.iter_mut().for_each(|held| held.readable = true);
         self.server.disk = Disk::Writable;
         if self.poll_all()?.is_err() {
-            // What is missing for good, only the operator can give up.
+            // Only the operator can give up a message that is missing for good.
             self.server.stamps.unguarded += 1;
             prop_assert!(self.poll_all()?.is_ok());
         }
@@ -895,7 +896,7 @@ impl History {
 
     fn poll_all(&mut self) -> Result<Result<(), ()>, TestCaseError> {
         let Ok(listing) = self.server.try_to_list() else { return Ok(Err(())) };
-        // What no capture has is new, and stays so.
+        // A message that no capture has is new, and stays so.
         let here = listing.iter().filter_map(|(_, held)| self.which_old(&held.mail));
         let here: Vec<usize> = here.filter(|old| !self.captured.contains(old)).collect();
         self.unlucky.extend(here);
@@ -921,7 +922,7 @@ impl History {
             let once = |pair: &&(Uidl, String)| count(of, pair) == 1 && count(other, pair) == 1;
             of.iter().filter(once).cloned().collect()
         };
-        // What was there all the time stays, and stays in its order.
+        // A message that was there all the time stays, and stays in its order.
         let is_recorded = self.server.disk == Disk::Writable;
         let undecided = listing.iter().any(|(_, held)| !held.readable);
         if is_recorded && !undecided {
@@ -953,10 +954,10 @@ fn guid_of(name: &str) -> &str {
     name.split_whitespace().last().unwrap_or_default()
 }
 
-/// What a capture of the world's kind does not have.
+/// Removes the keys that a capture of this world's kind does not have.
 fn leave_out_keys(world: &World, maildrop: &mut Maildrop) {
     for entry in &mut maildrop.entries {
-        // Also of what its header does not name: a listing may be written by hand.
+        // Messages whose header does not name them lose it too: a listing may be written by hand.
         if world.headers_only && entry.header.is_some() {
             entry.message = None;
         }
@@ -971,7 +972,7 @@ fn render(format: &UidlFormat, number: u32) -> Uidl {
     format.render(&fields).unwrap()
 }
 
-/// The old messages that a copy of `mail` may be taken for: of its content, or of its header.
+/// The old messages that a copy of `mail` may be taken for: those of its content, or of its header.
 fn twins(old: &[Mail], mail: &Mail) -> Vec<usize> {
     (0..old.len()).filter(|&n| old[n].header == mail.header && old[n].name != mail.name).collect()
 }
@@ -1002,8 +1003,8 @@ proptest! {
         history.mend_all_and_poll()?;
     }
 
-    /// What the keys can tell is kept: distinct old messages, copied in any order and any way, all
-    /// keep their UIDLs.
+    /// The keys keep what they can tell: distinct old messages, copied in any order and any way,
+    /// all keep their UIDLs.
     #[test]
     fn every_message_that_its_keys_can_tell_keeps_its_uidl(
         count in 1..30usize,

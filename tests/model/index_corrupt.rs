@@ -1,4 +1,5 @@
-//! A damaged index: every byte flipped, every length truncated. An error, or the same answer.
+//! A damaged index: every byte is flipped, the file is cut at every length. The answer is an error,
+//! or the same as before.
 
 use std::ops::Range;
 
@@ -8,7 +9,7 @@ use uidl_keep::uidl::Uidl;
 
 use crate::support::index::{ABSENT, USERS, index_of, maildrops, small_index};
 
-/// What a login would be told: of each user in the index and of some who are not.
+/// The answers that a login would get: for each user in the index and for some who are not.
 fn answers(index: &[u8]) -> Vec<Result<Option<Maildrop>, IndexError>> {
     let users = USERS.iter().chain(ABSENT);
     users.map(|user| Index::open(index).and_then(|index| index.maildrop(user))).collect()
@@ -44,7 +45,7 @@ fn a_flipped_byte_is_an_error_or_changes_no_answer_and_check_finds_it() {
             let checked = Index::open(&damaged[..]).and_then(|index| index.verify());
             assert!(checked.is_err(), "check misses {how}");
             if let Ok(index) = Index::open(&damaged[..]) {
-                // Ends, and with an error unless only what it does not read is damaged.
+                // It ends, and with an error unless only unread octets are damaged.
                 let _ = index.maildrops().count();
             }
         }
@@ -179,7 +180,7 @@ fn wrong_fields_under_right_checksums_end_no_process_and_ask_for_no_memory() {
     }
 }
 
-/// Where an index is said to be damaged, and how.
+/// The place at which an index is said to be damaged, and how.
 fn damage<T: std::fmt::Debug>(answer: Result<T, IndexError>) -> (u64, &'static str) {
     match answer {
         Err(IndexError::Corrupt { what, offset, .. }) => (offset, what),
@@ -276,7 +277,7 @@ fn a_table_has_31_bits_at_most() {
 
 #[test]
 fn a_bucket_of_very_many_maildrops_is_read_whole() {
-    // Of the 32 buckets of 100 maildrops, all but one are empty.
+    // All but one of the 32 buckets of 100 maildrops are empty.
     let hash_starts = |name: &str| blake3::hash(name.as_bytes()).as_bytes()[0] >> 3;
     let mut names: Vec<_> = (0..10_000)
         .map(|n| n.to_string())
@@ -331,11 +332,11 @@ fn a_bucket_names_blocks_where_blocks_can_be() {
     }
 }
 
-/// An index in parts, of which one is made anew that is sound but for what was changed.
+/// An index in parts; one part is made anew and is sound except for what was changed.
 struct Parts {
     header: Vec<u8>,
     blocks: Vec<u8>,
-    /// Without their checksums.
+    /// The buckets without their checksums.
     buckets: Vec<Vec<u8>>,
     /// Octets between buckets and table.
     gap: usize,

@@ -1,6 +1,6 @@
-//! `data/v1.idx`, written by the first release, opens for ever and is still what we write.
+//! `data/v1.idx`, written by the first release, opens for ever, and we still write the same octets.
 //!
-//! It holds the maildrops of `index_fixture`. To write it (once, for version 1):
+//! It holds the maildrops of `index_fixture`. This writes it (once, for version 1):
 //! `UIDL_KEEP_WRITE_GOLDEN=1 cargo test --test model index_golden`.
 
 use uidl_keep::index::Index;

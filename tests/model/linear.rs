@@ -1,7 +1,7 @@
 //! The rules cost a few passes over entries and messages, whatever repeats in them.
 //!
 //! Nothing is timed: each test is done in a moment, and would take minutes if anything were
-//! compared with all that is like it.
+//! compared with everything that is like it.
 
 use crate::support::rules::{CAPTURED_AT, capture, uidl};
 use arrayvec::ArrayVec;
@@ -14,7 +14,7 @@ use uidl_keep::resolve::{
 };
 use uidl_keep::uidl::Uidl;
 
-/// How many messages, and how many entries.
+/// The number of messages, and of entries.
 const MANY: usize = 50_000;
 
 /// A maildrop that moved: everything is known of every message.
@@ -40,7 +40,8 @@ fn names(text: &str) -> Fact<ArrayVec<FileKey, 2>> {
 }
 
 impl Moved {
-    /// Messages and entries that are alike in nothing: each entry's message is a copy by content.
+    /// Makes messages and entries that are alike in nothing: each entry's message is a copy by
+    /// content.
     fn new() -> Self {
         let entries = (0..MANY).map(|n| Entry {
             octets: Some(n as u64 * 1000),

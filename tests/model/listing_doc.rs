@@ -1,4 +1,4 @@
-//! docs/listing.md, its examples run.
+//! The examples of docs/listing.md, run.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -34,7 +34,7 @@ fn the_listings_shown_are_what_uidl_keep_writes() {
     assert_eq!(states, [State::Captured, State::Empty, State::Failed]);
 }
 
-/// Starts `sqlite3` on that database; `None`, having said why, when there is none.
+/// Starts `sqlite3` on that database. Returns `None`, having said why, when there is none.
 /// `UIDL_KEEP_REQUIRE_HOST=1` makes that a failure.
 fn sqlite(database: &std::path::Path) -> Option<Child> {
     let started =
@@ -47,7 +47,7 @@ fn sqlite(database: &std::path::Path) -> Option<Child> {
     started.ok()
 }
 
-/// Feeds it; what it printed.
+/// Feeds it, and returns what it printed.
 fn run(mut sqlite: Child, statements: &str) -> String {
     let mut stdin = sqlite.stdin.take().expect("piped");
     stdin.write_all(statements.as_bytes()).expect("sqlite3 reads its stdin");

@@ -1,7 +1,7 @@
-//! The rules over a model of a server, its clients and everything that can be lost of it; and the two
-//! formats that they stand on.
+//! The rules over a model of a server, its clients and everything that can be lost of it; and the
+//! two formats that they stand on.
 //!
-//! A program of its own, because `make mutants` builds and runs it for each small break.
+//! This is a program of its own, because `make mutants` builds and runs it for each small break.
 
 mod support;
 

@@ -17,7 +17,7 @@ use uidl_keep::ledger::{Ledger, Mark};
 use uidl_keep::maildrop::Counter;
 use uidl_keep::uidl::Uidl;
 
-/// What may happen next.
+/// A thing that may happen next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Poll,
@@ -146,7 +146,7 @@ impl World {
         }
     }
 
-    /// What makes it another world than one that was looked at.
+    /// A digest of what makes it another world than one that was looked at.
     fn digest(&self) -> u64 {
         let Server { ledger, mark, disk, uidvalidity, next_uid, index_id, held, stamps, .. } =
             &self.server;
@@ -171,7 +171,7 @@ impl World {
         hasher.finish()
     }
 
-    /// The world after one more step; `None` where the step changes nothing or is beyond any rule.
+    /// The world after one more step. `None` if the step changes nothing or is beyond any rule.
     fn after(&self, step: Step) -> Option<Self> {
         if step.is_fault() && self.faulted {
             return None;
@@ -239,7 +239,7 @@ impl World {
                 // Then only the operator can know it.
                 server.stamps.restored += u64::from(is_all_old);
             }
-            // What was baked goes along, and nothing else.
+            // The baked UIDLs go along, and nothing else.
             Step::Travel if server.storage == Storage::Maildir => {
                 server.storage = Storage::Dbox;
                 for held in &mut server.held {
@@ -316,7 +316,7 @@ fn put_back(server: &mut Server, backup: &Backup) {
     server.held.sort_by_key(|held| held.uid);
 }
 
-/// How many worlds there are after so many steps, each with a poll at its end.
+/// Returns the number of worlds after so many steps, each with a poll at its end.
 fn walk(start: &World, steps: usize) -> usize {
     let mut seen = HashSet::new();
     let mut frontier = vec![start.clone()];

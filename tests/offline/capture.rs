@@ -1,4 +1,4 @@
-//! Captures from disk, against what the old servers themselves listed.
+//! Captures from disk, compared with the listings of the old servers themselves.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -13,7 +13,7 @@ use uidl_keep::format::UidlFormat;
 use uidl_keep::listing::{Reader, write_maildrop};
 use uidl_keep::maildrop::{Maildrop, State};
 
-/// The file names of the Maildir that the samples are of, with their flags.
+/// The file names of the Maildir from which the samples come, with their flags.
 const COURIER_NAMES: &[&str] = &[
     "1714990000.20000.old.example.com:2,S",
     "1714990060.20007.old.example.com:2,S",
@@ -132,7 +132,8 @@ fn one_odd_line_costs_that_line_and_not_the_mailbox() {
     let maildir = OldMaildir::of(&["1.a b:2,S", "2.c:2,S", "3.d:2,S"]);
     maildir.state(
         "courierpop3dsizelist",
-        "/3 9 1714990000\n1.a b:2,S 10 1:1714990000:0\n2.c:2,S ten\x1b[31m x\n3.d:2,S 10 3:1714990000:0\n",
+        "/3 9 1714990000\n1.a b:2,S 10 1:1714990000:0\n2.c:2,S ten\x1b[31m x\n\
+         3.d:2,S 10 3:1714990000:0\n",
     );
     let captured = maildir.capture(&ServerKind::Courier);
     assert_eq!(uidls(&captured.maildrop), ["UID1-1714990000", "UID3-1714990000"]);
@@ -358,7 +359,7 @@ fn where_a_header_repeats_or_does_not_name_it_the_message_is_taken_too() {
     assert_eq!(entries[0].octets, Some(50));
     assert!(entries[2].header.is_some() && entries[2].message.is_none());
     assert!(entries[3].header.is_some() && entries[3].message.is_some());
-    // What is no header is content; and what is empty has its file name.
+    // Octets that are no header are content, and an empty file has its file name.
     assert!(entries[4].header.is_none() && entries[4].message.is_some());
     assert!(entries[5].header.is_none() && entries[5].message.is_none());
     assert_eq!(captured.losses, [""; 0]);

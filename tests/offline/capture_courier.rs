@@ -1,4 +1,5 @@
-//! What is odd in Courier's lists. That the lists themselves are read rightly: tests/offline/capture.rs.
+//! Odd things in Courier's lists. tests/offline/capture.rs shows that the lists themselves are read
+//! rightly.
 
 use std::cmp::Ordering;
 
@@ -13,11 +14,12 @@ const LIST: &str = "courierpop3dsizelist";
 
 #[test]
 fn the_order_is_by_number_then_by_name_with_the_colon_among_the_letters() {
-    // ':' comes after '.' and ',', so that what is the longer name may come first.
+    // ':' comes after '.' and ',', so the longer name may come first.
     let old = Old::of(["cur/10.a:2,S", "cur/9.b:2,", "cur/10.a.b:2,", "cur/10.A:2,", "new/10.aa"]);
     let old = old.state(
         LIST,
-        "/3 9 17\n9.b:2, 1 1:17:0\n10.a:2, 1 2:17:0\n10.aa 1 3:17:0\n10.A:2, 1 4:17:0\n10.a.b:2, 1 5:17:0\n",
+        "/3 9 17\n9.b:2, 1 1:17:0\n10.a:2, 1 2:17:0\n10.aa 1 3:17:0\n10.A:2, 1 4:17:0\n\
+         10.a.b:2, 1 5:17:0\n",
     );
     let maildrop = old.capture(&ServerKind::Courier).maildrop;
     assert_eq!(uidls(&maildrop), ["UID1-17", "UID4-17", "UID5-17", "UID2-17", "UID3-17"]);
@@ -211,7 +213,8 @@ fn a_list_of_another_mailbox_fails_and_one_whose_mail_is_all_deleted_does_not() 
         "{:?}",
         captured.losses
     );
-    // Half of it, and whatever was done to the names: said, and named at the end.
+    // Half of the names do not match, whatever was done to them: this is said, and named at the
+    // end.
     let half = Old::of(["cur/1714990001.a:2,S", "cur/1714990002.B:2,S"]);
     let half = half.state(LIST, lines).capture(&ServerKind::Courier);
     assert_eq!((uidls(&half.maildrop), half.losses.len()), (vec!["UID1-17".to_owned()], 0));
@@ -222,7 +225,7 @@ fn a_list_of_another_mailbox_fails_and_one_whose_mail_is_all_deleted_does_not() 
     let nameless = Old::of(["cur/x:2,S"]).state(LIST, lines).capture(&ServerKind::Courier);
     assert_eq!(nameless.maildrop.state, State::Failed);
 
-    // Downloaded and deleted, and since then mail has come, which a webmail has opened.
+    // The user downloaded and deleted all; since then mail has come, and a webmail has opened it.
     let later = Old::of(["cur/1714990009.z:2,S", "new/1714990000.y"]).state(LIST, lines);
     let captured = later.capture(&ServerKind::Courier);
     assert_eq!((captured.maildrop.state, captured.losses.len()), (State::Captured, 0));
@@ -260,7 +263,10 @@ fn a_list_of_which_nothing_can_be_made_out_beside_mail_fails_whatever_its_versio
 proptest! {
     #[test]
     fn no_list_makes_the_parser_panic_or_lose_a_line_unsaid(
-        lines in proptest::collection::vec("[ -~]{0,40}|/[0-9] [0-9]{1,25}|[0-9a:,. ]{0,30}", 0..20),
+        lines in proptest::collection::vec(
+            "[ -~]{0,40}|/[0-9] [0-9]{1,25}|[0-9a:,. ]{0,30}",
+            0..20,
+        ),
         noise in proptest::collection::vec(any::<u8>(), 0..60),
     ) {
         let mut octets = lines.join("\n").into_bytes();
@@ -273,7 +279,9 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_names_is_an_order(names in proptest::collection::vec("[-+]?[0-9]{0,2}[:.a\u{e9}]{0,4}", 3)) {
+    fn the_order_of_names_is_an_order(
+        names in proptest::collection::vec("[-+]?[0-9]{0,2}[:.a\u{e9}]{0,4}", 3),
+    ) {
         let of = |a: usize, b: usize| order(names[a].as_bytes(), names[b].as_bytes());
         prop_assert_eq!(of(0, 1), of(1, 0).reverse());
         if of(0, 1) != Ordering::Greater && of(1, 2) != Ordering::Greater {

@@ -1,4 +1,4 @@
-//! A Cyrus mailbox, against what Cyrus itself listed and gave.
+//! A Cyrus mailbox, compared with what Cyrus itself listed and gave.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -159,7 +159,7 @@ fn a_mailbox_is_captured_as_cyrus_itself_listed_it() {
             whole += 1;
         }
     }
-    // The two identical copies, and the one that has only a header.
+    // These are the two identical copies, and the one that has only a header.
     assert_eq!(whole, 3);
 }
 
@@ -167,7 +167,7 @@ fn a_mailbox_is_captured_as_cyrus_itself_listed_it() {
 fn every_version_of_the_index_is_read_and_no_other() {
     let records = [record(3), Record { flags: EXPUNGED, ..record(5) }, record(7)];
     for version in VERSIONS {
-        // Before version 12 what was expunged was in another file.
+        // Before version 12 the expunged messages were in another file.
         let records = if version < 12 { vec![records[0], records[2]] } else { records.to_vec() };
         let captured = captured(&index(version, 1, 0, 9, &records), &[3, 5, 7]);
         assert_eq!(captured.losses, [""; 0], "{version}");
@@ -287,7 +287,7 @@ fn a_directory_without_an_index_is_a_failure_and_not_an_empty_maildrop() {
     assert_eq!(empty.state, State::Empty);
 }
 
-/// Captures a spool by these patterns: who has how many messages.
+/// Captures a spool by these patterns, and returns how many messages each user has.
 fn captured_spool(
     spool: &Path,
     patterns: &[&str],
@@ -361,7 +361,8 @@ proptest! {
         mut octets in proptest::collection::vec(any::<u8>(), 0..700),
         records in 0_u32..9,
     ) {
-        let lengths = index(VERSIONS[version as usize % VERSIONS.len()], 1, 0, 9, &[])[12..20].to_vec();
+        let real = index(VERSIONS[version as usize % VERSIONS.len()], 1, 0, 9, &[]);
+        let lengths = real[12..20].to_vec();
         if octets.len() >= 24 {
             octets[8..12].copy_from_slice(&version.to_be_bytes());
             octets[12..20].copy_from_slice(&lengths);

@@ -23,7 +23,7 @@ fn every_command_shown_is_one_that_uidl_keep_takes() {
     for line in shown {
         let root = format!("{line} --root {}", nowhere.path().display());
         let said = said_to(&root, nowhere.path());
-        // Not "error: unexpected argument" but that nothing is there.
+        // The error is not "error: unexpected argument"; it says that nothing is there.
         assert!(said.starts_with("uidl-keep: ") && said.contains("No such file"), "{line}: {said}");
         patterns += 1;
     }

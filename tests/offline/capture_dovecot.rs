@@ -1,4 +1,5 @@
-//! What is odd in Dovecot's lists. That the lists themselves are read rightly: tests/offline/capture.rs.
+//! Odd things in Dovecot's lists. tests/offline/capture.rs shows that the lists themselves are read
+//! rightly.
 
 use crate::shared::capture::{data, listed, remarks_on, spent, uidls};
 use crate::support::maildir::Old;
@@ -53,7 +54,7 @@ fn every_format_gives_what_dovecot_gave_for_the_same_maildir() {
 fn a_message_without_a_place_comes_after_those_with_one_and_by_uid() {
     let old = Old::of(["cur/a:2,S", "cur/b:2,S", "cur/c:2,S", "cur/d:2,S", "cur/e:2,S"])
         .state(LIST, "3 V17 N9\n1 :a\n2 O7 :b\n3 Oodd :c\n4 O4294967296 :d\n5 O0 :e\n");
-    // An odd place is none, and none is 2^32 - 1: only a larger number comes behind.
+    // An odd place is no place, and no place is 2^32 - 1: only a larger number comes behind it.
     assert_eq!(uidls(&old.capture(&dovecot("%u")).maildrop), ["5", "2", "1", "3", "4"]);
 }
 
@@ -164,7 +165,10 @@ fn a_header_that_dovecot_would_not_take_fails_the_maildrop() {
 proptest! {
     #[test]
     fn no_list_makes_the_parser_panic_or_lose_a_line_unsaid(
-        lines in proptest::collection::vec("[0-9]{1,11} ([A-Z][ -~]{0,5} ){0,3}:[a-c:/]{0,3}|[ -~]{0,30}", 0..20),
+        lines in proptest::collection::vec(
+            "[0-9]{1,11} ([A-Z][ -~]{0,5} ){0,3}:[a-c:/]{0,3}|[ -~]{0,30}",
+            0..20,
+        ),
         version in "3 V7 N9|1 7 9",
         noise in proptest::collection::vec(any::<u8>(), 0..60),
     ) {

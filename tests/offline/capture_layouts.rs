@@ -37,7 +37,7 @@ impl Server {
         self.root.path().join(path)
     }
 
-    /// A Courier Maildir of one message, which is known as UID7-17.
+    /// Makes a Courier Maildir of one message, which is known as UID7-17.
     fn maildir(&self, path: &str) -> PathBuf {
         let path = self.path(path);
         make(&path);
@@ -92,7 +92,7 @@ fn mailboxes_that_only_imap_ever_read_are_empty_and_no_news() {
             fs::write(maildir.join(format!("cur/{n}.a:2,S")), message("one")).unwrap();
         }
     }
-    // One with mail that its owner has not fetched yet.
+    // This one has mail that its owner has not fetched yet.
     let listed = server.maildir("srv/ex.com/di");
     fs::write(listed.join("new/2.b"), message("two")).unwrap();
     let ran = server.capture(&["--pattern", "/srv/{domain}/{local}"]);
@@ -104,7 +104,7 @@ fn mailboxes_that_only_imap_ever_read_are_empty_and_no_news() {
     assert_eq!(blocks[0].remarks, [said]);
     assert_eq!(blocks[3].remarks, ["1 message not listed to any POP3 client yet: no unique-id"]);
 
-    // What somebody should look at is named.
+    // A maildrop that somebody should look at is named.
     fs::write(listed.join("dovecot-uidlist"), "3 V1 N1\n").unwrap();
     let ran = server.capture(&["--pattern", "/srv/{domain}/{local}"]);
     assert_eq!(ran.status, 0);
@@ -132,7 +132,7 @@ fn a_name_that_can_be_read_in_two_ways_is_a_failure_of_both_users_until_a_form_s
     let ran = server.capture(&[&formed, &template[..]].concat());
     assert_eq!((ran.users(), ran.status), (vec!["anna-lena".to_owned(), "bob".to_owned()], 0));
 
-    // Who has a maildrop of his own keeps it; what is nobody's then is said.
+    // A user who has a maildrop of his own keeps it; one that is nobody's then is said.
     server.maildir("srv/anna-2018.01.01");
     server.maildir("srv/x-y-z-2018.01.01");
     let ran = server.capture(&[&["--pattern", "/srv/{local}-{stamp}"], &template[..]].concat());
@@ -158,7 +158,7 @@ fn cpanels_accounts_are_found_on_every_disk_and_once() {
     server.maildir("home2/other/mail/ex.org/bo");
     server.maildir("homeless/other/mail/ex.org/cy");
     std::os::unix::fs::symlink("home2", server.path("home3")).unwrap();
-    // An account that was moved to another disk, and its own maildrop.
+    // This account was moved to another disk, and has its own maildrop there.
     server.maildir("home2/other/mail");
     symlink("../home2/other", server.path("home/other")).unwrap();
     let ran = server.capture(&["--layout", "cpanel"]);
@@ -170,7 +170,7 @@ fn cpanels_accounts_are_found_on_every_disk_and_once() {
 fn vpopmail_is_looked_for_in_its_own_home() {
     let server = Server::new();
     fs::create_dir(server.path("etc")).unwrap();
-    // The name of somebody else, in ISO 8859-1.
+    // This is the name of somebody else, in ISO 8859-1.
     let passwd = b"jm:x:7:7:J\xfcrgen:/:/bin/sh\nvpopmail:x:89:89::/srv/vpop:/bin/false\n";
     fs::write(server.path("etc/passwd"), passwd).unwrap();
     server.maildir("srv/vpop/domains/ex.com/al/Maildir");
@@ -269,7 +269,7 @@ fn who_lives_where_nobody_can_search_has_a_block_that_says_so() {
     assert!(gap.source.ends_with("srv/ex.org"), "{}", gap.source);
     ran.says("uidl-keep: *@ex.org: ");
 
-    // Who is not asked for is no gap, and who is asked for by name has a block by that.
+    // A user who is not asked for is no gap; a user who is asked for by name has a block by that.
     let ran = capture(&["--only", "ex.com"]);
     assert_eq!((ran.status, ran.users()), (0, vec!["al@ex.com".into()]));
     assert_eq!(capture(&["--only", "ex.org"]).users(), ["*@ex.org"]);
@@ -282,7 +282,7 @@ fn who_lives_where_nobody_can_search_has_a_block_that_says_so() {
     let ran = capture(&["--rename", renames.to_str().unwrap()]);
     assert_eq!(ran.users(), ["*@ex.org", "al@ex.com", "bo@ex.net"]);
 
-    // Where no domain is in the name, he may be anybody.
+    // If the name has no domain, the user may be anybody.
     assert_eq!(capture(&["--user-template", "{local}"]).users(), ["*", "al"]);
 }
 
@@ -290,7 +290,7 @@ fn who_lives_where_nobody_can_search_has_a_block_that_says_so() {
 fn a_link_that_nobody_is_missing_behind_is_no_gap() {
     let server = Server::new();
     server.maildir("srv/a/ex.com/al");
-    // What it leads to is searched under its own name, and no name of a user has this one in it.
+    // The target is searched under its own name, and no name of a user has this one in it.
     symlink("a", server.path("srv/b")).unwrap();
     let mut capture = uidl_keep();
     let pattern = format!("{}/srv/?/{{domain}}/{{local}}", server.root.path().display());
@@ -302,7 +302,7 @@ fn a_link_that_nobody_is_missing_behind_is_no_gap() {
     // In a copy, a link that leads nowhere may have led out of it.
     let ran = server.capture(&["--pattern", "/srv/?/{domain}/{local}"]);
     assert_eq!((ran.status, ran.users()), (1, vec!["*".into(), "al@ex.com".into()]));
-    // Nothing else at all is no listing.
+    // If nothing else is there at all, there is no listing.
     fs::remove_dir_all(server.path("srv/a")).unwrap();
     server.capture(&["--pattern", "/srv/?/{domain}/{local}"]).is_refused("no maildrop found");
 }
@@ -321,7 +321,7 @@ fn a_directory_that_may_not_be_listed_is_a_gap_and_a_maildir_a_failed_maildrop()
     mode("", 0o755);
     mode("srv/ex.com/bo", 0);
     mode("srv/ex.org", 0);
-    // Nobody but root may reach the one that was built, perhaps.
+    // Perhaps only root may reach the one that was built.
     let helper = server.path("uidl-keep");
     copy_helper(&helper);
     let mut capture = Command::new(helper);
@@ -469,7 +469,7 @@ fn a_listing_is_never_replaced_by_a_worse_one() {
     };
     let would = |what: &str| format!("these would be lost: {what}; the new listing is ");
 
-    // By the wrong server, to which they are failed, or empty where nothing was opened.
+    // The wrong server was named, so they have failed, or are empty if nothing was opened.
     let ran = capture(&["dovecot", "--format", "%u"], &[]);
     is_kept(&ran, &would("6 failed now (the first: u0@ex.com)"));
     let cur = server.path("srv/ex.com/u0/cur/1.a:2,S");
@@ -482,20 +482,20 @@ fn a_listing_is_never_replaced_by_a_worse_one() {
         ),
     );
     fs::rename(server.path("srv/ex.com/u0/new/1.a"), &cur).unwrap();
-    // Of some of them alone.
+    // Only some of them are asked for.
     let ran = capture(&["courier"], &["--only", "ex.com"]);
     is_kept(&ran, &would("1 not in the new listing (the first: v@ex.org)"));
-    // Where nobody can search any more.
+    // Nobody can search there any more.
     let aside = server.path("aside");
     fs::rename(server.path("srv/ex.com"), &aside).unwrap();
     symlink(&aside, server.path("srv/ex.com")).unwrap();
     is_kept(&capture(&["courier"], &[]), &would("5 failed now (the first: u0@ex.com)"));
-    // Or where there is nothing: too many to have been deleted.
+    // Or nothing is there: too many to have been deleted.
     fs::remove_file(server.path("srv/ex.com")).unwrap();
     is_kept(&capture(&["courier"], &[]), &would("5 not in the new listing (the first: u0@ex.com)"));
     fs::rename(&aside, server.path("srv/ex.com")).unwrap();
 
-    // Three of them may have been; what had failed may fail again; and stdout takes all.
+    // Three of them may have been deleted; those that failed may fail again; and stdout takes all.
     for n in 0..3 {
         fs::remove_dir_all(server.path(&format!("srv/ex.com/u{n}"))).unwrap();
     }

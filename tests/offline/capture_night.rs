@@ -1,6 +1,6 @@
-//! One night of a migration, of three domains and forty mailboxes of a Courier server: what the
-//! operator is told, what the listing says, and whom the roster knows. `tests/data/night` is what a
-//! person reads; `UIDL_KEEP_BLESS=1` writes it anew, to be read again before it is committed.
+//! One night of a migration, of three domains and forty mailboxes of a Courier server: the
+//! operator's output, the listing, and the users whom the roster knows. A person reads
+//! `tests/data/night`; `UIDL_KEEP_BLESS=1` writes it anew, to be read again before it is committed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -22,8 +22,8 @@ impl Old {
         self.root.path().join("var/qmail/mailnames").join(domain).join(local).join("Maildir")
     }
 
-    /// A mailbox with these files; where they end in a number, that is what Courier listed them
-    /// under.
+    /// Makes a mailbox with these files. A file with a number at its end is one that Courier listed
+    /// under that number.
     fn mailbox(&self, address: &str, files: &[(&str, u32)]) -> PathBuf {
         let path = self.path(address);
         make(&path);
@@ -43,7 +43,7 @@ impl Old {
         self.mailbox(address, &[("cur/1700000001.a:2,S", 1), ("cur/1700000002.b:2,", 2)])
     }
 
-    /// One that IMAP alone has ever opened.
+    /// Makes one that only IMAP has ever opened.
     fn by_imap(&self, address: &str) {
         let path = self.path(address);
         make(&path);
@@ -53,10 +53,10 @@ impl Old {
 
     fn new() -> Self {
         let old = Self { root: tempfile::tempdir().unwrap() };
-        // a.example: an ordinary domain, of which a third reads by IMAP.
+        // a.example is an ordinary domain, of which a third reads by IMAP.
         (1..=12).for_each(|n| drop(old.ordinary(&format!("pop{n:02}@a.example"))));
         (1..=8).for_each(|n| old.by_imap(&format!("imap{n:02}@a.example")));
-        // b.example: what else there is.
+        // b.example has all other kinds.
         for local in ["anna-lena", "first.last", "o'brien", "two words", "J\u{fc}rgen", "100%"] {
             old.ordinary(&format!("{local}@b.example"));
         }
@@ -67,12 +67,12 @@ impl Old {
         make(&unread);
         fs::write(unread.join("new/1700000001.a"), message("new")).unwrap();
         old.mailbox(&at("since-then"), &[("cur/1700000001.a:2,S", 1), ("new/1700000009.z", 0)]);
-        // Downloaded and deleted each day; what came today a webmail has opened.
+        // He downloads and deletes each day; a webmail has opened today's mail.
         let path = old.ordinary(&at("deletes"));
         fs::remove_dir_all(path.join("cur")).unwrap();
         fs::create_dir(path.join("cur")).unwrap();
         fs::write(path.join("cur/1700000009.z:2,S"), message("today")).unwrap();
-        // Over quota: Courier could not write its list any more.
+        // He is over quota: Courier could not write its list any more.
         let full = [("cur/1700000001.a:2,S", 1), ("cur/1700000008.y:2,S", 0)];
         let full = old.mailbox(&at("over-quota"), &full);
         fs::write(full.join("maildirsize"), "100S\n200 2\n").unwrap();
@@ -81,7 +81,7 @@ impl Old {
         fs::write(path.join(LIST), list.replace('\n', "\r\n")).unwrap();
         let path = old.ordinary(&at("two-servers"));
         fs::write(path.join("dovecot-uidlist"), "3 V1 N1\n").unwrap();
-        // Copied by a tool that takes no colon, all of it, and in part.
+        // A tool that takes no colon copied it, all of it, and in part.
         let path = old.ordinary(&at("copied"));
         for (from, to) in
             [("1700000001.a:2,S", "1700000001.a;2,S"), ("1700000002.b:2,", "1700000002.b;2,")]
@@ -92,20 +92,20 @@ impl Old {
             [("cur/1700000001.a:2,S", 1), ("cur/1700000002.b:2,S", 2), ("cur/1700000003.c:2,S", 3)];
         let path = old.mailbox(&at("copied-in-part"), &three).join("cur");
         fs::rename(path.join("1700000003.c:2,S"), path.join("1700000003.c_2,S")).unwrap();
-        // The list of another.
+        // It has another's list.
         let path = old.ordinary(&at("exchanged"));
         fs::write(
             path.join(LIST),
             "/3 9 17\n1700000005.x:2,S 1 1:17:0\n1700000006.y:2, 1 2:17:0\n",
         )
         .unwrap();
-        // A list that a full disk has left without an octet.
+        // A full disk has left a list without an octet.
         fs::write(old.ordinary(&at("broken")).join(LIST), "").unwrap();
         fs::write(old.ordinary(&at("one-odd-line")).join(LIST), {
             "/3 9 1700000000\n1700000001.a:2,S 100 1:1700000000:0\n????\n"
         })
         .unwrap();
-        // An alias that somebody has made by a link.
+        // Somebody has made an alias by a link.
         fs::create_dir(old.path(&at("info")).parent().unwrap()).unwrap();
         symlink("../o'brien/Maildir", old.path(&at("info"))).unwrap();
         // c.example lies on a disk that is not mounted here.
@@ -114,7 +114,7 @@ impl Old {
         old
     }
 
-    /// What was said, without where and when.
+    /// The messages of the helper, without where and when.
     fn told(&self, said: &str) -> String {
         let said = said.replace(self.root.path().to_str().unwrap(), "ROOT");
         said.lines()
@@ -166,7 +166,7 @@ fn a_night_of_forty_mailboxes_is_told_as_it_was() {
     golden("rosters", &rosters);
     assert_eq!(rosters.lines().filter(|line| !line.starts_with('*')).count(), 40);
 
-    // Nothing of it needs anybody where only the first domain is asked for.
+    // Nothing of it needs anybody if only the first domain is asked for.
     fs::remove_file(&listing).unwrap();
     let ran = capture(&["--only", "a.example"]);
     assert_eq!((ran.status, &ran.stderr[..]), (0, ""));

@@ -1,5 +1,5 @@
-//! Lists of accounts for `capture pop3`, and files with passwords: what is refused before anybody is
-//! asked. No error shows a password.
+//! Lists of accounts for `capture pop3`, and files with passwords: these are refused before anybody
+//! is asked. No error shows a password.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// What no output may hold.
+/// No output may hold this.
 const SECRET: &str = "hunter2-secret";
 
 struct Here(TempDir);
@@ -24,11 +24,11 @@ impl Here {
         fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
     }
 
-    /// The error that a capture ends with; nothing must have been written.
+    /// Returns the error that a capture ends with; it must have written nothing.
     fn refused(&self, args: &[&str], stdin: &str) -> String {
         let mut child = Command::new(env!("CARGO_BIN_EXE_uidl-keep"))
             .args(["capture", "pop3"])
-            // Should one be taken for right, nobody is there, and nobody waits for him.
+            // If one is taken for right by mistake, nobody is there, and nobody waits for him.
             .args(["--patience", "0s", "--timeout", "1s"])
             .args(args)
             .current_dir(self.0.path())
@@ -37,7 +37,7 @@ impl Here {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // Who refuses at once does not read it.
+        // A helper that refuses at once does not read it.
         let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes());
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -48,7 +48,7 @@ impl Here {
         said
     }
 
-    /// The error about this table.
+    /// Returns the error about this table.
     fn table(&self, text: &str) -> String {
         self.file("t.csv", text, 0o600);
         self.refused(&["--accounts", "t.csv", "-o", "x"], "")
@@ -62,7 +62,7 @@ fn an_error_in_a_table_names_its_line_and_shows_nothing_of_it() {
     for (text, said) in [
         ("", "t.csv: no line in it; the first names columns"),
         (head, "t.csv: no account in it"),
-        // A table without its header: the first account is not taken for one, nor shown.
+        // The table has no header: the first account is not taken for one, nor shown.
         (
             "old.example,alice,hunter2-secret,alice@example.com\n",
             "t.csv:1: column 1 is none that is known; the first line names the columns: \
@@ -72,7 +72,8 @@ fn an_error_in_a_table_names_its_line_and_shows_nothing_of_it() {
         ("user,password,user\n", "t.csv:1: column 3 is there twice"),
         (
             "\u{feff}# ours\r\nhost, user ,password\r\n\r\nold.example,alice,hunter2-secret,x\r\n",
-            "t.csv:4: 4 fields, and the first line names 3; is there a comma in one that is not in quotes?",
+            "t.csv:4: 4 fields, and the first line names 3; is there a comma in one that is not in \
+             quotes?",
         ),
         (
             &format!("{head}old.example,alice,\"hunter2-secret,\n"),
@@ -96,7 +97,7 @@ fn an_error_in_a_table_names_its_line_and_shows_nothing_of_it() {
         assert!(found.starts_with(&format!("uidl-keep: {said}")), "{text:?}: {found}");
         assert_eq!(found.lines().count(), 1, "{found}");
     }
-    // Octets that are no UTF-8.
+    // These octets are no UTF-8.
     let path = here.0.path().join("t.csv");
     fs::write(&path, [head.as_bytes(), b"o,\xe4,hunter2-secret,x\n"].concat()).unwrap();
     let found = here.refused(&["--accounts", "t.csv", "-o", "x"], "");
@@ -181,7 +182,7 @@ fn one_password_comes_from_one_place_and_is_one_line() {
     assert!(here.refused(&both, "").contains("standard input is only one of the two"));
     let both = ["--host", "h", "--accounts", "t.csv", "--password-stdin", "-o", "x"];
     assert!(here.refused(&both, "").contains("--accounts has a password for each account"));
-    // Many accounts are not captured to where nothing can go on.
+    // Many accounts are not captured to a place where nothing can go on.
     let nowhere = ["--host", "h", "--accounts", "t.csv"];
     assert!(here.refused(&nowhere, "").contains("--output <FILE>"));
     for place in ["-", "."] {

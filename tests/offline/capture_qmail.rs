@@ -1,4 +1,4 @@
-//! qmail-pop3d's Maildirs, against what it listed itself.
+//! qmail-pop3d's Maildirs, compared with its own listings.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ fn a_maildir_is_captured_as_qmail_pop3d_itself_listed_it() {
         let captured = old.capture(&ServerKind::Qmail);
         let (ours, theirs) = (uidls(&captured.maildrop), listed(&format!("qmail/uidl.{names}")));
         assert_eq!(captured.losses, [""; 0]);
-        // Message by message of the same second, which is as far as qmail-pop3d itself is stable.
+        // The order is compared by seconds: qmail-pop3d itself is not stable within one second.
         let seconds =
             |uidls: &[String]| uidls.iter().map(|u| mtimes[u].clone()).collect::<Vec<_>>();
         assert_eq!(seconds(&ours), seconds(&theirs));
@@ -69,7 +69,7 @@ fn a_unique_id_is_no_name_that_only_a_copy_has() {
         // Clients may know it by the name that it had.
         assert_eq!(spent(&some.maildrop), ["1714990001.a"]);
     }
-    // What is in `new` has no flags: a name there is as it was delivered.
+    // Files in `new` have no flags: a name there is as it was delivered.
     let new = Old::of(["new/1714990001.a;2,S"]).capture(&ServerKind::Qmail);
     assert_eq!(uidls(&new.maildrop), ["1714990001.a;2,S"]);
 }

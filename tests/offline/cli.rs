@@ -1,4 +1,5 @@
-//! The commands that make a site and look after it: what they print, leave behind and exit with.
+//! The commands that make a site and look after it: their output, the files that they leave, and
+//! their exit status.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -119,7 +120,7 @@ fn get_finds_a_user_and_a_unique_id_as_a_login_does() {
         }
     }
     assert_eq!(here.run("get site eve a").stdout.lines().count(), 2);
-    // On the roster, and the index is gone: no answer at all.
+    // She is on the roster, and the index is gone: there is no answer at all.
     fs::remove_file(here.path("site/user/eve.idx")).unwrap();
     assert!(here.trouble("get site eve").contains("eve.idx: no index"));
     assert!(here.trouble("get nowhere eve").contains("nowhere"));
@@ -178,7 +179,7 @@ fn check_finds_what_is_damaged_or_does_not_fit() {
     fresh();
     fs::copy(here.path("small/domain/example.com.roster"), path("example.com.roster")).unwrap();
     assert!(here.trouble("check site").contains("alice@example.com is in the index and not on it"));
-    // Nor does she stay so: her index is there to be used.
+    // She does not stay so: her index is there to be used.
     here.quiet("build --base site -o site --final");
     here.quiet("check site");
     assert!(here.roster("site/domain/example.com.roster")[0].starts_with("alice@example.com "));
@@ -229,7 +230,7 @@ fn a_later_capture_is_built_upon_the_earlier_and_drops_nothing() {
     );
     here.quiet("check new");
 
-    // The same in place, which changes only what is listed; then everything is made final.
+    // The same is done in place, which changes only what is listed; then everything is made final.
     let net = here.read("site/domain/example.net.idx");
     assert_eq!(here.run("build --base site -o site later.listing").status, 0);
     for file in ["domain/example.com.idx", "domain/example.com.roster"] {
@@ -325,7 +326,7 @@ fn hold_and_release_change_the_gates_of_users_and_domains() {
         "released guarded guarded",
     );
     step("release --site site alice@example.com", 0, "", "released guarded guarded");
-    // Her capture failed: only to download again is left.
+    // Her capture failed: she can only download again.
     step(
         "release --site site carol@example.com",
         1,
@@ -423,7 +424,7 @@ fn fake_doveadm(here: &Here, uid_and_gid: &str) {
 
 const INSTALL: &str = "build --install --site site --doveadm ./doveadm --doveadm-args -c\u{a0}conf";
 
-/// `build --install` with a listing; the blank within one argument is none to split at.
+/// Runs `build --install` with a listing; the blank within one argument does not split it.
 fn install(here: &Here, listing: &str) -> Ran {
     install_with(here, &[listing])
 }
@@ -502,7 +503,7 @@ fn what_was_given_to_one_account_is_held_built_upon_and_checked_by_root() {
     theirs("held");
     here.quiet("check site");
     assert_eq!(here.run("get site dave@example.net").status, 0);
-    // Somebody else's it is not, whatever the mode.
+    // It must not be somebody else's, whatever the mode.
     fs::set_permissions(here.path(roster), Permissions::from_mode(0o640)).unwrap();
     assert!(here.trouble("check site").contains("owned by uid 4002"));
 }
@@ -726,7 +727,7 @@ fn users_of_a_domain_who_share_no_group_have_files_of_their_own() {
         here.quiet("check site");
     }
 
-    // What is said of the domain is said of them all, and of one it is said alone.
+    // A word on the domain is said of them all, and one on a user is said of that one alone.
     let hold = here.run("hold --site site example.com");
     assert_eq!((hold.status, &*hold.stdout), (0, "@example.com held 4\n"), "{}", hold.stderr);
     let release = here.run("release --site site bob@example.com");
@@ -734,7 +735,7 @@ fn users_of_a_domain_who_share_no_group_have_files_of_their_own() {
     assert_eq!(here.run("hold --site site zoe@example.com").status, 1);
     let get = here.run("get site alice@example.com");
     assert!(get.stdout.contains("UID2-1714990000"), "{}", get.stderr);
-    // Built elsewhere upon it, and without Dovecot, they stay who they are.
+    // They are built elsewhere upon it and without Dovecot, and stay who they are.
     here.write("bob.listing", BOB);
     let ran = here.run("build -o new --base site --final bob.listing");
     assert_eq!(ran.status, 0, "{}", ran.stderr);
@@ -760,7 +761,7 @@ fn who_stands_on_the_roster_of_his_domain_stays_there() {
     assert_eq!(owner(&here.path("site/user/bob@example.com.idx")), (4002, 4002, 0o400));
     here.quiet("check site");
 
-    // Given a group of their own later, those who stand together cannot all be let read.
+    // They are given groups of their own later: those who stand together cannot all be let read.
     fs::remove_dir_all(here.path("site")).unwrap();
     fake_doveadm(&here, "alice@*|bob@*) uid=4001 gid=4001;;");
     assert_eq!(install(&here, "both.listing").status, 0);
@@ -804,7 +805,7 @@ fn a_domain_whose_users_have_files_of_their_own_is_held_whole() {
     assert_eq!((release.status, &*release.stdout), (0, "@example.com guarded 3\n"));
     assert!(here.roster(roster).is_empty());
 
-    // So does a build that holds.
+    // A build that holds does so too.
     assert_eq!(install_with(&here, &["--hold", "carol.listing"]).status, 0);
     assert_eq!(["alice", "bob", "carol"].map(gate_of), ["held"; 3]);
     assert_eq!(here.roster(roster), ["@example.com empty held"]);

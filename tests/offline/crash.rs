@@ -1,10 +1,10 @@
-//! `kill -9` and a full disk at any point of what writes: the old output or the new one, whole, and
-//! nothing left that the next run trips over.
+//! `kill -9` and a full disk at any point of a command that writes: the output is the old one or
+//! the new one, whole, and nothing is left over which the next run trips.
 //!
 //! Each story is run once to see by which system calls it changes the file system, and then once
 //! for each of them and each fault: killed at the call, which is then not made, and told by the
-//! system that the disk is full. Between two such calls nothing changes on disk, so that these are
-//! all points there are.
+//! system that the disk is full. Between two such calls nothing changes on disk, so these are all
+//! points there are.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use uidl_keep::index::Index;
 use uidl_keep::site::roster::{Gate, Roster, is_domain};
 
-/// The calls that change a file system, but for opening.
+/// The calls that change a file system, except for opening.
 const CHANGING: [&str; 22] = [
     "write",
     "pwrite64",
@@ -50,11 +50,11 @@ const CHANGING: [&str; 22] = [
 
 /// A command in a directory of its own.
 struct Story {
-    /// Makes what is there before.
+    /// Makes the files that are there before.
     before: fn(&Path),
     args: &'static [&'static str],
     umask: &'static str,
-    /// What an error has to name, one of these.
+    /// An error has to name one of these.
     places: &'static [&'static str],
 }
 
@@ -63,7 +63,7 @@ struct Point {
     call: String,
     /// Its number among the calls of this name.
     number: usize,
-    /// As strace wrote it.
+    /// The line as strace wrote it.
     line: String,
 }
 
@@ -73,7 +73,7 @@ enum Fault {
     DiskFull,
 }
 
-/// Everything below a directory: mode, owner and content, of directories the first two.
+/// Everything below a directory: mode, owner and content; for directories the first two.
 type Tree = BTreeMap<String, (u32, u32, u32, Option<Vec<u8>>)>;
 
 fn tree(dir: &Path) -> Tree {
@@ -81,7 +81,7 @@ fn tree(dir: &Path) -> Tree {
     for path in below(dir) {
         let metadata = path.symlink_metadata().unwrap();
         let name = path.strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
-        // It is appended to, and says when.
+        // The log is appended to, and says when.
         if name.ends_with("changes.log") {
             continue;
         }
@@ -101,8 +101,8 @@ fn undated(content: &[u8]) -> Vec<u8> {
 }
 
 impl Story {
-    /// A directory with what is there before, each time the same one: a listing says where it is
-    /// from.
+    /// Makes a directory with the files that are there before, at the same path each time: a
+    /// listing says where it is from.
     fn scene(&self, home: &Path) -> PathBuf {
         let dir = home.join("scene");
         if dir.exists() {
@@ -114,7 +114,7 @@ impl Story {
         dir
     }
 
-    /// Runs the command, by `wrapper` where that is not empty.
+    /// Runs the command, under `wrapper` if that is not empty.
     fn run(&self, dir: &Path, wrapper: &[OsString]) -> Output {
         Command::new("sh")
             .args(["-c", "umask \"$1\"; shift; exec \"$@\"", "sh", self.umask])
@@ -132,7 +132,7 @@ impl Story {
         let scene = self.scene(home);
         let trace = tempfile::NamedTempFile::new().unwrap();
         let mut wrapper = strace(trace.path());
-        // `?`: not every machine has every one of them.
+        // `?` is there since not every machine has every one of them.
         wrapper.push(format!("trace=openat,?{}", CHANGING.join(",?")).into());
         let output = self.run(&scene, &wrapper);
         assert!(output.status.success(), "{}", said(&output));
@@ -167,7 +167,7 @@ impl Story {
         assert!(points.len() >= 5, "this run changes more than {} calls do", points.len());
         for point in &points {
             for fault in [Fault::Killed, Fault::DiskFull] {
-                // What is said on stderr may get lost.
+                // A message on stderr may get lost.
                 if fault == Fault::DiskFull && point.line.starts_with("write(2,") {
                     continue;
                 }
@@ -254,7 +254,7 @@ impl Story {
 struct Disk(TempDir);
 
 impl Disk {
-    /// `None`, having said so, where nothing may be mounted.
+    /// `None`, having said so, if nothing may be mounted.
     fn mount() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -289,8 +289,8 @@ impl Drop for Disk {
     }
 }
 
-/// That every file is as it was before or as it is after; and that nobody can be on a roster who is
-/// not in the index.
+/// Insists that every file is as it was before or as it is after; and that nobody can be on a
+/// roster who is not in the index.
 fn is_old_or_new(found: &Tree, (old, new): (&Tree, &Tree), fault: Fault, at: &str) {
     for (name, file) in old {
         let same = |tree: &Tree| tree.get(name) == found.get(name);
@@ -305,8 +305,7 @@ fn is_old_or_new(found: &Tree, (old, new): (&Tree, &Tree), fault: Fault, at: &st
         }
         match new.get(name) {
             Some(whole) => assert!(whole == file, "{at}: {name} is not whole: {file:?}"),
-            // Whoever is killed cannot clean up.
-            // So that it is known how far a build came.
+            // A process that is killed cannot clean up. `installing` tells how far a build came.
             None if name.ends_with("/installing") => {}
             None => assert!(fault == Fault::Killed, "{at}: {name} is left"),
         }
@@ -319,7 +318,8 @@ fn is_old_or_new(found: &Tree, (old, new): (&Tree, &Tree), fault: Fault, at: &st
     }
 }
 
-/// That rosters and indexes can be read, all of them, and that who is on a roster is in the index.
+/// Insists that all rosters and indexes can be read, and that each user on a roster is in the
+/// index.
 fn agrees(site: &Path, at: &str) {
     for place in ["domain", "user"] {
         let Ok(entries) = fs::read_dir(site.join(place)) else { continue };
@@ -375,7 +375,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-// --- what there is before
+// --- the files that are there before
 
 fn message(number: u32) -> String {
     format!("Subject: message {number}\n\nbody\n")
@@ -395,7 +395,7 @@ fn maildir(dir: &Path) {
 
 fn maildir_and_listing(dir: &Path) {
     maildir(dir);
-    // Of her alone: a listing that has more than the new one is not replaced.
+    // It is a listing of her alone: a listing that has more than the new one is not replaced.
     let (alices, _) = EARLIER.split_once("\n.\n").unwrap();
     fs::write(dir.join("old.listing"), format!("{alices}\n.\n")).unwrap();
 }
@@ -525,7 +525,7 @@ fn a_capture_over_an_earlier_one_is_the_old_listing_or_the_new() {
 
 #[test]
 fn a_first_build_can_be_done_again_whatever_became_of_it() {
-    // A umask that would keep every account out of what a killed build has begun.
+    // This umask would keep every account out of what a killed build has begun.
     let args = &["build", "--final", "-o", "site", "earlier.listing"];
     Story { before: listings, args, umask: "077", places: &["site"] }.survives_every_fault();
 }

@@ -9,7 +9,7 @@ use crate::shared::tree::below;
 
 const DOC: &str = include_str!("../../docs/design.md");
 
-/// What is cited by number.
+/// The things that are cited by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Rule,
@@ -39,7 +39,7 @@ fn numbered() -> BTreeSet<(Kind, u32)> {
     rules.chain(rows).collect()
 }
 
-/// The text without line ends, and without what opens the lines of a comment.
+/// The text without line ends, and without the signs that open the lines of a comment.
 fn on_one_line(text: &str) -> String {
     let lines = text.lines().map(|line| {
         let line = line.trim_start();
@@ -48,7 +48,7 @@ fn on_one_line(text: &str) -> String {
     lines.collect::<Vec<_>>().join(" ")
 }
 
-/// What a text cites: `rule 2`, `Rules 1 and 2`, `Evidence 1, 2 and 6`, `rules 3 to 5`.
+/// The numbers that a text cites: `rule 2`, `Rules 1 and 2`, `Evidence 1, 2 and 6`, `rules 3 to 5`.
 fn cited(text: &str) -> BTreeSet<(Kind, u32)> {
     let line = on_one_line(text);
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -75,7 +75,7 @@ fn cited(text: &str) -> BTreeSet<(Kind, u32)> {
             let from = last.filter(|_| is_range).unwrap_or(number);
             found.extend((from..=number).map(|number| (*kind, number)));
             (last, is_range) = (Some(number), false);
-            // Behind the last number the sentence goes on.
+            // After the last number the sentence goes on.
             let goes_on = word.len() == digits.len() || word.strip_prefix(digits) == Some(",");
             if !goes_on {
                 break;

@@ -1,4 +1,4 @@
-//! Help, man pages and completions: what one says of an option, none keeps to itself.
+//! Help, man pages and completions: they all say the same of an option.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -35,7 +35,7 @@ fn help(command: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The options by their long names that a text speaks of.
+/// The options, by their long names, of which a text speaks.
 fn options(text: &str) -> BTreeSet<&str> {
     let is_name =
         |octet: char| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == '-';
@@ -44,7 +44,7 @@ fn options(text: &str) -> BTreeSet<&str> {
     rest.filter(|name| name.starts_with(|octet: char| octet.is_ascii_lowercase())).collect()
 }
 
-/// The options that a help tells of at the beginning of a line.
+/// The options that a help explains at the beginning of a line.
 fn told(help: &str) -> BTreeSet<&str> {
     let lines = help.lines().map(str::trim_start);
     let lines = lines.filter(|line| line.starts_with('-'));
@@ -80,7 +80,7 @@ fn each_option_of_each_command_is_on_its_page_and_completed() {
         pages += 1;
     }
     assert_eq!(pages, 18);
-    // Nobody says `documents` by hand.
+    // Nobody runs `documents` by hand.
     assert!(!dir.path().join("uidl-keep-documents.1").exists());
     for (file, completions) in &shells {
         assert!(!completions.contains("documents"), "{file}");

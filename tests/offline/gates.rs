@@ -1,4 +1,5 @@
-//! Whether users are served: `hold`, `release` and `forget`, and what they leave in the log.
+//! The words on whether users are served, `hold`, `release` and `forget`, and their lines in the
+//! log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -32,7 +33,7 @@ fn gates(here: &Here) -> String {
     gates.collect::<Vec<_>>().join(" ")
 }
 
-/// The lines of the log from one on, without their times, which are checked to be such.
+/// The lines of the log from `from` on, without their times, which are checked.
 fn log(here: &Here, from: usize) -> Vec<String> {
     let text = String::from_utf8(here.read(LOG)).unwrap();
     assert!(text.ends_with('\n'));
@@ -48,8 +49,8 @@ fn uid() -> u32 {
     rustix::process::getuid().as_raw()
 }
 
-/// What is printed of changes, in the order of places: a line of each domain, and one of each user
-/// who is among these names or has no domain.
+/// The output for these changes, in the order of places: a line for each domain, and one for each
+/// user who is among these names or has no domain.
 fn printed(names: &[&str], changes: &[(&str, &str)]) -> String {
     let mut printed = String::new();
     let domain = |user: &str| user.split_once('@').map_or(user.to_owned(), |(_, it)| it.into());
@@ -77,7 +78,7 @@ fn printed(names: &[&str], changes: &[(&str, &str)]) -> String {
     printed
 }
 
-/// What a run prints, and what it appends to the log.
+/// Runs a command, and insists on its output and on the lines that it appends to the log.
 fn step(here: &Here, args: &str, stdin: &str, status: i32, changes: &[(&str, &str)]) -> String {
     let log_before = if here.path(LOG).exists() { log(here, 0).len() } else { 0 };
     let ran = here.run_with(args, stdin);
@@ -120,19 +121,19 @@ fn every_command_takes_users_and_domains_from_arguments_lists_and_standard_input
             }
         }
         assert_eq!(gates(&here), [gate; 5].join(" "));
-        // Whoever is forgotten is not served by being released.
+        // A user who is forgotten is not served by a release.
         let done = if (command, gate) == ("release", "held-forgotten") { 1 } else { 0 };
         let change = format!("{gate} -> {after}");
         let of = |user: &'static str| (user, change.as_str());
         let (alice, bob) = (of("alice@example.com"), of("bob@example.com"));
         let (dave, eve) = (of("dave@example.net"), of("eve"));
-        // Her capture failed; in a domain that is known.
+        // Her capture failed; her domain is known.
         let carol = of("carol@example.com");
         let run = |names: &str, stdin: &str, status, changes: &[_]| {
             step(&here, &format!("{command} --site site {names}"), stdin, status, changes)
         };
         run("bob@example.com", "", done, &[bob]);
-        // What is said of a domain is noted of the domain.
+        // A word on a domain is noted of the domain.
         let was_held = gate.contains("held") && command.starts_with("release");
         let of_domain = match (command, was_held) {
             ("hold", _) => Some("guarded -> held"),
@@ -147,8 +148,8 @@ fn every_command_takes_users_and_domains_from_arguments_lists_and_standard_input
         run("--list -", "@example.net\n", done, &with_domain("@example.net", &[(dave.0, change)]));
         here.write("list", "# those of Monday\n\n\talice@example.com \r\n  eve\n");
         run("--list list", "", done, &[alice, eve]);
-        // Whoever is as wished is passed over; but each time counts that one is forgotten, or may
-        // be listed although much is missing.
+        // A user who is as wished is passed over; but each time counts that one is forgotten, or
+        // may be listed although much is missing.
         let again = format!("{after} -> {after}");
         let again = ["alice@example.com", "bob@example.com"].map(|user| (user, again.as_str()));
         let rest = [again[0], again[1], carol];
@@ -156,7 +157,7 @@ fn every_command_takes_users_and_domains_from_arguments_lists_and_standard_input
         let rest = rest.map(|(user, change)| (user, &*change.to_owned().leak()));
         let rest = if counts_again { &rest[..] } else { &rest[2..] };
         run("example.com", "", done, &with_domain("@example.com", rest));
-        // Nobody unknown keeps the others from it.
+        // An unknown name does not keep the others from it.
         let said = run("--list - zoe@example.com frank", "example.org\nbob@example.org\n", 1, &[]);
         for name in ["zoe@example.com", "frank", "example.org", "bob@example.org"] {
             assert!(said.contains(&format!(" {name}")), "{command}: {name}: {said}");
@@ -183,7 +184,7 @@ fn a_domain_that_is_held_holds_also_who_is_built_later() {
     assert_eq!(here.run("build --base site -o site one.listing").status, 0);
     assert_eq!(gates(&here), "held held guarded guarded");
     here.quiet("check site");
-    // Also where the site is built elsewhere, upon this one.
+    // The same holds if the site is built elsewhere, upon this one.
     here.write("three.listing", CAROL);
     assert_eq!(here.run("build --base site -o other three.listing").status, 0);
     assert_eq!(here.roster("other/domain/example.com.roster")[3], "carol@example.com failed held");
@@ -212,7 +213,7 @@ fn a_build_holds_from_the_first_moment() {
     let first = format!("build --hold @example.com guarded -> held uid={}", uid());
     assert!(log(&here, 0).contains(&first), "{:?}", log(&here, 0));
     here.quiet("check site");
-    // Who was served is held as well; who is to download again goes on.
+    // A user who was served is held as well; one who is to download again goes on.
     let here = with_site();
     here.run("release --redownload --site site dave@example.net");
     here.run("forget --site site alice@example.com bob@example.com");
@@ -244,7 +245,7 @@ fn nobody_is_said_to_be_refused_or_captured_before_who_is_not() {
     here.run("release --redownload --site site alice@example.com");
     let ran = here.run("build --base site -o site three.listing failed.listing");
     assert_eq!((ran.status, &*ran.stderr), (0, ""));
-    // Nothing of her is kept that she could go back to.
+    // Nothing of hers is kept to which she could go back.
     let ran = here.run(&format!("release --site site {carol}"));
     assert_eq!(ran.status, 1);
     assert!(
@@ -288,7 +289,7 @@ fn everybody_of_a_site_is_held_and_released_at_once() {
 fn a_name_that_is_said_twice_is_one_name() {
     let here = with_site();
     step(&here, "hold --site site eve", "", 0, &[("eve", "guarded -> held")]);
-    // Released twice she would not even be guarded.
+    // After a second release she would not even be guarded.
     step(&here, "release --site site eve eve", "", 0, &[("eve", "held -> guarded")]);
     let twice = "release --site site --list - eve";
     step(&here, twice, "eve\neve\n", 0, &[("eve", "guarded -> released")]);
@@ -322,12 +323,12 @@ fn the_log_says_who_did_it_and_is_roots_alone() {
     let odd = here.command("hold --site site").arg("a b\nc@example.com").output().unwrap();
     assert!(odd.status.success(), "{odd:?}");
     assert!(log(&here, 2)[0].starts_with("hold a%20b%0ac@example.com guarded -> held "));
-    // Neither is it taken for a file of the site.
+    // It is not taken for a file of the site, either.
     here.run("build --base site -o site --final");
     here.quiet("check site");
     assert_eq!(here.run("inspect site").stdout.lines().count(), 6);
     assert_eq!(here.run("dump site").status, 0);
-    // Nor does it matter that it is moved away.
+    // It does not matter that it is moved away, either.
     fs::rename(here.path(LOG), here.path("site/changes.log.1")).unwrap();
     here.quiet("check site");
     step(&here, "hold --site site eve", "", 0, &[("eve", "guarded -> held")]);
@@ -472,17 +473,17 @@ fn who_is_forgotten_is_built_anew_of_a_listing_and_the_old_unique_ids_are_spent(
     let since = stamp(&here, alice);
     assert!(since > 1_700_000_000);
 
-    // Nothing that has no listing of hers ends it.
+    // A build with no listing of hers does not end it.
     let ran = here.run("build --base site -o site one.listing");
     assert!(ran.stderr.contains("1 maildrops are still forgotten"), "{}", ran.stderr);
     assert!(ran.stderr.contains("(the first: alice@example.com)"), "{}", ran.stderr);
     assert_eq!(line(&here, alice), format!("captured forgotten forgotten={since}"));
-    // Nor one that says that the capture failed.
+    // A listing that says that the capture failed does not end it.
     here.write("failed.listing", &CAROL.replace("carol", "alice"));
     let ran = here.run("build --base site -o site failed.listing");
     assert!(ran.stderr.contains("still forgotten"), "{}", ran.stderr);
     assert_eq!(line(&here, alice), format!("failed forgotten forgotten={since}"));
-    // Nor does it help to build without what was there.
+    // A build without the files that were there does not help.
     let trouble = here.trouble("build -o site right.listing one.listing");
     assert!(trouble.contains("unique-ids of alice@example.com would be dropped"), "{trouble}");
 
@@ -497,8 +498,8 @@ fn who_is_forgotten_is_built_anew_of_a_listing_and_the_old_unique_ids_are_spent(
     assert_eq!(
         ran.stderr.lines().nth(1),
         Some(
-            "uidl-keep: example.com: 1 forgotten maildrops are built anew and guarded; their earlier \
-             unique-ids are spent (the first: alice@example.com)"
+            "uidl-keep: example.com: 1 forgotten maildrops are built anew and guarded; their \
+             earlier unique-ids are spent (the first: alice@example.com)"
         ),
         "{}",
         ran.stderr
@@ -515,7 +516,7 @@ fn who_is_forgotten_is_built_anew_of_a_listing_and_the_old_unique_ids_are_spent(
     assert!(!ran.stderr.contains("forgotten"), "{}", ran.stderr);
     assert_eq!(line(&here, alice), format!("captured guarded forgotten={since}"));
     assert_eq!(uidls(&here, alice), expected);
-    // Forgotten again at once: a later stamp.
+    // She is forgotten again at once: the stamp is later.
     here.run(&format!("forget --site site {alice}"));
     here.run(&format!("forget --site site {alice}"));
     assert!(stamp(&here, alice) >= since + 2);
@@ -592,7 +593,7 @@ fn who_was_held_is_held_after_he_was_forgotten_and_built() {
     let forget = format!("forget --site site {dave} {eve}");
     let said = step(&here, &forget, "", 0, &[(dave, forgotten), (eve, forgotten)]);
     assert!(said.contains("dave@example.net is forgotten and held"), "{said}");
-    // Released, eve is still refused; dave is held on.
+    // Eve is still refused after the release; dave is held on.
     let said =
         step(&here, "release --site site eve", "", 1, &[(eve, "held-forgotten -> forgotten")]);
     assert!(said.contains("eve is still refused, as forgotten: capture again and build"), "{said}");
@@ -601,7 +602,7 @@ fn who_was_held_is_held_after_he_was_forgotten_and_built() {
     assert_eq!(gates(&here), "guarded guarded guarded held guarded");
     assert!(ran.stderr.contains("example.net: 1 forgotten maildrops are built anew and held;"));
     assert!(ran.stderr.contains("eve: 1 forgotten maildrops are built anew and guarded;"));
-    // The same UIDLs again: they are those of the listing now, and nothing is spent.
+    // The UIDLs are the same again: they are those of the listing now, and nothing is spent.
     assert_eq!(uidls(&here, eve), ("a a".into(), String::new()));
 }
 
@@ -651,7 +652,7 @@ fn who_downloads_again_is_brought_back_by_name_only_and_not_to_what_was_forgotte
     assert!(since > 0);
     step("hold", dave, 0, &[(dave, "redownload -> held-forgotten")]);
     step(redownload, dave, 0, &[(dave, "held-forgotten -> redownload")]);
-    // Also what is built meanwhile is built anew.
+    // Maildrops that are built meanwhile are built anew, too.
     here.write("right.listing", &DAVE.replace("0000000155aa", "right"));
     assert_eq!(here.run("build --base site -o site right.listing").status, 0);
     assert_eq!(line(&here, dave), format!("captured redownload forgotten={since}"));
@@ -665,9 +666,10 @@ const USERS: [&str; 3] = ["alice@example.com", "bob@example.com", "dave@example.
 /// One command that an operator may give.
 #[derive(Debug, Clone)]
 enum Step {
-    /// What is said, of whom, and who of [`USERS`] is meant by name, and who by domain.
+    /// A word that is given, the names it is given for, and who of [`USERS`] is meant by name, and
+    /// who by domain.
     Say { command: &'static str, names: &'static str, named: [bool; 3], of_domain: [bool; 3] },
-    /// Of whom a listing is built upon the site, and whether the capture went well.
+    /// The users for whom a listing is built upon the site, and whether the capture went well.
     Build { listed: [bool; 3], is_good: bool },
 }
 
@@ -694,26 +696,26 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![3 => say, 2 => build]
 }
 
-/// What an operator may rely on for one user, whatever came in between.
+/// The facts on which an operator may rely for one user, whatever came in between.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Facts {
     held: bool,
     downloads_again: bool,
     awaits_capture: bool,
     forgotten: u64,
-    /// UIDLs that the index gives to messages, and all that it ever gave.
+    /// The UIDLs that the index gives to messages, and all that it ever gave.
     entries: BTreeSet<String>,
     ever: BTreeSet<String>,
 }
 
 impl Facts {
     fn said(&mut self, command: &str, is_named: bool) {
-        // What is said of a domain does not touch those who have begun to download again.
+        // A word on a domain does not touch those who have begun to download again.
         let is_for_him = is_named || !self.downloads_again;
         match command {
             "release --redownload" => {
                 (self.held, self.downloads_again) = (false, true);
-                // Whether he was built anew, his line does not say any more.
+                // His line does not say any more whether he was built anew.
                 self.awaits_capture = self.forgotten != 0;
             }
             "hold" if is_for_him => (self.held, self.downloads_again) = (true, false),
@@ -724,7 +726,7 @@ impl Facts {
         }
     }
 
-    /// A capture with one message was built upon the site.
+    /// Notes that a capture with one message was built upon the site.
     fn built(&mut self, uidl: &str, is_good: bool) {
         if is_good {
             if self.awaits_capture {
@@ -788,13 +790,15 @@ proptest! {
                         if *after != before[at] {
                             let (before, after) = (gate_of(&before[at]), gate_of(after));
                             let user = USERS[at];
-                            changes.push(format!("{command} {user} {before} -> {after} uid={}", uid()));
+                            let change = format!("{before} -> {after} uid={}", uid());
+                            changes.push(format!("{command} {user} {change}"));
                         }
                     }
                 }
                 Step::Build { listed, is_good } => {
                     let uidl = format!("n{number}");
-                    let listed = USERS.iter().zip(&mut facts).zip(listed).filter(|(_, listed)| **listed);
+                    let users = USERS.iter().zip(&mut facts).zip(listed);
+                    let listed = users.filter(|(_, listed)| **listed);
                     let mut text = String::new();
                     for ((user, facts), _) in listed {
                         text += &listing(user, &uidl, *is_good);
@@ -809,7 +813,7 @@ proptest! {
             }
             let mut new_in_log =
                 if here.path(LOG).exists() { log(&here, logged) } else { Vec::new() };
-            // Of whole domains.
+            // These are lines of whole domains.
             new_in_log.retain(|line| !line.contains(" @"));
             prop_assert_eq!(new_in_log, changes, "{} {:?}", number, step);
             for (at, user) in USERS.iter().enumerate() {
@@ -817,16 +821,25 @@ proptest! {
                 let now = line(&here, user);
                 let is_forget = matches!(
                     step,
-                    Step::Say { command: "forget", named, of_domain, .. } if named[at] || of_domain[at]
+                    Step::Say { command: "forget", named, of_domain, .. }
+                        if named[at] || of_domain[at]
                 );
                 let stamp = stamp(&here, user);
                 prop_assert_eq!(stamp > facts.forgotten, is_forget, "{} {}", number, now);
                 prop_assert!(stamp >= facts.forgotten);
                 facts.forgotten = stamp;
-                prop_assert!(facts.gate_fits(&gate_of(&now)), "{} {:?}: {} {:?}", number, step, now, facts);
+                prop_assert!(
+                    facts.gate_fits(&gate_of(&now)),
+                    "{} {:?}: {} {:?}",
+                    number,
+                    step,
+                    now,
+                    facts
+                );
                 let (entries, spent) = uidls(&here, user);
                 let set = |text: &str| text.split_whitespace().map(str::to_owned).collect();
-                let (entries, spent): (BTreeSet<String>, BTreeSet<String>) = (set(&entries), set(&spent));
+                let entries: BTreeSet<String> = set(&entries);
+                let spent: BTreeSet<String> = set(&spent);
                 prop_assert_eq!(&entries, &facts.entries, "{} {:?}", number, step);
                 let ever: BTreeSet<String> = entries.union(&spent).cloned().collect();
                 prop_assert_eq!(&ever, &facts.ever, "{} {:?}", number, step);

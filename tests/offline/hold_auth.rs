@@ -53,7 +53,7 @@ fn the_file_names_whom_the_rosters_hold_and_is_never_of_the_same_second() {
         let before = written;
         assert_eq!(names(&here), held, "{command}");
         written = here.path("site/auth/stop-pop3").metadata().unwrap().mtime();
-        // Auth takes a file of one size and one second for the same.
+        // Auth takes a file of one size and one second for the same file.
         assert!(written > before || command == "forget eve", "{command}");
         assert_eq!(here.mode("site/auth/stop-pop3"), 0o640);
         here.quiet("check site");
@@ -81,7 +81,7 @@ fn a_roster_that_cannot_be_read_releases_nobody() {
     let ran = here.run("release --site site eve");
     assert!(ran.stderr.contains("auth/stop-pop3 keeps its lines of"), "{}", ran.stderr);
     assert_eq!(names(&here), all[..2]);
-    // Nor does it keep what was said of another place from auth.
+    // An error about another place does not keep from auth what was said.
     let trouble = here.run("hold --site site bob@example.com dave@example.net").stderr;
     assert!(trouble.contains("example.com.roster: "), "{trouble}");
     assert_eq!(here.run("hold --site site dave@example.net").status, 0);

@@ -1,7 +1,8 @@
-//! What needs no server: captures of files, the helper's commands, the site, and the documentation.
+//! The tests that need no server: captures of files, the helper's commands, the site, and the
+//! documentation.
 //!
-//! Nothing here changes what a process has once (environment, directory, umask, limits, signals): what
-//! a test wants otherwise it gives to the program that it starts.
+//! Nothing here changes what a process has once (environment, directory, umask, limits, signals): a
+//! test that wants another gives it to the program that it starts.
 
 #[path = "../shared/mod.rs"]
 mod shared;

@@ -1,6 +1,6 @@
-//! What the owner of a mailbox can plant for root to step on: links, pipes, devices, files of others,
-//! files without end. Nothing of it is followed, opened or waited for, and nothing that it leads to is
-//! in what a capture prints.
+//! The owner of a mailbox can plant things for root to step on: links, pipes, devices, files of
+//! others, files without end. None of them is followed, opened or waited for, and a capture prints
+//! nothing of what they lead to.
 
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions, Permissions};
@@ -21,17 +21,17 @@ use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::maildrop::{Maildrop, State};
 
-/// Who plants.
+/// The uid of the one who plants.
 const EVE: u32 = 5001;
 
 /// A server with Eve's mailbox in it, and something that is not hers.
 struct Scene {
     dir: tempfile::TempDir,
-    /// The fingerprints of what is secret.
+    /// The fingerprints of all that is secret.
     secrets: Vec<String>,
 }
 
-/// What every printed octet of the secret begins with.
+/// Every printed octet of the secret begins with this.
 const SECRET: &str = "canary";
 
 const SERVERS: [&[&str]; 3] = [&["courier"], &["dovecot", "--format", "%u.%v"], &["qmail"]];
@@ -64,7 +64,7 @@ impl Scene {
         }
     }
 
-    /// Puts something else in the place of Eve's home, or of what is below it.
+    /// Puts something else in the place of Eve's home, or of a file below it.
     fn plant(&self, name: &str, planted: impl FnOnce(&Path)) {
         let path = self.path(&self.home_and(name));
         if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
@@ -106,7 +106,7 @@ impl Scene {
 
     fn is_told(&self, ran: &Ran, at: &str) {
         let said = String::from_utf8(ran.stdout.clone()).unwrap() + &ran.stderr;
-        // Its path may be: that was planted, and is not secret.
+        // Its path may be there: that was planted, and is not secret.
         let said = said.replace(self.dir.path().to_str().unwrap(), "");
         assert!(!said.contains(SECRET), "{at}: {said}");
         for print in &self.secrets {
@@ -132,7 +132,7 @@ impl Ran {
     }
 }
 
-/// Runs the helper. What would hang is killed, and has no exit status then.
+/// Runs the helper. A run that would hang is killed, and has no exit status then.
 fn run(args: &[&OsStr]) -> Ran {
     run_by(&[], args)
 }
@@ -169,10 +169,10 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Whether what lies at a path now was opened or read while `work` went on. (To hold it, as by
-/// `O_PATH`, is not to open it.)
+/// Whether the file that lies at a path now was opened or read while `work` went on. (To hold it,
+/// as by `O_PATH`, is not to open it.)
 ///
-/// Of a link it is what it leads to.
+/// If the path is a link, the file is the one that it leads to.
 fn is_felt_at(path: &Path, work: impl FnOnce()) -> bool {
     let bell = inotify::init(inotify::CreateFlags::NONBLOCK).unwrap();
     let rings = inotify::WatchFlags::OPEN | inotify::WatchFlags::ACCESS;
@@ -181,7 +181,8 @@ fn is_felt_at(path: &Path, work: impl FnOnce()) -> bool {
     rustix::io::read(&bell, &mut [0; 4096]).is_ok()
 }
 
-/// Below Eve's home, what a capture looks at; of directories those that are enough for a failure.
+/// The places below Eve's home that a capture looks at; for directories, those that suffice for a
+/// failure.
 const PLACES: [&str; 7] = [
     "",
     "Maildir",
@@ -264,7 +265,7 @@ fn a_pipe_or_device_in_any_place_is_neither_opened_nor_waited_for() {
                         assert_eq!(is_failed, is_its_own, "{at}: {}", ran.stderr);
                         assert!(is_failed || blocks[0].entries.len() == 1, "{at}");
                     }
-                    // As with an account that has no Maildir.
+                    // The same is said of an account that has no Maildir.
                     "" | "Maildir" | "Maildir/new" => {}
                     _ => assert_eq!(ran.only().state, State::Failed, "{at}"),
                 }
@@ -312,16 +313,16 @@ fn on_the_way_to_a_named_directory_only_the_operators_links_are_followed() {
         assert_eq!((ran.status, ran.stdout.len()), (2, 0), "{}", ran.stderr);
         assert!(ran.stderr.contains("a symbolic link of uid 5001"), "{}", ran.stderr);
     }
-    // A link of root's that leads to one of Eve's.
+    // A link of root's leads to one of Eve's.
     symlink(scene.path("home/eve/mail/Maildir"), scene.path("srv/eve")).unwrap();
     let pattern = scene.path("srv/eve/{user}");
     let ran = run(&["capture", "qmail", "--pattern", pattern.to_str().unwrap()].map(OsStr::new));
     assert!(ran.stderr.contains("a symbolic link of uid 5001"), "{}", ran.stderr);
-    // One that root made, in a directory where Eve could have put it.
+    // Root made this one, in a directory where Eve could have put it.
     fs::remove_file(scene.path("home/eve/mail")).unwrap();
     symlink(scene.path("secret/mail"), scene.path("home/eve/mail")).unwrap();
     assert_eq!(scene.capture_at(&named).status, 2);
-    // In circles.
+    // This one leads in circles.
     symlink("round", scene.path("srv/round")).unwrap();
     assert_eq!(scene.capture_at(&scene.path("srv/round/Maildir")).status, 2);
 }
@@ -390,7 +391,7 @@ fn a_second_link_to_a_file_of_somebody_else_is_not_read() {
         scene.plant(&format!("Maildir/{place}"), |path| {
             fs::hard_link(&secret, path).unwrap();
         });
-        // As it was made: still root's.
+        // It is as it was made: still root's.
         for path in [secret, scene.path("home/eve/Maildir").join(place)] {
             chown(path, Some(0), Some(0)).unwrap();
         }
@@ -489,7 +490,7 @@ fn no_line_or_name_of_theirs_is_printed_as_it_is_or_at_length() {
         assert!(ran.stderr.lines().all(|line| line.starts_with("uidl-keep: ")), "{at}");
         is_plain(ran.stderr.as_bytes(), &at);
         is_plain(&ran.stdout, &at);
-        // An unknown version: its first line is shown.
+        // The version is unknown: its first line is shown.
         for list in ["courierpop3dsizelist", "dovecot-uidlist"] {
             fs::write(maildir.join(list), [b"/", odd, long.as_bytes()].concat()).unwrap();
         }
@@ -501,7 +502,7 @@ fn no_line_or_name_of_theirs_is_printed_as_it_is_or_at_length() {
         }
     }
 
-    // Those users in what comes after the capture.
+    // These users are in what comes after the capture.
     let listing = scene.path("all.listing");
     let ran = scene.capture(&["qmail"]);
     fs::write(&listing, &ran.stdout).unwrap();
@@ -583,7 +584,7 @@ fn what_is_planted_in_an_mbox_or_a_cyrus_mailbox_is_neither_followed_nor_opened(
             scene.is_told(&ran, &at);
             match name {
                 "cyrus/1." => assert_eq!(ran.only().entries.len(), 0, "{at}: {}", ran.stderr),
-                // As with an account that has no mailbox.
+                // The same is said of an account that has no mailbox.
                 "cyrus" if planted == "pipe" => assert_eq!(ran.status, 2, "{at}"),
                 _ => assert_eq!(ran.only().state, State::Failed, "{at}: {}", ran.stderr),
             }
@@ -614,7 +615,7 @@ fn where_anybody_may_make_links_a_second_one_to_an_mbox_is_not_read() {
     let pattern = spool.join("{user}");
     let args = ["capture", "mbox", "--server", "popa3d", "--pattern", pattern.to_str().unwrap()];
     let args = args.map(OsStr::new);
-    // Root's alone: a copy by hard links, as of a backup.
+    // It is root's alone: a copy by hard links, as of a backup.
     fs::set_permissions(&spool, Permissions::from_mode(0o755)).unwrap();
     assert_eq!(run(&args).only().entries.len(), 1);
     fs::set_permissions(&spool, Permissions::from_mode(0o1777)).unwrap();

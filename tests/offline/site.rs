@@ -25,7 +25,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// As a plugin holds it: for as long as the process lives.
+/// Holds a root as a plugin holds it: for as long as the process lives.
 fn held(root: Root) -> &'static Root {
     Box::leak(Box::new(root))
 }
@@ -56,7 +56,7 @@ fn a_site_that_is_not_mounted_is_not_taken_for_one_without_the_user() {
     }
     assert!(site.open_roster("alice").unwrap().is_none());
 
-    // Something else in the place of the directory.
+    // Something else stands in the place of the directory.
     fs::write(dir.path().join("domain"), "").unwrap();
     let opened = site.open_roster("alice@example.com");
     assert!(matches!(opened, Err(OpenError::Io(_))), "{opened:?}");
@@ -147,7 +147,7 @@ fn a_site_is_found_from_the_root_that_was_left_by_its_links_too() {
     fs::rename(&roster, dir.path().join("srv/site/domain/example.com.idx")).unwrap();
     let opened = site.open_roster("alice@example.com");
     assert!(matches!(opened, Err(OpenError::NoRoster { .. })), "{opened:?}");
-    // By its name each time, not by what was there once.
+    // The site is found by its name each time, not by what was there once.
     fs::rename(dir.path().join("srv/site"), dir.path().join("srv/away")).unwrap();
     let opened = site.open_roster("alice@example.com");
     assert!(matches!(opened, Err(OpenError::NoSite { .. })), "{opened:?}");

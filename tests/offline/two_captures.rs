@@ -1,4 +1,4 @@
-//! Two captures of one old server, between which it called messages by other names: README's flow.
+//! Two captures of one old server, which called messages by other names in between: README's flow.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::support::cli::{ALICE, DAVE, Here, ROOT};
 
 const USER: &str = "alice@example.com";
 
-/// A Maildir of Courier's, with so many messages, all in its state file under these numbers.
+/// Makes a Maildir of Courier's with so many messages, all in its state file under these numbers.
 fn courier(here: &Here, messages: usize, first_number: usize) {
     let mut state = format!("/3 {} 1795468718\n", first_number + messages);
     for folder in ["cur", "new", "tmp"] {
@@ -27,7 +27,7 @@ fn capture(here: &Here, listing: &str) {
     assert_eq!((ran.status, &*ran.stdout), (0, ""), "{}", ran.stderr);
 }
 
-/// What a site serves its messages by, in order, with what was said before.
+/// The UIDLs by which a site serves its messages, in order, with the earlier ones.
 fn uidls(here: &Here, site: &str) -> Vec<String> {
     let got = here.run(&format!("get {site} {USER}"));
     let lines = got.stdout.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -45,7 +45,7 @@ fn a_list_that_courier_repaired_between_two_captures_is_served_as_it_is_now() {
     let here = Here::new();
     courier(&here, 6, 1);
     capture(&here, "first.listing");
-    // Courier makes the whole list anew, after a message was deleted.
+    // Courier makes the whole list anew after a message was deleted.
     fs::remove_file(here.path("Maildir/cur/1714990002.2.old:2,S")).unwrap();
     let list = String::from_utf8(here.read("Maildir/courierpop3dsizelist")).unwrap();
     let list: String = list
@@ -164,7 +164,7 @@ fn listings_of_which_none_says_when_count_in_the_order_of_building() {
         assert_eq!(here.run(&format!("build --base site -o site {listing}")).status, 0);
         assert_eq!(uidls(&here, "site")[0], expected, "{listing}");
     }
-    // And a message that is called what another was called is that one alone.
+    // A message that is called what another was called is that one alone.
     let swapped = ALICE.replace("file=1714990000.20000.old%20name", "file=new");
     here.write("three.listing", &swapped);
     let built = here.run("build --base site -o site three.listing");
@@ -196,7 +196,7 @@ fn site() -> Here {
     here
 }
 
-/// What the roster says of a user behind his state.
+/// The words of the roster on a user behind his state.
 fn words(here: &Here, roster: &str) -> String {
     let lines = here.roster(&format!("site/{roster}.roster"));
     let line = lines.iter().find(|line| !line.starts_with('@')).unwrap();
@@ -241,7 +241,7 @@ fn what_the_operator_knows_is_noted_on_the_roster_and_outlives_builds() {
     assert!(first > 1_700_000_000);
     assert_eq!(here.run("release --unguarded --site site alice@example.com").status, 0);
     assert!(stamp(&here, "domain/example.com", "unguarded") > first);
-    // Who is served already and is released by his name is released for what is missing.
+    // A user who is served already and is released by his name is released for what is missing.
     here.run("release --site site dave@example.net");
     assert!(stamp(&here, "domain/example.net", "unguarded") > 1_700_000_000);
 
@@ -268,7 +268,7 @@ fn what_the_operator_knows_is_noted_on_the_roster_and_outlives_builds() {
         "{said}"
     );
 
-    // What was told is taken back, and with it what was said of that.
+    // The earlier word is taken back, and with it what was said of it.
     here.run("forget --site site alice@example.com");
     let after = words(&here, "domain/example.com");
     assert!(after.starts_with("forgotten forgotten="), "{after}");

@@ -1,4 +1,4 @@
-//! What a capture found, and what the helper said of it.
+//! A capture, with its entries and the messages of the helper.
 
 use std::fs;
 use std::path::Path;
@@ -41,7 +41,7 @@ pub fn remarks_on(captured: &Captured, what: &str) -> bool {
     captured.maildrop.remarks.iter().any(|remark| remark.contains(what))
 }
 
-/// What the helper did.
+/// The outcome of a run of the helper.
 pub struct Ran {
     pub status: i32,
     pub stdout: Vec<u8>,
@@ -65,7 +65,7 @@ impl Ran {
         assert!(self.stderr.contains(what), "{what}\n---\n{}", self.stderr);
     }
 
-    /// Refused, with nothing written.
+    /// Insists that it refused, for this reason, and wrote nothing.
     pub fn is_refused(&self, because: &str) {
         assert_eq!((self.status, self.stdout.len()), (2, 0), "{}", self.stderr);
         self.says(because);

@@ -1,4 +1,4 @@
-//! What the tests with and without servers have in common.
+//! The things that tests with and without servers have in common.
 
 pub mod capture;
 pub mod program;
@@ -7,7 +7,7 @@ pub mod tree;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-/// Says why a test does not run here; fails it where the hosts were promised.
+/// Says why a test does not run here. Fails it if the hosts were promised.
 pub fn lacking(what: &str) {
     if std::env::var_os("UIDL_KEEP_REQUIRE_HOST").is_some_and(|value| value == "1") {
         panic!("UIDL_KEEP_REQUIRE_HOST=1, but {what}");

@@ -1,4 +1,4 @@
-//! What lies below a directory.
+//! The paths below a directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! `uidl-keep documents`: what `make install` puts beside the helper, made of what the helper takes.
+//! `uidl-keep documents` writes the documents that `make install` puts beside the helper, made from
+//! the commands and options that the helper takes.
 
 use std::fs;
 use std::io;

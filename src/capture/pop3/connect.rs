@@ -389,13 +389,16 @@ mod tests {
 
     use super::*;
 
-    /// `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=r -outform der`
-    const AUTHORITY: &str = "MIIBbjCCARWgAwIBAgIUEXd9oQ6r1/FWSJPNPIazPFU8GkgwCgYIKoZIzj0EAwIwDDEK\
-        MAgGA1UEAwwBcjAgFw0yNjExMzAwMzU2MzFaGA8yMTI2MTEwNjAzNTYzMVowDDEKMAgGA1UEAwwBcjBZMBMGByqGSM49\
-        AgEGCCqGSM49AwEHA0IABMZKy/jZSsoOGWGXs+ngV5LmQp7IEo+jHyTnE6hljHtnA51TV0f3Q+32sEg8QGRnEN3818dC\
-        bcEbJVR3pAFzqUqjUzBRMB0GA1UdDgQWBBQybrigl8JTrtW50yIJsz+AN/kNTjAfBgNVHSMEGDAWgBQybrigl8JTrtW5\
-        0yIJsz+AN/kNTjAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0cAMEQCIHGHhhxlcUxe9zI0JDz/oTfhNts49bdd\
-        0Xsh71QFxKECAiBHFr75KhTZwqvULWv6uriOo6Dszde2Kxue//qq9K93Qw==";
+    /// `openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1` made it, with
+    /// `-subj /CN=r -outform der`.
+    const AUTHORITY: &str = "\
+        MIIBbjCCARWgAwIBAgIUEXd9oQ6r1/FWSJPNPIazPFU8GkgwCgYIKoZIzj0EAwIwDDEKMAgGA1UEAwwB\
+        cjAgFw0yNjExMzAwMzU2MzFaGA8yMTI2MTEwNjAzNTYzMVowDDEKMAgGA1UEAwwBcjBZMBMGByqGSM49\
+        AgEGCCqGSM49AwEHA0IABMZKy/jZSsoOGWGXs+ngV5LmQp7IEo+jHyTnE6hljHtnA51TV0f3Q+32sEg8\
+        QGRnEN3818dCbcEbJVR3pAFzqUqjUzBRMB0GA1UdDgQWBBQybrigl8JTrtW50yIJsz+AN/kNTjAfBgNV\
+        HSMEGDAWgBQybrigl8JTrtW50yIJsz+AN/kNTjAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49BAMCA0cA\
+        MEQCIHGHhhxlcUxe9zI0JDz/oTfhNts49bdd0Xsh71QFxKECAiBHFr75KhTZwqvULWv6uriOo6Dszde2\
+        Kxue//qq9K93Qw==";
 
     #[test]
     fn roots_that_could_not_be_read_are_read_again_and_then_no_more() {

@@ -54,7 +54,7 @@ fn what_a_capture_over_pop3_costs() {
 
 // --- the three
 
-/// Our capture, with the start of the program.
+/// Captures with our helper; the start of the program is included.
 fn capture(old: &Dovecot, far: SocketAddr, uidls: &[String]) -> Duration {
     let (password, listing) = (old.dir().join("password"), old.dir().join("listing"));
     fs::write(&password, PASSWORD).expect("our directory");

@@ -1,4 +1,4 @@
-//! What we cost, as ratios of one run: `make bench`, which runs these one after the other. Nothing is
+//! Our costs, as ratios of one run: `make bench` runs these one after the other. Nothing is
 //! asserted.
 
 mod capture_pop3;

@@ -39,8 +39,8 @@ fn a_second_login_name_is_told_what_the_first_was_told() {
         assert_eq!(client.poll_as(&moved, ALIAS), [0; 0], "{line:?} {store:?}");
         assert_eq!(listing(&moved, ALIAS), listing(&moved, USER));
 
-        // What the ledger has not is for its owner to list: refused, by name, and nothing is
-        // frozen.
+        // Only its owner may list what the ledger has not: the other name is refused, by name, and
+        // nothing is frozen.
         moved.receive(&Message::plain(5));
         let mut session = moved.dovecot.login(ALIAS).expect("greeted");
         session.uidl().expect_err("a message that is new");
@@ -57,8 +57,8 @@ fn a_second_login_name_is_told_what_the_first_was_told() {
     }
 }
 
-/// Before its owner's listing nobody can know whose mailbox it is. Whatever the other name is
-/// told then, its owner is told his own, and from then on the other is, too.
+/// Before its owner's listing nobody can know whose mailbox it is. Whatever the other name is told
+/// then, its owner is told his own, and from then on the other is, too.
 #[test]
 fn a_second_login_name_that_comes_first_takes_nothing_from_the_owner() {
     for (line, store) in EVERY_STORE {

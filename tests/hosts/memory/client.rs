@@ -4,19 +4,19 @@ use std::collections::HashMap;
 
 use super::scenario::{Scenario, USER, uidl};
 
-/// What it remembers: each UIDL, and the message that it has under it.
+/// The memory of a client: each UIDL, and the message that it has under it.
 #[derive(Debug, Clone, Default)]
 pub struct Client {
     held: HashMap<String, u32>,
 }
 
 impl Client {
-    /// One that has polled the old server while these messages were there.
+    /// A client that has polled the old server while these messages were there.
     pub fn of_the_old_server(numbers: impl IntoIterator<Item = u32>) -> Self {
         Self { held: numbers.into_iter().map(|number| (uidl(number), number)).collect() }
     }
 
-    /// One that has polled an old server that told it these.
+    /// A client that has polled an old server that told it these.
     pub fn that_holds(uidls: impl IntoIterator<Item = (String, u32)>) -> Self {
         Self { held: uidls.into_iter().collect() }
     }
@@ -54,7 +54,7 @@ impl Client {
     }
 }
 
-/// What a client is told, each UIDL with the number of its message, in the order of the listing.
+/// The listing that a client is told: each UIDL with the number of its message, in order.
 pub fn listing(moved: &Scenario, name: &str) -> Vec<(String, u32)> {
     let served = || {
         let mut session = moved.dovecot.login(name)?;

@@ -1,4 +1,4 @@
-//! Backups, and what becomes of a maildrop when one is put back in part.
+//! Backups, and the results of putting a maildrop back in part.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,7 @@ use std::process::Command;
 use super::scenario::{Scenario, USER};
 use crate::shared::tree::below;
 
-/// What was told: all of it.
+/// The record of all that was told.
 pub const LEDGER: &str = "uidl-keep.ledger";
 
 /// The lock, and the mark in it.
@@ -29,7 +29,7 @@ impl Backup {
         Self { mail, copy }
     }
 
-    /// Puts all back but files of these names: those stay as they are now.
+    /// Puts all back except files of these names: those stay as they are now.
     pub fn put_back_but(&self, names: &[&str]) {
         let is_kept = |file: &Path| names.iter().any(|name| file.ends_with(name));
         let now: Vec<PathBuf> =
@@ -49,7 +49,7 @@ impl Backup {
     }
 }
 
-/// `cp -a`.
+/// Copies as `cp -a`.
 pub fn copy_whole(from: &Path, to: &Path) {
     let copied = Command::new("cp").args(["-a", "--"]).arg(from).arg(to).status();
     assert!(copied.expect("cp").success(), "{} to {}", from.display(), to.display());

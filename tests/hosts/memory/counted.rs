@@ -1,4 +1,4 @@
-//! From Dovecot to Dovecot in one counting format, under one UIDVALIDITY: both count on.
+//! A move from Dovecot to Dovecot in one counting format, under one UIDVALIDITY: both count on.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::support::host::{Host, Line};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 
-/// What Dovecot's default format gives, on both servers.
+/// The UIDL by Dovecot's default format, on both servers.
 fn counted(number: u32) -> String {
     format!("{number:08x}{UIDVALIDITY:08x}")
 }
@@ -37,9 +37,9 @@ fn deliver(maildir: &Maildir, number: u32) -> PathBuf {
     maildir.deliver(&Message::plain(number), Naming::Dovecot, number)
 }
 
-/// Captured at next number 8. The new server gives a mail its own number 8; on the old one, where
-/// a client polls until DNS is through, another mail has number 8. It follows with the last
-/// capture.
+/// The old maildrop was captured at next number 8. The new server gives a mail its own number 8; on
+/// the old one, where a client polls until DNS is through, another mail has number 8. It follows
+/// with the last capture.
 fn both_count_on(line: Line, store: Store) {
     let Some(host) = Host::dovecot(line) else { return };
     let Some(old) = Dovecot::start(&host, Config::default()) else { return };
@@ -68,7 +68,7 @@ fn both_count_on(line: Line, store: Store) {
     let alone = moved.uidls_without_us(None);
     assert_eq!(alone.last(), Some(&counted(8)), "Dovecot alone gives the same number");
 
-    // The client's last poll of the old server.
+    // This is the client's last poll of the old server.
     deliver(&old_maildir, 8);
     assert_eq!(old.uidl(USER).last(), Some(&counted(8)));
     let mut client = Client::that_holds((1..=8).map(|number| (counted(number), number)));

@@ -1,4 +1,5 @@
-//! Mail that is equal to the last octet: what scripts and devices send, and what was copied twice.
+//! Mail that is equal to the last octet: mail that scripts and devices send, and mail that was
+//! copied twice.
 
 use super::client::Client as Reader;
 use super::copies::is_warm;
@@ -12,14 +13,14 @@ use crate::support::imap::Imap;
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 
-/// What Dovecot's own quota-warning script sends.
+/// Dovecot's own quota-warning script sends this.
 fn warning() -> Message {
     let text =
         "From: postmaster@example.com\nSubject: quota warning\n\nYour mailbox is now 80% full.\n";
     Message { octets: text.as_bytes().to_vec() }
 }
 
-/// When the warning is deleted on the new server.
+/// The time at which the warning is deleted on the new server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Deleted {
     BeforeTheFirstListing,
@@ -90,8 +91,8 @@ fn the_second_of_two_equal_quota_warnings_is_fetched() {
     }
 }
 
-/// One that was here well before any capture is what was captured, for nothing that came since is
-/// so old.
+/// A message that was here well before any capture is the captured one, for nothing that came since
+/// is so old.
 #[test]
 fn a_warning_that_was_here_before_any_capture_is_kept() {
     for line in [Line::V23, Line::V24] {
@@ -168,7 +169,7 @@ fn of_three_equal_messages_two_that_were_captured_are_kept() {
     assert_eq!(told[..2], uidl_of(1..=2));
     assert_eq!(told.len(), 3);
     is_warm(&moved);
-    // Entries in old order to messages by UID: the third is the one too many.
+    // The command gives entries in old order for messages by UID: the third is the one too many.
     let fetch = ["-f", "flow", "fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
     let by_uid = moved.dovecot.doveadm_ok(fetch);
     let by_uid: Vec<&str> =

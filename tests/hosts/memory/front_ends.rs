@@ -48,7 +48,7 @@ fn every_front_end_of_a_maildir_is_warm() {
             assert_eq!(first.uidls(), uidl_of(1..=4), "{line:?}");
         }
         assert_eq!(ledger(), written, "{line:?}: a login was cold");
-        // What one lists the other tells, too.
+        // A message that one front end lists the other tells, too.
         let mut client = Client::of_the_old_server(1..=4);
         first.receive(&Message::plain(5));
         let told = second.uidl(USER);
@@ -58,7 +58,8 @@ fn every_front_end_of_a_maildir_is_warm() {
     }
 }
 
-/// Both at once, while mail comes: one order and one UIDL a message, whoever asks.
+/// Both log in at once, while mail comes: there is one order and one UIDL for each message, whoever
+/// asks.
 #[test]
 fn two_front_ends_at_once_tell_the_same() {
     for line in [Line::V23, Line::V24] {
@@ -81,7 +82,7 @@ fn two_front_ends_at_once_tell_the_same() {
             assert_eq!(now[..told.len()], told);
             assert_eq!(now.len(), told.len() + 1);
             for listing in listings.into_iter().flatten() {
-                // One that began before the message came there has not seen it.
+                // A session that began before the message came there has not seen it.
                 assert!(now.starts_with(&listing), "{line:?}: {listing:?}, {now:?}");
             }
             assert_eq!(second.uidl(USER), now, "{line:?}");
@@ -90,9 +91,9 @@ fn two_front_ends_at_once_tell_the_same() {
     }
 }
 
-/// The mail goes into another folder, what was told of it too, and INBOX is made anew: to whoever
-/// looks it has lost its mail. The user is refused until the operator says that it may be
-/// missing; then he has his new mail, and what he moves back he has under its UIDL.
+/// The mail goes into another folder, with its UIDLs, and INBOX is made anew: to any look it has
+/// lost its mail. The user is refused until the operator says that it may be missing; then he has
+/// his new mail, and the mail that he moves back has its UIDL.
 #[test]
 fn who_renames_his_inbox_is_refused_until_his_old_mail_may_be_missing() {
     // A Maildir's INBOX is not renamed.

@@ -1,5 +1,5 @@
-//! The guard: an empty or half-copied maildrop is listed to nobody, and whoever has all of his is
-//! served.
+//! The guard: an empty or half-copied maildrop is listed to nobody, and a user who has all of his
+//! is served.
 
 use std::fs;
 
@@ -56,7 +56,7 @@ fn a_dbox_without_its_index_is_not_listed_as_an_empty_one() {
     }
 }
 
-/// What counts is what the last capture had: eight of twelve were deleted on the old server since.
+/// The last capture counts: eight of twelve were deleted on the old server since.
 #[test]
 fn all_that_the_last_capture_had_is_enough() {
     for store in [Store::Maildir, Store::Mdbox] {
@@ -76,8 +76,8 @@ fn all_that_the_last_capture_had_is_enough() {
     }
 }
 
-/// And fewer than half of that are refused, until the operator says that what is missing may be
-/// missing: once, for what is missing now.
+/// Fewer than half of that are refused, until the operator says that the missing mail may be
+/// missing: once, for the mail that is missing now.
 #[test]
 fn fewer_than_half_of_the_last_capture_are_refused_until_they_may_be_missing() {
     let Some(moved) = Scenario::begin(Store::Maildir) else { return };
@@ -99,7 +99,7 @@ fn fewer_than_half_of_the_last_capture_are_refused_until_they_may_be_missing() {
     assert_eq!(moved.uidls(), uidl_of(1..=5));
     is_warm(&moved);
 
-    // It is used up: the same mailbox, made anew and without its mail, is refused.
+    // The word is used up: the same mailbox, made anew and without its mail, is refused.
     for file in moved.maildir().files() {
         fs::remove_file(file).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Two captures of one message with different UIDLs: the later is what clients hold.
+//! Two captures of one message with different UIDLs: clients hold the later one.
 
 use super::copies::is_warm;
 use super::scenario::{Listing, Scenario, USER, base, by_file};
@@ -8,7 +8,7 @@ use crate::support::host::{Host, Line};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 
-/// What Courier told of the message after its list was repaired, and before.
+/// The UIDL that Courier told of the message after its list was repaired, and before.
 fn repaired(number: u32) -> String {
     format!("UID{}-17", 800 + number)
 }
@@ -51,7 +51,7 @@ fn renumbered(store: Store, was_listed: bool) {
     moved.install(&listing(before, 1_714_991_000), &[]);
     moved.copy_files(&old);
     if was_listed {
-        // What clients were told here stays.
+        // A UIDL that clients were told here stays.
         assert_eq!(moved.uidls(), (1..=6).map(before).collect::<Vec<_>>());
     }
     moved.install(&listing(repaired, 1_714_992_000), &["--final", "--later-wins"]);

@@ -1,5 +1,5 @@
-//! What clients may hold only grows, and no new mail can have what an entry is claimed on: each
-//! history in which a mail was hidden once, on a real Dovecot.
+//! The UIDLs that clients may hold only grow, and no new mail can have what an entry is claimed on:
+//! each history in which a mail was hidden once, on a real Dovecot.
 //!
 //! The rules that the tests name are those of `docs/design.md`.
 

@@ -37,8 +37,8 @@ const EVERY_STORE: [(Line, Store); 5] = [
     (Line::V24, Store::Mdbox),
 ];
 
-/// Rule 2. On Maildir its new file has the old name as GUID: two names, of which the list of UIDs
-/// has the first.
+/// Rule 2. On Maildir its new file has the old name as GUID: it has two names, and the list of UIDs
+/// has the first of them.
 #[test]
 fn what_went_to_junk_and_back_is_known_by_either_name() {
     for (line, store) in EVERY_STORE {
@@ -48,7 +48,7 @@ fn what_went_to_junk_and_back_is_known_by_either_name() {
         let told = moved.uidls();
         is_warm(&moved);
         is_baked(&moved, &told);
-        // What comes finds UIDs that hold, and the next login is warm again.
+        // A login that comes finds UIDs that hold, and the next login is warm again.
         moved.receive(&Message::plain(5));
         assert_eq!(client.poll(&moved), [5]);
         is_warm(&moved);
@@ -67,8 +67,8 @@ fn is_baked(moved: &Scenario, told: &[String]) {
     }
 }
 
-/// A copy that was listed beside its original keeps UIDL and place when the original goes: by its
-/// names alone it might be either.
+/// A copy that was listed beside its original keeps UIDL and place when the original goes: its
+/// names alone fit either.
 #[test]
 fn a_listed_copy_keeps_its_own_when_its_original_goes() {
     for (line, store) in EVERY_STORE {
@@ -87,8 +87,8 @@ fn a_listed_copy_keeps_its_own_when_its_original_goes() {
     }
 }
 
-/// Nobody but us has read the list of UIDs when a warm login begins. In it two names are
-/// exchanged, and what was baked is gone; the files are as they were.
+/// Only we have read the list of UIDs when a warm login begins. In it two names are exchanged, and
+/// the baked UIDLs are gone; the files are as they were.
 #[test]
 fn names_that_were_exchanged_in_the_uidlist_exchange_no_uidls() {
     for line in [Line::V23, Line::V24] {
@@ -139,7 +139,7 @@ fn a_uid_that_disagrees_does_not_outvote_a_name_that_one_entry_has() {
     }
 }
 
-/// Where one name fits two entries, the UID says which.
+/// If one name fits two entries, the UID says which.
 #[test]
 fn a_uid_chooses_between_entries_that_one_name_fits() {
     let Some(moved) = Scenario::begin(Store::Maildir) else { return };
@@ -148,7 +148,7 @@ fn a_uid_chooses_between_entries_that_one_name_fits() {
         maildir.deliver(&Message::plain(number), Naming::Qmail, number);
     }
     let files = maildir.files();
-    // Two that differ behind the first comma, which the copy has lost.
+    // Two names differ after the first comma, and the copy has lost that part.
     let cut = base(&files[0]);
     let listing = Listing::new()
         .message(&uidl(3), &format!("uid=3 file={cut},S=1"))

@@ -1,4 +1,4 @@
-//! The commonest login: new mail, and nothing else, where every captured message was found.
+//! The commonest login: there is new mail and nothing else, and every captured message was found.
 
 use std::fs;
 
@@ -22,14 +22,14 @@ fn begin(line: Line, store: Store) -> Option<(Scenario, Client)> {
     Some((moved, client))
 }
 
-/// How many messages of `dovecot-uidlist` have no UIDL beside them.
+/// Returns how many messages of `dovecot-uidlist` have no UIDL beside them.
 fn unbaked(moved: &Scenario) -> usize {
     let list = fs::read_to_string(moved.maildir().path().join("dovecot-uidlist")).expect("a list");
     list.lines().skip(1).filter(|line| !line.contains(" P")).count()
 }
 
-/// A mail a day, and a poll for each: Dovecot alone says the same at any time, and a lost ledger is
-/// noticed by nobody.
+/// A mail comes each day, and a poll for each: Dovecot alone says the same at any time, and nobody
+/// notices a lost ledger.
 fn mail_by_mail(line: Line, store: Store) {
     let Some((mut moved, mut client)) = begin(line, store) else { return };
     let mut most = 0;
@@ -49,7 +49,7 @@ fn mail_by_mail(line: Line, store: Store) {
     let told = moved.uidls();
     assert_eq!(told[..5], uidl_of(1..=5));
     if store == Store::Maildir {
-        // Not one by one, and never more than the mark has.
+        // They are not baked one by one, and never more wait than the mark has.
         assert!((2..=16).contains(&most), "{most} at once");
         moved.take_the_plugin_out();
         assert_eq!(moved.uidls(), told, "{line:?}");
@@ -84,8 +84,8 @@ fn a_login_with_new_mail_alone_neither_reads_the_old_mail_nor_writes_the_list_an
     assert_eq!(unbaked(&moved), 2);
 }
 
-/// A client that downloads and deletes: at each login a new message is there, and the last new one
-/// is gone.
+/// A client downloads and deletes: at each login a new message is there, and the last new one is
+/// gone.
 #[test]
 fn new_mail_is_not_baked_one_by_one_where_each_is_deleted_before_the_next() {
     let Some((moved, mut client)) = begin(Line::V23, Store::Maildir) else { return };

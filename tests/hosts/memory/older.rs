@@ -1,4 +1,4 @@
-//! Memory that was put back from a backup, and is older than what clients hold.
+//! A record of what was told was put back from a backup, and is older than what clients hold.
 
 use std::fs;
 
@@ -24,14 +24,14 @@ fn begin(line: Line, store: Store) -> Option<(Scenario, Client)> {
     Some((moved, client))
 }
 
-/// What Dovecot alone gives to a message, which the client must hold already, or this test tests
-/// nothing.
+/// The UIDL that Dovecot alone gives to a message. The client must hold it already, or this test
+/// tests nothing.
 fn would_be_hidden(moved: &Scenario, client: &Client) {
     let alone = moved.uidls_without_us(None);
     assert!(client.holds(alone.last().expect("mail")), "{alone:?}, {client:?}");
 }
 
-/// Number 5 was told, its mail and all else was put back to before, but for the mark.
+/// Number 5 was told; then its mail and all else, except the mark, was put back to before.
 fn all_but_the_mark(line: Line, store: Store) {
     let Some((moved, mut client)) = begin(line, store) else { return };
     let backup = Backup::of(&moved);
@@ -60,7 +60,8 @@ fn an_older_ledger_beside_a_newer_mark_hides_no_new_mail_on_dbox() {
     all_but_the_mark(Line::V24, Store::Mdbox);
 }
 
-/// Where the mark knows more than the ledger, what it knows of stands before what comes late.
+/// If the mark knows more than the ledger, the messages that it knows stand before those that come
+/// late.
 #[test]
 fn what_only_the_mark_knows_of_keeps_its_place() {
     for store in [Store::Maildir, Store::Mdbox] {
@@ -110,7 +111,7 @@ fn an_older_ledger_and_uidlist_beside_a_newer_mark_hide_no_new_mail() {
     }
 }
 
-/// Nobody is refused for it, and nobody downloads again: what only the mark knows of is told
+/// Nobody is refused for it, and nobody downloads again: a UIDL that only the mark knows is told
 /// again as it was, for it is a function of the message.
 fn the_ledger_alone(line: Line, store: Store) {
     let Some((moved, mut client)) = begin(line, store) else { return };
@@ -122,7 +123,7 @@ fn the_ledger_alone(line: Line, store: Store) {
     ledger.put_back();
     assert_eq!(moved.uidls(), told);
     is_warm(&moved);
-    // The same for one that is lost.
+    // A lost ledger gives the same.
     ledger.remove();
     assert_eq!(moved.uidls()[4..], told[4..]);
     assert_eq!(client.poll(&moved), [0; 0]);
@@ -141,7 +142,7 @@ fn an_older_ledger_or_none_tells_again_what_the_mark_knows_of() {
     }
 }
 
-/// UIDVALIDITY V1, V2, and V1 again: what was told under V1 is known for ever.
+/// UIDVALIDITY is V1, V2, and V1 again: each UIDL that was told under V1 is known for ever.
 fn back_to_the_first_uidvalidity(line: Line, store: Store) {
     let Some((moved, mut client)) = begin(line, store) else { return };
     let backup = Backup::of(&moved);
@@ -151,7 +152,7 @@ fn back_to_the_first_uidvalidity(line: Line, store: Store) {
     if store == Store::Maildir {
         fs::remove_file(moved.maildir().path().join("dovecot-uidlist")).expect("root");
         moved.dovecot.remove_index_files(USER);
-        // Made of the time, in seconds.
+        // It is made of the time, in seconds.
         std::thread::sleep(std::time::Duration::from_millis(1100));
     } else {
         let update = ["mailbox", "update", "--uid-validity", "99", "-u", USER, "INBOX"];
@@ -160,7 +161,7 @@ fn back_to_the_first_uidvalidity(line: Line, store: Store) {
     assert_eq!(client.poll(&moved), [0; 0]);
     assert_ne!(uidvalidity(&moved), of_the_first);
     moved.delete(5);
-    // So that the next listing is recorded, and nothing of 5 is left but its number.
+    // This lets the next listing be recorded, and leaves nothing of 5 but its number.
     moved.receive(&Message::plain(6));
     assert_eq!(client.poll(&moved), [6]);
 
@@ -187,7 +188,7 @@ fn a_uidvalidity_that_comes_back_brings_no_number_back() {
     back_to_the_first_uidvalidity(Line::V24, Store::Mdbox);
 }
 
-/// Every copy is old: only who put them back can know. `uidl-keep restored` says so.
+/// Every copy is old: only the person who put them back can know. `uidl-keep restored` says so.
 fn all_is_old(line: Line, store: Store) {
     let Some((moved, mut client)) = begin(line, store) else { return };
     let backup = Backup::of(&moved);
@@ -202,15 +203,15 @@ fn all_is_old(line: Line, store: Store) {
     assert_eq!(client.poll(&moved), [6]);
     assert!(moved.next_uid() > 65_536, "{}", moved.next_uid());
     is_warm(&moved);
-    // Heeded once.
+    // The word is heeded once.
     let next = moved.next_uid();
     moved.receive(&Message::plain(7));
     assert_eq!(client.poll(&moved), [7]);
     assert_eq!(moved.next_uid(), next + 1);
 }
 
-/// The next login raises the UID also where it finds nothing new: the plugin may be taken out
-/// after it.
+/// The next login raises the UID also if it finds nothing new: the plugin may be taken out after
+/// it.
 #[test]
 fn what_was_put_back_is_heeded_by_the_next_login() {
     for store in [Store::Maildir, Store::Mdbox] {
@@ -232,8 +233,8 @@ fn what_was_put_back_whole_hides_no_new_mail_once_the_operator_has_said_so() {
     all_is_old(Line::V24, Store::Mdbox);
 }
 
-/// Mail and index were put back from a backup, what is ours was not: it lies in a place of its
-/// own, or the backup was made without it.
+/// Mail and index were put back from a backup, but not our files: they lie in a place of their own,
+/// or the backup was made without them.
 fn the_mail_alone(line: Line, store: Store) {
     let Some((moved, mut client)) = begin(line, store) else { return };
     let backup = Backup::of(&moved);

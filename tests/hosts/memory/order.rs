@@ -1,5 +1,5 @@
 //! An order that storage has for some messages only, and a client that searches the listing by
-//! halves: what stands before what it has is never fetched.
+//! halves: it never fetches a message that stands before one that it has.
 
 use std::fs;
 
@@ -36,8 +36,8 @@ const EVERY_WAY: [(Line, Store); 4] = [
     (Line::V24, Store::Maildir),
 ];
 
-/// A source with the plugin that has six messages, and a target that has them from a dsync
-/// without it. What was captured are nine, of which three are copied late, to the source.
+/// A source with the plugin that has six messages, and a target that has them from a dsync without
+/// it. Nine were captured; three of them are copied late, to the source.
 fn begin(line: Line, store: Store) -> Option<(Client, Scenario, Scenario)> {
     let client = fetchmail_of(line, 1..=6)?;
     let source = Scenario::begin_with(line, Config::default().with_plugin())?;
@@ -58,7 +58,7 @@ fn location(moved: &Scenario) -> String {
     format!("{}:{}", moved.store().word(), place.display())
 }
 
-/// The client downloads these, each once, and then what comes.
+/// Insists that the client downloads these, each once, and then those that come.
 #[track_caller]
 fn downloads(
     client: &Client,
@@ -78,7 +78,7 @@ fn downloads(
     assert_eq!(client.downloaded(), 6 + numbers.count() + 1, "{way}: and nothing twice");
 }
 
-/// Rule 4. The three were never listed anywhere: that the source would list them seventh says
+/// Rule 4. The three were never listed anywhere: the source would list them seventh, but that says
 /// nothing of their place here.
 #[test]
 fn what_a_later_dsync_brings_with_an_order_does_not_stand_before_what_has_none() {
@@ -90,7 +90,7 @@ fn what_a_later_dsync_brings_with_an_order_does_not_stand_before_what_has_none()
     }
 }
 
-/// The same where another client has listed them on the source.
+/// The same holds if another client has listed them on the source.
 #[test]
 fn what_was_listed_elsewhere_does_not_stand_before_what_was_not() {
     for (line, store) in EVERY_WAY {
@@ -103,9 +103,9 @@ fn what_was_listed_elsewhere_does_not_stand_before_what_was_not() {
     }
 }
 
-/// New mail came to the target before any listing there, and a two-way dsync brings what was
-/// listed on the source. Where both had given a UID, both messages get another, and Dovecot drops
-/// what was baked: what is left of the order is that of the last three.
+/// New mail came to the target before any listing there, and a two-way dsync brings the messages
+/// that were listed on the source. If both had given a UID, both messages get another, and Dovecot
+/// drops the baked UIDLs: only the order of the last three is left.
 #[test]
 fn what_a_two_way_dsync_brings_is_fetched_and_so_is_what_was_there() {
     for line in [Line::V23, Line::V24] {
@@ -125,7 +125,7 @@ fn what_a_two_way_dsync_brings_is_fetched_and_so_is_what_was_there() {
         for number in 10..=15 {
             target.receive(&Message::plain(number));
         }
-        // As a panel does, for it says 2 when something changed meanwhile.
+        // A panel does so too, for it says 2 when something changed meanwhile.
         for _ in 0..3 {
             source.dovecot.doveadm(["sync", "-u", USER, &location(&target)]);
         }
@@ -133,7 +133,7 @@ fn what_a_two_way_dsync_brings_is_fetched_and_so_is_what_was_there() {
     }
 }
 
-/// Another server's order on three new messages, as its own dsync brought it.
+/// Three new messages have another server's order, as its own dsync brought it.
 #[test]
 fn an_order_of_another_server_places_nothing_before_what_was_captured() {
     let Some(client) = fetchmail_of(Line::V23, 1..=6) else { return };

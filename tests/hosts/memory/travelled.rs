@@ -1,5 +1,5 @@
-//! What Dovecot's storage says of a UIDL travels, and the ledger does not: dsync to another
-//! store, to a new location, to another node.
+//! A UIDL that Dovecot's storage has travels, and the ledger does not: dsync to another store, to a
+//! new location, to another node.
 
 use super::client::Client;
 use super::copies::{LEDGER, MARK, copy_whole, is_warm};
@@ -26,7 +26,7 @@ fn begin(line: Line, config: Config, messages: &[u32]) -> Option<(Scenario, Clie
     Some((moved, Client::of_the_old_server(1..=4)))
 }
 
-/// What the old server told of the first so many.
+/// The old server's listing of the first so many messages.
 fn listing(count: u32) -> Listing {
     (1..=count).fold(Listing::new(), |listing, number| {
         listing.message(&uidl(number), &by_header(&Message::plain(number)))
@@ -52,8 +52,8 @@ fn dsync(line: Line, from: &Scenario, to: &Scenario) {
     panel.doveadm_ok(["sync", "-1", "-u", USER, &target]);
 }
 
-/// Two copies of one message, of which the first was kept and deleted since: the second has a
-/// UIDL of its own, and its header is still that of the captured one.
+/// Two copies of one message: the first was kept and deleted since; the second has a UIDL of its
+/// own, and its header is still that of the captured one.
 #[test]
 fn what_storage_says_was_told_is_told_again_where_a_header_says_otherwise() {
     for (line, store) in EVERY_WAY {
@@ -77,7 +77,7 @@ fn what_storage_says_was_told_is_told_again_where_a_header_says_otherwise() {
     }
 }
 
-/// The same after an rsync of the Maildir that left out what is ours.
+/// The same holds after an rsync of the Maildir that left out our files.
 #[test]
 fn what_was_told_is_told_again_where_a_maildir_lost_our_files() {
     for line in [Line::V23, Line::V24] {
@@ -99,7 +99,7 @@ fn what_was_told_is_told_again_where_a_maildir_lost_our_files() {
     }
 }
 
-/// A number alone is no UIDL of Dovecot's for us, and so everything that is new has one of ours.
+/// A number alone is no UIDL of Dovecot's for us, and so every new message has one of ours.
 #[test]
 fn what_was_told_of_numbers_alone_is_told_again() {
     for (line, store) in EVERY_WAY {
@@ -116,7 +116,7 @@ fn what_was_told_of_numbers_alone_is_told_again() {
         moved.capture(&listing);
         let told = moved.uidls();
         assert_eq!(told[..4], ["UID1", "UID2", "UID3", "UID4"]);
-        // The second of two copies, and what is new.
+        // These are the second of two copies, and the new one.
         assert!(told[4].starts_with('~') && told[5].starts_with('~'), "{told:?}");
         moved.delete(2);
         let told = moved.uidls();
@@ -132,8 +132,8 @@ fn what_was_told_of_numbers_alone_is_told_again() {
     }
 }
 
-/// A UIDL that storage had, and no entry, was told. A later capture brings its entry: that is the
-/// message's, and no copy of it takes it.
+/// A UIDL that storage had, and no entry, was told. A later capture brings its entry: that entry is
+/// the message's, and no copy of it takes it.
 #[test]
 fn an_entry_that_comes_later_is_its_whose_uidl_was_told() {
     let Some((moved, mut client)) = begin(Line::V23, Config::default(), &[1, 2, 3, 4]) else {
@@ -159,9 +159,9 @@ fn an_entry_that_comes_later_is_its_whose_uidl_was_told() {
     assert!(!moved.uidls().contains(&uidl(4)), "its message is gone");
 }
 
-/// The guard looks for what was captured, and here most of it is gone because its user deleted
-/// it: only who knows that clients have listed it before can say so. That storage has UIDLs says
-/// nothing, for a half-copied Dovecot has them too.
+/// The guard looks for captured messages, and here most of them are gone because their user deleted
+/// them: only a person who knows that clients have listed the maildrop before can say so. UIDLs in
+/// storage say nothing, for a half-copied Dovecot has them too.
 #[test]
 fn who_had_deleted_most_is_served_after_dsync_once_he_is_noted_as_listed() {
     for (line, store) in EVERY_WAY {
@@ -235,7 +235,7 @@ fn a_copy_that_shares_a_guid_goes_out_with_its_own_uidl() {
             backup();
             assert_eq!(target.uidl(USER), uidls, "{line:?} {store:?}: {pass}");
         }
-        // What dsync was told of the copy stays when the original goes.
+        // The GUID that dsync was told of the copy stays when the original goes.
         moved.delete(2);
         let left = moved.uidls();
         assert_eq!(left, [&uidls[..1], &uidls[2..]].concat(), "{line:?} {store:?}");

@@ -1,4 +1,5 @@
-//! Recording that fails while mail comes: what can be derived is derived, and nothing is guessed.
+//! Recording fails while mail comes: each UIDL that can be derived is derived, and nothing is
+//! guessed.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -14,13 +15,13 @@ use crate::support::maildir::{Maildir, give_to_owner, make_owned};
 use crate::support::traced::can_trace;
 use crate::support::{OWNER, lacking};
 
-/// A file system of its own, with room for little. Gone when it is dropped.
+/// A file system of its own, with room for little. It is gone when it is dropped.
 struct Small {
     at: PathBuf,
 }
 
 impl Small {
-    /// `None`, having said so, where nothing may be mounted.
+    /// `None`, having said so, if nothing may be mounted.
     fn mount(at: PathBuf) -> Option<Self> {
         make_owned(&at);
         let options = format!("size=8m,nr_inodes=100,mode=755,uid={OWNER},gid={OWNER}");
@@ -57,14 +58,14 @@ impl Drop for Small {
     }
 }
 
-/// What a device sends again and again, equal to the last octet.
+/// A device sends this again and again, equal to the last octet.
 fn from_the_printer() -> Message {
     let text = "From: printer@example.com\nSubject: message 5\n\nToner is low.\n";
     Message { octets: text.as_bytes().to_vec() }
 }
 
-/// Four messages by name, and a fifth that was captured a moment ago and is not copied: by a
-/// header that says nothing, or whole.
+/// Four messages are known by name; a fifth was captured a moment ago and is not copied: it is
+/// known by a header that says nothing, or whole.
 fn capture(moved: &Scenario, old: &Maildir, keys: fn(&Message) -> String) -> Client {
     let listing = Listing::of_files(&old.files());
     let taken = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
@@ -74,8 +75,8 @@ fn capture(moved: &Scenario, old: &Maildir, keys: fn(&Message) -> String) -> Cli
     Client::of_the_old_server(1..=5)
 }
 
-/// What comes then is downloaded, whatever it is equal to; and nothing else, also once there is
-/// room.
+/// Insists that each message that comes then is downloaded, whatever it is equal to; and nothing
+/// else, also once there is room.
 fn hides_nothing(moved: &Scenario, mut client: Client, make_room: impl FnOnce()) {
     assert_eq!(client.poll(moved), [0; 0]);
     assert_eq!(moved.uidls(), uidl_of(1..=4));
@@ -105,7 +106,7 @@ fn an_mdbox_with_no_inode_left_hides_no_new_mail() {
             let Some(moved) = Scenario::begin_with(line, config) else { continue };
             let Some(small) = Small::mount(moved.dovecot.mail(USER)) else { return };
             let client = capture(&moved, &moved.old_maildir(1..=4), keys);
-            // What Dovecot itself makes on the way is there then.
+            // The files that Dovecot itself makes on the way are there then.
             moved.receive(&Message::plain(9));
             let mut session = moved.imap();
             for command in ["SELECT INBOX", "STORE 5 +FLAGS (\\Deleted)", "EXPUNGE"] {
@@ -118,7 +119,7 @@ fn an_mdbox_with_no_inode_left_hides_no_new_mail() {
     }
 }
 
-/// On a Maildir, where no ledger can be written: a directory is in its way.
+/// This is on a Maildir; no ledger can be written, for a directory is in its way.
 #[test]
 fn a_maildir_where_nothing_can_be_recorded_hides_no_new_mail() {
     for line in [Line::V23, Line::V24] {
@@ -134,7 +135,7 @@ fn a_maildir_where_nothing_can_be_recorded_hides_no_new_mail() {
     }
 }
 
-/// The ledger is in its place by then, and knows all: what the mark lacks adds nothing and takes
+/// The ledger is in its place by then, and knows all: a gap in the mark adds nothing and takes
 /// nothing away. It is said, and the next listing that is recorded writes it.
 #[test]
 fn a_mark_that_cannot_be_written_is_said_and_costs_nothing() {

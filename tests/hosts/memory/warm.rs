@@ -1,4 +1,4 @@
-//! What a warm login costs: it reads neither the index nor mail.
+//! The cost of a warm login: it reads neither the index nor mail.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use super::scenario::{Listing, Scenario, uidl_of};
 use crate::support::dovecot::Store;
 use crate::support::traced::{can_trace, lists_under_strace};
 
-/// A file of the site that has UIDLs, or one with mail in it.
+/// Whether a call opens a file of the site that has UIDLs, or one with mail in it.
 fn is_costly(call: &str) -> bool {
     let opened = call.contains("open") && !call.contains("ENOENT");
     let mail = ["/cur/", "/new/", "/dbox-Mails/u.", "/storage/m."];

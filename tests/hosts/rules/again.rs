@@ -6,7 +6,8 @@ use crate::support::dovecot::Store;
 use crate::support::mail::Message;
 use crate::support::maildir::Naming;
 
-/// Four messages copied and captured, a fifth captured and not copied yet, and the uidlist of now.
+/// Four messages are copied and captured, a fifth is captured and not copied yet; with the uidlist
+/// of now.
 fn begin() -> Option<(Scenario, String)> {
     let moved = Scenario::begin(Store::Maildir)?;
     let maildir = moved.maildir();
@@ -23,7 +24,7 @@ fn begin() -> Option<(Scenario, String)> {
 }
 
 impl Scenario {
-    /// The fifth old message is copied late.
+    /// Copies the fifth old message late.
     fn copy_late(&self) {
         self.maildir().deliver(&Message::plain(5), Naming::Qmail, 5);
     }
@@ -33,7 +34,8 @@ impl Scenario {
     }
 }
 
-/// Rule 6: never a UIDL that a client may hold. The late copy had UID 5, and was deleted.
+/// Rule 6: a login never gives a UIDL that a client may hold. The late copy had UID 5, and was
+/// deleted.
 #[test]
 fn a_new_message_with_the_uid_of_a_deleted_one_does_not_get_its_kept_uidl() {
     let Some((moved, uidlist)) = begin() else { return };
@@ -48,7 +50,7 @@ fn a_new_message_with_the_uid_of_a_deleted_one_does_not_get_its_kept_uidl() {
     assert_ne!(uidls[4], uidl(5));
 }
 
-/// Rule 6, of a message that came after the move: its UIDL is in the new server's form.
+/// Rule 6 for a message that came after the move: its UIDL is in the new server's form.
 #[test]
 fn a_new_message_with_the_uid_of_a_deleted_one_does_not_get_its_new_uidl() {
     let Some((moved, uidlist)) = begin() else { return };
@@ -63,7 +65,7 @@ fn a_new_message_with_the_uid_of_a_deleted_one_does_not_get_its_new_uidl() {
     assert_ne!(uidls[4], told);
 }
 
-/// Rules 2 and 6: the UIDs of two are exchanged, of one that was listed and one that is new.
+/// Rules 2 and 6: the UIDs of two messages are exchanged, one that was listed and one that is new.
 #[test]
 fn a_message_that_was_listed_keeps_its_uidl_when_a_new_one_gets_its_uid() {
     let Some((moved, uidlist)) = begin() else { return };
@@ -72,7 +74,7 @@ fn a_message_that_was_listed_keeps_its_uidl_when_a_new_one_gets_its_uid() {
     let told = moved.uidls();
     moved.restore(&uidlist);
     moved.dovecot.remove_index_files(USER);
-    // By its name it is older; so it gets the lower UID.
+    // It is older by its name; so it gets the lower UID.
     maildir.deliver(&Message::plain(6), Naming::Qmail, 6);
     let uidls = moved.uidls();
     assert_eq!(uidls[..5], told);
@@ -82,9 +84,8 @@ fn a_message_that_was_listed_keeps_its_uidl_when_a_new_one_gets_its_uid() {
     assert!(listed.contains("<message.7@"), "{listed}");
 }
 
-/// Rule 4: what has been listed keeps its place. Dovecot's indexes are left, and know that UID 5
-/// was given: the one that was listed has a higher UID now than the old message that is copied
-/// late.
+/// Rule 4: a listed message keeps its place. Dovecot's indexes are left, and know that UID 5 was
+/// given: the listed one has a higher UID now than the old message that is copied late.
 #[test]
 fn a_message_that_was_listed_keeps_its_place_when_it_gets_another_uid() {
     let Some((moved, uidlist)) = begin() else { return };
@@ -96,10 +97,10 @@ fn a_message_that_was_listed_keeps_its_place_when_it_gets_another_uid() {
     assert_eq!(moved.uidls(), [told, vec![uidl(5)]].concat());
 }
 
-/// Rules 2 and 6, in the last rsync of a move from Dovecot to Dovecot. Each server has given UID 5,
-/// this one to a message that came in here and was listed, that one to one that came in there. The
-/// rsync brings its message and its uidlist; Dovecot, whose own indexes name no file, takes its
-/// word.
+/// Rules 2 and 6, in the last rsync of a move from Dovecot to Dovecot. Each server has given UID 5:
+/// this one to a message that came in here and was listed, the other to a message that came in
+/// there. The rsync brings that message and that uidlist; Dovecot, whose own indexes name no file,
+/// takes its word.
 fn an_rsync_brings_another_message_with_that_uid(brings_index: bool) {
     let Some(moved) = Scenario::begin(Store::Maildir) else { return };
     let maildir = moved.maildir();

@@ -26,14 +26,14 @@ fn imap<'a>(moved: &Scenario, commands: impl IntoIterator<Item = &'a str>) {
 
 const MOVED_AWAY: &[&str] = &["CREATE Trash", "SELECT INBOX", "MOVE 2 Trash"];
 const MOVED_BACK: &[&str] = &["SELECT Trash", "MOVE 1 INBOX"];
-/// As clients do it that know nothing of MOVE.
+/// Clients that know nothing of MOVE do it so.
 const COPIED_AWAY: &[&str] =
     &["CREATE Trash", "SELECT INBOX", "COPY 2 Trash", "STORE 2 +FLAGS (\\Deleted)", "EXPUNGE"];
 const COPIED_BACK: &[&str] =
     &["SELECT Trash", "COPY 1 INBOX", "STORE 1 +FLAGS (\\Deleted)", "EXPUNGE"];
 
-/// Rule 2: what comes back under its name takes its UIDL again, and its place, also where a listing
-/// was recorded without it.
+/// Rule 2: a message that comes back under its name takes its UIDL again, and its place, also if a
+/// listing was recorded without it.
 fn comes_back_with_its_uidl(line: Line, store: Store) {
     for (away, back) in [(MOVED_AWAY, MOVED_BACK), (COPIED_AWAY, COPIED_BACK)] {
         for is_listed_between in [true, false] {
@@ -44,7 +44,8 @@ fn comes_back_with_its_uidl(line: Line, store: Store) {
             }
             imap(&moved, back.iter().copied());
             if store == Store::Maildir {
-                // What was baked went with the old UID: Dovecot alone shows it a second time.
+                // The baked UIDL went with the old UID: Dovecot alone shows the message a second
+                // time.
                 let alone = moved.uidls_without_us(None);
                 assert_eq!(alone[..3], uidl_of([1, 3, 4]));
                 assert!(alone[3].starts_with("00000005"), "{alone:?}");
@@ -91,7 +92,7 @@ fn a_copy_has_its_own(line: Line, store: Store) {
     assert_eq!(with_third[..5], uidls);
     assert!(with_third[5].starts_with("00000006"), "{with_third:?}");
 
-    // The original goes: what was listed beside it keeps the UIDL that it was listed with.
+    // The original goes: the copy listed beside it keeps its UIDL.
     moved.delete(2);
     let left = [&with_third[..1], &with_third[2..]].concat();
     assert_eq!(moved.uidls(), left);
@@ -113,8 +114,8 @@ fn a_copy_beside_its_original_has_a_uidl_of_its_own_on_dovecot_2_4() {
     a_copy_has_its_own(Line::V24, Store::Mdbox);
 }
 
-/// Rule 2 again: of two that come back under one name, one is a copy of the other, and equal to it.
-/// The one with the lowest UID takes the UIDL.
+/// Rule 2 again: if two come back under one name, one is a copy of the other, and equal to it. The
+/// one with the lowest UID takes the UIDL.
 #[test]
 fn of_two_that_come_back_the_first_takes_the_uidl() {
     for store in [Store::Maildir, Store::Mdbox] {

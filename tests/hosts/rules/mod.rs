@@ -1,7 +1,7 @@
-//! The rules of `resolve`, on a real Dovecot, each beside what goes wrong without it.
+//! The rules of `resolve`, on a real Dovecot, each beside the fault that appears without it.
 //!
-//! Where a Dovecot without the plugin, or a site that was built otherwise, shows the wrong by
-//! itself, the test begins with that.
+//! A test begins with that fault if a Dovecot without the plugin, or a site that was built
+//! otherwise, shows it by itself.
 
 mod again;
 mod back;

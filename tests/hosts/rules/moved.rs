@@ -41,7 +41,7 @@ fn give(path: &Path, owner: (u32, u32), forgotten: Option<&Path>) {
     }
 }
 
-/// Nothing of the listing has changed, and new mail goes behind it.
+/// Insists that nothing of the listing has changed, and that new mail goes behind it.
 fn is_kept(moved: &Scenario, uidls: &[String]) {
     assert_eq!(moved.uidls(), uidls);
     moved.receive(&Message::plain(6));
@@ -61,8 +61,8 @@ fn one_who_gets_another_uid_keeps_all() {
     is_kept(&moved, &uidls);
 }
 
-/// Rule 10: index and roster are for the group that `doveadm user` names. To one who cannot read
-/// the roster everybody may be migrated: he is refused until the site is installed again.
+/// Rule 10: index and roster are for the group that `doveadm user` names. If a user cannot read the
+/// roster, everybody may be migrated for him: he is refused until the site is installed again.
 #[test]
 fn a_domain_that_moves_to_another_account_keeps_all_once_its_site_is_installed_again() {
     for store in [Store::Maildir, Store::Mdbox] {
@@ -93,8 +93,8 @@ fn a_ledger_that_was_not_given_to_the_other_account_refuses_the_login() {
     is_kept(&moved, &uidls);
 }
 
-/// The client is told to come back, and the log, once, which file it was and what was wrong with
-/// it.
+/// Insists that the client is told to come back, and that the log says once which file it was and
+/// what was wrong with it.
 fn is_refused_for(moved: &Scenario, file: &Path, why: &str) {
     let before = moved.log().len();
     assert_eq!(moved.refusal(), LATER);

@@ -1,4 +1,4 @@
-//! What comes late goes behind.
+//! Late messages go behind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,8 @@ use crate::support::host::{Host, Line};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 
-/// Rule 4: what comes later, an old message copied late too, goes behind everything ever listed.
+/// Rule 4: a message that comes later, an old message copied late too, goes behind everything ever
+/// listed.
 #[test]
 fn a_message_copied_late_is_fetched_once_and_so_is_the_next_new_one() {
     let Some(client) = client_of_six() else { return };
@@ -29,7 +30,8 @@ fn a_message_copied_late_is_fetched_once_and_so_is_the_next_new_one() {
 }
 
 /// Without it: a careful operator bakes the old UIDLs and the old order by hand, and does so for
-/// the late message too. It then stands among what the client has, and is never fetched.
+/// the late message too. It then stands among the messages that the client has, and is never
+/// fetched.
 #[test]
 fn a_message_copied_late_into_its_old_place_would_never_be_fetched() {
     let Some(client) = client_of_six() else { return };

@@ -1,4 +1,4 @@
-//! Which messages are recognised, and which only look as if they were.
+//! Messages that are recognised, and messages that only look like it.
 
 use super::scenario::{
     Listing, Scenario, USER, base, by_file, by_header, by_message, header_of, uidl, uidl_of,
@@ -68,7 +68,7 @@ fn a_name_that_one_message_has_stands_against_the_uid() {
 }
 
 /// Evidence 3: it chooses among entries that one name fits. Two were captured under one name, and
-/// of them the second was copied.
+/// the second of them was copied.
 #[test]
 fn of_two_captured_under_one_name_the_uid_chooses() {
     for (uidvalidity, fifth) in [(17, 6), (18, 5)] {
@@ -105,8 +105,8 @@ fn a_message_whose_names_disagree_is_new() {
     assert!(moved.log().iter().any(|line| line.contains(told)), "{:?}", moved.log());
 }
 
-/// Evidence 5: a header that names its message is no later mail's, and what was copied late is
-/// kept, also after the last capture.
+/// Evidence 5: a header that names its message is no later mail's, and a late copy is kept, also
+/// after the last capture.
 #[test]
 fn a_header_that_names_its_message_is_evidence_however_late_the_copy() {
     for options in [&[][..], &["--final"]] {
@@ -136,14 +136,14 @@ fn an_equal_header_that_names_nothing_is_new() {
         let uidls = moved.uidls();
         assert_eq!(uidls[..4], uidl_of(1..=4));
         assert!(uidls[4].starts_with(fifth), "{options:?}: {uidls:?}");
-        // That more captures may follow is said.
+        // The log says that more captures may follow.
         let warned = moved.log().iter().any(|line| line.contains("is not final"));
         assert_eq!(warned, options.is_empty(), "{:?}", moved.log());
     }
 }
 
-/// Evidence 4: what was read whole at the old server may still come, however late; rule 4: it goes
-/// behind.
+/// Evidence 4: a message that was read whole at the old server may still come, however late; rule
+/// 4: it goes behind.
 #[test]
 fn a_message_that_was_read_whole_is_kept_when_it_is_copied_after_the_last_capture() {
     let Some((moved, listing)) = with_four() else { return };
@@ -159,8 +159,8 @@ fn a_message_that_was_read_whole_is_kept_when_it_is_copied_after_the_last_captur
     assert!(uidls[5].starts_with("00000005"), "{uidls:?}");
 }
 
-/// Evidence 4: where the old server was asked for the whole of them, equal headers do not matter,
-/// also while more captures may follow.
+/// Evidence 4: if the old server was asked for the whole of them, equal headers do not matter, also
+/// while more captures may follow.
 #[test]
 fn of_two_messages_with_one_header_the_one_that_was_copied_gets_its_own_uidl() {
     let (first, second) = twins();
@@ -177,8 +177,8 @@ fn of_two_messages_with_one_header_the_one_that_was_copied_gets_its_own_uidl() {
     assert_eq!(moved.uidls(), [uidls, vec![uidl(5)]].concat(), "the other has its own still");
 }
 
-/// Evidence 5: a header is evidence where one entry has it. Sizes make no match, also where they
-/// would separate the two: servers disagree on them.
+/// Evidence 5: a header is evidence if one entry has it. Sizes make no match, also if they would
+/// separate the two: servers disagree on them.
 #[test]
 fn a_header_that_two_captured_messages_have_names_neither() {
     let (first, second) = twins();

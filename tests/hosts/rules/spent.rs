@@ -81,7 +81,7 @@ fn a_number_that_the_old_server_gave_is_never_given_again_on_dovecot_2_4() {
     counts_on_in_mdbox(Line::V24, "UID%{uid}-%{uidvalidity}");
 }
 
-/// Rule 6: so is every single UIDL that a client may know, also of messages long gone.
+/// Rule 6: every single UIDL that a client may know is spent as well, also of messages long gone.
 #[test]
 fn a_uidl_of_a_message_long_gone_is_never_given_again() {
     let config = Config::default().uidl_format(COUNTING).with_plugin();
@@ -90,7 +90,7 @@ fn a_uidl_of_a_message_long_gone_is_never_given_again() {
     maildir.deliver(&Message::plain(1), Naming::Qmail, 1);
     let files = maildir.files();
     maildir.write_state("dovecot-uidlist", &uidlist(17, &files));
-    // No `counter`: a server of which only single UIDLs are known.
+    // There is no `counter`: only single UIDLs of the server are known.
     moved.capture(&Listing::of_files(&files).field("spent UID2-17").field("spent UID40-17"));
     maildir.deliver(&Message::plain(2), Naming::Qmail, 2);
 
@@ -101,8 +101,8 @@ fn a_uidl_of_a_message_long_gone_is_never_given_again() {
     assert_eq!(moved.next_uid(), 41);
 }
 
-/// Rule 6: a sender's `X-UIDL` is never obeyed. One who knows another's UIDLs could hide a mail
-/// from him, and the message that has the UIDL and is copied late would be lost.
+/// Rule 6: a sender's `X-UIDL` is never obeyed. A sender who knows another's UIDLs could hide a
+/// mail from him, and the message that has the UIDL and is copied late would be lost.
 fn obeys_no_x_uidl(line: Line, store: Store) {
     let extra = "pop3_reuse_xuidl = yes\n".to_owned();
     let config = Config { extra, ..Config::default() }.store(store).with_plugin();
@@ -144,7 +144,7 @@ fn a_senders_x_uidl_is_not_obeyed_on_dovecot_2_4() {
     obeys_no_x_uidl(Line::V24, Store::Mdbox);
 }
 
-/// And none is obeyed once the plugin is out, for what was listed was baked.
+/// None is obeyed once the plugin is out, either, for what was listed was baked.
 #[test]
 fn an_x_uidl_that_was_not_obeyed_is_not_obeyed_after_the_plugin() {
     let extra = "pop3_reuse_xuidl = yes\n".to_owned();

@@ -1,4 +1,4 @@
-//! What was listed stays, whatever becomes of the files beside it.
+//! A listed message stays, whatever becomes of the files beside it.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -10,9 +10,8 @@ use crate::support::dovecot::Store;
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 
-/// Rules 1 and 2: an entry goes to one message, and what was listed stays. A copy within INBOX has
-/// the GUID of its original, which is what names both; the original goes, and the storage is
-/// rebuilt.
+/// Rules 1 and 2: an entry goes to one message, and a listed message stays. A copy within INBOX has
+/// the GUID of its original, which names both; the original goes, and the storage is rebuilt.
 #[test]
 fn a_copy_keeps_its_uidl_when_its_original_is_deleted_and_the_storage_rebuilt() {
     let Some(moved) = Scenario::begin(Store::Mdbox) else { return };
@@ -34,7 +33,7 @@ fn a_copy_keeps_its_uidl_when_its_original_is_deleted_and_the_storage_rebuilt() 
     moved.dovecot.doveadm_ok(["force-resync", "-u", USER, "INBOX"]);
     assert_eq!(moved.uidls(), uidls[1..]);
 
-    // Without its indexes Dovecot begins UIDs anew, and of a copy and its original it finds one.
+    // Without its indexes Dovecot begins UIDs anew, and finds one of a copy and its original.
     // Whatever it is called then, no client sees a UIDL that is new to it.
     moved.dovecot.remove_index_files(USER);
     let rebuilt = moved.uidls();
@@ -43,8 +42,8 @@ fn a_copy_keeps_its_uidl_when_its_original_is_deleted_and_the_storage_rebuilt() 
     assert!(uidl_of(3..=4).iter().all(|uidl| rebuilt.contains(uidl)), "{rebuilt:?}");
 }
 
-/// What the storage says, to IMAP, which has no plugin: dsync is told of a copy that it is another
-/// message.
+/// The GUIDs that the storage gives to IMAP, which has no plugin: dsync is told of a copy that it
+/// is another message.
 fn guids(moved: &Scenario) -> Vec<String> {
     let mut session = moved.imap();
     session.command("SELECT INBOX");
@@ -55,9 +54,8 @@ fn guids(moved: &Scenario) -> Vec<String> {
     said.iter().filter_map(guid).collect()
 }
 
-/// Rule 7: a capture that has a message no more takes its entry from nobody. The user
-/// has deleted two messages on the old server since; on the new one they are there, one of them
-/// listed.
+/// Rule 7: a capture that no longer has a message takes its entry from nobody. The user has deleted
+/// two messages on the old server since; on the new one they are there, one of them listed.
 #[test]
 fn a_delta_that_lists_a_message_no_more_takes_it_from_nobody() {
     let Some(moved) = Scenario::begin(Store::Maildir) else { return };
@@ -80,8 +78,9 @@ fn a_delta_that_lists_a_message_no_more_takes_it_from_nobody() {
     assert_eq!(moved.uidls(), uidl_of([2, 3, 4, 5, 1]));
 }
 
-/// Rule 2, when even the index was built anew, of the last listing alone: places in it are others.
-/// With fewer UIDLs than clients were told from it is taken for an old one, and refused.
+/// Rule 2, when even the index was built anew, from the last listing alone: places in it are
+/// others. With fewer UIDLs than clients were told from it, it is taken for an old one, and
+/// refused.
 #[test]
 fn an_index_built_anew_without_a_message_takes_it_from_nobody_who_was_told() {
     let Some(moved) = Scenario::begin(Store::Maildir) else { return };
@@ -104,8 +103,8 @@ fn an_index_built_anew_without_a_message_takes_it_from_nobody_who_was_told() {
     assert!(uidls[4].starts_with("00000005"), "{uidls:?}");
 }
 
-/// Rule 2, where Dovecot's own file forgets the bake: the last rsync of a migration brings along
-/// what Dovecot wrote there at an early login.
+/// Rule 2, if Dovecot's own file forgets the bake: the last rsync of a migration brings along the
+/// file that Dovecot wrote there at an early login.
 #[test]
 fn a_uidlist_of_before_the_bake_copied_over_it_changes_nothing() {
     let Some(moved) = Scenario::begin(Store::Maildir) else { return };
@@ -129,7 +128,8 @@ fn a_uidlist_of_before_the_bake_copied_over_it_changes_nothing() {
     assert_eq!(moved.uidls()[..5], uidls);
 }
 
-/// Rule 2, where UIDs begin anew: what bears its name alone is what was listed under it.
+/// Rule 2, if UIDs begin anew: a message that alone bears its name is the one that was listed under
+/// it.
 #[test]
 fn a_uidlist_from_elsewhere_with_other_uids_changes_nothing() {
     let Some(moved) = Scenario::begin(Store::Maildir) else { return };
@@ -151,8 +151,8 @@ fn a_uidlist_from_elsewhere_with_other_uids_changes_nothing() {
     assert_eq!(with_new[5], "0000000600000063");
 }
 
-/// Rules 1 and 2, when an rsync brings a message again after its flags changed: the same name
-/// twice. To one of them Dovecot gives another name, and a UID of its own; that one says no more
+/// Rules 1 and 2, when an rsync brings a message again after its flags changed: the same name is
+/// there twice. Dovecot gives one of them another name, and a UID of its own; that one says no more
 /// than its content, which was captured once.
 #[test]
 fn a_second_copy_of_a_file_with_other_flags_leaves_uidls_and_order_alone() {

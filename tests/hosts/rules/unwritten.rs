@@ -1,4 +1,4 @@
-//! A control directory that cannot be written: what can be derived is derived.
+//! A control directory that cannot be written: each answer that can be derived is derived.
 
 use std::fs;
 
@@ -7,11 +7,11 @@ use crate::support::dovecot::Store;
 use crate::support::mail::Message;
 use crate::support::maildir::Naming;
 
-/// Neither lock nor ledger can be had without the first, and no ledger without the other.
+/// Without the first, neither lock nor ledger can be had; without the other, no ledger.
 const LOCK: &str = "uidl-keep.lock";
 const NEW_LEDGER: &str = "uidl-keep.ledger.new";
 
-/// Four messages copied, and what the old server said of them.
+/// Four messages that were copied, and the old server's listing of them.
 fn begin() -> Option<(Scenario, Listing)> {
     let moved = Scenario::begin(Store::Maildir)?;
     let maildir = moved.maildir();
@@ -23,7 +23,7 @@ fn begin() -> Option<(Scenario, Listing)> {
 }
 
 impl Scenario {
-    /// From now on this cannot be had, whoever asks: a directory is in its way.
+    /// From now on this file cannot be had, whoever asks: a directory is in its way.
     fn write_no_more(&self, what: &str) {
         let what = self.maildir().path().join(what);
         let _ = fs::remove_file(&what);
@@ -35,8 +35,8 @@ impl Scenario {
     }
 }
 
-/// Rule 11: what is answered can be derived again, and a late copy has its UIDL all the same. Its
-/// place it has among the old ones: that it came late was not recorded.
+/// Rule 11: each answer can be derived again, and a late copy has its UIDL all the same. Its place
+/// is among the old ones: nothing recorded that it came late.
 #[test]
 fn what_could_not_be_recorded_is_derived_again() {
     let Some((moved, listing)) = begin() else { return };
@@ -54,9 +54,9 @@ fn what_could_not_be_recorded_is_derived_again() {
     assert_eq!(moved.uidls(), [uidl_of(1..=4), told[3..].to_vec()].concat());
 }
 
-/// Evidence 5 and rule 11: what claims an entry is no later mail's, so that nobody is refused where
-/// nothing could be recorded while mail came, and nothing is hidden: neither a mail with the header
-/// of an old one that names nothing, nor the old one that is copied late and is known by its
+/// Evidence 5 and rule 11: a header that claims an entry is no later mail's, so nobody is refused
+/// if nothing could be recorded while mail came, and nothing is hidden: neither a mail with the
+/// header of an old one that names nothing, nor the old one that is copied late and is known by its
 /// header.
 #[test]
 fn an_equal_header_is_never_taken_for_the_old_one_where_nothing_could_be_recorded() {
@@ -82,8 +82,8 @@ fn an_equal_header_is_never_taken_for_the_old_one_where_nothing_could_be_recorde
         let recorded = moved.uidls();
         assert_eq!(recorded[..5], with_late[..5]);
         assert_ne!(recorded[5], uidl(5));
-        // What is there instead of a lock may be anything: while it is, any number may have been
-        // told.
+        // The thing in the place of the lock may be anything: while it is there, any number may
+        // have been told.
         if in_the_way == NEW_LEDGER {
             assert_eq!(recorded, with_late);
         }

@@ -14,13 +14,14 @@ use crate::shared::program::write_program;
 pub enum Program {
     /// fetchmail with `keep`.
     Fetchmail,
-    /// The same with `fastuidl 1`: it searches the listing by halves for the first new message.
+    /// fetchmail with `keep` and `fastuidl 1`: it searches the listing by halves for the first new
+    /// message.
     FetchmailByHalves,
     /// mpop with `keep on`.
     Mpop,
     /// getmail6 with `delete = false`, which adds nothing to a header.
     Getmail,
-    /// The same as it is: it adds `Return-Path`, `Delivered-To` and `Received`.
+    /// getmail6 with `delete = false`: it adds `Return-Path`, `Delivered-To` and `Received`.
     GetmailWithTraces,
 }
 
@@ -34,7 +35,7 @@ impl Program {
     }
 }
 
-/// One client of one user: what it remembers outlives its runs.
+/// One client of one user: its memory outlives its runs.
 pub struct Client {
     program: Program,
     user: String,
@@ -62,7 +63,7 @@ impl Client {
         Some(Self { program, user: user.to_owned(), dir })
     }
 
-    /// Polls the server; how many messages it downloaded: files that were not there before.
+    /// Polls the server. Returns how many messages it downloaded: files that were not there before.
     pub fn poll(&self, server: SocketAddr) -> usize {
         let before = self.downloaded();
         let command = match self.program {
@@ -76,8 +77,8 @@ impl Client {
         self.downloaded() - before
     }
 
-    /// Fetches what is new to it, and hands each message to that command instead of keeping it. No
-    /// address is given a domain.
+    /// Fetches the messages that are new to it, and hands each to that command instead of keeping
+    /// it. No address is given a domain.
     pub fn hand_over(&self, server: SocketAddr, agent: &str) {
         assert_eq!(self.program, Program::Fetchmail, "the others have other words for it");
         self.run(self.fetchmail_to(server, "no rewrite", agent));
@@ -92,8 +93,8 @@ impl Client {
             before
         });
         let mut output = command.output().expect("a client");
-        // getmail forks for each message, and asks only then to be told when the child ends: where that
-        // has happened already, it waits in vain and gives up. What it knew before is put back.
+        // getmail forks for each message, and only then asks to be told when the child ends: if the
+        // child has ended already, it waits in vain and gives up. Its earlier memory is put back.
         for before in before.iter().cycle().take(3) {
             if !String::from_utf8_lossy(&output.stderr).contains("waiting child pid") {
                 break;
@@ -117,12 +118,12 @@ impl Client {
         );
     }
 
-    /// Where it keeps what it has downloaded: a Maildir.
+    /// The Maildir in which it keeps what it has downloaded.
     pub fn mail(&self) -> PathBuf {
         self.path().join("mail")
     }
 
-    /// How often it has downloaded the message that has this text in it.
+    /// Returns how often it has downloaded the message that has this text in it.
     pub fn times_downloaded(&self, text: &str) -> usize {
         let downloaded = fs::read_dir(self.mail().join("new")).expect("our directory");
         let octets = downloaded.map(|entry| fs::read(entry.expect("ours").path()).expect("ours"));
@@ -133,7 +134,7 @@ impl Client {
         self.dir.path()
     }
 
-    /// How many messages it has downloaded in all.
+    /// Returns how many messages it has downloaded in all.
     pub fn downloaded(&self) -> usize {
         fs::read_dir(self.mail().join("new")).expect("our directory").count()
     }
@@ -173,8 +174,8 @@ impl Client {
 
     fn mpop(&self, server: SocketAddr) -> Command {
         let rc = format!(
-            "account a\nhost {}\nport {}\nuser {}\npassword {PASSWORD}\nauth user\ntls off\nkeep on\n\
-             only_new on\nuidls_file {dir}/uidls\ndelivery maildir {dir}/mail\n",
+            "account a\nhost {}\nport {}\nuser {}\npassword {PASSWORD}\nauth user\ntls off\n\
+             keep on\nonly_new on\nuidls_file {dir}/uidls\ndelivery maildir {dir}/mail\n",
             server.ip(),
             server.port(),
             self.user,
@@ -186,13 +187,13 @@ impl Client {
         command
     }
 
-    /// getmail refuses to deliver as root, and has the port in the name of its memory: a server that
-    /// moves keeps its port, so here the memory is renamed.
+    /// getmail refuses to deliver as root, and has the port in the name of its memory: a server
+    /// that moves keeps its port, so here the memory is renamed.
     fn getmail(&self, server: SocketAddr, options: &str) -> Command {
         let rc = format!(
-            "[retriever]\ntype = SimplePOP3Retriever\ntimeout = 60\nserver = {}\nport = {}\nusername = {}\n\
-             password = {PASSWORD}\n[destination]\ntype = Maildir\npath = {}/mail/\n[options]\n\
-             delete = false\nread_all = false\n{options}",
+            "[retriever]\ntype = SimplePOP3Retriever\ntimeout = 60\nserver = {}\nport = {}\n\
+             username = {}\npassword = {PASSWORD}\n[destination]\ntype = Maildir\n\
+             path = {}/mail/\n[options]\ndelete = false\nread_all = false\n{options}",
             server.ip(),
             server.port(),
             self.user,
@@ -206,7 +207,7 @@ impl Client {
                 fs::rename(entry.path(), self.path().join(name)).expect("our directory");
             }
         }
-        // It also insists on a name in passwd for whoever runs it.
+        // It also insists on a name in passwd for the user who runs it.
         let owner = "nobody";
         let chowned = Command::new("chown").args(["-R", owner]).arg(self.path()).status();
         assert!(chowned.expect("chown").success());
@@ -218,7 +219,7 @@ impl Client {
     }
 }
 
-/// `cp -a` of what is in a directory.
+/// Copies the content of a directory as `cp -a`.
 fn copy_all(from: &Path, to: &Path) {
     let copied = Command::new("cp").args(["-a", "--"]).arg(from.join(".")).arg(to).status();
     assert!(copied.expect("cp").success(), "{} to {}", from.display(), to.display());

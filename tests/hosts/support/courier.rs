@@ -15,7 +15,7 @@ use super::maildir::Maildir;
 use super::pop3::Pop3;
 use super::spool::CRYPTED;
 
-/// How long a start may take on a busy machine.
+/// The longest time that a start may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A Courier with maildrops of its own, in Plesk's layout.
@@ -25,7 +25,7 @@ pub struct Courier {
 }
 
 impl Courier {
-    /// An empty one.
+    /// Makes an empty one.
     pub fn new(host: &Host) -> Self {
         Self { host: host.clone(), scratch: host.scratch() }
     }
@@ -48,14 +48,14 @@ impl Courier {
         Session { pop3: Some(pop3), child }
     }
 
-    /// What follows the login of a client that did not say UTF8: our end of a socket pair, and the
-    /// process at the other.
+    /// Starts the process that follows the login of a client that did not say UTF8. Returns our end
+    /// of a socket pair, and the process at the other.
     pub fn process(&self, address: &str) -> (UnixStream, Child) {
         self.start(address, "0")
     }
 
-    /// `courierpop3d`, told by its environment who has logged in and how, as `courierpop3login`
-    /// tells it, and standing in the user's home.
+    /// Starts `courierpop3d`. Its environment tells it who has logged in and how, as
+    /// `courierpop3login` tells it, and it stands in the user's home.
     fn start(&self, address: &str, utf8: &str) -> (UnixStream, Child) {
         let home = self.scratch.inside().join(below_root(address));
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
@@ -81,8 +81,8 @@ impl Courier {
         (ours, child)
     }
 
-    /// Lets a user log in over POP3: by Courier's own login, which asks its own authdaemond, which looks
-    /// into its own userdb.
+    /// Lets a user log in over POP3: by Courier's own login, which asks its own authdaemond, which
+    /// looks into its own userdb.
     pub fn listen(&self, address: &str) -> Listening {
         let dir = self.scratch.path();
         let (etc, run) = (dir.join("etc-courier"), dir.join("run"));
@@ -118,7 +118,7 @@ impl Courier {
         let inetd = Inetd::start(move || {
             let mut command = machine.command("sh");
             command.args(["-c", LOGIN]);
-            // What couriertcpd says of a connection.
+            // couriertcpd says this of a connection.
             for (name, value) in [("REMOTE", "4711"), ("LOCAL", "110")] {
                 command.env(format!("TCP{name}IP"), "127.0.0.1");
                 command.env(format!("TCP{name}PORT"), value);
@@ -137,18 +137,18 @@ impl Courier {
     }
 }
 
-/// As Courier's own script starts it, with its settings in the environment.
+/// Courier's own script starts it so, with its settings in the environment.
 const LOGIN: &str = "set -a; . /etc/courier/pop3d; cd /usr/lib/courier/courier; \
                      exec ./courierpop3login /usr/lib/courier/courier/courierpop3d Maildir";
 
-/// Courier's POP3 on a port; closed on drop.
+/// Courier's POP3 on a port. It is closed on drop.
 pub struct Listening {
     inetd: Inetd,
     authdaemond: Child,
 }
 
 impl Listening {
-    /// Where clients find POP3.
+    /// The address where clients find POP3.
     pub fn pop3(&self) -> SocketAddr {
         self.inetd.address()
     }
@@ -157,8 +157,8 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         let pid = i32::try_from(self.authdaemond.id()).expect("a pid");
-        // SAFETY: kill touches no memory; the pid is that of a child that has not been waited for. It
-        // ends its own children when it is asked to end, not when it is killed.
+        // SAFETY: kill touches no memory; the pid is that of a child that has not been waited for.
+        // It ends its own children when it is asked to end, not when it is killed.
         unsafe { libc::kill(pid, libc::SIGTERM) };
         let _ = self.authdaemond.wait();
     }

@@ -14,13 +14,13 @@ use super::dovecot::free_port;
 use super::host::{Host, Scratch};
 use super::pop3::Pop3;
 
-/// How long a start or a stop may take on a busy machine.
+/// The longest time that a start or a stop may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The user there is; his INBOX is made when he first logs in to IMAP.
 pub const USER: &str = "alice@example.com";
 
-/// A running instance with POP3 and IMAP on 127.0.0.1. Stopped on drop.
+/// A running instance with POP3 and IMAP on 127.0.0.1. It is stopped on drop.
 pub struct Cyrus {
     host: Host,
     scratch: Scratch,
@@ -65,12 +65,12 @@ impl Cyrus {
         server
     }
 
-    /// Where clients find POP3.
+    /// The address where clients find POP3.
     pub fn pop3(&self) -> SocketAddr {
         self.pop3
     }
 
-    /// Where clients find IMAP.
+    /// The address where clients find IMAP.
     pub fn imap(&self) -> SocketAddr {
         self.imap
     }
@@ -150,7 +150,7 @@ impl Cyrus {
         panic!("Cyrus did not start");
     }
 
-    /// Whether it is this one that answers: a greeting names the server.
+    /// Whether this instance is the one that answers: a greeting names the server.
     fn greets(&mut self) -> bool {
         let name = self.scratch.inside().display().to_string();
         let asked = Instant::now();
@@ -189,7 +189,7 @@ impl Cyrus {
         command
     }
 
-    /// Who all of Cyrus's mail belongs to: the account that its package made.
+    /// The owner of all of Cyrus's mail: the account that its package made.
     fn owner(&self) -> (u32, u32) {
         let home = self.host.outside("/var/lib/cyrus").metadata().expect("Cyrus is installed");
         (home.uid(), home.gid())

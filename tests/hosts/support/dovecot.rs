@@ -17,17 +17,17 @@ use super::maildir::make_owned;
 use super::pop3::{Pop3, Refused};
 use super::{OWNER, helper};
 
-/// How long a start or a stop may take on a busy machine.
+/// The longest time that a start or a stop may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Where Dovecot keeps a user's mail.
+/// The store in which Dovecot keeps a user's mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Store {
-    /// A file a message, with its name.
+    /// One file for each message, with its name.
     Maildir,
-    /// Many messages a file.
+    /// One file for many messages.
     Mdbox,
-    /// A file a message, without its name.
+    /// One file for each message, without its name.
     Sdbox,
 }
 
@@ -49,14 +49,14 @@ impl Store {
     }
 }
 
-/// What one instance differs in from the next.
+/// The properties in which one instance differs from the next.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where the mail is.
+    /// The store of the mail.
     pub store: Store,
     /// `pop3_uidl_format`, spelled as this Dovecot spells it; its default where `None`.
     pub uidl_format: Option<&'static str>,
-    /// Whether the plugin is loaded, and its settings beside `uidl_keep_dir`.
+    /// The plugin's settings beside `uidl_keep_dir`; `None` if it is not loaded.
     pub plugin: Option<Vec<(&'static str, &'static str)>>,
     /// The uid and the gid that every user has.
     pub owner: (u32, u32),
@@ -103,7 +103,8 @@ impl Config {
     }
 }
 
-/// A running instance with POP3 and IMAP on 127.0.0.1, any user, one password. Stopped on drop.
+/// A running instance with POP3 and IMAP on 127.0.0.1, any user, one password. It is stopped on
+/// drop.
 pub struct Dovecot {
     host: Host,
     scratch: Scratch,
@@ -211,16 +212,16 @@ impl Dovecot {
         Pop3::login(self.pop3, user)
     }
 
-    /// Starts it again over the same mail, as it was but for this change. The plugin can be taken
-    /// out of a configuration, not put in.
+    /// Starts it again over the same mail, as it was except for this change. The plugin can be
+    /// taken out of a configuration, not put in.
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut Config)) {
         self.pause();
         change(&mut self.config);
         self.resume();
     }
 
-    /// What follows a login: Dovecot's own `pop3`, already told who has logged in, on a socket
-    /// pair. It does not greet.
+    /// Starts the process that follows a login: Dovecot's own `pop3`, already told who has logged
+    /// in, on a socket pair. It does not greet.
     pub fn process(&self, user: &str) -> (Pop3, Child) {
         self.process_under::<&str>(&[], user)
     }
@@ -230,8 +231,8 @@ impl Dovecot {
         self.process_under(&["prlimit", &format!("--as={octets}")], user)
     }
 
-    /// [`Dovecot::process`] with a command before it that runs it: `env`, `prlimit`, `valgrind`.
-    /// What it says is in [`Dovecot::process_log`].
+    /// Does as [`Dovecot::process`] with a command before it that runs it: `env`, `prlimit`,
+    /// `valgrind`. The output of that is in [`Dovecot::process_log`].
     pub fn process_under<A: AsRef<std::ffi::OsStr>>(
         &self,
         under: &[A],
@@ -261,7 +262,7 @@ impl Dovecot {
         (Pop3::adopt(ours).expect("a socket"), child)
     }
 
-    /// What the last [`Dovecot::process`] wrote to its stderr, its log among it.
+    /// The stderr of the last [`Dovecot::process`], with its log.
     pub fn process_log(&self) -> String {
         let log = fs::read(self.scratch.path().join("process")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()
@@ -280,12 +281,12 @@ impl Dovecot {
         })
     }
 
-    /// Where clients find POP3.
+    /// The address where clients find POP3.
     pub fn pop3(&self) -> SocketAddr {
         self.pop3
     }
 
-    /// Where clients find IMAP.
+    /// The address where clients find IMAP.
     pub fn imap(&self) -> SocketAddr {
         self.imap
     }
@@ -297,12 +298,12 @@ impl Dovecot {
         home
     }
 
-    /// The directory a user's mail is in.
+    /// The directory of a user's mail.
     pub fn mail(&self, user: &str) -> PathBuf {
         self.home(user).join(self.config.store.directory())
     }
 
-    /// What the plugin's `uidl_keep_dir` says.
+    /// The value of the plugin's `uidl_keep_dir`.
     pub fn site(&self) -> PathBuf {
         self.scratch.path().join("site")
     }
@@ -322,7 +323,7 @@ impl Dovecot {
         self.scratch.path().join("dovecot.conf")
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         let read = |name| fs::read(self.scratch.path().join(name)).unwrap_or_default();
         [read("stderr"), read("log"), read("process")]
@@ -330,8 +331,8 @@ impl Dovecot {
             .concat()
     }
 
-    /// What it has logged once every session that was begun by [`Dovecot::login`] has ended there,
-    /// too: a client sees the end of one before the log does. Panics where one is still open.
+    /// The log once every session that was begun by [`Dovecot::login`] has ended there, too: a
+    /// client sees the end of one before the log does. Panics if one is still open.
     pub fn settled_log(&self) -> String {
         let (asked, logins) = (Instant::now(), self.logins.load(Ordering::SeqCst));
         loop {
@@ -361,7 +362,7 @@ impl Dovecot {
             .expect("doveadm")
     }
 
-    /// Runs doveadm and insists on success; what it printed.
+    /// Runs doveadm and insists on success. Returns what it printed.
     pub fn doveadm_ok<A: AsRef<std::ffi::OsStr>>(
         &self,
         args: impl IntoIterator<Item = A>,
@@ -372,7 +373,8 @@ impl Dovecot {
         String::from_utf8(output.stdout).expect("UTF-8")
     }
 
-    /// Imports the mail of a Maildir below [`Dovecot::dir`]: saved anew, the names kept as GUIDs.
+    /// Imports the mail of a Maildir below [`Dovecot::dir`]: it is saved anew, and the names are
+    /// kept as GUIDs.
     pub fn import(&self, user: &str, maildir: &Path) {
         let source = format!("maildir:{}", self.inside(maildir).display());
         self.doveadm_ok(["import", "-u", user, &source, "", "mailbox", "INBOX", "all"]);
@@ -393,8 +395,8 @@ impl Dovecot {
         assert!(lda.wait().expect("our child").success(), "{}", self.log());
     }
 
-    /// Deletes Dovecot's index files of a user: what Dovecot can make again from the mail, a
-    /// Maildir by itself, dbox when asked.
+    /// Deletes Dovecot's index files of a user, which Dovecot can make again from the mail: for a
+    /// Maildir by itself, for dbox when asked.
     pub fn remove_index_files(&self, user: &str) {
         let mut dirs = vec![self.mail(user)];
         let mut removed = 0;
@@ -420,7 +422,7 @@ impl Dovecot {
     fn greets(&mut self) -> bool {
         let asked = Instant::now();
         while asked.elapsed() < PATIENCE {
-            // Where APOP is offered more follows.
+            // If APOP is offered, more follows.
             let is_ours = |session: Pop3| session.greeting().starts_with(&self.name());
             if Pop3::connect(self.pop3).is_ok_and(is_ours) {
                 return true;
@@ -434,8 +436,8 @@ impl Dovecot {
         false
     }
 
-    /// What it greets with, which no other does: between our look at a port and its own, another
-    /// Dovecot may have taken it.
+    /// Its greeting, which no other has: between our look at a port and its own, another Dovecot
+    /// may have taken it.
     fn name(&self) -> String {
         format!("{} ready", self.scratch.inside().display())
     }
@@ -561,7 +563,7 @@ fn install_plugin(host: &Host, dir: &Path) -> bool {
         }
     }
     let module = modules.join("lib95_uidl_keep_plugin.so");
-    // With all that a debugger wants it is large, and there are hundreds of servers.
+    // It is large with all that a debugger wants, and there are hundreds of servers.
     fs::hard_link(&plugin.module, &module)
         .or_else(|_| fs::copy(&plugin.module, &module).map(drop))
         .expect("our directory");

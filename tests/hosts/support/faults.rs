@@ -1,4 +1,4 @@
-//! A file of ours that is put wrong, in every way that a file can be, and right again.
+//! A file of ours that is made wrong, in every way that a file can be, and right again.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, chown, symlink};
@@ -10,10 +10,10 @@ use super::OWNER;
 use super::host::unix_mode;
 use super::scenario::Scenario;
 
-/// Who owns nothing here.
+/// The uid of somebody who owns nothing here.
 pub const STRANGER: u32 = 12_345;
 
-/// Takes a file away from the account: root's, and nobody's to read.
+/// Takes a file away from the account: it becomes root's, and nobody may read it.
 pub fn lock_away(file: &Path) {
     chown(file, Some(0), Some(0)).expect("root");
     fs::set_permissions(file, unix_mode(0o000)).expect("root");
@@ -23,7 +23,7 @@ pub fn lock_away(file: &Path) {
 #[derive(Debug, Clone)]
 pub struct Whole {
     path: PathBuf,
-    /// What is in it.
+    /// Its content.
     pub octets: Vec<u8>,
     owner: (u32, u32),
     mode: u32,
@@ -38,17 +38,17 @@ impl Whole {
         Self { path, octets, owner: (meta.uid(), meta.gid()), mode: meta.mode() & 0o7777 }
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whatever is there now, and a file beside it, go.
+    /// Removes the file that is there now, and a file beside it.
     pub fn remove(&self) {
         let _ = fs::remove_file(&self.path).or_else(|_| fs::remove_dir_all(&self.path));
     }
 
-    /// Puts other octets in its place, by a rename, its owner and mode as they were.
+    /// Puts other octets in its place, by a rename; owner and mode stay as they were.
     pub fn replace(&self, octets: &[u8]) {
         let beside = self.path.with_extension("beside");
         fs::write(&beside, octets).expect("root");
@@ -82,27 +82,27 @@ impl Whole {
 
 /// One way to be wrong.
 pub struct Fault {
-    /// What it is.
+    /// The name of the fault.
     pub name: String,
     /// Brings it about.
     pub bring: Box<dyn Fn(&Whole)>,
-    /// What the log must say of it, beside the file's path.
+    /// The words that the log must have on it, beside the file's path.
     pub words: Vec<&'static str>,
 }
 
 impl Fault {
-    /// A fault that something is done for.
+    /// Makes a fault that something is done for.
     pub fn new(name: &str, words: &[&'static str], bring: impl Fn(&Whole) + 'static) -> Self {
         Self { name: name.to_owned(), bring: Box::new(bring), words: words.to_vec() }
     }
 
-    /// Other octets in the file.
+    /// Makes a fault by other octets in the file.
     pub fn content(name: &str, octets: Vec<u8>, words: &[&'static str]) -> Self {
         Self::new(name, words, move |file| file.replace(&octets))
     }
 }
 
-/// What no file of ours is, whatever it holds.
+/// Faults that make a file none of ours, whatever it holds.
 pub fn no_file_of_ours() -> Vec<Fault> {
     vec![
         Fault::new("unreadable", &["Permission denied"], |file| lock_away(file.path())),
@@ -143,8 +143,8 @@ pub fn no_file_of_ours() -> Vec<Fault> {
     ]
 }
 
-/// Brings about one fault after another, each with a new message to list, and insists that the login
-/// is refused while it lasts and served once it is gone.
+/// Brings about one fault after another, each with a new message to list, and insists that the
+/// login is refused while it lasts and served once it is gone.
 pub fn refused_until_mended(server: &mut Scenario, captured: u32, file: &Whole, faults: &[Fault]) {
     for Fault { name, bring, words } in faults {
         server.deliver();

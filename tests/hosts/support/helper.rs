@@ -1,4 +1,4 @@
-//! What this package builds: the helper, and the plugin in the place it was built to.
+//! The files that this package builds: the helper, and the plugin in the place where it was built.
 
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -20,9 +20,9 @@ pub struct Plugin {
 
 /// The plugin for that release line of Dovecot; `None`, having said why, when it was not built.
 ///
-/// `make test-plugins` builds both. `UIDL_KEEP_PLUGIN` names another module for 2.3 than the one that
-/// it puts beside the helper, and `UIDL_KEEP_PLUGIN_24` another directory for 2.4 than the one that it
-/// fills.
+/// `make test-plugins` builds both. `UIDL_KEEP_PLUGIN` names another module for 2.3 in the place of
+/// the one that it puts beside the helper, and `UIDL_KEEP_PLUGIN_24` another directory for 2.4 in
+/// the place of the one that it fills.
 pub fn plugin(line: Line) -> Option<Plugin> {
     let built = match line {
         Line::V23 => {
@@ -52,20 +52,20 @@ pub fn plugin(line: Line) -> Option<Plugin> {
     None
 }
 
-/// Runs the helper and insists on exit status 0; what it printed.
+/// Runs the helper and insists on exit status 0. Returns what it printed.
 pub fn run(command: &mut Command) -> Vec<u8> {
     let Output { status, stdout, stderr } = command.output().expect("the helper");
     assert!(status.success(), "{command:?}: {status}: {}", String::from_utf8_lossy(&stderr));
     stdout
 }
 
-/// Builds a final site from a listing, and lets the owner of the mail read it, nobody else.
+/// Builds a final site from a listing, and lets only the owner of the mail read it.
 pub fn build_site(site: &Path, listing: &Path) {
     run(uidl_keep().args(["build", "--final", "-o"]).arg(site).arg(listing));
     give_to_reader(site);
 }
 
-/// Lets the owner of the mail read what is there, and nobody else.
+/// Lets only the owner of the mail read what is there.
 pub fn give_to_reader(path: &Path) {
     chown(path, Some(0), Some(OWNER)).expect("root");
     let mode = if path.is_dir() { 0o750 } else { 0o640 };

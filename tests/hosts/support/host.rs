@@ -1,4 +1,4 @@
-//! Where the servers of a test come from: this machine, or a tree that `make trees` made.
+//! The place from which the servers of a test come: this machine, or a tree that `make trees` made.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,14 +21,15 @@ pub enum Line {
 pub struct Host {
     root: PathBuf,
     line: Option<Line>,
-    /// What lies in whose place, for programs started through this value and for nobody else.
+    /// Files that lie in the place of others, for programs started through this value and for
+    /// nobody else.
     mounts: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Host {
-    /// The Dovecot of that release line: 2.3 this machine's own; 2.4 that of the tree, for the
-    /// module of our settings has to lie where Dovecot looks for it, and this machine's is not ours
-    /// to fill.
+    /// The Dovecot of that release line. 2.3 is this machine's own; 2.4 is that of the tree, for
+    /// the module of our settings has to lie where Dovecot looks for it, and we may not fill this
+    /// machine's place.
     ///
     /// `None`, having said why, when there is none, or this process is not root.
     pub fn dovecot(line: Line) -> Option<Self> {
@@ -77,8 +78,8 @@ impl Host {
         Self { root, line, mounts: Vec::new() }
     }
 
-    /// The same host, but where its programs find `file`, or a directory, in the place of `place`.
-    /// Other programs see nothing of it, and it is gone with the last that does.
+    /// The same host, except that its programs find `file`, or a directory, in the place of
+    /// `place`. Other programs see nothing of it, and it is gone with the last that does.
     pub fn with(mut self, file: &Path, place: &str) -> Self {
         self.mounts.push((file.to_owned(), self.outside(place)));
         self
@@ -131,10 +132,10 @@ impl Host {
     }
 }
 
-/// What comes before a program and its arguments, so that it sees `from` in the place of `at`, and
-/// nobody else does.
+/// The command before a program and its arguments that lets only that program see `from` in the
+/// place of `at`.
 ///
-/// `None`, having said why, where that cannot be done.
+/// `None`, having said why, if that cannot be done.
 pub fn mounting(from: &Path, at: &Path) -> Option<Command> {
     if !can_mount() {
         return None;
@@ -146,7 +147,8 @@ pub fn mounting(from: &Path, at: &Path) -> Option<Command> {
     Some(command)
 }
 
-/// Whether something can be mounted for one process alone; says in the system's words why not.
+/// Whether something can be mounted for one process alone. If not, it says in the system's words
+/// why.
 fn can_mount() -> bool {
     static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
     let Some(why) = WHY_NOT.get_or_init(why_not_mount) else { return true };
@@ -171,12 +173,12 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// As this process sees it.
+    /// The path as this process sees it.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// As the programs in the host see it.
+    /// The path as the programs in the host see it.
     pub fn inside(&self) -> PathBuf {
         inside(&self.root, self.path())
     }
@@ -186,13 +188,13 @@ fn inside(root: &Path, path: &Path) -> PathBuf {
     Path::new("/").join(path.strip_prefix(root).expect("made under the root"))
 }
 
-/// A mount namespace of its own, which is not private yet: [`ALONE`] makes it so.
+/// Makes a mount namespace of its own, which is not private yet: [`ALONE`] makes it so.
 const UNSHARE: [&str; 3] = ["--mount", "--propagation", "unchanged"];
 
-/// What a shell does first in there.
+/// A shell does this first in there.
 const ALONE: &str = include_str!("../alone.sh");
 
-/// Puts each file in its place, then runs what follows.
+/// Puts each file in its place, then runs the command that follows.
 const MOUNT: &str = r#"
 while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done
 shift
@@ -215,7 +217,7 @@ fn line_of(root: &Path) -> Option<Line> {
     }
 }
 
-/// Permissions from the octal number everybody knows them by.
+/// Permissions from the octal number that everybody knows.
 pub fn unix_mode(mode: u32) -> std::fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(mode)
 }

@@ -25,7 +25,7 @@ impl Imap {
         session
     }
 
-    /// Sends a command and insists on OK; what was said untagged before it.
+    /// Sends a command and insists on OK. Returns what was said untagged before it.
     pub fn command(&mut self, command: &str) -> Vec<String> {
         write!(self.to, "a {command}\r\n").expect("IMAP server");
         self.until("a OK")
@@ -36,7 +36,7 @@ impl Imap {
         self.append_with("", message);
     }
 
-    /// The same, with a date and a blank before the message.
+    /// Does the same, with a date and a blank before the message.
     fn append_with(&mut self, date: &str, message: &[u8]) {
         write!(self.to, "a APPEND INBOX {date}{{{}}}\r\n", message.len()).expect("IMAP server");
         self.until("+");
@@ -64,7 +64,7 @@ impl Imap {
     }
 }
 
-/// Appends messages to the INBOX as copying programs do: each with the time at which it came to the
+/// Appends messages to the INBOX as copying programs do: each has the time at which it came to the
 /// old server, which is long ago.
 pub fn append_old<'a>(
     address: SocketAddr,

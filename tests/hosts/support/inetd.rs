@@ -1,4 +1,5 @@
-//! A server that inetd starts: one process a connection, with the connection as its stdin and stdout.
+//! A server that inetd starts: each connection has one process, with the connection as its stdin
+//! and stdout.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-/// A port of 127.0.0.1 on which such a server answers; closed on drop, with the sessions on it.
+/// A port of 127.0.0.1 on which such a server answers. It is closed on drop, with the sessions on
+/// it.
 pub struct Inetd {
     address: SocketAddr,
     closing: Arc<AtomicBool>,
@@ -27,7 +29,7 @@ impl Inetd {
         Self { address, closing, accepting: Some(accepting) }
     }
 
-    /// Where clients connect to.
+    /// The address to which clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -36,7 +38,7 @@ impl Inetd {
 impl Drop for Inetd {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::SeqCst);
-        // Waiting for a connection is what it does: here is one.
+        // It waits for a connection: here is one.
         let _ = TcpStream::connect(self.address);
         if let Some(accepting) = self.accepting.take() {
             let _ = accepting.join();

@@ -1,4 +1,4 @@
-//! Made-up mail, the same on every run, with everything in it that servers disagree on.
+//! Made-up mail, the same on every run, with everything in it on which servers disagree.
 
 use std::fmt::Write;
 
@@ -29,14 +29,15 @@ impl Message {
         )
     }
 
-    /// What a device or a script sends through a local delivery that adds nothing: its header is
-    /// that of every other with this subject.
+    /// A message as a device or a script sends it through a local delivery that adds nothing: its
+    /// header is that of every other with this subject.
     pub fn of_a_robot(subject: &str) -> Self {
         let text = format!("From: robot@example.com\nSubject: {subject}\n\nSee for yourself.\n");
         Self { octets: text.into_bytes() }
     }
 
-    /// What an IMAP client that copies mail is given and hands on: every line end CR LF.
+    /// The message as an IMAP client that copies mail is given it and hands it on: every line end
+    /// is CR LF.
     pub fn on_the_wire(&self) -> Vec<u8> {
         let mut wire = Vec::with_capacity(self.octets.len() + self.octets.len() / 32);
         for &octet in &self.octets {
@@ -48,8 +49,8 @@ impl Message {
         wire
     }
 
-    /// What RETR gives of it on a Dovecot that saved it anew: CR CR LF has become CR LF, and the
-    /// last line ends.
+    /// The message as RETR gives it on a Dovecot that saved it anew: CR CR LF has become CR LF, and
+    /// the last line ends.
     pub fn saved_and_retrieved(&self) -> Vec<u8> {
         let mut wire = Vec::with_capacity(self.octets.len() + self.octets.len() / 32);
         for octet in self.on_the_wire() {

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 use super::mail::Message;
 use super::{OWNER, host::unix_mode};
 
-/// The moment that the first message of every maildrop arrived at.
+/// The moment at which the first message of every maildrop arrived.
 const EPOCH: u64 = 1_714_990_000;
 
-/// How a server names the files it delivers.
+/// The way in which a server names the files it delivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naming {
     /// `time.pid.host`
@@ -23,7 +23,7 @@ pub enum Naming {
     Dovecot,
 }
 
-/// A Maildir on disk, owned by the one who owns all mail here.
+/// A Maildir on disk, owned by the owner of all mail here.
 #[derive(Debug, Clone)]
 pub struct Maildir {
     path: PathBuf,
@@ -39,14 +39,14 @@ impl Maildir {
         Self { path }
     }
 
-    /// The one that is there already.
+    /// Opens the one that is there already.
     pub fn open(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         assert!(path.join("cur").is_dir(), "{}: not a Maildir", path.display());
         Self { path }
     }
 
-    /// Where it is.
+    /// Its path.
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -7,8 +7,8 @@
 //! let server = Dovecot::start(&host, Config::default());
 //! ```
 //!
-//! What a machine lacks is said on stderr. With `UIDL_KEEP_REQUIRE_HOST=1`, as `make test` sets it,
-//! lacking is failing.
+//! A test says on stderr what the machine lacks. With `UIDL_KEEP_REQUIRE_HOST=1`, as `make test`
+//! sets it, a lack is a failure.
 
 pub mod clients;
 pub mod courier;
@@ -31,7 +31,8 @@ pub mod traced;
 
 pub use crate::shared::lacking;
 
-/// Who the mail of every test belongs to: the uid and the gid. Servers refuse to serve root's mail.
+/// The owner of the mail of every test: this is the uid and the gid. Servers refuse to serve root's
+/// mail.
 pub const OWNER: u32 = 5000;
 
 /// The one password there is.

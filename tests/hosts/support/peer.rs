@@ -1,5 +1,5 @@
-//! A POP3 server that says what a test has it say: for servers that cannot be installed, and for
-//! what no server does on demand.
+//! A POP3 server that says what a test has it say: it stands for servers that cannot be installed,
+//! and does what no server does on demand.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// What a server does when it has heard a command.
+/// The answer of a server when it has heard a command.
 pub enum Answer {
     /// Says these octets.
     Say(Vec<u8>),
@@ -29,7 +29,7 @@ impl From<&str> for Answer {
     }
 }
 
-/// A running server. Sessions come one after another. Stopped on drop.
+/// A running server. Sessions come one after another. It is stopped on drop.
 pub struct Peer {
     address: SocketAddr,
     heard: Arc<Mutex<Vec<Vec<String>>>>,
@@ -39,7 +39,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts one. `answer` is told the session, from 0, and the command; of each session the first
+    /// Starts one. `answer` is told the session, from 0, and the command; the first of each session
     /// is the connection itself, "".
     pub fn start(mut answer: impl FnMut(usize, &str) -> Answer + Send + 'static) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
@@ -68,12 +68,12 @@ impl Peer {
         Self { address, heard, deepest, stop, thread: Some(thread) }
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// What it heard, a list for each session.
+    /// The commands that it heard, a list for each session.
     pub fn heard(&self) -> Vec<Vec<String>> {
         self.heard.lock().expect("no panic").clone()
     }
@@ -140,14 +140,14 @@ fn talk(
 /// A maildrop that is served as RFC 1939 has it, by a server of few words.
 #[derive(Clone)]
 pub struct Served {
-    /// What CAPA lists; no CAPA where `None`.
+    /// The capabilities that CAPA lists; there is no CAPA if this is `None`.
     pub capabilities: Option<&'static str>,
     /// UIDLs and messages, these with CR LF.
     pub messages: Vec<(String, Vec<u8>)>,
 }
 
 impl Served {
-    /// So many small messages, named `uidl1` and so on.
+    /// Makes so many small messages, named `uidl1` and so on.
     pub fn of(count: usize) -> Self {
         let message = |n| {
             format!("Date: 6 May\r\nMessage-ID: <{n}>\r\nX-Dot: x\r\n.y: z\r\n\r\n.body of {n}\r\n")
@@ -195,13 +195,13 @@ impl Served {
     }
 }
 
-/// Where the header of a message with CR LF ends, the empty line with it.
+/// The place where the header of a message with CR LF ends, the empty line with it.
 pub fn header_end(message: &[u8]) -> usize {
     let end = message.windows(4).position(|window| window == b"\r\n\r\n");
     end.map_or(message.len(), |end| end + 4)
 }
 
-/// Where TOP ends that asks for so many lines of a body.
+/// The place where TOP ends if it asks for so many lines of a body.
 fn top_end(message: &[u8], lines: usize) -> usize {
     let header = header_end(message);
     let body = message[header..].split_inclusive(|&octet| octet == b'\n');
@@ -221,7 +221,7 @@ pub fn multi_line(content: &[u8]) -> Vec<u8> {
     said
 }
 
-/// What a server said once, from tests/data/pop3: its answers by command.
+/// The answers that a server gave once, by command, from tests/data/pop3.
 pub fn transcript(name: &str) -> HashMap<String, Vec<u8>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pop3").join(name);
     let octets = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -238,7 +238,7 @@ pub fn transcript(name: &str) -> HashMap<String, Vec<u8>> {
     answers
 }
 
-/// A server that says what one said once, and lets everybody in.
+/// A server that gives the answers which one gave once, and lets everybody in.
 pub fn replay(answers: HashMap<String, Vec<u8>>) -> Peer {
     Peer::start(move |_, command| match answers.get(command) {
         Some(said) => Answer::Say(said.clone()),

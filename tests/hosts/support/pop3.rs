@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use super::PASSWORD;
 
-/// Longer than any server of a test needs, so that a hang fails instead of hanging.
+/// It is longer than any server of a test needs, so that a hang fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a server answered instead of `+OK`, without CR LF; or what the connection said instead of
-/// answering.
+/// The answer of a server instead of `+OK`, without CR LF; or the error of the connection instead
+/// of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused(pub String);
 
@@ -58,18 +58,18 @@ impl Pop3 {
         Ok(())
     }
 
-    /// What the server greeted with, after `+OK`; empty where it does not greet.
+    /// The greeting of the server, after `+OK`; empty if it does not greet.
     pub fn greeting(&self) -> &str {
         &self.greeting
     }
 
-    /// Sends a command; the text after `+OK`.
+    /// Sends a command. Returns the text after `+OK`.
     pub fn command(&mut self, command: &str) -> Result<String, Refused> {
         self.ask(command)?;
         self.reply()
     }
 
-    /// Sends a command with a multi-line response; its lines, dot-stuffing undone.
+    /// Sends a command with a multi-line response. Returns its lines, dot-stuffing undone.
     pub fn lines(&mut self, command: &str) -> Result<Vec<Vec<u8>>, Refused> {
         self.command(command)?;
         let mut lines = Vec::new();
@@ -85,7 +85,8 @@ impl Pop3 {
         }
     }
 
-    /// The unique-id listing, in the server's order. Panics unless the message-numbers are 1, 2, ...
+    /// The unique-id listing, in the server's order. Panics unless the message-numbers are 1, 2,
+    /// ...
     pub fn uidl(&mut self) -> Result<Vec<String>, Refused> {
         self.numbered("UIDL")
     }
@@ -96,7 +97,7 @@ impl Pop3 {
         Ok(sizes.iter().map(|size| size.parse().expect("a size")).collect())
     }
 
-    /// A message, as it was on the wire but for dot-stuffing.
+    /// A message, as it was on the wire except for dot-stuffing.
     pub fn retr(&mut self, number: usize) -> Result<Vec<u8>, Refused> {
         let mut message = Vec::new();
         for line in self.lines(&format!("RETR {number}"))? {
@@ -111,7 +112,7 @@ impl Pop3 {
         self.command(&format!("DELE {number}")).map(drop)
     }
 
-    /// Ends the session; what is marked is deleted now.
+    /// Ends the session; the marked messages are deleted now.
     pub fn quit(mut self) -> Result<(), Refused> {
         self.command("QUIT")?;
         // The server's process has let go of the maildrop when the connection is closed.

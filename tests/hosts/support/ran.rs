@@ -1,4 +1,4 @@
-//! What a capture beside a server wrote.
+//! The output of a capture beside a server.
 
 use crate::shared::capture::{Ran, uidls};
 

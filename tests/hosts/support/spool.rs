@@ -1,4 +1,4 @@
-//! The POP3 servers of system users, as inetd starts them: what most machines had before Maildir.
+//! The POP3 servers of system users, as inetd starts them: most machines had these before Maildir.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,16 +12,17 @@ use super::inetd::Inetd;
 use super::mail::Message;
 use super::maildir::{Maildir, make_owned};
 
-/// The user there is.
+/// The one user.
 pub const USER: &str = "alice";
 
 /// [`super::PASSWORD`], as a password file has it.
-pub const CRYPTED: &str = "$6$uidlkeep$9HOFbFuYzpED8p4yiuQejKqHvbIkysBHMCQx.i7SMPuQYEAaXlJs9S.1LCeEyoOVt3VslTa8Hvx7.ZTsI1eEh1";
+pub const CRYPTED: &str = "$6$uidlkeep$9HOFbFuYzpED8p4yiuQejKqHvbIkysBHMCQx.i7SMPuQYEAaXlJs9S.1LC\
+    eEyoOVt3VslTa8Hvx7.ZTsI1eEh1";
 
 /// The group that may write into a mail spool, on every Debian.
 const MAIL_GROUP: u32 = 8;
 
-/// A server, and where it looks for mail.
+/// A server, and the place where it looks for mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// Openwall's popa3d, on `/var/mail`.
@@ -85,7 +86,7 @@ impl Spool {
         Self { inetd, scratch }
     }
 
-    /// Where clients find POP3.
+    /// The address where clients find POP3.
     pub fn pop3(&self) -> SocketAddr {
         self.inetd.address()
     }
@@ -133,7 +134,7 @@ pub fn append_to_mbox(mbox: &Path, messages: &[Message]) {
             octets.extend(line.strip_suffix(b"\r").unwrap_or(line));
             octets.push(b'\n');
         }
-        // What ended with a line end has been given one more.
+        // A message that ended with a line end has been given one more.
         if octets.ends_with(b"\n\n") {
             octets.pop();
         }

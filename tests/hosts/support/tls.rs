@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
-/// A directory with a certificate of its own authority for `localhost` and 127.0.0.1: cert.pem, key.pem,
-/// and ca.pem.
+/// A directory with a certificate of its own authority for `localhost` and 127.0.0.1: cert.pem,
+/// key.pem, and ca.pem.
 pub fn certificates() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a directory");
     let made = |args: &str| {
@@ -33,8 +33,8 @@ pub fn fingerprint(certificates: &Path) -> String {
     text.trim().split_once('=').expect("a name before it").1.to_owned()
 }
 
-/// The lines of dovecot.conf by which a Dovecot shows that certificate, on its own POP3 port after STLS
-/// and on `implicit` from the first octet.
+/// The lines of dovecot.conf by which a Dovecot shows that certificate, on its own POP3 port after
+/// STLS and on `implicit` from the first octet.
 pub fn shown_by_dovecot(certificates: &Path, implicit: u16) -> String {
     format!(
         "ssl = yes\nssl_cert = <{0}/cert.pem\nssl_key = <{0}/key.pem\n\

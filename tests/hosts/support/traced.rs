@@ -66,7 +66,7 @@ impl Traced {
         Self { child, ours }
     }
 
-    /// Waits until it ends; whether it listed, among others, five captured messages.
+    /// Waits until it ends. Returns whether it listed, among others, five captured messages.
     pub fn lists(mut self) -> bool {
         let said = BufReader::new(self.ours).lines().map_while(Result::ok);
         let lists = said.into_iter().any(|line| line == "5 UID5-17");
@@ -74,8 +74,8 @@ impl Traced {
         lists
     }
 
-    /// Waits until a SIGSTOP that the options inject has stopped it, and returns who is stopped. The
-    /// options must have `-f`, so that the trace names processes.
+    /// Waits until a SIGSTOP that the options inject has stopped it, and returns the process that
+    /// is stopped. The options must have `-f`, so that the trace names processes.
     pub fn stopped(&mut self, trace: &Path) -> Pid {
         loop {
             let text = fs::read_to_string(trace).unwrap_or_default();

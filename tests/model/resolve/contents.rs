@@ -7,7 +7,7 @@ use uidl_keep::ledger::Provenance;
 use uidl_keep::maildrop::Maildrop;
 use uidl_keep::resolve::Need;
 
-/// The headers of these two alone were captured.
+/// A maildrop of which only the headers of these two were captured.
 fn headers_only(old: &[(&str, &Mail)]) -> Maildrop {
     let mut maildrop = captured(old);
     maildrop.entries.iter_mut().for_each(|entry| entry.message = None);
@@ -155,7 +155,7 @@ fn a_header_whose_entry_has_its_message_already_claims_nothing() {
 fn a_size_that_line_ends_and_status_fields_do_not_explain_is_a_veto() {
     let a = mail("a", 1, 1);
     assert_eq!(a.octets, 1100);
-    // 512, and one for each 16 octets of the smaller.
+    // The limit is 512, and one for each 16 octets of the smaller.
     for (octets, is_explained) in [(1680, true), (1681, false), (554, true), (553, false)] {
         let mut server = Server::new(captured(&[("U1", &a)]));
         server.copy(&Mail { octets, ..a.clone() }, false);
@@ -233,7 +233,7 @@ fn an_origin_of_two_entries_of_two_contents_names_neither() {
     assert_eq!(server.uidls(), [native(1)]);
 }
 
-/// "80 % full", from a script that sends it by a local delivery.
+/// A script sends "80 % full" by a local delivery.
 #[test]
 fn content_that_does_not_name_itself_claims_if_it_was_received_a_day_before_the_first_capture() {
     for header in [NAMELESS, HEADERLESS] {

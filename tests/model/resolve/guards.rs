@@ -1,4 +1,4 @@
-//! Rule 10, and what else the rules refuse.
+//! Rule 10, and the other things that the rules refuse.
 
 use super::{captured_all, is_derived, listed_once, native, refused, several};
 use crate::support::rules::{CAPTURED_AT, Server, Storage, capture, captured, mail, uidl};
@@ -7,7 +7,7 @@ use uidl_keep::ledger::{FIRST_ORDER, Mark};
 use uidl_keep::maildrop::Counter;
 use uidl_keep::resolve::{Need, Undecidable};
 
-/// Ten captured messages, of which so many were copied, behind a guard.
+/// Ten captured messages behind a guard, of which so many were copied.
 fn half_copied(copied: usize) -> Server {
     let mails = several(10);
     let mut server = Server::new(captured_all(&mails));
@@ -51,7 +51,7 @@ fn only_a_first_listing_is_refused_for_what_was_captured() {
     assert_eq!(server.uidls(), ["U4".to_owned(), native(6)]);
 }
 
-/// What clients saw last on the old server; the others they had deleted before.
+/// Clients saw these last on the old server; they had deleted the others before.
 #[test]
 fn the_entries_of_the_last_capture_are_those_that_must_be_there() {
     let mut server = half_copied(0);
@@ -286,7 +286,7 @@ fn one_unreadable_message_costs_only_itself_and_many_cost_the_login() {
     assert_eq!(refused(&mut server), unreadable);
 }
 
-/// The disk is failing: each message more is another wait for it.
+/// The disk is failing: each further message is another wait for it.
 #[test]
 fn a_mailbox_that_cannot_be_read_is_refused_before_the_rest_of_it_is_tried() {
     for (storage, need) in [(Storage::Dbox, Need::Names), (Storage::Maildir, Need::Header)] {
@@ -319,7 +319,7 @@ fn of_many_messages_one_in_a_hundred_may_be_odd() {
     }
 }
 
-/// What was listed without a name is known by its UID alone, and has its answer.
+/// A message that was listed without a name is known by its UID alone, and has its answer.
 #[test]
 fn unreadable_messages_that_were_listed_cost_nothing() {
     let a = mail("a", 1, 1);

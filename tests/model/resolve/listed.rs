@@ -1,4 +1,4 @@
-//! Rules 1 and 2: what was listed stays, and is known again.
+//! Rules 1 and 2: a message that was listed stays, and is known again.
 
 use std::collections::HashMap;
 
@@ -217,7 +217,7 @@ fn a_message_that_came_back_under_a_new_file_name_is_warm_again_and_known_by_tha
 
 #[test]
 fn who_bears_all_names_of_a_record_goes_before_who_bears_one() {
-    // Whichever of the names comes first by its hash.
+    // The first of the names by its hash may be any of them.
     for file in ["a", "b", "c", "d", "e", "f"] {
         let old = mail(file, 1, 1);
         let mut server = Server::new(captured(&[("U1", &old)]));
@@ -262,7 +262,7 @@ fn a_list_of_uids_from_elsewhere_is_noticed_where_names_cost_nothing() {
     assert_eq!(server.uidls(), before);
 }
 
-/// UIDs agree with a name or with an index that was there; of neither nothing follows.
+/// UIDs agree with a name or with an index that was there; without either, nothing follows.
 #[test]
 fn a_new_message_that_alone_is_there_under_another_index_is_not_taken_for_what_had_its_uid() {
     for name in ["new", ""] {
@@ -283,7 +283,7 @@ fn a_new_message_that_alone_is_there_under_another_index_is_not_taken_for_what_h
 
 #[test]
 fn only_what_was_not_listed_is_asked_for_its_names() {
-    // In a dbox, the last that was listed as well.
+    // In a dbox, the last one that was listed is asked as well.
     for (storage, asked) in [(Storage::Maildir, 1), (Storage::Dbox, 2)] {
         let (mut server, _) = listed_once();
         server.storage = storage;
@@ -348,7 +348,7 @@ fn two_records_of_one_entry_claim_two_entries_of_its_uidl() {
     assert_eq!(server.uidls(), ["same".to_owned(), "same".to_owned(), native(3)]);
 }
 
-/// Rule 11: over quota, disk full, read-only.
+/// Rule 11: the user is over quota, the disk is full, or it is read-only.
 #[test]
 fn where_nothing_can_be_recorded_everything_is_told_as_it_would_be_and_again() {
     for storage in [Storage::Maildir, Storage::Dbox] {

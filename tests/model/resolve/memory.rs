@@ -1,5 +1,6 @@
-//! What was told is the join of ledger, mark and storage: each can be lost, put back from an older
-//! backup, or travel alone. And what the operator says of it: `restored`, `forget`.
+//! The record of what was told is the join of ledger, mark and storage: each can be lost, put back
+//! from an older backup, or travel alone. The operator can also say something of it: `restored`,
+//! `forget`.
 
 use super::{is_derived, listed_once, native, provenance};
 use crate::support::rules::{Mail, Server, Storage, captured, mail, uidl};
@@ -10,8 +11,8 @@ use uidl_keep::resolve::{COUNTS_ON, Undecidable};
 
 const STORAGES: [Storage; 2] = [Storage::Maildir, Storage::Dbox];
 
-/// Listed once, then once more with a new message, which has UID 3. What there was before that
-/// listing.
+/// A server that listed once, then once more with a new message, which has UID 3; and the server as
+/// it was before that listing.
 fn listed_twice(storage: Storage, bakes: bool) -> (Server, Server) {
     let (mut server, _) = listed_once();
     (server.storage, server.bakes) = (storage, bakes);
@@ -89,7 +90,7 @@ fn what_an_older_ledger_lacks_is_told_its_own_number_again_where_its_uid_holds()
             }
             let uidls = server.uidls();
             let what = format!("{storage:?}, {bakes}, {is_index_new}, {is_another}, {is_lost}");
-            // Nothing says of the others that they were listed: they may be late copies.
+            // Nothing says that the others were listed: they may be late copies.
             let is_alone = holds && storage == Storage::Maildir && !bakes && is_lost;
             let mut whole = whole.clone();
             whole.rotate_right(usize::from(is_alone));
@@ -114,8 +115,8 @@ fn what_an_older_ledger_of_another_uidvalidity_lacks_is_told_its_own_number_agai
     assert_eq!(server.uidls(), told);
 }
 
-/// What went and came back would stand where no client looks: behind the last that one knows that
-/// searches by halves, with what is new before it.
+/// The message that went and came back would stand where no client looks: behind the last message
+/// that is known to a client that searches by halves, with new mail before it.
 #[test]
 fn where_only_a_mark_remembers_no_guid_is_told_to_what_came_since() {
     let (mut server, _) = listed_once();
@@ -170,7 +171,7 @@ fn where_the_mark_is_lost_the_ledger_alone_serves() {
     assert_eq!(server.uidls(), ["U1".to_owned(), "U2".to_owned(), native(3), native(4)]);
 }
 
-/// On Maildir: what was told is in the list of UIDs. On dbox: as at a first listing.
+/// On Maildir the list of UIDs has what was told. On dbox all is as at a first listing.
 #[test]
 fn where_ledger_and_mark_are_lost_what_storage_has_and_what_evidence_says_is_the_same() {
     for storage in STORAGES {
@@ -308,7 +309,7 @@ fn what_was_forgotten_is_told_anew_and_what_it_told_stays_spent() {
     server.captured.spent.push(uidl("U1"));
     assert!(server.warm().is_none(), "no login passes the stamp by");
     let uidls = server.uidls();
-    assert_eq!(uidls[0], "R2", "what clients know already stands before what they do not");
+    assert_eq!(uidls[0], "R2", "known messages stand before unknown ones");
     assert!(is_derived(&uidls[1]), "its number is in a range that was told: {uidls:?}");
     assert_eq!(uidls[2], native(3), "this very message was told it");
     assert_eq!(server.ledger.as_ref().unwrap().begun_after, 7);
@@ -367,7 +368,7 @@ fn a_uidl_that_was_baked_by_mistake_is_not_believed_where_no_key_contradicts_it(
     assert!(!uidls.contains(&"U1".to_owned()), "{uidls:?}");
 }
 
-/// The ledger is lost as well: then only content can tell what was baked by mistake.
+/// The ledger is lost as well: then only content can tell which UIDLs were baked by mistake.
 #[test]
 fn after_forgetting_an_order_number_of_ours_says_nothing_of_a_stored_uidl() {
     let (mut server, old) = listed_once();
@@ -456,7 +457,7 @@ fn a_new_message_on_a_dbox_is_not_taken_for_what_had_its_uid_before_the_index_wa
 }
 
 /// `forget` undoes everything of ours. A client that polled only the old server knows R2, looks for
-/// the first unknown message by halves, and never sees what stands before it.
+/// the first unknown message by halves, and never sees the messages that stand before it.
 #[test]
 fn after_forgetting_what_clients_know_already_stands_before_what_they_do_not_on_a_maildir_too() {
     let (mut server, old) = listed_once();
@@ -470,7 +471,7 @@ fn after_forgetting_what_clients_know_already_stands_before_what_they_do_not_on_
     assert_eq!(server.uidls()[0], "R2");
 }
 
-/// The same where what clients know has kept its UIDL, and came after what was new.
+/// The same where the message that clients know has kept its UIDL, and came after a new one.
 #[test]
 fn after_forgetting_what_was_copied_late_stands_before_what_was_new() {
     let a = mail("a", 1, 1);
@@ -484,8 +485,8 @@ fn after_forgetting_what_was_copied_late_stands_before_what_was_new() {
     assert_eq!(server.uidls(), ["U1".to_owned(), native(1)]);
 }
 
-/// Ledger and mailbox are put back, and the mark knows of ten messages: that the UIDs of the ledger
-/// are all there says nothing of the eight that are not.
+/// Ledger and mailbox are put back, and the mark knows of ten messages: the UIDs of the ledger are
+/// all there, but this says nothing of the eight that are not.
 #[test]
 fn a_newer_mark_guards_what_an_older_ledger_never_listed() {
     for storage in STORAGES {
@@ -503,7 +504,7 @@ fn a_newer_mark_guards_what_an_older_ledger_never_listed() {
     }
 }
 
-/// A settled maildrop knows from which number on none is spent, and of names it knows nothing.
+/// A settled maildrop knows from which number on none is spent, and knows nothing of names.
 #[test]
 fn a_maildrop_is_settled_only_under_a_format_with_uid_and_uidvalidity() {
     for (format, is_settled) in [("%08Xu%08Xv", true), ("%u", false), ("%v-%g", false)] {
@@ -518,8 +519,8 @@ fn a_maildrop_is_settled_only_under_a_format_with_uid_and_uidvalidity() {
     }
 }
 
-/// A settled maildrop answers a new message without the index, but for one that bears a UIDL: that
-/// may be an entry's.
+/// A settled maildrop answers a new message without the index, except for one that bears a UIDL:
+/// that UIDL may be an entry's.
 #[test]
 fn a_settled_maildrop_looks_up_what_was_captured_for_a_message_that_bears_a_uidl() {
     let a = mail("a", 1, 1);
@@ -560,7 +561,7 @@ fn after_a_restore_no_number_is_given_that_the_mailbox_had_reached_under_another
     }
 }
 
-/// The mark names the last 16; of those before them it says by its last message that UIDs hold.
+/// The mark names the last 16; its last message tells for those before them that UIDs hold.
 #[test]
 fn more_new_messages_than_the_mark_names_are_told_again_on_a_dbox() {
     let (mut server, _) = listed_once();

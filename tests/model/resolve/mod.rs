@@ -1,7 +1,8 @@
-//! The rules of `resolve`, by example: what claims and what must not, a few messages each.
+//! The rules of `resolve`, by example: which claims are made and which must not be, a few messages
+//! each.
 //!
-//! The numbers are those of `docs/design.md`. What no example thinks of is looked for by the random
-//! histories in `histories.rs`.
+//! The numbers are those of `docs/design.md`. The random histories in `histories.rs` look for what
+//! no example thinks of.
 
 mod contents;
 mod guards;
@@ -24,13 +25,13 @@ fn several(count: u8) -> Vec<Mail> {
     (0..count).map(|n| mail(&format!("m{n}"), n, n)).collect()
 }
 
-/// What an old server that called them `U0`, `U1` and so on says of them.
+/// The capture of an old server that called them `U0`, `U1` and so on.
 fn captured_all(mails: &[Mail]) -> Maildrop {
     let names: Vec<String> = (0..mails.len()).map(|n| format!("U{n}")).collect();
     captured(&names.iter().map(String::as_str).zip(mails).collect::<Vec<_>>())
 }
 
-/// What Dovecot alone gives the message with this UID.
+/// The UIDL that Dovecot alone gives the message with this UID.
 fn native(uid: u32) -> String {
     format!("{uid:08x}00000063")
 }
@@ -49,7 +50,7 @@ fn refused(server: &mut Server) -> Undecidable {
     server.try_to_list().map(|_| ()).unwrap_err()
 }
 
-/// How the message with this UID came by its UIDL.
+/// The way in which the message with this UID came by its UIDL.
 fn provenance(resolution: &Resolution, uid: u32) -> Provenance {
     resolution.ledger.records.iter().find(|record| record.uid == uid).unwrap().provenance
 }

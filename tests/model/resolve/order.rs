@@ -50,8 +50,8 @@ fn an_order_number_of_ours_is_replayed_beside_what_is_told_and_new_ones_are_abov
     assert_eq!(server.uidls(), ["U2".to_owned(), "U1".to_owned(), native(1)]);
 }
 
-/// What was told on another node came by dsync, the old mail by another way: a client that searches
-/// by halves must find old mail before new.
+/// The new mail, as it was told on another node, came by dsync, the old mail by another way: a
+/// client that searches by halves must find old mail before new.
 #[test]
 fn an_order_number_of_ours_says_nothing_where_old_mail_has_none() {
     let mut server = with_new_first();
@@ -75,7 +75,7 @@ fn an_order_number_that_two_messages_have_is_replayed_for_one() {
     assert_eq!(orders(&server.log_in()), [5, 4, 3].map(|n| FIRST_ORDER + n));
 }
 
-/// Those few were sorted before all others once, and a client that searches by halves fetched none.
+/// The few were sorted before all others once, and a client that searches by halves fetched none.
 #[test]
 fn another_servers_order_number_is_nothing_beside_what_claims_an_entry() {
     for orders in [[1, 2], [2, 1], [0, 9]] {
@@ -158,7 +158,7 @@ fn a_maildrop_whose_order_numbers_are_used_up_is_refused() {
     assert_eq!(server.uidls().len(), 4, "forgotten, they begin anew");
 }
 
-/// Order numbers of the old server, which a conversion brought, are none of ours.
+/// A conversion brought order numbers of the old server: none of them is ours.
 #[test]
 fn an_order_number_of_another_server_does_not_outvote_the_captured_order() {
     let (a, b) = (mail("a", 1, 1), mail("b", 2, 2));
@@ -186,8 +186,8 @@ fn a_late_copy_stands_behind_what_was_listed_where_the_ledger_is_lost() {
     }
 }
 
-/// The last message that was listed has gone since, and the one before it is named by the mark: no
-/// UID was given anew.
+/// The last message that was listed has gone since, and the mark names the one before it: no UID
+/// was given anew.
 #[test]
 fn old_mail_keeps_its_place_before_new_mail_where_the_last_has_gone_and_the_ledger_is_lost() {
     let old = [mail("a", 1, 1), mail("b", 2, 2)];

@@ -1,5 +1,5 @@
-//! New mail in a settled maildrop: what the ledger alone says of it is what the rules say, which
-//! [`Server::try_to_log_in`] compares at every login.
+//! New mail in a settled maildrop: the ledger alone says the same of it as the rules, and
+//! [`Server::try_to_log_in`] compares them at every login.
 
 use super::{is_derived, listed_once, native};
 use crate::support::rules::{Server, Storage, captured, mail, uidl};

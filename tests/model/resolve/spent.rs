@@ -7,8 +7,8 @@ use uidl_keep::ledger::{FIRST_ORDER, Provenance, Told};
 use uidl_keep::maildrop::Counter;
 use uidl_keep::resolve::COUNTS_ON;
 
-/// A new server that gives UIDLs under UIDVALIDITY 99, and an old one that did under this one, and
-/// was to give number 4 next.
+/// A new server that gives UIDLs under UIDVALIDITY 99, and an old one that gave them under this
+/// UIDVALIDITY and was to give number 4 next.
 fn counted(format: &str, uidvalidity: u32) -> Server {
     let mut maildrop = captured(&[("U1", &mail("a", 1, 1))]);
     maildrop.uidvalidity = Some(uidvalidity);
@@ -58,7 +58,7 @@ fn a_settled_maildrop_gives_no_number_that_the_old_server_may_give_yet() {
     assert!(is_derived(&uidls[1]), "{uidls:?}");
 }
 
-/// The backup has the mailbox as it was before its next UID was raised, and the ledger of after.
+/// The backup has the mailbox from before its next UID was raised, and the ledger from after.
 #[test]
 fn what_is_restored_goes_beyond_what_the_old_server_may_give_in_a_settled_maildrop_too() {
     let mut server = counted("%08Xu%08Xv", 99);
@@ -124,7 +124,7 @@ fn a_stored_uidl_with_a_counted_number_is_not_believed() {
     assert_eq!(provenance(&resolution, 2), Provenance::Stored);
 }
 
-/// Of an earlier conversion, under the same UIDVALIDITY.
+/// The `P` is from an earlier conversion, under the same UIDVALIDITY.
 #[test]
 fn a_number_that_the_old_server_had_given_is_not_believed_of_the_message_that_has_it_as_uid() {
     for (uid, is_believed) in [(3, false), (4, true)] {

@@ -1,4 +1,4 @@
-//! Evidence 1, 2 and 6: what Dovecot's storage holds, `P`, and the order number beside it, `O`.
+//! Evidence 1, 2 and 6: Dovecot's storage holds `P`, and the order number beside it, `O`.
 
 use super::{derived_uidl, is_derived, native, provenance};
 use crate::support::rules::{Server, Storage, captured, mail, uidl};
@@ -44,7 +44,7 @@ fn a_stored_uidl_that_nothing_contradicts_is_believed() {
     assert_eq!(server.asked.get(&Need::Header), None);
 }
 
-/// Of an earlier conversion, and now another entry's.
+/// The `P` is from an earlier conversion, and is now another entry's.
 #[test]
 fn a_stored_uidl_loses_to_a_name_that_another_entry_has() {
     let mut server = two_entries();
@@ -114,7 +114,7 @@ fn a_stored_uidl_loses_to_a_text_that_contradicts_it_under_an_equal_header() {
     }
 }
 
-/// What relays add changes the header, and does not contradict.
+/// A relay adds lines to the header, and that does not contradict.
 #[test]
 fn a_stored_uidl_stands_over_another_header_of_the_same_origin_where_origin_may_match() {
     for (origin, came, told) in
@@ -178,7 +178,8 @@ fn two_entries_of_one_uidl_are_both_claimed_by_what_storage_holds() {
     assert_eq!(resolution.report.unclaimed, 0);
 }
 
-/// An order number of ours stands beside it: but it may have been told to another account's clients.
+/// An order number of ours stands beside it; but it may have been told to another account's
+/// clients.
 #[test]
 fn a_stored_uidl_is_held_against_the_content_whoever_told_it() {
     for order in [FIRST_ORDER, FIRST_ORDER - 1] {
@@ -198,7 +199,7 @@ fn a_stored_uidl_that_we_told_loses_to_a_name_of_another_entry() {
     assert_eq!(server.uidls(), ["U2"]);
 }
 
-/// Rule 7: the entry keeps the UIDLs that earlier captures said of it as its own.
+/// Rule 7: the entry keeps as its own the UIDLs that earlier captures gave it.
 #[test]
 fn an_earlier_uidl_of_an_entry_claims_it_and_is_told_on_only_where_it_was_told() {
     for (order, told) in [(None, "U1"), (Some(3), "U1"), (Some(FIRST_ORDER), "early")] {

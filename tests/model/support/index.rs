@@ -25,7 +25,7 @@ pub const USERS: &[&str] = &[
 /// Users who are not among them.
 pub const ABSENT: &[&str] = &["alice", "alice@example.con", "zoe@example.com", "x"];
 
-/// Maildrops with every field there and not there.
+/// Maildrops in which every field is there and is not there.
 pub fn maildrops() -> Vec<Maildrop> {
     USERS.iter().enumerate().map(|(n, user)| maildrop(n as u32, user)).collect()
 }
@@ -49,7 +49,7 @@ fn maildrop(n: u32, user: &&str) -> Maildrop {
     with_history(captured, n)
 }
 
-/// The same as made of as many captures as `n` says: none, one, or more that are not alike.
+/// The same maildrop, made of as many captures as `n` says: none, one, or more that are not alike.
 fn with_history(mut maildrop: Maildrop, n: u32) -> Maildrop {
     let taken = |capture: u32| (n % 4 != 2).then_some(1_794_749_400 + u64::from(capture));
     maildrop.captures = (1..n.min(3))

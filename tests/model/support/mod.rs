@@ -1,4 +1,4 @@
-//! What several of these tests start from.
+//! The things from which several of these tests start.
 
 pub mod index;
 pub mod rules;

@@ -1,5 +1,5 @@
-//! A new server as the rules see it: what is in the maildrop, what was captured, what was recorded,
-//! and everything that can be lost of it.
+//! A new server as the rules see it: the mail in the maildrop, the capture, the records, and
+//! everything of it that can be lost.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, HashSet};
@@ -22,7 +22,7 @@ pub const NAMELESS: u8 = 240;
 /// Headers from here on are of no kind at all: there is none.
 pub const HEADERLESS: u8 = 250;
 
-/// When the first capture was taken, in seconds.
+/// The time of the first capture, in seconds.
 pub const CAPTURED_AT: u64 = 100 * DAY;
 
 /// A day, in seconds.
@@ -37,7 +37,7 @@ pub struct Mail {
     pub octets: u64,
     /// It came by way of a relay, which added a line to its header.
     pub relayed: u8,
-    /// When it arrived at the server that it is on, in seconds.
+    /// The time at which it arrived at the server that it is on, in seconds.
     pub received: u64,
 }
 
@@ -48,7 +48,7 @@ pub fn mail(name: &str, header: u8, body: u8) -> Mail {
 }
 
 impl Mail {
-    /// What a user sees of it.
+    /// The parts that a user sees of it.
     pub fn content(&self) -> (u8, u8) {
         (self.header, self.body)
     }
@@ -81,22 +81,22 @@ impl Mail {
     }
 }
 
-/// Where a message lies on the new server.
+/// A message and where it lies on the new server.
 #[derive(Debug, Clone)]
 pub struct Held {
     pub uid: u32,
     pub mail: Mail,
-    /// Under which name: Maildir's base file name, or dbox's GUID. Under both, with a space between
-    /// them, or under none.
+    /// Its name: Maildir's base file name, or dbox's GUID; or both, with a space between them; or
+    /// none.
     pub name: String,
-    /// What Dovecot's storage has as `P`.
+    /// The `P` that Dovecot's storage has.
     pub stored: Option<Uidl>,
-    /// What it has as `O`.
+    /// The `O` that it has.
     pub stored_order: Option<u32>,
     pub readable: bool,
 }
 
-/// How the new server keeps mail.
+/// The way in which the new server keeps mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Storage {
     /// Names cost nothing, and what is told is written beside them.
@@ -105,7 +105,7 @@ pub enum Storage {
     Dbox,
 }
 
-/// What can be written beside the mail.
+/// The files that can be written beside the mail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disk {
     Writable,
@@ -123,7 +123,7 @@ pub struct Server {
     pub mark: Option<Mark>,
     pub disk: Disk,
     pub storage: Storage,
-    /// Whether what is told is baked, where there is a place for it.
+    /// Whether each UIDL that is told is baked, where there is a place for it.
     pub bakes: bool,
     pub native: UidlFormat,
     /// Whether it is a format that the rules can follow.
@@ -137,7 +137,7 @@ pub struct Server {
     pub asked: HashMap<Need, usize>,
     /// Whether the last outcome needed what was captured.
     pub asked_captured: bool,
-    /// How many logins were answered by what the ledger alone says of new mail.
+    /// The number of logins answered by what the ledger alone says of new mail.
     pub grown: usize,
     /// Names are never given twice, as Maildir wants it.
     copies: usize,
@@ -155,8 +155,8 @@ pub fn uidl(text: &str) -> Uidl {
     Uidl::new(text.as_bytes()).unwrap()
 }
 
-/// What the old server's capture says: the header always, the message where the header repeats or
-/// does not name it.
+/// The old server's capture: the header always, the message where the header repeats or does not
+/// name it.
 pub fn captured(old: &[(&str, &Mail)]) -> Maildrop {
     let repeated = |header: u8| old.iter().filter(|(_, m)| m.header == header).count() > 1;
     let entries = old.iter().enumerate().map(|(at, (uidl_text, mail))| Entry {
@@ -220,7 +220,7 @@ impl Server {
         format!("copy{}", self.copies)
     }
 
-    /// By file: the name stays. By content: a new one.
+    /// Copies a message. By file the name stays; by content there is a new one.
     pub fn copy(&mut self, mail: &Mail, by_file: bool) -> u32 {
         let name = if by_file { mail.name.clone() } else { self.new_name() };
         self.put(mail.clone(), name)
@@ -230,19 +230,19 @@ impl Server {
         self.held.retain(|held| held.uid != uid);
     }
 
-    /// The message of that name has this `P` and `O`.
+    /// Gives the message of that name this `P` and `O`.
     pub fn store(&mut self, name: &str, text: &str, order: Option<u32>) {
         let held = self.held.iter_mut().find(|held| held.name == name).unwrap();
         (held.stored, held.stored_order) = (Some(uidl(text)), order);
     }
 
-    /// Nothing is left of what was told but what storage has.
+    /// Loses everything that was told except what storage has.
     pub fn lose_memory(&mut self) {
         (self.ledger, self.mark) = (None, None);
     }
 
-    /// UIDs begin anew at `from`: the list of them was lost, or an older one was put back. What was
-    /// baked into it goes with it.
+    /// Numbers from `from` on: the list of UIDs was lost, or an older one was put back. The UIDLs
+    /// that were baked into it go with it.
     pub fn number_anew(&mut self, from: u32) {
         let start = self.held.iter().position(|held| held.uid >= from);
         let is_list = self.storage == Storage::Maildir;
@@ -286,7 +286,7 @@ impl Server {
                         assert!(seen.insert((m, need)), "asked twice at once");
                         *counts.entry(need).or_default() += 1;
                         self.tell(&self.held[m], &mut messages[m], need);
-                        // As the plugin does, which then lets the rules refuse it all.
+                        // The plugin does the same, and then lets the rules refuse it all.
                         unreadable += usize::from(messages[m].unreadable);
                         if unreadable > most_unreadable(messages.len()) {
                             break;
@@ -329,13 +329,13 @@ impl Server {
         }
     }
 
-    /// What is known of a message before anything is asked.
+    /// The facts that are known of a message before anything is asked.
     fn message(&self, held: &Held) -> Message {
         let uidlist_name = name_of(held).filter(|_| self.storage == Storage::Maildir);
         Message { uid: held.uid, uidlist_name, ..Message::default() }
     }
 
-    /// As a plugin names it.
+    /// The basis, named as a plugin names it.
     fn basis(&self) -> [u8; 16] {
         let mut hasher = DefaultHasher::new();
         format!("{:?} {} {:?} {:?}", self.captured, self.is_final, self.native, self.keys)
@@ -377,7 +377,7 @@ impl Server {
         }
     }
 
-    /// What Dovecot alone gives.
+    /// The UIDL that Dovecot alone gives.
     pub fn native_uidl(&self, held: &Held) -> Uidl {
         let guid = held.name.split_whitespace().last().unwrap_or("none").as_bytes();
         let (uid, uidvalidity) = (held.uid, self.uidvalidity);
@@ -385,20 +385,20 @@ impl Server {
         self.native.render(&fields).unwrap()
     }
 
-    /// What [`Server::outcome`] says for a listing, recorded as far as it can be.
+    /// The resolution of [`Server::outcome`] for a listing, recorded as far as it can be.
     pub fn try_to_log_in(&mut self) -> Result<Resolution, Undecidable> {
         let grown = self.grow();
         let resolution = match self.outcome(Purpose::Listing { guarded: self.guarded }) {
             Outcome::Resolved(resolution) => *resolution,
             Outcome::Refused(refusal) => {
-                assert!(grown.is_none(), "what is refused does not grow: {refusal:?}");
+                assert!(grown.is_none(), "a refused login does not grow: {refusal:?}");
                 return Err(refusal);
             }
             Outcome::Ask(_) | Outcome::AskCaptured => unreachable!(),
         };
         self.next_uid = self.next_uid.max(resolution.first_unspent_uid);
         if let Some(grown) = &grown {
-            assert_eq!(*grown, resolution.ledger, "what grows is what the rules say");
+            assert_eq!(*grown, resolution.ledger, "the grown ledger is that of the rules");
             self.grown += 1;
         }
         if self.disk == Disk::Writable {
@@ -430,7 +430,7 @@ impl Server {
         self.try_to_log_in().unwrap_or_else(|refusal| panic!("{refusal:?}"))
     }
 
-    /// What a warm login answers from, if it can: nothing is asked.
+    /// The ledger from which a warm login answers, if it can: nothing is asked.
     pub fn warm(&self) -> Option<&Ledger> {
         let ledger = self.ledger.as_ref().filter(|ledger| self.holds(ledger, &self.held))?;
         (!self.held.is_empty()).then_some(ledger)
@@ -446,7 +446,7 @@ impl Server {
                 Storage::Dbox => ledger.epoch.index_id == self.index_id,
             })
         });
-        // An index that was put back has its old id: the name of the last that was listed tells.
+        // An index that was put back has its old id: the name of the last listed message tells.
         let named = held.iter().rev().find_map(|held| {
             let record = ledger.records.iter().find(|record| record.uid == held.uid)?;
             (!record.names.is_empty()).then_some((held, record))
@@ -462,7 +462,7 @@ impl Server {
         counts_on && holds && last_holds && heeds
     }
 
-    /// What a login with nothing but new mail makes of a settled ledger, if it can.
+    /// The ledger that a login with nothing but new mail makes of a settled one, if it can.
     fn grow(&self) -> Option<Ledger> {
         let ledger = self.ledger.as_ref()?;
         let known = self.held.partition_point(|held| held.uid < ledger.epoch.next_uid);
@@ -486,7 +486,7 @@ impl Server {
         }
     }
 
-    /// What a client sees, in POP3 order, or why it sees nothing.
+    /// Returns the listing of a client, in POP3 order, or the reason why it gets none.
     pub fn try_to_list(&mut self) -> Result<Vec<(Uidl, Held)>, Undecidable> {
         let records = match self.warm() {
             Some(ledger) => ledger.records.clone(),

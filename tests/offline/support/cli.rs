@@ -1,4 +1,4 @@
-//! A directory to run the helper in, and listings to build of.
+//! A directory to run the helper in, and listings to build from.
 
 use std::fs::{self, Permissions};
 use std::io::Write;
@@ -56,7 +56,7 @@ pub struct Here(pub TempDir);
 impl Here {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        // So that other accounts can get at a site in it.
+        // The mode lets other accounts get at a site in it.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         Self(dir)
     }
@@ -75,7 +75,7 @@ impl Here {
 
     pub fn roster(&self, name: &str) -> Vec<String> {
         let text = String::from_utf8(self.read(name)).unwrap();
-        // Without the first and last line, and without checksums.
+        // The first and the last line go, and the checksums.
         let lines: Vec<&str> = text.lines().collect();
         let lines = lines[1..lines.len() - 1].iter();
         lines.map(|line| line.rsplit_once(' ').unwrap().0.to_owned()).collect()
@@ -85,10 +85,10 @@ impl Here {
         self.path(name).metadata().unwrap().mode() & 0o7777
     }
 
-    /// The helper, ready to run here, by nobody who used sudo.
+    /// The helper, ready to run here, for a user who did not use sudo.
     pub fn command(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
-        // What Dovecot says of users is for the tests that have one.
+        // Only the tests that have a Dovecot ask it of users.
         let asks = ["hold ", "release "].iter().any(|it| args.starts_with(it));
         let no_check = asks && !args.contains("--doveadm") && !args.contains("--redownload");
         command.args(args.split_whitespace()).args(no_check.then_some("--no-check"));
@@ -123,7 +123,7 @@ impl Here {
         assert_eq!((ran.status, &*ran.stdout, &*ran.stderr), (0, "", ""), "{args}");
     }
 
-    /// Runs it and expects trouble, whose sentence it returns.
+    /// Runs it and expects trouble. Returns the sentence of that.
     pub fn trouble(&self, args: &str) -> String {
         let ran = self.run(args);
         assert_eq!((ran.status, &*ran.stdout), (2, ""), "{args}: {}", ran.stderr);

@@ -18,7 +18,7 @@ pub struct Old {
 }
 
 impl Old {
-    /// With these files, each of a made-up message.
+    /// Makes one with these files, each of a made-up message.
     pub fn of<'a>(files: impl IntoIterator<Item = &'a str>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("Maildir");

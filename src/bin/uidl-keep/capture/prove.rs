@@ -97,13 +97,14 @@ impl ProofArgs {
         if is_copy {
             return Err(Trouble::new(
                 "--prove: --root is a copy, and the server is elsewhere: say where with \
-                 --prove-accounts and --prove-server, or which program to take with --prove-program",
+                 --prove-accounts and --prove-server, or which program to take with \
+                 --prove-program",
             ));
         }
         let program = Program::of(server).ok_or_else(|| {
             Trouble::new(format!(
-                "--prove: no POP3 program of {} where it usually lies: name it with --prove-program, \
-                 or say --prove-accounts",
+                "--prove: no POP3 program of {} where it usually lies: name it with \
+                 --prove-program, or say --prove-accounts",
                 server.name()
             ))
         })?;

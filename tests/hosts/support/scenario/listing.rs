@@ -1,4 +1,4 @@
-//! What an old server listed, written by hand.
+//! The listing of an old server, written by hand.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -18,45 +18,45 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// Of a maildrop that has no messages yet.
+    /// The listing of a maildrop that has no messages yet.
     pub fn new() -> Self {
         let fields = format!("uidvalidity {UIDVALIDITY}\n");
         Self { state: "captured", fields, messages: String::new(), count: 0 }
     }
 
-    /// With one more field.
+    /// Adds one more field.
     pub fn field(mut self, line: &str) -> Self {
         let _ = writeln!(self.fields, "{line}");
         self
     }
 
-    /// With one more message.
+    /// Adds one more message.
     pub fn message(mut self, uidl: &str, keys: &str) -> Self {
         self.count += 1;
         let _ = writeln!(self.messages, "{} {uidl} {keys}", self.count);
         self
     }
 
-    /// Of these files, `UID1-17` the first by name.
+    /// The listing of these files; `UID1-17` is the first by name.
     pub fn of_files(files: &[PathBuf]) -> Self {
         (1..).zip(files).fold(Self::new(), |listing, (number, file)| {
             listing.message(&uidl(number), &by_file(file))
         })
     }
 
-    /// Of these messages, by the whole of each and by nothing else.
+    /// The listing of these messages, by the whole of each and by nothing else.
     pub fn of_contents(messages: &[Message]) -> Self {
         (1..).zip(messages).fold(Self::new(), |listing, (number, message)| {
             listing.message(&uidl(number), &by_content(message))
         })
     }
 
-    /// Of a maildrop that could not be captured.
+    /// The listing of a maildrop that could not be captured.
     pub fn failed(why: &str) -> Self {
         Self { state: "failed", ..Self::new() }.field(&format!("remark {why}"))
     }
 
-    /// As the helper reads it.
+    /// The text as the helper reads it.
     pub fn text(&self) -> String {
         format!(
             "uidl-keep-listing 1\nmaildrop {USER}\nstate {}\nkeys {NORMALISER_VERSION}\n{}{}.\n",
@@ -70,7 +70,7 @@ pub fn uidl(number: u32) -> String {
     format!("UID{number}-{UIDVALIDITY}")
 }
 
-/// Those of several.
+/// The UIDLs of several.
 pub fn uidl_of(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
     numbers.into_iter().map(uidl).collect()
 }
@@ -90,7 +90,7 @@ pub fn header_of(message: &Message) -> String {
     format!("header={}", fingerprints(message).header.unwrap())
 }
 
-/// The same with what LIST says.
+/// The same with the size that LIST says.
 pub fn by_header(message: &Message) -> String {
     format!("{} octets={}", header_of(message), message.on_the_wire().len())
 }

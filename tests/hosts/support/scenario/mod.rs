@@ -1,6 +1,6 @@
-//! A maildrop that moved: the Dovecot that serves it now, and what its old server told of it.
+//! A maildrop that moved: the Dovecot that serves it now, and the UIDLs of its old server.
 //!
-//! A [`Scenario`] is the new server with the one user who moved. What was captured is a [`Listing`] that
+//! A [`Scenario`] is the new server with the one user who moved. The capture is a [`Listing`] that
 //! a test writes by hand, or comes from an [`OldMaildrop`] by the helper's own capture.
 
 mod listing;
@@ -24,23 +24,24 @@ use super::maildir::{Maildir, Naming};
 use super::pop3::Refused;
 use super::{OWNER, helper};
 
-/// The one whose mail is moved.
+/// The user whose mail is moved.
 pub const USER: &str = "alice@example.com";
 
 /// The UIDVALIDITY of every old maildrop.
 pub const UIDVALIDITY: u32 = 17;
 
-/// What a client is told when we could not tell.
+/// A client is told this when we could not tell.
 pub const LATER: &str =
     "-ERR [SYS/TEMP] Mailbox is temporarily not available, please try again later.";
-/// What a client is told while the mailbox is held.
+/// A client is told this while the mailbox is held.
 pub const MOVING: &str = "-ERR [SYS/TEMP] Mailbox is being moved, please try again later.";
 
 /// The new server, and the user who moved there.
 pub struct Scenario {
-    /// It has the plugin.
+    /// The new server, which has the plugin.
     pub dovecot: Dovecot,
-    /// How many messages [`Scenario::deliver`] has delivered; the next one gets the number after.
+    /// The number of messages that [`Scenario::deliver`] has delivered; the next one gets the
+    /// number after.
     pub delivered: u32,
     line: Line,
     store: Store,
@@ -48,29 +49,29 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// On Dovecot 2.3, with the plugin and an empty maildrop.
+    /// Starts one on Dovecot 2.3, with the plugin and an empty maildrop.
     pub fn begin(store: Store) -> Option<Self> {
         Self::begin_with(Line::V23, Config::default().store(store).with_plugin())
     }
 
-    /// The same, otherwise configured.
+    /// Starts the same, otherwise configured.
     pub fn begin_with(line: Line, config: Config) -> Option<Self> {
         let (store, extra) = (config.store, config.extra.clone());
         let dovecot = Dovecot::start(&Host::dovecot(line)?, config)?;
         Some(Self { dovecot, delivered: 0, line, store, extra })
     }
 
-    /// On Dovecot 2.3, with a Maildir of so many captured messages.
+    /// Starts one on Dovecot 2.3, with a Maildir of so many captured messages.
     pub fn migrated(count: u32) -> Option<Self> {
         Self::migrated_with(count, Config::default().with_plugin())
     }
 
-    /// The same, otherwise configured.
+    /// Starts the same, otherwise configured.
     pub fn migrated_with(count: u32, config: Config) -> Option<Self> {
         Self::migrated_on(Line::V23, count, config)
     }
 
-    /// The same on another release line of Dovecot.
+    /// Starts the same on another release line of Dovecot.
     pub fn migrated_on(line: Line, count: u32, config: Config) -> Option<Self> {
         let mut scenario = Self::begin_with(line, config)?;
         for _ in 0..count {
@@ -80,8 +81,8 @@ impl Scenario {
         Some(scenario)
     }
 
-    /// One whose messages have their sizes in their names, so that Dovecot itself lists them
-    /// unread, and were captured by the key that needs the whole of each.
+    /// Starts one whose messages have their sizes in their names, so that Dovecot itself lists them
+    /// unread. They were captured by the key that needs the whole of each.
     pub fn migrated_by_content(count: u32) -> Option<Self> {
         let mut scenario = Self::begin(Store::Maildir)?;
         let messages: Vec<Message> = (1..=count).map(Message::plain).collect();
@@ -100,7 +101,7 @@ impl Scenario {
         self.maildir().deliver(&message, Naming::Qmail, self.delivered);
     }
 
-    /// Where it keeps mail.
+    /// The store in which it keeps mail.
     pub fn store(&self) -> Store {
         self.store
     }
@@ -111,8 +112,8 @@ impl Scenario {
         Maildir::create(self.dovecot.mail(USER))
     }
 
-    /// Mail numbered so, file by file in a Maildir, else as dsync brings it: with its file name as
-    /// GUID.
+    /// Copies the mail with its numbers: file by file in a Maildir, else as dsync brings it, with
+    /// its file name as GUID.
     pub fn copy_files(&self, old: &Maildir) {
         if self.store == Store::Maildir {
             old.copy_mail_to(&self.dovecot.mail(USER));
@@ -121,7 +122,7 @@ impl Scenario {
         self.dovecot.import(USER, old.path());
     }
 
-    /// A Maildir of an old server beside the new one, with these messages in it.
+    /// Makes a Maildir of an old server beside the new one, with these messages in it.
     pub fn old_maildir(&self, messages: impl IntoIterator<Item = u32>) -> Maildir {
         let old = Maildir::create(self.dovecot.dir().join("old/Maildir"));
         for number in messages {
@@ -130,7 +131,7 @@ impl Scenario {
         old
     }
 
-    /// A new message comes in, by IMAP: the one way that every store has.
+    /// Brings in a new message by IMAP: the one way that every store has.
     pub fn receive(&self, message: &Message) {
         let mut session = self.imap();
         session.append(&message.on_the_wire());
@@ -147,12 +148,12 @@ impl Scenario {
         self.build(&listing.text());
     }
 
-    /// The same of a listing of the first so many files, by name.
+    /// Does the same with a listing of the first so many files, by name.
     pub fn capture_first(&self, count: usize) {
         self.capture(&Listing::of_files(&self.maildir().files()[..count]));
     }
 
-    /// The same of the text of a listing.
+    /// Does the same with the text of a listing.
     pub fn build(&self, listing: &str) {
         let file = self.dovecot.dir().join("alice.uidl");
         fs::write(&file, listing).expect("our directory");
@@ -168,7 +169,7 @@ impl Scenario {
         helper::run(self.build_install(options).arg(file));
     }
 
-    /// Installs the site once more as it is, for whoever reads it now.
+    /// Installs the site once more as it is, for its present readers.
     pub fn install_again(&self) {
         helper::run(&mut self.build_install(&[]));
     }
@@ -181,19 +182,19 @@ impl Scenario {
         command
     }
 
-    /// What a client is told.
+    /// The UIDLs that a client is told.
     pub fn uidls(&self) -> Vec<String> {
         self.dovecot.uidl(USER)
     }
 
-    /// What a client is told instead of its listing.
+    /// The line that a client is told instead of its listing.
     pub fn refusal(&self) -> String {
         let mut session = self.dovecot.login(USER).expect("+OK comes before the mailbox is opened");
         let Err(Refused(line)) = session.uidl() else { panic!("served") };
         line
     }
 
-    /// Where the ledger is.
+    /// The path of the ledger.
     pub fn ledger(&self) -> PathBuf {
         let mailbox = match self.store {
             Store::Maildir => PathBuf::new(),
@@ -202,7 +203,7 @@ impl Scenario {
         self.dovecot.mail(USER).join(mailbox).join("uidl-keep.ledger")
     }
 
-    /// The lines of ours in the log, all that POP3 sessions have written by now.
+    /// Our lines in the log: all that POP3 sessions have written by now.
     pub fn log(&self) -> Vec<String> {
         let log = self.dovecot.settled_log();
         log.lines().filter(|line| line.contains("uidl-keep: ")).map(str::to_owned).collect()
@@ -223,7 +224,7 @@ impl Scenario {
         number.parse().unwrap_or_else(|_| panic!("{said}"))
     }
 
-    /// What a client would be told by Dovecot alone, over a copy of the same mail.
+    /// The UIDLs that Dovecot alone would tell a client, over a copy of the same mail.
     pub fn uidls_without_us(&self, uidl_format: Option<&'static str>) -> Vec<String> {
         let config = Config { uidl_format, extra: self.extra.clone(), ..Config::default() };
         let host = Host::dovecot(self.line).expect("there a moment ago");
@@ -237,21 +238,21 @@ impl Scenario {
         bare.uidl(USER)
     }
 
-    /// The plugin is taken out; the same mail is served by Dovecot alone.
+    /// Takes the plugin out; Dovecot alone serves the same mail.
     pub fn take_the_plugin_out(&mut self) {
         self.dovecot.reconfigure(|config| config.plugin = None);
     }
 
-    /// What doveadm says that clients will see, by UID.
+    /// The UIDLs that doveadm says clients will see, by UID.
     pub fn shown_by_doveadm(&self) -> Vec<String> {
         let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
         let shown = self.dovecot.doveadm_ok(fetch);
         shown.lines().filter_map(|l| l.strip_prefix("pop3.uidl: ")).map(str::to_owned).collect()
     }
 
-    /// Logs in and asks nothing, because the login is not to be served: what the client hears after
-    /// the `+OK` of its password until the connection is closed, and our complaints of that
-    /// session.
+    /// Logs in and asks nothing, because the login is not to be served. Returns what the client
+    /// hears after the `+OK` of its password until the connection is closed, and our complaints of
+    /// that session.
     #[track_caller]
     pub fn turned_away(&self, fault: &str) -> (String, Vec<String>) {
         let before = self.dovecot.settled_log().len();
@@ -266,7 +267,7 @@ impl Scenario {
     /// connection closed, one line in the log that has all `words`, and nothing recorded.
     #[track_caller]
     pub fn refuses(&self, fault: &str, words: &[&str]) {
-        // What the fault is may be no file at all.
+        // The fault may leave no file at all.
         let is_file = |path: &PathBuf| path.symlink_metadata().is_ok_and(|meta| meta.is_file());
         let small = |path: &PathBuf| path.metadata().is_ok_and(|meta| meta.len() < 1 << 20);
         let recorded = || {
@@ -300,12 +301,12 @@ impl Scenario {
         assert_eq!(log.lines().find(bad), None);
     }
 
-    /// Where its roster is.
+    /// The path of its roster.
     pub fn roster(&self) -> PathBuf {
         self.dovecot.site().join("domain/example.com.roster")
     }
 
-    /// Where its index is.
+    /// The path of its index.
     pub fn index(&self) -> PathBuf {
         self.dovecot.site().join("domain/example.com.idx")
     }

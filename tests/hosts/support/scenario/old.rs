@@ -1,4 +1,5 @@
-//! A maildrop of an old server: its mail as it was after the last session there, and what clients know.
+//! A maildrop of an old server: its mail as it was after the last session there, and the UIDLs that
+//! clients know.
 
 use std::any::Any;
 use std::ffi::OsString;
@@ -13,7 +14,7 @@ use crate::support::mail::{self, Message};
 use crate::support::maildir::{Maildir, Naming};
 use crate::support::{helper, imap};
 
-/// Which keys a capture has.
+/// The keys that a capture has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
     /// File names and fingerprints.
@@ -22,12 +23,12 @@ pub enum Keys {
     Header,
 }
 
-/// How mail comes to the new server.
+/// The way in which mail comes to the new server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// `cur` and `new`, file by file, without the old server's own files.
     Files,
-    /// `doveadm import` of a copied Maildir: saved anew, the names kept as GUIDs.
+    /// `doveadm import` of a copied Maildir: it is saved anew, and the names are kept as GUIDs.
     Import,
     /// IMAP APPEND, in another order than it had, as it comes over the wire: the names are lost.
     Append,
@@ -35,20 +36,22 @@ pub enum Way {
 
 /// A maildrop of the old server, after its last session there.
 pub struct OldMaildrop {
-    /// What clients know, in the order that they know: not that of the UIDs on the new server.
+    /// The UIDLs that clients know, in their order: that is not the order of the UIDs on the new
+    /// server.
     pub uidls: Vec<String>,
-    /// Where the mail is.
+    /// The Maildir with the mail.
     pub maildir: Maildir,
-    /// How it is captured: what follows `uidl-keep capture`.
+    /// The arguments after `uidl-keep capture` that capture it.
     capture: Vec<OsString>,
-    /// What the capture says, where a test has changed that.
+    /// The text of the capture, if a test has changed it.
     listing: Option<String>,
-    /// What must not be removed before the mail has been copied.
+    /// It must not be removed before the mail has been copied.
     _alive: Box<dyn Any>,
 }
 
 impl OldMaildrop {
-    /// One that listed these UIDLs. `capture` follows `uidl-keep capture`; `alive` is dropped last.
+    /// Makes one that listed these UIDLs. `capture` follows `uidl-keep capture`; `alive` is dropped
+    /// last.
     pub fn new(
         uidls: Vec<String>,
         maildir: Maildir,
@@ -58,14 +61,14 @@ impl OldMaildrop {
         Self { uidls, maildir, capture, listing: None, _alive: Box::new(alive) }
     }
 
-    /// What qmail-pop3d lists of every odd kind of message, and a pair of copies: base file names, by
-    /// mtime. (`qmail-pop3d.c`, `getlist` and `printfn`; Debian has no qmail to ask.)
+    /// The listing of qmail-pop3d with every odd kind of message, and a pair of copies: base file
+    /// names, by mtime. (`qmail-pop3d.c`, `getlist` and `printfn`; Debian has no qmail to ask.)
     pub fn qmail(count: u32) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let maildir = Maildir::create(dir.path().join("Maildir"));
         for (number, message) in (0..).zip(mail::maildrop(count)) {
             let file = maildir.deliver(&message, Naming::Qmail, number);
-            // A permutation without a pattern that a server could share.
+            // This permutation has no pattern that a server could share.
             maildir.set_mtime(&file, 1_714_000_000 + u64::from(number * 617 % 1000));
         }
         let uidls = by_mtime(&maildir).iter().map(|file| super::base(file).to_owned()).collect();
@@ -74,12 +77,13 @@ impl OldMaildrop {
         Self::new(uidls, maildir, capture, dir)
     }
 
-    /// The same 30 messages under other UIDLs, `UID1-17` the first, and with those keys alone.
+    /// Makes the same 30 messages under other UIDLs, `UID1-17` the first, and with those keys
+    /// alone.
     pub fn numbered(keys: Keys) -> Self {
         Self::with_uidls(keys, |number| format!("UID{number}-17"))
     }
 
-    /// The same, where message-number N has the UIDL that `uidl` says.
+    /// Makes the same, where message-number N has the UIDL that `uidl` says.
     pub fn with_uidls(keys: Keys, uidl: impl Fn(usize) -> String) -> Self {
         let mut old = Self::qmail(30);
         let uidls: Vec<String> = (1..=old.uidls.len()).map(uidl).collect();
@@ -94,7 +98,7 @@ impl OldMaildrop {
         files.iter().map(|file| Message { octets: fs::read(file).expect("mail") }).collect()
     }
 
-    /// The message-number of the first of two messages that are equal in every octet: those that are
+    /// The message-number of the first of two messages that are equal in every octet: those are
     /// captured with fingerprints of their bodies too.
     pub fn first_copy(&self) -> usize {
         let messages = self.messages();
@@ -102,13 +106,13 @@ impl OldMaildrop {
         (0..messages.len()).find(|&at| copies(at)).expect("a pair") + 1
     }
 
-    /// What the capture says, to be changed before the site is built.
+    /// The text of the capture, to be changed before the site is built.
     pub fn listing_mut(&mut self) -> &mut String {
         let captured = self.listing.take().unwrap_or_else(|| self.captured());
         self.listing.insert(captured)
     }
 
-    /// What the helper captures; insists that the old server was left alone.
+    /// Returns what the helper captures; insists that the old server was left alone.
     fn captured(&self) -> String {
         let before = state_of(self.maildir.path());
         let mut capture = helper::uidl_keep();
@@ -148,7 +152,7 @@ impl OldMaildrop {
         }
     }
 
-    /// Both at once: a server that this has moved to.
+    /// Does both at once, and makes a server to which this has moved.
     pub fn move_to(&self, new: &Dovecot, way: Way) {
         self.build_site(new);
         self.copy_to(new, way);
@@ -160,14 +164,14 @@ pub fn words(words: &str) -> Vec<OsString> {
     words.split(' ').map(OsString::from).collect()
 }
 
-/// The files in the order that qmail-pop3d has them in.
+/// The files in the order of qmail-pop3d.
 fn by_mtime(maildir: &Maildir) -> Vec<PathBuf> {
     let mut files = maildir.files();
     files.sort_by_key(|file| file.metadata().expect("mail").mtime());
     files
 }
 
-/// Every path below a directory: name, content, owner, mode and mtime. Times of reading aside.
+/// Every path below a directory: name, content, owner, mode and mtime, without times of reading.
 fn state_of(dir: &Path) -> Vec<String> {
     let state = |path: &PathBuf| {
         let meta = path.symlink_metadata().expect("just listed");
