@@ -184,8 +184,8 @@ impl Dovecot {
         let asked = Instant::now();
         let mut logs = None;
         while master.try_wait().expect("our child").is_none() {
-            // The last that is left writes the log. It is given a second to do so, and needs none: it
-            // ends with what there is to write.
+            // The last process that is left writes the log. Dovecot gives it a second for that. It
+            // needs none, for it ends when nothing is left to write.
             let left = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
             let left = left.unwrap_or_default();
             let only =
