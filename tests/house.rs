@@ -18,7 +18,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("format", &["encoding", "uidl"]),
     ("key", &["encoding"]),
     ("maildrop", &["format", "key", "uidl"]),
-    ("listing", &["encoding", "format", "key", "maildrop", "uidl"]),
+    ("listing", &["encoding", "format", "key", "maildrop", "text", "uidl"]),
     ("file", &[]),
     ("index", &["encoding", "file", "format", "key", "maildrop", "uidl"]),
     ("ledger", &["encoding", "file", "format", "key", "maildrop", "uidl"]),

@@ -30,5 +30,5 @@ pub mod plan;
 pub mod pop3;
 pub mod prove;
 pub mod replacement;
-mod safe_open;
+mod users_files;
 pub mod workers;

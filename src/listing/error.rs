@@ -7,6 +7,7 @@ use std::io;
 use crate::format::{BadFormat, UidlFormat};
 use crate::key::NORMALISER_VERSION;
 use crate::listing::form::{MAGIC, MAX_LINE_OCTETS, VERSION};
+use crate::text::printable_up_to;
 use crate::uidl::{BadUidl, Uidl};
 
 /// A fault of a listing, with its line. The caller adds the file's name.
@@ -243,8 +244,6 @@ impl Excerpt {
 
 impl fmt::Display for Excerpt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = &self.0[..self.0.len().min(Self::MAX_OCTETS)];
-        let more = if shown.len() < self.0.len() { "..." } else { "" };
-        write!(f, "\"{}{more}\"", shown.escape_ascii())
+        write!(f, "\"{}\"", printable_up_to(&self.0, Self::MAX_OCTETS))
     }
 }

@@ -235,7 +235,7 @@ impl Doveadm {
     ) -> Result<BTreeSet<u32>, Trouble> {
         let (ids, unknown) = self.known_ids(users, field, database)?;
         if ids.is_empty() {
-            let said = unknown.first().map(|said| shown(said));
+            let said = unknown.first().map(|said| first_line_of(said));
             return Err(Trouble::at(
                 scope,
                 format_args!(
@@ -294,7 +294,7 @@ impl Readers {
                     "uid {uid}, gid {} cannot read what was installed: {}; look at the permissions \
                      of the directories above it",
                     self.gid,
-                    shown(said.trim_start_matches("uidl-keep: "))
+                    first_line_of(said.trim_start_matches("uidl-keep: "))
                 )));
             }
         }
@@ -302,10 +302,9 @@ impl Readers {
     }
 }
 
-/// The first line that another program said, fit to be shown.
-fn shown(said: &str) -> String {
-    let line = said.lines().next().unwrap_or_default();
-    line.chars().map(|c| if c.is_control() { '?' } else { c }).take(300).collect()
+/// The first line that another program said, and not too much of it.
+fn first_line_of(said: &str) -> String {
+    said.lines().next().unwrap_or_default().chars().take(300).collect()
 }
 
 fn output_of(command: &mut Command) -> Result<Output, Trouble> {
@@ -323,7 +322,7 @@ fn id_of(value: &str, database: &str) -> Result<u32, Trouble> {
     }
     let line = getent(&[database, value])?;
     let id = line.split(':').nth(2).and_then(|id| id.trim_end().parse().ok());
-    id.ok_or_else(|| Trouble::new(format!("getent {database} knows no {}", shown(value))))
+    id.ok_or_else(|| Trouble::new(format!("getent {database} knows no {}", first_line_of(value))))
 }
 
 /// The group of an account; `None` when the system knows none of that name.

@@ -13,11 +13,12 @@ use uidl_keep::file::publish::{Access, Sealed, Staged};
 use uidl_keep::maildrop::{State, is_everybody};
 use uidl_keep::site::roster::{Gate, Roster, RosterLine, is_domain, name_of_domain};
 use uidl_keep::site::{Scope, Site};
+use uidl_keep::text::on_one_line;
 
 use crate::accounts::{Checked, Doveadm};
 use crate::apart;
 use crate::changes::ChangesLog;
-use crate::output::{Completion, Trouble, on_one_line, remark};
+use crate::output::{Completion, Trouble, remark};
 use crate::site_files;
 use crate::stop::StopFile;
 

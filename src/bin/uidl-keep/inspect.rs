@@ -8,8 +8,9 @@ use uidl_keep::encoding::Hex;
 use uidl_keep::index::Index;
 use uidl_keep::maildrop::State;
 use uidl_keep::site::roster::{GATE_WORDS, Roster, RosterLine, is_domain};
+use uidl_keep::text::on_one_line;
 
-use crate::output::{Completion, Trouble, on_one_line};
+use crate::output::{Completion, Trouble};
 use crate::site_files::{self, Opened};
 
 /// Prints one line for each index or roster, and for each of a site, saying what it holds.

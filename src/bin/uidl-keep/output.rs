@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use uidl_keep::capture::fleet::JournalError;
 use uidl_keep::capture::workers::ThreadStopped;
+use uidl_keep::text::on_one_line;
 
 /// The result of a command that ran to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,28 +66,6 @@ impl fmt::Display for Trouble {
 /// Prints a remark about the work on stderr. A reader that has gone away is not an error.
 pub fn remark(sentence: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "uidl-keep: {}", on_one_line(sentence));
-}
-
-/// The longest sentence, in octets: room for the longest path, and something about it.
-const MAX_SENTENCE_OCTETS: usize = 5000;
-
-/// Makes text fit for a terminal when it has names that others chose. Control characters become
-/// `\x` and their number, so they cannot begin a line or act on the terminal. The text is also cut
-/// when it is too long.
-pub fn on_one_line(text: impl fmt::Display) -> String {
-    let mut shown = String::new();
-    for char in text.to_string().chars() {
-        if shown.len() > MAX_SENTENCE_OCTETS {
-            shown.push_str("...");
-            break;
-        }
-        if char.is_control() {
-            shown.push_str(&format!("\\x{:02x}", u32::from(char)));
-        } else {
-            shown.push(char);
-        }
-    }
-    shown
 }
 
 /// The exit status of the program. This prints the trouble, if there was any.

@@ -14,7 +14,7 @@ use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use crate::capture::error::CaptureError;
-use crate::capture::safe_open::{names, open_directory, open_mail, read_state};
+use crate::capture::users_files::{names, open_directory, open_mail, read_state};
 
 /// A file name up to the first `:`: what stays when flags change.
 pub fn base_name(name: &[u8]) -> &[u8] {

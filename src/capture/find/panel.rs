@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use crate::capture::find::pattern::Pattern;
-use crate::capture::safe_open;
+use crate::capture::users_files;
 
 /// A panel, or a mail system, whose directories are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,16 +59,16 @@ impl Panel {
 /// `home`, and the directories `home2` and so on beside it. A link among them would show the
 /// accounts of another again.
 fn homes(root: Option<&Path>) -> Vec<String> {
-    let top = safe_open::open_operators(root.unwrap_or(Path::new("/"))).ok();
+    let top = users_files::open_operators(root.unwrap_or(Path::new("/"))).ok();
     let is_home = |name: &str| {
         let number = name.strip_prefix("home").filter(|number| !number.is_empty());
         number.is_some_and(|number| number.bytes().all(|octet| octet.is_ascii_digit()))
     };
     let further = top.iter().flat_map(|top| {
-        let names = safe_open::names(top.as_fd()).unwrap_or_default().into_iter();
+        let names = users_files::names(top.as_fd()).unwrap_or_default().into_iter();
         let names = names.filter_map(|(name, _)| String::from_utf8(name.into_vec()).ok());
         let is_directory =
-            |name: &String| safe_open::open_directory(top.as_fd(), OsStr::new(name)).is_ok();
+            |name: &String| users_files::open_directory(top.as_fd(), OsStr::new(name)).is_ok();
         names.filter(|name| is_home(name)).filter(is_directory).collect::<Vec<_>>()
     });
     ["home".to_owned()].into_iter().chain(further).collect()
@@ -76,11 +76,11 @@ fn homes(root: Option<&Path>) -> Vec<String> {
 
 /// A text file of the server, where there is one that can be read.
 fn read_below(root: Option<&Path>, dirs: &[&str], name: &str) -> Option<String> {
-    let mut at = safe_open::open_operators(root.unwrap_or(Path::new("/"))).ok()?;
+    let mut at = users_files::open_operators(root.unwrap_or(Path::new("/"))).ok()?;
     for dir in dirs {
-        at = safe_open::open_directory(at.as_fd(), OsStr::new(dir)).ok()?;
+        at = users_files::open_directory(at.as_fd(), OsStr::new(dir)).ok()?;
     }
-    safe_open::read_text(at.as_fd(), name).ok()
+    users_files::read_text(at.as_fd(), name).ok()
 }
 
 /// Whether a path of the server's own can be part of a pattern.

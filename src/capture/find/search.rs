@@ -16,7 +16,7 @@ use crate::capture::error::CaptureError;
 use crate::capture::find::naming::Naming;
 use crate::capture::find::pattern::{Bound, MOST_READINGS, Pattern, Piece, is_plausible};
 use crate::capture::find::source::{Holds, Source, Start, shown};
-use crate::capture::safe_open;
+use crate::capture::users_files;
 use crate::maildrop::{everybody_of, is_everybody};
 use crate::text::printable;
 
@@ -100,14 +100,14 @@ pub fn find(
 /// The directory that a pattern starts from. In a copy no link is followed, as it would lead out.
 fn open_start(pattern: &Pattern, root: Option<&Path>) -> Result<(PathBuf, OwnedFd), CaptureError> {
     let Some(root) = root else {
-        let top = safe_open::open_operators(&pattern.start)?;
+        let top = users_files::open_operators(&pattern.start)?;
         return Ok((pattern.start.clone(), top));
     };
     let mut path = root.to_path_buf();
-    let mut top = safe_open::open_operators(root)?;
+    let mut top = users_files::open_operators(root)?;
     for name in pattern.start.iter().skip(1) {
         path.push(name);
-        top = safe_open::open_directory(top.as_fd(), name).map_err(|error| match error {
+        top = users_files::open_directory(top.as_fd(), name).map_err(|error| match error {
             CaptureError::Io { error, .. } => CaptureError::io(path.as_os_str().as_bytes(), error),
             CaptureError::Link { .. } => CaptureError::Link { name: path.display().to_string() },
             other => other,
@@ -150,7 +150,7 @@ impl Walk<'_> {
         let fixed = matches!(&pieces[..], [Piece::Literal(_)]);
         let mut candidates = match &pieces[..] {
             [Piece::Literal(name)] => vec![name.clone()],
-            _ => match safe_open::names(at) {
+            _ => match users_files::names(at) {
                 Ok(found) => found.into_iter().map(|(name, _)| name.into_vec()).collect(),
                 Err(error) => {
                     let gaps = self.gaps(pattern, path, bounds, &error.to_string(), MEND);
@@ -202,7 +202,7 @@ impl Walk<'_> {
             return;
         }
         let user_is_known = rest.iter().all(|pieces| matches!(&pieces[..], [Piece::Literal(_)]));
-        let directory = match safe_open::open_directory(at, &name) {
+        let directory = match users_files::open_directory(at, &name) {
             Ok(directory) => directory,
             Err(error) if error.is_absence() => return,
             Err(error) if user_is_known => {
@@ -258,7 +258,7 @@ impl Walk<'_> {
         }
         // `/home/ACCOUNT/mail` and the like need not be a Maildir; a directory called Maildir must.
         let ends_in_account = pattern.is_panel && !bounds.iter().any(|bound| bound.has("local"));
-        let cur = safe_open::open_directory(directory.as_fd(), OsStr::new("cur"));
+        let cur = users_files::open_directory(directory.as_fd(), OsStr::new("cur"));
         if ends_in_account && cur.is_err_and(|error| error.is_absence()) {
             return;
         }
@@ -273,7 +273,7 @@ impl Walk<'_> {
         bounds: &[Bound],
     ) {
         let mut bounds = bounds.to_vec();
-        let header = safe_open::read_state(directory, HEADER_FILE);
+        let header = users_files::read_state(directory, HEADER_FILE);
         let start = match header.map(|octets| octets.map(|octets| MailboxOwner::of_header(&octets)))
         {
             Err(error) => Start::Fault(error.to_string()),

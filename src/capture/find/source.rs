@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::capture::error::CaptureError;
-use crate::capture::safe_open;
+use crate::capture::users_files;
 use crate::maildrop::is_everybody;
 use crate::text::printable;
 
@@ -92,7 +92,7 @@ impl Source {
     /// found it wanting.
     pub fn open(&self) -> Result<OwnedFd, CaptureError> {
         match &self.start {
-            Start::Named => safe_open::open_start(&self.place),
+            Start::Named => users_files::open_start(&self.place),
             Start::Fault(fault) | Start::Unsure(fault) => Err(CaptureError::Source(fault.clone())),
             Start::Below(top, names) => open_below(top, names),
         }
@@ -112,7 +112,7 @@ impl Source {
                 let name = self.place.file_name().ok_or_else(no_file)?;
                 let parent = self.place.parent().ok_or_else(no_file)?;
                 let parent = if parent == Path::new("") { Path::new(".") } else { parent };
-                Ok((safe_open::open_operators(parent)?, name.to_owned()))
+                Ok((users_files::open_operators(parent)?, name.to_owned()))
             }
             Start::Fault(fault) | Start::Unsure(fault) => Err(CaptureError::Source(fault.clone())),
             Start::Below(top, names) => {
@@ -124,9 +124,9 @@ impl Source {
 }
 
 fn open_below(top: &OwnedFd, names: &[OsString]) -> Result<OwnedFd, CaptureError> {
-    let mut at = safe_open::open_directory(top.as_fd(), OsStr::new("."))?;
+    let mut at = users_files::open_directory(top.as_fd(), OsStr::new("."))?;
     for name in names {
-        at = safe_open::open_directory(at.as_fd(), name)?;
+        at = users_files::open_directory(at.as_fd(), name)?;
     }
     Ok(at)
 }

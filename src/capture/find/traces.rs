@@ -10,7 +10,7 @@ use rustix::fs::AtFlags;
 use crate::capture::disk::{courier, dovecot};
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
-use crate::capture::safe_open;
+use crate::capture::users_files;
 
 /// State files one server left in a set of maildrops.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Traces {
     pub fn add(&mut self, source: &Source) -> Result<(), CaptureError> {
         let top = source.open()?;
         let listed = |directory: BorrowedFd<'_>| {
-            safe_open::names(directory).map_err(|error| CaptureError::io(b".", error))
+            users_files::names(directory).map_err(|error| CaptureError::io(b".", error))
         };
         let found = listed(top.as_fd())?;
         for (left, prefix, state) in [
@@ -55,7 +55,7 @@ impl Traces {
             }
         }
         for folder in ["new", "cur"] {
-            let folder = match safe_open::open_directory(top.as_fd(), OsStr::new(folder)) {
+            let folder = match users_files::open_directory(top.as_fd(), OsStr::new(folder)) {
                 Err(error) if error.is_absence() => continue,
                 opened => opened?,
             };

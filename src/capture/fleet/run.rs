@@ -256,7 +256,7 @@ fn result_of(fault: &Fault) -> LoginResult {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::capture::fleet::accounts::ServerOptions;
@@ -270,11 +270,11 @@ mod tests {
         fn messages(&self, _more: u64) {}
 
         fn waiting(&self, accounts: usize) {
-            self.0.lock().unwrap().push(accounts.to_string());
+            self.0.lock().push(accounts.to_string());
         }
 
         fn event(&self, event: &Event<'_>) {
-            self.0.lock().unwrap().push(event.to_string());
+            self.0.lock().push(event.to_string());
         }
 
         fn tick(&self) {}
@@ -307,7 +307,7 @@ mod tests {
         while let Some(Settled { at, block }) = fleet.finished() {
             written.push((at, block));
         }
-        (watch.0.into_inner().unwrap(), written)
+        (watch.0.into_inner(), written)
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::num::NonZeroUsize;
 use std::thread;
 
 use uidl_keep::capture::disk::server::ServerKind;
+use uidl_keep::text::on_one_line;
 
 use super::listing_file::ListingFile;
 use super::progress::Progress;
 use super::sources::ServerArgs;
 use super::{cyrus, disk, doveadm, doveconf, mbox, plesk, pop3, prove};
-use crate::output::{Completion, Trouble, on_one_line};
+use crate::output::{Completion, Trouble};
 
 /// Writes a listing of what an old server's POP3 clients know; changes nothing there.
 ///

@@ -19,7 +19,7 @@ use crate::capture::draft::Draft;
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::keys::Keys;
-use crate::capture::safe_open::open_mbox;
+use crate::capture::users_files::open_mbox;
 use crate::text::printable;
 
 /// Opens the mbox at `source`.
