@@ -24,6 +24,7 @@
 //! held before.
 #![forbid(unsafe_code)]
 
+pub mod change;
 mod directory;
 pub mod remedy;
 mod root;

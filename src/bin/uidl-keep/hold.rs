@@ -6,11 +6,12 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use uidl_keep::file::lock::{SiteLock, lock};
 use uidl_keep::file::publish::{Access, Sealed, Staged};
 use uidl_keep::maildrop::{State, is_everybody};
+use uidl_keep::site::change::Change;
 use uidl_keep::site::roster::{Gate, Roster, RosterLine, is_domain, name_of_domain};
 use uidl_keep::site::{Scope, Site};
 use uidl_keep::text::on_one_line;
@@ -133,41 +134,6 @@ struct WhoArgs {
     /// A file with one user or domain on each line; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
-}
-
-/// The change to a gate.
-#[derive(Clone, Copy)]
-enum Change {
-    Hold,
-    Release,
-    Unguard,
-    Redownload,
-    Forget,
-    Listed,
-    Restored,
-}
-
-impl Change {
-    /// The name of its command.
-    fn command(self) -> &'static str {
-        match self {
-            Self::Hold => "hold",
-            Self::Release => "release",
-            Self::Unguard => "release --unguarded",
-            Self::Redownload => "release --redownload",
-            Self::Forget => "forget",
-            Self::Listed => "listed",
-            Self::Restored => "restored",
-        }
-    }
-
-    /// The word that is printed behind the user's name.
-    fn outcome(self, after: &RosterLine) -> &'static str {
-        match self {
-            Self::Listed | Self::Restored => self.command(),
-            _ => after.gate_word(),
-        }
-    }
 }
 
 /// Users, or the whole domain, selected in one roster.
@@ -415,7 +381,7 @@ impl GateChange<'_> {
             if !is_named && !named.all {
                 continue;
             }
-            let after = after(self.change, before, is_named, self.now);
+            let after = self.change.after(before, is_named, self.now);
             match (self.change, after.gate) {
                 _ if is_named => all_done &= tell(self.change, before, &after),
                 (Change::Hold | Change::Forget, Gate::Redownload) => {
@@ -503,70 +469,17 @@ impl GateChange<'_> {
     }
 }
 
-/// The line after a change. A user who is to download again has already begun to, and a change of a
-/// whole domain does not take that back.
-fn after(change: Change, before: &RosterLine, is_named: bool, now: SystemTime) -> RosterLine {
-    let gate = match (change, before.gate) {
-        (Change::Redownload, _) => Gate::Redownload,
-        (Change::Listed | Change::Restored, gate) => gate,
-        (Change::Hold | Change::Forget, Gate::Redownload) if !is_named => Gate::Redownload,
-        (Change::Hold, _) | (Change::Forget, Gate::Held) => Gate::Held,
-        (Change::Forget, _) => Gate::Guarded,
-        (Change::Release | Change::Unguard, Gate::Redownload) => Gate::Redownload,
-        (Change::Release | Change::Unguard, _) if before.awaits_capture() => Gate::Guarded,
-        (Change::Release, Gate::Held) => Gate::Guarded,
-        (Change::Release, Gate::Guarded) if is_named => Gate::Released,
-        (Change::Release, gate) => gate,
-        (Change::Unguard, _) => Gate::Released,
-    };
-    let mut after = before.clone();
-    // The clock may have been set back. If a stamp came twice, a void ledger would become good
-    // again, and the second order would undo nothing.
-    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let stamp = |before: u64| now.max(before.saturating_add(1));
-    match change {
-        Change::Forget => {
-            after.forgotten = stamp(before.forgotten);
-            // These notes are about what clients were told, which no longer counts.
-            (after.listed, after.unguarded) = (false, 0);
-        }
-        Change::Unguard if gate == Gate::Released => after.unguarded = stamp(before.unguarded),
-        // A user who is served already, and is named, is released once more: for what is missing.
-        Change::Release if before.gate == Gate::Guarded && gate == Gate::Released => {
-            after.unguarded = stamp(before.unguarded);
-        }
-        Change::Listed => after.listed = true,
-        Change::Restored => after.restored = stamp(before.restored),
-        Change::Hold | Change::Release | Change::Unguard | Change::Redownload => {}
-    }
-    let awaits_capture = before.awaits_capture() || matches!(change, Change::Forget);
-    after.with_gate(gate, awaits_capture)
-}
-
 const FORGOTTEN: &str = "still refused, as forgotten: capture again and build upon this site, or \
     `release --redownload`";
 
 /// The gate of a domain whose roster has no line for it.
 const NOT_HELD: &str = "guarded";
 
-/// Whether the change has brought the user to the wanted state.
-fn is_done(change: Change, after: &RosterLine) -> bool {
-    match change {
-        Change::Hold | Change::Redownload | Change::Forget | Change::Listed | Change::Restored => {
-            true
-        }
-        Change::Release | Change::Unguard => {
-            matches!(after.gate, Gate::Guarded | Gate::Released)
-                && !after.awaits_capture()
-                && after.state != State::Failed
-        }
-    }
-}
-
-/// Prints a remark about a named user when the gate alone does not tell all. Returns [`is_done`].
+/// Prints a remark about a named user when the gate alone does not tell all. Returns
+/// [`Change::is_done`].
 fn tell(change: Change, before: &RosterLine, after: &RosterLine) -> bool {
     let RosterLine { user, state, gate, .. } = after;
-    let is_done = is_done(change, after);
+    let is_done = change.is_done(after);
     let takes_back = before.gate == Gate::Redownload && *gate != Gate::Redownload;
     if takes_back {
         remark(format_args!("{user} was to download again; that is taken back"));
