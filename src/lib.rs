@@ -9,7 +9,7 @@
 //!
 //! ```text
 //! capture  ->  listing  ->  index + roster  ->  resolve  ->  ledger  ->  POP3 client
-//! (helper)     (text)       (site directory)    (plugin and forecast)    (plugin)
+//! (helper)     (text)       (site directory)    (plugin)                 (plugin)
 //! ```
 //!
 //! Every look-up has three answers: *kept*, *unknown*, and *could not tell*. The third is an error

@@ -10,7 +10,6 @@ use crate::encoding::{Hex, octets_of_hex};
 /// Names are compared whole, and also cut at the first `,`, because MTAs, Dovecot and conversions
 /// add and drop `,S=` and `,W=`. Two keys with the same `cut` name the same message, unless several
 /// messages have it; then `whole` tells them apart.
-/// then `whole` tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FileKey {
     /// BLAKE3 of the name up to the first `,`, cut to 128 bits.
