@@ -45,7 +45,8 @@ impl From<io::Error> for Unopened {
 impl From<Unopened> for io::Error {
     fn from(unopened: Unopened) -> Self {
         match unopened {
-            Unopened::Absent => io::ErrorKind::NotFound.into(),
+            // With the system's number, and so with its words for the operator.
+            Unopened::Absent => Self::from_raw_os_error(libc::ENOENT),
             Unopened::Link => Self::from_raw_os_error(libc::ELOOP),
             Unopened::NotRegular(_) => Self::other("not a regular file; remove it"),
             Unopened::Io(error) => error,
@@ -92,5 +93,7 @@ mod tests {
             assert!(matches!(open(other), Err(Unopened::NotRegular(_))), "{other}");
         }
         assert!(matches!(open("file/below"), Err(Unopened::Io(_))));
+        let absent = io::Error::from(open("missing").unwrap_err());
+        assert_eq!(absent.to_string(), fs::read(path("missing")).unwrap_err().to_string());
     }
 }
