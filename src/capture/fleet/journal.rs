@@ -329,12 +329,12 @@ fn begun_with(start: &[u8], settings: &str) -> Result<Option<(String, u64)>, Jou
         rest.and_then(|rest| rest.split_once(", begun ")).ok_or(JournalFault::NotOurs)?;
     if with != settings {
         return Err(JournalFault::OtherSettings {
-            begun: begun.to_owned(),
-            with: with.to_owned(),
+            begun: printable(begun.as_bytes()),
+            with: printable(with.as_bytes()),
             settings: settings.to_owned(),
         });
     }
-    Ok(Some((begun.to_owned(), end as u64 + 1)))
+    Ok(Some((printable(begun.as_bytes()), end as u64 + 1)))
 }
 
 /// The blocks of a listing, and where the last of them ends.
