@@ -75,7 +75,8 @@ impl Change {
                 (after.listed, after.unguarded) = (false, 0);
             }
             Self::Unguard if gate == Gate::Released => after.unguarded = stamp(before.unguarded),
-            // A user who is served already, and is named, is released once more: for what is missing.
+            // A user who is served already, and is named, is released once more: for what is
+            // missing.
             Self::Release if before.gate == Gate::Guarded && gate == Gate::Released => {
                 after.unguarded = stamp(before.unguarded);
             }
