@@ -15,11 +15,11 @@
 //! Every look-up has three answers: *kept*, *unknown*, and *could not tell*. The third is an error
 //! and is never folded into the second.
 
-#[cfg(feature = "helper")]
+#[cfg(feature = "capture")]
 pub mod backoff;
-#[cfg(feature = "helper")]
+#[cfg(feature = "capture")]
 pub mod capture;
-#[cfg(feature = "helper")]
+#[cfg(feature = "capture")]
 pub mod dovecot;
 pub mod encoding;
 pub mod file;
@@ -27,13 +27,13 @@ pub mod format;
 pub mod index;
 pub mod key;
 pub mod ledger;
-#[cfg(feature = "helper")]
+#[cfg(feature = "capture")]
 pub mod listing;
 pub mod maildrop;
 #[cfg(feature = "plugin")]
 mod plugin;
 pub mod resolve;
 pub mod site;
-#[cfg(feature = "helper")]
+#[cfg(feature = "capture")]
 pub mod text;
 pub mod uidl;

@@ -3,7 +3,7 @@
 
 mod cursor;
 mod layout;
-#[cfg(feature = "helper")]
+#[cfg(feature = "capture")]
 pub mod merge;
 pub mod reader;
 pub mod writer;
