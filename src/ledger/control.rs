@@ -435,6 +435,7 @@ fn cut_short(len: u64, expected: usize) -> impl Fn(io::Error) -> ControlError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::lock::once_free;
     use crate::ledger::epoch::Epoch;
     use crate::ledger::whole::Noted;
 
@@ -498,17 +499,11 @@ mod tests {
             assert_eq!(len(), Mark::OCTETS as u64);
         }
         drop(lock);
-        // A child that another test starts at this moment may have the lock open, until it runs its
-        // program.
         let noted = Some(Mark { left: 9, ..mark.clone() });
-        let note = |_| {
+        once_free(|| {
             control.note_left(9);
-            control.mark() == noted || {
-                std::thread::sleep(Duration::from_millis(10));
-                false
-            }
-        };
-        assert!((0..1000).any(note), "{:?}", control.mark());
+            (control.mark() == noted).then_some(())
+        });
         std::fs::remove_file(dir.path().join(LOCK)).unwrap();
         control.note_left(9);
         assert_eq!(control.mark(), None, "what was never told is not noted");
