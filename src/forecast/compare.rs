@@ -36,6 +36,8 @@ pub struct Forecast {
     pub is_in_order: bool,
     /// How many messages cannot be read.
     pub unreadable: usize,
+    /// Whether a login is refused as long as so few of the captured messages are here.
+    pub is_refused: bool,
 }
 
 /// A message of the last capture that is not recognised here.

@@ -50,8 +50,8 @@ pub enum Unsurveyed {
     },
     /// Only Dovecot can unpack a message, and the rules ask what is in it.
     #[error(
-        "{file} is compressed or encrypted, and its content is asked for: ask Dovecot, as step 7 \
-         of README.md says"
+        "{file} is compressed or encrypted, and only Dovecot can tell what is in it: ask `doveadm \
+         fetch` for pop3.uidl, with the plugin loaded"
     )]
     Packed {
         /// Its name, printable.

@@ -11,7 +11,7 @@ use crate::forecast::compare::Forecast;
 use crate::forecast::maildir_survey::{MaildirSurvey, Unsurveyed};
 use crate::format::UidlFormat;
 use crate::index::Index;
-use crate::maildrop::{Maildrop, State};
+use crate::maildrop::{Entry, Maildrop, State};
 use crate::resolve::{self, Match, Memory, Outcome, Purpose, Resolution, Situation, Stamps};
 use crate::site::Site;
 use crate::site::remedy::Remedy;
@@ -68,7 +68,11 @@ pub fn forecast(terms: &Terms, user: &str, source: Option<&Source>) -> Foretold 
     }
     let told = terms.captured(user).and_then(|(captured, is_final)| {
         let Some(source) = source else {
-            return Ok((Forecast::of_nothing(&captured), None));
+            let mut forecast = Forecast::of_nothing(&captured);
+            let may_be_missing = line.unguarded > 0 || line.listed;
+            let mut last = captured.last_entries();
+            forecast.is_refused = !may_be_missing && last.any(Entry::has_key);
+            return Ok((forecast, None));
         };
         let mut tries = 1;
         loop {
@@ -141,10 +145,25 @@ impl Terms {
             purpose: Purpose::Preview,
         };
         let resolution = self.resolve(user, &situation, &mut survey)?;
-        Ok((Forecast::of(captured, &survey.messages, &resolution), survey))
+        let mut forecast = Forecast::of(captured, &survey.messages, &resolution);
+        if forecast.kept * 2 < forecast.captured {
+            // Only a listing is refused for that: a preview is not.
+            let listing = Purpose::Listing { guarded: true };
+            let situation = Situation { purpose: listing, ..situation };
+            forecast.is_refused = match self.resolve(user, &situation, &mut survey) {
+                Ok(_) => false,
+                Err(Untold::Undecidable(_)) => true,
+                Err(why) => return Err(why),
+            };
+        }
+        Ok((forecast, survey))
     }
 
     /// Asks the rules, and finds out what they ask, until they have decided.
+    ///
+    /// # Errors
+    ///
+    /// [`Untold::Undecidable`]: the rules refuse an answer.
     fn resolve(
         &self,
         user: &str,

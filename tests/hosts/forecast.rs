@@ -15,8 +15,8 @@ use crate::support::imap;
 use crate::support::mail::Message;
 use crate::support::maildir::Naming;
 use crate::support::scenario::{
-    Keys, Listing, OldMaildrop, Scenario, USER, Way, base, by_header, by_message, uidl, uidl_of,
-    uidlist, with_body,
+    Keys, LATER, Listing, OldMaildrop, Scenario, USER, Way, base, by_header, by_message, uidl,
+    uidl_of, uidlist, with_body,
 };
 
 /// The forecast of the user's Maildir as it is now, and the base names of the messages that clients
@@ -71,8 +71,8 @@ fn comes_true(moved: &Scenario, captured: &[String]) -> Forecast {
     forecast
 }
 
-/// What a POP3 client is told of each file. doveadm, asked afterwards, says which is which: the GUID
-/// of a message that no dsync brought is its base file name.
+/// What a POP3 client is told of each file. doveadm, asked afterwards, says which is which: the
+/// GUID of a message that no dsync brought is its base file name.
 fn uidl_by_file(moved: &Scenario) -> BTreeMap<String, String> {
     let mut uidls = moved.uidls();
     let fetch = ["-f", "tab", "fetch", "-u", USER, "guid pop3.uidl", "mailbox", "INBOX", "all"];
@@ -134,6 +134,20 @@ fn a_message_that_was_not_copied_is_foretold_missing() {
     assert_eq!(forecast.sign(), ForecastSign::Missing);
     assert_eq!(forecast.missing[0].uidl.to_string(), uidl(3));
     assert_eq!(forecast.missing[0].because, MissingBecause::NotCopied);
+}
+
+#[test]
+fn a_copy_that_has_only_begun_is_foretold_refused() {
+    let Some((moved, listing)) = with(5) else { return };
+    moved.capture(&listing);
+    let files = moved.maildir().files();
+    files[..3].iter().for_each(|file| fs::remove_file(file).expect("mail"));
+    let (forecast, _) = foretold(&moved);
+    assert_eq!((forecast.kept, forecast.is_refused), (2, true));
+    assert_eq!(moved.refusal(), LATER);
+    moved.gate(&["release", "--unguarded", "--no-check"]);
+    let forecast = comes_true(&moved, &uidl_of(1..=5));
+    assert_eq!((forecast.kept, forecast.is_refused), (2, false));
 }
 
 #[test]

@@ -375,6 +375,9 @@ impl Line {
         if !forecast.is_in_order {
             said.push_str(", in another order");
         }
+        if forecast.is_refused {
+            said.push_str("; a login is refused until half of them are here");
+        }
         said
     }
 
@@ -412,6 +415,7 @@ impl Line {
             "repeated": forecast.repeated,
             "unreadable": forecast.unreadable,
             "in_order": forecast.is_in_order,
+            "refused": forecast.is_refused,
         })
     }
 
@@ -440,12 +444,13 @@ impl Line {
             forecast.unreadable,
         ];
         let counts: Vec<String> = counts.iter().map(ToString::to_string).collect();
-        let order = if forecast.is_in_order { "yes" } else { "no" };
-        format!("{sign},{user},{},{order},", counts.join(","))
+        let [order, refused] = [forecast.is_in_order, forecast.is_refused]
+            .map(|is_so| if is_so { "yes" } else { "no" });
+        format!("{sign},{user},{},{order},{refused},", counts.join(","))
     }
 }
 
-const CSV_COLUMNS: [&str; 16] = [
+const CSV_COLUMNS: [&str; 17] = [
     "sign",
     "user",
     "messages",
@@ -461,6 +466,7 @@ const CSV_COLUMNS: [&str; 16] = [
     "repeated",
     "unreadable",
     "in_order",
+    "refused",
     "why",
 ];
 
