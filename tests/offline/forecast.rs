@@ -267,6 +267,9 @@ fn only_the_users_and_domains_that_are_named_are_looked_at() {
     assert_eq!(users("--only b.org"), ["carol@b.org"]);
     moved.here.write("names", "# tonight\n@b.org\n\nbob@a.org\n");
     assert_eq!(users("--domains names"), ["bob@a.org", "carol@b.org"]);
+    let ran = moved.forecast("--only alice@a.org --only eve@a.org");
+    assert_eq!((ran.status, ran.stdout.lines().count()), (1, 2));
+    assert!(ran.stderr.starts_with("uidl-keep: eve@a.org: nobody of that name"), "{}", ran.stderr);
     moved.here.write("names", "c.org\n");
     assert!(moved.forecast("--domains names").stderr.contains("nobody who is asked for is on a"));
 }

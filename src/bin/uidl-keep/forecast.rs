@@ -47,7 +47,8 @@ use crate::site_files;
 /// "!" could not tell, or POP3 refuses the user.
 ///
 /// Exit status 0: all is whole, or with new messages beside it. 1: something else is there; with
-/// --fail-under, a maildrop could not be told, or too few messages are kept. 2: trouble.
+/// --fail-under, a maildrop could not be told, or too few messages are kept; or nobody has a name
+/// that is asked for. 2: trouble.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment, arg_required_else_help = true)]
 pub struct ForecastArgs {
@@ -181,7 +182,12 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
     lines.sort_by(|a, b| a.rank().cmp(&b.rank()));
     lines.iter().for_each(|line| total.add(line));
     print(args, &lines, &total)?;
-    Ok(total.completion(args.fail_under))
+    let unmet = wanted.unmet(&lines);
+    for name in &unmet {
+        remark(format_args!("{name}: nobody of that name is on a roster and forecast"));
+    }
+    let completion = total.completion(args.fail_under);
+    Ok(if unmet.is_empty() { completion } else { Completion::Partial })
 }
 
 /// The users and domains that are asked for.
@@ -217,6 +223,15 @@ impl Wanted {
         self.names.as_ref().is_none_or(|names| {
             names.contains(user) || domain.is_some_and(|domain| names.contains(domain))
         })
+    }
+
+    /// The names that are those of nobody who was forecast.
+    fn unmet(&self, lines: &[Line]) -> Vec<&String> {
+        let mut met: BTreeSet<&str> = lines.iter().map(|line| line.user.as_str()).collect();
+        let domain = |line: &Line| line.user.rsplit_once('@').map(|(_, domain)| domain.to_owned());
+        let domains: BTreeSet<String> = lines.iter().filter_map(domain).collect();
+        met.extend(domains.iter().map(String::as_str));
+        self.names.iter().flatten().filter(|name| !met.contains(name.as_str())).collect()
     }
 
     /// Whether somebody who is asked for may be in a scope.
