@@ -81,7 +81,8 @@ fn uidl_by_file(moved: &Scenario) -> BTreeMap<String, String> {
     let told: BTreeMap<String, String> =
         lines.map(|(guid, uidl)| (guid.to_owned(), uidl.to_owned())).collect();
     let mut shown: Vec<String> = told.values().cloned().collect();
-    (uidls.sort(), shown.sort());
+    uidls.sort();
+    shown.sort();
     assert_eq!(uidls, shown, "doveadm sees the same");
     let files: BTreeSet<String> =
         moved.maildir().files().iter().map(|file| base(file).to_owned()).collect();
