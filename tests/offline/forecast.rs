@@ -317,6 +317,16 @@ fn a_forecast_changes_nothing() {
 }
 
 #[test]
+fn a_roster_that_was_lost_hides_nobody() {
+    let moved = three();
+    fs::remove_file(moved.here.path("site/domain/b.org.roster")).unwrap();
+    let ran = moved.forecast("");
+    assert_eq!((ran.status, &*ran.stdout), (2, ""));
+    assert!(ran.stderr.contains("b.org.roster: not there, but its index is"), "{}", ran.stderr);
+    assert_eq!(moved.forecast("--only a.org").status, 1);
+}
+
+#[test]
 fn a_pattern_that_finds_nothing_is_trouble() {
     let moved = alice(&[by_file(1)]);
     let said = moved.here.trouble("forecast --site site --format %u.%v --maildir /none/{user}");

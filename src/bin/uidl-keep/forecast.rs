@@ -247,7 +247,12 @@ impl Wanted {
 fn users_on_rosters(site: &Site, wanted: &Wanted) -> Result<BTreeSet<String>, Trouble> {
     let mut users = BTreeSet::new();
     for scope in site_files::scopes(site)?.iter().filter(|scope| wanted.may_meet(scope)) {
-        let Some(roster) = site_files::read_roster(site, scope)? else { continue };
+        let Some(roster) = site_files::read_roster(site, scope)? else {
+            return Err(Trouble::at(
+                site.paths_of(scope).roster.display(),
+                "not there, but its index is: put it back, or build and install both again",
+            ));
+        };
         let named = roster.lines().map(|line| &line.user);
         let named = named.filter(|user| !is_domain(user) && !is_everybody(user));
         users.extend(named.filter(|user| wanted.has(user)).cloned());
