@@ -23,6 +23,8 @@ pub mod capture;
 pub mod dovecot;
 pub mod encoding;
 pub mod file;
+#[cfg(feature = "helper")]
+pub mod forecast;
 pub mod format;
 pub mod index;
 pub mod key;

@@ -30,6 +30,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         &["backoff", "encoding", "file", "format", "key", "listing", "maildrop", "text", "uidl"],
     ),
     (
+        "forecast",
+        &[
+            "capture", "file", "format", "index", "key", "ledger", "maildrop", "resolve", "site",
+            "text", "uidl",
+        ],
+    ),
+    (
         "plugin",
         &[
             "encoding", "file", "format", "index", "key", "ledger", "maildrop", "resolve", "site",

@@ -30,6 +30,7 @@ mod exports;
 mod failing_closed;
 mod failing_midway;
 mod failing_open;
+mod forecast;
 mod forged;
 mod fuzz_corpus;
 mod gates_dovecot;

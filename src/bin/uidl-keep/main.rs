@@ -8,6 +8,7 @@ mod changes;
 mod check;
 mod documents;
 mod dump;
+mod forecast;
 mod get;
 mod hold;
 mod inspect;
@@ -38,6 +39,7 @@ enum Command {
     #[command(hide = true)]
     Documents(documents::DocumentsArgs),
     Dump(dump::DumpArgs),
+    Forecast(forecast::ForecastArgs),
     Forget(hold::ForgetArgs),
     Get(get::GetArgs),
     Hold(hold::HoldArgs),
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Documents(args) => documents::run(&args, &Cli::command()),
         Command::Dump(args) => dump::run(&args),
+        Command::Forecast(args) => forecast::run(&args),
         Command::Forget(args) => hold::forget(&args),
         Command::Get(args) => get::run(&args),
         Command::Hold(args) => hold::hold(&args),

@@ -212,6 +212,15 @@ impl Maildir {
         Ok(Snapshot { state, messages, others: others.into_iter().map(|(name, _)| name).collect() })
     }
 
+    /// Reads another file that a server keeps beside the mail. `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// As for the state file of [`Maildir::snapshot`].
+    pub fn read_beside(&self, name: &'static str) -> Result<Option<Vec<u8>>, CaptureError> {
+        read_state(self.top.as_fd(), name)
+    }
+
     /// Opens a message, also when it has moved or its flags have changed since the snapshot.
     ///
     /// `None` when it is gone. Lists the directories again when it is not where it was.

@@ -11,7 +11,7 @@ mod listing_file;
 mod mbox;
 mod plesk;
 mod pop3;
-mod progress;
+pub mod progress;
 mod prove;
 mod sources;
 mod witness;

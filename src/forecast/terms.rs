@@ -1,0 +1,213 @@
+//! Asks the rules about one maildrop, as the plugin would: [`forecast`].
+#![forbid(unsafe_code)]
+
+use std::fs::File;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::capture::find::source::Source;
+use crate::file::map::Mapped;
+use crate::forecast::compare::Forecast;
+use crate::forecast::maildir_survey::{MaildirSurvey, Unsurveyed};
+use crate::format::UidlFormat;
+use crate::index::Index;
+use crate::maildrop::{Entry, Maildrop, State};
+use crate::resolve::{self, Match, Memory, Outcome, Purpose, Resolution, Situation, Stamps};
+use crate::site::Site;
+use crate::site::remedy::Remedy;
+use crate::site::roster::{self, Gate, RosterLine};
+
+/// What a forecast goes by beside the mail.
+#[derive(Debug)]
+pub struct Terms {
+    /// The site that the plugin will look into.
+    pub site: Site,
+    /// The new server's `pop3_uidl_format`, where it is one that we can follow.
+    pub native: Option<UidlFormat>,
+    /// The keys that may match.
+    pub keys: Match,
+}
+
+/// What can be said of a user before he logs in.
+#[derive(Debug)]
+pub enum Foretold {
+    /// The rules have decided, with these messages.
+    Told {
+        /// What clients will see.
+        forecast: Box<Forecast>,
+        /// What was read of the maildrop. `None`: there is none.
+        survey: Option<Box<MaildirSurvey>>,
+    },
+    /// Could not tell, or POP3 refuses him, for this reason.
+    CouldNotTell(String),
+    /// The operator lets his clients download everything again.
+    Redownload,
+    /// He is on no roster.
+    NotMigrated,
+}
+
+/// How often a maildrop is read that changes meanwhile.
+const TRIES: u32 = 3;
+
+/// Says what clients of a user will see, if he logs in now and nobody is held. `source` is his
+/// maildrop, a Maildir; `None` where he has none here yet.
+pub fn forecast(terms: &Terms, user: &str, source: Option<&Source>) -> Foretold {
+    let line = match terms.roster_line(user) {
+        Ok(Some(line)) => line,
+        Ok(None) => return Foretold::NotMigrated,
+        Err(why) => return Foretold::CouldNotTell(why),
+    };
+    if line.gate == Gate::Redownload {
+        return Foretold::Redownload;
+    }
+    if let Some(why) = refusal_of(&line, user) {
+        return Foretold::CouldNotTell(why);
+    }
+    if line.user != user {
+        return Foretold::NotMigrated;
+    }
+    let told = terms.captured(user).and_then(|(captured, is_final)| {
+        let Some(source) = source else {
+            let mut forecast = Forecast::of_nothing(&captured);
+            let may_be_missing = line.unguarded > 0 || line.listed;
+            let mut last = captured.last_entries();
+            forecast.is_refused = !may_be_missing && last.any(Entry::has_key);
+            return Ok((forecast, None));
+        };
+        let mut tries = 1;
+        loop {
+            match terms.ask(user, &line, (&captured, is_final), source) {
+                Ok((forecast, survey)) => return Ok((forecast, Some(Box::new(survey)))),
+                Err(Untold::Unsurveyed(Unsurveyed::Changed)) if tries < TRIES => tries += 1,
+                Err(why) => return Err(why.to_string()),
+            }
+        }
+    });
+    match told {
+        Ok((forecast, survey)) => Foretold::Told { forecast: Box::new(forecast), survey },
+        Err(why) => Foretold::CouldNotTell(why),
+    }
+}
+
+/// Why the rules have not decided.
+#[derive(Debug, thiserror::Error)]
+enum Untold {
+    #[error("{0}")]
+    Unsurveyed(#[from] Unsurveyed),
+    #[error("{0}")]
+    Undecidable(String),
+}
+
+impl Terms {
+    /// The line of the roster that a login would go by.
+    fn roster_line(&self, user: &str) -> Result<Option<RosterLine>, String> {
+        let place = || self.site.paths(user).map(|paths| paths.roster).unwrap_or_default();
+        let file = self.site.open_roster(user).map_err(|why| fault(&place(), &why))?;
+        let Some(file) = file else { return Ok(None) };
+        roster::lookup_or_everybody(&file, user).map_err(|why| fault(&place(), &why))
+    }
+
+    /// What was captured of the user, and whether no more captures follow.
+    fn captured(&self, user: &str) -> Result<(Maildrop, bool), String> {
+        let path = self.site.paths(user).map(|paths| paths.index).unwrap_or_default();
+        let file = self.site.open_index(user).map_err(|why| fault(&path, &why))?;
+        let file: File =
+            file.ok_or_else(|| fault(&path, &"no index, but its roster names the user"))?;
+        let mapped = Mapped::new(file).map_err(|why| fault(&path, &why))?;
+        let index = Index::open(mapped).map_err(|why| fault(&path, &why))?;
+        let captured = index.maildrop(user).map_err(|why| fault(&path, &why))?;
+        let lacks = || fault(&path, &"its roster names the user, the index does not");
+        Ok((captured.ok_or_else(lacks)?, index.is_final()))
+    }
+
+    fn ask(
+        &self,
+        user: &str,
+        line: &RosterLine,
+        (captured, is_final): (&Maildrop, bool),
+        source: &Source,
+    ) -> Result<(Forecast, MaildirSurvey), Untold> {
+        let made_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
+        let mut survey = MaildirSurvey::begin(source, u32::try_from(made_at).unwrap_or(1))?;
+        let (ledger, mark) = survey.memory(user)?;
+        let &RosterLine { forgotten, listed, restored, unguarded, .. } = line;
+        let situation = Situation {
+            // A login of a settled maildrop does without; the answers are the same.
+            captured: Some(captured),
+            basis: [0; 16],
+            is_final,
+            memory: Memory { ledger: ledger.as_ref(), mark: mark.as_ref() },
+            stamps: Stamps { forgotten, restored, unguarded, listed },
+            epoch: survey.epoch,
+            is_maildir: true,
+            native: self.native.as_ref(),
+            keys: self.keys,
+            purpose: Purpose::Preview,
+        };
+        let resolution = self.resolve(user, &situation, &mut survey)?;
+        let mut forecast = Forecast::of(captured, &survey.messages, &resolution);
+        if forecast.kept * 2 < forecast.captured {
+            // Only a listing is refused for that: a preview is not.
+            let listing = Purpose::Listing { guarded: true };
+            let situation = Situation { purpose: listing, ..situation };
+            forecast.is_refused = match self.resolve(user, &situation, &mut survey) {
+                Ok(_) => false,
+                Err(Untold::Undecidable(_)) => true,
+                Err(why) => return Err(why),
+            };
+        }
+        Ok((forecast, survey))
+    }
+
+    /// Asks the rules, and finds out what they ask, until they have decided.
+    ///
+    /// # Errors
+    ///
+    /// [`Untold::Undecidable`]: the rules refuse an answer.
+    fn resolve(
+        &self,
+        user: &str,
+        situation: &Situation<'_>,
+        survey: &mut MaildirSurvey,
+    ) -> Result<Resolution, Untold> {
+        loop {
+            match resolve::resolve(user, situation, &survey.messages) {
+                Outcome::Ask(asked) => survey.find_out(&asked, self.native.as_ref())?,
+                Outcome::AskCaptured => unreachable!("they have it"),
+                Outcome::Resolved(resolution) => return Ok(*resolution),
+                Outcome::Refused(why) => {
+                    let fault = survey.first_fault.as_ref();
+                    let because = fault.map(|fault| format!(": {fault}")).unwrap_or_default();
+                    return Err(Untold::Undecidable(format!("{why}{because}")));
+                }
+            }
+        }
+    }
+}
+
+fn fault(path: &Path, why: &dyn Remedy) -> String {
+    format!("{}: {why}; {}", path.display(), why.remedy())
+}
+
+/// Why POP3 refuses the user whatever is in his mailbox, apart from being held: that ends when the
+/// mail has moved.
+fn refusal_of(line: &RosterLine, user: &str) -> Option<String> {
+    if line.awaits_capture() {
+        return Some(
+            "it was forgotten: capture it again and build upon this site, or `uidl-keep release \
+             --redownload` the user"
+                .to_owned(),
+        );
+    }
+    if line.state != State::Failed {
+        return None;
+    }
+    Some(match line.user == user {
+        true => "its capture failed: capture it again and build upon the old site".to_owned(),
+        false => format!(
+            "it may be one of {}, who lived at the old server where it could not be searched: \
+             capture that domain again and build upon the old site",
+            line.user
+        ),
+    })
+}
