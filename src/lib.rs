@@ -23,7 +23,7 @@ pub mod capture;
 pub mod dovecot;
 pub mod encoding;
 pub mod file;
-#[cfg(feature = "helper")]
+#[cfg(feature = "capture")]
 pub mod forecast;
 pub mod format;
 pub mod index;

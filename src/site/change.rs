@@ -107,33 +107,39 @@ mod tests {
 
     use super::*;
 
-    /// The gate before, and after each change of one who is named and of one who is not.
-    const GATES: [(&str, [&str; 2], [&str; 2], [&str; 2], [&str; 2]); 7] = [
-        // before, hold, release, release --unguarded, forget
-        ("held", ["held"; 2], ["guarded"; 2], ["released"; 2], ["held-forgotten"; 2]),
-        ("guarded", ["held"; 2], ["released", "guarded"], ["released"; 2], ["forgotten"; 2]),
-        ("released", ["held"; 2], ["released"; 2], ["released"; 2], ["forgotten"; 2]),
-        ("forgotten", ["held-forgotten"; 2], ["forgotten"; 2], ["forgotten"; 2], ["forgotten"; 2]),
+    /// The gate after a change of one who is named, and of one who is not.
+    type GateAfter = [&'static str; 2];
+
+    /// The gate before, and after `hold`, `release`, `release --unguarded` and `forget`.
+    const GATES: [(&str, [GateAfter; 4]); 7] = [
+        ("held", [["held"; 2], ["guarded"; 2], ["released"; 2], ["held-forgotten"; 2]]),
+        ("guarded", [["held"; 2], ["released", "guarded"], ["released"; 2], ["forgotten"; 2]]),
+        ("released", [["held"; 2], ["released"; 2], ["released"; 2], ["forgotten"; 2]]),
+        (
+            "forgotten",
+            [["held-forgotten"; 2], ["forgotten"; 2], ["forgotten"; 2], ["forgotten"; 2]],
+        ),
         (
             "held-forgotten",
-            ["held-forgotten"; 2],
-            ["forgotten"; 2],
-            ["forgotten"; 2],
-            ["held-forgotten"; 2],
+            [["held-forgotten"; 2], ["forgotten"; 2], ["forgotten"; 2], ["held-forgotten"; 2]],
         ),
         (
             "redownload",
-            ["held", "redownload"],
-            ["redownload"; 2],
-            ["redownload"; 2],
-            ["forgotten", "redownload"],
+            [
+                ["held", "redownload"],
+                ["redownload"; 2],
+                ["redownload"; 2],
+                ["forgotten", "redownload"],
+            ],
         ),
         (
             "redownload of one who was forgotten",
-            ["held-forgotten", "redownload"],
-            ["redownload"; 2],
-            ["redownload"; 2],
-            ["forgotten", "redownload"],
+            [
+                ["held-forgotten", "redownload"],
+                ["redownload"; 2],
+                ["redownload"; 2],
+                ["forgotten", "redownload"],
+            ],
         ),
     ];
 
@@ -154,7 +160,7 @@ mod tests {
     #[test]
     fn each_gate_becomes_what_the_command_asks_for() {
         let now = UNIX_EPOCH + Duration::from_secs(7);
-        for (before, hold, release, unguard, forget) in GATES {
+        for (before, [hold, release, unguard, forget]) in GATES {
             let before_change = line(before);
             for (change, wanted) in [
                 (Change::Hold, hold),
