@@ -223,6 +223,18 @@ fn two_maildrops_of_one_user_cost_that_user_and_not_the_run() {
 }
 
 #[test]
+fn a_pattern_whose_directory_is_not_there_is_named_beside_those_that_are_searched() {
+    let server = Server::new();
+    server.maildir("disk1/alice/Maildir");
+    let pattern = |disk: &str| format!("/{disk}/{{user}}/Maildir");
+    let ran = server.capture(&["--pattern", &pattern("disk1"), "--pattern", &pattern("disk2")]);
+    assert_eq!(ran.status, 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("disk2: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("nothing was searched by that pattern; mount it"));
+    assert!(String::from_utf8(ran.stdout).unwrap().contains("maildrop alice\n"));
+}
+
+#[test]
 fn a_planted_link_is_a_failed_maildrop_and_never_followed() {
     let server = Server::new();
     let secret = server.maildir("secret/Maildir");

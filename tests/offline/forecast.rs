@@ -257,6 +257,17 @@ fn the_exit_status_goes_by_the_share_that_is_asked_for() {
 }
 
 #[test]
+fn a_disk_that_is_not_there_is_no_answer_though_nothing_else_is_amiss() {
+    let moved = Moved::to_site(&block(ALICE, &[by_file(1)]));
+    moved.copy(ALICE, 1..=1);
+    let other = moved.here.path("disk2/{domain}/{local}");
+    let ran = moved.forecast(&format!("--maildir {}", other.display()));
+    assert!(ran.stdout.starts_with("= alice@a.org: 1 of 1 kept"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("nothing was searched by that pattern"), "{}", ran.stderr);
+    assert_eq!(ran.status, 1);
+}
+
+#[test]
 fn only_the_users_and_domains_that_are_named_are_looked_at() {
     let moved = three();
     let users = |more: &str| -> Vec<String> {

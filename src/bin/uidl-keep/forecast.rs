@@ -130,7 +130,7 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
     let wanted = Wanted::of(args)?;
     let site = Site::new(&args.site);
     let mut users = users_on_rosters(&site, &wanted)?;
-    let (sources, gaps) = find_maildrops(args, &wanted)?;
+    let Places { sources, gaps, are_all_searched } = find_maildrops(args, &wanted)?;
     users.extend(sources.keys().cloned());
     let users: Vec<String> = users.into_iter().collect();
     let Keys { file, message, header, origin } = args.keys;
@@ -187,7 +187,8 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
         remark(format_args!("{name}: nobody of that name is on a roster and forecast"));
     }
     let completion = total.completion(args.fail_under);
-    Ok(if unmet.is_empty() { completion } else { Completion::Partial })
+    let is_answered = unmet.is_empty() && are_all_searched;
+    Ok(if is_answered { completion } else { Completion::Partial })
 }
 
 /// The users and domains that are asked for.
@@ -260,20 +261,28 @@ fn users_on_rosters(site: &Site, wanted: &Wanted) -> Result<BTreeSet<String>, Tr
     Ok(users)
 }
 
-/// The maildrops by user, and the places that could not be searched.
-fn find_maildrops(
-    args: &ForecastArgs,
-    wanted: &Wanted,
-) -> Result<(BTreeMap<String, Source>, Vec<Source>), Trouble> {
+/// What was found where Maildirs should lie.
+struct Places {
+    /// The maildrops by user.
+    sources: BTreeMap<String, Source>,
+    /// The places that could not be searched.
+    gaps: Vec<Source>,
+    /// Whether each pattern had a directory to search, and each maildrop a user.
+    are_all_searched: bool,
+}
+
+fn find_maildrops(args: &ForecastArgs, wanted: &Wanted) -> Result<Places, Trouble> {
     let naming = Naming::new(args.user_template.as_deref())
         .map_err(|error| Trouble::at("--user-template", error))?;
     let found = search::find(&args.maildir, None, &naming, Holds::Directory)
         .map_err(|error| Trouble::at("--maildir", error))?;
     found.losses.iter().for_each(remark);
+    let are_all_searched = found.losses.is_empty();
     let (gaps, sources): (Vec<Source>, Vec<Source>) =
         found.sources.into_iter().partition(Source::is_gap);
     let sources = sources.into_iter().filter(|source| wanted.has(source.user()));
-    Ok((sources.map(|source| (source.user().to_owned(), source)).collect(), gaps))
+    let sources = sources.map(|source| (source.user().to_owned(), source)).collect();
+    Ok(Places { sources, gaps, are_all_searched })
 }
 
 /// Whether the user may live at the place that could not be searched.

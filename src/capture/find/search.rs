@@ -26,7 +26,8 @@ pub struct Search {
     /// The maildrops, sorted by user; no user twice. Where a place could not be searched, one
     /// [stands for everybody](Source::is_gap) who may live there.
     pub sources: Vec<Source>,
-    /// Names that no listing can hold, a sentence each.
+    /// Names that no listing can hold, and patterns of which there is nothing here to search, a
+    /// sentence each.
     pub losses: Vec<String>,
 }
 
@@ -54,6 +55,14 @@ pub fn find(
         let (path, top) = match open_start(pattern, root) {
             Ok(opened) => opened,
             Err(error) if error.is_absence() => {
+                // A panel's patterns name more places than a machine has. The operator's own may
+                // name a disk that is not mounted, and nobody knows who lives there.
+                if !pattern.is_panel {
+                    found.losses.push(format!(
+                        "{error}: nothing was searched by that pattern; mount it, or leave the \
+                         pattern out if this server has no such directory"
+                    ));
+                }
                 absent.get_or_insert(error);
                 continue;
             }

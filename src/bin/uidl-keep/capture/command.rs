@@ -43,7 +43,7 @@ enum CaptureFrom {
     /// The first pattern is for mailboxes made by Cyrus 3.6 and later, which say whose they are;
     /// the second for older ones, with virtual domains
     /// /var/spool/cyrus/mail/domain/?/{domain}/?/user/{local}. --user and a path take one:
-    /// mbpath(8) prints it.
+    /// mbpath(8) prints it. Leave out the pattern of a directory that this server does not have.
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Cyrus {
         /// The uidl_format of the old server's imapd.conf.
