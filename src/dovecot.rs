@@ -5,7 +5,8 @@
 //! all three. They are run, and change nothing. [`NotGuarded`] says which of the three is wrong.
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -88,6 +89,15 @@ pub enum DovecotError {
     },
 }
 
+/// Which directory of a user's INBOX is asked for, by Dovecot's own word for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InboxPath {
+    /// Where its messages lie.
+    Mailbox,
+    /// Where its control files lie: `dovecot-uidlist`, and the ledger.
+    Control,
+}
+
 /// The users in one question: an argument list has its limits.
 const USERS_AT_A_TIME: usize = 200;
 /// When so many users have another name, a setting is the cause, and not one of the users.
@@ -115,6 +125,43 @@ impl Dovecot {
             self.ask(&users.iter().collect::<Vec<_>>(), &mut names)?;
         }
         Ok(names)
+    }
+
+    /// The directory of each user's INBOX, whether it is there or not. A user who is missing in the
+    /// answer is one that Dovecot does not know, or whose mail it cannot open. Cost: one run of
+    /// `doveadm`, which opens each user's mail and makes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`], for example when Dovecot's authentication does not run.
+    pub fn inbox_paths(
+        &self,
+        users: &[String],
+        path: InboxPath,
+    ) -> Result<BTreeMap<String, PathBuf>, DovecotError> {
+        if users.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let path = match path {
+            InboxPath::Mailbox => "mailbox",
+            InboxPath::Control => "control",
+        };
+        let mut command = Command::new(&self.doveadm);
+        let not_run = |error| DovecotError::Program { program: self.doveadm.clone(), error };
+        let mut names = tempfile::NamedTempFile::new().map_err(not_run)?;
+        users.iter().try_for_each(|user| writeln!(names, "{user}")).map_err(not_run)?;
+        command.args(&self.args).args(["-f", "json", "mailbox", "path", "-F"]).arg(names.path());
+        let output = output_of(command.args(["-t", path, "INBOX"]))?;
+        // One object for each of the users.
+        let objects: Vec<BTreeMap<String, String>> =
+            serde_json::from_slice(&output.stdout).map_err(|_| no_answer(&command, &output))?;
+        if objects.is_empty() {
+            return Err(no_answer(&command, &output));
+        }
+        let user_and_path = |mut object: BTreeMap<String, String>| {
+            Some((object.remove("username")?, PathBuf::from(object.remove("path")?)))
+        };
+        Ok(objects.into_iter().filter_map(user_and_path).collect())
     }
 
     /// The fault, when the user names are not those of the rosters.
