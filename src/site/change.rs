@@ -23,6 +23,8 @@ pub enum Change {
     Listed,
     /// Note that the mailbox was put back from a backup.
     Restored,
+    /// Take back what a rehearsal has written.
+    UndoRehearsal,
 }
 
 impl Change {
@@ -36,6 +38,7 @@ impl Change {
             Self::Forget => "forget",
             Self::Listed => "listed",
             Self::Restored => "restored",
+            Self::UndoRehearsal => "rehearse --undo",
         }
     }
 
@@ -52,7 +55,7 @@ impl Change {
     pub fn after(self, before: &RosterLine, is_named: bool, now: SystemTime) -> RosterLine {
         let gate = match (self, before.gate) {
             (Self::Redownload, _) => Gate::Redownload,
-            (Self::Listed | Self::Restored, gate) => gate,
+            (Self::Listed | Self::Restored | Self::UndoRehearsal, gate) => gate,
             (Self::Hold | Self::Forget, Gate::Redownload) if !is_named => Gate::Redownload,
             (Self::Hold, _) | (Self::Forget, Gate::Held) => Gate::Held,
             (Self::Forget, _) => Gate::Guarded,
@@ -73,6 +76,8 @@ impl Change {
                 after.forgotten = stamp(before.forgotten);
                 // These notes are about what clients were told, which no longer counts.
                 (after.listed, after.unguarded) = (false, 0);
+                after = after.with_rehearsal_undone(now);
+                (after.rehearsal, after.rehearsed) = (0, false);
             }
             Self::Unguard if gate == Gate::Released => after.unguarded = stamp(before.unguarded),
             // A user who is served already, and is named, is released once more: for what is
@@ -82,6 +87,9 @@ impl Change {
             }
             Self::Listed => after.listed = true,
             Self::Restored => after.restored = stamp(before.restored),
+            Self::UndoRehearsal => after = after.with_rehearsal_undone(now),
+            // From now on clients may have listed it.
+            Self::Hold if before.gate != Gate::Held => after.rehearsal = 0,
             Self::Hold | Self::Release | Self::Unguard | Self::Redownload => {}
         }
         let awaits_capture = before.awaits_capture() || self == Self::Forget;
@@ -91,7 +99,12 @@ impl Change {
     /// Whether the change has brought the user to the wanted state.
     pub fn is_done(self, after: &RosterLine) -> bool {
         match self {
-            Self::Hold | Self::Redownload | Self::Forget | Self::Listed | Self::Restored => true,
+            Self::Hold
+            | Self::Redownload
+            | Self::Forget
+            | Self::Listed
+            | Self::Restored
+            | Self::UndoRehearsal => true,
             Self::Release | Self::Unguard => {
                 matches!(after.gate, Gate::Guarded | Gate::Released)
                     && !after.awaits_capture()
@@ -199,5 +212,29 @@ mod tests {
         assert_eq!(after(Change::Hold, true).unguarded, 9);
         before.listed = false;
         assert!(Change::Listed.after(&before, true, UNIX_EPOCH).listed);
+    }
+    #[test]
+    fn a_rehearsal_is_undone_only_while_nobody_else_could_list_the_maildrop() {
+        let held = line("held").rehearsing(100);
+        let mut rehearsed = held.clone();
+        rehearsed.rehearsed = true;
+        assert_eq!(held.rehearsal, 100);
+        let undo = |line: &RosterLine| {
+            Change::UndoRehearsal.after(line, true, UNIX_EPOCH + Duration::from_secs(7))
+        };
+        let undone = undo(&rehearsed);
+        assert_eq!((undone.rehearsal, undone.rehearsed, undone.undone), (0, false, 100));
+        assert_eq!(undo(&undone).undone, 100, "there is nothing to undo");
+        assert_eq!(undone.clone().rehearsing(7).rehearsal, 101, "a later one is not undone");
+
+        let released = Change::Release.after(&rehearsed, true, UNIX_EPOCH);
+        assert_eq!(undo(&released), released);
+        let held_again = Change::Hold.after(&released, true, UNIX_EPOCH);
+        assert!(held_again.rehearsed);
+        assert_eq!(undo(&held_again).undone, 0, "clients may have listed it");
+        assert_eq!(line("guarded").rehearsing(100).rehearsal, 0);
+        let forgotten = Change::Forget.after(&rehearsed, true, UNIX_EPOCH);
+        assert_eq!((forgotten.rehearsal, forgotten.undone), (0, 100));
+        assert_eq!(undo(&forgotten).undone, 100);
     }
 }

@@ -38,6 +38,16 @@ pub struct RosterLine {
     /// When the operator last said that it may be listed although much is missing. In seconds since
     /// 1970; 0 when he never did. It covers what is missing at that time, once.
     pub unguarded: u64,
+    /// When the last rehearsal of it began, in seconds since 1970, while nobody else could list it:
+    /// it has been held, and nothing new was built, ever since. 0: there was none.
+    pub rehearsal: u64,
+    /// Whether the last rehearsal told what was captured. A build takes this away from whoever is
+    /// held.
+    pub rehearsed: bool,
+    /// A ledger that a rehearsal began at this time or before is void, as long as no client has
+    /// listed the maildrop, and so is everything that it baked; nothing of it was told. In seconds
+    /// since 1970; 0: none was undone.
+    pub undone: u64,
 }
 
 /// Whether a migrated maildrop is served. A user who [awaits a capture](RosterLine::awaits_capture)
@@ -103,7 +113,10 @@ const MAX_LINE_OCTETS: u64 = MAX_NAME_OCTETS as u64
         + " held-forgotten".len()
         + " forgotten=18446744073709551615".len()
         + " listed=yes".len()
+        + " rehearsal=18446744073709551615".len()
+        + " rehearsed=yes".len()
         + " restored=18446744073709551615".len()
+        + " undone=18446744073709551615".len()
         + " unguarded=18446744073709551615".len()
         + " 01234567\n".len()) as u64;
 /// `. 01234567` and its line feed: the last line, which always has this length.
@@ -299,6 +312,9 @@ impl RosterLine {
             listed: false,
             restored: 0,
             unguarded: 0,
+            rehearsal: 0,
+            rehearsed: false,
+            undone: 0,
         }
     }
 
@@ -315,6 +331,33 @@ impl RosterLine {
             Gate::Held | Gate::Guarded | Gate::Released => (gate, awaits_capture),
         };
         Self { gate, awaits_capture, ..self }
+    }
+
+    /// The line of a maildrop of which a rehearsal begins, at `now` in seconds since 1970. Where its
+    /// user is held, the rehearsal can be undone, and its stamp is a new one whatever the clock
+    /// says.
+    #[must_use]
+    pub fn rehearsing(self, now: u64) -> Self {
+        let rehearsal = match self.gate {
+            Gate::Held => now.max(self.rehearsal).max(self.undone.saturating_add(1)),
+            Gate::Guarded | Gate::Released | Gate::Redownload => 0,
+        };
+        Self { rehearsal, rehearsed: false, ..self }
+    }
+
+    /// The line after its rehearsals were undone, at `now` in seconds since 1970. Nothing changes
+    /// where there was none, or where clients may have listed the maildrop since.
+    #[must_use]
+    pub fn with_rehearsal_undone(self, now: u64) -> Self {
+        match (self.gate, self.rehearsal) {
+            (Gate::Held, 1..) => {
+                let undone = now.max(self.rehearsal).max(self.undone);
+                Self { rehearsal: 0, rehearsed: false, undone, ..self }
+            }
+            // What was built has not been rehearsed.
+            (Gate::Held, 0) => Self { rehearsed: false, ..self },
+            (Gate::Guarded | Gate::Released | Gate::Redownload, _) => self,
+        }
     }
 
     /// Whether its UIDLs must come from a capture that is yet to be built. The index's own are not
@@ -334,6 +377,9 @@ impl RosterLine {
         };
         let awaits_capture = self.awaits_capture || other.awaits_capture;
         let restored = self.restored.max(other.restored);
+        let rehearsal = self.rehearsal.max(other.rehearsal);
+        let rehearsed = self.rehearsed && other.rehearsed;
+        let undone = self.undone.max(other.undone);
         let last = match self.forgotten.cmp(&other.forgotten) {
             Ordering::Less => other,
             Ordering::Greater => self,
@@ -343,7 +389,8 @@ impl RosterLine {
                 ..self
             },
         };
-        Self { restored, ..last }.with_gate(gate, awaits_capture)
+        let last = Self { restored, rehearsal, rehearsed, undone, ..last };
+        last.with_gate(gate, awaits_capture)
     }
 
     /// The line after the whole domain is held. A user who is to download again has already begun
@@ -380,13 +427,19 @@ impl RosterLine {
             listed,
             restored,
             unguarded,
+            rehearsal,
+            rehearsed,
+            undone,
         } = self;
-        let listed = if *listed { "yes".to_owned() } else { String::new() };
+        let flag = |flag: &bool| if *flag { "yes".to_owned() } else { String::new() };
         let stamp = |stamp: &u64| if *stamp == 0 { String::new() } else { stamp.to_string() };
         let notes = [
             ("forgotten", stamp(forgotten)),
-            ("listed", listed),
+            ("listed", flag(listed)),
+            ("rehearsal", stamp(rehearsal)),
+            ("rehearsed", flag(rehearsed)),
             ("restored", stamp(restored)),
+            ("undone", stamp(undone)),
             ("unguarded", stamp(unguarded)),
         ];
         let mut words = self.gate_word().to_owned();
@@ -574,7 +627,10 @@ fn fields(line: &str) -> Option<LineFields<'_>> {
         match key {
             "forgotten" => line.forgotten = stamp()?,
             "listed" if value == "yes" => line.listed = true,
+            "rehearsal" => line.rehearsal = stamp()?,
+            "rehearsed" if value == "yes" => line.rehearsed = true,
             "restored" => line.restored = stamp()?,
+            "undone" => line.undone = stamp()?,
             "unguarded" => line.unguarded = stamp()?,
             // This may come from a later version. Leaving it out would be a guess.
             _ => return None,
@@ -617,12 +673,20 @@ mod tests {
         let state = prop::sample::select(vec![State::Captured, State::Empty, State::Failed]);
         let gate = prop::sample::select(GATE_WORDS.to_vec());
         let stamp = || prop_oneof![Just(0), Just(u64::MAX), 1..2_000_000_000_u64];
-        let notes = (stamp(), any::<bool>(), stamp(), stamp());
+        let notes = (stamp(), any::<bool>(), stamp(), stamp(), stamp(), any::<bool>(), stamp());
         (user, state, gate, notes).prop_map(|(user, state, gate, notes)| {
-            let (forgotten, listed, restored, unguarded) = notes;
+            let (forgotten, listed, restored, unguarded, rehearsal, rehearsed, undone) = notes;
             let (gate, awaits_capture) = gate_of_word(gate).unwrap();
-            let line = RosterLine::new(user, state, gate);
-            let line = RosterLine { forgotten, listed, restored, unguarded, ..line };
+            let line = RosterLine {
+                forgotten,
+                listed,
+                restored,
+                unguarded,
+                rehearsal,
+                rehearsed,
+                undone,
+                ..RosterLine::new(user, state, gate)
+            };
             line.with_gate(gate, awaits_capture)
         })
     }

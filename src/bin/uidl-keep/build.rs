@@ -11,7 +11,7 @@ use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::iter::Peekable;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::Mode;
 use uidl_keep::dovecot::{Dovecot, UserNames};
@@ -915,6 +915,10 @@ fn line_of(
     let is_captured_anew = is_new && maildrop.state != State::Failed;
     let mut line = before.clone();
     line.state = maildrop.state;
+    if is_new {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        line = line.with_rehearsal_undone(now.map_or(0, |since| since.as_secs()));
+    }
     line.with_gate(before.gate, before.awaits_capture() && !is_captured_anew)
 }
 

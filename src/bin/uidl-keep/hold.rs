@@ -464,7 +464,11 @@ impl GateChange<'_> {
                 let line = roster.remove(&name)?;
                 Some((line.gate_word(), line.with_gate(Gate::Guarded, false)))
             }
-            Change::Hold | Change::Forget | Change::Listed | Change::Restored => None,
+            Change::Hold
+            | Change::Forget
+            | Change::Listed
+            | Change::Restored
+            | Change::UndoRehearsal => None,
         }
     }
 }
