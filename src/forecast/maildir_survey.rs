@@ -79,8 +79,25 @@ pub struct MaildirSurvey {
     pub messages: Vec<Message>,
     /// What their UIDs go with. Dovecot will make a UIDVALIDITY where there is no list yet.
     pub epoch: Epoch,
+    /// `dovecot-uidlist` as it was read. `None`: there is none.
+    pub list: Option<Vec<u8>>,
     /// The first message that could not be read, and why.
     pub first_fault: Option<String>,
+}
+
+/// Where the mail of a user lies.
+#[derive(Debug, Clone, Copy)]
+pub struct MaildirPlace<'a> {
+    /// The Maildir.
+    pub mailbox: &'a Source,
+    /// The directory of `dovecot-uidlist`, of ledger and of mark. `None`: the Maildir itself.
+    pub control: Option<&'a Source>,
+}
+
+impl<'a> From<&'a Source> for MaildirPlace<'a> {
+    fn from(mailbox: &'a Source) -> Self {
+        Self { mailbox, control: None }
+    }
 }
 
 impl MaildirSurvey {
@@ -91,8 +108,11 @@ impl MaildirSurvey {
     /// # Errors
     ///
     /// [`Unsurveyed`].
-    pub fn begin(source: &Source, made_at: u32) -> Result<Self, Unsurveyed> {
-        let maildir = Maildir::open(source.open()?)?;
+    pub fn begin(place: MaildirPlace<'_>, made_at: u32) -> Result<Self, Unsurveyed> {
+        let mut maildir = Maildir::open(place.mailbox.open()?)?;
+        if let Some(control) = place.control {
+            maildir = maildir.with_control(control.open()?);
+        }
         let parts = SnapshotParts { state: Some(STATE_FILE), mtimes: false };
         let snapshot = maildir.snapshot(parts)?;
         let is_growing = snapshot.ends_in_a_line();
@@ -117,6 +137,8 @@ impl MaildirSurvey {
         for file in snapshot.messages {
             match records.remove(&file.base) {
                 Some((uid, record)) => listed.push((uid, ListedFile { file, record })),
+                // Dovecot takes no notice of such a file.
+                None if file.base.iter().any(|octet| matches!(octet, b'\n' | b'\r')) => {}
                 None => unlisted.push(file),
             }
         }
@@ -137,12 +159,18 @@ impl MaildirSurvey {
             files: listed.into_iter().map(|(_, listed)| listed).collect(),
             maildir,
             epoch: Epoch { uidvalidity, next_uid, index_id: 0 },
+            list: snapshot.state,
             first_fault: None,
         })
     }
 
-    /// Reads what clients of this user were told here already: ledger and mark, where they lie in
-    /// the Maildir.
+    /// The Maildir.
+    pub fn maildir(&self) -> &Maildir {
+        &self.maildir
+    }
+
+    /// Reads what clients of this user were told here already: ledger and mark, where they lie
+    /// beside the list.
     ///
     /// # Errors
     ///
@@ -320,7 +348,7 @@ mod tests {
         let list = "3 V7 N20 G00\n4 P18 O1048577 :1714990001.b\n9 P :1714990001.a:2,S\n";
         fs::write(dir.path().join("dovecot-uidlist"), list).unwrap();
         let source = Source::named("alice", dir.path());
-        let mut survey = MaildirSurvey::begin(&source, 1).unwrap();
+        let mut survey = MaildirSurvey::begin((&source).into(), 1).unwrap();
         let expected = [
             (4, "1714990001.b"),
             (9, "1714990001.a"),
@@ -346,13 +374,42 @@ mod tests {
     }
 
     #[test]
+    fn a_name_with_a_line_end_is_no_message_as_dovecot_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("cur")).unwrap();
+        for name in ["cur/1.h:2,", "cur/2\n3 :h:2,", "cur/3\r.h"] {
+            fs::write(dir.path().join(name), "A: b\n\n").unwrap();
+        }
+        let survey = MaildirSurvey::begin((&Source::named("alice", dir.path())).into(), 1);
+        assert_eq!(names(&survey.unwrap()), [(1, "1.h".to_owned())]);
+    }
+
+    #[test]
+    fn list_ledger_and_mark_are_read_in_the_control_directory() {
+        let (dir, control) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(dir.path().join("cur")).unwrap();
+        fs::write(dir.path().join("cur/1.h:2,"), "A: b\n\n").unwrap();
+        fs::write(dir.path().join("dovecot-uidlist"), "3 V8 N9 G00\n8 :1.h\n").unwrap();
+        fs::write(control.path().join("dovecot-uidlist"), "3 V7 N6 G00\n5 :1.h\n").unwrap();
+        fs::write(control.path().join("uidl-keep.ledger"), "none").unwrap();
+        let mailbox = Source::named("alice", dir.path());
+        let control = Source::named("alice", control.path());
+        let place = MaildirPlace { mailbox: &mailbox, control: Some(&control) };
+        let survey = MaildirSurvey::begin(place, 1).unwrap();
+        assert_eq!(names(&survey), [(5, "1.h".to_owned())]);
+        assert_eq!(survey.epoch.uidvalidity, 7);
+        let memory = survey.memory("alice");
+        assert!(matches!(memory, Err(Unsurveyed::BadLedger { .. })), "{memory:?}");
+    }
+
+    #[test]
     fn a_message_that_cannot_be_read_is_an_answer_and_one_that_went_is_none() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("cur")).unwrap();
         fs::create_dir(dir.path().join("cur/1.h:2,")).unwrap();
         fs::write(dir.path().join("cur/2.h:2,"), "A: b\n\n").unwrap();
         let source = Source::named("alice", dir.path());
-        let mut survey = MaildirSurvey::begin(&source, 1).unwrap();
+        let mut survey = MaildirSurvey::begin((&source).into(), 1).unwrap();
         survey.find_out(&[(0, Need::Header)], None).unwrap();
         assert!(survey.messages[0].unreadable && survey.first_fault.is_some());
         fs::remove_file(dir.path().join("cur/2.h:2,")).unwrap();

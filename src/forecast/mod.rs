@@ -10,5 +10,5 @@ mod maildir_survey;
 mod terms;
 
 pub use compare::{Forecast, ForecastSign, Missing, MissingBecause, NewMessage};
-pub use maildir_survey::{MaildirSurvey, Unsurveyed};
-pub use terms::{Foretold, Terms, forecast};
+pub use maildir_survey::{MaildirPlace, MaildirSurvey, Unsurveyed};
+pub use terms::{FirstListing, Foretold, Terms, Unbegun, Untold, forecast};

@@ -8,11 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::capture::find::source::Source;
 use crate::file::map::Mapped;
 use crate::forecast::compare::Forecast;
-use crate::forecast::maildir_survey::{MaildirSurvey, Unsurveyed};
+use crate::forecast::maildir_survey::{MaildirPlace, MaildirSurvey, Unsurveyed};
 use crate::format::UidlFormat;
 use crate::index::Index;
+use crate::ledger::{Epoch, Ledger, Mark};
 use crate::maildrop::{Entry, Maildrop, State};
-use crate::resolve::{self, Match, Memory, Outcome, Purpose, Resolution, Situation, Stamps};
+use crate::resolve::{self, Match, Memory, Need, Outcome, Purpose, Resolution, Situation, Stamps};
 use crate::site::Site;
 use crate::site::remedy::Remedy;
 use crate::site::roster::{self, Gate, RosterLine};
@@ -91,11 +92,114 @@ pub fn forecast(terms: &Terms, user: &str, source: Option<&Source>) -> Foretold 
 
 /// Why the rules have not decided.
 #[derive(Debug, thiserror::Error)]
-enum Untold {
+pub enum Untold {
+    /// Could not tell what is in the maildrop.
     #[error("{0}")]
     Unsurveyed(#[from] Unsurveyed),
+    /// The rules refuse an answer, for this reason.
     #[error("{0}")]
     Undecidable(String),
+}
+
+/// Why nobody can be asked about a user.
+#[derive(Debug, thiserror::Error)]
+pub enum Unbegun {
+    /// He is on no roster.
+    #[error("on no roster")]
+    NotMigrated,
+    /// The operator lets his clients download everything again.
+    #[error("set to redownload")]
+    Redownload,
+    /// Could not tell, or POP3 refuses him, for this reason.
+    #[error("{0}")]
+    CouldNotTell(String),
+    /// Could not tell what is in the maildrop.
+    #[error("{0}")]
+    Unsurveyed(#[from] Unsurveyed),
+}
+
+/// What is known of a user before his first listing, or before the next one.
+#[derive(Debug)]
+pub struct FirstListing<'a> {
+    terms: &'a Terms,
+    user: &'a str,
+    line: RosterLine,
+    /// What was captured of him.
+    pub captured: Maildrop,
+    /// Whether no more captures follow.
+    pub is_final: bool,
+    /// His maildrop.
+    pub survey: MaildirSurvey,
+    ledger: Option<Ledger>,
+    mark: Option<Mark>,
+}
+
+impl FirstListing<'_> {
+    fn situation(&self) -> Situation<'_> {
+        let Self { terms, line, captured, is_final, ledger, mark, .. } = self;
+        let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
+        let about = About { line, captured, is_final: *is_final, memory };
+        terms.situation(about, self.survey.epoch, Purpose::Listing { guarded: true })
+    }
+
+    /// Finds out what costs nothing: names, and stored UIDLs.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsurveyed`].
+    pub fn find_names(&mut self) -> Result<(), Unsurveyed> {
+        let asked: Vec<_> = (0..self.survey.messages.len()).map(|at| (at, Need::Names)).collect();
+        self.survey.find_out(&asked, None)
+    }
+
+    /// The lowest next UID that the mailbox may have, once the names are found.
+    pub fn first_unspent_uid(&self) -> u32 {
+        resolve::first_unspent_uid(&self.situation(), &self.survey.messages)
+    }
+
+    /// Whether the operator had all forgotten that was told here before.
+    pub fn was_forgotten(&self) -> bool {
+        self.line.forgotten > 0
+    }
+
+    /// Whether ledger and mark are still the ones that were read.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsurveyed`].
+    pub fn is_memory_the_same(&self) -> Result<bool, Unsurveyed> {
+        let (ledger, mark) = self.survey.memory(self.user)?;
+        Ok((&ledger, &mark) == (&self.ledger, &self.mark))
+    }
+
+    /// What a first listing would tell, or the next one.
+    ///
+    /// # Errors
+    ///
+    /// [`Untold`].
+    pub fn resolve(&mut self) -> Result<Resolution, Untold> {
+        let Self { terms, user, line, captured, is_final, survey, ledger, mark } = self;
+        let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
+        let about = About { line, captured, is_final: *is_final, memory };
+        let listing = Purpose::Listing { guarded: true };
+        let situation = terms.situation(about, survey.epoch, listing);
+        terms.resolve(user, &situation, survey)
+    }
+}
+
+/// What the rules are told of a user beside his messages.
+#[derive(Clone, Copy)]
+struct About<'a> {
+    line: &'a RosterLine,
+    captured: &'a Maildrop,
+    is_final: bool,
+    memory: Memory<'a>,
+}
+
+/// The UIDVALIDITY of a list that would be made now: the time, as Dovecot has it.
+fn uidvalidity_of_now() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
+    u32::try_from(now).unwrap_or(1)
 }
 
 impl Terms {
@@ -127,23 +231,11 @@ impl Terms {
         (captured, is_final): (&Maildrop, bool),
         source: &Source,
     ) -> Result<(Forecast, MaildirSurvey), Untold> {
-        let made_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
-        let mut survey = MaildirSurvey::begin(source, u32::try_from(made_at).unwrap_or(1))?;
+        let mut survey = MaildirSurvey::begin(source.into(), uidvalidity_of_now())?;
         let (ledger, mark) = survey.memory(user)?;
-        let &RosterLine { forgotten, listed, restored, unguarded, .. } = line;
-        let situation = Situation {
-            // A login of a settled maildrop does without; the answers are the same.
-            captured: Some(captured),
-            basis: [0; 16],
-            is_final,
-            memory: Memory { ledger: ledger.as_ref(), mark: mark.as_ref() },
-            stamps: Stamps { forgotten, restored, unguarded, listed },
-            epoch: survey.epoch,
-            is_maildir: true,
-            native: self.native.as_ref(),
-            keys: self.keys,
-            purpose: Purpose::Preview,
-        };
+        let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
+        let about = About { line, captured, is_final, memory };
+        let situation = self.situation(about, survey.epoch, Purpose::Preview);
         let resolution = self.resolve(user, &situation, &mut survey)?;
         let mut forecast = Forecast::of(captured, &survey.messages, &resolution);
         if forecast.kept * 2 < forecast.captured {
@@ -157,6 +249,59 @@ impl Terms {
             };
         }
         Ok((forecast, survey))
+    }
+
+    fn situation<'a>(&'a self, about: About<'a>, epoch: Epoch, purpose: Purpose) -> Situation<'a> {
+        let &RosterLine { forgotten, listed, restored, unguarded, .. } = about.line;
+        Situation {
+            // A login of a settled maildrop does without; the answers are the same.
+            captured: Some(about.captured),
+            basis: [0; 16],
+            is_final: about.is_final,
+            memory: about.memory,
+            stamps: Stamps { forgotten, restored, unguarded, listed },
+            epoch,
+            is_maildir: true,
+            native: self.native.as_ref(),
+            keys: self.keys,
+            purpose,
+        }
+    }
+
+    /// Begins to ask what a first listing of this user would tell, where his Maildir is here.
+    ///
+    /// # Errors
+    ///
+    /// [`Unbegun`]: there is nothing to ask, or could not tell.
+    pub fn begin<'a>(
+        &'a self,
+        user: &'a str,
+        place: MaildirPlace<'_>,
+    ) -> Result<FirstListing<'a>, Unbegun> {
+        let line = self.roster_line(user).map_err(Unbegun::CouldNotTell)?;
+        let line = line.ok_or(Unbegun::NotMigrated)?;
+        if line.gate == Gate::Redownload {
+            return Err(Unbegun::Redownload);
+        }
+        if let Some(why) = refusal_of(&line, user) {
+            return Err(Unbegun::CouldNotTell(why));
+        }
+        if line.user != user {
+            return Err(Unbegun::NotMigrated);
+        }
+        let (captured, is_final) = self.captured(user).map_err(Unbegun::CouldNotTell)?;
+        let survey = MaildirSurvey::begin(place, uidvalidity_of_now())?;
+        let (ledger, mark) = survey.memory(user)?;
+        Ok(FirstListing { terms: self, user, line, captured, is_final, survey, ledger, mark })
+    }
+
+    /// How the operator lets clients of the user be served. `None`: he is on no roster.
+    ///
+    /// # Errors
+    ///
+    /// Why the roster does not tell.
+    pub fn gate(&self, user: &str) -> Result<Option<Gate>, String> {
+        Ok(self.roster_line(user)?.filter(|line| line.user == user).map(|line| line.gate))
     }
 
     /// Asks the rules, and finds out what they ask, until they have decided.

@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::AtFlags;
@@ -133,6 +133,8 @@ pub struct SnapshotParts {
 #[derive(Debug)]
 pub struct Maildir {
     top: OwnedFd,
+    /// Where the state file lies, and what is beside it, if that is another directory.
+    control: Option<OwnedFd>,
     /// The folders, in the order in which mail moves through them.
     folders: Vec<(Folder, OwnedFd)>,
     is_message: fn(&[u8]) -> bool,
@@ -158,7 +160,7 @@ impl Maildir {
         if !folders.iter().any(|(folder, _)| *folder == Folder::Cur) {
             return Err(CaptureError::NotMaildir);
         }
-        Ok(Self { top, folders, is_message: |_| true })
+        Ok(Self { top, control: None, folders, is_message: |_| true })
     }
 
     /// Takes the directory `top` for one that has the messages in itself: the files whose names are
@@ -170,7 +172,23 @@ impl Maildir {
     pub fn of_files(top: OwnedFd, is_message: fn(&[u8]) -> bool) -> Result<Self, CaptureError> {
         let itself =
             top.try_clone().map_err(|error| CaptureError::io(Folder::Top.name(), error))?;
-        Ok(Self { top, folders: vec![(Folder::Top, itself)], is_message })
+        Ok(Self { top, control: None, folders: vec![(Folder::Top, itself)], is_message })
+    }
+
+    /// The same Maildir, whose server keeps its state file in another directory.
+    #[must_use]
+    pub fn with_control(self, control: OwnedFd) -> Self {
+        Self { control: Some(control), ..self }
+    }
+
+    /// The directory that has the state file.
+    pub fn control(&self) -> BorrowedFd<'_> {
+        self.control.as_ref().unwrap_or(&self.top).as_fd()
+    }
+
+    /// The directory itself.
+    pub fn top(&self) -> BorrowedFd<'_> {
+        self.top.as_fd()
     }
 
     /// Looks once. Lists the directories and reads the state file; opens no message.
@@ -180,8 +198,7 @@ impl Maildir {
     /// [`CaptureError::Io`], [`CaptureError::Link`] and [`CaptureError::NotRegular`] for the state
     /// file.
     pub fn snapshot(&self, parts: SnapshotParts) -> Result<Snapshot, CaptureError> {
-        let state =
-            parts.state.map(|name| read_state(self.top.as_fd(), name)).transpose()?.flatten();
+        let state = parts.state.map(|name| read_state(self.control(), name)).transpose()?.flatten();
         let mut messages = Vec::new();
         // `new` comes first: a message that moves to `cur` meanwhile is then seen twice and not
         // missed.
@@ -212,13 +229,13 @@ impl Maildir {
         Ok(Snapshot { state, messages, others: others.into_iter().map(|(name, _)| name).collect() })
     }
 
-    /// Reads another file that a server keeps beside the mail. `None` when there is none.
+    /// Reads another file that a server keeps beside its state file. `None` when there is none.
     ///
     /// # Errors
     ///
     /// As for the state file of [`Maildir::snapshot`].
     pub fn read_beside(&self, name: &'static str) -> Result<Option<Vec<u8>>, CaptureError> {
-        read_state(self.top.as_fd(), name)
+        read_state(self.control(), name)
     }
 
     /// Opens a message, also when it has moved or its flags have changed since the snapshot.
