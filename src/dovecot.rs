@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use crate::site::Site;
@@ -96,6 +96,67 @@ pub enum InboxPath {
     Mailbox,
     /// Where its control files lie: `dovecot-uidlist`, and the ledger.
     Control,
+    /// Where its index lies.
+    Index,
+}
+
+impl InboxPath {
+    /// Dovecot's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Mailbox => "mailbox",
+            Self::Control => "control",
+            Self::Index => "index",
+        }
+    }
+}
+
+/// A user's INBOX somewhere else than Dovecot would look for it, as `mail_location` of 2.3 spells
+/// that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Location<'a>(pub &'a str);
+
+/// How the plugin is loaded by one command of doveadm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginArgs {
+    /// The arguments that load it beside what the server has doveadm load.
+    pub load: Vec<String>,
+    /// Whether doveadm loads it anyway.
+    pub is_loaded: bool,
+    is_24: bool,
+}
+
+impl PluginArgs {
+    /// The arguments for a command that looks at a mailbox in that place.
+    ///
+    /// # Errors
+    ///
+    /// What in the location we cannot say to this Dovecot.
+    pub fn looking_at(&self, Location(location): Location<'_>) -> Result<Vec<String>, String> {
+        if !self.is_24 {
+            return Ok(vec!["-o".to_owned(), format!("mail_location={location}")]);
+        }
+        let mut parts = location.split(':');
+        let (driver, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let mut settings = vec![format!("mail_driver={driver}"), format!("mail_path={path}")];
+        for part in parts {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            let setting = match key {
+                "CONTROL" => "mail_control_path",
+                "INDEX" => "mail_index_path",
+                "ALT" => "mail_alt_path",
+                _ => return Err(format!("{part} in {location}")),
+            };
+            settings.push(format!("{setting}={value}"));
+        }
+        Ok(settings.into_iter().flat_map(|setting| ["-o".to_owned(), setting]).collect())
+    }
+
+    /// The arguments that have a plugin that is loaded look into that site.
+    pub fn looking_into(&self, site: &Path) -> Vec<String> {
+        let setting = if self.is_24 { "uidl_keep_dir" } else { "plugin/uidl_keep_dir" };
+        vec!["-o".to_owned(), format!("{setting}={}", site.display())]
+    }
 }
 
 /// The users in one question: an argument list has its limits.
@@ -142,10 +203,7 @@ impl Dovecot {
         if users.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let path = match path {
-            InboxPath::Mailbox => "mailbox",
-            InboxPath::Control => "control",
-        };
+        let path = path.word();
         let mut command = Command::new(&self.doveadm);
         let not_run = |error| DovecotError::Program { program: self.doveadm.clone(), error };
         let mut names = tempfile::NamedTempFile::new().map_err(not_run)?;
@@ -190,6 +248,66 @@ impl Dovecot {
         let words: Vec<&str> = said.split_whitespace().collect();
         let mail_plugins = words.join(" ");
         Ok((!is_loaded).then_some(NotGuarded::NotLoaded { mail_plugins }))
+    }
+
+    /// A setting as POP3 has it.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`]; also where there is no such setting.
+    pub fn pop3_setting(&self, name: &str) -> Result<String, DovecotError> {
+        let value = self.setting(&["-f", "protocol=pop3", name], name)?;
+        let program = || self.doveadm.with_file_name("doveconf");
+        let said = || format!("it does not tell {name}");
+        value.ok_or_else(|| DovecotError::Answer { program: program(), said: said() })
+    }
+
+    /// How the plugin is loaded for one command of doveadm, beside the server's own list: in the
+    /// place of that, quota, compression and encryption would be gone.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`].
+    pub fn plugin_args(&self) -> Result<PluginArgs, DovecotError> {
+        let said = self.doveconf(&["-n"])?;
+        let version = said.lines().next().and_then(|line| line.strip_prefix("# "));
+        let is_24 = version.is_some_and(|version| version.starts_with("2.4"));
+        let said = self.doveconf(&["-f", "protocol=doveadm", "mail_plugins"])?;
+        if is_24 {
+            let mut lines = said.lines().map(|line| line.replace(' ', ""));
+            let is_loaded = lines.any(|line| line == format!("{PLUGIN}=yes"));
+            let load = vec!["-o".to_owned(), format!("mail_plugins/{PLUGIN}=yes")];
+            return Ok(PluginArgs { load, is_loaded, is_24 });
+        }
+        let list = said.lines().find_map(|line| line.split_once('=')).map_or("", |(_, list)| list);
+        let is_loaded = list.split_whitespace().any(|name| name == PLUGIN);
+        let mut names: Vec<&str> = list.split_whitespace().collect();
+        if !is_loaded {
+            names.push(PLUGIN);
+        }
+        let load = vec!["-o".to_owned(), format!("mail_plugins={}", names.join(" "))];
+        Ok(PluginArgs { load, is_loaded, is_24 })
+    }
+
+    /// Has Dovecot open the INBOX of a user, so that every message there has a UID.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`], for example when the user is not known.
+    pub fn open_inbox(&self, user: &str) -> Result<(), DovecotError> {
+        self.doveadm(&[], &["mailbox", "status", "-u", user, "uidnext", "INBOX"]).map(drop)
+    }
+
+    /// Runs a command of doveadm, with `options` before it. Returns what it prints.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`]; also where it fails.
+    pub fn doveadm(&self, options: &[String], command: &[&str]) -> Result<Vec<u8>, DovecotError> {
+        let mut program = Command::new(&self.doveadm);
+        program.args(&self.args).args(options).args(command);
+        let output = output_of(&mut program)?;
+        if output.status.success() { Ok(output.stdout) } else { Err(no_answer(&program, &output)) }
     }
 
     /// The site that the plugin looks into.
