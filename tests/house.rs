@@ -37,6 +37,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "bake",
+        &[
+            "capture", "dovecot", "encoding", "file", "forecast", "ledger", "maildrop", "resolve",
+            "text", "uidl",
+        ],
+    ),
+    (
         "plugin",
         &[
             "encoding", "file", "format", "index", "key", "ledger", "maildrop", "resolve", "site",
