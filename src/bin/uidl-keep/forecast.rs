@@ -1,8 +1,7 @@
 //! `uidl-keep forecast`: what POP3 clients of the new server will see.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,24 +11,19 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use uidl_keep::capture::find::doveconf;
-use uidl_keep::capture::find::naming::Naming;
 use uidl_keep::capture::find::pattern::Pattern;
-use uidl_keep::capture::find::search;
-use uidl_keep::capture::find::source::{Holds, Source};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::workers::{self, Next, Schedule};
 use uidl_keep::forecast::{self, Forecast, ForecastSign, Foretold, MissingBecause, Terms};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::ledger::Provenance;
-use uidl_keep::maildrop::{everybody_of, is_everybody};
 use uidl_keep::resolve::Match;
-use uidl_keep::site::roster::is_domain;
-use uidl_keep::site::{Scope, Site};
+use uidl_keep::site::Site;
 use uidl_keep::text::on_one_line;
 
 use crate::capture::progress::Progress;
 use crate::output::{Completion, Trouble, remark};
-use crate::site_files;
+use crate::who::{self, MaildropsArgs, Places, Wanted};
 
 /// Says what POP3 clients will see, before anybody logs in; changes nothing.
 ///
@@ -60,16 +54,8 @@ pub struct ForecastArgs {
     /// character.
     #[arg(long, value_name = "PATTERN", required = true)]
     maildir: Vec<Pattern>,
-    /// User names by the variables of the pattern [default: {local}@{domain}, or {local}, {user} or
-    /// {account} where there is no domain].
-    #[arg(long, value_name = "TEMPLATE")]
-    user_template: Option<String>,
-    /// Only this user or domain; may be repeated.
-    #[arg(long, value_name = "USER|DOMAIN")]
-    only: Vec<String>,
-    /// Only the users and domains in this file, one a line.
-    #[arg(long, value_name = "FILE")]
-    domains: Option<PathBuf>,
+    #[command(flatten)]
+    who: MaildropsArgs,
     /// The pop3_uidl_format of this server [default: what doveconf says].
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -127,10 +113,11 @@ struct Total {
 }
 
 pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
-    let wanted = Wanted::of(args)?;
+    let wanted = Wanted::of(&args.who)?;
     let site = Site::new(&args.site);
-    let mut users = users_on_rosters(&site, &wanted)?;
-    let Places { sources, gaps, are_all_searched } = find_maildrops(args, &wanted)?;
+    let mut users = who::users_on_rosters(&site, &wanted)?;
+    let Places { sources, gaps, are_all_searched } =
+        who::find_maildrops(&args.maildir, "--maildir", &args.who, &wanted)?;
     users.extend(sources.keys().cloned());
     let users: Vec<String> = users.into_iter().collect();
     let Keys { file, message, header, origin } = args.keys;
@@ -146,7 +133,7 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
     let queue = ForecastQueue { len: users.len(), taken: 0, done: Vec::new() };
     let forecast_one = |at: usize| {
         let user = &users[at];
-        let gap = gaps.iter().find(|gap| may_be_of(gap, user));
+        let gap = gaps.iter().find(|gap| who::may_be_of(gap, user));
         match (sources.get(user), gap) {
             (None, Some(gap)) => Foretold::CouldNotTell(gap.fault().unwrap_or_default().to_owned()),
             (source, _) => forecast::forecast(&terms, user, source),
@@ -182,113 +169,13 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
     lines.sort_by(|a, b| a.rank().cmp(&b.rank()));
     lines.iter().for_each(|line| total.add(line));
     print(args, &lines, &total)?;
-    let unmet = wanted.unmet(&lines);
+    let unmet = wanted.unmet(lines.iter().map(|line| line.user.as_str()));
     for name in &unmet {
         remark(format_args!("{name}: nobody of that name is on a roster and forecast"));
     }
     let completion = total.completion(args.fail_under);
     let is_answered = unmet.is_empty() && are_all_searched;
     Ok(if is_answered { completion } else { Completion::Partial })
-}
-
-/// The users and domains that are asked for.
-struct Wanted {
-    /// `None`: everybody.
-    names: Option<BTreeSet<String>>,
-}
-
-impl Wanted {
-    fn of(args: &ForecastArgs) -> Result<Self, Trouble> {
-        let mut names: BTreeSet<String> = args.only.iter().cloned().collect();
-        if let Some(path) = &args.domains {
-            let text =
-                fs::read_to_string(path).map_err(|error| Trouble::at(path.display(), error))?;
-            let lines = text.lines().map(str::trim);
-            names.extend(
-                lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(ToOwned::to_owned),
-            );
-            if names.is_empty() {
-                return Err(Trouble::at(path.display(), "it names no user and no domain"));
-            }
-        }
-        let names = names.into_iter().map(|name| match name.strip_prefix('@') {
-            Some(domain) => domain.to_owned(),
-            None => name,
-        });
-        let names: BTreeSet<String> = names.collect();
-        Ok(Self { names: (!names.is_empty()).then_some(names) })
-    }
-
-    fn has(&self, user: &str) -> bool {
-        let domain = user.rsplit_once('@').map(|(_, domain)| domain);
-        self.names.as_ref().is_none_or(|names| {
-            names.contains(user) || domain.is_some_and(|domain| names.contains(domain))
-        })
-    }
-
-    /// The names that are those of nobody who was forecast.
-    fn unmet(&self, lines: &[Line]) -> Vec<&String> {
-        let mut met: BTreeSet<&str> = lines.iter().map(|line| line.user.as_str()).collect();
-        let domain = |line: &Line| line.user.rsplit_once('@').map(|(_, domain)| domain.to_owned());
-        let domains: BTreeSet<String> = lines.iter().filter_map(domain).collect();
-        met.extend(domains.iter().map(String::as_str));
-        self.names.iter().flatten().filter(|name| !met.contains(name.as_str())).collect()
-    }
-
-    /// Whether somebody who is asked for may be in a scope.
-    fn may_meet(&self, scope: &Scope) -> bool {
-        let Scope::Domain(domain) = scope else { return self.has(scope.name()) };
-        let is_of = |name: &String| {
-            name == domain || name.rsplit_once('@').is_some_and(|(_, of)| of == domain)
-        };
-        self.names.as_ref().is_none_or(|names| names.iter().any(is_of))
-    }
-}
-
-fn users_on_rosters(site: &Site, wanted: &Wanted) -> Result<BTreeSet<String>, Trouble> {
-    let mut users = BTreeSet::new();
-    for scope in site_files::scopes(site)?.iter().filter(|scope| wanted.may_meet(scope)) {
-        let Some(roster) = site_files::read_roster(site, scope)? else {
-            return Err(Trouble::at(
-                site.paths_of(scope).roster.display(),
-                "not there, but its index is: put it back, or build and install both again",
-            ));
-        };
-        let named = roster.lines().map(|line| &line.user);
-        let named = named.filter(|user| !is_domain(user) && !is_everybody(user));
-        users.extend(named.filter(|user| wanted.has(user)).cloned());
-    }
-    Ok(users)
-}
-
-/// What was found where Maildirs should lie.
-struct Places {
-    /// The maildrops by user.
-    sources: BTreeMap<String, Source>,
-    /// The places that could not be searched.
-    gaps: Vec<Source>,
-    /// Whether each pattern had a directory to search, and each maildrop a user.
-    are_all_searched: bool,
-}
-
-fn find_maildrops(args: &ForecastArgs, wanted: &Wanted) -> Result<Places, Trouble> {
-    let naming = Naming::new(args.user_template.as_deref())
-        .map_err(|error| Trouble::at("--user-template", error))?;
-    let found = search::find(&args.maildir, None, &naming, Holds::Directory)
-        .map_err(|error| Trouble::at("--maildir", error))?;
-    found.losses.iter().for_each(remark);
-    let are_all_searched = found.losses.is_empty();
-    let (gaps, sources): (Vec<Source>, Vec<Source>) =
-        found.sources.into_iter().partition(Source::is_gap);
-    let sources = sources.into_iter().filter(|source| wanted.has(source.user()));
-    let sources = sources.map(|source| (source.user().to_owned(), source)).collect();
-    Ok(Places { sources, gaps, are_all_searched })
-}
-
-/// Whether the user may live at the place that could not be searched.
-fn may_be_of(gap: &Source, user: &str) -> bool {
-    let domain = user.rsplit_once('@').map(|(_, domain)| domain);
-    gap.user() == everybody_of(None) || gap.user() == everybody_of(domain)
 }
 
 /// The format that is given, or the one of this machine. The rules go by it only where messages

@@ -16,6 +16,7 @@ mod install;
 mod output;
 mod site_files;
 mod stop;
+mod who;
 
 use std::process::ExitCode;
 
