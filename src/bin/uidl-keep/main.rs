@@ -2,6 +2,8 @@
 
 mod accounts;
 mod apart;
+mod background;
+mod bake;
 mod build;
 mod capture;
 mod changes;
@@ -34,6 +36,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bake(bake::BakeArgs),
     Build(build::BuildArgs),
     Capture(Box<capture::CaptureArgs>),
     Check(check::CheckArgs),
@@ -52,6 +55,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let outcome: Result<Completion, Trouble> = match Cli::parse().command {
+        Command::Bake(args) => bake::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Check(args) => check::run(&args),
