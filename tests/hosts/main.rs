@@ -11,6 +11,7 @@ mod shared;
 mod support;
 
 mod apart;
+mod bake;
 mod capture_dbox;
 mod capture_mbox;
 mod capture_mbox_odd;
