@@ -36,6 +36,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "text", "uidl",
         ],
     ),
+    ("rehearsal", &["capture", "dovecot", "maildrop", "text"]),
     (
         "plugin",
         &[
