@@ -1,5 +1,6 @@
 //! `uidl-keep hold`, `release` and `forget` set whether migrated users are served. `listed` and
-//! `restored` note facts that the operator knows and that the mailboxes do not show.
+//! `restored` note facts that the operator knows and that the mailboxes do not show. `rehearse`
+//! shares how users are named and how rosters are changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -53,7 +54,9 @@ pub struct HoldArgs {
 /// Example: uidl-keep release alice@example.com
 ///
 /// A user who was held is guarded again: a first listing is still refused while fewer than half of
-/// the captured messages are there. A guarded user who is named is released from that as well.
+/// the captured messages are there. A guarded user who is named is released from that as well. A
+/// held user whose UIDLs were captured must be rehearsed before, or he stays held; --unrehearsed
+/// and --redownload go without.
 /// Prints each domain with the number of gates that changed, and each named user whose gate
 /// changed, with the gate now. changes.log in the site directory names each user, and who did it.
 /// Exit status 1: not for all of them.
@@ -74,6 +77,10 @@ pub struct ReleaseArgs {
     /// download everything again.
     #[arg(long)]
     redownload: bool,
+    /// Release also who was not rehearsed: what a client is told at the first login is seen by
+    /// nobody before.
+    #[arg(long, conflicts_with = "redownload")]
+    unrehearsed: bool,
 }
 
 /// Takes back everything that uidl-keep has told the clients of these users, because it was wrong.
@@ -124,10 +131,10 @@ pub struct RestoredArgs {
 }
 
 #[derive(clap::Args)]
-struct WhoArgs {
+pub struct WhoArgs {
     /// The site directory.
     #[arg(long, value_name = "SITE", default_value = Site::DEFAULT_DIR)]
-    site: PathBuf,
+    pub site: PathBuf,
     /// Users, or domains as `example.com` or `@example.com`.
     #[arg(value_name = "USER|DOMAIN")]
     who: Vec<String>,
@@ -138,15 +145,42 @@ struct WhoArgs {
 
 /// Users, or the whole domain, selected in one roster.
 #[derive(Default)]
-struct NamedUsers {
+pub struct NamedUsers {
     /// Everybody is selected.
     all: bool,
     /// Users who were named, however often.
     users: BTreeSet<String>,
 }
 
+impl NamedUsers {
+    /// The lines of those who are selected, without those of nobody in particular.
+    pub fn lines_of<'a>(&'a self, roster: &'a Roster) -> impl Iterator<Item = &'a RosterLine> {
+        let is_user = |line: &&RosterLine| !is_domain(&line.user) && !is_everybody(&line.user);
+        let is_meant = |line: &&RosterLine| self.all || self.users.contains(&line.user);
+        roster.lines().filter(is_user).filter(is_meant)
+    }
+
+    /// Says who of those who were named is not on the roster. Returns whether all are.
+    pub fn are_on(&self, roster: &Roster, path: &Path) -> bool {
+        let mut all_are = true;
+        for user in self.users.iter().filter(|user| roster.get(user).is_none()) {
+            remark(format_args!("{}: {user} is not on it", path.display()));
+            all_are = false;
+        }
+        all_are
+    }
+}
+
+/// Whether a release minds that a user was not rehearsed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unrehearsed {
+    StayHeld,
+    AreReleased,
+}
+
 pub fn hold(args: &HoldArgs) -> Result<Completion, Trouble> {
-    change_gates(&args.who, args.all, Some(&args.doveadm), Change::Hold, args.auth)
+    let who = (&args.who, args.all);
+    change_gates(who, Some(&args.doveadm), Change::Hold, args.auth, Unrehearsed::AreReleased)
 }
 
 pub fn release(args: &ReleaseArgs) -> Result<Completion, Trouble> {
@@ -159,56 +193,119 @@ pub fn release(args: &ReleaseArgs) -> Result<Completion, Trouble> {
     };
     // Users who are to download again need not be guarded.
     let doveadm = Some(&args.doveadm).filter(|_| !args.redownload);
-    change(&args.who, args.all, doveadm, change_to)
+    let unrehearsed = match args.unrehearsed || args.redownload {
+        true => Unrehearsed::AreReleased,
+        false => Unrehearsed::StayHeld,
+    };
+    change_gates((&args.who, args.all), doveadm, change_to, false, unrehearsed)
 }
 
 pub fn forget(args: &ForgetArgs) -> Result<Completion, Trouble> {
-    change(&args.who, false, None, Change::Forget)
+    change(&args.who, false, Change::Forget)
 }
 
 pub fn listed(args: &ListedArgs) -> Result<Completion, Trouble> {
-    change(&args.who, false, None, Change::Listed)
+    change(&args.who, false, Change::Listed)
 }
 
 pub fn restored(args: &RestoredArgs) -> Result<Completion, Trouble> {
-    change(&args.who, false, None, Change::Restored)
+    change(&args.who, false, Change::Restored)
 }
 
-fn change(
-    who: &WhoArgs,
-    all: bool,
-    doveadm: Option<&Doveadm>,
-    change: Change,
-) -> Result<Completion, Trouble> {
-    change_gates(who, all, doveadm, change, false)
+/// Makes a change that asks nothing of Dovecot.
+pub fn change(who: &WhoArgs, all: bool, change: Change) -> Result<Completion, Trouble> {
+    change_gates((who, all), None, change, false, Unrehearsed::AreReleased)
 }
 
 /// Changes gates. With `is_auth`, Dovecot's auth refuses the held users from now on.
 fn change_gates(
-    who: &WhoArgs,
-    all: bool,
+    (who, all): (&WhoArgs, bool),
     doveadm: Option<&Doveadm>,
     change: Change,
     is_auth: bool,
+    unrehearsed: Unrehearsed,
 ) -> Result<Completion, Trouble> {
     let site = Site::new(&who.site);
-    if who.who.is_empty() && who.list.is_none() && !all {
-        return Err(Trouble::new(format!(
-            "nobody is named; name users or domains: uidl-keep {} example.com",
-            change.command()
-        )));
-    }
-    let mut names = who.who.clone();
-    if let Some(list) = &who.list {
-        names.extend(read_list(list)?);
-    }
+    let names = who.names(all, change.command())?;
     let lock = wait_for_lock(&site)?;
     let stop = if is_auth { Some(StopFile::begin(&site)?) } else { StopFile::of(&site)? };
+    let (scopes, mut outcome) = select(&site, &names, all)?;
+    if let Some(doveadm) = doveadm.filter(|_| !scopes.is_empty()) {
+        check(doveadm, &site, &scopes)?;
+    }
+    let now = SystemTime::now();
+    let run = GateChange { _lock: lock, site: &site, change, now, unrehearsed };
+    let mut left = Vec::new();
+    let mut printed = BTreeMap::new();
+    let mut count = 0;
+    let mut changed = Ok(());
+    for (scope, named) in &scopes {
+        match run.change_scope(scope, named, &mut printed, &mut left) {
+            Ok((all_done, of_scope)) => {
+                count += of_scope;
+                if !all_done {
+                    outcome = Completion::Partial;
+                }
+            }
+            Err(trouble) => {
+                changed = Err(trouble);
+                break;
+            }
+        }
+    }
+    if !left.is_empty() {
+        remark(as_left(change, &left));
+        outcome = Completion::Partial;
+    }
+    // The work is done, also when nobody reads this.
+    let printed = print(&printed);
+    // This is done also after a partial change: the rosters are what counts.
+    let refreshed = stop.map_or(Ok(()), |stop| stop.refresh());
+    changed.and(refreshed)?;
+    if matches!(change, Change::Restored) && count > 0 {
+        remark(format_args!(
+            "{count} maildrops: at the next POP3 login of each, the next UID is raised by 65,536"
+        ));
+    }
+    if matches!(change, Change::UndoRehearsal) {
+        remark(format_args!("{count} rehearsals undone"));
+    }
+    printed?;
+    Ok(outcome)
+}
+
+impl WhoArgs {
+    /// All names that are given; none is needed with `all`.
+    ///
+    /// # Errors
+    ///
+    /// Nobody is named, or the list cannot be read.
+    pub fn names(&self, all: bool, command: &str) -> Result<Vec<String>, Trouble> {
+        if self.who.is_empty() && self.list.is_none() && !all {
+            return Err(Trouble::new(format!(
+                "nobody is named; name users or domains: uidl-keep {command} example.com"
+            )));
+        }
+        let mut names = self.who.clone();
+        if let Some(list) = &self.list {
+            names.extend(read_list(list)?);
+        }
+        Ok(names)
+    }
+}
+
+/// The users that names stand for, by scope; those of all scopes with `all`. Says which names have
+/// no roster.
+pub fn select(
+    site: &Site,
+    names: &[String],
+    all: bool,
+) -> Result<(BTreeMap<Scope, NamedUsers>, Completion), Trouble> {
     let mut outcome = Completion::Done;
     let mut scopes: BTreeMap<Scope, NamedUsers> = BTreeMap::new();
-    let apart = apart::by_domain(&site)?;
+    let apart = apart::by_domain(site)?;
     for name in names {
-        let found = scopes_of(&site, &apart, &name)?;
+        let found = scopes_of(site, &apart, name)?;
         if found.is_empty() {
             remark(format_args!("{}: no roster for {name}", site.dir().display()));
             outcome = Completion::Partial;
@@ -223,44 +320,12 @@ fn change_gates(
         }
     }
     if all {
-        let everywhere = site_files::scopes(&site)?.into_iter();
+        let everywhere = site_files::scopes(site)?.into_iter();
         scopes.extend(
             everywhere.map(|scope| (scope, NamedUsers { all: true, ..NamedUsers::default() })),
         );
     }
-    if let Some(doveadm) = doveadm.filter(|_| !scopes.is_empty()) {
-        check(doveadm, &site, &scopes)?;
-    }
-    let run = GateChange { _lock: lock, site: &site, change, now: SystemTime::now() };
-    let mut printed = BTreeMap::new();
-    let mut count = 0;
-    let mut changed = Ok(());
-    for (scope, named) in &scopes {
-        match run.change_scope(scope, named, &mut printed) {
-            Ok((all_done, of_scope)) => {
-                count += of_scope;
-                if !all_done {
-                    outcome = Completion::Partial;
-                }
-            }
-            Err(trouble) => {
-                changed = Err(trouble);
-                break;
-            }
-        }
-    }
-    // The work is done, also when nobody reads this.
-    let printed = print(&printed);
-    // This is done also after a partial change: the rosters are what counts.
-    let refreshed = stop.map_or(Ok(()), |stop| stop.refresh());
-    changed.and(refreshed)?;
-    if matches!(change, Change::Restored) && count > 0 {
-        remark(format_args!(
-            "{count} maildrops: at the next POP3 login of each, the next UID is raised by 65,536"
-        ));
-    }
-    printed?;
-    Ok(outcome)
+    Ok((scopes, outcome))
 }
 
 /// Refuses to go on when Dovecot would not follow the rosters.
@@ -275,10 +340,7 @@ fn check(
     let mut users = Vec::new();
     for (scope, named) in scopes {
         let Some(roster) = site_files::read_roster(site, scope)? else { continue };
-        let is_user = |line: &&RosterLine| !is_domain(&line.user) && !is_everybody(&line.user);
-        let is_meant = |line: &&RosterLine| named.all || named.users.contains(&line.user);
-        let lines = roster.lines().filter(is_user).filter(is_meant);
-        users.extend(lines.map(|line| line.user.clone()));
+        users.extend(named.lines_of(&roster).map(|line| line.user.clone()));
     }
     doveadm.check_names(&users)
 }
@@ -353,27 +415,40 @@ struct GateChange<'a> {
     site: &'a Site,
     change: Change,
     now: SystemTime,
+    unrehearsed: Unrehearsed,
 }
 
 impl GateChange<'_> {
+    /// Whether the user is left as he is, because of what is known of his rehearsals: he was not
+    /// rehearsed before a release, or clients may have listed the maildrop since the rehearsal that
+    /// is to be undone.
+    fn leaves(&self, before: &RosterLine, after: &RosterLine) -> bool {
+        match self.change {
+            Change::Release | Change::Unguard => {
+                self.unrehearsed == Unrehearsed::StayHeld && awaits_rehearsal(before)
+            }
+            Change::UndoRehearsal => {
+                (before.rehearsed || before.rehearsal > 0) && after.undone == before.undone
+            }
+            _ => false,
+        }
+    }
+
     /// Rewrites the roster of a scope. Returns whether all named users are on it and could be
-    /// changed, and how many were on it.
+    /// changed, and how many were on it. Adds to `left` who is left as he was.
     fn change_scope(
         &self,
         scope: &Scope,
         named: &NamedUsers,
         printed: &mut BTreeMap<Scope, Printed>,
+        left: &mut Vec<String>,
     ) -> Result<(bool, usize), Trouble> {
         let path = self.site.paths_of(scope).roster;
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
         let Some(mut roster) = site_files::read_roster(self.site, scope)? else {
             return Err(at(&"gone meanwhile"));
         };
-        let mut all_done = true;
-        for user in named.users.iter().filter(|user| roster.get(user).is_none()) {
-            remark(format_args!("{}: {user} is not on it", path.display()));
-            all_done = false;
-        }
+        let mut all_done = named.are_on(&roster, &path);
         let (mut still_forgotten, mut still_served) = (Vec::new(), Vec::new());
         let mut changed = Vec::new();
         for before in roster.lines().filter(|line| !is_domain(&line.user)) {
@@ -382,7 +457,12 @@ impl GateChange<'_> {
                 continue;
             }
             let after = self.change.after(before, is_named, self.now);
+            let is_left = self.leaves(before, &after);
+            if is_left {
+                left.push(before.user.clone());
+            }
             match (self.change, after.gate) {
+                _ if is_left => {}
                 _ if is_named => all_done &= tell(self.change, before, &after),
                 (Change::Hold | Change::Forget, Gate::Redownload) => {
                     still_served.push(after.user.clone());
@@ -394,7 +474,8 @@ impl GateChange<'_> {
                 }
                 _ => {}
             }
-            if after != *before {
+            // A rehearsal that cannot be undone is none of what is served now.
+            if after != *before && !(is_left && self.change != Change::UndoRehearsal) {
                 changed.push((before.gate_word(), after));
             }
         }
@@ -408,29 +489,21 @@ impl GateChange<'_> {
         of_scope(&still_served, "download again, as told before, and are served on");
         all_done &= still_forgotten.is_empty();
         let log = ChangesLog::new(self.site, self.change.command(), self.now);
-        let line_of =
-            |(before, after): &(&str, RosterLine)| log.line(&after.user, before, after.gate_word());
         let of_domain = if named.all { self.change_domain(scope, &mut roster) } else { None };
         if changed.is_empty() && of_domain.is_none() {
             return Ok((all_done, 0));
         }
-        let lines: String = of_domain.iter().chain(&changed).map(line_of).collect();
-        for (_, after) in &changed {
-            roster.insert(after.clone()).map_err(|error| at(&error))?;
-        }
-        let sealed = seal_roster(&path, &roster).map_err(|error| at(&error))?;
-        // Every change is in the log. So the log is written first, when only the last step is left.
-        log.append(&lines)?;
-        if let Err(error) = sealed.publish() {
-            let _ = log.append(&log.line_of_failure(&path, &error));
-            return Err(at(&error));
-        }
+        let lines: String =
+            of_domain.iter().chain(&changed).map(|changed| log_line(&log, changed)).collect();
+        publish(&path, roster, &changed, &log, &lines)?;
         // A user who has files of his own still counts as one of his domain.
         let of = apart::domain_of(scope).unwrap_or_else(|| scope.clone());
         let is_printed_by_name =
             |line: &RosterLine| matches!(of, Scope::User(_)) || named.users.contains(&line.user);
         let printed = printed.entry(of.clone()).or_default();
-        for (_, after) in &changed {
+        let mut count = 0;
+        for (_, after) in changed.iter().filter(|(_, after)| !left.contains(&after.user)) {
+            count += 1;
             let outcome = self.change.outcome(after);
             if is_printed_by_name(after) {
                 printed.by_name += &on_one_line(format!("{} {outcome}", after.user));
@@ -442,7 +515,7 @@ impl GateChange<'_> {
         if let Some((_, line)) = of_domain {
             printed.domain = Some(self.change.outcome(&line));
         }
-        Ok((all_done, changed.len()))
+        Ok((all_done, count))
     }
 
     /// Changes the line of a whole domain: it also covers users who are not on its roster, or not
@@ -471,6 +544,65 @@ impl GateChange<'_> {
             | Change::UndoRehearsal => None,
         }
     }
+}
+
+/// Whether a user is to be rehearsed before he is released.
+pub fn awaits_rehearsal(line: &RosterLine) -> bool {
+    line.gate == Gate::Held
+        && line.state == State::Captured
+        && !line.rehearsed
+        && !line.awaits_capture()
+}
+
+/// How many users are named who could not be changed.
+const MOST_NAMED: usize = 3;
+
+/// Why these users are left as they were.
+fn as_left(change: Change, users: &[String]) -> String {
+    let (count, first) = (users.len(), users[..users.len().min(MOST_NAMED)].join(", "));
+    match change {
+        Change::UndoRehearsal => format!(
+            "not undone for {count} users (the first: {first}): clients may have listed these \
+             maildrops since, for they were not held all the time; to take back what clients were \
+             told: uidl-keep forget"
+        ),
+        _ => format!(
+            "{count} users stay held, for they are not rehearsed (the first: {first}): `uidl-keep \
+             rehearse` them, or release them with --unrehearsed"
+        ),
+    }
+}
+
+/// The line of `changes.log` for a line of a roster, and the word for the gate before.
+pub fn log_line(log: &ChangesLog, (before, after): &(&str, RosterLine)) -> String {
+    log.line(&after.user, before, after.gate_word())
+}
+
+/// Puts lines into a roster, and the roster in its place. `lines` are those of `changes.log` for
+/// all that differs.
+///
+/// # Errors
+///
+/// Nothing is changed, then.
+pub fn publish(
+    path: &Path,
+    mut roster: Roster,
+    changed: &[(&str, RosterLine)],
+    log: &ChangesLog,
+    lines: &str,
+) -> Result<(), Trouble> {
+    let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
+    for (_, after) in changed {
+        roster.insert(after.clone()).map_err(|error| at(&error))?;
+    }
+    let sealed = seal_roster(path, &roster).map_err(|error| at(&error))?;
+    // Every change is in the log. So the log is written first, when only the last step is left.
+    log.append(lines)?;
+    if let Err(error) = sealed.publish() {
+        let _ = log.append(&log.line_of_failure(path, &error));
+        return Err(at(&error));
+    }
+    Ok(())
 }
 
 const FORGOTTEN: &str = "still refused, as forgotten: capture again and build upon this site, or \
@@ -525,7 +657,7 @@ fn seal_roster(path: &Path, roster: &Roster) -> io::Result<Sealed> {
 }
 
 /// Waits a short time while another run of uidl-keep changes the site.
-fn wait_for_lock(site: &Site) -> Result<SiteLock, Trouble> {
+pub fn wait_for_lock(site: &Site) -> Result<SiteLock, Trouble> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         let taken = lock(site.dir());

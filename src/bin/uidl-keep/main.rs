@@ -13,7 +13,9 @@ mod get;
 mod hold;
 mod inspect;
 mod install;
+mod interrupt;
 mod output;
+mod rehearse;
 mod site_files;
 mod stop;
 
@@ -45,6 +47,7 @@ enum Command {
     Hold(hold::HoldArgs),
     Inspect(inspect::InspectArgs),
     Listed(hold::ListedArgs),
+    Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
     Restored(hold::RestoredArgs),
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Hold(args) => hold::hold(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Listed(args) => hold::listed(&args),
+        Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
         Command::Restored(args) => hold::restored(&args),
     };
