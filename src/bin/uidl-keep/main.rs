@@ -9,6 +9,7 @@ mod check;
 mod documents;
 mod dump;
 mod forecast;
+mod formats;
 mod get;
 mod hold;
 mod inspect;
@@ -25,7 +26,12 @@ use output::{Completion, Trouble};
 
 /// Keeps POP3 UIDLs across a mail-server migration.
 #[derive(Parser)]
-#[command(name = "uidl-keep", version, arg_required_else_help = true)]
+#[command(
+    name = "uidl-keep",
+    version,
+    long_version = formats::long_version(),
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
