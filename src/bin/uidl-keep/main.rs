@@ -14,6 +14,7 @@ mod get;
 mod hold;
 mod inspect;
 mod install;
+mod manners;
 mod output;
 mod site_files;
 mod stop;
@@ -35,6 +36,8 @@ use output::{Completion, Trouble};
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    manners: manners::MannersArgs,
 }
 
 #[derive(Subcommand)]
@@ -56,7 +59,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome: Result<Completion, Trouble> = match Cli::parse().command {
+    let Cli { command, manners } = Cli::parse();
+    manners.take();
+    let outcome: Result<Completion, Trouble> = match command {
         Command::Build(args) => build::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Check(args) => check::run(&args),
