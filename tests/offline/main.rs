@@ -24,6 +24,7 @@ mod documents;
 mod forecast;
 mod gates;
 mod hold_auth;
+mod manners;
 mod planted;
 mod site;
 mod two_captures;

@@ -8,6 +8,7 @@ mod changes;
 mod check;
 mod documents;
 mod dump;
+mod effect;
 mod forecast;
 mod formats;
 mod get;
