@@ -21,6 +21,7 @@ mod cli;
 mod crash;
 mod design_doc;
 mod documents;
+mod exit_status;
 mod forecast;
 mod gates;
 mod hold_auth;
