@@ -71,8 +71,18 @@ fn with_site() -> Here {
 }
 
 fn rehearse(here: &Here, args: &str) -> Ran {
+    let output = command(here, args).output().unwrap();
+    Ran {
+        status: output.status.code().expect("not killed"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn command(here: &Here, args: &str) -> Command {
     let doveadm = here.path("doveadm");
-    here.run(&format!("rehearse --site site --doveadm {} {args}", doveadm.display()))
+    let args = format!("rehearse --site site --doveadm {} {args}", doveadm.display());
+    here.command_with_summary(&args)
 }
 
 fn release(here: &Here, args: &str) -> Ran {
@@ -140,7 +150,7 @@ fn who_agrees_is_rehearsed_and_released_and_nobody_is_asked_twice() {
     assert_eq!(line(&here, BOB_IS), "empty guarded rehearsed=yes");
     let log = String::from_utf8(here.read("site/changes.log")).unwrap();
     assert!(log.contains(" rehearse alice@example.com held -> held "), "{log}");
-    assert!(log.contains(" rehearse alice@example.com held -> held,rehearsed "), "{log}");
+    assert!(log.contains(" rehearsed alice@example.com held -> held "), "{log}");
     here.quiet("check site");
 
     // The plugin is told the stamp; bob is served, and his listing can be a client's.
@@ -346,6 +356,25 @@ fn what_changes_under_a_rehearsal_is_not_called_rehearsed() {
 }
 
 #[test]
+fn a_dry_run_rehearses_nobody() {
+    let here = with_site();
+    let log = here.read("site/changes.log");
+    let ran = rehearse(&here, "--dry-run --all");
+    assert_eq!((ran.status, &*ran.stdout), (1, ""), "carol is left out: {}", ran.stderr);
+    assert!(ran.stderr.ends_with("3 would be rehearsed, 0 were rehearsed before\n"));
+    assert_eq!(rehearse(&here, "--dry-run example.net").status, 0);
+    assert_eq!(
+        (line(&here, ALICE_IS), here.read("site/changes.log")),
+        ("captured held".into(), log)
+    );
+    assert!(sessions(&here).is_empty());
+    rehearse(&here, "example.net");
+    let ran = rehearse(&here, "--undo --dry-run example.net");
+    assert_eq!((ran.status, &*ran.stdout), (0, "@example.net would be undone 1\n"));
+    assert_eq!(line(&here, DAVE_IS), REHEARSED);
+}
+
+#[test]
 fn what_is_undone_was_held_ever_since() {
     let here = with_site();
     assert_eq!(rehearse(&here, "alice@example.com dave@example.net").status, 0);
@@ -354,14 +383,15 @@ fn what_is_undone_was_held_ever_since() {
     assert_eq!((ran.status, &*ran.stdout), (1, "@example.com undone 1\n"), "{}", ran.stderr);
     assert!(
         ran.stderr.contains(
-            "not undone for 1 users (the first: dave@example.net): clients may have listed these \
+            "for 1 users nothing is undone (the first: dave@example.net): clients may have listed these \
              maildrops since, for they were not held all the time; to take back what clients were \
              told: uidl-keep forget"
         ),
         "{}",
         ran.stderr
     );
-    assert!(ran.stderr.ends_with("1 rehearsals undone\n"));
+    let counts = "rehearse --undo: 1 changed, 2 already were so, 1 not done\n";
+    assert!(ran.stderr.ends_with(counts), "{}", ran.stderr);
     assert_eq!(line(&here, ALICE_IS), "captured held undone=N");
     assert_eq!(line(&here, DAVE_IS), "captured guarded rehearsal=N rehearsed=yes");
     assert_eq!(release(&here, ALICE_IS).status, 1, "he has to be rehearsed again");
@@ -376,8 +406,7 @@ fn what_is_undone_was_held_ever_since() {
 }
 
 fn begin(here: &Here, args: &str) -> Child {
-    let doveadm = here.path("doveadm");
-    here.command(&format!("rehearse --site site --doveadm {} {args}", doveadm.display()))
+    command(here, args)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use indicatif::HumanCount;
 use uidl_keep::file::lock::{SiteLock, lock};
 use uidl_keep::file::publish::{Access, Sealed, Staged};
 use uidl_keep::maildrop::{State, is_everybody};
@@ -20,7 +21,8 @@ use uidl_keep::text::on_one_line;
 use crate::accounts::{Checked, Doveadm};
 use crate::apart;
 use crate::changes::ChangesLog;
-use crate::output::{Completion, Trouble, remark};
+use crate::effect::{DryRunArgs, Effect};
+use crate::output::{Completion, Trouble, remark, summary};
 use crate::site_files;
 use crate::stop::StopFile;
 
@@ -77,8 +79,7 @@ pub struct ReleaseArgs {
     /// download everything again.
     #[arg(long)]
     redownload: bool,
-    /// Release also who was not rehearsed: what a client is told at the first login is seen by
-    /// nobody before.
+    /// Release also who was not rehearsed: nobody has seen before what his client is told.
     #[arg(long, conflicts_with = "redownload")]
     unrehearsed: bool,
 }
@@ -141,6 +142,8 @@ pub struct WhoArgs {
     /// A file with one user or domain on each line; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
+    #[command(flatten)]
+    pub dry: DryRunArgs,
 }
 
 /// Users, or the whole domain, selected in one roster.
@@ -160,14 +163,11 @@ impl NamedUsers {
         roster.lines().filter(is_user).filter(is_meant)
     }
 
-    /// Says who of those who were named is not on the roster. Returns whether all are.
-    pub fn are_on(&self, roster: &Roster, path: &Path) -> bool {
-        let mut all_are = true;
-        for user in self.users.iter().filter(|user| roster.get(user).is_none()) {
-            remark(format_args!("{}: {user} is not on it", path.display()));
-            all_are = false;
-        }
-        all_are
+    /// Says who of those who were named is not on the roster, and returns how many.
+    pub fn missing_on(&self, roster: &Roster, path: &Path) -> u64 {
+        let missing = self.users.iter().filter(|user| roster.get(user).is_none());
+        missing.map(|user| remark(format_args!("{}: {user} is not on it", path.display()))).count()
+            as u64
     }
 }
 
@@ -227,51 +227,57 @@ fn change_gates(
 ) -> Result<Completion, Trouble> {
     let site = Site::new(&who.site);
     let names = who.names(all, change.command())?;
-    let lock = wait_for_lock(&site)?;
-    let stop = if is_auth { Some(StopFile::begin(&site)?) } else { StopFile::of(&site)? };
-    let (scopes, mut outcome) = select(&site, &names, all)?;
+    who.dry.find(&site)?;
+    let effect = Effect::of(who.dry, || wait_for_lock(&site))?;
+    let begin = || if is_auth { StopFile::begin(&site).map(Some) } else { StopFile::of(&site) };
+    let stop = effect.really(begin)?.flatten();
+    let (scopes, unfound) = select(&site, &names, all)?;
+    let mut outcome = if unfound == 0 { Completion::Done } else { Completion::Partial };
+    let mut counts = GateCounts { not_done: unfound, ..GateCounts::default() };
     if let Some(doveadm) = doveadm.filter(|_| !scopes.is_empty()) {
         check(doveadm, &site, &scopes)?;
     }
     let now = SystemTime::now();
-    let run = GateChange { _lock: lock, site: &site, change, now, unrehearsed };
-    let mut left = Vec::new();
+    let run = GateChange { effect: &effect, site: &site, change, now, unrehearsed };
     let mut printed = BTreeMap::new();
-    let mut count = 0;
     let mut changed = Ok(());
     for (scope, named) in &scopes {
-        match run.change_scope(scope, named, &mut printed, &mut left) {
-            Ok((all_done, of_scope)) => {
-                count += of_scope;
-                if !all_done {
-                    outcome = Completion::Partial;
-                }
-            }
+        match run.change_scope(scope, named, &mut printed, &mut counts) {
+            Ok(true) => {}
+            Ok(false) => outcome = Completion::Partial,
             Err(trouble) => {
                 changed = Err(trouble);
                 break;
             }
         }
     }
-    if !left.is_empty() {
-        remark(as_left(change, &left));
+    if !counts.left.is_empty() {
+        remark(as_left(change, &counts.left, &effect));
         outcome = Completion::Partial;
     }
     // The work is done, also when nobody reads this.
-    let printed = print(&printed);
+    let printed = print(&printed, effect.would_be());
     // This is done also after a partial change: the rosters are what counts.
     let refreshed = stop.map_or(Ok(()), |stop| stop.refresh());
     changed.and(refreshed)?;
-    if matches!(change, Change::Restored) && count > 0 {
+    if matches!(change, Change::Restored) && counts.changed > 0 {
         remark(format_args!(
-            "{count} maildrops: at the next POP3 login of each, the next UID is raised by 65,536"
+            "{} maildrops: at the next POP3 login of each, the next UID {} raised by 65,536",
+            counts.changed,
+            effect.is()
         ));
     }
-    if matches!(change, Change::UndoRehearsal) {
-        remark(format_args!("{count} rehearsals undone"));
+    let GateCounts { changed, already, not_done, left: _ } = counts;
+    let [changed, already, not_done] = [changed, already, not_done].map(HumanCount);
+    summary(format_args!(
+        "{}: {changed} {}changed, {already} already were so, {not_done} not done",
+        change.command(),
+        effect.would_be()
+    ));
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(outcome),
     }
-    printed?;
-    Ok(outcome)
 }
 
 impl WhoArgs {
@@ -295,20 +301,20 @@ impl WhoArgs {
 }
 
 /// The users that names stand for, by scope; those of all scopes with `all`. Says which names have
-/// no roster.
+/// no roster, and returns how many.
 pub fn select(
     site: &Site,
     names: &[String],
     all: bool,
-) -> Result<(BTreeMap<Scope, NamedUsers>, Completion), Trouble> {
-    let mut outcome = Completion::Done;
+) -> Result<(BTreeMap<Scope, NamedUsers>, u64), Trouble> {
+    let mut unfound = 0;
     let mut scopes: BTreeMap<Scope, NamedUsers> = BTreeMap::new();
     let apart = apart::by_domain(site)?;
     for name in names {
         let found = scopes_of(site, &apart, name)?;
         if found.is_empty() {
             remark(format_args!("{}: no roster for {name}", site.dir().display()));
-            outcome = Completion::Partial;
+            unfound += 1;
         }
         for (scope, is_all) in found {
             let named = scopes.entry(scope).or_default();
@@ -325,7 +331,7 @@ pub fn select(
             everywhere.map(|scope| (scope, NamedUsers { all: true, ..NamedUsers::default() })),
         );
     }
-    Ok((scopes, outcome))
+    Ok((scopes, unfound))
 }
 
 /// Refuses to go on when Dovecot would not follow the rosters.
@@ -392,7 +398,7 @@ struct Printed {
     by_name: String,
 }
 
-fn print(printed: &BTreeMap<Scope, Printed>) -> io::Result<()> {
+fn print(printed: &BTreeMap<Scope, Printed>, would_be: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for (scope, Printed { domain, of_domain, by_name }) in printed {
         let mut outcomes: Vec<String> =
@@ -401,7 +407,8 @@ fn print(printed: &BTreeMap<Scope, Printed>) -> io::Result<()> {
             outcomes.push(format!("{outcome} 0"));
         }
         if !outcomes.is_empty() {
-            let line = format!("{} {}", name_of_domain(scope.name()), outcomes.join(", "));
+            let name = name_of_domain(scope.name());
+            let line = format!("{name} {would_be}{}", outcomes.join(", "));
             writeln!(out, "{}", on_one_line(line))?;
         }
         out.write_all(by_name.as_bytes())?;
@@ -409,9 +416,21 @@ fn print(printed: &BTreeMap<Scope, Printed>) -> io::Result<()> {
     Ok(())
 }
 
-/// One run of a command. No other run changes the site meanwhile.
+/// How many users a command has changed.
+#[derive(Default)]
+struct GateCounts {
+    changed: u64,
+    /// Those who were as they were to be.
+    already: u64,
+    /// Those who are not as they were to be, or are on no roster.
+    not_done: u64,
+    /// Those of them who are left as they were, because of what is known of their rehearsals.
+    left: BTreeSet<String>,
+}
+
+/// One run of a command.
 struct GateChange<'a> {
-    _lock: SiteLock,
+    effect: &'a Effect,
     site: &'a Site,
     change: Change,
     now: SystemTime,
@@ -435,20 +454,22 @@ impl GateChange<'_> {
     }
 
     /// Rewrites the roster of a scope. Returns whether all named users are on it and could be
-    /// changed, and how many were on it. Adds to `left` who is left as he was.
+    /// changed.
     fn change_scope(
         &self,
         scope: &Scope,
         named: &NamedUsers,
         printed: &mut BTreeMap<Scope, Printed>,
-        left: &mut Vec<String>,
-    ) -> Result<(bool, usize), Trouble> {
+        counts: &mut GateCounts,
+    ) -> Result<bool, Trouble> {
         let path = self.site.paths_of(scope).roster;
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
         let Some(mut roster) = site_files::read_roster(self.site, scope)? else {
             return Err(at(&"gone meanwhile"));
         };
-        let mut all_done = named.are_on(&roster, &path);
+        let missing = named.missing_on(&roster, &path);
+        counts.not_done += missing;
+        let mut all_done = missing == 0;
         let (mut still_forgotten, mut still_served) = (Vec::new(), Vec::new());
         let mut changed = Vec::new();
         for before in roster.lines().filter(|line| !is_domain(&line.user)) {
@@ -457,15 +478,24 @@ impl GateChange<'_> {
                 continue;
             }
             let after = self.change.after(before, is_named, self.now);
-            let is_left = self.leaves(before, &after);
-            if is_left {
-                left.push(before.user.clone());
+            let mut is_done = self.change.is_done(&after);
+            if self.leaves(before, &after) {
+                counts.not_done += 1;
+                counts.left.insert(before.user.clone());
+                // A rehearsal that cannot be undone says nothing of what is served now.
+                if self.change == Change::UndoRehearsal && after != *before {
+                    changed.push((before.gate_word(), after));
+                }
+                continue;
             }
             match (self.change, after.gate) {
-                _ if is_left => {}
-                _ if is_named => all_done &= tell(self.change, before, &after),
+                _ if is_named => {
+                    tell(self.change, before, &after, self.effect);
+                    all_done &= is_done;
+                }
                 (Change::Hold | Change::Forget, Gate::Redownload) => {
                     still_served.push(after.user.clone());
+                    is_done = false;
                 }
                 (Change::Release | Change::Unguard, gate)
                     if gate != Gate::Redownload && after.awaits_capture() =>
@@ -474,8 +504,12 @@ impl GateChange<'_> {
                 }
                 _ => {}
             }
-            // A rehearsal that cannot be undone is none of what is served now.
-            if after != *before && !(is_left && self.change != Change::UndoRehearsal) {
+            *match (is_done, after != *before) {
+                (false, _) => &mut counts.not_done,
+                (true, false) => &mut counts.already,
+                (true, true) => &mut counts.changed,
+            } += 1;
+            if after != *before {
                 changed.push((before.gate_word(), after));
             }
         }
@@ -491,22 +525,23 @@ impl GateChange<'_> {
         let log = ChangesLog::new(self.site, self.change.command(), self.now);
         let of_domain = if named.all { self.change_domain(scope, &mut roster) } else { None };
         if changed.is_empty() && of_domain.is_none() {
-            return Ok((all_done, 0));
+            return Ok(all_done);
         }
-        let lines: String =
-            of_domain.iter().chain(&changed).map(|changed| log_line(&log, changed)).collect();
-        publish(&path, roster, &changed, &log, &lines)?;
+        let changes: Vec<(&str, RosterLine)> = of_domain.iter().chain(&changed).cloned().collect();
+        for (_, after) in &changed {
+            roster.insert(after.clone()).map_err(|error| at(&error))?;
+        }
+        self.effect.really(|| publish(&path, &roster, &log, &changes))?;
         // A user who has files of his own still counts as one of his domain.
         let of = apart::domain_of(scope).unwrap_or_else(|| scope.clone());
         let is_printed_by_name =
             |line: &RosterLine| matches!(of, Scope::User(_)) || named.users.contains(&line.user);
         let printed = printed.entry(of.clone()).or_default();
-        let mut count = 0;
-        for (_, after) in changed.iter().filter(|(_, after)| !left.contains(&after.user)) {
-            count += 1;
+        for (_, after) in changed.iter().filter(|(_, after)| !counts.left.contains(&after.user)) {
             let outcome = self.change.outcome(after);
             if is_printed_by_name(after) {
-                printed.by_name += &on_one_line(format!("{} {outcome}", after.user));
+                printed.by_name +=
+                    &on_one_line(format!("{} {}{outcome}", after.user, self.effect.would_be()));
                 printed.by_name.push('\n');
             } else {
                 *printed.of_domain.entry(outcome).or_default() += 1;
@@ -515,7 +550,7 @@ impl GateChange<'_> {
         if let Some((_, line)) = of_domain {
             printed.domain = Some(self.change.outcome(&line));
         }
-        Ok((all_done, count))
+        Ok(all_done)
     }
 
     /// Changes the line of a whole domain: it also covers users who are not on its roster, or not
@@ -547,7 +582,7 @@ impl GateChange<'_> {
 }
 
 /// Whether a user is to be rehearsed before he is released.
-pub fn awaits_rehearsal(line: &RosterLine) -> bool {
+fn awaits_rehearsal(line: &RosterLine) -> bool {
     line.gate == Gate::Held
         && line.state == State::Captured
         && !line.rehearsed
@@ -558,13 +593,14 @@ pub fn awaits_rehearsal(line: &RosterLine) -> bool {
 const MOST_NAMED: usize = 3;
 
 /// Why these users are left as they were.
-fn as_left(change: Change, users: &[String]) -> String {
-    let (count, first) = (users.len(), users[..users.len().min(MOST_NAMED)].join(", "));
+fn as_left(change: Change, users: &BTreeSet<String>, effect: &Effect) -> String {
+    let first: Vec<&str> = users.iter().take(MOST_NAMED).map(String::as_str).collect();
+    let (count, first, is) = (users.len(), first.join(", "), effect.is());
     match change {
         Change::UndoRehearsal => format!(
-            "not undone for {count} users (the first: {first}): clients may have listed these \
-             maildrops since, for they were not held all the time; to take back what clients were \
-             told: uidl-keep forget"
+            "for {count} users nothing {is} undone (the first: {first}): clients may have listed \
+             these maildrops since, for they were not held all the time; to take back what clients \
+             were told: uidl-keep forget"
         ),
         _ => format!(
             "{count} users stay held, for they are not rehearsed (the first: {first}): `uidl-keep \
@@ -573,36 +609,28 @@ fn as_left(change: Change, users: &[String]) -> String {
     }
 }
 
-/// The line of `changes.log` for a line of a roster, and the word for the gate before.
-pub fn log_line(log: &ChangesLog, (before, after): &(&str, RosterLine)) -> String {
-    log.line(&after.user, before, after.gate_word())
-}
-
-/// Puts lines into a roster, and the roster in its place. `lines` are those of `changes.log` for
-/// all that differs.
+/// Puts a roster in its place. `changes` are the lines that differ, each with the gate before.
 ///
 /// # Errors
 ///
 /// Nothing is changed, then.
 pub fn publish(
     path: &Path,
-    mut roster: Roster,
-    changed: &[(&str, RosterLine)],
+    roster: &Roster,
     log: &ChangesLog,
-    lines: &str,
+    changes: &[(&str, RosterLine)],
 ) -> Result<(), Trouble> {
     let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
-    for (_, after) in changed {
-        roster.insert(after.clone()).map_err(|error| at(&error))?;
-    }
-    let sealed = seal_roster(path, &roster).map_err(|error| at(&error))?;
+    let line =
+        |(before, after): &(&str, RosterLine)| log.line(&after.user, before, after.gate_word());
+    let lines: String = changes.iter().map(line).collect();
+    let sealed = seal_roster(path, roster).map_err(|error| at(&error))?;
     // Every change is in the log. So the log is written first, when only the last step is left.
-    log.append(lines)?;
-    if let Err(error) = sealed.publish() {
+    log.append(&lines)?;
+    sealed.publish().map_err(|error| {
         let _ = log.append(&log.line_of_failure(path, &error));
-        return Err(at(&error));
-    }
-    Ok(())
+        at(&error)
+    })
 }
 
 const FORGOTTEN: &str = "still refused, as forgotten: capture again and build upon this site, or \
@@ -611,20 +639,19 @@ const FORGOTTEN: &str = "still refused, as forgotten: capture again and build up
 /// The gate of a domain whose roster has no line for it.
 const NOT_HELD: &str = "guarded";
 
-/// Prints a remark about a named user when the gate alone does not tell all. Returns
-/// [`Change::is_done`].
-fn tell(change: Change, before: &RosterLine, after: &RosterLine) -> bool {
+/// Prints a remark about a named user when the gate alone does not tell all.
+fn tell(change: Change, before: &RosterLine, after: &RosterLine, effect: &Effect) {
     let RosterLine { user, state, gate, .. } = after;
-    let is_done = change.is_done(after);
+    let (is_done, is) = (change.is_done(after), effect.is());
     let takes_back = before.gate == Gate::Redownload && *gate != Gate::Redownload;
     if takes_back {
-        remark(format_args!("{user} was to download again; that is taken back"));
+        remark(format_args!("{user} was to download again; that {is} taken back"));
     }
     let awaits_capture = after.awaits_capture();
     match (is_done, gate) {
         (true, Gate::Held) if awaits_capture && matches!(change, Change::Hold | Change::Forget) => {
             remark(format_args!(
-                "{user} is forgotten and held: to be served, it must be captured again, built \
+                "{user} {is} forgotten and held: to be served, it must be captured again, built \
                  upon this site, and released"
             ))
         }
@@ -644,7 +671,6 @@ fn tell(change: Change, before: &RosterLine, after: &RosterLine) -> bool {
         )),
         (false, _) => {}
     }
-    is_done
 }
 
 /// A roster that will replace the old one, with the same owner and permissions.

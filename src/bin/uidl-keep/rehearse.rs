@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::mem;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -22,9 +22,10 @@ use uidl_keep::text::on_one_line;
 use crate::accounts::{Checked, Doveadm};
 use crate::capture::progress::Progress;
 use crate::changes::ChangesLog;
+use crate::effect::Effect;
 use crate::hold::{self, NamedUsers, WhoArgs};
 use crate::interrupt::Interrupt;
-use crate::output::{Completion, Trouble, remark};
+use crate::output::{Completion, Trouble, remark, summary};
 use crate::site_files;
 
 /// Makes the first POP3 listing of users, before any client's, and compares it with what was
@@ -100,7 +101,8 @@ pub fn run(args: &RehearseArgs) -> Result<Completion, Trouble> {
     }
     let site = Site::new(&args.who.site);
     let names = args.who.names(args.all, "rehearse")?;
-    let (scopes, mut completion) = hold::select(&site, &names, args.all)?;
+    args.who.dry.find(&site)?;
+    let (scopes, unfound) = hold::select(&site, &names, args.all)?;
     if args.doveadm.check_pop3(&site)? == Checked::No && !args.doveadm.is_unchecked() {
         return Err(Trouble::new(
             "nobody is rehearsed through a Dovecot that may not be this site's; name it with \
@@ -113,10 +115,15 @@ pub fn run(args: &RehearseArgs) -> Result<Completion, Trouble> {
     let program = Pop3Program::of(&dovecot, &without).map_err(|e| Trouble::new(e.to_string()))?;
 
     let mut total = RehearsalTotal::default();
-    let (stage, all_are_there) = Stage::set(args, site, &scopes, &mut total)?;
-    if !all_are_there {
-        completion = Completion::Partial;
+    let effect = Effect::of(args.who.dry, || hold::wait_for_lock(&site))?;
+    let (stage, all_are_there) = Stage::set(args, site, &scopes, &mut total, &effect)?;
+    let all_are_there = all_are_there && unfound == 0;
+    if let Effect::Dry = effect {
+        summary(total.foretold(stage.rehearsals.len()));
+        return Ok(completion(all_are_there && total.is_nobody_left_out()));
     }
+    // Others may change the site meanwhile.
+    drop(effect);
     let interrupt = Interrupt::new(args.stop_file.clone())?;
     be_modest();
     let len = stage.rehearsals.len();
@@ -146,8 +153,12 @@ pub fn run(args: &RehearseArgs) -> Result<Completion, Trouble> {
     if args.json {
         writeln!(io::stdout().lock(), "{}", total.json(len))?;
     }
-    remark(total.sentence(len));
-    Ok(if total.is_all_well(len) { completion } else { Completion::Partial })
+    summary(total.sentence(len));
+    Ok(completion(all_are_there && total.is_all_well(len)))
+}
+
+fn completion(is_done: bool) -> Completion {
+    if is_done { Completion::Done } else { Completion::Partial }
 }
 
 /// Gives way to all other processes, and so do the programs that we run.
@@ -183,8 +194,8 @@ impl Stage {
         site: Site,
         scopes: &BTreeMap<Scope, NamedUsers>,
         total: &mut RehearsalTotal,
+        effect: &Effect,
     ) -> Result<(Self, bool), Trouble> {
-        let _lock = hold::wait_for_lock(&site)?;
         let mut all_are_there = true;
         let (mut indexes, mut rosters, mut not_final) = (Vec::new(), Vec::new(), None);
         for (scope, named) in scopes {
@@ -192,7 +203,7 @@ impl Stage {
             let files = site_files::open_scope(&site, scope)?;
             let lacks = |path: &PathBuf| Trouble::at(path.display(), "gone meanwhile");
             let roster = files.roster.ok_or_else(|| lacks(&paths.roster))?;
-            all_are_there &= named.are_on(&roster, &paths.roster);
+            all_are_there &= named.missing_on(&roster, &paths.roster) == 0;
             let index = files.index.ok_or_else(|| {
                 Trouble::at(
                     paths.index.display(),
@@ -229,7 +240,7 @@ impl Stage {
         }
         total.say_left_out();
         args.doveadm.check_names(&users)?;
-        stage.note_begin(rosters)?;
+        effect.really(|| stage.note_begin(rosters))?;
         Ok((stage, all_are_there))
     }
 
@@ -248,8 +259,7 @@ impl Stage {
                 }
             }
             if !changed.is_empty() {
-                let lines: String = changed.iter().map(|it| hold::log_line(&log, it)).collect();
-                hold::publish(&path, roster, &changed, &log, &lines)?;
+                publish(&path, roster, &log, &changed)?;
             }
         }
         Ok(())
@@ -279,6 +289,19 @@ impl Stage {
             false => CameOf::Differs { listed, difference: Box::new(difference) },
         }
     }
+}
+
+/// Puts lines into a roster, and the roster in its place.
+fn publish(
+    path: &Path,
+    mut roster: Roster,
+    log: &ChangesLog,
+    changes: &[(&str, RosterLine)],
+) -> Result<(), Trouble> {
+    for (_, line) in changes {
+        roster.insert(line.clone()).map_err(|error| Trouble::at(path.display(), error))?;
+    }
+    hold::publish(path, &roster, log, changes)
 }
 
 /// What came of a rehearsal.
@@ -331,7 +354,7 @@ impl Batch<'_> {
         }
         let Stage { site, indexes, rehearsals } = self.stage;
         let _lock = hold::wait_for_lock(site)?;
-        let log = ChangesLog::new(site, "rehearse", SystemTime::now());
+        let log = ChangesLog::new(site, "rehearsed", SystemTime::now());
         for (at, (scope, index)) in indexes.iter().enumerate() {
             let of_scope = agreed.iter().map(|&one| &rehearsals[one]).filter(|it| it.scope == at);
             let lines: Vec<&RosterLine> = of_scope.map(|rehearsal| &rehearsal.line).collect();
@@ -357,11 +380,7 @@ impl Batch<'_> {
             });
             let noted: Vec<(&str, RosterLine)> = noted.collect();
             if !noted.is_empty() {
-                let words = |(gate, line): &(&str, RosterLine)| {
-                    log.line(&line.user, gate, &format!("{gate},rehearsed"))
-                };
-                let lines: String = noted.iter().map(words).collect();
-                hold::publish(&site.paths_of(scope).roster, roster, &noted, &log, &lines)?;
+                publish(&site.paths_of(scope).roster, roster, &log, &noted)?;
             }
         }
         Ok(())
@@ -433,10 +452,17 @@ impl RehearsalTotal {
     }
 
     fn is_all_well(&self, len: usize) -> bool {
-        self.rehearsed == len
-            && self.overtaken == 0
-            && self.failed.is_empty()
-            && self.forgotten.is_empty()
+        self.rehearsed == len && self.overtaken == 0 && self.is_nobody_left_out()
+    }
+
+    /// Whether nobody is left out who has to be captured again.
+    fn is_nobody_left_out(&self) -> bool {
+        self.failed.is_empty() && self.forgotten.is_empty()
+    }
+
+    /// What a dry run says of so many.
+    fn foretold(&self, len: usize) -> String {
+        format!("{len} would be rehearsed, {} were rehearsed before", self.before)
     }
 
     fn sentence(&self, len: usize) -> String {
