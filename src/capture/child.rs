@@ -50,14 +50,17 @@ pub(crate) fn last_line(said: &mut File) -> String {
     shown(text.trim_ascii().split(|&octet| octet == b'\n').next_back())
 }
 
-/// The last line of Dovecot's in which it complains, after a `; `: it says more behind that.
+/// The last sentence of our plugin's or, where there is none, the last complaint of Dovecot's own,
+/// after a `; `: Dovecot says more behind them.
 pub(crate) fn complaint(said: &mut File) -> String {
-    const BEGIN: [&[u8]; 3] = [b"Error: ", b"Fatal: ", b"Panic: "];
+    const COMPLAINTS: [&[u8]; 3] = [b"Error: ", b"Fatal: ", b"Panic: "];
     let text = text_of(said);
-    let mut lines = text.split(|&octet| octet == b'\n').rev();
-    let complains =
-        |line: &&[u8]| BEGIN.iter().any(|word| memchr::memmem::find(line, word).is_some());
-    shown(lines.find(complains))
+    let from = |line: &[u8], word: &[u8]| memchr::memmem::find(line, word);
+    let lines = || text.split(|&octet| octet == b'\n').rev();
+    let ours = lines().find_map(|line| Some(&line[from(line, b"uidl-keep: ")?..]));
+    let first = |line: &[u8]| COMPLAINTS.iter().filter_map(|word| from(line, word)).min();
+    let theirs = || lines().find_map(|line| Some(&line[first(line)?..]));
+    shown(ours.or_else(theirs))
 }
 
 fn text_of(said: &mut File) -> Vec<u8> {
