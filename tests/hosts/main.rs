@@ -44,6 +44,7 @@ mod old_servers_moved;
 mod prove;
 mod rehearse;
 mod rules;
+mod runbook;
 mod settings;
 mod themselves;
 mod twin;
