@@ -27,8 +27,12 @@ struct Server {
 
 impl Server {
     fn start(line: Line) -> Option<Self> {
+        Self::start_with(line, Config::default())
+    }
+
+    fn start_with(line: Line, config: Config) -> Option<Self> {
         let host = Host::dovecot(line)?;
-        let mut dovecot = Dovecot::start(&host, Config::default().with_plugin())?;
+        let mut dovecot = Dovecot::start(&host, config.with_plugin())?;
         let dir = dovecot.inside(dovecot.dir()).display().to_string();
         dovecot.restart_with(&match line {
             Line::V23 => format!(
@@ -227,6 +231,19 @@ fn a_dbox_is_rehearsed_as_well() {
         server.say(&["release", ALICE], 0);
         assert_eq!(server.heard(ALICE), server.dovecot.uidl(ALICE));
         assert_eq!(server.dovecot.uidl(ALICE), kept("kept-"), "{store:?}");
+    }
+}
+
+#[test]
+fn a_chrooted_user_is_rehearsed_as_any_other() {
+    for line in [Line::V23, Line::V24] {
+        let config = Config::default().chroot();
+        let Some(server) = Server::start_with(line, config) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", ALICE], 0), "", "{line:?}");
+        server.say(&["release", ALICE], 0);
+        assert_eq!(server.dovecot.uidl(ALICE), kept("kept-"), "{line:?}");
     }
 }
 

@@ -383,9 +383,9 @@ fn what_is_undone_was_held_ever_since() {
     assert_eq!((ran.status, &*ran.stdout), (1, "@example.com undone 1\n"), "{}", ran.stderr);
     assert!(
         ran.stderr.contains(
-            "for 1 users nothing is undone (the first: dave@example.net): clients may have listed these \
-             maildrops since, for they were not held all the time; to take back what clients were \
-             told: uidl-keep forget"
+            "for 1 users nothing is undone (the first: dave@example.net): clients may have listed \
+             these maildrops since, for they were not held all the time; to take back what clients \
+             were told: uidl-keep forget"
         ),
         "{}",
         ran.stderr
