@@ -47,7 +47,7 @@ use crate::site_files;
 /// client's address; `local {}` and `remote {}` blocks; post-login scripts.
 ///
 /// Exit status 0: all agree, or agreed before. 1: somebody's listing differs, or he could not be
-/// rehearsed, or not all were tried. 2: trouble.
+/// rehearsed, or not all were tried. 2: trouble. A dry run cannot know who differs.
 #[derive(clap::Args)]
 pub struct RehearseArgs {
     #[command(flatten)]
