@@ -36,6 +36,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "text", "uidl",
         ],
     ),
+    ("verify", &["file", "forecast", "format", "index", "maildrop", "site", "uidl"]),
     (
         "plugin",
         &[
