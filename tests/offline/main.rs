@@ -29,3 +29,4 @@ mod manners;
 mod planted;
 mod site;
 mod two_captures;
+mod verify;

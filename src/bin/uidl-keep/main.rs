@@ -19,6 +19,7 @@ mod manners;
 mod output;
 mod site_files;
 mod stop;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,7 @@ enum Command {
     Listed(hold::ListedArgs),
     Release(hold::ReleaseArgs),
     Restored(hold::RestoredArgs),
+    Verify(Box<verify::VerifyArgs>),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Command::Listed(args) => hold::listed(&args),
         Command::Release(args) => hold::release(&args),
         Command::Restored(args) => hold::restored(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     output::exit_code(outcome)
 }
