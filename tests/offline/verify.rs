@@ -266,3 +266,23 @@ fn two_servers_are_compared_as_they_list_now() {
     ));
     assert_eq!((ran.status, &*ran.stderr), (0, ""), "{}", ran.stdout);
 }
+
+#[test]
+fn one_account_is_work_that_ends_as_much_as_many_are() {
+    let here = Here::new();
+    here.write("bob.listing", BOB);
+    here.write("password", "secret\n");
+    fs::set_permissions(here.path("password"), Permissions::from_mode(0o600)).unwrap();
+    let new = Pop3Server::with(&[("bob@example.com", &[])]);
+    let who = "--clear --user bob@example.com --password-file password --progress json";
+    for command in [
+        format!("verify --new {} {who} bob.listing", new.host()),
+        format!("capture pop3 --host {} {who}", new.host()),
+    ] {
+        let ran = here.run(&command);
+        assert_eq!(ran.status, 0, "{command}: {}", ran.stderr);
+        let last = ran.stderr.lines().last().unwrap_or_default();
+        let last: serde_json::Value = serde_json::from_str(last).expect("JSON");
+        assert_eq!((&last["done"], &last["total"]), (&1.into(), &1.into()), "{command}");
+    }
+}
