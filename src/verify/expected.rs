@@ -85,7 +85,7 @@ pub enum OfSite {
 /// # Errors
 ///
 /// A sentence that says why that could not be told, and what to do: he is on no roster, was
-/// forgotten, his capture failed, or a file of the site cannot be read.
+/// forgotten, is held, his capture failed, or a file of the site cannot be read.
 pub fn of_site(site: &Site, user: &str) -> Result<OfSite, String> {
     let not_there = || format!("not on a roster of {}", site.dir().display());
     let paths = site.paths(user).ok_or_else(not_there)?;
@@ -98,6 +98,9 @@ pub fn of_site(site: &Site, user: &str) -> Result<OfSite, String> {
     }
     if line.awaits_capture() {
         return Err("it was forgotten, and is refused: capture it again and build".to_owned());
+    }
+    if line.gate == Gate::Held {
+        return Err("it is held, and POP3 refuses it: release it first".to_owned());
     }
     captured(site, &line, &paths).and_then(|it| Expected::of(&it)).map(OfSite::Expected)
 }

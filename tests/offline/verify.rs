@@ -213,6 +213,14 @@ fn a_site_tells_what_clients_know_and_who_is_given_up() {
                      missing, 0 new; left out: 1 set to redownload\n";
         assert!(ran.stdout.ends_with(total), "{}", ran.stdout);
     }
+    // Nobody logs in for a user who is held: he would be refused, and tried again.
+    here.run("hold --site site alice@example.com");
+    let new = Pop3Server::with(&[("bob@example.com", &[])]);
+    let ran = verify(&here, &new, "--site site");
+    let held = "! alice@example.com: could not tell: it is held, and POP3 refuses it: release it";
+    assert!(ran.status == 1 && ran.stdout.starts_with(held), "{} {}", ran.stdout, ran.stderr);
+    assert_eq!(new.heard().iter().filter(|command| *command == "PASS").count(), 1);
+    here.run("release --site site alice@example.com");
     here.run("forget --site site bob@example.com");
     fs::remove_file(here.path("site/domain/example.com.idx")).unwrap();
     let new = Pop3Server::with(&[("alice@example.com", ALICES), ("bob@example.com", &[])]);
