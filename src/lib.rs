@@ -41,3 +41,5 @@ pub mod site;
 #[cfg(feature = "capture")]
 pub mod text;
 pub mod uidl;
+#[cfg(feature = "capture")]
+pub mod verify;

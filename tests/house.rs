@@ -37,6 +37,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("rehearsal", &["capture", "dovecot", "maildrop", "text"]),
+    ("verify", &["file", "forecast", "format", "index", "maildrop", "site", "uidl"]),
     (
         "plugin",
         &[

@@ -49,3 +49,4 @@ mod settings;
 mod themselves;
 mod twin;
 mod valgrind;
+mod verify;

@@ -30,3 +30,4 @@ mod planted;
 mod rehearse;
 mod site;
 mod two_captures;
+mod verify;

@@ -21,6 +21,7 @@ mod output;
 mod rehearse;
 mod site_files;
 mod stop;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -60,6 +61,7 @@ enum Command {
     Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
     Restored(hold::RestoredArgs),
+    Verify(Box<verify::VerifyArgs>),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
         Command::Restored(args) => hold::restored(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     output::exit_code(outcome)
 }

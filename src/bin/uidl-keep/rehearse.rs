@@ -34,10 +34,11 @@ use crate::site_files;
 ///
 /// Example: uidl-keep rehearse --all
 ///
-/// Runs Dovecot's own pop3 program for each user, as root on two pipes, also while he is held. It
+/// Runs Dovecot's own pop3 program for each user, as root on two pipes, while he is held. It
 /// leaves what a first login leaves, so that the client's is a quick one. Each captured message
 /// must be listed under its UIDL, in the old order, before all new ones. Then the roster notes
-/// `rehearsed`, and `release` lets him go. Else he stays held. Only where the index is final.
+/// `rehearsed`, and `release` lets him go. Else he stays held. Only where the index is final, and
+/// only users who are held.
 ///
 /// Prints a line for each user whose listing differs, with the messages, or who could not be
 /// rehearsed, and in the end how many were. Users who were rehearsed before are left out, so that
@@ -405,6 +406,8 @@ struct RehearsalTotal {
     failed: Vec<String>,
     /// Users who are forgotten.
     forgotten: Vec<String>,
+    /// Users who are served: their clients make the first listing.
+    served: Vec<String>,
     /// Users who download again.
     redownload: usize,
 }
@@ -420,6 +423,8 @@ impl RehearsalTotal {
             self.failed.push(line.user.clone());
         } else if line.rehearsed && !again {
             self.before += 1;
+        } else if line.gate != Gate::Held {
+            self.served.push(line.user.clone());
         } else {
             return true;
         }
@@ -427,10 +432,13 @@ impl RehearsalTotal {
     }
 
     fn say_left_out(&self) {
-        let next = "capture them again and build upon this site";
-        for (users, what) in
-            [(&self.failed, "whose capture failed"), (&self.forgotten, "forgotten")]
-        {
+        let capture = "capture them again and build upon this site";
+        let hold = "their clients list at any time; hold them first";
+        for (users, what, next) in [
+            (&self.failed, "whose capture failed", capture),
+            (&self.forgotten, "forgotten", capture),
+            (&self.served, "who are served", hold),
+        ] {
             if let Some(first) = users.first() {
                 let count = users.len();
                 remark(format_args!("left out: {count} {what} (the first: {first}): {next}"));
@@ -459,9 +467,9 @@ impl RehearsalTotal {
         self.rehearsed == len && self.overtaken == 0 && self.is_nobody_left_out()
     }
 
-    /// Whether nobody is left out who has to be captured again.
+    /// Whether nobody is left out who has to be held, or captured again.
     fn is_nobody_left_out(&self) -> bool {
-        self.failed.is_empty() && self.forgotten.is_empty()
+        [&self.failed, &self.forgotten, &self.served].iter().all(|users| users.is_empty())
     }
 
     /// What a dry run says of so many.
@@ -495,6 +503,7 @@ impl RehearsalTotal {
                 "before": self.before,
                 "failed": self.failed.len(),
                 "forgotten": self.forgotten.len(),
+                "served": self.served.len(),
                 "redownload": self.redownload,
             }
         })
