@@ -37,5 +37,7 @@ mod plugin;
 pub mod resolve;
 pub mod site;
 #[cfg(feature = "capture")]
+pub mod status;
+#[cfg(feature = "capture")]
 pub mod text;
 pub mod uidl;

@@ -37,6 +37,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "status",
+        &[
+            "capture", "dovecot", "file", "forecast", "format", "key", "ledger", "maildrop",
+            "resolve", "site", "text", "uidl",
+        ],
+    ),
+    (
         "plugin",
         &[
             "encoding", "file", "format", "index", "key", "ledger", "maildrop", "resolve", "site",

@@ -26,4 +26,5 @@ mod gates;
 mod hold_auth;
 mod planted;
 mod site;
+mod status;
 mod two_captures;

@@ -11,10 +11,12 @@ mod dump;
 mod forecast;
 mod get;
 mod hold;
+mod inboxes;
 mod inspect;
 mod install;
 mod output;
 mod site_files;
+mod status;
 mod stop;
 
 use std::process::ExitCode;
@@ -47,6 +49,7 @@ enum Command {
     Listed(hold::ListedArgs),
     Release(hold::ReleaseArgs),
     Restored(hold::RestoredArgs),
+    Status(status::StatusArgs),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Listed(args) => hold::listed(&args),
         Command::Release(args) => hold::release(&args),
         Command::Restored(args) => hold::restored(&args),
+        Command::Status(args) => status::run(&args),
     };
     output::exit_code(outcome)
 }

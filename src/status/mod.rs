@@ -1,0 +1,17 @@
+//! How far each migrated maildrop has come, seen from outside and without a login.
+//!
+//! A [`MaildropStatus`] has what roster, index and ledger say of one maildrop, and whether Dovecot
+//! has the kept UIDLs itself. A [`StatusTally`] counts those of a domain, and [`next_step`] names
+//! what an operator does next.
+//!
+//! Root looks into directories of users here: each file is opened without following a link, and is
+//! of bounded size. "Not looked at" and "could not tell" are answers of their own.
+#![forbid(unsafe_code)]
+
+mod ledger;
+mod step;
+mod tally;
+
+pub use ledger::{Bake, LedgerSeen, ListedHere, StoreKind, look, remove};
+pub use step::{NextStep, Plugin, next_step};
+pub use tally::{MaildropStatus, Refused, StatusTally};
