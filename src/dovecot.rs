@@ -5,10 +5,14 @@
 //! all three. They are run, and change nothing. [`NotGuarded`] says which of the three is wrong.
 #![forbid(unsafe_code)]
 
+mod session;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+
+pub use session::Plugins;
 
 use crate::site::Site;
 
@@ -219,19 +223,27 @@ impl Dovecot {
 
     fn doveconf(&self, args: &[&str]) -> Result<String, DovecotError> {
         let mut command = Command::new(self.doveadm.with_file_name("doveconf"));
-        // `doveconf` understands only those of doveadm's arguments that choose the configuration.
-        let mut own = self.args.iter();
-        while let Some(arg) = own.next() {
-            if arg == "-c" {
-                command.arg("-c").args(own.next());
-            }
-        }
+        command.args(self.conf_args());
         let output = output_of(command.args(args))?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
             Err(no_answer(&command, &output))
         }
+    }
+
+    /// Those of doveadm's arguments that choose the configuration: `doveconf` and `pop3` understand
+    /// no others.
+    fn conf_args(&self) -> Vec<&str> {
+        let mut chosen = Vec::new();
+        let mut own = self.args.iter();
+        while let Some(arg) = own.next() {
+            if arg == "-c" {
+                chosen.push("-c");
+                chosen.extend(own.next().map(String::as_str));
+            }
+        }
+        chosen
     }
 
     fn ask(&self, users: &[&String], names: &mut UserNames) -> Result<(), DovecotError> {
