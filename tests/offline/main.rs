@@ -21,6 +21,7 @@ mod cli;
 mod crash;
 mod design_doc;
 mod documents;
+mod explain;
 mod forecast;
 mod gates;
 mod hold_auth;

@@ -8,6 +8,7 @@ mod changes;
 mod check;
 mod documents;
 mod dump;
+mod explain;
 mod forecast;
 mod get;
 mod hold;
@@ -41,6 +42,7 @@ enum Command {
     #[command(hide = true)]
     Documents(documents::DocumentsArgs),
     Dump(dump::DumpArgs),
+    Explain(explain::ExplainArgs),
     Forecast(forecast::ForecastArgs),
     Forget(hold::ForgetArgs),
     Get(get::GetArgs),
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Documents(args) => documents::run(&args, &Cli::command()),
         Command::Dump(args) => dump::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Forecast(args) => forecast::run(&args),
         Command::Forget(args) => hold::forget(&args),
         Command::Get(args) => get::run(&args),

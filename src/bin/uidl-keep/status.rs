@@ -318,7 +318,8 @@ fn sentence(tally: &StatusTally) -> String {
     if let Some(first) = tally.ledger_alone.first() {
         parts.push(format!(
             "{} maildrops on mdbox or sdbox have {} UIDLs in the ledger alone (the first: \
-             {first}): a panel's dsync, the replicator and capture doveadm without the plugin lose them",
+             {first}): a panel's dsync, the replicator and capture doveadm without the plugin \
+             lose them",
             tally.ledger_alone.len(),
             tally.ledger_alone_uidls
         ));
