@@ -525,7 +525,7 @@ fn seal_roster(path: &Path, roster: &Roster) -> io::Result<Sealed> {
 }
 
 /// Waits a short time while another run of uidl-keep changes the site.
-fn wait_for_lock(site: &Site) -> Result<SiteLock, Trouble> {
+pub fn wait_for_lock(site: &Site) -> Result<SiteLock, Trouble> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         let taken = lock(site.dir());

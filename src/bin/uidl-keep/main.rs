@@ -16,6 +16,7 @@ mod inboxes;
 mod inspect;
 mod install;
 mod output;
+mod retire;
 mod site_files;
 mod status;
 mod stop;
@@ -51,6 +52,7 @@ enum Command {
     Listed(hold::ListedArgs),
     Release(hold::ReleaseArgs),
     Restored(hold::RestoredArgs),
+    Retire(retire::RetireArgs),
     Status(status::StatusArgs),
 }
 
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Listed(args) => hold::listed(&args),
         Command::Release(args) => hold::release(&args),
         Command::Restored(args) => hold::restored(&args),
+        Command::Retire(args) => retire::run(&args),
         Command::Status(args) => status::run(&args),
     };
     output::exit_code(outcome)

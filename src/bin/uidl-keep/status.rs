@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
+use uidl_keep::dovecot::Dovecot;
 use uidl_keep::file::map::Mapped;
 use uidl_keep::index::Index;
 use uidl_keep::maildrop::is_everybody;
@@ -95,7 +96,10 @@ pub fn run(args: &StatusArgs) -> Result<Completion, Trouble> {
         total.tally.join(&domain.tally);
         total.faults.extend(domain.faults.iter().cloned());
     }
-    let plugin = plugin_of(&site, &args.doveadm);
+    let plugin = match args.doveadm.is_checking() {
+        true => plugin_of(&site, &args.doveadm.dovecot()),
+        false => Plugin::NotAsked,
+    };
     print(args, &domains, &total, &plugin)?;
     let users = domains.values().flat_map(|domain| &domain.lines).map(|line| &*line.user);
     let unmet = selection.unmet(users);
@@ -182,11 +186,8 @@ fn see_all(
     all
 }
 
-fn plugin_of(site: &Site, doveadm: &Doveadm) -> Plugin {
-    if !doveadm.is_checking() {
-        return Plugin::NotAsked;
-    }
-    let dovecot = doveadm.dovecot();
+/// Whether POP3 loads the plugin, for this site.
+pub fn plugin_of(site: &Site, dovecot: &Dovecot) -> Plugin {
     let asked = dovecot.site().and_then(|used| Ok((used, dovecot.fault_of_pop3()?)));
     let real = |site: &Site| site.dir().canonicalize().unwrap_or_else(|_| site.dir().into());
     match asked {
