@@ -151,6 +151,7 @@ impl Terms {
             native: self.native.as_ref(),
             keys: self.keys,
             purpose: Purpose::Preview,
+            rehearsal: 0,
         };
         let resolution = self.resolve(user, &situation, &mut survey)?;
         let mut forecast = Forecast::of(captured, &survey.messages, &resolution);

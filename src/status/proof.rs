@@ -238,6 +238,7 @@ fn prove_next_uid(
         native: terms.native.as_ref(),
         keys: terms.keys,
         purpose: Purpose::Preview,
+        rehearsal: 0,
     };
     // Which numbers are spent does not depend on the messages.
     match resolve::resolve(&line.user, &situation, &[]) {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::maildrop::{Maildrop, State, is_everybody};
+use crate::resolve::Memory;
 use crate::site::roster::{Gate, RosterLine, is_domain};
 use crate::status::ledger::{Bake, LedgerSeen};
 
@@ -33,9 +34,9 @@ impl MaildropStatus {
 
     /// Whether the ledger is that of a rehearsal, and no client has listed the maildrop since.
     pub fn is_only_rehearsed(&self) -> bool {
-        // Nobody else could list it.
-        let LedgerSeen::Listed(_) = &self.seen else { return false };
-        self.line.gate == Gate::Held && self.line.rehearsal != 0
+        let LedgerSeen::Listed(listed) = &self.seen else { return false };
+        let (ledger, mark) = (Some(&listed.ledger), listed.mark.as_ref());
+        Memory { ledger, mark }.is_rehearsal()
     }
 
     /// Whether POP3 serves the user by what was captured.

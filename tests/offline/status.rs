@@ -146,6 +146,7 @@ fn ledger(user: &str, records: &[(u32, &str, &str, Provenance, Option<u32>)]) ->
         told: Vec::new(),
         restored: 0,
         unguarded: 0,
+        rehearsal: 0,
         index: Noted::default(),
         native_from: None,
         records: records.iter().enumerate().map(record).collect(),

@@ -22,10 +22,11 @@ use uidl_keep::text::on_one_line;
 use crate::accounts::DoveadmProgram;
 use crate::capture::progress::Progress;
 use crate::changes::ChangesLog;
+use crate::effect::{DryRunArgs, Effect};
 use crate::explain::TermsArgs;
 use crate::hold::wait_for_lock;
 use crate::inboxes::{InboxPlace, Inboxes, SelectedNames, USERS_AT_A_TIME};
-use crate::output::{Completion, Trouble, remark};
+use crate::output::{Completion, Trouble, remark, summary};
 use crate::site_files;
 use crate::status::plugin_of;
 
@@ -49,11 +50,10 @@ pub struct RetireArgs {
     #[arg(value_name = "DOMAIN", required_unless_present = "check")]
     who: Vec<String>,
     /// Only prove; take nothing away.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     check: bool,
-    /// Prove, and say what would be taken away.
-    #[arg(long, conflicts_with = "check")]
-    dry_run: bool,
+    #[command(flatten)]
+    dry: DryRunArgs,
     #[command(flatten)]
     doveadm: DoveadmProgram,
     #[command(flatten)]
@@ -89,6 +89,7 @@ const MOST_NAMED: usize = 10;
 pub fn run(args: &RetireArgs) -> Result<Completion, Trouble> {
     let site = Site::new(&args.site);
     let names = SelectedNames::of(&args.who);
+    args.dry.find(&site)?;
     if let Some(user) = args.who.iter().find(|name| name.trim_start_matches('@').contains('@')) {
         return Err(Trouble::at(
             user,
@@ -131,18 +132,33 @@ pub fn run(args: &RetireArgs) -> Result<Completion, Trouble> {
     }
     progress.finish();
     let mut is_all = unmet.is_empty();
-    let mut done = Ok(());
+    let (mut done, mut counts) = (Ok(()), RetireCounts::default());
     for (name, domain) in &domains {
         let is_proven = domain.unproven.is_empty();
         is_all &= is_proven;
-        if is_proven && !args.check && !args.dry_run {
-            done = take_away(&site, name, domain, &places);
+        let effect = match is_proven && !args.check {
+            // The proof may take long: meanwhile others may change gates, and build.
+            true => Some(Effect::of(args.dry, || wait_for_lock(&site))?),
+            false => None,
+        };
+        if let Some(effect) = &effect {
+            done = effect.really(|| take_away(&site, name, domain, &places)).map(drop);
         }
         if done.is_err() {
             break;
         }
-        print(args, name, domain)?;
+        let is_retired = matches!(effect, Some(Effect::Real { .. }));
+        counts.retired += u64::from(is_retired);
+        counts.proven += u64::from(is_proven);
+        counts.unproven += u64::from(!is_proven);
+        let becomes = match &effect {
+            Some(effect) => format!("{} retired", effect.is()),
+            None => "can be retired".to_owned(),
+        };
+        print(args, name, domain, &becomes)?;
     }
+    let RetireCounts { retired, proven, unproven } = counts;
+    summary(format_args!("retire: {proven} domains proven, {unproven} not, {retired} taken away"));
     done?;
     say_what_is_left(args, &site)?;
     Ok(if is_all { Completion::Done } else { Completion::Partial })
@@ -254,7 +270,16 @@ impl Schedule for UserQueue {
     }
 }
 
-fn print(args: &RetireArgs, name: &str, domain: &Retiring) -> io::Result<()> {
+/// How many domains.
+#[derive(Default)]
+struct RetireCounts {
+    retired: u64,
+    proven: u64,
+    unproven: u64,
+}
+
+/// Prints what was proven of a domain, and what becomes of one of which all was.
+fn print(args: &RetireArgs, name: &str, domain: &Retiring, becomes: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let shown = if name.is_empty() { "(no domain)" } else { name };
     let users = domain.users().count();
@@ -278,12 +303,11 @@ fn print(args: &RetireArgs, name: &str, domain: &Retiring) -> io::Result<()> {
             0 => String::new(),
             count => format!(" ({count} of them are no users of Dovecot any more)"),
         };
-        let would = if args.check || args.dry_run { "can be retired" } else { "is retired" };
         return writeln!(
             out,
             "{}",
             on_one_line(format_args!(
-                "{shown}: {would}: Dovecot alone tells clients of {users} maildrops the same\
+                "{shown}: {becomes}: Dovecot alone tells clients of {users} maildrops the same\
                  {unknown}"
             ))
         );
@@ -323,8 +347,6 @@ fn take_away(
     domain: &Retiring,
     places: &BTreeMap<String, InboxPlace>,
 ) -> Result<(), Trouble> {
-    // The proof may take long. Meanwhile others may change gates, and build.
-    let _lock = wait_for_lock(site)?;
     for (scope, roster) in &domain.rosters {
         if site_files::read_roster(site, scope)?.as_ref() != Some(roster) {
             return Err(Trouble::at(

@@ -10,6 +10,7 @@ mod listed;
 mod memory;
 mod names;
 mod order;
+mod rehearsed;
 mod settled;
 mod spent;
 mod stored;
