@@ -223,6 +223,13 @@ fn prove_next_uid(
     listed: &ListedHere,
 ) -> Result<(), Unproven> {
     let cannot = |why: String| Unproven::CouldNotTell(why);
+    if terms.native.is_none() {
+        return Err(cannot(
+            "pop3_uidl_format is not known, or it is one that we cannot follow, so that nobody \
+             knows which numbers are spent: say --format"
+                .to_owned(),
+        ));
+    }
     let (captured, is_final) = terms.captured(&line.user).map_err(cannot)?;
     let epoch = dovecot.inbox_epoch(&line.user).map_err(|error| cannot(error.to_string()))?;
     let (uidvalidity, next_uid) = epoch;

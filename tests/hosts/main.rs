@@ -45,6 +45,7 @@ mod prove;
 mod rules;
 mod runbook;
 mod settings;
+mod status;
 mod themselves;
 mod twin;
 mod valgrind;

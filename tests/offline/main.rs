@@ -28,6 +28,7 @@ mod gates;
 mod hold_auth;
 mod manners;
 mod planted;
+mod retire;
 mod site;
 mod status;
 mod two_captures;

@@ -62,8 +62,8 @@ pub struct RetireArgs {
     #[arg(long, value_name = "N", default_value = "2")]
     jobs: NonZeroUsize,
     /// How long to wait for one listing.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
-    timeout: Duration,
+    #[arg(long, value_name = "TIME", default_value = "60s")]
+    timeout: humantime::Duration,
     /// Print a JSON object a line: one for each domain.
     #[arg(long)]
     json: bool,
@@ -104,7 +104,7 @@ pub fn run(args: &RetireArgs) -> Result<Completion, Trouble> {
             return Err(Trouble::at(
                 site.dir().display(),
                 format_args!(
-                    "nothing can be proven: the plugin is {plugin}; name the Dovecot of this site \
+                    "nothing can be proven (the plugin: {plugin}); name the Dovecot of this site \
                      with --doveadm and --doveadm-args"
                 ),
             ));
@@ -216,7 +216,7 @@ impl Retiring {
                 // The name of a domain, or of whoever may be missing in it.
                 None => prove_line(line),
                 Some(_) if line.gate == Gate::Redownload => Ok(()),
-                Some(Ok(dir)) => prove(terms, dovecot, line, dir, args.timeout),
+                Some(Ok(dir)) => prove(terms, dovecot, line, dir, args.timeout.into()),
                 Some(Err(why)) => prove_line(line).and(Err(Unproven::CouldNotTell(why.clone()))),
             }
         };
@@ -400,8 +400,8 @@ fn say_what_is_left(args: &RetireArgs, site: &Site) -> Result<(), Trouble> {
     let left = site_files::scopes(site)?;
     match left.first() {
         None => remark(format_args!(
-            "{}: nobody is left here: take uidl_keep out of mail_plugins of `protocol pop3`, and of \
-             `protocol doveadm`, reload Dovecot, and remove the plugin's module when you like",
+            "{}: nobody is left here: take uidl_keep out of mail_plugins of `protocol pop3`, and \
+             of `protocol doveadm`, reload Dovecot, and remove the plugin's module when you like",
             site.dir().display()
         )),
         Some(first) => remark(format_args!(
