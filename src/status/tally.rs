@@ -189,9 +189,9 @@ impl StatusTally {
     }
 
     fn add_seen(&mut self, status: &MaildropStatus) {
+        self.only_rehearsed += usize::from(status.is_only_rehearsed());
         match status.is_listed() {
             Some(true) => self.listed += 1,
-            Some(false) if status.is_only_rehearsed() => self.only_rehearsed += 1,
             Some(false) | None if status.is_served() => {
                 self.waiting += 1;
                 self.first_waiting.get_or_insert_with(|| status.line.user.clone());

@@ -76,7 +76,12 @@ impl Moved {
 
     /// Writes a ledger of Alice's: UID, file, UIDL, where that is from, and the entry.
     pub fn tell(&self, records: &[(u32, &str, &str, Provenance, Option<u32>)]) {
-        let ledger = ledger(ALICE, records);
+        self.tell_in(0, records);
+    }
+
+    /// Does the same as a rehearsal with that stamp.
+    fn tell_in(&self, rehearsal: u64, records: &[(u32, &str, &str, Provenance, Option<u32>)]) {
+        let ledger = Ledger { rehearsal, ..ledger(ALICE, records) };
         fs::write(self.maildir(ALICE).join("uidl-keep.ledger"), ledger.encode()).unwrap();
         let mark = Mark::of(&ledger.borrowed(), 3).to_file();
         fs::write(self.maildir(ALICE).join("uidl-keep.lock"), mark).unwrap();
@@ -188,6 +193,20 @@ fn a_domain_goes_from_held_to_listed_and_baked_and_each_time_the_next_step_is_na
     let a = moved.json("a.org");
     assert_eq!(count(&a, &["listed", "waiting", "baked", "redownload"]), [1, 0, 1, 1]);
     assert_eq!(moved.next(), "retire");
+}
+
+#[test]
+fn what_only_a_rehearsal_was_told_is_not_listed() {
+    let moved = Moved::begin("--final");
+    let records = [(1, "1.1.old", "kept-1", Provenance::File, Some(0))];
+    moved.list(&[(1, "1.1.old", Some("kept-1"))]);
+    moved.tell_in(7, &records);
+    let a = moved.json("a.org");
+    assert_eq!(count(&a, &["listed", "only_rehearsed", "waiting", "baked"]), [0, 1, 2, 1]);
+    assert!(moved.run(&format!("explain {ALICE}")).stdout.contains("only a rehearsal has listed"));
+    moved.tell_in(0, &records);
+    let a = moved.json("a.org");
+    assert_eq!(count(&a, &["listed", "only_rehearsed", "waiting"]), [1, 0, 1]);
 }
 
 #[test]

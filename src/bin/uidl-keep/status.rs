@@ -79,20 +79,9 @@ pub fn run(args: &StatusArgs) -> Result<Completion, Trouble> {
         true => None,
         false => Some(args.inboxes.inboxes(args.doveadm.dovecot())?),
     };
-    let users = domains.values().map(|domain| domain.lines.len()).sum();
-    let progress = Progress::new(users, users < 2, true);
-    // One chunk has the users of many small domains.
-    let asked = domains.values().flat_map(|domain| &domain.lines);
-    let asked = asked.filter(|line| is_asked_for(line)).map(|line| line.user.clone());
-    let asked: Vec<String> = asked.collect();
-    let mut seen = see_all(inboxes.as_ref(), &asked, &progress);
-    progress.finish();
+    look_at_all(inboxes.as_ref(), &mut domains);
     let mut total = Domain::default();
-    for domain in domains.values_mut() {
-        for line in &domain.lines {
-            let seen = seen.remove(&line.user).unwrap_or(LedgerSeen::NotLooked);
-            domain.tally.add(&MaildropStatus { line: line.clone(), seen });
-        }
+    for domain in domains.values() {
         total.tally.join(&domain.tally);
         total.faults.extend(domain.faults.iter().cloned());
     }
@@ -154,36 +143,53 @@ fn read_scope(site: &Site, scope: &Scope, selection: &SelectedNames, domain: &mu
     }
 }
 
-/// Looks at the ledgers of these users, chunk by chunk.
-fn see_all(
-    inboxes: Option<&Inboxes>,
-    users: &[String],
-    progress: &Progress,
-) -> BTreeMap<String, LedgerSeen> {
-    let mut all = BTreeMap::new();
-    let Some(inboxes) = inboxes else { return all };
-    for users in users.chunks(USERS_AT_A_TIME) {
-        let places = match inboxes.of(users) {
-            Ok(places) => places,
-            Err(why) => {
+/// Looks at the ledgers of all users, chunk by chunk, and counts what was seen. No more ledgers than
+/// one are in memory at a time.
+fn look_at_all(inboxes: Option<&Inboxes>, domains: &mut BTreeMap<String, Domain>) {
+    let mut asked: Vec<(String, RosterLine)> = Vec::new();
+    for (name, domain) in domains.iter_mut() {
+        for line in &domain.lines {
+            match inboxes.is_some() && is_asked_for(line) {
+                true => asked.push((name.clone(), line.clone())),
+                false => domain.tally.add(&unseen(line)),
+            }
+        }
+    }
+    let progress = Progress::new(asked.len(), asked.len() < 2, true);
+    let mut can_ask = true;
+    // One chunk has the users of many small domains.
+    for chunk in asked.chunks(USERS_AT_A_TIME) {
+        let users: Vec<String> = chunk.iter().map(|(_, line)| line.user.clone()).collect();
+        let places = inboxes.filter(|_| can_ask).map(|inboxes| inboxes.of(&users));
+        let mut places = match places {
+            Some(Ok(places)) => places,
+            Some(Err(why)) => {
                 // The next chunk would hear the same.
+                can_ask = false;
                 progress.say(format_args!(
                     "not looked at ledgers: {why}; start Dovecot, name it with --doveadm and \
                      --doveadm-args, or say --maildir or --no-ledgers"
                 ));
-                return all;
+                BTreeMap::new()
             }
+            None => BTreeMap::new(),
         };
-        for (user, place) in places {
-            let seen = match place {
-                Ok(dir) => look(&user, &dir),
-                Err(why) => LedgerSeen::CouldNotTell(why),
+        for (name, line) in chunk {
+            let seen = match places.remove(&line.user) {
+                Some(Ok(dir)) => look(&line.user, &dir),
+                Some(Err(why)) => LedgerSeen::CouldNotTell(why),
+                None => LedgerSeen::NotLooked,
             };
             progress.count_maildrop(matches!(seen, LedgerSeen::CouldNotTell(_)));
-            all.insert(user, seen);
+            let domain = domains.get_mut(name).expect("it is one of them");
+            domain.tally.add(&MaildropStatus { line: line.clone(), seen });
         }
     }
-    all
+    progress.finish();
+}
+
+fn unseen(line: &RosterLine) -> MaildropStatus {
+    MaildropStatus { line: line.clone(), seen: LedgerSeen::NotLooked }
 }
 
 /// Whether POP3 loads the plugin, for this site.
