@@ -34,6 +34,8 @@ pub mod listing;
 pub mod maildrop;
 #[cfg(feature = "plugin")]
 mod plugin;
+#[cfg(feature = "capture")]
+pub mod rehearsal;
 pub mod resolve;
 pub mod site;
 #[cfg(feature = "capture")]
@@ -41,3 +43,5 @@ pub mod status;
 #[cfg(feature = "capture")]
 pub mod text;
 pub mod uidl;
+#[cfg(feature = "capture")]
+pub mod verify;

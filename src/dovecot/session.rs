@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -80,12 +79,12 @@ impl Dovecot {
             *plugin != COUNTS_LOGINS && (plugins == Plugins::OfPop3 || *plugin != PLUGIN)
         };
         let loaded: Vec<&str> = loaded.iter().filter(is_wanted).map(String::as_str).collect();
-        let program = self.libexec()?.join("pop3");
+        let program = self.pop3_program()?;
         let not_run = |error| DovecotError::Program { program: program.clone(), error };
         let mut said = tempfile::tempfile().map_err(not_run)?;
         let mut command = Command::new(&program);
         command
-            .args(self.conf_args())
+            .args(self.configuration())
             .args(["-u", user, "-o", "pop3_save_uidl=no", "-o"])
             .arg(format!("mail_plugins={}", loaded.join(" ")))
             .current_dir("/")
@@ -153,10 +152,6 @@ impl Dovecot {
     pub fn uidl_format(&self) -> Result<String, DovecotError> {
         let said = self.doveconf(&["-f", "protocol=pop3", "-h", "pop3_uidl_format"])?;
         Ok(said.trim().to_owned())
-    }
-
-    fn libexec(&self) -> Result<PathBuf, DovecotError> {
-        Ok(PathBuf::from(self.doveconf(&["-h", "libexec_dir"])?.trim()))
     }
 }
 

@@ -97,6 +97,11 @@ impl Doveadm {
         !self.no_check
     }
 
+    /// Whether the operator wants nothing checked.
+    pub fn is_unchecked(&self) -> bool {
+        self.no_check
+    }
+
     /// Refuses to go on when Dovecot would serve the users of a site whatever its rosters say. When
     /// that cannot be found out, this says so.
     ///

@@ -17,12 +17,15 @@ mod hold;
 mod inboxes;
 mod inspect;
 mod install;
+mod interrupt;
 mod manners;
 mod output;
+mod rehearse;
 mod retire;
 mod site_files;
 mod status;
 mod stop;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -60,10 +63,12 @@ enum Command {
     Hold(hold::HoldArgs),
     Inspect(inspect::InspectArgs),
     Listed(hold::ListedArgs),
+    Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
     Restored(hold::RestoredArgs),
     Retire(retire::RetireArgs),
     Status(status::StatusArgs),
+    Verify(Box<verify::VerifyArgs>),
 }
 
 fn main() -> ExitCode {
@@ -82,10 +87,12 @@ fn main() -> ExitCode {
         Command::Hold(args) => hold::hold(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Listed(args) => hold::listed(&args),
+        Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
         Command::Restored(args) => hold::restored(&args),
         Command::Retire(args) => retire::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     output::exit_code(outcome)
 }
