@@ -5,10 +5,14 @@
 //! all three. They are run, and change nothing. [`NotGuarded`] says which of the three is wrong.
 #![forbid(unsafe_code)]
 
+mod session;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+
+pub use session::Plugins;
 
 use crate::site::Site;
 
@@ -183,16 +187,6 @@ impl Dovecot {
         let words: Vec<&str> = said.split_whitespace().collect();
         let mail_plugins = words.join(" ");
         Ok((!is_loaded).then_some(NotGuarded::NotLoaded { mail_plugins }))
-    }
-
-    /// The plugins that POP3 loads, by their names in `mail_plugins`.
-    ///
-    /// # Errors
-    ///
-    /// [`DovecotError`].
-    pub fn pop3_plugins(&self) -> Result<Vec<String>, DovecotError> {
-        let said = self.pop3_plugins_said()?;
-        Ok(plugins_in(&said).into_iter().map(str::to_owned).collect())
     }
 
     fn pop3_plugins_said(&self) -> Result<String, DovecotError> {

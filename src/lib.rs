@@ -39,6 +39,8 @@ pub mod rehearsal;
 pub mod resolve;
 pub mod site;
 #[cfg(feature = "capture")]
+pub mod status;
+#[cfg(feature = "capture")]
 pub mod text;
 pub mod uidl;
 #[cfg(feature = "capture")]

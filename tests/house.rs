@@ -39,6 +39,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("rehearsal", &["capture", "dovecot", "maildrop", "text"]),
     ("verify", &["file", "forecast", "format", "index", "maildrop", "site", "uidl"]),
     (
+        "status",
+        &[
+            "capture", "dovecot", "file", "forecast", "format", "key", "ledger", "maildrop",
+            "resolve", "site", "text", "uidl",
+        ],
+    ),
+    (
         "plugin",
         &[
             "encoding", "file", "format", "index", "key", "ledger", "maildrop", "resolve", "site",

@@ -99,16 +99,24 @@ enum Untold {
 }
 
 impl Terms {
-    /// The line of the roster that a login would go by.
-    fn roster_line(&self, user: &str) -> Result<Option<RosterLine>, String> {
+    /// The line of the roster that a login would go by. `None`: no roster names the user.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why it could not tell.
+    pub fn roster_line(&self, user: &str) -> Result<Option<RosterLine>, String> {
         let place = || self.site.paths(user).map(|paths| paths.roster).unwrap_or_default();
         let file = self.site.open_roster(user).map_err(|why| fault(&place(), &why))?;
         let Some(file) = file else { return Ok(None) };
         roster::lookup_or_everybody(&file, user).map_err(|why| fault(&place(), &why))
     }
 
-    /// What was captured of the user, and whether no more captures follow.
-    fn captured(&self, user: &str) -> Result<(Maildrop, bool), String> {
+    /// What was captured of a user who is on a roster, and whether no more captures follow.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why it could not tell.
+    pub fn captured(&self, user: &str) -> Result<(Maildrop, bool), String> {
         let path = self.site.paths(user).map(|paths| paths.index).unwrap_or_default();
         let file = self.site.open_index(user).map_err(|why| fault(&path, &why))?;
         let file: File =

@@ -46,6 +46,7 @@ mod rehearse;
 mod rules;
 mod runbook;
 mod settings;
+mod status;
 mod themselves;
 mod twin;
 mod valgrind;

@@ -9,17 +9,21 @@ mod check;
 mod documents;
 mod dump;
 mod effect;
+mod explain;
 mod forecast;
 mod formats;
 mod get;
 mod hold;
+mod inboxes;
 mod inspect;
 mod install;
 mod interrupt;
 mod manners;
 mod output;
 mod rehearse;
+mod retire;
 mod site_files;
+mod status;
 mod stop;
 mod verify;
 
@@ -52,6 +56,7 @@ enum Command {
     #[command(hide = true)]
     Documents(documents::DocumentsArgs),
     Dump(dump::DumpArgs),
+    Explain(explain::ExplainArgs),
     Forecast(forecast::ForecastArgs),
     Forget(hold::ForgetArgs),
     Get(get::GetArgs),
@@ -61,6 +66,8 @@ enum Command {
     Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
     Restored(hold::RestoredArgs),
+    Retire(retire::RetireArgs),
+    Status(status::StatusArgs),
     Verify(Box<verify::VerifyArgs>),
 }
 
@@ -73,6 +80,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Documents(args) => documents::run(&args, &Cli::command()),
         Command::Dump(args) => dump::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Forecast(args) => forecast::run(&args),
         Command::Forget(args) => hold::forget(&args),
         Command::Get(args) => get::run(&args),
@@ -82,6 +90,8 @@ fn main() -> ExitCode {
         Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
         Command::Restored(args) => hold::restored(&args),
+        Command::Retire(args) => retire::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),
     };
     output::exit_code(outcome)
