@@ -39,3 +39,5 @@ pub mod site;
 #[cfg(feature = "capture")]
 pub mod text;
 pub mod uidl;
+#[cfg(feature = "capture")]
+pub mod way_back;

@@ -27,8 +27,12 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("dovecot", &["site", "text"]),
     (
         "capture",
-        &["backoff", "encoding", "file", "format", "key", "listing", "maildrop", "text", "uidl"],
+        &[
+            "backoff", "encoding", "file", "format", "key", "ledger", "listing", "maildrop",
+            "text", "uidl",
+        ],
     ),
+    ("way_back", &["capture", "file", "index", "maildrop", "site", "uidl"]),
     (
         "forecast",
         &[

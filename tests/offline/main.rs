@@ -27,3 +27,4 @@ mod hold_auth;
 mod planted;
 mod site;
 mod two_captures;
+mod way_back;

@@ -23,6 +23,7 @@ pub struct Source {
     pub(super) login: String,
     pub(super) place: PathBuf,
     pub(super) start: Start,
+    pub(super) control: Option<Box<Source>>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,13 +42,19 @@ impl Source {
     /// The maildrop at `path`, of `user`.
     pub fn named(user: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         let user = user.into();
-        Self { login: user.clone(), user, place: path.into(), start: Start::Named }
+        Self { login: user.clone(), user, place: path.into(), start: Start::Named, control: None }
     }
 
     /// One of `user` that could not even be looked for, and why; where it would lie.
     pub fn missed(user: impl Into<String>, place: impl Into<PathBuf>, why: String) -> Self {
         let user = user.into();
-        Self { login: user.clone(), user, place: place.into(), start: Start::Fault(why) }
+        Self {
+            login: user.clone(),
+            user,
+            place: place.into(),
+            start: Start::Fault(why),
+            control: None,
+        }
     }
 
     /// Whether it stands for everybody who lives at a place that could not be searched: then its
@@ -67,6 +74,27 @@ impl Source {
     /// The same maildrop under another user name.
     pub fn called(self, user: impl Into<String>) -> Self {
         Self { user: user.into(), ..self }
+    }
+
+    /// The same maildrop, whose server keeps its own files at that place.
+    #[must_use]
+    pub fn with_control(self, control: Source) -> Self {
+        Self { control: Some(Box::new(control)), ..self }
+    }
+
+    /// Says whether the place of the server's own files was named.
+    pub fn has_control(&self) -> bool {
+        self.control.is_some()
+    }
+
+    /// Opens the directory that has the server's own files, as [`Source::open`] opens one. `None`
+    /// where that is the maildrop itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::open`].
+    pub fn open_control(&self) -> Result<Option<OwnedFd>, CaptureError> {
+        self.control.as_ref().map(|control| control.open()).transpose()
     }
 
     /// The user name on the new server.
