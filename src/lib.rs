@@ -28,6 +28,8 @@ pub mod forecast;
 pub mod format;
 pub mod index;
 pub mod key;
+#[cfg(feature = "capture")]
+pub mod late;
 pub mod ledger;
 #[cfg(feature = "capture")]
 pub mod listing;

@@ -7,16 +7,12 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use crate::capture::draft::Captured;
 use crate::capture::told_here::ToldBy;
-use crate::file::map::Mapped;
-use crate::index::Index;
 use crate::maildrop::{Entry, Maildrop, State};
 use crate::site::Site;
-use crate::site::remedy::Remedy;
-use crate::site::roster::{self, Gate, RosterLine};
+use crate::site::roster::Gate;
 use crate::uidl::Uidl;
 
 /// Says whether the directory that has a user's ledger was looked into.
@@ -60,7 +56,7 @@ fn judged(
     control: &ControlDirectory,
     told_by: ToldBy,
 ) -> Result<Option<Maildrop>, String> {
-    let Some(line) = roster_line(site, login)? else { return Ok(None) };
+    let Some(line) = site.line_of(login)? else { return Ok(None) };
     if line.user != login || line.state == State::Failed || line.awaits_capture() {
         return Err(
             "POP3 refuses this user here, for he was not captured when he came: nobody knows what \
@@ -100,7 +96,7 @@ fn judged(
                      {log_in}"
                 ));
             }
-            index_block(site, login).map(Some)
+            site.captured_of(login).map(Some)
         }
     }
 }
@@ -117,11 +113,11 @@ pub fn doubt(site: &Site, login: &str, captured: &Captured) -> Option<String> {
         return None;
     }
     let doubted = (|| -> Result<bool, String> {
-        let Some(line) = roster_line(site, login)? else { return Ok(false) };
+        let Some(line) = site.line_of(login)? else { return Ok(false) };
         if line.user != login || line.gate == Gate::Redownload || line.state != State::Captured {
             return Ok(false);
         }
-        let known = index_block(site, login)?;
+        let known = site.captured_of(login)?;
         let uidls: HashSet<&Uidl> = known.entries.iter().flat_map(Entry::uidls).collect();
         let is_known =
             |entry: &Entry| uidls.contains(&entry.uidl) || known.spent.contains(&entry.uidl);
@@ -137,25 +133,4 @@ pub fn doubt(site: &Site, login: &str, captured: &Captured) -> Option<String> {
         )),
         Err(why) => Some(format!("{why}; if this is not the server of {place}, say --site none")),
     }
-}
-
-fn roster_line(site: &Site, user: &str) -> Result<Option<RosterLine>, String> {
-    let place = || site.paths(user).map(|paths| paths.roster).unwrap_or_default();
-    let file = site.open_roster(user).map_err(|why| fault(&place(), &why))?;
-    let Some(file) = file else { return Ok(None) };
-    roster::lookup_or_everybody(&file, user).map_err(|why| fault(&place(), &why))
-}
-
-fn index_block(site: &Site, user: &str) -> Result<Maildrop, String> {
-    let path = site.paths(user).map(|paths| paths.index).unwrap_or_default();
-    let file = site.open_index(user).map_err(|why| fault(&path, &why))?;
-    let file = file.ok_or_else(|| fault(&path, &"no index, but its roster names the user"))?;
-    let mapped = Mapped::new(file).map_err(|why| fault(&path, &why))?;
-    let index = Index::open(mapped).map_err(|why| fault(&path, &why))?;
-    let maildrop = index.maildrop(user).map_err(|why| fault(&path, &why))?;
-    maildrop.ok_or_else(|| fault(&path, &"its roster names the user, the index does not"))
-}
-
-fn fault(path: &Path, why: &dyn Remedy) -> String {
-    format!("{}: {why}; {}", path.display(), why.remedy())
 }

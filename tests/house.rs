@@ -32,7 +32,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "text", "uidl",
         ],
     ),
-    ("way_back", &["capture", "file", "index", "maildrop", "site", "uidl"]),
+    ("way_back", &["capture", "maildrop", "site", "uidl"]),
+    ("late", &["capture", "key", "ledger", "maildrop", "site", "text"]),
     (
         "forecast",
         &[

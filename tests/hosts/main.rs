@@ -47,3 +47,4 @@ mod settings;
 mod themselves;
 mod twin;
 mod valgrind;
+mod way_back;

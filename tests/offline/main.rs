@@ -18,6 +18,7 @@ mod capture_night;
 mod capture_pop3_accounts;
 mod capture_qmail;
 mod cli;
+mod copy_late;
 mod crash;
 mod design_doc;
 mod documents;

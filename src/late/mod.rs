@@ -1,0 +1,393 @@
+//! Late mail: what the old server's MX took after the last copy, brought to the new server by
+//! [`bring`].
+//!
+//! A late message is one that the new server never had. Four things tell that: the names of the
+//! messages that are there; the [`journal`] of what was brought before; the ledger, for clients may
+//! have deleted a message since; and the time of the last copy, for what had arrived by then was
+//! copied, and is deleted where it is not there any more.
+//!
+//! A late message may be brought where its UIDL is known, for a capture has it, or where no client
+//! can hold one, for it came after the old POP3 was stopped. Where neither is so, the whole maildrop
+//! is left as it is.
+#![forbid(unsafe_code)]
+
+mod delivery;
+mod journal;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+
+use crate::capture::disk::dovecot::{STATE_FILE, UidList};
+use crate::capture::disk::maildir::{Maildir, MessageFile, Snapshot, SnapshotParts, arrival};
+use crate::capture::error::CaptureError;
+use crate::capture::find::source::Source;
+use crate::capture::keys::MessageRead;
+use crate::key::{Depth, FileKey, is_guid_a_name};
+use crate::late::delivery::Target;
+use crate::late::journal::{Journal, Noted};
+use crate::ledger::control::LEDGER;
+use crate::ledger::{Ledger, LedgerError, NameHash};
+use crate::maildrop::{Entry, Maildrop, State};
+use crate::site::Site;
+use crate::site::roster::Gate;
+use crate::text::printable;
+use crate::uidl::Uidl;
+
+pub use journal::JOURNAL;
+
+/// What late mail is judged by, beside the mail.
+#[derive(Debug)]
+pub struct LateTerms {
+    /// The site of the new server.
+    pub site: Site,
+    /// When the last copy of the mail began, in seconds since 1970.
+    pub copied: u64,
+    /// When the old server's POP3 was stopped for good, in seconds since 1970. `None`: it answers.
+    pub pop3_stopped: Option<u64>,
+    /// Whether to bring anything.
+    pub purpose: LatePurpose,
+}
+
+/// Whether late mail is brought, or only counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LatePurpose {
+    /// It is brought.
+    Bring,
+    /// It is counted. Nothing is written.
+    Count,
+}
+
+/// What became of one maildrop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Brought {
+    /// The late messages that were brought, or would be.
+    pub brought: usize,
+    /// The messages that the new server had once, and that were deleted there.
+    pub deleted: usize,
+    /// The messages that had arrived before the last copy, and are not there: they were deleted, or
+    /// that copy has missed them.
+    pub not_copied: usize,
+    /// The late messages that had gone from the old Maildir when their turn came.
+    pub gone: usize,
+}
+
+/// Why the late mail of a maildrop was not brought, or not all of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotBrought {
+    /// The site cannot tell.
+    #[error("{0}")]
+    Site(String),
+    /// He is on no roster.
+    #[error(
+        "on no roster, so that nobody knows what his clients hold: is that his name on the new \
+         server? say --user-template, or leave him out with --only"
+    )]
+    Stranger,
+    /// Nobody knows what was captured.
+    #[error("POP3 refuses him, for his capture failed: capture him again and build upon the site")]
+    NotCaptured,
+    /// There is no new Maildir.
+    #[error("{0} late messages, and no Maildir of his on the new server: copy his mail first")]
+    NoNewMaildir(usize),
+    /// One of the Maildirs cannot be read.
+    #[error("{side} Maildir: {error}")]
+    Capture {
+        /// `old` or `new`.
+        side: &'static str,
+        /// Why not.
+        error: CaptureError,
+    },
+    /// The ledger is there and cannot be used.
+    #[error("{LEDGER}: {error}; put it back from a backup, or let a POP3 login make it again")]
+    Ledger {
+        /// What is wrong with it.
+        error: LedgerError,
+    },
+    /// A client may know the UIDL of a late message, and we do not.
+    #[error(
+        "{count} late messages are in no capture, and had arrived before POP3 was stopped there \
+         (first: {first}): a client may have listed them; capture the old server again, build that \
+         upon the site, and run this again; nothing of this maildrop was brought"
+    )]
+    MayBeListed {
+        /// How many.
+        count: usize,
+        /// The file name of one, printable.
+        first: String,
+    },
+    /// The same, where POP3 was not stopped.
+    #[error(
+        "{count} late messages are in no capture (first: {first}): capture the old server again and \
+         build that upon the site, or stop its POP3 and say when with --pop3-stopped; nothing of \
+         this maildrop was brought"
+    )]
+    Uncaptured {
+        /// How many.
+        count: usize,
+        /// The file name of one, printable.
+        first: String,
+    },
+    /// Another run is at work.
+    #[error("another copy-late is at work on it, by the lock on {JOURNAL}; wait for its end")]
+    Busy,
+    /// The journal is no file of the mail's owner.
+    #[error("{JOURNAL} is not a regular file of the Maildir's owner: look who put it there")]
+    BadJournal,
+    /// A run was ended while it brought a message, and nobody knows whether the user had it.
+    #[error(
+        "nobody knows whether {name} was brought: a run was ended there, and the message is neither \
+         in tmp nor in the mailbox; ask the user, copy it by hand if he never had it, and write = \
+         in place of + before {key} in {JOURNAL}; {brought} other messages were brought"
+    )]
+    NotKnown {
+        /// Its file name, printable.
+        name: String,
+        /// Its key in the journal.
+        key: FileKey,
+        /// How many others had been brought.
+        brought: usize,
+    },
+    /// Something could not be written.
+    #[error("{name}: {error}; {brought} messages were brought; mend that, and run this again")]
+    Write {
+        /// What.
+        name: String,
+        /// What the system says.
+        error: io::Error,
+        /// How many had been brought.
+        brought: usize,
+    },
+    /// A message could not be read.
+    #[error("old Maildir: {error}; {brought} messages were brought; mend that, and run this again")]
+    Unreadable {
+        /// Why not.
+        error: CaptureError,
+        /// How many had been brought.
+        brought: usize,
+    },
+}
+
+/// Brings the late messages of one user's old Maildir into his new one. `new` is `None` where he
+/// has none.
+///
+/// Lists both Maildirs; opens the messages that are late, and no other. A message is written
+/// beside its place, synced, noted in the [`journal`], and only then put in its place, so that a
+/// run that was ended goes on where it was.
+///
+/// # Errors
+///
+/// [`NotBrought`].
+pub fn bring(
+    terms: &LateTerms,
+    user: &str,
+    old: &Source,
+    new: Option<&Source>,
+) -> Result<Brought, NotBrought> {
+    let captured = captured_of(terms, user)?;
+    let captured = Captures::of(&captured);
+    let of_old = |error| NotBrought::Capture { side: "old", error };
+    let old_maildir = old.open().and_then(Maildir::open).map_err(of_old)?;
+    let parts = SnapshotParts { state: Some(STATE_FILE), mtimes: true, memory: false };
+    let there = old_maildir.snapshot(parts).map_err(of_old)?;
+    let guids = guids_by_file(&there);
+    let Some(new) = new else {
+        let is_late = |message: &&MessageFile| arrived(message) >= terms.copied;
+        return match there.messages.iter().filter(is_late).count() {
+            0 => Ok(Brought::default()),
+            late => Err(NotBrought::NoNewMaildir(late)),
+        };
+    };
+    let of_new = |error| NotBrought::Capture { side: "new", error };
+    let new_maildir = new.open().and_then(Maildir::open).map_err(of_new)?;
+    let new_maildir = match new.open_control().map_err(of_new)? {
+        Some(control) => new_maildir.with_control(control),
+        None => new_maildir,
+    };
+    let target = Target::open(new.open().map_err(of_new)?)?;
+    let mut journal = Journal::open(&target, terms.purpose)?;
+    let here = new_maildir.snapshot(SnapshotParts { mtimes: false, ..parts }).map_err(of_new)?;
+    let known = KnownHere::of(&here, &new_maildir)?;
+
+    let mut found = Brought::default();
+    let (mut late, mut unknown, mut unclear) = (Vec::new(), Vec::new(), None);
+    for message in &there.messages {
+        let cuts = cuts_of(message, &guids);
+        let noted = journal.noted(&message.base);
+        if known.has(&cuts) {
+            // A run was ended just after it had put the message there.
+            if noted == Some(Noted::Begun) {
+                journal.note(&message.base, Noted::Brought, 0)?;
+            }
+            continue;
+        }
+        match noted {
+            Some(Noted::Brought) => {
+                found.deleted += 1;
+                continue;
+            }
+            Some(Noted::Begun) if target.has_in_tmp(message)? => {
+                late.push(message);
+                continue;
+            }
+            Some(Noted::Begun) => {
+                unclear.get_or_insert(message);
+                continue;
+            }
+            None => {}
+        }
+        let entry = captured.entry_of(&cuts, &old_maildir, message);
+        let entry = entry.map_err(|error| NotBrought::Unreadable { error, brought: 0 })?;
+        let was_told = entry.is_some_and(|entry| known.told(entry));
+        match entry {
+            _ if known.had(&cuts) || was_told => found.deleted += 1,
+            _ if arrived(message) < terms.copied => found.not_copied += 1,
+            Some(_) => late.push(message),
+            None if terms.pop3_stopped.is_some_and(|stopped| arrived(message) >= stopped) => {
+                late.push(message);
+            }
+            None => unknown.push(message),
+        }
+    }
+    if let Some(first) = unknown.first() {
+        let (count, first) = (unknown.len(), printable(&first.name));
+        return Err(match terms.pop3_stopped {
+            Some(_) => NotBrought::MayBeListed { count, first },
+            None => NotBrought::Uncaptured { count, first },
+        });
+    }
+    late.sort_by_key(|message| (arrived(message), &message.base));
+    for message in late {
+        if terms.purpose == LatePurpose::Count {
+            found.brought += 1;
+            continue;
+        }
+        match target.deliver(&old_maildir, message, &mut journal, found.brought)? {
+            true => found.brought += 1,
+            false => found.gone += 1,
+        }
+    }
+    journal.close(found.brought)?;
+    match unclear {
+        Some(message) => Err(NotBrought::NotKnown {
+            name: printable(&message.name),
+            key: FileKey::of_name(&message.base),
+            brought: found.brought,
+        }),
+        None => Ok(found),
+    }
+}
+
+/// What was captured of a user whose mail may be brought.
+fn captured_of(terms: &LateTerms, user: &str) -> Result<Maildrop, NotBrought> {
+    let line = terms.site.line_of(user).map_err(NotBrought::Site)?.ok_or(NotBrought::Stranger)?;
+    if line.user != user {
+        return Err(NotBrought::Stranger);
+    }
+    if line.gate != Gate::Redownload && (line.state == State::Failed || line.awaits_capture()) {
+        return Err(NotBrought::NotCaptured);
+    }
+    terms.site.captured_of(user).map_err(NotBrought::Site)
+}
+
+/// When a message arrived, in seconds since 1970: as its name says, else as its file was written.
+fn arrived(message: &MessageFile) -> u64 {
+    arrival(&message.base).unwrap_or_else(|| u64::try_from(message.mtime).unwrap_or(0))
+}
+
+/// Names are compared up to the first comma, for servers add sizes behind it and take them away.
+type Cut = [u8; 16];
+
+fn guids_by_file(snapshot: &Snapshot) -> BTreeMap<Box<[u8]>, Box<[u8]>> {
+    let list = snapshot.state.as_deref().and_then(|octets| UidList::parse(octets).ok());
+    let records = list.into_iter().flat_map(|list| list.messages.into_values());
+    records
+        .filter_map(|record| Some((record.file, record.guid.filter(|guid| is_guid_a_name(guid))?)))
+        .collect()
+}
+
+fn cuts_of(message: &MessageFile, guids: &BTreeMap<Box<[u8]>, Box<[u8]>>) -> Vec<Cut> {
+    let guid = guids.get(&message.base);
+    let names = [Some(&message.base), guid].into_iter().flatten();
+    names.map(|name| FileKey::cut_of(name)).collect()
+}
+
+/// What was captured, by name.
+struct Captures<'a> {
+    by_name: HashMap<Cut, &'a Entry>,
+    nameless: Vec<&'a Entry>,
+}
+
+impl<'a> Captures<'a> {
+    fn of(captured: &'a Maildrop) -> Self {
+        let (mut by_name, mut nameless) = (HashMap::new(), Vec::new());
+        for entry in &captured.entries {
+            if entry.file_keys().next().is_none() {
+                nameless.push(entry);
+            }
+            by_name.extend(entry.file_keys().map(|key| (key.cut, entry)));
+        }
+        Self { by_name, nameless }
+    }
+
+    /// The entry that is this message: by name, and where an entry has no name, by what is in it.
+    fn entry_of(
+        &self,
+        cuts: &[Cut],
+        maildir: &Maildir,
+        message: &MessageFile,
+    ) -> Result<Option<&'a Entry>, CaptureError> {
+        if let Some(entry) = cuts.iter().find_map(|cut| self.by_name.get(cut)) {
+            return Ok(Some(entry));
+        }
+        if self.nameless.is_empty() {
+            return Ok(None);
+        }
+        let Some(file) = maildir.open_message(message)? else { return Ok(None) };
+        let read = MessageRead::read(file, Depth::Message);
+        let of = read.map_err(|error| CaptureError::io(&message.name, error))?.of;
+        let is_it = |entry: &&&Entry| match entry.message {
+            Some(_) => entry.message == of.message,
+            None => entry.header.is_some() && entry.header == of.header && of.names_itself,
+        };
+        Ok(self.nameless.iter().find(is_it).copied())
+    }
+}
+
+/// What the new server has, and what it is known to have had.
+struct KnownHere {
+    /// The names of the messages that are there.
+    here: HashSet<Cut>,
+    /// The names of the messages that clients were told of.
+    names: HashSet<NameHash>,
+    /// What they were told.
+    uidls: HashSet<Uidl>,
+}
+
+impl KnownHere {
+    fn of(snapshot: &Snapshot, maildir: &Maildir) -> Result<Self, NotBrought> {
+        let guids = guids_by_file(snapshot);
+        let here = snapshot.messages.iter().flat_map(|message| cuts_of(message, &guids)).collect();
+        let file = maildir.read_beside(LEDGER);
+        let file = file.map_err(|error| NotBrought::Capture { side: "new", error })?;
+        let ledger = file.map(|file| Ledger::decode(&file)).transpose();
+        let ledger = ledger.map_err(|error| NotBrought::Ledger { error })?;
+        let records = || ledger.iter().flat_map(|ledger| &ledger.records);
+        let names = records().flat_map(|record| record.names.iter().copied()).collect();
+        Ok(Self { here, names, uidls: records().map(|record| record.uidl.clone()).collect() })
+    }
+
+    fn has(&self, cuts: &[Cut]) -> bool {
+        cuts.iter().any(|cut| self.here.contains(cut))
+    }
+
+    /// Says whether clients were told of a message with one of these names.
+    fn had(&self, cuts: &[Cut]) -> bool {
+        cuts.iter().any(|cut| self.names.contains(&Ledger::name_of_cut(cut)))
+    }
+
+    /// Says whether a message of the new server was told a UIDL of the entry, under whatever name.
+    fn told(&self, entry: &Entry) -> bool {
+        entry.uidls().any(|uidl| self.uidls.contains(uidl))
+    }
+}
