@@ -44,6 +44,7 @@ mod old_servers_moved;
 mod prove;
 mod rules;
 mod settings;
+mod stragglers;
 mod themselves;
 mod twin;
 mod valgrind;
