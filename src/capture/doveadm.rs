@@ -35,7 +35,7 @@ use crate::capture::find::source::Source;
 use crate::capture::keys::{Headers, Keys, MessageRead};
 use crate::capture::told_here::{
     Known, MailboxNow, MemoryFault, MemoryFiles, MessageNow, Recorded, ToldBy, names_of,
-    native_form, say_told_here,
+    say_told_here,
 };
 use crate::encoding::decimal;
 use crate::format::{Fields, UidlFormat};
@@ -433,8 +433,7 @@ fn known_here(
         next: messages.iter().map(|message| message.uid.saturating_add(1)).fold(next, u32::max),
         messages: messages.iter().map(now).collect(),
     };
-    let Known { listed, unlisted, spent, next, told } =
-        here.known(&mailbox, native_form(&asked.format));
+    let Known { listed, unlisted, spent, next, told } = here.known(&mailbox, &asked.format);
     let places = (0..).zip(listed);
     let known = KnownByUid {
         listed: places.map(|(place, (at, uidl))| (messages[at].uid, (place, uidl))).collect(),

@@ -191,7 +191,7 @@ pub struct Known {
 
 /// How to see that a format gives the same UIDL only to one message of all times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NativeForm {
+enum NativeForm {
     /// It has UID and UIDVALIDITY.
     Numbered,
     /// It has the message's own name.
@@ -201,7 +201,7 @@ pub enum NativeForm {
 }
 
 /// The form of a `pop3_uidl_format`.
-pub fn native_form(format: &UidlFormat) -> NativeForm {
+fn native_form(format: &UidlFormat) -> NativeForm {
     if format.has_guid() || format.has_file_name() {
         NativeForm::Named
     } else if format.is_counting() && format.has_uidvalidity() {
@@ -282,8 +282,9 @@ impl ToldHere {
         ToldBy::Ledger { begun_after, restored }
     }
 
-    /// Says what clients know of the mailbox as it is now. `form` is that of the native UIDLs.
-    pub fn known(&self, mailbox: &MailboxNow, form: NativeForm) -> Known {
+    /// Says what clients know of the mailbox as it is now. `format` makes the native UIDLs.
+    pub fn known(&self, mailbox: &MailboxNow, format: &UidlFormat) -> Known {
+        let form = native_form(format);
         let records = &self.ledger.records;
         let (of_message, has_message) = self.assign(mailbox);
         let mut known: HashSet<&Uidl> = records.iter().map(|record| &record.uidl).collect();
@@ -303,7 +304,11 @@ impl ToldHere {
             }
             let stored = message.stored.as_ref();
             match (stored, &message.native) {
-                (Some(uidl), _) if borne[uidl] == 1 && known.insert(uidl) => {
+                (Some(uidl), _)
+                    if borne[uidl] == 1
+                        && !self.is_told_number(uidl, message.uid, mailbox, format)
+                        && known.insert(uidl) =>
+                {
                     let order = message.order.unwrap_or(u32::MAX);
                     let class = if (FIRST_ORDER..u32::MAX).contains(&order) { 0 } else { 1 };
                     placed.push((class, order, message.uid, at, uidl));
@@ -335,6 +340,21 @@ impl ToldHere {
     fn told_below(&self, mailbox: &MailboxNow) -> u32 {
         let of_now = self.told.iter().filter(|t| mailbox.uidvalidity == Some(t.uidvalidity));
         of_now.map(|told| told.below).max().unwrap_or(0)
+    }
+
+    /// Says whether a UIDL is made of a number that was told, and not of the message's own.
+    fn is_told_number(
+        &self,
+        uidl: &Uidl,
+        own_uid: u32,
+        mailbox: &MailboxNow,
+        format: &UidlFormat,
+    ) -> bool {
+        self.told.iter().any(|told| {
+            let number = format.number_of(uidl.as_bytes(), told.uidvalidity);
+            let is_own = mailbox.uidvalidity == Some(told.uidvalidity) && number == Some(own_uid);
+            number.is_some_and(|number| number < told.below) && !is_own
+        })
     }
 
     /// Says whether the plugin, and Dovecot without it, surely give a message with this UID that is

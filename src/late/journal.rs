@@ -14,15 +14,14 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, fchown};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 
 use crate::key::FileKey;
+use crate::late::NotBrought;
 use crate::late::delivery::Target;
-use crate::late::{LatePurpose, NotBrought};
 
 /// Its name in the Maildir.
 pub const JOURNAL: &str = "uidl-keep.late";
@@ -50,37 +49,37 @@ pub(super) struct Journal {
 }
 
 impl Journal {
+    /// Reads what it says, to write nothing.
+    pub(super) fn read(target: &Target) -> Result<Self, NotBrought> {
+        match open(target, OFlags::RDONLY)? {
+            Some(file) => Ok(Self { file: None, ..Self::of(file)?.0 }),
+            None => Ok(Self { file: None, noted: HashMap::new(), is_synced: true }),
+        }
+    }
+
     /// Opens it, makes it where there is none, and locks it.
-    pub(super) fn open(target: &Target, purpose: LatePurpose) -> Result<Self, NotBrought> {
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let flags = flags
-            | match purpose {
-                LatePurpose::Count => OFlags::RDONLY,
-                LatePurpose::Bring => OFlags::RDWR | OFlags::CREATE | OFlags::APPEND,
-            };
-        let opened: Result<OwnedFd, Errno> =
-            openat(&target.top, JOURNAL, flags, Mode::RUSR | Mode::WUSR);
-        let mut file = match opened {
-            Ok(file) => File::from(file),
-            Err(Errno::NOENT) if purpose == LatePurpose::Count => {
-                return Ok(Self { file: None, noted: HashMap::new(), is_synced: true });
-            }
-            // A link, or a pipe.
-            Err(Errno::LOOP | Errno::NXIO) => return Err(NotBrought::BadJournal),
+    pub(super) fn lock(target: &Target) -> Result<Self, NotBrought> {
+        let file = open(target, OFlags::RDWR | OFlags::CREATE | OFlags::APPEND)?;
+        let file = file.ok_or(NotBrought::BadJournal)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(NotBrought::Busy),
             Err(errno) => return Err(fault(errno.into(), 0)),
-        };
-        let metadata = file.metadata().map_err(|error| fault(error, 0))?;
-        let ours = [target.owner.0, rustix::process::geteuid().as_raw()];
-        if !metadata.is_file() || metadata.nlink() != 1 || !ours.contains(&metadata.uid()) {
-            return Err(NotBrought::BadJournal);
         }
-        if purpose == LatePurpose::Bring {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => {}
-                Err(Errno::WOULDBLOCK) => return Err(NotBrought::Busy),
-                Err(errno) => return Err(fault(errno.into(), 0)),
-            }
+        let (uid, gid) = target.owner;
+        fchown(&file, Some(uid), Some(gid)).map_err(|error| fault(error, 0))?;
+        let (mut journal, last) = Self::of(file)?;
+        match last {
+            None => journal.append(HEAD, 0)?,
+            Some(b'\n') => {}
+            // It was torn. What comes is a line of its own.
+            Some(_) => journal.append("\n", 0)?,
         }
+        Ok(journal)
+    }
+
+    /// Reads the file. Returns its last octet, too.
+    fn of(mut file: File) -> Result<(Self, Option<u8>), NotBrought> {
         let mut octets = Vec::new();
         let read = Read::by_ref(&mut file).take(MOST_OCTETS).read_to_end(&mut octets);
         read.map_err(|error| fault(error, 0))?;
@@ -93,19 +92,7 @@ impl Journal {
             };
             noted.extend(FileKey::from_hex(key).map(|key| (key, how)));
         }
-        let file = (purpose == LatePurpose::Bring).then_some(file);
-        let mut journal = Self { file, noted, is_synced: true };
-        if let Some(file) = &journal.file {
-            let (uid, gid) = target.owner;
-            fchown(file, Some(uid), Some(gid)).map_err(|error| fault(error, 0))?;
-            if octets.is_empty() {
-                journal.append(HEAD, 0)?;
-            } else if octets.last() != Some(&b'\n') {
-                // It was torn. What comes is a line of its own.
-                journal.append("\n", 0)?;
-            }
-        }
-        Ok(journal)
+        Ok((Self { file: Some(file), noted, is_synced: true }, octets.last().copied()))
     }
 
     /// How far the message with this base file name was brought.
@@ -148,6 +135,26 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// Opens the file; `None` where there is none. Nothing that its directory's owner has put there
+/// leads elsewhere.
+fn open(target: &Target, how: OFlags) -> Result<Option<File>, NotBrought> {
+    let flags = how | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = openat(&target.top, JOURNAL, flags, Mode::RUSR | Mode::WUSR);
+    let file = match opened {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        // A link, or a pipe.
+        Err(Errno::LOOP | Errno::NXIO) => return Err(NotBrought::BadJournal),
+        Err(errno) => return Err(fault(errno.into(), 0)),
+    };
+    let metadata = file.metadata().map_err(|error| fault(error, 0))?;
+    let ours = [target.owner.0, rustix::process::geteuid().as_raw()];
+    if !metadata.is_file() || metadata.nlink() != 1 || !ours.contains(&metadata.uid()) {
+        return Err(NotBrought::BadJournal);
+    }
+    Ok(Some(file))
 }
 
 fn fault(error: io::Error, brought: usize) -> NotBrought {

@@ -185,13 +185,11 @@ pub fn bring(
     new: Option<&Source>,
 ) -> Result<Brought, NotBrought> {
     let captured = captured_of(terms, user)?;
-    let captured = Captures::of(&captured);
     let of_old = |error| NotBrought::Capture { side: "old", error };
     let old_maildir = old.open().and_then(Maildir::open).map_err(of_old)?;
     let parts = SnapshotParts { state: Some(STATE_FILE), mtimes: true, memory: false };
-    let there = old_maildir.snapshot(parts).map_err(of_old)?;
-    let guids = guids_by_file(&there);
     let Some(new) = new else {
+        let there = old_maildir.snapshot(parts).map_err(of_old)?;
         let is_late = |message: &&MessageFile| arrived(message) >= terms.copied;
         return match there.messages.iter().filter(is_late).count() {
             0 => Ok(Brought::default()),
@@ -200,82 +198,121 @@ pub fn bring(
     };
     let of_new = |error| NotBrought::Capture { side: "new", error };
     let new_maildir = new.open().and_then(Maildir::open).map_err(of_new)?;
-    let new_maildir = match new.open_control().map_err(of_new)? {
-        Some(control) => new_maildir.with_control(control),
-        None => new_maildir,
-    };
+    let new_maildir = new_maildir.with_control(new.open_control().map_err(of_new)?);
     let target = Target::open(new.open().map_err(of_new)?)?;
-    let mut journal = Journal::open(&target, terms.purpose)?;
-    let here = new_maildir.snapshot(SnapshotParts { mtimes: false, ..parts }).map_err(of_new)?;
-    let known = KnownHere::of(&here, &new_maildir)?;
+    let captures = Captures::of(&captured);
+    let look = |journal: &Journal| {
+        let here = new_maildir.snapshot(SnapshotParts { mtimes: false, ..parts });
+        let known = KnownHere::of(&here.map_err(of_new)?, &new_maildir)?;
+        let there = old_maildir.snapshot(parts).map_err(of_old)?;
+        judged(terms, &captures, &known, there, &old_maildir, (journal, &target))
+    };
+    let looked = look(&Journal::read(&target)?)?;
+    let is_done = looked.late.is_empty() && looked.finished.is_empty() && looked.unclear.is_none();
+    if is_done || terms.purpose == LatePurpose::Count {
+        return looked.outcome(looked.late.len());
+    }
+    let mut journal = Journal::lock(&target)?;
+    // Another run may have been at work until now.
+    let mut looked = look(&journal)?;
+    for message in &looked.finished {
+        journal.note(&message.base, Noted::Brought, 0)?;
+    }
+    let mut brought = 0;
+    for message in &looked.late {
+        match target.deliver(&old_maildir, message, &mut journal, brought)? {
+            true => brought += 1,
+            false => looked.found.gone += 1,
+        }
+    }
+    journal.close(brought)?;
+    looked.outcome(brought)
+}
 
-    let mut found = Brought::default();
-    let (mut late, mut unknown, mut unclear) = (Vec::new(), Vec::new(), None);
-    for message in &there.messages {
-        let cuts = cuts_of(message, &guids);
+/// The messages of an old Maildir, judged.
+struct Judged {
+    /// What is found of those that are not late.
+    found: Brought,
+    /// Those that are, in the order in which they arrived.
+    late: Vec<MessageFile>,
+    /// Those that an ended run has put in their place without noting it.
+    finished: Vec<MessageFile>,
+    /// One of which nobody knows whether an ended run has brought it.
+    unclear: Option<MessageFile>,
+}
+
+impl Judged {
+    fn outcome(&self, brought: usize) -> Result<Brought, NotBrought> {
+        match &self.unclear {
+            Some(message) => Err(NotBrought::NotKnown {
+                name: printable(&message.name),
+                key: FileKey::of_name(&message.base),
+                brought,
+            }),
+            None => Ok(Brought { brought, ..self.found }),
+        }
+    }
+}
+
+/// Says which messages of the old Maildir are late.
+fn judged(
+    terms: &LateTerms,
+    captures: &Captures<'_>,
+    known: &KnownHere,
+    there: Snapshot,
+    old_maildir: &Maildir,
+    (journal, target): (&Journal, &Target),
+) -> Result<Judged, NotBrought> {
+    let guids = guids_by_file(&there);
+    let mut judged =
+        Judged { found: Brought::default(), late: Vec::new(), finished: Vec::new(), unclear: None };
+    let mut unknown: Option<(usize, String)> = None;
+    for message in there.messages {
+        let cuts = cuts_of(&message, &guids);
         let noted = journal.noted(&message.base);
         if known.has(&cuts) {
-            // A run was ended just after it had put the message there.
             if noted == Some(Noted::Begun) {
-                journal.note(&message.base, Noted::Brought, 0)?;
+                judged.finished.push(message);
             }
             continue;
         }
         match noted {
             Some(Noted::Brought) => {
-                found.deleted += 1;
+                judged.found.deleted += 1;
                 continue;
             }
-            Some(Noted::Begun) if target.has_in_tmp(message)? => {
-                late.push(message);
+            Some(Noted::Begun) if target.has_in_tmp(&message)? => {
+                judged.late.push(message);
                 continue;
             }
             Some(Noted::Begun) => {
-                unclear.get_or_insert(message);
+                judged.unclear.get_or_insert(message);
                 continue;
             }
             None => {}
         }
-        let entry = captured.entry_of(&cuts, &old_maildir, message);
+        let entry = captures.entry_of(&cuts, old_maildir, &message);
         let entry = entry.map_err(|error| NotBrought::Unreadable { error, brought: 0 })?;
-        let was_told = entry.is_some_and(|entry| known.told(entry));
-        match entry {
-            _ if known.had(&cuts) || was_told => found.deleted += 1,
-            _ if arrived(message) < terms.copied => found.not_copied += 1,
-            Some(_) => late.push(message),
-            None if terms.pop3_stopped.is_some_and(|stopped| arrived(message) >= stopped) => {
-                late.push(message);
-            }
-            None => unknown.push(message),
+        let is_after = |time: u64| arrived(&message) >= time;
+        if known.had(&cuts) || entry.is_some_and(|entry| known.told(entry)) {
+            judged.found.deleted += 1;
+        } else if !is_after(terms.copied) {
+            judged.found.not_copied += 1;
+        } else if entry.is_some() || terms.pop3_stopped.is_some_and(is_after) {
+            judged.late.push(message);
+        } else {
+            let first = unknown.get_or_insert_with(|| (0, printable(&message.name)));
+            first.0 += 1;
         }
     }
-    if let Some(first) = unknown.first() {
-        let (count, first) = (unknown.len(), printable(&first.name));
+    if let Some((count, first)) = unknown {
         return Err(match terms.pop3_stopped {
             Some(_) => NotBrought::MayBeListed { count, first },
             None => NotBrought::Uncaptured { count, first },
         });
     }
-    late.sort_by_key(|message| (arrived(message), &message.base));
-    for message in late {
-        if terms.purpose == LatePurpose::Count {
-            found.brought += 1;
-            continue;
-        }
-        match target.deliver(&old_maildir, message, &mut journal, found.brought)? {
-            true => found.brought += 1,
-            false => found.gone += 1,
-        }
-    }
-    journal.close(found.brought)?;
-    match unclear {
-        Some(message) => Err(NotBrought::NotKnown {
-            name: printable(&message.name),
-            key: FileKey::of_name(&message.base),
-            brought: found.brought,
-        }),
-        None => Ok(found),
-    }
+    judged.late.sort_by(|a, b| (arrived(a), &a.base).cmp(&(arrived(b), &b.base)));
+    Ok(judged)
 }
 
 /// What was captured of a user whose mail may be brought.

@@ -156,6 +156,24 @@ fn late_mail_is_brought_as_it_was_and_nothing_else() {
         }
     }
     moved.brings(0);
+    // Where nothing came, nothing is written.
+    let other = Move::new();
+    other.brings(0);
+    assert!(!other.maildir("new").join(JOURNAL).exists());
+}
+
+#[test]
+fn two_runs_are_not_at_work_on_one_maildrop() {
+    let moved = Move::new();
+    moved.add("old", &format!("new/{}", name(300, "late")));
+    let journal = fs::File::create(moved.maildir("new").join(JOURNAL)).unwrap();
+    rustix::fs::flock(&journal, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let ran = moved.copy(&stopped());
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.contains("another copy-late is at work on it"), "{}", ran.stderr);
+    assert_eq!(moved.mail().len(), 2);
+    drop(journal);
+    moved.brings(1);
 }
 
 #[test]

@@ -147,15 +147,17 @@ fn records_are_found_by_name_where_uids_do_not_hold() {
 
 #[test]
 fn two_messages_under_one_uidl_are_none_where_only_one_was_told() {
-    // Somebody gave e the UIDL of a, and both g and h one that is nobody's.
-    let list = "3 V17 N12\n2 :a\n4 :c\n9 PUIDa-4 :e\n10 Px :g\n11 Px :h\n";
-    let old = Old::of(["cur/a:2,", "cur/c:2,", "cur/e:2,", "cur/g:2,", "cur/h:2,"]);
+    // Somebody gave e the UIDL of a, both g and h one that is nobody's, and i a number that was
+    // told.
+    let list = "3 V17 N13\n2 :a\n4 :c\n9 PUIDa-4 :e\n10 Px :g\n11 Px :h\n12 P6.17 :i\n";
+    let files = ["cur/a:2,", "cur/c:2,", "cur/e:2,", "cur/g:2,", "cur/h:2,", "cur/i:2,"];
+    let old = Old::of(files);
     let old = old.state(LIST, list);
     remember(&old.path, &ledger());
     let captured = old.capture(&dovecot("%u.%v"));
     assert_eq!(uidls(&captured.maildrop), ["4.17", "UIDa-4"]);
     let spent = spent(&captured.maildrop);
-    for uidl in ["9.17", "10.17", "11.17", "x"] {
+    for uidl in ["9.17", "10.17", "11.17", "x", "12.17", "6.17"] {
         assert!(spent.contains(&uidl.to_owned()), "{uidl}: {spent:?}");
     }
 }
@@ -223,6 +225,18 @@ fn the_ledger_is_looked_for_where_the_control_files_are() {
     let source = Source::named(USER, &old.path).with_control(control);
     let captured = capture(&dovecot("%u.%v"), Keys::default(), &source);
     assert_eq!(uidls(&captured.maildrop), ["4.17", "UIDa-4", "foreign", "9.17"]);
+    // The list that an rsync has left with the mail is nobody's.
+    let old = old.state(LIST, NOW);
+    let nowhere = Source::named(USER, old.path.join("not-there"));
+    let source = Source::named(USER, &old.path).with_control(nowhere);
+    let captured = capture(&dovecot("%u.%v"), Keys::default(), &source);
+    assert!(captured.losses[0].contains("no dovecot-uidlist"), "{:?}", captured.losses);
+    // What is in the way is no absence.
+    let link = old.path.join("link");
+    std::os::unix::fs::symlink("/", &link).unwrap();
+    let source = Source::named(USER, &old.path).with_control(Source::named(USER, link));
+    let captured = capture(&dovecot("%u.%v"), Keys::default(), &source);
+    assert!(captured.losses[0].contains("symbolic link"), "{:?}", captured.losses);
 }
 
 const BLOCK: &str = "uidl-keep-listing 1
@@ -280,6 +294,11 @@ fn whom_no_client_has_listed_here_is_taken_from_the_index() {
     let dumped = |site: &str| here.run(&format!("dump {site}")).stdout;
     assert_eq!(dumped("next"), dumped("site").split_inclusive(".\n").next().unwrap());
 
+    // Dovecot has not even opened it since the move.
+    fs::remove_file(here.path("mail/example.com/alice").join(LIST)).unwrap();
+    let (status, again, stderr) = run(&here, &said);
+    assert_eq!((status, again), (0, listing), "{stderr}");
+
     // Once clients have listed it, the ledger says what they know.
     remember(&here.path("mail/example.com/alice"), &Ledger { told: Vec::new(), ..ledger() });
     let (status, listing, _) = run(&here, &said);
@@ -299,6 +318,10 @@ fn where_nobody_can_tell_the_maildrop_fails() {
     let elsewhere = here.path("control/example.com/bob");
     fs::create_dir_all(elsewhere).unwrap();
     let control = format!("{}/{{domain}}/{{local}}", here.path("control").display());
+    let (status, _, stderr) = run(&here, &format!("--site {site} --control {control}"));
+    assert_eq!(status, 1);
+    assert!(stderr.contains("nor a pattern"), "{stderr}");
+    fs::remove_dir_all(here.path("control/example.com")).unwrap();
     let (status, _, stderr) = run(&here, &format!("--site {site} --control {control}"));
     assert_eq!(status, 1);
     assert!(stderr.contains("nor a pattern"), "{stderr}");

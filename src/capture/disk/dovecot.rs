@@ -23,8 +23,7 @@ use crate::capture::disk::traits::DiskTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
 use crate::capture::told_here::{
-    MailboxNow, MemoryFault, MessageNow, Recorded, ToldBy, ToldHere, names_of, native_form,
-    say_told_here,
+    MailboxNow, MemoryFault, MessageNow, Recorded, ToldBy, ToldHere, names_of, say_told_here,
 };
 use crate::encoding::decimal;
 use crate::format::{Fields, NotRendered, UidlFormat};
@@ -340,8 +339,7 @@ fn plan_told_here(
     }
     let uids: Vec<u32> = messages.iter().map(|message| message.uid).collect();
     let uidvalidity = Some(of_list).filter(|&uidvalidity| uidvalidity != 0);
-    let known =
-        here.known(&MailboxNow { uidvalidity, next: list.next, messages }, native_form(format));
+    let known = here.known(&MailboxNow { uidvalidity, next: list.next, messages }, format);
     let guid = |at: usize| list.messages.get(&uids[at]).and_then(|record| record.guid.clone());
     for (at, uidl) in known.listed {
         plan.entries.push(Planned {

@@ -33,10 +33,7 @@ pub(super) fn capture(
         Holds::CyrusMailbox => Maildir::of_files(top, cyrus::is_message)?,
         Holds::Directory | Holds::File => Maildir::open(top)?,
     };
-    let maildir = match source.open_control()? {
-        Some(control) => maildir.with_control(control),
-        None => maildir,
-    };
+    let maildir = maildir.with_control(source.open_control()?);
     let keys = Keys { file: keys.file && server.has_file_names(), ..keys };
     let parts = SnapshotParts {
         state: server.state,

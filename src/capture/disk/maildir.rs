@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::AtFlags;
@@ -135,12 +135,22 @@ pub struct SnapshotParts {
     pub memory: bool,
 }
 
+/// Where a server keeps its own files of a maildrop, `dovecot-uidlist` for one.
+#[derive(Debug)]
+pub enum ControlDir {
+    /// With the mail.
+    Itself,
+    /// In that directory.
+    Elsewhere(OwnedFd),
+    /// In another, which is not there: the server has not made it yet.
+    NotThere,
+}
+
 /// An open Maildir, or another directory with a file a message.
 #[derive(Debug)]
 pub struct Maildir {
     top: OwnedFd,
-    /// The directory that has the server's own files, where that is another.
-    control: Option<OwnedFd>,
+    control: ControlDir,
     /// The folders, in the order in which mail moves through them.
     folders: Vec<(Folder, OwnedFd)>,
     is_message: fn(&[u8]) -> bool,
@@ -166,7 +176,7 @@ impl Maildir {
         if !folders.iter().any(|(folder, _)| *folder == Folder::Cur) {
             return Err(CaptureError::NotMaildir);
         }
-        Ok(Self { top, control: None, folders, is_message: |_| true })
+        Ok(Self { top, control: ControlDir::Itself, folders, is_message: |_| true })
     }
 
     /// Takes the directory `top` for one that has the messages in itself: the files whose names are
@@ -178,17 +188,27 @@ impl Maildir {
     pub fn of_files(top: OwnedFd, is_message: fn(&[u8]) -> bool) -> Result<Self, CaptureError> {
         let itself =
             top.try_clone().map_err(|error| CaptureError::io(Folder::Top.name(), error))?;
-        Ok(Self { top, control: None, folders: vec![(Folder::Top, itself)], is_message })
+        Ok(Self {
+            top,
+            control: ControlDir::Itself,
+            folders: vec![(Folder::Top, itself)],
+            is_message,
+        })
     }
 
     /// The same, where the server keeps its own files in that directory.
     #[must_use]
-    pub fn with_control(self, control: OwnedFd) -> Self {
-        Self { control: Some(control), ..self }
+    pub fn with_control(self, control: ControlDir) -> Self {
+        Self { control, ..self }
     }
 
-    fn control(&self) -> &OwnedFd {
-        self.control.as_ref().unwrap_or(&self.top)
+    /// The directory that has the server's own files; `None` where it is not there.
+    fn control(&self) -> Option<BorrowedFd<'_>> {
+        match &self.control {
+            ControlDir::Itself => Some(self.top.as_fd()),
+            ControlDir::Elsewhere(directory) => Some(directory.as_fd()),
+            ControlDir::NotThere => None,
+        }
     }
 
     /// Looks once. Lists the directories and reads the state file; opens no message.
@@ -199,9 +219,9 @@ impl Maildir {
     /// file.
     pub fn snapshot(&self, parts: SnapshotParts) -> Result<Snapshot, CaptureError> {
         let state = parts.state.map(|name| self.read_beside(name)).transpose()?.flatten();
-        let memory = match parts.memory {
-            true => MemoryFiles::read(self.control().as_fd())?,
-            false => MemoryFiles::default(),
+        let memory = match self.control() {
+            Some(control) if parts.memory => MemoryFiles::read(control)?,
+            _ => MemoryFiles::default(),
         };
         let mut messages = Vec::new();
         // `new` comes first: a message that moves to `cur` meanwhile is then seen twice and not
@@ -240,7 +260,10 @@ impl Maildir {
     ///
     /// As for the state file of [`Maildir::snapshot`].
     pub fn read_beside(&self, name: &'static str) -> Result<Option<Vec<u8>>, CaptureError> {
-        read_state(self.control().as_fd(), name)
+        match self.control() {
+            Some(control) => read_state(control, name),
+            None => Ok(None),
+        }
     }
 
     /// Opens a message, also when it has moved or its flags have changed since the snapshot.

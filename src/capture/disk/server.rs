@@ -97,10 +97,13 @@ pub fn capture(server: &ServerKind, keys: Keys, source: &Source) -> Captured {
     match server.draft(keys, source) {
         Ok(draft) => Draft { user, source: place, ..draft }.finish(),
         Err(error) => {
-            let is_rehearsal = matches!(error, CaptureError::Memory(MemoryFault::Rehearsed));
-            let captured = Captured::failed(user, place, error.to_string());
-            let told_by = if is_rehearsal { ToldBy::Nobody } else { captured.told_by };
-            Captured { told_by, ..captured }
+            let told_by = match &error {
+                CaptureError::Memory(MemoryFault::Rehearsed) => ToldBy::Nobody,
+                // Nor was there a ledger.
+                CaptureError::StateMissing { .. } => ToldBy::Server,
+                _ => ToldBy::NotKnown,
+            };
+            Captured { told_by, ..Captured::failed(user, place, error.to_string()) }
         }
     }
 }

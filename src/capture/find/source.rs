@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::capture::disk::maildir::ControlDir;
 use crate::capture::error::CaptureError;
 use crate::capture::users_files;
 use crate::maildrop::is_everybody;
@@ -82,19 +83,18 @@ impl Source {
         Self { control: Some(Box::new(control)), ..self }
     }
 
-    /// Says whether the place of the server's own files was named.
-    pub fn has_control(&self) -> bool {
-        self.control.is_some()
-    }
-
-    /// Opens the directory that has the server's own files, as [`Source::open`] opens one. `None`
-    /// where that is the maildrop itself.
+    /// Opens the directory that has the server's own files, as [`Source::open`] opens one.
     ///
     /// # Errors
     ///
-    /// As [`Source::open`].
-    pub fn open_control(&self) -> Result<Option<OwnedFd>, CaptureError> {
-        self.control.as_ref().map(|control| control.open()).transpose()
+    /// As [`Source::open`], but not that it is not there.
+    pub fn open_control(&self) -> Result<ControlDir, CaptureError> {
+        match self.control.as_ref().map(|control| control.open()) {
+            None => Ok(ControlDir::Itself),
+            Some(Ok(directory)) => Ok(ControlDir::Elsewhere(directory)),
+            Some(Err(error)) if error.is_absence() => Ok(ControlDir::NotThere),
+            Some(Err(error)) => Err(error),
+        }
     }
 
     /// The user name on the new server.

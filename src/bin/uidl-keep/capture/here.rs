@@ -102,9 +102,8 @@ impl Here {
     pub fn with_control(&self, source: Source) -> Source {
         let control = self.control.get(source.user()).or_else(|| self.control.get(source.login()));
         match control {
-            // It need not be there before a first login.
-            Some(control) if control.open().is_ok() => source.with_control(control.clone()),
-            _ => source,
+            Some(control) => source.with_control(control.clone()),
+            None => source,
         }
     }
 
@@ -121,10 +120,12 @@ impl Here {
                 None => captured,
             };
         }
-        let is_asked = self.directory == ControlDirectory::Known && !self.control.is_empty();
-        let directory = match is_asked && !self.control.contains_key(login) {
-            true => ControlDirectory::NotKnown("Dovecot does not tell, nor a pattern".to_owned()),
-            false => self.directory.clone(),
+        let is_told = self.control.contains_key(login);
+        let directory = match &self.directory {
+            ControlDirectory::Known if !is_told => {
+                ControlDirectory::NotKnown("Dovecot does not tell, nor a pattern".to_owned())
+            }
+            directory => directory.clone(),
         };
         way_back::judge(site, login, &directory, captured)
     }
