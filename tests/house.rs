@@ -33,7 +33,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("way_back", &["capture", "maildrop", "site", "uidl"]),
-    ("late", &["capture", "key", "ledger", "maildrop", "site", "text"]),
+    ("late", &["capture", "key", "ledger", "maildrop", "site", "text", "uidl"]),
     (
         "forecast",
         &[

@@ -1,13 +1,14 @@
 //! What clients were told by this very server, where our plugin answered them: [`ToldHere`].
 //!
-//! The next migration is from a server that has our ledgers. Its clients hold what the ledger says,
-//! and no capture may say anything else. A ledger alone can be behind what clients were told: it was
-//! lost, put back from a backup, or could not be written. The mark beside it shows that. Then the
-//! maildrop is not captured ([`MemoryFault`]), for the next POP3 login makes the ledger whole again.
+//! The next migration is from a server that has our ledgers. Its clients hold what the ledger
+//! says, and no capture may say anything else. A ledger alone can be behind what clients were told:
+//! it was lost, put back from a backup, or could not be written. The mark beside it shows that.
+//! Then the maildrop is not captured ([`MemoryFault`]), for the next POP3 login makes the ledger
+//! whole again.
 //!
-//! A message that the ledger does not have was told to nobody while the plugin answered. Where it is
-//! sure what Dovecot and the plugin would say of it, it is listed with that UIDL, and else it has
-//! none, and the UIDL that Dovecot alone gives is spent.
+//! A message that the ledger does not have was told to nobody while the plugin answered. Where it
+//! is sure what Dovecot and the plugin would say of it, it is listed with that UIDL, and else it
+//! has none, and the UIDL that Dovecot alone gives is spent.
 #![forbid(unsafe_code)]
 
 use std::collections::{HashMap, HashSet};
@@ -218,9 +219,9 @@ pub(in crate::capture) fn say_told_here(remarks: &mut Remarks, unlisted: &[u32])
     if let Some(first) = unlisted.iter().min() {
         remarks.note(format!(
             "{} messages have no unique-id (first: uid {first}): no POP3 client has listed them \
-             while our plugin answered here, and what Dovecot alone gives them is spent; if clients \
-             of this maildrop had them without our plugin, let the user log in by POP3 with it, and \
-             capture the maildrop again",
+             while our plugin answered here, and what Dovecot alone gives them is spent; if \
+             clients of this maildrop had them without our plugin, let the user log in by POP3 \
+             with it, and capture the maildrop again",
             unlisted.len()
         ));
     }

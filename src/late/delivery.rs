@@ -1,7 +1,8 @@
 //! Delivery into a Maildir that a user owns: [`Target`].
 //!
 //! A message is written to `tmp`, synced, and moved into `new` or `cur` under the very name that it
-//! had, over nothing. No link of the user's is followed: every directory is held open from the start.
+//! had, over nothing. No link of the user's is followed: each directory is held open from the
+//! start.
 #![forbid(unsafe_code)]
 
 use std::fs::{File, FileTimes, Permissions};
@@ -16,8 +17,8 @@ use rustix::io::Errno;
 use crate::capture::disk::maildir::{Folder, Maildir, MessageFile};
 use crate::capture::error::CaptureError;
 use crate::key::FileKey;
-use crate::late::NotBrought;
-use crate::late::journal::{Journal, Noted};
+use crate::late::journal::{HowFar, LateJournal};
+use crate::late::not_brought::NotBrought;
 use crate::text::printable;
 
 /// The beginning of a name in `tmp`.
@@ -51,19 +52,19 @@ impl Target {
         Ok(Self { owner: (stat.st_uid, stat.st_gid), mode, top, tmp, new, cur })
     }
 
-    /// Brings one message. `false`: it has gone from where it was. `brought` is for errors: how many
-    /// have been.
+    /// Brings one message. `false`: it has gone from where it was. `brought` is for errors: how
+    /// many have been.
     pub(super) fn deliver(
         &self,
         from: &Maildir,
         message: &MessageFile,
-        journal: &mut Journal,
+        journal: &mut LateJournal,
         brought: usize,
     ) -> Result<bool, NotBrought> {
         let at = |error| fault(&message.name, error, brought);
         let beside = beside(message);
         // Where it is noted, the run that was ended had written all of it.
-        if journal.noted(&message.base) != Some(Noted::Begun) {
+        if journal.noted(&message.base) != Some(HowFar::Begun) {
             let opened = from.open_message(message);
             let opened = opened.map_err(|error| NotBrought::Unreadable { error, brought })?;
             let Some(file) = opened else { return Ok(false) };
@@ -71,7 +72,7 @@ impl Target {
                 let _ = unlinkat(&self.tmp, &*beside, AtFlags::empty());
                 return Err(at(error));
             }
-            journal.note(&message.base, Noted::Begun, brought)?;
+            journal.note(&message.base, HowFar::Begun, brought)?;
         }
         let (folder, name) = match message.folder {
             Folder::Cur => (self.cur.as_fd(), with_own_flags(&message.name)),
@@ -86,7 +87,7 @@ impl Target {
             Err(errno) => return Err(at(errno.into())),
         }
         rustix::fs::fsync(folder).map_err(|errno| at(errno.into()))?;
-        journal.note(&message.base, Noted::Brought, brought)?;
+        journal.note(&message.base, HowFar::Brought, brought)?;
         Ok(true)
     }
 

@@ -6,9 +6,9 @@
 //! =KEY        it was
 //! ```
 //!
-//! `KEY` is the [`FileKey`] of its base file name. The ledger does not remember a new message that a
-//! client has deleted; without this file it would come back with the next run. A line that a power
-//! cut has torn is none.
+//! `KEY` is the [`FileKey`] of its base file name. The ledger does not remember a new message that
+//! a client has deleted; without this file it would come back with the next run. A line that a
+//! power cut has torn is none.
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
@@ -20,8 +20,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock, openat};
 use rustix::io::Errno;
 
 use crate::key::FileKey;
-use crate::late::NotBrought;
 use crate::late::delivery::Target;
+use crate::late::not_brought::NotBrought;
 
 /// Its name in the Maildir.
 pub const JOURNAL: &str = "uidl-keep.late";
@@ -33,7 +33,7 @@ const MOST_OCTETS: u64 = 64 << 20;
 
 /// How far a message was brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Noted {
+pub(super) enum HowFar {
     /// It was about to be put in its place.
     Begun,
     /// It was.
@@ -41,14 +41,14 @@ pub(super) enum Noted {
 }
 
 /// The file, locked as long as this lives.
-pub(super) struct Journal {
+pub(super) struct LateJournal {
     /// `None`: nothing is written, for it is only counted.
     file: Option<File>,
-    noted: HashMap<FileKey, Noted>,
+    noted: HashMap<FileKey, HowFar>,
     is_synced: bool,
 }
 
-impl Journal {
+impl LateJournal {
     /// Reads what it says, to write nothing.
     pub(super) fn read(target: &Target) -> Result<Self, NotBrought> {
         match open(target, OFlags::RDONLY)? {
@@ -86,8 +86,8 @@ impl Journal {
         let mut noted = HashMap::new();
         for line in octets.split(|&octet| octet == b'\n') {
             let (key, how) = match line.split_first() {
-                Some((b'+', key)) => (key, Noted::Begun),
-                Some((b'=', key)) => (key, Noted::Brought),
+                Some((b'+', key)) => (key, HowFar::Begun),
+                Some((b'=', key)) => (key, HowFar::Brought),
                 _ => continue,
             };
             noted.extend(FileKey::from_hex(key).map(|key| (key, how)));
@@ -96,7 +96,7 @@ impl Journal {
     }
 
     /// How far the message with this base file name was brought.
-    pub(super) fn noted(&self, base: &[u8]) -> Option<Noted> {
+    pub(super) fn noted(&self, base: &[u8]) -> Option<HowFar> {
         self.noted.get(&FileKey::of_name(base)).copied()
     }
 
@@ -104,13 +104,13 @@ impl Journal {
     pub(super) fn note(
         &mut self,
         base: &[u8],
-        how: Noted,
+        how: HowFar,
         brought: usize,
     ) -> Result<(), NotBrought> {
         let key = FileKey::of_name(base);
-        let sign = if how == Noted::Begun { '+' } else { '=' };
+        let sign = if how == HowFar::Begun { '+' } else { '=' };
         self.append(&format!("{sign}{key}\n"), brought)?;
-        if how == Noted::Begun {
+        if how == HowFar::Begun {
             self.sync(brought)?;
         }
         self.noted.insert(key, how);

@@ -7,15 +7,15 @@
 //! copied, and is deleted where it is not there any more.
 //!
 //! A late message may be brought where its UIDL is known, for a capture has it, or where no client
-//! can hold one, for it came after the old POP3 was stopped. Where neither is so, the whole maildrop
-//! is left as it is.
+//! can hold one, for it came after the old POP3 was stopped. Where neither is so, the whole
+//! maildrop is left as it is.
 #![forbid(unsafe_code)]
 
 mod delivery;
 mod journal;
+mod not_brought;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io;
 
 use crate::capture::disk::dovecot::{STATE_FILE, UidList};
 use crate::capture::disk::maildir::{Maildir, MessageFile, Snapshot, SnapshotParts, arrival};
@@ -24,9 +24,9 @@ use crate::capture::find::source::Source;
 use crate::capture::keys::MessageRead;
 use crate::key::{Depth, FileKey, is_guid_a_name};
 use crate::late::delivery::Target;
-use crate::late::journal::{Journal, Noted};
+use crate::late::journal::{HowFar, LateJournal};
 use crate::ledger::control::LEDGER;
-use crate::ledger::{Ledger, LedgerError, NameHash};
+use crate::ledger::{Ledger, NameHash};
 use crate::maildrop::{Entry, Maildrop, State};
 use crate::site::Site;
 use crate::site::roster::Gate;
@@ -34,6 +34,7 @@ use crate::text::printable;
 use crate::uidl::Uidl;
 
 pub use journal::JOURNAL;
+pub use not_brought::NotBrought;
 
 /// What late mail is judged by, beside the mail.
 #[derive(Debug)]
@@ -71,103 +72,6 @@ pub struct Brought {
     pub gone: usize,
 }
 
-/// Why the late mail of a maildrop was not brought, or not all of it.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotBrought {
-    /// The site cannot tell.
-    #[error("{0}")]
-    Site(String),
-    /// He is on no roster.
-    #[error(
-        "on no roster, so that nobody knows what his clients hold: is that his name on the new \
-         server? say --user-template, or leave him out with --only"
-    )]
-    Stranger,
-    /// Nobody knows what was captured.
-    #[error("POP3 refuses him, for his capture failed: capture him again and build upon the site")]
-    NotCaptured,
-    /// There is no new Maildir.
-    #[error("{0} late messages, and no Maildir of his on the new server: copy his mail first")]
-    NoNewMaildir(usize),
-    /// One of the Maildirs cannot be read.
-    #[error("{side} Maildir: {error}")]
-    Capture {
-        /// `old` or `new`.
-        side: &'static str,
-        /// Why not.
-        error: CaptureError,
-    },
-    /// The ledger is there and cannot be used.
-    #[error("{LEDGER}: {error}; put it back from a backup, or let a POP3 login make it again")]
-    Ledger {
-        /// What is wrong with it.
-        error: LedgerError,
-    },
-    /// A client may know the UIDL of a late message, and we do not.
-    #[error(
-        "{count} late messages are in no capture, and had arrived before POP3 was stopped there \
-         (first: {first}): a client may have listed them; capture the old server again, build that \
-         upon the site, and run this again; nothing of this maildrop was brought"
-    )]
-    MayBeListed {
-        /// How many.
-        count: usize,
-        /// The file name of one, printable.
-        first: String,
-    },
-    /// The same, where POP3 was not stopped.
-    #[error(
-        "{count} late messages are in no capture (first: {first}): capture the old server again and \
-         build that upon the site, or stop its POP3 and say when with --pop3-stopped; nothing of \
-         this maildrop was brought"
-    )]
-    Uncaptured {
-        /// How many.
-        count: usize,
-        /// The file name of one, printable.
-        first: String,
-    },
-    /// Another run is at work.
-    #[error("another copy-late is at work on it, by the lock on {JOURNAL}; wait for its end")]
-    Busy,
-    /// The journal is no file of the mail's owner.
-    #[error("{JOURNAL} is not a regular file of the Maildir's owner: look who put it there")]
-    BadJournal,
-    /// A run was ended while it brought a message, and nobody knows whether the user had it.
-    #[error(
-        "nobody knows whether {name} was brought: a run was ended there, and the message is neither \
-         in tmp nor in the mailbox; ask the user, copy it by hand if he never had it, and write = \
-         in place of + before {key} in {JOURNAL}; {brought} other messages were brought"
-    )]
-    NotKnown {
-        /// Its file name, printable.
-        name: String,
-        /// Its key in the journal.
-        key: FileKey,
-        /// How many others had been brought.
-        brought: usize,
-    },
-    /// Something could not be written.
-    #[error("{name}: {error}; {brought} messages were brought; mend that, and run this again")]
-    Write {
-        /// What.
-        name: String,
-        /// What the system says.
-        error: io::Error,
-        /// How many had been brought.
-        brought: usize,
-    },
-    /// A message could not be read.
-    #[error("old Maildir: {error}; {brought} messages were brought; mend that, and run this again")]
-    Unreadable {
-        /// Why not.
-        error: CaptureError,
-        /// How many had been brought.
-        brought: usize,
-    },
-}
-
 /// Brings the late messages of one user's old Maildir into his new one. `new` is `None` where he
 /// has none.
 ///
@@ -201,22 +105,22 @@ pub fn bring(
     let new_maildir = new_maildir.with_control(new.open_control().map_err(of_new)?);
     let target = Target::open(new.open().map_err(of_new)?)?;
     let captures = Captures::of(&captured);
-    let look = |journal: &Journal| {
+    let look = |journal: &LateJournal| {
         let here = new_maildir.snapshot(SnapshotParts { mtimes: false, ..parts });
         let known = KnownHere::of(&here.map_err(of_new)?, &new_maildir)?;
         let there = old_maildir.snapshot(parts).map_err(of_old)?;
         judged(terms, &captures, &known, there, &old_maildir, (journal, &target))
     };
-    let looked = look(&Journal::read(&target)?)?;
+    let looked = look(&LateJournal::read(&target)?)?;
     let is_done = looked.late.is_empty() && looked.finished.is_empty() && looked.unclear.is_none();
     if is_done || terms.purpose == LatePurpose::Count {
         return looked.outcome(looked.late.len());
     }
-    let mut journal = Journal::lock(&target)?;
+    let mut journal = LateJournal::lock(&target)?;
     // Another run may have been at work until now.
     let mut looked = look(&journal)?;
     for message in &looked.finished {
-        journal.note(&message.base, Noted::Brought, 0)?;
+        journal.note(&message.base, HowFar::Brought, 0)?;
     }
     let mut brought = 0;
     for message in &looked.late {
@@ -261,7 +165,7 @@ fn judged(
     known: &KnownHere,
     there: Snapshot,
     old_maildir: &Maildir,
-    (journal, target): (&Journal, &Target),
+    (journal, target): (&LateJournal, &Target),
 ) -> Result<Judged, NotBrought> {
     let guids = guids_by_file(&there);
     let mut judged =
@@ -271,21 +175,21 @@ fn judged(
         let cuts = cuts_of(&message, &guids);
         let noted = journal.noted(&message.base);
         if known.has(&cuts) {
-            if noted == Some(Noted::Begun) {
+            if noted == Some(HowFar::Begun) {
                 judged.finished.push(message);
             }
             continue;
         }
         match noted {
-            Some(Noted::Brought) => {
+            Some(HowFar::Brought) => {
                 judged.found.deleted += 1;
                 continue;
             }
-            Some(Noted::Begun) if target.has_in_tmp(&message)? => {
+            Some(HowFar::Begun) if target.has_in_tmp(&message)? => {
                 judged.late.push(message);
                 continue;
             }
-            Some(Noted::Begun) => {
+            Some(HowFar::Begun) => {
                 judged.unclear.get_or_insert(message);
                 continue;
             }

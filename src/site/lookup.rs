@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::file::map::Mapped;
 use crate::index::Index;
 use crate::maildrop::Maildrop;
-use crate::site::Site;
+use crate::site::directory::Site;
 use crate::site::remedy::Remedy;
 use crate::site::roster::{self, RosterLine};
 

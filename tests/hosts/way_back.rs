@@ -1,5 +1,5 @@
-//! There and back: from an old server to a Dovecot with the plugin, and years later on from there to
-//! a third one. A real client, with one memory for all three, downloads nothing twice.
+//! There and back: from an old server to a Dovecot with the plugin, and years later on from there
+//! to a third one. A real client, with one memory for all three, downloads nothing twice.
 
 use std::fs;
 use std::io::Write;

@@ -23,8 +23,8 @@ use crate::output::{Completion, Trouble, remark};
 ///
 /// Copies the messages of the old Maildirs that the new ones never had. The old ones lie on this
 /// machine, on a mounted disk, or were brought by rsync to a place of their own. What had arrived
-/// before the last copy is left alone, and so is what was deleted on the new server since, as far as
-/// its ledger and uidl-keep.late in the Maildir tell. Run it again as often as you like.
+/// before the last copy is left alone, and so is what was deleted on the new server since, as far
+/// as its ledger and uidl-keep.late in the Maildir tell. Run it again as often as you like.
 ///
 /// A late message keeps its UIDL where a capture has it: if POP3 still answers on the old server,
 /// capture that and build it upon the site first. If POP3 was stopped, say when: mail that came
@@ -119,7 +119,7 @@ pub fn run(args: &CopyLateArgs) -> Result<Completion, Trouble> {
         return Err(Trouble::at("OLD-PATTERN", "no Maildir found; is the old disk mounted?"));
     }
     let would = if args.dry_run { "would be brought" } else { "brought" };
-    let mut total = Total { all_well: old.losses.is_empty(), ..Total::default() };
+    let mut total = LateTotal { all_well: old.losses.is_empty(), ..LateTotal::default() };
     let mut out = io::stdout().lock();
     for source in &old.sources {
         let user = source.user();
@@ -153,7 +153,7 @@ fn by_user(found: Search) -> BTreeMap<String, Source> {
 
 /// What became of all.
 #[derive(Default)]
-struct Total {
+struct LateTotal {
     all_well: bool,
     maildrops: usize,
     with_late: usize,
@@ -161,7 +161,7 @@ struct Total {
     of_all: Brought,
 }
 
-impl Total {
+impl LateTotal {
     fn add(&mut self, found: Brought) {
         self.maildrops += 1;
         self.with_late += usize::from(found.brought > 0);

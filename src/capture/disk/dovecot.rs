@@ -211,8 +211,9 @@ fn trim_blanks(line: &[u8]) -> &[u8] {
 ///
 /// # Errors
 ///
-/// As [`UidList::parse`]; [`CaptureError::Memory`]; [`CaptureError::StateMissing`] when there is mail in `cur`, where Dovecot
-/// would not have put it without a list (`CONTROL=` may keep that elsewhere).
+/// As [`UidList::parse`]; [`CaptureError::Memory`]; [`CaptureError::StateMissing`] when there is
+/// mail in `cur`, where Dovecot would not have put it without a list (`CONTROL=` may keep that
+/// elsewhere).
 pub fn plan(
     snapshot: &Snapshot,
     format: &UidlFormat,

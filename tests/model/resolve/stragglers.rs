@@ -1,4 +1,5 @@
-//! Late mail: what the old MX took after the last copy, brought when clients have listed long since.
+//! Late mail: what the old MX took after the last copy, brought when clients have listed long
+//! since.
 
 use super::native;
 use crate::support::rules::{Server, captured, mail, uidl};
