@@ -28,6 +28,8 @@ pub mod forecast;
 pub mod format;
 pub mod index;
 pub mod key;
+#[cfg(feature = "capture")]
+pub mod late;
 pub mod ledger;
 #[cfg(feature = "capture")]
 pub mod listing;
@@ -45,3 +47,5 @@ pub mod text;
 pub mod uidl;
 #[cfg(feature = "capture")]
 pub mod verify;
+#[cfg(feature = "capture")]
+pub mod way_back;

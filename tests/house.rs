@@ -27,8 +27,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("dovecot", &["site", "text"]),
     (
         "capture",
-        &["backoff", "encoding", "file", "format", "key", "listing", "maildrop", "text", "uidl"],
+        &[
+            "backoff", "encoding", "file", "format", "key", "ledger", "listing", "maildrop",
+            "text", "uidl",
+        ],
     ),
+    ("way_back", &["capture", "maildrop", "site", "uidl"]),
+    ("late", &["capture", "key", "ledger", "maildrop", "site", "text", "uidl"]),
     (
         "forecast",
         &[

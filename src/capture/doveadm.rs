@@ -30,10 +30,17 @@ use serde::de::{
 
 use crate::capture::disk::weight::Unusable;
 use crate::capture::draft::{Captured, Draft};
+use crate::capture::error::CaptureError;
+use crate::capture::find::source::Source;
 use crate::capture::keys::{Headers, Keys, MessageRead};
+use crate::capture::told_here::{
+    Known, MailboxNow, MemoryFault, MemoryFiles, MessageNow, Recorded, ToldBy, names_of,
+    say_told_here,
+};
 use crate::encoding::decimal;
 use crate::format::{Fields, UidlFormat};
 use crate::key::{Depth, is_guid_a_name};
+use crate::ledger::{FIRST_ORDER, Told};
 use crate::maildrop::{Counter, Entry, Name};
 use crate::text::printable;
 use crate::uidl::Uidl;
@@ -49,6 +56,8 @@ pub struct DoveadmRequest {
     pub format: UidlFormat,
     /// Which keys to take.
     pub keys: Keys,
+    /// Where the ledgers of users lie whom our plugin may have answered.
+    pub control: BTreeMap<String, Source>,
 }
 
 /// Why the input is of no use.
@@ -282,8 +291,22 @@ fn captured(
         );
         return Captured::failed(user, SOURCE.to_owned(), why);
     }
+    let known = match known_here(asked, &user, status, &messages) {
+        Ok(known) => known,
+        Err(error) => {
+            let is_rehearsal = matches!(error, CaptureError::Memory(MemoryFault::Rehearsed));
+            let failed = Captured::failed(user, SOURCE.to_owned(), error.to_string());
+            let told_by = if is_rehearsal { ToldBy::Nobody } else { failed.told_by };
+            return Captured { told_by, ..failed };
+        }
+    };
     messages.sort_by_key(|message| (message.place, message.uid));
+    let is_ours = |message: &PrintedMessage| {
+        !message.uidl.is_empty() && (FIRST_ORDER.into()..u32::MAX.into()).contains(&message.place)
+    };
+    let stored = messages.iter().any(is_ours);
     let mut draft = Draft {
+        told_by: if stored { ToldBy::Stored } else { ToldBy::Server },
         user,
         source: SOURCE.to_owned(),
         uidvalidity: Some(status.uidvalidity),
@@ -298,9 +321,28 @@ fn captured(
     let mut alike: Option<(usize, u32)> = None;
     let mut unprintable: Option<(usize, u32)> = None;
     let mut next = status.next;
+    let mut uidls: Option<HashMap<u32, (usize, Uidl)>> = None;
+    if let Some((known, told_by)) = known {
+        draft.told_by = told_by;
+        draft.spent.extend(known.spent);
+        draft.told = known.told;
+        next = next.max(known.next);
+        let uids: Vec<u32> = known.unlisted;
+        say_told_here(&mut draft.remarks, &uids);
+        let places: HashMap<u32, (usize, Uidl)> = known.listed;
+        messages.sort_by_key(|message| places.get(&message.uid).map(|(place, _)| *place));
+        uidls = Some(places);
+    }
     for message in messages {
         next = next.max(message.uid.saturating_add(1));
-        let uidl = match uidl(asked, status, &message) {
+        let found = match &mut uidls {
+            None => uidl(asked, status, &message),
+            Some(uidls) => match uidls.remove(&message.uid) {
+                Some((_, uidl)) => Ok(uidl),
+                None => continue,
+            },
+        };
+        let uidl = match found {
             Ok(uidl) => uidl,
             Err(why) => {
                 let why = format!("uid {}: {why}", message.uid);
@@ -350,6 +392,57 @@ fn captured(
         ));
     }
     draft.finish()
+}
+
+/// What clients know by our ledger, by UID.
+struct KnownByUid {
+    listed: HashMap<u32, (usize, Uidl)>,
+    unlisted: Vec<u32>,
+    spent: Vec<Uidl>,
+    next: u32,
+    told: Vec<Told>,
+}
+
+/// What our ledger says of these messages; `None` where there is none.
+fn known_here(
+    asked: &DoveadmRequest,
+    user: &str,
+    status: Status,
+    messages: &[PrintedMessage],
+) -> Result<Option<(KnownByUid, ToldBy)>, CaptureError> {
+    let Some(control) = asked.control.get(user) else { return Ok(None) };
+    let here = match Recorded::of(&MemoryFiles::read_at(control)?, &[user])? {
+        Recorded::Nothing => return Ok(None),
+        Recorded::Rehearsal => return Err(MemoryFault::Rehearsed.into()),
+        Recorded::Told(here) => here,
+    };
+    let Status { uidvalidity, next, .. } = status;
+    let now = |message: &PrintedMessage| {
+        let guid = Some(&message.guid[..]).filter(|guid| is_guid_a_name(guid));
+        let fields = Fields { uid: message.uid, uidvalidity, file: None, guid };
+        MessageNow {
+            uid: message.uid,
+            names: names_of(None, guid),
+            stored: Uidl::new(message.uidl.clone()).ok(),
+            order: u32::try_from(message.place).ok().filter(|&place| place != u32::MAX),
+            native: asked.format.render(&fields).ok(),
+        }
+    };
+    let mailbox = MailboxNow {
+        uidvalidity: Some(uidvalidity),
+        next: messages.iter().map(|message| message.uid.saturating_add(1)).fold(next, u32::max),
+        messages: messages.iter().map(now).collect(),
+    };
+    let Known { listed, unlisted, spent, next, told } = here.known(&mailbox, &asked.format);
+    let places = (0..).zip(listed);
+    let known = KnownByUid {
+        listed: places.map(|(place, (at, uidl))| (messages[at].uid, (place, uidl))).collect(),
+        unlisted: unlisted.into_iter().map(|at| messages[at].uid).collect(),
+        spent,
+        next,
+        told,
+    };
+    Ok(Some((known, here.told_by())))
 }
 
 fn uidl(asked: &DoveadmRequest, status: Status, message: &PrintedMessage) -> Result<Uidl, String> {

@@ -93,7 +93,7 @@ impl MaildirSurvey {
     /// [`Unsurveyed`].
     pub fn begin(source: &Source, made_at: u32) -> Result<Self, Unsurveyed> {
         let maildir = Maildir::open(source.open()?)?;
-        let parts = SnapshotParts { state: Some(STATE_FILE), mtimes: false };
+        let parts = SnapshotParts { state: Some(STATE_FILE), mtimes: false, memory: false };
         let snapshot = maildir.snapshot(parts)?;
         let is_growing = snapshot.ends_in_a_line();
         let list = match &snapshot.state {

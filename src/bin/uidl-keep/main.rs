@@ -6,6 +6,7 @@ mod build;
 mod capture;
 mod changes;
 mod check;
+mod copy_late;
 mod documents;
 mod dump;
 mod effect;
@@ -53,6 +54,7 @@ enum Command {
     Build(build::BuildArgs),
     Capture(Box<capture::CaptureArgs>),
     Check(check::CheckArgs),
+    CopyLate(copy_late::CopyLateArgs),
     #[command(hide = true)]
     Documents(documents::DocumentsArgs),
     Dump(dump::DumpArgs),
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::CopyLate(args) => copy_late::run(&args),
         Command::Documents(args) => documents::run(&args, &Cli::command()),
         Command::Dump(args) => dump::run(&args),
         Command::Explain(args) => explain::run(&args),
