@@ -44,7 +44,7 @@ fn users() -> Vec<String> {
 /// One server that is left.
 enum Old {
     Courier(Courier),
-    Dovecot(Dovecot),
+    Dovecot(Box<Dovecot>),
 }
 
 impl Old {
@@ -347,11 +347,9 @@ fn steps(night: &mut Night) {
                         *new.entry(user.clone()).or_default() += 1;
                     }
                 }
-                10 => {
-                    // mdbox gets late mail by an IMAP copier; the runbook has no command for it.
-                    if night.store == Store::Maildir {
-                        night.poll_new(&std::mem::take(&mut new));
-                    }
+                // mdbox gets late mail by an IMAP copier; the runbook has no command for it.
+                10 if night.store == Store::Maildir => {
+                    night.poll_new(&std::mem::take(&mut new));
                 }
                 _ => {}
             }
@@ -396,7 +394,7 @@ fn the_runbook_moves_maildirs_of_dovecot_to_mdbox_of_dovecot_2_3() {
     let mut config = Config::default().with_plugin().store(Store::Mdbox);
     config.extra = "mail_location = mdbox:/SRV/vmail/%d/%n/mdbox\n".into();
     let Some(new) = start(&host, config) else { return };
-    play(Night::begin(Old::Dovecot(old), host.clone(), new, host, Store::Mdbox));
+    play(Night::begin(Old::Dovecot(Box::new(old)), host.clone(), new, host, Store::Mdbox));
 }
 
 /// Starts the new server, whose mail lies below its own directory.

@@ -329,9 +329,12 @@ fn a_wrong_word_is_trouble_before_anything_is_written() {
     assert_eq!(moved.mail().len(), 3);
 }
 
+/// A name in a Maildir, and what makes a trap of that name.
+type Plant = (&'static str, fn(&Path));
+
 #[test]
 fn nothing_that_a_user_plants_leads_elsewhere() {
-    let plants: [(&str, fn(&Path)); 5] = [
+    let plants: [Plant; 5] = [
         (JOURNAL, |path| symlink("/etc/passwd", path).unwrap()),
         (JOURNAL, |path| {
             rustix::fs::mkfifoat(rustix::fs::CWD, path, 0o600.into()).unwrap();
