@@ -22,6 +22,7 @@ mod crash;
 mod design_doc;
 mod documents;
 mod forecast;
+mod forecast_doveadm;
 mod gates;
 mod hold_auth;
 mod planted;
