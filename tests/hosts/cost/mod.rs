@@ -2,4 +2,5 @@
 //! asserted.
 
 mod capture_pop3;
+mod forecast;
 mod login;
