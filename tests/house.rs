@@ -37,8 +37,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "forecast",
         &[
-            "capture", "file", "format", "index", "key", "ledger", "maildrop", "resolve", "site",
-            "text", "uidl",
+            "capture", "dovecot", "encoding", "file", "format", "index", "key", "ledger",
+            "maildrop", "resolve", "site", "text", "uidl",
         ],
     ),
     ("rehearsal", &["capture", "dovecot", "maildrop", "text"]),

@@ -117,24 +117,34 @@ pub fn read(
     asked: &DoveadmRequest,
     emit: &mut dyn FnMut(Captured) -> Result<(), DoveadmError>,
 ) -> Result<(), DoveadmError> {
-    let mut input = BufReader::new(input);
     let mut reading =
         BlockAssembly { asked, waiting: BTreeMap::new(), done: HashSet::new(), open: None, emit };
+    each_object(input, &mut |object| reading.take(object))?;
+    reading.finish()
+}
+
+/// Reads what doveadm printed, one array or several, and hands on each object, one at a time.
+///
+/// # Errors
+///
+/// [`DoveadmError`]: that of `take`, or it is not what doveadm prints.
+pub fn each_object(
+    input: impl Read,
+    take: &mut dyn FnMut(Object) -> Result<(), DoveadmError>,
+) -> Result<(), DoveadmError> {
+    let mut input = BufReader::new(input);
     let mut arrays = 0;
     while !is_over(&mut input)? {
         let mut json = serde_json::Deserializer::from_reader(&mut input);
         let mut fault = None;
-        let mut take = |object| reading.take(object).map_err(|error| fault = Some(error)).is_ok();
+        let mut take = |object| take(object).map_err(|error| fault = Some(error)).is_ok();
         if let Err(error) = EachObject(&mut take).deserialize(&mut json) {
             return Err(fault
                 .unwrap_or_else(|| DoveadmError::Json(printable(error.to_string().as_bytes()))));
         }
         arrays += 1;
     }
-    if arrays == 0 {
-        return Err(DoveadmError::Nothing);
-    }
-    reading.finish()
+    if arrays == 0 { Err(DoveadmError::Nothing) } else { Ok(()) }
 }
 
 /// Whether nothing but blanks and line ends is left.
@@ -456,19 +466,28 @@ fn uidl(asked: &DoveadmRequest, status: Status, message: &PrintedMessage) -> Res
 }
 
 /// An object as doveadm prints it: every value is a string.
-struct Object(HashMap<String, Vec<u8>>);
+#[derive(Debug)]
+pub struct Object(HashMap<String, Vec<u8>>);
 
 impl Object {
-    fn text(&self, field: &str) -> Option<String> {
-        self.0.get(field).and_then(|value| String::from_utf8(value.clone()).ok())
+    /// The value of a field. `None`: it has no such field.
+    pub fn octets(&self, field: &str) -> Option<&[u8]> {
+        self.0.get(field).map(Vec::as_slice)
     }
 
-    fn number(&self, field: &str) -> Option<u64> {
-        decimal(self.0.get(field)?)
+    /// The same, where it is UTF-8.
+    pub fn text(&self, field: &str) -> Option<String> {
+        self.octets(field).and_then(|value| String::from_utf8(value.to_vec()).ok())
     }
 
-    fn prints(&self, keys: Keys) -> Option<MessageRead> {
-        keys.depth()?;
+    /// The same, where it is a number.
+    pub fn number(&self, field: &str) -> Option<u64> {
+        decimal(self.octets(field)?)
+    }
+
+    /// What was read of the message, by its `text`, or else its `hdr`. Octets that doveadm does not
+    /// print leave no fingerprint of the text. `None`: it has neither.
+    pub fn message(&self) -> Option<MessageRead> {
         let read =
             |octets: &[u8], depth| MessageRead::read(octets, depth).expect("memory can be read");
         if let Some(text) = self.0.get("text") {
@@ -480,6 +499,10 @@ impl Object {
             return Some(prints);
         }
         Some(read(self.0.get("hdr")?, Depth::Header))
+    }
+
+    fn prints(&self, keys: Keys) -> Option<MessageRead> {
+        keys.depth().and_then(|_| self.message())
     }
 }
 

@@ -132,7 +132,7 @@ impl Dovecot {
         let mut command = Command::new(&self.doveadm);
         command.args(&self.args);
         command.args(["mailbox", "status", "-u", user, "uidvalidity uidnext", "INBOX"]);
-        let output = super::output_of(&mut command)?;
+        let output = super::output_of(&mut command, self.patience)?;
         let said = String::from_utf8_lossy(&output.stdout);
         let number = |key: &str| {
             let word = said.split_whitespace().find_map(|word| word.strip_prefix(key));
@@ -142,16 +142,6 @@ impl Dovecot {
             (Some(uidvalidity), Some(next_uid)) => Ok((uidvalidity, next_uid)),
             _ => Err(super::no_answer(&command, &output)),
         }
-    }
-
-    /// `pop3_uidl_format`, as POP3 has it.
-    ///
-    /// # Errors
-    ///
-    /// [`DovecotError`].
-    pub fn uidl_format(&self) -> Result<String, DovecotError> {
-        let said = self.doveconf(&["-f", "protocol=pop3", "-h", "pop3_uidl_format"])?;
-        Ok(said.trim().to_owned())
     }
 }
 

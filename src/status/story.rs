@@ -4,7 +4,9 @@
 use std::path::Path;
 
 use crate::capture::find::source::Source;
-use crate::forecast::{Forecast, Foretold, MissingBecause, Terms, forecast};
+use crate::forecast::{
+    ControlPlace, Forecast, Foretold, MailPlace, MissingBecause, Terms, forecast,
+};
 use crate::ledger::{Provenance, Record};
 use crate::maildrop::{Entry, Maildrop};
 use crate::status::ledger::{LedgerSeen, ListedHere, look};
@@ -83,7 +85,8 @@ impl Story {
             return None;
         }
         let source = Source::named(self.user.as_str(), dir);
-        match forecast(terms, &self.user, Some(&source)) {
+        let place = MailPlace::Maildir { mail: &source, control: ControlPlace::Beside };
+        match forecast(terms, &self.user, place) {
             Foretold::Told { forecast, .. } => Some(Ok(forecast)),
             Foretold::CouldNotTell(why) => Some(Err(why)),
             Foretold::Redownload | Foretold::NotMigrated => None,

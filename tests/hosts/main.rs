@@ -31,6 +31,7 @@ mod failing_closed;
 mod failing_midway;
 mod failing_open;
 mod forecast;
+mod forecast_odd;
 mod forged;
 mod fuzz_corpus;
 mod gates_dovecot;

@@ -25,6 +25,7 @@ mod documents;
 mod exit_status;
 mod explain;
 mod forecast;
+mod forecast_doveadm;
 mod gates;
 mod hold_auth;
 mod manners;

@@ -266,6 +266,34 @@ impl Maildir {
         }
     }
 
+    /// The owner of the directory, and its group.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Io`].
+    pub fn owner(&self) -> Result<(u32, u32), CaptureError> {
+        let stat = rustix::fs::fstat(&self.top);
+        let stat = stat.map_err(|errno| CaptureError::io(b".", errno.into()))?;
+        Ok((stat.st_uid, stat.st_gid))
+    }
+
+    /// Looks at a message where the snapshot found it, and follows no link. `None`: it is there no
+    /// more.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Io`].
+    pub fn stat(&self, message: &MessageFile) -> Result<Option<rustix::fs::Stat>, CaptureError> {
+        let directory = self.folders.iter().find(|(folder, _)| *folder == message.folder);
+        let Some((_, directory)) = directory else { return Ok(None) };
+        let name = OsStr::from_bytes(&message.name);
+        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(CaptureError::io(&message.name, errno.into())),
+        }
+    }
+
     /// Opens a message, also when it has moved or its flags have changed since the snapshot.
     ///
     /// `None` when it is gone. Lists the directories again when it is not where it was.

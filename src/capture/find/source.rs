@@ -126,6 +126,21 @@ impl Source {
         }
     }
 
+    /// Reads a file that a server keeps in its directory. `None`: there is none, or no such
+    /// directory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::open`], and as for a state file of a Maildir.
+    pub fn read_file(&self, name: &'static str) -> Result<Option<Vec<u8>>, CaptureError> {
+        let directory = match self.open() {
+            Ok(directory) => directory,
+            Err(error) if error.is_absence() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        users_files::read_state(directory.as_fd(), name)
+    }
+
     /// Opens the directory that its file is in, as [`Source::open`] opens one; and the name of the
     /// file there.
     ///
