@@ -102,7 +102,9 @@ impl NextStep {
             Self::Rehearse => {
                 format!("uidl-keep rehearse {who} (see `uidl-keep forecast` before)")
             }
-            Self::Release => format!("uidl-keep release {who}"),
+            Self::Release => format!(
+                "uidl-keep release {who} (with --unrehearsed where clients listed it here before)"
+            ),
             Self::Recapture => format!(
                 "uidl-keep build --install LISTING (capture {user} again), or uidl-keep release \
                  --redownload {user}"

@@ -143,8 +143,8 @@ fn read_scope(site: &Site, scope: &Scope, selection: &SelectedNames, domain: &mu
     }
 }
 
-/// Looks at the ledgers of all users, chunk by chunk, and counts what was seen. No more ledgers than
-/// one are in memory at a time.
+/// Looks at the ledgers of all users, chunk by chunk, and counts what was seen. One ledger is in
+/// memory at a time.
 fn look_at_all(inboxes: Option<&Inboxes>, domains: &mut BTreeMap<String, Domain>) {
     let mut asked: Vec<(String, RosterLine)> = Vec::new();
     for (name, domain) in domains.iter_mut() {
