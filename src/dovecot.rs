@@ -5,10 +5,17 @@
 //! all three. They are run, and change nothing. [`NotGuarded`] says which of the three is wrong.
 #![forbid(unsafe_code)]
 
+mod mail;
+mod session;
+mod watched;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+pub use session::Plugins;
 
 use crate::site::Site;
 
@@ -17,6 +24,8 @@ use crate::site::Site;
 pub struct Dovecot {
     doveadm: PathBuf,
     args: Vec<String>,
+    /// How long a program may be silent.
+    patience: Duration,
 }
 
 /// The names that Dovecot gives users.
@@ -87,6 +96,14 @@ pub enum DovecotError {
         /// The first line that it said.
         said: String,
     },
+    /// It said nothing for too long, and was ended.
+    #[error("{}: said nothing for {} seconds", program.display(), patience.as_secs())]
+    Silent {
+        /// The program.
+        program: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
+    },
 }
 
 /// Which directory of a user's INBOX is asked for, by Dovecot's own word for it.
@@ -96,13 +113,12 @@ pub enum InboxPath {
     Mailbox,
     /// Where its control files lie: `dovecot-uidlist`, and the ledger.
     Control,
-    /// Where its index lies.
+    /// Where its index files lie.
     Index,
 }
 
 impl InboxPath {
-    /// Dovecot's word for it.
-    pub fn word(self) -> &'static str {
+    fn word(self) -> &'static str {
         match self {
             Self::Mailbox => "mailbox",
             Self::Control => "control",
@@ -111,58 +127,12 @@ impl InboxPath {
     }
 }
 
-/// A user's INBOX somewhere else than Dovecot would look for it, as `mail_location` of 2.3 spells
-/// that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Location<'a>(pub &'a str);
-
-/// How the plugin is loaded by one command of doveadm.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PluginArgs {
-    /// The arguments that load it beside what the server has doveadm load.
-    pub load: Vec<String>,
-    /// Whether doveadm loads it anyway.
-    pub is_loaded: bool,
-    is_24: bool,
-}
-
-impl PluginArgs {
-    /// The arguments for a command that looks at a mailbox in that place.
-    ///
-    /// # Errors
-    ///
-    /// What in the location we cannot say to this Dovecot.
-    pub fn looking_at(&self, Location(location): Location<'_>) -> Result<Vec<String>, String> {
-        if !self.is_24 {
-            return Ok(vec!["-o".to_owned(), format!("mail_location={location}")]);
-        }
-        let mut parts = location.split(':');
-        let (driver, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let mut settings = vec![format!("mail_driver={driver}"), format!("mail_path={path}")];
-        for part in parts {
-            let (key, value) = part.split_once('=').unwrap_or((part, ""));
-            let setting = match key {
-                "CONTROL" => "mail_control_path",
-                "INDEX" => "mail_index_path",
-                "ALT" => "mail_alt_path",
-                _ => return Err(format!("{part} in {location}")),
-            };
-            settings.push(format!("{setting}={value}"));
-        }
-        Ok(settings.into_iter().flat_map(|setting| ["-o".to_owned(), setting]).collect())
-    }
-
-    /// The arguments that have a plugin that is loaded look into that site.
-    pub fn looking_into(&self, site: &Path) -> Vec<String> {
-        let setting = if self.is_24 { "uidl_keep_dir" } else { "plugin/uidl_keep_dir" };
-        vec!["-o".to_owned(), format!("{setting}={}", site.display())]
-    }
-}
-
 /// The users in one question: an argument list has its limits.
 const USERS_AT_A_TIME: usize = 200;
 /// When so many users have another name, a setting is the cause, and not one of the users.
 const MOST_RENAMED: usize = 3;
+/// A program that says nothing for so long will never say anything.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// The name of the plugin in `mail_plugins`.
 const PLUGIN: &str = "uidl_keep";
 /// `EX_NOUSER`: Dovecot does not know one of the users in the question.
@@ -171,7 +141,14 @@ const NO_USER: i32 = 67;
 impl Dovecot {
     /// The Dovecot of this `doveadm`, which is run with these arguments first.
     pub fn new(doveadm: impl Into<PathBuf>, args: impl IntoIterator<Item = String>) -> Self {
-        Self { doveadm: doveadm.into(), args: args.into_iter().collect() }
+        let args = args.into_iter().collect();
+        Self { doveadm: doveadm.into(), args, patience: PATIENCE }
+    }
+
+    /// The same Dovecot, whose programs are ended when they say nothing for so long.
+    pub fn within(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The names that the running Dovecot has for these users. Cost: one run of `doveadm` for 200
@@ -190,7 +167,8 @@ impl Dovecot {
 
     /// The directory of each user's INBOX, whether it is there or not. A user who is missing in the
     /// answer is one that Dovecot does not know, or whose mail it cannot open. Cost: one run of
-    /// `doveadm`, which opens each user's mail and makes nothing.
+    /// `doveadm`, which opens each user's mail and makes nothing; where users are shut up by
+    /// chroot, two more for each of them.
     ///
     /// # Errors
     ///
@@ -203,13 +181,12 @@ impl Dovecot {
         if users.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let path = path.word();
         let mut command = Command::new(&self.doveadm);
         let not_run = |error| DovecotError::Program { program: self.doveadm.clone(), error };
         let mut names = tempfile::NamedTempFile::new().map_err(not_run)?;
         users.iter().try_for_each(|user| writeln!(names, "{user}")).map_err(not_run)?;
         command.args(&self.args).args(["-f", "json", "mailbox", "path", "-F"]).arg(names.path());
-        let output = output_of(command.args(["-t", path, "INBOX"]))?;
+        let output = output_of(command.args(["-t", path.word(), "INBOX"]), self.patience)?;
         // One object for each of the users.
         let objects: Vec<BTreeMap<String, String>> =
             serde_json::from_slice(&output.stdout).map_err(|_| no_answer(&command, &output))?;
@@ -219,7 +196,11 @@ impl Dovecot {
         let user_and_path = |mut object: BTreeMap<String, String>| {
             Some((object.remove("username")?, PathBuf::from(object.remove("path")?)))
         };
-        Ok(objects.into_iter().filter_map(user_and_path).collect())
+        let paths = objects.into_iter().filter_map(user_and_path);
+        if !self.may_chroot()? {
+            return Ok(paths.collect());
+        }
+        paths.map(|(user, path)| Ok((user.clone(), self.outside(&user, path)?))).collect()
     }
 
     /// The fault, when the user names are not those of the rosters.
@@ -236,78 +217,44 @@ impl Dovecot {
     ///
     /// [`DovecotError`].
     pub fn fault_of_pop3(&self) -> Result<Option<NotGuarded>, DovecotError> {
-        let said = self.doveconf(&["-f", "protocol=pop3", "mail_plugins"])?;
-        // 2.3: `mail_plugins = quota uidl_keep`. 2.4: a block with a line `uidl_keep = yes`.
-        let is_loaded = said.lines().map(str::trim).any(|line| match line.split_once('=') {
-            Some((name, value)) if name.trim() == "mail_plugins" => {
-                value.split_whitespace().any(|name| name == PLUGIN)
-            }
-            Some((name, value)) => name.trim() == PLUGIN && value.trim() == "yes",
-            None => false,
-        });
+        let said = self.pop3_plugins_said()?;
+        let is_loaded = plugins_in(&said).contains(&PLUGIN);
         let words: Vec<&str> = said.split_whitespace().collect();
         let mail_plugins = words.join(" ");
         Ok((!is_loaded).then_some(NotGuarded::NotLoaded { mail_plugins }))
     }
 
-    /// A setting as POP3 has it.
-    ///
-    /// # Errors
-    ///
-    /// [`DovecotError`]; also where there is no such setting.
-    pub fn pop3_setting(&self, name: &str) -> Result<String, DovecotError> {
-        let value = self.setting(&["-f", "protocol=pop3", name], name)?;
-        let program = || self.doveadm.with_file_name("doveconf");
-        let said = || format!("it does not tell {name}");
-        value.ok_or_else(|| DovecotError::Answer { program: program(), said: said() })
+    fn pop3_plugins_said(&self) -> Result<String, DovecotError> {
+        self.doveconf(&["-f", "protocol=pop3", "mail_plugins"])
     }
 
-    /// How the plugin is loaded for one command of doveadm, beside the server's own list: in the
-    /// place of that, quota, compression and encryption would be gone.
+    /// The program that serves a POP3 user once he has logged in: the one beside `doveadm`, where
+    /// there is one, and else that of `libexec_dir`.
     ///
     /// # Errors
     ///
     /// [`DovecotError`].
-    pub fn plugin_args(&self) -> Result<PluginArgs, DovecotError> {
-        let said = self.doveconf(&["-n"])?;
-        let version = said.lines().next().and_then(|line| line.strip_prefix("# "));
-        let is_24 = version.is_some_and(|version| version.starts_with("2.4"));
-        let said = self.doveconf(&["-f", "protocol=doveadm", "mail_plugins"])?;
-        if is_24 {
-            let mut lines = said.lines().map(|line| line.replace(' ', ""));
-            let is_loaded = lines.any(|line| line == format!("{PLUGIN}=yes"));
-            let load = vec!["-o".to_owned(), format!("mail_plugins/{PLUGIN}=yes")];
-            return Ok(PluginArgs { load, is_loaded, is_24 });
+    pub fn pop3_program(&self) -> Result<PathBuf, DovecotError> {
+        let beside = self.doveadm.with_file_name("pop3");
+        if beside.is_absolute() && beside.is_file() {
+            return Ok(beside);
         }
-        let list = said.lines().find_map(|line| line.split_once('=')).map_or("", |(_, list)| list);
-        let is_loaded = list.split_whitespace().any(|name| name == PLUGIN);
-        let mut names: Vec<&str> = list.split_whitespace().collect();
-        if !is_loaded {
-            names.push(PLUGIN);
-        }
-        let load = vec!["-o".to_owned(), format!("mail_plugins={}", names.join(" "))];
-        Ok(PluginArgs { load, is_loaded, is_24 })
+        let setting = "libexec_dir";
+        let named = self.setting(&[setting], setting)?.filter(|dir| !dir.is_empty());
+        Ok(PathBuf::from(named.as_deref().unwrap_or("/usr/lib/dovecot")).join("pop3"))
     }
 
-    /// Has Dovecot open the INBOX of a user, so that every message there has a UID.
-    ///
-    /// # Errors
-    ///
-    /// [`DovecotError`], for example when the user is not known.
-    pub fn open_inbox(&self, user: &str) -> Result<(), DovecotError> {
-        self.doveadm(&[], &["mailbox", "status", "-u", user, "uidnext", "INBOX"]).map(drop)
-    }
-
-    /// Runs a command of doveadm, with `options` before it. Returns what it prints.
-    ///
-    /// # Errors
-    ///
-    /// [`DovecotError`]; also where it fails.
-    pub fn doveadm(&self, options: &[String], command: &[&str]) -> Result<Vec<u8>, DovecotError> {
-        let mut program = Command::new(&self.doveadm);
-        program.args(&self.args).args(options).args(command);
-        let output = output_of(&mut program)?;
-        if output.status.success() { Ok(output.stdout) } else { Err(no_answer(&program, &output)) }
+    /// The arguments for any program of this Dovecot that choose the configuration.
+    pub fn configuration(&self) -> Vec<String> {
+        let mut chosen = Vec::new();
+        let mut args = self.args.iter();
+        while let Some(arg) = args.next() {
+            if arg == "-c" {
+                chosen.push(arg.clone());
+                chosen.extend(args.next().cloned());
+            }
+        }
+        chosen
     }
 
     /// The site that the plugin looks into.
@@ -337,14 +284,9 @@ impl Dovecot {
 
     fn doveconf(&self, args: &[&str]) -> Result<String, DovecotError> {
         let mut command = Command::new(self.doveadm.with_file_name("doveconf"));
-        // `doveconf` understands only those of doveadm's arguments that choose the configuration.
-        let mut own = self.args.iter();
-        while let Some(arg) = own.next() {
-            if arg == "-c" {
-                command.arg("-c").args(own.next());
-            }
-        }
-        let output = output_of(command.args(args))?;
+        // `doveconf` understands no other of doveadm's arguments.
+        command.args(self.configuration()).args(args);
+        let output = output_of(&mut command, self.patience)?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
@@ -358,7 +300,7 @@ impl Dovecot {
         }
         let mut command = Command::new(&self.doveadm);
         command.args(&self.args).args(["user", "-f", "user", "--"]).args(users);
-        let output = output_of(&mut command)?;
+        let output = output_of(&mut command, self.patience)?;
         let all_known = match output.status.code() {
             Some(0) => true,
             Some(NO_USER) => false,
@@ -397,11 +339,30 @@ impl Dovecot {
     }
 }
 
-fn output_of(command: &mut Command) -> Result<Output, DovecotError> {
-    command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| DovecotError::Program { program: program_of(command), error })
+/// The plugins that `doveconf mail_plugins` names. 2.3: `mail_plugins = quota uidl_keep`. 2.4: a
+/// block with a line `uidl_keep = yes`.
+fn plugins_in(said: &str) -> Vec<&str> {
+    let lines = said.lines().filter_map(|line| line.split_once('='));
+    let named = lines.flat_map(|(name, value)| match (name.trim(), value.trim()) {
+        ("mail_plugins", names) => names.split_whitespace().collect(),
+        (name, "yes") => vec![name],
+        _ => Vec::new(),
+    });
+    named.collect()
+}
+
+fn output_of(command: &mut Command, patience: Duration) -> Result<Output, DovecotError> {
+    let not_run = |program, error| DovecotError::Program { program, error };
+    let (stdout, ended) = watched::read(command, patience, |stdout| {
+        let mut octets = Vec::new();
+        stdout.read_to_end(&mut octets).map(|_| octets)
+    })
+    .map_err(|error| not_run(program_of(command), error))?;
+    if ended.was_silent {
+        return Err(DovecotError::Silent { program: program_of(command), patience });
+    }
+    let stdout = stdout.map_err(|error| not_run(program_of(command), error))?;
+    Ok(Output { status: ended.status, stdout, stderr: ended.stderr })
 }
 
 fn no_answer(command: &Command, output: &Output) -> DovecotError {
@@ -418,4 +379,23 @@ fn no_answer(command: &Command, output: &Output) -> DovecotError {
 
 fn program_of(command: &Command) -> PathBuf {
     PathBuf::from(command.get_program())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_are_named_in_the_form_of_either_line() {
+        assert_eq!(plugins_in("mail_plugins =  last_login quota\n"), ["last_login", "quota"]);
+        let said = "mail_plugins {\n  acl = no\n  last_login = yes\n  uidl_keep = yes\n}\n";
+        assert_eq!(plugins_in(said), ["last_login", "uidl_keep"]);
+        assert_eq!(plugins_in("mail_plugins =\n"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn only_the_configuration_is_chosen_for_other_programs() {
+        let args = ["-o", "a=b", "-c", "/x.conf", "-D"].map(str::to_owned);
+        assert_eq!(Dovecot::new("doveadm", args).configuration(), ["-c", "/x.conf"]);
+    }
 }

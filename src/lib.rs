@@ -30,14 +30,24 @@ pub mod forecast;
 pub mod format;
 pub mod index;
 pub mod key;
+#[cfg(feature = "capture")]
+pub mod late;
 pub mod ledger;
 #[cfg(feature = "capture")]
 pub mod listing;
 pub mod maildrop;
 #[cfg(feature = "plugin")]
 mod plugin;
+#[cfg(feature = "capture")]
+pub mod rehearsal;
 pub mod resolve;
 pub mod site;
 #[cfg(feature = "capture")]
+pub mod status;
+#[cfg(feature = "capture")]
 pub mod text;
 pub mod uidl;
+#[cfg(feature = "capture")]
+pub mod verify;
+#[cfg(feature = "capture")]
+pub mod way_back;

@@ -9,12 +9,9 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Permissions};
-use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::dovecot::{Dovecot, DovecotError, InboxPath, Location, PluginArgs};
+use crate::dovecot::{Dovecot, DovecotError, InboxPath};
 use crate::ledger::FIRST_ORDER;
 use crate::text::printable;
 
@@ -44,9 +41,6 @@ pub enum Uncopied {
         /// The UID of the first.
         uid: u32,
     },
-    /// The location cannot be looked at.
-    #[error("{0}: not a location that can be looked at from here")]
-    Location(String),
     /// The copy would lie where the mailbox lies.
     #[error("{} is the user's mailbox itself: name another place", .0.display())]
     SamePlace(PathBuf),
@@ -75,20 +69,17 @@ pub enum Uncopied {
         /// The copy's.
         copied: u32,
     },
-    /// What the system says.
-    #[error("{0}")]
-    Io(#[from] io::Error),
 }
 
-/// Has Dovecot copy mailboxes, with the plugin loaded for that alone.
+/// Has Dovecot copy mailboxes to one location, with the plugin loaded for that alone.
 #[derive(Debug)]
 pub struct Copier<'a> {
-    dovecot: &'a Dovecot,
-    plugin: PluginArgs,
-    /// The arguments by which doveadm answers as if there were no plugin.
-    without: Vec<String>,
-    /// A site that has nobody, where a plugin that cannot be unloaded looks into.
-    _nobody: tempfile::TempDir,
+    location: &'a str,
+    with_us: Dovecot,
+    /// It answers as if there were no plugin.
+    without_us: Dovecot,
+    /// The same, and it looks for mail in the location.
+    there: Dovecot,
 }
 
 /// How often a mailbox is copied that changes meanwhile.
@@ -99,42 +90,23 @@ impl<'a> Copier<'a> {
     ///
     /// # Errors
     ///
-    /// [`Uncopied::Dovecot`], [`Uncopied::Io`].
-    pub fn new(dovecot: &'a Dovecot) -> Result<Self, Uncopied> {
-        let plugin = dovecot.plugin_args()?;
-        let nobody = tempfile::Builder::new()
-            .prefix("uidl-keep-")
-            .permissions(Permissions::from_mode(0o755))
-            .tempdir()?;
-        for directory in ["domain", "user"] {
-            let directory = nobody.path().join(directory);
-            fs::create_dir(&directory)?;
-            fs::set_permissions(&directory, Permissions::from_mode(0o755))?;
-        }
-        let without = match plugin.is_loaded {
-            true => plugin.looking_into(nobody.path()),
-            false => Vec::new(),
-        };
-        Ok(Self { dovecot, plugin, without, _nobody: nobody })
+    /// [`DovecotError`].
+    pub fn new(dovecot: &Dovecot, location: &'a str) -> Result<Self, DovecotError> {
+        let (with_us, without_us) = (dovecot.with_plugin()?, dovecot.without_plugin()?);
+        let there = without_us.at(location)?;
+        Ok(Self { location, with_us, without_us, there })
     }
 
-    /// Copies the mail of a user to a location, and compares: returns how many messages are there.
-    /// `is_dry`: only looks whether it may be copied.
+    /// Copies the mail of a user, and compares: returns how many messages are there. `is_dry`: only
+    /// looks whether it may be copied.
     ///
     /// # Errors
     ///
     /// [`Uncopied`]. What was copied is not to be used then.
-    pub fn copy(&self, user: &str, location: &str, is_dry: bool) -> Result<usize, Uncopied> {
-        let at = self.plugin.looking_at(Location(location)).map_err(Uncopied::Location)?;
-        let there = [&self.without[..], &at[..]].concat();
+    pub fn copy(&self, user: &str, is_dry: bool) -> Result<usize, Uncopied> {
         // Where a namespace has a location of its own, the override has no effect.
-        let place = |options: &[String]| -> Result<PathBuf, Uncopied> {
-            let path = ["mailbox", "path", "-u", user, "-t", InboxPath::Mailbox.word(), "INBOX"];
-            let said = self.dovecot.doveadm(options, &path)?;
-            Ok(PathBuf::from(String::from_utf8_lossy(&said).trim_end()))
-        };
-        let own = place(&self.without)?;
-        if place(&there)? == own {
+        let own = self.without_us.inbox_path(user, InboxPath::Mailbox)?;
+        if self.there.inbox_path(user, InboxPath::Mailbox)? == own {
             return Err(Uncopied::SamePlace(own));
         }
         let mut tries = 1;
@@ -143,16 +115,15 @@ impl<'a> Copier<'a> {
             if is_dry {
                 return Ok(told.len());
             }
-            let backup = ["backup", "-u", user, location];
-            self.dovecot.doveadm(&self.plugin.load, &backup)?;
-            let copied = self.told(&there, user)?;
+            self.with_us.backup(user, self.location)?;
+            let copied = told_by(&self.there, user)?;
             let (after, _) = self.source(user)?;
             if after != told && tries < TRIES {
                 tries += 1;
                 continue;
             }
             compare(&told, &copied)?;
-            let copied_next = self.next_uid(&there, user)?;
+            let (_, copied_next) = self.there.inbox_epoch(user)?;
             if copied_next < next {
                 return Err(Uncopied::CountsLess { here: next, copied: copied_next });
             }
@@ -162,41 +133,30 @@ impl<'a> Copier<'a> {
 
     /// What the source says with the plugin, and its next UID, where every message was listed.
     fn source(&self, user: &str) -> Result<(ToldByUid, u32), Uncopied> {
-        let told = self.told(&self.plugin.load, user)?;
+        let told = told_by(&self.with_us, user)?;
         let is_untold = |(uidl, order): &(String, u32)| uidl.is_empty() || *order < FIRST_ORDER;
         let mut untold = told.iter().filter(|(_, told)| is_untold(told)).map(|(uid, _)| *uid);
         if let Some(uid) = untold.next() {
             let count = 1 + untold.count();
             return Err(Uncopied::NotListed { count, messages: told.len(), uid });
         }
-        let next = self.next_uid(&self.plugin.load, user)?;
+        let (_, next) = self.with_us.inbox_epoch(user)?;
         Ok((told, next))
     }
+}
 
-    fn told(&self, options: &[String], user: &str) -> Result<ToldByUid, Uncopied> {
-        let options = [options, &["-f".to_owned(), "json".to_owned()]].concat();
-        let fields = "uid pop3.uidl pop3.order";
-        let fetch = ["fetch", "-u", user, fields, "mailbox", "INBOX", "all"];
-        let said = self.dovecot.doveadm(&options, &fetch)?;
-        let messages: Vec<BTreeMap<String, String>> =
-            serde_json::from_slice(&said).map_err(|_| Uncopied::NoAnswer("JSON"))?;
-        let mut told = ToldByUid::new();
-        for mut message in messages {
-            let mut field = |name| message.remove(name).ok_or(Uncopied::NoAnswer(name));
-            let (uid, uidl, order) = (field("uid")?, field("pop3.uidl")?, field("pop3.order")?);
-            let uid = uid.parse().map_err(|_| Uncopied::NoAnswer("uid"))?;
-            told.insert(uid, (uidl, order.parse().unwrap_or(0)));
-        }
-        Ok(told)
+fn told_by(dovecot: &Dovecot, user: &str) -> Result<ToldByUid, Uncopied> {
+    let fields = "uid pop3.uidl pop3.order";
+    let messages: Result<Vec<BTreeMap<String, String>>, _> =
+        dovecot.fetch(user, fields, None, |said| serde_json::from_reader(said))?;
+    let mut told = ToldByUid::new();
+    for mut message in messages.map_err(|_| Uncopied::NoAnswer("JSON"))? {
+        let mut field = |name| message.remove(name).ok_or(Uncopied::NoAnswer(name));
+        let (uid, uidl, order) = (field("uid")?, field("pop3.uidl")?, field("pop3.order")?);
+        let uid = uid.parse().map_err(|_| Uncopied::NoAnswer("uid"))?;
+        told.insert(uid, (uidl, order.parse().unwrap_or(0)));
     }
-
-    fn next_uid(&self, options: &[String], user: &str) -> Result<u32, Uncopied> {
-        let status = ["mailbox", "status", "-u", user, "uidnext", "INBOX"];
-        let said = self.dovecot.doveadm(options, &status)?;
-        let said = String::from_utf8_lossy(&said);
-        let number = said.trim().rsplit('=').next().and_then(|number| number.parse().ok());
-        number.ok_or(Uncopied::NoAnswer("uidnext"))
-    }
+    Ok(told)
 }
 
 fn compare(told: &ToldByUid, copied: &ToldByUid) -> Result<(), Uncopied> {

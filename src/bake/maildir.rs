@@ -11,13 +11,13 @@ use rustix::fs::AtFlags;
 
 use crate::bake::control::ListDir;
 use crate::bake::dotlock::{Dotlock, DotlockError};
-use crate::bake::uidlist::{BadList, BakedList, StoredUidl, can_be_listed};
+use crate::bake::uidlist::{BadList, BakedList, StoredUidl};
 use crate::bake::undo::{UndoneMessage, UndoneRecord};
 use crate::capture::disk::dovecot::STATE_FILE;
 use crate::capture::disk::maildir::Maildir;
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
-use crate::forecast::{FirstListing, MaildirPlace, Terms, Unbegun, Unsurveyed, Untold};
+use crate::forecast::{ControlPlace, FirstListing, Terms, Unbegun, Unsurveyed, Untold};
 use crate::ledger::{FIRST_ORDER, MAX_NEXT_ORDER, Provenance, Record};
 use crate::maildrop::Entry;
 use crate::resolve::Message;
@@ -175,18 +175,34 @@ pub fn bake(run: &BakeRun<'_>, user: &str, place: &BakePlace) -> Result<BakedMai
 fn bake_once(run: &BakeRun<'_>, user: &str, place: &BakePlace) -> Result<BakedMaildrop, Unbaked> {
     let needs_dovecot =
         |why: String| Unbaked::NeedsDovecot { user: printable(user.as_bytes()), why };
-    let lies = MaildirPlace { mailbox: &place.mailbox, control: place.control.as_ref() };
-    let mut begun = run.terms.begin(user, lies).map_err(|unbegun| match unbegun {
+    let control = place.control.as_ref().map_or(ControlPlace::Beside, ControlPlace::At);
+    let begun = run.terms.begin(user, &place.mailbox, control);
+    let mut begun = begun.map_err(|unbegun| match unbegun {
         Unbegun::NotMigrated => Unbaked::NotMigrated,
         Unbegun::Redownload => Unbaked::Redownload,
         Unbegun::CouldNotTell(why) => Unbaked::CouldNotTell(why),
         Unbegun::Unsurveyed(Unsurveyed::BadList { line }) => {
             needs_dovecot(format!("{STATE_FILE}:{line} is not a message"))
         }
+        Unbegun::Unsurveyed(Unsurveyed::Disordered { line }) => {
+            needs_dovecot(format!("{STATE_FILE}:{line} repeats a UID or a name, or goes back"))
+        }
+        Unbegun::Unsurveyed(Unsurveyed::NoList) => {
+            needs_dovecot(format!("there is an index without a {STATE_FILE}"))
+        }
+        Unbegun::Unsurveyed(Unsurveyed::Twice { file }) => {
+            needs_dovecot(format!("two files are called {file}"))
+        }
+        Unbegun::Unsurveyed(Unsurveyed::Nameless { file }) => {
+            needs_dovecot(format!("{file} has no name before the colon"))
+        }
         Unbegun::Unsurveyed(error) => error.into(),
     })?;
     if !begun.is_final {
         return Err(Unbaked::NotFinal);
+    }
+    if begun.survey.maildir().control().is_none() {
+        return Err(needs_dovecot(format!("the directory of {STATE_FILE} is not there yet")));
     }
     let mut list = match &begun.survey.list {
         Some(octets) if octets.last().is_some_and(|&last| last != b'\n') => {
@@ -267,7 +283,7 @@ fn write(
     note: impl FnOnce() -> io::Result<()>,
 ) -> Result<(), Unbaked> {
     let maildir = begun.survey.maildir();
-    let dir = ListDir(maildir.control());
+    let dir = ListDir(maildir.control().expect("bake_once has seen it"));
     let access = dir.access()?;
     // The plugin takes them in this order, too.
     let _logins = dir.keep_logins_waiting()?;
@@ -289,7 +305,7 @@ fn is_baked_whole(begun: &FirstListing<'_>, list: &BakedList) -> bool {
     let is_ours = |order: &u32| (FIRST_ORDER..MAX_NEXT_ORDER / 2).contains(order);
     let is_baked = |m: &Message| m.stored.is_some() && m.stored_order.as_ref().is_some_and(is_ours);
     let messages = &begun.survey.messages;
-    if begun.was_forgotten() {
+    if begun.may_have_void_answers() {
         return false;
     }
     let captured = &begun.captured;
@@ -331,14 +347,9 @@ fn add_unlisted(
     place: &BakePlace,
 ) -> Result<(), Unlisted> {
     let survey = &begun.survey;
-    let mut names = HashSet::new();
     let mut unlisted = Vec::new();
     for (at, message) in survey.messages.iter().enumerate() {
         let file = survey.file_name(at);
-        if !names.insert(file) {
-            let why = format!("two files are called {}", printable(file));
-            return Err(Unlisted::NeedsDovecot(why));
-        }
         if list.find(message.uid, file).is_none() {
             unlisted.push((message.uid, file));
         }
@@ -353,10 +364,6 @@ fn add_unlisted(
         }));
     }
     for (uid, file) in unlisted {
-        if !can_be_listed(file) {
-            let why = format!("{} has no base name", printable(file));
-            return Err(Unlisted::Other(Unbaked::CouldNotTell(format!("{why}: take it away"))));
-        }
         list.push(uid, file);
     }
     Ok(())
@@ -372,7 +379,7 @@ fn has_index(maildir: &Maildir, place: &BakePlace) -> Result<bool, Unbaked> {
         },
         None => None,
     };
-    let own = [Some(maildir.top()), Some(maildir.control())];
+    let own = [Some(maildir.top()), maildir.control()];
     let mut directories = own.into_iter().chain([named.as_ref().map(AsFd::as_fd)]).flatten();
     let has = |directory: BorrowedFd<'_>, name| {
         rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()

@@ -155,7 +155,7 @@ pub fn undo(record: &UndoneRecord, is_dry: bool) -> Result<Undone, Unbaked> {
     let source = Source::named(&record.user, &record.directory);
     // No message is looked at.
     let directory = Maildir::of_files(source.open()?, |_| false)?;
-    let dir = ListDir(directory.control());
+    let dir = ListDir(directory.top());
     let access = dir.access()?;
     let lock = match is_dry {
         true => None,

@@ -22,12 +22,14 @@ pub struct ReadyBlock {
     pub messages: usize,
     /// Whether it only says that the maildrop could not be captured.
     pub has_failed: bool,
+    /// Whether no client holds a UIDL of it.
+    pub is_empty: bool,
 }
 
 impl ReadyBlock {
     /// The block of a captured maildrop. One that no listing can hold becomes a failed one.
     pub fn of(captured: Captured) -> Self {
-        let Captured { mut maildrop, notes, mut losses, nameless } = captured;
+        let Captured { mut maildrop, notes, mut losses, nameless, told_by: _ } = captured;
         let mut octets = Vec::new();
         if let Err(error) = listing::write_maildrop(&mut octets, &maildrop) {
             // It would make the whole listing unreadable.
@@ -52,6 +54,7 @@ impl ReadyBlock {
             nameless,
             messages,
             has_failed,
+            is_empty: maildrop.state == State::Empty,
         }
     }
 }

@@ -6,14 +6,18 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::capture::find::source::Source;
+use crate::dovecot::Dovecot;
 use crate::file::map::Mapped;
+use crate::forecast::asked_survey::AskedSurvey;
 use crate::forecast::compare::Forecast;
-use crate::forecast::maildir_survey::{MaildirPlace, MaildirSurvey, Unsurveyed};
+use crate::forecast::maildir_survey::{ControlPlace, MaildirSurvey, Unsurveyed};
 use crate::format::UidlFormat;
 use crate::index::Index;
 use crate::ledger::{Epoch, Ledger, Mark};
 use crate::maildrop::{Entry, Maildrop, State};
-use crate::resolve::{self, Match, Memory, Need, Outcome, Purpose, Resolution, Situation, Stamps};
+use crate::resolve::{
+    self, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
+};
 use crate::site::Site;
 use crate::site::remedy::Remedy;
 use crate::site::roster::{self, Gate, RosterLine};
@@ -36,7 +40,7 @@ pub enum Foretold {
     Told {
         /// What clients will see.
         forecast: Box<Forecast>,
-        /// What was read of the maildrop. `None`: there is none.
+        /// What was read of a Maildir. `None`: there is none, or Dovecot was asked.
         survey: Option<Box<MaildirSurvey>>,
     },
     /// Could not tell, or POP3 refuses him, for this reason.
@@ -47,38 +51,64 @@ pub enum Foretold {
     NotMigrated,
 }
 
+/// Where the mail of a user is.
+#[derive(Debug, Clone, Copy)]
+pub enum MailPlace<'a> {
+    /// Nowhere yet.
+    Nowhere,
+    /// Nobody knows, for this reason.
+    Unknown(&'a str),
+    /// In a Maildir, which is read straight.
+    Maildir {
+        /// Where its mail lies.
+        mail: &'a Source,
+        /// Where its list and its ledger lie.
+        control: ControlPlace<'a>,
+    },
+    /// Where only Dovecot can read it.
+    Asked {
+        /// The Dovecot, [without our plugin](Dovecot::without_plugin).
+        dovecot: &'a Dovecot,
+        /// Where the ledger lies.
+        control: &'a Source,
+    },
+    /// In a Maildir, as far as that can be read straight, and else where only Dovecot can read it.
+    MaildirOrAsked {
+        /// The Dovecot, [without our plugin](Dovecot::without_plugin).
+        dovecot: &'a Dovecot,
+        /// Where its mail lies.
+        mail: &'a Source,
+        /// Where its list and its ledger lie.
+        control: &'a Source,
+    },
+}
+
 /// How often a maildrop is read that changes meanwhile.
 const TRIES: u32 = 3;
 
-/// Says what clients of a user will see, if he logs in now and nobody is held. `source` is his
-/// maildrop, a Maildir; `None` where he has none here yet.
-pub fn forecast(terms: &Terms, user: &str, source: Option<&Source>) -> Foretold {
-    let line = match terms.roster_line(user) {
-        Ok(Some(line)) => line,
-        Ok(None) => return Foretold::NotMigrated,
-        Err(why) => return Foretold::CouldNotTell(why),
+/// Says what clients of a user will see, if he logs in now and nobody is held.
+pub fn forecast(terms: &Terms, user: &str, inbox: MailPlace<'_>) -> Foretold {
+    let line = match terms.line_to_ask_by(user) {
+        Ok(line) => line,
+        Err(Unbegun::NotMigrated) => return Foretold::NotMigrated,
+        Err(Unbegun::Redownload) => return Foretold::Redownload,
+        Err(why) => return Foretold::CouldNotTell(why.to_string()),
     };
-    if line.gate == Gate::Redownload {
-        return Foretold::Redownload;
-    }
-    if let Some(why) = refusal_of(&line, user) {
-        return Foretold::CouldNotTell(why);
-    }
-    if line.user != user {
-        return Foretold::NotMigrated;
-    }
     let told = terms.captured(user).and_then(|(captured, is_final)| {
-        let Some(source) = source else {
+        if let MailPlace::Unknown(why) = inbox {
+            return Err(why.to_owned());
+        }
+        if let MailPlace::Nowhere = inbox {
             let mut forecast = Forecast::of_nothing(&captured);
             let may_be_missing = line.unguarded > 0 || line.listed;
             let mut last = captured.last_entries();
             forecast.is_refused = !may_be_missing && last.any(Entry::has_key);
             return Ok((forecast, None));
-        };
+        }
         let mut tries = 1;
         loop {
-            match terms.ask(user, &line, (&captured, is_final), source) {
-                Ok((forecast, survey)) => return Ok((forecast, Some(Box::new(survey)))),
+            match terms.ask(user, &line, (&captured, is_final), inbox) {
+                Ok((forecast, survey)) => return Ok((forecast, survey.map(Box::new))),
                 Err(Untold::Unsurveyed(Unsurveyed::Changed)) if tries < TRIES => tries += 1,
                 Err(why) => return Err(why.to_string()),
             }
@@ -134,12 +164,20 @@ pub struct FirstListing<'a> {
     mark: Option<Mark>,
 }
 
+/// What the rules are told of a user beside his messages.
+#[derive(Clone, Copy)]
+struct About<'a> {
+    line: &'a RosterLine,
+    captured: &'a Maildrop,
+    is_final: bool,
+    memory: Memory<'a>,
+}
+
 impl FirstListing<'_> {
-    fn situation(&self) -> Situation<'_> {
-        let Self { terms, line, captured, is_final, ledger, mark, .. } = self;
+    fn about(&self) -> About<'_> {
+        let Self { line, captured, is_final, ledger, mark, .. } = self;
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
-        let about = About { line, captured, is_final: *is_final, memory };
-        terms.situation(about, self.survey.epoch, Purpose::Listing { guarded: true })
+        About { line, captured, is_final: *is_final, memory }
     }
 
     /// Finds out what costs nothing: names, and stored UIDLs.
@@ -154,12 +192,15 @@ impl FirstListing<'_> {
 
     /// The lowest next UID that the mailbox may have, once the names are found.
     pub fn first_unspent_uid(&self) -> u32 {
-        resolve::first_unspent_uid(&self.situation(), &self.survey.messages)
+        let listing = Purpose::Listing { guarded: true };
+        let situation = self.terms.situation(self.about(), &self.survey, listing);
+        resolve::first_unspent_uid(&situation, &self.survey.messages)
     }
 
-    /// Whether the operator had all forgotten that was told here before.
-    pub fn was_forgotten(&self) -> bool {
-        self.line.forgotten > 0
+    /// Whether what is stored in the maildrop may be void: the operator had all forgotten that was
+    /// told here before, or nobody but a rehearsal has listed it (rule 2).
+    pub fn may_have_void_answers(&self) -> bool {
+        self.line.forgotten > 0 || self.about().memory.is_rehearsal()
     }
 
     /// Whether ledger and mark are still the ones that were read.
@@ -181,19 +222,9 @@ impl FirstListing<'_> {
         let Self { terms, user, line, captured, is_final, survey, ledger, mark } = self;
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         let about = About { line, captured, is_final: *is_final, memory };
-        let listing = Purpose::Listing { guarded: true };
-        let situation = terms.situation(about, survey.epoch, listing);
+        let situation = terms.situation(about, survey, Purpose::Listing { guarded: true });
         terms.resolve(user, &situation, survey)
     }
-}
-
-/// What the rules are told of a user beside his messages.
-#[derive(Clone, Copy)]
-struct About<'a> {
-    line: &'a RosterLine,
-    captured: &'a Maildrop,
-    is_final: bool,
-    memory: Memory<'a>,
 }
 
 /// The UIDVALIDITY of a list that would be made now: the time, as Dovecot has it.
@@ -203,16 +234,62 @@ fn uidvalidity_of_now() -> u32 {
 }
 
 impl Terms {
-    /// The line of the roster that a login would go by.
-    fn roster_line(&self, user: &str) -> Result<Option<RosterLine>, String> {
+    /// The line of the roster that a login would go by. `None`: no roster names the user.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why it could not tell.
+    pub fn roster_line(&self, user: &str) -> Result<Option<RosterLine>, String> {
         let place = || self.site.paths(user).map(|paths| paths.roster).unwrap_or_default();
         let file = self.site.open_roster(user).map_err(|why| fault(&place(), &why))?;
         let Some(file) = file else { return Ok(None) };
         roster::lookup_or_everybody(&file, user).map_err(|why| fault(&place(), &why))
     }
 
-    /// What was captured of the user, and whether no more captures follow.
-    fn captured(&self, user: &str) -> Result<(Maildrop, bool), String> {
+    /// The line of a user about whom the rules can be asked.
+    ///
+    /// # Errors
+    ///
+    /// [`Unbegun`]; [`Unbegun::Unsurveyed`] is none of them.
+    fn line_to_ask_by(&self, user: &str) -> Result<RosterLine, Unbegun> {
+        let line = self.roster_line(user).map_err(Unbegun::CouldNotTell)?;
+        let line = line.ok_or(Unbegun::NotMigrated)?;
+        if line.gate == Gate::Redownload {
+            return Err(Unbegun::Redownload);
+        }
+        if let Some(why) = refusal_of(&line, user) {
+            return Err(Unbegun::CouldNotTell(why));
+        }
+        if line.user != user {
+            return Err(Unbegun::NotMigrated);
+        }
+        Ok(line)
+    }
+
+    /// Begins to ask what a first listing of this user would tell, where his Maildir is here.
+    ///
+    /// # Errors
+    ///
+    /// [`Unbegun`]: there is nothing to ask, or could not tell.
+    pub fn begin<'a>(
+        &'a self,
+        user: &'a str,
+        mail: &Source,
+        control: ControlPlace<'_>,
+    ) -> Result<FirstListing<'a>, Unbegun> {
+        let line = self.line_to_ask_by(user)?;
+        let (captured, is_final) = self.captured(user).map_err(Unbegun::CouldNotTell)?;
+        let survey = MaildirSurvey::begin(mail, control, uidvalidity_of_now())?;
+        let (ledger, mark) = survey.memory(user)?;
+        Ok(FirstListing { terms: self, user, line, captured, is_final, survey, ledger, mark })
+    }
+
+    /// What was captured of a user who is on a roster, and whether no more captures follow.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why it could not tell.
+    pub fn captured(&self, user: &str) -> Result<(Maildrop, bool), String> {
         let path = self.site.paths(user).map(|paths| paths.index).unwrap_or_default();
         let file = self.site.open_index(user).map_err(|why| fault(&path, &why))?;
         let file: File =
@@ -229,29 +306,68 @@ impl Terms {
         user: &str,
         line: &RosterLine,
         (captured, is_final): (&Maildrop, bool),
-        source: &Source,
-    ) -> Result<(Forecast, MaildirSurvey), Untold> {
-        let mut survey = MaildirSurvey::begin(source.into(), uidvalidity_of_now())?;
-        let (ledger, mark) = survey.memory(user)?;
+        inbox: MailPlace<'_>,
+    ) -> Result<(Forecast, Option<MaildirSurvey>), Untold> {
+        let (mail, control) = match inbox {
+            MailPlace::Nowhere | MailPlace::Unknown(_) => {
+                unreachable!("there is nothing to ask about")
+            }
+            MailPlace::Asked { dovecot, control } => {
+                let mut survey = AskedSurvey::begin(dovecot, user)?;
+                let memory = survey.memory(control)?;
+                let forecast = self.decide(user, line, (captured, is_final), &memory, &mut survey);
+                return Ok((forecast?, None));
+            }
+            MailPlace::Maildir { mail, control } => (mail, control),
+            MailPlace::MaildirOrAsked { dovecot, mail, control } => {
+                let straight = MailPlace::Maildir { mail, control: ControlPlace::At(control) };
+                return match self.ask(user, line, (captured, is_final), straight) {
+                    Err(Untold::Unsurveyed(why)) if why.may_be_told_by_dovecot() => {
+                        let asked = MailPlace::Asked { dovecot, control };
+                        self.ask(user, line, (captured, is_final), asked)
+                    }
+                    told => told,
+                };
+            }
+        };
+        let mut survey = MaildirSurvey::begin(mail, control, uidvalidity_of_now())?;
+        let memory = survey.memory(user)?;
+        let forecast = self.decide(user, line, (captured, is_final), &memory, &mut survey)?;
+        Ok((forecast, Some(survey)))
+    }
+
+    fn decide(
+        &self,
+        user: &str,
+        line: &RosterLine,
+        (captured, is_final): (&Maildrop, bool),
+        (ledger, mark): &(Option<Ledger>, Option<Mark>),
+        survey: &mut impl Surveyed,
+    ) -> Result<Forecast, Untold> {
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         let about = About { line, captured, is_final, memory };
-        let situation = self.situation(about, survey.epoch, Purpose::Preview);
-        let resolution = self.resolve(user, &situation, &mut survey)?;
-        let mut forecast = Forecast::of(captured, &survey.messages, &resolution);
+        let situation = self.situation(about, survey, Purpose::Preview);
+        let resolution = self.resolve(user, &situation, survey)?;
+        let mut forecast = Forecast::of(captured, survey.messages(), &resolution);
         if forecast.kept * 2 < forecast.captured {
             // Only a listing is refused for that: a preview is not.
             let listing = Purpose::Listing { guarded: true };
             let situation = Situation { purpose: listing, ..situation };
-            forecast.is_refused = match self.resolve(user, &situation, &mut survey) {
+            forecast.is_refused = match self.resolve(user, &situation, survey) {
                 Ok(_) => false,
                 Err(Untold::Undecidable(_)) => true,
                 Err(why) => return Err(why),
             };
         }
-        Ok((forecast, survey))
+        Ok(forecast)
     }
 
-    fn situation<'a>(&'a self, about: About<'a>, epoch: Epoch, purpose: Purpose) -> Situation<'a> {
+    fn situation<'a>(
+        &'a self,
+        about: About<'a>,
+        survey: &impl Surveyed,
+        purpose: Purpose,
+    ) -> Situation<'a> {
         let &RosterLine { forgotten, listed, restored, unguarded, .. } = about.line;
         Situation {
             // A login of a settled maildrop does without; the answers are the same.
@@ -260,48 +376,13 @@ impl Terms {
             is_final: about.is_final,
             memory: about.memory,
             stamps: Stamps { forgotten, restored, unguarded, listed },
-            epoch,
-            is_maildir: true,
+            epoch: survey.epoch(),
+            is_maildir: survey.is_maildir(),
             native: self.native.as_ref(),
             keys: self.keys,
             purpose,
+            rehearsal: 0,
         }
-    }
-
-    /// Begins to ask what a first listing of this user would tell, where his Maildir is here.
-    ///
-    /// # Errors
-    ///
-    /// [`Unbegun`]: there is nothing to ask, or could not tell.
-    pub fn begin<'a>(
-        &'a self,
-        user: &'a str,
-        place: MaildirPlace<'_>,
-    ) -> Result<FirstListing<'a>, Unbegun> {
-        let line = self.roster_line(user).map_err(Unbegun::CouldNotTell)?;
-        let line = line.ok_or(Unbegun::NotMigrated)?;
-        if line.gate == Gate::Redownload {
-            return Err(Unbegun::Redownload);
-        }
-        if let Some(why) = refusal_of(&line, user) {
-            return Err(Unbegun::CouldNotTell(why));
-        }
-        if line.user != user {
-            return Err(Unbegun::NotMigrated);
-        }
-        let (captured, is_final) = self.captured(user).map_err(Unbegun::CouldNotTell)?;
-        let survey = MaildirSurvey::begin(place, uidvalidity_of_now())?;
-        let (ledger, mark) = survey.memory(user)?;
-        Ok(FirstListing { terms: self, user, line, captured, is_final, survey, ledger, mark })
-    }
-
-    /// How the operator lets clients of the user be served. `None`: he is on no roster.
-    ///
-    /// # Errors
-    ///
-    /// Why the roster does not tell.
-    pub fn gate(&self, user: &str) -> Result<Option<Gate>, String> {
-        Ok(self.roster_line(user)?.filter(|line| line.user == user).map(|line| line.gate))
     }
 
     /// Asks the rules, and finds out what they ask, until they have decided.
@@ -313,20 +394,85 @@ impl Terms {
         &self,
         user: &str,
         situation: &Situation<'_>,
-        survey: &mut MaildirSurvey,
+        survey: &mut impl Surveyed,
     ) -> Result<Resolution, Untold> {
         loop {
-            match resolve::resolve(user, situation, &survey.messages) {
+            match resolve::resolve(user, situation, survey.messages()) {
                 Outcome::Ask(asked) => survey.find_out(&asked, self.native.as_ref())?,
                 Outcome::AskCaptured => unreachable!("they have it"),
                 Outcome::Resolved(resolution) => return Ok(*resolution),
                 Outcome::Refused(why) => {
-                    let fault = survey.first_fault.as_ref();
+                    let fault = survey.first_fault();
                     let because = fault.map(|fault| format!(": {fault}")).unwrap_or_default();
                     return Err(Untold::Undecidable(format!("{why}{because}")));
                 }
             }
         }
+    }
+}
+
+/// The messages of an INBOX, as far as they were asked about.
+trait Surveyed {
+    fn messages(&self) -> &[Message];
+    fn epoch(&self) -> Epoch;
+    fn is_maildir(&self) -> bool;
+    fn first_fault(&self) -> Option<&str>;
+    fn find_out(
+        &mut self,
+        asked: &[(usize, Need)],
+        native: Option<&UidlFormat>,
+    ) -> Result<(), Unsurveyed>;
+}
+
+impl Surveyed for MaildirSurvey {
+    fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn is_maildir(&self) -> bool {
+        true
+    }
+
+    fn first_fault(&self) -> Option<&str> {
+        self.first_fault.as_deref()
+    }
+
+    fn find_out(
+        &mut self,
+        asked: &[(usize, Need)],
+        native: Option<&UidlFormat>,
+    ) -> Result<(), Unsurveyed> {
+        self.find_out(asked, native)
+    }
+}
+
+impl Surveyed for AskedSurvey<'_> {
+    fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn is_maildir(&self) -> bool {
+        self.is_maildir
+    }
+
+    fn first_fault(&self) -> Option<&str> {
+        self.first_fault.as_deref()
+    }
+
+    fn find_out(
+        &mut self,
+        asked: &[(usize, Need)],
+        native: Option<&UidlFormat>,
+    ) -> Result<(), Unsurveyed> {
+        self.find_out(asked, native)
     }
 }
 

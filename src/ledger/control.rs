@@ -373,7 +373,12 @@ impl ControlLock {
         Self { file, no_room }
     }
 
-    fn write(&self, mark: &Mark) -> io::Result<()> {
+    /// Puts a mark in the place of the one before. It needs no room.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn write(&self, mark: &Mark) -> io::Result<()> {
         self.overwrite(mark)?;
         self.file.sync_data()
     }
@@ -448,6 +453,7 @@ mod tests {
             told: Vec::new(),
             restored: 0,
             unguarded: 0,
+            rehearsal: 0,
             index: Noted::default(),
             native_from: None,
             records: Vec::new(),

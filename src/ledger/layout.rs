@@ -15,15 +15,16 @@
 //! 32        8     begun after: see [`LedgerHead::begun_after`]
 //! 40        8     restored: see [`LedgerHead::restored`]
 //! 48        8     unguarded: see [`LedgerHead::unguarded`]
-//! 56        4     UIDLs that the index had: see [`Noted::uidls`]
-//! 60        4     next number of the old server: see [`Noted::next`]
-//! 64        4     native from: see [`LedgerHead::native_from`]; 0 unless flag 2
-//! 68        4     length of the user's name in octets, 1 to 1024
-//! 72        4     t: how many UIDVALIDITYs numbers were told under
-//! 76        4     n
-//! 80        4     heap length in octets
-//! 84        16    what new messages were judged by: see [`Noted::basis`]
-//! 100       u     the user's name, UTF-8
+//! 56        8     rehearsal: see [`LedgerHead::rehearsal`]
+//! 64        4     UIDLs that the index had: see [`Noted::uidls`]
+//! 68        4     next number of the old server: see [`Noted::next`]
+//! 72        4     native from: see [`LedgerHead::native_from`]; 0 unless flag 2
+//! 76        4     length of the user's name in octets, 1 to 1024
+//! 80        4     t: how many UIDVALIDITYs numbers were told under
+//! 84        4     n
+//! 88        4     heap length in octets
+//! 92        16    what new messages were judged by: see [`Noted::basis`]
+//! 108       u     the user's name, UTF-8
 //! then      8t    UIDVALIDITY and told below, of 4 octets each: see [`Told`]
 //! then      4n    UID of each record; 0: its message was not there when this was written
 //! then      4n    order number, from 1
@@ -43,8 +44,9 @@ use super::record::NAME_OCTETS;
 use super::whole::{LedgerHead, MAX_NEXT_ORDER, Noted};
 
 pub(super) const MAGIC: [u8; 8] = *b"\x89UKL\r\n\x1a\n";
-pub(super) const VERSION: u32 = 1;
-pub(super) const HEADER_OCTETS: usize = 100;
+/// The version of the form that is written, and the only one that is read.
+pub const VERSION: u32 = 1;
+pub(super) const HEADER_OCTETS: usize = 108;
 pub(super) const DIGEST_OCTETS: usize = 16;
 pub(super) const FRONT_RECORD_OCTETS: usize = 3 * 4 + 2 * NAME_OCTETS + 1;
 pub(super) const BACK_RECORD_OCTETS: usize = 4;
@@ -121,7 +123,7 @@ impl LedgerHeader {
             return Err(LedgerError::Version { found: version });
         }
         let flags = u32_at(file, 28);
-        let native_from = u32_at(file, 64);
+        let native_from = u32_at(file, 72);
         let head = LedgerHead {
             epoch: Epoch {
                 uidvalidity: u32_at(file, 12),
@@ -132,15 +134,16 @@ impl LedgerHeader {
             begun_after: u64_at(file, 32),
             restored: u64_at(file, 40),
             unguarded: u64_at(file, 48),
+            rehearsal: u64_at(file, 56),
             index: Noted {
-                uidls: u32_at(file, 56),
-                next: u32_at(file, 60),
+                uidls: u32_at(file, 64),
+                next: u32_at(file, 68),
                 is_final: flags & FLAG_FINAL != 0,
-                basis: file[84..HEADER_OCTETS].try_into().expect("16 octets"),
+                basis: file[92..HEADER_OCTETS].try_into().expect("16 octets"),
             },
             native_from: (flags & FLAG_SETTLED != 0).then_some(native_from),
         };
-        let [user, told, records, heap] = [68, 72, 76, 80].map(|at| u32_at(file, at) as usize);
+        let [user, told, records, heap] = [76, 80, 84, 88].map(|at| u32_at(file, at) as usize);
         let lengths = Lengths { user, told, records, heap };
         let bad = |field| Err(LedgerError::Field { record: records, field });
         if flags & !(FLAG_FINAL | FLAG_SETTLED) != 0 {

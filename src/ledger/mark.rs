@@ -35,6 +35,8 @@ pub struct Mark {
     pub restored: u64,
     /// As [`Ledger::unguarded`](super::Ledger::unguarded).
     pub unguarded: u64,
+    /// As [`Ledger::rehearsal`](super::Ledger::rehearsal).
+    pub rehearsal: u64,
     /// As [`Ledger::told`](super::Ledger::told). `None`: the mark is damaged, and any number may
     /// have been told.
     pub told: Option<Vec<Told>>,
@@ -68,6 +70,7 @@ impl Mark {
             left,
             restored: head.restored,
             unguarded: head.unguarded,
+            rehearsal: head.rehearsal,
             told: Some(ledger.told.clone()),
         }
     }
@@ -100,6 +103,7 @@ impl Mark {
             left: 0,
             restored: 0,
             unguarded: 0,
+            rehearsal: 0,
             told: None,
         }
     }
@@ -108,7 +112,8 @@ impl Mark {
     /// end. A damaged mark stays damaged.
     pub fn to_file(&self) -> Vec<u8> {
         let mut line = String::with_capacity(Self::OCTETS);
-        let Self { begun_after, next_order, last_uid, left, restored, unguarded, .. } = self;
+        let Self { begun_after, next_order, last_uid, left, restored, .. } = self;
+        let Self { unguarded, rehearsal, .. } = self;
         let Epoch { uidvalidity, next_uid, index_id } = self.epoch;
         let last_name = u64::from_be_bytes(self.last_name);
         let has_derived = u8::from(self.has_derived);
@@ -118,7 +123,7 @@ impl Mark {
             "listed, begun after {begun_after}, next order {next_order}: UIDVALIDITY \
              {uidvalidity}, next UID {next_uid}, index {index_id}, last UID {last_uid} \
              named {last_name}, derived {has_derived}, left {left}, restored {restored}, unguarded \
-             {unguarded}, new",
+             {unguarded}, rehearsal {rehearsal}, new",
         );
         for (uid, name) in &self.natives[self.natives.len().saturating_sub(Self::NATIVES)..] {
             let _ = write!(line, " {uid}:{}", u64::from_be_bytes(*name));
@@ -169,7 +174,7 @@ impl Mark {
         let last_name = number()?.to_be_bytes();
         let has_derived = number()? != 0;
         let left = u32::try_from(number()?).ok()?;
-        let (restored, unguarded) = (number()?, number()?);
+        let (restored, unguarded, rehearsal) = (number()?, number()?, number()?);
         let pairs =
             |text: &str| text.split_ascii_whitespace().map(pair).collect::<Option<Vec<_>>>();
         let natives = pairs(natives)?.into_iter().map(|(uid, name)| (uid, name.to_be_bytes()));
@@ -191,6 +196,7 @@ impl Mark {
             left,
             restored,
             unguarded,
+            rehearsal,
             told,
         })
     }
@@ -228,6 +234,7 @@ mod tests {
             left: 4,
             restored: 5,
             unguarded: u64::MAX,
+            rehearsal: u64::MAX,
             told: Some(told.collect()),
         }
     }

@@ -37,6 +37,7 @@ fn sample() -> Ledger {
         ],
         restored: 5,
         unguarded: 6,
+        rehearsal: 7,
         index: Noted { uidls: 4, next: 12, is_final: true, basis: [7; 16] },
         native_from: Some(13),
         records: vec![
@@ -158,8 +159,8 @@ fn a_ledger_may_be_as_large_as_the_bound_and_no_larger() {
         let mut start = least().encode();
         let lengths = Lengths { user: 5, told: 0, records: records as usize, heap: 0 };
         let heap_len = octets - (lengths.front() + lengths.back()) as u64;
-        start[76..80].copy_from_slice(&records.to_le_bytes());
-        start[80..84].copy_from_slice(&(heap_len as u32).to_le_bytes());
+        start[84..88].copy_from_slice(&records.to_le_bytes());
+        start[88..92].copy_from_slice(&(heap_len as u32).to_le_bytes());
         start
     };
     for count in [0, 1 << 20] {
@@ -237,7 +238,7 @@ fn a_forged_ledger_with_right_checksums_cannot_carry_a_line_end_or_a_bad_offset(
         forged(&|f| f[heap - 1] = b'?'),
         Err(LedgerError::Field { field: "letter", .. })
     ));
-    for count_at in [76, 80] {
+    for count_at in [84, 88] {
         let huge = |f: &mut Vec<u8>| f[count_at..count_at + 4].fill(0xFF);
         assert!(matches!(forged(&huge), Err(LedgerError::Length { .. })));
     }

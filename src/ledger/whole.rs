@@ -54,6 +54,9 @@ pub struct Ledger {
     pub restored: u64,
     /// The last stamp of `uidl-keep release --unguarded` that was used up, as the roster says it.
     pub unguarded: u64,
+    /// The stamp of the rehearsal that began this ledger, as the roster says it. No client has
+    /// listed the maildrop since, so that nothing in it was told. 0: clients were told it.
+    pub rehearsal: u64,
     /// What the index was then.
     pub index: Noted,
     /// Only in a settled maildrop: from this UID on, a message that has no name of a record and no
@@ -73,6 +76,7 @@ pub struct LedgerHead {
     pub next_order: u32,
     pub restored: u64,
     pub unguarded: u64,
+    pub rehearsal: u64,
     pub index: Noted,
     pub native_from: Option<u32>,
 }
@@ -107,6 +111,7 @@ impl Ledger {
                 next_order: self.next_order,
                 restored: self.restored,
                 unguarded: self.unguarded,
+                rehearsal: self.rehearsal,
                 index: self.index,
                 native_from: self.native_from,
             },
@@ -161,7 +166,8 @@ impl LedgerRef<'_> {
         let Epoch { uidvalidity, next_uid, index_id } = epoch;
         let flags = flag(index.is_final, FLAG_FINAL) | flag(native_from.is_some(), FLAG_SETTLED);
         put_all(&mut file, [VERSION, uidvalidity, next_order, next_uid, index_id, flags]);
-        for stamp in [self.head.begun_after, self.head.restored, self.head.unguarded] {
+        let LedgerHead { begun_after, restored, unguarded, rehearsal, .. } = self.head;
+        for stamp in [begun_after, restored, unguarded, rehearsal] {
             file.extend(stamp.to_le_bytes());
         }
         let count = |len: usize| u32::try_from(len).expect("a maildrop fits 32 bits");
@@ -219,6 +225,7 @@ impl LedgerRef<'_> {
             told: self.told.clone(),
             restored: head.restored,
             unguarded: head.unguarded,
+            rehearsal: head.rehearsal,
             index: head.index,
             native_from: head.native_from,
             records: records.collect(),

@@ -118,10 +118,12 @@ impl AnswerTable {
         let mailbox = transaction.mailbox();
         let control = control_of(&kept.user, mailbox)?;
         let seen = control.ledger_state();
+        let is_told = |table: &Self| kept.rehearsal != 0 || table.front.head().rehearsal == 0;
         let mut warm = Self::warm(kept, &control, transaction, stale_before)?;
-        if let Warm::Table(table) = warm {
-            return Ok((*table, None));
-        }
+        warm = match warm {
+            Warm::Table(table) if is_told(&table) => return Ok((*table, None)),
+            warm => warm,
+        };
         let locked = control.lock(PATIENCE);
         if let Err(LockError::Busy) = locked {
             let log = format!("{}: {}", control.ledger_path().display(), LockError::Busy);
@@ -132,7 +134,13 @@ impl AnswerTable {
             warm = Self::warm(kept, &control, transaction, stale_before)?;
         }
         match (warm, &locked) {
-            (Warm::Table(table), _) => return Ok((*table, None)),
+            (Warm::Table(table), Ok(lock)) => {
+                if !is_told(&table) {
+                    table.note_told(&control, transaction.mailbox(), lock);
+                }
+                return Ok((*table, None));
+            }
+            (Warm::Table(table), Err(_)) => return Ok((*table, None)),
             (Warm::AllButNew(front), Ok(lock)) => {
                 if let Some(table) = Self::grown(kept, &control, &front, transaction, lock)? {
                     return Ok((table, None));
@@ -156,7 +164,7 @@ impl AnswerTable {
         };
         let head = front.head();
         if head.epoch.uidvalidity != view.epoch.uidvalidity
-            || head.begun_after < kept.stamps.forgotten
+            || kept.voids(head)
             || head.restored < kept.stamps.restored
         {
             return Ok(Warm::No);
@@ -196,7 +204,8 @@ impl AnswerTable {
         lock: &ControlLock,
     ) -> Result<Option<Self>, Unanswered> {
         let (mailbox, view) = (transaction.mailbox(), transaction.view());
-        if front.head().native_from.is_none() {
+        let is_looked_at = kept.rehearsal != 0 && front.head().rehearsal == 0;
+        if front.head().native_from.is_none() || is_looked_at {
             return Ok(None);
         }
         let back = control.back(lock, front).map_err(|why| ledger_fault(control, &why))?;
@@ -238,6 +247,28 @@ impl AnswerTable {
         }
     }
 
+    /// Notes that a client is told what was only rehearsed, before it is told. The mark alone says
+    /// it, too, and needs no room.
+    fn note_told(&self, control: &Control, mailbox: Mailbox, lock: &ControlLock) {
+        let note = || -> Result<(), String> {
+            let back = control.back(lock, &self.front).map_err(|why| why.to_string())?;
+            let mut ledger = self.front.ledger(&back).map_err(|why| why.to_string())?;
+            ledger.head.rehearsal = 0;
+            let mark = Mark::of(&ledger, self.view.messages);
+            lock.write(&mark).map_err(|why| why.to_string())?;
+            let begun = control.begin(lock).map_err(|why| why.to_string())?;
+            begun.publish(&ledger.encode(), &mark).map_err(|why| why.to_string())
+        };
+        if let Err(why) = note() {
+            let path = control.ledger_path();
+            let line = format!(
+                "{}: cannot note that a client has listed what was rehearsed ({why})",
+                path.display()
+            );
+            mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &line);
+        }
+    }
+
     fn from_front(view: View, front: LedgerFront) -> Self {
         let (passing, undecided) = (HashMap::new(), Vec::new());
         Self { view, front, passing, undecided, cursor: Cell::new(0) }
@@ -258,7 +289,9 @@ impl AnswerTable {
         let Some(front) = front else { return Ok(None) };
         let Some(owner) = stranger.owner(front.user())? else { return Ok(None) };
         let (view, head) = (transaction.view(), front.head());
-        let counts_on = head.begun_after >= owner.forgotten && head.epoch.goes_on_in(view.epoch);
+        let counts_on = head.begun_after >= owner.forgotten
+            && head.rehearsal == 0
+            && head.epoch.goes_on_in(view.epoch);
         if counts_on && matches!(coverage(&front, transaction)?, Coverage::All) {
             return Ok(Some(Self::from_front(view, front)));
         }
@@ -297,6 +330,7 @@ impl AnswerTable {
         let own = OwnMail::open(mailbox);
         let (view, head) = (own.transaction().view(), front.head());
         let counts_on = head.begun_after >= stamps.forgotten
+            && head.rehearsal == 0
             && head.restored >= stamps.restored
             && head.epoch.goes_on_in(view.epoch);
         let is_held = counts_on
@@ -358,6 +392,11 @@ impl AnswerTable {
         let mark = Mark::of(&resolution.ledger.borrowed(), view.messages);
         // A ledger that could not be read again must not be written.
         let table = Self::of(view, file.clone())?.and_passing(&resolution);
+        // A rehearsal only looks at a maildrop that clients have listed: they will hear of its new
+        // mail in the order that it has when they come.
+        if kept.rehearsal != 0 && resolution.ledger.rehearsal == 0 {
+            return Ok((table, None));
+        }
         let written = match begun {
             Ok(begun) => begun.publish(&file, &mark),
             Err(why) => Err(PublishError::Unwritten(std::io::Error::other(why))),
@@ -661,6 +700,7 @@ impl<'a> Asker<'a> {
             native,
             keys: kept.settings.keys,
             purpose,
+            rehearsal: kept.rehearsal,
         }
     }
 }

@@ -30,7 +30,10 @@ pub static uidl_keep_plugin_version: Version = Version(sys::DOVECOT_ABI_VERSION.
 /// Dovecot calls it once a process, when the file was loaded, as root and outside of any chroot.
 #[unsafe(no_mangle)]
 pub extern "C" fn uidl_keep_plugin_preinit() {
-    boundary(super::settings::hold_root);
+    boundary(|| {
+        super::settings::hold_root();
+        super::settings::note_rehearsal();
+    });
 }
 
 /// Dovecot calls it once a process, after the file was loaded and privileges were dropped.

@@ -1,4 +1,4 @@
-//! The plugin's settings: the same names on Dovecot 2.3 and 2.4.
+//! The plugin's settings: the same names on Dovecot 2.3 and 2.4; and which rehearsal this is.
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,27 @@ pub fn hold_root() {
         // A second call says nothing new.
         let _ = ROOT.set(root);
     }
+}
+
+/// The variable in which `uidl-keep rehearse` hands its stamp to the POP3 program that it runs.
+pub const REHEARSAL: &str = "UIDL_KEEP_REHEARSAL";
+
+/// The stamp of the rehearsal that this process is run for.
+static REHEARSED_AT: OnceLock<u64> = OnceLock::new();
+
+/// Notes the stamp of the rehearsal that this process is run for, if root says that it is. It must
+/// be called before privileges are dropped: afterwards nothing tells who has set a variable.
+pub fn note_rehearsal() {
+    let stamp = std::env::var(REHEARSAL).ok().and_then(|stamp| stamp.parse().ok());
+    if let Some(stamp) = stamp.filter(|_| rustix::process::geteuid().is_root()) {
+        // A second call says nothing new.
+        let _ = REHEARSED_AT.set(stamp);
+    }
+}
+
+/// The stamp of the rehearsal that this process is run for; `None`: it serves a client.
+pub fn rehearsal() -> Option<u64> {
+    REHEARSED_AT.get().copied()
 }
 
 /// Opens the site in `uidl_keep_dir`. It is the first setting that is read, for every user.

@@ -4,6 +4,7 @@ use std::fs::File;
 
 use super::host::User;
 use super::settings::{self, Settings};
+use crate::ledger::LedgerHead;
 use crate::maildrop::State;
 use crate::resolve::Stamps;
 use crate::site::Site;
@@ -102,12 +103,23 @@ pub struct Kept {
     pub gate: Gate,
     /// What the operator has said of the maildrop.
     pub stamps: Stamps,
+    /// The stamp of the rehearsal that this session is, while no client can list the maildrop. 0: a
+    /// client lists it.
+    pub rehearsal: u64,
+    /// Rehearsals that began then or before were undone.
+    pub undone: u64,
 }
 
 impl Kept {
     /// Why no POP3 client may list the mailbox now, whatever is in it.
     pub fn held(&self) -> Option<RefusedLogin> {
-        (self.gate == Gate::Held).then(|| held(&self.user))
+        (self.gate == Gate::Held && self.rehearsal == 0).then(|| held(&self.user))
+    }
+
+    /// Says whether a ledger whose head says this is void: it was forgotten, or only rehearsed, and
+    /// that was undone.
+    pub fn voids(&self, head: LedgerHead) -> bool {
+        head.begun_after < self.stamps.forgotten || (1..=self.undone).contains(&head.rehearsal)
     }
 }
 
@@ -198,14 +210,19 @@ impl Standing {
             return Ok(Self::Inert);
         }
         let refusal = refusal_of(&line);
-        let RosterLine { gate, forgotten, listed, restored, unguarded, .. } = line;
+        let RosterLine { gate, forgotten, listed, restored, unguarded, undone, .. } = line;
         let stamps = Stamps { forgotten, restored, unguarded, listed };
         if let Some(refusal) = refusal {
             let uncaptured = Uncaptured { user: name, stamps, refusal };
             return Ok(Self::Uncaptured(Box::new(uncaptured)));
         }
         let settings = Settings::read(user)?;
-        Ok(Self::Kept(Box::new(Kept { user: name, site, settings, gate, stamps })))
+        // Only the rehearsal that the roster speaks of passes, and only while he is held.
+        let is_held = gate == Gate::Held && line.rehearsal != 0;
+        let named = settings::rehearsal().filter(|stamp| is_held && *stamp == line.rehearsal);
+        let rehearsal = named.unwrap_or(0);
+        let kept = Kept { user: name, site, settings, gate, stamps, rehearsal, undone };
+        Ok(Self::Kept(Box::new(kept)))
     }
 }
 

@@ -16,6 +16,7 @@ mod derived;
 mod matching;
 mod question;
 mod rank;
+mod rehearsed;
 mod run;
 mod settled;
 mod spent;

@@ -143,6 +143,8 @@ pub struct Situation<'a> {
     pub keys: Match,
     /// What the answer is for.
     pub purpose: Purpose,
+    /// The stamp of the rehearsal that lists, as the roster has it. 0: a client lists.
+    pub rehearsal: u64,
 }
 
 /// What is remembered of what clients of the maildrop were told. Each memory may be lost, or older

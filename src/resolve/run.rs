@@ -7,6 +7,7 @@ use super::answer::{Outcome, Report, Resolution, Undecidable};
 use super::derived::derived;
 use super::question::{Fact, Memory, Message, Need, Purpose, Situation};
 use super::rank::{Group, ListingRank, WasListed, is_ours, replay_all_or_none};
+use super::rehearsed::without_rehearsal;
 use super::spent::{NEVER_REACHED, Spent};
 use crate::format::UidlFormat;
 use crate::ledger::{
@@ -27,6 +28,10 @@ pub fn most_unreadable(messages: usize) -> usize {
 /// and messages, whatever repeats in them. An [`Outcome::Ask`] names each message at most once for
 /// each kind of fact.
 pub fn resolve(user: &str, situation: &Situation<'_>, messages: &[Message]) -> Outcome {
+    let without = without_rehearsal(user, situation, messages);
+    let (situation, messages) = without
+        .as_ref()
+        .map_or((situation, messages), |(situation, messages)| (situation, messages));
     let mut run = Run::new(user, situation, messages);
     match run.decide() {
         Ok(resolution) => Outcome::Resolved(Box::new(resolution)),
@@ -769,10 +774,19 @@ impl<'a> Run<'a> {
             told: self.all_told(),
             restored: of_ledger.0.max(of_mark.0).max(stamps.restored),
             unguarded: of_ledger.1.max(of_mark.1).max(stamps.unguarded),
+            rehearsal: self.rehearsal(),
             index: self.noted(),
             native_from,
             records,
         }
+    }
+
+    /// The stamp of the rehearsal that makes this ledger. A maildrop that clients were told of,
+    /// forgotten since or not, cannot be rehearsed in this sense: what it tells now is told (rule
+    /// 2).
+    fn rehearsal(&self) -> u64 {
+        let Situation { memory, rehearsal, .. } = *self.situation;
+        if memory.ledger.is_none() && memory.mark.is_none() { rehearsal } else { 0 }
     }
 
     /// A listed message's record, with the names that it bears now. It was known by UID or by a

@@ -81,7 +81,9 @@ fn grown<'a>(
     new: &'a [Message],
 ) -> Option<LedgerRef<'a>> {
     let epoch = situation.epoch;
-    let mut head = LedgerHead { epoch, ..ledger.head };
+    let was_rehearsed = ledger.head.rehearsal != 0;
+    let rehearsal = if was_rehearsed { situation.rehearsal } else { 0 };
+    let mut head = LedgerHead { epoch, rehearsal, ..ledger.head };
     head.native_from = head.native_from.map(|from| from.max(epoch.next_uid));
     let mut news: Vec<RecordRef<'a>> = Vec::with_capacity(new.len());
     for message in new {
@@ -119,6 +121,9 @@ fn grown<'a>(
         while here.next_if(|&uid| uid < record.uid).is_some() {}
         if record.uid != 0 && here.peek() == Some(&record.uid) {
             records.push(record.clone());
+        } else if was_rehearsed {
+            // What was claimed in a rehearsal is free again.
+            return None;
         } else if record.provenance.is_kept() {
             gone.push(RecordRef { uid: 0, ..record.clone() });
         }

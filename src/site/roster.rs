@@ -102,7 +102,8 @@ pub enum RosterError {
 #[error("a user name that is empty or longer than {MAX_NAME_OCTETS} octets as a roster writes it")]
 pub struct BadName;
 
-const VERSION: u32 = 1;
+/// The version of the form that is written, and the only one that is read.
+pub const VERSION: u32 = 1;
 const MAGIC_OF_ANY_VERSION: &str = "uidl-keep-roster ";
 const MAGIC: &str = "uidl-keep-roster 1 ";
 const MAX_NAME_OCTETS: usize = 1024;
@@ -333,8 +334,8 @@ impl RosterLine {
         Self { gate, awaits_capture, ..self }
     }
 
-    /// The line of a maildrop of which a rehearsal begins, at `now` in seconds since 1970. Where its
-    /// user is held, the rehearsal can be undone, and its stamp is a new one whatever the clock
+    /// The line of a maildrop of which a rehearsal begins, at `now` in seconds since 1970. Where
+    /// its user is held, the rehearsal can be undone, and its stamp is a new one whatever the clock
     /// says.
     #[must_use]
     pub fn rehearsing(self, now: u64) -> Self {

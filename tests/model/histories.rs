@@ -6,6 +6,7 @@
 //! hold.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::support::rules::{
     CAPTURED_AT, DAY, Disk, HEADERLESS, Held, Mail, NAMELESS, Server, Storage, capture, captured,
@@ -16,8 +17,10 @@ use proptest::test_runner::RngSeed;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::index::merge::merge;
 use uidl_keep::ledger::{Ledger, Mark};
-use uidl_keep::maildrop::{Counter, Entry, Maildrop};
+use uidl_keep::maildrop::{Counter, Entry, Maildrop, State};
 use uidl_keep::resolve::{Outcome, Purpose, Undecidable};
+use uidl_keep::site::change::Change;
+use uidl_keep::site::roster::{Gate, RosterLine};
 use uidl_keep::uidl::Uidl;
 
 type Listing = Vec<(Uidl, Held)>;
@@ -109,6 +112,9 @@ enum Step {
         without: usize,
     },
     Finalise,
+    Hold,
+    Rehearse,
+    UndoRehearsal,
     Backup,
     Disk(Disk),
     Fault(Fault),
@@ -214,6 +220,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..12usize, 0..12usize)
             .prop_map(|(renamed, without)| Step::Capture { renamed, without }),
         1 => Just(Step::Finalise),
+        1 => Just(Step::Hold),
+        4 => Just(Step::Rehearse),
+        1 => Just(Step::UndoRehearsal),
         3 => Just(Step::Backup),
         1 => prop_oneof![Just(Disk::Writable), Just(Disk::Full)].prop_map(Step::Disk),
         4 => fault().prop_map(Step::Fault),
@@ -332,6 +341,8 @@ struct History {
     /// searches by halves must look at everything, as it does now and then by itself.
     order_unknown: bool,
     captures: u64,
+    /// Whether clients are held, and what was rehearsed.
+    line: RosterLine,
     /// Old messages that some capture has.
     captured: HashSet<usize>,
     /// Names that two messages have had: no name of these can tell, once UIDs are given anew.
@@ -388,6 +399,7 @@ impl History {
             told_unrecorded: false,
             order_unknown: false,
             captures: 0,
+            line: RosterLine::new("alice@example.com", State::Captured, Gate::Held),
             captured: (0..world.old.len()).collect(),
             twinned: HashSet::new(),
         }
@@ -437,6 +449,9 @@ impl History {
             Step::OldServerGoesOn { number_of_new } => self.old_server_goes_on(number_of_new),
             Step::Capture { renamed, without } => self.capture(renamed, without),
             Step::Finalise => self.server.is_final = true,
+            Step::Hold => self.change(Change::Hold),
+            Step::Rehearse => self.rehearse(),
+            Step::UndoRehearsal => self.change(Change::UndoRehearsal),
             Step::Backup => self.backup = Some(self.back_up()),
             Step::Disk(disk) => {
                 if disk == Disk::Writable || !std::mem::replace(&mut self.faulted, true) {
@@ -452,6 +467,22 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    fn change(&mut self, change: Change) {
+        let now = UNIX_EPOCH + Duration::from_secs(self.now());
+        self.line = change.after(&self.line, true, now);
+        self.server.undone = self.line.undone;
+    }
+
+    /// Nobody but us hears what is listed.
+    fn rehearse(&mut self) {
+        if self.line.gate != Gate::Held {
+            return;
+        }
+        self.line = self.line.clone().rehearsing(self.now());
+        let listed = self.server.rehearse(self.line.rehearsal);
+        self.line.rehearsed = listed.is_ok();
     }
 
     fn copy(&mut self, old: usize, by: By) {
@@ -608,6 +639,8 @@ impl History {
         }
         later.counter = Some(Counter { format: self.old_format.clone(), next: self.old_next });
         later.captures = vec![capture(self.now(), Some(self.old_next))];
+        self.line = self.line.clone().with_rehearsal_undone(self.now());
+        self.server.undone = self.line.undone;
         let earlier = self.server.captured.clone();
         self.server.captured = merge(earlier, later).unwrap().maildrop;
     }
@@ -895,6 +928,7 @@ impl History {
     }
 
     fn poll_all(&mut self) -> Result<Result<(), ()>, TestCaseError> {
+        self.change(Change::Release);
         let Ok(listing) = self.server.try_to_list() else { return Ok(Err(())) };
         // A message that no capture has is new, and stays so.
         let here = listing.iter().filter_map(|(_, held)| self.which_old(&held.mail));

@@ -91,6 +91,7 @@ impl Moved {
             native: Some(&native),
             keys,
             purpose: Purpose::Listing { guarded: false },
+            rehearsal: 0,
         };
         match resolve(&self.captured.user, &situation, &self.messages) {
             Outcome::Resolved(resolution) => *resolution,

@@ -21,6 +21,9 @@ use uidl_keep::uidl::Uidl;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Poll,
+    /// The operator holds the client, and rehearses its next listing.
+    Rehearse,
+    UndoRehearsal,
     /// The message that names itself comes by file.
     CopyFile,
     /// It comes by IMAP.
@@ -50,8 +53,10 @@ enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 26] = [
         Self::Poll,
+        Self::Rehearse,
+        Self::UndoRehearsal,
         Self::CopyFile,
         Self::CopyContent,
         Self::CopyNameless,
@@ -150,6 +155,7 @@ impl World {
     fn digest(&self) -> u64 {
         let Server { ledger, mark, disk, uidvalidity, next_uid, index_id, held, stamps, .. } =
             &self.server;
+        let undone = self.server.undone;
         let mut hasher = DefaultHasher::new();
         let backup = self.backup.as_ref().map(|b| {
             format!("{:?} {:?} {} {} {:?}", b.ledger, b.mark, b.uidvalidity, b.next_uid, b.list)
@@ -164,7 +170,7 @@ impl World {
         let seen = self.seen.each_ref().map(sorted);
         format!(
             "{ledger:?} {mark:?} {disk:?} {uidvalidity} {next_uid} {index_id} {held:?} {stamps:?} \
-             {backup:?} {} {clients:?} {seen:?}",
+             {undone} {backup:?} {} {clients:?} {seen:?}",
             self.faulted,
         )
         .hash(&mut hasher);
@@ -185,6 +191,12 @@ impl World {
         let is_there = |name: &str| self.server.held.iter().any(|held| held.name == name);
         match step {
             Step::Poll => world.poll(),
+            Step::Rehearse => {
+                let stamp = server.undone + 1;
+                // A refusal is what a client would hear.
+                let _ = server.rehearse(stamp);
+            }
+            Step::UndoRehearsal if server.undone < 2 => server.undone += 1,
             Step::CopyFile if !is_full && !is_there("a") => _ = server.copy(&a, true),
             Step::CopyContent if !is_full => _ = server.copy(&a, false),
             Step::CopyNameless if !is_full && !is_there("b") => _ = server.copy(&b, true),

@@ -99,7 +99,7 @@ impl Moved {
 
     fn command(&self, more: &str) -> Command {
         let mail = self.here.path("mail");
-        self.here.command(&format!(
+        self.here.command_with_summary(&format!(
             "bake --site site --maildir {}/{{domain}}/{{local}} --format %08Xu%08Xv {more}",
             mail.display()
         ))
@@ -331,11 +331,11 @@ fn a_list_that_dovecot_would_throw_away_is_not_written() {
     for (list, why) in [
         (
             format!("3 V99 N3 G{GUID}\n1 :{}\n1 :{}\n", base(1), base(2)),
-            "dovecot-uidlist:3: its UID",
+            "dovecot-uidlist:3 repeats a UID or a name",
         ),
         (
             format!("3 V99 N3 G{GUID}\n1 :{}\n2 :{}\n", base(1), base(1)),
-            "dovecot-uidlist:3: its file",
+            "dovecot-uidlist:3 repeats a UID or a name",
         ),
         (format!("3 V99 N3 G{GUID}\n1 pold :{}\nrubbish\n", base(1)), "is not a message"),
         ("4 V99\n".to_owned(), "dovecot-uidlist"),

@@ -1,6 +1,5 @@
 //! `uidl-keep bake`: Dovecot alone tells the kept UIDLs.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
@@ -12,13 +11,12 @@ use uidl_keep::bake::{
     self, BakeOutcome, BakePlace, BakeRun, BakedMaildrop, Unbaked, UndoneRecord,
 };
 use uidl_keep::capture::find::doveconf;
-use uidl_keep::capture::find::pattern::Pattern;
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::workers::{self, Next, Schedule};
-use uidl_keep::dovecot::{Dovecot, InboxPath};
+use uidl_keep::dovecot::{Dovecot, DovecotError, InboxPath};
 use uidl_keep::file::safe_open;
-use uidl_keep::forecast::Terms;
+use uidl_keep::forecast::{ControlPlace, MailPlace, Terms};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::resolve::Match;
 use uidl_keep::site::Site;
@@ -27,8 +25,10 @@ use uidl_keep::text::on_one_line;
 
 use crate::background;
 use crate::capture::progress::Progress;
-use crate::output::{Completion, Trouble, remark};
-use crate::who::{self, MaildropsArgs, Wanted};
+use crate::effect::DryRunArgs;
+use crate::interrupt::Interrupt;
+use crate::output::{Completion, Trouble, remark, summary};
+use crate::who::{AskedPlaces, FoundPlaces, NamesArgs, PlaceArgs, Wanted, users_on_rosters};
 
 /// Writes the kept UIDLs where Dovecot keeps such things, so that it needs no plugin.
 ///
@@ -67,15 +67,10 @@ pub struct BakeArgs {
     /// The site directory.
     #[arg(long, value_name = "SITE", default_value = Site::DEFAULT_DIR)]
     site: PathBuf,
-    /// Where the Maildirs lie, such as '/srv/vmail/{domain}/{local}/Maildir'; may be repeated.
-    /// [default: Dovecot is asked].
-    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["into", "undo"])]
-    maildir: Vec<Pattern>,
-    /// Where dovecot-uidlist lies, if not in the Maildir, such as '/srv/control/{domain}/{local}'.
-    #[arg(long, value_name = "PATTERN", requires = "maildir")]
-    control: Vec<Pattern>,
     #[command(flatten)]
-    who: MaildropsArgs,
+    place: PlaceArgs,
+    #[command(flatten)]
+    names: NamesArgs,
     /// The pop3_uidl_format of this server [default: what doveconf says].
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -85,27 +80,20 @@ pub struct BakeArgs {
     /// How many maildrops to bake at a time.
     #[arg(long, value_name = "N", default_value = "1")]
     jobs: NonZeroUsize,
-    /// Write nothing, and say what would be written.
-    #[arg(long)]
-    dry_run: bool,
+    #[command(flatten)]
+    dry_run: DryRunArgs,
     /// Note in this file what is changed, before it is; it goes on after what is there.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["undo", "into"])]
     undo_file: Option<PathBuf>,
     /// Take back what this file says.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "maildir")]
     undo: Option<PathBuf>,
     /// Stop after the maildrops at hand when this file is there.
     #[arg(long, value_name = "FILE")]
     stop_file: Option<PathBuf>,
     /// Have Dovecot copy each mailbox to this place, such as mdbox:~/mdbox, and compare.
-    #[arg(long, value_name = "LOCATION", conflicts_with = "undo")]
+    #[arg(long, value_name = "LOCATION", conflicts_with_all = ["maildir", "undo"])]
     into: Option<String>,
-    /// The doveadm program of the Dovecot that serves the mail.
-    #[arg(long, value_name = "PATH", default_value = "doveadm")]
-    doveadm: PathBuf,
-    /// Arguments for doveadm, separated by blanks: `-c /etc/dovecot/other.conf`.
-    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
-    doveadm_args: String,
 }
 
 pub fn run(args: &BakeArgs) -> Result<Completion, Trouble> {
@@ -113,19 +101,14 @@ pub fn run(args: &BakeArgs) -> Result<Completion, Trouble> {
     if let Some(file) = &args.undo {
         return undo(args, file);
     }
-    let who = MaildropsArgs {
-        user_template: args.who.user_template.clone(),
-        only: args.who.only.iter().chain(&args.users).cloned().collect(),
-        domains: args.who.domains.clone(),
-    };
-    if !args.all && who.only.is_empty() && who.domains.is_none() {
+    let wanted = Wanted::of(&args.names, &args.users)?;
+    if !args.all && wanted.is_everybody() {
         return Err(Trouble::new(
             "name users or domains, or say --all for everybody on the rosters",
         ));
     }
-    let wanted = Wanted::of(&who)?;
     let site = Site::new(&args.site);
-    let users: Vec<String> = who::users_on_rosters(&site, &wanted)?.into_iter().collect();
+    let users: Vec<String> = users_on_rosters(&site, &wanted)?.into_iter().collect();
     if users.is_empty() {
         return Err(Trouble::at(
             args.site.display(),
@@ -133,11 +116,10 @@ pub fn run(args: &BakeArgs) -> Result<Completion, Trouble> {
              that Dovecot has for its users?",
         ));
     }
-    let dovecot =
-        Dovecot::new(&args.doveadm, args.doveadm_args.split_whitespace().map(str::to_owned));
+    let dovecot = args.place.dovecot();
     let done = match &args.into {
         Some(location) => copy_all(args, &dovecot, &users, location)?,
-        None => bake_all(args, &who, &wanted, site, &dovecot, &users)?,
+        None => bake_all(args, &wanted, site, &dovecot, &users)?,
     };
     let unmet = wanted.unmet(users.iter().map(String::as_str));
     for name in &unmet {
@@ -147,9 +129,6 @@ pub fn run(args: &BakeArgs) -> Result<Completion, Trouble> {
 }
 
 // --- Maildirs
-
-/// Where the mail of each user lies, or why nobody knows.
-type BakePlaces = BTreeMap<String, Result<BakePlace, String>>;
 
 /// What became of all maildrops.
 #[derive(Default)]
@@ -164,7 +143,6 @@ struct BakeTotal {
 
 fn bake_all(
     args: &BakeArgs,
-    who: &MaildropsArgs,
     wanted: &Wanted,
     site: Site,
     dovecot: &Dovecot,
@@ -179,26 +157,23 @@ fn bake_all(
     }
     let Keys { file, message, header, origin } = args.keys;
     let terms = Terms { site, native: Some(native), keys: Match { file, message, header, origin } };
-    let (places, are_all_searched) = match args.maildir.is_empty() {
-        true => (places_of_dovecot(dovecot, users)?, true),
-        false => places_of_patterns(args, who, wanted, users)?,
-    };
-    let undo_file = args.undo_file.as_deref().filter(|_| !args.dry_run);
+    let places = BakePlaces::of(args, wanted, dovecot, users)?;
+    let is_dry = args.dry_run.is_dry();
+    let undo_file = args.undo_file.as_deref().filter(|_| !is_dry);
     let undo_file = undo_file.map(UndoFile::open).transpose()?;
     let note = |record: &UndoneRecord| undo_file.as_ref().map_or(Ok(()), |file| file.note(record));
-    let run = BakeRun { terms: &terms, is_dry: args.dry_run, note: &note };
-    // Only a Dovecot that was asked where the lists are is asked to open a mailbox.
-    let opener = Some(dovecot).filter(|_| args.maildir.is_empty() && !args.dry_run);
-    let bake_one = |at: usize| match &places[&users[at]] {
-        Ok(place) => bake_opened(&run, &users[at], place, opener),
-        Err(why) => Err(Unbaked::CouldNotTell(why.clone())),
+    let run = BakeRun { terms: &terms, is_dry, note: &note };
+    let bake_one = |at: usize| {
+        let place = places.of_user(&users[at]).map_err(Unbaked::CouldNotTell)?;
+        bake_opened(&run, &users[at], &place, places.opener().filter(|_| !is_dry))
     };
 
     let progress = Progress::new(users.len(), users.len() < 2, true);
     let mut total = BakeTotal::default();
-    let queue = BakeQueue::new(users.len(), args.stop_file.as_deref());
+    let interrupt = Interrupt::new(args.stop_file.clone())?;
+    let queue = BakeQueue { len: users.len(), taken: 0, interrupt, done: Vec::new() };
     let jobs = args.jobs.get().min(users.len());
-    let (would, is_dry) = (if args.dry_run { "would bake" } else { "baked" }, args.dry_run);
+    let would = if is_dry { "would bake" } else { "baked" };
     let mut done = 0;
     workers::run(
         queue,
@@ -224,8 +199,8 @@ fn bake_all(
     )?;
     progress.finish();
     let left = users.len() - done;
-    remark(total.sentence(is_dry, left));
-    let is_whole = total.failed == 0 && left == 0 && are_all_searched;
+    summary(total.sentence(is_dry, left));
+    let is_whole = total.failed == 0 && left == 0 && places.are_all_searched();
     Ok(if is_whole { Completion::Done } else { Completion::Partial })
 }
 
@@ -238,7 +213,8 @@ fn bake_opened(
 ) -> Result<BakedMaildrop, Unbaked> {
     match (bake::bake(run, user, place), opener) {
         (Err(Unbaked::NeedsDovecot { .. }), Some(dovecot)) => {
-            let opened = dovecot.open_inbox(user);
+            // It gives each message a UID by that.
+            let opened = dovecot.inbox_epoch(user);
             opened.map_err(|error| Unbaked::CouldNotTell(error.to_string()))?;
             bake::bake(run, user, place)
         }
@@ -280,68 +256,79 @@ impl BakeTotal {
     }
 }
 
-/// The maildrops of users, by where Dovecot has them.
-fn places_of_dovecot(dovecot: &Dovecot, users: &[String]) -> Result<BakePlaces, Trouble> {
-    let ask = |path| {
-        dovecot.inbox_paths(users, path).map_err(|error| {
-            Trouble::new(format!(
-                "{error}; name the Dovecot of this mail with --doveadm and --doveadm-args, or say \
-                 --maildir"
-            ))
-        })
-    };
-    let mailboxes = ask(InboxPath::Mailbox)?;
-    let (controls, indexes) = (ask(InboxPath::Control)?, ask(InboxPath::Index)?);
-    let place = |user: &String| {
-        let mailbox = mailboxes.get(user).filter(|path| path.is_absolute());
-        let mailbox = mailbox.ok_or_else(|| {
-            "Dovecot does not know this user, or cannot open his mail: `doveadm mailbox path` says \
-             why"
-            .to_owned()
-        })?;
-        let other = |paths: &BTreeMap<String, PathBuf>| {
-            let path = paths.get(user).filter(|path| path.is_absolute() && *path != mailbox);
-            path.map(|path| Source::named(user.clone(), path.clone()))
-        };
-        let mailbox = Source::named(user.clone(), mailbox.clone());
-        Ok(BakePlace { mailbox, control: other(&controls), index: other(&indexes) })
-    };
-    Ok(users.iter().map(|user| (user.clone(), place(user))).collect())
+/// Where mail lies.
+enum BakePlaces {
+    Found(FoundPlaces),
+    Asked(AskedPlaces),
 }
 
-/// The maildrops of users, by patterns, and whether every pattern was searched.
-fn places_of_patterns(
-    args: &BakeArgs,
-    who: &MaildropsArgs,
-    wanted: &Wanted,
-    users: &[String],
-) -> Result<(BakePlaces, bool), Trouble> {
-    let found = who::find_maildrops(&args.maildir, "--maildir", who, wanted)?;
-    let controls = match args.control.is_empty() {
-        true => None,
-        false => Some(who::find_maildrops(&args.control, "--control", who, wanted)?),
-    };
-    let of = |places: &who::Places, user: &String, what: &str| {
-        let gap = places.gaps.iter().find(|gap| who::may_be_of(gap, user));
-        let why = gap.and_then(|gap| gap.fault().map(str::to_owned));
-        let absent = || why.unwrap_or_else(|| format!("no {what} of this user is here yet"));
-        places.sources.get(user).cloned().ok_or_else(absent)
-    };
-    let place = |user: &String| {
-        let mailbox = of(&found, user, "Maildir")?;
-        let control = controls.as_ref().map(|it| of(it, user, "control directory")).transpose()?;
-        Ok(BakePlace { mailbox, control, index: None })
-    };
-    let are_all_searched =
-        found.are_all_searched && controls.as_ref().is_none_or(|it| it.are_all_searched);
-    let places = users.iter().map(|user| (user.clone(), place(user))).collect();
-    Ok((places, are_all_searched))
+/// What a bake asks Dovecot for.
+const DIRECTORIES: [InboxPath; 3] = [InboxPath::Mailbox, InboxPath::Control, InboxPath::Index];
+
+impl BakePlaces {
+    fn of(
+        args: &BakeArgs,
+        wanted: &Wanted,
+        dovecot: &Dovecot,
+        users: &[String],
+    ) -> Result<Self, Trouble> {
+        Ok(match args.place.maildir.is_empty() {
+            true => Self::Asked(AskedPlaces::of(dovecot, users, &DIRECTORIES)?),
+            false => Self::Found(FoundPlaces::of(&args.place, wanted)?),
+        })
+    }
+
+    /// Whether each pattern had a directory to search, and each maildrop a user.
+    fn are_all_searched(&self) -> bool {
+        match self {
+            Self::Found(found) => found.are_all_searched,
+            Self::Asked(_) => true,
+        }
+    }
+
+    /// The Dovecot that may be asked to open a mailbox: only one that was asked where they are.
+    fn opener(&self) -> Option<&Dovecot> {
+        match self {
+            Self::Found(_) => None,
+            Self::Asked(asked) => Some(&asked.dovecot),
+        }
+    }
+
+    /// The Maildir of a user, or why nobody knows which it is.
+    fn of_user(&self, user: &str) -> Result<BakePlace, String> {
+        match self {
+            Self::Asked(asked) => {
+                let [mailbox, control, index] = DIRECTORIES.map(|directory| {
+                    let path = asked.path(user, directory).map_err(|why| why.to_string())?;
+                    match path.is_absolute() {
+                        true => Ok(Source::named(user, path)),
+                        false => Err(format!("it has no directory: {}", path.display())),
+                    }
+                });
+                Ok(BakePlace { mailbox: mailbox?, control: Some(control?), index: Some(index?) })
+            }
+            Self::Found(found) => match found.place(user) {
+                MailPlace::Maildir { mail, control } => {
+                    let control = match control {
+                        ControlPlace::Beside => None,
+                        ControlPlace::At(control) => Some(control.clone()),
+                        ControlPlace::Nowhere => {
+                            return Err("no control directory of this user is here yet".to_owned());
+                        }
+                    };
+                    Ok(BakePlace { mailbox: mail.clone(), control, index: None })
+                }
+                MailPlace::Unknown(why) => Err(why.to_owned()),
+                _ => Err("no Maildir of this user is here yet".to_owned()),
+            },
+        }
+    }
 }
 
 /// The `pop3_uidl_format` of this server. What is baked goes by it for good.
 fn format(args: &BakeArgs, dovecot: &Dovecot) -> Result<UidlFormat, Trouble> {
     let asked = dovecot.pop3_setting("pop3_reuse_xuidl");
-    if args.maildir.is_empty() && asked.as_ref().is_ok_and(|said| said == "yes") {
+    if args.place.maildir.is_empty() && asked.as_ref().is_ok_and(|said| said == "yes") {
         return Err(Trouble::new(
             "pop3_reuse_xuidl is on, so that POP3 tells what X-UIDL headers say and not what is \
              baked: turn it off",
@@ -388,20 +375,12 @@ impl UndoFile {
     }
 }
 
-/// All users, until the stop file is there.
+/// All users, until the run is to end.
 struct BakeQueue {
     len: usize,
     taken: usize,
-    stop_file: Option<PathBuf>,
-    is_stopped: bool,
+    interrupt: Interrupt,
     done: Vec<(usize, Result<BakedMaildrop, Unbaked>)>,
-}
-
-impl BakeQueue {
-    fn new(len: usize, stop_file: Option<&Path>) -> Self {
-        let stop_file = stop_file.map(Path::to_owned);
-        Self { len, taken: 0, stop_file, is_stopped: false, done: Vec::new() }
-    }
 }
 
 impl Schedule for BakeQueue {
@@ -409,12 +388,10 @@ impl Schedule for BakeQueue {
     type Finished = (usize, Result<BakedMaildrop, Unbaked>);
 
     fn is_over(&self) -> bool {
-        self.is_stopped || self.taken == self.len
+        self.taken == self.len || self.interrupt.is_asked()
     }
 
     fn next(&mut self, now: Instant) -> Next {
-        let is_there = |path: &PathBuf| path.symlink_metadata().is_ok();
-        self.is_stopped = self.is_stopped || self.stop_file.as_ref().is_some_and(is_there);
         if self.is_over() {
             // The thread looks again at once, and ends.
             return Next::Wait(Some(now));
@@ -442,25 +419,26 @@ fn undo(args: &BakeArgs, path: &Path) -> Result<Completion, Trouble> {
         let record = UndoneRecord::parse(line);
         records.push(record.map_err(|error| at(&format_args!("line {number}: {error}")))?);
     }
-    let wanted = Wanted::of(&args.who)?;
+    let wanted = Wanted::of(&args.names, &[])?;
+    let (interrupt, is_dry) = (Interrupt::new(args.stop_file.clone())?, args.dry_run.is_dry());
     records.retain(|record| wanted.has(&record.user));
     let terms = Terms { site: Site::new(&args.site), native: None, keys: Match::default() };
     let (mut lists, mut failed, mut left) = (0, 0, 0);
     // What was baked last is taken back first.
     for record in records.iter().rev() {
         let user = on_one_line(&record.user);
-        if args.stop_file.as_ref().is_some_and(|path| path.symlink_metadata().is_ok()) {
+        if interrupt.is_asked() {
             left += 1;
             continue;
         }
         let undone = match may_be_undone(&terms, &record.user) {
-            Ok(()) => bake::undo(record, args.dry_run).map_err(|why| why.to_string()),
+            Ok(()) => bake::undo(record, is_dry).map_err(|why| why.to_string()),
             Err(why) => Err(why),
         };
         match undone {
             Ok(undone) => {
                 lists += 1;
-                let would = if args.dry_run { "would take back" } else { "took back" };
+                let would = if is_dry { "would take back" } else { "took back" };
                 let mut out = io::stdout().lock();
                 writeln!(out, "{would} {user}: {} messages, {} gone", undone.back, undone.gone)?;
                 if undone.changed > 0 {
@@ -477,15 +455,16 @@ fn undo(args: &BakeArgs, path: &Path) -> Result<Completion, Trouble> {
             }
         }
     }
-    let verb = if args.dry_run { "would be taken back" } else { "taken back" };
-    remark(format_args!("{lists} bakes {verb}, {failed} not or not wholly, {left} left"));
+    let verb = if is_dry { "would be taken back" } else { "taken back" };
+    summary(format_args!("{lists} bakes {verb}, {failed} not or not wholly, {left} left"));
     let is_whole = failed == 0 && left == 0;
     Ok(if is_whole { Completion::Done } else { Completion::Partial })
 }
 
 /// Without what was baked, Dovecot tells its own UIDLs, which clients may hold for other messages.
 fn may_be_undone(terms: &Terms, user: &str) -> Result<(), String> {
-    match terms.gate(user)? {
+    let line = terms.roster_line(user)?.filter(|line| line.user == user);
+    match line.map(|line| line.gate) {
         Some(Gate::Held | Gate::Redownload) => Ok(()),
         Some(Gate::Guarded | Gate::Released) => Err(
             "the user is served, and Dovecot would tell him UIDLs that his clients hold for other \
@@ -504,16 +483,18 @@ fn copy_all(
     users: &[String],
     location: &str,
 ) -> Result<Completion, Trouble> {
-    let copier = Copier::new(dovecot).map_err(|error| Trouble::new(error.to_string()))?;
+    let trouble = |error: DovecotError| Trouble::new(error.to_string());
+    let copier = Copier::new(dovecot, location).map_err(trouble)?;
+    let (interrupt, is_dry) = (Interrupt::new(args.stop_file.clone())?, args.dry_run.is_dry());
     let (mut copied, mut failed, mut left) = (0, 0, 0);
-    let would = if args.dry_run { "would copy" } else { "copied" };
+    let would = if is_dry { "would copy" } else { "copied" };
     for user in users {
         let shown = on_one_line(user);
-        if args.stop_file.as_ref().is_some_and(|path| path.symlink_metadata().is_ok()) {
+        if interrupt.is_asked() {
             left += 1;
             continue;
         }
-        match copier.copy(user, location, args.dry_run) {
+        match copier.copy(user, is_dry) {
             Ok(messages) => {
                 copied += 1;
                 writeln!(io::stdout().lock(), "{would} {shown}: {messages} messages")?;
@@ -524,7 +505,8 @@ fn copy_all(
             }
         }
     }
-    remark(format_args!("{copied} mailboxes {would} to {location}, {failed} not, {left} left"));
+    let would = if is_dry { "would be copied" } else { "copied" };
+    summary(format_args!("{copied} mailboxes {would} to {location}, {failed} not, {left} left"));
     Ok(if failed == 0 && left == 0 { Completion::Done } else { Completion::Partial })
 }
 
@@ -536,7 +518,8 @@ mod tests {
     fn a_stop_file_ends_the_work_after_what_is_at_hand() {
         let dir = tempfile::tempdir().unwrap();
         let stop = dir.path().join("stop");
-        let mut queue = BakeQueue::new(3, Some(&stop));
+        let interrupt = Interrupt::new(Some(stop.clone())).unwrap();
+        let mut queue = BakeQueue { len: 3, taken: 0, interrupt, done: Vec::new() };
         assert_eq!(queue.next(Instant::now()), Next::Go(0));
         fs::write(&stop, "").unwrap();
         let now = Instant::now();

@@ -4,33 +4,42 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 use uidl_keep::capture::find::doveconf;
-use uidl_keep::capture::find::pattern::Pattern;
+use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::workers::{self, Next, Schedule};
-use uidl_keep::forecast::{self, Forecast, ForecastSign, Foretold, MissingBecause, Terms};
+use uidl_keep::dovecot::{Dovecot, InboxPath};
+use uidl_keep::forecast::{
+    self, Forecast, ForecastSign, Foretold, MailPlace, MissingBecause, Terms,
+};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::ledger::Provenance;
 use uidl_keep::resolve::Match;
 use uidl_keep::site::Site;
 use uidl_keep::text::on_one_line;
 
+use crate::background;
 use crate::capture::progress::Progress;
 use crate::output::{Completion, Trouble, remark};
-use crate::who::{self, MaildropsArgs, Places, Wanted};
+use crate::who::{AskedPlaces, FoundPlaces, NamesArgs, PlaceArgs, Wanted, users_on_rosters};
 
 /// Says what POP3 clients will see, before anybody logs in; changes nothing.
 ///
+///   uidl-keep forecast
+///
+/// Compares the mail of the new server with what was captured, by the rules of the plugin, also
+/// while mail is copied. Asks Dovecot where the mail of everybody on the rosters lies. Reads
+/// Maildirs straight, and has doveadm read anything else. With --maildir, it does without Dovecot:
+///
 ///   uidl-keep forecast --maildir '/srv/vmail/{domain}/{local}/Maildir'
 ///
-/// Compares the Maildirs of the new server with what was captured, by the rules of the plugin, also
-/// while mail is copied. Prints a line for each maildrop on the rosters, the worst first, and a
+/// Prints a line for each maildrop on the rosters, the worst first, and a
 /// total. Each line begins with a sign:
 ///
 /// "=" whole: all that was captured is kept, and nothing else is there;
@@ -44,30 +53,31 @@ use crate::who::{self, MaildropsArgs, Places, Wanted};
 /// --fail-under, a maildrop could not be told, or too few messages are kept; or nobody has a name
 /// that is asked for. 2: trouble.
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment, arg_required_else_help = true)]
+#[command(verbatim_doc_comment)]
 pub struct ForecastArgs {
     /// The site directory.
     #[arg(long, value_name = "SITE", default_value = Site::DEFAULT_DIR)]
     site: PathBuf,
-    /// Where the Maildirs lie, such as '/srv/vmail/{domain}/{local}/Maildir' or
-    /// '/home/{user}/Maildir'; may be repeated. A name of * stands for any, of ? for any of one
-    /// character.
-    #[arg(long, value_name = "PATTERN", required = true)]
-    maildir: Vec<Pattern>,
     #[command(flatten)]
-    who: MaildropsArgs,
+    place: PlaceArgs,
+    #[command(flatten)]
+    names: NamesArgs,
     /// The pop3_uidl_format of this server [default: what doveconf says].
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
     /// The keys that may match, as in uidl_keep_match.
     #[arg(long = "match", value_name = "KEYS", default_value = "file,message,header")]
     keys: Keys,
-    /// How many maildrops to read at a time [default: one a processor].
+    /// How many maildrops to read at a time [default: one a processor; 2 where doveadm reads].
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Print a JSON object a line: one for each maildrop, and one for the total.
     #[arg(long, conflicts_with = "csv")]
     json: bool,
+    /// Add to each object what each message gets: [UID, UIDL] of those that keep their UIDL, in the
+    /// order of a listing, and the UIDs of those that are downloaded.
+    #[arg(long, requires = "json")]
+    uidls: bool,
     /// Print a table with commas, without a total.
     #[arg(long)]
     csv: bool,
@@ -113,32 +123,36 @@ struct Total {
 }
 
 pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
-    let wanted = Wanted::of(&args.who)?;
+    let wanted = Wanted::of(&args.names, &[])?;
     let site = Site::new(&args.site);
-    let mut users = who::users_on_rosters(&site, &wanted)?;
-    let Places { sources, gaps, are_all_searched } =
-        who::find_maildrops(&args.maildir, "--maildir", &args.who, &wanted)?;
-    users.extend(sources.keys().cloned());
-    let users: Vec<String> = users.into_iter().collect();
+    let mut users = users_on_rosters(&site, &wanted)?;
+    background::let_others_go_first();
     let Keys { file, message, header, origin } = args.keys;
     let keys = Match { file, message, header, origin };
-    let terms = Terms { site, native: format(args)?, keys };
+    let dovecot = args.place.dovecot();
+    let native = format(args, &dovecot)?;
+    let terms = Terms { site, native, keys };
+    let places = if args.place.maildir.is_empty() {
+        let users: Vec<String> = users.iter().cloned().collect();
+        Places::Asked(AskedPlaces::of(&dovecot, &users, &[InboxPath::Mailbox, InboxPath::Control])?)
+    } else {
+        let found = FoundPlaces::of(&args.place, &wanted)?;
+        users.extend(found.users().cloned());
+        Places::Found(found)
+    };
+    let users: Vec<String> = users.into_iter().collect();
 
-    let jobs = args.jobs.map_or_else(
-        || thread::available_parallelism().map_or(1, NonZeroUsize::get),
-        NonZeroUsize::get,
-    );
+    let jobs = match args.jobs {
+        Some(jobs) => jobs.get(),
+        None if places.are_maildirs() => {
+            thread::available_parallelism().map_or(1, NonZeroUsize::get)
+        }
+        None => 2,
+    };
     let progress = Progress::new(users.len(), users.len() < 2, true);
     let (mut lines, mut total) = (Vec::new(), Total::default());
     let queue = ForecastQueue { len: users.len(), taken: 0, done: Vec::new() };
-    let forecast_one = |at: usize| {
-        let user = &users[at];
-        let gap = gaps.iter().find(|gap| who::may_be_of(gap, user));
-        match (sources.get(user), gap) {
-            (None, Some(gap)) => Foretold::CouldNotTell(gap.fault().unwrap_or_default().to_owned()),
-            (source, _) => forecast::forecast(&terms, user, source),
-        }
-    };
+    let forecast_one = |at: usize| places.foretell(&terms, &users[at]);
     let tick = || progress.tick();
     workers::run(queue, jobs.min(users.len()), tick, forecast_one, |(at, foretold)| {
         let user = users[at].clone();
@@ -174,26 +188,97 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
         remark(format_args!("{name}: nobody of that name is on a roster and forecast"));
     }
     let completion = total.completion(args.fail_under);
-    let is_answered = unmet.is_empty() && are_all_searched;
+    let is_answered = unmet.is_empty() && places.are_all_searched();
     Ok(if is_answered { completion } else { Completion::Partial })
+}
+
+/// Where mail lies.
+enum Places {
+    Found(FoundPlaces),
+    Asked(AskedPlaces),
+}
+
+impl Places {
+    fn foretell(&self, terms: &Terms, user: &str) -> Foretold {
+        match self {
+            Self::Found(found) => forecast::forecast(terms, user, found.place(user)),
+            Self::Asked(asked) => foretell_asked(terms, asked, user),
+        }
+    }
+
+    /// Whether each pattern had a directory to search, and each maildrop a user.
+    fn are_all_searched(&self) -> bool {
+        match self {
+            Self::Found(found) => found.are_all_searched,
+            Self::Asked(_) => true,
+        }
+    }
+
+    /// Whether all that is there can be read straight.
+    fn are_maildirs(&self) -> bool {
+        match self {
+            Self::Found(_) => true,
+            Self::Asked(asked) => asked.mailboxes().all(|mailbox| {
+                matches!(kind_of(mailbox), MailboxKind::Absent | MailboxKind::Maildir)
+            }),
+        }
+    }
+}
+
+fn foretell_asked(terms: &Terms, asked: &AskedPlaces, user: &str) -> Foretold {
+    let path = |directory| asked.path(user, directory);
+    let paths = path(InboxPath::Mailbox).and_then(|mail| Ok((mail, path(InboxPath::Control)?)));
+    let (mailbox, control) = match paths {
+        Ok(paths) => paths,
+        Err(why) => {
+            let why = format!("Dovecot does not say where the mail is: {why}");
+            return forecast::forecast(terms, user, MailPlace::Unknown(&why));
+        }
+    };
+    let kind = kind_of(&mailbox);
+    let (mail, control) = (&Source::named(user, mailbox), &Source::named(user, control));
+    let dovecot = &asked.dovecot;
+    let inbox = match kind {
+        MailboxKind::Absent => MailPlace::Nowhere,
+        MailboxKind::Maildir => MailPlace::MaildirOrAsked { dovecot, mail, control },
+        MailboxKind::Other => MailPlace::Asked { dovecot, control },
+    };
+    forecast::forecast(terms, user, inbox)
+}
+
+/// What lies at a place that Dovecot names.
+enum MailboxKind {
+    Absent,
+    Maildir,
+    /// Dovecot knows.
+    Other,
+}
+
+fn kind_of(mailbox: &Path) -> MailboxKind {
+    match mailbox.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => MailboxKind::Absent,
+        Ok(_) if mailbox.join("cur").is_dir() => MailboxKind::Maildir,
+        Ok(_) | Err(_) => MailboxKind::Other,
+    }
 }
 
 /// The format that is given, or the one of this machine. The rules go by it only where messages
 /// have a stored UIDL.
-fn format(args: &ForecastArgs) -> Result<Option<UidlFormat>, Trouble> {
+fn format(args: &ForecastArgs, dovecot: &Dovecot) -> Result<Option<UidlFormat>, Trouble> {
     if let Some(text) = &args.format {
         let parsed = doveconf::parse(text).map_err(|error| Trouble::at("--format", error))?;
         return Ok(Some(parsed));
     }
-    let asked = doveconf::ask(None, &mut |_| {});
-    if asked.is_err() {
+    let format =
+        dovecot.pop3_setting("pop3_uidl_format").ok().and_then(|text| doveconf::parse(&text).ok());
+    if format.is_none() {
         remark(format_args!(
             "pop3_uidl_format is not known, for doveconf does not tell it; where clients have \
              listed mailboxes here before, say --format what `{}` prints on the new server",
             doveconf::ASK
         ));
     }
-    Ok(asked.ok())
+    Ok(format)
 }
 
 /// All users. They are done in their order, and written as they come.
@@ -297,7 +382,7 @@ impl Line {
         said
     }
 
-    fn json(&self) -> Value {
+    fn json(&self, with_uidls: bool) -> Value {
         let (user, sign) = (&self.user, self.sign().as_char().to_string());
         let forecast = match &self.forecast {
             Ok(forecast) => forecast,
@@ -314,7 +399,7 @@ impl Line {
             let missing = forecast.missing.iter().filter(|missing| missing.because == because);
             missing.map(|missing| missing.uidl.to_string()).collect()
         };
-        json!({
+        let mut object = json!({
             "user": user,
             "sign": sign,
             "messages": forecast.messages,
@@ -332,7 +417,14 @@ impl Line {
             "unreadable": forecast.unreadable,
             "in_order": forecast.is_in_order,
             "refused": forecast.is_refused,
-        })
+        });
+        if with_uidls {
+            let kept = forecast.keeping.iter();
+            object["kept_uidls"] =
+                kept.map(|kept| json!([kept.uid, kept.uidl.to_string()])).collect();
+            object["downloaded_uids"] = forecast.new.iter().map(|new| new.uid).collect();
+        }
+        object
     }
 
     fn csv(&self) -> String {
@@ -486,7 +578,7 @@ fn print(args: &ForecastArgs, lines: &[Line], total: &Total) -> Result<(), Troub
     }
     for line in lines {
         match (args.json, args.csv) {
-            (true, _) => writeln!(out, "{}", line.json())?,
+            (true, _) => writeln!(out, "{}", line.json(args.uidls))?,
             (_, true) => writeln!(out, "{}", line.csv())?,
             _ => {
                 let user = on_one_line(&line.user);

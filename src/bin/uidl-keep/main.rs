@@ -8,16 +8,27 @@ mod build;
 mod capture;
 mod changes;
 mod check;
+mod copy_late;
 mod documents;
 mod dump;
+mod effect;
+mod explain;
 mod forecast;
+mod formats;
 mod get;
 mod hold;
+mod inboxes;
 mod inspect;
 mod install;
+mod interrupt;
+mod manners;
 mod output;
+mod rehearse;
+mod retire;
 mod site_files;
+mod status;
 mod stop;
+mod verify;
 mod who;
 
 use std::process::ExitCode;
@@ -28,10 +39,17 @@ use output::{Completion, Trouble};
 
 /// Keeps POP3 UIDLs across a mail-server migration.
 #[derive(Parser)]
-#[command(name = "uidl-keep", version, arg_required_else_help = true)]
+#[command(
+    name = "uidl-keep",
+    version,
+    long_version = formats::long_version(),
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    manners: manners::MannersArgs,
 }
 
 #[derive(Subcommand)]
@@ -40,35 +58,49 @@ enum Command {
     Build(build::BuildArgs),
     Capture(Box<capture::CaptureArgs>),
     Check(check::CheckArgs),
+    CopyLate(copy_late::CopyLateArgs),
     #[command(hide = true)]
     Documents(documents::DocumentsArgs),
     Dump(dump::DumpArgs),
+    Explain(explain::ExplainArgs),
     Forecast(forecast::ForecastArgs),
     Forget(hold::ForgetArgs),
     Get(get::GetArgs),
     Hold(hold::HoldArgs),
     Inspect(inspect::InspectArgs),
     Listed(hold::ListedArgs),
+    Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
     Restored(hold::RestoredArgs),
+    Retire(retire::RetireArgs),
+    Status(status::StatusArgs),
+    Verify(Box<verify::VerifyArgs>),
 }
 
 fn main() -> ExitCode {
-    let outcome: Result<Completion, Trouble> = match Cli::parse().command {
+    let Cli { command, manners } = Cli::parse();
+    manners.take();
+    let outcome: Result<Completion, Trouble> = match command {
         Command::Bake(args) => bake::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::CopyLate(args) => copy_late::run(&args),
         Command::Documents(args) => documents::run(&args, &Cli::command()),
         Command::Dump(args) => dump::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Forecast(args) => forecast::run(&args),
         Command::Forget(args) => hold::forget(&args),
         Command::Get(args) => get::run(&args),
         Command::Hold(args) => hold::hold(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Listed(args) => hold::listed(&args),
+        Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
         Command::Restored(args) => hold::restored(&args),
+        Command::Retire(args) => retire::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     output::exit_code(outcome)
 }

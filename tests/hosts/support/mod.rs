@@ -10,11 +10,13 @@
 //! A test says on stderr what the machine lacks. With `UIDL_KEEP_REQUIRE_HOST=1`, as `make test`
 //! sets it, a lack is a failure.
 
+pub mod client_state;
 pub mod clients;
 pub mod courier;
 pub mod cyrus;
 pub mod dovecot;
 pub mod faults;
+pub mod foretold;
 pub mod helper;
 pub mod host;
 pub mod imap;

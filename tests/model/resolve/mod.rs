@@ -10,9 +10,11 @@ mod listed;
 mod memory;
 mod names;
 mod order;
+mod rehearsed;
 mod settled;
 mod spent;
 mod stored;
+mod stragglers;
 
 use crate::support::rules::{Mail, Server, captured, mail, uidl};
 use uidl_keep::ledger::Provenance;

@@ -82,7 +82,7 @@ impl Mail {
 }
 
 /// A message and where it lies on the new server.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Held {
     pub uid: u32,
     pub mail: Mail,
@@ -134,6 +134,10 @@ pub struct Server {
     pub held: Vec<Held>,
     pub keys: Match,
     pub guarded: bool,
+    /// The stamp of the rehearsal that lists; 0: a client does.
+    pub rehearsal: u64,
+    /// Rehearsals up to this stamp were undone.
+    pub undone: u64,
     pub asked: HashMap<Need, usize>,
     /// Whether the last outcome needed what was captured.
     pub asked_captured: bool,
@@ -199,6 +203,8 @@ impl Server {
             held: Vec::new(),
             keys: Match::default(),
             guarded: false,
+            rehearsal: 0,
+            undone: 0,
             asked: HashMap::new(),
             asked_captured: false,
             grown: 0,
@@ -326,6 +332,7 @@ impl Server {
             native: Some(&self.native).filter(|_| self.is_native_followed),
             keys: self.keys,
             purpose,
+            rehearsal: self.rehearsal,
         }
     }
 
@@ -388,7 +395,7 @@ impl Server {
     /// The resolution of [`Server::outcome`] for a listing, recorded as far as it can be.
     pub fn try_to_log_in(&mut self) -> Result<Resolution, Undecidable> {
         let grown = self.grow();
-        let resolution = match self.outcome(Purpose::Listing { guarded: self.guarded }) {
+        let mut resolution = match self.outcome(Purpose::Listing { guarded: self.guarded }) {
             Outcome::Resolved(resolution) => *resolution,
             Outcome::Refused(refusal) => {
                 assert!(grown.is_none(), "a refused login does not grow: {refusal:?}");
@@ -396,10 +403,18 @@ impl Server {
             }
             Outcome::Ask(_) | Outcome::AskCaptured => unreachable!(),
         };
+        // What clients were told is only looked at.
+        if self.rehearsal != 0 && resolution.ledger.rehearsal == 0 {
+            return Ok(resolution);
+        }
         self.next_uid = self.next_uid.max(resolution.first_unspent_uid);
         if let Some(grown) = &grown {
-            assert_eq!(*grown, resolution.ledger, "the grown ledger is that of the rules");
             self.grown += 1;
+            if self.ledger.as_ref().is_some_and(|ledger| ledger.rehearsal != 0) {
+                // The rules begin anew, and a message that came since may have better evidence.
+                resolution.ledger = grown.clone();
+            }
+            assert_eq!(*grown, resolution.ledger, "the grown ledger is that of the rules");
         }
         if self.disk == Disk::Writable {
             let ledger = Ledger::decode(&resolution.ledger.encode()).unwrap();
@@ -457,8 +472,9 @@ impl Server {
             let mut names = names_of(held).into_iter().filter(|_| tells_names(held));
             names.any(|name| record.names.contains(&Ledger::name_of(name)))
         });
-        let heeds =
-            ledger.begun_after >= self.stamps.forgotten && ledger.restored >= self.stamps.restored;
+        let heeds = ledger.begun_after >= self.stamps.forgotten
+            && ledger.restored >= self.stamps.restored
+            && !(1..=self.undone).contains(&ledger.rehearsal);
         counts_on && holds && last_holds && heeds
     }
 
@@ -486,10 +502,35 @@ impl Server {
         }
     }
 
+    /// Notes that a client lists what was only rehearsed, if it is a client. The mark needs no
+    /// room.
+    fn note_told(&mut self) {
+        let Some(ledger) = self.ledger.as_mut().filter(|_| self.rehearsal == 0) else { return };
+        if ledger.rehearsal != 0 {
+            let told = Ledger { rehearsal: 0, ..ledger.clone() };
+            self.mark = Some(Mark::of(&told.borrowed(), self.held.len() as u32));
+            if self.disk == Disk::Writable {
+                self.ledger = Some(told);
+            }
+        }
+    }
+
+    /// Lists as a rehearsal with this stamp.
+    pub fn rehearse(&mut self, stamp: u64) -> Result<Vec<(Uidl, Held)>, Undecidable> {
+        self.rehearsal = stamp;
+        let listed = self.try_to_list();
+        self.rehearsal = 0;
+        listed
+    }
+
     /// Returns the listing of a client, in POP3 order, or the reason why it gets none.
     pub fn try_to_list(&mut self) -> Result<Vec<(Uidl, Held)>, Undecidable> {
         let records = match self.warm() {
-            Some(ledger) => ledger.records.clone(),
+            Some(ledger) => {
+                let records = ledger.records.clone();
+                self.note_told();
+                records
+            }
             None => {
                 let resolution = self.try_to_log_in()?;
                 [resolution.ledger.records, resolution.passing].concat()

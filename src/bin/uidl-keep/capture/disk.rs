@@ -14,26 +14,32 @@ use super::block::{Block, Unusual};
 use super::job::Job;
 use super::listing_file::ListingFile;
 use super::progress::Progress;
+use super::summary::CaptureSummary;
 use crate::output::Trouble;
 
 /// Captures with `jobs` threads and writes in the order of the sources. Returns whether nothing was
-/// lost.
+/// lost, and how much there was.
 pub fn capture(
     job: &Job,
     keys: Keys,
     jobs: usize,
     progress: &Progress,
     output: &mut ListingFile,
-) -> Result<bool, Trouble> {
-    let Job { server, sources, is_copy, .. } = job;
+) -> Result<(bool, CaptureSummary), Trouble> {
+    let Job { server, sources, is_copy, here, .. } = job;
     let (mut all_well, mut noted) = (true, Unusual::default());
+    let mut summary = CaptureSummary::default();
     let in_order = InOrder { len: sources.len(), taken: 0, written: 0, ready: BTreeMap::new() };
     let capture_one = |at: usize| {
         let (source, began) = (&sources[at], SystemTime::now());
         // A copy is as old as the last change before it was made.
         let changed = changed_at(source, server.holds()).filter(|_| *is_copy);
         let taken = changed.map_or(began, |changed| changed.min(began));
-        Block::of(capture::disk::server::capture(server, keys, source).taken_at(taken))
+        let captured = capture::disk::server::capture(server, keys, source).taken_at(taken);
+        Block::of(match here {
+            Some(here) => here.judge(source.login(), captured),
+            None => captured,
+        })
     };
     let tick = || progress.tick();
     workers::run(in_order, jobs.min(sources.len()), tick, capture_one, |(at, block)| {
@@ -42,6 +48,7 @@ pub fn capture(
         }
         all_well &= block.losses.is_empty();
         noted.add(&block);
+        summary.add(&block);
         output.write(&block.octets)?;
         progress.count_messages(block.messages as u64);
         progress.count_maildrop(block.has_failed);
@@ -50,7 +57,7 @@ pub fn capture(
     if let Some(said) = noted.said(sources.len()) {
         progress.say(said);
     }
-    Ok(all_well)
+    Ok((all_well, summary))
 }
 
 /// The time of a maildrop's last change: messages came or went, or its state or its file was

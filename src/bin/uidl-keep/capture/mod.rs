@@ -6,14 +6,16 @@ mod cyrus;
 mod disk;
 mod doveadm;
 mod doveconf;
+mod here;
 mod job;
 mod listing_file;
 mod mbox;
 mod plesk;
-mod pop3;
+pub mod pop3;
 pub mod progress;
-mod prove;
+pub mod prove;
 mod sources;
+mod summary;
 mod witness;
 
 pub use command::{CaptureArgs, run};
