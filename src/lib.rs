@@ -34,6 +34,8 @@ pub mod listing;
 pub mod maildrop;
 #[cfg(feature = "plugin")]
 mod plugin;
+#[cfg(feature = "helper")]
+pub mod report;
 pub mod resolve;
 pub mod site;
 #[cfg(feature = "capture")]

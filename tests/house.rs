@@ -36,6 +36,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "text", "uidl",
         ],
     ),
+    ("report", &["maildrop", "site", "text"]),
     (
         "plugin",
         &[
