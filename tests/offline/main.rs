@@ -25,5 +25,6 @@ mod forecast;
 mod gates;
 mod hold_auth;
 mod planted;
+mod report;
 mod site;
 mod two_captures;

@@ -14,6 +14,7 @@ mod hold;
 mod inspect;
 mod install;
 mod output;
+mod report;
 mod site_files;
 mod stop;
 
@@ -46,6 +47,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Listed(hold::ListedArgs),
     Release(hold::ReleaseArgs),
+    Report(report::ReportArgs),
     Restored(hold::RestoredArgs),
 }
 
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Listed(args) => hold::listed(&args),
         Command::Release(args) => hold::release(&args),
+        Command::Report(args) => report::run(&args),
         Command::Restored(args) => hold::restored(&args),
     };
     output::exit_code(outcome)
