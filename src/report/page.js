@@ -65,10 +65,12 @@ openTarget();
 
 const valueOf = (row, at, isNumber) => {
   const text = row.cells[at].dataset.value ?? row.cells[at].textContent.trim();
-  if (!isNumber) return text.toLowerCase();
+  if (!isNumber) return text;
   const number = parseFloat(text.replace(/,/g, ""));
   return Number.isNaN(number) ? -1 : number;
 };
+// user9 stands before user10.
+const collator = new Intl.Collator("en", { numeric: true });
 const sort = (head, at) => {
   const isNumber = head.dataset.sort === "number";
   const now = head.getAttribute("aria-sort");
@@ -76,7 +78,7 @@ const sort = (head, at) => {
   const body = head.closest("table").tBodies[0];
   const sorted = Array.from(body.rows, row => ({ row, value: valueOf(row, at, isNumber) }));
   const order = isUp ? 1 : -1;
-  sorted.sort((a, b) => order * (isNumber ? a.value - b.value : a.value.localeCompare(b.value)));
+  sorted.sort((a, b) => order * (isNumber ? a.value - b.value : collator.compare(a.value, b.value)));
   body.append(...sorted.map(one => one.row));
   for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", isUp ? "ascending" : "descending");

@@ -42,6 +42,7 @@ mod memory;
 mod old_servers;
 mod old_servers_moved;
 mod prove;
+mod report;
 mod rules;
 mod settings;
 mod themselves;
