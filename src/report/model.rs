@@ -449,7 +449,8 @@ impl Commands<'_> {
         if totals.count(Outlook::CouldNotTell) > 0 {
             step(
                 format!(
-                    "Mend {} that could not be told or are refused. The reason stands with each.",
+                    "Mend {} of which it could not be told what clients will see, or which POP3 \
+                     refuses. The reason stands with each.",
                     mailboxes(Outlook::CouldNotTell)
                 ),
                 None,

@@ -146,7 +146,8 @@ fn verdict(report: &MigrationReport) -> Markup {
         p.verdict {
             strong {
                 @if at_risk > 0 {
-                    (grouped(at_risk)) " of " (counted(all, "mailbox")) " need attention."
+                    (grouped(at_risk)) " of " (counted(all, "mailbox"))
+                    @if at_risk == 1 { " needs attention." } @else { " need attention." }
                 } @else if well == 0 {
                     "Nothing says yet what clients will see."
                 } @else if unseen > 0 {
@@ -251,16 +252,18 @@ fn in_words(totals: &ReportTotals) -> String {
 
 /// A bar of all mailboxes, by how they stand. A part that is there is seen, however small.
 fn bar(totals: &ReportTotals, class_of_bar: &str) -> Markup {
-    let widths = widths(totals);
     let mut at = 0;
+    let parts = widths(totals).into_iter().map(|(outlook, width)| {
+        at += width;
+        (outlook, at - width, width)
+    });
     html! {
         svg class=(class_of_bar) viewBox={ "0 0 " (BAR) " 10" } preserveAspectRatio="none"
             role="img" aria-label=(in_words(totals)) {
-            @for (outlook, width) in widths {
+            @for (outlook, at, width) in parts {
                 rect class=(class(outlook)) x=(at) y="0" width=(width) height="10" {
                     title { (counted(totals.count(outlook), "mailbox")) " " (outlook.words()) }
                 }
-                @let _ = { at += width; };
             }
         }
     }

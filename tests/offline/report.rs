@@ -221,7 +221,7 @@ fn who_is_at_risk_comes_first_with_reasons_and_what_to_do() {
     assert!(whole.contains("The messages of 1 mailbox are not known"), "{whole}");
     assert!(whole.contains("2 mailboxes on this server are on no roster"), "{whole}");
     let steps = page.section("next");
-    assert!(steps.contains("Mend 1 mailbox that"), "{steps}");
+    assert!(steps.contains("Mend 1 mailbox of which"), "{steps}");
     assert!(steps.contains("Copy the mail of 1 mailbox again"), "{steps}");
     let verdict = page.all("strong").next().unwrap();
     assert_eq!(verdict.text, "3 of 5 mailboxes need attention.");
@@ -476,6 +476,8 @@ fn with_site(held: bool) -> Here {
 fn rosters_say_who_is_refused_who_is_held_and_what_comes_next() {
     let here = with_site(true);
     let (_, of_site) = page(&here, "--site site");
+    let verdict = of_site.all("strong").next().unwrap();
+    assert_eq!(verdict.text, "1 of 3 mailboxes needs attention.");
     let rows = of_site.rows("risk");
     assert_eq!(rows.len(), 1, "{rows:?}");
     assert_eq!((rows[0][0], rows[0][1]), ("! could not tell", "carol@example.com"));
