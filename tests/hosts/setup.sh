@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the packages that a job needs and that are not there already.
 #
-#   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, fuzz of packages.sh
+#   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, browser or fuzz
 #   tests/hosts/setup.sh crates GROUP...      fuzz, mutants, deny of packages.sh, into target/tools
 #   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for
 #   tests/hosts/setup.sh names                localhost, where nothing knows that name
