@@ -2,7 +2,7 @@
 //! [`bring`].
 //!
 //! A late message is one that the new server never had. Four things tell that: the names of the
-//! messages that are there; the [`journal`] of what was brought before; the ledger, for clients may
+//! messages that are there; the journal of what was brought before; the ledger, for clients may
 //! have deleted a message since; and the time of the last copy, for what had arrived by then was
 //! copied, and is deleted where it is not there any more.
 //!
@@ -76,7 +76,7 @@ pub struct Brought {
 /// has none.
 ///
 /// Lists both Maildirs; opens the messages that are late, and no other. A message is written
-/// beside its place, synced, noted in the [`journal`], and only then put in its place, so that a
+/// beside its place, synced, noted in [`JOURNAL`], and only then put in its place, so that a
 /// run that was ended goes on where it was.
 ///
 /// # Errors
