@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::support::clients::{Client, Program};
 use crate::support::courier::{Courier, Listening};
@@ -150,6 +150,18 @@ impl Night {
         self.delivered += 1;
         let message = Message::plain(self.delivered);
         self.old.maildir(user).deliver(&message, self.old.naming(), self.delivered);
+    }
+
+    /// Delivers to the old server now, as the name of the file says.
+    fn deliver_late(&mut self, user: &str) {
+        self.delivered += 1;
+        let message = Message::plain(self.delivered);
+        let maildir = self.old.maildir(user);
+        let file = maildir.deliver(&message, self.old.naming(), self.delivered);
+        let name = file.file_name().and_then(|name| name.to_str()).expect("an ASCII name");
+        let (_, rest) = name.split_once('.').expect("a time");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        fs::rename(&file, file.with_file_name(format!("{now}.{rest}"))).expect("our file");
     }
 
     fn deliver_new(&mut self, user: &str) {
@@ -358,7 +370,7 @@ fn steps(night: &mut Night) {
                 }
                 9 => {
                     for user in users().iter().step_by(10) {
-                        night.deliver_old(user);
+                        night.deliver_late(user);
                         *new.entry(user.clone()).or_default() += 1;
                     }
                 }
