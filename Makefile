@@ -2,8 +2,8 @@
 # installs packages or starts servers; `build` and `check` need neither once the packages are there.
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps build check oldest test test-browser asan demo fresh bench fuzz mutants deny \
-	install plugin plugin-2.4 test-plugins clean clean-trees
+.PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
+	mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -42,9 +42,12 @@ help: ## this list
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | \
 		awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
-deps: ## install what building and testing need (Debian, root)
+deps-build: ## install what building needs, and nothing more (Debian, root)
 	$(SETUP) rust
-	$(SETUP) packages build dovecot clients tools
+	$(SETUP) packages build
+
+deps: deps-build ## install what building and testing need (Debian, root)
+	$(SETUP) packages dovecot clients tools
 	$(SETUP) names
 	$(SETUP) tree courier dovecot24 oldservers
 
