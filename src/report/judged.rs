@@ -84,7 +84,7 @@ impl Outlook {
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NextStep {
+pub struct Advice {
     /// The deed, in words.
     pub what: String,
     /// A command for it; words in capitals in it are to be filled in.

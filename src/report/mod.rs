@@ -16,6 +16,6 @@ mod page;
 mod words;
 
 pub use input::{InputError, InputKind, NamedUidls, ReadInput, ReportInputs, StatusOfDomain};
-pub use judged::{NextStep, Outlook};
+pub use judged::{Advice, Outlook};
 pub use model::{MigrationReport, ReportDomain, ReportMailbox, ReportMessages, ReportTotals};
 pub use page::{is_page, page};

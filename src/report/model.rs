@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::maildrop::{State, everybody_of, is_everybody};
 use crate::report::input::{InputKind, NamedUidls, ReadInput, ReportInputs, StatusOfDomain};
-use crate::report::judged::{Judged, NextStep, Outlook, judge};
+use crate::report::judged::{Advice, Judged, Outlook, judge};
 use crate::report::words::{command, counted, domain_of, shell_word};
 use crate::site::roster::{Gate, RosterLine, is_domain, name_of_domain};
 
@@ -27,7 +27,7 @@ pub struct MigrationReport {
     /// The domains, those with most mailboxes at risk first.
     pub domains: Vec<ReportDomain>,
     /// What to do next, in its order.
-    pub next: Vec<NextStep>,
+    pub next: Vec<Advice>,
     /// What statuses say of the whole; empty where a part was asked for.
     pub status: Vec<StatusOfDomain>,
     /// What they say of the plugin.
@@ -50,7 +50,7 @@ pub struct ReportDomain {
     /// What a status says of it.
     pub status: Option<StatusOfDomain>,
     /// What to do next.
-    pub next: NextStep,
+    pub next: Advice,
 }
 
 /// One mailbox.
@@ -71,7 +71,7 @@ pub struct ReportMailbox {
     /// Whether it is served, in the roster's word.
     pub gate: Option<&'static str>,
     /// What to do next; `None`: nothing, for this mailbox alone.
-    pub next: Option<NextStep>,
+    pub next: Option<Advice>,
 }
 
 /// Numbers of messages.
@@ -361,10 +361,10 @@ impl Commands<'_> {
         outlook: Outlook,
         roster: Option<&RosterLine>,
         is_by_rehearsal: bool,
-    ) -> Option<NextStep> {
+    ) -> Option<Advice> {
         if roster.is_some_and(|line| line.gate == Gate::Redownload) {
             let what = "Tell the customer: clients download everything again.".to_owned();
-            return Some(NextStep { what, command: None });
+            return Some(Advice { what, command: None });
         }
         let is_captured = |line: &RosterLine| line.state != State::Failed && !line.awaits_capture();
         let build = "uidl-keep build --install LISTING".to_owned();
@@ -387,7 +387,7 @@ impl Commands<'_> {
             Outlook::Missing => ("Copy the mail again, then forecast.", self.forecast(user)),
             Outlook::NotSeen | Outlook::New | Outlook::Whole => return None,
         };
-        Some(NextStep { what: what.to_owned(), command })
+        Some(Advice { what: what.to_owned(), command })
     }
 
     fn of_domain(
@@ -396,15 +396,15 @@ impl Commands<'_> {
         mailboxes: &[ReportMailbox],
         totals: &ReportTotals,
         status: Option<&StatusOfDomain>,
-    ) -> NextStep {
+    ) -> Advice {
         let first = mailboxes.first().map_or("", |mailbox| &*mailbox.user);
         // Logins without a domain are named one by one.
         let who = if name.is_empty() { first } else { name };
-        let step = |what: &str, command| NextStep { what: what.to_owned(), command };
+        let step = |what: &str, command| Advice { what: what.to_owned(), command };
         if totals.at_risk() > 0 {
             let at_risk = counted(totals.at_risk(), "mailbox");
             let what = format!("Mend {at_risk} first, then forecast again.");
-            return NextStep { what, command: self.forecast(who) };
+            return Advice { what, command: self.forecast(who) };
         }
         if let Some(command) = status.and_then(|status| status.next.clone()) {
             return step("As the status says:", Some(command));
@@ -430,10 +430,9 @@ impl Commands<'_> {
         totals: &ReportTotals,
         domains: &[ReportDomain],
         status: &[StatusOfDomain],
-    ) -> Vec<NextStep> {
+    ) -> Vec<Advice> {
         let mut steps = Vec::new();
-        let mut step =
-            |what: String, command: Option<String>| steps.push(NextStep { what, command });
+        let mut step = |what: String, command: Option<String>| steps.push(Advice { what, command });
         if !inputs.gaps.is_empty() {
             step("Make again what is incomplete: see above.".to_owned(), None);
         }
@@ -494,7 +493,7 @@ impl Commands<'_> {
         }
         if steps.is_empty() {
             let status = format!("uidl-keep status{}", self.site);
-            steps.push(NextStep { what: "See how far it is.".to_owned(), command: Some(status) });
+            steps.push(Advice { what: "See how far it is.".to_owned(), command: Some(status) });
         }
         steps
     }

@@ -13,7 +13,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
 use crate::report::input::{InputKind, NamedUidls, StatusOfDomain};
-use crate::report::judged::{NextStep, Outlook};
+use crate::report::judged::{Advice, Outlook};
 use crate::report::model::{
     MigrationReport, ReportDomain, ReportMailbox, ReportMessages, ReportTotals,
 };
@@ -299,7 +299,7 @@ fn legend(totals: &ReportTotals) -> Markup {
     }
 }
 
-fn step(step: &NextStep) -> Markup {
+fn step(step: &Advice) -> Markup {
     html! {
         (step.what)
         @if let Some(command) = &step.command {
