@@ -21,6 +21,7 @@ mod capture_pop3_faults;
 mod capture_pop3_fleet;
 mod capture_pop3_tokens;
 mod chroot;
+mod cluster;
 mod concurrent;
 mod copiers;
 mod cost;
