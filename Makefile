@@ -46,7 +46,8 @@ deps: ## install what building and testing need (Debian, root)
 	$(SETUP) rust
 	$(SETUP) packages build dovecot clients tools
 	$(SETUP) names
-	$(SETUP) tree courier dovecot24 oldservers
+	$(SETUP) tree courier dovecot24 oldservers ssh
+	$(SETUP) python ansible
 
 build: ## the helper alone: needs neither Dovecot headers nor libclang
 	cargo build --release --locked
