@@ -22,6 +22,8 @@ pub struct ReadyBlock {
     pub messages: usize,
     /// Whether it only says that the maildrop could not be captured.
     pub has_failed: bool,
+    /// Whether no client holds a UIDL of it.
+    pub is_empty: bool,
 }
 
 impl ReadyBlock {
@@ -52,6 +54,7 @@ impl ReadyBlock {
             nameless,
             messages,
             has_failed,
+            is_empty: maildrop.state == State::Empty,
         }
     }
 }

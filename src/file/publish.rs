@@ -32,7 +32,8 @@ pub struct Sealed {
 
 #[derive(Debug)]
 struct StagedNames {
-    beside: PathBuf,
+    /// `None`: it has no name, and is never put in place.
+    beside: Option<PathBuf>,
     path: PathBuf,
     published: bool,
     /// The lock of a file that [`Staged::create_alone`] made, held until the file has its final
@@ -61,8 +62,20 @@ impl Staged {
         let file = create_new(&beside)?;
         Ok(Self {
             file,
-            names: StagedNames { beside, path: path.into(), published: false, _lock: None },
+            names: StagedNames {
+                beside: Some(beside),
+                path: path.into(),
+                published: false,
+                _lock: None,
+            },
         })
+    }
+
+    /// A file without a name, as a dry run writes it. It is for `path` and cannot be published: it
+    /// is gone when it is closed.
+    pub fn unplaced(file: File, path: &Path) -> Self {
+        let names = StagedNames { beside: None, path: path.into(), published: false, _lock: None };
+        Self { file, names }
     }
 
     /// As [`Staged::create`], for directories without a site [`lock`]. The temporary file itself is
@@ -91,7 +104,7 @@ impl Staged {
             if lock_at(&file, &beside)? {
                 // Both descriptors share one lock: it holds until both are closed.
                 let names = StagedNames {
-                    beside,
+                    beside: Some(beside),
                     path: path.into(),
                     published: false,
                     _lock: Some(file.try_clone()?),
@@ -148,7 +161,9 @@ impl Sealed {
     }
 
     fn rename(mut self) -> io::Result<()> {
-        fs::rename(&self.names.beside, &self.names.path)?;
+        let beside = self.names.beside.as_ref();
+        let beside = beside.ok_or_else(|| io::Error::other("a file of a dry run has no place"))?;
+        fs::rename(beside, &self.names.path)?;
         self.names.published = true;
         Ok(())
     }
@@ -176,8 +191,8 @@ pub fn publish_all(files: impl IntoIterator<Item = Sealed>) -> Result<(), (PathB
 
 impl Drop for StagedNames {
     fn drop(&mut self) {
-        if !self.published {
-            let _ = fs::remove_file(&self.beside);
+        if let Some(beside) = self.beside.as_ref().filter(|_| !self.published) {
+            let _ = fs::remove_file(beside);
         }
     }
 }
@@ -264,6 +279,20 @@ mod tests {
         sealed.publish().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(path.metadata().unwrap().mode() & 0o7777, 0o640);
+        assert_eq!(names(dir.path()), ["a.idx"]);
+    }
+
+    #[test]
+    fn a_file_of_a_dry_run_is_never_put_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.idx");
+        fs::write(&path, "old").unwrap();
+        let staged = Staged::unplaced(tempfile::tempfile().unwrap(), &path);
+        staged.file().write_all(b"new").unwrap();
+        let sealed = staged.seal(PRIVATE).unwrap();
+        assert_eq!(sealed.path(), path);
+        sealed.publish().unwrap_err();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(names(dir.path()), ["a.idx"]);
     }
 

@@ -4,7 +4,7 @@
 /// LF.
 pub(super) const MAGIC: [u8; 8] = *b"\x89UKI\r\n\x1a\n";
 /// The version that this code writes, and the newest that it reads.
-pub(super) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 // The header: each offset is the one before plus that field's size.
 pub(super) const MAGIC_AT: usize = 0;

@@ -44,7 +44,8 @@ use super::record::NAME_OCTETS;
 use super::whole::{LedgerHead, MAX_NEXT_ORDER, Noted};
 
 pub(super) const MAGIC: [u8; 8] = *b"\x89UKL\r\n\x1a\n";
-pub(super) const VERSION: u32 = 1;
+/// The version of the form that is written, and the only one that is read.
+pub const VERSION: u32 = 1;
 pub(super) const HEADER_OCTETS: usize = 108;
 pub(super) const DIGEST_OCTETS: usize = 16;
 pub(super) const FRONT_RECORD_OCTETS: usize = 3 * 4 + 2 * NAME_OCTETS + 1;

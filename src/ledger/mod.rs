@@ -21,7 +21,7 @@ mod whole;
 
 pub use epoch::{Epoch, MAX_TOLD, Told, join_told};
 pub use front::LedgerFront;
-pub use layout::{LedgerError, MAX_OCTETS};
+pub use layout::{LedgerError, MAX_OCTETS, VERSION};
 pub use mark::Mark;
 pub use record::{NameHash, NameHashes, Provenance, Record, RecordRef};
 pub use whole::{FIRST_ORDER, Ledger, LedgerHead, LedgerRef, MAX_NEXT_ORDER, Noted};

@@ -6,8 +6,8 @@ use crate::maildrop::{Entry, Maildrop, State};
 /// The first word of a block's first line.
 pub(super) const MAGIC: &str = "uidl-keep-listing";
 
-/// The version of the form, in the same line.
-pub(super) const VERSION: &str = "1";
+/// The version of the form that is written, and the only one that is read.
+pub const VERSION: &str = "1";
 
 /// The longest line read or written, in octets, its line end not counted.
 pub const MAX_LINE_OCTETS: usize = 64 * 1024;

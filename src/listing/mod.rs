@@ -12,7 +12,7 @@ mod read;
 mod write;
 
 pub use error::{Excerpt, ListingError, ListingFault};
-pub use form::MAX_LINE_OCTETS;
+pub use form::{MAX_LINE_OCTETS, VERSION};
 pub use read::{Block, BlockScan, Reader, scan};
 pub use write::write_maildrop;
 

@@ -102,7 +102,8 @@ pub enum RosterError {
 #[error("a user name that is empty or longer than {MAX_NAME_OCTETS} octets as a roster writes it")]
 pub struct BadName;
 
-const VERSION: u32 = 1;
+/// The version of the form that is written, and the only one that is read.
+pub const VERSION: u32 = 1;
 const MAGIC_OF_ANY_VERSION: &str = "uidl-keep-roster ";
 const MAGIC: &str = "uidl-keep-roster 1 ";
 const MAX_NAME_OCTETS: usize = 1024;

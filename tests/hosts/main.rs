@@ -44,6 +44,7 @@ mod old_servers;
 mod old_servers_moved;
 mod prove;
 mod rules;
+mod runbook;
 mod settings;
 mod themselves;
 mod twin;

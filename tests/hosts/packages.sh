@@ -15,8 +15,8 @@ packages_build="ca-certificates gcc libc6-dev libclang-dev dovecot-dev"
 # These run the plugin in a Dovecot of this machine.
 packages_dovecot="dovecot-core dovecot-pop3d dovecot-imapd"
 
-# These are POP3 clients, which remember UIDLs, and programs that copy mail by IMAP.
-packages_clients="fetchmail mpop getmail6 isync offlineimap3"
+# These are POP3 clients, which remember UIDLs, and programs that copy mail, by IMAP and as files.
+packages_clients="fetchmail mpop getmail6 isync offlineimap3 rsync"
 
 # These make the trees below, look into what was built (nm) and into its use of memory, make keys
 # for encrypted mail, make system calls fail (strace), and serve an example of the documentation.

@@ -169,5 +169,6 @@ fn a_night_of_forty_mailboxes_is_told_as_it_was() {
     // Nothing of it needs anybody if only the first domain is asked for.
     fs::remove_file(&listing).unwrap();
     let ran = capture(&["--only", "a.example"]);
-    assert_eq!((ran.status, &ran.stderr[..]), (0, ""));
+    let of_a = ran.stderr.lines().filter(|line| !line.contains(" captured, ")).count();
+    assert_eq!((ran.status, of_a), (0, 0), "{}", ran.stderr);
 }

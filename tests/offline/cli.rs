@@ -434,7 +434,7 @@ fn install_with(here: &Here, args: &[&str]) -> Ran {
     for argument in INSTALL.split(' ') {
         command.arg(argument.replace('\u{a0}', " "));
     }
-    let output = command.args(args).current_dir(here.0.path()).output().unwrap();
+    let output = command.args(args).arg("-q").current_dir(here.0.path()).output().unwrap();
     Ran {
         status: output.status.code().expect("not killed"),
         stdout: String::from_utf8(output.stdout).unwrap(),

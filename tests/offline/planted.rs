@@ -640,7 +640,7 @@ fn installed(scene: &Scene) -> [PathBuf; 3] {
 }
 
 fn install(site: &Path, listing: &Path, doveadm: &Path) -> Ran {
-    let args = ["build", "--install", "--no-check", "--site"].map(OsStr::new);
+    let args = ["build", "-q", "--install", "--no-check", "--site"].map(OsStr::new);
     let more =
         [site.as_os_str(), OsStr::new("--doveadm"), doveadm.as_os_str(), listing.as_os_str()];
     run(&[&args[..], &more].concat())

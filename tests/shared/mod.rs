@@ -20,7 +20,9 @@ pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
-/// The helper, ready for its arguments.
+/// The helper, ready for its arguments. It leaves closing summaries out.
 pub fn uidl_keep() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_uidl-keep"))
+    let mut helper = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
+    helper.arg("-q");
+    helper
 }

@@ -4,8 +4,8 @@
 //! them and notes where each maildrop is. The second reads the maildrops one by one, in the order
 //! of their users. All files are written beside their places before the first is put in place.
 
-use std::collections::BTreeSet;
-use std::fmt::Display;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
 use std::fs::{DirBuilder, File};
 use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
 use std::iter::Peekable;
@@ -13,6 +13,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use indicatif::HumanCount;
 use rustix::fs::Mode;
 use uidl_keep::dovecot::{Dovecot, UserNames};
 use uidl_keep::file::lock::lock;
@@ -24,13 +25,15 @@ use uidl_keep::listing::{self, Block};
 use uidl_keep::maildrop::{Entry, Maildrop, State, everybody_of, is_everybody};
 use uidl_keep::site::roster::{Gate, Roster, RosterLine, escaped, is_domain, name_of_domain};
 use uidl_keep::site::{Paths, Scope, Site};
+use uidl_keep::text::on_one_line;
 use uidl_keep::uidl::Uidl;
 
 use crate::accounts::{Doveadm, Readers};
 use crate::apart;
 use crate::changes::ChangesLog;
+use crate::effect::{DryRunArgs, Effect};
 use crate::install::Install;
-use crate::output::{Completion, Trouble, remark};
+use crate::output::{Completion, Trouble, remark, summary};
 use crate::site_files::{self, ScopeFiles};
 use crate::stop::StopFile;
 
@@ -79,6 +82,8 @@ pub struct BuildArgs {
     #[arg(long, requires = "install")]
     skip_unknown: bool,
     #[command(flatten)]
+    dry: DryRunArgs,
+    #[command(flatten)]
     doveadm: Doveadm,
     /// Listings; `-` is standard input. Give none to make the old site final.
     #[arg(value_name = "LISTING")]
@@ -86,7 +91,9 @@ pub struct BuildArgs {
 }
 
 pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
-    let site = Site::new(args.output.as_ref().unwrap_or(&args.site));
+    let place = Site::new(args.output.as_ref().unwrap_or(&args.site));
+    let empty = args.dry.stands_in_for(&place)?;
+    let site = empty.as_ref().map_or(place.clone(), |empty| Site::new(empty.path()));
     let base = match &args.base {
         Some(base) => Some(Site::new(base)),
         None => args.install.then(|| site.clone()),
@@ -100,17 +107,15 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
     let mut found = scan(&listings)?;
     let mut outcome = selection.apply(&mut found, !listings.is_empty())?;
 
-    make_site(&site)?;
+    let effect = Effect::of(args.dry, || {
+        make_site(&site)?;
+        let lock = lock(site.dir()).map_err(|error| Trouble::at(site.dir().display(), error))?;
+        let changes = "another uidl-keep changes this site; try again when it is done";
+        lock.ok_or_else(|| Trouble::at(site.dir().display(), changes))
+    })?;
     if args.install {
         is_ours(&site)?;
     }
-    let lock = lock(site.dir()).map_err(|error| Trouble::at(site.dir().display(), error))?;
-    let Some(_lock) = lock else {
-        return Err(Trouble::at(
-            site.dir().display(),
-            "another uidl-keep changes this site; try again when it is done",
-        ));
-    };
     let other = base.iter().filter(|base| base.dir() != site.dir());
     let sites: Vec<&Site> = std::iter::once(&site).chain(other).collect();
     set_apart(&mut found, &sites, args.install.then_some(&args.doveadm))?;
@@ -133,22 +138,24 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
     let (mut known_places, mut unknown_places) = (BTreeSet::new(), BTreeSet::new());
     let (dovecot, mut names) = (args.doveadm.dovecot(), UserNames::default());
     if args.install {
-        args.doveadm.check_pop3(&site)?;
+        args.doveadm.check_pop3(&place)?;
     }
-    let mut doubts = Doubts::default();
+    let (mut doubts, mut tallies) = (Doubts::default(), BTreeMap::new());
     for scope in scopes {
         let start = found.partition_point(|found| found.scope < scope);
         let end = found.partition_point(|found| found.scope <= scope);
         let domain = apart::domain_of(&scope);
         let is_domain_held = domain.as_ref().is_some_and(|domain| domains_held.contains(domain));
         let hold = Hold { now: args.hold, domain: is_domain_held };
-        let build = Build { site: &site, scope: &scope, listings: &listings, hold };
+        let build =
+            Build { effect: &effect, site: &site, scope: &scope, listings: &listings, hold };
         let old = match &base {
             Some(base) => site_files::open_scope(base, &scope)?,
             None => ScopeFiles { index: None, roster: None },
         };
         let mut staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
         held.append(&mut staged.held);
+        tallies.insert(scope.clone(), staged.tally);
         let whose = domain.unwrap_or_else(|| scope.clone());
         let (readers, access) =
             if args.install && staged.users.is_empty() && domains_apart.contains(&scope) {
@@ -193,27 +200,89 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
         go_on_without(unknown_places, args.skip_unknown)?;
     }
     // All is well, and all of it is on the disk.
-    if let Some(ended) = &ended {
-        install.add_missing_of(ended, &site);
-    }
-    install.begin(&site)?;
-    publish(&site, sealed, &held).map_err(|trouble| {
-        remark(trouble);
-        Trouble::new(install.state(&site))
+    let put_in_place = effect.really(|| {
+        if let Some(ended) = &ended {
+            install.add_missing_of(ended, &site);
+        }
+        install.begin(&site)?;
+        publish(&site, sealed, &held).map_err(|trouble| {
+            remark(trouble);
+            Trouble::new(install.state(&site))
+        })?;
+        if let Some(rest) = install.end(&site)? {
+            remark(rest.state(&site));
+            outcome = Completion::Partial;
+        }
+        // The held users of the site that is built upon are now held here, and so are new users of
+        // a held domain.
+        if let Some(stop) = StopFile::of(&site)? {
+            stop.refresh()?;
+        }
+        readers_of.iter().try_for_each(|(readers, paths)| readers.try_to_read(paths))
     })?;
-    if let Some(rest) = install.end(&site)? {
-        remark(rest.state(&site));
-        outcome = Completion::Partial;
+    if put_in_place.is_none() {
+        print_tallies(&tallies)?;
     }
-    // The held users of the site that is built upon are now held here, and so are new users of a
-    // held domain.
-    if let Some(stop) = StopFile::of(&site)? {
-        stop.refresh()?;
-    }
-    for (readers, paths) in readers_of {
-        readers.try_to_read(&paths)?;
-    }
+    let all = tallies.into_values().fold(BuildTally::default(), BuildTally::joined);
+    let (would_be, is_final) = (effect.would_be(), if args.is_final { ", final" } else { "" });
+    summary(format_args!("{would_be}built: {all}{is_final} -> {}", place.dir().display()));
     Ok(outcome)
+}
+
+/// Prints what would change, a line for each domain and each user with files of his own.
+fn print_tallies(tallies: &BTreeMap<Scope, BuildTally>) -> Result<(), Trouble> {
+    let mut out = io::stdout().lock();
+    for (scope, tally) in tallies.iter().filter(|(_, tally)| **tally != BuildTally::default()) {
+        let name = match scope {
+            Scope::Domain(domain) => name_of_domain(domain),
+            Scope::User(user) => user.clone(),
+        };
+        writeln!(out, "{}", on_one_line(format_args!("{name} would be built: {tally}")))?;
+    }
+    Ok(())
+}
+
+/// What a build makes of the listings.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct BuildTally {
+    /// Maildrops that are new on a roster.
+    added: u64,
+    /// Maildrops that were captured before.
+    again: u64,
+    /// Those of both whose capture failed.
+    failed: u64,
+    messages: u64,
+    /// Messages that have another UIDL than in an earlier capture.
+    renamed: u64,
+    /// Gates that change.
+    gates: u64,
+}
+
+impl BuildTally {
+    fn joined(self, other: Self) -> Self {
+        Self {
+            added: self.added + other.added,
+            again: self.again + other.again,
+            failed: self.failed + other.failed,
+            messages: self.messages + other.messages,
+            renamed: self.renamed + other.renamed,
+            gates: self.gates + other.gates,
+        }
+    }
+}
+
+impl Display for BuildTally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { added, again, failed, messages, renamed, gates } = *self;
+        let [added, again, failed, messages, renamed, gates] =
+            [added, again, failed, messages, renamed, gates].map(HumanCount);
+        write!(
+            f,
+            "{added} maildrops added, {again} captured again, {failed} failed, {messages} \
+             messages, {renamed} messages have another UIDL than in an earlier capture, {gates} \
+             gates changed"
+        )
+    }
 }
 
 /// Puts all files in place. Before that, the log gets the gates that change.
@@ -604,6 +673,7 @@ fn directories(site: &Site) -> [PathBuf; 3] {
 
 /// One scope of the site that is being built.
 struct Build<'a> {
+    effect: &'a Effect,
     site: &'a Site,
     scope: &'a Scope,
     listings: &'a [Listing],
@@ -630,6 +700,7 @@ struct Built {
     /// The lines that are held now and were not before, each with the gate before. The line of the
     /// whole domain may be among them.
     held: Vec<(&'static str, RosterLine)>,
+    tally: BuildTally,
 }
 
 impl Build<'_> {
@@ -657,7 +728,7 @@ impl Build<'_> {
 
         let at_index = |error: &dyn Display| Trouble::at(paths.index.display(), error);
         let at_roster = |error: &dyn Display| Trouble::at(paths.roster.display(), error);
-        let index = Staged::create(&paths.index).map_err(|error| at_index(&error))?;
+        let index = self.effect.stage(&paths.index).map_err(|error| at_index(&error))?;
         // The operator may have held the roster that is already there, also when the build is upon
         // another site.
         let gates = Gates([old.roster.as_ref(), there.roster.as_ref()]);
@@ -671,7 +742,7 @@ impl Build<'_> {
             gates: &gates,
             changes: Changes { doubts, messages: 0, maildrops: 0, first: None },
         };
-        let mut built_anew = Vec::new();
+        let (mut built_anew, mut tally) = (Vec::new(), BuildTally::default());
         let mut held = Vec::new();
         let of_domain = self.line_of_domain(&gates, &mut held);
         let is_held = self.hold.now || self.hold.domain || of_domain.is_some();
@@ -679,6 +750,11 @@ impl Build<'_> {
         while let Some((maildrop, is_new)) = maildrops.next()? {
             writer.push(&maildrop).map_err(|error| at_index(&error))?;
             let before = gates.of(&maildrop.user);
+            if is_new {
+                tally.messages += maildrop.entries.len() as u64;
+                tally.failed += u64::from(maildrop.state == State::Failed);
+                *if before.is_some() { &mut tally.again } else { &mut tally.added } += 1;
+            }
             let mut line = line_of(&maildrop, is_new, before.as_ref(), first_gate);
             if self.hold.now {
                 line = line.held_with_domain();
@@ -699,6 +775,8 @@ impl Build<'_> {
         writer.finish().map_err(|error| at_index(&error))?;
         self.warn_of_failed(&roster);
         maildrops.changes.tell(self.scope.name());
+        tally.renamed = maildrops.changes.messages as u64;
+        tally.gates = (held.len() + built_anew.len()) as u64;
         self.tell_of_forgotten(&built_anew, &roster);
         let new = Index::open(index.file()).map_err(|error| at_index(&error))?;
         let build_id = new.build_id();
@@ -706,12 +784,12 @@ impl Build<'_> {
             self.drops_nothing(there, &new)?;
         }
 
-        let staged = Staged::create(&paths.roster).map_err(|error| at_roster(&error))?;
+        let staged = self.effect.stage(&paths.roster).map_err(|error| at_roster(&error))?;
         let mut file = staged.file();
         file.write_all(roster.to_text().as_bytes()).map_err(|error| at_roster(&error))?;
         let users = roster.lines().map(|line| line.user.clone());
         let users = users.filter(|user| !is_everybody(user) && !is_domain(user)).collect();
-        Ok(Built { paths, index, build_id, roster: staged, users, held })
+        Ok(Built { paths, index, build_id, roster: staged, users, held, tally })
     }
 
     /// The line that says that the whole domain is held, if it is.

@@ -23,8 +23,11 @@ pub struct DocumentsArgs {
 pub fn run(args: &DocumentsArgs, helper: &Command) -> Result<Completion, Trouble> {
     let at = |error: io::Error| Trouble::at(args.dir.display(), error);
     let shown = helper.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
-    let mut helper =
-        Command::new("uidl-keep").version(env!("CARGO_PKG_VERSION")).subcommands(shown);
+    let everywhere = helper.get_arguments().filter(|argument| argument.is_global_set()).cloned();
+    let mut helper = Command::new("uidl-keep")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(everywhere)
+        .subcommands(shown);
     for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
         clap_complete::generate_to(shell, &mut helper, "uidl-keep", &args.dir).map_err(at)?;
     }

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use indicatif::HumanCount;
 use uidl_keep::file::lock::{SiteLock, lock};
 use uidl_keep::file::publish::{Access, Sealed, Staged};
 use uidl_keep::maildrop::{State, is_everybody};
@@ -19,7 +20,8 @@ use uidl_keep::text::on_one_line;
 use crate::accounts::{Checked, Doveadm};
 use crate::apart;
 use crate::changes::ChangesLog;
-use crate::output::{Completion, Trouble, remark};
+use crate::effect::{DryRunArgs, Effect};
+use crate::output::{Completion, Trouble, remark, summary};
 use crate::site_files;
 use crate::stop::StopFile;
 
@@ -134,6 +136,8 @@ struct WhoArgs {
     /// A file with one user or domain on each line; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
+    #[command(flatten)]
+    dry: DryRunArgs,
 }
 
 /// Users, or the whole domain, selected in one roster.
@@ -202,9 +206,11 @@ fn change_gates(
     if let Some(list) = &who.list {
         names.extend(read_list(list)?);
     }
-    let lock = wait_for_lock(&site)?;
-    let stop = if is_auth { Some(StopFile::begin(&site)?) } else { StopFile::of(&site)? };
-    let mut outcome = Completion::Done;
+    who.dry.find(&site)?;
+    let effect = Effect::of(who.dry, || wait_for_lock(&site))?;
+    let begin = || if is_auth { StopFile::begin(&site).map(Some) } else { StopFile::of(&site) };
+    let stop = effect.really(begin)?.flatten();
+    let (mut outcome, mut counts) = (Completion::Done, GateCounts::default());
     let mut scopes: BTreeMap<Scope, NamedUsers> = BTreeMap::new();
     let apart = apart::by_domain(&site)?;
     for name in names {
@@ -212,6 +218,7 @@ fn change_gates(
         if found.is_empty() {
             remark(format_args!("{}: no roster for {name}", site.dir().display()));
             outcome = Completion::Partial;
+            counts.not_done += 1;
         }
         for (scope, is_all) in found {
             let named = scopes.entry(scope).or_default();
@@ -231,18 +238,13 @@ fn change_gates(
     if let Some(doveadm) = doveadm.filter(|_| !scopes.is_empty()) {
         check(doveadm, &site, &scopes)?;
     }
-    let run = GateChange { _lock: lock, site: &site, change, now: SystemTime::now() };
+    let run = GateChange { effect: &effect, site: &site, change, now: SystemTime::now() };
     let mut printed = BTreeMap::new();
-    let mut count = 0;
     let mut changed = Ok(());
     for (scope, named) in &scopes {
-        match run.change_scope(scope, named, &mut printed) {
-            Ok((all_done, of_scope)) => {
-                count += of_scope;
-                if !all_done {
-                    outcome = Completion::Partial;
-                }
-            }
+        match run.change_scope(scope, named, &mut printed, &mut counts) {
+            Ok(true) => {}
+            Ok(false) => outcome = Completion::Partial,
             Err(trouble) => {
                 changed = Err(trouble);
                 break;
@@ -250,17 +252,28 @@ fn change_gates(
         }
     }
     // The work is done, also when nobody reads this.
-    let printed = print(&printed);
+    let printed = print(&printed, effect.would_be());
     // This is done also after a partial change: the rosters are what counts.
     let refreshed = stop.map_or(Ok(()), |stop| stop.refresh());
     changed.and(refreshed)?;
-    if matches!(change, Change::Restored) && count > 0 {
+    if matches!(change, Change::Restored) && counts.changed > 0 {
         remark(format_args!(
-            "{count} maildrops: at the next POP3 login of each, the next UID is raised by 65,536"
+            "{} maildrops: at the next POP3 login of each, the next UID {} raised by 65,536",
+            counts.changed,
+            effect.is()
         ));
     }
-    printed?;
-    Ok(outcome)
+    let GateCounts { changed, already, not_done } = counts;
+    let [changed, already, not_done] = [changed, already, not_done].map(HumanCount);
+    summary(format_args!(
+        "{}: {changed} {}changed, {already} already were so, {not_done} not done",
+        change.command(),
+        effect.would_be()
+    ));
+    match printed {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(outcome),
+    }
 }
 
 /// Refuses to go on when Dovecot would not follow the rosters.
@@ -330,7 +343,7 @@ struct Printed {
     by_name: String,
 }
 
-fn print(printed: &BTreeMap<Scope, Printed>) -> io::Result<()> {
+fn print(printed: &BTreeMap<Scope, Printed>, would_be: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for (scope, Printed { domain, of_domain, by_name }) in printed {
         let mut outcomes: Vec<String> =
@@ -339,7 +352,8 @@ fn print(printed: &BTreeMap<Scope, Printed>) -> io::Result<()> {
             outcomes.push(format!("{outcome} 0"));
         }
         if !outcomes.is_empty() {
-            let line = format!("{} {}", name_of_domain(scope.name()), outcomes.join(", "));
+            let name = name_of_domain(scope.name());
+            let line = format!("{name} {would_be}{}", outcomes.join(", "));
             writeln!(out, "{}", on_one_line(line))?;
         }
         out.write_all(by_name.as_bytes())?;
@@ -347,9 +361,19 @@ fn print(printed: &BTreeMap<Scope, Printed>) -> io::Result<()> {
     Ok(())
 }
 
-/// One run of a command. No other run changes the site meanwhile.
+/// How many users a command has changed.
+#[derive(Default)]
+struct GateCounts {
+    changed: u64,
+    /// Those who were as they were to be.
+    already: u64,
+    /// Those who are not as they were to be, or are on no roster.
+    not_done: u64,
+}
+
+/// One run of a command.
 struct GateChange<'a> {
-    _lock: SiteLock,
+    effect: &'a Effect,
     site: &'a Site,
     change: Change,
     now: SystemTime,
@@ -357,13 +381,14 @@ struct GateChange<'a> {
 
 impl GateChange<'_> {
     /// Rewrites the roster of a scope. Returns whether all named users are on it and could be
-    /// changed, and how many were on it.
+    /// changed.
     fn change_scope(
         &self,
         scope: &Scope,
         named: &NamedUsers,
         printed: &mut BTreeMap<Scope, Printed>,
-    ) -> Result<(bool, usize), Trouble> {
+        counts: &mut GateCounts,
+    ) -> Result<bool, Trouble> {
         let path = self.site.paths_of(scope).roster;
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
         let Some(mut roster) = site_files::read_roster(self.site, scope)? else {
@@ -373,6 +398,7 @@ impl GateChange<'_> {
         for user in named.users.iter().filter(|user| roster.get(user).is_none()) {
             remark(format_args!("{}: {user} is not on it", path.display()));
             all_done = false;
+            counts.not_done += 1;
         }
         let (mut still_forgotten, mut still_served) = (Vec::new(), Vec::new());
         let mut changed = Vec::new();
@@ -382,10 +408,15 @@ impl GateChange<'_> {
                 continue;
             }
             let after = self.change.after(before, is_named, self.now);
+            let mut is_done = self.change.is_done(&after);
             match (self.change, after.gate) {
-                _ if is_named => all_done &= tell(self.change, before, &after),
+                _ if is_named => {
+                    tell(self.change, before, &after, self.effect);
+                    all_done &= is_done;
+                }
                 (Change::Hold | Change::Forget, Gate::Redownload) => {
                     still_served.push(after.user.clone());
+                    is_done = false;
                 }
                 (Change::Release | Change::Unguard, gate)
                     if gate != Gate::Redownload && after.awaits_capture() =>
@@ -394,6 +425,11 @@ impl GateChange<'_> {
                 }
                 _ => {}
             }
+            *match (is_done, after != *before) {
+                (false, _) => &mut counts.not_done,
+                (true, false) => &mut counts.already,
+                (true, true) => &mut counts.changed,
+            } += 1;
             if after != *before {
                 changed.push((before.gate_word(), after));
             }
@@ -412,19 +448,22 @@ impl GateChange<'_> {
             |(before, after): &(&str, RosterLine)| log.line(&after.user, before, after.gate_word());
         let of_domain = if named.all { self.change_domain(scope, &mut roster) } else { None };
         if changed.is_empty() && of_domain.is_none() {
-            return Ok((all_done, 0));
+            return Ok(all_done);
         }
         let lines: String = of_domain.iter().chain(&changed).map(line_of).collect();
         for (_, after) in &changed {
             roster.insert(after.clone()).map_err(|error| at(&error))?;
         }
-        let sealed = seal_roster(&path, &roster).map_err(|error| at(&error))?;
-        // Every change is in the log. So the log is written first, when only the last step is left.
-        log.append(&lines)?;
-        if let Err(error) = sealed.publish() {
-            let _ = log.append(&log.line_of_failure(&path, &error));
-            return Err(at(&error));
-        }
+        self.effect.really(|| {
+            let sealed = seal_roster(&path, &roster).map_err(|error| at(&error))?;
+            // Every change is in the log. So the log is written first, when only the last step is
+            // left.
+            log.append(&lines)?;
+            sealed.publish().map_err(|error| {
+                let _ = log.append(&log.line_of_failure(&path, &error));
+                at(&error)
+            })
+        })?;
         // A user who has files of his own still counts as one of his domain.
         let of = apart::domain_of(scope).unwrap_or_else(|| scope.clone());
         let is_printed_by_name =
@@ -433,7 +472,8 @@ impl GateChange<'_> {
         for (_, after) in &changed {
             let outcome = self.change.outcome(after);
             if is_printed_by_name(after) {
-                printed.by_name += &on_one_line(format!("{} {outcome}", after.user));
+                printed.by_name +=
+                    &on_one_line(format!("{} {}{outcome}", after.user, self.effect.would_be()));
                 printed.by_name.push('\n');
             } else {
                 *printed.of_domain.entry(outcome).or_default() += 1;
@@ -442,7 +482,7 @@ impl GateChange<'_> {
         if let Some((_, line)) = of_domain {
             printed.domain = Some(self.change.outcome(&line));
         }
-        Ok((all_done, changed.len()))
+        Ok(all_done)
     }
 
     /// Changes the line of a whole domain: it also covers users who are not on its roster, or not
@@ -479,20 +519,19 @@ const FORGOTTEN: &str = "still refused, as forgotten: capture again and build up
 /// The gate of a domain whose roster has no line for it.
 const NOT_HELD: &str = "guarded";
 
-/// Prints a remark about a named user when the gate alone does not tell all. Returns
-/// [`Change::is_done`].
-fn tell(change: Change, before: &RosterLine, after: &RosterLine) -> bool {
+/// Prints a remark about a named user when the gate alone does not tell all.
+fn tell(change: Change, before: &RosterLine, after: &RosterLine, effect: &Effect) {
     let RosterLine { user, state, gate, .. } = after;
-    let is_done = change.is_done(after);
+    let (is_done, is) = (change.is_done(after), effect.is());
     let takes_back = before.gate == Gate::Redownload && *gate != Gate::Redownload;
     if takes_back {
-        remark(format_args!("{user} was to download again; that is taken back"));
+        remark(format_args!("{user} was to download again; that {is} taken back"));
     }
     let awaits_capture = after.awaits_capture();
     match (is_done, gate) {
         (true, Gate::Held) if awaits_capture && matches!(change, Change::Hold | Change::Forget) => {
             remark(format_args!(
-                "{user} is forgotten and held: to be served, it must be captured again, built \
+                "{user} {is} forgotten and held: to be served, it must be captured again, built \
                  upon this site, and released"
             ))
         }
@@ -512,7 +551,6 @@ fn tell(change: Change, before: &RosterLine, after: &RosterLine) -> bool {
         )),
         (false, _) => {}
     }
-    is_done
 }
 
 /// A roster that will replace the old one, with the same owner and permissions.

@@ -8,11 +8,14 @@ mod changes;
 mod check;
 mod documents;
 mod dump;
+mod effect;
 mod forecast;
+mod formats;
 mod get;
 mod hold;
 mod inspect;
 mod install;
+mod manners;
 mod output;
 mod site_files;
 mod stop;
@@ -25,10 +28,17 @@ use output::{Completion, Trouble};
 
 /// Keeps POP3 UIDLs across a mail-server migration.
 #[derive(Parser)]
-#[command(name = "uidl-keep", version, arg_required_else_help = true)]
+#[command(
+    name = "uidl-keep",
+    version,
+    long_version = formats::long_version(),
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    manners: manners::MannersArgs,
 }
 
 #[derive(Subcommand)]
@@ -50,7 +60,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let outcome: Result<Completion, Trouble> = match Cli::parse().command {
+    let Cli { command, manners } = Cli::parse();
+    manners.take();
+    let outcome: Result<Completion, Trouble> = match command {
         Command::Build(args) => build::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Check(args) => check::run(&args),

@@ -8,6 +8,8 @@ use uidl_keep::capture::fleet::JournalError;
 use uidl_keep::capture::workers::ThreadStopped;
 use uidl_keep::text::on_one_line;
 
+use crate::manners;
+
 /// The result of a command that ran to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
@@ -66,6 +68,14 @@ impl fmt::Display for Trouble {
 /// Prints a remark about the work on stderr. A reader that has gone away is not an error.
 pub fn remark(sentence: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "uidl-keep: {}", on_one_line(sentence));
+}
+
+/// Prints the closing summary of a command, which says what was done, on stderr; with --quiet it
+/// does not.
+pub fn summary(sentence: impl fmt::Display) {
+    if !manners::is_quiet() {
+        remark(sentence);
+    }
 }
 
 /// The exit status of the program. This prints the trouble, if there was any.

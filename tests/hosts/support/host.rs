@@ -204,7 +204,12 @@ const ALONE: &str = include_str!("../alone.sh");
 
 /// Puts each file in its place, then runs the command that follows.
 const MOUNT: &str = r#"
-while [ "$1" != -- ]; do mount --bind "$1" "$2" || exit; shift 2; done
+while [ "$1" != -- ]; do
+    # Nothing else is seen beside a directory that is not there.
+    [ -e "$2" ] || { mount -t tmpfs none "${2%/*}" && mkdir "$2"; } || exit
+    mount --bind "$1" "$2" || exit
+    shift 2
+done
 shift
 exec "$@"
 "#;

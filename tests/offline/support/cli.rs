@@ -85,8 +85,16 @@ impl Here {
         self.path(name).metadata().unwrap().mode() & 0o7777
     }
 
-    /// The helper, ready to run here, for a user who did not use sudo.
+    /// The helper, ready to run here, for a user who did not use sudo. It leaves closing summaries
+    /// out.
     pub fn command(&self, args: &str) -> Command {
+        let mut command = self.command_with_summary(args);
+        command.arg("--quiet");
+        command
+    }
+
+    /// The same, with its closing summary.
+    pub fn command_with_summary(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
         // Only the tests that have a Dovecot ask it of users.
         let asks = ["hold ", "release "].iter().any(|it| args.starts_with(it));

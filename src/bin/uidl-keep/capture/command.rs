@@ -129,8 +129,9 @@ pub fn run(args: &CaptureArgs) -> Result<Completion, Trouble> {
     }
     let progress =
         Progress::new(job.sources.len(), job.sources.len() == 1, common.output.is_some());
-    let captured = disk::capture(&job, common.keys, jobs, &progress, &mut output)?;
+    let (captured, summary) = disk::capture(&job, common.keys, jobs, &progress, &mut output)?;
     output.publish(job.asked)?;
     progress.finish();
+    summary.say(common.output.as_deref());
     Ok(if job.all_well && captured { Completion::Done } else { Completion::Partial })
 }

@@ -14,19 +14,21 @@ use super::block::{Block, Unusual};
 use super::job::Job;
 use super::listing_file::ListingFile;
 use super::progress::Progress;
+use super::summary::CaptureSummary;
 use crate::output::Trouble;
 
 /// Captures with `jobs` threads and writes in the order of the sources. Returns whether nothing was
-/// lost.
+/// lost, and how much there was.
 pub fn capture(
     job: &Job,
     keys: Keys,
     jobs: usize,
     progress: &Progress,
     output: &mut ListingFile,
-) -> Result<bool, Trouble> {
+) -> Result<(bool, CaptureSummary), Trouble> {
     let Job { server, sources, is_copy, .. } = job;
     let (mut all_well, mut noted) = (true, Unusual::default());
+    let mut summary = CaptureSummary::default();
     let in_order = InOrder { len: sources.len(), taken: 0, written: 0, ready: BTreeMap::new() };
     let capture_one = |at: usize| {
         let (source, began) = (&sources[at], SystemTime::now());
@@ -42,6 +44,7 @@ pub fn capture(
         }
         all_well &= block.losses.is_empty();
         noted.add(&block);
+        summary.add(&block);
         output.write(&block.octets)?;
         progress.count_messages(block.messages as u64);
         progress.count_maildrop(block.has_failed);
@@ -50,7 +53,7 @@ pub fn capture(
     if let Some(said) = noted.said(sources.len()) {
         progress.say(said);
     }
-    Ok(all_well)
+    Ok((all_well, summary))
 }
 
 /// The time of a maildrop's last change: messages came or went, or its state or its file was

@@ -13,6 +13,7 @@ use uidl_keep::text::printable;
 use super::block::{Block, Unusual};
 use super::doveconf;
 use super::listing_file::{Asked, ListingFile};
+use super::summary::CaptureSummary;
 use crate::output::{Completion, Trouble, remark};
 
 /// Whose maildrops doveadm was asked for, and how its UIDLs are made.
@@ -52,7 +53,7 @@ pub fn run(args: &DoveadmArgs) -> Result<Completion, Trouble> {
     };
     let asked = DoveadmRequest { user: args.user.clone(), users, format, keys: args.keys };
     let mut output = ListingFile::open(args.output.as_deref())?;
-    let mut all_well = true;
+    let (mut all_well, mut summary) = (true, CaptureSummary::default());
     let (mut noted, mut blocks, mut nameless, mut nameless_in) = (Unusual::default(), 0, 0, 0);
     let began = printed_at();
     doveadm::read(io::stdin().lock(), &asked, &mut |captured| {
@@ -61,6 +62,7 @@ pub fn run(args: &DoveadmArgs) -> Result<Completion, Trouble> {
         block.losses.iter().for_each(|loss| remark(format_args!("{user}: {loss}")));
         all_well &= block.losses.is_empty();
         noted.add(&block);
+        summary.add(&block);
         blocks += 1;
         nameless += block.nameless;
         nameless_in += usize::from(block.nameless > 0);
@@ -78,6 +80,7 @@ pub fn run(args: &DoveadmArgs) -> Result<Completion, Trouble> {
     if let Some(said) = noted.said(blocks) {
         remark(said);
     }
+    summary.say(args.output.as_deref());
     Ok(if all_well { Completion::Done } else { Completion::Partial })
 }
 

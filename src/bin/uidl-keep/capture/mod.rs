@@ -14,6 +14,7 @@ mod pop3;
 pub mod progress;
 mod prove;
 mod sources;
+mod summary;
 mod witness;
 
 pub use command::{CaptureArgs, run};

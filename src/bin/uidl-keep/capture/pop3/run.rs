@@ -14,6 +14,7 @@ use super::password::guard_memory;
 use crate::capture::block::Block;
 use crate::capture::listing_file::{Asked, ListingFile};
 use crate::capture::progress::Progress;
+use crate::capture::summary::CaptureSummary;
 use crate::output::{Completion, Trouble, remark};
 
 /// Captures, and writes the listing.
@@ -38,12 +39,16 @@ fn single(
     let mut output = ListingFile::open(output)?;
     let progress = Progress::new(1, true, false);
     let (mut all_well, mut has_failed) = (true, false);
+    let mut summary = CaptureSummary::default();
     fleet::capture(accounts, [0], &args.options(), &progress, Block::of, |settled| {
         let Settled { at, block } = settled;
         all_well &= say_losses(accounts, at, &block, &progress);
         has_failed |= block.has_failed;
+        summary.add(&block);
         output.write(&block.octets)
     })?;
+    progress.finish();
+    let place = args.output.as_deref();
     if let (true, ListingFile::File(_, place)) = (has_failed, &output) {
         // Not in the place of a listing that has something.
         return Err(Trouble::at(
@@ -52,6 +57,7 @@ fn single(
         ));
     }
     output.publish(Asked::Listed)?;
+    summary.say(place);
     Ok(if all_well { Completion::Done } else { Completion::Partial })
 }
 
@@ -75,11 +81,13 @@ fn many(args: &Pop3Args, accounts: &Accounts, output: &Path) -> Result<Completio
     let progress = Progress::new(accounts.all.len(), false, true);
     progress.count_before(captured.len());
     let mut failed: HashMap<usize, Vec<u8>> = HashMap::new();
-    let mut all_well = true;
+    let (mut all_well, mut summary) = (true, CaptureSummary::default());
+    summary.add_before(captured.len());
     fleet::capture(accounts, left, &args.options(), &progress, Block::of, |settled| {
         let Settled { at, block } = settled;
         all_well &= say_losses(accounts, at, &block, &progress);
         progress.count_maildrop(block.has_failed);
+        summary.add(&block);
         if block.has_failed {
             failed.insert(at, block.octets);
         } else {
@@ -117,6 +125,7 @@ fn many(args: &Pop3Args, accounts: &Accounts, output: &Path) -> Result<Completio
             failed.len()
         ));
     }
+    summary.say(Some(output));
     Ok(if all_well { Completion::Done } else { Completion::Partial })
 }
 
