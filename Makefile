@@ -125,7 +125,7 @@ fresh: ## clone and make demo in a new Debian 12 and 13, make test in the first;
 	tests/hosts/fresh.sh fresh12 demo test || status=1; \
 	exit $$status
 
-bench: ## ratios of one run: logins with and without the plugin, POP3 captures beside others
+bench: ## ratios of one run: logins with and without the plugin, rehearsals, POP3 captures
 	$(SETUP) rust
 	$(SETUP) packages build dovecot
 	$(MAKE) plugin

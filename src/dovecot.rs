@@ -178,18 +178,54 @@ impl Dovecot {
     ///
     /// [`DovecotError`].
     pub fn fault_of_pop3(&self) -> Result<Option<NotGuarded>, DovecotError> {
-        let said = self.doveconf(&["-f", "protocol=pop3", "mail_plugins"])?;
-        // 2.3: `mail_plugins = quota uidl_keep`. 2.4: a block with a line `uidl_keep = yes`.
-        let is_loaded = said.lines().map(str::trim).any(|line| match line.split_once('=') {
-            Some((name, value)) if name.trim() == "mail_plugins" => {
-                value.split_whitespace().any(|name| name == PLUGIN)
-            }
-            Some((name, value)) => name.trim() == PLUGIN && value.trim() == "yes",
-            None => false,
-        });
+        let said = self.pop3_plugins_said()?;
+        let is_loaded = plugins_in(&said).contains(&PLUGIN);
         let words: Vec<&str> = said.split_whitespace().collect();
         let mail_plugins = words.join(" ");
         Ok((!is_loaded).then_some(NotGuarded::NotLoaded { mail_plugins }))
+    }
+
+    /// The plugins that POP3 loads, by their names in `mail_plugins`.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`].
+    pub fn pop3_plugins(&self) -> Result<Vec<String>, DovecotError> {
+        let said = self.pop3_plugins_said()?;
+        Ok(plugins_in(&said).into_iter().map(str::to_owned).collect())
+    }
+
+    fn pop3_plugins_said(&self) -> Result<String, DovecotError> {
+        self.doveconf(&["-f", "protocol=pop3", "mail_plugins"])
+    }
+
+    /// The program that serves a POP3 user once he has logged in: the one beside `doveadm`, where
+    /// there is one, and else that of `libexec_dir`.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`].
+    pub fn pop3_program(&self) -> Result<PathBuf, DovecotError> {
+        let beside = self.doveadm.with_file_name("pop3");
+        if beside.is_absolute() && beside.is_file() {
+            return Ok(beside);
+        }
+        let setting = "libexec_dir";
+        let named = self.setting(&[setting], setting)?.filter(|dir| !dir.is_empty());
+        Ok(PathBuf::from(named.as_deref().unwrap_or("/usr/lib/dovecot")).join("pop3"))
+    }
+
+    /// The arguments for any program of this Dovecot that choose the configuration.
+    pub fn configuration(&self) -> Vec<String> {
+        let mut chosen = Vec::new();
+        let mut args = self.args.iter();
+        while let Some(arg) = args.next() {
+            if arg == "-c" {
+                chosen.push(arg.clone());
+                chosen.extend(args.next().cloned());
+            }
+        }
+        chosen
     }
 
     /// The site that the plugin looks into.
@@ -219,14 +255,8 @@ impl Dovecot {
 
     fn doveconf(&self, args: &[&str]) -> Result<String, DovecotError> {
         let mut command = Command::new(self.doveadm.with_file_name("doveconf"));
-        // `doveconf` understands only those of doveadm's arguments that choose the configuration.
-        let mut own = self.args.iter();
-        while let Some(arg) = own.next() {
-            if arg == "-c" {
-                command.arg("-c").args(own.next());
-            }
-        }
-        let output = output_of(command.args(args))?;
+        // `doveconf` understands no other of doveadm's arguments.
+        let output = output_of(command.args(self.configuration()).args(args))?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
@@ -279,6 +309,18 @@ impl Dovecot {
     }
 }
 
+/// The plugins that `doveconf mail_plugins` names. 2.3: `mail_plugins = quota uidl_keep`. 2.4: a
+/// block with a line `uidl_keep = yes`.
+fn plugins_in(said: &str) -> Vec<&str> {
+    let lines = said.lines().filter_map(|line| line.split_once('='));
+    let named = lines.flat_map(|(name, value)| match (name.trim(), value.trim()) {
+        ("mail_plugins", names) => names.split_whitespace().collect(),
+        (name, "yes") => vec![name],
+        _ => Vec::new(),
+    });
+    named.collect()
+}
+
 fn output_of(command: &mut Command) -> Result<Output, DovecotError> {
     command
         .stdin(Stdio::null())
@@ -300,4 +342,23 @@ fn no_answer(command: &Command, output: &Output) -> DovecotError {
 
 fn program_of(command: &Command) -> PathBuf {
     PathBuf::from(command.get_program())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_are_named_in_the_form_of_either_line() {
+        assert_eq!(plugins_in("mail_plugins =  last_login quota\n"), ["last_login", "quota"]);
+        let said = "mail_plugins {\n  acl = no\n  last_login = yes\n  uidl_keep = yes\n}\n";
+        assert_eq!(plugins_in(said), ["last_login", "uidl_keep"]);
+        assert_eq!(plugins_in("mail_plugins =\n"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn only_the_configuration_is_chosen_for_other_programs() {
+        let args = ["-o", "a=b", "-c", "/x.conf", "-D"].map(str::to_owned);
+        assert_eq!(Dovecot::new("doveadm", args).configuration(), ["-c", "/x.conf"]);
+    }
 }

@@ -34,8 +34,12 @@ pub mod listing;
 pub mod maildrop;
 #[cfg(feature = "plugin")]
 mod plugin;
+#[cfg(feature = "capture")]
+pub mod rehearsal;
 pub mod resolve;
 pub mod site;
 #[cfg(feature = "capture")]
 pub mod text;
 pub mod uidl;
+#[cfg(feature = "capture")]
+pub mod verify;

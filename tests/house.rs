@@ -36,6 +36,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "text", "uidl",
         ],
     ),
+    ("rehearsal", &["capture", "dovecot", "maildrop", "text"]),
+    ("verify", &["file", "forecast", "format", "index", "maildrop", "site", "uidl"]),
     (
         "plugin",
         &[

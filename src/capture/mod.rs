@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod block;
+pub(crate) mod child;
 pub mod disk;
 pub mod doveadm;
 pub mod draft;

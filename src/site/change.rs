@@ -46,6 +46,7 @@ impl Change {
     pub fn outcome(self, after: &RosterLine) -> &'static str {
         match self {
             Self::Listed | Self::Restored => self.command(),
+            Self::UndoRehearsal => "undone",
             _ => after.gate_word(),
         }
     }

@@ -334,8 +334,8 @@ impl RosterLine {
         Self { gate, awaits_capture, ..self }
     }
 
-    /// The line of a maildrop of which a rehearsal begins, at `now` in seconds since 1970. Where its
-    /// user is held, the rehearsal can be undone, and its stamp is a new one whatever the clock
+    /// The line of a maildrop of which a rehearsal begins, at `now` in seconds since 1970. Where
+    /// its user is held, the rehearsal can be undone, and its stamp is a new one whatever the clock
     /// says.
     #[must_use]
     pub fn rehearsing(self, now: u64) -> Self {

@@ -152,7 +152,7 @@ fn users_of_one_domain_and_different_groups_are_served_and_see_nothing_of_each_o
         say(&["hold", "example.com"]);
         assert_eq!([server.refusal(ALICE), server.refusal(BOB)], [MOVING, MOVING]);
         assert_eq!(server.refusal(ERIN), MOVING);
-        say(&["release", "example.com"]);
+        say(&["release", "--unrehearsed", "example.com"]);
         assert_eq!(server.dovecot.uidl(ERIN), erins);
         server.serves_both("released");
 

@@ -66,7 +66,7 @@ fn a_chrooted_user_is_served_as_any_other_migrated_or_not() {
 
             server.gate(&["hold"]);
             assert_eq!(server.refusal(), MOVING);
-            server.gate(&["release"]);
+            server.gate(&["release", "--unrehearsed"]);
             server.serves(3, &way);
 
             // Modes protect one account from another there too.

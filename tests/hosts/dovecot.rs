@@ -57,7 +57,7 @@ fn a_held_user_is_told_that_the_mailbox_is_being_moved_until_he_is_released() {
     assert_eq!(server.complaints().len(), 1, "{:?}", server.complaints());
     // doveadm may be the program that moves the mailbox: it is told what is kept.
     assert_eq!(server.shown_by_doveadm(), uidl_of(1..=2));
-    server.gate(&["release"]);
+    server.gate(&["release", "--unrehearsed"]);
     assert_eq!(server.uidls(), uidl_of(1..=2));
 }
 

@@ -152,10 +152,10 @@ fn a_held_domain_is_refused_at_the_next_login_and_another_is_served_on() {
     under_way.quit().unwrap();
     assert_eq!(server.refusal(ALICE), MOVING);
 
-    server.say(&["release"], BOB);
+    server.say(&["release", "--unrehearsed"], BOB);
     served(&[BOB, DAVE]);
     assert_eq!(server.refusal(ALICE), MOVING);
-    server.say(&["release"], "@example.com");
+    server.say(&["release", "--unrehearsed"], "@example.com");
     served(&[ALICE, BOB, DAVE]);
     assert_eq!(server.uidls(ERIN), erins);
 
@@ -193,7 +193,7 @@ fn a_held_domain_refuses_also_who_is_on_no_roster_and_who_is_built_later() {
 
     server.build_upon(&server.listing(&[BOB], "late-"));
     assert_eq!(server.refusal(BOB), MOVING);
-    server.say(&["release"], "example.com");
+    server.say(&["release", "--unrehearsed"], "example.com");
     assert_eq!(server.uidls(ALICE), kept("kept-"));
     assert_eq!(server.uidls(ERIN).len(), 3);
 }
@@ -217,7 +217,7 @@ fn nothing_is_said_to_be_held_or_built_while_pop3_does_not_load_the_plugin() {
     assert_eq!(asked(&server, &install, 0), "");
     assert_eq!(asked(&server, &["hold", ALICE], 0), "");
     assert_eq!(server.refusal(ALICE), MOVING);
-    assert_eq!(asked(&server, &["release", ALICE], 0), "");
+    assert_eq!(asked(&server, &["release", "--unrehearsed", ALICE], 0), "");
     assert_eq!(server.uidls(ALICE), kept("kept-"));
 
     // A panel writes this for a plugin of its own.
@@ -284,13 +284,13 @@ fn where_no_dovecot_can_be_asked_that_is_said() {
     assert!(said.starts_with(&format!("{not_checked}/nowhere/doveconf: No such file")), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     // This machine's own is for another site.
-    let said = elsewhere(&["release"], &[]);
+    let said = elsewhere(&["release", "--unrehearsed"], &[]);
     assert!(said.starts_with(not_checked), "{said}");
     assert!(said.contains("/var/lib/uidl-keep: this Dovecot looks into another site"), "{said}");
     assert_eq!(elsewhere(&["hold"], &["--no-check"]), "");
     // It loads the plugin, and is not running.
     server.dovecot.pause();
-    let said = asked(&server, &["release", ALICE], 0);
+    let said = asked(&server, &["release", "--unrehearsed", ALICE], 0);
     assert!(said.starts_with(not_checked), "{said}");
     assert!(said.contains("doveadm: "), "{said}");
     server.dovecot.resume();

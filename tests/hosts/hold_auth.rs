@@ -142,7 +142,7 @@ fn the_held_are_refused_by_auth_and_all_others_log_in() {
         // A user who is held later is held at once, whatever was said.
         server.say(&["hold", "example.com"]);
         server.stops(&[ALICE, BOB], "all are held");
-        server.say(&["release", BOB]);
+        server.say(&["release", "--unrehearsed", BOB]);
         server.stops(&[ALICE], "bob is released");
         let doveadm = server.dovecot.doveadm(["auth", "test", "-x", "service=pop3", ALICE, "any"]);
         let said = String::from_utf8_lossy(&doveadm.stdout).into_owned();
@@ -165,11 +165,11 @@ fn a_file_that_auth_cannot_read_keeps_nobody_out() {
         server.stops(&[ALICE, BOB], "it has its permissions again");
         fs::set_permissions(server.stop().parent().unwrap(), Permissions::from_mode(0o700))
             .unwrap();
-        server.say(&["release", BOB]);
+        server.say(&["release", "--unrehearsed", BOB]);
         server.stops(&[], "auth may not look into the directory");
         assert!(server.dovecot.log().contains("stop-pop3) failed: Permission denied"));
         fs::remove_dir_all(server.stop().parent().unwrap()).unwrap();
-        server.say(&["release", BOB]);
+        server.say(&["release", "--unrehearsed", BOB]);
         server.stops(&[], "there is no directory");
     }
 }

@@ -27,5 +27,7 @@ mod gates;
 mod hold_auth;
 mod manners;
 mod planted;
+mod rehearse;
 mod site;
 mod two_captures;
+mod verify;

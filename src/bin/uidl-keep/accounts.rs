@@ -78,6 +78,11 @@ impl Doveadm {
         Dovecot::new(&self.doveadm, self.doveadm_args.split_whitespace().map(str::to_owned))
     }
 
+    /// Whether the operator wants nothing checked.
+    pub fn is_unchecked(&self) -> bool {
+        self.no_check
+    }
+
     /// Refuses to go on when Dovecot would serve the users of a site whatever its rosters say. When
     /// that cannot be found out, this says so.
     ///

@@ -1,5 +1,6 @@
 //! `uidl-keep hold`, `release` and `forget` set whether migrated users are served. `listed` and
-//! `restored` note facts that the operator knows and that the mailboxes do not show.
+//! `restored` note facts that the operator knows and that the mailboxes do not show. `rehearse`
+//! shares how users are named and how rosters are changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -55,7 +56,9 @@ pub struct HoldArgs {
 /// Example: uidl-keep release alice@example.com
 ///
 /// A user who was held is guarded again: a first listing is still refused while fewer than half of
-/// the captured messages are there. A guarded user who is named is released from that as well.
+/// the captured messages are there. A guarded user who is named is released from that as well. A
+/// held user whose UIDLs were captured must be rehearsed before, or he stays held; --unrehearsed
+/// and --redownload go without.
 /// Prints each domain with the number of gates that changed, and each named user whose gate
 /// changed, with the gate now. changes.log in the site directory names each user, and who did it.
 /// Exit status 1: not for all of them.
@@ -76,6 +79,9 @@ pub struct ReleaseArgs {
     /// download everything again.
     #[arg(long)]
     redownload: bool,
+    /// Release also who was not rehearsed: nobody has seen before what his client is told.
+    #[arg(long, conflicts_with = "redownload")]
+    unrehearsed: bool,
 }
 
 /// Takes back everything that uidl-keep has told the clients of these users, because it was wrong.
@@ -126,10 +132,10 @@ pub struct RestoredArgs {
 }
 
 #[derive(clap::Args)]
-struct WhoArgs {
+pub struct WhoArgs {
     /// The site directory.
     #[arg(long, value_name = "SITE", default_value = Site::DEFAULT_DIR)]
-    site: PathBuf,
+    pub site: PathBuf,
     /// Users, or domains as `example.com` or `@example.com`.
     #[arg(value_name = "USER|DOMAIN")]
     who: Vec<String>,
@@ -137,20 +143,44 @@ struct WhoArgs {
     #[arg(long, value_name = "FILE")]
     list: Option<PathBuf>,
     #[command(flatten)]
-    dry: DryRunArgs,
+    pub dry: DryRunArgs,
 }
 
 /// Users, or the whole domain, selected in one roster.
 #[derive(Default)]
-struct NamedUsers {
+pub struct NamedUsers {
     /// Everybody is selected.
     all: bool,
     /// Users who were named, however often.
     users: BTreeSet<String>,
 }
 
+impl NamedUsers {
+    /// The lines of those who are selected, without those of nobody in particular.
+    pub fn lines_of<'a>(&'a self, roster: &'a Roster) -> impl Iterator<Item = &'a RosterLine> {
+        let is_user = |line: &&RosterLine| !is_domain(&line.user) && !is_everybody(&line.user);
+        let is_meant = |line: &&RosterLine| self.all || self.users.contains(&line.user);
+        roster.lines().filter(is_user).filter(is_meant)
+    }
+
+    /// Says who of those who were named is not on the roster, and returns how many.
+    pub fn missing_on(&self, roster: &Roster, path: &Path) -> u64 {
+        let missing = self.users.iter().filter(|user| roster.get(user).is_none());
+        missing.map(|user| remark(format_args!("{}: {user} is not on it", path.display()))).count()
+            as u64
+    }
+}
+
+/// Whether a release minds that a user was not rehearsed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unrehearsed {
+    StayHeld,
+    AreReleased,
+}
+
 pub fn hold(args: &HoldArgs) -> Result<Completion, Trouble> {
-    change_gates(&args.who, args.all, Some(&args.doveadm), Change::Hold, args.auth)
+    let who = (&args.who, args.all);
+    change_gates(who, Some(&args.doveadm), Change::Hold, args.auth, Unrehearsed::AreReleased)
 }
 
 pub fn release(args: &ReleaseArgs) -> Result<Completion, Trouble> {
@@ -163,82 +193,52 @@ pub fn release(args: &ReleaseArgs) -> Result<Completion, Trouble> {
     };
     // Users who are to download again need not be guarded.
     let doveadm = Some(&args.doveadm).filter(|_| !args.redownload);
-    change(&args.who, args.all, doveadm, change_to)
+    let unrehearsed = match args.unrehearsed || args.redownload {
+        true => Unrehearsed::AreReleased,
+        false => Unrehearsed::StayHeld,
+    };
+    change_gates((&args.who, args.all), doveadm, change_to, false, unrehearsed)
 }
 
 pub fn forget(args: &ForgetArgs) -> Result<Completion, Trouble> {
-    change(&args.who, false, None, Change::Forget)
+    change(&args.who, false, Change::Forget)
 }
 
 pub fn listed(args: &ListedArgs) -> Result<Completion, Trouble> {
-    change(&args.who, false, None, Change::Listed)
+    change(&args.who, false, Change::Listed)
 }
 
 pub fn restored(args: &RestoredArgs) -> Result<Completion, Trouble> {
-    change(&args.who, false, None, Change::Restored)
+    change(&args.who, false, Change::Restored)
 }
 
-fn change(
-    who: &WhoArgs,
-    all: bool,
-    doveadm: Option<&Doveadm>,
-    change: Change,
-) -> Result<Completion, Trouble> {
-    change_gates(who, all, doveadm, change, false)
+/// Makes a change that asks nothing of Dovecot.
+pub fn change(who: &WhoArgs, all: bool, change: Change) -> Result<Completion, Trouble> {
+    change_gates((who, all), None, change, false, Unrehearsed::AreReleased)
 }
 
 /// Changes gates. With `is_auth`, Dovecot's auth refuses the held users from now on.
 fn change_gates(
-    who: &WhoArgs,
-    all: bool,
+    (who, all): (&WhoArgs, bool),
     doveadm: Option<&Doveadm>,
     change: Change,
     is_auth: bool,
+    unrehearsed: Unrehearsed,
 ) -> Result<Completion, Trouble> {
     let site = Site::new(&who.site);
-    if who.who.is_empty() && who.list.is_none() && !all {
-        return Err(Trouble::new(format!(
-            "nobody is named; name users or domains: uidl-keep {} example.com",
-            change.command()
-        )));
-    }
-    let mut names = who.who.clone();
-    if let Some(list) = &who.list {
-        names.extend(read_list(list)?);
-    }
+    let names = who.names(all, change.command())?;
     who.dry.find(&site)?;
     let effect = Effect::of(who.dry, || wait_for_lock(&site))?;
     let begin = || if is_auth { StopFile::begin(&site).map(Some) } else { StopFile::of(&site) };
     let stop = effect.really(begin)?.flatten();
-    let (mut outcome, mut counts) = (Completion::Done, GateCounts::default());
-    let mut scopes: BTreeMap<Scope, NamedUsers> = BTreeMap::new();
-    let apart = apart::by_domain(&site)?;
-    for name in names {
-        let found = scopes_of(&site, &apart, &name)?;
-        if found.is_empty() {
-            remark(format_args!("{}: no roster for {name}", site.dir().display()));
-            outcome = Completion::Partial;
-            counts.not_done += 1;
-        }
-        for (scope, is_all) in found {
-            let named = scopes.entry(scope).or_default();
-            if is_all {
-                named.all = true;
-            } else {
-                named.users.insert(name.clone());
-            }
-        }
-    }
-    if all {
-        let everywhere = site_files::scopes(&site)?.into_iter();
-        scopes.extend(
-            everywhere.map(|scope| (scope, NamedUsers { all: true, ..NamedUsers::default() })),
-        );
-    }
+    let (scopes, unfound) = select(&site, &names, all)?;
+    let mut outcome = if unfound == 0 { Completion::Done } else { Completion::Partial };
+    let mut counts = GateCounts { not_done: unfound, ..GateCounts::default() };
     if let Some(doveadm) = doveadm.filter(|_| !scopes.is_empty()) {
         check(doveadm, &site, &scopes)?;
     }
-    let run = GateChange { effect: &effect, site: &site, change, now: SystemTime::now() };
+    let now = SystemTime::now();
+    let run = GateChange { effect: &effect, site: &site, change, now, unrehearsed };
     let mut printed = BTreeMap::new();
     let mut changed = Ok(());
     for (scope, named) in &scopes {
@@ -250,6 +250,10 @@ fn change_gates(
                 break;
             }
         }
+    }
+    if !counts.left.is_empty() {
+        remark(as_left(change, &counts.left, &effect));
+        outcome = Completion::Partial;
     }
     // The work is done, also when nobody reads this.
     let printed = print(&printed, effect.would_be());
@@ -263,7 +267,7 @@ fn change_gates(
             effect.is()
         ));
     }
-    let GateCounts { changed, already, not_done } = counts;
+    let GateCounts { changed, already, not_done, left: _ } = counts;
     let [changed, already, not_done] = [changed, already, not_done].map(HumanCount);
     summary(format_args!(
         "{}: {changed} {}changed, {already} already were so, {not_done} not done",
@@ -274,6 +278,60 @@ fn change_gates(
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(outcome),
     }
+}
+
+impl WhoArgs {
+    /// All names that are given; none is needed with `all`.
+    ///
+    /// # Errors
+    ///
+    /// Nobody is named, or the list cannot be read.
+    pub fn names(&self, all: bool, command: &str) -> Result<Vec<String>, Trouble> {
+        if self.who.is_empty() && self.list.is_none() && !all {
+            return Err(Trouble::new(format!(
+                "nobody is named; name users or domains: uidl-keep {command} example.com"
+            )));
+        }
+        let mut names = self.who.clone();
+        if let Some(list) = &self.list {
+            names.extend(read_list(list)?);
+        }
+        Ok(names)
+    }
+}
+
+/// The users that names stand for, by scope; those of all scopes with `all`. Says which names have
+/// no roster, and returns how many.
+pub fn select(
+    site: &Site,
+    names: &[String],
+    all: bool,
+) -> Result<(BTreeMap<Scope, NamedUsers>, u64), Trouble> {
+    let mut unfound = 0;
+    let mut scopes: BTreeMap<Scope, NamedUsers> = BTreeMap::new();
+    let apart = apart::by_domain(site)?;
+    for name in names {
+        let found = scopes_of(site, &apart, name)?;
+        if found.is_empty() {
+            remark(format_args!("{}: no roster for {name}", site.dir().display()));
+            unfound += 1;
+        }
+        for (scope, is_all) in found {
+            let named = scopes.entry(scope).or_default();
+            if is_all {
+                named.all = true;
+            } else {
+                named.users.insert(name.clone());
+            }
+        }
+    }
+    if all {
+        let everywhere = site_files::scopes(site)?.into_iter();
+        scopes.extend(
+            everywhere.map(|scope| (scope, NamedUsers { all: true, ..NamedUsers::default() })),
+        );
+    }
+    Ok((scopes, unfound))
 }
 
 /// Refuses to go on when Dovecot would not follow the rosters.
@@ -288,10 +346,7 @@ fn check(
     let mut users = Vec::new();
     for (scope, named) in scopes {
         let Some(roster) = site_files::read_roster(site, scope)? else { continue };
-        let is_user = |line: &&RosterLine| !is_domain(&line.user) && !is_everybody(&line.user);
-        let is_meant = |line: &&RosterLine| named.all || named.users.contains(&line.user);
-        let lines = roster.lines().filter(is_user).filter(is_meant);
-        users.extend(lines.map(|line| line.user.clone()));
+        users.extend(named.lines_of(&roster).map(|line| line.user.clone()));
     }
     doveadm.check_names(&users)
 }
@@ -369,6 +424,8 @@ struct GateCounts {
     already: u64,
     /// Those who are not as they were to be, or are on no roster.
     not_done: u64,
+    /// Those of them who are left as they were, because of what is known of their rehearsals.
+    left: BTreeSet<String>,
 }
 
 /// One run of a command.
@@ -377,9 +434,25 @@ struct GateChange<'a> {
     site: &'a Site,
     change: Change,
     now: SystemTime,
+    unrehearsed: Unrehearsed,
 }
 
 impl GateChange<'_> {
+    /// Whether the user is left as he is, because of what is known of his rehearsals: he was not
+    /// rehearsed before a release, or clients may have listed the maildrop since the rehearsal that
+    /// is to be undone.
+    fn leaves(&self, before: &RosterLine, after: &RosterLine) -> bool {
+        match self.change {
+            Change::Release | Change::Unguard => {
+                self.unrehearsed == Unrehearsed::StayHeld && awaits_rehearsal(before)
+            }
+            Change::UndoRehearsal => {
+                (before.rehearsed || before.rehearsal > 0) && after.undone == before.undone
+            }
+            _ => false,
+        }
+    }
+
     /// Rewrites the roster of a scope. Returns whether all named users are on it and could be
     /// changed.
     fn change_scope(
@@ -394,12 +467,9 @@ impl GateChange<'_> {
         let Some(mut roster) = site_files::read_roster(self.site, scope)? else {
             return Err(at(&"gone meanwhile"));
         };
-        let mut all_done = true;
-        for user in named.users.iter().filter(|user| roster.get(user).is_none()) {
-            remark(format_args!("{}: {user} is not on it", path.display()));
-            all_done = false;
-            counts.not_done += 1;
-        }
+        let missing = named.missing_on(&roster, &path);
+        counts.not_done += missing;
+        let mut all_done = missing == 0;
         let (mut still_forgotten, mut still_served) = (Vec::new(), Vec::new());
         let mut changed = Vec::new();
         for before in roster.lines().filter(|line| !is_domain(&line.user)) {
@@ -409,6 +479,15 @@ impl GateChange<'_> {
             }
             let after = self.change.after(before, is_named, self.now);
             let mut is_done = self.change.is_done(&after);
+            if self.leaves(before, &after) {
+                counts.not_done += 1;
+                counts.left.insert(before.user.clone());
+                // A rehearsal that cannot be undone says nothing of what is served now.
+                if self.change == Change::UndoRehearsal && after != *before {
+                    changed.push((before.gate_word(), after));
+                }
+                continue;
+            }
             match (self.change, after.gate) {
                 _ if is_named => {
                     tell(self.change, before, &after, self.effect);
@@ -444,32 +523,21 @@ impl GateChange<'_> {
         of_scope(&still_served, "download again, as told before, and are served on");
         all_done &= still_forgotten.is_empty();
         let log = ChangesLog::new(self.site, self.change.command(), self.now);
-        let line_of =
-            |(before, after): &(&str, RosterLine)| log.line(&after.user, before, after.gate_word());
         let of_domain = if named.all { self.change_domain(scope, &mut roster) } else { None };
         if changed.is_empty() && of_domain.is_none() {
             return Ok(all_done);
         }
-        let lines: String = of_domain.iter().chain(&changed).map(line_of).collect();
+        let changes: Vec<(&str, RosterLine)> = of_domain.iter().chain(&changed).cloned().collect();
         for (_, after) in &changed {
             roster.insert(after.clone()).map_err(|error| at(&error))?;
         }
-        self.effect.really(|| {
-            let sealed = seal_roster(&path, &roster).map_err(|error| at(&error))?;
-            // Every change is in the log. So the log is written first, when only the last step is
-            // left.
-            log.append(&lines)?;
-            sealed.publish().map_err(|error| {
-                let _ = log.append(&log.line_of_failure(&path, &error));
-                at(&error)
-            })
-        })?;
+        self.effect.really(|| publish(&path, &roster, &log, &changes))?;
         // A user who has files of his own still counts as one of his domain.
         let of = apart::domain_of(scope).unwrap_or_else(|| scope.clone());
         let is_printed_by_name =
             |line: &RosterLine| matches!(of, Scope::User(_)) || named.users.contains(&line.user);
         let printed = printed.entry(of.clone()).or_default();
-        for (_, after) in &changed {
+        for (_, after) in changed.iter().filter(|(_, after)| !counts.left.contains(&after.user)) {
             let outcome = self.change.outcome(after);
             if is_printed_by_name(after) {
                 printed.by_name +=
@@ -511,6 +579,58 @@ impl GateChange<'_> {
             | Change::UndoRehearsal => None,
         }
     }
+}
+
+/// Whether a user is to be rehearsed before he is released.
+fn awaits_rehearsal(line: &RosterLine) -> bool {
+    line.gate == Gate::Held
+        && line.state == State::Captured
+        && !line.rehearsed
+        && !line.awaits_capture()
+}
+
+/// How many users are named who could not be changed.
+const MOST_NAMED: usize = 3;
+
+/// Why these users are left as they were.
+fn as_left(change: Change, users: &BTreeSet<String>, effect: &Effect) -> String {
+    let first: Vec<&str> = users.iter().take(MOST_NAMED).map(String::as_str).collect();
+    let (count, first, is) = (users.len(), first.join(", "), effect.is());
+    match change {
+        Change::UndoRehearsal => format!(
+            "for {count} users nothing {is} undone (the first: {first}): clients may have listed \
+             these maildrops since, for they were not held all the time; to take back what clients \
+             were told: uidl-keep forget"
+        ),
+        _ => format!(
+            "{count} users stay held, for they are not rehearsed (the first: {first}): `uidl-keep \
+             rehearse` them, or release them with --unrehearsed"
+        ),
+    }
+}
+
+/// Puts a roster in its place. `changes` are the lines that differ, each with the gate before.
+///
+/// # Errors
+///
+/// Nothing is changed, then.
+pub fn publish(
+    path: &Path,
+    roster: &Roster,
+    log: &ChangesLog,
+    changes: &[(&str, RosterLine)],
+) -> Result<(), Trouble> {
+    let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
+    let line =
+        |(before, after): &(&str, RosterLine)| log.line(&after.user, before, after.gate_word());
+    let lines: String = changes.iter().map(line).collect();
+    let sealed = seal_roster(path, roster).map_err(|error| at(&error))?;
+    // Every change is in the log. So the log is written first, when only the last step is left.
+    log.append(&lines)?;
+    sealed.publish().map_err(|error| {
+        let _ = log.append(&log.line_of_failure(path, &error));
+        at(&error)
+    })
 }
 
 const FORGOTTEN: &str = "still refused, as forgotten: capture again and build upon this site, or \
@@ -563,7 +683,7 @@ fn seal_roster(path: &Path, roster: &Roster) -> io::Result<Sealed> {
 }
 
 /// Waits a short time while another run of uidl-keep changes the site.
-fn wait_for_lock(site: &Site) -> Result<SiteLock, Trouble> {
+pub fn wait_for_lock(site: &Site) -> Result<SiteLock, Trouble> {
     let until = Instant::now() + Duration::from_secs(10);
     loop {
         let taken = lock(site.dir());

@@ -15,10 +15,13 @@ mod get;
 mod hold;
 mod inspect;
 mod install;
+mod interrupt;
 mod manners;
 mod output;
+mod rehearse;
 mod site_files;
 mod stop;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -55,8 +58,10 @@ enum Command {
     Hold(hold::HoldArgs),
     Inspect(inspect::InspectArgs),
     Listed(hold::ListedArgs),
+    Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
     Restored(hold::RestoredArgs),
+    Verify(Box<verify::VerifyArgs>),
 }
 
 fn main() -> ExitCode {
@@ -74,8 +79,10 @@ fn main() -> ExitCode {
         Command::Hold(args) => hold::hold(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Listed(args) => hold::listed(&args),
+        Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
         Command::Restored(args) => hold::restored(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     output::exit_code(outcome)
 }

@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 #[derive(clap::Args, Clone, Copy, Default)]
 pub struct MannersArgs {
     /// Leave out the closing summary, and how far the work is. Errors and remarks are printed.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 900)]
     quiet: bool,
     /// How to show on stderr how far the work is [default: bar, with --quiet none].
-    #[arg(long, value_enum, value_name = "HOW", global = true)]
+    #[arg(long, value_enum, value_name = "HOW", global = true, display_order = 901)]
     progress: Option<ProgressForm>,
 }
 

@@ -118,6 +118,21 @@ impl Accounts {
         accounts.insist_on_some()
     }
 
+    /// The same users on another server, by their names there, which the template makes login names
+    /// of. Each has the credential that it had.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountFault`].
+    pub fn moved_to(&self, server: Server, template: &LoginTemplate) -> Result<Self, AccountFault> {
+        let mut moved = Self::default();
+        let at = moved.at_server(server);
+        for Account { user, credential, .. } in &self.all {
+            moved.add(at, account(user, user, credential.clone(), template)?);
+        }
+        Ok(moved)
+    }
+
     /// A server, for people.
     pub fn name_of(&self, server: usize) -> String {
         let Server { host, port, .. } = &self.servers[server];

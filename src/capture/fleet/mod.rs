@@ -31,6 +31,6 @@ pub use journal::{
     BlockAt, Journal, JournalError, JournalFault, Resumed, WantedAccounts, listed_in, read_journal,
 };
 pub use queue::{AddressLimits, StopReason};
-pub use run::{Event, FleetOptions, Settled, Watch, capture};
+pub use run::{Event, FleetOptions, Settled, Watch, capture, list};
 pub use secrets::{SecretError, first_line, guard_memory, read_secrets, read_secrets_of};
 pub use template::{LoginTemplate, TemplateError};

@@ -13,7 +13,10 @@ use crate::capture::fleet::queue::{
     AccountFate, AccountQueue, AddressLimits, LoginResult, ServerStopped, StopReason,
 };
 use crate::capture::keys::Keys;
-use crate::capture::pop3::{self, CaptureOptions, Fault, Learnt, Retrieve, Retry};
+use crate::capture::pop3::{
+    self, Account, CaptureOptions, Fault, Learnt, Listed, Pace, Retrieve, Retry, Server, Session,
+    Stream,
+};
 use crate::capture::workers::{self, AHEAD, Next, Schedule, ThreadStopped};
 use crate::text::printable;
 
@@ -114,6 +117,89 @@ pub fn capture<B: Send, E: From<ThreadStopped>>(
     block: impl Fn(Captured) -> B + Sync,
     write: impl FnMut(Settled<B>) -> Result<(), E>,
 ) -> Result<(), E> {
+    let capture_one = |at: usize, turn: &Turn<'_>| {
+        let count = |messages| watch.messages(messages);
+        let options = CaptureOptions {
+            keys: options.keys,
+            retrieve: options.retrieve,
+            timeout: options.timeout,
+            most_time: options.most_time,
+            most_octets: options.most_octets,
+            learnt: Some(turn.learnt),
+            ..CaptureOptions::new(turn.commands, &count)
+        };
+        let began = SystemTime::now();
+        // One account may take more than one login, where the line breaks.
+        let log_in = || turn.log_in();
+        let source = accounts.source(at);
+        let captured = pop3::capture_over(log_in, &turn.account.user, source, &options)?;
+        Ok(block(captured.taken_at(began)))
+    };
+    let failed = |at: usize, why, said| block(failure(accounts, at, why, said));
+    ask_each(accounts, wanted, options, watch, capture_one, &failed, write)
+}
+
+/// Lists the accounts that are `wanted`, by number, as a client does that downloads nothing: login,
+/// UIDL, LIST and QUIT. `write` is given the messages of each, in the server's order, or a sentence
+/// that says why they could not be listed. Of the options, the keys, what is retrieved, and the
+/// most time and octets mean nothing here.
+///
+/// # Errors
+///
+/// Those of `write`, and [`ThreadStopped`].
+pub fn list<E: From<ThreadStopped>>(
+    accounts: &Accounts,
+    wanted: impl IntoIterator<Item = usize>,
+    options: &FleetOptions,
+    watch: &dyn Watch,
+    write: impl FnMut(Settled<Result<Vec<Listed>, String>>) -> Result<(), E>,
+) -> Result<(), E> {
+    let list_one = |_: usize, turn: &Turn<'_>| {
+        let mut session = turn.log_in()?;
+        turn.commands.commands(2);
+        let listed = pop3::listing(&mut session)?;
+        session.quit();
+        watch.messages(listed.len() as u64);
+        Ok(Ok(listed))
+    };
+    let failed = |_: usize, why, _: Said| Err(why);
+    ask_each(accounts, wanted, options, watch, list_one, &failed, write)
+}
+
+/// An account whose turn it is.
+struct Turn<'a> {
+    account: &'a Account,
+    server: &'a Server,
+    learnt: &'a Learnt,
+    commands: &'a SteadyPace,
+    logins: &'a SteadyPace,
+    timeout: Duration,
+}
+
+impl Turn<'_> {
+    fn log_in(&self) -> Result<Session<Stream>, Fault> {
+        self.logins.pass(1);
+        pop3::log_in(self.server, self.account, self.timeout, self.learnt)
+    }
+}
+
+/// Whether the operator was told already why an account was not asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Said {
+    Yes,
+    No,
+}
+
+/// Has each account asked in its turn, and again where that may help.
+fn ask_each<B: Send, E: From<ThreadStopped>>(
+    accounts: &Accounts,
+    wanted: impl IntoIterator<Item = usize>,
+    options: &FleetOptions,
+    watch: &dyn Watch,
+    ask: impl Fn(usize, &Turn<'_>) -> Result<B, Fault> + Sync,
+    failed: &(impl Fn(usize, String, Said) -> B + Sync),
+    write: impl FnMut(Settled<B>) -> Result<(), E>,
+) -> Result<(), E> {
     let address_of = addresses::of(&accounts.servers, options.jobs);
     let server_of = accounts.server_of.clone();
     let queue = AccountQueue::new(options.limits, address_of.clone(), server_of, wanted);
@@ -123,31 +209,32 @@ pub fn capture<B: Send, E: From<ThreadStopped>>(
     let (commands, logins): (Vec<_>, Vec<_>) =
         (steady(options.command_gap), steady(options.login_gap));
     let learnt: Vec<Learnt> = accounts.servers.iter().map(|_| Learnt::default()).collect();
-    let capture_one = |at: usize| {
+    let ask_one = |at: usize| {
         let server = accounts.server_of[at];
         let address = address_of[server];
-        let count = |messages| watch.messages(messages);
-        let options = CaptureOptions {
-            keys: options.keys,
-            retrieve: options.retrieve,
+        let turn = Turn {
+            account: &accounts.all[at],
+            server: &accounts.servers[server],
+            learnt: &learnt[server],
+            commands: &commands[address],
+            logins: &logins[address],
             timeout: options.timeout,
-            most_time: options.most_time,
-            most_octets: options.most_octets,
-            learnt: Some(&learnt[server]),
-            ..CaptureOptions::new(&commands[address], &count)
         };
-        let (account, source) = (&accounts.all[at], accounts.source(at));
-        let began = SystemTime::now();
-        // One account may take more than one login, where the line breaks.
-        let log_in = || {
-            logins[address].pass(1);
-            pop3::log_in(&accounts.servers[server], account, options.timeout, &learnt[server])
-        };
-        let captured = pop3::capture_over(log_in, &account.user, source, &options)?;
-        Ok(block(captured.taken_at(began)))
+        ask(at, &turn)
     };
-    let fleet = Fleet { accounts, watch, queue, block: &block, settled: VecDeque::new() };
-    workers::run(fleet, jobs, || watch.tick(), capture_one, write)
+    let fleet = Fleet { accounts, watch, queue, failed, settled: VecDeque::new() };
+    workers::run(fleet, jobs, || watch.tick(), ask_one, write)
+}
+
+/// The capture of an account that could not be captured.
+fn failure(accounts: &Accounts, at: usize, why: String, said: Said) -> Captured {
+    let user = accounts.all[at].user.clone();
+    let captured = Captured::failed(user, accounts.source(at), why);
+    let mut captured = captured.taken_at(SystemTime::now());
+    if said == Said::Yes {
+        captured.losses.clear();
+    }
+    captured
 }
 
 /// The schedule by which the threads work.
@@ -155,7 +242,7 @@ struct Fleet<'a, B> {
     accounts: &'a Accounts,
     watch: &'a dyn Watch,
     queue: AccountQueue,
-    block: &'a (dyn Fn(Captured) -> B + Sync),
+    failed: &'a (dyn Fn(usize, String, Said) -> B + Sync),
     settled: VecDeque<Settled<B>>,
 }
 
@@ -179,7 +266,7 @@ impl<B> Schedule for Fleet<'_, B> {
         let (verdict, stopped) = self.queue.settle(at, result, now);
         match verdict {
             AccountFate::Settled => {
-                let block = block.unwrap_or_else(|| self.failed(at, why.clone()));
+                let block = block.unwrap_or_else(|| (self.failed)(at, why.clone(), Said::No));
                 self.settled.push_back(Settled { at, block });
             }
             // A second and a third time need not be said.
@@ -201,16 +288,6 @@ impl<B> Schedule for Fleet<'_, B> {
 }
 
 impl<B> Fleet<'_, B> {
-    /// The block of an account that could not be captured.
-    fn failed(&self, at: usize, why: String) -> B {
-        (self.block)(self.failure(at, why))
-    }
-
-    fn failure(&self, at: usize, why: String) -> Captured {
-        let user = self.accounts.all[at].user.clone();
-        Captured::failed(user, self.accounts.source(at), why).taken_at(SystemTime::now())
-    }
-
     /// Settles all accounts that are left at a server, which is said once and not of each.
     fn stop(&mut self, stopped: ServerStopped, last: &str) {
         let server = self.accounts.name_of(stopped.server);
@@ -226,9 +303,7 @@ impl<B> Fleet<'_, B> {
             self.watch.event(&Event::Stopped { why: &why, left: stopped.left.len() });
         }
         for at in stopped.left {
-            let mut captured = self.failure(at, format!("not tried: {why}"));
-            captured.losses.clear();
-            let block = (self.block)(captured);
+            let block = (self.failed)(at, format!("not tried: {why}"), Said::Yes);
             self.settled.push_back(Settled { at, block });
         }
     }
@@ -295,9 +370,9 @@ mod tests {
         let limits =
             AddressLimits { connections: 3, max_refusals: 2, patience: Duration::from_secs(60) };
         let queue = AccountQueue::new(limits, vec![0], accounts.server_of.clone(), 0..count);
-        let block = &|captured: Captured| captured;
+        let failed = &|at, why, said| failure(&accounts, at, why, said);
         let mut fleet =
-            Fleet { accounts: &accounts, watch: &watch, queue, block, settled: VecDeque::new() };
+            Fleet { accounts: &accounts, watch: &watch, queue, failed, settled: VecDeque::new() };
         let now = Instant::now();
         for fault in faults {
             let Next::Go(at) = fleet.next(now) else { panic!("an account is left") };

@@ -97,6 +97,11 @@ impl ErrReply {
         &self.said
     }
 
+    /// Whether it begins with a response code.
+    pub(super) fn has_code(&self) -> bool {
+        self.said.starts_with('[')
+    }
+
     pub(super) fn is_temporary(&self) -> bool {
         self.hint == Hint::Temporary
     }

@@ -38,12 +38,19 @@ impl<S: Read + Write> Session<S> {
     /// Asks for the capabilities. A server that has no CAPA after the login keeps those that it had
     /// before.
     pub(super) fn ask_capabilities(&mut self) -> Result<(), Fault> {
-        if self.ask("CAPA", "CAPA")? == Reply::Ok {
-            let mut capabilities = Capabilities { known: true, ..Capabilities::default() };
-            self.lines("CAPA", MAX_CAPA_OCTETS, |line| capabilities.take(line))?;
-            self.set_capabilities(capabilities);
+        match self.ask("CAPA", "CAPA")? {
+            Reply::Ok => {
+                let mut capabilities = Capabilities { known: true, ..Capabilities::default() };
+                self.lines("CAPA", MAX_CAPA_OCTETS, |line| capabilities.take(line))?;
+                self.set_capabilities(capabilities);
+                Ok(())
+            }
+            // Dovecot lets somebody in, cannot open the maildrop, says so unasked, and hangs up.
+            Reply::Refused(refusal) if refusal.is_temporary() && refusal.has_code() => {
+                Err(Fault::Refused { command: "CAPA", refusal })
+            }
+            Reply::Refused(_) | Reply::More => Ok(()),
         }
-        Ok(())
     }
 
     /// Says that headers may be 8-bit, where the server wants to know. A refusal changes nothing.

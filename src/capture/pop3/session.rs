@@ -25,7 +25,7 @@ const MOST_EMPTY_LINES: u32 = 16;
 /// The octets of a long answer that have to come within the patience.
 const STEP_OCTETS: u64 = 64 << 10;
 
-/// A POP3 session over `S`: a TCP connection, a TLS stream, one end of a socket pair.
+/// A POP3 session over `S`: a TCP connection, a TLS stream, one end of a socket pair, two pipes.
 ///
 /// The stream has read timeouts: a read that ends with `WouldBlock` or `TimedOut` means that the
 /// server stalls. Nor does the session wait for an answer that trickles.
@@ -151,6 +151,27 @@ impl<S: Read + Write> Session<S> {
         }
         session.ask_capabilities()?;
         session.ask_utf8()?;
+        Ok(session)
+    }
+
+    /// Takes up a session of Dovecot's own program, which is told who has logged in and does not
+    /// greet. Where it does not serve the user, it says so in the place of its first answer. Asks
+    /// for capabilities.
+    ///
+    /// `patience` is how long an answer may take; give the stream that read timeout, too.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Login`], where it does not serve the user; and other [`Fault`]s, where it does not
+    /// speak POP3.
+    pub fn join_logged_in(stream: S, patience: Duration) -> Result<Self, Fault> {
+        let mut session = Self::new(stream, patience);
+        match session.ask("NOOP", "NOOP")? {
+            Reply::Ok => {}
+            Reply::Refused(refusal) => return Err(Fault::Login(refusal)),
+            Reply::More => return Err(Fault::Garbled { command: "NOOP", said: "+".into() }),
+        }
+        session.ask_capabilities()?;
         Ok(session)
     }
 
@@ -498,6 +519,19 @@ mod tests {
         }
         let said = "+OK hello\r\n+OK 0 octets\r\n";
         assert!(Session::join(Scripted(said.as_bytes(), 7), Duration::from_secs(60)).is_err());
+    }
+
+    #[test]
+    fn a_program_that_serves_nobody_has_refused_the_login() {
+        let join = |said: &[u8]| {
+            Session::join_logged_in(Scripted(said, 7), Duration::from_secs(60)).map(drop)
+        };
+        assert!(join(b"+OK\r\n+OK\r\nPIPELINING\r\n.\r\n").is_ok());
+        let said = "[SYS/TEMP] Mailbox is being moved.";
+        match join(format!("-ERR {said}\r\n").as_bytes()) {
+            Err(Fault::Login(refusal)) => assert_eq!(refusal.said(), said),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

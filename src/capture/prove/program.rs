@@ -7,28 +7,24 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Child, Command};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType};
 
+use crate::capture::child::{RunningProgram, last_line};
 use crate::capture::disk::server::ServerKind;
 use crate::capture::disk::traits::DiskTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::pop3::{Fault, Listed, Session, listing};
 use crate::text::printable;
-
-/// How much of what a program says on stderr is looked at, in octets.
-const MAX_SAID_OCTETS: u64 = 64 << 10;
 
 /// Why a program told nothing.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +111,7 @@ impl Program {
             .stdin(OwnedFd::from(theirs.try_clone().map_err(not_started)?))
             .stdout(OwnedFd::from(theirs))
             .stderr(said.try_clone().map_err(not_started)?);
-        let running = RunningProgram(command.spawn().map_err(not_started)?);
+        let running = RunningProgram::new(command.spawn().map_err(not_started)?);
         // The child has the only other end now: we notice when it goes.
         drop(command);
         let listed = Session::join(ours, patience).and_then(|mut session| {
@@ -189,40 +185,6 @@ fn filled(word: &str, home: &OsStr, maildir: &OsStr, user: &str) -> OsString {
         }
     }
     filled
-}
-
-/// A child that does not outlive us.
-struct RunningProgram(Child);
-
-impl RunningProgram {
-    /// After QUIT, waits until the program has written its state and gone; otherwise ends it.
-    fn end(mut self, patience: Duration, has_quit: bool) {
-        let until = Instant::now() + patience;
-        while has_quit && Instant::now() < until {
-            if !matches!(self.0.try_wait(), Ok(None)) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for RunningProgram {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The last line of what a program has said, after a `; `.
-fn last_line(said: &mut File) -> String {
-    let mut text = Vec::new();
-    let read = said
-        .seek(SeekFrom::Start(0))
-        .and_then(|_| said.take(MAX_SAID_OCTETS).read_to_end(&mut text));
-    let line = read.ok().and_then(|_| text.trim_ascii().split(|&octet| octet == b'\n').next_back());
-    line.filter(|line| !line.is_empty())
-        .map_or(String::new(), |line| format!("; {}", printable(line)))
 }
 
 #[cfg(test)]

@@ -3,3 +3,4 @@
 
 mod capture_pop3;
 mod login;
+mod rehearsal;

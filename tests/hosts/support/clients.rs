@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::client_state::ClientState;
 use super::host::unix_mode;
 use super::{PASSWORD, lacking};
 use crate::shared::program::write_program;
@@ -128,6 +129,24 @@ impl Client {
         let downloaded = fs::read_dir(self.mail().join("new")).expect("our directory");
         let octets = downloaded.map(|entry| fs::read(entry.expect("ours").path()).expect("ours"));
         octets.filter(|octets| String::from_utf8_lossy(octets).contains(text)).count()
+    }
+
+    /// What it remembers now, by its own file, of the server with this address.
+    pub fn state(&self, server: SocketAddr) -> ClientState {
+        let name = match self.program {
+            Program::Fetchmail | Program::FetchmailByHalves => "fetchids".to_owned(),
+            Program::Mpop => "uidls".to_owned(),
+            Program::Getmail | Program::GetmailWithTraces => {
+                let mut names = fs::read_dir(self.path()).expect("our directory");
+                let name = names.find_map(|entry| {
+                    let name = entry.expect("ours").file_name().into_string().expect("ASCII");
+                    name.starts_with("oldmail-").then_some(name)
+                });
+                name.expect("it has polled")
+            }
+        };
+        let octets = fs::read(self.path().join(name)).expect("it has polled");
+        ClientState::of(self.program, &octets, &self.user, &server.ip().to_string())
     }
 
     fn path(&self) -> &Path {

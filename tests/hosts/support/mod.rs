@@ -10,6 +10,7 @@
 //! A test says on stderr what the machine lacks. With `UIDL_KEEP_REQUIRE_HOST=1`, as `make test`
 //! sets it, a lack is a failure.
 
+pub mod client_state;
 pub mod clients;
 pub mod courier;
 pub mod cyrus;

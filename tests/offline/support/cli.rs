@@ -96,10 +96,14 @@ impl Here {
     /// The same, with its closing summary.
     pub fn command_with_summary(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_uidl-keep"));
-        // Only the tests that have a Dovecot ask it of users.
-        let asks = ["hold ", "release "].iter().any(|it| args.starts_with(it));
-        let no_check = asks && !args.contains("--doveadm") && !args.contains("--redownload");
-        command.args(args.split_whitespace()).args(no_check.then_some("--no-check"));
+        // Only the tests that have a Dovecot ask it of users, and rehearse them.
+        let without: &[&str] = match args.split(' ').next() {
+            _ if args.contains("--doveadm") || args.contains("--redownload") => &[],
+            Some("hold") => &["--no-check"],
+            Some("release") => &["--no-check", "--unrehearsed"],
+            _ => &[],
+        };
+        command.args(args.split_whitespace()).args(without);
         command.current_dir(self.0.path()).env_remove("SUDO_USER");
         command
     }

@@ -61,14 +61,26 @@ pub struct ProofArgs {
     prove_seed: Option<u64>,
 }
 
+/// How passwords are kept secret on the way.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum SecurityArg {
+pub enum SecurityArg {
     /// TLS from the first octet.
     Tls,
     /// TLS after STLS.
     Starttls,
     /// No TLS: everybody on the way can read them.
     Clear,
+}
+
+impl SecurityArg {
+    /// What it means.
+    pub fn security(self) -> Security {
+        match self {
+            Self::Tls => Security::Tls,
+            Self::Starttls => Security::StartTls,
+            Self::Clear => Security::Clear,
+        }
+    }
 }
 
 /// Compares as many maildrops as are asked for, if any. Returns the sentences for the head of the
@@ -134,15 +146,8 @@ impl ProofArgs {
     fn server_options(&self) -> Result<ServerOptions, Trouble> {
         let host = self.prove_server.split(':').next().unwrap_or_default();
         let is_here = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        let security = match self.prove_security.unwrap_or(if is_here {
-            SecurityArg::Clear
-        } else {
-            SecurityArg::Tls
-        }) {
-            SecurityArg::Tls => Security::Tls,
-            SecurityArg::Starttls => Security::StartTls,
-            SecurityArg::Clear => Security::Clear,
-        };
+        let usual = if is_here { SecurityArg::Clear } else { SecurityArg::Tls };
+        let security = self.prove_security.unwrap_or(usual).security();
         if security == Security::Clear && self.prove_pin.is_some() {
             return Err(Trouble::new("--prove-pin: there is no certificate without TLS"));
         }

@@ -125,7 +125,8 @@ pub fn table(
         .map_err(|error| in_file(path, error))
 }
 
-fn in_file(path: &Path, AccountsError { line, fault }: AccountsError) -> Trouble {
+/// Names the file that an error is of, and the line.
+pub fn in_file(path: &Path, AccountsError { line, fault }: AccountsError) -> Trouble {
     match line {
         Some(line) => Trouble::at(format!("{}:{line}", path.display()), fault),
         None => Trouble::at(path.display(), fault),

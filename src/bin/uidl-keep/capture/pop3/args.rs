@@ -1,14 +1,14 @@
 //! Options of `capture pop3`: [`Pop3Args`].
 
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use uidl_keep::capture::fleet::{Accounts, AddressLimits, FleetOptions};
+use uidl_keep::capture::fleet::{Accounts, FleetOptions};
 use uidl_keep::capture::keys::Keys;
-use uidl_keep::capture::pop3::{Pin, Retrieve, Security, Trust};
+use uidl_keep::capture::pop3::Retrieve;
 
 use super::accounts::AccountsArgs;
+use super::line::{LineArgs, PaceArgs};
 use crate::output::Trouble;
 
 /// Captures any server over POP3, by logging in to its accounts.
@@ -44,23 +44,8 @@ use crate::output::Trouble;
 pub struct Pop3Args {
     #[command(flatten)]
     pub accounts: AccountsArgs,
-    /// Speak TLS from the first octet; the default.
-    #[arg(long, group = "security")]
-    tls: bool,
-    /// Begin without TLS and change to it before anything is said (STLS).
-    #[arg(long, group = "security")]
-    starttls: bool,
-    /// No TLS: everybody on the way can read the passwords. For a server on this machine, or
-    /// through a tunnel.
-    #[arg(long, group = "security", conflicts_with_all = ["pin", "insecure"])]
-    clear: bool,
-    /// Take the certificate with this SHA-256 and no other, as `openssl x509 -fingerprint -sha256`
-    /// prints it: for a server that signed its own.
-    #[arg(long, value_name = "SHA256")]
-    pin: Option<Pin>,
-    /// Take any certificate: whoever stands between can read the passwords.
-    #[arg(long, conflicts_with = "pin")]
-    insecure: bool,
+    #[command(flatten)]
+    line: LineArgs,
     /// What to recognise messages by: file, header, message, origin. POP3 tells no file names, but
     /// for those that qmail-pop3d gives as unique-ids; message retrieves each message whole.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
@@ -89,31 +74,8 @@ pub struct Pop3Args {
     /// How many octets may come for one account in all: by default, 64 GiB.
     #[arg(long, value_name = "N", default_value = "68719476736")]
     most_octets: u64,
-    /// How long to try again, with growing pauses, where an account is in use or a server does not
-    /// answer.
-    #[arg(
-        long,
-        value_name = "TIME",
-        default_value = "15m",
-        value_parser = humantime::parse_duration
-    )]
-    patience: Duration,
-    /// Connections to one address at a time, whatever names it has. 3 is what cPanel allows.
-    #[arg(long, value_name = "N", default_value = "3")]
-    connections: NonZeroU32,
-    /// Connections to all addresses together.
-    #[arg(long, value_name = "N", default_value = "32")]
-    jobs: NonZeroU32,
-    /// Commands a second to one address, at most.
-    #[arg(long, value_name = "N")]
-    rate: Option<NonZeroU32>,
-    /// Logins a minute at one address, at most.
-    #[arg(long, value_name = "N")]
-    logins_per_minute: Option<NonZeroU32>,
-    /// Ask an address no more when it refuses so many accounts before it took one, or three times
-    /// as many in a row after that; 0 is never.
-    #[arg(long, value_name = "N", default_value = "3")]
-    max_refusals: u32,
+    #[command(flatten)]
+    pace: PaceArgs,
     /// Take what was captured from FILE as it is, and ask only for accounts that it lacks or has as
     /// failed: the default where there are such, and FILE is no older than a day.
     #[arg(long, requires = "output", conflicts_with = "afresh")]
@@ -147,36 +109,21 @@ impl RetrieveArg {
 impl Pop3Args {
     /// The accounts that are asked for.
     pub fn accounts(&self) -> Result<Accounts, Trouble> {
-        let security = match (self.starttls, self.clear) {
-            (true, _) => Security::StartTls,
-            (_, true) => Security::Clear,
-            _ => Security::Tls,
-        };
-        let trust = match self.pin {
-            Some(pin) => Trust::Pinned(pin),
-            None if self.insecure => Trust::Anything,
-            None => Trust::System,
-        };
-        self.accounts.accounts(security, trust, self.timeout)
+        self.accounts.accounts(self.line.security(), self.line.trust(), self.timeout)
     }
 
     /// How they are captured.
     pub fn options(&self) -> FleetOptions {
-        let second = Duration::from_secs(1);
         FleetOptions {
             keys: self.keys,
             retrieve: self.retrieve.retrieve(),
             timeout: self.timeout,
             most_time: self.most_time,
             most_octets: self.most_octets,
-            command_gap: self.rate.map_or(Duration::ZERO, |rate| second / rate.get()),
-            login_gap: self.logins_per_minute.map_or(Duration::ZERO, |n| 60 * second / n.get()),
-            limits: AddressLimits {
-                connections: self.connections.get(),
-                max_refusals: self.max_refusals,
-                patience: self.patience,
-            },
-            jobs: usize::try_from(self.jobs.get()).unwrap_or(usize::MAX),
+            command_gap: self.pace.command_gap(),
+            login_gap: self.pace.login_gap(),
+            limits: self.pace.limits(),
+            jobs: self.pace.jobs(),
         }
     }
 

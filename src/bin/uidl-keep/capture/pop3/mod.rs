@@ -2,6 +2,7 @@
 
 pub mod accounts;
 mod args;
+pub mod line;
 pub mod password;
 mod run;
 

@@ -45,6 +45,7 @@ fn single(
         all_well &= say_losses(accounts, at, &block, &progress);
         has_failed |= block.has_failed;
         summary.add(&block);
+        progress.count_maildrop(block.has_failed);
         output.write(&block.octets)
     })?;
     progress.finish();

@@ -1,0 +1,278 @@
+//! `rehearse` on both release lines: the first login of held users, before any client's.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use crate::shared::program::write_program;
+use crate::support::dovecot::{Config, Dovecot, Store};
+use crate::support::helper;
+use crate::support::host::{Host, Line};
+use crate::support::mail::Message;
+use crate::support::maildir::{Maildir, Naming};
+use crate::support::pop3::Refused;
+use crate::support::scenario::MOVING;
+
+const ALICE: &str = "alice@example.com";
+const BOB: &str = "bob@example.com";
+const DAVE: &str = "dave@example.net";
+/// He was never migrated, in a domain that was.
+const ERIN: &str = "erin@example.net";
+
+/// A Dovecot with the plugin and with last_login, and three messages for each user.
+struct Server {
+    dovecot: Dovecot,
+    line: Line,
+}
+
+impl Server {
+    fn start(line: Line) -> Option<Self> {
+        Self::start_with(line, Config::default())
+    }
+
+    fn start_with(line: Line, config: Config) -> Option<Self> {
+        let host = Host::dovecot(line)?;
+        let mut dovecot = Dovecot::start(&host, config.with_plugin())?;
+        let dir = dovecot.inside(dovecot.dir()).display().to_string();
+        dovecot.restart_with(&match line {
+            Line::V23 => format!(
+                "plugin {{\n  last_login_dict = file:{dir}/home/%u/last-login\n}}\n\
+                 protocol pop3 {{\n  mail_plugins = $mail_plugins last_login uidl_keep\n}}\n"
+            ),
+            Line::V24 => "last_login {\n  dict file {\n    path = ~/last-login\n  }\n}\n\
+                          protocol pop3 {\n  mail_plugins {\n    last_login = yes\n  }\n}\n"
+                .to_owned(),
+        });
+        for user in [ALICE, BOB, DAVE, ERIN] {
+            let maildir = Maildir::create(dovecot.mail(user));
+            for number in 1..=3 {
+                maildir.deliver(&Message::plain(number), Naming::Qmail, number);
+            }
+        }
+        // The programs of a tree are reached by these. What a rehearsal heard is written down.
+        let root = host.outside("/").display().to_string();
+        for (name, program) in [("doveadm", "doveadm"), ("doveconf", "doveconf")] {
+            let text = format!("#!/bin/sh\nexec chroot {root} {program} \"$@\"\n");
+            write_program(&dovecot.dir().join(name), &text);
+        }
+        let heard = dovecot.dir().join("heard").display().to_string();
+        let pop3 = format!(
+            "#!/bin/sh\nfor user; do :; done\n\
+             chroot {root} /usr/lib/dovecot/pop3 \"$@\" | tee \"{heard}.$user\"\n"
+        );
+        write_program(&dovecot.dir().join("pop3"), &pop3);
+        Some(Self { dovecot, line })
+    }
+
+    fn maildir(&self, user: &str) -> Maildir {
+        Maildir::open(self.dovecot.mail(user))
+    }
+
+    /// The listing that an old server gave of the messages of these users, with this before each
+    /// number.
+    fn listing(&self, users: &[&str], prefix: &str) -> PathBuf {
+        let block = |user: &&str| {
+            let files = self.maildir(user).files();
+            let names = files.iter().map(|file| file.file_name().unwrap().to_str().unwrap());
+            let messages = (1..).zip(names).map(|(number, name)| {
+                format!("{number} {prefix}{number} file={}\n", name.split(':').next().unwrap())
+            });
+            let messages: String = messages.collect();
+            format!("uidl-keep-listing 1\nmaildrop {user}\nstate captured\n{messages}.\n")
+        };
+        let file = self.dovecot.dir().join(format!("{prefix}.uidl"));
+        fs::write(&file, users.iter().map(block).collect::<String>()).unwrap();
+        file
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        let mut command = helper::uidl_keep();
+        command.args(words).arg("--site").arg(self.dovecot.site());
+        if words[0] != "build" {
+            let conf = self.dovecot.inside(&self.dovecot.conf());
+            command.arg("--doveadm").arg(self.dovecot.dir().join("doveadm"));
+            command.arg("--doveadm-args").arg(format!("-c {}", conf.display()));
+            // The plugin knows the site of a tree by another name than we do.
+            command.args((self.line == Line::V24).then_some("--no-check"));
+        }
+        command.output().expect("the helper")
+    }
+
+    /// Runs the helper, insists on its exit status, and returns what it printed.
+    #[track_caller]
+    fn say(&self, words: &[&str], status: i32) -> String {
+        let ran = self.run(words);
+        let said = String::from_utf8_lossy(&ran.stderr);
+        let printed = String::from_utf8(ran.stdout).unwrap();
+        assert_eq!(ran.status.code(), Some(status), "{words:?}: {printed}{said}");
+        printed
+    }
+
+    /// Builds a final site upon the one that is there.
+    fn build_upon(&self, listing: &PathBuf) {
+        let site = self.dovecot.site();
+        let mut command = helper::uidl_keep();
+        command.args(["build", "--final", "-o"]).arg(&site).arg("--base").arg(&site).arg(listing);
+        helper::run(&mut command);
+        helper::give_to_reader(&site);
+    }
+
+    /// The UIDLs that the last rehearsal of a user heard.
+    fn heard(&self, user: &str) -> Vec<String> {
+        let heard = fs::read_to_string(self.dovecot.dir().join(format!("heard.{user}"))).unwrap();
+        let after = heard.split("\r\n.\r\n").nth(1).expect("CAPA, then UIDL");
+        let lines = after.lines().filter(|line| !line.starts_with('+'));
+        lines.map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
+    /// The line that a client is told instead of its listing.
+    fn refusal(&self, user: &str) -> String {
+        let mut session = self.dovecot.login(user).expect("+OK comes before the mailbox is opened");
+        let Err(Refused(line)) = session.uidl() else { panic!("{user} is served") };
+        line
+    }
+
+    /// All files of a user, each with the time of its last change and its size.
+    fn files_of(&self, user: &str) -> String {
+        let mut find = Command::new("find");
+        find.arg(self.dovecot.home(user)).args(["-printf", "%p %C@ %s\n"]);
+        String::from_utf8(find.output().expect("find").stdout).unwrap()
+    }
+
+    fn has_logged_in(&self, user: &str) -> bool {
+        self.dovecot.home(user).join("last-login").exists()
+    }
+}
+
+fn kept(prefix: &str) -> Vec<String> {
+    (1..=3).map(|number| format!("{prefix}{number}")).collect()
+}
+
+#[test]
+fn the_held_are_rehearsed_and_only_who_agrees_is_released() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE, BOB, DAVE], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        // New mail is no difference, and a message that was not copied is one.
+        server.maildir(BOB).deliver(&Message::plain(4), Naming::Qmail, 4);
+        let not_copied = server.maildir(DAVE).files()[1].clone();
+        let elsewhere = server.dovecot.dir().join("elsewhere");
+        fs::rename(&not_copied, &elsewhere).unwrap();
+        let erins = server.files_of(ERIN);
+        for user in [ALICE, BOB, DAVE] {
+            assert_eq!(server.refusal(user), MOVING, "{line:?} {user}");
+        }
+        let logins = [ALICE, BOB, DAVE].map(|user| server.has_logged_in(user));
+        server.say(&["release", "--all"], 1);
+        assert_eq!(server.refusal(ALICE), MOVING, "nobody is released unrehearsed");
+
+        for user in [ALICE, BOB, DAVE] {
+            let _ = fs::remove_file(server.dovecot.home(user).join("last-login"));
+        }
+        let printed = server.say(&["rehearse", "--all"], 1);
+        let differs = "dave@example.net differs: 1 of 3 captured messages not listed (kept-2)\n";
+        assert_eq!(printed, differs, "{line:?}");
+        assert_eq!(server.heard(ALICE), kept("kept-"));
+        let bobs = server.heard(BOB);
+        assert_eq!((&bobs[..3], bobs.len()), (&kept("kept-")[..], 4));
+        assert_eq!(server.files_of(ERIN), erins, "a stranger's mailbox is not touched");
+        for user in [ALICE, BOB, DAVE] {
+            assert!(!server.has_logged_in(user), "{line:?}: {user} is counted");
+            assert!(server.dovecot.mail(user).join("uidl-keep.ledger").exists());
+            assert_eq!(server.refusal(user), MOVING, "{line:?}: {user} is held for clients");
+        }
+        assert_eq!(logins, [true; 3], "what counts logins works");
+
+        server.say(&["release", "--all"], 1);
+        assert_eq!(server.dovecot.uidl(ALICE), kept("kept-"));
+        assert_eq!(server.dovecot.uidl(BOB), bobs);
+        assert!(server.has_logged_in(ALICE));
+        assert_eq!(server.refusal(DAVE), MOVING, "{line:?}");
+        // What the first rehearsal wrote is no hindrance to the second.
+        fs::rename(&elsewhere, &not_copied).unwrap();
+        assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+        server.say(&["release", DAVE], 0);
+        assert_eq!(server.dovecot.uidl(DAVE), kept("kept-"), "{line:?}");
+    }
+}
+
+#[test]
+fn what_was_rehearsed_and_undone_was_told_to_nobody() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        let site = server.dovecot.site();
+        helper::build_site(&site, &server.listing(&[ALICE, BOB], "wrong-"));
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+        assert_eq!(server.heard(ALICE), kept("wrong-"));
+        assert_eq!(server.say(&["rehearse", "--undo", ALICE], 0), "alice@example.com undone\n");
+        server.say(&["release", ALICE], 1);
+        // Another capture undoes by itself what was built before.
+        server.build_upon(&server.listing(&[ALICE, BOB], "right-"));
+        server.say(&["release", ALICE, BOB], 1);
+        assert_eq!(server.say(&["rehearse", "--all", "--jobs", "1"], 0), "");
+        server.say(&["release", ALICE, BOB], 0);
+        for user in [ALICE, BOB] {
+            assert_eq!(server.dovecot.uidl(user), kept("right-"), "{line:?} {user}");
+        }
+        assert_eq!(server.say(&["rehearse", "--undo", "--all"], 1), "", "clients have listed");
+        assert_eq!(server.dovecot.uidl(ALICE), kept("right-"));
+    }
+}
+
+#[test]
+fn a_dbox_is_rehearsed_as_well() {
+    for store in [Store::Mdbox, Store::Sdbox] {
+        let Some(mut server) = Server::start(Line::V23) else { return };
+        let listing = server.listing(&[ALICE], "kept-");
+        let maildir = server.maildir(ALICE);
+        let old = maildir.copy_mail_to(&server.dovecot.dir().join("old/Maildir"));
+        server.dovecot.reconfigure(|config| config.store = store);
+        server.dovecot.import(ALICE, old.path());
+        helper::build_site(&server.dovecot.site(), &listing);
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+        server.say(&["release", ALICE], 0);
+        assert_eq!(server.heard(ALICE), server.dovecot.uidl(ALICE));
+        assert_eq!(server.dovecot.uidl(ALICE), kept("kept-"), "{store:?}");
+    }
+}
+
+#[test]
+fn a_chrooted_user_is_rehearsed_as_any_other() {
+    for line in [Line::V23, Line::V24] {
+        let config = Config::default().chroot();
+        let Some(server) = Server::start_with(line, config) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", ALICE], 0), "", "{line:?}");
+        server.say(&["release", ALICE], 0);
+        assert_eq!(server.dovecot.uidl(ALICE), kept("kept-"), "{line:?}");
+    }
+}
+
+#[test]
+fn a_maildrop_that_cannot_be_listed_says_why() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE, BOB], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        // Far fewer than half are here.
+        server
+            .maildir(ALICE)
+            .files()
+            .iter()
+            .skip(1)
+            .for_each(|file| fs::remove_file(file).unwrap());
+        let printed = server.say(&["rehearse", "--all"], 1);
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        assert!(printed.starts_with("alice@example.com could not be rehearsed: "), "{printed}");
+        let why = "it refused the login: [SYS/TEMP] Mailbox is temporarily not available";
+        assert!(printed.contains(why), "{printed}");
+        assert!(printed.contains("messages were captured last"), "{line:?}: {printed}");
+        assert_eq!(server.refusal(ALICE), MOVING);
+        server.say(&["release", BOB], 0);
+        assert_eq!(server.dovecot.uidl(BOB), kept("kept-"));
+    }
+}
