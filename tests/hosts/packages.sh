@@ -23,7 +23,7 @@ packages_clients="fetchmail mpop getmail6 isync offlineimap3 rsync"
 packages_tools="debootstrap binutils valgrind openssl strace sqlite3"
 
 # These make the virtual environments of Python below, and log in to the machines of the tree `ssh`.
-packages_python="python3 python3-venv openssh-client"
+packages_python="python3 python3-venv ca-certificates openssh-client"
 
 # These come from PyPI, a virtual environment for each group: the role in contrib/ansible runs under
 # the first, and the others say what they have against it.

@@ -134,6 +134,8 @@ install_python() {
 		rm -rf "$place"
 		mkdir -p "${place%/*}"
 		/usr/bin/python3 -m venv "$place"
+		# pip would trust the certificates that came with it, and no others.
+		export PIP_CERT="${PIP_CERT:-/etc/ssl/certs/ca-certificates.crt}"
 		# shellcheck disable=SC2086
 		"$place/bin/pip" --quiet --disable-pip-version-check install $wanted
 		echo "$wanted" > "$place/.recipe"
