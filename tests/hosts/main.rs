@@ -10,6 +10,7 @@ mod fuzz;
 mod shared;
 mod support;
 
+mod ansible;
 mod apart;
 mod capture_dbox;
 mod capture_mbox;
