@@ -77,9 +77,9 @@ impl Cluster {
         Some(Self { back_ends, kept: uidl_of(1..=CAPTURED), told: Mutex::default() })
     }
 
-    fn say(&self, command: &str) {
+    fn say(&self, command: &[&str]) {
         let mut helper = helper::uidl_keep();
-        helper.args([command, "example.com", "--no-check", "--site"]);
+        helper.args(command).args(["example.com", "--no-check", "--site"]);
         helper::run(helper.arg(self.back_ends[0].site()));
     }
 
@@ -150,12 +150,12 @@ impl Cluster {
 
     /// Insists that a hold and a release are seen at the next login, wherever that is.
     fn is_held_everywhere(&self) {
-        self.say("hold");
+        self.say(&["hold"]);
         for at in [0, 1] {
             let refused = self.back_ends[at].login(USER).unwrap().uidl().err();
             assert_eq!(refused, Some(Refused(MOVING.into())), "back end {at}");
         }
-        self.say("release");
+        self.say(&["release", "--unrehearsed"]);
         for at in [0, 1] {
             self.listing(at).unwrap_or_else(|refused| panic!("back end {at}: {refused:?}"));
         }
