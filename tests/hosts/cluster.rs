@@ -15,8 +15,9 @@ use crate::support::maildir::{Maildir, Naming, make_owned};
 use crate::support::pop3::Refused;
 use crate::support::scenario::{LATER, Listing, MOVING, USER, uidl, uidl_of};
 
-/// So many messages were captured.
-const CAPTURED: u32 = 60;
+/// So many messages were captured, and have to be read to be known. The first listing takes long
+/// enough for others to come meanwhile.
+const CAPTURED: u32 = 600;
 /// A client that was told to come back does so at most this often.
 const TRIES: usize = 20;
 
@@ -61,12 +62,12 @@ impl Cluster {
         fs::remove_dir(back_ends[1].site()).unwrap();
 
         let old = Maildir::create(back_ends[0].dir().join("old/Maildir"));
-        for number in 1..=CAPTURED {
-            old.deliver(&Message::plain(number), Naming::Dovecot, number);
+        let mut messages: Vec<Message> = (1..=CAPTURED).map(Message::plain).collect();
+        for (number, message) in (1..).zip(&messages) {
+            old.deliver(message, Naming::Dovecot, number);
         }
-        let mut files = old.files();
-        files.rotate_left(CAPTURED as usize / 2);
-        let listing = Listing::of_files(&files);
+        messages.rotate_left(CAPTURED as usize / 2);
+        let listing = Listing::of_contents(&messages);
         let path = back_ends[0].dir().join("listing");
         fs::write(&path, listing.text()).unwrap();
         helper::build_site(&site, &path);
