@@ -135,7 +135,8 @@ all:
     old_servers:
       hosts:
         {old1}\
-         \x20         uidl_keep_capture_args: [courier, --pattern, '/srv/{{domain}}/{{local}}/Maildir']
+         \x20         uidl_keep_capture_args: [courier, --pattern,
+            '/srv/{{domain}}/{{local}}/Maildir']
         {old2}\
          \x20         uidl_keep_secret_files: [{names}]
           uidl_keep_capture_args: [dovecot, --format, '%08Xu%08Xv', --pattern,

@@ -59,7 +59,8 @@ tree_oldservers_packages="cyrus-pop3d cyrus-imapd sasl2-bin msmtp-mta libgsasl18
 libkyotocabinet16v5 libmariadb3 libnsl2 liblockfile1"
 tree_oldservers_overlay="mailutils-pop3d libmailutils9 libmu-dbm9 popa3d solid-pop3d"
 
-# A machine that is administered over SSH: what Ansible needs of it, and the Dovecot of a new server.
+# A machine that is administered over SSH: what Ansible needs of it, and the Dovecot of a new
+# server.
 tree_ssh_suite=trixie
 tree_ssh_packages="openssh-server python3 dovecot-core dovecot-pop3d dovecot-imapd"
 

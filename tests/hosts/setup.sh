@@ -122,7 +122,8 @@ install_crates() {
 	done
 }
 
-# Installs programs of PyPI, each group in a virtual environment of its own, for this checkout alone.
+# Installs programs of PyPI, each group in a virtual environment of its own, for this checkout
+# alone.
 install_python() {
 	for group in "$@"; do
 		eval "wanted=\${python_$group-}"
