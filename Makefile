@@ -2,8 +2,8 @@
 # installs packages or starts servers; `build` and `check` need neither once the packages are there.
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps build check oldest test asan demo fresh bench fuzz mutants deny install \
-	plugin plugin-2.4 test-plugins clean clean-trees
+.PHONY: all help deps build check oldest test test-browser asan demo fresh bench fuzz mutants deny \
+	install plugin plugin-2.4 test-plugins clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -99,6 +99,11 @@ test: deps test-plugins ## every test, against real servers; a server that is mi
 		touch target/failed
 	$(MAKE) asan
 	@! rm target/failed 2> /dev/null || { echo "test: failed before make asan; see above"; exit 1; }
+
+test-browser: ## the page of a report, in Chromium, which this installs (300 MB)
+	$(SETUP) rust
+	$(SETUP) packages build dovecot browser
+	UIDL_KEEP_REQUIRE_BROWSER=1 cargo test --locked --features plugin --test hosts report::
 
 asan: ## forged ledgers and indexes, with the plugin under AddressSanitizer
 	$(SETUP) rust

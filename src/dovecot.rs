@@ -5,10 +5,17 @@
 //! all three. They are run, and change nothing. [`NotGuarded`] says which of the three is wrong.
 #![forbid(unsafe_code)]
 
+mod mail;
+mod session;
+mod watched;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+pub use session::Plugins;
 
 use crate::site::Site;
 
@@ -17,6 +24,8 @@ use crate::site::Site;
 pub struct Dovecot {
     doveadm: PathBuf,
     args: Vec<String>,
+    /// How long a program may be silent.
+    patience: Duration,
 }
 
 /// The names that Dovecot gives users.
@@ -87,6 +96,14 @@ pub enum DovecotError {
         /// The first line that it said.
         said: String,
     },
+    /// It said nothing for too long, and was ended.
+    #[error("{}: said nothing for {} seconds", program.display(), patience.as_secs())]
+    Silent {
+        /// The program.
+        program: PathBuf,
+        /// How long it was waited for.
+        patience: Duration,
+    },
 }
 
 /// Which directory of a user's INBOX is asked for, by Dovecot's own word for it.
@@ -96,12 +113,26 @@ pub enum InboxPath {
     Mailbox,
     /// Where its control files lie: `dovecot-uidlist`, and the ledger.
     Control,
+    /// Where its index files lie.
+    Index,
+}
+
+impl InboxPath {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Mailbox => "mailbox",
+            Self::Control => "control",
+            Self::Index => "index",
+        }
+    }
 }
 
 /// The users in one question: an argument list has its limits.
 const USERS_AT_A_TIME: usize = 200;
 /// When so many users have another name, a setting is the cause, and not one of the users.
 const MOST_RENAMED: usize = 3;
+/// A program that says nothing for so long will never say anything.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// The name of the plugin in `mail_plugins`.
 const PLUGIN: &str = "uidl_keep";
 /// `EX_NOUSER`: Dovecot does not know one of the users in the question.
@@ -110,7 +141,14 @@ const NO_USER: i32 = 67;
 impl Dovecot {
     /// The Dovecot of this `doveadm`, which is run with these arguments first.
     pub fn new(doveadm: impl Into<PathBuf>, args: impl IntoIterator<Item = String>) -> Self {
-        Self { doveadm: doveadm.into(), args: args.into_iter().collect() }
+        let args = args.into_iter().collect();
+        Self { doveadm: doveadm.into(), args, patience: PATIENCE }
+    }
+
+    /// The same Dovecot, whose programs are ended when they say nothing for so long.
+    pub fn within(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The names that the running Dovecot has for these users. Cost: one run of `doveadm` for 200
@@ -129,7 +167,8 @@ impl Dovecot {
 
     /// The directory of each user's INBOX, whether it is there or not. A user who is missing in the
     /// answer is one that Dovecot does not know, or whose mail it cannot open. Cost: one run of
-    /// `doveadm`, which opens each user's mail and makes nothing.
+    /// `doveadm`, which opens each user's mail and makes nothing; where users are shut up by
+    /// chroot, two more for each of them.
     ///
     /// # Errors
     ///
@@ -142,16 +181,12 @@ impl Dovecot {
         if users.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let path = match path {
-            InboxPath::Mailbox => "mailbox",
-            InboxPath::Control => "control",
-        };
         let mut command = Command::new(&self.doveadm);
         let not_run = |error| DovecotError::Program { program: self.doveadm.clone(), error };
         let mut names = tempfile::NamedTempFile::new().map_err(not_run)?;
         users.iter().try_for_each(|user| writeln!(names, "{user}")).map_err(not_run)?;
         command.args(&self.args).args(["-f", "json", "mailbox", "path", "-F"]).arg(names.path());
-        let output = output_of(command.args(["-t", path, "INBOX"]))?;
+        let output = output_of(command.args(["-t", path.word(), "INBOX"]), self.patience)?;
         // One object for each of the users.
         let objects: Vec<BTreeMap<String, String>> =
             serde_json::from_slice(&output.stdout).map_err(|_| no_answer(&command, &output))?;
@@ -161,7 +196,11 @@ impl Dovecot {
         let user_and_path = |mut object: BTreeMap<String, String>| {
             Some((object.remove("username")?, PathBuf::from(object.remove("path")?)))
         };
-        Ok(objects.into_iter().filter_map(user_and_path).collect())
+        let paths = objects.into_iter().filter_map(user_and_path);
+        if !self.may_chroot()? {
+            return Ok(paths.collect());
+        }
+        paths.map(|(user, path)| Ok((user.clone(), self.outside(&user, path)?))).collect()
     }
 
     /// The fault, when the user names are not those of the rosters.
@@ -183,16 +222,6 @@ impl Dovecot {
         let words: Vec<&str> = said.split_whitespace().collect();
         let mail_plugins = words.join(" ");
         Ok((!is_loaded).then_some(NotGuarded::NotLoaded { mail_plugins }))
-    }
-
-    /// The plugins that POP3 loads, by their names in `mail_plugins`.
-    ///
-    /// # Errors
-    ///
-    /// [`DovecotError`].
-    pub fn pop3_plugins(&self) -> Result<Vec<String>, DovecotError> {
-        let said = self.pop3_plugins_said()?;
-        Ok(plugins_in(&said).into_iter().map(str::to_owned).collect())
     }
 
     fn pop3_plugins_said(&self) -> Result<String, DovecotError> {
@@ -256,7 +285,8 @@ impl Dovecot {
     fn doveconf(&self, args: &[&str]) -> Result<String, DovecotError> {
         let mut command = Command::new(self.doveadm.with_file_name("doveconf"));
         // `doveconf` understands no other of doveadm's arguments.
-        let output = output_of(command.args(self.configuration()).args(args))?;
+        command.args(self.configuration()).args(args);
+        let output = output_of(&mut command, self.patience)?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
@@ -270,7 +300,7 @@ impl Dovecot {
         }
         let mut command = Command::new(&self.doveadm);
         command.args(&self.args).args(["user", "-f", "user", "--"]).args(users);
-        let output = output_of(&mut command)?;
+        let output = output_of(&mut command, self.patience)?;
         let all_known = match output.status.code() {
             Some(0) => true,
             Some(NO_USER) => false,
@@ -321,11 +351,18 @@ fn plugins_in(said: &str) -> Vec<&str> {
     named.collect()
 }
 
-fn output_of(command: &mut Command) -> Result<Output, DovecotError> {
-    command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| DovecotError::Program { program: program_of(command), error })
+fn output_of(command: &mut Command, patience: Duration) -> Result<Output, DovecotError> {
+    let not_run = |program, error| DovecotError::Program { program, error };
+    let (stdout, ended) = watched::read(command, patience, |stdout| {
+        let mut octets = Vec::new();
+        stdout.read_to_end(&mut octets).map(|_| octets)
+    })
+    .map_err(|error| not_run(program_of(command), error))?;
+    if ended.was_silent {
+        return Err(DovecotError::Silent { program: program_of(command), patience });
+    }
+    let stdout = stdout.map_err(|error| not_run(program_of(command), error))?;
+    Ok(Output { status: ended.status, stdout, stderr: ended.stderr })
 }
 
 fn no_answer(command: &Command, output: &Output) -> DovecotError {

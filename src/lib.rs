@@ -28,6 +28,8 @@ pub mod forecast;
 pub mod format;
 pub mod index;
 pub mod key;
+#[cfg(feature = "capture")]
+pub mod late;
 pub mod ledger;
 #[cfg(feature = "capture")]
 pub mod listing;
@@ -36,10 +38,16 @@ pub mod maildrop;
 mod plugin;
 #[cfg(feature = "capture")]
 pub mod rehearsal;
+#[cfg(feature = "helper")]
+pub mod report;
 pub mod resolve;
 pub mod site;
+#[cfg(feature = "capture")]
+pub mod status;
 #[cfg(feature = "capture")]
 pub mod text;
 pub mod uidl;
 #[cfg(feature = "capture")]
 pub mod verify;
+#[cfg(feature = "capture")]
+pub mod way_back;

@@ -27,17 +27,30 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("dovecot", &["site", "text"]),
     (
         "capture",
-        &["backoff", "encoding", "file", "format", "key", "listing", "maildrop", "text", "uidl"],
+        &[
+            "backoff", "encoding", "file", "format", "key", "ledger", "listing", "maildrop",
+            "text", "uidl",
+        ],
     ),
+    ("way_back", &["capture", "maildrop", "site", "uidl"]),
+    ("late", &["capture", "key", "ledger", "maildrop", "site", "text", "uidl"]),
     (
         "forecast",
         &[
-            "capture", "file", "format", "index", "key", "ledger", "maildrop", "resolve", "site",
-            "text", "uidl",
+            "capture", "dovecot", "encoding", "file", "format", "index", "key", "ledger",
+            "maildrop", "resolve", "site", "text", "uidl",
         ],
     ),
     ("rehearsal", &["capture", "dovecot", "maildrop", "text"]),
     ("verify", &["file", "forecast", "format", "index", "maildrop", "site", "uidl"]),
+    (
+        "status",
+        &[
+            "capture", "dovecot", "file", "forecast", "format", "key", "ledger", "maildrop",
+            "resolve", "site", "text", "uidl",
+        ],
+    ),
+    ("report", &["maildrop", "site", "text"]),
     (
         "plugin",
         &[

@@ -23,8 +23,11 @@ fn check_index(octets: &[u8]) {
         let inode = uid.into();
         MessageFile { base: name.clone(), name, folder: Folder::Top, inode, mtime: 0 }
     });
-    let snapshot =
-        Snapshot { state: Some(octets.to_vec()), messages: messages.collect(), others: Vec::new() };
+    let snapshot = Snapshot {
+        state: Some(octets.to_vec()),
+        messages: messages.collect(),
+        ..Snapshot::default()
+    };
     let parsed = CyrusIndex::parse(octets);
     match &parsed {
         Ok(index) => {

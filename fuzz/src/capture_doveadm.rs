@@ -1,5 +1,7 @@
 //! The output of doveadm, in JSON.
 
+use std::collections::BTreeMap;
+
 use uidl_keep::capture::doveadm::{DoveadmRequest, read};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::format::UidlFormat;
@@ -16,6 +18,7 @@ pub fn check(octets: &[u8]) {
             users: vec!["alice".to_owned()],
             format: UidlFormat::parse("%v.%u").expect("a format"),
             keys: Keys { origin: true, ..Keys::default() },
+            control: BTreeMap::new(),
         };
         let mut users = Vec::new();
         let mut listing = Vec::new();

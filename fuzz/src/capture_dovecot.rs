@@ -17,7 +17,7 @@ pub fn check(octets: &[u8]) {
     }
     for state in [Some(list), None] {
         let snapshot = snapshot(state, names);
-        match plan(&snapshot, &format) {
+        match plan(&snapshot, &format, &["alice"]) {
             Ok(plan) => {
                 if let (Some(_), Ok(list)) = (state, &parsed) {
                     assert_eq!(plan.uidvalidity, Some(list.uidvalidity));

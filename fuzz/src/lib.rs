@@ -118,7 +118,7 @@ fn snapshot(state: Option<&[u8]>, names: &[u8]) -> Snapshot {
         .collect();
     messages.sort();
     let others = vec![Box::from(&b"courierpop3dsizelist"[..]), Box::from(&b"dovecot-uidlist"[..])];
-    Snapshot { state: state.map(<[u8]>::to_vec), messages, others }
+    Snapshot { state: state.map(<[u8]>::to_vec), messages, others, ..Snapshot::default() }
 }
 
 /// These hold for every plan: its messages are there, each once, and nothing in it can break a

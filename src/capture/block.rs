@@ -29,7 +29,7 @@ pub struct ReadyBlock {
 impl ReadyBlock {
     /// The block of a captured maildrop. One that no listing can hold becomes a failed one.
     pub fn of(captured: Captured) -> Self {
-        let Captured { mut maildrop, notes, mut losses, nameless } = captured;
+        let Captured { mut maildrop, notes, mut losses, nameless, told_by: _ } = captured;
         let mut octets = Vec::new();
         if let Err(error) = listing::write_maildrop(&mut octets, &maildrop) {
             // It would make the whole listing unreadable.

@@ -30,10 +30,17 @@ use serde::de::{
 
 use crate::capture::disk::weight::Unusable;
 use crate::capture::draft::{Captured, Draft};
+use crate::capture::error::CaptureError;
+use crate::capture::find::source::Source;
 use crate::capture::keys::{Headers, Keys, MessageRead};
+use crate::capture::told_here::{
+    Known, MailboxNow, MemoryFault, MemoryFiles, MessageNow, Recorded, ToldBy, names_of,
+    say_told_here,
+};
 use crate::encoding::decimal;
 use crate::format::{Fields, UidlFormat};
 use crate::key::{Depth, is_guid_a_name};
+use crate::ledger::{FIRST_ORDER, Told};
 use crate::maildrop::{Counter, Entry, Name};
 use crate::text::printable;
 use crate::uidl::Uidl;
@@ -49,6 +56,8 @@ pub struct DoveadmRequest {
     pub format: UidlFormat,
     /// Which keys to take.
     pub keys: Keys,
+    /// Where the ledgers of users lie whom our plugin may have answered.
+    pub control: BTreeMap<String, Source>,
 }
 
 /// Why the input is of no use.
@@ -108,24 +117,34 @@ pub fn read(
     asked: &DoveadmRequest,
     emit: &mut dyn FnMut(Captured) -> Result<(), DoveadmError>,
 ) -> Result<(), DoveadmError> {
-    let mut input = BufReader::new(input);
     let mut reading =
         BlockAssembly { asked, waiting: BTreeMap::new(), done: HashSet::new(), open: None, emit };
+    each_object(input, &mut |object| reading.take(object))?;
+    reading.finish()
+}
+
+/// Reads what doveadm printed, one array or several, and hands on each object, one at a time.
+///
+/// # Errors
+///
+/// [`DoveadmError`]: that of `take`, or it is not what doveadm prints.
+pub fn each_object(
+    input: impl Read,
+    take: &mut dyn FnMut(Object) -> Result<(), DoveadmError>,
+) -> Result<(), DoveadmError> {
+    let mut input = BufReader::new(input);
     let mut arrays = 0;
     while !is_over(&mut input)? {
         let mut json = serde_json::Deserializer::from_reader(&mut input);
         let mut fault = None;
-        let mut take = |object| reading.take(object).map_err(|error| fault = Some(error)).is_ok();
+        let mut take = |object| take(object).map_err(|error| fault = Some(error)).is_ok();
         if let Err(error) = EachObject(&mut take).deserialize(&mut json) {
             return Err(fault
                 .unwrap_or_else(|| DoveadmError::Json(printable(error.to_string().as_bytes()))));
         }
         arrays += 1;
     }
-    if arrays == 0 {
-        return Err(DoveadmError::Nothing);
-    }
-    reading.finish()
+    if arrays == 0 { Err(DoveadmError::Nothing) } else { Ok(()) }
 }
 
 /// Whether nothing but blanks and line ends is left.
@@ -282,8 +301,22 @@ fn captured(
         );
         return Captured::failed(user, SOURCE.to_owned(), why);
     }
+    let known = match known_here(asked, &user, status, &messages) {
+        Ok(known) => known,
+        Err(error) => {
+            let is_rehearsal = matches!(error, CaptureError::Memory(MemoryFault::Rehearsed));
+            let failed = Captured::failed(user, SOURCE.to_owned(), error.to_string());
+            let told_by = if is_rehearsal { ToldBy::Nobody } else { failed.told_by };
+            return Captured { told_by, ..failed };
+        }
+    };
     messages.sort_by_key(|message| (message.place, message.uid));
+    let is_ours = |message: &PrintedMessage| {
+        !message.uidl.is_empty() && (FIRST_ORDER.into()..u32::MAX.into()).contains(&message.place)
+    };
+    let stored = messages.iter().any(is_ours);
     let mut draft = Draft {
+        told_by: if stored { ToldBy::Stored } else { ToldBy::Server },
         user,
         source: SOURCE.to_owned(),
         uidvalidity: Some(status.uidvalidity),
@@ -298,9 +331,28 @@ fn captured(
     let mut alike: Option<(usize, u32)> = None;
     let mut unprintable: Option<(usize, u32)> = None;
     let mut next = status.next;
+    let mut uidls: Option<HashMap<u32, (usize, Uidl)>> = None;
+    if let Some((known, told_by)) = known {
+        draft.told_by = told_by;
+        draft.spent.extend(known.spent);
+        draft.told = known.told;
+        next = next.max(known.next);
+        let uids: Vec<u32> = known.unlisted;
+        say_told_here(&mut draft.remarks, &uids);
+        let places: HashMap<u32, (usize, Uidl)> = known.listed;
+        messages.sort_by_key(|message| places.get(&message.uid).map(|(place, _)| *place));
+        uidls = Some(places);
+    }
     for message in messages {
         next = next.max(message.uid.saturating_add(1));
-        let uidl = match uidl(asked, status, &message) {
+        let found = match &mut uidls {
+            None => uidl(asked, status, &message),
+            Some(uidls) => match uidls.remove(&message.uid) {
+                Some((_, uidl)) => Ok(uidl),
+                None => continue,
+            },
+        };
+        let uidl = match found {
             Ok(uidl) => uidl,
             Err(why) => {
                 let why = format!("uid {}: {why}", message.uid);
@@ -352,6 +404,57 @@ fn captured(
     draft.finish()
 }
 
+/// What clients know by our ledger, by UID.
+struct KnownByUid {
+    listed: HashMap<u32, (usize, Uidl)>,
+    unlisted: Vec<u32>,
+    spent: Vec<Uidl>,
+    next: u32,
+    told: Vec<Told>,
+}
+
+/// What our ledger says of these messages; `None` where there is none.
+fn known_here(
+    asked: &DoveadmRequest,
+    user: &str,
+    status: Status,
+    messages: &[PrintedMessage],
+) -> Result<Option<(KnownByUid, ToldBy)>, CaptureError> {
+    let Some(control) = asked.control.get(user) else { return Ok(None) };
+    let here = match Recorded::of(&MemoryFiles::read_at(control)?, &[user])? {
+        Recorded::Nothing => return Ok(None),
+        Recorded::Rehearsal => return Err(MemoryFault::Rehearsed.into()),
+        Recorded::Told(here) => here,
+    };
+    let Status { uidvalidity, next, .. } = status;
+    let now = |message: &PrintedMessage| {
+        let guid = Some(&message.guid[..]).filter(|guid| is_guid_a_name(guid));
+        let fields = Fields { uid: message.uid, uidvalidity, file: None, guid };
+        MessageNow {
+            uid: message.uid,
+            names: names_of(None, guid),
+            stored: Uidl::new(message.uidl.clone()).ok(),
+            order: u32::try_from(message.place).ok().filter(|&place| place != u32::MAX),
+            native: asked.format.render(&fields).ok(),
+        }
+    };
+    let mailbox = MailboxNow {
+        uidvalidity: Some(uidvalidity),
+        next: messages.iter().map(|message| message.uid.saturating_add(1)).fold(next, u32::max),
+        messages: messages.iter().map(now).collect(),
+    };
+    let Known { listed, unlisted, spent, next, told } = here.known(&mailbox, &asked.format);
+    let places = (0..).zip(listed);
+    let known = KnownByUid {
+        listed: places.map(|(place, (at, uidl))| (messages[at].uid, (place, uidl))).collect(),
+        unlisted: unlisted.into_iter().map(|at| messages[at].uid).collect(),
+        spent,
+        next,
+        told,
+    };
+    Ok(Some((known, here.told_by())))
+}
+
 fn uidl(asked: &DoveadmRequest, status: Status, message: &PrintedMessage) -> Result<Uidl, String> {
     if !message.uidl.is_empty() {
         return Uidl::new(message.uidl.clone()).map_err(|error| error.to_string());
@@ -363,19 +466,28 @@ fn uidl(asked: &DoveadmRequest, status: Status, message: &PrintedMessage) -> Res
 }
 
 /// An object as doveadm prints it: every value is a string.
-struct Object(HashMap<String, Vec<u8>>);
+#[derive(Debug)]
+pub struct Object(HashMap<String, Vec<u8>>);
 
 impl Object {
-    fn text(&self, field: &str) -> Option<String> {
-        self.0.get(field).and_then(|value| String::from_utf8(value.clone()).ok())
+    /// The value of a field. `None`: it has no such field.
+    pub fn octets(&self, field: &str) -> Option<&[u8]> {
+        self.0.get(field).map(Vec::as_slice)
     }
 
-    fn number(&self, field: &str) -> Option<u64> {
-        decimal(self.0.get(field)?)
+    /// The same, where it is UTF-8.
+    pub fn text(&self, field: &str) -> Option<String> {
+        self.octets(field).and_then(|value| String::from_utf8(value.to_vec()).ok())
     }
 
-    fn prints(&self, keys: Keys) -> Option<MessageRead> {
-        keys.depth()?;
+    /// The same, where it is a number.
+    pub fn number(&self, field: &str) -> Option<u64> {
+        decimal(self.octets(field)?)
+    }
+
+    /// What was read of the message, by its `text`, or else its `hdr`. Octets that doveadm does not
+    /// print leave no fingerprint of the text. `None`: it has neither.
+    pub fn message(&self) -> Option<MessageRead> {
         let read =
             |octets: &[u8], depth| MessageRead::read(octets, depth).expect("memory can be read");
         if let Some(text) = self.0.get("text") {
@@ -387,6 +499,10 @@ impl Object {
             return Some(prints);
         }
         Some(read(self.0.get("hdr")?, Depth::Header))
+    }
+
+    fn prints(&self, keys: Keys) -> Option<MessageRead> {
+        keys.depth().and_then(|_| self.message())
     }
 }
 

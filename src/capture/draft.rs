@@ -4,6 +4,8 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::capture::told_here::ToldBy;
+use crate::ledger::Told;
 use crate::maildrop::{Capture, Counter, Entry, Maildrop, State};
 use crate::text::printable;
 use crate::uidl::Uidl;
@@ -71,6 +73,8 @@ pub struct Captured {
     /// How many messages have a header that does not name them, and no other key that an IMAP copy
     /// leaves.
     pub nameless: usize,
+    /// By whom clients were told what it holds.
+    pub told_by: ToldBy,
 }
 
 impl Captured {
@@ -79,7 +83,8 @@ impl Captured {
         let losses = vec![why];
         let remarks = losses.clone();
         let maildrop = Maildrop { source, remarks, ..Maildrop::new(user, State::Failed) };
-        Self { maildrop, notes: Vec::new(), losses, nameless: 0 }.of_one_capture()
+        let told_by = ToldBy::NotKnown;
+        Self { maildrop, notes: Vec::new(), losses, nameless: 0, told_by }.of_one_capture(&[])
     }
 
     /// The same block, with the time at which the capture began. A clock before 1970 says nothing.
@@ -90,8 +95,22 @@ impl Captured {
         self
     }
 
-    fn of_one_capture(mut self) -> Self {
-        self.maildrop.captures = vec![Capture::of(&self.maildrop, None)];
+    /// Numbers that were told under other UIDVALIDITYs stand as captures of before: that is how an
+    /// index knows of them.
+    fn of_one_capture(mut self, told: &[Told]) -> Self {
+        let counts = self.maildrop.counter.is_some();
+        let before = told.iter().filter(|_| counts).map(|told| Capture {
+            taken: None,
+            source: self.maildrop.source.clone(),
+            uidvalidity: Some(told.uidvalidity),
+            next: Some(told.below),
+        });
+        let captures: Vec<Capture> = before.chain([Capture::of(&self.maildrop, None)]).collect();
+        let last = captures.len() as u32 - 1;
+        for entry in &mut self.maildrop.entries {
+            (entry.first_capture, entry.last_capture) = (last, last);
+        }
+        self.maildrop.captures = captures;
         self
     }
 }
@@ -114,6 +133,10 @@ pub struct Draft {
     pub spent: Vec<Uidl>,
     /// The remarks.
     pub remarks: Remarks,
+    /// Numbers that clients were told under other UIDVALIDITYs than that of now.
+    pub told: Vec<Told>,
+    /// As in [`Captured::told_by`].
+    pub told_by: ToldBy,
     /// How many messages had no key, and the unique-id of the first.
     pub keyless: Option<(usize, Uidl)>,
 }
@@ -161,7 +184,7 @@ impl Draft {
         let knows_nothing = self.entries.is_empty()
             && spent.is_empty()
             && self.counter.as_ref().is_none_or(|counter| counter.next <= 1);
-        let nameless = self.remarks.nameless;
+        let (nameless, told_by) = (self.remarks.nameless, self.told_by);
         let (remarks, notes, losses) = self.remarks.into_parts();
         let state = match (knows_nothing, losses.is_empty()) {
             (false, _) => State::Captured,
@@ -173,7 +196,8 @@ impl Draft {
                     remarks,
                     ..Maildrop::new(self.user, State::Failed)
                 };
-                return Captured { maildrop, notes, losses, nameless }.of_one_capture();
+                let told_by = ToldBy::NotKnown;
+                return Captured { maildrop, notes, losses, nameless, told_by }.of_one_capture(&[]);
             }
         };
         let maildrop = Maildrop {
@@ -185,7 +209,7 @@ impl Draft {
             remarks,
             ..Maildrop::new(self.user, state)
         };
-        Captured { maildrop, notes, losses, nameless }.of_one_capture()
+        Captured { maildrop, notes, losses, nameless, told_by }.of_one_capture(&self.told)
     }
 
     fn remark_on_uidls(&mut self) {

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::capture::told_here::MemoryFault;
 use crate::text::printable;
 
 /// Why a maildrop, or one file of it, could not be captured.
@@ -182,6 +183,9 @@ pub enum CaptureError {
         /// How often it was read.
         tries: u32,
     },
+    /// What clients were told here cannot be known.
+    #[error("{0}")]
+    Memory(#[from] MemoryFault),
     /// A source that was found wanting before it was opened.
     #[error("{0}")]
     Source(String),

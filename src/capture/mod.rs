@@ -11,7 +11,8 @@
 //!
 //! [`plan`] says who is known by what; [`keys`] are what names a message after the move; a
 //! [`draft`] becomes a [`block`] of a listing, and [`replacement`] says whether that may take an
-//! older one's place. [`workers`] capture several maildrops at a time.
+//! older one's place. [`told_here`] is for servers whose clients our own plugin has answered.
+//! [`workers`] capture several maildrops at a time.
 //!
 //! A capture changes nothing on the old server. A maildrop that cannot be captured becomes a block
 //! that says so ([`State::Failed`](crate::maildrop::State::Failed)). A line of a state file that
@@ -31,5 +32,6 @@ pub mod plan;
 pub mod pop3;
 pub mod prove;
 pub mod replacement;
+pub mod told_here;
 mod users_files;
 pub mod workers;

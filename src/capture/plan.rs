@@ -3,6 +3,8 @@
 
 use crate::capture::disk::weight::Unusable;
 use crate::capture::draft::Remarks;
+use crate::capture::told_here::ToldBy;
+use crate::ledger::Told;
 use crate::maildrop::{Counter, Name};
 use crate::uidl::Uidl;
 
@@ -22,6 +24,10 @@ pub struct Plan {
     pub gone: Vec<Box<[u8]>>,
     /// The lines of the state file that no capture can use.
     pub unusable: Unusable,
+    /// As in [`Draft::told`](crate::capture::draft::Draft::told).
+    pub told: Vec<Told>,
+    /// As in [`Captured::told_by`](crate::capture::draft::Captured::told_by).
+    pub told_by: ToldBy,
     /// The remarks on the maildrop.
     pub remarks: Remarks,
 }

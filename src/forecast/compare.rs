@@ -19,6 +19,8 @@ pub struct Forecast {
     pub captured: usize,
     /// How many of these keep their UIDL.
     pub kept: usize,
+    /// The messages that keep a UIDL, in the order of the POP3 listing.
+    pub keeping: Vec<KeptMessage>,
     /// How many messages keep a UIDL by each kind of evidence, those that the last capture had not
     /// among them.
     pub by_provenance: HashMap<Provenance, usize>,
@@ -38,6 +40,15 @@ pub struct Forecast {
     pub unreadable: usize,
     /// Whether a login is refused as long as so few of the captured messages are here.
     pub is_refused: bool,
+}
+
+/// A message that keeps a UIDL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptMessage {
+    /// Its UID here.
+    pub uid: u32,
+    /// Its UIDL.
+    pub uidl: Uidl,
 }
 
 /// A message of the last capture that is not recognised here.
@@ -66,6 +77,8 @@ pub enum MissingBecause {
 pub struct NewMessage {
     /// Its place among the messages by UID.
     pub at: usize,
+    /// Its UID here.
+    pub uid: u32,
     /// Whether it seems to be one that was captured, so that clients download it again.
     pub is_again: bool,
 }
@@ -135,6 +148,11 @@ impl Forecast {
             let is_later = record.uidl == entry.uidl && !entry.earlier.is_empty();
             forecast.other_uidl += usize::from(is_later);
         }
+        let mut kept: Vec<&&Record> = here.iter().filter(|r| r.provenance.is_kept()).collect();
+        kept.sort_by_key(|record| (record.order, record.uid));
+        let kept =
+            kept.into_iter().map(|r| KeptMessage { uid: r.uid, uidl: r.uidl.clone() }).collect();
+        forecast.keeping = kept;
         forecast.is_in_order = is_in_order(&here);
         forecast.repeated = count_repeated(&here);
         forecast.unreadable = resolution.passing.len();
@@ -150,7 +168,11 @@ impl Forecast {
             let because = kin.take(entry);
             forecast.missing.push(Missing { uidl: entry.uidl.clone(), because });
         }
-        let new = unknown.iter().map(|&at| NewMessage { at, is_again: kin.taken.contains(&at) });
+        let is_again = |at: usize| kin.taken.contains(&at);
+        let new = unknown.iter().map(|&at| {
+            let uid = messages[at].uid;
+            NewMessage { at, uid, is_again: is_again(at) }
+        });
         forecast.new = new.collect();
         forecast.captured = forecast.kept + forecast.missing.len();
         forecast

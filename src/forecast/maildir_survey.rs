@@ -3,22 +3,32 @@
 #![forbid(unsafe_code)]
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 
 use arrayvec::ArrayVec;
+use rustix::fs::{FileType, Mode, Stat};
 
 use crate::capture::disk::dovecot::{STATE_FILE, UidList, UidListRecord};
-use crate::capture::disk::maildir::{Maildir, MessageFile, SnapshotParts, arrival, octets_in_name};
+use crate::capture::disk::maildir::{
+    Maildir, MessageFile, SnapshotParts, arrival, base_name, octets_in_name,
+};
+
+use crate::capture::doveadm::DoveadmError;
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::capture::keys::{MessageRead, Packed};
+use crate::dovecot::DovecotError;
+use crate::encoding::decimal;
 use crate::format::{Fields, UidlFormat};
 use crate::key::{Depth, FileKey, is_guid_a_name};
 use crate::ledger::{Epoch, Ledger, LedgerError, Mark, control};
 use crate::resolve::{Fact, Message, Need, most_unreadable};
 use crate::text::printable;
 use crate::uidl::Uidl;
+
+/// The log of Dovecot's index files. Each INBOX that was opened has one.
+pub(super) const INDEX_LOG: &str = "dovecot.index.log";
 
 /// Why a survey cannot tell.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +46,52 @@ pub enum Unsurveyed {
         /// Which line, from 1.
         line: usize,
     },
+    /// Dovecot takes two files for one message.
+    #[error("two files are {file} up to the colon, and Dovecot takes them for one: rename one")]
+    Twice {
+        /// The base file name, printable.
+        file: String,
+    },
+    /// A message is a link.
+    #[error("{file} is a symbolic link, which is not followed: put the file itself in its place")]
+    Linked {
+        /// Its name, printable.
+        file: String,
+    },
+    /// Dovecot will give a file a name.
+    #[error("{file} has no name before the colon, and Dovecot will give it one: rename it")]
+    Nameless {
+        /// Its name, printable.
+        file: String,
+    },
+    /// Dovecot would throw its list away from that line on.
+    #[error(
+        "{STATE_FILE}:{line} repeats a UID or a name, or goes back, and Dovecot makes such a list \
+         anew: take the list away, or put it back from a backup"
+    )]
+    Disordered {
+        /// Which line, from 1.
+        line: usize,
+    },
+    /// The user cannot read his own mail.
+    #[error(
+        "{count} messages cannot be read by uid {uid}, whose the Maildir is (first: {file}): give \
+         them to it, or let it read them"
+    )]
+    NotReadable {
+        /// How many.
+        count: usize,
+        /// The first of them, printable.
+        file: String,
+        /// The owner of the Maildir.
+        uid: u32,
+    },
+    /// There is no list, and an index that goes with one.
+    #[error(
+        "{INDEX_LOG} is there and no {STATE_FILE}: where Dovecot keeps that elsewhere (CONTROL=), \
+         say --control; where it was lost, Dovecot goes by its index, so leave out --maildir"
+    )]
+    NoList,
     /// The ledger is there and cannot be used.
     #[error("{}: {error}; restore it from a backup, or take it away", control::LEDGER)]
     BadLedger {
@@ -50,16 +106,39 @@ pub enum Unsurveyed {
     },
     /// Only Dovecot can unpack a message, and the rules ask what is in it.
     #[error(
-        "{file} is compressed or encrypted, and only Dovecot can tell what is in it: ask `doveadm \
-         fetch` for pop3.uidl, with the plugin loaded"
+        "{file} is compressed or encrypted, and only Dovecot can tell what is in it: leave out \
+         --maildir on a machine that has Dovecot"
     )]
     Packed {
         /// Its name, printable.
         file: String,
     },
+    /// Dovecot does not say what it has.
+    #[error("{0}")]
+    Dovecot(#[from] DovecotError),
+    /// Dovecot says something that is no answer.
+    #[error("doveadm: {0}")]
+    Doveadm(#[from] DoveadmError),
+    /// Dovecot's answer, or one of its files, lacks something.
+    #[error("doveadm: {0}")]
+    NoAnswer(String),
     /// Messages went while they were read.
     #[error("it changed while it was read; forecast it again")]
     Changed,
+}
+
+impl Unsurveyed {
+    /// Whether it is something of the files alone, so that Dovecot may tell.
+    pub(super) fn may_be_told_by_dovecot(&self) -> bool {
+        use CaptureError::{Io, Link, LinkOfUser, NotMaildir};
+        match self {
+            Self::Packed { .. } | Self::NoList => true,
+            Self::Capture(error) => {
+                matches!(error, NotMaildir | Link { .. } | LinkOfUser { .. } | Io { .. })
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What Dovecot knows of a message beside its content.
@@ -68,6 +147,26 @@ struct ListedFile {
     file: MessageFile,
     /// Its line of the list, if it has one.
     record: UidListRecord,
+    /// The size with CRLF line ends that the list has for it.
+    octets: Option<u64>,
+}
+
+impl ListedFile {
+    /// The size that Dovecot goes by without a look at the message, if it has one.
+    fn known_octets(&self) -> Option<u64> {
+        octets_in_name(&self.file.base).or(self.octets)
+    }
+}
+
+/// Where Dovecot keeps the list and the ledger of a Maildir.
+#[derive(Debug, Clone, Copy)]
+pub enum ControlPlace<'a> {
+    /// Beside the mail.
+    Beside,
+    /// There.
+    At(&'a Source),
+    /// Elsewhere, where nothing is yet.
+    Nowhere,
 }
 
 /// The messages of a Maildir, as far as they were asked about.
@@ -91,13 +190,36 @@ impl MaildirSurvey {
     /// # Errors
     ///
     /// [`Unsurveyed`].
-    pub fn begin(source: &Source, made_at: u32) -> Result<Self, Unsurveyed> {
+    pub fn begin(
+        source: &Source,
+        control: ControlPlace<'_>,
+        made_at: u32,
+    ) -> Result<Self, Unsurveyed> {
         let maildir = Maildir::open(source.open()?)?;
-        let parts = SnapshotParts { state: Some(STATE_FILE), mtimes: false };
-        let snapshot = maildir.snapshot(parts)?;
+        let (state, elsewhere) = match control {
+            ControlPlace::Beside => (Some(STATE_FILE), None),
+            ControlPlace::At(control) => (None, control.read_file(STATE_FILE)?),
+            ControlPlace::Nowhere => (None, None),
+        };
+        let mut snapshot =
+            maildir.snapshot(SnapshotParts { state, mtimes: false, memory: false })?;
+        snapshot.state = snapshot.state.or(elsewhere);
+        // Without its list, Dovecot goes by its index.
+        let has_index = snapshot.others.iter().any(|name| &**name == INDEX_LOG.as_bytes());
+        if has_index && snapshot.state.is_none() {
+            return Err(Unsurveyed::NoList);
+        }
+        let messages = as_dovecot_sees(&maildir, snapshot.messages.split_off(0))?;
         let is_growing = snapshot.ends_in_a_line();
+        let mut listed_octets = HashMap::new();
         let list = match &snapshot.state {
-            Some(octets) if !octets.is_empty() => Some(UidList::parse(octets)?),
+            Some(octets) if !octets.is_empty() => {
+                if !has_right_guid(octets) {
+                    return Err(Unsurveyed::BadList { line: 1 });
+                }
+                listed_octets = octets_by_name(octets)?;
+                Some(UidList::parse(octets)?)
+            }
             Some(_) | None => None,
         };
         let mut odd = list.iter().flat_map(|list| &list.odd).map(|(line, _)| *line);
@@ -114,16 +236,19 @@ impl MaildirSurvey {
             records.insert(record.file.clone(), (uid, record));
         }
         let (mut listed, mut unlisted) = (Vec::new(), Vec::new());
-        for file in snapshot.messages {
+        for file in messages {
             match records.remove(&file.base) {
-                Some((uid, record)) => listed.push((uid, ListedFile { file, record })),
+                Some((uid, record)) => {
+                    let octets = listed_octets.get(&file.base).copied();
+                    listed.push((uid, ListedFile { file, record, octets }));
+                }
                 None => unlisted.push(file),
             }
         }
         unlisted.sort_by(|a, b| by_arrival(&a.base, &b.base));
         for file in unlisted {
             let record = UidListRecord { file: file.base.clone(), ..UidListRecord::default() };
-            listed.push((next_uid, ListedFile { file, record }));
+            listed.push((next_uid, ListedFile { file, record, octets: None }));
             next_uid = next_uid.saturating_add(1);
         }
         listed.sort_by_key(|(uid, _)| *uid);
@@ -141,26 +266,22 @@ impl MaildirSurvey {
         })
     }
 
-    /// Reads what clients of this user were told here already: ledger and mark, where they lie in
-    /// the Maildir.
+    /// Reads what clients of this user were told here already: ledger and mark, where they lie
+    /// beside the list.
     ///
     /// # Errors
     ///
     /// [`Unsurveyed`]: it is there, and cannot be used.
-    pub fn memory(&self, user: &str) -> Result<(Option<Ledger>, Option<Mark>), Unsurveyed> {
-        let ledger = match self.maildir.read_beside(control::LEDGER)? {
-            Some(file) => {
-                let ledger =
-                    Ledger::decode(&file).map_err(|error| Unsurveyed::BadLedger { error })?;
-                if ledger.user != user {
-                    return Err(Unsurveyed::OtherUser { owner: ledger.user });
-                }
-                Some(ledger)
-            }
-            None => None,
-        };
-        let mark = self.maildir.read_beside(control::LOCK)?.and_then(|file| Mark::of_file(&file));
-        Ok((ledger, mark))
+    pub fn memory(
+        &self,
+        user: &str,
+        control: ControlPlace<'_>,
+    ) -> Result<(Option<Ledger>, Option<Mark>), Unsurveyed> {
+        memory_at(user, &mut |name| match control {
+            ControlPlace::Beside => self.maildir.read_beside(name),
+            ControlPlace::At(control) => control.read_file(name),
+            ControlPlace::Nowhere => Ok(None),
+        })
     }
 
     /// The base file name of the message at that place.
@@ -192,7 +313,7 @@ impl MaildirSurvey {
                 }
                 Need::Header => self.read(at, Depth::Header),
                 Need::Message => self.read(at, Depth::Message),
-                Need::Octets => match octets_in_name(&self.files[at].file.base) {
+                Need::Octets => match self.files[at].known_octets() {
                     Some(octets) => {
                         self.messages[at].octets = Fact::Is(octets);
                         Ok(())
@@ -218,7 +339,7 @@ impl MaildirSurvey {
     }
 
     fn find_names(&mut self, at: usize) {
-        let ListedFile { file, record } = &self.files[at];
+        let ListedFile { file, record, .. } = &self.files[at];
         let mut names = ArrayVec::new();
         names.push(FileKey::of_name(&file.base));
         // The GUID is the base file name, unless dsync brought another.
@@ -238,7 +359,7 @@ impl MaildirSurvey {
     }
 
     fn find_native(&mut self, at: usize, native: Option<&UidlFormat>) {
-        let ListedFile { file, record } = &self.files[at];
+        let ListedFile { file, record, .. } = &self.files[at];
         let message = &mut self.messages[at];
         let fields = Fields {
             uid: message.uid,
@@ -275,10 +396,117 @@ impl MaildirSurvey {
         if depth == Depth::Message {
             message.body = Fact::found(read.of.body);
             message.message = Fact::found(read.of.message);
-            message.octets = Fact::found(octets_in_name(&self.files[at].file.base).or(read.octets));
+            message.octets = Fact::found(self.files[at].known_octets().or(read.octets));
         }
         Ok(())
     }
+}
+
+/// The files that Dovecot takes for messages. A directory is none.
+fn as_dovecot_sees(
+    maildir: &Maildir,
+    files: Vec<MessageFile>,
+) -> Result<Vec<MessageFile>, Unsurveyed> {
+    // They are sorted by base file name.
+    if let Some(pair) = files.windows(2).find(|pair| pair[0].base == pair[1].base) {
+        return Err(Unsurveyed::Twice { file: printable(&pair[0].base) });
+    }
+    let (uid, gid) = maildir.owner()?;
+    let mut messages = Vec::with_capacity(files.len());
+    let mut not_readable: Option<(usize, String)> = None;
+    for file in files {
+        let stat = maildir.stat(&file)?.ok_or(Unsurveyed::Changed)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let name = || printable(&file.name);
+        match kind {
+            FileType::Directory => continue,
+            FileType::Symlink => return Err(Unsurveyed::Linked { file: name() }),
+            _ if file.base.is_empty() => return Err(Unsurveyed::Nameless { file: name() }),
+            _ => {}
+        }
+        // Nobody knows as whom Dovecot reads what is root's.
+        if kind == FileType::RegularFile && uid != 0 && !may_read(&stat, uid, gid) {
+            not_readable.get_or_insert_with(|| (0, printable(&file.name))).0 += 1;
+        }
+        messages.push(file);
+    }
+    match not_readable {
+        Some((count, file)) => Err(Unsurveyed::NotReadable { count, file, uid }),
+        None => Ok(messages),
+    }
+}
+
+/// Whether a user of that uid and gid may read it, by its mode alone.
+fn may_read(stat: &Stat, uid: u32, gid: u32) -> bool {
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    let bit = match (stat.st_uid == uid, stat.st_gid == gid) {
+        (true, _) => Mode::RUSR,
+        (false, true) => Mode::RGRP,
+        (false, false) => Mode::ROTH,
+    };
+    mode.contains(bit)
+}
+
+/// The sizes (`W`) that a list has, by base file name. Its lines are in the order of their UIDs,
+/// and name each file once.
+fn octets_by_name(list: &[u8]) -> Result<HashMap<Box<[u8]>, u64>, Unsurveyed> {
+    let (mut last, mut seen) = (0, HashSet::new());
+    let mut octets = HashMap::new();
+    for (line, text) in list.split(|&octet| octet == b'\n').enumerate().skip(1) {
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        // The other lines are none, and found elsewhere.
+        let Some(at) = text.iter().position(|&octet| octet == b' ') else { continue };
+        let Some(uid) = decimal(&text[..at]) else { continue };
+        let colon = text[at..].windows(2).position(|pair| pair == b" :");
+        let (fields, name) = match colon {
+            Some(colon) => (&text[at..at + colon], &text[at + colon + 2..]),
+            None => (&text[..0], &text[at + 1..]),
+        };
+        let base = base_name(name);
+        if uid <= last || !seen.insert(base) {
+            return Err(Unsurveyed::Disordered { line: line + 1 });
+        }
+        last = uid;
+        let mut sizes = fields.split(|&octet| octet == b' ').filter_map(|f| f.strip_prefix(b"W"));
+        if let Some(size) = sizes.next().and_then(decimal) {
+            octets.insert(base.into(), size);
+        }
+    }
+    Ok(octets)
+}
+
+/// Whether a list has no GUID of the mailbox in its header, or one that is one. Dovecot throws the
+/// list away for another (`maildir_uidlist_read_extended`).
+fn has_right_guid(list: &[u8]) -> bool {
+    let header = list.split(|&octet| octet == b'\n').next().unwrap_or_default();
+    let header = header.strip_suffix(b"\r").unwrap_or(header);
+    let guids = header.split(|&octet| octet == b' ').filter_map(|field| field.strip_prefix(b"G"));
+    let is_guid = |guid: &[u8]| guid.len() == 32 && guid.iter().all(u8::is_ascii_hexdigit);
+    guids.into_iter().all(is_guid)
+}
+
+/// Ledger and mark, from the directory whose files `read` reads.
+///
+/// # Errors
+///
+/// [`Unsurveyed`]: they are there, and cannot be used.
+pub(super) fn memory_at(
+    user: &str,
+    read: &mut dyn FnMut(&'static str) -> Result<Option<Vec<u8>>, CaptureError>,
+) -> Result<(Option<Ledger>, Option<Mark>), Unsurveyed> {
+    let ledger = match read(control::LEDGER)? {
+        Some(file) => {
+            let ledger = Ledger::decode(&file).map_err(|error| Unsurveyed::BadLedger { error })?;
+            if ledger.user != user {
+                return Err(Unsurveyed::OtherUser { owner: ledger.user });
+            }
+            Some(ledger)
+        }
+        None => None,
+    };
+    // As the plugin takes one that it cannot read.
+    let mark = read(control::LOCK).map_or(Some(Mark::damaged()), |file| Mark::of_file(&file?));
+    Ok((ledger, mark))
 }
 
 /// The order in which Dovecot gives UIDs to files that are new to it: by the time in the name, the
@@ -317,10 +545,10 @@ mod tests {
         {
             fs::write(dir.path().join(name), "A: b\n\n").unwrap();
         }
-        let list = "3 V7 N20 G00\n4 P18 O1048577 :1714990001.b\n9 P :1714990001.a:2,S\n";
+        let list = "3 V7 N20\n4 P18 O1048577 :1714990001.b\n9 P :1714990001.a:2,S\n";
         fs::write(dir.path().join("dovecot-uidlist"), list).unwrap();
         let source = Source::named("alice", dir.path());
-        let mut survey = MaildirSurvey::begin(&source, 1).unwrap();
+        let mut survey = MaildirSurvey::begin(&source, ControlPlace::Beside, 1).unwrap();
         let expected = [
             (4, "1714990001.b"),
             (9, "1714990001.a"),
@@ -349,10 +577,10 @@ mod tests {
     fn a_message_that_cannot_be_read_is_an_answer_and_one_that_went_is_none() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("cur")).unwrap();
-        fs::create_dir(dir.path().join("cur/1.h:2,")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, dir.path().join("cur/1.h:2,"), 0o600.into()).unwrap();
         fs::write(dir.path().join("cur/2.h:2,"), "A: b\n\n").unwrap();
         let source = Source::named("alice", dir.path());
-        let mut survey = MaildirSurvey::begin(&source, 1).unwrap();
+        let mut survey = MaildirSurvey::begin(&source, ControlPlace::Beside, 1).unwrap();
         survey.find_out(&[(0, Need::Header)], None).unwrap();
         assert!(survey.messages[0].unreadable && survey.first_fault.is_some());
         fs::remove_file(dir.path().join("cur/2.h:2,")).unwrap();

@@ -2,13 +2,16 @@
 //!
 //! The rules are the plugin's own: [`resolve`](crate::resolve::resolve), asked as for doveadm. Only
 //! the facts come another way: a [`MaildirSurvey`] reads them from the files of a Maildir, without
-//! Dovecot, and writes nothing. A [`Forecast`] then compares the answers with what was captured.
+//! Dovecot, and writes nothing; an [`AskedSurvey`] has Dovecot read what is no Maildir. A
+//! [`Forecast`] then compares the answers with what was captured.
 #![forbid(unsafe_code)]
 
+mod asked_survey;
 mod compare;
 mod maildir_survey;
 mod terms;
 
-pub use compare::{Forecast, ForecastSign, Missing, MissingBecause, NewMessage};
-pub use maildir_survey::{MaildirSurvey, Unsurveyed};
-pub use terms::{Foretold, Terms, forecast};
+pub use asked_survey::AskedSurvey;
+pub use compare::{Forecast, ForecastSign, KeptMessage, Missing, MissingBecause, NewMessage};
+pub use maildir_survey::{ControlPlace, MaildirSurvey, Unsurveyed};
+pub use terms::{Foretold, MailPlace, Terms, forecast};

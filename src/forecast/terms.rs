@@ -6,13 +6,18 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::capture::find::source::Source;
+use crate::dovecot::Dovecot;
 use crate::file::map::Mapped;
+use crate::forecast::asked_survey::AskedSurvey;
 use crate::forecast::compare::Forecast;
-use crate::forecast::maildir_survey::{MaildirSurvey, Unsurveyed};
+use crate::forecast::maildir_survey::{ControlPlace, MaildirSurvey, Unsurveyed};
 use crate::format::UidlFormat;
 use crate::index::Index;
+use crate::ledger::{Epoch, Ledger, Mark};
 use crate::maildrop::{Entry, Maildrop, State};
-use crate::resolve::{self, Match, Memory, Outcome, Purpose, Resolution, Situation, Stamps};
+use crate::resolve::{
+    self, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
+};
 use crate::site::Site;
 use crate::site::remedy::Remedy;
 use crate::site::roster::{self, Gate, RosterLine};
@@ -35,7 +40,7 @@ pub enum Foretold {
     Told {
         /// What clients will see.
         forecast: Box<Forecast>,
-        /// What was read of the maildrop. `None`: there is none.
+        /// What was read of a Maildir. `None`: there is none, or Dovecot was asked.
         survey: Option<Box<MaildirSurvey>>,
     },
     /// Could not tell, or POP3 refuses him, for this reason.
@@ -46,12 +51,43 @@ pub enum Foretold {
     NotMigrated,
 }
 
+/// Where the mail of a user is.
+#[derive(Debug, Clone, Copy)]
+pub enum MailPlace<'a> {
+    /// Nowhere yet.
+    Nowhere,
+    /// Nobody knows, for this reason.
+    Unknown(&'a str),
+    /// In a Maildir, which is read straight.
+    Maildir {
+        /// Where its mail lies.
+        mail: &'a Source,
+        /// Where its list and its ledger lie.
+        control: ControlPlace<'a>,
+    },
+    /// Where only Dovecot can read it.
+    Asked {
+        /// The Dovecot, [without our plugin](Dovecot::without_plugin).
+        dovecot: &'a Dovecot,
+        /// Where the ledger lies.
+        control: &'a Source,
+    },
+    /// In a Maildir, as far as that can be read straight, and else where only Dovecot can read it.
+    MaildirOrAsked {
+        /// The Dovecot, [without our plugin](Dovecot::without_plugin).
+        dovecot: &'a Dovecot,
+        /// Where its mail lies.
+        mail: &'a Source,
+        /// Where its list and its ledger lie.
+        control: &'a Source,
+    },
+}
+
 /// How often a maildrop is read that changes meanwhile.
 const TRIES: u32 = 3;
 
-/// Says what clients of a user will see, if he logs in now and nobody is held. `source` is his
-/// maildrop, a Maildir; `None` where he has none here yet.
-pub fn forecast(terms: &Terms, user: &str, source: Option<&Source>) -> Foretold {
+/// Says what clients of a user will see, if he logs in now and nobody is held.
+pub fn forecast(terms: &Terms, user: &str, inbox: MailPlace<'_>) -> Foretold {
     let line = match terms.roster_line(user) {
         Ok(Some(line)) => line,
         Ok(None) => return Foretold::NotMigrated,
@@ -67,17 +103,20 @@ pub fn forecast(terms: &Terms, user: &str, source: Option<&Source>) -> Foretold 
         return Foretold::NotMigrated;
     }
     let told = terms.captured(user).and_then(|(captured, is_final)| {
-        let Some(source) = source else {
+        if let MailPlace::Unknown(why) = inbox {
+            return Err(why.to_owned());
+        }
+        if let MailPlace::Nowhere = inbox {
             let mut forecast = Forecast::of_nothing(&captured);
             let may_be_missing = line.unguarded > 0 || line.listed;
             let mut last = captured.last_entries();
             forecast.is_refused = !may_be_missing && last.any(Entry::has_key);
             return Ok((forecast, None));
-        };
+        }
         let mut tries = 1;
         loop {
-            match terms.ask(user, &line, (&captured, is_final), source) {
-                Ok((forecast, survey)) => return Ok((forecast, Some(Box::new(survey)))),
+            match terms.ask(user, &line, (&captured, is_final), inbox) {
+                Ok((forecast, survey)) => return Ok((forecast, survey.map(Box::new))),
                 Err(Untold::Unsurveyed(Unsurveyed::Changed)) if tries < TRIES => tries += 1,
                 Err(why) => return Err(why.to_string()),
             }
@@ -99,16 +138,24 @@ enum Untold {
 }
 
 impl Terms {
-    /// The line of the roster that a login would go by.
-    fn roster_line(&self, user: &str) -> Result<Option<RosterLine>, String> {
+    /// The line of the roster that a login would go by. `None`: no roster names the user.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why it could not tell.
+    pub fn roster_line(&self, user: &str) -> Result<Option<RosterLine>, String> {
         let place = || self.site.paths(user).map(|paths| paths.roster).unwrap_or_default();
         let file = self.site.open_roster(user).map_err(|why| fault(&place(), &why))?;
         let Some(file) = file else { return Ok(None) };
         roster::lookup_or_everybody(&file, user).map_err(|why| fault(&place(), &why))
     }
 
-    /// What was captured of the user, and whether no more captures follow.
-    fn captured(&self, user: &str) -> Result<(Maildrop, bool), String> {
+    /// What was captured of a user who is on a roster, and whether no more captures follow.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why it could not tell.
+    pub fn captured(&self, user: &str) -> Result<(Maildrop, bool), String> {
         let path = self.site.paths(user).map(|paths| paths.index).unwrap_or_default();
         let file = self.site.open_index(user).map_err(|why| fault(&path, &why))?;
         let file: File =
@@ -125,11 +172,46 @@ impl Terms {
         user: &str,
         line: &RosterLine,
         (captured, is_final): (&Maildrop, bool),
-        source: &Source,
-    ) -> Result<(Forecast, MaildirSurvey), Untold> {
+        inbox: MailPlace<'_>,
+    ) -> Result<(Forecast, Option<MaildirSurvey>), Untold> {
+        let (mail, control) = match inbox {
+            MailPlace::Nowhere | MailPlace::Unknown(_) => {
+                unreachable!("there is nothing to ask about")
+            }
+            MailPlace::Asked { dovecot, control } => {
+                let mut survey = AskedSurvey::begin(dovecot, user)?;
+                let memory = survey.memory(control)?;
+                let forecast = self.decide(user, line, (captured, is_final), &memory, &mut survey);
+                return Ok((forecast?, None));
+            }
+            MailPlace::Maildir { mail, control } => (mail, control),
+            MailPlace::MaildirOrAsked { dovecot, mail, control } => {
+                let straight = MailPlace::Maildir { mail, control: ControlPlace::At(control) };
+                return match self.ask(user, line, (captured, is_final), straight) {
+                    Err(Untold::Unsurveyed(why)) if why.may_be_told_by_dovecot() => {
+                        let asked = MailPlace::Asked { dovecot, control };
+                        self.ask(user, line, (captured, is_final), asked)
+                    }
+                    told => told,
+                };
+            }
+        };
         let made_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
-        let mut survey = MaildirSurvey::begin(source, u32::try_from(made_at).unwrap_or(1))?;
-        let (ledger, mark) = survey.memory(user)?;
+        let made_at = u32::try_from(made_at).unwrap_or(1);
+        let mut survey = MaildirSurvey::begin(mail, control, made_at)?;
+        let memory = survey.memory(user, control)?;
+        let forecast = self.decide(user, line, (captured, is_final), &memory, &mut survey)?;
+        Ok((forecast, Some(survey)))
+    }
+
+    fn decide(
+        &self,
+        user: &str,
+        line: &RosterLine,
+        (captured, is_final): (&Maildrop, bool),
+        (ledger, mark): &(Option<Ledger>, Option<Mark>),
+        survey: &mut impl Surveyed,
+    ) -> Result<Forecast, Untold> {
         let &RosterLine { forgotten, listed, restored, unguarded, .. } = line;
         let situation = Situation {
             // A login of a settled maildrop does without; the answers are the same.
@@ -138,26 +220,26 @@ impl Terms {
             is_final,
             memory: Memory { ledger: ledger.as_ref(), mark: mark.as_ref() },
             stamps: Stamps { forgotten, restored, unguarded, listed },
-            epoch: survey.epoch,
-            is_maildir: true,
+            epoch: survey.epoch(),
+            is_maildir: survey.is_maildir(),
             native: self.native.as_ref(),
             keys: self.keys,
             purpose: Purpose::Preview,
             rehearsal: 0,
         };
-        let resolution = self.resolve(user, &situation, &mut survey)?;
-        let mut forecast = Forecast::of(captured, &survey.messages, &resolution);
+        let resolution = self.resolve(user, &situation, survey)?;
+        let mut forecast = Forecast::of(captured, survey.messages(), &resolution);
         if forecast.kept * 2 < forecast.captured {
             // Only a listing is refused for that: a preview is not.
             let listing = Purpose::Listing { guarded: true };
             let situation = Situation { purpose: listing, ..situation };
-            forecast.is_refused = match self.resolve(user, &situation, &mut survey) {
+            forecast.is_refused = match self.resolve(user, &situation, survey) {
                 Ok(_) => false,
                 Err(Untold::Undecidable(_)) => true,
                 Err(why) => return Err(why),
             };
         }
-        Ok((forecast, survey))
+        Ok(forecast)
     }
 
     /// Asks the rules, and finds out what they ask, until they have decided.
@@ -169,20 +251,85 @@ impl Terms {
         &self,
         user: &str,
         situation: &Situation<'_>,
-        survey: &mut MaildirSurvey,
+        survey: &mut impl Surveyed,
     ) -> Result<Resolution, Untold> {
         loop {
-            match resolve::resolve(user, situation, &survey.messages) {
+            match resolve::resolve(user, situation, survey.messages()) {
                 Outcome::Ask(asked) => survey.find_out(&asked, self.native.as_ref())?,
                 Outcome::AskCaptured => unreachable!("they have it"),
                 Outcome::Resolved(resolution) => return Ok(*resolution),
                 Outcome::Refused(why) => {
-                    let fault = survey.first_fault.as_ref();
+                    let fault = survey.first_fault();
                     let because = fault.map(|fault| format!(": {fault}")).unwrap_or_default();
                     return Err(Untold::Undecidable(format!("{why}{because}")));
                 }
             }
         }
+    }
+}
+
+/// The messages of an INBOX, as far as they were asked about.
+trait Surveyed {
+    fn messages(&self) -> &[Message];
+    fn epoch(&self) -> Epoch;
+    fn is_maildir(&self) -> bool;
+    fn first_fault(&self) -> Option<&str>;
+    fn find_out(
+        &mut self,
+        asked: &[(usize, Need)],
+        native: Option<&UidlFormat>,
+    ) -> Result<(), Unsurveyed>;
+}
+
+impl Surveyed for MaildirSurvey {
+    fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn is_maildir(&self) -> bool {
+        true
+    }
+
+    fn first_fault(&self) -> Option<&str> {
+        self.first_fault.as_deref()
+    }
+
+    fn find_out(
+        &mut self,
+        asked: &[(usize, Need)],
+        native: Option<&UidlFormat>,
+    ) -> Result<(), Unsurveyed> {
+        self.find_out(asked, native)
+    }
+}
+
+impl Surveyed for AskedSurvey<'_> {
+    fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn is_maildir(&self) -> bool {
+        self.is_maildir
+    }
+
+    fn first_fault(&self) -> Option<&str> {
+        self.first_fault.as_deref()
+    }
+
+    fn find_out(
+        &mut self,
+        asked: &[(usize, Need)],
+        native: Option<&UidlFormat>,
+    ) -> Result<(), Unsurveyed> {
+        self.find_out(asked, native)
     }
 }
 

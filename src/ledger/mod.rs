@@ -15,6 +15,7 @@ mod front;
 mod layout;
 mod mark;
 mod record;
+mod rehearsal;
 #[cfg(test)]
 mod tests;
 mod whole;
@@ -24,4 +25,5 @@ pub use front::LedgerFront;
 pub use layout::{LedgerError, MAX_OCTETS, VERSION};
 pub use mark::Mark;
 pub use record::{NameHash, NameHashes, Provenance, Record, RecordRef};
+pub use rehearsal::is_rehearsal;
 pub use whole::{FIRST_ORDER, Ledger, LedgerHead, LedgerRef, MAX_NEXT_ORDER, Noted};

@@ -6,17 +6,12 @@ use std::collections::HashMap;
 use super::derived::derived;
 use super::question::{Memory, Message, Situation};
 use super::rank::is_ours;
-use crate::ledger::{Ledger, Provenance, Record};
+use crate::ledger::{Ledger, Provenance, Record, is_rehearsal};
 
 impl Memory<'_> {
     /// Says whether a rehearsal made all of it, and no client has listed the maildrop since.
-    ///
-    /// A mark without the stamp of a rehearsal was written when a client listed. Then the ledger
-    /// that has one could not be written at that time, or was put back from a backup.
     pub fn is_rehearsal(&self) -> bool {
-        let of_ledger = self.ledger.map(|ledger| ledger.rehearsal != 0);
-        let of_mark = self.mark.map(|mark| mark.rehearsal != 0);
-        matches!((of_ledger, of_mark), (Some(true), None | Some(true)) | (None, Some(true)))
+        is_rehearsal(self.ledger, self.mark)
     }
 }
 

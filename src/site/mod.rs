@@ -26,6 +26,7 @@
 
 pub mod change;
 mod directory;
+mod lookup;
 pub mod remedy;
 mod root;
 pub mod roster;

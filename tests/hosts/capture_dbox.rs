@@ -149,6 +149,7 @@ fn asked(users: &[&str]) -> DoveadmRequest {
         users: users.iter().map(|&user| user.to_owned()).collect(),
         format: UidlFormat::parse("%v.%u").unwrap(),
         keys: Keys::default(),
+        control: std::collections::BTreeMap::new(),
     }
 }
 

@@ -4,13 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use uidl_keep::capture::find::source::Source;
-use uidl_keep::forecast::{Forecast, ForecastSign, Foretold, MissingBecause, Terms, forecast};
+use uidl_keep::forecast::{
+    ControlPlace, Forecast, ForecastSign, Foretold, MailPlace, MissingBecause, Terms, forecast,
+};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::resolve::Match;
 use uidl_keep::site::Site;
 
-use crate::support::dovecot::Store;
+use crate::support::OWNER;
+use crate::support::dovecot::{Config, Store};
+use crate::support::foretold::ForetoldUser;
 use crate::support::helper;
+use crate::support::host::Line;
 use crate::support::imap;
 use crate::support::mail::Message;
 use crate::support::maildir::Naming;
@@ -28,7 +33,8 @@ fn foretold(moved: &Scenario) -> (Forecast, BTreeSet<String>) {
         keys: Match::default(),
     };
     let source = Source::named(USER, moved.dovecot.mail(USER));
-    let told = forecast(&terms, USER, Some(&source));
+    let inbox = MailPlace::Maildir { mail: &source, control: ControlPlace::Beside };
+    let told = forecast(&terms, USER, inbox);
     let Foretold::Told { forecast, survey: Some(survey) } = told else { panic!("{told:?}") };
     let name = |at| String::from_utf8(survey.file_name(at).to_owned()).expect("ASCII");
     let new = forecast.new.iter().map(|new| name(new.at)).collect();
@@ -202,4 +208,151 @@ fn uids_of_a_list_that_travelled_are_taken_from_it() {
     maildir.deliver(&fifth, Naming::Dovecot, 800);
     let forecast = comes_true(&moved, &uidl_of(1..=5));
     assert_eq!((forecast.sign(), forecast.kept), (ForecastSign::Whole, 5));
+}
+
+/// What the helper says of the user, and all that it says on its standard error.
+fn told_by_dovecot(moved: &Scenario, more: &[&str]) -> (serde_json::Value, String) {
+    let output = moved.dovecot.forecast(&["--json"]).args(more).output().expect("the helper");
+    let text = |octets| String::from_utf8(octets).expect("text");
+    let (said, stderr) = (text(output.stdout), text(output.stderr));
+    let first = said.lines().next().unwrap_or_else(|| panic!("{stderr}"));
+    (serde_json::from_str(first).expect("JSON"), stderr)
+}
+
+/// Every store of both lines of Dovecot.
+fn everywhere() -> impl Iterator<Item = (Line, Config)> {
+    let stores = [Store::Maildir, Store::Mdbox, Store::Sdbox];
+    let lines = [Line::V23, Line::V24].into_iter();
+    let configs = stores.map(|store| Config::default().store(store).with_plugin());
+    lines.flat_map(move |line| configs.clone().into_iter().map(move |config| (line, config)))
+}
+
+#[test]
+fn dovecot_is_asked_where_mail_lies_and_reads_what_is_no_maildir() {
+    for (line, config) in everywhere() {
+        let Some(moved) = Scenario::begin_with(line, config) else { continue };
+        let (old, from) = (OldMaildrop::numbered(Keys::Header), format!("{line:?}"));
+        old.build_site(&moved.dovecot);
+        // Nothing is there yet, and nothing is made by looking.
+        let (said, _) = told_by_dovecot(&moved, &[]);
+        assert_eq!((&said["sign"], &said["refused"]), (&"-".into(), &true.into()), "{from}");
+        assert!(!moved.dovecot.mail(USER).exists(), "{from}");
+
+        let wire: Vec<Vec<u8>> = old.messages().iter().map(Message::on_the_wire).collect();
+        imap::append(moved.dovecot.imap(), USER, wire[..20].iter().map(Vec::as_slice));
+        let (said, _) = told_by_dovecot(&moved, &[]);
+        assert_eq!((&said["sign"], &said["kept"]), (&"-".into(), &20.into()), "{from}: {said}");
+        imap::append(moved.dovecot.imap(), USER, wire[20..].iter().map(Vec::as_slice));
+        let (said, stderr) = told_by_dovecot(&moved, &[]);
+        assert_eq!((&said["sign"], &*stderr), (&"=".into(), ""), "{from}: {said}");
+        assert_eq!(said["kept"], 30, "{from}: {said}");
+        // The first listing is what was foretold; so is the next, by the ledger.
+        assert_eq!(moved.uidls(), old.uidls, "{from}");
+        moved.receive(&Message::plain(400));
+        let foretold = ForetoldUser::of(&moved.dovecot, USER).expect("he is on the roster");
+        assert_eq!((foretold.sign(), foretold.count("new")), ("+", 1), "{from}");
+        foretold.comes_true(&moved.dovecot, &moved.dovecot.uidl(USER), true);
+        let foretold = ForetoldUser::of(&moved.dovecot, USER).expect("he is on the roster");
+        assert_eq!((foretold.count("kept"), foretold.count("listed")), (30, 1), "{from}");
+        foretold.comes_true(&moved.dovecot, &moved.dovecot.uidl(USER), true);
+    }
+}
+
+#[test]
+fn a_message_that_dovecot_cannot_read_is_told_from_the_others() {
+    let config = Config::default().store(Store::Sdbox).with_plugin();
+    let Some(moved) = Scenario::begin_with(Line::V23, config) else { return };
+    let messages: Vec<Message> = (1..=30).map(Message::plain).collect();
+    moved.capture(&Listing::of_contents(&messages));
+    let wire: Vec<Vec<u8>> = messages.iter().map(Message::on_the_wire).collect();
+    imap::append(moved.dovecot.imap(), USER, wire.iter().map(Vec::as_slice));
+    let file = moved.dovecot.mail(USER).join("mailboxes/INBOX/dbox-Mails/u.7");
+    fs::remove_file(&file).expect("the seventh message");
+    fs::create_dir(&file).expect("our directory");
+    let (said, _) = told_by_dovecot(&moved, &[]);
+    assert_eq!((&said["sign"], &said["unreadable"]), (&"!".into(), &1.into()), "{said}");
+    assert_eq!(said["kept"], 29, "{said}");
+}
+
+#[test]
+fn octets_that_doveadm_does_not_print_are_read_one_by_one() {
+    for line in [Line::V23, Line::V24] {
+        let config = Config::default().store(Store::Mdbox).with_plugin();
+        let Some(moved) = Scenario::begin_with(line, config) else { continue };
+        // Their texts are no UTF-8.
+        let odd = |number: u32| {
+            let plain = Message::plain(number).octets;
+            Message { octets: [&plain[..], b"\xe9\xe8\n"].concat() }
+        };
+        let messages: Vec<Message> = [odd(1), Message::plain(2), odd(3)].into();
+        moved.capture(&Listing::of_contents(&messages));
+        let wire: Vec<Vec<u8>> = messages.iter().map(Message::on_the_wire).collect();
+        imap::append(moved.dovecot.imap(), USER, wire.iter().map(Vec::as_slice));
+        let foretold = ForetoldUser::of(&moved.dovecot, USER).expect("he is on the roster");
+        foretold.comes_true(&moved.dovecot, &moved.dovecot.uidl(USER), true);
+        assert_eq!((foretold.sign(), foretold.count("kept")), ("=", 3), "{line:?}");
+    }
+}
+
+#[test]
+fn a_control_directory_elsewhere_is_where_the_list_and_the_ledger_are_read() {
+    for store in [Store::Maildir, Store::Mdbox] {
+        let word = store.word();
+        let at = if store == Store::Maildir { "Maildir" } else { word };
+        let extra = format!("mail_location = {word}:~/{at}:CONTROL=~/control\n");
+        let config = Config { extra, ..Config::default() }.store(store).with_plugin();
+        let Some(moved) = Scenario::begin_with(Line::V23, config) else { return };
+        let messages: Vec<Message> = (1..=6).map(Message::plain).collect();
+        moved.capture(&Listing::of_contents(&messages[..4]));
+        let wire: Vec<Vec<u8>> = messages.iter().map(Message::on_the_wire).collect();
+        imap::append(moved.dovecot.imap(), USER, wire[..5].iter().map(Vec::as_slice));
+        let foretold = ForetoldUser::of(&moved.dovecot, USER).expect("he is on the roster");
+        foretold.comes_true(&moved.dovecot, &moved.dovecot.uidl(USER), true);
+        assert_eq!((foretold.count("kept"), foretold.count("new")), (4, 1), "{word}");
+        imap::append(moved.dovecot.imap(), USER, [&*wire[5]]);
+        // Now a ledger tells which of the two is new.
+        let (said, _) = told_by_dovecot(&moved, &[]);
+        assert_eq!((&said["listed"], &said["new"]), (&1.into(), &1.into()), "{word}: {said}");
+        if store == Store::Mdbox {
+            continue;
+        }
+        let homes = moved.dovecot.dir().join("home/{local}@{domain}");
+        let pattern = |name: &str| homes.join(name).to_str().expect("UTF-8").to_owned();
+        let (mail, control) = (pattern("Maildir"), pattern("control/.INBOX"));
+        let by_pattern = ["--maildir", &mail, "--control", &control];
+        assert_eq!(told_by_dovecot(&moved, &by_pattern).0, said);
+        let (said, _) = told_by_dovecot(&moved, &by_pattern[..2]);
+        let why = said["why"].as_str().unwrap_or_else(|| panic!("{said}"));
+        assert!(why.contains("say --control"), "{why}");
+    }
+}
+
+#[test]
+fn mail_that_only_dovecot_can_unpack_is_read_by_dovecot() {
+    let extra = "mail_plugins = $mail_plugins zlib\nplugin {\n  zlib_save = gz\n}\n".to_owned();
+    let config = Config { first: extra, ..Config::default() }.with_plugin();
+    let Some(moved) = Scenario::begin_with(Line::V23, config) else { return };
+    let old = OldMaildrop::numbered(Keys::Header);
+    old.build_site(&moved.dovecot);
+    let wire: Vec<Vec<u8>> = old.messages().iter().map(Message::on_the_wire).collect();
+    imap::append(moved.dovecot.imap(), USER, wire.iter().map(Vec::as_slice));
+    let packed = moved.maildir().files().iter().any(|f| fs::read(f).unwrap().starts_with(b"\x1f"));
+    assert!(packed, "it is compressed");
+    let (said, _) = told_by_dovecot(&moved, &[]);
+    assert_eq!((&said["sign"], &said["kept"]), (&"=".into(), &30.into()), "{said}");
+    assert_eq!(moved.uidls(), old.uidls);
+}
+
+#[test]
+fn nobody_is_told_by_a_ledger_to_which_a_user_has_made_a_link() {
+    let Some((moved, listing)) = with(4) else { return };
+    moved.capture(&listing);
+    let (mail, elsewhere) = (moved.dovecot.mail(USER), moved.dovecot.home(USER).join("elsewhere"));
+    fs::rename(&mail, &elsewhere).expect("our directory");
+    std::os::unix::fs::symlink(&elsewhere, &mail).expect("our directory");
+    std::os::unix::fs::lchown(&mail, Some(OWNER), Some(OWNER)).expect("root");
+    let (said, _) = told_by_dovecot(&moved, &[]);
+    let why = said["why"].as_str().unwrap_or_else(|| panic!("{said}"));
+    assert!(why.contains("is a symbolic link, which is not followed"), "{why}");
+    assert_eq!(moved.dovecot.uidl(USER), uidl_of(1..=4));
 }

@@ -13,6 +13,7 @@ use crate::support::clients::{self, Client};
 use crate::support::courier::Courier;
 use crate::support::cyrus::{self, Cyrus};
 use crate::support::dovecot::{Config, Dovecot, Store};
+use crate::support::foretold::ForetoldUser;
 use crate::support::helper;
 use crate::support::host::{Host, Line};
 use crate::support::imap::{self, Imap};
@@ -291,14 +292,14 @@ fn captures_agree(old: &Old) {
 
 /// Copies it message by message, in another order, as imapsync copies: every UIDL is kept and in
 /// its place, and the header of every copy has the key that was captured.
-fn copies_are_kept(old: &Old, store: Store) {
+fn copies_are_kept(old: &Old, line: Line, store: Store) {
     let (uidls, mail) = old.mail();
     assert_eq!(uidls.len(), messages().len());
     let listing = old.asked("header");
     let captured = parsed(&listing);
     assert_eq!(self::uidls(&captured), uidls);
 
-    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some(host) = Host::dovecot(line) else { return };
     let Some(new) = Dovecot::start(&host, Config::default().store(store).with_plugin()) else {
         return;
     };
@@ -307,7 +308,10 @@ fn copies_are_kept(old: &Old, store: Store) {
     copied.sort_by_cached_key(|message| blake3::hash(message).to_string());
     imap::append_old(new.imap(), old.user, copied);
 
+    let foretold = ForetoldUser::of(&new, old.user).expect("he is on the roster");
     assert_eq!(new.uidl(old.user), uidls, "the first listing");
+    assert_eq!((foretold.sign(), foretold.count("kept") as usize), ("=", uidls.len()));
+    foretold.comes_true(&new, &uidls, true);
     assert_eq!(new.uidl(old.user), uidls, "the second listing");
     let is_any_repeated = uidls.iter().collect::<HashSet<_>>().len() < uidls.len();
     assert_eq!(new.settled_log().contains(" messages share a UIDL "), is_any_repeated);
@@ -362,7 +366,9 @@ fn redelivered_is_kept(
     let (told, untold): (Vec<usize>, Vec<usize>) = (0..before.len()).partition(|&at| is_told(at));
     assert!(untold.len() >= 3, "warnings and what names nobody at least");
 
+    let foretold = ForetoldUser::of(&new, old.user).expect("he is on the roster");
     let served = new.uidl(old.user);
+    foretold.comes_true(&new, &served, true);
     assert_eq!(served.len(), messages.len());
     let (kept, others) = served.split_at(told.len());
     assert_eq!(kept, told.iter().map(|&at| before[at].clone()).collect::<Vec<_>>());
@@ -430,8 +436,12 @@ fn is_moved(old: fn(&[Message]) -> Option<Old>) {
     if !old.disk.is_empty() {
         captures_agree(&old);
     }
-    copies_are_kept(&old, Store::Maildir);
-    copies_are_kept(&old, Store::Mdbox);
+    for store in [Store::Maildir, Store::Mdbox] {
+        copies_are_kept(&old, Line::V23, store);
+    }
+    for store in [Store::Maildir, Store::Sdbox] {
+        copies_are_kept(&old, Line::V24, store);
+    }
 }
 
 #[test]

@@ -22,6 +22,9 @@ packages_clients="fetchmail mpop getmail6 isync offlineimap3 rsync"
 # for encrypted mail, make system calls fail (strace), and serve an example of the documentation.
 packages_tools="debootstrap binutils valgrind openssl strace sqlite3"
 
+# This shows the page of a report to its tests. It is large: `make test-browser` alone asks for it.
+packages_browser="chromium-headless-shell fonts-dejavu-core"
+
 # These make the virtual environments of Python below, and log in to the machines of the tree `ssh`.
 packages_python="python3 python3-venv ca-certificates openssh-client"
 

@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::support::clients::{Client, Program};
-use crate::support::courier::Courier;
+use crate::support::courier::{Courier, Listening};
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::host::{Host, Line, Scratch};
 use crate::support::imap::Imap;
@@ -44,7 +45,7 @@ fn users() -> Vec<String> {
 /// One server that is left.
 enum Old {
     Courier(Courier),
-    Dovecot(Dovecot),
+    Dovecot(Box<Dovecot>),
 }
 
 impl Old {
@@ -103,12 +104,24 @@ struct Night {
     /// What the client of each user was told last, in order.
     listed: BTreeMap<String, Vec<String>>,
     real: Option<Client>,
+    /// Where that one finds the old server.
+    old_pop3: OldPop3,
     delivered: u32,
+}
+
+/// An open port of the old server's.
+enum OldPop3 {
+    Courier(Listening),
+    Dovecot(SocketAddr),
 }
 
 impl Night {
     fn begin(old: Old, old_host: Host, new: Dovecot, new_host: Host, store: Store) -> Self {
         let old_work = old_host.scratch();
+        let old_pop3 = match &old {
+            Old::Courier(courier) => OldPop3::Courier(courier.listen(ANNA)),
+            Old::Dovecot(dovecot) => OldPop3::Dovecot(dovecot.pop3()),
+        };
         let mut night = Self {
             old,
             old_host,
@@ -119,6 +132,7 @@ impl Night {
             known: BTreeMap::new(),
             listed: BTreeMap::new(),
             real: Client::new(Program::Fetchmail, ANNA),
+            old_pop3,
             delivered: 0,
         };
         put_helper(night.old_work.path());
@@ -151,10 +165,10 @@ impl Night {
             self.listed.insert(user, listing);
         }
         if let Some(real) = &self.real {
-            match &self.old {
-                Old::Courier(courier) => real.poll(courier.listen(ANNA).pop3()),
-                Old::Dovecot(dovecot) => real.poll(dovecot.pop3()),
-            };
+            real.poll(match &self.old_pop3 {
+                OldPop3::Courier(listening) => listening.pop3(),
+                OldPop3::Dovecot(address) => *address,
+            });
         }
     }
 
@@ -251,6 +265,7 @@ impl Night {
 fn in_work(host: &Host, work: &Path, line: &str) -> Output {
     let path = format!("{}/bin:/usr/sbin:/usr/bin:/sbin:/bin", work.display());
     let script = format!("cd {} && {line}", work.display());
+    let host = host.clone().with(Path::new("/proc"), "/proc");
     host.command("sh").args(["-c", &script]).env("PATH", path).output().expect("sh")
 }
 
@@ -347,11 +362,9 @@ fn steps(night: &mut Night) {
                         *new.entry(user.clone()).or_default() += 1;
                     }
                 }
-                10 => {
-                    // mdbox gets late mail by an IMAP copier; the runbook has no command for it.
-                    if night.store == Store::Maildir {
-                        night.poll_new(&std::mem::take(&mut new));
-                    }
+                // mdbox gets late mail by an IMAP copier; the runbook has no command for it.
+                10 if night.store == Store::Maildir => {
+                    night.poll_new(&std::mem::take(&mut new));
                 }
                 _ => {}
             }
@@ -396,7 +409,7 @@ fn the_runbook_moves_maildirs_of_dovecot_to_mdbox_of_dovecot_2_3() {
     let mut config = Config::default().with_plugin().store(Store::Mdbox);
     config.extra = "mail_location = mdbox:/SRV/vmail/%d/%n/mdbox\n".into();
     let Some(new) = start(&host, config) else { return };
-    play(Night::begin(Old::Dovecot(old), host.clone(), new, host, Store::Mdbox));
+    play(Night::begin(Old::Dovecot(Box::new(old)), host.clone(), new, host, Store::Mdbox));
 }
 
 /// Starts the new server, whose mail lies below its own directory.

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs the packages that a job needs and that are not there already.
 #
-#   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, python, fuzz of
-#                                             packages.sh
+#   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, python, browser, fuzz
+#                                             of packages.sh
 #   tests/hosts/setup.sh crates GROUP...      fuzz, mutants, deny of packages.sh, into target/tools
 #   tests/hosts/setup.sh python GROUP...      ansible of packages.sh, into target/tools/GROUP
 #   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for

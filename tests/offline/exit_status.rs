@@ -63,6 +63,9 @@ fn each_status_in_the_table_comes_about() {
         (2, "check damaged.idx".into()),
         (0, "dump site".into()),
         (2, "dump damaged.idx".into()),
+        (0, format!("explain --site site --no-check --maildir {maildir} eve")),
+        (1, format!("explain --site site --no-check --maildir {maildir} zoe@example.com")),
+        (2, format!("explain --site nowhere --no-check --maildir {maildir} eve")),
         (0, format!("{forecast} --only eve")),
         (1, forecast),
         (2, format!("forecast --site nowhere --maildir {maildir}")),
@@ -86,6 +89,9 @@ fn each_status_in_the_table_comes_about() {
         (0, "restored --site site alice@example.com".into()),
         (1, "restored --site site example.org".into()),
         (2, "restored --site nowhere alice@example.com".into()),
+        (0, "status --site site --no-check --no-ledgers".into()),
+        (1, "status --site site --no-check --no-ledgers example.org".into()),
+        (2, "status --site nowhere --no-check --no-ledgers".into()),
     ] {
         if args.starts_with(capture) {
             here.write("Maildir/courierpop3dsizelist", "");

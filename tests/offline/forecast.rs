@@ -205,7 +205,7 @@ fn what_cannot_be_told_is_said() {
     assert_eq!(ran.status, 1);
     assert!(lines[0].starts_with("! alice@a.org: could not tell: dovecot-uidlist:2 "), "{lines:?}");
     assert!(lines[1].starts_with("! bob@a.org: could not tell: its capture failed"), "{lines:?}");
-    fs::write(&list, "3 V9 N2 G00\n1 :").unwrap();
+    fs::write(&list, "3 V9 N2\n1 :").unwrap();
     assert!(moved.forecast("").stdout.contains("= alice@a.org: 1 of 1 kept"));
     fs::write(moved.maildir(ALICE).join("uidl-keep.ledger"), "no ledger").unwrap();
     let ran = moved.forecast("--only alice@a.org");

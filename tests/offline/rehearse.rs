@@ -357,6 +357,17 @@ fn what_changes_under_a_rehearsal_is_not_called_rehearsed() {
 }
 
 #[test]
+fn a_reader_that_goes_away_ends_no_rehearsal() {
+    let here = with_site();
+    here.write("mail/alice@example.com", "a1\n");
+    let mut child = begin(&here, "--jobs 1 --json alice@example.com dave@example.net");
+    drop(child.stdout.take());
+    let ran = ended(child);
+    assert_eq!(ran.status.code(), Some(1), "{ran:?}");
+    assert_eq!(line(&here, DAVE_IS), REHEARSED);
+}
+
+#[test]
 fn a_dry_run_rehearses_nobody() {
     let here = with_site();
     let log = here.read("site/changes.log");

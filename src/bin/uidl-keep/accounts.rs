@@ -16,16 +16,30 @@ use crate::output::{Trouble, remark};
 /// How to ask Dovecot for its users.
 #[derive(clap::Args)]
 pub struct Doveadm {
+    #[command(flatten)]
+    program: DoveadmProgram,
+    /// Do not ask Dovecot whether POP3 loads the plugin, and whether users have the same names
+    /// there.
+    #[arg(long)]
+    no_check: bool,
+}
+
+/// The doveadm of a Dovecot.
+#[derive(clap::Args)]
+pub struct DoveadmProgram {
     /// The doveadm program that knows the users.
     #[arg(long, value_name = "PATH", default_value = "doveadm")]
     doveadm: PathBuf,
     /// Arguments for doveadm, separated by blanks: `-c /etc/dovecot/other.conf`.
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     doveadm_args: String,
-    /// Do not ask Dovecot whether POP3 loads the plugin, and whether users have the same names
-    /// there.
-    #[arg(long)]
-    no_check: bool,
+}
+
+impl DoveadmProgram {
+    /// The Dovecot of this doveadm.
+    pub fn dovecot(&self) -> Dovecot {
+        Dovecot::new(&self.doveadm, self.doveadm_args.split_whitespace().map(str::to_owned))
+    }
 }
 
 /// The accounts that read the files of a scope.
@@ -75,7 +89,12 @@ const USERS_AT_A_TIME: usize = 200;
 impl Doveadm {
     /// The Dovecot of this doveadm.
     pub fn dovecot(&self) -> Dovecot {
-        Dovecot::new(&self.doveadm, self.doveadm_args.split_whitespace().map(str::to_owned))
+        self.program.dovecot()
+    }
+
+    /// Whether Dovecot may be asked how it treats users.
+    pub fn is_checking(&self) -> bool {
+        !self.no_check
     }
 
     /// Whether the operator wants nothing checked.
@@ -197,8 +216,8 @@ impl Doveadm {
 
     /// All users of a domain that Dovecot can list.
     fn everybody(&self, domain: &str) -> Result<Vec<String>, Trouble> {
-        let mut command = Command::new(&self.doveadm);
-        command.args(self.doveadm_args.split_whitespace());
+        let mut command = Command::new(&self.program.doveadm);
+        command.args(self.program.doveadm_args.split_whitespace());
         command.args(["user", "--", &everybody_of(Some(domain))]);
         let listed = output_of(&mut command)?.stdout;
         Ok(String::from_utf8_lossy(&listed).lines().map(ToOwned::to_owned).collect())
@@ -215,8 +234,8 @@ impl Doveadm {
         let mut ids = BTreeSet::new();
         let mut unknown = Vec::new();
         for users in users.chunks(USERS_AT_A_TIME) {
-            let mut command = Command::new(&self.doveadm);
-            command.args(self.doveadm_args.split_whitespace());
+            let mut command = Command::new(&self.program.doveadm);
+            command.args(self.program.doveadm_args.split_whitespace());
             command.args(["user", "-f", field, "--"]).args(users);
             let output = output_of(&mut command)?;
             for value in String::from_utf8_lossy(&output.stdout).split_whitespace() {

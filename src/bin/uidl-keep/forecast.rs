@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use uidl_keep::capture::find::doveconf;
@@ -18,7 +18,10 @@ use uidl_keep::capture::find::search;
 use uidl_keep::capture::find::source::{Holds, Source};
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::workers::{self, Next, Schedule};
-use uidl_keep::forecast::{self, Forecast, ForecastSign, Foretold, MissingBecause, Terms};
+use uidl_keep::dovecot::{Dovecot, DovecotError, InboxPath};
+use uidl_keep::forecast::{
+    self, ControlPlace, Forecast, ForecastSign, Foretold, MailPlace, MissingBecause, Terms,
+};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::ledger::Provenance;
 use uidl_keep::maildrop::{everybody_of, is_everybody};
@@ -33,10 +36,15 @@ use crate::site_files;
 
 /// Says what POP3 clients will see, before anybody logs in; changes nothing.
 ///
+///   uidl-keep forecast
+///
+/// Compares the mail of the new server with what was captured, by the rules of the plugin, also
+/// while mail is copied. Asks Dovecot where the mail of everybody on the rosters lies. Reads
+/// Maildirs straight, and has doveadm read anything else. With --maildir, it does without Dovecot:
+///
 ///   uidl-keep forecast --maildir '/srv/vmail/{domain}/{local}/Maildir'
 ///
-/// Compares the Maildirs of the new server with what was captured, by the rules of the plugin, also
-/// while mail is copied. Prints a line for each maildrop on the rosters, the worst first, and a
+/// Prints a line for each maildrop on the rosters, the worst first, and a
 /// total. Each line begins with a sign:
 ///
 /// "=" whole: all that was captured is kept, and nothing else is there;
@@ -50,16 +58,29 @@ use crate::site_files;
 /// --fail-under, a maildrop could not be told, or too few messages are kept; or nobody has a name
 /// that is asked for. 2: trouble.
 #[derive(clap::Args)]
-#[command(verbatim_doc_comment, arg_required_else_help = true)]
+#[command(verbatim_doc_comment)]
 pub struct ForecastArgs {
     /// The site directory.
     #[arg(long, value_name = "SITE", default_value = Site::DEFAULT_DIR)]
     site: PathBuf,
     /// Where the Maildirs lie, such as '/srv/vmail/{domain}/{local}/Maildir' or
     /// '/home/{user}/Maildir'; may be repeated. A name of * stands for any, of ? for any of one
-    /// character.
-    #[arg(long, value_name = "PATTERN", required = true)]
+    /// character [default: where Dovecot says].
+    #[arg(long, value_name = "PATTERN")]
     maildir: Vec<Pattern>,
+    /// Where Dovecot keeps dovecot-uidlist and the ledger of INBOX, if not in the Maildir
+    /// (CONTROL=); may be repeated.
+    #[arg(long, value_name = "PATTERN", requires = "maildir")]
+    control: Vec<Pattern>,
+    /// The doveadm program that knows the users.
+    #[arg(long, value_name = "PATH", default_value = "doveadm")]
+    doveadm: PathBuf,
+    /// Arguments for doveadm, separated by blanks: `-c /etc/dovecot/other.conf`.
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    doveadm_args: String,
+    /// How many seconds a doveadm may say nothing before it is ended.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    timeout: u64,
     /// User names by the variables of the pattern [default: {local}@{domain}, or {local}, {user} or
     /// {account} where there is no domain].
     #[arg(long, value_name = "TEMPLATE")]
@@ -76,12 +97,16 @@ pub struct ForecastArgs {
     /// The keys that may match, as in uidl_keep_match.
     #[arg(long = "match", value_name = "KEYS", default_value = "file,message,header")]
     keys: Keys,
-    /// How many maildrops to read at a time [default: one a processor].
+    /// How many maildrops to read at a time [default: one a processor; 2 where doveadm reads].
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Print a JSON object a line: one for each maildrop, and one for the total.
     #[arg(long, conflicts_with = "csv")]
     json: bool,
+    /// Add to each object what each message gets: [UID, UIDL] of those that keep their UIDL, in the
+    /// order of a listing, and the UIDs of those that are downloaded.
+    #[arg(long, requires = "json")]
+    uidls: bool,
     /// Print a table with commas, without a total.
     #[arg(long)]
     csv: bool,
@@ -130,28 +155,35 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
     let wanted = Wanted::of(args)?;
     let site = Site::new(&args.site);
     let mut users = users_on_rosters(&site, &wanted)?;
-    let Places { sources, gaps, are_all_searched } = find_maildrops(args, &wanted)?;
-    users.extend(sources.keys().cloned());
-    let users: Vec<String> = users.into_iter().collect();
+    lower_priority();
     let Keys { file, message, header, origin } = args.keys;
     let keys = Match { file, message, header, origin };
-    let terms = Terms { site, native: format(args)?, keys };
+    let dovecot =
+        Dovecot::new(&args.doveadm, args.doveadm_args.split_whitespace().map(str::to_owned))
+            .within(Duration::from_secs(args.timeout.max(1)));
+    let native = format(args, &dovecot)?;
+    let terms = Terms { site, native, keys };
+    let places = if args.maildir.is_empty() {
+        let users: Vec<String> = users.iter().cloned().collect();
+        Places::Asked(AskedPlaces::of(&dovecot, &users)?)
+    } else {
+        let found = FoundPlaces::of(args, &wanted)?;
+        users.extend(found.mail.keys().cloned());
+        Places::Found(found)
+    };
+    let users: Vec<String> = users.into_iter().collect();
 
-    let jobs = args.jobs.map_or_else(
-        || thread::available_parallelism().map_or(1, NonZeroUsize::get),
-        NonZeroUsize::get,
-    );
+    let jobs = match args.jobs {
+        Some(jobs) => jobs.get(),
+        None if places.are_maildirs() => {
+            thread::available_parallelism().map_or(1, NonZeroUsize::get)
+        }
+        None => 2,
+    };
     let progress = Progress::new(users.len(), users.len() < 2, true);
     let (mut lines, mut total) = (Vec::new(), Total::default());
     let queue = ForecastQueue { len: users.len(), taken: 0, done: Vec::new() };
-    let forecast_one = |at: usize| {
-        let user = &users[at];
-        let gap = gaps.iter().find(|gap| may_be_of(gap, user));
-        match (sources.get(user), gap) {
-            (None, Some(gap)) => Foretold::CouldNotTell(gap.fault().unwrap_or_default().to_owned()),
-            (source, _) => forecast::forecast(&terms, user, source),
-        }
-    };
+    let forecast_one = |at: usize| places.foretell(&terms, &users[at]);
     let tick = || progress.tick();
     workers::run(queue, jobs.min(users.len()), tick, forecast_one, |(at, foretold)| {
         let user = users[at].clone();
@@ -187,7 +219,7 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
         remark(format_args!("{name}: nobody of that name is on a roster and forecast"));
     }
     let completion = total.completion(args.fail_under);
-    let is_answered = unmet.is_empty() && are_all_searched;
+    let is_answered = unmet.is_empty() && places.are_all_searched();
     Ok(if is_answered { completion } else { Completion::Partial })
 }
 
@@ -261,28 +293,101 @@ fn users_on_rosters(site: &Site, wanted: &Wanted) -> Result<BTreeSet<String>, Tr
     Ok(users)
 }
 
+/// Lets others go first. Programs that are started inherit it, and the disk goes by it, too.
+fn lower_priority() {
+    // It goes on as well without.
+    let _ = rustix::process::nice(NICE);
+}
+
+/// As for background work that may take its time.
+const NICE: i32 = 10;
+
+/// Where mail lies.
+enum Places {
+    Found(FoundPlaces),
+    Asked(AskedPlaces),
+}
+
+impl Places {
+    fn foretell(&self, terms: &Terms, user: &str) -> Foretold {
+        match self {
+            Self::Found(found) => found.foretell(terms, user),
+            Self::Asked(asked) => asked.foretell(terms, user),
+        }
+    }
+
+    /// Whether each pattern had a directory to search, and each maildrop a user.
+    fn are_all_searched(&self) -> bool {
+        match self {
+            Self::Found(found) => found.are_all_searched,
+            Self::Asked(_) => true,
+        }
+    }
+
+    /// Whether all that is there can be read straight.
+    fn are_maildirs(&self) -> bool {
+        match self {
+            Self::Found(_) => true,
+            Self::Asked(asked) => asked.paths.values().all(|paths| {
+                matches!(kind_of(&paths.mailbox), MailboxKind::Absent | MailboxKind::Maildir)
+            }),
+        }
+    }
+}
+
 /// What was found where Maildirs should lie.
-struct Places {
-    /// The maildrops by user.
-    sources: BTreeMap<String, Source>,
+struct FoundPlaces {
+    /// The Maildirs by user.
+    mail: BTreeMap<String, Source>,
+    /// The control directories by user; `None`: they are the Maildirs.
+    control: Option<BTreeMap<String, Source>>,
     /// The places that could not be searched.
     gaps: Vec<Source>,
-    /// Whether each pattern had a directory to search, and each maildrop a user.
     are_all_searched: bool,
 }
 
-fn find_maildrops(args: &ForecastArgs, wanted: &Wanted) -> Result<Places, Trouble> {
-    let naming = Naming::new(args.user_template.as_deref())
-        .map_err(|error| Trouble::at("--user-template", error))?;
-    let found = search::find(&args.maildir, None, &naming, Holds::Directory)
-        .map_err(|error| Trouble::at("--maildir", error))?;
-    found.losses.iter().for_each(remark);
-    let are_all_searched = found.losses.is_empty();
-    let (gaps, sources): (Vec<Source>, Vec<Source>) =
-        found.sources.into_iter().partition(Source::is_gap);
-    let sources = sources.into_iter().filter(|source| wanted.has(source.user()));
-    let sources = sources.map(|source| (source.user().to_owned(), source)).collect();
-    Ok(Places { sources, gaps, are_all_searched })
+impl FoundPlaces {
+    fn of(args: &ForecastArgs, wanted: &Wanted) -> Result<Self, Trouble> {
+        let naming = Naming::new(args.user_template.as_deref())
+            .map_err(|error| Trouble::at("--user-template", error))?;
+        let (mut gaps, mut are_all_searched) = (Vec::new(), true);
+        let mut find = |option: &str, patterns: &[Pattern]| {
+            let found = search::find(patterns, None, &naming, Holds::Directory)
+                .map_err(|error| Trouble::at(option, error))?;
+            found.losses.iter().for_each(remark);
+            are_all_searched &= found.losses.is_empty();
+            let (not_searched, sources): (Vec<Source>, Vec<Source>) =
+                found.sources.into_iter().partition(Source::is_gap);
+            gaps.extend(not_searched);
+            let sources = sources.into_iter().filter(|source| wanted.has(source.user()));
+            Ok::<_, Trouble>(sources.map(|source| (source.user().to_owned(), source)).collect())
+        };
+        let mail = find("--maildir", &args.maildir)?;
+        let control = (!args.control.is_empty()).then(|| find("--control", &args.control));
+        let control = control.transpose()?;
+        Ok(Self { mail, control, gaps, are_all_searched })
+    }
+
+    fn foretell(&self, terms: &Terms, user: &str) -> Foretold {
+        let gap = self.gaps.iter().find(|gap| may_be_of(gap, user));
+        let mail = self.mail.get(user);
+        let control = self.control.as_ref().map(|control| control.get(user));
+        let inbox = match (mail, control, gap) {
+            (None, _, Some(gap)) | (_, Some(None), Some(gap)) => {
+                MailPlace::Unknown(gap.fault().unwrap_or_default())
+            }
+            (None, _, None) => MailPlace::Nowhere,
+            (Some(mail), control, _) => MailPlace::Maildir {
+                mail,
+                control: match control {
+                    None => ControlPlace::Beside,
+                    Some(Some(control)) => ControlPlace::At(control),
+                    Some(None) => ControlPlace::Nowhere,
+                },
+            },
+        };
+        forecast::forecast(terms, user, inbox)
+    }
 }
 
 /// Whether the user may live at the place that could not be searched.
@@ -291,22 +396,113 @@ fn may_be_of(gap: &Source, user: &str) -> bool {
     gap.user() == everybody_of(None) || gap.user() == everybody_of(domain)
 }
 
+/// What Dovecot says of where mail lies.
+struct AskedPlaces {
+    /// It does not load our plugin.
+    dovecot: Dovecot,
+    /// Those of whom it has said that, by user.
+    paths: BTreeMap<String, InboxPaths>,
+}
+
+#[derive(Clone)]
+struct InboxPaths {
+    mailbox: PathBuf,
+    control: PathBuf,
+}
+
+/// The users in one question. Where it fails, each is asked for alone.
+const USERS_AT_A_TIME: usize = 200;
+
+impl AskedPlaces {
+    fn of(dovecot: &Dovecot, users: &[String]) -> Result<Self, Trouble> {
+        let trouble = |error: DovecotError| {
+            Trouble::new(format!(
+                "{error}; is that the Dovecot of this server (--doveadm, --doveadm-args), and does \
+                 it run? Where the store is a Maildir, --maildir does without it"
+            ))
+        };
+        let dovecot = dovecot.without_plugin().map_err(trouble)?;
+        let mut paths = BTreeMap::new();
+        for users in users.chunks(USERS_AT_A_TIME) {
+            let of = |path| dovecot.inbox_paths(users, path);
+            let (Ok(mailboxes), Ok(mut controls)) =
+                (of(InboxPath::Mailbox), of(InboxPath::Control))
+            else {
+                continue;
+            };
+            paths.extend(mailboxes.into_iter().filter_map(|(user, mailbox)| {
+                let control = controls.remove(&user)?;
+                Some((user, InboxPaths { mailbox, control }))
+            }));
+        }
+        if let (true, Some(user)) = (paths.is_empty(), users.first()) {
+            // It may know none of them. Then it says so.
+            dovecot.names(std::slice::from_ref(user)).map_err(trouble)?;
+        }
+        Ok(Self { dovecot, paths })
+    }
+
+    fn foretell(&self, terms: &Terms, user: &str) -> Foretold {
+        let paths = match self.paths.get(user) {
+            Some(paths) => Ok(paths.clone()),
+            None => self.ask_alone(user),
+        };
+        let InboxPaths { mailbox, control } = match paths {
+            Ok(paths) => paths,
+            Err(why) => {
+                let why = format!("Dovecot does not say where the mail is: {why}");
+                return forecast::forecast(terms, user, MailPlace::Unknown(&why));
+            }
+        };
+        let kind = kind_of(&mailbox);
+        let (mail, control) = (&Source::named(user, mailbox), &Source::named(user, control));
+        let dovecot = &self.dovecot;
+        let inbox = match kind {
+            MailboxKind::Absent => MailPlace::Nowhere,
+            MailboxKind::Maildir => MailPlace::MaildirOrAsked { dovecot, mail, control },
+            MailboxKind::Other => MailPlace::Asked { dovecot, control },
+        };
+        forecast::forecast(terms, user, inbox)
+    }
+
+    fn ask_alone(&self, user: &str) -> Result<InboxPaths, DovecotError> {
+        let mailbox = self.dovecot.inbox_path(user, InboxPath::Mailbox)?;
+        Ok(InboxPaths { mailbox, control: self.dovecot.inbox_path(user, InboxPath::Control)? })
+    }
+}
+
+/// What lies at a place that Dovecot names.
+enum MailboxKind {
+    Absent,
+    Maildir,
+    /// Dovecot knows.
+    Other,
+}
+
+fn kind_of(mailbox: &Path) -> MailboxKind {
+    match mailbox.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => MailboxKind::Absent,
+        Ok(_) if mailbox.join("cur").is_dir() => MailboxKind::Maildir,
+        Ok(_) | Err(_) => MailboxKind::Other,
+    }
+}
+
 /// The format that is given, or the one of this machine. The rules go by it only where messages
 /// have a stored UIDL.
-fn format(args: &ForecastArgs) -> Result<Option<UidlFormat>, Trouble> {
+fn format(args: &ForecastArgs, dovecot: &Dovecot) -> Result<Option<UidlFormat>, Trouble> {
     if let Some(text) = &args.format {
         let parsed = doveconf::parse(text).map_err(|error| Trouble::at("--format", error))?;
         return Ok(Some(parsed));
     }
-    let asked = doveconf::ask(None, &mut |_| {});
-    if asked.is_err() {
+    let format = dovecot.uidl_format().ok().and_then(|text| doveconf::parse(&text).ok());
+    if format.is_none() {
         remark(format_args!(
             "pop3_uidl_format is not known, for doveconf does not tell it; where clients have \
              listed mailboxes here before, say --format what `{}` prints on the new server",
             doveconf::ASK
         ));
     }
-    Ok(asked.ok())
+    Ok(format)
 }
 
 /// All users. They are done in their order, and written as they come.
@@ -410,7 +606,7 @@ impl Line {
         said
     }
 
-    fn json(&self) -> Value {
+    fn json(&self, with_uidls: bool) -> Value {
         let (user, sign) = (&self.user, self.sign().as_char().to_string());
         let forecast = match &self.forecast {
             Ok(forecast) => forecast,
@@ -427,7 +623,7 @@ impl Line {
             let missing = forecast.missing.iter().filter(|missing| missing.because == because);
             missing.map(|missing| missing.uidl.to_string()).collect()
         };
-        json!({
+        let mut object = json!({
             "user": user,
             "sign": sign,
             "messages": forecast.messages,
@@ -445,7 +641,14 @@ impl Line {
             "unreadable": forecast.unreadable,
             "in_order": forecast.is_in_order,
             "refused": forecast.is_refused,
-        })
+        });
+        if with_uidls {
+            let kept = forecast.keeping.iter();
+            object["kept_uidls"] =
+                kept.map(|kept| json!([kept.uid, kept.uidl.to_string()])).collect();
+            object["downloaded_uids"] = forecast.new.iter().map(|new| new.uid).collect();
+        }
+        object
     }
 
     fn csv(&self) -> String {
@@ -599,7 +802,7 @@ fn print(args: &ForecastArgs, lines: &[Line], total: &Total) -> Result<(), Troub
     }
     for line in lines {
         match (args.json, args.csv) {
-            (true, _) => writeln!(out, "{}", line.json())?,
+            (true, _) => writeln!(out, "{}", line.json(args.uidls))?,
             (_, true) => writeln!(out, "{}", line.csv())?,
             _ => {
                 let user = on_one_line(&line.user);

@@ -6,20 +6,26 @@ mod build;
 mod capture;
 mod changes;
 mod check;
+mod copy_late;
 mod documents;
 mod dump;
 mod effect;
+mod explain;
 mod forecast;
 mod formats;
 mod get;
 mod hold;
+mod inboxes;
 mod inspect;
 mod install;
 mod interrupt;
 mod manners;
 mod output;
 mod rehearse;
+mod report;
+mod retire;
 mod site_files;
+mod status;
 mod stop;
 mod verify;
 
@@ -49,9 +55,11 @@ enum Command {
     Build(build::BuildArgs),
     Capture(Box<capture::CaptureArgs>),
     Check(check::CheckArgs),
+    CopyLate(copy_late::CopyLateArgs),
     #[command(hide = true)]
     Documents(documents::DocumentsArgs),
     Dump(dump::DumpArgs),
+    Explain(explain::ExplainArgs),
     Forecast(forecast::ForecastArgs),
     Forget(hold::ForgetArgs),
     Get(get::GetArgs),
@@ -60,7 +68,10 @@ enum Command {
     Listed(hold::ListedArgs),
     Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
+    Report(report::ReportArgs),
     Restored(hold::RestoredArgs),
+    Retire(retire::RetireArgs),
+    Status(status::StatusArgs),
     Verify(Box<verify::VerifyArgs>),
 }
 
@@ -71,8 +82,10 @@ fn main() -> ExitCode {
         Command::Build(args) => build::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::CopyLate(args) => copy_late::run(&args),
         Command::Documents(args) => documents::run(&args, &Cli::command()),
         Command::Dump(args) => dump::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Forecast(args) => forecast::run(&args),
         Command::Forget(args) => hold::forget(&args),
         Command::Get(args) => get::run(&args),
@@ -81,7 +94,10 @@ fn main() -> ExitCode {
         Command::Listed(args) => hold::listed(&args),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
+        Command::Report(args) => report::run(&args),
         Command::Restored(args) => hold::restored(&args),
+        Command::Retire(args) => retire::run(&args),
+        Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),
     };
     output::exit_code(outcome)

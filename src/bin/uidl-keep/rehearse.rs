@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use uidl_keep::capture::workers::{self, Next, Schedule};
+use uidl_keep::file::lock::{SiteLock, lock};
 use uidl_keep::index::Index;
 use uidl_keep::maildrop::State;
 use uidl_keep::rehearsal::{Disagreement, Pop3Program, compare};
@@ -142,17 +143,17 @@ pub fn run(args: &RehearseArgs) -> Result<Completion, Trouble> {
             total.add(&outcome);
             progress.count_messages(outcome.listed() as u64);
             progress.count_maildrop(!matches!(outcome, CameOf::Agrees { .. }));
-            print(args, &stage.rehearsals[at].line.user, &outcome)?;
+            print(&described(args, &stage.rehearsals[at].line.user, &outcome))?;
             batch.add(at, &outcome)
         },
     );
     progress.finish();
-    // What was found out counts, also when nobody reads it.
-    let noted = batch.write();
+    // What was found out counts, also when the work could not go on.
+    let noted = hold::wait_for_lock(&stage.site).and_then(|lock| batch.write(&lock));
     worked.and(noted)?;
     total.overtaken = batch.overtaken;
     if args.json {
-        writeln!(io::stdout().lock(), "{}", total.json(len))?;
+        print(&total.json(len).to_string())?;
     }
     summary(total.sentence(len));
     Ok(completion(all_are_there && total.is_all_well(len)))
@@ -341,20 +342,23 @@ impl Batch<'_> {
             self.agreed.push(at);
         }
         if self.agreed.len() >= BATCH || self.since.elapsed() >= BATCH_TIME {
-            self.write()?;
+            let site = &self.stage.site;
+            let lock = lock(site.dir());
+            let lock = lock.map_err(|error| Trouble::at(site.dir().display(), error))?;
+            // Where another run changes the site, the next result or the end is early enough.
+            lock.map_or(Ok(()), |lock| self.write(&lock))?;
         }
         Ok(())
     }
 
     /// Notes in the rosters who is rehearsed, where nothing has changed meanwhile.
-    fn write(&mut self) -> Result<(), Trouble> {
+    fn write(&mut self, _lock: &SiteLock) -> Result<(), Trouble> {
         let agreed = mem::take(&mut self.agreed);
         self.since = Instant::now();
         if agreed.is_empty() {
             return Ok(());
         }
         let Stage { site, indexes, rehearsals } = self.stage;
-        let _lock = hold::wait_for_lock(site)?;
         let log = ChangesLog::new(site, "rehearsed", SystemTime::now());
         for (at, (scope, index)) in indexes.iter().enumerate() {
             let of_scope = agreed.iter().map(|&one| &rehearsals[one]).filter(|it| it.scope == at);
@@ -540,8 +544,19 @@ impl Schedule for RehearsalQueue {
     }
 }
 
-fn print(args: &RehearseArgs, user: &str, outcome: &CameOf) -> io::Result<()> {
-    let mut out = io::stdout().lock();
+/// Prints a line, or nothing. The work is done, also when nobody reads this.
+fn print(line: &str) -> Result<(), Trouble> {
+    if line.is_empty() {
+        return Ok(());
+    }
+    match writeln!(io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// What is printed of a user; nothing where he agrees and nobody wants JSON.
+fn described(args: &RehearseArgs, user: &str, outcome: &CameOf) -> String {
     if args.json {
         let texts = |uidls: &[Box<[u8]>]| -> Vec<String> {
             uidls.iter().map(|uidl| String::from_utf8_lossy(uidl).into_owned()).collect()
@@ -560,19 +575,13 @@ fn print(args: &RehearseArgs, user: &str, outcome: &CameOf) -> io::Result<()> {
                 "repeated": texts(&difference.repeated),
                 "spent": texts(&difference.spent),
             }),
-            CameOf::CouldNot(why) => {
-                json!({ "user": user, "outcome": "could_not", "why": why })
-            }
+            CameOf::CouldNot(why) => json!({ "user": user, "outcome": "could_not", "why": why }),
         };
-        return writeln!(out, "{object}");
+        return object.to_string();
     }
-    match outcome {
-        CameOf::Agrees { .. } => Ok(()),
-        CameOf::Differs { difference, .. } => {
-            writeln!(out, "{}", on_one_line(format!("{user} differs: {difference}")))
-        }
-        CameOf::CouldNot(why) => {
-            writeln!(out, "{}", on_one_line(format!("{user} could not be rehearsed: {why}")))
-        }
-    }
+    on_one_line(match outcome {
+        CameOf::Agrees { .. } => String::new(),
+        CameOf::Differs { difference, .. } => format!("{user} differs: {difference}"),
+        CameOf::CouldNot(why) => format!("{user} could not be rehearsed: {why}"),
+    })
 }

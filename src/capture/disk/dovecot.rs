@@ -22,8 +22,12 @@ use crate::capture::disk::maildir::{Snapshot, base_name};
 use crate::capture::disk::traits::DiskTraits;
 use crate::capture::error::CaptureError;
 use crate::capture::plan::{Plan, Planned};
+use crate::capture::told_here::{
+    MailboxNow, MemoryFault, MessageNow, Recorded, ToldBy, ToldHere, names_of, say_told_here,
+};
 use crate::encoding::decimal;
 use crate::format::{Fields, NotRendered, UidlFormat};
+use crate::ledger::FIRST_ORDER;
 use crate::maildrop::{Counter, Name};
 use crate::text::printable;
 use crate::uidl::Uidl;
@@ -33,6 +37,7 @@ pub const STATE_FILE: &str = "dovecot-uidlist";
 
 pub(super) const TRAITS: DiskTraits = DiskTraits {
     programs: &["/usr/lib/dovecot/pop3", "/usr/libexec/dovecot/pop3"],
+    has_our_plugin: true,
     arguments: &["-o", "mail_home={home}", "-o", "log_path=/dev/stderr"],
     ..DiskTraits::of_maildir("dovecot", Some(STATE_FILE))
 };
@@ -75,6 +80,17 @@ impl UidListRecord {
 }
 
 impl UidList {
+    /// The list of a mailbox of which nothing is known.
+    fn empty() -> Self {
+        Self {
+            uidvalidity: 0,
+            next: 1,
+            messages: BTreeMap::new(),
+            replaced: Vec::new(),
+            odd: Vec::new(),
+        }
+    }
+
     /// Parses the file. One pass; a line that cannot be made out is in [`UidList::odd`] and costs
     /// nothing else, where Dovecot would throw the whole list away. A last line without its LF is
     /// still being written, and is odd.
@@ -191,18 +207,35 @@ fn trim_blanks(line: &[u8]) -> &[u8] {
 }
 
 /// Plans what Dovecot's clients know of this maildrop, when `format` is its `pop3_uidl_format`.
+/// Where our plugin has answered them, the ledger says it; it must be that of one of `users`.
 ///
 /// # Errors
 ///
-/// As [`UidList::parse`]; [`CaptureError::StateMissing`] when there is mail in `cur`, where Dovecot
-/// would not have put it without a list (`CONTROL=` may keep that elsewhere).
-pub fn plan(snapshot: &Snapshot, format: &UidlFormat) -> Result<Plan, CaptureError> {
+/// As [`UidList::parse`]; [`CaptureError::Memory`]; [`CaptureError::StateMissing`] when there is
+/// mail in `cur`, where Dovecot would not have put it without a list (`CONTROL=` may keep that
+/// elsewhere).
+pub fn plan(
+    snapshot: &Snapshot,
+    format: &UidlFormat,
+    users: &[&str],
+) -> Result<Plan, CaptureError> {
     let mut plan = Plan::default();
+    let here = match Recorded::of(&snapshot.memory, users)? {
+        Recorded::Nothing => None,
+        Recorded::Rehearsal => return Err(MemoryFault::Rehearsed.into()),
+        Recorded::Told(here) => Some(here),
+    };
     if snapshot.others.iter().any(|name| &**name == courier::STATE_FILE.as_bytes()) {
         plan.remarks
             .note("a courierpop3dsizelist lies here too: if Courier answers POP3, capture courier");
     }
     let Some(octets) = &snapshot.state else {
+        if let Some(here) = here {
+            // Dovecot makes the list anew. What was told is found again by name.
+            let nothing = UidList::empty();
+            plan_told_here(&mut plan, snapshot, &nothing, format, &here);
+            return Ok(plan);
+        }
         if let Some(error) = crate::capture::disk::maildir::missing_state(snapshot, STATE_FILE, &[])
         {
             return Err(error);
@@ -221,6 +254,19 @@ pub fn plan(snapshot: &Snapshot, format: &UidlFormat) -> Result<Plan, CaptureErr
         plan.lose(format!("{STATE_FILE}:{at}: not a message: {}", printable(line)));
     }
     plan.uidvalidity = Some(list.uidvalidity);
+    for (uid, record) in &list.replaced {
+        plan.spent.extend(uidl(format, list.uidvalidity, *uid, record).ok());
+    }
+    if let Some(here) = here {
+        plan_told_here(&mut plan, snapshot, &list, format, &here);
+        return Ok(plan);
+    }
+    let is_ours = |record: &UidListRecord| {
+        record.uidl.is_some() && (FIRST_ORDER.into()..u32::MAX.into()).contains(&record.place())
+    };
+    if list.messages.values().any(is_ours) {
+        plan.told_by = ToldBy::Stored;
+    }
     plan.counter =
         format.is_counting().then(|| Counter { format: format.clone(), next: list.next });
 
@@ -253,14 +299,76 @@ pub fn plan(snapshot: &Snapshot, format: &UidlFormat) -> Result<Plan, CaptureErr
             }
         }
     }
-    for (uid, record) in &list.replaced {
-        plan.spent.extend(uidl(format, list.uidvalidity, *uid, record).ok());
-    }
     let unlisted: usize = open.values().map(Vec::len).sum();
     if unlisted > 0 {
         plan.remarks.fact(format!("{unlisted} messages not in {STATE_FILE} yet: no unique-id"));
     }
     Ok(plan)
+}
+
+/// Plans what clients know of a maildrop that our ledger is of.
+fn plan_told_here(
+    plan: &mut Plan,
+    snapshot: &Snapshot,
+    list: &UidList,
+    format: &UidlFormat,
+    here: &ToldHere,
+) {
+    let of_list = list.uidvalidity;
+    let mut open: HashMap<&[u8], (u32, &UidListRecord)> = HashMap::new();
+    open.extend(list.messages.iter().map(|(&uid, record)| (&record.file[..], (uid, record))));
+    let mut messages = Vec::with_capacity(snapshot.messages.len());
+    for file in &snapshot.messages {
+        let Some((uid, record)) = open.remove(&file.base[..]) else {
+            let names = names_of(Some(&file.base), None);
+            messages.push(MessageNow { names, ..MessageNow::default() });
+            continue;
+        };
+        let stored = record.uidl.is_some().then(|| uidl(format, of_list, uid, record));
+        let without = UidListRecord { uidl: None, ..record.clone() };
+        messages.push(MessageNow {
+            uid,
+            names: names_of(Some(&file.base), record.guid.as_deref()),
+            stored: stored.and_then(Result::ok),
+            order: u32::try_from(record.place()).ok().filter(|&place| place != u32::MAX),
+            native: uidl(format, of_list, uid, &without).ok(),
+        });
+    }
+    for (uid, record) in open.into_values() {
+        plan.gone.push(record.file.clone());
+        plan.spent.extend(uidl(format, of_list, uid, record).ok());
+    }
+    let uids: Vec<u32> = messages.iter().map(|message| message.uid).collect();
+    let uidvalidity = Some(of_list).filter(|&uidvalidity| uidvalidity != 0);
+    let known = here.known(&MailboxNow { uidvalidity, next: list.next, messages }, format);
+    let guid = |at: usize| list.messages.get(&uids[at]).and_then(|record| record.guid.clone());
+    for (at, uidl) in known.listed {
+        plan.entries.push(Planned {
+            at,
+            uidl,
+            uid: Some(uids[at]).filter(|&uid| uid != 0),
+            guid: guid(at).map(Name::Spelled),
+            octets: None,
+        });
+    }
+    plan.spent.extend(known.spent);
+    plan.told = known.told;
+    plan.told_by = here.told_by();
+    let may_count = uidvalidity.is_some() || !format.has_uidvalidity();
+    if format.is_counting() && may_count {
+        plan.counter = Some(Counter { format: format.clone(), next: known.next });
+    }
+    let seen = uids.iter().filter(|&&uid| uid != 0).count();
+    say_told_here(
+        &mut plan.remarks,
+        &known.unlisted.iter().map(|&at| uids[at]).collect::<Vec<_>>(),
+    );
+    if seen < uids.len() {
+        plan.remarks.fact(format!(
+            "{} messages not in {STATE_FILE} yet; what was told of them is known by name alone",
+            uids.len() - seen
+        ));
+    }
 }
 
 /// The UIDL that Dovecot answers for one message (`pop3_get_uid`, without `pop3_reuse_xuidl`).

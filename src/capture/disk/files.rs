@@ -33,8 +33,13 @@ pub(super) fn capture(
         Holds::CyrusMailbox => Maildir::of_files(top, cyrus::is_message)?,
         Holds::Directory | Holds::File => Maildir::open(top)?,
     };
+    let maildir = maildir.with_control(source.open_control()?);
     let keys = Keys { file: keys.file && server.has_file_names(), ..keys };
-    let parts = SnapshotParts { state: server.state, mtimes: server.orders_by_mtime };
+    let parts = SnapshotParts {
+        state: server.state,
+        mtimes: server.orders_by_mtime,
+        memory: server.has_our_plugin,
+    };
     let is_text = server.holds != Holds::CyrusMailbox;
     let mut cache = MessageCache::new();
     let (snapshot, plan) = until_steady(|is_last| {
@@ -132,8 +137,9 @@ fn read_one(
 }
 
 fn draft(keys: Keys, snapshot: &Snapshot, plan: Plan, cache: &MessageCache) -> Draft {
-    let Plan { entries, spent, uidvalidity, counter, remarks, gone: _, unusable: _ } = plan;
-    let mut draft = Draft { uidvalidity, counter, spent, remarks, ..Draft::default() };
+    let Plan { entries, spent, uidvalidity, counter, remarks, told, told_by, .. } = plan;
+    let mut draft =
+        Draft { uidvalidity, counter, spent, remarks, told, told_by, ..Draft::default() };
     let mut packed: Option<(usize, &MessageFile, Packed)> = None;
     for planned in entries {
         let message = &snapshot.messages[planned.at];

@@ -7,13 +7,14 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
 use crate::capture::error::CaptureError;
+use crate::capture::told_here::MemoryFiles;
 use crate::capture::users_files::{names, open_directory, open_mail, read_state};
 
 /// A file name up to the first `:`: what stays when flags change.
@@ -102,6 +103,8 @@ pub struct Snapshot {
     pub messages: Vec<MessageFile>,
     /// The other names in the Maildir, apart from those that start with a dot.
     pub others: Vec<Box<[u8]>>,
+    /// The octets of ledger and mark, where they were asked for and there are any.
+    pub memory: MemoryFiles,
 }
 
 impl Snapshot {
@@ -110,6 +113,7 @@ impl Snapshot {
     pub fn agrees_with(&self, other: &Self) -> bool {
         let of = |message: &MessageFile| (message.base.clone(), message.inode, message.mtime);
         self.state == other.state
+            && self.memory == other.memory
             && self.messages.len() == other.messages.len()
             && self.messages.iter().zip(&other.messages).all(|(a, b)| of(a) == of(b))
     }
@@ -127,12 +131,26 @@ pub struct SnapshotParts {
     pub state: Option<&'static str>,
     /// Whether the messages' mtimes are needed.
     pub mtimes: bool,
+    /// Whether ledger and mark are needed.
+    pub memory: bool,
+}
+
+/// Where a server keeps its own files of a maildrop, `dovecot-uidlist` for one.
+#[derive(Debug)]
+pub enum ControlDir {
+    /// With the mail.
+    Itself,
+    /// In that directory.
+    Elsewhere(OwnedFd),
+    /// In another, which is not there: the server has not made it yet.
+    NotThere,
 }
 
 /// An open Maildir, or another directory with a file a message.
 #[derive(Debug)]
 pub struct Maildir {
     top: OwnedFd,
+    control: ControlDir,
     /// The folders, in the order in which mail moves through them.
     folders: Vec<(Folder, OwnedFd)>,
     is_message: fn(&[u8]) -> bool,
@@ -158,7 +176,7 @@ impl Maildir {
         if !folders.iter().any(|(folder, _)| *folder == Folder::Cur) {
             return Err(CaptureError::NotMaildir);
         }
-        Ok(Self { top, folders, is_message: |_| true })
+        Ok(Self { top, control: ControlDir::Itself, folders, is_message: |_| true })
     }
 
     /// Takes the directory `top` for one that has the messages in itself: the files whose names are
@@ -170,7 +188,27 @@ impl Maildir {
     pub fn of_files(top: OwnedFd, is_message: fn(&[u8]) -> bool) -> Result<Self, CaptureError> {
         let itself =
             top.try_clone().map_err(|error| CaptureError::io(Folder::Top.name(), error))?;
-        Ok(Self { top, folders: vec![(Folder::Top, itself)], is_message })
+        Ok(Self {
+            top,
+            control: ControlDir::Itself,
+            folders: vec![(Folder::Top, itself)],
+            is_message,
+        })
+    }
+
+    /// The same, where the server keeps its own files in that directory.
+    #[must_use]
+    pub fn with_control(self, control: ControlDir) -> Self {
+        Self { control, ..self }
+    }
+
+    /// The directory that has the server's own files; `None` where it is not there.
+    fn control(&self) -> Option<BorrowedFd<'_>> {
+        match &self.control {
+            ControlDir::Itself => Some(self.top.as_fd()),
+            ControlDir::Elsewhere(directory) => Some(directory.as_fd()),
+            ControlDir::NotThere => None,
+        }
     }
 
     /// Looks once. Lists the directories and reads the state file; opens no message.
@@ -180,8 +218,11 @@ impl Maildir {
     /// [`CaptureError::Io`], [`CaptureError::Link`] and [`CaptureError::NotRegular`] for the state
     /// file.
     pub fn snapshot(&self, parts: SnapshotParts) -> Result<Snapshot, CaptureError> {
-        let state =
-            parts.state.map(|name| read_state(self.top.as_fd(), name)).transpose()?.flatten();
+        let state = parts.state.map(|name| self.read_beside(name)).transpose()?.flatten();
+        let memory = match self.control() {
+            Some(control) if parts.memory => MemoryFiles::read(control)?,
+            _ => MemoryFiles::default(),
+        };
         let mut messages = Vec::new();
         // `new` comes first: a message that moves to `cur` meanwhile is then seen twice and not
         // missed.
@@ -209,7 +250,8 @@ impl Maildir {
         messages.dedup_by(|b, a| a.base == b.base && a.inode == b.inode);
         messages.sort();
         let others = names(self.top.as_fd()).map_err(|error| CaptureError::io(b".", error))?;
-        Ok(Snapshot { state, messages, others: others.into_iter().map(|(name, _)| name).collect() })
+        let others = others.into_iter().map(|(name, _)| name).collect();
+        Ok(Snapshot { state, messages, others, memory })
     }
 
     /// Reads another file that a server keeps beside the mail. `None` when there is none.
@@ -218,7 +260,38 @@ impl Maildir {
     ///
     /// As for the state file of [`Maildir::snapshot`].
     pub fn read_beside(&self, name: &'static str) -> Result<Option<Vec<u8>>, CaptureError> {
-        read_state(self.top.as_fd(), name)
+        match self.control() {
+            Some(control) => read_state(control, name),
+            None => Ok(None),
+        }
+    }
+
+    /// The owner of the directory, and its group.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Io`].
+    pub fn owner(&self) -> Result<(u32, u32), CaptureError> {
+        let stat = rustix::fs::fstat(&self.top);
+        let stat = stat.map_err(|errno| CaptureError::io(b".", errno.into()))?;
+        Ok((stat.st_uid, stat.st_gid))
+    }
+
+    /// Looks at a message where the snapshot found it, and follows no link. `None`: it is there no
+    /// more.
+    ///
+    /// # Errors
+    ///
+    /// [`CaptureError::Io`].
+    pub fn stat(&self, message: &MessageFile) -> Result<Option<rustix::fs::Stat>, CaptureError> {
+        let directory = self.folders.iter().find(|(folder, _)| *folder == message.folder);
+        let Some((_, directory)) = directory else { return Ok(None) };
+        let name = OsStr::from_bytes(&message.name);
+        match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(CaptureError::io(&message.name, errno.into())),
+        }
     }
 
     /// Opens a message, also when it has moved or its flags have changed since the snapshot.

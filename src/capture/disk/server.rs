@@ -9,6 +9,7 @@ use crate::capture::error::CaptureError;
 use crate::capture::find::source::{Holds, Source};
 use crate::capture::keys::Keys;
 use crate::capture::plan::Plan;
+use crate::capture::told_here::{MemoryFault, ToldBy};
 use crate::format::UidlFormat;
 use crate::text::printable_path;
 
@@ -52,7 +53,9 @@ impl ServerKind {
         match self {
             Self::Courier => by(&courier::plan),
             Self::Cyrus { format } => by(&|snapshot| cyrus::plan(snapshot, format)),
-            Self::Dovecot { format } => by(&|snapshot| dovecot::plan(snapshot, format)),
+            Self::Dovecot { format } => {
+                by(&|snapshot| dovecot::plan(snapshot, format, &[source.login(), source.user()]))
+            }
             Self::Qmail => by(&|snapshot| Ok(qmail::plan(snapshot))),
             Self::Mbox(server) => mbox::reading::capture(server, keys, source),
         }
@@ -93,6 +96,14 @@ pub fn capture(server: &ServerKind, keys: Keys, source: &Source) -> Captured {
     let place = format!("{} {}", server.name(), printable_path(source.place()));
     match server.draft(keys, source) {
         Ok(draft) => Draft { user, source: place, ..draft }.finish(),
-        Err(error) => Captured::failed(user, place, error.to_string()),
+        Err(error) => {
+            let told_by = match &error {
+                CaptureError::Memory(MemoryFault::Rehearsed) => ToldBy::Nobody,
+                // Nor was there a ledger.
+                CaptureError::StateMissing { .. } => ToldBy::Server,
+                _ => ToldBy::NotKnown,
+            };
+            Captured { told_by, ..Captured::failed(user, place, error.to_string()) }
+        }
     }
 }

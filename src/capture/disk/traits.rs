@@ -18,6 +18,8 @@ pub(in crate::capture) struct DiskTraits {
     pub lists_only_what_is_there: bool,
     /// Whether the order of its listing is that of the messages' mtimes.
     pub orders_by_mtime: bool,
+    /// Whether it may have our plugin, and a ledger beside its state file.
+    pub has_our_plugin: bool,
     /// Where its POP3 program usually lies, where that program needs no password.
     pub programs: &'static [&'static str],
     /// The arguments of that program, with variables as in
@@ -34,6 +36,7 @@ impl DiskTraits {
             state: None,
             lists_only_what_is_there: false,
             orders_by_mtime: false,
+            has_our_plugin: false,
             programs: &[],
             arguments: &[],
         }

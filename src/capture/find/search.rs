@@ -330,7 +330,7 @@ impl Walk<'_> {
         };
         for (user, login) in logins {
             let (place, start) = (place.clone(), start.clone());
-            self.found.sources.push(Source { user, login, place, start });
+            self.found.sources.push(Source { user, login, place, start, control: None });
         }
     }
 

@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::capture::disk::maildir::ControlDir;
 use crate::capture::error::CaptureError;
 use crate::capture::users_files;
 use crate::maildrop::is_everybody;
@@ -23,6 +24,7 @@ pub struct Source {
     pub(super) login: String,
     pub(super) place: PathBuf,
     pub(super) start: Start,
+    pub(super) control: Option<Box<Source>>,
 }
 
 #[derive(Debug, Clone)]
@@ -41,13 +43,19 @@ impl Source {
     /// The maildrop at `path`, of `user`.
     pub fn named(user: impl Into<String>, path: impl Into<PathBuf>) -> Self {
         let user = user.into();
-        Self { login: user.clone(), user, place: path.into(), start: Start::Named }
+        Self { login: user.clone(), user, place: path.into(), start: Start::Named, control: None }
     }
 
     /// One of `user` that could not even be looked for, and why; where it would lie.
     pub fn missed(user: impl Into<String>, place: impl Into<PathBuf>, why: String) -> Self {
         let user = user.into();
-        Self { login: user.clone(), user, place: place.into(), start: Start::Fault(why) }
+        Self {
+            login: user.clone(),
+            user,
+            place: place.into(),
+            start: Start::Fault(why),
+            control: None,
+        }
     }
 
     /// Whether it stands for everybody who lives at a place that could not be searched: then its
@@ -67,6 +75,26 @@ impl Source {
     /// The same maildrop under another user name.
     pub fn called(self, user: impl Into<String>) -> Self {
         Self { user: user.into(), ..self }
+    }
+
+    /// The same maildrop, whose server keeps its own files at that place.
+    #[must_use]
+    pub fn with_control(self, control: Source) -> Self {
+        Self { control: Some(Box::new(control)), ..self }
+    }
+
+    /// Opens the directory that has the server's own files, as [`Source::open`] opens one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::open`], but not that it is not there.
+    pub fn open_control(&self) -> Result<ControlDir, CaptureError> {
+        match self.control.as_ref().map(|control| control.open()) {
+            None => Ok(ControlDir::Itself),
+            Some(Ok(directory)) => Ok(ControlDir::Elsewhere(directory)),
+            Some(Err(error)) if error.is_absence() => Ok(ControlDir::NotThere),
+            Some(Err(error)) => Err(error),
+        }
     }
 
     /// The user name on the new server.
@@ -96,6 +124,21 @@ impl Source {
             Start::Fault(fault) | Start::Unsure(fault) => Err(CaptureError::Source(fault.clone())),
             Start::Below(top, names) => open_below(top, names),
         }
+    }
+
+    /// Reads a file that a server keeps in its directory. `None`: there is none, or no such
+    /// directory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Source::open`], and as for a state file of a Maildir.
+    pub fn read_file(&self, name: &'static str) -> Result<Option<Vec<u8>>, CaptureError> {
+        let directory = match self.open() {
+            Ok(directory) => directory,
+            Err(error) if error.is_absence() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        users_files::read_state(directory.as_fd(), name)
     }
 
     /// Opens the directory that its file is in, as [`Source::open`] opens one; and the name of the

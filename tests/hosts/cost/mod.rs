@@ -2,5 +2,6 @@
 //! asserted.
 
 mod capture_pop3;
+mod forecast;
 mod login;
 mod rehearsal;

@@ -1,8 +1,9 @@
 //! Measures what a rehearsal costs beside first logins without us: `make bench`.
 //!
-//! Equal mailboxes lie on two servers, and one of these has the plugin. On that one `rehearse` lists
-//! all of them, two at a time; on the other the same program lists each, two at a time, for a client
-//! that takes UIDL and LIST. Both are first logins. Nothing is asserted but that all agree.
+//! Equal mailboxes lie on two servers, and one of these has the plugin. On that one `rehearse`
+//! lists all of them, two at a time; on the other the same program lists each, two at a time, for
+//! a client that takes UIDL and LIST. Both are first logins. Nothing is asserted but that all
+//! agree.
 
 use std::fs;
 use std::process::{Command, Stdio};

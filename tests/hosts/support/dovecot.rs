@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -371,6 +371,42 @@ impl Dovecot {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "doveadm: {said}\n{}", self.log());
         String::from_utf8(output.stdout).expect("UTF-8")
+    }
+
+    /// The helper's forecast of this instance's site, run where its Dovecot runs.
+    pub fn forecast(&self, args: &[&str]) -> Command {
+        let conf = self.scratch.inside().join("dovecot.conf");
+        let mut command = self.helper();
+        command.args(["forecast", "--doveadm-args", &format!("-c {}", conf.display())]);
+        command.arg("--site").arg(self.inside(&self.site())).args(args);
+        let settings = self.config.plugin.iter().flatten();
+        if let Some((_, keys)) = settings.clone().find(|(name, _)| *name == "uidl_keep_match") {
+            let keys: Vec<&str> = keys.split_whitespace().collect();
+            command.args(["--match", &keys.join(",")]);
+        }
+        command
+    }
+
+    /// Whether its plugin gives the old order.
+    pub fn keeps_order(&self) -> bool {
+        !self.config.plugin.iter().flatten().any(|setting| *setting == ("uidl_keep_order", "no"))
+    }
+
+    /// The helper, run inside the same host.
+    fn helper(&self) -> Command {
+        let helper = Path::new(env!("CARGO_BIN_EXE_uidl-keep"));
+        if self.scratch.inside() == self.scratch.path() {
+            return self.host.command(helper.to_str().expect("UTF-8"));
+        }
+        let beside = self.dir().join("uidl-keep");
+        if !beside.exists() {
+            fs::hard_link(helper, &beside)
+                .or_else(|_| fs::copy(helper, &beside).map(drop))
+                .expect("our directory");
+        }
+        // It opens files through /proc, which a tree lacks.
+        let host = self.host.clone().with(Path::new("/proc"), "/proc");
+        host.command(self.inside(&beside).to_str().expect("UTF-8"))
     }
 
     /// Imports the mail of a Maildir below [`Dovecot::dir`]: it is saved anew, and the names are

@@ -16,6 +16,7 @@ pub mod courier;
 pub mod cyrus;
 pub mod dovecot;
 pub mod faults;
+pub mod foretold;
 pub mod helper;
 pub mod host;
 pub mod imap;

@@ -14,6 +14,7 @@ mod rehearsed;
 mod settled;
 mod spent;
 mod stored;
+mod stragglers;
 
 use crate::support::rules::{Mail, Server, captured, mail, uidl};
 use uidl_keep::ledger::Provenance;

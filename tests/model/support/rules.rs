@@ -502,7 +502,8 @@ impl Server {
         }
     }
 
-    /// Notes that a client lists what was only rehearsed, if it is a client. The mark needs no room.
+    /// Notes that a client lists what was only rehearsed, if it is a client. The mark needs no
+    /// room.
     fn note_told(&mut self) {
         let Some(ledger) = self.ledger.as_mut().filter(|_| self.rehearsal == 0) else { return };
         if ledger.rehearsal != 0 {

@@ -6,6 +6,7 @@ use std::thread;
 use uidl_keep::capture::disk::server::ServerKind;
 use uidl_keep::text::on_one_line;
 
+use super::here::HereArgs;
 use super::listing_file::ListingFile;
 use super::progress::Progress;
 use super::sources::ServerArgs;
@@ -55,6 +56,12 @@ enum CaptureFrom {
     /// Captures Dovecot's POP3 on Maildirs by dovecot-uidlist and pop3_uidl_format.
     ///
     ///   uidl-keep capture dovecot --format auto --layout cpanel -o cpanel.listing
+    ///
+    /// Where uidl-keep serves this server, its ledgers say what clients were told. Name its site
+    /// then, so that whoever has not logged in since is taken from what was captured before:
+    ///
+    ///   uidl-keep capture dovecot --format auto --site /var/lib/uidl-keep
+    ///     --pattern '/srv/vmail/{domain}/{local}/Maildir' -o next.listing
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Dovecot {
         /// The old server's pop3_uidl_format, as `doveconf -f protocol=pop3 -h pop3_uidl_format`
@@ -64,6 +71,8 @@ enum CaptureFrom {
         format: Option<String>,
         #[command(flatten)]
         what: ServerArgs,
+        #[command(flatten)]
+        here: HereArgs,
     },
     /// Captures Dovecot's POP3 on mdbox, sdbox or anything else by what doveadm prints, on stdin.
     ///
@@ -73,6 +82,11 @@ enum CaptureFrom {
     ///     uidl-keep capture doveadm --users users --format auto -o dbox.listing
     ///
     /// For one user -u in place of -A, and --user in place of --users.
+    ///
+    /// Where uidl-keep serves this server, its ledgers say what clients were told: name its site
+    /// with --site, and give doveadm the plugin, beside those that it loads anyway. Dovecot 2.3: -o
+    /// "mail_plugins=$(doveconf -f protocol=doveadm -h mail_plugins) uidl_keep" before -f. 2.4: -o
+    /// mail_plugins/uidl_keep=yes.
     #[command(arg_required_else_help = true, verbatim_doc_comment)]
     Doveadm(doveadm::DoveadmArgs),
     /// Captures POP3 from mboxes: Dovecot, mailutils, Qpopper or popa3d.
@@ -113,9 +127,10 @@ pub fn run(args: &CaptureArgs) -> Result<Completion, Trouble> {
             (what.job(ServerKind::Cyrus { format: format.spelled() })?, &what.common)
         }
         CaptureFrom::Qmail(what) => (what.job(ServerKind::Qmail)?, &what.common),
-        CaptureFrom::Dovecot { format, what } => {
+        CaptureFrom::Dovecot { format, what, here } => {
             let format = doveconf::format(format.as_deref(), what.whole.root.is_some())?;
-            (what.job(ServerKind::Dovecot { format })?, &what.common)
+            let job = what.job(ServerKind::Dovecot { format })?;
+            (job.served(here, &what.whole)?, &what.common)
         }
         CaptureFrom::Plesk(plesk) => (plesk.job()?, &plesk.common),
     };

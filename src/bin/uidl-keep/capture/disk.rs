@@ -26,7 +26,7 @@ pub fn capture(
     progress: &Progress,
     output: &mut ListingFile,
 ) -> Result<(bool, CaptureSummary), Trouble> {
-    let Job { server, sources, is_copy, .. } = job;
+    let Job { server, sources, is_copy, here, .. } = job;
     let (mut all_well, mut noted) = (true, Unusual::default());
     let mut summary = CaptureSummary::default();
     let in_order = InOrder { len: sources.len(), taken: 0, written: 0, ready: BTreeMap::new() };
@@ -35,7 +35,11 @@ pub fn capture(
         // A copy is as old as the last change before it was made.
         let changed = changed_at(source, server.holds()).filter(|_| *is_copy);
         let taken = changed.map_or(began, |changed| changed.min(began));
-        Block::of(capture::disk::server::capture(server, keys, source).taken_at(taken))
+        let captured = capture::disk::server::capture(server, keys, source).taken_at(taken);
+        Block::of(match here {
+            Some(here) => here.judge(source.login(), captured),
+            None => captured,
+        })
     };
     let tick = || progress.tick();
     workers::run(in_order, jobs.min(sources.len()), tick, capture_one, |(at, block)| {

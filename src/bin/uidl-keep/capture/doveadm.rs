@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use uidl_keep::capture::doveadm::{self, DoveadmError, DoveadmRequest};
+use uidl_keep::capture::find::naming::Naming;
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::text::printable;
 
 use super::block::{Block, Unusual};
 use super::doveconf;
+use super::here::HereArgs;
 use super::listing_file::{Asked, ListingFile};
 use super::summary::CaptureSummary;
 use crate::output::{Completion, Trouble, remark};
@@ -34,6 +36,8 @@ pub struct DoveadmArgs {
     /// hdr), origin.
     #[arg(long, value_name = "KEYS", default_value = "file,header")]
     keys: Keys,
+    #[command(flatten)]
+    here: HereArgs,
     /// Write the listing there, as a whole or not at all, in place of stdout; beside it, as
     /// FILE.worse, where a listing lies there that has maildrops which this one lacks.
     #[arg(short, long, value_name = "FILE")]
@@ -43,7 +47,7 @@ pub struct DoveadmArgs {
 /// Captures what comes on stdin, and writes the listing.
 pub fn run(args: &DoveadmArgs) -> Result<Completion, Trouble> {
     let format = doveconf::format(args.format.as_deref(), false)?;
-    let users = match &args.users {
+    let users: Vec<String> = match &args.users {
         Some(path) => {
             let text = fs::read_to_string(path);
             let text = text.map_err(|error| Trouble::at(path.display(), error))?;
@@ -51,14 +55,17 @@ pub fn run(args: &DoveadmArgs) -> Result<Completion, Trouble> {
         }
         None => args.user.iter().cloned().collect(),
     };
-    let asked = DoveadmRequest { user: args.user.clone(), users, format, keys: args.keys };
+    let here = args.here.here(None, &Naming::default(), &users)?;
+    let (user, control) = (args.user.clone(), here.control.clone());
+    let asked = DoveadmRequest { user, users, format, keys: args.keys, control };
     let mut output = ListingFile::open(args.output.as_deref())?;
     let (mut all_well, mut summary) = (true, CaptureSummary::default());
     let (mut noted, mut blocks, mut nameless, mut nameless_in) = (Unusual::default(), 0, 0, 0);
     let began = printed_at();
     doveadm::read(io::stdin().lock(), &asked, &mut |captured| {
         let user = printable(captured.maildrop.user.as_bytes());
-        let block = Block::of(captured.taken_at(began));
+        let login = captured.maildrop.user.clone();
+        let block = Block::of(here.judge(&login, captured.taken_at(began)));
         block.losses.iter().for_each(|loss| remark(format_args!("{user}: {loss}")));
         all_well &= block.losses.is_empty();
         noted.add(&block);

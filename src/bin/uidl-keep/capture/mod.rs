@@ -6,6 +6,7 @@ mod cyrus;
 mod disk;
 mod doveadm;
 mod doveconf;
+mod here;
 mod job;
 mod listing_file;
 mod mbox;

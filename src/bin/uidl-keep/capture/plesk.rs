@@ -12,6 +12,7 @@ use uidl_keep::capture::find::source::{Holds, Source};
 use uidl_keep::capture::find::traces::Left;
 
 use super::doveconf;
+use super::here::HereArgs;
 use super::job::Job;
 use super::sources::{CommonArgs, WholeServerArgs};
 use crate::output::{Trouble, remark};
@@ -33,6 +34,8 @@ pub struct PleskArgs {
     short_names: bool,
     #[command(flatten)]
     whole: WholeServerArgs,
+    #[command(flatten)]
+    here: HereArgs,
     #[command(flatten)]
     pub common: CommonArgs,
 }
@@ -78,7 +81,12 @@ impl PleskArgs {
             );
         }
         let asked = self.whole.asked();
-        Ok(Job { server, sources, asked, all_well, is_copy: root.is_some(), evidence: said })
+        let is_copy = root.is_some();
+        let job = Job { server, sources, asked, all_well, is_copy, here: None, evidence: said };
+        match &job.server {
+            ServerKind::Dovecot { .. } => job.served(&self.here, &self.whole),
+            _ => Ok(job),
+        }
     }
 
     fn server(&self, verdict: Verdict, root: Option<&Path>) -> Result<ServerKind, Trouble> {

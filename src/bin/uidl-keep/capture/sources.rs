@@ -113,7 +113,7 @@ impl ServerArgs {
         let (sources, all_well) = self.sources(&server)?;
         let is_copy = self.whole.root.is_some();
         let asked = if self.path.is_some() { Asked::Some } else { self.whole.asked() };
-        Ok(Job { server, sources, asked, all_well, is_copy, evidence: Vec::new() })
+        Ok(Job { server, sources, asked, all_well, is_copy, here: None, evidence: Vec::new() })
     }
 
     fn sources(&self, server: &ServerKind) -> Result<(Vec<Source>, bool), Trouble> {

@@ -17,6 +17,7 @@ pub use listing::{
 pub use old::{Keys, OldMaildrop, Way, words};
 
 use super::dovecot::{Config, Dovecot, Store};
+use super::foretold::ForetoldUser;
 use super::host::{Host, Line, unix_mode};
 use super::imap::Imap;
 use super::mail::Message;
@@ -182,9 +183,16 @@ impl Scenario {
         command
     }
 
-    /// The UIDLs that a client is told.
+    /// The UIDLs that a client is told. The first listing is what was foretold.
+    #[track_caller]
     pub fn uidls(&self) -> Vec<String> {
-        self.dovecot.uidl(USER)
+        let is_first = !self.ledger().exists();
+        let foretold = is_first.then(|| ForetoldUser::of(&self.dovecot, USER)).flatten();
+        let uidls = self.dovecot.uidl(USER);
+        if let Some(foretold) = foretold {
+            foretold.comes_true(&self.dovecot, &uidls, self.dovecot.keeps_order());
+        }
+        uidls
     }
 
     /// The line that a client is told instead of its listing.
