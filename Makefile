@@ -49,7 +49,8 @@ deps-build: ## install what building needs, and nothing more (Debian, root)
 deps: deps-build ## install what building and testing need (Debian, root)
 	$(SETUP) packages dovecot clients tools
 	$(SETUP) names
-	$(SETUP) tree courier dovecot24 oldservers
+	$(SETUP) tree courier dovecot24 oldservers ssh
+	$(SETUP) python ansible
 
 build: ## the helper alone: needs neither Dovecot headers nor libclang
 	cargo build --release --locked

@@ -10,6 +10,7 @@ mod fuzz;
 mod shared;
 mod support;
 
+mod ansible;
 mod apart;
 mod capture_dbox;
 mod capture_mbox;
@@ -21,6 +22,7 @@ mod capture_pop3_faults;
 mod capture_pop3_fleet;
 mod capture_pop3_tokens;
 mod chroot;
+mod cluster;
 mod concurrent;
 mod copiers;
 mod cost;
