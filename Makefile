@@ -2,8 +2,8 @@
 # installs packages or starts servers; `build` and `check` need neither once the packages are there.
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps build check oldest test asan demo fresh bench fuzz mutants deny install \
-	plugin plugin-2.4 test-plugins clean clean-trees
+.PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
+	mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -42,11 +42,15 @@ help: ## this list
 	@sed -n 's/^\([a-z0-9.-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | \
 		awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
-deps: ## install what building and testing need (Debian, root)
+deps-build: ## install what building needs, and nothing more (Debian, root)
 	$(SETUP) rust
-	$(SETUP) packages build dovecot clients tools
+	$(SETUP) packages build
+
+deps: deps-build ## install what building and testing need (Debian, root)
+	$(SETUP) packages dovecot clients tools
 	$(SETUP) names
-	$(SETUP) tree courier dovecot24 oldservers
+	$(SETUP) tree courier dovecot24 oldservers ssh
+	$(SETUP) python ansible
 
 build: ## the helper alone: needs neither Dovecot headers nor libclang
 	cargo build --release --locked
@@ -98,6 +102,11 @@ test: deps test-plugins ## every test, against real servers; a server that is mi
 		touch target/failed
 	$(MAKE) asan
 	@! rm target/failed 2> /dev/null || { echo "test: failed before make asan; see above"; exit 1; }
+
+test-browser: ## the page of a report, in Chromium, which this installs (300 MB)
+	$(SETUP) rust
+	$(SETUP) packages build dovecot browser
+	UIDL_KEEP_REQUIRE_BROWSER=1 cargo test --locked --features plugin --test hosts report::
 
 asan: ## forged ledgers and indexes, with the plugin under AddressSanitizer
 	$(SETUP) rust

@@ -40,6 +40,8 @@ pub mod maildrop;
 mod plugin;
 #[cfg(feature = "capture")]
 pub mod rehearsal;
+#[cfg(feature = "helper")]
+pub mod report;
 pub mod resolve;
 pub mod site;
 #[cfg(feature = "capture")]

@@ -50,6 +50,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "resolve", "site", "text", "uidl",
         ],
     ),
+    ("report", &["maildrop", "site", "text"]),
     (
         "bake",
         &[

@@ -2,7 +2,7 @@
 //! [`bring`].
 //!
 //! A late message is one that the new server never had. Four things tell that: the names of the
-//! messages that are there; the [`journal`] of what was brought before; the ledger, for clients may
+//! messages that are there; the journal of what was brought before; the ledger, for clients may
 //! have deleted a message since; and the time of the last copy, for what had arrived by then was
 //! copied, and is deleted where it is not there any more.
 //!
@@ -76,7 +76,7 @@ pub struct Brought {
 /// has none.
 ///
 /// Lists both Maildirs; opens the messages that are late, and no other. A message is written
-/// beside its place, synced, noted in the [`journal`], and only then put in its place, so that a
+/// beside its place, synced, noted in [`JOURNAL`], and only then put in its place, so that a
 /// run that was ended goes on where it was.
 ///
 /// # Errors
@@ -134,7 +134,7 @@ pub fn bring(
 }
 
 /// The messages of an old Maildir, judged.
-struct Judged {
+struct LateMail {
     /// What is found of those that are not late.
     found: Brought,
     /// Those that are, in the order in which they arrived.
@@ -145,7 +145,7 @@ struct Judged {
     unclear: Option<MessageFile>,
 }
 
-impl Judged {
+impl LateMail {
     fn outcome(&self, brought: usize) -> Result<Brought, NotBrought> {
         match &self.unclear {
             Some(message) => Err(NotBrought::NotKnown {
@@ -166,10 +166,14 @@ fn judged(
     there: Snapshot,
     old_maildir: &Maildir,
     (journal, target): (&LateJournal, &Target),
-) -> Result<Judged, NotBrought> {
+) -> Result<LateMail, NotBrought> {
     let guids = guids_by_file(&there);
-    let mut judged =
-        Judged { found: Brought::default(), late: Vec::new(), finished: Vec::new(), unclear: None };
+    let mut judged = LateMail {
+        found: Brought::default(),
+        late: Vec::new(),
+        finished: Vec::new(),
+        unclear: None,
+    };
     let mut unknown: Option<(usize, String)> = None;
     for message in there.messages {
         let cuts = cuts_of(&message, &guids);

@@ -135,7 +135,7 @@ impl ListedHere {
 
 /// Looks at what lies in the control directory of a user's INBOX. It changes nothing.
 pub fn look(user: &str, dir: &Path) -> LedgerSeen {
-    let seen = ControlDir::open(user, dir).and_then(|opened| match opened {
+    let seen = ControlFiles::open(user, dir).and_then(|opened| match opened {
         Some(opened) => opened.look(user, dir),
         None => Ok(LedgerSeen::Nothing),
     });
@@ -150,7 +150,7 @@ pub fn look(user: &str, dir: &Path) -> LedgerSeen {
 /// A sentence that names place and fault.
 pub fn remove(user: &str, dir: &Path, patience: Duration) -> Result<bool, String> {
     let remove = || -> Result<bool, String> {
-        let Some(opened) = ControlDir::open(user, dir)? else { return Ok(false) };
+        let Some(opened) = ControlFiles::open(user, dir)? else { return Ok(false) };
         let lock = opened.open_file(control::LOCK, OFlags::RDWR)?;
         let until = Instant::now() + patience;
         if let Some(lock) = &lock {
@@ -182,12 +182,12 @@ pub fn remove(user: &str, dir: &Path, patience: Duration) -> Result<bool, String
 }
 
 /// A control directory that is open.
-struct ControlDir {
+struct ControlFiles {
     dir: OwnedFd,
     owner: u32,
 }
 
-impl ControlDir {
+impl ControlFiles {
     /// Opens it, through no link that a user made. `None`: it is not there.
     fn open(user: &str, dir: &Path) -> Result<Option<Self>, String> {
         let dir = match Source::named(user, dir).open() {

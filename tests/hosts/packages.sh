@@ -22,6 +22,16 @@ packages_clients="fetchmail mpop getmail6 isync offlineimap3 rsync"
 # for encrypted mail, make system calls fail (strace), and serve an example of the documentation.
 packages_tools="debootstrap binutils valgrind openssl strace sqlite3"
 
+# This shows the page of a report to its tests. It is large: `make test-browser` alone asks for it.
+packages_browser="chromium-headless-shell fonts-dejavu-core"
+
+# These make the virtual environments of Python below, and log in to the machines of the tree `ssh`.
+packages_python="python3 python3-venv ca-certificates openssh-client"
+
+# These come from PyPI, a virtual environment for each group: the role in contrib/ansible runs under
+# the first, and the others say what they have against it.
+python_ansible="ansible-core==2.18.19 ansible-lint==26.10.1 yamllint==1.38.0"
+
 # This compiles the fuzz targets: libFuzzer is C++.
 packages_fuzz="g++"
 
@@ -34,7 +44,7 @@ crates_deny="cargo-deny@0.18.3"
 # Trees are small Debian systems of their own, for servers that cannot be installed here beside
 # Dovecot. Each has a name of one word, its suite, the packages that are installed in it, and the
 # packages that are unpacked over that because they exclude each other.
-trees="courier dovecot24 oldservers oldest fresh12 fresh13"
+trees="courier dovecot24 oldservers ssh oldest fresh12 fresh13"
 
 # courier-pop and dovecot-pop3d exclude each other as packages.
 tree_courier_suite=bookworm
@@ -51,6 +61,11 @@ tree_oldservers_suite=bookworm
 tree_oldservers_packages="cyrus-pop3d cyrus-imapd sasl2-bin msmtp-mta libgsasl18 \
 libkyotocabinet16v5 libmariadb3 libnsl2 liblockfile1"
 tree_oldservers_overlay="mailutils-pop3d libmailutils9 libmu-dbm9 popa3d solid-pop3d"
+
+# A machine that is administered over SSH: what Ansible needs of it, and the Dovecot of a new
+# server.
+tree_ssh_suite=trixie
+tree_ssh_packages="openssh-server python3 dovecot-core dovecot-pop3d dovecot-imapd"
 
 # The oldest Rust that must build everything, and the Dovecot 2.4 of the same Debian.
 tree_oldest_suite=trixie

@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::support::clients::{Client, Program};
-use crate::support::courier::Courier;
+use crate::support::courier::{Courier, Listening};
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::host::{Host, Line, Scratch};
 use crate::support::imap::Imap;
@@ -103,12 +104,24 @@ struct Night {
     /// What the client of each user was told last, in order.
     listed: BTreeMap<String, Vec<String>>,
     real: Option<Client>,
+    /// Where that one finds the old server.
+    old_pop3: OldPop3,
     delivered: u32,
+}
+
+/// An open port of the old server's.
+enum OldPop3 {
+    Courier(Listening),
+    Dovecot(SocketAddr),
 }
 
 impl Night {
     fn begin(old: Old, old_host: Host, new: Dovecot, new_host: Host, store: Store) -> Self {
         let old_work = old_host.scratch();
+        let old_pop3 = match &old {
+            Old::Courier(courier) => OldPop3::Courier(courier.listen(ANNA)),
+            Old::Dovecot(dovecot) => OldPop3::Dovecot(dovecot.pop3()),
+        };
         let mut night = Self {
             old,
             old_host,
@@ -119,6 +132,7 @@ impl Night {
             known: BTreeMap::new(),
             listed: BTreeMap::new(),
             real: Client::new(Program::Fetchmail, ANNA),
+            old_pop3,
             delivered: 0,
         };
         put_helper(night.old_work.path());
@@ -138,6 +152,18 @@ impl Night {
         self.old.maildir(user).deliver(&message, self.old.naming(), self.delivered);
     }
 
+    /// Delivers to the old server now, as the name of the file says.
+    fn deliver_late(&mut self, user: &str) {
+        self.delivered += 1;
+        let message = Message::plain(self.delivered);
+        let maildir = self.old.maildir(user);
+        let file = maildir.deliver(&message, self.old.naming(), self.delivered);
+        let name = file.file_name().and_then(|name| name.to_str()).expect("an ASCII name");
+        let (_, rest) = name.split_once('.').expect("a time");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+        fs::rename(&file, file.with_file_name(format!("{now}.{rest}"))).expect("our file");
+    }
+
     fn deliver_new(&mut self, user: &str) {
         self.delivered += 1;
         self.new.deliver(user, &Message::plain(self.delivered).octets);
@@ -151,10 +177,10 @@ impl Night {
             self.listed.insert(user, listing);
         }
         if let Some(real) = &self.real {
-            match &self.old {
-                Old::Courier(courier) => real.poll(courier.listen(ANNA).pop3()),
-                Old::Dovecot(dovecot) => real.poll(dovecot.pop3()),
-            };
+            real.poll(match &self.old_pop3 {
+                OldPop3::Courier(listening) => listening.pop3(),
+                OldPop3::Dovecot(address) => *address,
+            });
         }
     }
 
@@ -251,6 +277,7 @@ impl Night {
 fn in_work(host: &Host, work: &Path, line: &str) -> Output {
     let path = format!("{}/bin:/usr/sbin:/usr/bin:/sbin:/bin", work.display());
     let script = format!("cd {} && {line}", work.display());
+    let host = host.clone().with(Path::new("/proc"), "/proc");
     host.command("sh").args(["-c", &script]).env("PATH", path).output().expect("sh")
 }
 
@@ -343,7 +370,7 @@ fn steps(night: &mut Night) {
                 }
                 9 => {
                     for user in users().iter().step_by(10) {
-                        night.deliver_old(user);
+                        night.deliver_late(user);
                         *new.entry(user.clone()).or_default() += 1;
                     }
                 }

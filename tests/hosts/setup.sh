@@ -1,8 +1,10 @@
 #!/bin/sh
 # Installs the packages that a job needs and that are not there already.
 #
-#   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, fuzz of packages.sh
+#   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, python, browser, fuzz
+#                                             of packages.sh
 #   tests/hosts/setup.sh crates GROUP...      fuzz, mutants, deny of packages.sh, into target/tools
+#   tests/hosts/setup.sh python GROUP...      ansible of packages.sh, into target/tools/GROUP
 #   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for
 #   tests/hosts/setup.sh names                localhost, where nothing knows that name
 #   tests/hosts/setup.sh tree NAME...         one of `trees` of packages.sh
@@ -120,6 +122,27 @@ install_crates() {
 	done
 }
 
+# Installs programs of PyPI, each group in a virtual environment of its own, for this checkout
+# alone.
+install_python() {
+	for group in "$@"; do
+		eval "wanted=\${python_$group-}"
+		[ -n "$wanted" ] || die "no group of PyPI's is called '$group': see $here/packages.sh"
+		place=$here/../../target/tools/$group
+		[ "$(cat "$place/.recipe" 2> /dev/null)" != "$wanted" ] || continue
+		(install_packages python)
+		echo "setup: installing $wanted"
+		rm -rf "$place"
+		mkdir -p "${place%/*}"
+		/usr/bin/python3 -m venv "$place"
+		# pip would trust the certificates that came with it, and no others.
+		export PIP_CERT="${PIP_CERT:-/etc/ssl/certs/ca-certificates.crt}"
+		# shellcheck disable=SC2086
+		"$place/bin/pip" --quiet --disable-pip-version-check install $wanted
+		echo "$wanted" > "$place/.recipe"
+	done
+}
+
 # Prints the mirror of the first Debian archive in this machine's own sources, in either spelling.
 mirror() {
 	# shellcheck disable=SC2016
@@ -211,6 +234,10 @@ packages)
 crates)
 	shift
 	install_crates "$@"
+	;;
+python)
+	shift
+	install_python "$@"
 	;;
 rust)
 	install_rust

@@ -113,10 +113,12 @@ fn late_mail_of_a_stopped_server_is_downloaded_once_and_by_no_uidl_of_its() {
         let late = &uidls[COUNT as usize..];
         assert!(there.iter().all(|uidl| !late.contains(uidl)), "{line:?}: {there:?} {late:?}");
 
-        // What the client deletes stays deleted.
+        // What the client deletes stays deleted, also when the ledger has forgotten it.
         moved.new.delete(listed.len() + 2);
+        moved.new.receive(&Message::plain(70));
+        assert_eq!(moved.client.poll(pop3), 1);
         moved.brings(0, &stopped);
-        assert_eq!(moved.new.uidls().len(), listed.len() + 2);
+        assert_eq!(moved.new.uidls().len(), listed.len() + 3);
         assert_eq!(moved.client.poll(pop3), 0);
     }
 }

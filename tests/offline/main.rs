@@ -32,6 +32,7 @@ mod hold_auth;
 mod manners;
 mod planted;
 mod rehearse;
+mod report;
 mod retire;
 mod site;
 mod status;

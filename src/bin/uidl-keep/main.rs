@@ -24,6 +24,7 @@ mod interrupt;
 mod manners;
 mod output;
 mod rehearse;
+mod report;
 mod retire;
 mod site_files;
 mod status;
@@ -71,6 +72,7 @@ enum Command {
     Listed(hold::ListedArgs),
     Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
+    Report(report::ReportArgs),
     Restored(hold::RestoredArgs),
     Retire(retire::RetireArgs),
     Status(status::StatusArgs),
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Command::Listed(args) => hold::listed(&args),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
+        Command::Report(args) => report::run(&args),
         Command::Restored(args) => hold::restored(&args),
         Command::Retire(args) => retire::run(&args),
         Command::Status(args) => status::run(&args),

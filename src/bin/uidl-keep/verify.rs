@@ -133,7 +133,7 @@ struct Servers {
 }
 
 /// What is known of the users: by user name on the new server.
-enum Known {
+enum Expectations {
     Listing(PathBuf, HashMap<String, Result<Expected, String>>),
     Site(Site, BTreeSet<String>),
     /// What the old server lists now.
@@ -299,14 +299,14 @@ impl VerifyArgs {
         new: &Accounts,
         old: Option<&Accounts>,
         options: &FleetOptions,
-    ) -> Result<(Known, BTreeSet<String>), Trouble> {
+    ) -> Result<(Expectations, BTreeSet<String>), Trouble> {
         let known = match (&self.site, &self.listing, old) {
             (Some(site), ..) => {
                 let site = Site::new(site);
                 let users = users_on_rosters(&site)?;
-                Known::Site(site, users)
+                Expectations::Site(site, users)
             }
-            (_, Some(path), _) => Known::Listing(path.clone(), read_listing(path)?),
+            (_, Some(path), _) => Expectations::Listing(path.clone(), read_listing(path)?),
             (.., Some(old)) => {
                 let mut listed = HashMap::new();
                 list(old, (0..old.all.len()).collect(), options, |at, found| {
@@ -315,14 +315,14 @@ impl VerifyArgs {
                     let found = found.map_err(|why| format!("at the old server: {why}"));
                     listed.insert(old.all[at].user.clone(), found);
                 })?;
-                Known::Old(listed)
+                Expectations::Old(listed)
             }
             _ => unreachable!("clap requires one of the three"),
         };
         let mut others = match &known {
-            Known::Listing(_, all) => all.keys().cloned().collect(),
-            Known::Site(_, users) => users.clone(),
-            Known::Old(_) => BTreeSet::new(),
+            Expectations::Listing(_, all) => all.keys().cloned().collect(),
+            Expectations::Site(_, users) => users.clone(),
+            Expectations::Old(_) => BTreeSet::new(),
         };
         new.all.iter().for_each(|account| {
             others.remove(&account.user);
@@ -331,7 +331,7 @@ impl VerifyArgs {
     }
 }
 
-impl Known {
+impl Expectations {
     /// What clients of a user know; `None` where they are to download everything again.
     fn of(&self, user: &str) -> Result<Option<Expected>, String> {
         match self {

@@ -70,13 +70,15 @@ pub enum SampleError {
     /// There are not enough maildrops to compare.
     #[error(
         "only {proven} of {wanted} maildrops could be compared with the old server's listing: \
-         nothing was written; ask for fewer, or see docs/capture-prove.md"
+         nothing was written; {}", mend(first.as_deref())
     )]
     TooFew {
         /// How many were compared.
         proven: usize,
         /// How many were asked for.
         wanted: usize,
+        /// The first that cannot be captured, and why.
+        first: Option<String>,
     },
     /// Every maildrop that was compared is empty.
     #[error(
@@ -84,6 +86,13 @@ pub enum SampleError {
          mail where this capture looks for it?"
     )]
     NoMail,
+}
+
+fn mend(first: Option<&str>) -> String {
+    first.map_or_else(
+        || "ask for fewer, or see docs/capture-prove.md".to_owned(),
+        |first| format!("the first that cannot be captured: {first}"),
+    )
 }
 
 /// Compares as many maildrops as are wanted. Returns the sentences that say so, for the head of the
@@ -105,6 +114,7 @@ pub fn prove(
     fastrand::Rng::with_seed(seed).shuffle(&mut order);
     let (mut sentences, mut unheard) = (Vec::new(), 0);
     let (mut proven, mut compared) = (0, 0);
+    let mut first_fault = None;
     for source in sample.mail_first(&order) {
         if proven == wanted {
             break;
@@ -117,7 +127,9 @@ pub fn prove(
                 tell(&sentence);
                 sentences.push(sentence);
             }
-            Compared::NotCaptured => {}
+            Compared::NotCaptured(why) => {
+                first_fault.get_or_insert_with(|| format!("{user}: {why}"));
+            }
             Compared::Unheard(why) => {
                 unheard += 1;
                 tell(&format!("{user}: no listing of the old server's: {why}"));
@@ -133,7 +145,7 @@ pub fn prove(
     }
     let named = sources.iter().filter(|source| !source.is_gap()).count();
     if proven < wanted.min(named) {
-        return Err(SampleError::TooFew { proven, wanted });
+        return Err(SampleError::TooFew { proven, wanted, first: first_fault });
     }
     if compared == 0 {
         return Err(SampleError::NoMail);
@@ -148,8 +160,8 @@ pub fn prove(
 enum Compared {
     /// The old server lists the same.
     Same { messages: usize },
-    /// The maildrop cannot be captured at all, as its block will say.
-    NotCaptured,
+    /// The maildrop cannot be captured at all, and why.
+    NotCaptured(String),
     /// There is no listing to compare with, and why.
     Unheard(String),
     /// The old server lists something else.
@@ -180,21 +192,30 @@ impl Sample<'_> {
     }
 
     fn compare(&self, witness: &dyn Witness, source: &Source) -> Compared {
-        let capture = || -> Option<Maildrop> {
-            let maildrop = capture(self.server, self.keys, source).maildrop;
-            (maildrop.state != State::Failed).then_some(maildrop)
+        let capture = || -> Result<Maildrop, Compared> {
+            let captured = capture(self.server, self.keys, source);
+            match captured.maildrop.state {
+                State::Failed => Err(Compared::NotCaptured(captured.losses.join("; "))),
+                State::Captured | State::Empty => Ok(captured.maildrop),
+            }
         };
         let mut difference = None;
         for tries in 0..TRIES {
             if difference.is_some() {
                 thread::sleep(PAUSES.pause(tries - 1));
             }
-            let Some(before) = capture() else { return Compared::NotCaptured };
+            let before = match capture() {
+                Ok(before) => before,
+                Err(fault) => return fault,
+            };
             let listed = match witness.listing(source) {
                 Ok(listed) => listed,
                 Err(why) => return Compared::Unheard(why),
             };
-            let Some(after) = capture() else { return Compared::NotCaptured };
+            let after = match capture() {
+                Ok(after) => after,
+                Err(fault) => return fault,
+            };
             match proof::check(&before, &listed, &after) {
                 Comparison::Same => return Compared::Same { messages: listed.len() },
                 Comparison::Wrong(difference) => return Compared::Differs(difference),
@@ -271,7 +292,10 @@ mod tests {
         assert_eq!(told, said);
         assert_eq!(proven(&sources, 2).0.unwrap().len(), 3);
         // More than there are proves no less than all; but one of them cannot be asked about.
-        assert_eq!(proven(&sources, 9).0, Err(SampleError::TooFew { proven: 2, wanted: 9 }));
+        assert_eq!(
+            proven(&sources, 9).0,
+            Err(SampleError::TooFew { proven: 2, wanted: 9, first: None })
+        );
         assert_eq!(proven(&sources[..2], 9).0.unwrap().len(), 3);
         assert_eq!(proven(&sources[..1], 1).0, Err(SampleError::NoMail));
     }
@@ -285,7 +309,10 @@ mod tests {
         assert_eq!(said, Err(SampleError::Unheard(3)));
         assert_eq!(told.len(), 3);
         assert!(told[0].ends_with(": no listing of the old server's: no login"), "{told:?}");
-        assert_eq!(proven(&silent[..2], 2).0, Err(SampleError::TooFew { proven: 0, wanted: 2 }));
+        assert_eq!(
+            proven(&silent[..2], 2).0,
+            Err(SampleError::TooFew { proven: 0, wanted: 2, first: None })
+        );
         let gone = Source::named("gone", top.path().join("nowhere"));
         let sources = [gone, of("d", "1.h", Some("1.x"))];
         let Err(SampleError::Differs { user, difference, seed: 7, .. }) = proven(&sources, 1).0

@@ -61,6 +61,14 @@ impl Host {
         Self::tree("oldservers", "usr/lib/cyrus/bin/master").filter(|_| can_mount())
     }
 
+    /// The tree of machines that are administered over SSH, with a Dovecot of their own; `None` as
+    /// in [`Host::dovecot`].
+    pub fn ssh() -> Option<Self> {
+        let mut host = Self::tree("ssh", "usr/sbin/sshd").filter(|_| can_mount())?;
+        host.line = line_of(&host.root);
+        Some(host)
+    }
+
     fn tree(name: &str, program: &str) -> Option<Self> {
         if !is_root() {
             lacking(&format!("only root can run the servers of the tree {name}"));

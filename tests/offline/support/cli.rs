@@ -73,6 +73,10 @@ impl Here {
         fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    pub fn read_text(&self, name: &str) -> String {
+        String::from_utf8(self.read(name)).unwrap()
+    }
+
     pub fn roster(&self, name: &str) -> Vec<String> {
         let text = String::from_utf8(self.read(name)).unwrap();
         // The first and the last line go, and the checksums.
