@@ -150,7 +150,6 @@ all:
          \x20         uidl_keep_program: /root/uidl-keep-program
           uidl_keep_site: {site}
           uidl_keep_dovecot_args: [--doveadm-args, '-c {conf}']
-          uidl_keep_forecast_args: [--maildir, '{homes}/{{local}}@{{domain}}/Maildir']
 ",
             helper = env!("CARGO_BIN_EXE_uidl-keep"),
             old1 = host(0, "old1"),
@@ -159,7 +158,6 @@ all:
             names = dir.join("names").display(),
             site = inside(&self.new.site()),
             conf = inside(&self.new.conf()),
-            homes = inside(&self.new.dir().join("home")),
         );
         fs::write(dir.join("inventory.yml"), inventory).expect("our directory");
     }
