@@ -49,7 +49,7 @@ cat "$at/$what"
 
 const DOVECONF: &str = r#"#!/bin/sh
 case "$*" in
-    *pop3_uidl_format) echo %08Xu%08Xv ;;
+    *pop3_uidl_format) echo "pop3_uidl_format = %08Xu%08Xv" ;;
     *mail_plugins) echo "mail_plugins = quota uidl_keep zlib" ;;
 esac
 "#;

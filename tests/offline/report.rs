@@ -333,8 +333,15 @@ fn names_reasons_and_uidls_of_others_are_text_and_nothing_else() {
     });
     here.write("status.json", &format!("{status}\n{{\"total\":{{}},\"plugin\":{{}}}}\n"));
     here.write("<b>&.json", &here.read_text("forecast.json").replace("user\":\"", "user\":\"3"));
-    let mut command = here.command("report -o report.html --forecast forecast.json --title");
-    command.args(["</title><script>&amp;", "--status", "status.json", "--forecast", "<b>&.json"]);
+    let mut command = here.command("report -o report.html --forecast forecast.json");
+    command.args([
+        "--title",
+        "</title><script>&amp;",
+        "--status",
+        "status.json",
+        "--forecast",
+        "<b>&.json",
+    ]);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let html = String::from_utf8(here.read("report.html")).unwrap();
