@@ -18,6 +18,8 @@
 #[cfg(feature = "capture")]
 pub mod backoff;
 #[cfg(feature = "capture")]
+pub mod bake;
+#[cfg(feature = "capture")]
 pub mod capture;
 #[cfg(feature = "capture")]
 pub mod dovecot;

@@ -52,6 +52,13 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     ("report", &["maildrop", "site", "text"]),
     (
+        "bake",
+        &[
+            "capture", "dovecot", "encoding", "file", "forecast", "ledger", "maildrop", "resolve",
+            "text", "uidl",
+        ],
+    ),
+    (
         "plugin",
         &[
             "encoding", "file", "format", "index", "key", "ledger", "maildrop", "resolve", "site",

@@ -1,5 +1,6 @@
 //! `dovecot-uidlist` beside the messages of a Maildir.
 
+use uidl_keep::bake::{BakedList, StoredUidl};
 use uidl_keep::capture::disk::dovecot::{UidList, UidListRecord, plan};
 use uidl_keep::format::UidlFormat;
 
@@ -13,6 +14,10 @@ pub fn check(octets: &[u8]) {
     let parsed = UidList::parse(list);
     match &parsed {
         Ok(parsed) => check_list(list, parsed),
+        Err(error) => check_message(error),
+    }
+    match BakedList::parse(list, [7; 16]) {
+        Ok(baked) => check_baked(list, baked),
         Err(error) => check_message(error),
     }
     for state in [Some(list), None] {
@@ -32,6 +37,26 @@ pub fn check(octets: &[u8]) {
             Err(error) => check_message(error),
         }
     }
+}
+
+/// What can be baked is read by the other reader in the same way, and comes out as it went in.
+fn check_baked(octets: &[u8], mut list: BakedList) {
+    let read = UidList::parse(octets).expect("it is less strict");
+    assert_eq!((read.uidvalidity, read.next), (list.uidvalidity(), list.next()));
+    assert!(read.odd.is_empty() && read.replaced.is_empty());
+    let lines: Vec<(u32, Box<[u8]>)> =
+        list.lines().iter().map(|line| (line.uid(), line.base().into())).collect();
+    assert!(lines.iter().zip(&read.messages).all(|(line, (uid, _))| line.0 == *uid));
+    assert_eq!(lines.len(), read.messages.len());
+    let again = BakedList::parse(&list.encode(), [0; 16]).expect("what we wrote");
+    assert_eq!(again, list);
+    for (uid, file) in &lines {
+        let stored = StoredUidl::baked(b"told", *uid);
+        assert!(list.set(*uid, file, &stored));
+        assert_eq!(list.find(*uid, file).expect("set").stored(), stored);
+    }
+    let again = BakedList::parse(&list.encode(), [0; 16]).expect("what we wrote");
+    assert_eq!(again, list);
 }
 
 fn check_list(octets: &[u8], list: &UidList) {

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use super::watched::{self, Ended};
 use super::{Dovecot, DovecotError, InboxPath, PLUGIN, no_answer, output_of};
 
+/// The longest time that a copy of one user's mail may take.
+const COPY_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// The longest list of UIDs in one question: an argument has its limits.
 const MOST_SEARCH_OCTETS: usize = 100_000;
 
@@ -20,28 +23,109 @@ impl Dovecot {
     ///
     /// [`DovecotError`].
     pub fn without_plugin(&self) -> Result<Self, DovecotError> {
-        let said = self.doveconf(&["-f", "protocol=doveadm", "mail_plugins"])?;
-        // 2.3: one line. 2.4: blocks, and that of a protocol adds to the global one.
-        let global = self.doveconf(&["mail_plugins"])?;
-        let is_line = said.trim_start().starts_with("mail_plugins =");
-        let said = if is_line { said } else { [global, said].concat() };
-        let mut names: Vec<&str> = said.lines().flat_map(names_in).collect();
-        names.retain(|name| *name != PLUGIN);
-        names.dedup();
-        let mut dovecot = self.clone();
-        dovecot.args.extend(["-o".to_owned(), format!("mail_plugins={}", names.join(" "))]);
-        Ok(dovecot)
+        let mut names = self.plugins_of("doveadm")?;
+        names.retain(|name| name != PLUGIN);
+        Ok(self.loading(&names))
     }
 
-    /// The `pop3_uidl_format`, as POP3 has it, unread.
+    /// The same Dovecot, whose `doveadm` loads our plugin, and what else it loads: without quota,
+    /// compression or encryption, mail would be copied wrong or not at all.
     ///
     /// # Errors
     ///
     /// [`DovecotError`].
-    pub fn uidl_format(&self) -> Result<String, DovecotError> {
+    pub fn with_plugin(&self) -> Result<Self, DovecotError> {
+        let mut names = self.plugins_of("doveadm")?;
+        if !names.iter().any(|name| name == PLUGIN) {
+            names.push(PLUGIN.to_owned());
+        }
+        Ok(self.loading(&names))
+    }
+
+    /// The mail plugins that a protocol loads, in Dovecot's order.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`].
+    pub(super) fn plugins_of(&self, protocol: &str) -> Result<Vec<String>, DovecotError> {
+        // 2.4 shows only what the block itself says; what it adds to comes before.
+        let global = self.doveconf(&["mail_plugins"])?;
+        let own = self.doveconf(&["-f", &format!("protocol={protocol}"), "mail_plugins"])?;
+        Ok(plugins_in(&[&global, &own]))
+    }
+
+    /// Both release lines take this for the whole list.
+    fn loading(&self, plugins: &[String]) -> Self {
+        self.with_settings([format!("mail_plugins={}", plugins.join(" "))])
+    }
+
+    fn with_settings(&self, settings: impl IntoIterator<Item = String>) -> Self {
+        let mut dovecot = self.clone();
+        let args = settings.into_iter().flat_map(|setting| ["-o".to_owned(), setting]);
+        dovecot.args.extend(args);
+        dovecot
+    }
+
+    /// The same Dovecot, whose `doveadm` looks for mail at that place, which is written as in
+    /// `mail_location` of 2.3: `mdbox:~/mdbox:INDEX=/var/index/%u`. Where a namespace has a place
+    /// of its own, that stays.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`]: among others, it is 2.4, and has no setting for a part of the location.
+    pub fn at(&self, location: &str) -> Result<Self, DovecotError> {
+        let said = self.doveconf(&["-n"])?;
+        let version = said.lines().next().and_then(|line| line.strip_prefix("# "));
+        if !version.is_some_and(|version| version.starts_with("2.4")) {
+            return Ok(self.with_settings([format!("mail_location={location}")]));
+        }
+        let mut parts = location.split(':');
+        let (driver, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let mut settings = vec![format!("mail_driver={driver}"), format!("mail_path={path}")];
+        for part in parts {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            let setting = match key {
+                "CONTROL" => "mail_control_path",
+                "INDEX" => "mail_index_path",
+                "ALT" => "mail_alt_path",
+                _ => {
+                    let said = format!("{location}: there is no setting for {part} here");
+                    return Err(DovecotError::Answer { program: self.doveadm.clone(), said });
+                }
+            };
+            settings.push(format!("{setting}={value}"));
+        }
+        Ok(self.with_settings(settings))
+    }
+
+    /// Copies a user's mail to that place, so that it is there what it is here.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`]: then what was copied is of no use.
+    pub fn backup(&self, user: &str, location: &str) -> Result<(), DovecotError> {
+        let mut command = self.doveadm_of(user, &["backup"])?;
+        command.arg(location);
+        // It says nothing until it is done.
+        let patient = self.clone().within(COPY_PATIENCE);
+        patient
+            .read_of(command, |said| std::io::copy(said, &mut std::io::sink()))?
+            .map(drop)
+            .map_err(|error| DovecotError::Program { program: self.doveadm.clone(), error })
+    }
+
+    /// A setting as POP3 has it, unread.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`]; also where there is no such setting.
+    pub fn pop3_setting(&self, name: &str) -> Result<String, DovecotError> {
         // Dovecot 2.4 refuses `-h` for a single setting.
-        let name = "pop3_uidl_format";
-        Ok(self.setting(&["-f", "protocol=pop3", name], name)?.unwrap_or_default())
+        let value = self.setting(&["-f", "protocol=pop3", name], name)?;
+        value.ok_or_else(|| DovecotError::Answer {
+            program: self.doveadm.with_file_name("doveconf"),
+            said: format!("it does not tell {name}"),
+        })
     }
 
     /// One directory of one user's INBOX, whether it is there or not: see
@@ -205,13 +289,25 @@ impl Dovecot {
     }
 }
 
-/// The plugins in one line of `doveconf`: `mail_plugins = a b` on 2.3, `a = yes` on 2.4.
-fn names_in(line: &str) -> Vec<&str> {
-    match line.split_once('=').map(|(name, value)| (name.trim(), value.trim())) {
-        Some(("mail_plugins", value)) => value.split_whitespace().collect(),
-        Some((name, "yes")) => vec![name],
-        Some(_) | None => Vec::new(),
+/// The plugins that `doveconf mail_plugins` names: `mail_plugins = a b` on 2.3, a line `a = yes` on
+/// 2.4. What a later one says goes for what an earlier one has said.
+fn plugins_in(said: &[&str]) -> Vec<String> {
+    let mut plugins: Vec<String> = Vec::new();
+    for line in said.iter().flat_map(|said| said.lines()) {
+        let Some((name, value)) = line.split_once('=') else { continue };
+        match (name.trim(), value.trim()) {
+            // 2.3, where the later list is the whole one.
+            ("mail_plugins", list) => {
+                plugins = list.split_whitespace().map(str::to_owned).collect();
+            }
+            (name, "yes") if !plugins.iter().any(|plugin| plugin == name) => {
+                plugins.push(name.to_owned());
+            }
+            (name, "no") => plugins.retain(|plugin| plugin != name),
+            _ => {}
+        }
     }
+    plugins
 }
 
 /// UIDs that ascend, as IMAP writes a set of them: `1:4,7`.
@@ -230,18 +326,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn plugins_are_named_as_both_lines_of_dovecot_name_them() {
+        let named = ["mail_plugins = quota\n", "mail_plugins = quota zlib uidl_keep\n"];
+        assert_eq!(plugins_in(&named), ["quota", "zlib", "uidl_keep"]);
+        assert!(plugins_in(&["mail_plugins = quota\n", "mail_plugins =\n"]).is_empty());
+        let global = "mail_plugins {\n  mail_crypt = yes\n  acl = yes\n}\n";
+        let own = "mail_plugins {\n  acl = no\n  uidl_keep = yes\n  mail_crypt = yes\n}\n";
+        assert_eq!(plugins_in(&[global, own]), ["mail_crypt", "uidl_keep"]);
+    }
+
+    #[test]
     fn a_set_of_uids_is_written_in_ranges() {
         assert_eq!(search_of(&[7]), "7");
         assert_eq!(search_of(&[1, 2, 3, 5, 8, 9]), "1:3,5,8:9");
         assert_eq!(search_of(&[u32::MAX - 1, u32::MAX]), "4294967294:4294967295");
-    }
-
-    #[test]
-    fn plugins_are_named_as_both_lines_of_dovecot_name_them() {
-        assert_eq!(names_in("mail_plugins = quota zlib uidl_keep"), ["quota", "zlib", "uidl_keep"]);
-        assert_eq!(names_in("  mail_crypt = yes"), ["mail_crypt"]);
-        for line in ["mail_plugins =", "mail_plugins {", "  acl = no", "}", ""] {
-            assert!(names_in(line).is_empty(), "{line}");
-        }
     }
 }

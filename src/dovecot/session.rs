@@ -37,27 +37,7 @@ impl Dovecot {
     ///
     /// [`DovecotError`].
     pub fn pop3_plugins(&self) -> Result<Vec<String>, DovecotError> {
-        let mut plugins: Vec<String> = Vec::new();
-        // 2.4 shows only what the block itself says; what it adds to comes before.
-        for args in [&["mail_plugins"][..], &["-f", "protocol=pop3", "mail_plugins"]] {
-            let said = self.doveconf(args)?;
-            for line in said.lines().map(str::trim) {
-                let Some((name, value)) = line.split_once('=') else { continue };
-                let (name, value) = (name.trim(), value.trim());
-                match (name, value) {
-                    // 2.3, where the later list is the whole one.
-                    ("mail_plugins", _) => {
-                        plugins = value.split_whitespace().map(str::to_owned).collect();
-                    }
-                    (_, "yes") if !plugins.iter().any(|plugin| plugin == name) => {
-                        plugins.push(name.to_owned());
-                    }
-                    (_, "no") => plugins.retain(|plugin| plugin != name),
-                    _ => {}
-                }
-            }
-        }
-        Ok(plugins)
+        self.plugins_of("pop3")
     }
 
     /// The UIDLs that a POP3 client of the user is told now, by message-number. This is a session

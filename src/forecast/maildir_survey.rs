@@ -11,9 +11,8 @@ use rustix::fs::{FileType, Mode, Stat};
 
 use crate::capture::disk::dovecot::{STATE_FILE, UidList, UidListRecord};
 use crate::capture::disk::maildir::{
-    Maildir, MessageFile, SnapshotParts, arrival, base_name, octets_in_name,
+    ControlDir, Maildir, MessageFile, SnapshotParts, arrival, base_name, octets_in_name,
 };
-
 use crate::capture::doveadm::DoveadmError;
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
@@ -169,6 +168,20 @@ pub enum ControlPlace<'a> {
     Nowhere,
 }
 
+impl ControlPlace<'_> {
+    fn open(self) -> Result<ControlDir, CaptureError> {
+        match self {
+            Self::Beside => Ok(ControlDir::Itself),
+            Self::At(control) => match control.open() {
+                Ok(directory) => Ok(ControlDir::Elsewhere(directory)),
+                Err(error) if error.is_absence() => Ok(ControlDir::NotThere),
+                Err(error) => Err(error),
+            },
+            Self::Nowhere => Ok(ControlDir::NotThere),
+        }
+    }
+}
+
 /// The messages of a Maildir, as far as they were asked about.
 #[derive(Debug)]
 pub struct MaildirSurvey {
@@ -178,6 +191,8 @@ pub struct MaildirSurvey {
     pub messages: Vec<Message>,
     /// What their UIDs go with. Dovecot will make a UIDVALIDITY where there is no list yet.
     pub epoch: Epoch,
+    /// `dovecot-uidlist` as it was read. `None`: there is none.
+    pub list: Option<Vec<u8>>,
     /// The first message that could not be read, and why.
     pub first_fault: Option<String>,
 }
@@ -195,15 +210,9 @@ impl MaildirSurvey {
         control: ControlPlace<'_>,
         made_at: u32,
     ) -> Result<Self, Unsurveyed> {
-        let maildir = Maildir::open(source.open()?)?;
-        let (state, elsewhere) = match control {
-            ControlPlace::Beside => (Some(STATE_FILE), None),
-            ControlPlace::At(control) => (None, control.read_file(STATE_FILE)?),
-            ControlPlace::Nowhere => (None, None),
-        };
-        let mut snapshot =
-            maildir.snapshot(SnapshotParts { state, mtimes: false, memory: false })?;
-        snapshot.state = snapshot.state.or(elsewhere);
+        let maildir = Maildir::open(source.open()?)?.with_control(control.open()?);
+        let parts = SnapshotParts { state: Some(STATE_FILE), mtimes: false, memory: false };
+        let mut snapshot = maildir.snapshot(parts)?;
         // Without its list, Dovecot goes by its index.
         let has_index = snapshot.others.iter().any(|name| &**name == INDEX_LOG.as_bytes());
         if has_index && snapshot.state.is_none() {
@@ -242,6 +251,8 @@ impl MaildirSurvey {
                     let octets = listed_octets.get(&file.base).copied();
                     listed.push((uid, ListedFile { file, record, octets }));
                 }
+                // Dovecot takes no notice of such a file.
+                None if file.base.iter().any(|octet| matches!(octet, b'\n' | b'\r')) => {}
                 None => unlisted.push(file),
             }
         }
@@ -262,8 +273,14 @@ impl MaildirSurvey {
             files: listed.into_iter().map(|(_, listed)| listed).collect(),
             maildir,
             epoch: Epoch { uidvalidity, next_uid, index_id: 0 },
+            list: snapshot.state,
             first_fault: None,
         })
+    }
+
+    /// The Maildir.
+    pub fn maildir(&self) -> &Maildir {
+        &self.maildir
     }
 
     /// Reads what clients of this user were told here already: ledger and mark, where they lie
@@ -272,16 +289,8 @@ impl MaildirSurvey {
     /// # Errors
     ///
     /// [`Unsurveyed`]: it is there, and cannot be used.
-    pub fn memory(
-        &self,
-        user: &str,
-        control: ControlPlace<'_>,
-    ) -> Result<(Option<Ledger>, Option<Mark>), Unsurveyed> {
-        memory_at(user, &mut |name| match control {
-            ControlPlace::Beside => self.maildir.read_beside(name),
-            ControlPlace::At(control) => control.read_file(name),
-            ControlPlace::Nowhere => Ok(None),
-        })
+    pub fn memory(&self, user: &str) -> Result<(Option<Ledger>, Option<Mark>), Unsurveyed> {
+        memory_at(user, &mut |name| self.maildir.read_beside(name))
     }
 
     /// The base file name of the message at that place.
@@ -571,6 +580,35 @@ mod tests {
         assert_eq!(first.native, Fact::Is(Uidl::new(*b"7.4").unwrap()));
         assert_eq!(first.octets, Fact::Is(8));
         assert!(matches!(first.received, Fact::Is(1_600_000_000..)), "{first:?}");
+    }
+
+    #[test]
+    fn a_name_with_a_line_end_is_no_message_as_dovecot_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("cur")).unwrap();
+        for name in ["cur/1.h:2,", "cur/2\n3 :h:2,", "cur/3\r.h"] {
+            fs::write(dir.path().join(name), "A: b\n\n").unwrap();
+        }
+        let source = Source::named("alice", dir.path());
+        let survey = MaildirSurvey::begin(&source, ControlPlace::Beside, 1).unwrap();
+        assert_eq!(names(&survey), [(1, "1.h".to_owned())]);
+    }
+
+    #[test]
+    fn list_ledger_and_mark_are_read_in_the_control_directory() {
+        let (dir, control) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(dir.path().join("cur")).unwrap();
+        fs::write(dir.path().join("cur/1.h:2,"), "A: b\n\n").unwrap();
+        fs::write(dir.path().join("dovecot-uidlist"), "3 V8 N9\n8 :1.h\n").unwrap();
+        fs::write(control.path().join("dovecot-uidlist"), "3 V7 N6\n5 :1.h\n").unwrap();
+        fs::write(control.path().join("uidl-keep.ledger"), "none").unwrap();
+        let mailbox = Source::named("alice", dir.path());
+        let control = Source::named("alice", control.path());
+        let survey = MaildirSurvey::begin(&mailbox, ControlPlace::At(&control), 1).unwrap();
+        assert_eq!(names(&survey), [(5, "1.h".to_owned())]);
+        assert_eq!(survey.epoch.uidvalidity, 7);
+        let memory = survey.memory("alice");
+        assert!(matches!(memory, Err(Unsurveyed::BadLedger { .. })), "{memory:?}");
     }
 
     #[test]

@@ -14,4 +14,4 @@ mod terms;
 pub use asked_survey::AskedSurvey;
 pub use compare::{Forecast, ForecastSign, KeptMessage, Missing, MissingBecause, NewMessage};
 pub use maildir_survey::{ControlPlace, MaildirSurvey, Unsurveyed};
-pub use terms::{Foretold, MailPlace, Terms, forecast};
+pub use terms::{FirstListing, Foretold, MailPlace, Terms, Unbegun, Untold, forecast};

@@ -88,20 +88,12 @@ const TRIES: u32 = 3;
 
 /// Says what clients of a user will see, if he logs in now and nobody is held.
 pub fn forecast(terms: &Terms, user: &str, inbox: MailPlace<'_>) -> Foretold {
-    let line = match terms.roster_line(user) {
-        Ok(Some(line)) => line,
-        Ok(None) => return Foretold::NotMigrated,
-        Err(why) => return Foretold::CouldNotTell(why),
+    let line = match terms.line_to_ask_by(user) {
+        Ok(line) => line,
+        Err(Unbegun::NotMigrated) => return Foretold::NotMigrated,
+        Err(Unbegun::Redownload) => return Foretold::Redownload,
+        Err(why) => return Foretold::CouldNotTell(why.to_string()),
     };
-    if line.gate == Gate::Redownload {
-        return Foretold::Redownload;
-    }
-    if let Some(why) = refusal_of(&line, user) {
-        return Foretold::CouldNotTell(why);
-    }
-    if line.user != user {
-        return Foretold::NotMigrated;
-    }
     let told = terms.captured(user).and_then(|(captured, is_final)| {
         if let MailPlace::Unknown(why) = inbox {
             return Err(why.to_owned());
@@ -130,11 +122,115 @@ pub fn forecast(terms: &Terms, user: &str, inbox: MailPlace<'_>) -> Foretold {
 
 /// Why the rules have not decided.
 #[derive(Debug, thiserror::Error)]
-enum Untold {
+pub enum Untold {
+    /// Could not tell what is in the maildrop.
     #[error("{0}")]
     Unsurveyed(#[from] Unsurveyed),
+    /// The rules refuse an answer, for this reason.
     #[error("{0}")]
     Undecidable(String),
+}
+
+/// Why nobody can be asked about a user.
+#[derive(Debug, thiserror::Error)]
+pub enum Unbegun {
+    /// He is on no roster.
+    #[error("on no roster")]
+    NotMigrated,
+    /// The operator lets his clients download everything again.
+    #[error("set to redownload")]
+    Redownload,
+    /// Could not tell, or POP3 refuses him, for this reason.
+    #[error("{0}")]
+    CouldNotTell(String),
+    /// Could not tell what is in the maildrop.
+    #[error("{0}")]
+    Unsurveyed(#[from] Unsurveyed),
+}
+
+/// What is known of a user before his first listing, or before the next one.
+#[derive(Debug)]
+pub struct FirstListing<'a> {
+    terms: &'a Terms,
+    user: &'a str,
+    line: RosterLine,
+    /// What was captured of him.
+    pub captured: Maildrop,
+    /// Whether no more captures follow.
+    pub is_final: bool,
+    /// His maildrop.
+    pub survey: MaildirSurvey,
+    ledger: Option<Ledger>,
+    mark: Option<Mark>,
+}
+
+/// What the rules are told of a user beside his messages.
+#[derive(Clone, Copy)]
+struct About<'a> {
+    line: &'a RosterLine,
+    captured: &'a Maildrop,
+    is_final: bool,
+    memory: Memory<'a>,
+}
+
+impl FirstListing<'_> {
+    fn about(&self) -> About<'_> {
+        let Self { line, captured, is_final, ledger, mark, .. } = self;
+        let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
+        About { line, captured, is_final: *is_final, memory }
+    }
+
+    /// Finds out what costs nothing: names, and stored UIDLs.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsurveyed`].
+    pub fn find_names(&mut self) -> Result<(), Unsurveyed> {
+        let asked: Vec<_> = (0..self.survey.messages.len()).map(|at| (at, Need::Names)).collect();
+        self.survey.find_out(&asked, None)
+    }
+
+    /// The lowest next UID that the mailbox may have, once the names are found.
+    pub fn first_unspent_uid(&self) -> u32 {
+        let listing = Purpose::Listing { guarded: true };
+        let situation = self.terms.situation(self.about(), &self.survey, listing);
+        resolve::first_unspent_uid(&situation, &self.survey.messages)
+    }
+
+    /// Whether what is stored in the maildrop may be void: the operator had all forgotten that was
+    /// told here before, or nobody but a rehearsal has listed it (rule 2).
+    pub fn may_have_void_answers(&self) -> bool {
+        self.line.forgotten > 0 || self.about().memory.is_rehearsal()
+    }
+
+    /// Whether ledger and mark are still the ones that were read.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsurveyed`].
+    pub fn is_memory_the_same(&self) -> Result<bool, Unsurveyed> {
+        let (ledger, mark) = self.survey.memory(self.user)?;
+        Ok((&ledger, &mark) == (&self.ledger, &self.mark))
+    }
+
+    /// What a first listing would tell, or the next one.
+    ///
+    /// # Errors
+    ///
+    /// [`Untold`].
+    pub fn resolve(&mut self) -> Result<Resolution, Untold> {
+        let Self { terms, user, line, captured, is_final, survey, ledger, mark } = self;
+        let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
+        let about = About { line, captured, is_final: *is_final, memory };
+        let situation = terms.situation(about, survey, Purpose::Listing { guarded: true });
+        terms.resolve(user, &situation, survey)
+    }
+}
+
+/// The UIDVALIDITY of a list that would be made now: the time, as Dovecot has it.
+fn uidvalidity_of_now() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
+    u32::try_from(now).unwrap_or(1)
 }
 
 impl Terms {
@@ -148,6 +244,44 @@ impl Terms {
         let file = self.site.open_roster(user).map_err(|why| fault(&place(), &why))?;
         let Some(file) = file else { return Ok(None) };
         roster::lookup_or_everybody(&file, user).map_err(|why| fault(&place(), &why))
+    }
+
+    /// The line of a user about whom the rules can be asked.
+    ///
+    /// # Errors
+    ///
+    /// [`Unbegun`]; [`Unbegun::Unsurveyed`] is none of them.
+    fn line_to_ask_by(&self, user: &str) -> Result<RosterLine, Unbegun> {
+        let line = self.roster_line(user).map_err(Unbegun::CouldNotTell)?;
+        let line = line.ok_or(Unbegun::NotMigrated)?;
+        if line.gate == Gate::Redownload {
+            return Err(Unbegun::Redownload);
+        }
+        if let Some(why) = refusal_of(&line, user) {
+            return Err(Unbegun::CouldNotTell(why));
+        }
+        if line.user != user {
+            return Err(Unbegun::NotMigrated);
+        }
+        Ok(line)
+    }
+
+    /// Begins to ask what a first listing of this user would tell, where his Maildir is here.
+    ///
+    /// # Errors
+    ///
+    /// [`Unbegun`]: there is nothing to ask, or could not tell.
+    pub fn begin<'a>(
+        &'a self,
+        user: &'a str,
+        mail: &Source,
+        control: ControlPlace<'_>,
+    ) -> Result<FirstListing<'a>, Unbegun> {
+        let line = self.line_to_ask_by(user)?;
+        let (captured, is_final) = self.captured(user).map_err(Unbegun::CouldNotTell)?;
+        let survey = MaildirSurvey::begin(mail, control, uidvalidity_of_now())?;
+        let (ledger, mark) = survey.memory(user)?;
+        Ok(FirstListing { terms: self, user, line, captured, is_final, survey, ledger, mark })
     }
 
     /// What was captured of a user who is on a roster, and whether no more captures follow.
@@ -196,10 +330,8 @@ impl Terms {
                 };
             }
         };
-        let made_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |now| now.as_secs());
-        let made_at = u32::try_from(made_at).unwrap_or(1);
-        let mut survey = MaildirSurvey::begin(mail, control, made_at)?;
-        let memory = survey.memory(user, control)?;
+        let mut survey = MaildirSurvey::begin(mail, control, uidvalidity_of_now())?;
+        let memory = survey.memory(user)?;
         let forecast = self.decide(user, line, (captured, is_final), &memory, &mut survey)?;
         Ok((forecast, Some(survey)))
     }
@@ -212,21 +344,9 @@ impl Terms {
         (ledger, mark): &(Option<Ledger>, Option<Mark>),
         survey: &mut impl Surveyed,
     ) -> Result<Forecast, Untold> {
-        let &RosterLine { forgotten, listed, restored, unguarded, .. } = line;
-        let situation = Situation {
-            // A login of a settled maildrop does without; the answers are the same.
-            captured: Some(captured),
-            basis: [0; 16],
-            is_final,
-            memory: Memory { ledger: ledger.as_ref(), mark: mark.as_ref() },
-            stamps: Stamps { forgotten, restored, unguarded, listed },
-            epoch: survey.epoch(),
-            is_maildir: survey.is_maildir(),
-            native: self.native.as_ref(),
-            keys: self.keys,
-            purpose: Purpose::Preview,
-            rehearsal: 0,
-        };
+        let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
+        let about = About { line, captured, is_final, memory };
+        let situation = self.situation(about, survey, Purpose::Preview);
         let resolution = self.resolve(user, &situation, survey)?;
         let mut forecast = Forecast::of(captured, survey.messages(), &resolution);
         if forecast.kept * 2 < forecast.captured {
@@ -240,6 +360,29 @@ impl Terms {
             };
         }
         Ok(forecast)
+    }
+
+    fn situation<'a>(
+        &'a self,
+        about: About<'a>,
+        survey: &impl Surveyed,
+        purpose: Purpose,
+    ) -> Situation<'a> {
+        let &RosterLine { forgotten, listed, restored, unguarded, .. } = about.line;
+        Situation {
+            // A login of a settled maildrop does without; the answers are the same.
+            captured: Some(about.captured),
+            basis: [0; 16],
+            is_final: about.is_final,
+            memory: about.memory,
+            stamps: Stamps { forgotten, restored, unguarded, listed },
+            epoch: survey.epoch(),
+            is_maildir: survey.is_maildir(),
+            native: self.native.as_ref(),
+            keys: self.keys,
+            purpose,
+            rehearsal: 0,
+        }
     }
 
     /// Asks the rules, and finds out what they ask, until they have decided.

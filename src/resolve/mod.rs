@@ -25,4 +25,4 @@ pub use answer::{Outcome, Report, Resolution, Undecidable};
 pub use question::{Fact, Match, Memory, Message, Need, Purpose, Situation, Stamps};
 pub use run::{most_unreadable, resolve};
 pub use settled::{Grown, grow};
-pub use spent::COUNTS_ON;
+pub use spent::{COUNTS_ON, first_unspent_uid};

@@ -168,6 +168,13 @@ impl<'a> Spent<'a> {
     }
 }
 
+/// The lowest next UID that the mailbox may have, as far as these messages' stored UIDLs are known:
+/// [`Resolution::first_unspent_uid`](super::Resolution::first_unspent_uid), without an answer for
+/// any message. A `situation` without what was captured gives too low a one.
+pub fn first_unspent_uid(situation: &Situation<'_>, messages: &[Message]) -> u32 {
+    Spent::new(situation, messages).first_unspent_uid()
+}
+
 /// No mailbox counts so far in its life. A number in text that another server gave may be anything.
 pub(super) const NEVER_REACHED: u32 = 1 << 31;
 

@@ -12,6 +12,7 @@ mod support;
 
 mod ansible;
 mod apart;
+mod bake;
 mod capture_dbox;
 mod capture_mbox;
 mod capture_mbox_odd;

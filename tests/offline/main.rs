@@ -8,6 +8,7 @@
 mod shared;
 mod support;
 
+mod bake;
 mod capture;
 mod capture_courier;
 mod capture_cyrus;

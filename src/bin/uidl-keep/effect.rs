@@ -73,6 +73,11 @@ impl Effect {
 }
 
 impl DryRunArgs {
+    /// Whether nothing is to change.
+    pub fn is_dry(self) -> bool {
+        self.dry_run
+    }
+
     /// An empty site for a dry run to build upon, where none is yet; `None` otherwise. It is gone
     /// when it is dropped.
     pub fn stands_in_for(self, site: &Site) -> Result<Option<TempDir>, Trouble> {

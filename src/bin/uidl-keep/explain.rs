@@ -76,7 +76,7 @@ impl TermsArgs {
                 Some(doveconf::parse(format).map_err(|error| Trouble::at("--format", error))?)
             }
             None => {
-                let asked = dovecot.uidl_format().ok();
+                let asked = dovecot.pop3_setting("pop3_uidl_format").ok();
                 asked.and_then(|format| UidlFormat::parse(&format).ok())
             }
         };

@@ -1,38 +1,33 @@
 //! `uidl-keep forecast`: what POP3 clients of the new server will see.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use uidl_keep::capture::find::doveconf;
-use uidl_keep::capture::find::naming::Naming;
-use uidl_keep::capture::find::pattern::Pattern;
-use uidl_keep::capture::find::search;
-use uidl_keep::capture::find::source::{Holds, Source};
+use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
 use uidl_keep::capture::workers::{self, Next, Schedule};
-use uidl_keep::dovecot::{Dovecot, DovecotError, InboxPath};
+use uidl_keep::dovecot::{Dovecot, InboxPath};
 use uidl_keep::forecast::{
-    self, ControlPlace, Forecast, ForecastSign, Foretold, MailPlace, MissingBecause, Terms,
+    self, Forecast, ForecastSign, Foretold, MailPlace, MissingBecause, Terms,
 };
 use uidl_keep::format::UidlFormat;
 use uidl_keep::ledger::Provenance;
-use uidl_keep::maildrop::{everybody_of, is_everybody};
 use uidl_keep::resolve::Match;
-use uidl_keep::site::roster::is_domain;
-use uidl_keep::site::{Scope, Site};
+use uidl_keep::site::Site;
 use uidl_keep::text::on_one_line;
 
+use crate::background;
 use crate::capture::progress::Progress;
 use crate::output::{Completion, Trouble, remark};
-use crate::site_files;
+use crate::who::{AskedPlaces, FoundPlaces, NamesArgs, PlaceArgs, Wanted, users_on_rosters};
 
 /// Says what POP3 clients will see, before anybody logs in; changes nothing.
 ///
@@ -63,34 +58,10 @@ pub struct ForecastArgs {
     /// The site directory.
     #[arg(long, value_name = "SITE", default_value = Site::DEFAULT_DIR)]
     site: PathBuf,
-    /// Where the Maildirs lie, such as '/srv/vmail/{domain}/{local}/Maildir' or
-    /// '/home/{user}/Maildir'; may be repeated. A name of * stands for any, of ? for any of one
-    /// character [default: where Dovecot says].
-    #[arg(long, value_name = "PATTERN")]
-    maildir: Vec<Pattern>,
-    /// Where Dovecot keeps dovecot-uidlist and the ledger of INBOX, if not in the Maildir
-    /// (CONTROL=); may be repeated.
-    #[arg(long, value_name = "PATTERN", requires = "maildir")]
-    control: Vec<Pattern>,
-    /// The doveadm program that knows the users.
-    #[arg(long, value_name = "PATH", default_value = "doveadm")]
-    doveadm: PathBuf,
-    /// Arguments for doveadm, separated by blanks: `-c /etc/dovecot/other.conf`.
-    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
-    doveadm_args: String,
-    /// How many seconds a doveadm may say nothing before it is ended.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
-    timeout: u64,
-    /// User names by the variables of the pattern [default: {local}@{domain}, or {local}, {user} or
-    /// {account} where there is no domain].
-    #[arg(long, value_name = "TEMPLATE")]
-    user_template: Option<String>,
-    /// Only this user or domain; may be repeated.
-    #[arg(long, value_name = "USER|DOMAIN")]
-    only: Vec<String>,
-    /// Only the users and domains in this file, one a line.
-    #[arg(long, value_name = "FILE")]
-    domains: Option<PathBuf>,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    names: NamesArgs,
     /// The pop3_uidl_format of this server [default: what doveconf says].
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -152,23 +123,21 @@ struct Total {
 }
 
 pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
-    let wanted = Wanted::of(args)?;
+    let wanted = Wanted::of(&args.names, &[])?;
     let site = Site::new(&args.site);
     let mut users = users_on_rosters(&site, &wanted)?;
-    lower_priority();
+    background::let_others_go_first();
     let Keys { file, message, header, origin } = args.keys;
     let keys = Match { file, message, header, origin };
-    let dovecot =
-        Dovecot::new(&args.doveadm, args.doveadm_args.split_whitespace().map(str::to_owned))
-            .within(Duration::from_secs(args.timeout.max(1)));
+    let dovecot = args.place.dovecot();
     let native = format(args, &dovecot)?;
     let terms = Terms { site, native, keys };
-    let places = if args.maildir.is_empty() {
+    let places = if args.place.maildir.is_empty() {
         let users: Vec<String> = users.iter().cloned().collect();
-        Places::Asked(AskedPlaces::of(&dovecot, &users)?)
+        Places::Asked(AskedPlaces::of(&dovecot, &users, &[InboxPath::Mailbox, InboxPath::Control])?)
     } else {
-        let found = FoundPlaces::of(args, &wanted)?;
-        users.extend(found.mail.keys().cloned());
+        let found = FoundPlaces::of(&args.place, &wanted)?;
+        users.extend(found.users().cloned());
         Places::Found(found)
     };
     let users: Vec<String> = users.into_iter().collect();
@@ -214,7 +183,7 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
     lines.sort_by(|a, b| a.rank().cmp(&b.rank()));
     lines.iter().for_each(|line| total.add(line));
     print(args, &lines, &total)?;
-    let unmet = wanted.unmet(&lines);
+    let unmet = wanted.unmet(lines.iter().map(|line| line.user.as_str()));
     for name in &unmet {
         remark(format_args!("{name}: nobody of that name is on a roster and forecast"));
     }
@@ -222,85 +191,6 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
     let is_answered = unmet.is_empty() && places.are_all_searched();
     Ok(if is_answered { completion } else { Completion::Partial })
 }
-
-/// The users and domains that are asked for.
-struct Wanted {
-    /// `None`: everybody.
-    names: Option<BTreeSet<String>>,
-}
-
-impl Wanted {
-    fn of(args: &ForecastArgs) -> Result<Self, Trouble> {
-        let mut names: BTreeSet<String> = args.only.iter().cloned().collect();
-        if let Some(path) = &args.domains {
-            let text =
-                fs::read_to_string(path).map_err(|error| Trouble::at(path.display(), error))?;
-            let lines = text.lines().map(str::trim);
-            names.extend(
-                lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(ToOwned::to_owned),
-            );
-            if names.is_empty() {
-                return Err(Trouble::at(path.display(), "it names no user and no domain"));
-            }
-        }
-        let names = names.into_iter().map(|name| match name.strip_prefix('@') {
-            Some(domain) => domain.to_owned(),
-            None => name,
-        });
-        let names: BTreeSet<String> = names.collect();
-        Ok(Self { names: (!names.is_empty()).then_some(names) })
-    }
-
-    fn has(&self, user: &str) -> bool {
-        let domain = user.rsplit_once('@').map(|(_, domain)| domain);
-        self.names.as_ref().is_none_or(|names| {
-            names.contains(user) || domain.is_some_and(|domain| names.contains(domain))
-        })
-    }
-
-    /// The names that are those of nobody who was forecast.
-    fn unmet(&self, lines: &[Line]) -> Vec<&String> {
-        let mut met: BTreeSet<&str> = lines.iter().map(|line| line.user.as_str()).collect();
-        let domain = |line: &Line| line.user.rsplit_once('@').map(|(_, domain)| domain.to_owned());
-        let domains: BTreeSet<String> = lines.iter().filter_map(domain).collect();
-        met.extend(domains.iter().map(String::as_str));
-        self.names.iter().flatten().filter(|name| !met.contains(name.as_str())).collect()
-    }
-
-    /// Whether somebody who is asked for may be in a scope.
-    fn may_meet(&self, scope: &Scope) -> bool {
-        let Scope::Domain(domain) = scope else { return self.has(scope.name()) };
-        let is_of = |name: &String| {
-            name == domain || name.rsplit_once('@').is_some_and(|(_, of)| of == domain)
-        };
-        self.names.as_ref().is_none_or(|names| names.iter().any(is_of))
-    }
-}
-
-fn users_on_rosters(site: &Site, wanted: &Wanted) -> Result<BTreeSet<String>, Trouble> {
-    let mut users = BTreeSet::new();
-    for scope in site_files::scopes(site)?.iter().filter(|scope| wanted.may_meet(scope)) {
-        let Some(roster) = site_files::read_roster(site, scope)? else {
-            return Err(Trouble::at(
-                site.paths_of(scope).roster.display(),
-                "not there, but its index is: put it back, or build and install both again",
-            ));
-        };
-        let named = roster.lines().map(|line| &line.user);
-        let named = named.filter(|user| !is_domain(user) && !is_everybody(user));
-        users.extend(named.filter(|user| wanted.has(user)).cloned());
-    }
-    Ok(users)
-}
-
-/// Lets others go first. Programs that are started inherit it, and the disk goes by it, too.
-fn lower_priority() {
-    // It goes on as well without.
-    let _ = rustix::process::nice(NICE);
-}
-
-/// As for background work that may take its time.
-const NICE: i32 = 10;
 
 /// Where mail lies.
 enum Places {
@@ -311,8 +201,8 @@ enum Places {
 impl Places {
     fn foretell(&self, terms: &Terms, user: &str) -> Foretold {
         match self {
-            Self::Found(found) => found.foretell(terms, user),
-            Self::Asked(asked) => asked.foretell(terms, user),
+            Self::Found(found) => forecast::forecast(terms, user, found.place(user)),
+            Self::Asked(asked) => foretell_asked(terms, asked, user),
         }
     }
 
@@ -328,147 +218,32 @@ impl Places {
     fn are_maildirs(&self) -> bool {
         match self {
             Self::Found(_) => true,
-            Self::Asked(asked) => asked.paths.values().all(|paths| {
-                matches!(kind_of(&paths.mailbox), MailboxKind::Absent | MailboxKind::Maildir)
+            Self::Asked(asked) => asked.mailboxes().all(|mailbox| {
+                matches!(kind_of(mailbox), MailboxKind::Absent | MailboxKind::Maildir)
             }),
         }
     }
 }
 
-/// What was found where Maildirs should lie.
-struct FoundPlaces {
-    /// The Maildirs by user.
-    mail: BTreeMap<String, Source>,
-    /// The control directories by user; `None`: they are the Maildirs.
-    control: Option<BTreeMap<String, Source>>,
-    /// The places that could not be searched.
-    gaps: Vec<Source>,
-    are_all_searched: bool,
-}
-
-impl FoundPlaces {
-    fn of(args: &ForecastArgs, wanted: &Wanted) -> Result<Self, Trouble> {
-        let naming = Naming::new(args.user_template.as_deref())
-            .map_err(|error| Trouble::at("--user-template", error))?;
-        let (mut gaps, mut are_all_searched) = (Vec::new(), true);
-        let mut find = |option: &str, patterns: &[Pattern]| {
-            let found = search::find(patterns, None, &naming, Holds::Directory)
-                .map_err(|error| Trouble::at(option, error))?;
-            found.losses.iter().for_each(remark);
-            are_all_searched &= found.losses.is_empty();
-            let (not_searched, sources): (Vec<Source>, Vec<Source>) =
-                found.sources.into_iter().partition(Source::is_gap);
-            gaps.extend(not_searched);
-            let sources = sources.into_iter().filter(|source| wanted.has(source.user()));
-            Ok::<_, Trouble>(sources.map(|source| (source.user().to_owned(), source)).collect())
-        };
-        let mail = find("--maildir", &args.maildir)?;
-        let control = (!args.control.is_empty()).then(|| find("--control", &args.control));
-        let control = control.transpose()?;
-        Ok(Self { mail, control, gaps, are_all_searched })
-    }
-
-    fn foretell(&self, terms: &Terms, user: &str) -> Foretold {
-        let gap = self.gaps.iter().find(|gap| may_be_of(gap, user));
-        let mail = self.mail.get(user);
-        let control = self.control.as_ref().map(|control| control.get(user));
-        let inbox = match (mail, control, gap) {
-            (None, _, Some(gap)) | (_, Some(None), Some(gap)) => {
-                MailPlace::Unknown(gap.fault().unwrap_or_default())
-            }
-            (None, _, None) => MailPlace::Nowhere,
-            (Some(mail), control, _) => MailPlace::Maildir {
-                mail,
-                control: match control {
-                    None => ControlPlace::Beside,
-                    Some(Some(control)) => ControlPlace::At(control),
-                    Some(None) => ControlPlace::Nowhere,
-                },
-            },
-        };
-        forecast::forecast(terms, user, inbox)
-    }
-}
-
-/// Whether the user may live at the place that could not be searched.
-fn may_be_of(gap: &Source, user: &str) -> bool {
-    let domain = user.rsplit_once('@').map(|(_, domain)| domain);
-    gap.user() == everybody_of(None) || gap.user() == everybody_of(domain)
-}
-
-/// What Dovecot says of where mail lies.
-struct AskedPlaces {
-    /// It does not load our plugin.
-    dovecot: Dovecot,
-    /// Those of whom it has said that, by user.
-    paths: BTreeMap<String, InboxPaths>,
-}
-
-#[derive(Clone)]
-struct InboxPaths {
-    mailbox: PathBuf,
-    control: PathBuf,
-}
-
-/// The users in one question. Where it fails, each is asked for alone.
-const USERS_AT_A_TIME: usize = 200;
-
-impl AskedPlaces {
-    fn of(dovecot: &Dovecot, users: &[String]) -> Result<Self, Trouble> {
-        let trouble = |error: DovecotError| {
-            Trouble::new(format!(
-                "{error}; is that the Dovecot of this server (--doveadm, --doveadm-args), and does \
-                 it run? Where the store is a Maildir, --maildir does without it"
-            ))
-        };
-        let dovecot = dovecot.without_plugin().map_err(trouble)?;
-        let mut paths = BTreeMap::new();
-        for users in users.chunks(USERS_AT_A_TIME) {
-            let of = |path| dovecot.inbox_paths(users, path);
-            let (Ok(mailboxes), Ok(mut controls)) =
-                (of(InboxPath::Mailbox), of(InboxPath::Control))
-            else {
-                continue;
-            };
-            paths.extend(mailboxes.into_iter().filter_map(|(user, mailbox)| {
-                let control = controls.remove(&user)?;
-                Some((user, InboxPaths { mailbox, control }))
-            }));
+fn foretell_asked(terms: &Terms, asked: &AskedPlaces, user: &str) -> Foretold {
+    let path = |directory| asked.path(user, directory);
+    let paths = path(InboxPath::Mailbox).and_then(|mail| Ok((mail, path(InboxPath::Control)?)));
+    let (mailbox, control) = match paths {
+        Ok(paths) => paths,
+        Err(why) => {
+            let why = format!("Dovecot does not say where the mail is: {why}");
+            return forecast::forecast(terms, user, MailPlace::Unknown(&why));
         }
-        if let (true, Some(user)) = (paths.is_empty(), users.first()) {
-            // It may know none of them. Then it says so.
-            dovecot.names(std::slice::from_ref(user)).map_err(trouble)?;
-        }
-        Ok(Self { dovecot, paths })
-    }
-
-    fn foretell(&self, terms: &Terms, user: &str) -> Foretold {
-        let paths = match self.paths.get(user) {
-            Some(paths) => Ok(paths.clone()),
-            None => self.ask_alone(user),
-        };
-        let InboxPaths { mailbox, control } = match paths {
-            Ok(paths) => paths,
-            Err(why) => {
-                let why = format!("Dovecot does not say where the mail is: {why}");
-                return forecast::forecast(terms, user, MailPlace::Unknown(&why));
-            }
-        };
-        let kind = kind_of(&mailbox);
-        let (mail, control) = (&Source::named(user, mailbox), &Source::named(user, control));
-        let dovecot = &self.dovecot;
-        let inbox = match kind {
-            MailboxKind::Absent => MailPlace::Nowhere,
-            MailboxKind::Maildir => MailPlace::MaildirOrAsked { dovecot, mail, control },
-            MailboxKind::Other => MailPlace::Asked { dovecot, control },
-        };
-        forecast::forecast(terms, user, inbox)
-    }
-
-    fn ask_alone(&self, user: &str) -> Result<InboxPaths, DovecotError> {
-        let mailbox = self.dovecot.inbox_path(user, InboxPath::Mailbox)?;
-        Ok(InboxPaths { mailbox, control: self.dovecot.inbox_path(user, InboxPath::Control)? })
-    }
+    };
+    let kind = kind_of(&mailbox);
+    let (mail, control) = (&Source::named(user, mailbox), &Source::named(user, control));
+    let dovecot = &asked.dovecot;
+    let inbox = match kind {
+        MailboxKind::Absent => MailPlace::Nowhere,
+        MailboxKind::Maildir => MailPlace::MaildirOrAsked { dovecot, mail, control },
+        MailboxKind::Other => MailPlace::Asked { dovecot, control },
+    };
+    forecast::forecast(terms, user, inbox)
 }
 
 /// What lies at a place that Dovecot names.
@@ -494,7 +269,8 @@ fn format(args: &ForecastArgs, dovecot: &Dovecot) -> Result<Option<UidlFormat>, 
         let parsed = doveconf::parse(text).map_err(|error| Trouble::at("--format", error))?;
         return Ok(Some(parsed));
     }
-    let format = dovecot.uidl_format().ok().and_then(|text| doveconf::parse(&text).ok());
+    let format =
+        dovecot.pop3_setting("pop3_uidl_format").ok().and_then(|text| doveconf::parse(&text).ok());
     if format.is_none() {
         remark(format_args!(
             "pop3_uidl_format is not known, for doveconf does not tell it; where clients have \

@@ -2,6 +2,8 @@
 
 mod accounts;
 mod apart;
+mod background;
+mod bake;
 mod build;
 mod capture;
 mod changes;
@@ -28,6 +30,7 @@ mod site_files;
 mod status;
 mod stop;
 mod verify;
+mod who;
 
 use std::process::ExitCode;
 
@@ -52,6 +55,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Bake(bake::BakeArgs),
     Build(build::BuildArgs),
     Capture(Box<capture::CaptureArgs>),
     Check(check::CheckArgs),
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
     let Cli { command, manners } = Cli::parse();
     manners.take();
     let outcome: Result<Completion, Trouble> = match command {
+        Command::Bake(args) => bake::run(&args),
         Command::Build(args) => build::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Check(args) => check::run(&args),

@@ -6,7 +6,6 @@ use std::io::{self, Write};
 use std::mem;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
@@ -21,6 +20,7 @@ use uidl_keep::site::{Scope, Site};
 use uidl_keep::text::on_one_line;
 
 use crate::accounts::{Checked, Doveadm};
+use crate::background;
 use crate::capture::progress::Progress;
 use crate::changes::ChangesLog;
 use crate::effect::Effect;
@@ -90,8 +90,6 @@ pub struct RehearseArgs {
 
 /// The plugins of Dovecot's that act on a login, and on nothing else.
 const LOGIN_PLUGINS: [&str; 1] = ["last_login"];
-/// How much nicer than others our processes are: the server is full of customers.
-const NICENESS: i32 = 10;
 /// So many results are noted in the rosters at once.
 const BATCH: usize = 100;
 /// The longest time that a result waits for that.
@@ -127,7 +125,7 @@ pub fn run(args: &RehearseArgs) -> Result<Completion, Trouble> {
     // Others may change the site meanwhile.
     drop(effect);
     let interrupt = Interrupt::new(args.stop_file.clone())?;
-    be_modest();
+    background::let_others_go_first();
     let len = stage.rehearsals.len();
     let progress = Progress::new(len, len < 2, false);
     let queue = RehearsalQueue { len, taken: 0, done: Vec::new(), interrupt };
@@ -161,16 +159,6 @@ pub fn run(args: &RehearseArgs) -> Result<Completion, Trouble> {
 
 fn completion(is_done: bool) -> Completion {
     if is_done { Completion::Done } else { Completion::Partial }
-}
-
-/// Gives way to all other processes, and so do the programs that we run.
-fn be_modest() {
-    // Where one of the two is not to be had, the work is the same.
-    let _ = rustix::process::nice(NICENESS);
-    let own = rustix::process::getpid().as_raw_pid().to_string();
-    let mut ionice = Command::new("ionice");
-    ionice.args(["-c", "2", "-n", "7", "-p", &own]);
-    let _ = ionice.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
 /// One user who is to be rehearsed.

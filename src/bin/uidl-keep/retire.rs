@@ -20,6 +20,7 @@ use uidl_keep::status::{Plugin, remove};
 use uidl_keep::text::on_one_line;
 
 use crate::accounts::DoveadmProgram;
+use crate::background;
 use crate::capture::progress::Progress;
 use crate::changes::ChangesLog;
 use crate::effect::{DryRunArgs, Effect};
@@ -81,8 +82,6 @@ struct Retiring {
 
 /// How long to wait for a login that holds the lock of a ledger.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// This server has other things to do.
-const NICE: i32 = 10;
 /// So many users are named for each domain.
 const MOST_NAMED: usize = 10;
 
@@ -110,8 +109,7 @@ pub fn run(args: &RetireArgs) -> Result<Completion, Trouble> {
             ));
         }
     }
-    // It costs only time where this is refused.
-    let _ = rustix::process::nice(NICE);
+    background::let_others_go_first();
     let terms = args.terms.of(site.clone(), &dovecot)?;
     let mut domains = BTreeMap::new();
     for (domain, scopes) in names.scopes(&site)? {

@@ -203,12 +203,17 @@ impl Maildir {
     }
 
     /// The directory that has the server's own files; `None` where it is not there.
-    fn control(&self) -> Option<BorrowedFd<'_>> {
+    pub fn control(&self) -> Option<BorrowedFd<'_>> {
         match &self.control {
             ControlDir::Itself => Some(self.top.as_fd()),
             ControlDir::Elsewhere(directory) => Some(directory.as_fd()),
             ControlDir::NotThere => None,
         }
+    }
+
+    /// The directory itself.
+    pub fn top(&self) -> BorrowedFd<'_> {
+        self.top.as_fd()
     }
 
     /// Looks once. Lists the directories and reads the state file; opens no message.
@@ -254,7 +259,7 @@ impl Maildir {
         Ok(Snapshot { state, messages, others, memory })
     }
 
-    /// Reads another file that a server keeps beside the mail. `None` when there is none.
+    /// Reads another file that a server keeps beside its state file. `None` when there is none.
     ///
     /// # Errors
     ///
