@@ -49,8 +49,9 @@ deps-build: ## install what building needs, and nothing more (Debian, root)
 deps: deps-build ## install what building and testing need (Debian, root)
 	$(SETUP) packages dovecot clients tools
 	$(SETUP) names
-	$(SETUP) tree courier dovecot24 oldservers ssh
-	$(SETUP) python ansible
+	$(SETUP) tree courier dovecot24 oldservers
+	@{ $(SETUP) tree ssh && $(SETUP) python ansible; } || \
+		echo 'deps: Ansible cannot be had here: the test of contrib/ansible will be skipped' >&2
 
 build: ## the helper alone: needs neither Dovecot headers nor libclang
 	cargo build --release --locked

@@ -65,7 +65,8 @@ impl Moved {
 
     /// Gives Alice these messages, and `P` where it says so.
     pub fn list(&self, messages: &[(u32, &str, Option<&str>)]) {
-        let mut list = "3 V17 N40\n".to_owned();
+        let guid = "00112233445566778899aabbccddeeff";
+        let mut list = format!("3 V17 N40 G{guid}\n");
         for (uid, file, stored) in messages {
             fs::write(self.maildir(ALICE).join("cur").join(file), "A: b\n\n").unwrap();
             let stored = stored.map(|uidl| format!("P{uidl} ")).unwrap_or_default();

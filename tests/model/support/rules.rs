@@ -413,6 +413,7 @@ impl Server {
             if self.ledger.as_ref().is_some_and(|ledger| ledger.rehearsal != 0) {
                 // The rules begin anew, and a message that came since may have better evidence.
                 resolution.ledger = grown.clone();
+                resolution.passing.clear();
             }
             assert_eq!(*grown, resolution.ledger, "the grown ledger is that of the rules");
         }
