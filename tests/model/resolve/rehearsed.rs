@@ -158,3 +158,20 @@ fn a_derived_uidl_that_was_there_before_the_rehearsal_stays() {
     let read = |ledger: &Ledger| Ledger::decode(&ledger.encode()).unwrap();
     assert_eq!(server.ledger.as_ref().map(read), server.ledger);
 }
+
+#[test]
+fn a_rehearsed_ledger_that_comes_back_does_not_stand_for_what_a_client_was_told() {
+    for storage in STORAGES {
+        let old = several(2);
+        let mut server = Server::new(captured_all(&old));
+        server.storage = storage;
+        old.iter().for_each(|mail| _ = server.copy(mail, true));
+        server.rehearse(1).unwrap();
+        let rehearsed = server.ledger.clone();
+        server.captured = captured(&[("V0", &old[0]), ("V1", &old[1])]);
+        server.undone = 1;
+        assert_eq!(server.uidls(), ["V0", "V1"]);
+        server.ledger = rehearsed;
+        assert_eq!(server.uidls(), ["V0", "V1"], "{storage:?}");
+    }
+}
