@@ -77,10 +77,13 @@ fn take_baked(user: &str, ledger: &Ledger, messages: &mut [Message]) {
             Provenance::Derived => record.uidl != derived(user, uidvalidity, message, 0),
             _ => false,
         };
-        let is_baked = message.stored.as_ref() == Some(&record.uidl)
-            && message.stored_order.is_none_or(is_ours)
-            && !was_there_before;
-        if is_baked {
+        let is_told = message.stored.as_ref() == Some(&record.uidl)
+            && message.stored_order.is_none_or(is_ours);
+        // The last rehearsal found it to be no evidence: an earlier one had baked it, and the last
+        // one ended before its own bake.
+        let is_of_earlier = message.stored_order.is_some_and(is_ours)
+            && message.name_hashes().any(|name| record.names.contains(&name));
+        if (is_told || is_of_earlier) && !was_there_before {
             (message.stored, message.stored_order) = (None, None);
         }
     }

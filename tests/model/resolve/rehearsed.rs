@@ -175,3 +175,19 @@ fn a_rehearsed_ledger_that_comes_back_does_not_stand_for_what_a_client_was_told(
         assert_eq!(server.uidls(), ["V0", "V1"], "{storage:?}");
     }
 }
+
+#[test]
+fn what_an_earlier_rehearsal_baked_is_no_evidence_where_the_last_one_ended_before_its_bake() {
+    let old = several(3);
+    let mut server = Server::new(captured_all(&old));
+    server.storage = Storage::Maildir;
+    old[..2].iter().for_each(|mail| _ = server.copy(mail, true));
+    server.rehearse(1).unwrap();
+    server.captured = captured(&[("V0", &old[0]), ("V1", &old[1]), ("V2", &old[2])]);
+    server.undone = 1;
+    server.bakes = false;
+    server.rehearse(2).unwrap();
+    server.bakes = true;
+    server.copy(&old[2], true);
+    assert_eq!(server.uidls(), ["V0", "V1", "V2"]);
+}
