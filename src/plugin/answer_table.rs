@@ -178,6 +178,10 @@ impl AnswerTable {
             return look_again_once();
         }
         match coverage(&front, transaction)? {
+            // What went since a rehearsal was told to nobody, and has claimed nothing.
+            Coverage::All if head.rehearsal != 0 && transaction.uids().count() < front.len() => {
+                return Ok(Warm::No);
+            }
             Coverage::All => {}
             Coverage::AllButNew => return Ok(Warm::AllButNew(Box::new(front))),
             Coverage::No => return Ok(Warm::No),

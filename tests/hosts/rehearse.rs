@@ -11,7 +11,7 @@ use crate::support::host::{Host, Line};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 use crate::support::pop3::Refused;
-use crate::support::scenario::MOVING;
+use crate::support::scenario::{LATER, MOVING};
 
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
@@ -274,5 +274,23 @@ fn a_maildrop_that_cannot_be_listed_says_why() {
         assert_eq!(server.refusal(ALICE), MOVING);
         server.say(&["release", BOB], 0);
         assert_eq!(server.dovecot.uidl(BOB), kept("kept-"));
+    }
+}
+
+#[test]
+fn a_maildrop_that_lost_its_mail_since_is_refused_as_if_it_were_not_rehearsed() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE, BOB], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+        for (user, left) in [(ALICE, 0), (BOB, 1)] {
+            let files = server.maildir(user).files();
+            files.iter().skip(left).for_each(|file| fs::remove_file(file).unwrap());
+        }
+        server.say(&["release", "--all"], 0);
+        for user in [ALICE, BOB] {
+            assert_eq!(server.refusal(user), LATER, "{line:?} {user}");
+        }
     }
 }

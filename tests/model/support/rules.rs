@@ -413,6 +413,7 @@ impl Server {
             if self.ledger.as_ref().is_some_and(|ledger| ledger.rehearsal != 0) {
                 // The rules begin anew, and a message that came since may have better evidence.
                 resolution.ledger = grown.clone();
+                resolution.passing.clear();
             }
             assert_eq!(*grown, resolution.ledger, "the grown ledger is that of the rules");
         }
@@ -448,7 +449,9 @@ impl Server {
     /// The ledger from which a warm login answers, if it can: nothing is asked.
     pub fn warm(&self) -> Option<&Ledger> {
         let ledger = self.ledger.as_ref().filter(|ledger| self.holds(ledger, &self.held))?;
-        (!self.held.is_empty()).then_some(ledger)
+        // What was only rehearsed answers for the very maildrop.
+        let is_whole = ledger.rehearsal == 0 || ledger.records.len() == self.held.len();
+        (is_whole && !self.held.is_empty()).then_some(ledger)
     }
 
     /// Whether the ledger has all that is `held`, and its UIDs mean what they meant.
