@@ -14,7 +14,7 @@ use crate::index::Index;
 use crate::key::FileKey;
 use crate::ledger::control::{self, Control, ControlError, ControlLock, LockError, PublishError};
 use crate::ledger::fingerprint_cache::FingerprintCache;
-use crate::ledger::{Ledger, LedgerFront, Mark, Provenance};
+use crate::ledger::{Ledger, LedgerFront, LedgerHead, Mark, Provenance};
 use crate::maildrop::Maildrop;
 use crate::plugin::bake::{Baked, bake, is_baked};
 use crate::plugin::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
@@ -167,6 +167,10 @@ impl AnswerTable {
             || kept.voids(head)
             || head.restored < kept.stamps.restored
         {
+            return Ok(Warm::No);
+        }
+        // A rehearsal shows what clients would be told now. Index, format or keys may be others.
+        if kept.rehearsal != 0 && head.rehearsal != 0 && !is_of_now(kept, head, transaction)? {
             return Ok(Warm::No);
         }
         // Another session listed mail that we do not see, or we see mail that has gone since. Retry
@@ -498,6 +502,17 @@ impl AnswerTable {
     pub fn is_undecided(&self, uid: u32) -> bool {
         self.undecided.contains(&uid)
     }
+}
+
+/// Says whether a ledger was made by what a new message is judged by now.
+fn is_of_now(
+    kept: &Kept,
+    head: LedgerHead,
+    transaction: Transaction,
+) -> Result<bool, RefusedLogin> {
+    let mailbox = transaction.mailbox();
+    let build_id = UserIndex::open(kept, mailbox)?.index.build_id();
+    Ok(head.index.basis == basis_of(&build_id, &mailbox.uidl_format(), kept.settings.keys))
 }
 
 /// How much of a view a ledger tells.

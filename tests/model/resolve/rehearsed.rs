@@ -222,3 +222,14 @@ fn the_guard_of_the_first_listing_stands_after_a_rehearsal() {
         assert!(matches!(refused, Undecidable::HalfCopied { found: 1, .. }), "{refused:?}");
     }
 }
+
+#[test]
+fn another_rehearsal_heeds_what_was_captured_and_set_since() {
+    for storage in STORAGES {
+        let mut server = rehearsed(storage);
+        let old = several(3);
+        server.captured = captured(&[("V0", &old[0]), ("V1", &old[1]), ("U2", &old[2])]);
+        server.rehearse(2).unwrap();
+        assert_eq!(server.uidls(), ["V0".to_owned(), "V1".to_owned(), native(3)]);
+    }
+}
