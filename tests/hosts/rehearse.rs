@@ -294,3 +294,30 @@ fn a_maildrop_that_lost_its_mail_since_is_refused_as_if_it_were_not_rehearsed() 
         }
     }
 }
+
+#[test]
+fn who_is_released_before_his_rehearsal_begins_is_not_listed_by_it() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        // The last old message is not copied yet, and a new one is there.
+        let late = server.maildir(ALICE).files()[2].clone();
+        let elsewhere = server.dovecot.dir().join("elsewhere");
+        fs::rename(&late, &elsewhere).unwrap();
+        server.maildir(ALICE).deliver(&Message::plain(4), Naming::Qmail, 4);
+        let pop3 = server.dovecot.dir().join("pop3");
+        let program = fs::read_to_string(&pop3).unwrap();
+        let release = format!(
+            "{} release --unrehearsed --no-check --site {} {ALICE} >&2",
+            helper::uidl_keep().get_program().to_str().unwrap(),
+            server.dovecot.site().display(),
+        );
+        write_program(&pop3, &program.replace("chroot", &format!("{release}\nchroot")));
+        let printed = server.say(&["rehearse", "--all"], 1);
+        assert!(printed.contains("is served by now"), "{line:?}: {printed}");
+        fs::rename(&elsewhere, &late).unwrap();
+        let listed = server.dovecot.uidl(ALICE);
+        assert_eq!((&listed[..3], listed.len()), (&kept("kept-")[..], 4), "{line:?}");
+    }
+}
