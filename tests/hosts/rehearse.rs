@@ -321,3 +321,22 @@ fn who_is_released_before_his_rehearsal_begins_is_not_listed_by_it() {
         assert_eq!((&listed[..3], listed.len()), (&kept("kept-")[..], 4), "{line:?}");
     }
 }
+
+#[test]
+fn what_clients_were_told_is_only_looked_at() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+        server.say(&["release", "--unrehearsed", ALICE], 0);
+        assert_eq!(server.dovecot.uidl(ALICE), kept("kept-"));
+        server.say(&["hold", ALICE], 0);
+        fs::remove_file(&server.maildir(ALICE).files()[2]).unwrap();
+        let memory = || {
+            ["uidl-keep.ledger", "uidl-keep.lock"]
+                .map(|name| fs::read(server.dovecot.mail(ALICE).join(name)).unwrap())
+        };
+        let before = memory();
+        server.say(&["rehearse", ALICE], 1);
+        assert!(memory() == before, "{line:?}");
+    }
+}
