@@ -92,8 +92,12 @@ impl Unwritten {
     pub fn write(self, mailbox: Mailbox) {
         let write = || -> Option<()> {
             let lock = self.control.lock(Duration::ZERO).ok()?;
-            // Another session may have written one.
-            if self.control.front().ok()?.is_some() {
+            // Another session may have written one. That of a rehearsal gives way to a client's.
+            let is_only_rehearsed = |front: &LedgerFront| {
+                let of_mark = self.control.mark().is_none_or(|mark| mark.rehearsal != 0);
+                front.head().rehearsal != 0 && of_mark && self.mark.rehearsal == 0
+            };
+            if !self.control.front().ok()?.iter().all(is_only_rehearsed) {
                 return None;
             }
             let begun = self.control.begin(&lock).ok()?;
@@ -380,6 +384,7 @@ impl AnswerTable {
             );
         }
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
+        let is_first = ledger.is_none() || memory.is_rehearsal();
         let fingerprints = FingerprintCache::open(
             control,
             locked.as_ref().ok(),
@@ -431,7 +436,7 @@ impl AnswerTable {
                     ),
                 );
                 let first = Unwritten { control: control.clone(), file: file.clone(), mark };
-                unwritten = ledger.is_none().then_some(first);
+                unwritten = is_first.then_some(first);
             }
         }
         if is_written {

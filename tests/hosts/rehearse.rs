@@ -340,3 +340,25 @@ fn what_clients_were_told_is_only_looked_at() {
         assert!(memory() == before, "{line:?}");
     }
 }
+
+#[test]
+fn a_client_that_deletes_all_where_only_the_rehearsal_could_be_recorded_is_served_again() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+        server.say(&["release", "--all"], 0);
+        server.maildir(ALICE).deliver(&Message::plain(4), Naming::Qmail, 4);
+        let staged = server.dovecot.mail(ALICE).join("uidl-keep.ledger.new");
+        fs::create_dir_all(staged.join("in the way")).unwrap();
+        let mut session = server.dovecot.login(ALICE).unwrap();
+        assert_eq!(session.uidl().unwrap()[..3], kept("kept-"));
+        (1..=4).for_each(|number| session.dele(number).unwrap());
+        fs::remove_dir_all(&staged).unwrap();
+        session.quit().unwrap();
+        server.maildir(ALICE).deliver(&Message::plain(5), Naming::Qmail, 5);
+        let mut session = server.dovecot.login(ALICE).unwrap();
+        assert_eq!(session.uidl().map(|uidls| uidls.len()).ok(), Some(1), "{line:?}");
+    }
+}
