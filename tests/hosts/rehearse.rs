@@ -362,3 +362,20 @@ fn a_client_that_deletes_all_where_only_the_rehearsal_could_be_recorded_is_serve
         assert_eq!(session.uidl().map(|uidls| uidls.len()).ok(), Some(1), "{line:?}");
     }
 }
+
+#[test]
+fn a_later_capture_is_served_also_where_the_user_was_released_before_it() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE, BOB], "wrong-"));
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+        server.say(&["release", "--all"], 0);
+        server.say(&["hold", BOB], 0);
+        server.build_upon(&server.listing(&[ALICE, BOB], "right-"));
+        server.say(&["release", "--unrehearsed", BOB], 0);
+        for user in [ALICE, BOB] {
+            assert_eq!(server.dovecot.uidl(user), kept("right-"), "{line:?} {user}");
+        }
+    }
+}
