@@ -6,7 +6,6 @@
 #![forbid(unsafe_code)]
 
 mod mail;
-mod session;
 mod watched;
 
 use std::collections::BTreeMap;
@@ -14,8 +13,6 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
-
-pub use session::Plugins;
 
 use crate::site::Site;
 
@@ -134,7 +131,7 @@ const MOST_RENAMED: usize = 3;
 /// A program that says nothing for so long will never say anything.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// The name of the plugin in `mail_plugins`.
-const PLUGIN: &str = "uidl_keep";
+pub const PLUGIN: &str = "uidl_keep";
 /// `EX_NOUSER`: Dovecot does not know one of the users in the question.
 const NO_USER: i32 = 67;
 

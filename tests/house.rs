@@ -41,16 +41,6 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "maildrop", "resolve", "site", "text", "uidl",
         ],
     ),
-    ("rehearsal", &["capture", "dovecot", "maildrop", "text"]),
-    ("verify", &["file", "forecast", "format", "index", "maildrop", "site", "uidl"]),
-    (
-        "status",
-        &[
-            "capture", "dovecot", "file", "forecast", "format", "key", "ledger", "maildrop",
-            "resolve", "site", "text", "uidl",
-        ],
-    ),
-    ("report", &["maildrop", "site", "text"]),
     (
         "bake",
         &[
@@ -58,6 +48,28 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "text", "uidl",
         ],
     ),
+    ("rehearsal", &["capture", "dovecot", "maildrop", "text"]),
+    ("verify", &["file", "forecast", "format", "index", "maildrop", "site", "uidl"]),
+    (
+        "status",
+        &[
+            "bake",
+            "capture",
+            "dovecot",
+            "file",
+            "forecast",
+            "format",
+            "key",
+            "ledger",
+            "maildrop",
+            "rehearsal",
+            "resolve",
+            "site",
+            "text",
+            "uidl",
+        ],
+    ),
+    ("report", &["maildrop", "site", "text"]),
     (
         "plugin",
         &[

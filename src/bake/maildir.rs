@@ -81,6 +81,12 @@ pub enum Unbaked {
     /// The operator lets his clients download everything again.
     #[error("set to redownload")]
     Redownload,
+    /// The mail is not in a Maildir.
+    #[error(
+        "no Maildir lies there: where the mail is mdbox or sdbox, `uidl-keep bake --into` has \
+         Dovecot copy it"
+    )]
+    NotMaildir,
     /// Captures may follow.
     #[error(
         "its index is not final, and a bake is for good: build the last capture with `uidl-keep \
@@ -97,6 +103,14 @@ pub enum Unbaked {
         user: String,
         /// Why.
         why: String,
+    },
+    /// It was to be baked already, and is not.
+    #[error(
+        "not baked whole: {messages} messages lack their UIDL or place, or the next UID is low"
+    )]
+    NotWhole {
+        /// How many messages a bake would change; 0: only the next UID.
+        messages: usize,
     },
     /// The next UID would have to jump too far.
     #[error(
@@ -173,93 +187,17 @@ pub fn bake(run: &BakeRun<'_>, user: &str, place: &BakePlace) -> Result<BakedMai
 }
 
 fn bake_once(run: &BakeRun<'_>, user: &str, place: &BakePlace) -> Result<BakedMaildrop, Unbaked> {
-    let needs_dovecot =
-        |why: String| Unbaked::NeedsDovecot { user: printable(user.as_bytes()), why };
-    let control = place.control.as_ref().map_or(ControlPlace::Beside, ControlPlace::At);
-    let begun = run.terms.begin(user, &place.mailbox, control);
-    let mut begun = begun.map_err(|unbegun| match unbegun {
-        Unbegun::NotMigrated => Unbaked::NotMigrated,
-        Unbegun::Redownload => Unbaked::Redownload,
-        Unbegun::CouldNotTell(why) => Unbaked::CouldNotTell(why),
-        Unbegun::Unsurveyed(Unsurveyed::BadList { line }) => {
-            needs_dovecot(format!("{STATE_FILE}:{line} is not a message"))
-        }
-        Unbegun::Unsurveyed(Unsurveyed::Disordered { line }) => {
-            needs_dovecot(format!("{STATE_FILE}:{line} repeats a UID or a name, or goes back"))
-        }
-        Unbegun::Unsurveyed(Unsurveyed::NoList) => {
-            needs_dovecot(format!("there is an index without a {STATE_FILE}"))
-        }
-        Unbegun::Unsurveyed(Unsurveyed::Twice { file }) => {
-            needs_dovecot(format!("two files are called {file}"))
-        }
-        Unbegun::Unsurveyed(Unsurveyed::Nameless { file }) => {
-            needs_dovecot(format!("{file} has no name before the colon"))
-        }
-        Unbegun::Unsurveyed(error) => error.into(),
-    })?;
-    if !begun.is_final {
-        return Err(Unbaked::NotFinal);
-    }
-    if begun.survey.maildir().control().is_none() {
-        return Err(needs_dovecot(format!("the directory of {STATE_FILE} is not there yet")));
-    }
-    let mut list = match &begun.survey.list {
-        Some(octets) if octets.last().is_some_and(|&last| last != b'\n') => {
-            return Err(Unbaked::Changed);
-        }
-        Some(octets) if !octets.is_empty() => {
-            BakedList::parse(octets, random_octets()?).map_err(|BadList { line, what }| {
-                needs_dovecot(format!("{STATE_FILE}:{line}: {what}"))
-            })?
-        }
-        Some(_) | None => BakedList::new(begun.survey.epoch.uidvalidity, random_octets()?),
-    };
-    let is_new = list.lines().is_empty() && !has_list(&begun);
-    add_unlisted(&begun, &mut list, is_new, place).map_err(|why| why.into(needs_dovecot))?;
-    let before = list.clone();
-
-    begun.find_names()?;
-    let messages = begun.survey.messages.len();
-    if !is_new && is_baked_whole(&begun, &list) {
+    let mut prepared = Prepared::of(run.terms, user, place)?;
+    let messages = prepared.begun.survey.messages.len();
+    if prepared.is_baked_whole() {
         let outcome = BakeOutcome::Already;
         return Ok(BakedMaildrop { outcome, messages, kept: 0, derived: 0, changed: 0 });
     }
-    let resolution = begun.resolve().map_err(|untold| match untold {
-        Untold::Unsurveyed(error) => error.into(),
-        Untold::Undecidable(why) => Unbaked::CouldNotTell(why),
-    })?;
-    if !resolution.passing.is_empty() {
-        let why = begun.survey.first_fault.take();
-        return Err(Unbaked::Unreadable { count: resolution.passing.len(), why });
-    }
-    let first = resolution.first_unspent_uid;
-    if first > HIGHEST_NEXT_UID {
-        return Err(Unbaked::TooFar { first });
-    }
-    let records = resolution.ledger.records.iter().filter(|record| record.uid != 0);
-    let records: HashMap<u32, &Record> = records.map(|record| (record.uid, record)).collect();
-    let (mut changed, mut kept, mut derived) = (Vec::new(), 0, 0);
-    for (at, message) in begun.survey.messages.iter().enumerate() {
-        let (uid, file) = (message.uid, begun.survey.file_name(at));
-        let record = records.get(&uid);
-        let record = record.ok_or_else(|| {
-            Unbaked::CouldNotTell(format!("the rules have no answer for UID {uid}"))
-        })?;
-        kept += usize::from(record.provenance.is_kept());
-        derived += usize::from(record.provenance == Provenance::Derived);
-        let baked = StoredUidl::baked(record.uidl.as_bytes(), record.order);
-        let was = before.find(uid, file).map(|line| line.stored()).unwrap_or_default();
-        if was != baked {
-            list.set(uid, file, &baked);
-            changed.push(UndoneMessage { uid, file: file.into(), was, baked });
-        }
-    }
-    list.raise_next(first);
-    let octets = list.encode();
+    let decided = prepared.decide()?;
+    let Decided { octets, changed, kept, derived, .. } = decided;
     let counts =
         |outcome| BakedMaildrop { outcome, messages, kept, derived, changed: changed.len() };
-    if begun.survey.list.as_ref() == Some(&octets) {
+    if prepared.begun.survey.list.as_ref() == Some(&octets) {
         return Ok(counts(BakeOutcome::Already));
     }
     if run.is_dry {
@@ -269,11 +207,145 @@ fn bake_once(run: &BakeRun<'_>, user: &str, place: &BakePlace) -> Result<BakedMa
     let undone = UndoneRecord {
         user: user.to_owned(),
         directory: place.control.as_ref().unwrap_or(&place.mailbox).place().to_owned(),
-        uidvalidity: list.uidvalidity(),
+        uidvalidity: prepared.list.uidvalidity(),
         messages: changed,
     };
-    write(&begun, &octets, || (run.note)(&undone))?;
+    write(&prepared.begun, &octets, || (run.note)(&undone))?;
     Ok(done)
+}
+
+/// The listing that Dovecot alone tells of a maildrop that is baked whole: UIDLs by message-number.
+/// The rules are asked about every message, also where all was baked before.
+///
+/// # Errors
+///
+/// [`Unbaked::NotWhole`]: a bake would change something. Else: a bake would be refused.
+pub fn baked_listing(terms: &Terms, user: &str, place: &BakePlace) -> Result<Vec<Uidl>, Unbaked> {
+    let mut prepared = Prepared::of(terms, user, place)?;
+    // The next UID is raised by each bake of a maildrop of which nothing was captured: once does.
+    let has_next = prepared.is_baked_whole();
+    let mut decided = prepared.decide()?;
+    let is_same = prepared.begun.survey.list.as_ref() == Some(&decided.octets);
+    if !(is_same || has_next && decided.changed.is_empty()) {
+        return Err(Unbaked::NotWhole { messages: decided.changed.len() });
+    }
+    decided.told.sort_by_key(|(order, _)| *order);
+    Ok(decided.told.into_iter().map(|(_, uidl)| uidl).collect())
+}
+
+/// A maildrop before its bake, with the list that it has, or will have.
+struct Prepared<'a> {
+    begun: FirstListing<'a>,
+    list: BakedList,
+    is_new: bool,
+}
+
+/// What a bake would make of it.
+struct Decided {
+    /// The list.
+    octets: Vec<u8>,
+    /// What changes in it.
+    changed: Vec<UndoneMessage>,
+    kept: usize,
+    derived: usize,
+    /// The UIDL of each message, and its place.
+    told: Vec<(u32, Uidl)>,
+}
+
+impl<'a> Prepared<'a> {
+    fn of(terms: &'a Terms, user: &'a str, place: &BakePlace) -> Result<Self, Unbaked> {
+        let needs_dovecot =
+            |why: String| Unbaked::NeedsDovecot { user: printable(user.as_bytes()), why };
+        let control = place.control.as_ref().map_or(ControlPlace::Beside, ControlPlace::At);
+        let begun = terms.begin(user, &place.mailbox, control);
+        let mut begun = begun.map_err(|unbegun| match unbegun {
+            Unbegun::NotMigrated => Unbaked::NotMigrated,
+            Unbegun::Redownload => Unbaked::Redownload,
+            Unbegun::CouldNotTell(why) => Unbaked::CouldNotTell(why),
+            Unbegun::Unsurveyed(Unsurveyed::BadList { line }) => {
+                needs_dovecot(format!("{STATE_FILE}:{line} is not a message"))
+            }
+            Unbegun::Unsurveyed(Unsurveyed::Disordered { line }) => {
+                needs_dovecot(format!("{STATE_FILE}:{line} repeats a UID or a name, or goes back"))
+            }
+            Unbegun::Unsurveyed(Unsurveyed::NoList) => {
+                needs_dovecot(format!("there is an index without a {STATE_FILE}"))
+            }
+            Unbegun::Unsurveyed(Unsurveyed::Twice { file }) => {
+                needs_dovecot(format!("two files are called {file}"))
+            }
+            Unbegun::Unsurveyed(Unsurveyed::Nameless { file }) => {
+                needs_dovecot(format!("{file} has no name before the colon"))
+            }
+            Unbegun::Unsurveyed(Unsurveyed::Capture(CaptureError::NotMaildir)) => {
+                Unbaked::NotMaildir
+            }
+            Unbegun::Unsurveyed(error) => error.into(),
+        })?;
+        if !begun.is_final {
+            return Err(Unbaked::NotFinal);
+        }
+        if begun.survey.maildir().control().is_none() {
+            return Err(needs_dovecot(format!("the directory of {STATE_FILE} is not there yet")));
+        }
+        let mut list = match &begun.survey.list {
+            Some(octets) if octets.last().is_some_and(|&last| last != b'\n') => {
+                return Err(Unbaked::Changed);
+            }
+            Some(octets) if !octets.is_empty() => BakedList::parse(octets, random_octets()?)
+                .map_err(|BadList { line, what }| {
+                    needs_dovecot(format!("{STATE_FILE}:{line}: {what}"))
+                })?,
+            Some(_) | None => BakedList::new(begun.survey.epoch.uidvalidity, random_octets()?),
+        };
+        let is_new = list.lines().is_empty() && !has_list(&begun);
+        add_unlisted(&begun, &mut list, is_new, place).map_err(|why| why.into(needs_dovecot))?;
+        begun.find_names()?;
+        Ok(Self { begun, list, is_new })
+    }
+
+    /// Whether every message was baked, and the next UID is not spent. Then no mail is read.
+    fn is_baked_whole(&self) -> bool {
+        !self.is_new && is_baked_whole(&self.begun, &self.list)
+    }
+
+    /// Asks the rules, and puts their answers on the list.
+    fn decide(&mut self) -> Result<Decided, Unbaked> {
+        let Self { begun, list, .. } = self;
+        let resolution = begun.resolve().map_err(|untold| match untold {
+            Untold::Unsurveyed(error) => error.into(),
+            Untold::Undecidable(why) => Unbaked::CouldNotTell(why),
+        })?;
+        if !resolution.passing.is_empty() {
+            let why = begun.survey.first_fault.take();
+            return Err(Unbaked::Unreadable { count: resolution.passing.len(), why });
+        }
+        let first = resolution.first_unspent_uid;
+        if first > HIGHEST_NEXT_UID {
+            return Err(Unbaked::TooFar { first });
+        }
+        let records = resolution.ledger.records.iter().filter(|record| record.uid != 0);
+        let records: HashMap<u32, &Record> = records.map(|record| (record.uid, record)).collect();
+        let (mut changed, mut told, mut kept, mut derived) = (Vec::new(), Vec::new(), 0, 0);
+        for (at, message) in begun.survey.messages.iter().enumerate() {
+            let (uid, file) = (message.uid, begun.survey.file_name(at));
+            let record = records.get(&uid);
+            let record = record.ok_or_else(|| {
+                Unbaked::CouldNotTell(format!("the rules have no answer for UID {uid}"))
+            })?;
+            kept += usize::from(record.provenance.is_kept());
+            derived += usize::from(record.provenance == Provenance::Derived);
+            told.push((record.order, record.uidl.clone()));
+            let baked = StoredUidl::baked(record.uidl.as_bytes(), record.order);
+            let was = list.find(uid, file).map(|line| line.stored()).unwrap_or_default();
+            if was != baked {
+                list.set(uid, file, &baked);
+                changed.push(UndoneMessage { uid, file: file.into(), was, baked });
+            }
+        }
+        list.raise_next(first);
+        Ok(Decided { octets: list.encode(), changed, kept, derived, told })
+    }
 }
 
 /// Writes the list under the locks, if all is still as it was.

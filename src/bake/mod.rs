@@ -18,6 +18,6 @@ mod uidlist;
 mod undo;
 
 pub use dotlock::{Dotlock, DotlockError, LOCK_FILE};
-pub use maildir::{BakeOutcome, BakePlace, BakeRun, BakedMaildrop, Unbaked, bake};
+pub use maildir::{BakeOutcome, BakePlace, BakeRun, BakedMaildrop, Unbaked, bake, baked_listing};
 pub use uidlist::{BadList, BakedList, ListLine, StoredUidl, can_be_listed};
 pub use undo::{BadUndo, Undone, UndoneMessage, UndoneRecord, undo};

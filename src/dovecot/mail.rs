@@ -42,16 +42,21 @@ impl Dovecot {
         Ok(self.loading(&names))
     }
 
-    /// The mail plugins that a protocol loads, in Dovecot's order.
-    ///
-    /// # Errors
-    ///
-    /// [`DovecotError`].
-    pub(super) fn plugins_of(&self, protocol: &str) -> Result<Vec<String>, DovecotError> {
+    /// The mail plugins that a protocol loads.
+    fn plugins_of(&self, protocol: &str) -> Result<Vec<String>, DovecotError> {
         // 2.4 shows only what the block itself says; what it adds to comes before.
         let global = self.doveconf(&["mail_plugins"])?;
         let own = self.doveconf(&["-f", &format!("protocol={protocol}"), "mail_plugins"])?;
         Ok(plugins_in(&[&global, &own]))
+    }
+
+    /// The mail plugins that POP3 loads, in Dovecot's order.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`].
+    pub fn pop3_plugins(&self) -> Result<Vec<String>, DovecotError> {
+        self.plugins_of("pop3")
     }
 
     /// Both release lines take this for the whole list.
@@ -196,6 +201,26 @@ impl Dovecot {
         })
     }
 
+    /// UIDVALIDITY and next UID of the user's INBOX, as Dovecot itself says.
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`].
+    pub fn inbox_epoch(&self, user: &str) -> Result<(u32, u32), DovecotError> {
+        let mut command = Command::new(&self.doveadm);
+        command.args(&self.args);
+        command.args(["mailbox", "status", "-u", user, "uidvalidity uidnext", "INBOX"]);
+        let output = output_of(&mut command, self.patience)?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let number = |key: &str| {
+            let word = said.split_whitespace().find_map(|word| word.strip_prefix(key));
+            word.and_then(|digits| digits.parse::<u32>().ok())
+        };
+        match (number("uidvalidity="), number("uidnext=")) {
+            (Some(uidvalidity), Some(next_uid)) => Ok((uidvalidity, next_uid)),
+            _ => Err(no_answer(&command, &output)),
+        }
+    }
     /// Hands on, as JSON, how many messages are in a user's INBOX, its UIDVALIDITY and the next
     /// UID.
     ///

@@ -9,4 +9,4 @@ mod agreement;
 mod pop3_program;
 
 pub use agreement::{Disagreement, compare};
-pub use pop3_program::{NotRehearsed, Pop3Program};
+pub use pop3_program::{NotListed, Pop3Program};

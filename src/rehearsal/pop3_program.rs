@@ -14,15 +14,17 @@ use std::time::Duration;
 
 use crate::capture::child::{RunningProgram, complaint};
 use crate::capture::pop3::{Fault, Pipes, Session, listing};
-use crate::dovecot::{Dovecot, DovecotError};
+use crate::dovecot::{Dovecot, DovecotError, PLUGIN};
 
+/// Plugins of Dovecot's that act on a login, and on nothing else. A session of ours is no login.
+const LOGIN_PLUGINS: [&str; 1] = ["last_login"];
 /// How long a program that gave no listing may take to end.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Why a maildrop could not be rehearsed.
+/// Why a maildrop could not be listed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum NotRehearsed {
+pub enum NotListed {
     /// The program could not be started.
     #[error("{}: {error}", program.display())]
     NotStarted {
@@ -55,16 +57,24 @@ impl Pop3Program {
     /// believes it only in a process that root started.
     const REHEARSAL: &str = "UIDL_KEEP_REHEARSAL";
 
-    /// The program of a Dovecot, which loads all plugins of POP3 but those `without`.
+    /// The program of a Dovecot, which loads all plugins of POP3 but those `without`, and but those
+    /// that act on logins.
     ///
     /// # Errors
     ///
     /// [`DovecotError`].
-    pub fn of(dovecot: &Dovecot, without: &[String]) -> Result<Self, DovecotError> {
+    pub fn of(dovecot: &Dovecot, without: &[&str]) -> Result<Self, DovecotError> {
         let mut args = dovecot.configuration();
         let plugins = dovecot.pop3_plugins()?;
-        let left: Vec<&str> =
-            plugins.iter().filter(|name| !without.contains(name)).map(|name| &**name).collect();
+        let left: Vec<&str> = plugins
+            .iter()
+            .map(|name| &**name)
+            .filter(|name| !without.contains(name) && !LOGIN_PLUGINS.contains(name))
+            .collect();
+        if without.contains(&PLUGIN) {
+            // Dovecot's own UIDLs would be stored for good where ours belong.
+            args.extend(["-o".to_owned(), "pop3_save_uidl=no".to_owned()]);
+        }
         // Both release lines take this for the whole list. In 2.4 `mail_plugins/NAME=no` unloads
         // nothing that `protocol pop3` loads.
         if left.len() < plugins.len() {
@@ -80,14 +90,14 @@ impl Pop3Program {
     ///
     /// # Errors
     ///
-    /// [`NotRehearsed`]. The program has ended in any case.
+    /// [`NotListed`]. The program has ended in any case.
     pub fn uidls(
         &self,
         user: &str,
         rehearsal: u64,
         patience: Duration,
-    ) -> Result<Vec<Box<[u8]>>, NotRehearsed> {
-        let not_started = |error| NotRehearsed::NotStarted { program: self.program.clone(), error };
+    ) -> Result<Vec<Box<[u8]>>, NotListed> {
+        let not_started = |error| NotListed::NotStarted { program: self.program.clone(), error };
         let mut said = tempfile::tempfile().map_err(not_started)?;
         let mut command = self.command(user, rehearsal);
         command.stderr(said.try_clone().map_err(not_started)?);
@@ -107,7 +117,7 @@ impl Pop3Program {
             // It may be about to say why.
             Err(_) => running.end(patience.min(LAST_WORDS), true),
         }
-        let listed = listed.map_err(|fault| NotRehearsed::Fault {
+        let listed = listed.map_err(|fault| NotListed::Fault {
             program: self.program.clone(),
             fault,
             said: complaint(&mut said),

@@ -5,10 +5,13 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::dovecot::{Dovecot, Plugins};
+use crate::bake::{BakePlace, baked_listing};
+use crate::capture::find::source::Source;
+use crate::dovecot::{Dovecot, InboxPath, PLUGIN};
 use crate::forecast::Terms;
 use crate::ledger::Epoch;
 use crate::maildrop::{State, is_everybody};
+use crate::rehearsal::Pop3Program;
 use crate::resolve::{self, Memory, Outcome, Purpose, Situation, Stamps};
 use crate::site::roster::{Gate, RosterLine, is_domain};
 use crate::status::ledger::{Bake, LedgerSeen, ListedHere, StoreKind, look};
@@ -29,6 +32,8 @@ pub enum Unproven {
     Waiting {
         /// Whether a rehearsal has.
         is_rehearsed: bool,
+        /// Why Dovecot alone does not tell him the same, as far as that could be found out.
+        why: String,
     },
     /// Messages lack their UIDL in `dovecot-uidlist`.
     Unbaked {
@@ -75,10 +80,10 @@ impl fmt::Display for Unproven {
                  release --redownload`",
                 why.because()
             ),
-            Self::Waiting { is_rehearsed } => write!(
+            Self::Waiting { is_rehearsed, why } => write!(
                 f,
-                "was listed by no client yet{}: wait, or give it up by `uidl-keep release \
-                 --redownload`",
+                "was listed by no client yet{} ({why}): wait, `uidl-keep bake` it, or give it up \
+                 by `uidl-keep release --redownload`",
                 if *is_rehearsed { ", only rehearsed" } else { "" }
             ),
             Self::Unbaked { messages, uid, uidl } => write!(
@@ -101,8 +106,8 @@ impl fmt::Display for Unproven {
                 )?;
                 match store {
                     StoreKind::Mdbox | StoreKind::Sdbox => f.write_str(
-                        ": its UIDLs are in the ledger alone; `doveadm backup` to a new location \
-                         with the plugin loaded carries them over",
+                        ": its UIDLs are in the ledger alone; `uidl-keep bake --into` a new \
+                         location carries them over",
                     ),
                     StoreKind::Maildir | StoreKind::Other => f.write_str(
                         ": `uidl-keep bake`, and look at uidl_keep_bake and uidl_keep_order",
@@ -117,7 +122,8 @@ impl fmt::Display for Unproven {
 /// Proves that clients of a user are told the same, octet for octet and in the same order, once the
 /// plugin is gone, and that no new message will get a UIDL that they hold. Dovecot's own POP3
 /// program is asked with and without the plugin; the first is a session as any other, so that it is
-/// asked only where a client has listed the maildrop. `dir` is the control directory of the INBOX.
+/// asked only where a client has listed the maildrop. A Maildir that nobody has listed is proven
+/// where it is baked whole. `dir` is the control directory of the INBOX.
 ///
 /// # Errors
 ///
@@ -138,13 +144,12 @@ pub fn prove(
     match (&status.seen, status.is_listed()) {
         (LedgerSeen::CouldNotTell(why), _) => return Err(Unproven::CouldNotTell(why.clone())),
         (_, Some(true)) => {}
-        _ => return Err(Unproven::Waiting { is_rehearsed: status.is_only_rehearsed() }),
+        _ => {
+            let is_rehearsed = status.is_only_rehearsed();
+            return prove_baked(terms, dovecot, user, dir, patience, is_rehearsed);
+        }
     }
-    let told = |plugins| {
-        let listing = dovecot.pop3_listing(user, plugins, patience);
-        listing.map_err(|error| Unproven::CouldNotTell(error.to_string()))
-    };
-    let with = told(Plugins::OfPop3)?;
+    let with = told(dovecot, user, Plugins::OfPop3, patience)?;
     // New mail is in the ledger now.
     let listed = match look(user, dir) {
         LedgerSeen::Listed(listed) => listed,
@@ -172,13 +177,74 @@ pub fn prove(
         Bake::InList { .. } | Bake::LedgerAlone { .. } => {}
     }
     prove_next_uid(terms, dovecot, line, &listed)?;
-    let without = told(Plugins::OfPop3WithoutUs)?;
+    let without = told(dovecot, user, Plugins::OfPop3WithoutUs, patience)?;
+    prove_equal(&with, &without, listed.store)
+}
+
+/// The mail plugins of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Plugins {
+    /// Those that POP3 loads.
+    OfPop3,
+    /// The same without ours.
+    OfPop3WithoutUs,
+}
+
+/// The listing of a user with these plugins.
+fn told(
+    dovecot: &Dovecot,
+    user: &str,
+    plugins: Plugins,
+    patience: Duration,
+) -> Result<Vec<Box<[u8]>>, Unproven> {
+    let without: &[&str] = match plugins {
+        Plugins::OfPop3 => &[],
+        Plugins::OfPop3WithoutUs => &[PLUGIN],
+    };
+    let cannot = |why: &dyn fmt::Display| Unproven::CouldNotTell(why.to_string());
+    let program = Pop3Program::of(dovecot, without).map_err(|error| cannot(&error))?;
+    program.uidls(user, 0, patience).map_err(|error| cannot(&error))
+}
+
+/// As [`prove`], of a Maildir that no client has listed: it is baked whole. The plugin is not
+/// asked, for it would take that for a first listing.
+fn prove_baked(
+    terms: &Terms,
+    dovecot: &Dovecot,
+    user: &str,
+    dir: &Path,
+    patience: Duration,
+    is_rehearsed: bool,
+) -> Result<(), Unproven> {
+    let waiting = |why: String| Unproven::Waiting { is_rehearsed, why };
+    if terms.native.is_none() {
+        return Err(waiting("pop3_uidl_format is not known: say --format".to_owned()));
+    }
+    let path = |directory| dovecot.inbox_path(user, directory);
+    let mailbox = path(InboxPath::Mailbox).map_err(|error| waiting(error.to_string()))?;
+    let index = path(InboxPath::Index).map_err(|error| waiting(error.to_string()))?;
+    let place = BakePlace {
+        mailbox: Source::named(user, mailbox),
+        control: Some(Source::named(user, dir)),
+        index: Some(Source::named(user, index)),
+    };
+    let baked = baked_listing(terms, user, &place).map_err(|why| waiting(why.to_string()))?;
+    let baked: Vec<Box<[u8]>> = baked.iter().map(|uidl| uidl.as_bytes().into()).collect();
+    let without = told(dovecot, user, Plugins::OfPop3WithoutUs, patience)?;
+    prove_equal(&baked, &without, StoreKind::Maildir)
+}
+
+fn prove_equal(
+    with: &[Box<[u8]>],
+    without: &[Box<[u8]>],
+    store: StoreKind,
+) -> Result<(), Unproven> {
     for number in 1..=with.len().max(without.len()) {
-        let [one, other] = [&with, &without].map(|listing| listing.get(number - 1));
+        let [one, other] = [with, without].map(|listing| listing.get(number - 1));
         if one != other {
             let shown =
-                |uidl: Option<&Vec<u8>>| uidl.map(|uidl| printable(uidl)).unwrap_or_default();
-            let (with, without, store) = (shown(one), shown(other), listed.store);
+                |uidl: Option<&Box<[u8]>>| uidl.map(|uidl| printable(uidl)).unwrap_or_default();
+            let (with, without) = (shown(one), shown(other));
             return Err(Unproven::Differs { number, with, without, store });
         }
     }
@@ -207,12 +273,12 @@ pub fn prove_line(line: &RosterLine) -> Result<(), Unproven> {
 }
 
 /// Whether a listing is what the ledger says of the messages that are there, in its order.
-fn is_listing_of(listed: &ListedHere, listing: &[Vec<u8>]) -> bool {
+fn is_listing_of(listed: &ListedHere, listing: &[Box<[u8]>]) -> bool {
     let mut records: Vec<_> = listed.here().collect();
     records.sort_by_key(|record| record.order);
     // What went since is in the ledger until the next listing that is recorded.
     let mut records = records.into_iter();
-    listing.iter().all(|uidl| records.any(|record| record.uidl.as_bytes() == uidl.as_slice()))
+    listing.iter().all(|uidl| records.any(|record| record.uidl.as_bytes() == &**uidl))
 }
 
 /// Rule 6: the mailbox must give no UID any more whose native UIDL is spent.

@@ -60,7 +60,7 @@ pub enum NextStep {
     /// Some Maildirs lack UIDLs.
     Bake,
     /// UIDLs of mdbox and sdbox are in the ledgers alone.
-    BackUp,
+    BakeInto,
     /// All is where Dovecot itself has it: prove that.
     Retire,
     /// There is nobody on the rosters.
@@ -81,7 +81,7 @@ impl NextStep {
             Self::Explain => "explain",
             Self::Await => "await",
             Self::Bake => "bake",
-            Self::BackUp => "backup",
+            Self::BakeInto => "bake_into",
             Self::Retire => "retire",
             Self::Nothing => "nothing",
         }
@@ -115,12 +115,15 @@ impl NextStep {
             Self::Look => format!("uidl-keep status {who} (as root, with a Dovecot that runs)"),
             Self::Explain => format!("uidl-keep explain {user}"),
             Self::Await => {
-                format!("wait until {user} has logged in by POP3, or uidl-keep rehearse {user}")
+                format!(
+                    "wait until {user} has logged in by POP3, or uidl-keep rehearse {user}; who is \
+                     baked by uidl-keep bake need not log in: uidl-keep retire --check {who}"
+                )
             }
             Self::Bake => format!("uidl-keep bake {user}"),
-            Self::BackUp => format!(
-                "doveadm backup to a new location with the plugin loaded (the first: {user}; see \
-                 docs/status.md)"
+            Self::BakeInto => format!(
+                "uidl-keep bake --into LOCATION {user} (a new place, such as mdbox:~/mdbox; see \
+                 docs/bake.md)"
             ),
             Self::Retire => format!("uidl-keep retire --check {who}"),
             Self::Nothing => "nothing: nobody is on the roster".to_owned(),
@@ -155,7 +158,7 @@ pub fn next_step<'a>(plugin: &Plugin, tally: &'a StatusTally) -> (NextStep, Opti
             (NextStep::Bake, tally.unbaked.first().map(|user| &**user))
         }
         () if !tally.ledger_alone.is_empty() => {
-            (NextStep::BackUp, tally.ledger_alone.first().map(|user| &**user))
+            (NextStep::BakeInto, tally.ledger_alone.first().map(|user| &**user))
         }
         () => (NextStep::Retire, None),
     }
@@ -203,7 +206,7 @@ mod tests {
                 tally.first_waiting = Some("b@a.org".into());
             }),
             (NextStep::Bake, Some("b@a.org"), |tally| tally.unbaked = vec!["b@a.org".into()]),
-            (NextStep::BackUp, Some("b@a.org"), |tally| {
+            (NextStep::BakeInto, Some("b@a.org"), |tally| {
                 tally.ledger_alone = vec!["b@a.org".into()]
             }),
             (NextStep::Retire, None, |_| {}),

@@ -161,6 +161,49 @@ fn a_maildir_of_2_4_is_listed_proven_and_retired() {
     maildir_is_listed_proven_and_retired(Line::V24);
 }
 
+/// Nobody has logged in, and nobody must: a bake is proof enough, while it is whole.
+fn a_bake_is_proof(line: Line) {
+    let config = Config::default().with_plugin();
+    let Some(mut moved) = Scenario::migrated_on(line, 4, config) else { return };
+    let bakes = |moved: &Scenario, expected: &str| {
+        let said = run(moved, line, &["bake", "--all"]);
+        assert_eq!((said.status, &*said.stdout), (0, expected), "{}", said.stderr);
+    };
+    bakes(&moved, "baked alice@example.com: 4 messages (4 kept)\n");
+    checks(&moved, line, PROVEN);
+    assert_eq!(moved.uidls_without_us(None), uidl_of(1..=4));
+
+    let list = moved.dovecot.mail(USER).join("dovecot-uidlist");
+    let text = fs::read_to_string(&list).expect("a list");
+    let third = format!(" P{}", uidl(3));
+    assert!(text.contains(&third), "{text}");
+    moved.maildir().write_state("dovecot-uidlist", &text.replace(&third, ""));
+    checks(&moved, line, "no client yet (not baked whole: 1 messages lack their UIDL or place");
+    let (one, two) = (" O1048576 ", " O1048577 ");
+    let turned = text.replace(one, " O1 ").replace(two, one).replace(" O1 ", two);
+    assert_ne!(turned, text);
+    moved.maildir().write_state("dovecot-uidlist", &turned);
+    checks(&moved, line, "no client yet (not baked whole: 2 messages lack their UIDL or place");
+    moved.maildir().write_state("dovecot-uidlist", &text);
+    checks(&moved, line, PROVEN);
+
+    moved.deliver();
+    checks(&moved, line, "no client yet (1 messages are not in dovecot-uidlist yet");
+    bakes(&moved, "baked alice@example.com: 5 messages (4 kept)\n");
+    checks(&moved, line, PROVEN);
+    assert!(!moved.ledger().exists(), "a check lists for nobody");
+}
+
+#[test]
+fn a_bake_is_proof_on_2_3_where_nobody_has_listed() {
+    a_bake_is_proof(Line::V23);
+}
+
+#[test]
+fn a_bake_is_proof_on_2_4_where_nobody_has_listed() {
+    a_bake_is_proof(Line::V24);
+}
+
 /// A mailbox whose next UID is not past the numbers that the old server had counted.
 fn next_uid_is_not_raised(line: Line) {
     let config = Config::default().with_plugin();
@@ -203,7 +246,7 @@ fn mdbox_is_proven_only_once_it_was_copied(line: Line) {
     let seen = status(&moved, line);
     assert_eq!((&seen["listed"], &seen["baked"]), (&1.into(), &0.into()));
     assert_eq!((&seen["ledger_alone"][0], &seen["ledger_alone_uidls"]), (&USER.into(), &4.into()));
-    assert_eq!(seen["next"]["step"], "backup");
+    assert_eq!(seen["next"]["step"], "bake_into");
     let said = run(&moved, line, &["explain", USER, &uidl(4)]);
     assert!(said.stdout.contains("mdbox, 4 messages at the last listing"), "{}", said.stdout);
     let alone = format!("and with it {}: its UIDLs are in the ledger alone", uidl(1));

@@ -8,9 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use uidl_keep::key::{Depth, Fingerprinter, NORMALISER_VERSION};
+use uidl_keep::ledger::{Ledger, Mark, Provenance};
 
 use crate::shared::capture::make;
 use crate::shared::is_root;
+use crate::status::ledger;
 use crate::support::cli::{Here, Ran};
 
 const ALICE: &str = "alice@a.org";
@@ -441,6 +443,31 @@ fn the_list_lies_in_a_control_directory_where_one_is_named() {
     let ran = moved.bake(&pattern);
     assert_eq!(ran.status, 1);
     assert!(ran.stderr.contains("no control directory of this user"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_only_a_rehearsal_has_baked_is_not_passed_over() {
+    let moved = alice(2);
+    moved.copy(ALICE, 1..=2);
+    // Rule 2: a rehearsal by an index that another has replaced told the first message so.
+    let list = format!(
+        "3 V99 N200000 G{GUID}\n1 Pearlier O{FIRST} :{}\n2 PUID2-17 O{} :{}\n",
+        base(1),
+        FIRST + 1,
+        base(2)
+    );
+    moved.write_list(ALICE, &list);
+    assert_eq!(moved.bakes(), "", "all of it is baked");
+    let told = [
+        (1, &*base(1), "earlier", Provenance::File, None),
+        (2, &*base(2), "UID2-17", Provenance::File, None),
+    ];
+    let ledger = Ledger { rehearsal: 7, ..ledger(ALICE, &told) };
+    fs::write(moved.maildir(ALICE).join("uidl-keep.ledger"), ledger.encode()).unwrap();
+    let mark = Mark::of(&ledger.borrowed(), 2).to_file();
+    fs::write(moved.maildir(ALICE).join("uidl-keep.lock"), mark).unwrap();
+    assert_eq!(moved.bakes(), "baked alice@a.org: 2 messages (2 kept)\n");
+    assert!(moved.list(ALICE).contains(&format!("1 PUID1-17 O{FIRST} :")), "{}", moved.list(ALICE));
 }
 
 #[test]

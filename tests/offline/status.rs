@@ -131,7 +131,7 @@ impl Moved {
     }
 }
 
-fn ledger(user: &str, records: &[(u32, &str, &str, Provenance, Option<u32>)]) -> Ledger {
+pub fn ledger(user: &str, records: &[(u32, &str, &str, Provenance, Option<u32>)]) -> Ledger {
     let record = |(at, record): (usize, &(u32, &str, &str, Provenance, Option<u32>))| {
         let (uid, file, uidl, provenance, entry) = *record;
         let name = Ledger::name_of_cut(&FileKey::cut_of(file.as_bytes()));

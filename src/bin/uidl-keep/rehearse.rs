@@ -88,8 +88,6 @@ pub struct RehearseArgs {
     undo: bool,
 }
 
-/// The plugins of Dovecot's that act on a login, and on nothing else.
-const LOGIN_PLUGINS: [&str; 1] = ["last_login"];
 /// So many results are noted in the rosters at once.
 const BATCH: usize = 100;
 /// The longest time that a result waits for that.
@@ -110,8 +108,7 @@ pub fn run(args: &RehearseArgs) -> Result<Completion, Trouble> {
         ));
     }
     let dovecot = args.doveadm.dovecot();
-    let without = LOGIN_PLUGINS.iter().map(|&name| name.to_owned());
-    let without: Vec<String> = without.chain(args.without.iter().cloned()).collect();
+    let without: Vec<&str> = args.without.iter().map(|name| &**name).collect();
     let program = Pop3Program::of(&dovecot, &without).map_err(|e| Trouble::new(e.to_string()))?;
 
     let mut total = RehearsalTotal::default();
