@@ -42,7 +42,7 @@ pub enum Ledger {
     Starts,
 }
 
-const LEDGER_HEADER: usize = 100;
+const LEDGER_HEADER: usize = 108;
 /// The octets of a record, in the front and in the back.
 const RECORD_OCTETS: (usize, usize) = (29, 4);
 const TOLD_OCTETS: usize = 8;
@@ -56,17 +56,17 @@ pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
         file.resize(file.len().max(LEDGER_HEADER + 1 + 2 * DIGEST_OCTETS), 0);
         put(&mut file, 0, b"\x89UKL\r\n\x1a\n\x01\0\0\0");
         let mut room = file.len() - LEDGER_HEADER - 2 * DIGEST_OCTETS;
-        let user = u32_at(&file, 68).clamp(1, MOST.0.min(room));
+        let user = u32_at(&file, 76).clamp(1, MOST.0.min(room));
         room -= user;
-        let told = u32_at(&file, 72).min(MOST.1).min(room / TOLD_OCTETS);
+        let told = u32_at(&file, 80).min(MOST.1).min(room / TOLD_OCTETS);
         room -= TOLD_OCTETS * told;
         let each = RECORD_OCTETS.0 + RECORD_OCTETS.1;
-        let count = u32_at(&file, 76).min(room / each);
-        for (at, number) in [(68, user), (72, told), (76, count), (80, room - each * count)] {
+        let count = u32_at(&file, 84).min(room / each);
+        for (at, number) in [(76, user), (80, told), (84, count), (88, room - each * count)] {
             put(&mut file, at, &(number as u32).to_le_bytes());
         }
     }
-    let [user, told, count, heap] = [68, 72, 76, 80].map(|at| u32_at(&file, at));
+    let [user, told, count, heap] = [76, 80, 84, 88].map(|at| u32_at(&file, at));
     let records = LEDGER_HEADER + user + TOLD_OCTETS * told;
     let starts = records + 8 * count;
     let front = records + RECORD_OCTETS.0 * count + heap;

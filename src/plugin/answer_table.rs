@@ -14,7 +14,7 @@ use crate::index::Index;
 use crate::key::FileKey;
 use crate::ledger::control::{self, Control, ControlError, ControlLock, LockError, PublishError};
 use crate::ledger::fingerprint_cache::FingerprintCache;
-use crate::ledger::{Ledger, LedgerFront, Mark, Provenance};
+use crate::ledger::{Ledger, LedgerFront, LedgerHead, Mark, Provenance};
 use crate::maildrop::Maildrop;
 use crate::plugin::bake::{Baked, bake, is_baked};
 use crate::plugin::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
@@ -92,8 +92,12 @@ impl Unwritten {
     pub fn write(self, mailbox: Mailbox) {
         let write = || -> Option<()> {
             let lock = self.control.lock(Duration::ZERO).ok()?;
-            // Another session may have written one.
-            if self.control.front().ok()?.is_some() {
+            // Another session may have written one. That of a rehearsal gives way to a client's.
+            let is_only_rehearsed = |front: &LedgerFront| {
+                let of_mark = self.control.mark().is_none_or(|mark| mark.rehearsal != 0);
+                front.head().rehearsal != 0 && of_mark && self.mark.rehearsal == 0
+            };
+            if !self.control.front().ok()?.iter().all(is_only_rehearsed) {
                 return None;
             }
             let begun = self.control.begin(&lock).ok()?;
@@ -169,6 +173,10 @@ impl AnswerTable {
         {
             return Ok(Warm::No);
         }
+        // A rehearsal shows what clients would be told now. Index, format or keys may be others.
+        if kept.rehearsal != 0 && head.rehearsal != 0 && !is_of_now(kept, head, transaction)? {
+            return Ok(Warm::No);
+        }
         // Another session listed mail that we do not see, or we see mail that has gone since. Retry
         // once. If the view is still the same, then it is so: the mailbox counts anew, or nothing
         // was recorded of a message.
@@ -178,6 +186,10 @@ impl AnswerTable {
             return look_again_once();
         }
         match coverage(&front, transaction)? {
+            // What went since a rehearsal was told to nobody, and has claimed nothing.
+            Coverage::All if head.rehearsal != 0 && transaction.uids().count() < front.len() => {
+                return Ok(Warm::No);
+            }
             Coverage::All => {}
             Coverage::AllButNew => return Ok(Warm::AllButNew(Box::new(front))),
             Coverage::No => return Ok(Warm::No),
@@ -372,6 +384,7 @@ impl AnswerTable {
             );
         }
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
+        let is_first = ledger.is_none() || memory.is_rehearsal();
         let fingerprints = FingerprintCache::open(
             control,
             locked.as_ref().ok(),
@@ -423,7 +436,7 @@ impl AnswerTable {
                     ),
                 );
                 let first = Unwritten { control: control.clone(), file: file.clone(), mark };
-                unwritten = ledger.is_none().then_some(first);
+                unwritten = is_first.then_some(first);
             }
         }
         if is_written {
@@ -494,6 +507,17 @@ impl AnswerTable {
     pub fn is_undecided(&self, uid: u32) -> bool {
         self.undecided.contains(&uid)
     }
+}
+
+/// Says whether a ledger was made by what a new message is judged by now.
+fn is_of_now(
+    kept: &Kept,
+    head: LedgerHead,
+    transaction: Transaction,
+) -> Result<bool, RefusedLogin> {
+    let mailbox = transaction.mailbox();
+    let build_id = UserIndex::open(kept, mailbox)?.index.build_id();
+    Ok(head.index.basis == basis_of(&build_id, &mailbox.uidl_format(), kept.settings.keys))
 }
 
 /// How much of a view a ledger tells.

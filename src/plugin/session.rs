@@ -72,6 +72,10 @@ impl Inbox {
     pub fn close(&self, mailbox: Mailbox) {
         let listed = self.tables.borrow().last().map(|table| table.view.messages);
         if let (Standing::Kept(kept), Some(listed)) = (&*self.standing, listed) {
+            // A rehearsal changes nothing of what clients were told.
+            if kept.rehearsal != 0 {
+                return;
+            }
             // No client of this session has seen what came meanwhile.
             answer_table::note_left(&kept.user, mailbox, listed.min(mailbox.messages()));
         }

@@ -218,8 +218,14 @@ impl Standing {
         }
         let settings = Settings::read(user)?;
         // Only the rehearsal that the roster speaks of passes, and only while he is held.
-        let is_held = gate == Gate::Held && line.rehearsal != 0;
-        let named = settings::rehearsal().filter(|stamp| is_held && *stamp == line.rehearsal);
+        let is_held = gate == Gate::Held;
+        let asked = settings::rehearsal().filter(|stamp| *stamp != 0);
+        if asked.is_some() && !is_held {
+            // Listed as a client, new mail that no client has seen would have its place for ever.
+            let log = format!("{name} is served by now: his client makes the first listing");
+            return Ok(Self::Refused(RefusedLogin::fault(log)));
+        }
+        let named = asked.filter(|stamp| is_held && *stamp == line.rehearsal);
         let rehearsal = named.unwrap_or(0);
         let kept = Kept { user: name, site, settings, gate, stamps, rehearsal, undone };
         Ok(Self::Kept(Box::new(kept)))

@@ -29,10 +29,9 @@ pub fn most_unreadable(messages: usize) -> usize {
 /// each kind of fact.
 pub fn resolve(user: &str, situation: &Situation<'_>, messages: &[Message]) -> Outcome {
     let without = without_rehearsal(user, situation, messages);
-    let (situation, messages) = without
-        .as_ref()
-        .map_or((situation, messages), |(situation, messages)| (situation, messages));
-    let mut run = Run::new(user, situation, messages);
+    let messages = without.messages.as_deref().unwrap_or(messages);
+    let mut run = Run::new(user, &without.situation, messages);
+    run.first_order = without.first_order;
     match run.decide() {
         Ok(resolution) => Outcome::Resolved(Box::new(resolution)),
         Err(Pause::Ask(asked)) => Outcome::Ask(asked),
@@ -105,6 +104,8 @@ pub(super) struct Run<'a> {
     pub(super) spent: Spent<'a>,
     /// UIDs of messages whose names disagree.
     pub(super) conflicts: Vec<u32>,
+    /// No new order number is lower.
+    first_order: u32,
 }
 
 impl<'a> Run<'a> {
@@ -133,6 +134,7 @@ impl<'a> Run<'a> {
             claims: vec![Claim::Free; entries.len()],
             spent: Spent::new(situation, messages),
             conflicts: Vec::new(),
+            first_order: FIRST_ORDER,
         }
     }
 
@@ -819,7 +821,7 @@ impl<'a> Run<'a> {
         let stored = stored.filter(|order| is_ours(*order)).max().map_or(0, |order| order + 1);
         let ledger = self.ledger.map_or(0, |ledger| ledger.next_order);
         let mark = self.newer_mark.map_or(0, |mark| mark.next_order);
-        FIRST_ORDER.max(stored).max(ledger).max(mark)
+        self.first_order.max(stored).max(ledger).max(mark)
     }
 
     /// Every number that was told so far, and now. The mailbox's own UIDVALIDITY is last.

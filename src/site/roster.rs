@@ -361,6 +361,18 @@ impl RosterLine {
         }
     }
 
+    /// The line after a build with a later capture of the maildrop, at `now` in seconds since 1970.
+    /// No rehearsal before answers for that capture, also where its user was served meanwhile: what
+    /// a client has listed is not voided by the stamp, for ledger or mark say so.
+    #[must_use]
+    pub fn with_later_capture(self, now: u64) -> Self {
+        let undone = match self.rehearsed || self.rehearsal > 0 {
+            true => now.max(self.rehearsal).max(self.undone),
+            false => self.undone,
+        };
+        Self { undone, ..self.with_rehearsal_undone(now) }
+    }
+
     /// Whether its UIDLs must come from a capture that is yet to be built. The index's own are not
     /// to be believed.
     pub fn awaits_capture(&self) -> bool {

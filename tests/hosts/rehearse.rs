@@ -1,17 +1,19 @@
 //! `rehearse` on both release lines: the first login of held users, before any client's.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::shared::program::write_program;
 use crate::support::dovecot::{Config, Dovecot, Store};
-use crate::support::helper;
 use crate::support::host::{Host, Line};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 use crate::support::pop3::Refused;
-use crate::support::scenario::MOVING;
+use crate::support::scenario::{LATER, MOVING};
+use crate::support::traced::can_trace;
+use crate::support::{helper, lacking};
 
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
@@ -275,4 +277,169 @@ fn a_maildrop_that_cannot_be_listed_says_why() {
         server.say(&["release", BOB], 0);
         assert_eq!(server.dovecot.uidl(BOB), kept("kept-"));
     }
+}
+
+/// The new server lost mail after the rehearsal: a listing of the rest would make clients forget
+/// what they hold.
+#[test]
+fn a_maildrop_that_lost_its_mail_since_is_refused_as_if_it_were_not_rehearsed() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE, BOB], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+        for (user, left) in [(ALICE, 0), (BOB, 1)] {
+            let files = server.maildir(user).files();
+            files.iter().skip(left).for_each(|file| fs::remove_file(file).unwrap());
+        }
+        server.say(&["release", "--all"], 0);
+        for user in [ALICE, BOB] {
+            assert_eq!(server.refusal(user), LATER, "{line:?} {user}");
+        }
+    }
+}
+
+/// A rehearsal that comes too late would list as a client, and give new mail that no client has
+/// seen its place for ever.
+#[test]
+fn who_is_released_before_his_rehearsal_begins_is_not_listed_by_it() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        // The last old message is not copied yet, and a new one is there.
+        let late = server.maildir(ALICE).files()[2].clone();
+        let elsewhere = server.dovecot.dir().join("elsewhere");
+        fs::rename(&late, &elsewhere).unwrap();
+        server.maildir(ALICE).deliver(&Message::plain(4), Naming::Qmail, 4);
+        let pop3 = server.dovecot.dir().join("pop3");
+        let program = fs::read_to_string(&pop3).unwrap();
+        let release = format!(
+            "{} release --unrehearsed --no-check --site {} {ALICE} >&2",
+            helper::uidl_keep().get_program().to_str().unwrap(),
+            server.dovecot.site().display(),
+        );
+        write_program(&pop3, &program.replace("chroot", &format!("{release}\nchroot")));
+        let printed = server.say(&["rehearse", "--all"], 1);
+        assert!(printed.contains("is served by now"), "{line:?}: {printed}");
+        fs::rename(&elsewhere, &late).unwrap();
+        let listed = server.dovecot.uidl(ALICE);
+        assert_eq!((&listed[..3], listed.len()), (&kept("kept-")[..], 4), "{line:?}");
+    }
+}
+
+#[test]
+fn a_later_capture_is_served_also_where_the_user_was_released_before_it() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE, BOB], "wrong-"));
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+        server.say(&["release", "--all"], 0);
+        server.say(&["hold", BOB], 0);
+        server.build_upon(&server.listing(&[ALICE, BOB], "right-"));
+        server.say(&["release", "--unrehearsed", BOB], 0);
+        for user in [ALICE, BOB] {
+            assert_eq!(server.dovecot.uidl(user), kept("right-"), "{line:?} {user}");
+        }
+    }
+}
+
+#[test]
+fn what_clients_were_told_is_only_looked_at() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+        server.say(&["release", "--unrehearsed", ALICE], 0);
+        assert_eq!(server.dovecot.uidl(ALICE), kept("kept-"));
+        server.say(&["hold", ALICE], 0);
+        fs::remove_file(&server.maildir(ALICE).files()[2]).unwrap();
+        let memory = || {
+            ["uidl-keep.ledger", "uidl-keep.lock"]
+                .map(|name| fs::read(server.dovecot.mail(ALICE).join(name)).unwrap())
+        };
+        let before = memory();
+        server.say(&["rehearse", ALICE], 1);
+        assert!(memory() == before, "{line:?}");
+    }
+}
+
+/// He is over quota, and deletes what he has downloaded. That makes room, and the next login must
+/// not take what he has left for a maildrop that is half copied.
+#[test]
+fn a_client_that_deletes_all_where_only_the_rehearsal_could_be_recorded_is_served_again() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+        server.say(&["release", "--all"], 0);
+        server.maildir(ALICE).deliver(&Message::plain(4), Naming::Qmail, 4);
+        let staged = server.dovecot.mail(ALICE).join("uidl-keep.ledger.new");
+        fs::create_dir_all(staged.join("in the way")).unwrap();
+        let mut session = server.dovecot.login(ALICE).unwrap();
+        assert_eq!(session.uidl().unwrap()[..3], kept("kept-"));
+        (1..=4).for_each(|number| session.dele(number).unwrap());
+        fs::remove_dir_all(&staged).unwrap();
+        session.quit().unwrap();
+        server.maildir(ALICE).deliver(&Message::plain(5), Naming::Qmail, 5);
+        let mut session = server.dovecot.login(ALICE).unwrap();
+        assert_eq!(session.uidl().map(|uidls| uidls.len()).ok(), Some(1), "{line:?}");
+    }
+}
+
+/// A rehearsal is killed at each of its steps, from our lock to its end. Then an old message comes,
+/// and a client lists.
+#[test]
+fn a_rehearsal_that_is_killed_on_its_way_is_as_if_it_had_never_been() {
+    if !can_trace() {
+        lacking("there is no strace, or it may not trace");
+        return;
+    }
+    let Some(server) = Server::start(Line::V23) else { return };
+    helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+    let (dir, mail) = (server.dovecot.dir(), server.dovecot.mail(ALICE));
+    let (trace, elsewhere) = (dir.join("trace"), dir.join("elsewhere"));
+    let late = server.maildir(ALICE).files()[2].clone();
+    server.maildir(ALICE).deliver(&Message::plain(4), Naming::Qmail, 4);
+    const CHANGES: &str = "openat,write,pwrite64,ftruncate,fsync,fdatasync,rename,unlink,link";
+    let rehearse = |inject: &str, status: i32| {
+        let pop3 = format!(
+            "#!/bin/sh\nexec strace -f -qq -o {} -e trace={CHANGES} {inject} \\\n\
+             /usr/lib/dovecot/pop3 \"$@\"\n",
+            trace.display()
+        );
+        write_program(&dir.join("pop3"), &pop3);
+        server.say(&["hold", "--all"], 0);
+        for entry in fs::read_dir(&mail).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        fs::rename(&late, &elsewhere).unwrap();
+        server.say(&["rehearse", "--again", "--all"], status);
+        fs::rename(&elsewhere, &late).unwrap();
+        // Dovecot waits a while for the lock of a dead process, and then takes it.
+        let _ = fs::remove_file(mail.join("dovecot-uidlist.lock"));
+        server.say(&["release", "--all", "--unrehearsed"], 0);
+        let listed = server.dovecot.uidl(ALICE);
+        assert_eq!((&listed[..3], listed.len()), (&kept("kept-")[..], 4), "{inject}");
+    };
+    // One old message is missing.
+    rehearse("", 1);
+    let mut numbers: BTreeMap<String, usize> = BTreeMap::new();
+    let mut points = Vec::new();
+    for line in fs::read_to_string(&trace).unwrap().lines() {
+        let Some((call, arguments)) = line.split_once('(') else { continue };
+        let call = call.rsplit(' ').next().unwrap().to_owned();
+        let number = numbers.entry(call.clone()).or_default();
+        *number += 1;
+        let changes = call != "openat" || arguments.contains("O_CREAT");
+        if changes && (!points.is_empty() || arguments.contains("uidl-keep.lock")) {
+            points.push(format!("-e inject={call}:signal=KILL:when={number}"));
+        }
+    }
+    assert!(points.len() >= 8, "{points:?}");
+    points.iter().for_each(|point| rehearse(point, 1));
 }

@@ -37,6 +37,9 @@ enum ClientKind {
     SearchesByHalves,
 }
 
+/// The place of the client that searches by halves.
+const BY_HALVES: usize = 2;
+
 struct Client {
     kind: ClientKind,
     known: HashSet<Uidl>,
@@ -102,6 +105,11 @@ enum Step {
         readable: bool,
     },
     Poll,
+    /// One of the clients that look at the whole listing does not poll: the place of an old message
+    /// that comes behind a new one can suit only who has seen that.
+    PollWithout {
+        client: usize,
+    },
     /// A mail comes to the old server, and every client fetches it there.
     OldServerGoesOn {
         number_of_new: bool,
@@ -216,13 +224,14 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..20usize, any::<bool>())
             .prop_map(|(held, readable)| Step::Unreadable { held, readable }),
         10 => Just(Step::Poll),
+        5 => (0..BY_HALVES).prop_map(|client| Step::PollWithout { client }),
         2 => any::<bool>().prop_map(|number_of_new| Step::OldServerGoesOn { number_of_new }),
         2 => (0..12usize, 0..12usize)
             .prop_map(|(renamed, without)| Step::Capture { renamed, without }),
         1 => Just(Step::Finalise),
-        1 => Just(Step::Hold),
+        3 => Just(Step::Hold),
         4 => Just(Step::Rehearse),
-        1 => Just(Step::UndoRehearsal),
+        2 => Just(Step::UndoRehearsal),
         3 => Just(Step::Backup),
         1 => prop_oneof![Just(Disk::Writable), Just(Disk::Full)].prop_map(Step::Disk),
         4 => fault().prop_map(Step::Fault),
@@ -446,6 +455,7 @@ impl History {
                 }
             }
             Step::Poll => _ = self.poll_all()?,
+            Step::PollWithout { client } => _ = self.poll(|c| c != client)?,
             Step::OldServerGoesOn { number_of_new } => self.old_server_goes_on(number_of_new),
             Step::Capture { renamed, without } => self.capture(renamed, without),
             Step::Finalise => self.server.is_final = true,
@@ -639,7 +649,7 @@ impl History {
         }
         later.counter = Some(Counter { format: self.old_format.clone(), next: self.old_next });
         later.captures = vec![capture(self.now(), Some(self.old_next))];
-        self.line = self.line.clone().with_rehearsal_undone(self.now());
+        self.line = self.line.clone().with_later_capture(self.now());
         self.server.undone = self.line.undone;
         let earlier = self.server.captured.clone();
         self.server.captured = merge(earlier, later).unwrap().maildrop;
@@ -928,13 +938,18 @@ impl History {
     }
 
     fn poll_all(&mut self) -> Result<Result<(), ()>, TestCaseError> {
+        self.poll(|_| true)
+    }
+
+    /// Those clients poll, one listing for all of them.
+    fn poll(&mut self, polls: impl Fn(usize) -> bool) -> Result<Result<(), ()>, TestCaseError> {
         self.change(Change::Release);
         let Ok(listing) = self.server.try_to_list() else { return Ok(Err(())) };
         // A message that no capture has is new, and stays so.
         let here = listing.iter().filter_map(|(_, held)| self.which_old(&held.mail));
         let here: Vec<usize> = here.filter(|old| !self.captured.contains(old)).collect();
         self.unlucky.extend(here);
-        for client in &mut self.clients {
+        for (_, client) in self.clients.iter_mut().enumerate().filter(|(c, _)| polls(*c)) {
             let missed = client.missed(&listing).cloned();
             prop_assert!(missed.is_none(), "a client that {:?} misses {:?}", client.kind, missed);
             let downloads = client.poll(&listing, !self.order_unknown);

@@ -995,7 +995,7 @@ fn line_of(
     line.state = maildrop.state;
     if is_new {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        line = line.with_rehearsal_undone(now.map_or(0, |since| since.as_secs()));
+        line = line.with_later_capture(now.map_or(0, |since| since.as_secs()));
     }
     line.with_gate(before.gate, before.awaits_capture() && !is_captured_anew)
 }

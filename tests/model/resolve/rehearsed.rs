@@ -1,8 +1,9 @@
 //! Rule 2: what was only rehearsed was told to nobody.
 
-use super::{captured_all, native, several};
+use super::{captured_all, native, refused, several};
 use crate::support::rules::{Disk, Server, Storage, captured, mail, uidl};
 use uidl_keep::ledger::Ledger;
+use uidl_keep::resolve::Undecidable;
 
 /// Three old messages of which the last is not copied yet, and a new one, rehearsed.
 fn rehearsed(storage: Storage) -> Server {
@@ -157,4 +158,78 @@ fn a_derived_uidl_that_was_there_before_the_rehearsal_stays() {
     assert_eq!(uidl(&derived.to_string()), derived);
     let read = |ledger: &Ledger| Ledger::decode(&ledger.encode()).unwrap();
     assert_eq!(server.ledger.as_ref().map(read), server.ledger);
+}
+
+#[test]
+fn a_message_that_went_since_the_rehearsal_has_claimed_nothing() {
+    for storage in STORAGES {
+        let old = several(2);
+        let mut server = Server::new(captured_all(&old));
+        server.storage = storage;
+        let gone = server.copy(&old[0], false);
+        server.copy(&old[1], true);
+        server.rehearse(1).unwrap();
+        server.delete(gone);
+        assert_eq!(server.uidls(), ["U1"]);
+        server.copy(&old[0], false);
+        assert_eq!(server.uidls(), ["U1", "U0"], "{storage:?}");
+    }
+}
+
+#[test]
+fn the_guard_of_the_first_listing_stands_after_a_rehearsal() {
+    for storage in STORAGES {
+        let old = several(4);
+        let mut server = Server::new(captured_all(&old));
+        (server.storage, server.guarded) = (storage, true);
+        old.iter().for_each(|mail| _ = server.copy(mail, true));
+        server.rehearse(1).unwrap();
+        (2..=4).for_each(|uid| server.delete(uid));
+        let refused = refused(&mut server);
+        assert!(matches!(refused, Undecidable::HalfCopied { found: 1, .. }), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_rehearsed_ledger_that_comes_back_does_not_stand_for_what_a_client_was_told() {
+    for storage in STORAGES {
+        let old = several(2);
+        let mut server = Server::new(captured_all(&old));
+        server.storage = storage;
+        old.iter().for_each(|mail| _ = server.copy(mail, true));
+        server.rehearse(1).unwrap();
+        let rehearsed = server.ledger.clone();
+        server.captured = captured(&[("V0", &old[0]), ("V1", &old[1])]);
+        server.undone = 1;
+        assert_eq!(server.uidls(), ["V0", "V1"]);
+        server.ledger = rehearsed;
+        assert_eq!(server.uidls(), ["V0", "V1"], "{storage:?}");
+    }
+}
+
+#[test]
+fn what_an_earlier_rehearsal_baked_is_no_evidence_where_the_last_one_ended_before_its_bake() {
+    let old = several(3);
+    let mut server = Server::new(captured_all(&old));
+    server.storage = Storage::Maildir;
+    old[..2].iter().for_each(|mail| _ = server.copy(mail, true));
+    server.rehearse(1).unwrap();
+    server.captured = captured(&[("V0", &old[0]), ("V1", &old[1]), ("V2", &old[2])]);
+    server.undone = 1;
+    server.bakes = false;
+    server.rehearse(2).unwrap();
+    server.bakes = true;
+    server.copy(&old[2], true);
+    assert_eq!(server.uidls(), ["V0", "V1", "V2"]);
+}
+
+#[test]
+fn another_rehearsal_heeds_what_was_captured_and_set_since() {
+    for storage in STORAGES {
+        let mut server = rehearsed(storage);
+        let old = several(3);
+        server.captured = captured(&[("V0", &old[0]), ("V1", &old[1]), ("U2", &old[2])]);
+        server.rehearse(2).unwrap();
+        assert_eq!(server.uidls(), ["V0".to_owned(), "V1".to_owned(), native(3)]);
+    }
 }
