@@ -485,8 +485,8 @@ fn a_stamp_that_the_user_himself_hands_over_opens_nothing() {
     assert!(said.starts_with(MOVING), "{said}");
 }
 
-/// Both wait for the lock when his user is released. Whichever has it first, the client is told what
-/// stays.
+/// Both wait for the lock when his user is released. Whichever has it first, the client is told
+/// what stays.
 #[test]
 fn a_client_that_comes_while_he_is_rehearsed_is_told_what_stays() {
     for line in [Line::V23, Line::V24] {
