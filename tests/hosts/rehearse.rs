@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use crate::shared::program::write_program;
 use crate::support::dovecot::{Config, Dovecot, Store};
@@ -13,7 +18,8 @@ use crate::support::maildir::{Maildir, Naming};
 use crate::support::pop3::Refused;
 use crate::support::scenario::{LATER, MOVING};
 use crate::support::traced::can_trace;
-use crate::support::{helper, lacking};
+use crate::support::{OWNER, helper, lacking};
+use uidl_keep::ledger::Ledger;
 
 const ALICE: &str = "alice@example.com";
 const BOB: &str = "bob@example.com";
@@ -442,4 +448,70 @@ fn a_rehearsal_that_is_killed_on_its_way_is_as_if_it_had_never_been() {
     }
     assert!(points.len() >= 8, "{points:?}");
     points.iter().for_each(|point| rehearse(point, 1));
+}
+
+/// What names a rehearsal is believed of root alone.
+#[test]
+fn a_stamp_that_the_user_himself_hands_over_opens_nothing() {
+    let Some(server) = Server::start(Line::V23) else { return };
+    helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+    server.say(&["hold", "--all"], 0);
+    assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+    let roster = server.dovecot.site().join("domain/example.com.roster");
+    let roster = fs::read_to_string(roster).unwrap();
+    let stamp = roster.split("rehearsal=").nth(1).unwrap().split([' ', '\n']).next().unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (owner, home) = (OWNER.to_string(), server.dovecot.home(ALICE));
+    let mut session = Command::new("setpriv")
+        .args(["--reuid", &owner, "--regid", &owner, "--clear-groups"])
+        .args(["/usr/lib/dovecot/pop3", "-c"])
+        .arg(server.dovecot.conf())
+        .args(["-o", "log_path=/dev/null", "-o", "stats_writer_socket_path=", "-o"])
+        .arg(format!("mail_home={}", home.display()))
+        .envs([("USER", ALICE), ("HOME", home.to_str().unwrap())])
+        .envs([("UIDL_KEEP_REHEARSAL", stamp), ("DOVECOT_PRESERVE_ENVS", "UIDL_KEEP_REHEARSAL")])
+        .stdin(OwnedFd::from(theirs.try_clone().unwrap()))
+        .stdout(OwnedFd::from(theirs))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Who is served hears nothing before his first command.
+    ours.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut said = String::new();
+    let heard = BufReader::new(ours).read_line(&mut said);
+    let _ = session.kill();
+    session.wait().unwrap();
+    assert!(heard.is_ok(), "he is served");
+    assert!(said.starts_with(MOVING), "{said}");
+}
+
+/// Both wait for the lock when his user is released. Whichever has it first, the client is told
+/// what stays.
+#[test]
+fn a_client_that_comes_while_he_is_rehearsed_is_told_what_stays() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+        server.say(&["rehearse", "--undo", "--all"], 0);
+        server.maildir(ALICE).deliver(&Message::plain(4), Naming::Qmail, 4);
+        let mail = server.dovecot.mail(ALICE);
+        let lock = fs::File::open(mail.join("uidl-keep.lock")).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let listed = thread::scope(|scope| {
+            let rehearsal = scope.spawn(|| server.run(&["rehearse", "--all"]));
+            thread::sleep(Duration::from_secs(2));
+            server.say(&["release", "--all", "--unrehearsed"], 0);
+            let client = scope.spawn(|| server.dovecot.uidl(ALICE));
+            thread::sleep(Duration::from_secs(1));
+            drop(lock);
+            rehearsal.join().unwrap();
+            client.join().unwrap()
+        });
+        assert_eq!((&listed[..3], listed.len()), (&kept("kept-")[..], 4), "{line:?}");
+        let ledger = Ledger::decode(&fs::read(mail.join("uidl-keep.ledger")).unwrap()).unwrap();
+        assert_eq!((ledger.rehearsal, ledger.records.len()), (0, 4), "{line:?}");
+        assert_eq!(server.dovecot.uidl(ALICE), listed);
+    }
 }
