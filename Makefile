@@ -131,7 +131,7 @@ demo: ## see it happen: Courier to Dovecot, and what a client downloads
 fresh: ## clone and make demo in a new Debian 12 and 13, make test in the first; takes an hour
 	status=0; \
 	tests/hosts/fresh.sh fresh13 demo || status=1; \
-	tests/hosts/fresh.sh fresh12 demo test || status=1; \
+	tests/hosts/fresh.sh fresh12 deps-build plugin demo test || status=1; \
 	exit $$status
 
 bench: ## ratios of one run: logins with and without the plugin, rehearsals, POP3 captures
