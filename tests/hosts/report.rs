@@ -62,8 +62,9 @@ impl Browser {
         // nobody waits for the other.
         let script = r#"exec "$0" --headless --no-sandbox --disable-gpu --no-first-run \
             --remote-debugging-pipe --user-data-dir="$1" 3<>"$2" 4<>"$3""#;
-        let child = Command::new("sh")
-            .args(["-c", script, program])
+        // It ends when we do.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "sh", "-c", script, program])
             .arg(dir.path().join("profile"))
             .args([&commands, &answers])
             .stdin(Stdio::null())

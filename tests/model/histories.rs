@@ -793,7 +793,10 @@ impl History {
                 };
                 let is_less =
                     uidls(&backup.captured) < uidls(&last.0) || (last.1 && !backup.is_final);
-                if !is_less || self.server.ledger.is_none() || self.server.stamps.forgotten > 0 {
+                // What was only rehearsed was told to nobody: no index is older than that.
+                let is_told = |ledger: &Ledger| ledger.rehearsal == 0;
+                let is_told = self.server.ledger.as_ref().is_some_and(is_told);
+                if !is_less || !is_told || self.server.stamps.forgotten > 0 {
                     return Ok(());
                 }
                 let known = self.server.ledger.as_ref().unwrap().index;
