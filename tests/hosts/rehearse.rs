@@ -352,6 +352,23 @@ fn a_later_capture_is_served_also_where_the_user_was_released_before_it() {
 }
 
 #[test]
+fn a_later_capture_is_served_also_where_the_roster_of_before_comes_back() {
+    for line in [Line::V23, Line::V24] {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "wrong-"));
+        server.say(&["hold", "--all"], 0);
+        assert_eq!(server.say(&["rehearse", "--all"], 0), "");
+        server.say(&["release", "--all"], 0);
+        let (_, domain) = ALICE.split_once('@').unwrap();
+        let roster = server.dovecot.site().join(format!("domain/{domain}.roster"));
+        let before = fs::read(&roster).unwrap();
+        server.build_upon(&server.listing(&[ALICE], "right-"));
+        fs::write(&roster, before).unwrap();
+        assert_eq!(server.dovecot.uidl(ALICE), kept("right-"), "{line:?}");
+    }
+}
+
+#[test]
 fn what_clients_were_told_is_only_looked_at() {
     for line in [Line::V23, Line::V24] {
         let Some(server) = Server::start(line) else { continue };

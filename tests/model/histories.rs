@@ -168,6 +168,8 @@ enum Fault {
     },
     /// Another front end has an index of its own.
     AnotherIndex,
+    /// The roster is put back, and does not say any more which rehearsals are void.
+    PutBackRoster,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,6 +205,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         3 => (any::<bool>(), any::<bool>(), any::<bool>())
             .prop_map(|(plugin, uids, storage)| Fault::Travel { plugin, uids, storage }),
         1 => Just(Fault::AnotherIndex),
+        1 => Just(Fault::PutBackRoster),
     ]
 }
 
@@ -822,6 +825,7 @@ impl History {
                 self.travel(plugin, uids, storage);
             }
             Fault::AnotherIndex => self.server.index_id += 100,
+            Fault::PutBackRoster => (self.line.undone, self.server.undone) = (0, 0),
         }
         self.faulted = true;
         Ok(())

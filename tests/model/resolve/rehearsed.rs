@@ -73,10 +73,12 @@ fn once_undone_a_later_capture_is_served_and_nothing_is_spent() {
         let mut server = rehearsed(storage);
         let old = several(3);
         server.captured = captured(&[("V0", &old[0]), ("V1", &old[1]), ("U2", &old[2])]);
-        // Not undone: whoever was rehearsed is told that, for nobody has built since.
-        assert_eq!(server.clone().uidls(), ["U0".to_owned(), "U1".to_owned(), native(3)]);
-        server.undone = 1;
-        assert_eq!(server.uidls(), ["V0".to_owned(), "V1".to_owned(), native(3)]);
+        // The roster that says so may have been put back from a backup: the index tells, too.
+        for undone in [0, 1] {
+            let mut server = server.clone();
+            server.undone = undone;
+            assert_eq!(server.uidls(), ["V0".to_owned(), "V1".to_owned(), native(3)]);
+        }
         // A UIDL that was rehearsed, and is another message's now.
         let mut server = rehearsed(storage);
         server.captured = captured(&[("U1", &old[0]), ("U0", &old[1])]);

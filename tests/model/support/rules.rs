@@ -449,11 +449,9 @@ impl Server {
     /// The ledger from which a warm login answers, if it can: nothing is asked.
     pub fn warm(&self) -> Option<&Ledger> {
         let ledger = self.ledger.as_ref().filter(|ledger| self.holds(ledger, &self.held))?;
-        // What was only rehearsed answers for the very maildrop, and a rehearsal of another index
-        // or format begins anew.
+        // What was only rehearsed answers for the very maildrop, index and format alone.
         let is_whole = ledger.rehearsal == 0 || ledger.records.len() == self.held.len();
-        let is_of_now =
-            ledger.rehearsal == 0 || self.rehearsal == 0 || ledger.index.basis == self.basis();
+        let is_of_now = ledger.rehearsal == 0 || ledger.index.basis == self.basis();
         (is_whole && is_of_now && !self.held.is_empty()).then_some(ledger)
     }
 
