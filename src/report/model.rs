@@ -351,7 +351,7 @@ impl Commands<'_> {
 
     fn forecast(&self, only: &str) -> Option<String> {
         let only = shell_word(only)?;
-        Some(format!("uidl-keep forecast{} --maildir PATTERN --only={only}", self.site))
+        Some(format!("uidl-keep forecast{} --only={only}", self.site))
     }
 
     /// Names what to do for one mailbox. What goes for its whole domain is said there.
@@ -438,7 +438,7 @@ impl Commands<'_> {
         }
         let only = self.only.iter().filter_map(|name| shell_word(name));
         let only: String = only.map(|name| format!(" --only={name}")).collect();
-        let forecast = format!("uidl-keep forecast{} --maildir PATTERN --json{only}", self.site);
+        let forecast = format!("uidl-keep forecast{} --json{only}", self.site);
         let mailboxes = |outlook| counted(totals.count(outlook), "mailbox");
         let first = |outlook| {
             let all = domains.iter().flat_map(|domain| &domain.mailboxes);
