@@ -88,6 +88,7 @@ fn line(uid: u32, record: &UidListRecord) -> Vec<u8> {
     }
     line.push(b':');
     line.extend(record.file.iter());
-    line.push(b'\n');
+    // A CR at the end of the name is its own.
+    line.extend(b"\r\n");
     line
 }

@@ -80,11 +80,11 @@ impl BakedList {
         let bad = |line, what| BadList { line, what };
         let mut lines = (1..).zip(octets.split_inclusive(|&octet| octet == b'\n'));
         let (_, header) = lines.next().ok_or(bad(1, "there is no header"))?;
-        let header = whole(header).ok_or(bad(1, "it has no end"))?;
+        let header = whole(header).map_err(|what| bad(1, what))?;
         let (version, mut list) = parse_header(header, guid).map_err(|what| bad(1, what))?;
         let mut line_of_file: HashMap<&[u8], usize> = HashMap::new();
         for (at, line) in lines {
-            let line = whole(line).ok_or(bad(at, "it has no end"))?;
+            let line = whole(line).map_err(|what| bad(at, what))?;
             let (line, file) = parse_line(version, line).map_err(|what| bad(at, what))?;
             if list.lines.last().is_some_and(|before| before.uid >= line.uid) {
                 return Err(bad(at, "its UID is not above the one before"));
@@ -221,10 +221,12 @@ fn set_field(fields: &mut Vec<Box<[u8]>>, key: u8, value: Option<&[u8]>) {
     }
 }
 
-/// A line before its LF or CR LF, as Dovecot cuts lines; `None` where it has no end yet.
-fn whole(line: &[u8]) -> Option<&[u8]> {
-    let line = line.strip_suffix(b"\n")?;
-    Some(line.strip_suffix(b"\r").unwrap_or(line))
+/// A line before its LF or CR LF, as Dovecot cuts lines. It has no other CR: one before the line
+/// end would be lost where the line is written again.
+fn whole(line: &[u8]) -> Result<&[u8], &'static str> {
+    let line = line.strip_suffix(b"\n").ok_or("it has no end")?;
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    if line.contains(&b'\r') { Err("a CR stands in it") } else { Ok(line) }
 }
 
 fn number(digits: &[u8]) -> Option<u32> {
@@ -372,6 +374,9 @@ mod tests {
             ("3 V7 N9\n1 ::2,S\n", 2, "file name is none"),
             ("3 V7 N9\n1 :a/b\n", 2, "file name is none"),
             ("3 V7 N9\n1 :a:2,/b\n", 2, "file name is none"),
+            ("3 V7 N9\n1 :a:2,S\r\r\n", 2, "CR"),
+            ("3 V7 N9\n1 Pa\r :a\n", 2, "CR"),
+            ("3 V7 N9 Xnew\r\r\n", 1, "CR"),
         ] {
             let error = parsed(list).expect_err(list);
             assert_eq!(error.line, line, "{list:?}: {error}");
