@@ -42,9 +42,10 @@ crates_mutants="cargo-mutants@26.0.0"
 crates_deny="cargo-deny@0.18.3"
 
 # Trees are small Debian systems of their own, for servers that cannot be installed here beside
-# Dovecot. Each has a name of one word, its suite, the packages that are installed in it, and the
-# packages that are unpacked over that because they exclude each other.
-trees="courier dovecot24 oldservers ssh oldest fresh12 fresh13"
+# Dovecot. Each has a name of one word, its suite, the packages that are installed in it, the suite
+# of backports from which they come where that has them, and the packages that are unpacked over
+# that because they exclude each other.
+trees="courier dovecot24 oldservers ssh oldest fresh12 fresh13 dovecot2313 dovecot2321 dovecot245"
 
 # courier-pop and dovecot-pop3d exclude each other as packages.
 tree_courier_suite=bookworm
@@ -52,6 +53,18 @@ tree_courier_packages="courier-pop courier-authdaemon courier-authlib-userdb"
 
 tree_dovecot24_suite=trixie
 tree_dovecot24_packages="dovecot-core dovecot-pop3d dovecot-imapd dovecot-dev"
+
+# The Dovecots that operators run beside those two, each with its headers. They are looked into by
+# `make test-platforms` alone. Lists of a suite that is not kept up any more have passed their date.
+tree_dovecot2313_suite=bullseye
+tree_dovecot2313_packages="dovecot-core dovecot-pop3d dovecot-imapd dovecot-lmtpd dovecot-dev"
+
+tree_dovecot2321_suite=bookworm
+tree_dovecot2321_backports=bookworm-backports
+tree_dovecot2321_packages="dovecot-core dovecot-pop3d dovecot-imapd dovecot-lmtpd dovecot-dev"
+
+tree_dovecot245_suite=sid
+tree_dovecot245_packages="dovecot-core dovecot-pop3d dovecot-imapd dovecot-lmtpd dovecot-dev"
 
 # Only one of the POP3 servers can be installed. The others bring their programs. The list names the
 # libraries that they need and Cyrus does not. (libmailutils9 is not installed because of Guile and

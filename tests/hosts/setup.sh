@@ -162,16 +162,21 @@ unpack_over() {
 	done
 }
 
-# Makes the directory $1 a Debian $suite of $site, with $packages installed and $overlay over them.
+# Makes the directory $1 a Debian $suite of $site, with $packages installed, from $backports where
+# that has them, and $overlay over them.
 fill_tree() {
 	debootstrap --variant=minbase "$suite" "$1" "$site" || return
 	apt-config dump | grep -i '^Acquire::[a-z]*::Proxy' > "$1/etc/apt/apt.conf.d/10proxy" || true
 	# Nothing may start in there: there is no boot, and the ports are this machine's.
 	printf '#!/bin/sh\nexit 101\n' > "$1/usr/sbin/policy-rc.d" || return
 	chmod 755 "$1/usr/sbin/policy-rc.d" || return
+	echo 'Acquire::Check-Valid-Until "false";' > "$1/etc/apt/apt.conf.d/10dated" || return
+	[ -z "$backports" ] ||
+		echo "deb $site $backports main" > "$1/etc/apt/sources.list.d/backports.list" || return
 	chroot "$1" apt-get -q update || return
 	# shellcheck disable=SC2086
-	chroot "$1" apt-get -q -y --no-install-recommends install $packages || return
+	chroot "$1" apt-get -q -y --no-install-recommends ${backports:+-t "$backports"} \
+		install $packages || return
 	[ -z "$overlay" ] || unpack_over "$1" || return
 	chroot "$1" apt-get clean || return
 	rm -rf "$1/var/lib/apt/lists"/*
@@ -179,14 +184,14 @@ fill_tree() {
 
 make_tree() (
 	name=$1
-	suite='' packages='' overlay=''
+	suite='' packages='' overlay='' backports=''
 	eval "suite=\${tree_${name}_suite-} packages=\${tree_${name}_packages-}"
-	eval "overlay=\${tree_${name}_overlay-}"
+	eval "overlay=\${tree_${name}_overlay-} backports=\${tree_${name}_backports-}"
 	[ -n "$suite" ] || die "no tree is called '$name': see $here/packages.sh"
 	tree=$trees_dir/$name
 
 	# The recipe names the contents of a finished tree; another recipe makes another tree.
-	recipe="$suite $packages${overlay:+ + $overlay}"
+	recipe="$suite${backports:+ $backports} $packages${overlay:+ + $overlay}"
 	finished() { [ "$(cat "$tree/.recipe" 2> /dev/null)" = "$recipe" ]; }
 	! finished || exit 0
 
