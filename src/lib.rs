@@ -15,6 +15,8 @@
 //! Every look-up has three answers: *kept*, *unknown*, and *could not tell*. The third is an error
 //! and is never folded into the second.
 
+#[cfg(feature = "helper")]
+pub mod abi;
 #[cfg(feature = "capture")]
 pub mod backoff;
 #[cfg(feature = "capture")]

@@ -15,6 +15,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("encoding", &[]),
     ("text", &[]),
     ("backoff", &[]),
+    ("abi", &[]),
     ("format", &["encoding", "uidl"]),
     ("key", &["encoding"]),
     ("maildrop", &["format", "key", "uidl"]),
