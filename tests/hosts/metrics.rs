@@ -11,6 +11,7 @@ use crate::support::maildir::{Maildir, Naming};
 use crate::support::scenario::{MOVING, Scenario, USER, uidl_of};
 
 const PAGE: &str = include_str!("../../docs/metrics.md");
+const RULES: &str = include_str!("../../contrib/prometheus/uidl-keep.rules.yml");
 
 /// The port of the page's examples.
 const PORT: &str = "9900";
@@ -194,6 +195,30 @@ fn a_rehearsal_is_not_counted_for_no_client_hears_it() {
 }
 
 #[test]
+fn the_alert_rules_name_metrics_that_there_are() {
+    for line in [Line::V23, Line::V24] {
+        let Some(counting) = Counting::migrated(line, 2) else { continue };
+        assert_eq!(counting.server.uidls(), uidl_of(1..=2));
+        counting.server.gate(&["hold"]);
+        assert_eq!(counting.server.refusal(), MOVING);
+        counting.counts("dovecot_uidl_keep_listed_total{listing=\"first\"} 1");
+        counting.counts("dovecot_uidl_keep_refused_total{reason=\"held\"} 1");
+        let metrics = counting.metrics();
+        let name = |text: &str| -> String {
+            let is_name = |char: &char| char.is_ascii_alphanumeric() || *char == '_';
+            text.chars().take_while(is_name).collect()
+        };
+        let there: Vec<String> = metrics.iter().map(|metric| name(metric)).collect();
+        let asked = RULES.match_indices("dovecot_").map(|(at, _)| name(&RULES[at..]));
+        let asked: Vec<String> = asked.collect();
+        assert!(asked.len() > 5, "{asked:?}");
+        for metric in asked {
+            assert!(there.contains(&metric), "{line:?}: no {metric} in {there:#?}");
+        }
+    }
+}
+
+#[test]
 fn the_page_has_every_field_and_every_reason() {
     let source = include_str!("../../src/plugin/events.rs");
     let words = source.split("c\"").skip(1).filter_map(|rest| rest.split('"').next());
@@ -202,5 +227,8 @@ fn the_page_has_every_field_and_every_reason() {
     assert!(words.len() > 30, "{words:?}");
     for word in words {
         assert!(PAGE.contains(&format!("`{word}`")), "docs/metrics.md has no `{word}`");
+    }
+    for word in ["held", "forgotten"] {
+        assert!(RULES.contains(word));
     }
 }
