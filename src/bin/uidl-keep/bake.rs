@@ -4,7 +4,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use uidl_keep::bake::into::Copier;
 use uidl_keep::bake::{
@@ -13,7 +12,7 @@ use uidl_keep::bake::{
 use uidl_keep::capture::find::doveconf;
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
-use uidl_keep::capture::workers::{self, Next, Schedule};
+use uidl_keep::capture::workers::{self, AsTheyCome};
 use uidl_keep::dovecot::{Dovecot, DovecotError, InboxPath};
 use uidl_keep::file::safe_open;
 use uidl_keep::forecast::{ControlPlace, MailPlace, Terms};
@@ -171,7 +170,7 @@ fn bake_all(
     let progress = Progress::new(users.len(), users.len() < 2, true);
     let mut total = BakeTotal::default();
     let interrupt = Interrupt::new(args.stop_file.clone())?;
-    let queue = BakeQueue { len: users.len(), taken: 0, interrupt, done: Vec::new() };
+    let queue = AsTheyCome::until(users.len(), || interrupt.is_asked());
     let jobs = args.jobs.get().min(users.len());
     let would = if is_dry { "would bake" } else { "baked" };
     let mut done = 0;
@@ -375,40 +374,6 @@ impl UndoFile {
     }
 }
 
-/// All users, until the run is to end.
-struct BakeQueue {
-    len: usize,
-    taken: usize,
-    interrupt: Interrupt,
-    done: Vec<(usize, Result<BakedMaildrop, Unbaked>)>,
-}
-
-impl Schedule for BakeQueue {
-    type Done = Result<BakedMaildrop, Unbaked>;
-    type Finished = (usize, Result<BakedMaildrop, Unbaked>);
-
-    fn is_over(&self) -> bool {
-        self.taken == self.len || self.interrupt.is_asked()
-    }
-
-    fn next(&mut self, now: Instant) -> Next {
-        if self.is_over() {
-            // The thread looks again at once, and ends.
-            return Next::Wait(Some(now));
-        }
-        self.taken += 1;
-        Next::Go(self.taken - 1)
-    }
-
-    fn settle(&mut self, at: usize, done: Self::Done, _now: Instant) {
-        self.done.push((at, done));
-    }
-
-    fn finished(&mut self) -> Option<Self::Finished> {
-        self.done.pop()
-    }
-}
-
 // --- the way back
 
 fn undo(args: &BakeArgs, path: &Path) -> Result<Completion, Trouble> {
@@ -508,22 +473,4 @@ fn copy_all(
     let would = if is_dry { "would be copied" } else { "copied" };
     summary(format_args!("{copied} mailboxes {would} to {location}, {failed} not, {left} left"));
     Ok(if failed == 0 && left == 0 { Completion::Done } else { Completion::Partial })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stop_file_ends_the_work_after_what_is_at_hand() {
-        let dir = tempfile::tempdir().unwrap();
-        let stop = dir.path().join("stop");
-        let interrupt = Interrupt::new(Some(stop.clone())).unwrap();
-        let mut queue = BakeQueue { len: 3, taken: 0, interrupt, done: Vec::new() };
-        assert_eq!(queue.next(Instant::now()), Next::Go(0));
-        fs::write(&stop, "").unwrap();
-        let now = Instant::now();
-        assert_eq!(queue.next(now), Next::Wait(Some(now)));
-        assert!(queue.is_over());
-    }
 }

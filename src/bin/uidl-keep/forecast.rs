@@ -7,13 +7,12 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
-use std::time::Instant;
 
 use serde_json::{Value, json};
 use uidl_keep::capture::find::doveconf;
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
-use uidl_keep::capture::workers::{self, Next, Schedule};
+use uidl_keep::capture::workers::{self, AsTheyCome};
 use uidl_keep::dovecot::{Dovecot, InboxPath};
 use uidl_keep::forecast::{
     self, Forecast, ForecastSign, Foretold, MailPlace, MissingBecause, Terms,
@@ -151,9 +150,12 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
     };
     let progress = Progress::new(users.len(), users.len() < 2, true);
     let (mut lines, mut total) = (Vec::new(), Total::default());
-    let queue = ForecastQueue { len: users.len(), taken: 0, done: Vec::new() };
-    let forecast_one = |at: usize| places.foretell(&terms, &users[at]);
-    let tick = || progress.tick();
+    let forecast_one = |at: usize| match places.foretell(&terms, &users[at]) {
+        // What was read of the mail is of no more use.
+        Foretold::Told { forecast, .. } => Foretold::Told { forecast, survey: None },
+        other => other,
+    };
+    let (queue, tick) = (AsTheyCome::new(users.len()), || progress.tick());
     workers::run(queue, jobs.min(users.len()), tick, forecast_one, |(at, foretold)| {
         let user = users[at].clone();
         let mut has_failed = false;
@@ -279,43 +281,6 @@ fn format(args: &ForecastArgs, dovecot: &Dovecot) -> Result<Option<UidlFormat>, 
         ));
     }
     Ok(format)
-}
-
-/// All users. They are done in their order, and written as they come.
-struct ForecastQueue {
-    len: usize,
-    taken: usize,
-    done: Vec<(usize, Foretold)>,
-}
-
-impl Schedule for ForecastQueue {
-    type Done = Foretold;
-    type Finished = (usize, Foretold);
-
-    fn is_over(&self) -> bool {
-        self.taken == self.len
-    }
-
-    fn next(&mut self, _now: Instant) -> Next {
-        if self.taken == self.len {
-            return Next::Wait(None);
-        }
-        self.taken += 1;
-        Next::Go(self.taken - 1)
-    }
-
-    fn settle(&mut self, at: usize, done: Foretold, _now: Instant) {
-        // What was read of the mail is of no more use.
-        let done = match done {
-            Foretold::Told { forecast, .. } => Foretold::Told { forecast, survey: None },
-            other => other,
-        };
-        self.done.push((at, done));
-    }
-
-    fn finished(&mut self) -> Option<(usize, Foretold)> {
-        self.done.pop()
-    }
 }
 
 /// Why messages are missing, as it is printed.
