@@ -25,8 +25,9 @@ use uidl_keep::text::on_one_line;
 
 use crate::background;
 use crate::capture::progress::Progress;
+use crate::names::{NamesArgs, users_on_rosters};
 use crate::output::{Completion, Trouble, remark};
-use crate::who::{AskedPlaces, FoundPlaces, NamesArgs, PlaceArgs, Wanted, users_on_rosters};
+use crate::places::{AskedPlaces, PlaceArgs, Places};
 
 /// Says what POP3 clients will see, before anybody logs in; changes nothing.
 ///
@@ -122,7 +123,7 @@ struct Total {
 }
 
 pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
-    let wanted = Wanted::of(&args.names, &[])?;
+    let wanted = args.names.selected(&[])?;
     let site = Site::new(&args.site);
     let mut users = users_on_rosters(&site, &wanted)?;
     background::let_others_go_first();
@@ -135,7 +136,7 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
         let users: Vec<String> = users.iter().cloned().collect();
         Places::Asked(AskedPlaces::of(&dovecot, &users, &[InboxPath::Mailbox, InboxPath::Control])?)
     } else {
-        let found = FoundPlaces::of(&args.place, &wanted)?;
+        let found = args.place.search(&wanted)?;
         users.extend(found.users().cloned());
         Places::Found(found)
     };
@@ -143,14 +144,14 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
 
     let jobs = match args.jobs {
         Some(jobs) => jobs.get(),
-        None if places.are_maildirs() => {
+        None if are_maildirs(&places) => {
             thread::available_parallelism().map_or(1, NonZeroUsize::get)
         }
         None => 2,
     };
     let progress = Progress::new(users.len(), users.len() < 2, true);
     let (mut lines, mut total) = (Vec::new(), Total::default());
-    let forecast_one = |at: usize| match places.foretell(&terms, &users[at]) {
+    let forecast_one = |at: usize| match foretell(&places, &terms, &users[at]) {
         // What was read of the mail is of no more use.
         Foretold::Told { forecast, .. } => Foretold::Told { forecast, survey: None },
         other => other,
@@ -194,36 +195,21 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
     Ok(if is_answered { completion } else { Completion::Partial })
 }
 
-/// Where mail lies.
-enum Places {
-    Found(FoundPlaces),
-    Asked(AskedPlaces),
+/// Forecasts a maildrop.
+fn foretell(places: &Places, terms: &Terms, user: &str) -> Foretold {
+    match places {
+        Places::Found(found) => forecast::forecast(terms, user, found.place(user)),
+        Places::Asked(asked) => foretell_asked(terms, asked, user),
+    }
 }
 
-impl Places {
-    fn foretell(&self, terms: &Terms, user: &str) -> Foretold {
-        match self {
-            Self::Found(found) => forecast::forecast(terms, user, found.place(user)),
-            Self::Asked(asked) => foretell_asked(terms, asked, user),
-        }
-    }
-
-    /// Whether each pattern had a directory to search, and each maildrop a user.
-    fn are_all_searched(&self) -> bool {
-        match self {
-            Self::Found(found) => found.are_all_searched,
-            Self::Asked(_) => true,
-        }
-    }
-
-    /// Whether all that is there can be read straight.
-    fn are_maildirs(&self) -> bool {
-        match self {
-            Self::Found(_) => true,
-            Self::Asked(asked) => asked.mailboxes().all(|mailbox| {
-                matches!(kind_of(mailbox), MailboxKind::Absent | MailboxKind::Maildir)
-            }),
-        }
+/// Whether all that is there can be read straight.
+fn are_maildirs(places: &Places) -> bool {
+    match places {
+        Places::Found(_) => true,
+        Places::Asked(asked) => asked
+            .mailboxes()
+            .all(|mailbox| matches!(kind_of(mailbox), MailboxKind::Absent | MailboxKind::Maildir)),
     }
 }
 

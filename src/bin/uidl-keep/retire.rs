@@ -26,8 +26,9 @@ use crate::changes::ChangesLog;
 use crate::effect::{DryRunArgs, Effect};
 use crate::explain::TermsArgs;
 use crate::hold::wait_for_lock;
-use crate::inboxes::{InboxPlace, Inboxes, SelectedNames, USERS_AT_A_TIME};
+use crate::names::SelectedNames;
 use crate::output::{Completion, Trouble, remark, summary};
+use crate::places::{InboxPlace, Inboxes, USERS_AT_A_TIME};
 use crate::site_files;
 use crate::status::plugin_of;
 
