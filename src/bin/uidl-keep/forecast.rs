@@ -1,6 +1,5 @@
 //! `uidl-keep forecast`: what POP3 clients of the new server will see.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
@@ -28,6 +27,7 @@ use crate::capture::progress::Progress;
 use crate::names::{NamesArgs, users_on_rosters};
 use crate::output::{Completion, Trouble, remark};
 use crate::places::{AskedPlaces, PlaceArgs, Places};
+use crate::signs::{SignCounts, Signed, SignedMaildrop};
 
 /// Says what POP3 clients will see, before anybody logs in; changes nothing.
 ///
@@ -101,15 +101,12 @@ impl FromStr for Percent {
 }
 
 /// What is said of one maildrop.
-struct Line {
-    user: String,
-    forecast: Result<Box<Forecast>, String>,
-}
+type Line = SignedMaildrop<Box<Forecast>>;
 
 /// What is said of all.
 #[derive(Default)]
 struct Total {
-    by_sign: BTreeMap<ForecastSign, usize>,
+    signs: SignCounts,
     messages: usize,
     captured: usize,
     kept: usize,
@@ -163,11 +160,11 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
         match foretold {
             Foretold::Told { forecast, survey: _ } => {
                 progress.count_messages(forecast.messages as u64);
-                lines.push(Line { user, forecast: Ok(forecast) });
+                lines.push(Line { user, found: Ok(forecast) });
             }
             Foretold::CouldNotTell(why) => {
                 has_failed = true;
-                lines.push(Line { user, forecast: Err(why) });
+                lines.push(Line { user, found: Err(why) });
             }
             Foretold::Redownload => total.redownload += 1,
             Foretold::NotMigrated => total.strangers += 1,
@@ -183,7 +180,7 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
              that Dovecot has for its users?",
         ));
     }
-    lines.sort_by(|a, b| a.rank().cmp(&b.rank()));
+    Line::sort(&mut lines);
     lines.iter().for_each(|line| total.add(line));
     print(args, &lines, &total)?;
     let unmet = wanted.unmet(lines.iter().map(|line| line.user.as_str()));
@@ -285,22 +282,17 @@ const EVIDENCE: [(Provenance, &str); 5] = [
     (Provenance::Stored, "stored"),
 ];
 
-impl Line {
+impl Signed for Box<Forecast> {
     fn sign(&self) -> ForecastSign {
-        self.forecast.as_ref().map_or(ForecastSign::Unknown, |forecast| forecast.sign())
+        Forecast::sign(self)
     }
 
-    /// The worst first.
-    fn rank(&self) -> (ForecastSign, std::cmp::Reverse<usize>, &str) {
-        let missing = self.forecast.as_ref().map_or(0, |forecast| forecast.missing.len());
-        (self.sign(), std::cmp::Reverse(missing), &self.user)
+    fn missing(&self) -> usize {
+        self.missing.len()
     }
 
     fn sentence(&self) -> String {
-        let forecast = match &self.forecast {
-            Ok(forecast) => forecast,
-            Err(why) => return format!("could not tell: {why}"),
-        };
+        let forecast = self;
         let Forecast { captured, kept, listed, other_uidl, repeated, unreadable, .. } = **forecast;
         let mut said = format!("{kept} of {captured} kept");
         let by = EVIDENCE.iter().filter_map(|(provenance, word)| {
@@ -332,81 +324,75 @@ impl Line {
         }
         said
     }
+}
 
-    fn json(&self, with_uidls: bool) -> Value {
-        let (user, sign) = (&self.user, self.sign().as_char().to_string());
-        let forecast = match &self.forecast {
-            Ok(forecast) => forecast,
-            Err(why) => return json!({ "user": user, "sign": sign, "why": on_one_line(why) }),
-        };
-        let by: serde_json::Map<String, Value> = EVIDENCE
-            .iter()
-            .map(|(provenance, word)| {
-                let count = forecast.by_provenance.get(provenance).copied().unwrap_or_default();
-                ((*word).to_owned(), count.into())
-            })
-            .collect();
-        let missing = |because: MissingBecause| -> Vec<String> {
-            let missing = forecast.missing.iter().filter(|missing| missing.because == because);
-            missing.map(|missing| missing.uidl.to_string()).collect()
-        };
-        let mut object = json!({
-            "user": user,
-            "sign": sign,
-            "messages": forecast.messages,
-            "captured": forecast.captured,
-            "kept": forecast.kept,
-            "kept_by": by,
-            "not_copied": missing(MissingBecause::NotCopied),
-            "changed": missing(MissingBecause::Changed),
-            "ambiguous": missing(MissingBecause::Ambiguous),
-            "again": forecast.again(),
-            "new": forecast.new.len() - forecast.again(),
-            "listed": forecast.listed,
-            "other_uidl": forecast.other_uidl,
-            "repeated": forecast.repeated,
-            "unreadable": forecast.unreadable,
-            "in_order": forecast.is_in_order,
-            "refused": forecast.is_refused,
-        });
-        if with_uidls {
-            let kept = forecast.keeping.iter();
-            object["kept_uidls"] =
-                kept.map(|kept| json!([kept.uid, kept.uidl.to_string()])).collect();
-            object["downloaded_uids"] = forecast.new.iter().map(|new| new.uid).collect();
+/// The fields of a JSON object.
+fn json_of(forecast: &Forecast, with_uidls: bool) -> Value {
+    let by: serde_json::Map<String, Value> = EVIDENCE
+        .iter()
+        .map(|(provenance, word)| {
+            let count = forecast.by_provenance.get(provenance).copied().unwrap_or_default();
+            ((*word).to_owned(), count.into())
+        })
+        .collect();
+    let missing = |because: MissingBecause| -> Vec<String> {
+        let missing = forecast.missing.iter().filter(|missing| missing.because == because);
+        missing.map(|missing| missing.uidl.to_string()).collect()
+    };
+    let mut object = json!({
+        "messages": forecast.messages,
+        "captured": forecast.captured,
+        "kept": forecast.kept,
+        "kept_by": by,
+        "not_copied": missing(MissingBecause::NotCopied),
+        "changed": missing(MissingBecause::Changed),
+        "ambiguous": missing(MissingBecause::Ambiguous),
+        "again": forecast.again(),
+        "new": forecast.new.len() - forecast.again(),
+        "listed": forecast.listed,
+        "other_uidl": forecast.other_uidl,
+        "repeated": forecast.repeated,
+        "unreadable": forecast.unreadable,
+        "in_order": forecast.is_in_order,
+        "refused": forecast.is_refused,
+    });
+    if with_uidls {
+        let kept = forecast.keeping.iter();
+        object["kept_uidls"] = kept.map(|kept| json!([kept.uid, kept.uidl.to_string()])).collect();
+        object["downloaded_uids"] = forecast.new.iter().map(|new| new.uid).collect();
+    }
+    object
+}
+
+/// A line of the table.
+fn csv(line: &Line) -> String {
+    let (user, sign) = (csv_field(&line.user), line.sign().as_char());
+    let forecast = match &line.found {
+        Ok(forecast) => forecast,
+        Err(why) => {
+            let empty = ",".repeat(CSV_COLUMNS.len() - 3);
+            return format!("{sign},{user}{empty},{}", csv_field(&on_one_line(why)));
         }
-        object
-    }
-
-    fn csv(&self) -> String {
-        let (user, sign) = (csv_field(&self.user), self.sign().as_char());
-        let forecast = match &self.forecast {
-            Ok(forecast) => forecast,
-            Err(why) => {
-                let empty = ",".repeat(CSV_COLUMNS.len() - 3);
-                return format!("{sign},{user}{empty},{}", csv_field(&on_one_line(why)));
-            }
-        };
-        let missing = |because| forecast.missing_because(because);
-        let counts = [
-            forecast.messages,
-            forecast.captured,
-            forecast.kept,
-            missing(MissingBecause::NotCopied),
-            missing(MissingBecause::Changed),
-            missing(MissingBecause::Ambiguous),
-            forecast.again(),
-            forecast.new.len() - forecast.again(),
-            forecast.listed,
-            forecast.other_uidl,
-            forecast.repeated,
-            forecast.unreadable,
-        ];
-        let counts: Vec<String> = counts.iter().map(ToString::to_string).collect();
-        let [order, refused] = [forecast.is_in_order, forecast.is_refused]
-            .map(|is_so| if is_so { "yes" } else { "no" });
-        format!("{sign},{user},{},{order},{refused},", counts.join(","))
-    }
+    };
+    let missing = |because| forecast.missing_because(because);
+    let counts = [
+        forecast.messages,
+        forecast.captured,
+        forecast.kept,
+        missing(MissingBecause::NotCopied),
+        missing(MissingBecause::Changed),
+        missing(MissingBecause::Ambiguous),
+        forecast.again(),
+        forecast.new.len() - forecast.again(),
+        forecast.listed,
+        forecast.other_uidl,
+        forecast.repeated,
+        forecast.unreadable,
+    ];
+    let counts: Vec<String> = counts.iter().map(ToString::to_string).collect();
+    let [order, refused] =
+        [forecast.is_in_order, forecast.is_refused].map(|is_so| if is_so { "yes" } else { "no" });
+    format!("{sign},{user},{},{order},{refused},", counts.join(","))
 }
 
 const CSV_COLUMNS: [&str; 17] = [
@@ -439,18 +425,14 @@ fn csv_field(text: &str) -> String {
 
 impl Total {
     fn add(&mut self, line: &Line) {
-        *self.by_sign.entry(line.sign()).or_default() += 1;
-        let Ok(forecast) = &line.forecast else { return };
+        self.signs.add(line.sign());
+        let Ok(forecast) = &line.found else { return };
         self.messages += forecast.messages;
         self.captured += forecast.captured;
         self.kept += forecast.kept;
         self.not_copied += forecast.missing_because(MissingBecause::NotCopied);
         self.again += forecast.again();
         self.new += forecast.new.len() - forecast.again();
-    }
-
-    fn count(&self, sign: ForecastSign) -> usize {
-        self.by_sign.get(&sign).copied().unwrap_or_default()
     }
 
     /// How many of a hundred captured messages are kept.
@@ -462,9 +444,11 @@ impl Total {
     }
 
     fn completion(&self, fail_under: Option<Percent>) -> Completion {
-        let count = |signs: &[ForecastSign]| signs.iter().map(|sign| self.count(*sign)).sum();
+        let count = |signs: &[ForecastSign]| signs.iter().map(|sign| self.signs.of(*sign)).sum();
         let is_bad = match fail_under {
-            Some(Percent(least)) => self.count(ForecastSign::Unknown) > 0 || self.percent() < least,
+            Some(Percent(least)) => {
+                self.signs.of(ForecastSign::Unknown) > 0 || self.percent() < least
+            }
             None => {
                 let bad: usize =
                     count(&[ForecastSign::Unknown, ForecastSign::Changed, ForecastSign::Missing]);
@@ -475,14 +459,11 @@ impl Total {
     }
 
     fn sentence(&self) -> String {
-        let signs =
-            ForecastSign::ALL.map(|sign| format!("{} {}", self.count(sign), sign.as_char()));
         let Self { captured, kept, not_copied, again, new, .. } = self;
         let mut said = format!(
-            "total: {} maildrops ({}): {kept} of {captured} messages kept ({}), {not_copied} not \
-             copied, {again} to be downloaded again, {new} new",
-            self.by_sign.values().sum::<usize>(),
-            signs.join(", "),
+            "{}: {kept} of {captured} messages kept ({}), {not_copied} not copied, {again} to be \
+             downloaded again, {new} new",
+            self.signs.sentence(),
             self.shown_percent(),
         );
         // Writing to a String cannot fail.
@@ -501,13 +482,9 @@ impl Total {
     }
 
     fn json(&self) -> Value {
-        let signs = ForecastSign::ALL
-            .iter()
-            .map(|sign| (sign.as_char().to_string(), self.count(*sign).into()))
-            .collect::<serde_json::Map<String, Value>>();
         json!({
             "total": {
-                "maildrops": signs,
+                "maildrops": self.signs.json(),
                 "messages": self.messages,
                 "captured": self.captured,
                 "kept": self.kept,
@@ -529,17 +506,9 @@ fn print(args: &ForecastArgs, lines: &[Line], total: &Total) -> Result<(), Troub
     }
     for line in lines {
         match (args.json, args.csv) {
-            (true, _) => writeln!(out, "{}", line.json(args.uidls))?,
-            (_, true) => writeln!(out, "{}", line.csv())?,
-            _ => {
-                let user = on_one_line(&line.user);
-                writeln!(
-                    out,
-                    "{} {user}: {}",
-                    line.sign().as_char(),
-                    on_one_line(line.sentence())
-                )?;
-            }
+            (true, _) => writeln!(out, "{}", line.json(|found| json_of(found, args.uidls)))?,
+            (_, true) => writeln!(out, "{}", csv(line))?,
+            _ => writeln!(out, "{}", line.line())?,
         }
     }
     match (args.json, args.csv) {

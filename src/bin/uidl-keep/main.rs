@@ -27,6 +27,7 @@ mod places;
 mod rehearse;
 mod report;
 mod retire;
+mod signs;
 mod site_files;
 mod status;
 mod stop;

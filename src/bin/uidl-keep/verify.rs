@@ -1,6 +1,6 @@
 //! `uidl-keep verify`: what the new server lists over POP3, compared with what clients know.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
@@ -16,7 +16,7 @@ use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::is_everybody;
 use uidl_keep::site::Site;
 use uidl_keep::site::roster::is_domain;
-use uidl_keep::text::{on_one_line, printable};
+use uidl_keep::text::printable;
 use uidl_keep::verify::{Expected, OfSite, Verification, compare, of_site};
 
 use crate::capture::pop3::accounts::{in_file, table};
@@ -25,6 +25,7 @@ use crate::capture::pop3::password::{PasswordArgs, guard_memory, password_in, se
 use crate::capture::progress::Progress;
 use crate::capture::prove::SecurityArg;
 use crate::output::{Completion, Trouble, remark};
+use crate::signs::{SignCounts, Signed, SignedMaildrop};
 use crate::site_files;
 
 /// Compares what the new server lists over POP3 with what clients know.
@@ -141,10 +142,7 @@ enum Expectations {
 }
 
 /// What is said of one maildrop.
-struct VerifyLine {
-    user: String,
-    found: Result<Verification, String>,
-}
+type VerifyLine = SignedMaildrop<Verification>;
 
 pub fn run(args: &VerifyArgs) -> Result<Completion, Trouble> {
     guard_memory()?;
@@ -169,7 +167,7 @@ pub fn run(args: &VerifyArgs) -> Result<Completion, Trouble> {
         let found = listed.map(|listed| compare(&wanted[&at], listed.iter().map(|it| &*it.uidl)));
         lines.push(VerifyLine { user: new.all[at].user.clone(), found });
     })?;
-    lines.sort_by(|a, b| a.rank().cmp(&b.rank()));
+    VerifyLine::sort(&mut lines);
     print(args.json, &lines, given_up)?;
     if let Some(first) = others.first() {
         remark(format_args!(
@@ -400,23 +398,17 @@ fn first_of(uidls: &[Box<[u8]>]) -> String {
     format!("{}{more}", first.join(", "))
 }
 
-impl VerifyLine {
+impl Signed for Verification {
     fn sign(&self) -> ForecastSign {
-        self.found.as_ref().map_or(ForecastSign::Unknown, Verification::sign)
+        Verification::sign(self)
     }
 
-    /// The worst first.
-    fn rank(&self) -> (ForecastSign, std::cmp::Reverse<usize>, &str) {
-        let missing = self.found.as_ref().map_or(0, |found| found.missing.len());
-        (self.sign(), std::cmp::Reverse(missing), &self.user)
+    fn missing(&self) -> usize {
+        self.missing.len()
     }
 
     fn sentence(&self) -> String {
-        let found = match &self.found {
-            Ok(found) => found,
-            Err(why) => return format!("could not tell: {why}"),
-        };
-        let Verification { expected, kept, missing, older, new, reused, out_of_order, .. } = found;
+        let Self { expected, kept, missing, older, new, reused, out_of_order, .. } = self;
         let mut said = format!("{kept} of {expected} kept");
         // Writing to a String cannot fail.
         if !missing.is_empty() {
@@ -437,35 +429,29 @@ impl VerifyLine {
         }
         said
     }
+}
 
-    fn json(&self) -> Value {
-        let (user, sign) = (&self.user, self.sign().as_char().to_string());
-        let found = match &self.found {
-            Ok(found) => found,
-            Err(why) => return json!({ "user": user, "sign": sign, "why": on_one_line(why) }),
-        };
-        let all = |uidls: &[Box<[u8]>]| -> Vec<String> {
-            uidls.iter().map(|uidl| String::from_utf8_lossy(uidl).into_owned()).collect()
-        };
-        json!({
-            "user": user,
-            "sign": sign,
-            "listed": found.listed,
-            "expected": found.expected,
-            "kept": found.kept,
-            "missing": all(&found.missing),
-            "new": found.new,
-            "older": found.older,
-            "reused": all(&found.reused),
-            "out_of_order": found.out_of_order,
-        })
-    }
+/// The fields of a JSON object.
+fn json_of(found: &Verification) -> Value {
+    let all = |uidls: &[Box<[u8]>]| -> Vec<String> {
+        uidls.iter().map(|uidl| String::from_utf8_lossy(uidl).into_owned()).collect()
+    };
+    json!({
+        "listed": found.listed,
+        "expected": found.expected,
+        "kept": found.kept,
+        "missing": all(&found.missing),
+        "new": found.new,
+        "older": found.older,
+        "reused": all(&found.reused),
+        "out_of_order": found.out_of_order,
+    })
 }
 
 /// What is said of all.
 #[derive(Default)]
 struct VerifyTotal {
-    by_sign: BTreeMap<ForecastSign, usize>,
+    signs: SignCounts,
     expected: usize,
     kept: usize,
     missing: usize,
@@ -477,7 +463,7 @@ impl VerifyTotal {
     fn of(lines: &[VerifyLine], given_up: usize) -> Self {
         let mut total = Self { given_up, ..Self::default() };
         for line in lines {
-            *total.by_sign.entry(line.sign()).or_default() += 1;
+            total.signs.add(line.sign());
             let Ok(found) = &line.found else { continue };
             total.expected += found.expected;
             total.kept += found.kept;
@@ -487,19 +473,11 @@ impl VerifyTotal {
         total
     }
 
-    fn count(&self, sign: ForecastSign) -> usize {
-        self.by_sign.get(&sign).copied().unwrap_or_default()
-    }
-
     fn sentence(&self) -> String {
-        let signs =
-            ForecastSign::ALL.map(|sign| format!("{} {}", self.count(sign), sign.as_char()));
         let Self { expected, kept, missing, new, given_up, .. } = self;
-        let maildrops: usize = self.by_sign.values().sum();
         let mut said = format!(
-            "total: {maildrops} maildrops ({}): {kept} of {expected} messages kept, {missing} \
-             missing, {new} new",
-            signs.join(", ")
+            "{}: {kept} of {expected} messages kept, {missing} missing, {new} new",
+            self.signs.sentence()
         );
         if *given_up > 0 {
             let _ = write!(said, "; left out: {given_up} set to redownload");
@@ -508,13 +486,9 @@ impl VerifyTotal {
     }
 
     fn json(&self) -> Value {
-        let signs = ForecastSign::ALL
-            .iter()
-            .map(|sign| (sign.as_char().to_string(), self.count(*sign).into()))
-            .collect::<serde_json::Map<String, Value>>();
         json!({
             "total": {
-                "maildrops": signs,
+                "maildrops": self.signs.json(),
                 "expected": self.expected,
                 "kept": self.kept,
                 "missing": self.missing,
@@ -530,10 +504,9 @@ fn print(is_json: bool, lines: &[VerifyLine], given_up: usize) -> Result<(), Tro
     let mut out = BufWriter::new(io::stdout().lock());
     for line in lines {
         if is_json {
-            writeln!(out, "{}", line.json())?;
+            writeln!(out, "{}", line.json(json_of))?;
         } else {
-            let (sign, user) = (line.sign().as_char(), on_one_line(&line.user));
-            writeln!(out, "{sign} {user}: {}", on_one_line(line.sentence()))?;
+            writeln!(out, "{}", line.line())?;
         }
     }
     if is_json {
