@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,9 +19,9 @@ use uidl_keep::site::roster::is_domain;
 use uidl_keep::text::printable;
 use uidl_keep::verify::{Expected, OfSite, Verification, compare, of_site};
 
-use crate::capture::pop3::accounts::{in_file, table};
+use crate::capture::pop3::accounts::{LoginArgs, NamedAccounts};
 use crate::capture::pop3::line::{LineArgs, PaceArgs};
-use crate::capture::pop3::password::{PasswordArgs, guard_memory, password_in, secrets_on_stdin};
+use crate::capture::pop3::password::{guard_memory, password_in};
 use crate::capture::progress::Progress;
 use crate::capture::prove::SecurityArg;
 use crate::output::{Completion, Trouble, remark};
@@ -88,15 +88,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "login_template")]
     accounts: Option<PathBuf>,
     #[command(flatten)]
-    password: PasswordArgs,
-    /// Who logs in, by {user}, {local} and {domain} of the account: '{user}*master' of a master
-    /// user on Dovecot [default: {user}].
-    #[arg(long, value_name = "TEMPLATE")]
-    login_template: Option<String>,
-    /// Log in as the template says on behalf of each account: its login name is the authorization
-    /// identity of SASL PLAIN.
-    #[arg(long, requires = "login_template", conflicts_with = "token_command")]
-    authorize: bool,
+    login: LoginArgs,
     /// Who logs in at the old server [default: as at the new one].
     #[arg(long, value_name = "TEMPLATE", requires = "old", conflicts_with = "accounts")]
     old_login_template: Option<String>,
@@ -203,8 +195,7 @@ impl VerifyArgs {
         let options =
             ServerOptions { security: self.line.security(), trust: self.line.trust(), port: None };
         let server = fleet::server(&self.new, &options).map_err(|e| Trouble::at("--new", e))?;
-        let template =
-            LoginTemplate { text: self.login_template.clone(), authorizes: self.authorize };
+        let template = self.login.template();
         let listed = match &self.old {
             Some(old) => {
                 let security = self.old_security.map(SecurityArg::security);
@@ -214,7 +205,7 @@ impl VerifyArgs {
                     trust: trust.unwrap_or_else(|| options.trust.clone()),
                     port: None,
                 };
-                let text = self.old_login_template.as_ref().or(self.login_template.as_ref());
+                let text = self.old_login_template.as_ref().or(template.text.as_ref());
                 let template = LoginTemplate { text: text.cloned(), ..template.clone() };
                 self.named(("--old", old), &options, &template)?
             }
@@ -241,39 +232,12 @@ impl VerifyArgs {
         options: &ServerOptions,
         template: &LoginTemplate,
     ) -> Result<Accounts, Trouble> {
-        let tokens = self.password.tokens(self.timeout)?;
-        if let Some(path) = &self.accounts {
-            if self.password.is_given() {
-                return Err(Trouble::new(
-                    "--accounts has a password for each account: leave the other one out, or say \
-                     --users",
-                ));
-            }
-            return table(path, Some(host), options, tokens.as_ref());
-        }
-        let server = fleet::server(host, options).map_err(|e| Trouble::at(option, e))?;
-        if self.users.as_deref() == Some(Path::new("-")) && self.password.is_stdin() {
-            return Err(Trouble::new(
-                "--users - and --password-stdin: standard input is only one of the two",
-            ));
-        }
-        let credential = match tokens {
-            Some(tokens) => tokens,
-            None => Credential::Password(self.password.read()?),
+        let named = NamedAccounts {
+            user: self.user.as_ref().map(|user| (user, self.new_user.as_ref().unwrap_or(user))),
+            users: self.users.as_deref(),
+            accounts: self.accounts.as_deref(),
         };
-        if let Some(user) = &self.user {
-            let new = self.new_user.as_ref().unwrap_or(user);
-            return Accounts::one(server, (user, new), credential, template)
-                .map_err(|error| Trouble::at("--user", error));
-        }
-        let path = self.users.as_ref().expect("clap requires one of the three");
-        let text = if path == Path::new("-") {
-            secrets_on_stdin()?.to_vec()
-        } else {
-            fs::read(path).map_err(|error| Trouble::at(path.display(), error))?
-        };
-        Accounts::of_users(&text, server, &credential, template)
-            .map_err(|error| in_file(path, error))
+        named.on((option, Some(host)), options, (&self.login, template), self.timeout)
     }
 
     fn options(&self) -> FleetOptions {
