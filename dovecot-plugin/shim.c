@@ -39,12 +39,40 @@ static MODULE_CONTEXT_DEFINE_INIT(uidl_keep_mail_module, &mail_module_register);
 
 static struct event_category uidl_keep_category = { .name = "uidl-keep" };
 
-void uidl_keep_log(struct event *parent, enum uidl_keep_log_level level, const char *line)
+struct event *uidl_keep_event_begin(struct event *parent)
 {
 	struct event *event = event_create(parent);
 
 	event_add_category(event, &uidl_keep_category);
 	event_set_append_log_prefix(event, "uidl-keep: ");
+	return event;
+}
+
+void uidl_keep_event_add_count(struct event *event, const char *key, uint64_t count)
+{
+	event_add_int(event, key, count);
+}
+
+void uidl_keep_event_add_word(struct event *event, const char *key, const char *word)
+{
+	event_add_str(event, key, word);
+}
+
+void uidl_keep_event_send(struct event *event, const char *name, const char *line)
+{
+	event_set_name(event, name);
+	e_debug(event, "%s", line);
+}
+
+void uidl_keep_event_end(struct event *event)
+{
+	event_unref(&event);
+}
+
+void uidl_keep_log(struct event *parent, enum uidl_keep_log_level level, const char *line)
+{
+	struct event *event = uidl_keep_event_begin(parent);
+
 	switch (level) {
 	case UIDL_KEEP_LOG_DEBUG:
 		e_debug(event, "%s", line);

@@ -24,6 +24,13 @@ enum uidl_keep_log_level {
 
 /* Logging: one line through an event's own prefix. */
 void uidl_keep_log(struct event *event, enum uidl_keep_log_level level, const char *line);
+/* Named events, for Dovecot's statistics. An event counts when it is sent, and its duration is from
+   begin to there; its line is logged for debugging. end frees it, sent or not. */
+struct event *uidl_keep_event_begin(struct event *parent);
+void uidl_keep_event_add_count(struct event *event, const char *key, uint64_t count);
+void uidl_keep_event_add_word(struct event *event, const char *key, const char *word);
+void uidl_keep_event_send(struct event *event, const char *name, const char *line);
+void uidl_keep_event_end(struct event *event);
 /* Ends the process by exit, after logging the line: never returns. */
 void uidl_keep_die(const char *line);
 /* The same with the exit status by which Dovecot's processes say that memory has run out. */

@@ -10,6 +10,9 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 /// How much of what is done may wait to be written: bounds what waits in memory.
 pub const AHEAD: usize = 64;
 
+/// The time after which a thread that was stopped looks whether all others have ended.
+const STOP_LOOK: Duration = Duration::from_millis(100);
+
 /// What is to be done, in which order, and in which order it is written.
 pub trait Schedule {
     /// What a thread makes of one piece of the work.
@@ -38,6 +41,58 @@ pub enum Next {
     Go(usize),
     /// Nothing until then, or until something is settled or written.
     Wait(Option<Instant>),
+}
+
+/// A number of pieces in their order, until the work is to end early. Each is written when it is
+/// done, with its place.
+pub struct AsTheyCome<T, S = fn() -> bool> {
+    len: usize,
+    taken: usize,
+    is_stopped: S,
+    done: Vec<(usize, T)>,
+}
+
+impl<T> AsTheyCome<T> {
+    /// So many pieces, all of which are done.
+    pub fn new(len: usize) -> Self {
+        Self::until(len, || false)
+    }
+}
+
+impl<T, S: Fn() -> bool> AsTheyCome<T, S> {
+    /// So many pieces. None is begun once `is_stopped` says so.
+    pub fn until(len: usize, is_stopped: S) -> Self {
+        Self { len, taken: 0, is_stopped, done: Vec::new() }
+    }
+}
+
+impl<T, S: Fn() -> bool> Schedule for AsTheyCome<T, S> {
+    type Done = T;
+    type Finished = (usize, T);
+
+    fn is_over(&self) -> bool {
+        self.taken == self.len || (self.is_stopped)()
+    }
+
+    fn next(&mut self, now: Instant) -> Next {
+        if self.taken == self.len {
+            return Next::Wait(None);
+        }
+        if (self.is_stopped)() {
+            // Nobody rings when that comes.
+            return Next::Wait(Some(now + STOP_LOOK));
+        }
+        self.taken += 1;
+        Next::Go(self.taken - 1)
+    }
+
+    fn settle(&mut self, at: usize, done: T, _now: Instant) {
+        self.done.push((at, done));
+    }
+
+    fn finished(&mut self) -> Option<(usize, T)> {
+        self.done.pop()
+    }
 }
 
 /// A thread panicked: its piece of the work is lost.
@@ -173,53 +228,19 @@ impl<S> Drop for CloseOnDrop<'_, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
-
-    /// Gives out the numbers below `len`, and writes them as they come.
-    struct Numbers {
-        len: usize,
-        taken: usize,
-        done: Vec<usize>,
-    }
-
-    impl Schedule for Numbers {
-        type Done = usize;
-        type Finished = usize;
-
-        fn is_over(&self) -> bool {
-            self.taken == self.len
-        }
-
-        fn next(&mut self, _now: Instant) -> Next {
-            if self.taken == self.len {
-                return Next::Wait(None);
-            }
-            self.taken += 1;
-            Next::Go(self.taken - 1)
-        }
-
-        fn settle(&mut self, at: usize, done: usize, _now: Instant) {
-            assert_eq!(at * 2, done);
-            self.done.push(done);
-        }
-
-        fn finished(&mut self) -> Option<usize> {
-            self.done.pop()
-        }
-    }
-
-    fn numbers(len: usize) -> Numbers {
-        Numbers { len, taken: 0, done: Vec::new() }
-    }
 
     fn written(jobs: usize, len: usize) -> Result<Vec<usize>, ThreadStopped> {
         let mut written = Vec::new();
         run(
-            numbers(len),
+            AsTheyCome::new(len),
             jobs,
             || (),
             |at| at * 2,
-            |number| {
+            |(at, number)| {
+                assert_eq!(at * 2, number);
                 written.push(number);
                 Ok(())
             },
@@ -238,10 +259,34 @@ mod tests {
     }
 
     #[test]
+    fn no_piece_is_begun_once_the_work_is_to_end_and_those_at_hand_are_written() {
+        let is_stopped = AtomicBool::new(false);
+        let mut written = Vec::new();
+        let queue = AsTheyCome::until(9, || is_stopped.load(Ordering::Relaxed));
+        let do_one = |at| match at {
+            // The other thread has time to take one more.
+            0 => {
+                while !is_stopped.load(Ordering::Relaxed) {
+                    thread::yield_now();
+                }
+                thread::sleep(STOP_LOOK);
+            }
+            _ => is_stopped.store(true, Ordering::Relaxed),
+        };
+        let write = |(at, ())| {
+            written.push(at);
+            Ok::<_, ThreadStopped>(())
+        };
+        assert_eq!(run(queue, 2, || (), do_one, write), Ok(()));
+        written.sort_unstable();
+        assert_eq!(written, [0, 1]);
+    }
+
+    #[test]
     fn an_error_of_the_writer_ends_the_work() {
         let mut count = 0;
         let result = run(
-            numbers(1000),
+            AsTheyCome::new(1000),
             2,
             || (),
             |at| at * 2,
@@ -257,7 +302,7 @@ mod tests {
     fn a_thread_that_panics_ends_the_work() {
         let run = || {
             run(
-                numbers(9),
+                AsTheyCome::new(9),
                 1,
                 || (),
                 |at| if at == 1 { panic!("as asked") } else { at * 2 },

@@ -17,6 +17,7 @@ use crate::ledger::fingerprint_cache::FingerprintCache;
 use crate::ledger::{Ledger, LedgerFront, LedgerHead, Mark, Provenance};
 use crate::maildrop::Maildrop;
 use crate::plugin::bake::{Baked, bake, is_baked};
+use crate::plugin::events::{ListingKind, Reason};
 use crate::plugin::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
 use crate::plugin::standing::{Kept, RefusedLogin, Stranger, Uncaptured};
 use crate::plugin::survey::{self, Expunged, Sizes, Survey, SurveyInput, names_of};
@@ -30,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct AnswerTable {
     /// The view that they are for.
     pub view: View,
+    /// How they were made.
+    pub kind: ListingKind,
     front: LedgerFront,
     /// Answers for this session only.
     passing: HashMap<u32, (CString, u32)>,
@@ -131,7 +134,7 @@ impl AnswerTable {
         let locked = control.lock(PATIENCE);
         if let Err(LockError::Busy) = locked {
             let log = format!("{}: {}", control.ledger_path().display(), LockError::Busy);
-            return Err(RefusedLogin::fault(log).into());
+            return Err(RefusedLogin::fault(Reason::Busy, log).into());
         }
         // Another login may have resolved it while we waited.
         if seen.is_none() || control.ledger_state() != seen {
@@ -254,7 +257,10 @@ impl AnswerTable {
         let Ok(front) = LedgerFront::of_encoded(file.clone()) else { return Ok(None) };
         let published = control.begin(lock).map_err(PublishError::from);
         match published.and_then(|begun| begun.publish(&file, &mark)) {
-            Ok(()) => Ok(Some(Self::from_front(view, front))),
+            Ok(()) => {
+                let kind = ListingKind::Grown(survey.messages.len());
+                Ok(Some(Self { kind, ..Self::from_front(view, front) }))
+            }
             // The rules write the mark of a ledger that was published, or say why they cannot.
             Err(PublishError::Unwritten(_) | PublishError::Unmarked(_)) => Ok(None),
         }
@@ -284,7 +290,7 @@ impl AnswerTable {
 
     fn from_front(view: View, front: LedgerFront) -> Self {
         let (passing, undecided) = (HashMap::new(), Vec::new());
-        Self { view, front, passing, undecided, cursor: Cell::new(0) }
+        Self { view, kind: ListingKind::Warm, front, passing, undecided, cursor: Cell::new(0) }
     }
 
     /// Rule 12: takes the answers for a user who is on no roster from the ledger in his INBOX. It
@@ -309,20 +315,22 @@ impl AnswerTable {
             return Ok(Some(Self::from_front(view, front)));
         }
         let (user, path) = (front.user(), control.ledger_path());
-        Err(RefusedLogin::fault(if user == name {
-            format!(
+        Err(if user == name {
+            let log = format!(
                 "{name} is on no roster, and {} says what was told to him: build his index and \
                  roster again, or take that file and {} away",
                 path.display(),
                 control::LOCK,
-            )
+            );
+            RefusedLogin::fault(Reason::NoRoster, log)
         } else {
-            format!(
+            let log = format!(
                 "{name} is on no roster, and his INBOX is that of {user} ({}), who must list its \
                  new messages first: let {user} log in by POP3, or make {name} log in as {user}",
                 path.display(),
-            )
-        }))
+            );
+            RefusedLogin::fault(Reason::OtherName, log)
+        })
     }
 
     /// Takes the answers from the ledger alone, for a copy of the mail of a user of whom nothing
@@ -451,7 +459,7 @@ impl AnswerTable {
             bake(mailbox, kept.settings.order, records);
         }
         log_report(mailbox, &resolution.report);
-        Ok((table, unwritten))
+        Ok((Self { kind: ListingKind::Cold(resolution.report), ..table }, unwritten))
     }
 
     /// Makes the answers for doveadm and dsync in memory: what was listed or is kept. It does not
@@ -476,9 +484,8 @@ impl AnswerTable {
             LedgerFront::read(file)
         });
         let front = front.map_err(|why| {
-            RefusedLogin::fault(format!(
-                "the ledger cannot go on: {why}; take it away and `uidl-keep forget` the user"
-            ))
+            let next = "take it away and `uidl-keep forget` the user";
+            RefusedLogin::fault(Reason::Ledger, format!("the ledger cannot go on: {why}; {next}"))
         })?;
         Ok(Self::from_front(view, front))
     }
@@ -588,7 +595,7 @@ fn last_name_agrees(front: &LedgerFront, mailbox: Mailbox, uids: &[u32]) -> bool
 }
 
 fn uidlist_fault(why: String) -> RefusedLogin {
-    RefusedLogin::fault(format!("cannot read dovecot-uidlist: {why}"))
+    RefusedLogin::fault(Reason::Mailbox, format!("cannot read dovecot-uidlist: {why}"))
 }
 
 /// Bakes all again where the first or the last UIDL that was listed is gone: an older
@@ -611,13 +618,12 @@ fn bake_anew_if_gone(front: &LedgerFront, transaction: Transaction, with_order: 
 }
 
 fn control_of(user: &str, mailbox: Mailbox) -> Result<Control, RefusedLogin> {
-    match mailbox.control_dir() {
-        Ok(Some(dir)) => Ok(Control::new(dir, user)),
-        Ok(None) => {
-            Err(RefusedLogin::fault("this storage has no control directory to keep a ledger in"))
-        }
-        Err(why) => Err(RefusedLogin::fault(format!("cannot tell the control directory: {why}"))),
-    }
+    let log = match mailbox.control_dir() {
+        Ok(Some(dir)) => return Ok(Control::new(dir, user)),
+        Ok(None) => "this storage has no control directory to keep a ledger in".to_owned(),
+        Err(why) => format!("cannot tell the control directory: {why}"),
+    };
+    Err(RefusedLogin::fault(Reason::Mailbox, log))
 }
 
 /// Says whether a refusal that the operator meant is to be logged now.
@@ -656,7 +662,8 @@ fn ledger_fault(control: &Control, why: &ControlError) -> RefusedLogin {
              found again as far as its mark and what was baked say"
             .to_owned(),
     };
-    RefusedLogin::fault(format!("{}: {why}; {next}", control.ledger_path().display()))
+    let path = control.ledger_path();
+    RefusedLogin::fault(Reason::Ledger, format!("{}: {why}; {next}", path.display()))
 }
 
 fn read_ledger(control: &Control) -> Result<Option<(Ledger, SystemTime)>, RefusedLogin> {
@@ -694,7 +701,7 @@ impl UserIndex {
 }
 
 fn index_fault(path: &Path, why: &dyn Remedy) -> RefusedLogin {
-    RefusedLogin::fault(format!("{}: {why}; {}", path.display(), why.remedy()))
+    RefusedLogin::fault(Reason::Index, format!("{}: {why}; {}", path.display(), why.remedy()))
 }
 
 /// The question to the rules, but for the messages.
@@ -765,7 +772,8 @@ fn resolve(
         .inspect(|resolution| log_undecided(mailbox, &resolution.report, first_fault.as_deref()))
         .map_err(|why| {
             let because = first_fault.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-            RefusedLogin::fault(format!("{}: {why}{because}", kept.user)).into()
+            let log = format!("{}: {why}{because}", kept.user);
+            RefusedLogin::fault(Reason::from(&why), log).into()
         })
 }
 
@@ -836,8 +844,7 @@ fn log_undecided(mailbox: Mailbox, report: &Report, first_fault: Option<&str>) {
 }
 
 fn log_report(mailbox: Mailbox, report: &Report) {
-    let count =
-        |provenance: Provenance| report.by_provenance.get(&provenance).copied().unwrap_or_default();
+    let count = |provenance| report.count(provenance);
     if report.is_first {
         mailbox.log(
             Level::UIDL_KEEP_LOG_INFO,

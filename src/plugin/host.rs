@@ -173,6 +173,12 @@ impl Mailbox {
         unsafe { sys::uidl_keep_log(sys::uidl_keep_mailbox_event(self.0), level, line.as_ptr()) };
     }
 
+    /// Begins an event of Dovecot's.
+    pub fn begin_event(self) -> NamedEvent {
+        // SAFETY: `from_raw`; an event keeps its parent alive.
+        NamedEvent(unsafe { sys::uidl_keep_event_begin(sys::uidl_keep_mailbox_event(self.0)) })
+    }
+
     /// Fails the operation under way with a temporary error. The client sees `text`.
     pub fn fail(self, text: &str) {
         let text = c_string(text);
@@ -291,6 +297,37 @@ impl Mailbox {
 
     pub(super) fn as_raw(self) -> *mut sys::mailbox {
         self.0
+    }
+}
+
+/// `struct event`: a named one, which Dovecot's statistics count once it is sent. Its duration is
+/// from its making to there.
+pub struct NamedEvent(*mut sys::event);
+
+impl NamedEvent {
+    /// Adds a number.
+    pub fn add_count(&self, field: &CStr, count: u64) {
+        // SAFETY: made by `begin_event`; Dovecot copies the field's name.
+        unsafe { sys::uidl_keep_event_add_count(self.0, field.as_ptr(), count) };
+    }
+
+    /// Adds a word.
+    pub fn add_word(&self, field: &CStr, word: &CStr) {
+        // SAFETY: made by `begin_event`; Dovecot copies both strings.
+        unsafe { sys::uidl_keep_event_add_word(self.0, field.as_ptr(), word.as_ptr()) };
+    }
+
+    /// Sends it under a name. `line` is what a log has that is asked for such events.
+    pub fn send(self, name: &CStr, line: &CStr) {
+        // SAFETY: made by `begin_event`; Dovecot copies the name, and formats the line at once.
+        unsafe { sys::uidl_keep_event_send(self.0, name.as_ptr(), line.as_ptr()) };
+    }
+}
+
+impl Drop for NamedEvent {
+    fn drop(&mut self) {
+        // SAFETY: made by `begin_event`, and not used again.
+        unsafe { sys::uidl_keep_event_end(self.0) };
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod answer_table;
 mod bake;
+mod events;
 #[cfg(debug_assertions)]
 mod fault;
 mod hooks;

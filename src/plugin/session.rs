@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString, c_char};
 use std::rc::Rc;
 
 use super::answer_table::{self, AnswerTable, Unanswered, Unwritten};
+use super::events::{self, ListingEvent, ListingKind, Reason};
 use super::host::{Level, Mail, Mailbox, Transaction, View};
 use super::standing::{RefusedLogin, Standing, Stranger, Uncaptured};
 use super::survey::Sizes;
@@ -113,10 +114,12 @@ impl Inbox {
         if let Some(refusal) = kept.held() {
             return self.refuse(transaction.mailbox(), &refusal);
         }
+        let event = ListingEvent::begin(transaction.mailbox());
         match self
             .surveying(|| AnswerTable::for_listing(kept, transaction, sizes, self.stale.get()))
         {
             Ok((table, unwritten)) => {
+                event.send(&table.kind, table.view.messages);
                 self.tables.borrow_mut().push(Rc::new(table));
                 *self.unwritten.borrow_mut() = unwritten;
             }
@@ -135,7 +138,11 @@ impl Inbox {
             return self.refuse(transaction.mailbox(), &refusal);
         }
         match self.surveying(|| AnswerTable::for_stranger(stranger, transaction)) {
-            Ok(Some(table)) => self.tables.borrow_mut().push(Rc::new(table)),
+            Ok(Some(table)) => {
+                let event = ListingEvent::begin(transaction.mailbox());
+                event.send(&ListingKind::OtherName, table.view.messages);
+                self.tables.borrow_mut().push(Rc::new(table));
+            }
             Ok(None) => {}
             Err(refusal) => self.refuse(transaction.mailbox(), &refusal),
         }
@@ -145,6 +152,7 @@ impl Inbox {
         if !refusal.is_meant() || answer_table::is_to_be_said(mailbox) {
             mailbox.log(Level::UIDL_KEEP_LOG_ERROR, &refusal.log);
         }
+        events::send_refused(mailbox, refusal.reason);
         *self.refusal.borrow_mut() = Some(refusal.clone());
     }
 
@@ -318,7 +326,7 @@ impl Inbox {
             }
             Err(Unanswered::Expunged | Unanswered::Stale) => {
                 let log = "a message went while it was looked at: ask again";
-                self.refuse(mailbox, &RefusedLogin::fault(log));
+                self.refuse(mailbox, &RefusedLogin::fault(Reason::Overtaken, log));
                 Err(())
             }
             Err(Unanswered::Refused(refusal)) => {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use super::events::Reason;
 use super::host::User;
 use super::settings::{self, Settings};
 use crate::ledger::LedgerHead;
@@ -60,7 +61,7 @@ impl Stranger {
              mailboxes have been moved",
             self.name
         );
-        Some(RefusedLogin { log, client: MOVING })
+        Some(RefusedLogin { log, client: MOVING, reason: Reason::Held })
     }
 
     /// Looks up the user whose ledger lies in the stranger's INBOX. `Ok(None)`: he is none of our
@@ -73,7 +74,8 @@ impl Stranger {
         if owner == self.name {
             return Ok(Some(Owner { forgotten: 0 }));
         }
-        let line = look_up(&self.site, owner).map_err(RefusedLogin::fault)?;
+        let fault = |why: String| RefusedLogin::fault(Reason::Site, why);
+        let line = look_up(&self.site, owner).map_err(fault)?;
         let Some(line) = line else { return Ok(Some(Owner { forgotten: 0 })) };
         match refusal_of(&line) {
             Some(refusal) => Err(refusal),
@@ -125,7 +127,7 @@ impl Kept {
 
 fn held(user: &str) -> RefusedLogin {
     let log = format!("{user} is held: `uidl-keep release {user}` when the mailbox has been moved");
-    RefusedLogin { log, client: MOVING }
+    RefusedLogin { log, client: MOVING, reason: Reason::Held }
 }
 
 /// Why POP3 refuses a user whose roster line says this, whatever is in the mailbox.
@@ -139,23 +141,25 @@ fn refusal_of(line: &RosterLine) -> Option<RefusedLogin> {
             "{name} was forgotten: capture it again and build upon this site, or `uidl-keep \
              release --redownload {name}`"
         );
-        return Some(RefusedLogin { log, client: MOVING });
+        return Some(RefusedLogin { log, client: MOVING, reason: Reason::Forgotten });
     }
     (line.state == State::Failed).then(|| {
-        RefusedLogin::fault(format!(
+        let log = format!(
             "the capture of {name} failed: capture it again and build upon the old site, or \
              `uidl-keep release --redownload {name}`"
-        ))
+        );
+        RefusedLogin::fault(Reason::CaptureFailed, log)
     })
 }
 
 /// Why a user is refused whom the roster does not name, where it names `everybody` of his domain.
 fn missed(name: &str, everybody: &str) -> RefusedLogin {
-    RefusedLogin::fault(format!(
+    let log = format!(
         "{name} may be one of {everybody}, who lived at the old server where it could not be \
          searched: capture that domain again and build upon the old site; then, or if nobody of \
          it is missing, `uidl-keep release --redownload '{everybody}'`"
-    ))
+    );
+    RefusedLogin::fault(Reason::NotSearched, log)
 }
 
 /// A refused login.
@@ -165,12 +169,14 @@ pub struct RefusedLogin {
     pub log: String,
     /// For the client.
     pub client: &'static str,
+    /// For Dovecot's statistics.
+    pub reason: Reason,
 }
 
 impl RefusedLogin {
     /// A refusal because we could not tell.
-    pub fn fault(log: impl Into<String>) -> Self {
-        Self { log: log.into(), client: LATER }
+    pub fn fault(reason: Reason, log: impl Into<String>) -> Self {
+        Self { log: log.into(), client: LATER, reason }
     }
 
     /// Says whether the operator meant it. Then clients come again and again, and nothing is wrong.
@@ -185,7 +191,7 @@ impl Standing {
         let Some(name) = user.name() else { return Self::Inert };
         match Self::find(user, name) {
             Ok(standing) => standing,
-            Err(log) => Self::Refused(RefusedLogin::fault(log)),
+            Err(log) => Self::Refused(RefusedLogin::fault(Reason::Site, log)),
         }
     }
 
@@ -223,7 +229,7 @@ impl Standing {
         if asked.is_some() && !is_held {
             // Listed as a client, new mail that no client has seen would have its place for ever.
             let log = format!("{name} is served by now: his client makes the first listing");
-            return Ok(Self::Refused(RefusedLogin::fault(log)));
+            return Ok(Self::Refused(RefusedLogin::fault(Reason::Overtaken, log)));
         }
         let named = asked.filter(|stamp| is_held && *stamp == line.rehearsal);
         let rehearsal = named.unwrap_or(0);

@@ -117,3 +117,10 @@ pub struct Report {
     /// server gave it.
     pub repeated: usize,
 }
+
+impl Report {
+    /// How many there are of a provenance.
+    pub fn count(&self, provenance: Provenance) -> usize {
+        self.by_provenance.get(&provenance).copied().unwrap_or_default()
+    }
+}

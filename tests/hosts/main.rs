@@ -43,6 +43,7 @@ mod install;
 mod killed_login;
 mod map_denied;
 mod memory;
+mod metrics;
 mod old_servers;
 mod old_servers_moved;
 mod prove;

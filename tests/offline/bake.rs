@@ -10,7 +10,6 @@ use std::time::Duration;
 use uidl_keep::key::{Depth, Fingerprinter, NORMALISER_VERSION};
 use uidl_keep::ledger::{Ledger, Mark, Provenance};
 
-use crate::shared::capture::make;
 use crate::shared::is_root;
 use crate::status::ledger;
 use crate::support::cli::{Here, Ran};
@@ -68,12 +67,7 @@ impl Moved {
     }
 
     fn maildir(&self, user: &str) -> PathBuf {
-        let (local, domain) = user.split_once('@').unwrap();
-        let path = self.here.path(&format!("mail/{domain}/{local}"));
-        if !path.exists() {
-            make(&path);
-        }
-        path
+        self.here.maildir(user)
     }
 
     fn deliver(&self, user: &str, name: &str, number: u32) {

@@ -4,7 +4,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use crate::shared::program::write_program;
 use crate::support::cli::{ALICE, BOB, CAROL, DAVE, Here, ROOT, Ran, with_listings};
@@ -821,15 +821,7 @@ fn a_reader_that_has_gone_away_is_no_error() {
     let many = many.concat();
     here.write("many.listing", &ROOT.replace("1 a file=1\n2 a file=2\n", &many));
     here.quiet("build -o site many.listing");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_uidl-keep"))
-        .args(["dump", "site"])
-        .current_dir(here.0.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
+    let output = here.unread("dump site");
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
 }
 

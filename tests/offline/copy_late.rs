@@ -10,13 +10,14 @@ use std::time::{Duration, SystemTime};
 
 use uidl_keep::key::FileKey;
 use uidl_keep::ledger::control::LEDGER;
-use uidl_keep::ledger::{Epoch, Ledger, Noted, Provenance, Record};
+use uidl_keep::ledger::{Epoch, Ledger, Provenance, Record};
 use uidl_keep::uidl::Uidl;
 
 use crate::shared::capture::{make, message};
 use crate::shared::tree::below;
 use crate::shared::{is_root, lacking};
 use crate::support::cli::{Here, Ran};
+use crate::support::ledger::ledger_of;
 
 const USER: &str = "alice@example.com";
 const JOURNAL: &str = "uidl-keep.late";
@@ -197,19 +198,9 @@ fn what_a_client_has_deleted_does_not_come_back() {
         names: [Ledger::name_of_cut(&FileKey::cut_of(name.as_bytes()))].into_iter().collect(),
         entry: None,
     };
-    let ledger = Ledger {
-        user: USER.to_owned(),
-        begun_after: 0,
-        epoch: Epoch { uidvalidity: 17, next_uid: 9, index_id: 3 },
-        next_order: (1 << 20) + 9,
-        told: Vec::new(),
-        restored: 0,
-        unguarded: 0,
-        rehearsal: 0,
-        index: Noted::default(),
-        native_from: None,
-        records: vec![record(1, "x", &by_name), record(2, "UID3-4", "other")],
-    };
+    let epoch = Epoch { uidvalidity: 17, next_uid: 9, index_id: 3 };
+    let records = vec![record(1, "x", &by_name), record(2, "UID3-4", "other")];
+    let ledger = ledger_of(USER, epoch, (1 << 20) + 9, records);
     fs::write(moved.maildir("new").join(LEDGER), ledger.encode()).unwrap();
     for name in [&by_name, &by_uidl] {
         moved.add("old", &format!("new/{name}"));

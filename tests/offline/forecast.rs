@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use uidl_keep::key::{Depth, Fingerprinter, NORMALISER_VERSION};
 
-use crate::shared::capture::make;
 use crate::shared::tree::below;
 use crate::support::cli::{Here, Ran};
 
@@ -69,12 +68,7 @@ impl Moved {
     }
 
     fn maildir(&self, user: &str) -> PathBuf {
-        let (local, domain) = user.split_once('@').unwrap();
-        let path = self.here.path(&format!("mail/{domain}/{local}"));
-        if !path.exists() {
-            make(&path);
-        }
-        path
+        self.here.maildir(user)
     }
 
     fn deliver(&self, user: &str, name: &str, mail: &str) {

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::process::Stdio;
 
 use crate::support::cli::{ALICE, BOB, CAROL, DAVE, Here, with_listings};
 use proptest::prelude::*;
@@ -422,14 +421,7 @@ fn a_change_that_fails_after_its_line_is_followed_by_one_that_says_so() {
 #[test]
 fn all_that_were_named_are_held_when_nobody_reads_what_is_printed() {
     let here = with_site();
-    let mut child = here
-        .command("hold --site site example.com example.net eve")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let output = child.wait_with_output().unwrap();
+    let output = here.unread("hold --site site example.com example.net eve");
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
     assert_eq!(gates(&here), "held held held held held");
 }

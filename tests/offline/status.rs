@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use uidl_keep::key::FileKey;
-use uidl_keep::ledger::{Epoch, FIRST_ORDER, Ledger, Mark, Noted, Provenance, Record};
+use uidl_keep::ledger::{Epoch, FIRST_ORDER, Ledger, Mark, Provenance, Record};
 use uidl_keep::uidl::Uidl;
 
 use crate::shared::capture::make;
 use crate::support::cli::{Here, Ran};
+use crate::support::ledger::ledger_of;
 
 pub const ALICE: &str = "alice@a.org";
 pub const BOB: &str = "bob@a.org";
@@ -144,19 +145,8 @@ pub fn ledger(user: &str, records: &[(u32, &str, &str, Provenance, Option<u32>)]
             entry,
         }
     };
-    Ledger {
-        user: user.to_owned(),
-        begun_after: 0,
-        epoch: Epoch { uidvalidity: UIDVALIDITY, next_uid: 8, index_id: 0 },
-        next_order: FIRST_ORDER + 100,
-        told: Vec::new(),
-        restored: 0,
-        unguarded: 0,
-        rehearsal: 0,
-        index: Noted::default(),
-        native_from: None,
-        records: records.iter().enumerate().map(record).collect(),
-    }
+    let epoch = Epoch { uidvalidity: UIDVALIDITY, next_uid: 8, index_id: 0 };
+    ledger_of(user, epoch, FIRST_ORDER + 100, records.iter().enumerate().map(record).collect())
 }
 
 fn count(object: &Value, keys: &[&str]) -> Vec<u64> {

@@ -4,7 +4,6 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use uidl_keep::bake::into::Copier;
 use uidl_keep::bake::{
@@ -13,7 +12,7 @@ use uidl_keep::bake::{
 use uidl_keep::capture::find::doveconf;
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
-use uidl_keep::capture::workers::{self, Next, Schedule};
+use uidl_keep::capture::workers::{self, AsTheyCome};
 use uidl_keep::dovecot::{Dovecot, DovecotError, InboxPath};
 use uidl_keep::file::safe_open;
 use uidl_keep::forecast::{ControlPlace, MailPlace, Terms};
@@ -27,8 +26,9 @@ use crate::background;
 use crate::capture::progress::Progress;
 use crate::effect::DryRunArgs;
 use crate::interrupt::Interrupt;
+use crate::names::{NamesArgs, SelectedNames, users_on_rosters};
 use crate::output::{Completion, Trouble, remark, summary};
-use crate::who::{AskedPlaces, FoundPlaces, NamesArgs, PlaceArgs, Wanted, users_on_rosters};
+use crate::places::{AskedPlaces, PlaceArgs, Places};
 
 /// Writes the kept UIDLs where Dovecot keeps such things, so that it needs no plugin.
 ///
@@ -101,8 +101,8 @@ pub fn run(args: &BakeArgs) -> Result<Completion, Trouble> {
     if let Some(file) = &args.undo {
         return undo(args, file);
     }
-    let wanted = Wanted::of(&args.names, &args.users)?;
-    if !args.all && wanted.is_everybody() {
+    let wanted = args.names.selected(&args.users)?;
+    if !args.all && wanted.is_all() {
         return Err(Trouble::new(
             "name users or domains, or say --all for everybody on the rosters",
         ));
@@ -143,7 +143,7 @@ struct BakeTotal {
 
 fn bake_all(
     args: &BakeArgs,
-    wanted: &Wanted,
+    wanted: &SelectedNames,
     site: Site,
     dovecot: &Dovecot,
     users: &[String],
@@ -157,21 +157,24 @@ fn bake_all(
     }
     let Keys { file, message, header, origin } = args.keys;
     let terms = Terms { site, native: Some(native), keys: Match { file, message, header, origin } };
-    let places = BakePlaces::of(args, wanted, dovecot, users)?;
+    let places = match args.place.maildir.is_empty() {
+        true => Places::Asked(AskedPlaces::of(dovecot, users, &DIRECTORIES)?),
+        false => Places::Found(args.place.search(wanted)?),
+    };
     let is_dry = args.dry_run.is_dry();
     let undo_file = args.undo_file.as_deref().filter(|_| !is_dry);
     let undo_file = undo_file.map(UndoFile::open).transpose()?;
     let note = |record: &UndoneRecord| undo_file.as_ref().map_or(Ok(()), |file| file.note(record));
     let run = BakeRun { terms: &terms, is_dry, note: &note };
     let bake_one = |at: usize| {
-        let place = places.of_user(&users[at]).map_err(Unbaked::CouldNotTell)?;
-        bake_opened(&run, &users[at], &place, places.opener().filter(|_| !is_dry))
+        let place = place_of(&places, &users[at]).map_err(Unbaked::CouldNotTell)?;
+        bake_opened(&run, &users[at], &place, opener(&places).filter(|_| !is_dry))
     };
 
     let progress = Progress::new(users.len(), users.len() < 2, true);
     let mut total = BakeTotal::default();
     let interrupt = Interrupt::new(args.stop_file.clone())?;
-    let queue = BakeQueue { len: users.len(), taken: 0, interrupt, done: Vec::new() };
+    let queue = AsTheyCome::until(users.len(), || interrupt.is_asked());
     let jobs = args.jobs.get().min(users.len());
     let would = if is_dry { "would bake" } else { "baked" };
     let mut done = 0;
@@ -256,72 +259,49 @@ impl BakeTotal {
     }
 }
 
-/// Where mail lies.
-enum BakePlaces {
-    Found(FoundPlaces),
-    Asked(AskedPlaces),
-}
-
 /// What a bake asks Dovecot for.
 const DIRECTORIES: [InboxPath; 3] = [InboxPath::Mailbox, InboxPath::Control, InboxPath::Index];
 
-impl BakePlaces {
-    fn of(
-        args: &BakeArgs,
-        wanted: &Wanted,
-        dovecot: &Dovecot,
-        users: &[String],
-    ) -> Result<Self, Trouble> {
-        Ok(match args.place.maildir.is_empty() {
-            true => Self::Asked(AskedPlaces::of(dovecot, users, &DIRECTORIES)?),
-            false => Self::Found(FoundPlaces::of(&args.place, wanted)?),
-        })
+/// The Dovecot that may be asked to open a mailbox: only one that was asked where they are.
+fn opener(places: &Places) -> Option<&Dovecot> {
+    match places {
+        Places::Found(_) => None,
+        Places::Asked(asked) => Some(&asked.dovecot),
     }
+}
 
-    /// Whether each pattern had a directory to search, and each maildrop a user.
-    fn are_all_searched(&self) -> bool {
-        match self {
-            Self::Found(found) => found.are_all_searched,
-            Self::Asked(_) => true,
-        }
-    }
-
-    /// The Dovecot that may be asked to open a mailbox: only one that was asked where they are.
-    fn opener(&self) -> Option<&Dovecot> {
-        match self {
-            Self::Found(_) => None,
-            Self::Asked(asked) => Some(&asked.dovecot),
-        }
-    }
-
-    /// The Maildir of a user, or why nobody knows which it is.
-    fn of_user(&self, user: &str) -> Result<BakePlace, String> {
-        match self {
-            Self::Asked(asked) => {
-                let [mailbox, control, index] = DIRECTORIES.map(|directory| {
-                    let path = asked.path(user, directory).map_err(|why| why.to_string())?;
-                    match path.is_absolute() {
-                        true => Ok(Source::named(user, path)),
-                        false => Err(format!("it has no directory: {}", path.display())),
-                    }
-                });
-                Ok(BakePlace { mailbox: mailbox?, control: Some(control?), index: Some(index?) })
-            }
-            Self::Found(found) => match found.place(user) {
-                MailPlace::Maildir { mail, control } => {
-                    let control = match control {
-                        ControlPlace::Beside => None,
-                        ControlPlace::At(control) => Some(control.clone()),
-                        ControlPlace::Nowhere => {
-                            return Err("no control directory of this user is here yet".to_owned());
-                        }
-                    };
-                    Ok(BakePlace { mailbox: mail.clone(), control, index: None })
+/// The Maildir of a user, or why nobody knows which it is.
+fn place_of(places: &Places, user: &str) -> Result<BakePlace, String> {
+    let found = match places {
+        Places::Found(found) => found,
+        Places::Asked(asked) => {
+            let [mailbox, control, index] = DIRECTORIES.map(|directory| {
+                let path = asked.path(user, directory).map_err(|why| why.to_string())?;
+                match path.is_absolute() {
+                    true => Ok(Source::named(user, path)),
+                    false => Err(format!("it has no directory: {}", path.display())),
                 }
-                MailPlace::Unknown(why) => Err(why.to_owned()),
-                _ => Err("no Maildir of this user is here yet".to_owned()),
-            },
+            });
+            return Ok(BakePlace {
+                mailbox: mailbox?,
+                control: Some(control?),
+                index: Some(index?),
+            });
         }
+    };
+    match found.place(user) {
+        MailPlace::Maildir { mail, control } => {
+            let control = match control {
+                ControlPlace::Beside => None,
+                ControlPlace::At(control) => Some(control.clone()),
+                ControlPlace::Nowhere => {
+                    return Err("no control directory of this user is here yet".to_owned());
+                }
+            };
+            Ok(BakePlace { mailbox: mail.clone(), control, index: None })
+        }
+        MailPlace::Unknown(why) => Err(why.to_owned()),
+        _ => Err("no Maildir of this user is here yet".to_owned()),
     }
 }
 
@@ -375,40 +355,6 @@ impl UndoFile {
     }
 }
 
-/// All users, until the run is to end.
-struct BakeQueue {
-    len: usize,
-    taken: usize,
-    interrupt: Interrupt,
-    done: Vec<(usize, Result<BakedMaildrop, Unbaked>)>,
-}
-
-impl Schedule for BakeQueue {
-    type Done = Result<BakedMaildrop, Unbaked>;
-    type Finished = (usize, Result<BakedMaildrop, Unbaked>);
-
-    fn is_over(&self) -> bool {
-        self.taken == self.len || self.interrupt.is_asked()
-    }
-
-    fn next(&mut self, now: Instant) -> Next {
-        if self.is_over() {
-            // The thread looks again at once, and ends.
-            return Next::Wait(Some(now));
-        }
-        self.taken += 1;
-        Next::Go(self.taken - 1)
-    }
-
-    fn settle(&mut self, at: usize, done: Self::Done, _now: Instant) {
-        self.done.push((at, done));
-    }
-
-    fn finished(&mut self) -> Option<Self::Finished> {
-        self.done.pop()
-    }
-}
-
 // --- the way back
 
 fn undo(args: &BakeArgs, path: &Path) -> Result<Completion, Trouble> {
@@ -419,7 +365,7 @@ fn undo(args: &BakeArgs, path: &Path) -> Result<Completion, Trouble> {
         let record = UndoneRecord::parse(line);
         records.push(record.map_err(|error| at(&format_args!("line {number}: {error}")))?);
     }
-    let wanted = Wanted::of(&args.names, &[])?;
+    let wanted = args.names.selected(&[])?;
     let (interrupt, is_dry) = (Interrupt::new(args.stop_file.clone())?, args.dry_run.is_dry());
     records.retain(|record| wanted.has(&record.user));
     let terms = Terms { site: Site::new(&args.site), native: None, keys: Match::default() };
@@ -508,22 +454,4 @@ fn copy_all(
     let would = if is_dry { "would be copied" } else { "copied" };
     summary(format_args!("{copied} mailboxes {would} to {location}, {failed} not, {left} left"));
     Ok(if failed == 0 && left == 0 { Completion::Done } else { Completion::Partial })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stop_file_ends_the_work_after_what_is_at_hand() {
-        let dir = tempfile::tempdir().unwrap();
-        let stop = dir.path().join("stop");
-        let interrupt = Interrupt::new(Some(stop.clone())).unwrap();
-        let mut queue = BakeQueue { len: 3, taken: 0, interrupt, done: Vec::new() };
-        assert_eq!(queue.next(Instant::now()), Next::Go(0));
-        fs::write(&stop, "").unwrap();
-        let now = Instant::now();
-        assert_eq!(queue.next(now), Next::Wait(Some(now)));
-        assert!(queue.is_over());
-    }
 }

@@ -22,8 +22,8 @@ use uidl_keep::status::{
 use uidl_keep::text::on_one_line;
 
 use crate::accounts::Doveadm;
-use crate::inboxes::InboxArgs;
 use crate::output::{Completion, Trouble, remark};
+use crate::places::InboxArgs;
 
 /// Says what the old server told a user's clients, what they are told here, and what to run.
 ///

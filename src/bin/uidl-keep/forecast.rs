@@ -1,19 +1,17 @@
 //! `uidl-keep forecast`: what POP3 clients of the new server will see.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
-use std::time::Instant;
 
 use serde_json::{Value, json};
 use uidl_keep::capture::find::doveconf;
 use uidl_keep::capture::find::source::Source;
 use uidl_keep::capture::keys::Keys;
-use uidl_keep::capture::workers::{self, Next, Schedule};
+use uidl_keep::capture::workers::{self, AsTheyCome};
 use uidl_keep::dovecot::{Dovecot, InboxPath};
 use uidl_keep::forecast::{
     self, Forecast, ForecastSign, Foretold, MailPlace, MissingBecause, Terms,
@@ -26,8 +24,10 @@ use uidl_keep::text::on_one_line;
 
 use crate::background;
 use crate::capture::progress::Progress;
+use crate::names::{NamesArgs, users_on_rosters};
 use crate::output::{Completion, Trouble, remark};
-use crate::who::{AskedPlaces, FoundPlaces, NamesArgs, PlaceArgs, Wanted, users_on_rosters};
+use crate::places::{AskedPlaces, PlaceArgs, Places};
+use crate::signs::{SignCounts, Signed, SignedMaildrop};
 
 /// Says what POP3 clients will see, before anybody logs in; changes nothing.
 ///
@@ -101,15 +101,12 @@ impl FromStr for Percent {
 }
 
 /// What is said of one maildrop.
-struct Line {
-    user: String,
-    forecast: Result<Box<Forecast>, String>,
-}
+type Line = SignedMaildrop<Box<Forecast>>;
 
 /// What is said of all.
 #[derive(Default)]
 struct Total {
-    by_sign: BTreeMap<ForecastSign, usize>,
+    signs: SignCounts,
     messages: usize,
     captured: usize,
     kept: usize,
@@ -123,7 +120,7 @@ struct Total {
 }
 
 pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
-    let wanted = Wanted::of(&args.names, &[])?;
+    let wanted = args.names.selected(&[])?;
     let site = Site::new(&args.site);
     let mut users = users_on_rosters(&site, &wanted)?;
     background::let_others_go_first();
@@ -136,7 +133,7 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
         let users: Vec<String> = users.iter().cloned().collect();
         Places::Asked(AskedPlaces::of(&dovecot, &users, &[InboxPath::Mailbox, InboxPath::Control])?)
     } else {
-        let found = FoundPlaces::of(&args.place, &wanted)?;
+        let found = args.place.search(&wanted)?;
         users.extend(found.users().cloned());
         Places::Found(found)
     };
@@ -144,27 +141,30 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
 
     let jobs = match args.jobs {
         Some(jobs) => jobs.get(),
-        None if places.are_maildirs() => {
+        None if are_maildirs(&places) => {
             thread::available_parallelism().map_or(1, NonZeroUsize::get)
         }
         None => 2,
     };
     let progress = Progress::new(users.len(), users.len() < 2, true);
     let (mut lines, mut total) = (Vec::new(), Total::default());
-    let queue = ForecastQueue { len: users.len(), taken: 0, done: Vec::new() };
-    let forecast_one = |at: usize| places.foretell(&terms, &users[at]);
-    let tick = || progress.tick();
+    let forecast_one = |at: usize| match foretell(&places, &terms, &users[at]) {
+        // What was read of the mail is of no more use.
+        Foretold::Told { forecast, .. } => Foretold::Told { forecast, survey: None },
+        other => other,
+    };
+    let (queue, tick) = (AsTheyCome::new(users.len()), || progress.tick());
     workers::run(queue, jobs.min(users.len()), tick, forecast_one, |(at, foretold)| {
         let user = users[at].clone();
         let mut has_failed = false;
         match foretold {
             Foretold::Told { forecast, survey: _ } => {
                 progress.count_messages(forecast.messages as u64);
-                lines.push(Line { user, forecast: Ok(forecast) });
+                lines.push(Line { user, found: Ok(forecast) });
             }
             Foretold::CouldNotTell(why) => {
                 has_failed = true;
-                lines.push(Line { user, forecast: Err(why) });
+                lines.push(Line { user, found: Err(why) });
             }
             Foretold::Redownload => total.redownload += 1,
             Foretold::NotMigrated => total.strangers += 1,
@@ -180,7 +180,7 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
              that Dovecot has for its users?",
         ));
     }
-    lines.sort_by(|a, b| a.rank().cmp(&b.rank()));
+    Line::sort(&mut lines);
     lines.iter().for_each(|line| total.add(line));
     print(args, &lines, &total)?;
     let unmet = wanted.unmet(lines.iter().map(|line| line.user.as_str()));
@@ -192,36 +192,21 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
     Ok(if is_answered { completion } else { Completion::Partial })
 }
 
-/// Where mail lies.
-enum Places {
-    Found(FoundPlaces),
-    Asked(AskedPlaces),
+/// Forecasts a maildrop.
+fn foretell(places: &Places, terms: &Terms, user: &str) -> Foretold {
+    match places {
+        Places::Found(found) => forecast::forecast(terms, user, found.place(user)),
+        Places::Asked(asked) => foretell_asked(terms, asked, user),
+    }
 }
 
-impl Places {
-    fn foretell(&self, terms: &Terms, user: &str) -> Foretold {
-        match self {
-            Self::Found(found) => forecast::forecast(terms, user, found.place(user)),
-            Self::Asked(asked) => foretell_asked(terms, asked, user),
-        }
-    }
-
-    /// Whether each pattern had a directory to search, and each maildrop a user.
-    fn are_all_searched(&self) -> bool {
-        match self {
-            Self::Found(found) => found.are_all_searched,
-            Self::Asked(_) => true,
-        }
-    }
-
-    /// Whether all that is there can be read straight.
-    fn are_maildirs(&self) -> bool {
-        match self {
-            Self::Found(_) => true,
-            Self::Asked(asked) => asked.mailboxes().all(|mailbox| {
-                matches!(kind_of(mailbox), MailboxKind::Absent | MailboxKind::Maildir)
-            }),
-        }
+/// Whether all that is there can be read straight.
+fn are_maildirs(places: &Places) -> bool {
+    match places {
+        Places::Found(_) => true,
+        Places::Asked(asked) => asked
+            .mailboxes()
+            .all(|mailbox| matches!(kind_of(mailbox), MailboxKind::Absent | MailboxKind::Maildir)),
     }
 }
 
@@ -281,43 +266,6 @@ fn format(args: &ForecastArgs, dovecot: &Dovecot) -> Result<Option<UidlFormat>, 
     Ok(format)
 }
 
-/// All users. They are done in their order, and written as they come.
-struct ForecastQueue {
-    len: usize,
-    taken: usize,
-    done: Vec<(usize, Foretold)>,
-}
-
-impl Schedule for ForecastQueue {
-    type Done = Foretold;
-    type Finished = (usize, Foretold);
-
-    fn is_over(&self) -> bool {
-        self.taken == self.len
-    }
-
-    fn next(&mut self, _now: Instant) -> Next {
-        if self.taken == self.len {
-            return Next::Wait(None);
-        }
-        self.taken += 1;
-        Next::Go(self.taken - 1)
-    }
-
-    fn settle(&mut self, at: usize, done: Foretold, _now: Instant) {
-        // What was read of the mail is of no more use.
-        let done = match done {
-            Foretold::Told { forecast, .. } => Foretold::Told { forecast, survey: None },
-            other => other,
-        };
-        self.done.push((at, done));
-    }
-
-    fn finished(&mut self) -> Option<(usize, Foretold)> {
-        self.done.pop()
-    }
-}
-
 /// Why messages are missing, as it is printed.
 const REASONS: [(MissingBecause, &str); 3] = [
     (MissingBecause::Changed, "changed on the way"),
@@ -334,22 +282,17 @@ const EVIDENCE: [(Provenance, &str); 5] = [
     (Provenance::Stored, "stored"),
 ];
 
-impl Line {
+impl Signed for Box<Forecast> {
     fn sign(&self) -> ForecastSign {
-        self.forecast.as_ref().map_or(ForecastSign::Unknown, |forecast| forecast.sign())
+        Forecast::sign(self)
     }
 
-    /// The worst first.
-    fn rank(&self) -> (ForecastSign, std::cmp::Reverse<usize>, &str) {
-        let missing = self.forecast.as_ref().map_or(0, |forecast| forecast.missing.len());
-        (self.sign(), std::cmp::Reverse(missing), &self.user)
+    fn missing(&self) -> usize {
+        self.missing.len()
     }
 
     fn sentence(&self) -> String {
-        let forecast = match &self.forecast {
-            Ok(forecast) => forecast,
-            Err(why) => return format!("could not tell: {why}"),
-        };
+        let forecast = self;
         let Forecast { captured, kept, listed, other_uidl, repeated, unreadable, .. } = **forecast;
         let mut said = format!("{kept} of {captured} kept");
         let by = EVIDENCE.iter().filter_map(|(provenance, word)| {
@@ -381,81 +324,75 @@ impl Line {
         }
         said
     }
+}
 
-    fn json(&self, with_uidls: bool) -> Value {
-        let (user, sign) = (&self.user, self.sign().as_char().to_string());
-        let forecast = match &self.forecast {
-            Ok(forecast) => forecast,
-            Err(why) => return json!({ "user": user, "sign": sign, "why": on_one_line(why) }),
-        };
-        let by: serde_json::Map<String, Value> = EVIDENCE
-            .iter()
-            .map(|(provenance, word)| {
-                let count = forecast.by_provenance.get(provenance).copied().unwrap_or_default();
-                ((*word).to_owned(), count.into())
-            })
-            .collect();
-        let missing = |because: MissingBecause| -> Vec<String> {
-            let missing = forecast.missing.iter().filter(|missing| missing.because == because);
-            missing.map(|missing| missing.uidl.to_string()).collect()
-        };
-        let mut object = json!({
-            "user": user,
-            "sign": sign,
-            "messages": forecast.messages,
-            "captured": forecast.captured,
-            "kept": forecast.kept,
-            "kept_by": by,
-            "not_copied": missing(MissingBecause::NotCopied),
-            "changed": missing(MissingBecause::Changed),
-            "ambiguous": missing(MissingBecause::Ambiguous),
-            "again": forecast.again(),
-            "new": forecast.new.len() - forecast.again(),
-            "listed": forecast.listed,
-            "other_uidl": forecast.other_uidl,
-            "repeated": forecast.repeated,
-            "unreadable": forecast.unreadable,
-            "in_order": forecast.is_in_order,
-            "refused": forecast.is_refused,
-        });
-        if with_uidls {
-            let kept = forecast.keeping.iter();
-            object["kept_uidls"] =
-                kept.map(|kept| json!([kept.uid, kept.uidl.to_string()])).collect();
-            object["downloaded_uids"] = forecast.new.iter().map(|new| new.uid).collect();
+/// The fields of a JSON object.
+fn json_of(forecast: &Forecast, with_uidls: bool) -> Value {
+    let by: serde_json::Map<String, Value> = EVIDENCE
+        .iter()
+        .map(|(provenance, word)| {
+            let count = forecast.by_provenance.get(provenance).copied().unwrap_or_default();
+            ((*word).to_owned(), count.into())
+        })
+        .collect();
+    let missing = |because: MissingBecause| -> Vec<String> {
+        let missing = forecast.missing.iter().filter(|missing| missing.because == because);
+        missing.map(|missing| missing.uidl.to_string()).collect()
+    };
+    let mut object = json!({
+        "messages": forecast.messages,
+        "captured": forecast.captured,
+        "kept": forecast.kept,
+        "kept_by": by,
+        "not_copied": missing(MissingBecause::NotCopied),
+        "changed": missing(MissingBecause::Changed),
+        "ambiguous": missing(MissingBecause::Ambiguous),
+        "again": forecast.again(),
+        "new": forecast.new.len() - forecast.again(),
+        "listed": forecast.listed,
+        "other_uidl": forecast.other_uidl,
+        "repeated": forecast.repeated,
+        "unreadable": forecast.unreadable,
+        "in_order": forecast.is_in_order,
+        "refused": forecast.is_refused,
+    });
+    if with_uidls {
+        let kept = forecast.keeping.iter();
+        object["kept_uidls"] = kept.map(|kept| json!([kept.uid, kept.uidl.to_string()])).collect();
+        object["downloaded_uids"] = forecast.new.iter().map(|new| new.uid).collect();
+    }
+    object
+}
+
+/// A line of the table.
+fn csv(line: &Line) -> String {
+    let (user, sign) = (csv_field(&line.user), line.sign().as_char());
+    let forecast = match &line.found {
+        Ok(forecast) => forecast,
+        Err(why) => {
+            let empty = ",".repeat(CSV_COLUMNS.len() - 3);
+            return format!("{sign},{user}{empty},{}", csv_field(&on_one_line(why)));
         }
-        object
-    }
-
-    fn csv(&self) -> String {
-        let (user, sign) = (csv_field(&self.user), self.sign().as_char());
-        let forecast = match &self.forecast {
-            Ok(forecast) => forecast,
-            Err(why) => {
-                let empty = ",".repeat(CSV_COLUMNS.len() - 3);
-                return format!("{sign},{user}{empty},{}", csv_field(&on_one_line(why)));
-            }
-        };
-        let missing = |because| forecast.missing_because(because);
-        let counts = [
-            forecast.messages,
-            forecast.captured,
-            forecast.kept,
-            missing(MissingBecause::NotCopied),
-            missing(MissingBecause::Changed),
-            missing(MissingBecause::Ambiguous),
-            forecast.again(),
-            forecast.new.len() - forecast.again(),
-            forecast.listed,
-            forecast.other_uidl,
-            forecast.repeated,
-            forecast.unreadable,
-        ];
-        let counts: Vec<String> = counts.iter().map(ToString::to_string).collect();
-        let [order, refused] = [forecast.is_in_order, forecast.is_refused]
-            .map(|is_so| if is_so { "yes" } else { "no" });
-        format!("{sign},{user},{},{order},{refused},", counts.join(","))
-    }
+    };
+    let missing = |because| forecast.missing_because(because);
+    let counts = [
+        forecast.messages,
+        forecast.captured,
+        forecast.kept,
+        missing(MissingBecause::NotCopied),
+        missing(MissingBecause::Changed),
+        missing(MissingBecause::Ambiguous),
+        forecast.again(),
+        forecast.new.len() - forecast.again(),
+        forecast.listed,
+        forecast.other_uidl,
+        forecast.repeated,
+        forecast.unreadable,
+    ];
+    let counts: Vec<String> = counts.iter().map(ToString::to_string).collect();
+    let [order, refused] =
+        [forecast.is_in_order, forecast.is_refused].map(|is_so| if is_so { "yes" } else { "no" });
+    format!("{sign},{user},{},{order},{refused},", counts.join(","))
 }
 
 const CSV_COLUMNS: [&str; 17] = [
@@ -488,18 +425,14 @@ fn csv_field(text: &str) -> String {
 
 impl Total {
     fn add(&mut self, line: &Line) {
-        *self.by_sign.entry(line.sign()).or_default() += 1;
-        let Ok(forecast) = &line.forecast else { return };
+        self.signs.add(line.sign());
+        let Ok(forecast) = &line.found else { return };
         self.messages += forecast.messages;
         self.captured += forecast.captured;
         self.kept += forecast.kept;
         self.not_copied += forecast.missing_because(MissingBecause::NotCopied);
         self.again += forecast.again();
         self.new += forecast.new.len() - forecast.again();
-    }
-
-    fn count(&self, sign: ForecastSign) -> usize {
-        self.by_sign.get(&sign).copied().unwrap_or_default()
     }
 
     /// How many of a hundred captured messages are kept.
@@ -511,9 +444,11 @@ impl Total {
     }
 
     fn completion(&self, fail_under: Option<Percent>) -> Completion {
-        let count = |signs: &[ForecastSign]| signs.iter().map(|sign| self.count(*sign)).sum();
+        let count = |signs: &[ForecastSign]| signs.iter().map(|sign| self.signs.of(*sign)).sum();
         let is_bad = match fail_under {
-            Some(Percent(least)) => self.count(ForecastSign::Unknown) > 0 || self.percent() < least,
+            Some(Percent(least)) => {
+                self.signs.of(ForecastSign::Unknown) > 0 || self.percent() < least
+            }
             None => {
                 let bad: usize =
                     count(&[ForecastSign::Unknown, ForecastSign::Changed, ForecastSign::Missing]);
@@ -524,14 +459,11 @@ impl Total {
     }
 
     fn sentence(&self) -> String {
-        let signs =
-            ForecastSign::ALL.map(|sign| format!("{} {}", self.count(sign), sign.as_char()));
         let Self { captured, kept, not_copied, again, new, .. } = self;
         let mut said = format!(
-            "total: {} maildrops ({}): {kept} of {captured} messages kept ({}), {not_copied} not \
-             copied, {again} to be downloaded again, {new} new",
-            self.by_sign.values().sum::<usize>(),
-            signs.join(", "),
+            "{}: {kept} of {captured} messages kept ({}), {not_copied} not copied, {again} to be \
+             downloaded again, {new} new",
+            self.signs.sentence(),
             self.shown_percent(),
         );
         // Writing to a String cannot fail.
@@ -550,13 +482,9 @@ impl Total {
     }
 
     fn json(&self) -> Value {
-        let signs = ForecastSign::ALL
-            .iter()
-            .map(|sign| (sign.as_char().to_string(), self.count(*sign).into()))
-            .collect::<serde_json::Map<String, Value>>();
         json!({
             "total": {
-                "maildrops": signs,
+                "maildrops": self.signs.json(),
                 "messages": self.messages,
                 "captured": self.captured,
                 "kept": self.kept,
@@ -578,17 +506,9 @@ fn print(args: &ForecastArgs, lines: &[Line], total: &Total) -> Result<(), Troub
     }
     for line in lines {
         match (args.json, args.csv) {
-            (true, _) => writeln!(out, "{}", line.json(args.uidls))?,
-            (_, true) => writeln!(out, "{}", line.csv())?,
-            _ => {
-                let user = on_one_line(&line.user);
-                writeln!(
-                    out,
-                    "{} {user}: {}",
-                    line.sign().as_char(),
-                    on_one_line(line.sentence())
-                )?;
-            }
+            (true, _) => writeln!(out, "{}", line.json(|found| json_of(found, args.uidls)))?,
+            (_, true) => writeln!(out, "{}", csv(line))?,
+            _ => writeln!(out, "{}", line.line())?,
         }
     }
     match (args.json, args.csv) {

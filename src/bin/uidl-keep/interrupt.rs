@@ -37,3 +37,26 @@ impl Interrupt {
         self.is_asked.load(Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::Instant;
+
+    use uidl_keep::capture::workers::{AsTheyCome, Next, Schedule};
+
+    use super::*;
+
+    #[test]
+    fn a_stop_file_ends_the_work_after_what_is_at_hand() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = dir.path().join("stop");
+        let interrupt = Interrupt::new(Some(stop.clone())).unwrap();
+        let mut queue: AsTheyCome<(), _> = AsTheyCome::until(3, || interrupt.is_asked());
+        let now = Instant::now();
+        assert_eq!(queue.next(now), Next::Go(0));
+        fs::write(&stop, "").unwrap();
+        assert!(matches!(queue.next(now), Next::Wait(Some(_))));
+        assert!(queue.is_over());
+    }
+}

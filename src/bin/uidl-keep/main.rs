@@ -17,20 +17,21 @@ mod forecast;
 mod formats;
 mod get;
 mod hold;
-mod inboxes;
 mod inspect;
 mod install;
 mod interrupt;
 mod manners;
+mod names;
 mod output;
+mod places;
 mod rehearse;
 mod report;
 mod retire;
+mod signs;
 mod site_files;
 mod status;
 mod stop;
 mod verify;
-mod who;
 
 use std::process::ExitCode;
 

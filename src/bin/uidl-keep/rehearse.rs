@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use uidl_keep::capture::workers::{self, Next, Schedule};
+use uidl_keep::capture::workers::{self, AsTheyCome};
 use uidl_keep::file::lock::{SiteLock, lock};
 use uidl_keep::index::Index;
 use uidl_keep::maildrop::State;
@@ -125,7 +125,7 @@ pub fn run(args: &RehearseArgs) -> Result<Completion, Trouble> {
     background::let_others_go_first();
     let len = stage.rehearsals.len();
     let progress = Progress::new(len, len < 2, false);
-    let queue = RehearsalQueue { len, taken: 0, done: Vec::new(), interrupt };
+    let queue = AsTheyCome::until(len, || interrupt.is_asked());
     let mut batch =
         Batch { stage: &stage, agreed: Vec::new(), since: Instant::now(), overtaken: 0 };
     let rehearse_one = |at: usize| stage.rehearse(at, &program, args.timeout);
@@ -492,40 +492,6 @@ impl RehearsalTotal {
                 "redownload": self.redownload,
             }
         })
-    }
-}
-
-/// All users. They are done in their order, and written as they come.
-struct RehearsalQueue {
-    len: usize,
-    taken: usize,
-    done: Vec<(usize, CameOf)>,
-    interrupt: Interrupt,
-}
-
-impl Schedule for RehearsalQueue {
-    type Done = CameOf;
-    type Finished = (usize, CameOf);
-
-    fn is_over(&self) -> bool {
-        self.taken == self.len || self.interrupt.is_asked()
-    }
-
-    fn next(&mut self, now: Instant) -> Next {
-        if self.is_over() {
-            // Nobody rings when the file appears, or a signal comes.
-            return Next::Wait(Some(now + Duration::from_millis(100)));
-        }
-        self.taken += 1;
-        Next::Go(self.taken - 1)
-    }
-
-    fn settle(&mut self, at: usize, done: CameOf, _now: Instant) {
-        self.done.push((at, done));
-    }
-
-    fn finished(&mut self) -> Option<(usize, CameOf)> {
-        self.done.pop()
     }
 }
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use uidl_keep::capture::workers::{self, Next, Schedule};
+use uidl_keep::capture::workers::{self, AsTheyCome};
 use uidl_keep::dovecot::Dovecot;
 use uidl_keep::forecast::Terms;
 use uidl_keep::maildrop::is_everybody;
@@ -26,8 +26,9 @@ use crate::changes::ChangesLog;
 use crate::effect::{DryRunArgs, Effect};
 use crate::explain::TermsArgs;
 use crate::hold::wait_for_lock;
-use crate::inboxes::{InboxPlace, Inboxes, SelectedNames, USERS_AT_A_TIME};
+use crate::names::SelectedNames;
 use crate::output::{Completion, Trouble, remark, summary};
+use crate::places::{InboxPlace, Inboxes, USERS_AT_A_TIME};
 use crate::site_files;
 use crate::status::plugin_of;
 
@@ -205,7 +206,7 @@ impl Retiring {
         let lost: Vec<String> = lost.cloned().collect();
         let names = dovecot.names(&lost).map_err(|error| Trouble::new(error.to_string()))?;
         self.unknown = names.unknown;
-        let queue = UserQueue { len: lines.len(), taken: 0, done: Vec::new() };
+        let queue = AsTheyCome::new(lines.len());
         let jobs = args.jobs.get().min(lines.len());
         let prove_one = |at: usize| -> Result<(), Unproven> {
             let line = &lines[at];
@@ -233,38 +234,6 @@ impl Retiring {
         self.proven = proven - lines.iter().filter(no_user).count().min(proven);
         self.unproven = unproven;
         Ok(places)
-    }
-}
-
-/// All lines, in their order.
-struct UserQueue {
-    len: usize,
-    taken: usize,
-    done: Vec<(usize, Result<(), Unproven>)>,
-}
-
-impl Schedule for UserQueue {
-    type Done = Result<(), Unproven>;
-    type Finished = (usize, Result<(), Unproven>);
-
-    fn is_over(&self) -> bool {
-        self.taken == self.len
-    }
-
-    fn next(&mut self, _now: Instant) -> Next {
-        if self.taken == self.len {
-            return Next::Wait(None);
-        }
-        self.taken += 1;
-        Next::Go(self.taken - 1)
-    }
-
-    fn settle(&mut self, at: usize, done: Self::Done, _now: Instant) {
-        self.done.push((at, done));
-    }
-
-    fn finished(&mut self) -> Option<Self::Finished> {
-        self.done.pop()
     }
 }
 

@@ -20,8 +20,9 @@ use uidl_keep::text::on_one_line;
 
 use crate::accounts::Doveadm;
 use crate::capture::progress::Progress;
-use crate::inboxes::{InboxArgs, Inboxes, SelectedNames, USERS_AT_A_TIME};
+use crate::names::SelectedNames;
 use crate::output::{Completion, Trouble, remark};
+use crate::places::{InboxArgs, Inboxes, USERS_AT_A_TIME};
 use crate::site_files;
 
 /// Says how far each domain has come, and which command is next; changes nothing.

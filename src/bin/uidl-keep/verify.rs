@@ -1,8 +1,8 @@
 //! `uidl-keep verify`: what the new server lists over POP3, compared with what clients know.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,15 +16,16 @@ use uidl_keep::listing::Reader;
 use uidl_keep::maildrop::is_everybody;
 use uidl_keep::site::Site;
 use uidl_keep::site::roster::is_domain;
-use uidl_keep::text::{on_one_line, printable};
+use uidl_keep::text::printable;
 use uidl_keep::verify::{Expected, OfSite, Verification, compare, of_site};
 
-use crate::capture::pop3::accounts::{in_file, table};
+use crate::capture::pop3::accounts::{LoginArgs, NamedAccounts};
 use crate::capture::pop3::line::{LineArgs, PaceArgs};
-use crate::capture::pop3::password::{PasswordArgs, guard_memory, password_in, secrets_on_stdin};
+use crate::capture::pop3::password::{guard_memory, password_in};
 use crate::capture::progress::Progress;
 use crate::capture::prove::SecurityArg;
 use crate::output::{Completion, Trouble, remark};
+use crate::signs::{SignCounts, Signed, SignedMaildrop};
 use crate::site_files;
 
 /// Compares what the new server lists over POP3 with what clients know.
@@ -87,15 +88,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "login_template")]
     accounts: Option<PathBuf>,
     #[command(flatten)]
-    password: PasswordArgs,
-    /// Who logs in, by {user}, {local} and {domain} of the account: '{user}*master' of a master
-    /// user on Dovecot [default: {user}].
-    #[arg(long, value_name = "TEMPLATE")]
-    login_template: Option<String>,
-    /// Log in as the template says on behalf of each account: its login name is the authorization
-    /// identity of SASL PLAIN.
-    #[arg(long, requires = "login_template", conflicts_with = "token_command")]
-    authorize: bool,
+    login: LoginArgs,
     /// Who logs in at the old server [default: as at the new one].
     #[arg(long, value_name = "TEMPLATE", requires = "old", conflicts_with = "accounts")]
     old_login_template: Option<String>,
@@ -141,10 +134,7 @@ enum Expectations {
 }
 
 /// What is said of one maildrop.
-struct VerifyLine {
-    user: String,
-    found: Result<Verification, String>,
-}
+type VerifyLine = SignedMaildrop<Verification>;
 
 pub fn run(args: &VerifyArgs) -> Result<Completion, Trouble> {
     guard_memory()?;
@@ -169,7 +159,7 @@ pub fn run(args: &VerifyArgs) -> Result<Completion, Trouble> {
         let found = listed.map(|listed| compare(&wanted[&at], listed.iter().map(|it| &*it.uidl)));
         lines.push(VerifyLine { user: new.all[at].user.clone(), found });
     })?;
-    lines.sort_by(|a, b| a.rank().cmp(&b.rank()));
+    VerifyLine::sort(&mut lines);
     print(args.json, &lines, given_up)?;
     if let Some(first) = others.first() {
         remark(format_args!(
@@ -205,8 +195,7 @@ impl VerifyArgs {
         let options =
             ServerOptions { security: self.line.security(), trust: self.line.trust(), port: None };
         let server = fleet::server(&self.new, &options).map_err(|e| Trouble::at("--new", e))?;
-        let template =
-            LoginTemplate { text: self.login_template.clone(), authorizes: self.authorize };
+        let template = self.login.template();
         let listed = match &self.old {
             Some(old) => {
                 let security = self.old_security.map(SecurityArg::security);
@@ -216,7 +205,7 @@ impl VerifyArgs {
                     trust: trust.unwrap_or_else(|| options.trust.clone()),
                     port: None,
                 };
-                let text = self.old_login_template.as_ref().or(self.login_template.as_ref());
+                let text = self.old_login_template.as_ref().or(template.text.as_ref());
                 let template = LoginTemplate { text: text.cloned(), ..template.clone() };
                 self.named(("--old", old), &options, &template)?
             }
@@ -243,39 +232,12 @@ impl VerifyArgs {
         options: &ServerOptions,
         template: &LoginTemplate,
     ) -> Result<Accounts, Trouble> {
-        let tokens = self.password.tokens(self.timeout)?;
-        if let Some(path) = &self.accounts {
-            if self.password.is_given() {
-                return Err(Trouble::new(
-                    "--accounts has a password for each account: leave the other one out, or say \
-                     --users",
-                ));
-            }
-            return table(path, Some(host), options, tokens.as_ref());
-        }
-        let server = fleet::server(host, options).map_err(|e| Trouble::at(option, e))?;
-        if self.users.as_deref() == Some(Path::new("-")) && self.password.is_stdin() {
-            return Err(Trouble::new(
-                "--users - and --password-stdin: standard input is only one of the two",
-            ));
-        }
-        let credential = match tokens {
-            Some(tokens) => tokens,
-            None => Credential::Password(self.password.read()?),
+        let named = NamedAccounts {
+            user: self.user.as_ref().map(|user| (user, self.new_user.as_ref().unwrap_or(user))),
+            users: self.users.as_deref(),
+            accounts: self.accounts.as_deref(),
         };
-        if let Some(user) = &self.user {
-            let new = self.new_user.as_ref().unwrap_or(user);
-            return Accounts::one(server, (user, new), credential, template)
-                .map_err(|error| Trouble::at("--user", error));
-        }
-        let path = self.users.as_ref().expect("clap requires one of the three");
-        let text = if path == Path::new("-") {
-            secrets_on_stdin()?.to_vec()
-        } else {
-            fs::read(path).map_err(|error| Trouble::at(path.display(), error))?
-        };
-        Accounts::of_users(&text, server, &credential, template)
-            .map_err(|error| in_file(path, error))
+        named.on((option, Some(host)), options, (&self.login, template), self.timeout)
     }
 
     fn options(&self) -> FleetOptions {
@@ -400,23 +362,17 @@ fn first_of(uidls: &[Box<[u8]>]) -> String {
     format!("{}{more}", first.join(", "))
 }
 
-impl VerifyLine {
+impl Signed for Verification {
     fn sign(&self) -> ForecastSign {
-        self.found.as_ref().map_or(ForecastSign::Unknown, Verification::sign)
+        Verification::sign(self)
     }
 
-    /// The worst first.
-    fn rank(&self) -> (ForecastSign, std::cmp::Reverse<usize>, &str) {
-        let missing = self.found.as_ref().map_or(0, |found| found.missing.len());
-        (self.sign(), std::cmp::Reverse(missing), &self.user)
+    fn missing(&self) -> usize {
+        self.missing.len()
     }
 
     fn sentence(&self) -> String {
-        let found = match &self.found {
-            Ok(found) => found,
-            Err(why) => return format!("could not tell: {why}"),
-        };
-        let Verification { expected, kept, missing, older, new, reused, out_of_order, .. } = found;
+        let Self { expected, kept, missing, older, new, reused, out_of_order, .. } = self;
         let mut said = format!("{kept} of {expected} kept");
         // Writing to a String cannot fail.
         if !missing.is_empty() {
@@ -437,35 +393,29 @@ impl VerifyLine {
         }
         said
     }
+}
 
-    fn json(&self) -> Value {
-        let (user, sign) = (&self.user, self.sign().as_char().to_string());
-        let found = match &self.found {
-            Ok(found) => found,
-            Err(why) => return json!({ "user": user, "sign": sign, "why": on_one_line(why) }),
-        };
-        let all = |uidls: &[Box<[u8]>]| -> Vec<String> {
-            uidls.iter().map(|uidl| String::from_utf8_lossy(uidl).into_owned()).collect()
-        };
-        json!({
-            "user": user,
-            "sign": sign,
-            "listed": found.listed,
-            "expected": found.expected,
-            "kept": found.kept,
-            "missing": all(&found.missing),
-            "new": found.new,
-            "older": found.older,
-            "reused": all(&found.reused),
-            "out_of_order": found.out_of_order,
-        })
-    }
+/// The fields of a JSON object.
+fn json_of(found: &Verification) -> Value {
+    let all = |uidls: &[Box<[u8]>]| -> Vec<String> {
+        uidls.iter().map(|uidl| String::from_utf8_lossy(uidl).into_owned()).collect()
+    };
+    json!({
+        "listed": found.listed,
+        "expected": found.expected,
+        "kept": found.kept,
+        "missing": all(&found.missing),
+        "new": found.new,
+        "older": found.older,
+        "reused": all(&found.reused),
+        "out_of_order": found.out_of_order,
+    })
 }
 
 /// What is said of all.
 #[derive(Default)]
 struct VerifyTotal {
-    by_sign: BTreeMap<ForecastSign, usize>,
+    signs: SignCounts,
     expected: usize,
     kept: usize,
     missing: usize,
@@ -477,7 +427,7 @@ impl VerifyTotal {
     fn of(lines: &[VerifyLine], given_up: usize) -> Self {
         let mut total = Self { given_up, ..Self::default() };
         for line in lines {
-            *total.by_sign.entry(line.sign()).or_default() += 1;
+            total.signs.add(line.sign());
             let Ok(found) = &line.found else { continue };
             total.expected += found.expected;
             total.kept += found.kept;
@@ -487,19 +437,11 @@ impl VerifyTotal {
         total
     }
 
-    fn count(&self, sign: ForecastSign) -> usize {
-        self.by_sign.get(&sign).copied().unwrap_or_default()
-    }
-
     fn sentence(&self) -> String {
-        let signs =
-            ForecastSign::ALL.map(|sign| format!("{} {}", self.count(sign), sign.as_char()));
         let Self { expected, kept, missing, new, given_up, .. } = self;
-        let maildrops: usize = self.by_sign.values().sum();
         let mut said = format!(
-            "total: {maildrops} maildrops ({}): {kept} of {expected} messages kept, {missing} \
-             missing, {new} new",
-            signs.join(", ")
+            "{}: {kept} of {expected} messages kept, {missing} missing, {new} new",
+            self.signs.sentence()
         );
         if *given_up > 0 {
             let _ = write!(said, "; left out: {given_up} set to redownload");
@@ -508,13 +450,9 @@ impl VerifyTotal {
     }
 
     fn json(&self) -> Value {
-        let signs = ForecastSign::ALL
-            .iter()
-            .map(|sign| (sign.as_char().to_string(), self.count(*sign).into()))
-            .collect::<serde_json::Map<String, Value>>();
         json!({
             "total": {
-                "maildrops": signs,
+                "maildrops": self.signs.json(),
                 "expected": self.expected,
                 "kept": self.kept,
                 "missing": self.missing,
@@ -530,10 +468,9 @@ fn print(is_json: bool, lines: &[VerifyLine], given_up: usize) -> Result<(), Tro
     let mut out = BufWriter::new(io::stdout().lock());
     for line in lines {
         if is_json {
-            writeln!(out, "{}", line.json())?;
+            writeln!(out, "{}", line.json(json_of))?;
         } else {
-            let (sign, user) = (line.sign().as_char(), on_one_line(&line.user));
-            writeln!(out, "{sign} {user}: {}", on_one_line(line.sentence()))?;
+            writeln!(out, "{}", line.line())?;
         }
     }
     if is_json {

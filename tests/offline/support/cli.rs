@@ -4,9 +4,11 @@ use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
+
+use crate::shared::capture::make;
 
 pub const ALICE: &str = "uidl-keep-listing 1
 maildrop alice@example.com
@@ -145,6 +147,24 @@ impl Here {
         assert_eq!((ran.status, &*ran.stdout), (2, ""), "{args}: {}", ran.stderr);
         assert!(ran.stderr.starts_with("uidl-keep: "), "{args}: {}", ran.stderr);
         ran.stderr
+    }
+
+    /// Runs it for a reader of its standard output that has gone away before the first line.
+    pub fn unread(&self, args: &str) -> Output {
+        let mut command = self.command(args);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        child.wait_with_output().unwrap()
+    }
+
+    /// The Maildir of a user on the new server, made when it is not there.
+    pub fn maildir(&self, user: &str) -> PathBuf {
+        let (local, domain) = user.split_once('@').unwrap();
+        let path = self.path(&format!("mail/{domain}/{local}"));
+        if !path.exists() {
+            make(&path);
+        }
+        path
     }
 
     /// All files of a site, by name.

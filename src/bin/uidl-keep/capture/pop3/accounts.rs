@@ -40,6 +40,13 @@ pub struct AccountsArgs {
     )]
     accounts: Option<PathBuf>,
     #[command(flatten)]
+    login: LoginArgs,
+}
+
+/// How accounts log in.
+#[derive(clap::Args)]
+pub struct LoginArgs {
+    #[command(flatten)]
     password: PasswordArgs,
     /// Who logs in, by {user}, {local} and {domain} of the account: '{user}*master' of a master
     /// user on Dovecot [default: {user}].
@@ -49,6 +56,78 @@ pub struct AccountsArgs {
     /// identity of SASL PLAIN.
     #[arg(long, requires = "login_template", conflicts_with = "token_command")]
     authorize: bool,
+}
+
+impl LoginArgs {
+    /// Who logs in.
+    pub fn template(&self) -> LoginTemplate {
+        LoginTemplate { text: self.login_template.clone(), authorizes: self.authorize }
+    }
+}
+
+/// What names accounts: one of the three is there.
+pub struct NamedAccounts<'a> {
+    /// A login name, and the user name on the new server.
+    pub user: Option<(&'a String, &'a String)>,
+    /// A file of login names.
+    pub users: Option<&'a Path>,
+    /// A table with a password for each.
+    pub accounts: Option<&'a Path>,
+}
+
+impl NamedAccounts<'_> {
+    /// All of them, on the host that an option names, with what a command that prints a token gives
+    /// within `patience`. Lines of the table may name other hosts.
+    pub fn on(
+        &self,
+        (option, host): (&str, Option<&str>),
+        options: &ServerOptions,
+        (login, template): (&LoginArgs, &LoginTemplate),
+        patience: Duration,
+    ) -> Result<Accounts, Trouble> {
+        let password = &login.password;
+        if let Some(path) = self.accounts {
+            if password.is_given() {
+                return Err(Trouble::new(
+                    "--accounts has a password for each account: leave the other one out, or say \
+                     --users",
+                ));
+            }
+            let tokens = password.tokens(patience)?;
+            return table(path, host, options, tokens.as_ref());
+        }
+        let host = host.expect("required with --user and --users");
+        let server = fleet::server(host, options).map_err(|e| Trouble::at(option, e))?;
+        let credential = self.credential(password, patience)?;
+        if let Some((user, new)) = self.user {
+            return Accounts::one(server, (user, new), credential, template)
+                .map_err(|error| Trouble::at("--user", error));
+        }
+        let path = self.users.expect("clap requires one of the three");
+        let text = if path == Path::new("-") {
+            secrets_on_stdin()?.to_vec()
+        } else {
+            fs::read(path).map_err(|error| Trouble::at(path.display(), error))?
+        };
+        Accounts::of_users(&text, server, &credential, template)
+            .map_err(|error| in_file(path, error))
+    }
+
+    fn credential(
+        &self,
+        password: &PasswordArgs,
+        patience: Duration,
+    ) -> Result<Credential, Trouble> {
+        if let Some(tokens) = password.tokens(patience)? {
+            return Ok(tokens);
+        }
+        if self.users == Some(Path::new("-")) && password.is_stdin() {
+            return Err(Trouble::new(
+                "--users - and --password-stdin: standard input is only one of the two",
+            ));
+        }
+        password.read().map(Credential::Password)
+    }
 }
 
 impl AccountsArgs {
@@ -66,50 +145,13 @@ impl AccountsArgs {
         patience: Duration,
     ) -> Result<Accounts, Trouble> {
         let options = ServerOptions { security, trust, port: self.port };
-        let template =
-            LoginTemplate { text: self.login_template.clone(), authorizes: self.authorize };
-        if let Some(path) = &self.accounts {
-            if self.password.is_given() {
-                return Err(Trouble::new(
-                    "--accounts has a password for each account: leave the other one out, or say \
-                     --users",
-                ));
-            }
-            let tokens = self.password.tokens(patience)?;
-            return table(path, self.host.as_deref(), &options, tokens.as_ref());
-        }
-        let host = self.host.as_deref().expect("required with --user and --users");
-        let server = fleet::server(host, &options).map_err(|e| Trouble::at("--host", e))?;
-        let credential = self.credential(patience)?;
-        match (&self.user, &self.users) {
-            (Some(user), _) => {
-                let new = self.new_user.as_ref().unwrap_or(user);
-                Accounts::one(server, (user, new), credential, &template)
-                    .map_err(|error| Trouble::at("--user", error))
-            }
-            (None, Some(path)) => {
-                let text = if path == Path::new("-") {
-                    secrets_on_stdin()?.to_vec()
-                } else {
-                    fs::read(path).map_err(|error| Trouble::at(path.display(), error))?
-                };
-                Accounts::of_users(&text, server, &credential, &template)
-                    .map_err(|error| in_file(path, error))
-            }
-            (None, None) => unreachable!("clap requires one of them"),
-        }
-    }
-
-    fn credential(&self, patience: Duration) -> Result<Credential, Trouble> {
-        if let Some(tokens) = self.password.tokens(patience)? {
-            return Ok(tokens);
-        }
-        if self.users.as_deref() == Some(Path::new("-")) && self.password.is_stdin() {
-            return Err(Trouble::new(
-                "--users - and --password-stdin: standard input is only one of the two",
-            ));
-        }
-        self.password.read().map(Credential::Password)
+        let named = NamedAccounts {
+            user: self.user.as_ref().map(|user| (user, self.new_user.as_ref().unwrap_or(user))),
+            users: self.users.as_deref(),
+            accounts: self.accounts.as_deref(),
+        };
+        let login = (&self.login, &self.login.template());
+        named.on(("--host", self.host.as_deref()), &options, login, patience)
     }
 }
 
@@ -126,7 +168,7 @@ pub fn table(
 }
 
 /// Names the file that an error is of, and the line.
-pub fn in_file(path: &Path, AccountsError { line, fault }: AccountsError) -> Trouble {
+fn in_file(path: &Path, AccountsError { line, fault }: AccountsError) -> Trouble {
     match line {
         Some(line) => Trouble::at(format!("{}:{line}", path.display()), fault),
         None => Trouble::at(path.display(), fault),

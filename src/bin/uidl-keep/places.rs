@@ -1,7 +1,6 @@
-//! The maildrops that a command of the new server looks at: whose, and where they lie.
+//! Where the mail of users lies: by patterns, or as Dovecot says.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,23 +10,10 @@ use uidl_keep::capture::find::search;
 use uidl_keep::capture::find::source::{Holds, Source};
 use uidl_keep::dovecot::{Dovecot, DovecotError, InboxPath};
 use uidl_keep::forecast::{ControlPlace, MailPlace};
-use uidl_keep::maildrop::{everybody_of, is_everybody};
-use uidl_keep::site::roster::is_domain;
-use uidl_keep::site::{Scope, Site};
+use uidl_keep::maildrop::everybody_of;
 
+use crate::names::SelectedNames;
 use crate::output::{Trouble, remark};
-use crate::site_files;
-
-/// Whose maildrops are looked at.
-#[derive(clap::Args)]
-pub struct NamesArgs {
-    /// Only this user or domain; may be repeated.
-    #[arg(long, value_name = "USER|DOMAIN")]
-    pub only: Vec<String>,
-    /// Only the users and domains in this file, one a line.
-    #[arg(long, value_name = "FILE")]
-    pub domains: Option<PathBuf>,
-}
 
 /// Where the mail lies.
 #[derive(clap::Args)]
@@ -57,6 +43,12 @@ pub struct PlaceArgs {
 }
 
 impl PlaceArgs {
+    /// Searches by the patterns, for these users.
+    pub fn search(&self, names: &SelectedNames) -> Result<FoundPlaces, Trouble> {
+        let template = self.user_template.as_deref();
+        FoundPlaces::search(&self.maildir, &self.control, template, names)
+    }
+
     /// The Dovecot that serves the mail.
     pub fn dovecot(&self) -> Dovecot {
         let args = self.doveadm_args.split_whitespace().map(str::to_owned);
@@ -64,81 +56,17 @@ impl PlaceArgs {
     }
 }
 
-/// The users and domains that are asked for.
-pub struct Wanted {
-    /// `None`: everybody.
-    names: Option<BTreeSet<String>>,
-}
-
-impl Wanted {
-    /// `more`: beside those that the options name.
-    pub fn of(args: &NamesArgs, more: &[String]) -> Result<Self, Trouble> {
-        let mut names: BTreeSet<String> = args.only.iter().chain(more).cloned().collect();
-        if let Some(path) = &args.domains {
-            let text =
-                fs::read_to_string(path).map_err(|error| Trouble::at(path.display(), error))?;
-            let lines = text.lines().map(str::trim);
-            names.extend(
-                lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(ToOwned::to_owned),
-            );
-            if names.is_empty() {
-                return Err(Trouble::at(path.display(), "it names no user and no domain"));
-            }
-        }
-        let names = names.into_iter().map(|name| match name.strip_prefix('@') {
-            Some(domain) => domain.to_owned(),
-            None => name,
-        });
-        let names: BTreeSet<String> = names.collect();
-        Ok(Self { names: (!names.is_empty()).then_some(names) })
-    }
-
-    /// Whether nobody is named.
-    pub fn is_everybody(&self) -> bool {
-        self.names.is_none()
-    }
-
-    pub fn has(&self, user: &str) -> bool {
-        let domain = user.rsplit_once('@').map(|(_, domain)| domain);
-        self.names.as_ref().is_none_or(|names| {
-            names.contains(user) || domain.is_some_and(|domain| names.contains(domain))
-        })
-    }
-
-    /// The names that are those of none of these users.
-    pub fn unmet<'a>(&self, users: impl Iterator<Item = &'a str>) -> Vec<&String> {
-        let mut met: BTreeSet<&str> = users.collect();
-        let domains = met.iter().filter_map(|user| user.rsplit_once('@'));
-        let domains: Vec<&str> = domains.map(|(_, domain)| domain).collect();
-        met.extend(domains);
-        self.names.iter().flatten().filter(|name| !met.contains(name.as_str())).collect()
-    }
-
-    /// Whether somebody who is asked for may be in a scope.
-    fn may_meet(&self, scope: &Scope) -> bool {
-        let Scope::Domain(domain) = scope else { return self.has(scope.name()) };
-        let is_of = |name: &String| {
-            name == domain || name.rsplit_once('@').is_some_and(|(_, of)| of == domain)
-        };
-        self.names.as_ref().is_none_or(|names| names.iter().any(is_of))
-    }
-}
-
-/// The users on the rosters of a site who are asked for.
-pub fn users_on_rosters(site: &Site, wanted: &Wanted) -> Result<BTreeSet<String>, Trouble> {
-    let mut users = BTreeSet::new();
-    for scope in site_files::scopes(site)?.iter().filter(|scope| wanted.may_meet(scope)) {
-        let Some(roster) = site_files::read_roster(site, scope)? else {
-            return Err(Trouble::at(
-                site.paths_of(scope).roster.display(),
-                "not there, but its index is: put it back, or build and install both again",
-            ));
-        };
-        let named = roster.lines().map(|line| &line.user);
-        let named = named.filter(|user| !is_domain(user) && !is_everybody(user));
-        users.extend(named.filter(|user| wanted.has(user)).cloned());
-    }
-    Ok(users)
+/// Where mail lies, for a server without a Dovecot that runs.
+#[derive(clap::Args)]
+pub struct InboxArgs {
+    /// Where the Maildirs lie, such as '/srv/vmail/{domain}/{local}/Maildir', in place of what
+    /// Dovecot says; may be repeated.
+    #[arg(long, value_name = "PATTERN")]
+    maildir: Vec<Pattern>,
+    /// User names by the variables of the pattern [default: {local}@{domain}, or {local}, {user} or
+    /// {account} where there is no domain].
+    #[arg(long, value_name = "TEMPLATE", requires = "maildir")]
+    user_template: Option<String>,
 }
 
 /// What was found where Maildirs should lie.
@@ -154,10 +82,15 @@ pub struct FoundPlaces {
 }
 
 impl FoundPlaces {
-    /// Searches by the patterns.
-    pub fn of(args: &PlaceArgs, wanted: &Wanted) -> Result<Self, Trouble> {
-        let naming = Naming::new(args.user_template.as_deref())
-            .map_err(|error| Trouble::at("--user-template", error))?;
+    /// Searches by the patterns of Maildirs and, where they are elsewhere, of control directories.
+    fn search(
+        maildir: &[Pattern],
+        control: &[Pattern],
+        user_template: Option<&str>,
+        names: &SelectedNames,
+    ) -> Result<Self, Trouble> {
+        let naming =
+            Naming::new(user_template).map_err(|error| Trouble::at("--user-template", error))?;
         let (mut gaps, mut are_all_searched) = (Vec::new(), true);
         let mut find = |option: &str, patterns: &[Pattern]| {
             let found = search::find(patterns, None, &naming, Holds::Directory)
@@ -167,13 +100,22 @@ impl FoundPlaces {
             let (not_searched, sources): (Vec<Source>, Vec<Source>) =
                 found.sources.into_iter().partition(Source::is_gap);
             gaps.extend(not_searched);
-            let sources = sources.into_iter().filter(|source| wanted.has(source.user()));
+            let sources = sources.into_iter().filter(|source| names.has(source.user()));
             Ok::<_, Trouble>(sources.map(|source| (source.user().to_owned(), source)).collect())
         };
-        let mail = find("--maildir", &args.maildir)?;
-        let control = (!args.control.is_empty()).then(|| find("--control", &args.control));
+        let mail = find("--maildir", maildir)?;
+        let control = (!control.is_empty()).then(|| find("--control", control));
         let control = control.transpose()?;
         Ok(Self { mail, control, gaps, are_all_searched })
+    }
+
+    /// The INBOX of a user, which is his Maildir.
+    fn inbox(&self, user: &str) -> InboxPlace {
+        match self.place(user) {
+            MailPlace::Maildir { mail, .. } => Ok(mail.place().to_owned()),
+            MailPlace::Unknown(why) => Err(why.to_owned()),
+            _ => Err("no Maildir that --maildir finds is this user's".to_owned()),
+        }
     }
 
     /// The users whose Maildirs were found.
@@ -216,8 +158,8 @@ pub struct AskedPlaces {
     paths: Vec<(InboxPath, BTreeMap<String, PathBuf>)>,
 }
 
-/// The users in one question. Where it fails, each is asked for alone.
-const USERS_AT_A_TIME: usize = 200;
+/// The users in one question of [`AskedPlaces`]. Where it fails, each is asked for alone.
+const USERS_ASKED_AT_ONCE: usize = 200;
 
 impl AskedPlaces {
     /// Asks for these directories.
@@ -234,7 +176,7 @@ impl AskedPlaces {
         };
         let dovecot = dovecot.without_plugin().map_err(trouble)?;
         let ask = |&directory: &InboxPath| {
-            let chunks = users.chunks(USERS_AT_A_TIME);
+            let chunks = users.chunks(USERS_ASKED_AT_ONCE);
             let said = chunks.filter_map(|users| dovecot.inbox_paths(users, directory).ok());
             (directory, said.flatten().collect::<BTreeMap<String, PathBuf>>())
         };
@@ -260,5 +202,71 @@ impl AskedPlaces {
     pub fn mailboxes(&self) -> impl Iterator<Item = &PathBuf> {
         let asked = self.paths.iter().filter(|(asked, _)| *asked == InboxPath::Mailbox);
         asked.flat_map(|(_, paths)| paths.values())
+    }
+}
+
+/// What is known of the place of an INBOX: its control directory, or why it is not known.
+pub type InboxPlace = Result<PathBuf, String>;
+
+/// Where mail lies.
+pub enum Places {
+    /// Where patterns say.
+    Found(FoundPlaces),
+    /// Where Dovecot has said.
+    Asked(AskedPlaces),
+}
+
+impl Places {
+    /// Whether each pattern had a directory to search, and each maildrop a user.
+    pub fn are_all_searched(&self) -> bool {
+        match self {
+            Self::Found(found) => found.are_all_searched,
+            Self::Asked(_) => true,
+        }
+    }
+}
+
+/// Finds the control directories of INBOXes, of some users at a time.
+pub enum Inboxes {
+    /// By patterns.
+    Found(FoundPlaces),
+    /// By Dovecot as it is, with our plugin.
+    Dovecot(Dovecot),
+}
+
+/// Users in one question of [`Inboxes`]: Dovecot opens the mail of each.
+pub const USERS_AT_A_TIME: usize = 500;
+
+impl InboxArgs {
+    /// Searches the Maildirs, where patterns are given.
+    pub fn inboxes(&self, dovecot: Dovecot) -> Result<Inboxes, Trouble> {
+        if self.maildir.is_empty() {
+            return Ok(Inboxes::Dovecot(dovecot));
+        }
+        let (template, everybody) = (self.user_template.as_deref(), SelectedNames::default());
+        FoundPlaces::search(&self.maildir, &[], template, &everybody).map(Inboxes::Found)
+    }
+}
+
+impl Inboxes {
+    /// The INBOX of each of these users.
+    ///
+    /// # Errors
+    ///
+    /// Dovecot cannot be asked.
+    pub fn of(&self, users: &[String]) -> Result<BTreeMap<String, InboxPlace>, String> {
+        let mut places = match self {
+            Self::Found(found) => {
+                let place = |user: &String| (user.clone(), found.inbox(user));
+                return Ok(users.iter().map(place).collect());
+            }
+            Self::Dovecot(dovecot) => dovecot.inbox_paths(users, InboxPath::Control),
+        }
+        .map_err(|error| error.to_string())?;
+        let found = users.iter().map(|user| {
+            let unknown = || "Dovecot does not know the user, or cannot open the mail".to_owned();
+            (user.clone(), places.remove(user).ok_or_else(unknown))
+        });
+        Ok(found.collect())
     }
 }
