@@ -82,7 +82,7 @@ fn comes_true(moved: &Scenario, captured: &[String]) -> Forecast {
 fn uidl_by_file(moved: &Scenario) -> BTreeMap<String, String> {
     let mut uidls = moved.uidls();
     let fetch = ["-f", "tab", "fetch", "-u", USER, "guid pop3.uidl", "mailbox", "INBOX", "all"];
-    let shown = moved.dovecot.doveadm_ok(fetch);
+    let shown = moved.dovecot.doveadm_with_us_ok(fetch);
     let lines = shown.lines().skip(1).map(|line| line.split_once('\t').expect("two columns"));
     let told: BTreeMap<String, String> =
         lines.map(|(guid, uidl)| (guid.to_owned(), uidl.to_owned())).collect();

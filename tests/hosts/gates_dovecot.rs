@@ -189,7 +189,7 @@ fn a_held_domain_refuses_also_who_is_on_no_roster_and_who_is_built_later() {
     assert!(complaints[1].contains(next), "{complaints:?}");
     // His mailbox may be the one that is being moved.
     let fetch = ["fetch", "-u", BOB, "pop3.uidl", "mailbox", "INBOX", "all"];
-    assert!(server.dovecot.doveadm_ok(fetch).contains("pop3.uidl"));
+    assert!(server.dovecot.doveadm_with_us_ok(fetch).contains("pop3.uidl"));
 
     server.build_upon(&server.listing(&[BOB], "late-"));
     assert_eq!(server.refusal(BOB), MOVING);
@@ -200,9 +200,11 @@ fn a_held_domain_refuses_also_who_is_on_no_roster_and_who_is_built_later() {
 
 /// Runs the helper on the site of a server, and asks that server. Returns what it prints on stderr.
 fn asked(server: &Server, command: &[&str], status: i32) -> String {
-    let mut helper = helper::uidl_keep();
-    helper.args(command).arg("--site").arg(server.dovecot.site());
-    helper.arg("--doveadm-args").arg(format!("-c {}", server.dovecot.conf().display()));
+    let mut helper = server.dovecot.helper();
+    helper
+        .args(command)
+        .arg("--doveadm-args")
+        .arg(format!("-c {}", server.dovecot.conf().display()));
     let ran = helper.output().unwrap();
     let said = String::from_utf8(ran.stderr).unwrap();
     assert_eq!(ran.status.code(), Some(status), "{command:?}: {said}");
@@ -354,7 +356,7 @@ fn who_is_forgotten_is_refused_and_nothing_of_his_is_touched() {
     );
     // doveadm is not told what was wrong, either: it would hand it on to another store.
     let fetch = ["fetch", "-u", ALICE, "pop3.uidl", "mailbox", "INBOX", "all"];
-    let shown = server.dovecot.doveadm(fetch);
+    let shown = server.dovecot.doveadm_with_us(fetch);
     assert!(!shown.status.success(), "{shown:?}");
     assert!(!String::from_utf8_lossy(&shown.stdout).contains("wrong-"), "{shown:?}");
     // She is held as well, and released: she is still refused.
@@ -404,7 +406,7 @@ fn a_wrong_index_is_forgotten_and_the_right_one_is_served_in_order() {
     assert_eq!(server.refusal(ALICE), MOVING);
     server.build_upon(&right);
     let shown = ["fetch", "-u", ALICE, "pop3.uidl", "mailbox", "INBOX", "all"];
-    let shown = server.dovecot.doveadm_ok(shown);
+    let shown = server.dovecot.doveadm_with_us_ok(shown);
     assert!(!shown.contains("wrong-"), "{shown}");
 
     let now = server.uidls(ALICE);

@@ -254,7 +254,7 @@ impl Scenario {
     /// The UIDLs that doveadm says clients will see, by UID.
     pub fn shown_by_doveadm(&self) -> Vec<String> {
         let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
-        let shown = self.dovecot.doveadm_ok(fetch);
+        let shown = self.dovecot.doveadm_with_us_ok(fetch);
         shown.lines().filter_map(|l| l.strip_prefix("pop3.uidl: ")).map(str::to_owned).collect()
     }
 
