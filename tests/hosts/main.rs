@@ -41,6 +41,7 @@ mod gates_dovecot;
 mod hold_auth;
 mod install;
 mod killed_login;
+mod look;
 mod map_denied;
 mod memory;
 mod old_servers;

@@ -21,6 +21,7 @@ mod inboxes;
 mod inspect;
 mod install;
 mod interrupt;
+mod look;
 mod manners;
 mod output;
 mod rehearse;
@@ -70,6 +71,7 @@ enum Command {
     Hold(hold::HoldArgs),
     Inspect(inspect::InspectArgs),
     Listed(hold::ListedArgs),
+    Look(look::LookArgs),
     Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
     Report(report::ReportArgs),
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Command::Hold(args) => hold::hold(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Listed(args) => hold::listed(&args),
+        Command::Look(args) => look::run(&args),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
         Command::Report(args) => report::run(&args),
