@@ -94,8 +94,8 @@ impl<'a> Copier<'a> {
         Ok(Self { location, with_us, without_us, there })
     }
 
-    /// Copies the mail of a user, and compares: returns how many messages are there. `has_order`: the
-    /// old order is kept for him. `is_dry`: only looks whether it may be copied.
+    /// Copies the mail of a user, and compares: returns how many messages are there. `has_order`:
+    /// the old order is kept for him. `is_dry`: only looks whether it may be copied.
     ///
     /// # Errors
     ///

@@ -96,7 +96,8 @@ fn remote(server: &Dovecot) -> String {
     // Nothing is left of the caller's environment, which has its configuration in it: this is as
     // over ssh.
     let text = format!(
-        "#!/bin/sh\nexec env -i PATH=/usr/bin:/bin doveadm -c {} {loading} dsync-server -u {USER}\n",
+        "#!/bin/sh\n\
+         exec env -i PATH=/usr/bin:/bin doveadm -c {} {loading} dsync-server -u {USER}\n",
         conf.display(),
     );
     write_program(&script, &text);

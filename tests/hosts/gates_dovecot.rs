@@ -202,6 +202,7 @@ fn a_held_domain_refuses_also_who_is_on_no_roster_and_who_is_built_later() {
 fn asked(server: &Server, command: &[&str], status: i32) -> String {
     let mut helper = server.dovecot.helper();
     helper
+        .arg("-q")
         .args(command)
         .arg("--doveadm-args")
         .arg(format!("-c {}", server.dovecot.conf().display()));
@@ -226,8 +227,13 @@ fn nothing_is_said_to_be_held_or_built_while_pop3_does_not_load_the_plugin() {
     server.dovecot.restart_with("protocol pop3 {\n  mail_plugins = quota\n}\n");
     let roster = server.dovecot.site().join("domain/example.com.roster");
     let before = fs::read(&roster).unwrap();
-    for command in [&["hold", "example.com"][..], &["hold", "--all"], &["release", ALICE], &install]
-    {
+    for command in [
+        &["hold", "example.com"][..],
+        &["hold", "--all"],
+        &["rehearse", "--all"],
+        &["release", ALICE],
+        &install,
+    ] {
         let said = asked(&server, command, 2);
         let cause = "POP3 does not load uidl_keep, so that nobody is guarded: `doveconf -f \
                      protocol=pop3 mail_plugins` says \"mail_plugins = quota\"; a `protocol pop3` \
@@ -288,7 +294,8 @@ fn where_no_dovecot_can_be_asked_that_is_said() {
     // This machine's own is for another site.
     let said = elsewhere(&["release", "--unrehearsed"], &[]);
     assert!(said.starts_with(not_checked), "{said}");
-    assert!(said.contains("/var/lib/uidl-keep: this Dovecot looks into another site"), "{said}");
+    let another = ": the plugin looks into another site, /var/lib/uidl-keep; name the Dovecot";
+    assert!(said.contains(another), "{said}");
     assert_eq!(elsewhere(&["hold"], &["--no-check"]), "");
     // It loads the plugin, and is not running.
     server.dovecot.pause();

@@ -52,6 +52,7 @@ mod report;
 mod rules;
 mod runbook;
 mod settings;
+mod site;
 mod status;
 mod stragglers;
 mod themselves;

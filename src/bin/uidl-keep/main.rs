@@ -27,6 +27,7 @@ mod output;
 mod rehearse;
 mod report;
 mod retire;
+mod settings;
 mod site_files;
 mod status;
 mod stop;
@@ -77,6 +78,7 @@ enum Command {
     Report(report::ReportArgs),
     Restored(hold::RestoredArgs),
     Retire(retire::RetireArgs),
+    Settings(settings::SettingsArgs),
     Status(status::StatusArgs),
     Verify(Box<verify::VerifyArgs>),
 }
@@ -105,6 +107,7 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Restored(args) => hold::restored(&args),
         Command::Retire(args) => retire::run(&args),
+        Command::Settings(args) => settings::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),
     };

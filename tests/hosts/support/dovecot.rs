@@ -58,8 +58,8 @@ pub struct Config {
     pub store: Store,
     /// `pop3_uidl_format`, spelled as this Dovecot spells it; its default where `None`.
     pub uidl_format: Option<&'static str>,
-    /// The plugin's settings; `None` if it is not loaded.
-    pub plugin: Option<Vec<(&'static str, &'static str)>>,
+    /// The lines of the site's settings; `None` if the plugin is not loaded.
+    pub plugin: Option<Vec<&'static str>>,
     /// The uid and the gid that every user has.
     pub owner: (u32, u32),
     /// Whether each user is shut up by chroot in the directory that the homes are in.
@@ -144,6 +144,7 @@ impl Dovecot {
             master: None,
             logins: AtomicUsize::new(0),
         };
+        server.write_settings();
         server.resume();
         Some(server)
     }
@@ -224,6 +225,21 @@ impl Dovecot {
         self.pause();
         change(&mut self.config);
         self.resume();
+    }
+
+    /// Makes its site anew, with nothing in it but the settings.
+    pub fn empty_site(&self) {
+        let _ = fs::remove_dir_all(self.site());
+        fs::create_dir(self.site()).expect("our directory");
+        self.write_settings();
+    }
+
+    fn write_settings(&self) {
+        let lines: Vec<&str> = self.config.plugin.iter().flatten().copied().collect();
+        if !lines.is_empty() {
+            let text = format!("uidl-keep-settings 1\n{}\n", lines.join("\n"));
+            fs::write(self.site().join("settings"), text).expect("our directory");
+        }
     }
 
     /// Starts the process that follows a login: Dovecot's own `pop3`, already told who has logged
@@ -435,17 +451,12 @@ impl Dovecot {
         let mut command = self.helper();
         command.args(["forecast", "--doveadm-args", &format!("-c {}", conf.display())]);
         command.arg("--site").arg(self.inside(&self.site())).args(args);
-        let settings = self.config.plugin.iter().flatten();
-        if let Some((_, keys)) = settings.clone().find(|(name, _)| *name == "uidl_keep_match") {
-            let keys: Vec<&str> = keys.split_whitespace().collect();
-            command.args(["--match", &keys.join(",")]);
-        }
         command
     }
 
     /// Whether its plugin gives the old order.
     pub fn keeps_order(&self) -> bool {
-        !self.config.plugin.iter().flatten().any(|setting| *setting == ("uidl_keep_order", "no"))
+        !self.config.plugin.iter().flatten().any(|setting| *setting == "order no")
     }
 
     /// The helper, run where its Dovecot runs. So the plugin in what it starts finds the site.
@@ -611,23 +622,13 @@ impl Dovecot {
         if let Some(format) = self.config.uidl_format {
             let _ = writeln!(conf, "pop3_uidl_format = {format}");
         }
-        if let Some(settings) = &self.config.plugin {
+        if self.config.plugin.is_some() {
             let _ = writeln!(conf, "mail_plugin_dir = {dir}/modules");
             let loading = match line {
                 Line::V23 => "mail_plugins = $mail_plugins uidl_keep",
                 Line::V24 => "mail_plugins {\n    uidl_keep = yes\n  }",
             };
             let _ = writeln!(conf, "protocol pop3 {{\n  {loading}\n}}");
-            let mut lines = String::new();
-            for (name, value) in settings {
-                let _ = writeln!(lines, "{name} = {value}");
-            }
-            match line {
-                Line::V23 => {
-                    let _ = write!(conf, "plugin {{\n{lines}}}\n");
-                }
-                Line::V24 => conf.push_str(&lines),
-            }
         }
         conf.push_str(&self.config.extra);
         conf
@@ -660,22 +661,9 @@ fn install_plugin(host: &Host, dir: &Path) -> bool {
     }
     let module = modules.join("lib95_uidl_keep_plugin.so");
     // It is large with all that a debugger wants, and there are hundreds of servers.
-    fs::hard_link(&plugin.module, &module)
-        .or_else(|_| fs::copy(&plugin.module, &module).map(drop))
+    fs::hard_link(&plugin, &module)
+        .or_else(|_| fs::copy(&plugin, &module).map(drop))
         .expect("our directory");
-    if let Some(settings) = &plugin.settings {
-        // Dovecot looks for these in one place only, whatever mail_plugin_dir says.
-        let place = host.outside(stock).join("settings");
-        fs::create_dir_all(&place).expect("root");
-        let target = place.join("lib95_uidl_keep_settings.so");
-        let wanted = fs::read(settings).expect("the plugin's settings module");
-        if fs::read(&target).ok().as_ref() != Some(&wanted) {
-            let beside = tempfile::NamedTempFile::new_in(&place).expect("root");
-            fs::write(beside.path(), &wanted).expect("root");
-            fs::set_permissions(beside.path(), super::host::unix_mode(0o644)).expect("root");
-            beside.persist(&target).expect("root");
-        }
-    }
     true
 }
 

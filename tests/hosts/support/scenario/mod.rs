@@ -158,8 +158,7 @@ impl Scenario {
     pub fn build(&self, listing: &str) {
         let file = self.dovecot.dir().join("alice.uidl");
         fs::write(&file, listing).expect("our directory");
-        let _ = fs::remove_dir_all(self.dovecot.site());
-        fs::create_dir(self.dovecot.site()).expect("our directory");
+        self.dovecot.empty_site();
         helper::build_site(&self.dovecot.site(), &file);
     }
 
