@@ -17,8 +17,6 @@ MACHINE := $(shell rustc -vV 2> /dev/null | sed -n 's/^host: //p')
 BUILD_ASAN := target/asan
 # More tests run at once than there are cores: most of them wait for a server.
 export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
-# Dovecot 2.4 learns our settings from this module.
-SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE
 
 # `install` puts things below PREFIX; packagers set DESTDIR too. dovecot-config says what Dovecot
 # decides.
@@ -62,10 +60,7 @@ plugin: build ## the helper, and the plugin for this machine's Dovecot
 plugin-2.4: ## the plugin for the Dovecot 2.4 of its tree, where demo and tests look for it
 	DOVECOT_INCDIR=$(TREE_24)/usr/include/dovecot \
 		$(BUILD_PLUGIN) --profile $(PROFILE) --target-dir $(BUILD_24)
-	mkdir -p $(BUILD_24)/modules/settings
-	$(CC) $(SETTINGS_FLAGS) -I$(TREE_24)/usr/include/dovecot \
-		-DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE \
-		dovecot-plugin/uidl-keep-settings.c -o $(BUILD_24)/modules/settings/lib95_uidl_keep_settings.so
+	mkdir -p $(BUILD_24)/modules
 	cp $(BUILD_24)/$(PROFILE)/libuidl_keep.so $(BUILD_24)/modules/lib95_uidl_keep_plugin.so
 
 check: ## formatting, lints of helper and plugin, apart and together, documentation
@@ -180,10 +175,8 @@ install: ## the plugin, the helper, man pages, completions, an example (DESTDIR,
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(DOCUMENTS)/_uidl-keep
 	install -D -m 644 $(STRIP) target/release/libuidl_keep.so \
 		$(DESTDIR)$(MODULE_DIR)/lib95_uidl_keep_plugin.so
+	rm -f $(DESTDIR)$(MODULE_DIR)/settings/lib95_uidl_keep_settings.so
 	if [ "$(DOVECOT_LINE)" = 2.4 ]; then \
-		install -d $(DESTDIR)$(MODULE_DIR)/settings && \
-		$(CC) $(SETTINGS_FLAGS) $(STRIP) -I$(INCLUDE_DIR) dovecot-plugin/uidl-keep-settings.c \
-			-o $(DESTDIR)$(MODULE_DIR)/settings/lib95_uidl_keep_settings.so && \
 		install -D -m 644 dovecot-plugin/uidl-keep-2.4.conf $(DESTDIR)$(EXAMPLE_CONF); \
 	else \
 		install -D -m 644 dovecot-plugin/uidl-keep.conf $(DESTDIR)$(EXAMPLE_CONF); \

@@ -23,13 +23,7 @@ mod plugin {
     const USUAL: &[&str] = &["/usr/include/dovecot", "/usr/local/include/dovecot"];
     /// The files that are read here. cc prints a `rerun-if-env-changed`, which turns off cargo's
     /// own watch.
-    const INPUTS: &[&str] = &[
-        "include/wrapper.h",
-        "include/shim.h",
-        "dovecot-plugin/shim.c",
-        "dovecot-plugin/uidl-keep-settings.c",
-        "dovecot-plugin/uidl-keep-settings.h",
-    ];
+    const INPUTS: &[&str] = &["include/wrapper.h", "include/shim.h", "dovecot-plugin/shim.c"];
     /// The header that shows that a directory is Dovecot's.
     const WANTED: &str = "config.h";
 
@@ -83,7 +77,6 @@ mod plugin {
             dirs.push(dir);
         }
         dirs.push(PathBuf::from("include"));
-        dirs.push(PathBuf::from("dovecot-plugin"));
         dirs
     }
 
@@ -156,7 +149,7 @@ mod plugin {
 
     fn compile(includes: &[PathBuf]) {
         let mut shim = cc::Build::new();
-        shim.files(["dovecot-plugin/shim.c", "dovecot-plugin/uidl-keep-settings.c"]);
+        shim.file("dovecot-plugin/shim.c");
         shim.includes(includes).define("HAVE_CONFIG_H", None);
         // Dovecot itself is compiled so, and its headers need both.
         shim.flag("-std=gnu11").flag_if_supported("-Wno-unused-parameter");

@@ -18,11 +18,6 @@
 #  error uidl-keep knows the plugin interface of Dovecot 2.3 and 2.4; these headers are of neither
 #endif
 
-#if UIDL_KEEP_DOVECOT_2_4
-#  include "settings.h"
-#  include "uidl-keep-settings.h"
-#endif
-
 struct uidl_keep_user {
 	union mail_user_module_context module_ctx;
 	void *state;
@@ -160,35 +155,21 @@ const char *uidl_keep_user_name(struct mail_user *user)
 	return user->username;
 }
 
+const char *uidl_keep_user_plugin_setting(struct mail_user *user, const char *name)
+{
 #if UIDL_KEEP_DOVECOT_2_4
-int uidl_keep_user_setting(struct mail_user *user, const char *name,
-			   const char **value_r, const char **error_r)
-{
-	const struct uidl_keep_settings *set;
+	const char *const *fields = user->userdb_fields;
+	size_t len = strlen(name);
 
-	if (settings_get(user->event, &uidl_keep_setting_parser_info, 0, &set, error_r) < 0)
-		return -1;
-	if (strcmp(name, "uidl_keep_dir") == 0)
-		*value_r = p_strdup(user->pool, set->uidl_keep_dir);
-	else if (strcmp(name, "uidl_keep_match") == 0)
-		*value_r = p_strdup(user->pool, set->uidl_keep_match);
-	else if (strcmp(name, "uidl_keep_bake") == 0)
-		*value_r = set->uidl_keep_bake ? "yes" : "no";
-	else if (strcmp(name, "uidl_keep_order") == 0)
-		*value_r = set->uidl_keep_order ? "yes" : "no";
-	else
-		i_unreached();
-	settings_free(set);
-	return 0;
-}
+	for (; fields != NULL && *fields != NULL; fields++) {
+		if (strncmp(*fields, name, len) == 0 && (*fields)[len] == '=')
+			return *fields + len + 1;
+	}
+	return NULL;
 #else
-int uidl_keep_user_setting(struct mail_user *user, const char *name,
-			   const char **value_r, const char **error_r ATTR_UNUSED)
-{
-	*value_r = mail_user_plugin_getenv(user, name);
-	return 0;
-}
+	return mail_user_plugin_getenv(user, name);
 #endif
+}
 
 /* Mailbox */
 

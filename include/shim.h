@@ -48,9 +48,8 @@ bool uidl_keep_user_is_autocreated(struct mail_user *user);
 /* Whether dsync copies its mail: doveadm backup, sync, dsync-server. */
 bool uidl_keep_user_is_dsyncing(struct mail_user *user);
 const char *uidl_keep_user_name(struct mail_user *user);
-/* A setting as text, NULL where it is not set. -1 and error_r where settings cannot be read. */
-int uidl_keep_user_setting(struct mail_user *user, const char *name,
-			   const char **value_r, const char **error_r);
+/* A setting of plugin {}, which 2.4 does not have, or of the user database; NULL if it is not set. */
+const char *uidl_keep_user_plugin_setting(struct mail_user *user, const char *name);
 
 /* Mailbox. */
 struct mailbox_vfuncs *uidl_keep_mailbox_attach(struct mailbox *box, void *state);

@@ -1,8 +1,8 @@
 //! Asks the Dovecot of this machine how it treats users, whatever a roster says: [`Dovecot`].
 //!
-//! A roster guards a user only under the name that Dovecot gives him. It does so only while POP3
-//! loads the plugin, and the plugin looks into the site of that roster. Dovecot's own tools tell
-//! all three. They are run, and change nothing. [`NotGuarded`] says which of the three is wrong.
+//! A roster guards a user only under the name that Dovecot gives him, and only while POP3 loads the
+//! plugin. Dovecot's own tools tell both. They are run, and change nothing. [`NotGuarded`] says
+//! which of the two is wrong.
 #![forbid(unsafe_code)]
 
 mod mail;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use crate::site::Site;
+pub use mail::ToldMessage;
 
 /// A Dovecot, asked through its `doveadm` and `doveconf`.
 #[derive(Debug, Clone)]
@@ -252,21 +252,6 @@ impl Dovecot {
             }
         }
         chosen
-    }
-
-    /// The site that the plugin looks into.
-    ///
-    /// # Errors
-    ///
-    /// [`DovecotError`].
-    pub fn site(&self) -> Result<Site, DovecotError> {
-        let setting = "uidl_keep_dir";
-        // 2.3 has the first, 2.4 the second; either may be absent.
-        let named = match self.setting(&["plugin/uidl_keep_dir"], setting)? {
-            None => self.setting(&[setting], setting)?,
-            named => named,
-        };
-        Ok(Site::new(named.unwrap_or_else(|| Site::DEFAULT_DIR.to_owned())))
     }
 
     /// A setting, as `doveconf` prints it: `NAME = VALUE`.

@@ -24,8 +24,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("index", &["encoding", "file", "format", "key", "maildrop", "uidl"]),
     ("ledger", &["encoding", "file", "format", "key", "maildrop", "uidl"]),
     ("resolve", &["format", "key", "ledger", "maildrop", "uidl"]),
-    ("site", &["encoding", "file", "index", "maildrop"]),
-    ("dovecot", &["site", "text"]),
+    ("site", &["encoding", "file", "index", "key", "maildrop"]),
+    ("dovecot", &["text"]),
     (
         "capture",
         &[

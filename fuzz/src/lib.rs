@@ -23,6 +23,7 @@ pub mod normaliser;
 pub mod pattern;
 pub mod plesk;
 pub mod roster;
+pub mod settings;
 
 use std::cell::Cell;
 use std::io;
@@ -35,10 +36,11 @@ use uidl_keep::file::read_at::ReadAt;
 pub type Check = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Check); 18] = [
+pub const TARGETS: [(&str, Check); 19] = [
     ("ledger", ledger::check),
     ("index", index::check),
     ("roster", roster::check),
+    ("settings", settings::check),
     ("listing", listing::check),
     ("normaliser", normaliser::check),
     ("capture_courier", capture_courier::check),

@@ -25,9 +25,6 @@ pub enum Uncopied {
     /// Dovecot could not be asked, or could not copy.
     #[error("{0}")]
     Dovecot(#[from] DovecotError),
-    /// Its answer is none.
-    #[error("doveadm gives no {0} of its messages")]
-    NoAnswer(&'static str),
     /// Some messages have no UIDL of ours yet.
     #[error(
         "{count} of {messages} messages were not listed yet, the first is UID {uid}: let the user \
@@ -97,13 +94,13 @@ impl<'a> Copier<'a> {
         Ok(Self { location, with_us, without_us, there })
     }
 
-    /// Copies the mail of a user, and compares: returns how many messages are there. `is_dry`: only
-    /// looks whether it may be copied.
+    /// Copies the mail of a user, and compares: returns how many messages are there. `has_order`:
+    /// the old order is kept for him. `is_dry`: only looks whether it may be copied.
     ///
     /// # Errors
     ///
     /// [`Uncopied`]. What was copied is not to be used then.
-    pub fn copy(&self, user: &str, is_dry: bool) -> Result<usize, Uncopied> {
+    pub fn copy(&self, user: &str, has_order: bool, is_dry: bool) -> Result<usize, Uncopied> {
         // Where a namespace has a location of its own, the override has no effect.
         let own = self.without_us.inbox_path(user, InboxPath::Mailbox)?;
         if self.there.inbox_path(user, InboxPath::Mailbox)? == own {
@@ -111,13 +108,13 @@ impl<'a> Copier<'a> {
         }
         let mut tries = 1;
         loop {
-            let (told, next) = self.source(user)?;
+            let (told, next) = self.source(user, has_order)?;
             if is_dry {
                 return Ok(told.len());
             }
             self.with_us.backup(user, self.location)?;
             let copied = told_by(&self.there, user)?;
-            let (after, _) = self.source(user)?;
+            let (after, _) = self.source(user, has_order)?;
             if after != told && tries < TRIES {
                 tries += 1;
                 continue;
@@ -132,9 +129,10 @@ impl<'a> Copier<'a> {
     }
 
     /// What the source says with the plugin, and its next UID, where every message was listed.
-    fn source(&self, user: &str) -> Result<(ToldByUid, u32), Uncopied> {
+    fn source(&self, user: &str, has_order: bool) -> Result<(ToldByUid, u32), Uncopied> {
         let told = told_by(&self.with_us, user)?;
-        let is_untold = |(uidl, order): &(String, u32)| uidl.is_empty() || *order < FIRST_ORDER;
+        let is_untold =
+            |(uidl, order): &(String, u32)| uidl.is_empty() || has_order && *order < FIRST_ORDER;
         let mut untold = told.iter().filter(|(_, told)| is_untold(told)).map(|(uid, _)| *uid);
         if let Some(uid) = untold.next() {
             let count = 1 + untold.count();
@@ -145,18 +143,9 @@ impl<'a> Copier<'a> {
     }
 }
 
-fn told_by(dovecot: &Dovecot, user: &str) -> Result<ToldByUid, Uncopied> {
-    let fields = "uid pop3.uidl pop3.order";
-    let messages: Result<Vec<BTreeMap<String, String>>, _> =
-        dovecot.fetch(user, fields, None, |said| serde_json::from_reader(said))?;
-    let mut told = ToldByUid::new();
-    for mut message in messages.map_err(|_| Uncopied::NoAnswer("JSON"))? {
-        let mut field = |name| message.remove(name).ok_or(Uncopied::NoAnswer(name));
-        let (uid, uidl, order) = (field("uid")?, field("pop3.uidl")?, field("pop3.order")?);
-        let uid = uid.parse().map_err(|_| Uncopied::NoAnswer("uid"))?;
-        told.insert(uid, (uidl, order.parse().unwrap_or(0)));
-    }
-    Ok(told)
+fn told_by(dovecot: &Dovecot, user: &str) -> Result<ToldByUid, DovecotError> {
+    let told = dovecot.told(user)?.into_iter();
+    Ok(told.map(|message| (message.uid, (message.uidl, message.order.unwrap_or(0)))).collect())
 }
 
 fn compare(told: &ToldByUid, copied: &ToldByUid) -> Result<(), Uncopied> {

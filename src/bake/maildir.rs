@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::fs::AtFlags;
@@ -81,6 +82,12 @@ pub enum Unbaked {
     /// The operator lets his clients download everything again.
     #[error("set to redownload")]
     Redownload,
+    /// The operator does not want it baked.
+    #[error("{} says `bake no` for this user: change that first", settings.display())]
+    NotWanted {
+        /// The settings of the site.
+        settings: PathBuf,
+    },
     /// The mail is not in a Maildir.
     #[error(
         "no Maildir lies there: where the mail is mdbox or sdbox, `uidl-keep bake --into` has \
@@ -187,6 +194,9 @@ pub fn bake(run: &BakeRun<'_>, user: &str, place: &BakePlace) -> Result<BakedMai
 }
 
 fn bake_once(run: &BakeRun<'_>, user: &str, place: &BakePlace) -> Result<BakedMaildrop, Unbaked> {
+    if !run.terms.settings_of(user).bake {
+        return Err(Unbaked::NotWanted { settings: run.terms.site.settings_path() });
+    }
     let mut prepared = Prepared::of(run.terms, user, place)?;
     let messages = prepared.begun.survey.messages.len();
     if prepared.is_baked_whole() {
@@ -238,6 +248,8 @@ struct Prepared<'a> {
     begun: FirstListing<'a>,
     list: BakedList,
     is_new: bool,
+    /// Whether the old order is kept.
+    has_order: bool,
 }
 
 /// What a bake would make of it.
@@ -301,7 +313,7 @@ impl<'a> Prepared<'a> {
         let is_new = list.lines().is_empty() && !has_list(&begun);
         add_unlisted(&begun, &mut list, is_new, place).map_err(|why| why.into(needs_dovecot))?;
         begun.find_names()?;
-        Ok(Self { begun, list, is_new })
+        Ok(Self { begun, list, is_new, has_order: terms.settings_of(user).order })
     }
 
     /// Whether every message was baked, and the next UID is not spent. Then no mail is read.
@@ -311,7 +323,7 @@ impl<'a> Prepared<'a> {
 
     /// Asks the rules, and puts their answers on the list.
     fn decide(&mut self) -> Result<Decided, Unbaked> {
-        let Self { begun, list, .. } = self;
+        let Self { begun, list, has_order, .. } = self;
         let resolution = begun.resolve().map_err(|untold| match untold {
             Untold::Unsurveyed(error) => error.into(),
             Untold::Undecidable(why) => Unbaked::CouldNotTell(why),
@@ -335,9 +347,12 @@ impl<'a> Prepared<'a> {
             })?;
             kept += usize::from(record.provenance.is_kept());
             derived += usize::from(record.provenance == Provenance::Derived);
-            told.push((record.order, record.uidl.clone()));
-            let baked = StoredUidl::baked(record.uidl.as_bytes(), record.order);
             let was = list.find(uid, file).map(|line| line.stored()).unwrap_or_default();
+            let baked = match *has_order {
+                true => StoredUidl::baked(record.uidl.as_bytes(), record.order),
+                false => was.with_uidl(record.uidl.as_bytes()),
+            };
+            told.push((baked.place(), record.uidl.clone()));
             if was != baked {
                 list.set(uid, file, &baked);
                 changed.push(UndoneMessage { uid, file: file.into(), was, baked });

@@ -59,6 +59,17 @@ impl StoredUidl {
         let order = order.to_string().into_bytes().into();
         Self { uidl: Some(uidl.into()), order: Some(order) }
     }
+
+    /// The pair with this UIDL, where the old order is not kept: whatever order is there stays.
+    pub fn with_uidl(&self, uidl: &[u8]) -> Self {
+        Self { uidl: Some(uidl.into()), order: self.order.clone() }
+    }
+
+    /// The number by which Dovecot sorts the message in a POP3 listing: without an `O`, last.
+    pub fn place(&self) -> u32 {
+        let digits = self.order.as_deref().and_then(|order| std::str::from_utf8(order).ok());
+        digits.and_then(|digits| digits.parse().ok()).unwrap_or(u32::MAX)
+    }
 }
 
 impl BakedList {

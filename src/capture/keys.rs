@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::str::FromStr;
 
-use crate::key::{Depth, Fingerprint, Fingerprinter, Fingerprints, Wants};
+use crate::key::{Depth, Fingerprint, Fingerprinter, Fingerprints, Match, Wants};
 use crate::maildrop::Entry;
 
 /// Which keys to take of each message.
@@ -30,6 +30,13 @@ pub struct Keys {
 impl Default for Keys {
     fn default() -> Self {
         Self { file: true, header: true, message: false, origin: false }
+    }
+}
+
+impl From<Keys> for Match {
+    fn from(keys: Keys) -> Self {
+        let Keys { file, header, message, origin } = keys;
+        Self { file, message, header, origin }
     }
 }
 

@@ -10,6 +10,17 @@ use std::time::Duration;
 use super::watched::{self, Ended};
 use super::{Dovecot, DovecotError, InboxPath, PLUGIN, no_answer, output_of};
 
+/// What clients are told of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToldMessage {
+    /// Its UID.
+    pub uid: u32,
+    /// Its UIDL. Empty: there is none that is stored or kept.
+    pub uidl: String,
+    /// The number by which Dovecot sorts it; it comes last where there is none.
+    pub order: Option<u32>,
+}
+
 /// The longest time that a copy of one user's mail may take.
 const COPY_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// The longest list of UIDs in one question: an argument has its limits.
@@ -258,6 +269,29 @@ impl Dovecot {
             None => command.arg("all"),
         };
         self.read_of(command, read)
+    }
+
+    /// What this Dovecot says that clients of a user are told of each message, by UID: what they
+    /// will see, where it [loads our plugin](Dovecot::with_plugin).
+    ///
+    /// # Errors
+    ///
+    /// [`DovecotError`]: could not tell.
+    pub fn told(&self, user: &str) -> Result<Vec<ToldMessage>, DovecotError> {
+        let fields = "uid pop3.uidl pop3.order";
+        let read: Result<Vec<BTreeMap<String, String>>, _> =
+            self.fetch(user, fields, None, |said| serde_json::from_reader(said))?;
+        let lacking = |what: &str| DovecotError::Answer {
+            program: self.doveadm.clone(),
+            said: format!("gives no {what} of the messages of {user}"),
+        };
+        let read = read.map_err(|_| lacking("JSON"))?.into_iter().map(|mut message| {
+            let mut field = |name| message.remove(name).ok_or_else(|| lacking(name));
+            let (uid, uidl, order) = (field("uid")?, field("pop3.uidl")?, field("pop3.order")?);
+            let uid = uid.parse().map_err(|_| lacking("uid"))?;
+            Ok(ToldMessage { uid, uidl, order: order.parse().ok().filter(|order| *order > 0) })
+        });
+        read.collect()
     }
 
     /// Hands on the text of one message, octet by octet, behind `text=` and before one more line

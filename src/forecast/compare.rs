@@ -178,6 +178,13 @@ impl Forecast {
         forecast
     }
 
+    /// The same of a user for whom the old order is not kept: no order is held against another, and
+    /// who keeps his UIDL is listed by UID.
+    pub(super) fn forget_order(&mut self) {
+        self.is_in_order = true;
+        self.keeping.sort_by_key(|kept| kept.uid);
+    }
+
     /// How many messages are missing for that reason.
     pub fn missing_because(&self, because: MissingBecause) -> usize {
         self.missing.iter().filter(|missing| missing.because == because).count()

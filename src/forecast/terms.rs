@@ -18,9 +18,9 @@ use crate::maildrop::{Entry, Maildrop, State};
 use crate::resolve::{
     self, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
 };
-use crate::site::Site;
 use crate::site::remedy::Remedy;
 use crate::site::roster::{self, Gate, RosterLine};
+use crate::site::{Settings, Site, SiteSettings};
 
 /// What a forecast goes by beside the mail.
 #[derive(Debug)]
@@ -29,8 +29,10 @@ pub struct Terms {
     pub site: Site,
     /// The new server's `pop3_uidl_format`, where it is one that we can follow.
     pub native: Option<UidlFormat>,
-    /// The keys that may match.
-    pub keys: Match,
+    /// The settings of the site.
+    pub settings: SiteSettings,
+    /// The keys that may match, in place of those that the settings name.
+    pub keys: Option<Match>,
 }
 
 /// What can be said of a user before he logs in.
@@ -167,6 +169,7 @@ pub struct FirstListing<'a> {
 /// What the rules are told of a user beside his messages.
 #[derive(Clone, Copy)]
 struct About<'a> {
+    user: &'a str,
     line: &'a RosterLine,
     captured: &'a Maildrop,
     is_final: bool,
@@ -175,9 +178,9 @@ struct About<'a> {
 
 impl FirstListing<'_> {
     fn about(&self) -> About<'_> {
-        let Self { line, captured, is_final, ledger, mark, .. } = self;
+        let Self { user, line, captured, is_final, ledger, mark, .. } = self;
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
-        About { line, captured, is_final: *is_final, memory }
+        About { user, line, captured, is_final: *is_final, memory }
     }
 
     /// Finds out what costs nothing: names, and stored UIDLs.
@@ -221,7 +224,7 @@ impl FirstListing<'_> {
     pub fn resolve(&mut self) -> Result<Resolution, Untold> {
         let Self { terms, user, line, captured, is_final, survey, ledger, mark } = self;
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
-        let about = About { line, captured, is_final: *is_final, memory };
+        let about = About { user, line, captured, is_final: *is_final, memory };
         let situation = terms.situation(about, survey, Purpose::Listing { guarded: true });
         terms.resolve(user, &situation, survey)
     }
@@ -234,6 +237,22 @@ fn uidvalidity_of_now() -> u32 {
 }
 
 impl Terms {
+    /// The terms of a site, with its settings as they are now.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that says why it could not tell what they are.
+    pub fn of(site: Site, native: Option<UidlFormat>, keys: Option<Match>) -> Result<Self, String> {
+        let settings = site.settings()?;
+        Ok(Self { site, native, settings, keys })
+    }
+
+    /// What counts for a user.
+    pub fn settings_of(&self, user: &str) -> Settings {
+        let settings = self.settings.of(user);
+        Settings { keys: self.keys.unwrap_or(settings.keys), ..settings }
+    }
+
     /// The line of the roster that a login would go by. `None`: no roster names the user.
     ///
     /// # Errors
@@ -345,10 +364,13 @@ impl Terms {
         survey: &mut impl Surveyed,
     ) -> Result<Forecast, Untold> {
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
-        let about = About { line, captured, is_final, memory };
+        let about = About { user, line, captured, is_final, memory };
         let situation = self.situation(about, survey, Purpose::Preview);
         let resolution = self.resolve(user, &situation, survey)?;
         let mut forecast = Forecast::of(captured, survey.messages(), &resolution);
+        if !self.settings_of(user).order {
+            forecast.forget_order();
+        }
         if forecast.kept * 2 < forecast.captured {
             // Only a listing is refused for that: a preview is not.
             let listing = Purpose::Listing { guarded: true };
@@ -379,7 +401,7 @@ impl Terms {
             epoch: survey.epoch(),
             is_maildir: survey.is_maildir(),
             native: self.native.as_ref(),
-            keys: self.keys,
+            keys: self.settings_of(about.user).keys,
             purpose,
             rehearsal: 0,
         }

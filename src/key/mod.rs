@@ -19,6 +19,30 @@ pub use file_key::{FileKey, is_guid_a_name};
 pub use fingerprint::Fingerprint;
 pub use normalise::{Depth, FieldKind, Fingerprinter, Fingerprints, NORMALISER_VERSION, Wants};
 
+/// Which keys may match: `match` in the settings of a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Match {
+    /// Base file names and GUIDs.
+    pub file: bool,
+    /// Normalised header and body.
+    pub message: bool,
+    /// Normalised header.
+    pub header: bool,
+    /// The header without what relays add: for mail that was redelivered.
+    pub origin: bool,
+}
+
+impl Match {
+    /// No key.
+    pub const NONE: Self = Self { file: false, message: false, header: false, origin: false };
+}
+
+impl Default for Match {
+    fn default() -> Self {
+        Self { file: true, message: true, header: true, origin: false }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -96,21 +96,13 @@ impl User {
         Some(std::str::from_utf8(name?).ok()?.to_owned())
     }
 
-    /// A setting of ours. `None`: it is not set.
-    ///
-    /// # Errors
-    ///
-    /// What Dovecot says where its settings cannot be read.
-    pub fn setting(self, name: &CStr) -> Result<Option<String>, String> {
-        let (mut value, mut error) = (ptr::null(), ptr::null());
-        // SAFETY: `from_raw`; both out-parameters are ours, and what they are set to lives in the
-        // user's pool or the data stack, longer than this function.
-        unsafe {
-            if sys::uidl_keep_user_setting(self.0, name.as_ptr(), &mut value, &mut error) < 0 {
-                return Err(lossy(bytes(error)));
-            }
-            Ok(bytes(value).map(|value| lossy(Some(value))))
-        }
+    /// A setting of `plugin {}`, which Dovecot 2.4 does not have, or of that name in the user
+    /// database. `None`: it is not set.
+    pub fn plugin_setting(self, name: &CStr) -> Option<String> {
+        // SAFETY: `from_raw`; what it returns is NULL or lives in the user's pool, longer than this
+        // function.
+        let value = unsafe { bytes(sys::uidl_keep_user_plugin_setting(self.0, name.as_ptr())) };
+        value.map(|value| lossy(Some(value)))
     }
 
     /// Keeps `state` with the user and returns the methods to change.

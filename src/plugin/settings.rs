@@ -1,15 +1,15 @@
-//! The plugin's settings: the same names on Dovecot 2.3 and 2.4; and which rehearsal this is.
+//! What a process is told from outside: where the site is, and which rehearsal it is run for. All
+//! else is said by files of the site.
 
 use std::ffi::CStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use super::host::User;
-use crate::resolve::Match;
 use crate::site::{Root, Site};
 
-/// The root directory before any chroot. We must take hold of it before any setting is known, and
-/// each user whom the process serves may have another site, or one that was replaced.
+/// The root directory before any chroot. The site is looked up from there for each user whom the
+/// process serves: it may have been replaced.
 static ROOT: OnceLock<Root> = OnceLock::new();
 
 /// Takes hold of the root directory, before privileges are dropped and users are chrooted.
@@ -42,87 +42,40 @@ pub fn rehearsal() -> Option<u64> {
     REHEARSED_AT.get().copied()
 }
 
-/// Opens the site in `uidl_keep_dir`. It is the first setting that is read, for every user.
+/// The site. This looks at nothing yet.
+pub fn site() -> Site {
+    match ROOT.get() {
+        Some(root) => Site::below(root, Site::DEFAULT_DIR),
+        None => Site::new(Site::DEFAULT_DIR),
+    }
+}
+
+/// The settings that Dovecot's configuration or user database had for earlier versions. In its
+/// configuration Dovecot 2.4 itself refuses them by now.
+const NO_LONGER_READ: [&CStr; 4] =
+    [c"uidl_keep_dir", c"uidl_keep_match", c"uidl_keep_bake", c"uidl_keep_order"];
+
+/// Insists that nobody relies on a setting that is not read any more. It must be called for every
+/// user, migrated or not: the rosters may lie where such a setting says.
 ///
 /// # Errors
 ///
-/// What Dovecot says where its settings cannot be read.
-pub fn site(user: User) -> Result<Site, String> {
-    let dir = text(user, c"uidl_keep_dir")?;
-    let dir = PathBuf::from(dir.unwrap_or_else(|| Site::DEFAULT_DIR.to_owned()));
-    Ok(match ROOT.get().filter(|root| root.is_left()) {
-        Some(root) => Site::below(root, dir),
-        None => Site::new(dir),
-    })
-}
-
-/// The settings that matter once a user is on the roster.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// `uidl_keep_match`: the keys that may match.
-    pub keys: Match,
-    /// `uidl_keep_bake`: whether a first listing is also written where Dovecot keeps such things.
-    pub bake: bool,
-    /// `uidl_keep_order`: whether the old order is kept.
-    pub order: bool,
-}
-
-impl Settings {
-    /// Reads them.
-    ///
-    /// # Errors
-    ///
-    /// Which setting has a value that it cannot have.
-    pub fn read(user: User) -> Result<Self, String> {
-        Ok(Self {
-            keys: text(user, c"uidl_keep_match")?
-                .map_or(Ok(Match::default()), |words| keys(&words))?,
-            bake: yes(user, c"uidl_keep_bake")?,
-            order: yes(user, c"uidl_keep_order")?,
-        })
-    }
-}
-
-/// Takes an empty setting for one that is not set: userdb fields cannot say it otherwise.
-fn text(user: User, name: &CStr) -> Result<Option<String>, String> {
-    Ok(user.setting(name)?.filter(|value| !value.is_empty()))
-}
-
-fn keys(words: &str) -> Result<Match, String> {
-    let mut keys = Match { file: false, message: false, header: false, origin: false };
-    for word in words.split([' ', ',', '\t']).filter(|word| !word.is_empty()) {
-        match word {
-            "file" => keys.file = true,
-            "message" => keys.message = true,
-            "header" => keys.header = true,
-            "origin" => keys.origin = true,
-            _ => {
-                return Err(format!(
-                    "uidl_keep_match has {word:?}: it takes file, message, header and origin"
-                ));
-            }
-        }
-    }
-    Ok(keys)
-}
-
-fn yes(user: User, name: &CStr) -> Result<bool, String> {
-    match text(user, name)?.as_deref() {
-        None | Some("yes" | "y" | "true" | "1") => Ok(true),
-        Some("no" | "n" | "false" | "0") => Ok(false),
-        Some(other) => Err(format!("{} is {other:?}: it takes yes or no", name.to_string_lossy())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn match_takes_the_four_keys_and_no_other_word() {
-        let all = Match { file: true, message: true, header: true, origin: true };
-        assert_eq!(keys("origin, header message\tfile"), Ok(all));
-        assert_eq!(keys("file message header"), Ok(Match::default()));
-        assert!(keys("file uid").unwrap_err().contains("\"uid\""));
-    }
+/// What stands in its place.
+pub fn check_nothing_is_overlooked(user: User) -> Result<(), String> {
+    // Userdb fields cannot say otherwise than by an empty value that it is not set.
+    let value = |name| user.plugin_setting(name).filter(|value| !value.is_empty());
+    let Some((name, value)) = NO_LONGER_READ.iter().find_map(|&name| Some((name, value(name)?)))
+    else {
+        return Ok(());
+    };
+    let name = name.to_string_lossy();
+    let place = Site::DEFAULT_DIR;
+    let instead = match name.strip_prefix("uidl_keep_").filter(|word| *word != "dir") {
+        Some(word) => format!("its place is {place}/settings, as `{word} ...`: say it there"),
+        None => format!("the site is {place} now: make that a link to it"),
+    };
+    Err(format!(
+        "Dovecot sets {name} = {value:?} in plugin {{}} or in the user database, and that is not \
+         read any more; {instead}, take {name} out and reload Dovecot"
+    ))
 }

@@ -4,13 +4,13 @@ use std::fs::File;
 
 use super::events::Reason;
 use super::host::User;
-use super::settings::{self, Settings};
+use super::settings;
 use crate::ledger::LedgerHead;
 use crate::maildrop::State;
 use crate::resolve::Stamps;
-use crate::site::Site;
 use crate::site::remedy::Remedy;
 use crate::site::roster::{self, Gate, RosterError, RosterLine};
+use crate::site::{Settings, Site};
 
 /// A POP3 client is told this when it must come back later. Paths and reasons are for the log.
 pub const LATER: &str = "Mailbox is temporarily not available, please try again later.";
@@ -98,7 +98,7 @@ pub struct Kept {
     pub user: String,
     /// The site that has the index.
     pub site: Site,
-    /// The plugin's settings.
+    /// What counts for him.
     pub settings: Settings,
     /// Held, guarded or released. Only POP3 heeds it: the mailbox of a held user is being moved,
     /// perhaps by the very doveadm that asks.
@@ -196,7 +196,8 @@ impl Standing {
     }
 
     fn find(user: User, name: String) -> Result<Self, String> {
-        let site = settings::site(user)?;
+        settings::check_nothing_is_overlooked(user)?;
+        let site = settings::site();
         let Some(line) = read_roster(&site, &name, roster::lookup_or_everybody)? else {
             return Ok(Self::Stranger(Stranger { name, site, is_held: false }));
         };
@@ -222,7 +223,7 @@ impl Standing {
             let uncaptured = Uncaptured { user: name, stamps, refusal };
             return Ok(Self::Uncaptured(Box::new(uncaptured)));
         }
-        let settings = Settings::read(user)?;
+        let settings = site.settings()?.of(&name);
         // Only the rehearsal that the roster speaks of passes, and only while he is held.
         let is_held = gate == Gate::Held;
         let asked = settings::rehearsal().filter(|stamp| *stamp != 0);

@@ -4,29 +4,10 @@
 use arrayvec::ArrayVec;
 
 use crate::format::UidlFormat;
-use crate::key::{FileKey, Fingerprint};
+use crate::key::{FileKey, Fingerprint, Match};
 use crate::ledger::{Epoch, Ledger, Mark, NameHash};
 use crate::maildrop::Maildrop;
 use crate::uidl::Uidl;
-
-/// Which keys may match. The default is what `uidl_keep_match` defaults to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Match {
-    /// Base file names and GUIDs.
-    pub file: bool,
-    /// Normalised header and body.
-    pub message: bool,
-    /// Normalised header.
-    pub header: bool,
-    /// The header without what relays add: for mail that was redelivered.
-    pub origin: bool,
-}
-
-impl Default for Match {
-    fn default() -> Self {
-        Self { file: true, message: true, header: true, origin: false }
-    }
-}
 
 /// What an answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::site::root::{Root, is_there, open};
+use crate::site::root::{Follow, Root, Unreached, from_the_root, is_there, open};
 use crate::site::scope::Scope;
 use crate::site::trusted::{OpenError, absent, open_trusted_below};
 
@@ -31,7 +31,7 @@ pub struct Paths {
 }
 
 impl Site {
-    /// The directory of a site, unless the operator names another.
+    /// The directory in which the plugin finds the site, or a link to it.
     pub const DEFAULT_DIR: &str = "/var/lib/uidl-keep";
 
     /// The largest roster: tens of millions of users.
@@ -40,18 +40,26 @@ impl Site {
     const MOST_INDEX_OCTETS: u64 = 1 << 44;
     /// More than any `/etc/fstab` has.
     const MOST_FSTAB_OCTETS: u64 = 1 << 20;
-    /// The names that the helper makes in a site. A build makes the directories; each command that
-    /// changes the site makes the files.
-    const CONTENT: [&str; 4] = ["domain", "user", ".lock", "changes.log"];
+    /// The names that stand in a site. A build makes the directories; each command that changes the
+    /// site makes the first two files, and the operator the last.
+    const CONTENT: [&str; 5] = ["domain", "user", ".lock", "changes.log", "settings"];
 
-    /// The site in a directory. This looks at nothing yet.
+    /// The site in a directory that the user of this process has named. This looks at nothing yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), root: None }
     }
 
-    /// The site in a directory below that root, whatever root directory the process has.
+    /// The site in a directory below that root, whatever root directory the process has. Links on
+    /// the way must be root's.
     pub fn below(root: &'static Root, dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), root: Some(root) }
+    }
+
+    /// Whether the plugin on this machine looks into it: it lies at the
+    /// [default place](Self::DEFAULT_DIR), or a link there leads to it.
+    pub fn is_of_plugin(&self) -> bool {
+        let real = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.into());
+        real(Path::new(Self::DEFAULT_DIR)) == real(&self.dir)
     }
 
     /// Its directory.
@@ -125,41 +133,41 @@ impl Site {
     }
 
     /// Whether its directory exists and has nothing of ours in it.
-    fn is_bare(&self) -> io::Result<bool> {
+    fn is_bare(&self) -> Result<bool, OpenError> {
         for name in Self::CONTENT {
             if is_there(self.root, &self.dir.join(name))? {
                 return Ok(false);
             }
         }
-        let own;
-        let root = match self.root {
-            Some(root) => root,
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let opened = match self.root {
+            Some(root) => root.walk(&self.dir, flags, Follow::None),
             None => {
-                own = Root::hold(Path::new("/"))?;
-                &own
+                let (root, dir) = from_the_root(&self.dir).map_err(Unreached::from)?;
+                root.walk(&dir, flags, Follow::None)
             }
         };
-        match root.walk(&self.dir, OFlags::PATH | OFlags::DIRECTORY) {
+        match opened {
             Ok(_) => Ok(true),
             // Through a link it may be anywhere, and `/etc/fstab` names it otherwise.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
-            Err(error) => Err(error.into()),
+            Err(Unreached::System(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => Ok(false),
+            Err(why) => Err(why.into()),
         }
     }
 
     /// Whether `/etc/fstab` names the directory, or one above it, as a mount point, and nothing is
     /// mounted there.
-    fn awaits_mount(&self) -> io::Result<bool> {
+    fn awaits_mount(&self) -> Result<bool, OpenError> {
         let root = self.root;
         let mut fstab = Vec::new();
         match open(root, Path::new("/etc/fstab"), OFlags::RDONLY | OFlags::NONBLOCK) {
             Ok(file) => {
                 File::from(file).take(Self::MOST_FSTAB_OCTETS).read_to_end(&mut fstab)?;
             }
-            Err(Errno::NOENT) => return Ok(false),
-            Err(error) => return Err(error.into()),
+            Err(Unreached::System(Errno::NOENT)) => return Ok(false),
+            Err(why) => return Err(why.into()),
         }
-        let device = |path: &Path| -> io::Result<u64> {
+        let device = |path: &Path| -> Result<u64, OpenError> {
             let place = open(root, path, OFlags::PATH)?;
             Ok(File::from(place).metadata()?.dev())
         };
@@ -175,6 +183,11 @@ impl Site {
             }
         }
         Ok(false)
+    }
+
+    /// Opens a file of it. `None`: there is no such file, and its directory is there.
+    pub(super) fn open(&self, path: &Path, most: u64) -> Result<Option<File>, OpenError> {
+        open_trusted_below(self.root, path, most)
     }
 
     /// Opens the index that holds a user's maildrop. `None` means that there is none; if a roster
@@ -252,21 +265,5 @@ mod tests {
         assert!(Scope::of(&long[1..]).is_some());
         let name = format!("{}.roster.new", &long[1..]);
         assert_eq!(name.len(), 255);
-    }
-
-    #[test]
-    fn without_openat2_links_are_refused_and_the_rest_is_found() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(dir.path().join("a/b")).unwrap();
-        std::fs::write(dir.path().join("a/b/file"), "").unwrap();
-        std::os::unix::fs::symlink("/a/b", dir.path().join("link")).unwrap();
-        let root = Root::hold(dir.path()).unwrap();
-        for path in ["/a/b/file", "/a/b", "/a/../a/b/file", "/"] {
-            root.walk(Path::new(path), OFlags::PATH).unwrap();
-        }
-        let walk = |path: &str| root.walk(Path::new(path), OFlags::RDONLY).unwrap_err();
-        assert_eq!(walk("/link/file"), Errno::NOTDIR);
-        assert_eq!(walk("/link"), Errno::LOOP);
-        assert_eq!(walk("/a/none/file"), Errno::NOENT);
     }
 }

@@ -20,6 +20,8 @@
 //! an empty site. A directory that has nothing of a site is an empty site too, unless something is
 //! to be mounted there: see [`Site::open_roster`].
 //!
+//! Beside them lies [`settings`](SiteSettings), where the defaults will not do.
+//!
 //! A process that has left its root directory by chroot finds the site through a [`Root`] that it
 //! held before.
 #![forbid(unsafe_code)]
@@ -31,9 +33,11 @@ pub mod remedy;
 mod root;
 pub mod roster;
 mod scope;
+mod settings;
 mod trusted;
 
 pub use directory::{Paths, Site};
 pub use root::Root;
 pub use scope::Scope;
+pub use settings::{Settings, SettingsError, SiteSettings};
 pub use trusted::{OpenError, open_trusted};

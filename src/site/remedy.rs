@@ -46,6 +46,9 @@ impl Remedy for OpenError {
             Self::NoSite { .. } => "`uidl-keep build --install` makes one",
             Self::NoRoster { .. } => "put it back, or build and install both again",
             Self::Link | Self::NotAFile => "put the file itself there",
+            Self::ForeignLink { .. } | Self::OpenLink { .. } => {
+                "let the link and its directory be root's, and let nobody else write there"
+            }
             Self::Owner { .. } => "`chown root` it, once you know that what it says is yours",
             Self::Writable { .. } => "`chmod go-w` it, once you know that what it says is yours",
             Self::TooLarge { .. } => BUILD_AGAIN,

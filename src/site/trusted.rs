@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::file::safe_open::{Unopened, regular};
-use crate::site::root::{Root, open};
+use crate::site::root::{self, Root, open};
 
 /// The reason why a file of a site could not be opened. No such error means that a user was not
 /// migrated.
@@ -32,6 +32,20 @@ pub enum OpenError {
     /// A symbolic link.
     #[error("a symbolic link, and links are not followed here")]
     Link,
+    /// A symbolic link on the way is not followed.
+    #[error("{} is a symbolic link, and uid {uid} could put another there", link.display())]
+    ForeignLink {
+        /// Where it stands.
+        link: PathBuf,
+        /// Who owns the link, or the directory that has it.
+        uid: u32,
+    },
+    /// A symbolic link on the way is not followed.
+    #[error("{} is a symbolic link, in a directory that others may write", link.display())]
+    OpenLink {
+        /// Where it stands.
+        link: PathBuf,
+    },
     /// Something other than a regular file.
     #[error("not a regular file")]
     NotAFile,
@@ -60,7 +74,18 @@ pub enum OpenError {
     Io(#[from] io::Error),
 }
 
-/// Opens a file of a site to read it, without following a link and without waiting for anything.
+impl From<root::Unreached> for OpenError {
+    fn from(why: root::Unreached) -> Self {
+        match why {
+            root::Unreached::System(errno) => Self::Io(errno.into()),
+            root::Unreached::Link { link, uid } => Self::ForeignLink { link, uid },
+            root::Unreached::Writable { link } => Self::OpenLink { link },
+        }
+    }
+}
+
+/// Opens a file of a site to read it, without waiting for anything. It is no link itself, and links
+/// on the way are followed only where nobody else could have put them.
 ///
 /// The opened file is then checked. It must be a regular file that belongs to root or to us, that
 /// nobody else may write, and that is not larger than `most` octets. Root also accepts a file that
@@ -81,7 +106,11 @@ pub(super) fn open_trusted_below(
     most: u64,
 ) -> Result<Option<File>, OpenError> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let opened = open(root, path, flags).map(File::from).map_err(io::Error::from);
+    let opened = match open(root, path, flags) {
+        Ok(opened) => Ok(File::from(opened)),
+        Err(root::Unreached::System(errno)) => Err(io::Error::from(errno)),
+        Err(why) => return Err(why.into()),
+    };
     let (file, metadata) = match regular(opened) {
         Ok(opened) => opened,
         Err(Unopened::Absent) => return absent(root, path),
@@ -108,7 +137,7 @@ pub(super) fn absent(root: Option<&Root>, path: &Path) -> Result<Option<File>, O
     let dir = path.parent().unwrap_or(Path::new("/"));
     match open(root, dir, OFlags::PATH) {
         Ok(_) => Ok(None),
-        Err(Errno::NOENT) => Err(OpenError::NoSite { dir: dir.into() }),
-        Err(error) => Err(io::Error::from(error).into()),
+        Err(root::Unreached::System(Errno::NOENT)) => Err(OpenError::NoSite { dir: dir.into() }),
+        Err(why) => Err(why.into()),
     }
 }

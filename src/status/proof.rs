@@ -110,7 +110,7 @@ impl fmt::Display for Unproven {
                          location carries them over",
                     ),
                     StoreKind::Maildir | StoreKind::Other => f.write_str(
-                        ": `uidl-keep bake`, and look at uidl_keep_bake and uidl_keep_order",
+                        ": `uidl-keep bake`, and look at `bake` and `order` in the site's settings",
                     ),
                 }
             }
@@ -158,7 +158,7 @@ pub fn prove(
             return Err(Unproven::CouldNotTell("its ledger went while it was looked at".into()));
         }
     };
-    if !is_listing_of(&listed, &with) {
+    if !is_listing_of(&listed, &with, terms.settings_of(user).order) {
         return Err(Unproven::CouldNotTell(
             "POP3 lists it otherwise than the ledger says: some message cannot be read, or POP3 \
              does not load uidl_keep for this user"
@@ -272,9 +272,17 @@ pub fn prove_line(line: &RosterLine) -> Result<(), Unproven> {
     }
 }
 
-/// Whether a listing is what the ledger says of the messages that are there, in its order.
-fn is_listing_of(listed: &ListedHere, listing: &[Box<[u8]>]) -> bool {
+/// Whether a listing is what the ledger says of the messages that are there, in its order where the
+/// old order is kept.
+fn is_listing_of(listed: &ListedHere, listing: &[Box<[u8]>], has_order: bool) -> bool {
     let mut records: Vec<_> = listed.here().collect();
+    if !has_order {
+        let mut left: Vec<&[u8]> = records.iter().map(|record| record.uidl.as_bytes()).collect();
+        return listing.iter().all(|uidl| {
+            let at = left.iter().position(|left| *left == &**uidl);
+            at.map(|at| left.swap_remove(at)).is_some()
+        });
+    }
     records.sort_by_key(|record| record.order);
     // What went since is in the ledger until the next listing that is recorded.
     let mut records = records.into_iter();
@@ -309,7 +317,7 @@ fn prove_next_uid(
         epoch: Epoch { uidvalidity, next_uid, index_id: listed.ledger.epoch.index_id },
         is_maildir: listed.store == StoreKind::Maildir,
         native: terms.native.as_ref(),
-        keys: terms.keys,
+        keys: terms.settings_of(&line.user).keys,
         purpose: Purpose::Preview,
         rehearsal: 0,
     };

@@ -100,10 +100,11 @@ impl Night {
         let mailnames = courier.root().join("var/qmail/mailnames");
         fs::create_dir_all(&mailnames).expect("our directory");
         let homes = old.dir().join("home");
+        let (state, place) = new.state();
         let machines = [
             Machine::start(&ssh, 2, &key, &[(&mailnames, "/srv")]),
             Machine::start(&ssh, 3, &key, &[(&homes, "/srv")]),
-            Machine::start(&ssh, 4, &key, &[]),
+            Machine::start(&ssh, 4, &key, &[(&state, place)]),
         ];
         copy_helper(&machines[2].root_home().join("uidl-keep-program"));
         let night = Self { tools, control, courier, old, new, machines };
@@ -148,7 +149,6 @@ all:
       hosts:
         {new}\
          \x20         uidl_keep_program: /root/uidl-keep-program
-          uidl_keep_site: {site}
           uidl_keep_dovecot_args: [--doveadm-args, '-c {conf}']
 ",
             helper = env!("CARGO_BIN_EXE_uidl-keep"),
@@ -156,7 +156,6 @@ all:
             old2 = host(1, "old2"),
             new = host(2, "new"),
             names = dir.join("names").display(),
-            site = inside(&self.new.site()),
             conf = inside(&self.new.conf()),
         );
         fs::write(dir.join("inventory.yml"), inventory).expect("our directory");

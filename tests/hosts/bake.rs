@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use uidl_keep::bake::Dotlock;
 
-use crate::shared::program::write_program;
 use crate::shared::tree::below;
 use crate::support::OWNER;
 use crate::support::dovecot::{Config, Dovecot, Store};
@@ -322,49 +321,10 @@ fn dovecot_is_asked_where_its_lists_are_and_opens_what_it_has_an_index_of() {
 
 // --- bake --into
 
-/// The tools of a server, for a helper that is outside of its tree, and where it makes temporary
-/// directories that are at one place inside and outside.
-struct Tools {
-    doveadm: PathBuf,
-    temporary: PathBuf,
-    _scratch: crate::support::host::Scratch,
-    _link: Option<Link>,
-}
-
-/// A link that goes with the test.
-struct Link(PathBuf);
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
-fn tools(line: Line) -> Tools {
-    let host = Host::dovecot(line).unwrap();
-    let scratch = host.scratch();
-    let dir = scratch.path().to_owned();
-    for program in ["doveadm", "doveconf"] {
-        let command = host.command(program);
-        let words = [command.get_program()].into_iter().chain(command.get_args());
-        let words: Vec<String> = words.map(|word| word.to_str().unwrap().to_owned()).collect();
-        let text = format!("#!/bin/sh\nexec env -i PATH=$PATH {} \"$@\"\n", words.join(" "));
-        write_program(&dir.join(program), &text);
-    }
-    let temporary = scratch.inside().to_owned();
-    let link = (!temporary.exists()).then(|| {
-        std::os::unix::fs::symlink(&dir, &temporary).unwrap();
-        Link(temporary.clone())
-    });
-    Tools { doveadm: dir.join("doveadm"), temporary, _scratch: scratch, _link: link }
-}
-
-fn bake_into(moved: &Scenario, line: Line, location: &str, more: &[&str]) -> Output {
-    let tools = tools(line);
+fn bake_into(moved: &Scenario, location: &str, more: &[&str]) -> Output {
     let conf = moved.dovecot.inside(&moved.dovecot.conf());
-    let mut bake = helper::uidl_keep();
-    bake.args(["bake", USER, "--into", location, "--site"]).arg(moved.dovecot.site());
-    bake.arg("--doveadm").arg(&tools.doveadm).env("TMPDIR", &tools.temporary);
+    let mut bake = moved.dovecot.helper();
+    bake.args(["bake", USER, "--into", location]);
     bake.arg("--doveadm-args").arg(format!("-c {}", conf.display())).args(more);
     bake.output().expect("the helper")
 }
@@ -375,7 +335,7 @@ fn a_copy_to_mdbox_tells_the_same_without_the_plugin() {
         let Some(twin) = Twin::start(line, "", true) else { continue };
         let Twin { with_us: moved, told, .. } = twin;
         let location = "mdbox:~/baked";
-        let baked = bake_into(&moved, line, location, &["--dry-run"]);
+        let baked = bake_into(&moved, location, &["--dry-run"]);
         assert!(baked.status.success(), "{line:?}: {baked:?}");
         assert_eq!(
             String::from_utf8_lossy(&baked.stdout),
@@ -383,7 +343,7 @@ fn a_copy_to_mdbox_tells_the_same_without_the_plugin() {
         );
         let place = moved.dovecot.home(USER).join("baked");
         assert!(!place.exists());
-        let baked = bake_into(&moved, line, location, &[]);
+        let baked = bake_into(&moved, location, &[]);
         assert!(baked.status.success(), "{line:?}: {baked:?}");
         assert_eq!(String::from_utf8_lossy(&baked.stdout), format!("copied {USER}: 14 messages\n"));
         let host = Host::dovecot(line).unwrap();
@@ -393,7 +353,7 @@ fn a_copy_to_mdbox_tells_the_same_without_the_plugin() {
         assert_eq!(bare.uidl(USER), told, "{line:?}");
 
         // The mailbox itself is no place for a copy.
-        let refused = bake_into(&moved, line, "maildir:~/Maildir", &[]);
+        let refused = bake_into(&moved, "maildir:~/Maildir", &[]);
         let said = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(1), "{said}");
         assert!(said.contains("is the user's mailbox itself"), "{line:?}: {said}");
@@ -402,7 +362,7 @@ fn a_copy_to_mdbox_tells_the_same_without_the_plugin() {
 
 #[test]
 fn a_copy_of_a_store_that_keeps_no_uidls_has_them_from_the_plugin() {
-    // On 2.3 the server has doveadm load other plugins, and not ours.
+    // On 2.3 the server has doveadm load other plugins.
     let without = "protocol doveadm {\n  mail_plugins = quota\n}\n";
     for (line, extra) in [(Line::V23, without), (Line::V24, "")] {
         let config = Config { extra: extra.to_owned(), ..Config::default() };
@@ -416,7 +376,7 @@ fn a_copy_of_a_store_that_keeps_no_uidls_has_them_from_the_plugin() {
         moved.capture(&listing);
         // Where doveadm has no plugin, it does not say what clients are told.
         assert_eq!(moved.dovecot.uidl(USER), uidl_of(order));
-        let baked = bake_into(&moved, line, "mdbox:~/baked", &[]);
+        let baked = bake_into(&moved, "mdbox:~/baked", &[]);
         assert!(baked.status.success(), "{line:?}: {baked:?}");
         let host = Host::dovecot(line).unwrap();
         let bare = Dovecot::start(&host, Config::default().store(Store::Mdbox)).unwrap();
@@ -433,7 +393,7 @@ fn a_mailbox_that_was_not_listed_is_not_copied() {
             continue;
         };
         moved.deliver();
-        let refused = bake_into(&moved, line, "mdbox:~/baked", &[]);
+        let refused = bake_into(&moved, "mdbox:~/baked", &[]);
         let said = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(1), "{line:?}: {said}");
         assert!(said.contains("1 of 4 messages were not listed yet"), "{line:?}: {said}");

@@ -51,8 +51,7 @@ fn a_chrooted_user_is_served_as_any_other_migrated_or_not() {
             let config = Config { extra, ..Config::default() }.with_plugin().chroot();
             let Some(mut server) = Scenario::migrated_on(line, 3, config) else { continue };
             // The directory that has its name in the chroot is the user's.
-            let site = server.dovecot.inside(&server.dovecot.site());
-            let named = server.dovecot.dir().join("home").join(site.strip_prefix("/").unwrap());
+            let named = server.dovecot.dir().join("home/var/lib/uidl-keep");
             fs::create_dir_all(named.join("domain")).unwrap();
             STRANGERS.iter().for_each(|user| deliver_to(&server, user));
             let own = STRANGERS.map(|user| server.dovecot.uidl(user));

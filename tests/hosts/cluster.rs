@@ -47,19 +47,18 @@ impl Cluster {
             [Dovecot::start(&host, config.clone())?, Dovecot::start(&host, config)?];
         let (site, homes) = (back_ends[0].site(), back_ends[0].dir().join("home"));
         for back_end in &mut back_ends {
-            let mut extra = format!("plugin {{\n  uidl_keep_dir = {}\n}}\n", site.display());
             if indexes == Indexes::OwnEach {
                 let own = back_end.dir().join("index");
                 make_owned(&own);
                 let place = format!("maildir:~/Maildir:INDEX={}/%u", own.display());
-                extra += &format!("mail_location = {place}\n");
+                back_end.restart_with(&format!("mail_location = {place}\n"));
             }
-            back_end.restart_with(&extra);
         }
         let of_second = back_ends[1].dir().join("home");
         fs::remove_dir(&of_second).unwrap();
         symlink(&homes, &of_second).unwrap();
         fs::remove_dir(back_ends[1].site()).unwrap();
+        symlink(&site, back_ends[1].site()).unwrap();
 
         let old = Maildir::create(back_ends[0].dir().join("old/Maildir"));
         let mut messages: Vec<Message> = (1..=CAPTURED).map(Message::plain).collect();

@@ -179,7 +179,7 @@ impl Server {
         }
         // doveadm is told this of each message, by its file name.
         let fetch = ["-f", "tab", "fetch", "-u", USER, "pop3.uidl guid", "mailbox", "INBOX", "all"];
-        for line in self.dovecot.doveadm_ok(fetch).lines().skip(1) {
+        for line in self.dovecot.doveadm_with_us_ok(fetch).lines().skip(1) {
             let (uidl, file) = line.split_once('\t').unwrap();
             match self.files.get(uidl) {
                 Some(captured) => assert_eq!(captured, file, "{uidl} is another message"),

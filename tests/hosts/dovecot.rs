@@ -149,7 +149,7 @@ fn a_control_directory_that_cannot_be_written_still_serves_and_answers_alike() {
 
 #[test]
 fn without_order_the_uidls_are_kept_and_dovecots_own_order_too() {
-    let plugin = Some(vec![("uidl_keep_order", "no")]);
+    let plugin = Some(vec!["order no"]);
     let Some(server) = Scenario::migrated_with(3, Config { plugin, ..Config::default() }) else {
         return;
     };

@@ -71,7 +71,7 @@ impl Source {
 
     /// Runs `doveadm backup` to that place, which may be a command.
     fn backup(&self, to: &str) -> Output {
-        self.dovecot.doveadm(["backup", "-u", USER, to])
+        self.dovecot.doveadm_with_us(["backup", "-u", USER, to])
     }
 }
 
@@ -92,10 +92,12 @@ fn location(server: &Dovecot, store: Store) -> String {
 fn remote(server: &Dovecot) -> String {
     let script = server.dir().join("dsync-server");
     let conf = server.inside(&server.conf());
+    let loading = if server.has_plugin() { server.loading_us().join(" ") } else { String::new() };
     // Nothing is left of the caller's environment, which has its configuration in it: this is as
     // over ssh.
     let text = format!(
-        "#!/bin/sh\nexec env -i PATH=/usr/bin:/bin doveadm -c {} dsync-server -u {USER}\n",
+        "#!/bin/sh\n\
+         exec env -i PATH=/usr/bin:/bin doveadm -c {} {loading} dsync-server -u {USER}\n",
         conf.display(),
     );
     write_program(&script, &text);
@@ -126,7 +128,10 @@ fn back_up(source: &Source, target: &Dovecot, store: Store, pipe: Pipe) -> Outpu
     match pipe {
         Pipe::None => source.backup(&location(target, store)),
         Pipe::Push => source.backup(&remote(target)),
-        Pipe::Pull => target.doveadm(["backup", "-R", "-u", USER, &remote(&source.dovecot)]),
+        Pipe::Pull => {
+            let backup = ["backup", "-R", "-u", USER, &remote(&source.dovecot)];
+            source.dovecot.doveadm_on(target, backup)
+        }
     }
 }
 
@@ -378,7 +383,8 @@ fn has_whole<'a>(server: &Dovecot, messages: impl Iterator<Item = &'a Message>, 
 #[track_caller]
 fn count(server: &Dovecot, way: &str) -> usize {
     let fetch = ["fetch", "-u", USER, "uid text", "mailbox", "INBOX", "all"];
-    let output = server.doveadm(fetch);
+    let output =
+        if server.has_plugin() { server.doveadm_with_us(fetch) } else { server.doveadm(fetch) };
     assert!(output.status.success() && output.stderr.is_empty(), "{way}: {output:?}");
     let lines = output.stdout.split(|octet| *octet == b'\n');
     lines.filter(|line| line.starts_with(b"uid: ")).count()
@@ -413,7 +419,7 @@ fn mail_of_which_nothing_can_be_told_is_copied_without_a_uidl() {
             // The question for what clients will see cannot be answered: so the answer is not
             // empty, for a capture would believe that.
             let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
-            fails(&source.dovecot.doveadm(fetch), unknown.words());
+            fails(&source.dovecot.doveadm_with_us(fetch), unknown.words());
             let mut session = source.dovecot.login(USER).unwrap();
             session.uidl().expect_err("refused");
         }
@@ -450,7 +456,8 @@ fn mail_is_copied_to_a_server_that_refuses_its_user_and_served_once_he_is_captur
         unknown.bring(&mut source.old, &target);
         // The old server has never heard of us.
         source.dovecot.reconfigure(|config| config.plugin = None);
-        let pull = || target.doveadm(["backup", "-R", "-u", USER, &remote(&source.dovecot)]);
+        let backup = ["backup", "-R", "-u", USER, &remote(&source.dovecot)];
+        let pull = || target.doveadm_with_us(backup);
         for round in 1..=2 {
             let output = pull();
             assert!(output.status.success(), "{way}: pass {round}: {output:?}");
@@ -485,7 +492,7 @@ fn mail_is_pulled_by_imap_whomever_pop3_refuses() {
         let from = ["imapc_host=127.0.0.1", &port, &user, password];
         let options = from.iter().flat_map(|option| ["-o", option]);
         let backup = ["backup", "-R", "-u", USER, "imapc:"];
-        let output = target.doveadm(options.chain(backup));
+        let output = target.doveadm_with_us(options.chain(backup));
         let (way, said) = (format!("{unknown:?}"), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success() && !said.contains("uidl-keep: "), "{way}: {said}");
         assert_eq!(count(&target, &way), source.messages().count(), "{way}");
@@ -573,7 +580,7 @@ fn whomever_pop3_refuses_imap_delivery_and_copies_to_here_go_on() {
             };
             source.dovecot.login(USER).unwrap().uidl().expect_err("refused");
             let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
-            fails(&source.dovecot.doveadm(fetch), words);
+            fails(&source.dovecot.doveadm_with_us(fetch), words);
 
             source.dovecot.deliver(USER, &Message::plain(number).octets);
             there += 1;
@@ -587,7 +594,7 @@ fn whomever_pop3_refuses_imap_delivery_and_copies_to_here_go_on() {
             assert_eq!(count(&source.dovecot, &way), there, "{way}");
             let copies = format!("copies-{number}");
             let copy = ["copy", "-u", USER, &copies, "mailbox", "INBOX", "all"];
-            source.dovecot.doveadm_ok(copy);
+            source.dovecot.doveadm_with_us_ok(copy);
 
             let from = bare(line, Store::Maildir);
             Maildir::create(from.mail(USER)).deliver(
@@ -596,7 +603,7 @@ fn whomever_pop3_refuses_imap_delivery_and_copies_to_here_go_on() {
                 number,
             );
             let sync = ["sync", "-R", "-1", "-u", USER, &remote(&from)];
-            source.dovecot.doveadm_ok(sync);
+            source.dovecot.doveadm_with_us_ok(sync);
             there += 1;
             assert_eq!(count(&source.dovecot, &way), there, "{way}");
         }

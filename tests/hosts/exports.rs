@@ -11,8 +11,7 @@ use crate::support::lacking;
 fn the_plugin_exports_what_the_loader_asks_for_and_no_more() {
     for line in [Line::V23, Line::V24] {
         let Some(plugin) = helper::plugin(line) else { continue };
-        let Ok(nm) = Command::new("nm").args(["-D", "--defined-only"]).arg(&plugin.module).output()
-        else {
+        let Ok(nm) = Command::new("nm").args(["-D", "--defined-only"]).arg(&plugin).output() else {
             lacking("nm is not installed: run `make deps`");
             continue;
         };
@@ -32,7 +31,7 @@ fn the_plugin_exports_what_the_loader_asks_for_and_no_more() {
 fn a_release_has_no_faults_on_request() {
     let has = |line| {
         let plugin = helper::plugin(line)?;
-        let octets = fs::read(&plugin.module).expect("just built");
+        let octets = fs::read(&plugin).expect("just built");
         Some(memchr::memmem::find(&octets, b"UIDL_KEEP_FAULT").is_some())
     };
     // `make test-plugins` builds 2.4's as a release is built, and this machine's as this test is.

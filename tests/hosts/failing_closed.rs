@@ -393,11 +393,18 @@ fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
     for file in &files {
         file.replace(&file.damaged(file.octets.len() / 2));
         let place = file.path().display().to_string();
-        let fetched =
-            server.dovecot.doveadm(["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"]);
+        let fetched = server.dovecot.doveadm_with_us([
+            "fetch",
+            "-u",
+            USER,
+            "pop3.uidl",
+            "mailbox",
+            "INBOX",
+            "all",
+        ]);
         let target = server.dovecot.home(USER).join("backup");
         let to = format!("mdbox:{}", target.display());
-        let backed_up = server.dovecot.doveadm(["backup", "-u", USER, &to]);
+        let backed_up = server.dovecot.doveadm_with_us(["backup", "-u", USER, &to]);
         for (what, output) in [("fetch", &fetched), ("backup", &backed_up)] {
             let said = String::from_utf8_lossy(&output.stderr);
             assert!(!output.status.success(), "{what} with {place}: {said}");

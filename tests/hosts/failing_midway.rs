@@ -18,7 +18,7 @@ const HERE: u32 = 20;
 
 /// A server that leaves its answers nowhere but in the ledger: nothing else can tell them.
 fn unbaked() -> Option<Scenario> {
-    let plugin = Some(vec![("uidl_keep_bake", "no")]);
+    let plugin = Some(vec!["bake no"]);
     Scenario::migrated_with(HERE, Config { plugin, ..Config::default() })
 }
 

@@ -146,7 +146,7 @@ fn a_full_disk_serves_the_kept_uidls_and_lets_mail_be_deleted() {
 #[test]
 fn over_quota_the_kept_uidls_are_served_and_mail_can_be_deleted() {
     let extra = "protocol pop3 {\n  mail_plugins = quota uidl_keep\n}\n\
-                 protocol doveadm {\n  mail_plugins = quota uidl_keep\n}\n\
+                 protocol doveadm {\n  mail_plugins = quota\n}\n\
                  plugin {\n  quota = maildir:User quota\n  quota_rule = *:storage=1K\n}\n";
     let config = Config { extra: extra.into(), ..Config::default() }.with_plugin();
     let Some(server) = Scenario::migrated_with(5, config) else { return };

@@ -8,8 +8,7 @@ use uidl_keep::forecast::{
     ControlPlace, Forecast, ForecastSign, Foretold, MailPlace, MissingBecause, Terms, forecast,
 };
 use uidl_keep::format::UidlFormat;
-use uidl_keep::resolve::Match;
-use uidl_keep::site::Site;
+use uidl_keep::site::{Site, SiteSettings};
 
 use crate::support::OWNER;
 use crate::support::dovecot::{Config, Store};
@@ -30,7 +29,8 @@ fn foretold(moved: &Scenario) -> (Forecast, BTreeSet<String>) {
     let terms = Terms {
         site: Site::new(moved.dovecot.site()),
         native: UidlFormat::parse("%08Xu%08Xv").ok(),
-        keys: Match::default(),
+        settings: SiteSettings::default(),
+        keys: None,
     };
     let source = Source::named(USER, moved.dovecot.mail(USER));
     let inbox = MailPlace::Maildir { mail: &source, control: ControlPlace::Beside };
@@ -82,7 +82,7 @@ fn comes_true(moved: &Scenario, captured: &[String]) -> Forecast {
 fn uidl_by_file(moved: &Scenario) -> BTreeMap<String, String> {
     let mut uidls = moved.uidls();
     let fetch = ["-f", "tab", "fetch", "-u", USER, "guid pop3.uidl", "mailbox", "INBOX", "all"];
-    let shown = moved.dovecot.doveadm_ok(fetch);
+    let shown = moved.dovecot.doveadm_with_us_ok(fetch);
     let lines = shown.lines().skip(1).map(|line| line.split_once('\t').expect("two columns"));
     let told: BTreeMap<String, String> =
         lines.map(|(guid, uidl)| (guid.to_owned(), uidl.to_owned())).collect();

@@ -191,9 +191,9 @@ impl Attacked {
 fn sanitizer() -> Option<Vec<String>> {
     let plugin = helper::plugin(Line::V23)?;
     let Some(runtime) = std::env::var_os("UIDL_KEEP_ASAN") else { return Some(Vec::new()) };
-    let symbols = Command::new("nm").arg("-D").arg(&plugin.module).output().expect("nm");
+    let symbols = Command::new("nm").arg("-D").arg(&plugin).output().expect("nm");
     let watched = String::from_utf8_lossy(&symbols.stdout).contains("__asan_report_load");
-    assert!(watched, "{} was not built with AddressSanitizer", plugin.module.display());
+    assert!(watched, "{} was not built with AddressSanitizer", plugin.display());
     let preload = format!("LD_PRELOAD={}", Path::new(&runtime).display());
     let options = format!("ASAN_OPTIONS=exitcode={ASAN_STATUS}:detect_leaks=0:abort_on_error=0");
     // Dovecot runs itself once more, by way of doveconf, in an environment that it has cleaned.

@@ -189,7 +189,7 @@ fn a_held_domain_refuses_also_who_is_on_no_roster_and_who_is_built_later() {
     assert!(complaints[1].contains(next), "{complaints:?}");
     // His mailbox may be the one that is being moved.
     let fetch = ["fetch", "-u", BOB, "pop3.uidl", "mailbox", "INBOX", "all"];
-    assert!(server.dovecot.doveadm_ok(fetch).contains("pop3.uidl"));
+    assert!(server.dovecot.doveadm_with_us_ok(fetch).contains("pop3.uidl"));
 
     server.build_upon(&server.listing(&[BOB], "late-"));
     assert_eq!(server.refusal(BOB), MOVING);
@@ -200,9 +200,12 @@ fn a_held_domain_refuses_also_who_is_on_no_roster_and_who_is_built_later() {
 
 /// Runs the helper on the site of a server, and asks that server. Returns what it prints on stderr.
 fn asked(server: &Server, command: &[&str], status: i32) -> String {
-    let mut helper = helper::uidl_keep();
-    helper.args(command).arg("--site").arg(server.dovecot.site());
-    helper.arg("--doveadm-args").arg(format!("-c {}", server.dovecot.conf().display()));
+    let mut helper = server.dovecot.helper();
+    helper
+        .arg("-q")
+        .args(command)
+        .arg("--doveadm-args")
+        .arg(format!("-c {}", server.dovecot.conf().display()));
     let ran = helper.output().unwrap();
     let said = String::from_utf8(ran.stderr).unwrap();
     assert_eq!(ran.status.code(), Some(status), "{command:?}: {said}");
@@ -224,8 +227,13 @@ fn nothing_is_said_to_be_held_or_built_while_pop3_does_not_load_the_plugin() {
     server.dovecot.restart_with("protocol pop3 {\n  mail_plugins = quota\n}\n");
     let roster = server.dovecot.site().join("domain/example.com.roster");
     let before = fs::read(&roster).unwrap();
-    for command in [&["hold", "example.com"][..], &["hold", "--all"], &["release", ALICE], &install]
-    {
+    for command in [
+        &["hold", "example.com"][..],
+        &["hold", "--all"],
+        &["rehearse", "--all"],
+        &["release", ALICE],
+        &install,
+    ] {
         let said = asked(&server, command, 2);
         let cause = "POP3 does not load uidl_keep, so that nobody is guarded: `doveconf -f \
                      protocol=pop3 mail_plugins` says \"mail_plugins = quota\"; a `protocol pop3` \
@@ -286,7 +294,8 @@ fn where_no_dovecot_can_be_asked_that_is_said() {
     // This machine's own is for another site.
     let said = elsewhere(&["release", "--unrehearsed"], &[]);
     assert!(said.starts_with(not_checked), "{said}");
-    assert!(said.contains("/var/lib/uidl-keep: this Dovecot looks into another site"), "{said}");
+    let another = ": the plugin looks into another site, /var/lib/uidl-keep; name the Dovecot";
+    assert!(said.contains(another), "{said}");
     assert_eq!(elsewhere(&["hold"], &["--no-check"]), "");
     // It loads the plugin, and is not running.
     server.dovecot.pause();
@@ -354,7 +363,7 @@ fn who_is_forgotten_is_refused_and_nothing_of_his_is_touched() {
     );
     // doveadm is not told what was wrong, either: it would hand it on to another store.
     let fetch = ["fetch", "-u", ALICE, "pop3.uidl", "mailbox", "INBOX", "all"];
-    let shown = server.dovecot.doveadm(fetch);
+    let shown = server.dovecot.doveadm_with_us(fetch);
     assert!(!shown.status.success(), "{shown:?}");
     assert!(!String::from_utf8_lossy(&shown.stdout).contains("wrong-"), "{shown:?}");
     // She is held as well, and released: she is still refused.
@@ -404,7 +413,7 @@ fn a_wrong_index_is_forgotten_and_the_right_one_is_served_in_order() {
     assert_eq!(server.refusal(ALICE), MOVING);
     server.build_upon(&right);
     let shown = ["fetch", "-u", ALICE, "pop3.uidl", "mailbox", "INBOX", "all"];
-    let shown = server.dovecot.doveadm_ok(shown);
+    let shown = server.dovecot.doveadm_with_us_ok(shown);
     assert!(!shown.contains("wrong-"), "{shown}");
 
     let now = server.uidls(ALICE);

@@ -88,10 +88,10 @@ fn a_plugin_for_another_dovecot_is_not_installed() {
     let Some(plugin) = helper::plugin(Line::V24) else { return };
     let Some(own) = helper::plugin(Line::V23) else { return };
     let checkout = Checkout::new();
-    fs::copy(plugin.module, checkout.module()).unwrap();
+    fs::copy(plugin, checkout.module()).unwrap();
     checkout.refuses(&["is for Dovecot 2.4.", "/usr/include/dovecot is of 2.3."]);
 
-    fs::copy(own.module, checkout.module()).unwrap();
+    fs::copy(own, checkout.module()).unwrap();
     let ran = checkout.install();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     let root = checkout.dir.path().join("root");

@@ -346,7 +346,7 @@ fn redelivered_is_kept(
     let Some(old) = old(&messages) else { return };
     let Some(host) = Host::dovecot(Line::V23) else { return };
     let mut config = Config::default().store(store);
-    config.plugin = Some(vec![("uidl_keep_match", "file header origin")]);
+    config.plugin = Some(vec!["match file header origin"]);
     let Some(new) = Dovecot::start(&host, config) else { return };
     let listing = old.asked("header,origin");
     let captured = parsed(&listing);

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -30,7 +30,6 @@ const ERIN: &str = "erin@example.net";
 /// A Dovecot with the plugin and with last_login, and three messages for each user.
 struct Server {
     dovecot: Dovecot,
-    line: Line,
 }
 
 impl Server {
@@ -57,19 +56,18 @@ impl Server {
                 maildir.deliver(&Message::plain(number), Naming::Qmail, number);
             }
         }
-        // The programs of a tree are reached by these. What a rehearsal heard is written down.
-        let root = host.outside("/").display().to_string();
-        for (name, program) in [("doveadm", "doveadm"), ("doveconf", "doveconf")] {
-            let text = format!("#!/bin/sh\nexec chroot {root} {program} \"$@\"\n");
-            write_program(&dovecot.dir().join(name), &text);
+        // What a rehearsal heard is written down.
+        for program in ["doveadm", "doveconf"] {
+            let text = format!("#!/bin/sh\nexec {program} \"$@\"\n");
+            write_program(&dovecot.dir().join(program), &text);
         }
-        let heard = dovecot.dir().join("heard").display().to_string();
+        let heard = format!("{dir}/heard");
         let pop3 = format!(
             "#!/bin/sh\nfor user; do :; done\n\
-             chroot {root} /usr/lib/dovecot/pop3 \"$@\" | tee \"{heard}.$user\"\n"
+             /usr/lib/dovecot/pop3 \"$@\" | tee \"{heard}.$user\"\n"
         );
         write_program(&dovecot.dir().join("pop3"), &pop3);
-        Some(Self { dovecot, line })
+        Some(Self { dovecot })
     }
 
     fn maildir(&self, user: &str) -> Maildir {
@@ -94,14 +92,13 @@ impl Server {
     }
 
     fn run(&self, words: &[&str]) -> Output {
-        let mut command = helper::uidl_keep();
-        command.args(words).arg("--site").arg(self.dovecot.site());
+        let mut command = self.dovecot.helper();
+        command.args(words);
         if words[0] != "build" {
-            let conf = self.dovecot.inside(&self.dovecot.conf());
-            command.arg("--doveadm").arg(self.dovecot.dir().join("doveadm"));
+            let inside = |path: &Path| self.dovecot.inside(path);
+            command.arg("--doveadm").arg(inside(&self.dovecot.dir().join("doveadm")));
+            let conf = inside(&self.dovecot.conf());
             command.arg("--doveadm-args").arg(format!("-c {}", conf.display()));
-            // The plugin knows the site of a tree by another name than we do.
-            command.args((self.line == Line::V24).then_some("--no-check"));
         }
         command.output().expect("the helper")
     }
@@ -321,11 +318,12 @@ fn who_is_released_before_his_rehearsal_begins_is_not_listed_by_it() {
         let pop3 = server.dovecot.dir().join("pop3");
         let program = fs::read_to_string(&pop3).unwrap();
         let release = format!(
-            "{} release --unrehearsed --no-check --site {} {ALICE} >&2",
-            helper::uidl_keep().get_program().to_str().unwrap(),
-            server.dovecot.site().display(),
+            "{} release --unrehearsed --no-check {ALICE} >&2",
+            server.dovecot.helper_program().display(),
         );
-        write_program(&pop3, &program.replace("chroot", &format!("{release}\nchroot")));
+        let pop3_program = "/usr/lib/dovecot/pop3";
+        let text = program.replace(pop3_program, &format!("{release}\n{pop3_program}"));
+        write_program(&pop3, &text);
         let printed = server.say(&["rehearse", "--all"], 1);
         assert!(printed.contains("is served by now"), "{line:?}: {printed}");
         fs::rename(&elsewhere, &late).unwrap();
@@ -479,7 +477,9 @@ fn a_stamp_that_the_user_himself_hands_over_opens_nothing() {
     let stamp = roster.split("rehearsal=").nth(1).unwrap().split([' ', '\n']).next().unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (owner, home) = (OWNER.to_string(), server.dovecot.home(ALICE));
-    let mut session = Command::new("setpriv")
+    let mut session = server
+        .dovecot
+        .command("setpriv")
         .args(["--reuid", &owner, "--regid", &owner, "--clear-groups"])
         .args(["/usr/lib/dovecot/pop3", "-c"])
         .arg(server.dovecot.conf())

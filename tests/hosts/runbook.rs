@@ -24,7 +24,6 @@ const RUNBOOK: &str = include_str!("../../docs/runbook.md");
 /// Names in the runbook that stand for those of the reader.
 const OLD_MAIL: &str = "/var/qmail/mailnames";
 const NEW_MAIL: &str = "/srv";
-const SITE: &str = "/var/lib/uidl-keep";
 
 /// The domains, and how many mailboxes each has.
 const DOMAINS: [(&str, usize); 3] =
@@ -265,10 +264,9 @@ impl Night {
         let work = self.new.inside(self.new.dir());
         let line = line.replace(NEW_MAIL, &format!("{}/srv", work.display()));
         let conf = self.new.dir().join("etc.conf");
-        let text = fs::read_to_string(self.new.conf()).expect("its configuration");
-        let site = self.new.inside(&self.new.site()).display().to_string();
-        fs::write(&conf, text.replace(&site, SITE)).expect("our directory");
-        let host = self.new_host.clone().with(&self.new.site(), SITE);
+        fs::copy(self.new.conf(), &conf).expect("our directory");
+        let (state, place) = self.new.state();
+        let host = self.new_host.clone().with(&state, place);
         in_work(&host.with(&conf, "/etc/dovecot/dovecot.conf"), &work, &line)
     }
 }

@@ -84,7 +84,7 @@ fn loading(line: Line, plugin: &str) -> String {
     match line {
         Line::V23 => format!(
             "protocol pop3 {{\n  mail_plugins = uidl_keep {plugin}\n}}\n\
-             protocol doveadm {{\n  mail_plugins = uidl_keep {plugin}\n}}\n\
+             protocol doveadm {{\n  mail_plugins = {plugin}\n}}\n\
              protocol imap {{\n  mail_plugins = {plugin}\n}}\n"
         ),
         Line::V24 => format!("mail_plugins {{\n  {plugin} = yes\n}}\n"),

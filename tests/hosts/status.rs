@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use serde_json::Value;
 
 use crate::support::dovecot::{Config, Store};
-use crate::support::host::{Host, Line};
+use crate::support::host::Line;
 use crate::support::mail::Message;
 use crate::support::scenario::{LATER, Scenario, USER, uidl, uidl_of};
 
@@ -20,16 +19,10 @@ struct Said {
 }
 
 /// Runs the helper beside the Dovecot of a release line, in its root directory.
-fn run(moved: &Scenario, line: Line, words: &[&str]) -> Said {
-    let helper = moved.dovecot.dir().join("uidl-keep");
-    if !helper.exists() {
-        crate::shared::program::copy_helper(&helper);
-    }
-    let inside = |path: &Path| moved.dovecot.inside(path);
-    let host = Host::dovecot(line).expect("there a moment ago");
-    let mut command = host.command(inside(&helper).to_str().expect("ASCII"));
-    command.args(words).arg("--site").arg(inside(&moved.dovecot.site()));
-    let conf = inside(&moved.dovecot.conf());
+fn run(moved: &Scenario, words: &[&str]) -> Said {
+    let mut command = moved.dovecot.helper();
+    command.args(words);
+    let conf = moved.dovecot.inside(&moved.dovecot.conf());
     command.arg(format!("--doveadm-args=-c {}", conf.display()));
     let output = command.output().expect("the helper");
     let text = |octets| String::from_utf8(octets).expect("text");
@@ -41,16 +34,16 @@ fn run(moved: &Scenario, line: Line, words: &[&str]) -> Said {
 }
 
 /// What `status --json` says of the domain.
-fn status(moved: &Scenario, line: Line) -> Value {
-    let said = run(moved, line, &["status", "--json"]);
+fn status(moved: &Scenario) -> Value {
+    let said = run(moved, &["status", "--json"]);
     let first = said.stdout.lines().next().unwrap_or_else(|| panic!("{}", said.stderr));
     serde_json::from_str(first).expect("JSON")
 }
 
 /// Insists on what a check says, and on its exit status.
 #[track_caller]
-fn checks(moved: &Scenario, line: Line, expected: &str) {
-    let said = run(moved, line, &["retire", "--check"]);
+fn checks(moved: &Scenario, expected: &str) {
+    let said = run(moved, &["retire", "--check"]);
     let is_proven = expected.contains("can be retired");
     assert!(said.stdout.contains(expected), "no {expected:?} in: {}{}", said.stdout, said.stderr);
     assert_eq!(said.status, i32::from(!is_proven), "{}", said.stdout);
@@ -61,14 +54,14 @@ const PROVEN: &str =
 
 /// Takes a domain away, and insists that clients are told the same, and new mail is served, with
 /// the plugin and without.
-fn retires(mut moved: Scenario, line: Line) {
+fn retires(mut moved: Scenario) {
     let before = moved.uidls();
-    let said = run(&moved, line, &["retire", "--dry-run", "example.com"]);
+    let said = run(&moved, &["retire", "--dry-run", "example.com"]);
     assert_eq!(said.status, 0, "{}{}", said.stdout, said.stderr);
     assert!(said.stdout.contains("example.com: would be retired: "), "{}", said.stdout);
     assert!(moved.roster().exists() && moved.ledger().exists());
 
-    let said = run(&moved, line, &["retire", "example.com"]);
+    let said = run(&moved, &["retire", "example.com"]);
     assert_eq!(said.status, 0, "{}{}", said.stdout, said.stderr);
     assert!(said.stdout.contains("example.com: is retired: "), "{}", said.stdout);
     assert!(said.stderr.contains("nobody is left here: take uidl_keep out"), "{}", said.stderr);
@@ -101,22 +94,22 @@ fn retires(mut moved: Scenario, line: Line) {
 fn maildir_is_listed_proven_and_retired(line: Line) {
     let config = Config::default().with_plugin();
     let Some(mut moved) = Scenario::migrated_on(line, 4, config) else { return };
-    let before = status(&moved, line);
+    let before = status(&moved);
     assert_eq!((&before["waiting"], &before["listed"]), (&1.into(), &0.into()));
     assert_eq!(before["next"]["step"], "await");
-    checks(&moved, line, "alice@example.com was listed by no client yet");
+    checks(&moved, "alice@example.com was listed by no client yet");
     assert!(!moved.ledger().exists(), "a check lists for nobody");
 
     moved.deliver();
     moved.serves(4, "a first login");
-    let after = status(&moved, line);
+    let after = status(&moved);
     assert_eq!((&after["waiting"], &after["listed"]), (&0.into(), &1.into()));
     assert_eq!((&after["baked"], &after["next"]["step"]), (&1.into(), &"retire".into()));
-    let said = run(&moved, line, &["explain", USER, &uidl(2)]);
+    let said = run(&moved, &["explain", USER, &uidl(2)]);
     assert!(said.stdout.contains("place 2; kept: its file name, or its GUID,"), "{}", said.stdout);
-    let said = run(&moved, line, &["explain", USER, "5"]);
+    let said = run(&moved, &["explain", USER, "5"]);
     assert!(said.stdout.contains("UID 5, place 5; new here: no captured"), "{}", said.stdout);
-    checks(&moved, line, PROVEN);
+    checks(&moved, PROVEN);
 
     // One UIDL is gone from the list, and named.
     let list = moved.dovecot.mail(USER).join("dovecot-uidlist");
@@ -128,9 +121,9 @@ fn maildir_is_listed_proven_and_retired(line: Line) {
     moved.dovecot.resume();
     let unbaked =
         format!("1 messages lack their UIDL in dovecot-uidlist, the first is UID 3 ({})", uidl(3));
-    checks(&moved, line, &unbaked);
-    assert_eq!(status(&moved, line)["not_baked"][0], USER);
-    let said = run(&moved, line, &["retire", "example.com"]);
+    checks(&moved, &unbaked);
+    assert_eq!(status(&moved)["not_baked"][0], USER);
+    let said = run(&moved, &["retire", "example.com"]);
     assert_eq!((said.status, moved.roster().exists()), (1, true), "{}", said.stdout);
     moved.maildir().write_state("dovecot-uidlist", &text);
 
@@ -140,15 +133,15 @@ fn maildir_is_listed_proven_and_retired(line: Line) {
     assert_ne!(turned, text);
     moved.maildir().write_state("dovecot-uidlist", &turned);
     let differs = format!("without the plugin message 1 has {}, and with it {}", uidl(2), uidl(1));
-    checks(&moved, line, &differs);
+    checks(&moved, &differs);
     moved.maildir().write_state("dovecot-uidlist", &text);
-    checks(&moved, line, PROVEN);
+    checks(&moved, PROVEN);
 
     moved.gate(&["hold", "--no-check"]);
-    checks(&moved, line, "alice@example.com is held: release first");
-    assert_eq!(status(&moved, line)["next"]["step"], "release");
+    checks(&moved, "alice@example.com is held: release first");
+    assert_eq!(status(&moved)["next"]["step"], "release");
     moved.gate(&["release", "--no-check", "--unrehearsed"]);
-    retires(moved, line);
+    retires(moved);
 }
 
 #[test]
@@ -176,7 +169,7 @@ fn a_bake_is_proof_where_nobody_has_listed() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{output:?}");
     };
     bakes(&moved, "baked alice@example.com: 4 messages (4 kept)\n");
-    checks(&moved, line, PROVEN);
+    checks(&moved, PROVEN);
     assert_eq!(moved.uidls_without_us(None), uidl_of(1..=4));
 
     let list = moved.dovecot.mail(USER).join("dovecot-uidlist");
@@ -184,16 +177,16 @@ fn a_bake_is_proof_where_nobody_has_listed() {
     let third = format!(" P{}", uidl(3));
     assert!(text.contains(&third), "{text}");
     moved.maildir().write_state("dovecot-uidlist", &text.replace(&third, ""));
-    checks(&moved, line, "was listed by no client yet (not baked whole: ");
+    checks(&moved, "was listed by no client yet (not baked whole: ");
     moved.maildir().write_state("dovecot-uidlist", &text);
-    checks(&moved, line, PROVEN);
+    checks(&moved, PROVEN);
 
     moved.deliver();
-    checks(&moved, line, "was listed by no client yet (1 messages are not in dovecot-uidlist yet");
+    checks(&moved, "was listed by no client yet (1 messages are not in dovecot-uidlist yet");
     moved.dovecot.doveadm_ok(["mailbox", "status", "-u", USER, "uidnext", "INBOX"]);
-    checks(&moved, line, "was listed by no client yet (not baked whole: 1 messages lack");
+    checks(&moved, "was listed by no client yet (not baked whole: 1 messages lack");
     bakes(&moved, "baked alice@example.com: 5 messages (4 kept)\n");
-    checks(&moved, line, PROVEN);
+    checks(&moved, PROVEN);
     assert!(!moved.ledger().exists(), "a check lists for nobody");
 }
 
@@ -202,7 +195,7 @@ fn next_uid_is_not_raised(line: Line) {
     let config = Config::default().with_plugin();
     let Some(moved) = Scenario::migrated_on(line, 4, config) else { return };
     moved.serves(4, "a first login");
-    checks(&moved, line, PROVEN);
+    checks(&moved, PROVEN);
     // The old server counted on, in the format and under the UIDVALIDITY of this one.
     let list =
         fs::read_to_string(moved.dovecot.mail(USER).join("dovecot-uidlist")).expect("a list");
@@ -215,7 +208,7 @@ fn next_uid_is_not_raised(line: Line) {
     moved.build(&counted);
     let expected =
         format!("its next UID is 5, and clients may hold UIDLs of numbers below {}", 500 + 65_536);
-    checks(&moved, line, &expected);
+    checks(&moved, &expected);
 }
 
 #[test]
@@ -236,25 +229,25 @@ fn mdbox_is_proven_only_once_it_was_copied(line: Line) {
     moved.copy_files(&old);
     moved.capture(&crate::support::scenario::Listing::of_files(&old.files()));
     assert_eq!(moved.uidls(), uidl_of(1..=4));
-    let seen = status(&moved, line);
+    let seen = status(&moved);
     assert_eq!((&seen["listed"], &seen["baked"]), (&1.into(), &0.into()));
     assert_eq!((&seen["ledger_alone"][0], &seen["ledger_alone_uidls"]), (&USER.into(), &4.into()));
     assert_eq!(seen["next"]["step"], "bake_into");
-    let said = run(&moved, line, &["explain", USER, &uidl(4)]);
+    let said = run(&moved, &["explain", USER, &uidl(4)]);
     assert!(said.stdout.contains("mdbox, 4 messages at the last listing"), "{}", said.stdout);
     let alone = format!("and with it {}: its UIDLs are in the ledger alone", uidl(1));
-    checks(&moved, line, &alone);
+    checks(&moved, &alone);
 
     let baked = moved.dovecot.inside(&moved.dovecot.home(USER)).join("baked");
     let target = format!("mdbox:{}", baked.display());
-    moved.dovecot.doveadm_ok(["backup", "-u", USER, &target]);
+    moved.dovecot.doveadm_with_us_ok(["backup", "-u", USER, &target]);
     fs::remove_dir_all(moved.dovecot.mail(USER)).expect("root");
     fs::rename(moved.dovecot.home(USER).join("baked"), moved.dovecot.mail(USER)).expect("moved");
     assert_eq!(moved.uidls(), uidl_of(1..=4));
-    let seen = status(&moved, line);
+    let seen = status(&moved);
     assert_eq!((&seen["baked"], &seen["ledger_alone_uidls"]), (&1.into(), &0.into()));
-    checks(&moved, line, PROVEN);
-    retires(moved, line);
+    checks(&moved, PROVEN);
+    retires(moved);
 }
 
 #[test]
@@ -275,7 +268,7 @@ fn a_retirement_that_was_broken_off_refuses_nobody_and_is_finished_by_the_next()
     // Something of ours cannot be removed: the roster is left to Dovecot, and the index stays.
     let odd = moved.ledger().with_file_name("uidl-keep.prints");
     fs::create_dir(&odd).expect("root");
-    let said = run(&moved, Line::V23, &["retire", "example.com"]);
+    let said = run(&moved, &["retire", "example.com"]);
     assert_eq!(said.status, 2, "{}{}", said.stdout, said.stderr);
     assert!(said.stderr.contains("uidl-keep.prints: Is a directory"), "{}", said.stderr);
     assert!(said.stderr.contains("is left to Dovecot"), "{}", said.stderr);
@@ -285,7 +278,7 @@ fn a_retirement_that_was_broken_off_refuses_nobody_and_is_finished_by_the_next()
     moved.deliver();
     moved.serves(4, "new mail in between");
     assert_eq!(moved.complaints(), [""; 0]);
-    let said = run(&moved, Line::V23, &["retire", "example.com"]);
+    let said = run(&moved, &["retire", "example.com"]);
     assert_eq!(said.status, 0, "{}{}", said.stdout, said.stderr);
     assert!(!moved.roster().exists() && !moved.index().exists() && !moved.ledger().exists());
     moved.serves(4, "after it");

@@ -95,8 +95,17 @@ fn twin(old: Option<OldMaildrop>, line: Line, store: Store, way: Way) {
 
     same(&new.uidl(USER), &old.uidls, "the first listing");
     same(&new.uidl(USER), &old.uidls, "the second listing");
-    let fetched =
-        new.doveadm_ok(["-f", "flow", "fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"]);
+    let fetched = new.doveadm_with_us_ok([
+        "-f",
+        "flow",
+        "fetch",
+        "-u",
+        USER,
+        "pop3.uidl",
+        "mailbox",
+        "INBOX",
+        "all",
+    ]);
     let fetched: BTreeSet<&str> =
         fetched.lines().map(|line| line.trim_start_matches("pop3.uidl=")).collect();
     assert_eq!(fetched, old.uidls.iter().map(String::as_str).collect(), "doveadm sees the same");

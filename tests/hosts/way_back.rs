@@ -186,9 +186,10 @@ fn a_maildir_goes_there_and_on_by_its_ledger() {
 #[test]
 fn an_mdbox_goes_there_and_on_whether_doveadm_has_the_plugin_or_not() {
     let Some(there) = there(Line::V23, Store::Mdbox) else { return };
-    let without: &[&str] = &["-o", "mail_plugins="];
+    let without: &[&str] = &[];
+    let with = there.moved.dovecot.loading_us();
     let mut listings = Vec::new();
-    for options in [without, &[]] {
+    for options in [without, &with] {
         let ran = capture_doveadm(&there.moved, options, &[]);
         assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
         let listing = String::from_utf8(ran.stdout).expect("text");
@@ -201,7 +202,7 @@ fn an_mdbox_goes_there_and_on_whether_doveadm_has_the_plugin_or_not() {
     let bare = capture_doveadm(&there.moved, without, none);
     let bare = only_block(&String::from_utf8(bare.stdout).expect("text"));
     assert_ne!(bare.entries[0].uidl.to_string(), there.told[0]);
-    let loaded = capture_doveadm(&there.moved, &[], none);
+    let loaded = capture_doveadm(&there.moved, &with, none);
     let loaded = only_block(&String::from_utf8(loaded.stdout).expect("text"));
     assert_eq!(loaded.entries[0].uidl.to_string(), there.told[0]);
 
@@ -211,7 +212,7 @@ fn an_mdbox_goes_there_and_on_whether_doveadm_has_the_plugin_or_not() {
     let copy = third.dovecot.dir().join("from/Maildir");
     make_owned(copy.parent().expect("ours"));
     let target = format!("maildir:{}", copy.display());
-    there.moved.dovecot.doveadm_ok(["-o", "mail_plugins=", "backup", "-u", USER, &target]);
+    there.moved.dovecot.doveadm_ok(["backup", "-u", USER, &target]);
     third.dovecot.home(USER);
     third.dovecot.import(USER, &copy);
     goes_on(&there, &mut third);

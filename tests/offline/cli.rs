@@ -407,19 +407,14 @@ fn fake_doveadm(here: &Here, uid_and_gid: &str) {
          exit $status\n"
     );
     write_program(&here.path("doveadm"), &script);
-    let site = here.path("site");
-    let doveconf = format!(
-        "#!/bin/sh\n\
+    let doveconf = "#!/bin/sh\n\
          [ \"$1 $2\" = '-c conf' ] || exit 64\n\
          shift 2\n\
          case $* in\n\
-         plugin/uidl_keep_dir) echo 'plugin/uidl_keep_dir = {}';;\n\
          '-f protocol=pop3 mail_plugins') echo 'mail_plugins = quota uidl_keep';;\n\
          *) exit 64;;\n\
-         esac\n",
-        site.display()
-    );
-    write_program(&here.path("doveconf"), &doveconf);
+         esac\n";
+    write_program(&here.path("doveconf"), doveconf);
 }
 
 const INSTALL: &str = "build --install --site site --doveadm ./doveadm --doveadm-args -c\u{a0}conf";
@@ -435,10 +430,13 @@ fn install_with(here: &Here, args: &[&str]) -> Ran {
         command.arg(argument.replace('\u{a0}', " "));
     }
     let output = command.args(args).arg("-q").current_dir(here.0.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    // The site is not where the plugin looks.
+    let is_more = |line: &&str| !line.contains("not checked whether Dovecot guards these users");
     Ran {
         status: output.status.code().expect("not killed"),
         stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
+        stderr: stderr.split_inclusive('\n').filter(is_more).collect(),
     }
 }
 

@@ -89,6 +89,8 @@ fn each_status_in_the_table_comes_about() {
         (0, "restored --site site alice@example.com".into()),
         (1, "restored --site site example.org".into()),
         (2, "restored --site nowhere alice@example.com".into()),
+        (0, "settings --site site alice@example.com".into()),
+        (2, "settings --file nowhere".into()),
         (0, "status --site site --no-check --no-ledgers".into()),
         (1, "status --site site --no-check --no-ledgers example.org".into()),
         (2, "status --site nowhere --no-check --no-ledgers".into()),

@@ -34,6 +34,7 @@ mod planted;
 mod rehearse;
 mod report;
 mod retire;
+mod settings;
 mod site;
 mod status;
 mod two_captures;

@@ -112,16 +112,16 @@ impl Doveadm {
         if self.no_check {
             return Ok(Checked::No);
         }
-        let dovecot = self.dovecot();
-        let asked = dovecot.site().and_then(|used| Ok((used, dovecot.fault_of_pop3()?)));
-        let (used, fault) = match asked {
-            Ok(asked) => asked,
+        let fault = match self.dovecot().fault_of_pop3() {
+            Ok(fault) => fault,
             Err(error) => return Ok(not_checked(error)),
         };
-        let real = |site: &Site| site.dir().canonicalize().unwrap_or_else(|_| site.dir().into());
-        if real(&used) != real(site) {
-            let is_another = "this Dovecot looks into another site";
-            return Ok(not_checked(format_args!("{}: {is_another}", used.dir().display())));
+        if !site.is_of_plugin() {
+            let place = Site::DEFAULT_DIR;
+            return Ok(not_checked(format_args!(
+                "{}: the plugin looks into another site, {place}",
+                site.dir().display()
+            )));
         }
         match fault {
             Some(fault) => Err(refused(&fault)),

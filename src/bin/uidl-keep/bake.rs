@@ -17,9 +17,8 @@ use uidl_keep::dovecot::{Dovecot, DovecotError, InboxPath};
 use uidl_keep::file::safe_open;
 use uidl_keep::forecast::{ControlPlace, MailPlace, Terms};
 use uidl_keep::format::UidlFormat;
-use uidl_keep::resolve::Match;
-use uidl_keep::site::Site;
 use uidl_keep::site::roster::Gate;
+use uidl_keep::site::{Site, SiteSettings};
 use uidl_keep::text::on_one_line;
 
 use crate::background;
@@ -74,9 +73,9 @@ pub struct BakeArgs {
     /// The pop3_uidl_format of this server [default: what doveconf says].
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// The keys that may match, as in uidl_keep_match.
-    #[arg(long = "match", value_name = "KEYS", default_value = "file,message,header")]
-    keys: Keys,
+    /// The keys that may match, such as file,message,header [default: as the site's settings say].
+    #[arg(long = "match", value_name = "KEYS")]
+    keys: Option<Keys>,
     /// How many maildrops to bake at a time.
     #[arg(long, value_name = "N", default_value = "1")]
     jobs: NonZeroUsize,
@@ -118,7 +117,7 @@ pub fn run(args: &BakeArgs) -> Result<Completion, Trouble> {
     }
     let dovecot = args.place.dovecot();
     let done = match &args.into {
-        Some(location) => copy_all(args, &dovecot, &users, location)?,
+        Some(location) => copy_all(args, &site, &dovecot, &users, location)?,
         None => bake_all(args, &wanted, site, &dovecot, &users)?,
     };
     let unmet = wanted.unmet(users.iter().map(String::as_str));
@@ -155,8 +154,8 @@ fn bake_all(
              UIDLs that clients hold for other mail; %08Xu%08Xv has one",
         );
     }
-    let Keys { file, message, header, origin } = args.keys;
-    let terms = Terms { site, native: Some(native), keys: Match { file, message, header, origin } };
+    let keys = args.keys.map(Keys::into);
+    let terms = Terms::of(site, Some(native), keys).map_err(Trouble::new)?;
     let places = match args.place.maildir.is_empty() {
         true => Places::Asked(AskedPlaces::of(dovecot, users, &DIRECTORIES)?),
         false => Places::Found(args.place.search(wanted)?),
@@ -368,7 +367,8 @@ fn undo(args: &BakeArgs, path: &Path) -> Result<Completion, Trouble> {
     let wanted = args.names.selected(&[])?;
     let (interrupt, is_dry) = (Interrupt::new(args.stop_file.clone())?, args.dry_run.is_dry());
     records.retain(|record| wanted.has(&record.user));
-    let terms = Terms { site: Site::new(&args.site), native: None, keys: Match::default() };
+    let settings = SiteSettings::default();
+    let terms = Terms { site: Site::new(&args.site), native: None, settings, keys: None };
     let (mut lists, mut failed, mut left) = (0, 0, 0);
     // What was baked last is taken back first.
     for record in records.iter().rev() {
@@ -425,11 +425,13 @@ fn may_be_undone(terms: &Terms, user: &str) -> Result<(), String> {
 
 fn copy_all(
     args: &BakeArgs,
+    site: &Site,
     dovecot: &Dovecot,
     users: &[String],
     location: &str,
 ) -> Result<Completion, Trouble> {
     let trouble = |error: DovecotError| Trouble::new(error.to_string());
+    let settings = site.settings().map_err(Trouble::new)?;
     let copier = Copier::new(dovecot, location).map_err(trouble)?;
     let (interrupt, is_dry) = (Interrupt::new(args.stop_file.clone())?, args.dry_run.is_dry());
     let (mut copied, mut failed, mut left) = (0, 0, 0);
@@ -440,7 +442,7 @@ fn copy_all(
             left += 1;
             continue;
         }
-        match copier.copy(user, is_dry) {
+        match copier.copy(user, settings.of(user).order, is_dry) {
             Ok(messages) => {
                 copied += 1;
                 writeln!(io::stdout().lock(), "{would} {shown}: {messages} messages")?;

@@ -10,8 +10,8 @@ use crate::output::{Completion, Trouble, remark};
 use crate::site_files::{self, Opened};
 use crate::stop::StopFile;
 
-/// Checks every octet of indexes and rosters. In a site, it also checks that they agree and that no
-/// build ended before all its files were in place.
+/// Checks every octet of indexes and rosters. In a site, it also checks that they agree, that no
+/// build ended before all its files were in place, and that its settings can be understood.
 ///
 /// Example: uidl-keep check /var/lib/uidl-keep
 ///
@@ -30,6 +30,7 @@ pub fn run(args: &CheckArgs) -> Result<Completion, Trouble> {
             Ok(Opened::Site(site)) => match site_files::scopes(&site) {
                 Ok(scopes) => {
                     faults.extend(check_install(&site).err());
+                    faults.extend(site.settings().map_err(Trouble::new).err());
                     let checked = scopes.iter().map(|scope| check_place(&site, scope));
                     faults.extend(checked.filter_map(Result::err));
                     let stop =

@@ -13,7 +13,6 @@ use uidl_keep::forecast::{Forecast, MissingBecause, Terms};
 use uidl_keep::format::UidlFormat;
 use uidl_keep::ledger::Provenance;
 use uidl_keep::maildrop::{Entry, Maildrop};
-use uidl_keep::resolve::Match;
 use uidl_keep::site::Site;
 use uidl_keep::status::{
     Bake, HereBefore, LedgerSeen, ListedHere, MessageStory, Plugin, StatusTally, Story, WasThere,
@@ -63,9 +62,9 @@ pub struct TermsArgs {
     /// The pop3_uidl_format of this server [default: what doveconf says].
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// The keys that may match, as in uidl_keep_match.
-    #[arg(long = "match", value_name = "KEYS", default_value = "file,message,header")]
-    keys: Keys,
+    /// The keys that may match, such as file,message,header [default: as the site's settings say].
+    #[arg(long = "match", value_name = "KEYS")]
+    keys: Option<Keys>,
 }
 
 impl TermsArgs {
@@ -80,8 +79,7 @@ impl TermsArgs {
                 asked.and_then(|format| UidlFormat::parse(&format).ok())
             }
         };
-        let Keys { file, message, header, origin } = self.keys;
-        Ok(Terms { site, native, keys: Match { file, message, header, origin } })
+        Terms::of(site, native, self.keys.map(Keys::into)).map_err(Trouble::new)
     }
 }
 

@@ -18,7 +18,6 @@ use uidl_keep::forecast::{
 };
 use uidl_keep::format::UidlFormat;
 use uidl_keep::ledger::Provenance;
-use uidl_keep::resolve::Match;
 use uidl_keep::site::Site;
 use uidl_keep::text::on_one_line;
 
@@ -65,9 +64,9 @@ pub struct ForecastArgs {
     /// The pop3_uidl_format of this server [default: what doveconf says].
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// The keys that may match, as in uidl_keep_match.
-    #[arg(long = "match", value_name = "KEYS", default_value = "file,message,header")]
-    keys: Keys,
+    /// The keys that may match, such as file,message,header [default: as the site's settings say].
+    #[arg(long = "match", value_name = "KEYS")]
+    keys: Option<Keys>,
     /// How many maildrops to read at a time [default: one a processor; 2 where doveadm reads].
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
@@ -124,11 +123,9 @@ pub fn run(args: &ForecastArgs) -> Result<Completion, Trouble> {
     let site = Site::new(&args.site);
     let mut users = users_on_rosters(&site, &wanted)?;
     background::let_others_go_first();
-    let Keys { file, message, header, origin } = args.keys;
-    let keys = Match { file, message, header, origin };
     let dovecot = args.place.dovecot();
     let native = format(args, &dovecot)?;
-    let terms = Terms { site, native, keys };
+    let terms = Terms::of(site, native, args.keys.map(Keys::into)).map_err(Trouble::new)?;
     let places = if args.place.maildir.is_empty() {
         let users: Vec<String> = users.iter().cloned().collect();
         Places::Asked(AskedPlaces::of(&dovecot, &users, &[InboxPath::Mailbox, InboxPath::Control])?)

@@ -20,6 +20,7 @@ mod hold;
 mod inspect;
 mod install;
 mod interrupt;
+mod look;
 mod manners;
 mod names;
 mod output;
@@ -27,6 +28,7 @@ mod places;
 mod rehearse;
 mod report;
 mod retire;
+mod settings;
 mod signs;
 mod site_files;
 mod status;
@@ -71,11 +73,13 @@ enum Command {
     Hold(hold::HoldArgs),
     Inspect(inspect::InspectArgs),
     Listed(hold::ListedArgs),
+    Look(look::LookArgs),
     Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
     Report(report::ReportArgs),
     Restored(hold::RestoredArgs),
     Retire(retire::RetireArgs),
+    Settings(settings::SettingsArgs),
     Status(status::StatusArgs),
     Verify(Box<verify::VerifyArgs>),
 }
@@ -98,11 +102,13 @@ fn main() -> ExitCode {
         Command::Hold(args) => hold::hold(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Listed(args) => hold::listed(&args),
+        Command::Look(args) => look::run(&args),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
         Command::Report(args) => report::run(&args),
         Command::Restored(args) => hold::restored(&args),
         Command::Retire(args) => retire::run(&args),
+        Command::Settings(args) => settings::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),
     };

@@ -16,7 +16,7 @@ use uidl_keep::maildrop::State;
 use uidl_keep::rehearsal::{Disagreement, Pop3Program, compare};
 use uidl_keep::site::change::Change;
 use uidl_keep::site::roster::{Gate, Roster, RosterLine};
-use uidl_keep::site::{Scope, Site};
+use uidl_keep::site::{Scope, Site, SiteSettings};
 use uidl_keep::text::on_one_line;
 
 use crate::accounts::{Checked, Doveadm};
@@ -169,6 +169,7 @@ struct Rehearsal {
 /// All who are to be rehearsed, and what was captured of them.
 struct Stage {
     site: Site,
+    settings: SiteSettings,
     indexes: Vec<(Scope, Index<File>)>,
     rehearsals: Vec<Rehearsal>,
 }
@@ -214,7 +215,8 @@ impl Stage {
         if let (Some(why), true) = (not_final, indexes.is_empty()) {
             return Err(Trouble::new(format!("nobody is rehearsed; {why}")));
         }
-        let mut stage = Self { site, indexes, rehearsals: Vec::new() };
+        let settings = site.settings().map_err(Trouble::new)?;
+        let mut stage = Self { site, settings, indexes, rehearsals: Vec::new() };
         let mut users = Vec::new();
         for (at, (_, roster)) in rosters.iter().enumerate() {
             let (scope, _) = &stage.indexes[at];
@@ -270,7 +272,10 @@ impl Stage {
             Err(error) => return CameOf::CouldNot(error.to_string()),
         };
         let listed = uidls.len();
-        let difference = compare(&captured, &uidls);
+        let mut difference = compare(&captured, &uidls);
+        if !self.settings.of(&line.user).order {
+            difference.misplaced.clear();
+        }
         match difference.is_none() {
             true => CameOf::Agrees { listed, captured: difference.captured },
             false => CameOf::Differs { listed, difference: Box::new(difference) },
@@ -343,7 +348,7 @@ impl Batch<'_> {
         if agreed.is_empty() {
             return Ok(());
         }
-        let Stage { site, indexes, rehearsals } = self.stage;
+        let Stage { site, indexes, rehearsals, .. } = self.stage;
         let log = ChangesLog::new(site, "rehearsed", SystemTime::now());
         for (at, (scope, index)) in indexes.iter().enumerate() {
             let of_scope = agreed.iter().map(|&one| &rehearsals[one]).filter(|it| it.scope == at);

@@ -367,8 +367,8 @@ fn say_what_is_left(args: &RetireArgs, site: &Site) -> Result<(), Trouble> {
     let left = site_files::scopes(site)?;
     match left.first() {
         None => remark(format_args!(
-            "{}: nobody is left here: take uidl_keep out of mail_plugins of `protocol pop3`, and \
-             of `protocol doveadm`, reload Dovecot, and remove the plugin's module when you like",
+            "{}: nobody is left here: take uidl_keep out of mail_plugins of `protocol pop3`, \
+             reload Dovecot, and remove the plugin's module when you like",
             site.dir().display()
         )),
         Some(first) => remark(format_args!(

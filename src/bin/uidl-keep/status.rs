@@ -195,13 +195,11 @@ fn unseen(line: &RosterLine) -> MaildropStatus {
 
 /// Whether POP3 loads the plugin, for this site.
 pub fn plugin_of(site: &Site, dovecot: &Dovecot) -> Plugin {
-    let asked = dovecot.site().and_then(|used| Ok((used, dovecot.fault_of_pop3()?)));
-    let real = |site: &Site| site.dir().canonicalize().unwrap_or_else(|_| site.dir().into());
-    match asked {
+    match dovecot.fault_of_pop3() {
         Err(error) => Plugin::CouldNotTell(error.to_string()),
-        Ok((_, Some(fault))) => Plugin::NotLoaded(fault.to_string()),
-        Ok((used, None)) if real(&used) != real(site) => Plugin::OtherSite(used.dir().into()),
-        Ok((_, None)) => Plugin::Loaded,
+        Ok(Some(fault)) => Plugin::NotLoaded(fault.to_string()),
+        Ok(None) if !site.is_of_plugin() => Plugin::OtherSite(Site::DEFAULT_DIR.into()),
+        Ok(None) => Plugin::Loaded,
     }
 }
 

@@ -68,8 +68,8 @@ fn what_a_rehearsal_costs() {
     fill(&bare);
     helper::build_site(&with.site(), &listing);
     let say = |words: &[&str]| {
-        let mut command = helper::uidl_keep();
-        command.args(words).arg("--site").arg(with.site()).arg("--doveadm-args");
+        let mut command = with.helper();
+        command.args(words).arg("--doveadm-args");
         let begun = Instant::now();
         helper::run(command.arg(format!("-c {}", with.conf().display())));
         begun.elapsed()

@@ -62,7 +62,7 @@ fn both_count_on(line: Line, store: Store) {
     } else {
         copy.write_state("dovecot-uidlist", &uidlist(UIDVALIDITY, &files));
         let source = format!("maildir:{}", moved.dovecot.inside(copy.path()).display());
-        moved.dovecot.doveadm_ok(["backup", "-R", "-u", USER, &source]);
+        moved.dovecot.doveadm_with_us_ok(["backup", "-R", "-u", USER, &source]);
     }
     moved.receive(&Message::plain(9));
     let alone = moved.uidls_without_us(None);

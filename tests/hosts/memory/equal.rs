@@ -171,7 +171,7 @@ fn of_three_equal_messages_two_that_were_captured_are_kept() {
     is_warm(&moved);
     // The command gives entries in old order for messages by UID: the third is the one too many.
     let fetch = ["-f", "flow", "fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
-    let by_uid = moved.dovecot.doveadm_ok(fetch);
+    let by_uid = moved.dovecot.doveadm_with_us_ok(fetch);
     let by_uid: Vec<&str> =
         by_uid.lines().map(|line| line.trim().trim_start_matches("pop3.uidl=")).collect();
     assert_eq!(by_uid, told);

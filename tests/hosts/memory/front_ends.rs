@@ -24,14 +24,12 @@ fn begin(line: Line) -> Option<(Scenario, Dovecot)> {
     first.capture(&Listing::of_files(&old.files()));
     let inside = first.dovecot.inside(&first.dovecot.home(USER));
     let site = first.dovecot.inside(&first.dovecot.site());
-    let mut extra = at("index-b", &inside.display().to_string());
-    extra += &match line {
-        Line::V23 => format!("plugin {{\n  uidl_keep_dir = {}\n}}\n", site.display()),
-        Line::V24 => format!("uidl_keep_dir = {}\n", site.display()),
-    };
+    let extra = at("index-b", &inside.display().to_string());
     let config = Config { extra, ..Config::default() }.with_plugin();
     let second = Dovecot::start(&Host::dovecot(line)?, config)?;
     second.home(USER);
+    std::fs::remove_dir(second.site()).unwrap();
+    std::os::unix::fs::symlink(site, second.site()).unwrap();
     Some((first, second))
 }
 

@@ -85,7 +85,7 @@ fn what_a_later_dsync_brings_with_an_order_does_not_stand_before_what_has_none()
     for (line, store) in EVERY_WAY {
         let Some((client, source, target)) = begin(line, store) else { continue };
         deliver(&source.maildir(), 7..=9);
-        source.dovecot.doveadm_ok(["sync", "-1", "-u", USER, &location(&target)]);
+        source.dovecot.doveadm_with_us_ok(["sync", "-1", "-u", USER, &location(&target)]);
         downloads(&client, &target, 7..=9, &format!("{line:?} {store:?}"));
     }
 }
@@ -98,7 +98,7 @@ fn what_was_listed_elsewhere_does_not_stand_before_what_was_not() {
         source.uidls();
         deliver(&source.maildir(), 7..=9);
         source.uidls();
-        source.dovecot.doveadm_ok(["sync", "-1", "-u", USER, &location(&target)]);
+        source.dovecot.doveadm_with_us_ok(["sync", "-1", "-u", USER, &location(&target)]);
         downloads(&client, &target, 7..=9, &format!("{line:?} {store:?}"));
     }
 }
@@ -127,7 +127,7 @@ fn what_a_two_way_dsync_brings_is_fetched_and_so_is_what_was_there() {
         }
         // A panel does so too, for it says 2 when something changed meanwhile.
         for _ in 0..3 {
-            source.dovecot.doveadm(["sync", "-u", USER, &location(&target)]);
+            source.dovecot.doveadm_with_us(["sync", "-u", USER, &location(&target)]);
         }
         downloads(&client, &target, 7..=15, &format!("{line:?}"));
     }

@@ -223,7 +223,7 @@ fn a_copy_that_shares_a_guid_goes_out_with_its_own_uidl() {
         target.home(USER);
         let place = target.inside(&target.mail(USER));
         let place = format!("{}:{}", store.word(), place.display());
-        let backup = || moved.dovecot.doveadm_ok(["backup", "-u", USER, &place]);
+        let backup = || moved.dovecot.doveadm_with_us_ok(["backup", "-u", USER, &place]);
         backup();
 
         let mut session = moved.imap();

@@ -56,7 +56,7 @@ fn counts_on_in_mdbox(line: Line, counting: &'static str) {
     old.write_state("dovecot-uidlist", &uidlist(17, &files));
     moved.capture(&Listing::of_files(&files).field(&format!("counter {COUNTER} {counting}")));
     let source = format!("maildir:{}", moved.dovecot.inside(old.path()).display());
-    moved.dovecot.doveadm_ok(["backup", "-R", "-u", USER, &source]);
+    moved.dovecot.doveadm_with_us_ok(["backup", "-R", "-u", USER, &source]);
     assert_eq!(moved.next_uid(), 7);
     moved.receive(&Message::plain(7));
 

@@ -12,11 +12,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use super::host::{Host, Line, Scratch};
+use super::host::{Host, Line, Scratch, can_mount};
 use super::maildir::make_owned;
 use super::pop3::{Pop3, Refused};
 use super::{OWNER, helper};
 
+/// The directory in which every site lies.
+const STATE: &str = "/var/lib";
 /// The longest time that a start or a stop may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -56,8 +58,8 @@ pub struct Config {
     pub store: Store,
     /// `pop3_uidl_format`, spelled as this Dovecot spells it; its default where `None`.
     pub uidl_format: Option<&'static str>,
-    /// The plugin's settings beside `uidl_keep_dir`; `None` if it is not loaded.
-    pub plugin: Option<Vec<(&'static str, &'static str)>>,
+    /// The lines of the site's settings; `None` if the plugin is not loaded.
+    pub plugin: Option<Vec<&'static str>>,
     /// The uid and the gid that every user has.
     pub owner: (u32, u32),
     /// Whether each user is shut up by chroot in the directory that the homes are in.
@@ -104,7 +106,8 @@ impl Config {
 }
 
 /// A running instance with POP3 and IMAP on 127.0.0.1, any user, one password. It is stopped on
-/// drop.
+/// drop. With the plugin it has a site of its own: a directory of the test lies over [`STATE`] for
+/// its programs.
 pub struct Dovecot {
     host: Host,
     scratch: Scratch,
@@ -120,17 +123,20 @@ impl Dovecot {
     ///
     /// `None`, having said why, when it is to load the plugin and there is none that fits.
     pub fn start(host: &Host, config: Config) -> Option<Self> {
-        let scratch = host.scratch();
-        if config.plugin.is_some() && !install_plugin(host, scratch.path()) {
-            return None;
+        let (scratch, mut host) = (host.scratch(), host.clone());
+        for dir in ["run", "lib/uidl-keep"] {
+            fs::create_dir_all(scratch.path().join(dir)).expect("our directory");
         }
-        for dir in ["run", "site"] {
-            fs::create_dir(scratch.path().join(dir)).expect("our directory");
+        if config.plugin.is_some() {
+            if !can_mount() || !install_plugin(&host, scratch.path()) {
+                return None;
+            }
+            host = host.with(&scratch.path().join("lib"), STATE);
         }
         make_owned(&scratch.path().join("home"));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Self {
-            host: host.clone(),
+            host,
             scratch,
             config,
             pop3: nowhere,
@@ -138,6 +144,7 @@ impl Dovecot {
             master: None,
             logins: AtomicUsize::new(0),
         };
+        server.write_settings();
         server.resume();
         Some(server)
     }
@@ -218,6 +225,21 @@ impl Dovecot {
         self.pause();
         change(&mut self.config);
         self.resume();
+    }
+
+    /// Makes its site anew, with nothing in it but the settings.
+    pub fn empty_site(&self) {
+        let _ = fs::remove_dir_all(self.site());
+        fs::create_dir(self.site()).expect("our directory");
+        self.write_settings();
+    }
+
+    fn write_settings(&self) {
+        let lines: Vec<&str> = self.config.plugin.iter().flatten().copied().collect();
+        if !lines.is_empty() {
+            let text = format!("uidl-keep-settings 1\n{}\n", lines.join("\n"));
+            fs::write(self.site().join("settings"), text).expect("our directory");
+        }
     }
 
     /// Starts the process that follows a login: Dovecot's own `pop3`, already told who has logged
@@ -303,9 +325,20 @@ impl Dovecot {
         self.home(user).join(self.config.store.directory())
     }
 
-    /// The value of the plugin's `uidl_keep_dir`.
+    /// Its site, as this process sees it. Its own programs find it at `/var/lib/uidl-keep`.
     pub fn site(&self) -> PathBuf {
-        self.scratch.path().join("site")
+        self.scratch.path().join("lib/uidl-keep")
+    }
+
+    /// The directory that lies over `/var/lib` for its programs, as this process sees it, and that
+    /// place.
+    pub fn state(&self) -> (PathBuf, &'static str) {
+        (self.scratch.path().join("lib"), STATE)
+    }
+
+    /// A program, run where its Dovecot runs.
+    pub fn command(&self, program: &str) -> Command {
+        self.host.command(program)
     }
 
     /// This instance's own directory.
@@ -353,13 +386,7 @@ impl Dovecot {
 
     /// Runs doveadm on this instance.
     pub fn doveadm<A: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Output {
-        self.host
-            .command("doveadm")
-            .arg("-c")
-            .arg(self.scratch.inside().join("dovecot.conf"))
-            .args(args)
-            .output()
-            .expect("doveadm")
+        self.doveadm_on(self, args)
     }
 
     /// Runs doveadm and insists on success. Returns what it printed.
@@ -367,7 +394,52 @@ impl Dovecot {
         &self,
         args: impl IntoIterator<Item = A>,
     ) -> String {
-        let output = self.doveadm(args);
+        self.text_of(self.doveadm(args))
+    }
+
+    /// Runs doveadm on another instance, where programs of this one find their site.
+    pub fn doveadm_on<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        other: &Self,
+        args: impl IntoIterator<Item = A>,
+    ) -> Output {
+        let conf = other.inside(&other.conf());
+        self.host.command("doveadm").arg("-c").arg(conf).args(args).output().expect("doveadm")
+    }
+
+    /// Runs doveadm with the plugin loaded for that alone.
+    pub fn doveadm_with_us<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> Output {
+        let args: Vec<A> = args.into_iter().collect();
+        let args = args.iter().map(AsRef::as_ref);
+        self.doveadm(self.loading_us().into_iter().map(AsRef::as_ref).chain(args))
+    }
+
+    /// Runs doveadm with the plugin loaded for that alone, and insists on success. Returns what it
+    /// printed.
+    pub fn doveadm_with_us_ok<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+    ) -> String {
+        self.text_of(self.doveadm_with_us(args))
+    }
+
+    /// Whether POP3 loads the plugin.
+    pub fn has_plugin(&self) -> bool {
+        self.config.plugin.is_some()
+    }
+
+    /// The arguments by which doveadm loads the plugin.
+    pub fn loading_us(&self) -> [&'static str; 2] {
+        match self.host.line() {
+            Line::V23 => ["-o", "mail_plugins=uidl_keep"],
+            Line::V24 => ["-o", "mail_plugins/uidl_keep=yes"],
+        }
+    }
+
+    fn text_of(&self, output: Output) -> String {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "doveadm: {said}\n{}", self.log());
         String::from_utf8(output.stdout).expect("UTF-8")
@@ -379,24 +451,30 @@ impl Dovecot {
         let mut command = self.helper();
         command.args(["forecast", "--doveadm-args", &format!("-c {}", conf.display())]);
         command.arg("--site").arg(self.inside(&self.site())).args(args);
-        let settings = self.config.plugin.iter().flatten();
-        if let Some((_, keys)) = settings.clone().find(|(name, _)| *name == "uidl_keep_match") {
-            let keys: Vec<&str> = keys.split_whitespace().collect();
-            command.args(["--match", &keys.join(",")]);
-        }
         command
     }
 
     /// Whether its plugin gives the old order.
     pub fn keeps_order(&self) -> bool {
-        !self.config.plugin.iter().flatten().any(|setting| *setting == ("uidl_keep_order", "no"))
+        !self.config.plugin.iter().flatten().any(|setting| *setting == "order no")
     }
 
-    /// The helper, run inside the same host.
-    fn helper(&self) -> Command {
+    /// The helper, run where its Dovecot runs. So the plugin in what it starts finds the site.
+    pub fn helper(&self) -> Command {
+        let program = self.helper_program();
+        let program = program.to_str().expect("UTF-8");
+        if self.scratch.inside() == self.scratch.path() {
+            return self.host.command(program);
+        }
+        // It opens files through /proc, which a tree lacks.
+        self.host.clone().with(Path::new("/proc"), "/proc").command(program)
+    }
+
+    /// The program of the helper, as this Dovecot sees it.
+    pub fn helper_program(&self) -> PathBuf {
         let helper = Path::new(env!("CARGO_BIN_EXE_uidl-keep"));
         if self.scratch.inside() == self.scratch.path() {
-            return self.host.command(helper.to_str().expect("UTF-8"));
+            return helper.to_owned();
         }
         let beside = self.dir().join("uidl-keep");
         if !beside.exists() {
@@ -404,9 +482,7 @@ impl Dovecot {
                 .or_else(|_| fs::copy(helper, &beside).map(drop))
                 .expect("our directory");
         }
-        // It opens files through /proc, which a tree lacks.
-        let host = self.host.clone().with(Path::new("/proc"), "/proc");
-        host.command(self.inside(&beside).to_str().expect("UTF-8"))
+        self.inside(&beside)
     }
 
     /// Imports the mail of a Maildir below [`Dovecot::dir`]: it is saved anew, and the names are
@@ -546,28 +622,13 @@ impl Dovecot {
         if let Some(format) = self.config.uidl_format {
             let _ = writeln!(conf, "pop3_uidl_format = {format}");
         }
-        if let Some(settings) = &self.config.plugin {
-            let site = format!("{dir}/site");
-            let mut settings = settings.clone();
-            settings.insert(0, ("uidl_keep_dir", &site));
+        if self.config.plugin.is_some() {
             let _ = writeln!(conf, "mail_plugin_dir = {dir}/modules");
             let loading = match line {
                 Line::V23 => "mail_plugins = $mail_plugins uidl_keep",
                 Line::V24 => "mail_plugins {\n    uidl_keep = yes\n  }",
             };
-            for protocol in ["pop3", "doveadm"] {
-                let _ = writeln!(conf, "protocol {protocol} {{\n  {loading}\n}}");
-            }
-            let mut lines = String::new();
-            for (name, value) in settings {
-                let _ = writeln!(lines, "{name} = {value}");
-            }
-            match line {
-                Line::V23 => {
-                    let _ = write!(conf, "plugin {{\n{lines}}}\n");
-                }
-                Line::V24 => conf.push_str(&lines),
-            }
+            let _ = writeln!(conf, "protocol pop3 {{\n  {loading}\n}}");
         }
         conf.push_str(&self.config.extra);
         conf
@@ -600,22 +661,9 @@ fn install_plugin(host: &Host, dir: &Path) -> bool {
     }
     let module = modules.join("lib95_uidl_keep_plugin.so");
     // It is large with all that a debugger wants, and there are hundreds of servers.
-    fs::hard_link(&plugin.module, &module)
-        .or_else(|_| fs::copy(&plugin.module, &module).map(drop))
+    fs::hard_link(&plugin, &module)
+        .or_else(|_| fs::copy(&plugin, &module).map(drop))
         .expect("our directory");
-    if let Some(settings) = &plugin.settings {
-        // Dovecot looks for these in one place only, whatever mail_plugin_dir says.
-        let place = host.outside(stock).join("settings");
-        fs::create_dir_all(&place).expect("root");
-        let target = place.join("lib95_uidl_keep_settings.so");
-        let wanted = fs::read(settings).expect("the plugin's settings module");
-        if fs::read(&target).ok().as_ref() != Some(&wanted) {
-            let beside = tempfile::NamedTempFile::new_in(&place).expect("root");
-            fs::write(beside.path(), &wanted).expect("root");
-            fs::set_permissions(beside.path(), super::host::unix_mode(0o644)).expect("root");
-            beside.persist(&target).expect("root");
-        }
-    }
     true
 }
 

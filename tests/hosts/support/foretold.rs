@@ -62,7 +62,7 @@ impl ForetoldUser {
         assert!(!self.is_refused(), "served, and foretold refused: {line}");
         let fetch = ["-f", "json", "fetch", "-u", user, "uid pop3.uidl", "mailbox", "INBOX", "all"];
         let told: Vec<BTreeMap<String, String>> =
-            serde_json::from_str(&server.doveadm_ok(fetch)).expect("JSON");
+            serde_json::from_str(&server.doveadm_with_us_ok(fetch)).expect("JSON");
         let number = |text: &String| text.parse::<u64>().expect("a UID");
         let told: BTreeMap<u64, &str> =
             told.iter().map(|message| (number(&message["uid"]), &*message["pop3.uidl"])).collect();

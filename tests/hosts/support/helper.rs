@@ -9,46 +9,33 @@ use super::{OWNER, lacking};
 
 pub use crate::shared::uidl_keep;
 
-/// A built plugin.
-#[derive(Debug, Clone)]
-pub struct Plugin {
-    /// The module that Dovecot loads into pop3 and doveadm.
-    pub module: PathBuf,
-    /// On 2.4, the module that tells Dovecot's configuration of our settings.
-    pub settings: Option<PathBuf>,
-}
-
-/// The plugin for that release line of Dovecot; `None`, having said why, when it was not built.
+/// The module for that release line of Dovecot; `None`, having said why, when it was not built.
 ///
 /// `make test-plugins` builds both. `UIDL_KEEP_PLUGIN` names another module for 2.3 in the place of
 /// the one that it puts beside the helper, and `UIDL_KEEP_PLUGIN_24` another directory for 2.4 in
 /// the place of the one that it fills.
-pub fn plugin(line: Line) -> Option<Plugin> {
-    let built = match line {
+pub fn plugin(line: Line) -> Option<PathBuf> {
+    let module = match line {
         Line::V23 => {
             let named = std::env::var_os("UIDL_KEEP_PLUGIN").map(PathBuf::from);
             if named.is_none() && !cfg!(feature = "plugin") {
                 lacking("this test was built without `--features plugin`");
                 return None;
             }
-            let module = named.unwrap_or_else(|| target().join("libuidl_keep.so"));
-            Plugin { module, settings: None }
+            named.unwrap_or_else(|| target().join("libuidl_keep.so"))
         }
         Line::V24 => {
             let dir = std::env::var_os("UIDL_KEEP_PLUGIN_24").map_or_else(
                 || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dovecot-2.4/modules"),
                 PathBuf::from,
             );
-            Plugin {
-                module: dir.join("lib95_uidl_keep_plugin.so"),
-                settings: Some(dir.join("settings/lib95_uidl_keep_settings.so")),
-            }
+            dir.join("lib95_uidl_keep_plugin.so")
         }
     };
-    if built.module.exists() && built.settings.as_ref().is_none_or(|settings| settings.exists()) {
-        return Some(built);
+    if module.exists() {
+        return Some(module);
     }
-    lacking(&format!("no plugin at {}: run `make test-plugins`", built.module.display()));
+    lacking(&format!("no plugin at {}: run `make test-plugins`", module.display()));
     None
 }
 

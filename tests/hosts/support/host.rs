@@ -12,7 +12,7 @@ use crate::shared::is_root;
 pub enum Line {
     /// 2.3: `mail_location`, `plugin {}`.
     V23,
-    /// 2.4: `mail_driver` and `mail_path`, settings of a plugin in an .so of their own.
+    /// 2.4: `mail_driver` and `mail_path`, no `plugin {}`.
     V24,
 }
 
@@ -27,9 +27,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// The Dovecot of that release line. 2.3 is this machine's own; 2.4 is that of the tree, for
-    /// the module of our settings has to lie where Dovecot looks for it, and we may not fill this
-    /// machine's place.
+    /// The Dovecot of that release line. 2.3 is this machine's own; 2.4 is that of the tree.
     ///
     /// `None`, having said why, when there is none, or this process is not root.
     pub fn dovecot(line: Line) -> Option<Self> {
@@ -157,7 +155,7 @@ pub fn mounting(from: &Path, at: &Path) -> Option<Command> {
 
 /// Whether something can be mounted for one process alone. If not, it says in the system's words
 /// why.
-fn can_mount() -> bool {
+pub fn can_mount() -> bool {
     static WHY_NOT: OnceLock<Option<String>> = OnceLock::new();
     let Some(why) = WHY_NOT.get_or_init(why_not_mount) else { return true };
     lacking(&format!("nothing can be mounted here for one process alone: {why}"));

@@ -46,7 +46,8 @@ impl Traced {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let out = OwnedFd::from(theirs.try_clone().unwrap());
         let (home, owner) = (dovecot.home(USER), OWNER.to_string());
-        let child = Command::new("setpriv")
+        let child = dovecot
+            .command("setpriv")
             .args(["--reuid", &owner, "--regid", &owner, "--clear-groups", "strace", "-qq", "-o"])
             .arg(trace)
             .args(options)

@@ -158,8 +158,7 @@ impl Scenario {
     pub fn build(&self, listing: &str) {
         let file = self.dovecot.dir().join("alice.uidl");
         fs::write(&file, listing).expect("our directory");
-        let _ = fs::remove_dir_all(self.dovecot.site());
-        fs::create_dir(self.dovecot.site()).expect("our directory");
+        self.dovecot.empty_site();
         helper::build_site(&self.dovecot.site(), &file);
     }
 
@@ -254,7 +253,7 @@ impl Scenario {
     /// The UIDLs that doveadm says clients will see, by UID.
     pub fn shown_by_doveadm(&self) -> Vec<String> {
         let fetch = ["fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
-        let shown = self.dovecot.doveadm_ok(fetch);
+        let shown = self.dovecot.doveadm_with_us_ok(fetch);
         shown.lines().filter_map(|l| l.strip_prefix("pop3.uidl: ")).map(str::to_owned).collect()
     }
 
