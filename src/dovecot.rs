@@ -5,6 +5,7 @@
 //! all three. They are run, and change nothing. [`NotGuarded`] says which of the three is wrong.
 #![forbid(unsafe_code)]
 
+mod configuration;
 mod mail;
 mod watched;
 
@@ -15,6 +16,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use crate::site::Site;
+
+pub use configuration::{AboutDovecot, Pop3Plugins};
 
 /// A Dovecot, asked through its `doveadm` and `doveconf`.
 #[derive(Debug, Clone)]
