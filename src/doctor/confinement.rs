@@ -1,14 +1,15 @@
 //! What keeps Dovecot's processes from files: chroot, systemd, mounts, SELinux, AppArmor.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
+use crate::doctor::access::SeenMail;
 use crate::doctor::finding::DoctorFinding;
 use crate::doctor::machine::Machine;
 use crate::doctor::subject::Subject;
@@ -17,6 +18,7 @@ use crate::text::printable;
 
 const CHROOT: &str = "chroot";
 const MOUNTS: &str = "mounts";
+const LEDGER: &str = "ledger";
 const SYSTEMD: &str = "systemd";
 const SELINUX: &str = "selinux";
 const APPARMOR: &str = "apparmor";
@@ -98,12 +100,10 @@ fn check_view(subject: &Subject<'_>, found: &mut Vec<DoctorFinding>) {
             return;
         }
     };
-    let root = subject.machine.path(format!("/proc/{pid}/root"));
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = match rustix::fs::open(&root, flags, Mode::empty()) {
+    let root = match root_of(subject, pid) {
         Ok(root) => root,
         Err(error) => {
-            let what = format!("{}: {}", root.display(), io::Error::from(error));
+            let what = format!("root directory of process {pid}: {}", io::Error::from(error));
             found.push(DoctorFinding::could_not_tell(MOUNTS, what, run));
             return;
         }
@@ -145,19 +145,53 @@ fn check_view(subject: &Subject<'_>, found: &mut Vec<DoctorFinding>) {
     found.push(finding);
 }
 
-/// Device and number of a directory below a root.
-fn seen_from(root: &OwnedFd, dir: &Path) -> Result<(u64, u64), Errno> {
+/// The root directory of a process.
+fn root_of(subject: &Subject<'_>, pid: u32) -> Result<OwnedFd, Errno> {
+    let root = subject.machine.path(format!("/proc/{pid}/root"));
+    rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Opens a directory below a root.
+fn below(root: &OwnedFd, dir: &Path) -> Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let opened = match rustix::fs::openat2(root, dir, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+    match rustix::fs::openat2(root, dir, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
         // No link is followed then that begins at another root.
         Err(Errno::NOSYS | Errno::PERM) => {
             let below = dir.strip_prefix("/").unwrap_or(dir);
-            rustix::fs::openat(root, below, flags | OFlags::NOFOLLOW, Mode::empty())?
+            rustix::fs::openat(root, below, flags | OFlags::NOFOLLOW, Mode::empty())
         }
-        opened => opened?,
-    };
-    let stat = rustix::fs::fstat(&opened)?;
+        opened => opened,
+    }
+}
+
+/// Device and number of a directory below a root.
+fn seen_from(root: &OwnedFd, dir: &Path) -> Result<(u64, u64), Errno> {
+    let stat = rustix::fs::fstat(below(root, dir)?)?;
     Ok((stat.st_dev, stat.st_ino))
+}
+
+/// Whether the running Dovecot can write where ledgers lie: ProtectSystem of its unit, and mounts
+/// of a container, can make that read-only for it alone.
+pub fn check_ledgers(subject: &Subject<'_>, seen: &[SeenMail], found: &mut Vec<DoctorFinding>) {
+    let Some(root) = subject.master.and_then(|pid| root_of(subject, pid).ok()) else { return };
+    let mut looked_at = BTreeSet::new();
+    for mail in seen {
+        // A directory that is not made yet will be made in the next one above.
+        let place = mail.control.iter().flat_map(|dir| dir.ancestors());
+        let opened = place.into_iter().find_map(|dir| Some((dir, below(&root, dir).ok()?)));
+        let Some((dir, opened)) = opened else { continue };
+        let Ok(mounted) = rustix::fs::fstatvfs(&opened) else { continue };
+        if !looked_at.insert(mounted.f_fsid) || !mounted.f_flag.contains(StatVfsMountFlags::RDONLY)
+        {
+            continue;
+        }
+        found.push(DoctorFinding::notice(
+            LEDGER,
+            format_args!("{} of {} is read-only for the running Dovecot", dir.display(), mail.user),
+            "no ledger can be written there: what users are told is not remembered",
+            "systemctl cat dovecot: ReadWritePaths beside ProtectSystem; or mount it to be written",
+        ));
+    }
 }
 
 fn identity(dir: &Path) -> Result<(u64, u64), Errno> {
@@ -224,7 +258,10 @@ fn check_unit(subject: &Subject<'_>, real: &Path, found: &mut Vec<DoctorFinding>
         ),
         None => DoctorFinding::fine(
             SYSTEMD,
-            format_args!("dovecot.service hides nothing of {}", real.display()),
+            format_args!(
+                "dovecot.service hides nothing of {}, which POP3 only reads",
+                real.display()
+            ),
         ),
     });
 }

@@ -102,6 +102,7 @@ impl Examination {
         // Of users only a Dovecot that runs can say something.
         if subject.master.is_some() && (loads != Some(false) || !self.is_short) {
             seen = access::check(&subject, &facts, &mut found);
+            confinement::check_ledgers(&subject, &seen, &mut found);
         }
         if subject.master.is_some() && !self.is_short {
             second_names::check(&subject, &facts, &mut found);

@@ -13,8 +13,8 @@ const PLUGIN_FILE: &str = "plugin_file";
 const HEADERS: &str = "headers";
 const STATUS: &str = "uidl-keep plugin status";
 
-/// The directory in which distributions have Dovecot's headers.
-const INCLUDE_DIR: &str = "/usr/include/dovecot";
+/// The directories in which distributions, and those who build it, have Dovecot's headers.
+const INCLUDE_DIRS: [&str; 2] = ["/usr/include/dovecot", "/usr/local/include/dovecot"];
 
 /// What was found out about the plugin's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,28 +94,31 @@ fn program_of(subject: &Subject<'_>) -> PathBuf {
 }
 
 fn check_headers(subject: &Subject<'_>, abi: Option<&Abi>, found: &mut Vec<DoctorFinding>) {
-    if !subject.machine.has(Path::new(INCLUDE_DIR).join("config.h")) {
-        return;
-    }
-    let finding = match (Abi::of_headers(&subject.machine.path(INCLUDE_DIR)), abi) {
-        (Ok(headers), Some(abi)) if headers == *abi => {
-            DoctorFinding::fine(HEADERS, format_args!("{INCLUDE_DIR} has {headers}, too"))
+    let run = "install the headers of this very Dovecot before you build";
+    for dir in INCLUDE_DIRS {
+        if !subject.machine.has(Path::new(dir).join("config.h")) {
+            continue;
         }
-        (Ok(headers), Some(abi)) => DoctorFinding::notice(
-            HEADERS,
-            format_args!("{INCLUDE_DIR} is of {headers}, and Dovecot has {abi}"),
-            "a plugin that is built with these headers does not fit this Dovecot",
-            "install the headers of this very Dovecot before you build",
-        ),
-        (Ok(_), None) => return,
-        (Err(error), _) => DoctorFinding::notice(
-            HEADERS,
-            format_args!("{INCLUDE_DIR}: {error}"),
-            "nobody can tell for which Dovecot a plugin would be that is built with them",
-            "install the headers of this very Dovecot before you build",
-        ),
-    };
-    found.push(finding);
+        found.push(match (Abi::of_headers(&subject.machine.path(dir)), abi) {
+            (Ok(headers), Some(abi)) if headers == *abi => {
+                DoctorFinding::fine(HEADERS, format_args!("{dir} has {headers}, too"))
+            }
+            (Ok(headers), Some(abi)) => DoctorFinding::notice(
+                HEADERS,
+                format_args!("{dir} is of {headers}, and Dovecot has {abi}"),
+                "a plugin that is built with these headers does not fit this Dovecot",
+                run,
+            ),
+            // What cannot be told of Dovecot was said.
+            (Ok(_), None) => continue,
+            (Err(error), _) => DoctorFinding::notice(
+                HEADERS,
+                format_args!("{dir}: {error}"),
+                "nobody can tell for which Dovecot a plugin would be that is built with them",
+                run,
+            ),
+        });
+    }
 }
 
 /// Returns whether POP3 can load the plugin.
@@ -171,8 +174,12 @@ fn check_file(
                         plugin.display()
                     ),
                 ),
-                Ok(of) => unfit(format!("{} is for {of}", plugin.display())),
-                Err(error) => unfit(format!("{}: {error}", plugin.display())),
+                Ok(of) => unfit(format!("{} is for {of}, and Dovecot has {abi}", plugin.display())),
+                Err(error) => unfit(format!(
+                    "{} is the loader, and the plugin that it loads: {}: {error}",
+                    path.display(),
+                    plugin.display()
+                )),
             }
         }
     };
@@ -189,7 +196,7 @@ fn unfit(loads: Option<bool>, what: String) -> DoctorFinding {
         }
         _ => {
             let why = "POP3 is to load uidl_keep and cannot: it refuses everybody, those too who \
-                       were never migrated";
+                       were never migrated; with `plugin guard`, whoever is on a roster";
             DoctorFinding::trouble(PLUGIN_FILE, what, why, STATUS)
         }
     }

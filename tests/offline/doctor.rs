@@ -2,8 +2,10 @@
 //! programs in the place of Dovecot's. tests/hosts/doctor.rs has what a real Dovecot can show.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -258,6 +260,67 @@ fn the_running_dovecot_must_see_the_same_site() {
     fs::remove_dir_all(made.place("proc")).unwrap();
     made.finds("dovecot", "could_not_tell", &["Dovecot does not run"]);
     made.is_silent_of("access");
+}
+
+/// A process that sees a directory on a read-only mount. It ends with the test.
+struct ReadOnlyView(std::process::Child);
+
+impl ReadOnlyView {
+    /// `None`, having said why, if nothing can be mounted for one process alone.
+    fn of(dir: &std::path::Path) -> Option<Self> {
+        let script = "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" || exit; \
+                      echo ready; exec sleep 600";
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--propagation", "private", "sh", "-c", script, "-"]).arg(dir);
+        let mut child = unshare.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().ok()?;
+        let mut said = String::new();
+        BufReader::new(child.stdout.take()?).read_line(&mut said).unwrap();
+        let view = Self(child);
+        if said != "ready\n" {
+            crate::shared::lacking("nothing can be mounted here for one process alone");
+            return None;
+        }
+        Some(view)
+    }
+}
+
+impl Drop for ReadOnlyView {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_mount_that_is_read_only_for_dovecot_alone_leaves_no_place_for_ledgers() {
+    let made = MadeUp::ready();
+    made.is_silent_of("ledger");
+    let mail = made.here.path("mail").canonicalize().unwrap();
+    let Some(view) = ReadOnlyView::of(&mail) else { return };
+    let root = made.place(&format!("proc/{MASTER}/root"));
+    fs::remove_file(&root).unwrap();
+    symlink(format!("/proc/{}/root", view.0.id()), &root).unwrap();
+    made.finds("ledger", "notice", &["read-only for the running Dovecot", "ReadWritePaths"]);
+}
+
+#[test]
+fn headers_of_another_dovecot_and_one_that_was_upgraded_are_named() {
+    let made = MadeUp::ready();
+    made.is_silent_of("headers");
+    made.put("usr/include/dovecot/config.h", "#define DOVECOT_ABI_VERSION \"2.2.ABIv1(2.2.1)\"\n");
+    let is_told = made.run("--verbose").stdout.contains("fine: abi: Dovecot 2.3.19.1 has ");
+    if !is_told {
+        return crate::shared::lacking("no Dovecot is installed: run `make deps`");
+    }
+    made.finds("headers", "notice", &["/usr/include/dovecot is of 2.2.ABIv1, and Dovecot has"]);
+    made.put("usr/local/include/dovecot/config.h", "\n");
+    made.finds("headers", "notice", &["/usr/local/include/dovecot: names no ABI"]);
+    let maps = format!("proc/{MASTER}/maps");
+    made.put(&maps, "7f r-xp 0 fe:00 9 /usr/lib/dovecot/libdovecot.so.0.0.0\n");
+    let told = |ran: Ran| ran.stdout.contains("notice: abi: Dovecot was upgraded");
+    assert!(!told(made.run("")));
+    made.put(&maps, "7f r-xp 0 fe:00 9 /usr/lib/dovecot/libdovecot.so.0.0.0 (deleted)\n");
+    assert!(told(made.run("")));
 }
 
 #[test]
