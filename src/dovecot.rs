@@ -5,6 +5,7 @@
 //! which of the two is wrong.
 #![forbid(unsafe_code)]
 
+mod configuration;
 mod mail;
 mod watched;
 
@@ -15,6 +16,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 pub use mail::ToldMessage;
+
+pub use configuration::{AboutDovecot, Pop3Plugins};
 
 /// A Dovecot, asked through its `doveadm` and `doveconf`.
 #[derive(Debug, Clone)]

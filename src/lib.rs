@@ -23,6 +23,8 @@ pub mod backoff;
 pub mod bake;
 #[cfg(feature = "capture")]
 pub mod capture;
+#[cfg(feature = "helper")]
+pub mod doctor;
 #[cfg(feature = "capture")]
 pub mod dovecot;
 pub mod encoding;

@@ -70,6 +70,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "uidl",
         ],
     ),
+    (
+        "doctor",
+        &["abi", "dovecot", "file", "format", "index", "maildrop", "site", "status", "text"],
+    ),
     ("report", &["maildrop", "site", "text"]),
     (
         "plugin",

@@ -54,7 +54,7 @@ impl Dovecot {
     }
 
     /// The mail plugins that a protocol loads.
-    fn plugins_of(&self, protocol: &str) -> Result<Vec<String>, DovecotError> {
+    pub(super) fn plugins_of(&self, protocol: &str) -> Result<Vec<String>, DovecotError> {
         // 2.4 shows only what the block itself says; what it adds to comes before.
         let global = self.doveconf(&["mail_plugins"])?;
         let own = self.doveconf(&["-f", &format!("protocol={protocol}"), "mail_plugins"])?;

@@ -78,6 +78,11 @@ impl Mapped {
         Ok(octets)
     }
 
+    /// Whether the system has refused to map it, so that it is read.
+    pub fn is_map_denied(&self) -> bool {
+        self.is_map_denied.load(Ordering::Relaxed)
+    }
+
     /// A map of that range; `None` when this file must be read instead.
     fn map(&self, offset: u64, len: usize) -> io::Result<Option<MmapRaw>> {
         if self.is_map_denied.load(Ordering::Relaxed) {

@@ -27,6 +27,7 @@ mod cluster;
 mod concurrent;
 mod copiers;
 mod cost;
+mod doctor;
 mod dovecot;
 mod dsync;
 mod exports;

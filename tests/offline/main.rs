@@ -22,6 +22,7 @@ mod cli;
 mod copy_late;
 mod crash;
 mod design_doc;
+mod doctor;
 mod documents;
 mod exit_status;
 mod explain;

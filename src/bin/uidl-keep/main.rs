@@ -9,6 +9,7 @@ mod capture;
 mod changes;
 mod check;
 mod copy_late;
+mod doctor;
 mod documents;
 mod dump;
 mod effect;
@@ -63,6 +64,9 @@ enum Command {
     Capture(Box<capture::CaptureArgs>),
     Check(check::CheckArgs),
     CopyLate(copy_late::CopyLateArgs),
+    Doctor(doctor::DoctorArgs),
+    #[command(hide = true)]
+    DoctorAsOwner(doctor::AsOwnerArgs),
     #[command(hide = true)]
     Documents(documents::DocumentsArgs),
     Dump(dump::DumpArgs),
@@ -93,6 +97,8 @@ fn main() -> ExitCode {
         Command::Capture(args) => capture::run(&args),
         Command::Check(args) => check::run(&args),
         Command::CopyLate(args) => copy_late::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::DoctorAsOwner(args) => doctor::as_owner(&args),
         Command::Documents(args) => documents::run(&args, &Cli::command()),
         Command::Dump(args) => dump::run(&args),
         Command::Explain(args) => explain::run(&args),
