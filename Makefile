@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
-	mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
+	test-subjects mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -88,16 +88,49 @@ test-plugins: ## the plugins that tests load: of this machine's Dovecot, and of 
 	$(BUILD_PLUGIN)
 	$(MAKE) plugin-2.4 PROFILE=quick
 
-test: deps test-plugins ## every test, against real servers; a server that is missing is a failure
+# The Dovecots that every test is run on, each in a run of its own, and those of platforms, on which
+# the core is: what is packaged is loaded there.
+SUBJECTS := 2.3.19 2.4.1
+SUBJECTS_OF_PLATFORMS := 2.3.13 2.3.21 2.4.5
+# The tests that no Dovecot is the subject of, or that name theirs: the first run has had them.
+NO_SUBJECT := ansible:: capture_pop3_faults:: exports:: fuzz_corpus:: install:: report:: runbook::
+CORE := bake:: chroot:: dovecot:: failing_closed:: forecast:: gates_dovecot:: hold_auth:: memory:: \
+	rules:: settings:: status:: twin:: upgrade_in_place::
+# Tests that cannot be run on a subject write a line each.
+UNFIT = sort -u target/unfit-* 2> /dev/null | sed 's/^/not run: /'
+
+test: deps test-plugins ## every test on 2.3.19 and 2.4.1; a server that is missing is a failure
 	@case "$$(dovecot --version)" in 2.3.*) ;; *) \
 		echo "test: this machine's Dovecot is $$(dovecot --version), and the tests want a 2.3" \
 			"beside the 2.4 of its tree: run them on Debian 12"; exit 2 ;; \
 	esac
-	@rm -f target/failed
-	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --no-fail-fast || \
-		touch target/failed
+	@rm -f target/failed target/unfit-*
+	UIDL_KEEP_DOVECOT=$(firstword $(SUBJECTS)) UIDL_KEEP_REQUIRE_HOST=1 \
+		cargo test --locked --features plugin --no-fail-fast || touch target/failed
+	for subject in $(filter-out $(firstword $(SUBJECTS)),$(SUBJECTS)); do \
+		UIDL_KEEP_DOVECOT=$$subject UIDL_KEEP_REQUIRE_HOST=1 \
+			cargo test --locked --features plugin --test hosts -- \
+			$(addprefix --skip ,$(NO_SUBJECT)) || touch target/failed; \
+	done
+	@$(UNFIT)
 	$(MAKE) asan
 	@! rm target/failed 2> /dev/null || { echo "test: failed before make asan; see above"; exit 1; }
+
+test-subjects: ## the core of the tests on 2.3.13, 2.3.21 and 2.4.5, with what is packaged
+	$(SETUP) rust
+	$(SETUP) packages build dovecot clients tools
+	$(SETUP) names
+	$(SETUP) tree courier dovecot24 dovecot2313 dovecot2321 dovecot245
+	$(MAKE) test-plugins portable
+	$(MAKE) abi ABI=2.3.ABIv13 && $(MAKE) abi ABI=2.3.ABIv21 && $(MAKE) abi ABI=2.4.ABIv5
+	@rm -f target/failed target/unfit-*
+	for subject in $(SUBJECTS_OF_PLATFORMS); do \
+		UIDL_KEEP_DOVECOT=$$subject UIDL_KEEP_REQUIRE_HOST=1 \
+			cargo test --locked --features plugin --test hosts -- $(CORE) || \
+			touch target/failed; \
+	done
+	@$(UNFIT)
+	@! rm target/failed 2> /dev/null
 
 test-browser: ## the page of a report, in Chromium, which this installs (300 MB)
 	$(SETUP) rust

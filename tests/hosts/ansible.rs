@@ -92,7 +92,7 @@ impl Night {
         let tools = tools()?;
         let (courier, ssh) = (Host::courier()?, Host::ssh()?);
         let courier = Courier::new(&courier);
-        let old = Dovecot::start(&Host::dovecot(Line::V23)?, Config::default())?;
+        let old = Dovecot::start(&Host::dovecot(Line::subject())?, Config::default())?;
         let new = Dovecot::start(&ssh, Config::default().with_plugin())?;
         let control = tempfile::tempdir().expect("a directory");
         make_key(Command::new("ssh-keygen"), &control.path().join("key"));

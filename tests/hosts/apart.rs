@@ -125,7 +125,7 @@ fn can_read(id: u32, path: &Path) -> bool {
 
 #[test]
 fn users_of_one_domain_and_different_groups_are_served_and_see_nothing_of_each_other() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         server.install(&server.listing(&[ALICE, BOB]));
         let erins = server.dovecot.uidl(ERIN);
@@ -170,7 +170,7 @@ fn users_of_one_domain_and_different_groups_are_served_and_see_nothing_of_each_o
 
 #[test]
 fn files_of_ones_own_that_were_lost_are_missed() {
-    let Some(server) = Server::start(Line::V23) else { return };
+    let Some(server) = Server::start(Line::subject()) else { return };
     server.install(&server.listing(&[ALICE, BOB]));
     server.serves_both("installed");
     let user = server.dovecot.site().join("user");

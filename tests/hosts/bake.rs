@@ -12,15 +12,14 @@ use uidl_keep::bake::Dotlock;
 
 use crate::shared::tree::below;
 use crate::support::OWNER;
-use crate::support::dovecot::{Config, Dovecot, Store};
+use crate::support::dovecot::{Config, Dovecot, Store, mail_at};
 use crate::support::helper;
-use crate::support::host::{Host, Line};
+use crate::support::host::{Host, Line, asked};
 use crate::support::imap::Imap;
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 use crate::support::scenario::{Listing, Scenario, USER, by_header, uidl, uidl_of, uidlist};
 
-const LINES: [Line; 2] = [Line::V23, Line::V24];
 /// How many messages were captured.
 const CAPTURED: u32 = 12;
 
@@ -113,7 +112,7 @@ fn copy(from: &Path, to: &Path) {
 
 #[test]
 fn dovecot_alone_tells_what_the_plugin_tells_with_sessions_open() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(twin) = Twin::start(line, "", true) else { continue };
         let mut imap = Imap::login(twin.alone.imap(), USER);
         imap.command("SELECT INBOX");
@@ -148,7 +147,7 @@ fn uidl_of_native(native: &str) -> String {
 
 #[test]
 fn what_was_baked_survives_what_dovecot_does_to_its_list_and_index() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(twin) = Twin::start(line, "", false) else { continue };
         twin.bakes();
         let mut told = twin.told.clone();
@@ -184,7 +183,7 @@ fn what_was_baked_survives_what_dovecot_does_to_its_list_and_index() {
 
 #[test]
 fn a_list_of_a_mailbox_that_had_none_is_taken_by_dovecot() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(twin) = Twin::start(line, "", false) else { continue };
         fs::remove_file(twin.alone.mail(USER).join("dovecot-uidlist")).unwrap();
         let baked = twin.bake(&[]);
@@ -205,7 +204,7 @@ fn a_list_of_a_mailbox_that_had_none_is_taken_by_dovecot() {
 
 #[test]
 fn a_plugin_that_comes_later_tells_the_same() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(twin) = Twin::start(line, "", true) else { continue };
         twin.bakes();
         // The mail with what was baked, under the plugin, without any memory of a listing.
@@ -228,7 +227,7 @@ fn a_plugin_that_comes_later_tells_the_same() {
 
 #[test]
 fn a_bake_and_dovecot_wait_for_each_other() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(twin) = Twin::start(line, "", true) else { continue };
         let directory = File::open(twin.alone.mail(USER)).unwrap();
         let lock = Dotlock::take(directory.as_fd(), (OWNER, OWNER), Duration::ZERO).unwrap();
@@ -258,7 +257,7 @@ fn a_bake_and_dovecot_wait_for_each_other() {
 #[test]
 fn a_dsync_to_another_store_carries_what_was_baked() {
     for (line, store) in
-        [(Line::V23, Store::Mdbox), (Line::V24, Store::Mdbox), (Line::V23, Store::Sdbox)]
+        asked([(Line::V23, Store::Mdbox), (Line::V24, Store::Mdbox), (Line::V23, Store::Sdbox)])
     {
         let Some(twin) = Twin::start(line, "", true) else { continue };
         twin.bakes();
@@ -278,8 +277,9 @@ fn a_dsync_to_another_store_carries_what_was_baked() {
 
 #[test]
 fn dovecot_is_asked_where_its_lists_are_and_opens_what_it_has_an_index_of() {
-    let extra = "mail_location = maildir:~/Maildir:CONTROL=~/control:INDEX=~/index\n";
-    let Some(twin) = Twin::start(Line::V23, extra, true) else { return };
+    let places = [("CONTROL", "~/control"), ("INDEX", "~/index")];
+    let extra = mail_at(Line::subject(), "maildir", "~/Maildir", &places);
+    let Some(twin) = Twin::start(Line::subject(), &extra, true) else { return };
     let home = twin.alone.home(USER);
     let theirs = home.join("control/.INBOX/dovecot-uidlist");
     // Its own copy of the list, with mail that it has not seen since.
@@ -293,10 +293,12 @@ fn dovecot_is_asked_where_its_lists_are_and_opens_what_it_has_an_index_of() {
     fs::remove_file(home.join("Maildir/dovecot-uidlist")).unwrap();
     let maildir = Maildir::open(home.join("Maildir"));
     maildir.deliver(&Message::plain(1008), Naming::Qmail, 990);
+    let host = Host::dovecot(Line::subject()).unwrap();
+    let in_the_host = |path: &Path| host.inside(path);
     let bake = || {
-        let mut bake = helper::uidl_keep();
-        bake.args(["bake", "--all", "--site"]).arg(twin.with_us.dovecot.site());
-        bake.arg("--doveadm-args").arg(format!("-c {}", twin.alone.conf().display()));
+        let mut bake = twin.alone.helper();
+        bake.args(["bake", "--all", "--site"]).arg(in_the_host(&twin.with_us.dovecot.site()));
+        bake.arg(twin.alone.doveadm_args());
         bake.output().expect("the helper")
     };
     let baked = bake();
@@ -311,9 +313,9 @@ fn dovecot_is_asked_where_its_lists_are_and_opens_what_it_has_an_index_of() {
     // Where headers go before what is stored, a bake would be of no use.
     let mut twin = twin;
     twin.alone.restart_with(&format!("{extra}pop3_reuse_xuidl = yes\n"));
-    let mut again = helper::uidl_keep();
-    again.args(["bake", "--all", "--site"]).arg(twin.with_us.dovecot.site());
-    again.arg("--doveadm-args").arg(format!("-c {}", twin.alone.conf().display()));
+    let mut again = twin.alone.helper();
+    again.args(["bake", "--all", "--site"]).arg(in_the_host(&twin.with_us.dovecot.site()));
+    again.arg(twin.alone.doveadm_args());
     let refused = again.output().expect("the helper");
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("pop3_reuse_xuidl is on"));
@@ -331,7 +333,7 @@ fn bake_into(moved: &Scenario, location: &str, more: &[&str]) -> Output {
 
 #[test]
 fn a_copy_to_mdbox_tells_the_same_without_the_plugin() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(twin) = Twin::start(line, "", true) else { continue };
         let Twin { with_us: moved, told, .. } = twin;
         let location = "mdbox:~/baked";
@@ -364,7 +366,8 @@ fn a_copy_to_mdbox_tells_the_same_without_the_plugin() {
 fn a_copy_of_a_store_that_keeps_no_uidls_has_them_from_the_plugin() {
     // On 2.3 the server has doveadm load other plugins.
     let without = "protocol doveadm {\n  mail_plugins = quota\n}\n";
-    for (line, extra) in [(Line::V23, without), (Line::V24, "")] {
+    for line in Line::asked() {
+        let extra = if line == Line::V23 { without } else { "" };
         let config = Config { extra: extra.to_owned(), ..Config::default() };
         let config = config.store(Store::Sdbox).with_plugin();
         let Some(moved) = Scenario::begin_with(line, config) else { continue };
@@ -387,7 +390,7 @@ fn a_copy_of_a_store_that_keeps_no_uidls_has_them_from_the_plugin() {
 
 #[test]
 fn a_mailbox_that_was_not_listed_is_not_copied() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(mut moved) = Scenario::migrated_on(line, 3, Config::default().with_plugin())
         else {
             continue;

@@ -78,7 +78,7 @@ fn assert_captured(server: &Dovecot, message: &str) -> Maildrop {
 
 #[test]
 fn what_doveadm_prints_is_captured_as_pop3_lists_it() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(host) = Host::dovecot(line) else { continue };
         for store in [Store::Mdbox, Store::Sdbox] {
             let server = Dovecot::start(&host, Config::default().store(store)).unwrap();
@@ -101,7 +101,7 @@ fn what_doveadm_prints_is_captured_as_pop3_lists_it() {
 
 #[test]
 fn saved_uidls_and_their_order_are_taken_before_the_format() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
     for store in [Store::Mdbox, Store::Sdbox] {
         let server = Dovecot::start(&host, Config::default().store(store)).unwrap();
         let old = Maildir::create(server.home(USER).join("old"));

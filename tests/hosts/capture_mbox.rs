@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use crate::shared::capture::{listed, remarks_on, spent, uidls};
-use crate::support::dovecot::{Config, Dovecot};
+use crate::support::dovecot::{Config, Dovecot, mail_at};
 use crate::support::helper::uidl_keep;
 use crate::support::host::{Host, Line};
 use crate::support::maildir::give_to_owner;
@@ -127,9 +127,9 @@ fn popa3d_is_recomputed_as_popa3d_itself_computes_it() {
 /// The real one reads the odd mbox, and the mbox is captured with what the server wrote into it.
 #[test]
 fn dovecot_on_an_odd_mbox_lists_and_gives_what_is_captured() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
     for mbox in ["odd.mbox", "arrived.mbox"] {
-        let extra = "mail_location = mbox:~/mail:INBOX=~/inbox\n".to_owned();
+        let extra = mail_at(Line::subject(), "mbox", "~/mail", &[("INBOX", "~/inbox")]);
         let server = Dovecot::start(&host, Config { extra, ..Config::default() }).unwrap();
         let inbox = server.home("alice").join("inbox");
         fs::copy(sample(mbox), &inbox).unwrap();

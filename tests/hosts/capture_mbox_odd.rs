@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::support::PASSWORD;
-use crate::support::dovecot::{Config, Dovecot};
+use crate::support::dovecot::{Config, Dovecot, mail_at};
 use crate::support::host::{Host, Line};
 use crate::support::maildir::give_to_owner;
 use crate::support::pop3::Pop3;
@@ -90,8 +90,8 @@ fn of_the_spool(
 }
 
 fn of_dovecot(mbox: &[u8]) -> Option<(Option<Told>, Captured)> {
-    let host = Host::dovecot(Line::V23)?;
-    let extra = "mail_location = mbox:~/mail:INBOX=~/inbox\n".to_owned();
+    let host = Host::dovecot(Line::subject())?;
+    let extra = mail_at(Line::subject(), "mbox", "~/mail", &[("INBOX", "~/inbox")]);
     let server = Dovecot::start(&host, Config { extra, ..Config::default() })?;
     let inbox = server.home("alice").join("inbox");
     fs::write(&inbox, mbox).expect("our directory");

@@ -6,12 +6,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::courier::Courier;
-use crate::support::dovecot::{Config, Dovecot};
+use crate::support::dovecot::{Config, Dovecot, passdb};
 use crate::support::host::{Host, Line};
 use crate::support::mail::{self, Message};
 use crate::support::maildir::{Maildir, Naming};
 use crate::support::peer::{replay, transcript};
-use crate::support::tls::{certificates, fingerprint, shown_by_dovecot};
+use crate::support::tls::{certificates, certificates_in, fingerprint, shown_by_dovecot};
 use crate::support::{PASSWORD, lacking};
 use uidl_keep::capture;
 use uidl_keep::capture::draft::Captured;
@@ -87,7 +87,7 @@ fn on_disk(server: &Dovecot, user: &str) -> Maildrop {
 
 #[test]
 fn dovecot_tells_over_pop3_what_lies_on_its_disk() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(host) = Host::dovecot(line) else { continue };
         let Some(dovecot) = Dovecot::start(&host, Config::default()) else { continue };
         let maildir = Maildir::create(dovecot.mail("alice"));
@@ -115,7 +115,7 @@ fn dovecot_tells_over_pop3_what_lies_on_its_disk() {
 
 #[test]
 fn what_is_never_retrieved_comes_whole_by_top_where_its_header_says_too_little() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
     let Some(dovecot) = Dovecot::start(&host, Config::default()) else { return };
     fill(&Maildir::create(dovecot.mail("alice")), &mail::maildrop(24), Naming::Dovecot);
     dovecot.uidl("alice");
@@ -136,9 +136,9 @@ fn what_is_never_retrieved_comes_whole_by_top_where_its_header_says_too_little()
 
 #[test]
 fn dovecot_is_logged_in_to_by_what_it_offers() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
-    let master = "passdb {\n  driver = static\n  args = password=masters\n  master = yes\n}\n";
-    let config = Config { extra: master.into(), ..Config::default() };
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
+    let master = passdb(Line::subject(), "static", "masters", "  master = yes\n");
+    let config = Config { extra: master, ..Config::default() };
     let Some(mut dovecot) = Dovecot::start(&host, config) else { return };
     fill(&Maildir::create(dovecot.mail("alice")), &mail::maildrop(24)[..3], Naming::Dovecot);
     let listing = dovecot.uidl("alice");
@@ -178,11 +178,11 @@ fn a_certificate_is_taken_that_is_trusted_or_pinned_and_no_other() {
         // This part runs below, in a process that trusts the authority.
         return take_what_is_trusted(port.parse().unwrap());
     }
-    let Some(host) = Host::dovecot(Line::V23) else { return };
-    let dir = certificates();
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
+    let dir = certificates_in(&host);
     let of_old: Pin = fingerprint(dir.path()).parse().unwrap();
     let implicit = free_port();
-    let extra = shown_by_dovecot(dir.path(), implicit);
+    let extra = shown_by_dovecot(&host, &dir, implicit);
     let Some(dovecot) = Dovecot::start(&host, Config { extra, ..Config::default() }) else {
         return;
     };
@@ -309,7 +309,7 @@ fn courier_tells_over_pop3_what_lies_on_its_disk_8_bit_headers_too() {
 
 #[test]
 fn a_listing_can_be_had_of_a_session_alone() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
     let Some(dovecot) = Dovecot::start(&host, Config::default()) else { return };
     fill(&Maildir::create(dovecot.mail("alice")), &mail::maildrop(24), Naming::Dovecot);
     let listed = dovecot.uidl("alice");

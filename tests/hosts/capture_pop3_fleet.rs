@@ -15,12 +15,12 @@ use uidl_keep::listing;
 use uidl_keep::maildrop::{Maildrop, State};
 
 use crate::support::PASSWORD;
-use crate::support::dovecot::{Config, Dovecot};
+use crate::support::dovecot::{Config, Dovecot, passdb};
 use crate::support::helper::uidl_keep;
 use crate::support::host::{Host, Line, unix_mode};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
-use crate::support::tls::{certificates, fingerprint, shown_by_dovecot};
+use crate::support::tls::{certificates_in, fingerprint, shown_by_dovecot};
 
 /// Longer than anything here takes, so that a hang fails instead of hanging.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -51,9 +51,14 @@ struct Running {
     said: PathBuf,
 }
 
+/// Whether a line of the log says that somebody has logged in, in the words of 2.3 or of 2.4.
+fn is_login(line: &str) -> bool {
+    ["Login: user=<", "Logged in: user=<"].iter().any(|words| line.contains(words))
+}
+
 impl Old {
     fn start(extra: &str) -> Option<Self> {
-        let host = Host::dovecot(Line::V23)?;
+        let host = Host::dovecot(Line::subject())?;
         let extra = format!("{AT_ONCE}{extra}");
         let server = Dovecot::start(&host, Config { extra, ..Config::default() })?;
         Some(Self { server, here: tempfile::tempdir().expect("a directory") })
@@ -143,7 +148,8 @@ impl Old {
             logins.clear();
             let mut ended = 0;
             for line in log.lines() {
-                if let Some((_, user)) = line.split_once("pop3-login: Info: Login: user=<") {
+                if is_login(line) {
+                    let (_, user) = line.split_once("user=<").expect("whose");
                     let (user, _) = user.split_once('>').expect("its end");
                     *logins.entry(user.to_owned()).or_default() += 1;
                 }
@@ -481,7 +487,8 @@ fn a_server_that_does_not_answer_costs_its_accounts_and_not_the_run() {
 fn one_account_or_a_master_user_gives_what_a_table_does() {
     let master = format!(
         "auth_master_user_separator = *\n\
-         passdb {{\n  driver = static\n  args = password={SECRET}\n  master = yes\n}}\n"
+         {}",
+        passdb(Line::subject(), "static", SECRET, "  master = yes\n")
     );
     let Some(old) = Old::start(&master) else { return };
     let users = names(4);
@@ -543,10 +550,13 @@ fn one_account_or_a_master_user_gives_what_a_table_does() {
 
 #[test]
 fn tls_is_spoken_unless_told_otherwise_and_a_certificate_is_asked_for_once() {
-    let certificates = certificates();
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
+    let certificates = certificates_in(&host);
     let pin = fingerprint(certificates.path());
     let implicit = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let Some(old) = Old::start(&shown_by_dovecot(certificates.path(), implicit)) else { return };
+    let Some(old) = Old::start(&shown_by_dovecot(&host, &certificates, implicit)) else {
+        return;
+    };
     let users = names(6);
     old.fill(&users);
     old.table(with_password(&users));
@@ -577,7 +587,7 @@ fn tls_is_spoken_unless_told_otherwise_and_a_certificate_is_asked_for_once() {
     }
     old.logins();
     let log = old.server.log();
-    let secured = |line: &&str| line.contains("Login: user=<") && line.contains(", TLS, ");
+    let secured = |line: &&str| is_login(line) && line.contains(", TLS, ");
     assert_eq!(log.lines().filter(secured).count(), 3 * users.len(), "{log}");
 }
 
@@ -585,7 +595,8 @@ fn tls_is_spoken_unless_told_otherwise_and_a_certificate_is_asked_for_once() {
 fn a_password_is_nowhere_but_at_the_server() {
     let extra = format!(
         "protocol pop3 {{\n  pop3_lock_session = yes\n}}\n\
-         passdb {{\n  driver = static\n  args = password={SECRET}\n}}\n"
+         {}",
+        passdb(Line::subject(), "static", SECRET, "")
     );
     let Some(old) = Old::start(&extra) else { return };
     let users = names(3);

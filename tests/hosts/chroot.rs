@@ -45,7 +45,7 @@ fn processes(server: &Scenario) -> usize {
 
 #[test]
 fn a_chrooted_user_is_served_as_any_other_migrated_or_not() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         for extra in [String::new(), many_in_one(line)] {
             let (way, is_one) = (format!("{line:?} {extra}"), !extra.is_empty());
             let config = Config { extra, ..Config::default() }.with_plugin().chroot();
@@ -90,7 +90,7 @@ fn a_chrooted_user_is_served_as_any_other_migrated_or_not() {
 
 #[test]
 fn nobody_is_refused_for_a_site_in_which_nothing_was_ever_put() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         for config in [Config::default(), Config::default().chroot()] {
             let way = format!("{line:?}, chroot: {}", config.chroot);
             let Some(server) = Scenario::migrated_on(line, 3, config.with_plugin()) else {

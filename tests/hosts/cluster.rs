@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::sync::Mutex;
 use std::thread;
 
-use crate::support::dovecot::{Config, Dovecot, Store};
+use crate::support::dovecot::{Config, Dovecot, Store, mail_at};
 use crate::support::helper;
 use crate::support::host::{Host, Line};
 use crate::support::mail::Message;
@@ -41,7 +41,7 @@ struct Cluster {
 
 impl Cluster {
     fn start(store: Store, indexes: Indexes) -> Option<Self> {
-        let host = Host::dovecot(Line::V23)?;
+        let host = Host::dovecot(Line::subject())?;
         let config = Config::default().store(store).with_plugin();
         let mut back_ends =
             [Dovecot::start(&host, config.clone())?, Dovecot::start(&host, config)?];
@@ -50,15 +50,17 @@ impl Cluster {
             if indexes == Indexes::OwnEach {
                 let own = back_end.dir().join("index");
                 make_owned(&own);
-                let place = format!("maildir:~/Maildir:INDEX={}/%u", own.display());
-                back_end.restart_with(&format!("mail_location = {place}\n"));
+                let (line, own) = (Line::subject(), back_end.inside(&own).display().to_string());
+                let user = if line == Line::V23 { "%u" } else { "%{user}" };
+                let places = [("INDEX", &*format!("{own}/{user}"))];
+                back_end.restart_with(&mail_at(line, "maildir", "~/Maildir", &places));
             }
         }
         let of_second = back_ends[1].dir().join("home");
         fs::remove_dir(&of_second).unwrap();
-        symlink(&homes, &of_second).unwrap();
+        symlink(host.inside(&homes), &of_second).unwrap();
         fs::remove_dir(back_ends[1].site()).unwrap();
-        symlink(&site, back_ends[1].site()).unwrap();
+        symlink(host.inside(&site), back_ends[1].site()).unwrap();
 
         let old = Maildir::create(back_ends[0].dir().join("old/Maildir"));
         let mut messages: Vec<Message> = (1..=CAPTURED).map(Message::plain).collect();

@@ -61,7 +61,7 @@ fn tiny(number: u32) -> Message {
 
 impl Server {
     fn start(count: u32, key: Key) -> Option<Self> {
-        let host = Host::dovecot(Line::V23)?;
+        let host = Host::dovecot(Line::subject())?;
         let dovecot = Dovecot::start(&host, Config::default().with_plugin())?;
         let maildir = Maildir::create(dovecot.mail(USER));
         let (mut kept, mut files) = (Vec::new(), BTreeMap::new());
@@ -138,16 +138,13 @@ impl Server {
 
     /// Brings in a new message, by one of two ways.
     fn deliver(&self, number: u32) {
-        let conf = self.dovecot.conf();
-        let host = Host::dovecot(Line::V23).unwrap();
         let (program, args) = match number % 2 {
             0 => ("doveadm", ["save", "-u", USER]),
             _ => ("/usr/lib/dovecot/dovecot-lda", ["-d", USER, "-e"]),
         };
-        let mut child = host
-            .command(program)
-            .arg("-c")
-            .arg(conf)
+        let mut child = self
+            .dovecot
+            .program(program)
             .args(args)
             .stdin(Stdio::piped())
             .stderr(Stdio::piped())

@@ -32,7 +32,7 @@ fn messages() -> Vec<Message> {
 
 /// A Dovecot with these messages, and one without any.
 fn old_and_new(more: &str) -> Option<(Dovecot, Dovecot)> {
-    let host = Host::dovecot(Line::V23)?;
+    let host = Host::dovecot(Line::subject())?;
     let old = Dovecot::start(&host, Config::default())?;
     let maildir = Maildir::create(old.mail(USER));
     for (number, message) in (0..).zip(messages()) {

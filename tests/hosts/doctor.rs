@@ -258,7 +258,7 @@ fn a_plugin_that_does_not_fit_is_trouble(line: Line) {
     let away = server.dovecot.dir().join("away.so");
     fs::rename(&module, &away).unwrap();
     doctor(&server, line).has("plugin_file", "trouble", &["has no plugin", "refuses everybody"]);
-    fs::copy(&plugin.module, &module).unwrap();
+    fs::copy(&plugin, &module).unwrap();
     let found = doctor(&server, line);
     found.has("plugin_file", "trouble", &[" is for 2.", "and Dovecot has 2.", "plugin status"]);
     let stands = found.objects()[0]["stands"].as_str().unwrap().to_owned();

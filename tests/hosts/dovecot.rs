@@ -16,7 +16,7 @@ fn the_first_listing_is_baked_and_the_plugin_can_go() {
     assert_eq!(first[..6], uidl_of(1..=6));
     let uidlist = fs::read_to_string(server.maildir().path().join("dovecot-uidlist")).unwrap();
     assert!(uidlist.contains("PUID6-17 O1048581 "), "{uidlist}");
-    let host = Host::dovecot(Line::V23).unwrap();
+    let host = Host::dovecot(Line::subject()).unwrap();
     let bare = Dovecot::start(&host, Config::default()).unwrap();
     let target = bare.mail(USER);
     Maildir::create(&target);

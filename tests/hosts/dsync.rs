@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use crate::shared::program::write_program;
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::helper;
-use crate::support::host::{Host, Line};
+use crate::support::host::{Host, Line, asked};
 use crate::support::imap::Imap;
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
@@ -96,8 +96,8 @@ fn remote(server: &Dovecot) -> String {
     // Nothing is left of the caller's environment, which has its configuration in it: this is as
     // over ssh.
     let text = format!(
-        "#!/bin/sh\n\
-         exec env -i PATH=/usr/bin:/bin doveadm -c {} {loading} dsync-server -u {USER}\n",
+        "#!/bin/sh\nexec env -i PATH=/usr/bin:/bin \\\n\
+         doveadm -c {} {loading} dsync-server -u {USER}\n",
         conf.display(),
     );
     write_program(&script, &text);
@@ -161,7 +161,7 @@ fn serves<'a>(
 
 #[test]
 fn backup_after_a_listing_carries_all_of_it_with_whole_bodies_and_is_right_without_us() {
-    for (line, store, keys, pipe) in EVERY_WAY {
+    for (line, store, keys, pipe) in asked(EVERY_WAY) {
         let Some(source) = Source::start(line, keys, Own::Spent) else { continue };
         let listed = source.dovecot.uidl(USER);
         let (last, kept) = listed.split_last().unwrap();
@@ -181,7 +181,7 @@ fn backup_after_a_listing_carries_all_of_it_with_whole_bodies_and_is_right_witho
 
 #[test]
 fn backup_before_any_listing_carries_what_is_kept_and_invents_nothing() {
-    for (line, store, keys, pipe) in EVERY_WAY {
+    for (line, store, keys, pipe) in asked(EVERY_WAY) {
         let Some(source) = Source::start(line, keys, Own::Unspent) else { continue };
         let target = bare(line, store);
         succeeds(&back_up(&source, &target, store, pipe));
@@ -199,7 +199,7 @@ fn backup_before_any_listing_carries_what_is_kept_and_invents_nothing() {
 
 #[test]
 fn a_mailbox_that_is_held_can_be_moved_on() {
-    let Some(source) = Source::start(Line::V23, Keys::File, Own::Unspent) else { return };
+    let Some(source) = Source::start(Line::subject(), Keys::File, Own::Unspent) else { return };
     let site = source.dovecot.site();
     helper::run(helper::uidl_keep().args(["hold", "--site"]).arg(&site).arg(USER));
     // A roster that is written anew belongs to the one who wrote it.
@@ -207,7 +207,7 @@ fn a_mailbox_that_is_held_can_be_moved_on() {
     let mut session = source.dovecot.login(USER).unwrap();
     session.uidl().expect_err("held");
     for pipe in [Pipe::None, Pipe::Push] {
-        let target = bare(Line::V23, Store::Mdbox);
+        let target = bare(Line::subject(), Store::Mdbox);
         succeeds(&back_up(&source, &target, Store::Mdbox, pipe));
         assert_eq!(target.uidl(USER), source.uidls_with(OWN), "{pipe:?}");
     }
@@ -216,8 +216,8 @@ fn a_mailbox_that_is_held_can_be_moved_on() {
 #[test]
 fn what_came_since_is_safe_from_spent_uidls_only_where_the_plugin_is() {
     for keys in [Keys::File, Keys::Header] {
-        let Some(source) = Source::start(Line::V23, keys, Own::Spent) else { return };
-        let host = Host::dovecot(Line::V23).unwrap();
+        let Some(source) = Source::start(Line::subject(), keys, Own::Spent) else { return };
+        let host = Host::dovecot(Line::subject()).unwrap();
         let config = Config::default().store(Store::Mdbox).with_plugin();
         let target = Dovecot::start(&host, config).unwrap();
         target.home(USER);
@@ -231,7 +231,7 @@ fn what_came_since_is_safe_from_spent_uidls_only_where_the_plugin_is() {
 
         // No client was ever told a UIDL of it, so none goes along: Dovecot alone makes the spent
         // one.
-        let target = bare(Line::V23, Store::Mdbox);
+        let target = bare(Line::subject(), Store::Mdbox);
         succeeds(&source.backup(&remote(&target)));
         assert_eq!(target.uidl(USER), source.uidls_with(OWN));
 
@@ -245,7 +245,7 @@ fn what_came_since_is_safe_from_spent_uidls_only_where_the_plugin_is() {
 
 #[test]
 fn a_second_backup_brings_what_came_and_takes_what_went() {
-    for (line, store, keys, pipe) in EVERY_WAY.into_iter().step_by(3) {
+    for (line, store, keys, pipe) in asked(EVERY_WAY).into_iter().step_by(3) {
         let Some(source) = Source::start(line, keys, Own::Spent) else { continue };
         let mut listed = source.dovecot.uidl(USER);
         let target = bare(line, store);
@@ -275,13 +275,13 @@ fn a_second_backup_brings_what_came_and_takes_what_went() {
 
 #[test]
 fn backup_fails_rather_than_write_messages_without_their_uidls() {
-    for (line, pipe) in [
+    for (line, pipe) in asked([
         (Line::V23, Pipe::None),
         (Line::V23, Pipe::Push),
         (Line::V23, Pipe::Pull),
         (Line::V24, Pipe::None),
         (Line::V24, Pipe::Push),
-    ] {
+    ]) {
         let Some(source) = Source::start(line, Keys::File, Own::Unspent) else { continue };
         let index = source.dovecot.site().join("domain/example.com.idx");
         let away = source.dovecot.dir().join("index");
@@ -401,7 +401,7 @@ const SOME_WAYS: [(Line, Store, Pipe); 6] = [
 
 #[test]
 fn mail_of_which_nothing_can_be_told_is_copied_without_a_uidl() {
-    for (line, store, pipe) in SOME_WAYS {
+    for (line, store, pipe) in asked(SOME_WAYS) {
         for unknown in EVERY_UNKNOWN {
             let Some(mut source) = Source::start(line, Keys::File, Own::Unspent) else { continue };
             let way = format!("{line:?} {store:?} {pipe:?} {unknown:?}");
@@ -440,13 +440,13 @@ fn write_uidlist(source: &Source, words: impl Fn(u32) -> String) {
 
 #[test]
 fn mail_is_copied_to_a_server_that_refuses_its_user_and_served_once_he_is_captured() {
-    for (line, store, unknown) in [
+    for (line, store, unknown) in asked([
         (Line::V23, Store::Mdbox, Unknown::Failed),
         (Line::V23, Store::Maildir, Unknown::Missed),
         (Line::V23, Store::Mdbox, Unknown::Forgotten),
         (Line::V24, Store::Mdbox, Unknown::Failed),
         (Line::V24, Store::Maildir, Unknown::Missed),
-    ] {
+    ]) {
         let Some(mut source) = Source::start(line, Keys::File, Own::Unspent) else { continue };
         let way = format!("{line:?} {store:?} {unknown:?}");
         let host = Host::dovecot(line).unwrap();
@@ -479,9 +479,9 @@ fn mail_is_copied_to_a_server_that_refuses_its_user_and_served_once_he_is_captur
 /// INBOX.
 #[test]
 fn mail_is_pulled_by_imap_whomever_pop3_refuses() {
-    let Some(mut source) = Source::start(Line::V23, Keys::File, Own::Unspent) else { return };
+    let Some(mut source) = Source::start(Line::subject(), Keys::File, Own::Unspent) else { return };
     source.dovecot.reconfigure(|config| config.plugin = None);
-    let host = Host::dovecot(Line::V23).unwrap();
+    let host = Host::dovecot(Line::subject()).unwrap();
     for unknown in EVERY_UNKNOWN {
         let config = Config::default().store(Store::Mdbox).with_plugin();
         let target = Dovecot::start(&host, config).unwrap();
@@ -502,7 +502,7 @@ fn mail_is_pulled_by_imap_whomever_pop3_refuses() {
 
 #[test]
 fn what_was_listed_goes_along_when_a_later_capture_failed() {
-    for (line, store, pipe) in SOME_WAYS {
+    for (line, store, pipe) in asked(SOME_WAYS) {
         let Some(mut source) = Source::start(line, Keys::Header, Own::Spent) else { continue };
         let way = format!("{line:?} {store:?} {pipe:?}");
         let mut listed = source.dovecot.uidl(USER);
@@ -531,7 +531,7 @@ fn what_was_listed_goes_along_when_a_later_capture_failed() {
 
 #[test]
 fn copies_of_one_message_keep_a_uidl_each_when_a_later_capture_failed() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(mut source) = Source::start(line, Keys::Header, Own::Spent) else { continue };
         // There are pairs of one GUID, as a conversion from an mbox leaves them.
         write_uidlist(&source, |uid| format!("G0123456789abcdef0123456789abcd{:02x}", uid / 2));
@@ -547,7 +547,7 @@ fn copies_of_one_message_keep_a_uidl_each_when_a_later_capture_failed() {
 /// The plugin need not be loaded for IMAP and delivery. If it is, it stands in nobody's way.
 #[test]
 fn whomever_pop3_refuses_imap_delivery_and_copies_to_here_go_on() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let loading = match line {
             Line::V23 => "mail_plugins = uidl_keep",
             Line::V24 => "mail_plugins {\n    uidl_keep = yes\n  }",
@@ -622,7 +622,7 @@ fn fails(output: &Output, why: &str) {
 
 #[test]
 fn a_baked_maildir_becomes_an_mdbox_by_dsync_mirror_with_nothing_of_ours() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(source) = Source::start(line, Keys::Header, Own::Spent) else { continue };
         let listed = source.dovecot.uidl(USER);
         // The panel's own Dovecot has never heard of us. It is given the Maildir as it lies there.

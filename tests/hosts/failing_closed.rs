@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::dovecot::{Config, Dovecot};
+use crate::support::dovecot::{Config, Dovecot, mail_at};
 use crate::support::faults::{Fault, Whole, lock_away, no_file_of_ours, refused_until_mended};
 use crate::support::host::{Host, Line, unix_mode};
 use crate::support::mail::Message;
@@ -329,8 +329,9 @@ fn more_unreadable_messages_than_may_be_odd_refuse_the_login() {
 /// On mdbox nothing but our ledger lies in the control directory.
 #[test]
 fn a_control_directory_that_lets_nobody_in_refuses_the_login() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
-    let extra = "mail_location = mdbox:~/mdbox:CONTROL=~/control\n".to_owned();
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
+    let places = [("CONTROL", "~/control")];
+    let extra = mail_at(Line::subject(), "mdbox", "~/mdbox", &places);
     let config = Config { extra, ..Config::default() }.with_plugin();
     let Some(dovecot) = Dovecot::start(&host, config) else { return };
     dovecot.home(USER);
@@ -350,7 +351,8 @@ fn a_control_directory_that_lets_nobody_in_refuses_the_login() {
     assert_eq!(dovecot.uidl(USER), uidl_of(1..=3));
     let complaints = complaints_in(&dovecot.settled_log());
     assert_eq!(complaints.len(), 1, "{complaints:#?}");
-    for word in [ledger.to_str().unwrap(), "Permission denied", "let the mail's user read it"] {
+    let place = dovecot.inside(&ledger).display().to_string();
+    for word in [&*place, "Permission denied", "let the mail's user read it"] {
         assert!(complaints[0].contains(word), "no {word:?} in {complaints:?}");
     }
 }
@@ -392,7 +394,7 @@ fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
     let files = [server.index(), server.roster(), server.ledger()].map(Whole::of);
     for file in &files {
         file.replace(&file.damaged(file.octets.len() / 2));
-        let place = file.path().display().to_string();
+        let place = server.dovecot.inside(file.path()).display().to_string();
         let fetched = server.dovecot.doveadm_with_us([
             "fetch",
             "-u",
@@ -403,7 +405,7 @@ fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
             "all",
         ]);
         let target = server.dovecot.home(USER).join("backup");
-        let to = format!("mdbox:{}", target.display());
+        let to = format!("mdbox:{}", server.dovecot.inside(&target).display());
         let backed_up = server.dovecot.doveadm_with_us(["backup", "-u", USER, &to]);
         for (what, output) in [("fetch", &fetched), ("backup", &backed_up)] {
             let said = String::from_utf8_lossy(&output.stderr);

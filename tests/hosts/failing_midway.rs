@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::support::dovecot::Config;
 use crate::support::faults::Whole;
+use crate::support::host::Unfit;
 use crate::support::pop3::Refused;
 use crate::support::scenario::{LATER, Scenario, USER, complaints_in, is_right};
 
@@ -294,6 +295,9 @@ fn requests() -> (tempfile::TempDir, Config) {
 #[cfg(debug_assertions)]
 #[test]
 fn a_panic_or_exhausted_memory_drops_the_session_by_exit_and_after_one_line() {
+    if Unfit::NoFaults.is_asked() {
+        return;
+    }
     let (dir, config) = requests();
     let Some(mut server) = Scenario::migrated_with(3, config) else { return };
     let request = dir.path().join("fault");

@@ -8,9 +8,9 @@ use std::os::unix::fs::{chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::dovecot::Config;
+use crate::support::dovecot::{Config, loads, mail_at};
 use crate::support::faults::{STRANGER, lock_away};
-use crate::support::host::unix_mode;
+use crate::support::host::{Line, unix_mode};
 use crate::support::mail::Message;
 use crate::support::maildir::{Naming, give_to_owner, make_owned};
 use crate::support::scenario::{LATER, Scenario, USER, complaints_in, uidl_of};
@@ -113,10 +113,13 @@ impl Drop for Small {
 
 #[test]
 fn a_full_disk_serves_the_kept_uidls_and_lets_mail_be_deleted() {
-    let extra = "mail_location = maildir:~/Maildir:CONTROL=~/small/control:INDEX=~/small/index\n";
-    let config = Config { extra: extra.into(), ..Config::default() }.with_plugin();
-    let Some(server) = Scenario::migrated_with(5, config) else { return };
+    let places = [("CONTROL", "~/small/control"), ("INDEX", "~/small/index")];
+    let extra = mail_at(Line::subject(), "maildir", "~/Maildir", &places);
+    let config = Config { extra, ..Config::default() }.with_plugin();
+    let Some(mut server) = Scenario::migrated_with(5, config) else { return };
     let Some(small) = Small::mount(server.dovecot.home(USER).join("small")) else { return };
+    // Its programs see what was mounted before they were started.
+    server.dovecot.reconfigure(|_| ());
     // Dovecot numbers the messages while it can.
     assert_eq!(server.shown_by_doveadm(), uidl_of(1..=5));
     let filler = small.fill();
@@ -133,10 +136,14 @@ fn a_full_disk_serves_the_kept_uidls_and_lets_mail_be_deleted() {
     let mut session = server.dovecot.login(USER).unwrap();
     session.dele(2).unwrap();
     session.quit().unwrap();
-    assert_eq!(served(&server).0, uidl_of([1, 3, 4, 5]));
+    // 2.4.1 says that it has deleted, and for the most part has not, with the plugin and without:
+    // it cannot write its own list.
+    let left = served(&server).0;
+    let may_stay = Line::subject() == Line::V24 && left == uidl_of(1..=5);
+    assert!(may_stay || left == uidl_of([1, 3, 4, 5]), "{left:?}");
     assert_eq!(small.ledgers(), 0);
     fs::remove_file(filler).unwrap();
-    assert_eq!(served(&server), (uidl_of([1, 3, 4, 5]), Vec::new()));
+    assert_eq!(served(&server), (left, Vec::new()));
     assert_eq!(small.ledgers(), 1);
     // It goes before the directory in which it is mounted.
     drop(small);
@@ -145,13 +152,17 @@ fn a_full_disk_serves_the_kept_uidls_and_lets_mail_be_deleted() {
 
 #[test]
 fn over_quota_the_kept_uidls_are_served_and_mail_can_be_deleted() {
-    let extra = "protocol pop3 {\n  mail_plugins = quota uidl_keep\n}\n\
-                 protocol doveadm {\n  mail_plugins = quota\n}\n\
-                 plugin {\n  quota = maildir:User quota\n  quota_rule = *:storage=1K\n}\n";
-    let config = Config { extra: extra.into(), ..Config::default() }.with_plugin();
+    let line = Line::subject();
+    let quota = match line {
+        Line::V23 => "plugin {\n  quota = maildir:User quota\n  quota_rule = *:storage=1K\n}\n",
+        Line::V24 => "quota user {\n  driver = count\n  storage_size = 1K\n}\n",
+    };
+    let first = loads(line, "quota") + quota;
+    let config = Config { first, ..Config::default() }.with_plugin();
     let Some(server) = Scenario::migrated_with(5, config) else { return };
     let message = server.dovecot.dir().join("message");
     fs::write(&message, Message::plain(6).octets).unwrap();
+    let message = server.dovecot.inside(&message);
     let saved = server.dovecot.doveadm(["save", "-u", USER, message.to_str().unwrap()]);
     let said = String::from_utf8(saved.stderr).unwrap();
     assert!(!saved.status.success() && said.to_lowercase().contains("quota"), "{said}");

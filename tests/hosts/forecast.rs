@@ -11,7 +11,7 @@ use uidl_keep::format::UidlFormat;
 use uidl_keep::site::{Site, SiteSettings};
 
 use crate::support::OWNER;
-use crate::support::dovecot::{Config, Store};
+use crate::support::dovecot::{Config, Store, loads, mail_at};
 use crate::support::foretold::ForetoldUser;
 use crate::support::helper;
 use crate::support::host::Line;
@@ -222,7 +222,7 @@ fn told_by_dovecot(moved: &Scenario, more: &[&str]) -> (serde_json::Value, Strin
 /// Every store of both lines of Dovecot.
 fn everywhere() -> impl Iterator<Item = (Line, Config)> {
     let stores = [Store::Maildir, Store::Mdbox, Store::Sdbox];
-    let lines = [Line::V23, Line::V24].into_iter();
+    let lines = Line::asked().into_iter();
     let configs = stores.map(|store| Config::default().store(store).with_plugin());
     lines.flat_map(move |line| configs.clone().into_iter().map(move |config| (line, config)))
 }
@@ -261,7 +261,7 @@ fn dovecot_is_asked_where_mail_lies_and_reads_what_is_no_maildir() {
 #[test]
 fn a_message_that_dovecot_cannot_read_is_told_from_the_others() {
     let config = Config::default().store(Store::Sdbox).with_plugin();
-    let Some(moved) = Scenario::begin_with(Line::V23, config) else { return };
+    let Some(moved) = Scenario::begin_with(Line::subject(), config) else { return };
     let messages: Vec<Message> = (1..=30).map(Message::plain).collect();
     moved.capture(&Listing::of_contents(&messages));
     let wire: Vec<Vec<u8>> = messages.iter().map(Message::on_the_wire).collect();
@@ -276,7 +276,7 @@ fn a_message_that_dovecot_cannot_read_is_told_from_the_others() {
 
 #[test]
 fn octets_that_doveadm_does_not_print_are_read_one_by_one() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let config = Config::default().store(Store::Mdbox).with_plugin();
         let Some(moved) = Scenario::begin_with(line, config) else { continue };
         // Their texts are no UTF-8.
@@ -299,9 +299,10 @@ fn a_control_directory_elsewhere_is_where_the_list_and_the_ledger_are_read() {
     for store in [Store::Maildir, Store::Mdbox] {
         let word = store.word();
         let at = if store == Store::Maildir { "Maildir" } else { word };
-        let extra = format!("mail_location = {word}:~/{at}:CONTROL=~/control\n");
+        let (place, places) = (format!("~/{at}"), [("CONTROL", "~/control")]);
+        let extra = mail_at(Line::subject(), word, &place, &places);
         let config = Config { extra, ..Config::default() }.store(store).with_plugin();
-        let Some(moved) = Scenario::begin_with(Line::V23, config) else { return };
+        let Some(moved) = Scenario::begin_with(Line::subject(), config) else { return };
         let messages: Vec<Message> = (1..=6).map(Message::plain).collect();
         moved.capture(&Listing::of_contents(&messages[..4]));
         let wire: Vec<Vec<u8>> = messages.iter().map(Message::on_the_wire).collect();
@@ -317,6 +318,7 @@ fn a_control_directory_elsewhere_is_where_the_list_and_the_ledger_are_read() {
             continue;
         }
         let homes = moved.dovecot.dir().join("home/{local}@{domain}");
+        let homes = moved.dovecot.inside(&homes);
         let pattern = |name: &str| homes.join(name).to_str().expect("UTF-8").to_owned();
         let (mail, control) = (pattern("Maildir"), pattern("control/.INBOX"));
         let by_pattern = ["--maildir", &mail, "--control", &control];
@@ -329,9 +331,13 @@ fn a_control_directory_elsewhere_is_where_the_list_and_the_ledger_are_read() {
 
 #[test]
 fn mail_that_only_dovecot_can_unpack_is_read_by_dovecot() {
-    let extra = "mail_plugins = $mail_plugins zlib\nplugin {\n  zlib_save = gz\n}\n".to_owned();
-    let config = Config { first: extra, ..Config::default() }.with_plugin();
-    let Some(moved) = Scenario::begin_with(Line::V23, config) else { return };
+    let line = Line::subject();
+    let first = match line {
+        Line::V23 => loads(line, "zlib") + "plugin {\n  zlib_save = gz\n}\n",
+        Line::V24 => loads(line, "mail_compress") + "mail_compress_write_method = gz\n",
+    };
+    let config = Config { first, ..Config::default() }.with_plugin();
+    let Some(moved) = Scenario::begin_with(Line::subject(), config) else { return };
     let old = OldMaildrop::numbered(Keys::Header);
     old.build_site(&moved.dovecot);
     let wire: Vec<Vec<u8>> = old.messages().iter().map(Message::on_the_wire).collect();
@@ -349,7 +355,7 @@ fn nobody_is_told_by_a_ledger_to_which_a_user_has_made_a_link() {
     moved.capture(&listing);
     let (mail, elsewhere) = (moved.dovecot.mail(USER), moved.dovecot.home(USER).join("elsewhere"));
     fs::rename(&mail, &elsewhere).expect("our directory");
-    std::os::unix::fs::symlink(&elsewhere, &mail).expect("our directory");
+    std::os::unix::fs::symlink("elsewhere", &mail).expect("our directory");
     std::os::unix::fs::lchown(&mail, Some(OWNER), Some(OWNER)).expect("root");
     let (said, _) = told_by_dovecot(&moved, &[]);
     let why = said["why"].as_str().unwrap_or_else(|| panic!("{said}"));

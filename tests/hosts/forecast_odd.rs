@@ -69,8 +69,9 @@ fn odd(line: Line, by: By, change: impl Fn(&Maildir, &[PathBuf])) -> Option<Fore
 #[track_caller]
 fn everywhere(change: impl Fn(&Maildir, &[PathBuf])) -> Vec<ForetoldUser> {
     let ways = [By::File, By::Header, By::Message];
-    let both = [Line::V23, Line::V24].into_iter();
-    both.flat_map(|line| ways.map(|by| (line, by)))
+    let lines = Line::asked().into_iter();
+    lines
+        .flat_map(|line| ways.map(|by| (line, by)))
         .filter_map(|(line, by)| odd(line, by, &change))
         .collect()
 }

@@ -63,7 +63,7 @@ struct Attacked {
 impl Attacked {
     fn start() -> Option<Self> {
         let under = sanitizer()?;
-        let host = Host::dovecot(Line::V23)?;
+        let host = Host::dovecot(Line::subject())?;
         let dovecot = Dovecot::start(&host, Config::default().with_plugin())?;
         let maildir = Maildir::create(dovecot.mail(USER));
         for number in 1..=CAPTURED {
@@ -189,7 +189,7 @@ impl Attacked {
 /// The command that runs a server under AddressSanitizer, if `UIDL_KEEP_ASAN` names its runtime;
 /// else an empty one. `None`, having said why, when there is no plugin.
 fn sanitizer() -> Option<Vec<String>> {
-    let plugin = helper::plugin(Line::V23)?;
+    let plugin = helper::plugin(Line::subject())?;
     let Some(runtime) = std::env::var_os("UIDL_KEEP_ASAN") else { return Some(Vec::new()) };
     let symbols = Command::new("nm").arg("-D").arg(&plugin).output().expect("nm");
     let watched = String::from_utf8_lossy(&symbols.stdout).contains("__asan_report_load");

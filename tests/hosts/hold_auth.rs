@@ -47,7 +47,7 @@ impl Server {
         let mut build = helper::uidl_keep();
         helper::run(build.args(["build", "-o"]).arg(server.dovecot.site()).arg(&listing));
         // Auth runs there as an account of the tree, which this machine does not have.
-        if line == Line::V24 {
+        if host.outside("/") != Path::new("/") {
             let groups = fs::read_to_string(host.outside("/etc/group")).unwrap();
             let group = groups.lines().find(|line| line.starts_with("dovecot:")).unwrap();
             let gid = group.split(':').nth(2).unwrap().parse().unwrap();
@@ -134,7 +134,7 @@ fn example(line: Line) -> String {
 
 #[test]
 fn the_held_are_refused_by_auth_and_all_others_log_in() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         server.stops(&[], "there is no such file");
         server.say(&["hold", "--auth", ALICE]);
@@ -155,7 +155,7 @@ fn the_held_are_refused_by_auth_and_all_others_log_in() {
 
 #[test]
 fn a_file_that_auth_cannot_read_keeps_nobody_out() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         server.say(&["hold", "--auth", ALICE]);
         server.stops(&[ALICE], "held");

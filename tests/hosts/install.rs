@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use crate::support::host::Line;
+use crate::support::host::{Line, Unfit};
 use crate::support::{helper, lacking};
 
 /// A checkout in which something was built, and a place to install it to.
@@ -85,6 +85,9 @@ fn what_the_loader_would_refuse_is_not_installed() {
 
 #[test]
 fn a_plugin_for_another_dovecot_is_not_installed() {
+    if Unfit::ThisMachine.is_asked() {
+        return;
+    }
     let Some(plugin) = helper::plugin(Line::V24) else { return };
     let Some(own) = helper::plugin(Line::V23) else { return };
     let checkout = Checkout::new();

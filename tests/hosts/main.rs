@@ -59,6 +59,7 @@ mod status;
 mod stragglers;
 mod themselves;
 mod twin;
+mod upgrade_in_place;
 mod valgrind;
 mod verify;
 mod way_back;

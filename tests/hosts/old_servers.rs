@@ -267,7 +267,7 @@ fn cyrus_tells_uidvalidity_and_uid() {
 
 #[test]
 fn dovecot_marks_what_is_retrieved_and_not_what_top_brings() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(host) = Host::dovecot(line) else { continue };
         let Some(server) = Dovecot::start(&host, Config::default()) else { continue };
         let maildir = Maildir::create(server.mail("alice"));

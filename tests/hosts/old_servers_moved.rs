@@ -12,10 +12,10 @@ use std::process::Command;
 use crate::support::clients::{self, Client};
 use crate::support::courier::Courier;
 use crate::support::cyrus::{self, Cyrus};
-use crate::support::dovecot::{Config, Dovecot, Store};
+use crate::support::dovecot::{Config, Dovecot, Store, mail_at};
 use crate::support::foretold::ForetoldUser;
 use crate::support::helper;
-use crate::support::host::{Host, Line};
+use crate::support::host::{Host, Line, asked};
 use crate::support::imap::{self, Imap};
 use crate::support::mail::{self, Message};
 use crate::support::maildir::{Maildir, Naming, give_to_owner};
@@ -70,7 +70,7 @@ fn courier(messages: &[Message]) -> Option<Old> {
 }
 
 fn dovecot(messages: &[Message]) -> Option<Old> {
-    let server = Dovecot::start(&Host::dovecot(Line::V23)?, Config::default())?;
+    let server = Dovecot::start(&Host::dovecot(Line::subject())?, Config::default())?;
     let maildir = Maildir::create(server.mail(USER));
     for (number, message) in (0..).zip(messages) {
         maildir.deliver(message, Naming::Dovecot, number);
@@ -100,7 +100,7 @@ fn cyrus(messages: &[Message]) -> Option<Old> {
 /// It keeps mail in a store that only Dovecot reads: it is captured from doveadm's output.
 fn dovecot_on_mdbox(messages: &[Message]) -> Option<Old> {
     let config = Config::default().store(Store::Mdbox);
-    let server = Dovecot::start(&Host::dovecot(Line::V23)?, config)?;
+    let server = Dovecot::start(&Host::dovecot(Line::subject())?, config)?;
     let wire: Vec<Vec<u8>> = messages.iter().map(Message::on_the_wire).collect();
     imap::append(server.imap(), USER, wire.iter().map(Vec::as_slice));
     let status = ["mailbox", "status", "-u", USER, "messages uidvalidity uidnext", "INBOX"];
@@ -114,9 +114,9 @@ fn dovecot_on_mdbox(messages: &[Message]) -> Option<Old> {
 
 /// It keeps mail in an mbox, into which it writes UIDs.
 fn dovecot_on_an_mbox(messages: &[Message]) -> Option<Old> {
-    let extra = "mail_location = mbox:~/mail:INBOX=~/inbox\n".to_owned();
+    let extra = mail_at(Line::subject(), "mbox", "~/mail", &[("INBOX", "~/inbox")]);
     let config = Config { extra, ..Config::default() };
-    let server = Dovecot::start(&Host::dovecot(Line::V23)?, config)?;
+    let server = Dovecot::start(&Host::dovecot(Line::subject())?, config)?;
     let mbox = server.home(USER).join("inbox");
     spool::append_to_mbox(&mbox, messages);
     give_to_owner(&mbox);
@@ -344,7 +344,7 @@ fn redelivered_is_kept(
     let mut messages = messages();
     messages.extend([warning(1), warning(2), Message { octets: TO_ROOT.to_vec() }]);
     let Some(old) = old(&messages) else { return };
-    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
     let mut config = Config::default().store(store);
     config.plugin = Some(vec!["match file header origin"]);
     let Some(new) = Dovecot::start(&host, config) else { return };
@@ -385,7 +385,12 @@ fn redelivered_is_kept(
 /// Fetches with fetchmail, and delivers with dovecot-lda.
 fn by_fetchmail(old: &Old, new: &Dovecot) -> Option<()> {
     let client = Client::new(clients::Program::Fetchmail, old.user)?;
-    let agent = format!("/usr/lib/dovecot/dovecot-lda -c {} -d {}", new.conf().display(), old.user);
+    // Delivery knows nothing of a site.
+    let lda = Host::dovecot(Line::subject())?.command("/usr/lib/dovecot/dovecot-lda");
+    let words = [lda.get_program()].into_iter().chain(lda.get_args());
+    let words: Vec<&str> = words.map(|word| word.to_str().expect("ASCII")).collect();
+    let conf = new.inside(&new.conf());
+    let agent = format!("{} -c {} -d {}", words.join(" "), conf.display(), old.user);
     client.hand_over(old.pop3, &agent);
     Some(())
 }
@@ -436,11 +441,14 @@ fn is_moved(old: fn(&[Message]) -> Option<Old>) {
     if !old.disk.is_empty() {
         captures_agree(&old);
     }
-    for store in [Store::Maildir, Store::Mdbox] {
-        copies_are_kept(&old, Line::V23, store);
-    }
-    for store in [Store::Maildir, Store::Sdbox] {
-        copies_are_kept(&old, Line::V24, store);
+    let ways = [
+        (Line::V23, Store::Maildir),
+        (Line::V23, Store::Mdbox),
+        (Line::V24, Store::Maildir),
+        (Line::V24, Store::Sdbox),
+    ];
+    for (line, store) in asked(ways) {
+        copies_are_kept(&old, line, store);
     }
 }
 

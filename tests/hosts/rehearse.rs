@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::shared::program::write_program;
 use crate::support::dovecot::{Config, Dovecot, Store};
-use crate::support::host::{Host, Line};
+use crate::support::host::{Host, Line, Unfit};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 use crate::support::pop3::Refused;
@@ -155,7 +155,7 @@ fn kept(prefix: &str) -> Vec<String> {
 
 #[test]
 fn the_held_are_rehearsed_and_only_who_agrees_is_released() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE, BOB, DAVE], "kept-"));
         server.say(&["hold", "--all"], 0);
@@ -204,7 +204,7 @@ fn the_held_are_rehearsed_and_only_who_agrees_is_released() {
 
 #[test]
 fn what_was_rehearsed_and_undone_was_told_to_nobody() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         let site = server.dovecot.site();
         helper::build_site(&site, &server.listing(&[ALICE, BOB], "wrong-"));
@@ -229,7 +229,7 @@ fn what_was_rehearsed_and_undone_was_told_to_nobody() {
 #[test]
 fn a_dbox_is_rehearsed_as_well() {
     for store in [Store::Mdbox, Store::Sdbox] {
-        let Some(mut server) = Server::start(Line::V23) else { return };
+        let Some(mut server) = Server::start(Line::subject()) else { return };
         let listing = server.listing(&[ALICE], "kept-");
         let maildir = server.maildir(ALICE);
         let old = maildir.copy_mail_to(&server.dovecot.dir().join("old/Maildir"));
@@ -246,7 +246,7 @@ fn a_dbox_is_rehearsed_as_well() {
 
 #[test]
 fn a_chrooted_user_is_rehearsed_as_any_other() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let config = Config::default().chroot();
         let Some(server) = Server::start_with(line, config) else { continue };
         helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
@@ -259,7 +259,7 @@ fn a_chrooted_user_is_rehearsed_as_any_other() {
 
 #[test]
 fn a_maildrop_that_cannot_be_listed_says_why() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE, BOB], "kept-"));
         server.say(&["hold", "--all"], 0);
@@ -286,7 +286,7 @@ fn a_maildrop_that_cannot_be_listed_says_why() {
 /// what they hold.
 #[test]
 fn a_maildrop_that_lost_its_mail_since_is_refused_as_if_it_were_not_rehearsed() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE, BOB], "kept-"));
         server.say(&["hold", "--all"], 0);
@@ -306,7 +306,7 @@ fn a_maildrop_that_lost_its_mail_since_is_refused_as_if_it_were_not_rehearsed() 
 /// seen its place for ever.
 #[test]
 fn who_is_released_before_his_rehearsal_begins_is_not_listed_by_it() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
         server.say(&["hold", "--all"], 0);
@@ -334,7 +334,7 @@ fn who_is_released_before_his_rehearsal_begins_is_not_listed_by_it() {
 
 #[test]
 fn a_later_capture_is_served_also_where_the_user_was_released_before_it() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE, BOB], "wrong-"));
         server.say(&["hold", "--all"], 0);
@@ -351,7 +351,7 @@ fn a_later_capture_is_served_also_where_the_user_was_released_before_it() {
 
 #[test]
 fn a_later_capture_is_served_also_where_the_roster_of_before_comes_back() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "wrong-"));
         server.say(&["hold", "--all"], 0);
@@ -368,7 +368,7 @@ fn a_later_capture_is_served_also_where_the_roster_of_before_comes_back() {
 
 #[test]
 fn what_clients_were_told_is_only_looked_at() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
         server.say(&["release", "--unrehearsed", ALICE], 0);
@@ -389,7 +389,7 @@ fn what_clients_were_told_is_only_looked_at() {
 /// not take what he has left for a maildrop that is half copied.
 #[test]
 fn a_client_that_deletes_all_where_only_the_rehearsal_could_be_recorded_is_served_again() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
         server.say(&["hold", "--all"], 0);
@@ -417,7 +417,10 @@ fn a_rehearsal_that_is_killed_on_its_way_is_as_if_it_had_never_been() {
         lacking("there is no strace, or it may not trace");
         return;
     }
-    let Some(server) = Server::start(Line::V23) else { return };
+    if Unfit::NoTools.is_asked() {
+        return;
+    }
+    let Some(server) = Server::start(Line::subject()) else { return };
     helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
     let (dir, mail) = (server.dovecot.dir(), server.dovecot.mail(ALICE));
     let (trace, elsewhere) = (dir.join("trace"), dir.join("elsewhere"));
@@ -468,7 +471,7 @@ fn a_rehearsal_that_is_killed_on_its_way_is_as_if_it_had_never_been() {
 /// What names a rehearsal is believed of root alone.
 #[test]
 fn a_stamp_that_the_user_himself_hands_over_opens_nothing() {
-    let Some(server) = Server::start(Line::V23) else { return };
+    let Some(server) = Server::start(Line::subject()) else { return };
     helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
     server.say(&["hold", "--all"], 0);
     assert_eq!(server.say(&["rehearse", "--all"], 0), "");
@@ -476,17 +479,18 @@ fn a_stamp_that_the_user_himself_hands_over_opens_nothing() {
     let roster = fs::read_to_string(roster).unwrap();
     let stamp = roster.split("rehearsal=").nth(1).unwrap().split([' ', '\n']).next().unwrap();
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let (owner, home) = (OWNER.to_string(), server.dovecot.home(ALICE));
+    let (owner, home) = (OWNER.to_string(), server.dovecot.inside(&server.dovecot.home(ALICE)));
+    let preserved = "USER HOME UIDL_KEEP_REHEARSAL";
     let mut session = server
         .dovecot
         .command("setpriv")
         .args(["--reuid", &owner, "--regid", &owner, "--clear-groups"])
         .args(["/usr/lib/dovecot/pop3", "-c"])
-        .arg(server.dovecot.conf())
+        .arg(server.dovecot.inside(&server.dovecot.conf()))
         .args(["-o", "log_path=/dev/null", "-o", "stats_writer_socket_path=", "-o"])
         .arg(format!("mail_home={}", home.display()))
         .envs([("USER", ALICE), ("HOME", home.to_str().unwrap())])
-        .envs([("UIDL_KEEP_REHEARSAL", stamp), ("DOVECOT_PRESERVE_ENVS", "UIDL_KEEP_REHEARSAL")])
+        .envs([("UIDL_KEEP_REHEARSAL", stamp), ("DOVECOT_PRESERVE_ENVS", preserved)])
         .stdin(OwnedFd::from(theirs.try_clone().unwrap()))
         .stdout(OwnedFd::from(theirs))
         .stderr(Stdio::null())
@@ -506,7 +510,7 @@ fn a_stamp_that_the_user_himself_hands_over_opens_nothing() {
 /// what stays.
 #[test]
 fn a_client_that_comes_while_he_is_rehearsed_is_told_what_stays() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(server) = Server::start(line) else { continue };
         helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
         server.say(&["hold", "--all"], 0);

@@ -34,7 +34,7 @@ impl Moved {
     /// A client that has polled the old server and then the new one, where a new message has come
     /// and been polled since.
     fn begin(line: Line) -> Option<Self> {
-        let old = Dovecot::start(&Host::dovecot(Line::V23)?, Config::default())?;
+        let old = Dovecot::start(&Host::dovecot(Line::subject())?, Config::default())?;
         let new = Scenario::begin_with(line, Config::default().with_plugin())?;
         let client = Client::new(Program::FetchmailByHalves, USER)?;
         let moved = Self { old, new, client };
@@ -87,7 +87,7 @@ impl Moved {
 
 #[test]
 fn late_mail_of_a_stopped_server_is_downloaded_once_and_by_no_uidl_of_its() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(mut moved) = Moved::begin(line) else { continue };
         moved.old.pause();
         let stopped = format!("@{}", EPOCH + 900);
@@ -125,7 +125,7 @@ fn late_mail_of_a_stopped_server_is_downloaded_once_and_by_no_uidl_of_its() {
 
 #[test]
 fn late_mail_that_a_client_has_polled_at_the_old_server_keeps_its_uidl_by_a_delta() {
-    let Some(moved) = Moved::begin(Line::V23) else { return };
+    let Some(moved) = Moved::begin(Line::subject()) else { return };
     let listed = moved.new.uidls();
     for number in 60..63 {
         moved.maildir().deliver(&Message::plain(number), Naming::Dovecot, 2000 + number);

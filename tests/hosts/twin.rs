@@ -45,7 +45,7 @@ fn courier() -> Option<OldMaildrop> {
 
 /// Dovecot with a format that counts, and a UIDVALIDITY that the new server will not have.
 fn dovecot(format: &'static str) -> Option<OldMaildrop> {
-    let host = Host::dovecot(Line::V23)?;
+    let host = Host::dovecot(Line::subject())?;
     let mut server = Dovecot::start(&host, Config::default().uidl_format(format))?;
     let maildir = Maildir::create(server.mail(USER));
     let uidlist = "3 V1234567890 N1 G0123456789abcdef0123456789abcdef\n";
@@ -183,17 +183,17 @@ fn same(new: &[String], old: &[String], when: &str) {
 
 #[test]
 fn courier_moves_to_a_maildir_by_files() {
-    twin(courier(), Line::V23, Store::Maildir, Way::Files);
+    twin(courier(), Line::subject(), Store::Maildir, Way::Files);
 }
 
 #[test]
 fn courier_moves_to_an_mdbox_by_import() {
-    twin(courier(), Line::V23, Store::Mdbox, Way::Import);
+    twin(courier(), Line::subject(), Store::Mdbox, Way::Import);
 }
 
 #[test]
 fn courier_moves_to_an_sdbox_by_append() {
-    twin(courier(), Line::V23, Store::Sdbox, Way::Append);
+    twin(courier(), Line::subject(), Store::Sdbox, Way::Append);
 }
 
 #[test]
@@ -208,52 +208,52 @@ fn courier_moves_to_an_mdbox_of_dovecot_24() {
 
 #[test]
 fn dovecot_with_its_default_format_moves_to_a_maildir_by_files() {
-    twin(dovecot("%08Xu%08Xv"), Line::V23, Store::Maildir, Way::Files);
+    twin(dovecot("%08Xu%08Xv"), Line::subject(), Store::Maildir, Way::Files);
 }
 
 #[test]
 fn dovecot_with_its_default_format_moves_to_an_mdbox_by_append() {
-    twin(dovecot("%08Xu%08Xv"), Line::V23, Store::Mdbox, Way::Append);
+    twin(dovecot("%08Xu%08Xv"), Line::subject(), Store::Mdbox, Way::Append);
 }
 
 #[test]
 fn dovecot_with_its_default_format_moves_to_an_sdbox_by_import() {
-    twin(dovecot("%08Xu%08Xv"), Line::V23, Store::Sdbox, Way::Import);
+    twin(dovecot("%08Xu%08Xv"), Line::subject(), Store::Sdbox, Way::Import);
 }
 
 #[test]
 fn dovecot_with_couriers_format_moves_to_a_maildir_by_files() {
-    twin(dovecot("UID%u-%v"), Line::V23, Store::Maildir, Way::Files);
+    twin(dovecot("UID%u-%v"), Line::subject(), Store::Maildir, Way::Files);
 }
 
 #[test]
 fn dovecot_with_couriers_format_moves_to_an_mdbox_by_import() {
-    twin(dovecot("UID%u-%v"), Line::V23, Store::Mdbox, Way::Import);
+    twin(dovecot("UID%u-%v"), Line::subject(), Store::Mdbox, Way::Import);
 }
 
 #[test]
 fn dovecot_with_couriers_format_moves_to_an_sdbox_by_append() {
-    twin(dovecot("UID%u-%v"), Line::V23, Store::Sdbox, Way::Append);
+    twin(dovecot("UID%u-%v"), Line::subject(), Store::Sdbox, Way::Append);
 }
 
 #[test]
 fn qmail_moves_to_a_maildir_by_files() {
-    twin(qmail(), Line::V23, Store::Maildir, Way::Files);
+    twin(qmail(), Line::subject(), Store::Maildir, Way::Files);
 }
 
 #[test]
 fn qmail_moves_to_an_mdbox_by_append() {
-    twin(qmail(), Line::V23, Store::Mdbox, Way::Append);
+    twin(qmail(), Line::subject(), Store::Mdbox, Way::Append);
 }
 
 #[test]
 fn qmail_moves_to_an_sdbox_by_import() {
-    twin(qmail(), Line::V23, Store::Sdbox, Way::Import);
+    twin(qmail(), Line::subject(), Store::Sdbox, Way::Import);
 }
 
 #[test]
 fn real_clients_download_nothing_again_and_new_mail_once() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
     let Some(old) = dovecot("%08Xu%08Xv") else { return };
     // The old server itself has been stopped: its Maildir, state included, in one that answers.
     let answering = Dovecot::start(&host, Config::default()).expect("needs no plugin");
@@ -283,7 +283,7 @@ fn real_clients_download_nothing_again_and_new_mail_once() {
 
 #[test]
 fn who_is_not_on_the_roster_is_served_as_without_the_plugin() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(host) = Host::dovecot(line) else { continue };
         let Some(with) = Dovecot::start(&host, Config::default().with_plugin()) else { continue };
         let without = Dovecot::start(&host, Config::default()).expect("needs no plugin");

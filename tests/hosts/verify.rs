@@ -31,7 +31,7 @@ impl Move {
     /// Moves three maildrops of five messages by files, to a server with or without the plugin.
     fn to(line: Line, config: Config) -> Option<Self> {
         let old = Config::default().uidl_format("UID%u-%v");
-        let old = Dovecot::start(&Host::dovecot(Line::V23)?, old)?;
+        let old = Dovecot::start(&Host::dovecot(Line::subject())?, old)?;
         let new = Dovecot::start(&Host::dovecot(line)?, config)?;
         for user in USERS {
             let maildir = Maildir::create(old.mail(user));

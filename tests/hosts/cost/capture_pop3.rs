@@ -29,7 +29,7 @@ const ROUNDS: usize = 3;
 #[test]
 #[ignore = "a measurement: make bench"]
 fn what_a_capture_over_pop3_costs() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
     let Some(old) = Dovecot::start(&host, Config::default()) else { return };
     let maildir = Maildir::create(old.mail(USER));
     for number in 0..MESSAGES {

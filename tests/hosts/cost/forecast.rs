@@ -28,7 +28,7 @@ const ROUNDS: usize = 5;
 #[test]
 #[ignore = "a measurement: make bench"]
 fn what_a_forecast_costs() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
     let Some(server) = Dovecot::start(&host, Config::default().with_plugin()) else { return };
     for user in (0..MAILDROPS).map(user) {
         let maildir = Maildir::create(server.mail(&user));

@@ -32,7 +32,7 @@ const ROUNDS: usize = 9;
 #[test]
 #[ignore = "a measurement: make bench"]
 fn what_a_login_costs() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
     if !Path::new("/proc/self/schedstat").exists() {
         lacking("this kernel has no /proc/PID/schedstat (CONFIG_SCHED_INFO)");
         return;

@@ -60,7 +60,7 @@ fn without(server: &Dovecot) -> Duration {
 #[test]
 #[ignore = "a measurement: make bench"]
 fn what_a_rehearsal_costs() {
-    let Some(host) = Host::dovecot(Line::V23) else { return };
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
     let Some(with) = Dovecot::start(&host, Config::default().with_plugin()) else { return };
     let Some(bare) = Dovecot::start(&host, Config::default()) else { return };
     let listing = with.dir().join("listing");

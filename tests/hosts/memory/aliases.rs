@@ -2,11 +2,12 @@
 
 use std::os::unix::fs::symlink;
 
+use super::EVERY_STORE;
 use super::client::{Client, listing};
 use super::copies::is_warm;
 use super::scenario::{Listing, Scenario, USER, uidl_of};
 use crate::support::dovecot::{Config, Store};
-use crate::support::host::Line;
+use crate::support::host::{Line, asked};
 use crate::support::mail::Message;
 
 /// Another name that logs in to the mailbox of [`USER`], and is on no roster.
@@ -22,17 +23,9 @@ fn begin(line: Line, store: Store) -> Option<Scenario> {
     Some(moved)
 }
 
-const EVERY_STORE: [(Line, Store); 5] = [
-    (Line::V23, Store::Maildir),
-    (Line::V23, Store::Mdbox),
-    (Line::V23, Store::Sdbox),
-    (Line::V24, Store::Maildir),
-    (Line::V24, Store::Mdbox),
-];
-
 #[test]
 fn a_second_login_name_is_told_what_the_first_was_told() {
-    for (line, store) in EVERY_STORE {
+    for (line, store) in asked(EVERY_STORE) {
         let Some(moved) = begin(line, store) else { continue };
         let mut client = Client::of_the_old_server(1..=4);
         assert_eq!(client.poll(&moved), [0; 0]);
@@ -61,7 +54,7 @@ fn a_second_login_name_is_told_what_the_first_was_told() {
 /// then, its owner is told his own, and from then on the other is, too.
 #[test]
 fn a_second_login_name_that_comes_first_takes_nothing_from_the_owner() {
-    for (line, store) in EVERY_STORE {
+    for (line, store) in asked(EVERY_STORE) {
         let Some(moved) = begin(line, store) else { continue };
         let mut alias = Client::default();
         assert_eq!(alias.poll_as(&moved, ALIAS), [1, 2, 3, 4]);

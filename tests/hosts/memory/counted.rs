@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::DBOXES;
 use super::client::Client;
 use super::copies::is_warm;
 use super::scenario::{Listing, Scenario, UIDVALIDITY, USER, by_file, uidlist};
 use crate::support::dovecot::{Config, Dovecot, Store};
-use crate::support::host::{Host, Line};
+use crate::support::host::{Host, Line, asked};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 
@@ -97,13 +98,14 @@ fn both_count_on(line: Line, store: Store) {
 
 #[test]
 fn two_servers_that_count_on_from_one_number_hide_no_mail_on_maildir() {
-    both_count_on(Line::V23, Store::Maildir);
-    both_count_on(Line::V24, Store::Maildir);
+    for line in Line::asked() {
+        both_count_on(line, Store::Maildir);
+    }
 }
 
 #[test]
 fn two_servers_that_count_on_from_one_number_hide_no_mail_on_dbox() {
-    both_count_on(Line::V23, Store::Mdbox);
-    both_count_on(Line::V23, Store::Sdbox);
-    both_count_on(Line::V24, Store::Mdbox);
+    for (line, store) in asked(DBOXES) {
+        both_count_on(line, store);
+    }
 }

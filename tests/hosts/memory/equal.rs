@@ -85,7 +85,7 @@ fn the_next_warning_is_fetched(line: Line, keys: &[&str], deleted: Deleted) {
 fn the_second_of_two_equal_quota_warnings_is_fetched() {
     for deleted in [Deleted::BeforeTheFirstListing, Deleted::AfterIt] {
         for keys in [&["header"][..], &["message"], &["file", "message"]] {
-            the_next_warning_is_fetched(Line::V23, keys, deleted);
+            the_next_warning_is_fetched(Line::subject(), keys, deleted);
         }
         the_next_warning_is_fetched(Line::V24, &["message"], deleted);
     }
@@ -95,7 +95,7 @@ fn the_second_of_two_equal_quota_warnings_is_fetched() {
 /// is so old.
 #[test]
 fn a_warning_that_was_here_before_any_capture_is_kept() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(moved) = Scenario::begin_with(line, Config::default().with_plugin()) else {
             continue;
         };
@@ -150,7 +150,7 @@ fn copied_twice(line: Line, store: Store, keys: fn(&Message) -> String) {
 fn a_copy_that_ran_twice_costs_its_extra_copies_once() {
     for keys in [by_header as fn(&Message) -> String, by_message] {
         for store in [Store::Maildir, Store::Mdbox, Store::Sdbox] {
-            copied_twice(Line::V23, store, keys);
+            copied_twice(Line::subject(), store, keys);
         }
         copied_twice(Line::V24, Store::Mdbox, keys);
     }

@@ -2,12 +2,13 @@
 
 use std::thread;
 
+use super::DBOXES;
 use super::client::Client;
 use super::copies::is_warm;
 use super::scenario::{Listing, Scenario, USER, uidl_of};
-use crate::support::dovecot::{Config, Dovecot, Store};
+use crate::support::dovecot::{Config, Dovecot};
 use crate::support::helper;
-use crate::support::host::{Host, Line};
+use crate::support::host::{Host, Line, asked};
 use crate::support::mail::Message;
 use crate::support::pop3::Refused;
 
@@ -22,11 +23,12 @@ fn begin(line: Line) -> Option<(Scenario, Dovecot)> {
     let old = first.old_maildir(1..=4);
     first.copy_files(&old);
     first.capture(&Listing::of_files(&old.files()));
+    let host = Host::dovecot(line)?;
     let inside = first.dovecot.inside(&first.dovecot.home(USER));
-    let site = first.dovecot.inside(&first.dovecot.site());
+    let site = host.inside(&first.dovecot.site());
     let extra = at("index-b", &inside.display().to_string());
     let config = Config { extra, ..Config::default() }.with_plugin();
-    let second = Dovecot::start(&Host::dovecot(line)?, config)?;
+    let second = Dovecot::start(&host, config)?;
     second.home(USER);
     std::fs::remove_dir(second.site()).unwrap();
     std::os::unix::fs::symlink(site, second.site()).unwrap();
@@ -36,7 +38,7 @@ fn begin(line: Line) -> Option<(Scenario, Dovecot)> {
 /// On a Maildir names say whether UIDs hold, not whose index it is.
 #[test]
 fn every_front_end_of_a_maildir_is_warm() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some((first, second)) = begin(line) else { continue };
         assert_eq!(first.uidls(), uidl_of(1..=4));
         let ledger = || std::fs::metadata(first.ledger()).unwrap().modified().unwrap();
@@ -60,7 +62,7 @@ fn every_front_end_of_a_maildir_is_warm() {
 /// asks.
 #[test]
 fn two_front_ends_at_once_tell_the_same() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some((first, second)) = begin(line) else { continue };
         let mut told = uidl_of(1..=4);
         for number in 5..=9 {
@@ -95,9 +97,7 @@ fn two_front_ends_at_once_tell_the_same() {
 #[test]
 fn who_renames_his_inbox_is_refused_until_his_old_mail_may_be_missing() {
     // A Maildir's INBOX is not renamed.
-    for (line, store) in
-        [(Line::V23, Store::Mdbox), (Line::V23, Store::Sdbox), (Line::V24, Store::Mdbox)]
-    {
+    for (line, store) in asked(DBOXES) {
         let config = Config::default().store(store).with_plugin();
         let Some(moved) = Scenario::begin_with(line, config) else { continue };
         let old = moved.old_maildir(1..=4);

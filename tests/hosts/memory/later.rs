@@ -40,7 +40,7 @@ fn renumbered(store: Store, was_listed: bool) {
     for number in 1..=6 {
         old.deliver(&Message::plain(number), Naming::Qmail, number);
     }
-    let Some(client) = fetchmail_of(Line::V23, &old) else { return };
+    let Some(client) = fetchmail_of(Line::subject(), &old) else { return };
     let files = old.files();
     let listing = |uidl: fn(u32) -> String, taken: u32| {
         let listing = Listing::new().field(&format!("taken {taken}"));

@@ -19,4 +19,19 @@ mod travelled;
 mod unrecorded;
 mod warm;
 
+use crate::support::dovecot::Store;
+use crate::support::host::Line;
 use crate::support::scenario;
+
+/// Every store, and on 2.4 those that panels have.
+const EVERY_STORE: [(Line, Store); 5] = [
+    (Line::V23, Store::Maildir),
+    (Line::V23, Store::Mdbox),
+    (Line::V23, Store::Sdbox),
+    (Line::V24, Store::Maildir),
+    (Line::V24, Store::Mdbox),
+];
+
+/// Those whose messages have no names of their own.
+const DBOXES: [(Line, Store); 3] =
+    [(Line::V23, Store::Mdbox), (Line::V23, Store::Sdbox), (Line::V24, Store::Mdbox)];

@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use super::EVERY_STORE;
 use super::client::Client;
 use super::copies::is_warm;
 use super::scenario::{Listing, Scenario, USER, base, by_file, uidl, uidl_of, uidlist};
 use crate::support::dovecot::{Config, Store};
-use crate::support::host::Line;
+use crate::support::host::{Line, asked};
 use crate::support::mail::Message;
 use crate::support::maildir::Naming;
 
@@ -29,19 +30,11 @@ fn imap<'a>(moved: &Scenario, commands: impl IntoIterator<Item = &'a str>) {
     session.logout();
 }
 
-const EVERY_STORE: [(Line, Store); 5] = [
-    (Line::V23, Store::Maildir),
-    (Line::V23, Store::Mdbox),
-    (Line::V23, Store::Sdbox),
-    (Line::V24, Store::Maildir),
-    (Line::V24, Store::Mdbox),
-];
-
 /// Rule 2. On Maildir its new file has the old name as GUID: it has two names, and the list of UIDs
 /// has the first of them.
 #[test]
 fn what_went_to_junk_and_back_is_known_by_either_name() {
-    for (line, store) in EVERY_STORE {
+    for (line, store) in asked(EVERY_STORE) {
         let Some((moved, mut client)) = begin(line, store) else { continue };
         imap(&moved, ["CREATE Junk", "SELECT INBOX", "MOVE 2 Junk", "SELECT Junk", "MOVE 1 INBOX"]);
         assert_eq!(client.poll(&moved), [0; 0], "{line:?} {store:?}");
@@ -71,7 +64,7 @@ fn is_baked(moved: &Scenario, told: &[String]) {
 /// names alone fit either.
 #[test]
 fn a_listed_copy_keeps_its_own_when_its_original_goes() {
-    for (line, store) in EVERY_STORE {
+    for (line, store) in asked(EVERY_STORE) {
         let Some((moved, mut client)) = begin(line, store) else { continue };
         imap(&moved, ["SELECT INBOX", "COPY 2 INBOX"]);
         assert_eq!(client.poll(&moved), [2], "{line:?} {store:?}");
@@ -91,7 +84,7 @@ fn a_listed_copy_keeps_its_own_when_its_original_goes() {
 /// the baked UIDLs are gone; the files are as they were.
 #[test]
 fn names_that_were_exchanged_in_the_uidlist_exchange_no_uidls() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some((moved, mut client)) = begin(line, Store::Maildir) else { continue };
         is_warm(&moved);
         let path = moved.maildir().path().join("dovecot-uidlist");
@@ -115,7 +108,7 @@ fn names_that_were_exchanged_in_the_uidlist_exchange_no_uidls() {
 /// has.
 #[test]
 fn a_uid_that_disagrees_does_not_outvote_a_name_that_one_entry_has() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(moved) = Scenario::begin_with(line, Config::default().with_plugin()) else {
             continue;
         };

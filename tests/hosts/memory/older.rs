@@ -2,13 +2,15 @@
 
 use std::fs;
 
+use super::DBOXES;
+use super::EVERY_STORE;
 use super::client::Client;
 use super::copies::{Backup, LEDGER, MARK, is_warm};
 use super::scenario::{Listing, Scenario, USER, uidl_of};
 use crate::support::dovecot::{Config, Store};
 use crate::support::faults::Whole;
 use crate::support::helper;
-use crate::support::host::Line;
+use crate::support::host::{Line, asked};
 use crate::support::mail::Message;
 use crate::support::maildir::Naming;
 
@@ -49,15 +51,16 @@ fn all_but_the_mark(line: Line, store: Store) {
 
 #[test]
 fn an_older_ledger_beside_a_newer_mark_hides_no_new_mail_on_maildir() {
-    all_but_the_mark(Line::V23, Store::Maildir);
-    all_but_the_mark(Line::V24, Store::Maildir);
+    for line in Line::asked() {
+        all_but_the_mark(line, Store::Maildir);
+    }
 }
 
 #[test]
 fn an_older_ledger_beside_a_newer_mark_hides_no_new_mail_on_dbox() {
-    all_but_the_mark(Line::V23, Store::Mdbox);
-    all_but_the_mark(Line::V23, Store::Sdbox);
-    all_but_the_mark(Line::V24, Store::Mdbox);
+    for (line, store) in asked(DBOXES) {
+        all_but_the_mark(line, store);
+    }
 }
 
 /// If the mark knows more than the ledger, the messages that it knows stand before those that come
@@ -94,7 +97,7 @@ fn what_only_the_mark_knows_of_keeps_its_place() {
 #[test]
 fn an_older_ledger_and_uidlist_beside_a_newer_mark_hide_no_new_mail() {
     for indexes_are_lost in [false, true] {
-        let Some((moved, mut client)) = begin(Line::V23, Store::Maildir) else { return };
+        let Some((moved, mut client)) = begin(Line::subject(), Store::Maildir) else { return };
         let ledger = Whole::of(moved.ledger());
         let uidlist = Whole::of(moved.maildir().path().join("dovecot-uidlist"));
         moved.receive(&Message::plain(5));
@@ -134,11 +137,8 @@ fn the_ledger_alone(line: Line, store: Store) {
 
 #[test]
 fn an_older_ledger_or_none_tells_again_what_the_mark_knows_of() {
-    for store in [Store::Maildir, Store::Mdbox, Store::Sdbox] {
-        the_ledger_alone(Line::V23, store);
-    }
-    for store in [Store::Maildir, Store::Mdbox] {
-        the_ledger_alone(Line::V24, store);
+    for (line, store) in asked(EVERY_STORE) {
+        the_ledger_alone(line, store);
     }
 }
 
@@ -181,11 +181,9 @@ fn uidvalidity(moved: &Scenario) -> String {
 
 #[test]
 fn a_uidvalidity_that_comes_back_brings_no_number_back() {
-    for store in [Store::Maildir, Store::Mdbox, Store::Sdbox] {
-        back_to_the_first_uidvalidity(Line::V23, store);
+    for (line, store) in asked(EVERY_STORE) {
+        back_to_the_first_uidvalidity(line, store);
     }
-    back_to_the_first_uidvalidity(Line::V24, Store::Maildir);
-    back_to_the_first_uidvalidity(Line::V24, Store::Mdbox);
 }
 
 /// Every copy is old: only the person who put them back can know. `uidl-keep restored` says so.
@@ -215,7 +213,7 @@ fn all_is_old(line: Line, store: Store) {
 #[test]
 fn what_was_put_back_is_heeded_by_the_next_login() {
     for store in [Store::Maildir, Store::Mdbox] {
-        let Some((moved, _)) = begin(Line::V23, store) else { return };
+        let Some((moved, _)) = begin(Line::subject(), store) else { return };
         let site = moved.dovecot.site();
         helper::run(helper::uidl_keep().args(["restored", "--site"]).arg(&site).arg(USER));
         helper::give_to_reader(&site);
@@ -227,10 +225,9 @@ fn what_was_put_back_is_heeded_by_the_next_login() {
 
 #[test]
 fn what_was_put_back_whole_hides_no_new_mail_once_the_operator_has_said_so() {
-    for store in [Store::Maildir, Store::Mdbox, Store::Sdbox] {
-        all_is_old(Line::V23, store);
+    for (line, store) in asked(EVERY_STORE) {
+        all_is_old(line, store);
     }
-    all_is_old(Line::V24, Store::Mdbox);
 }
 
 /// Mail and index were put back from a backup, but not our files: they lie in a place of their own,
@@ -250,13 +247,14 @@ fn the_mail_alone(line: Line, store: Store) {
 
 #[test]
 fn older_mail_beside_a_newer_ledger_hides_no_new_mail_on_maildir() {
-    the_mail_alone(Line::V23, Store::Maildir);
-    the_mail_alone(Line::V24, Store::Maildir);
+    for line in Line::asked() {
+        the_mail_alone(line, Store::Maildir);
+    }
 }
 
 #[test]
 fn older_mail_beside_a_newer_ledger_hides_no_new_mail_on_dbox() {
-    the_mail_alone(Line::V23, Store::Mdbox);
-    the_mail_alone(Line::V23, Store::Sdbox);
-    the_mail_alone(Line::V24, Store::Mdbox);
+    for (line, store) in asked(DBOXES) {
+        the_mail_alone(line, store);
+    }
 }

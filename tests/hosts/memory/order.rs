@@ -6,7 +6,7 @@ use std::fs;
 use super::scenario::{Listing, Scenario, USER, base, uidl, uidlist};
 use crate::support::clients::{Client, Program};
 use crate::support::dovecot::{Config, Dovecot, Store};
-use crate::support::host::{Host, Line};
+use crate::support::host::{Host, Line, asked};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 
@@ -82,7 +82,7 @@ fn downloads(
 /// nothing of their place here.
 #[test]
 fn what_a_later_dsync_brings_with_an_order_does_not_stand_before_what_has_none() {
-    for (line, store) in EVERY_WAY {
+    for (line, store) in asked(EVERY_WAY) {
         let Some((client, source, target)) = begin(line, store) else { continue };
         deliver(&source.maildir(), 7..=9);
         source.dovecot.doveadm_with_us_ok(["sync", "-1", "-u", USER, &location(&target)]);
@@ -93,7 +93,7 @@ fn what_a_later_dsync_brings_with_an_order_does_not_stand_before_what_has_none()
 /// The same holds if another client has listed them on the source.
 #[test]
 fn what_was_listed_elsewhere_does_not_stand_before_what_was_not() {
-    for (line, store) in EVERY_WAY {
+    for (line, store) in asked(EVERY_WAY) {
         let Some((client, source, target)) = begin(line, store) else { continue };
         source.uidls();
         deliver(&source.maildir(), 7..=9);
@@ -108,7 +108,7 @@ fn what_was_listed_elsewhere_does_not_stand_before_what_was_not() {
 /// drops the baked UIDLs: only the order of the last three is left.
 #[test]
 fn what_a_two_way_dsync_brings_is_fetched_and_so_is_what_was_there() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some(client) = fetchmail_of(line, 1..=6) else { continue };
         let Some(source) = Scenario::begin_with(line, Config::default().with_plugin()) else {
             continue;
@@ -136,7 +136,7 @@ fn what_a_two_way_dsync_brings_is_fetched_and_so_is_what_was_there() {
 /// Three new messages have another server's order, as its own dsync brought it.
 #[test]
 fn an_order_of_another_server_places_nothing_before_what_was_captured() {
-    let Some(client) = fetchmail_of(Line::V23, 1..=6) else { return };
+    let Some(client) = fetchmail_of(Line::subject(), 1..=6) else { return };
     let Some(moved) = Scenario::begin(Store::Maildir) else { return };
     let maildir = moved.maildir();
     deliver(&maildir, 1..=6);

@@ -1,12 +1,13 @@
 //! A UIDL that Dovecot's storage has travels, and the ledger does not: dsync to another store, to a
 //! new location, to another node.
 
+use super::DBOXES;
 use super::client::Client;
 use super::copies::{LEDGER, MARK, copy_whole, is_warm};
 use super::scenario::{Listing, Scenario, USER, by_header, by_message, uidl, uidl_of};
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::helper;
-use crate::support::host::{Host, Line};
+use crate::support::host::{Host, Line, asked};
 use crate::support::mail::Message;
 
 const EVERY_WAY: [(Line, Store); 4] = [
@@ -56,7 +57,7 @@ fn dsync(line: Line, from: &Scenario, to: &Scenario) {
 /// own, and its header is still that of the captured one.
 #[test]
 fn what_storage_says_was_told_is_told_again_where_a_header_says_otherwise() {
-    for (line, store) in EVERY_WAY {
+    for (line, store) in asked(EVERY_WAY) {
         let Some((moved, mut client)) = begin(line, Config::default(), &[1, 2, 2, 3, 4]) else {
             continue;
         };
@@ -80,7 +81,7 @@ fn what_storage_says_was_told_is_told_again_where_a_header_says_otherwise() {
 /// The same holds after an rsync of the Maildir that left out our files.
 #[test]
 fn what_was_told_is_told_again_where_a_maildir_lost_our_files() {
-    for line in [Line::V23, Line::V24] {
+    for line in Line::asked() {
         let Some((moved, mut client)) = begin(line, Config::default(), &[1, 2, 2, 3, 4, 5]) else {
             continue;
         };
@@ -102,7 +103,7 @@ fn what_was_told_is_told_again_where_a_maildir_lost_our_files() {
 /// A number alone is no UIDL of Dovecot's for us, and so every new message has one of ours.
 #[test]
 fn what_was_told_of_numbers_alone_is_told_again() {
-    for (line, store) in EVERY_WAY {
+    for (line, store) in asked(EVERY_WAY) {
         let format = if line == Line::V23 { "UID%u" } else { "UID%{uid}" };
         let config = Config::default().uidl_format(format);
         let Some((moved, _)) = begin(line, config.clone(), &[1, 2, 2, 3, 4, 5]) else { continue };
@@ -136,7 +137,7 @@ fn what_was_told_of_numbers_alone_is_told_again() {
 /// the message's, and no copy of it takes it.
 #[test]
 fn an_entry_that_comes_later_is_its_whose_uidl_was_told() {
-    let Some((moved, mut client)) = begin(Line::V23, Config::default(), &[1, 2, 3, 4]) else {
+    let Some((moved, mut client)) = begin(Line::subject(), Config::default(), &[1, 2, 3, 4]) else {
         return;
     };
     let uidlist = moved.maildir().path().join("dovecot-uidlist");
@@ -164,7 +165,7 @@ fn an_entry_that_comes_later_is_its_whose_uidl_was_told() {
 /// storage say nothing, for a half-copied Dovecot has them too.
 #[test]
 fn who_had_deleted_most_is_served_after_dsync_once_he_is_noted_as_listed() {
-    for (line, store) in EVERY_WAY {
+    for (line, store) in asked(EVERY_WAY) {
         let Some((moved, _)) = begin(line, Config::default(), &[1, 2, 3, 4, 5, 6]) else {
             continue;
         };
@@ -188,7 +189,7 @@ fn who_had_deleted_most_is_served_after_dsync_once_he_is_noted_as_listed() {
 /// A `P` of an earlier conversion that is another entry's loses to the content that contradicts it.
 #[test]
 fn a_stored_uidl_of_another_entry_loses_to_the_content() {
-    let Some((moved, mut client)) = begin(Line::V23, Config::default(), &[1, 2, 3, 4]) else {
+    let Some((moved, mut client)) = begin(Line::subject(), Config::default(), &[1, 2, 3, 4]) else {
         return;
     };
     let listing = (1..=4).fold(Listing::new(), |listing, number| {
@@ -210,9 +211,7 @@ fn a_stored_uidl_of_another_entry_loses_to_the_content() {
 /// copy of the one that an earlier pass brought, `P` and all.
 #[test]
 fn a_copy_that_shares_a_guid_goes_out_with_its_own_uidl() {
-    for (line, store) in
-        [(Line::V23, Store::Mdbox), (Line::V23, Store::Sdbox), (Line::V24, Store::Mdbox)]
-    {
+    for (line, store) in asked(DBOXES) {
         let config = Config::default().store(Store::Mdbox);
         let Some((moved, _)) = begin(line, config, &[1, 2, 3]) else { continue };
         moved.capture(&listing(3));

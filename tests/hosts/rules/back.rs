@@ -65,12 +65,12 @@ fn comes_back_with_its_uidl(line: Line, store: Store) {
 
 #[test]
 fn what_comes_back_from_trash_has_its_uidl_on_maildir() {
-    comes_back_with_its_uidl(Line::V23, Store::Maildir);
+    comes_back_with_its_uidl(Line::subject(), Store::Maildir);
 }
 
 #[test]
 fn what_comes_back_from_trash_has_its_uidl_on_mdbox() {
-    comes_back_with_its_uidl(Line::V23, Store::Mdbox);
+    comes_back_with_its_uidl(Line::subject(), Store::Mdbox);
 }
 
 #[test]
@@ -100,12 +100,12 @@ fn a_copy_has_its_own(line: Line, store: Store) {
 
 #[test]
 fn a_copy_beside_its_original_has_a_uidl_of_its_own_on_maildir() {
-    a_copy_has_its_own(Line::V23, Store::Maildir);
+    a_copy_has_its_own(Line::subject(), Store::Maildir);
 }
 
 #[test]
 fn a_copy_beside_its_original_has_a_uidl_of_its_own_on_mdbox() {
-    a_copy_has_its_own(Line::V23, Store::Mdbox);
+    a_copy_has_its_own(Line::subject(), Store::Mdbox);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_copy_beside_its_original_has_a_uidl_of_its_own_on_dovecot_2_4() {
 #[test]
 fn of_two_that_come_back_the_first_takes_the_uidl() {
     for store in [Store::Maildir, Store::Mdbox] {
-        let Some(moved) = begin(Line::V23, store) else { return };
+        let Some(moved) = begin(Line::subject(), store) else { return };
         imap(&moved, ["CREATE Trash", "SELECT INBOX", "COPY 2 Trash"]);
         imap(&moved, MOVED_AWAY[1..].iter().copied());
         assert_eq!(moved.uidls(), uidl_of([1, 3, 4]));

@@ -35,7 +35,7 @@ fn a_message_copied_late_is_fetched_once_and_so_is_the_next_new_one() {
 #[test]
 fn a_message_copied_late_into_its_old_place_would_never_be_fetched() {
     let Some(client) = client_of_six() else { return };
-    let Some(dovecot) = Dovecot::start(&Host::dovecot(Line::V23).unwrap(), Config::default())
+    let Some(dovecot) = Dovecot::start(&Host::dovecot(Line::subject()).unwrap(), Config::default())
     else {
         return;
     };
@@ -61,7 +61,7 @@ fn a_message_copied_late_into_its_old_place_would_never_be_fetched() {
 fn client_of_six() -> Option<Client> {
     let client = Client::new(Program::FetchmailByHalves, USER)?;
     let config = Config::default().uidl_format("UID%u-%v");
-    let server = Dovecot::start(&Host::dovecot(Line::V23)?, config)?;
+    let server = Dovecot::start(&Host::dovecot(Line::subject())?, config)?;
     let maildir = Maildir::create(server.mail(USER));
     deliver(&maildir, 1..=6);
     maildir.write_state("dovecot-uidlist", &uidlist(17, &maildir.files()));

@@ -15,7 +15,7 @@ fn with_four() -> Option<(Scenario, Listing)> {
 }
 
 fn with_four_on(config: Config) -> Option<(Scenario, Listing)> {
-    let moved = Scenario::begin_with(Line::V23, config.with_plugin())?;
+    let moved = Scenario::begin_with(Line::subject(), config.with_plugin())?;
     let maildir = moved.maildir();
     for number in 1..=4 {
         maildir.deliver(&Message::plain(number), Naming::Qmail, number);

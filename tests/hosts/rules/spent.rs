@@ -21,7 +21,7 @@ const UNSPENT: u32 = COUNTER + 65_536;
 #[test]
 fn a_number_that_the_old_server_gave_is_never_given_again_with_the_plugin_or_after_it() {
     let config = Config::default().uidl_format(COUNTING).with_plugin();
-    let Some(mut moved) = Scenario::begin_with(Line::V23, config) else { return };
+    let Some(mut moved) = Scenario::begin_with(Line::subject(), config) else { return };
     let maildir = moved.maildir();
     for number in 1..=6 {
         maildir.deliver(&Message::plain(number), Naming::Qmail, number);
@@ -73,7 +73,7 @@ fn counts_on_in_mdbox(line: Line, counting: &'static str) {
 
 #[test]
 fn a_number_that_the_old_server_gave_is_never_given_again_in_mdbox() {
-    counts_on_in_mdbox(Line::V23, COUNTING);
+    counts_on_in_mdbox(Line::subject(), COUNTING);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn a_number_that_the_old_server_gave_is_never_given_again_on_dovecot_2_4() {
 #[test]
 fn a_uidl_of_a_message_long_gone_is_never_given_again() {
     let config = Config::default().uidl_format(COUNTING).with_plugin();
-    let Some(moved) = Scenario::begin_with(Line::V23, config) else { return };
+    let Some(moved) = Scenario::begin_with(Line::subject(), config) else { return };
     let maildir = moved.maildir();
     maildir.deliver(&Message::plain(1), Naming::Qmail, 1);
     let files = maildir.files();
@@ -130,12 +130,12 @@ fn obeys_no_x_uidl(line: Line, store: Store) {
 
 #[test]
 fn a_senders_x_uidl_is_not_obeyed_on_maildir() {
-    obeys_no_x_uidl(Line::V23, Store::Maildir);
+    obeys_no_x_uidl(Line::subject(), Store::Maildir);
 }
 
 #[test]
 fn a_senders_x_uidl_is_not_obeyed_on_mdbox() {
-    obeys_no_x_uidl(Line::V23, Store::Mdbox);
+    obeys_no_x_uidl(Line::subject(), Store::Mdbox);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_senders_x_uidl_is_not_obeyed_on_dovecot_2_4() {
 fn an_x_uidl_that_was_not_obeyed_is_not_obeyed_after_the_plugin() {
     let extra = "pop3_reuse_xuidl = yes\n".to_owned();
     let config = Config { extra, ..Config::default() }.with_plugin();
-    let Some(mut moved) = Scenario::begin_with(Line::V23, config) else { return };
+    let Some(mut moved) = Scenario::begin_with(Line::subject(), config) else { return };
     let maildir = moved.maildir();
     let file = maildir.deliver(&Message::plain(1), Naming::Qmail, 1);
     moved.capture(&Listing::new().message(&uidl(1), &by_file(&file)));

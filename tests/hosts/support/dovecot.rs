@@ -1,5 +1,6 @@
 //! A private Dovecot: the new server, and sometimes the old one.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
@@ -56,7 +57,7 @@ impl Store {
 pub struct Config {
     /// The store of the mail.
     pub store: Store,
-    /// `pop3_uidl_format`, spelled as this Dovecot spells it; its default where `None`.
+    /// `pop3_uidl_format`, which is given as this Dovecot spells it; its default where `None`.
     pub uidl_format: Option<&'static str>,
     /// The lines of the site's settings; `None` if the plugin is not loaded.
     pub plugin: Option<Vec<&'static str>>,
@@ -98,7 +99,7 @@ impl Config {
         self
     }
 
-    /// The same with that `pop3_uidl_format`.
+    /// The same with that `pop3_uidl_format`, in either spelling.
     pub fn uidl_format(mut self, format: &'static str) -> Self {
         self.uidl_format = Some(format);
         self
@@ -276,6 +277,8 @@ impl Dovecot {
             .args(["-o", "log_path=/dev/stderr", "-o", "stats_writer_socket_path="])
             .env("USER", user)
             .env("HOME", &home)
+            // doveconf, by which Dovecot 2.4 reads its configuration, clears the rest away.
+            .env("DOVECOT_PRESERVE_ENVS", "USER HOME")
             .stdin(OwnedFd::from(theirs))
             .stdout(out)
             .stderr(fs::File::create(self.scratch.path().join("process")).expect("ours"))
@@ -348,7 +351,19 @@ impl Dovecot {
 
     /// A path below [`Dovecot::dir`], as this Dovecot sees it.
     pub fn inside(&self, path: &Path) -> PathBuf {
+        let (state, place) = self.state();
+        if let Some(rest) = path.strip_prefix(state).ok().filter(|_| self.has_plugin()) {
+            return Path::new(place).join(rest);
+        }
         self.scratch.inside().join(path.strip_prefix(self.dir()).expect("below its directory"))
+    }
+
+    /// The names that a file of its own has beside this one: as its programs say it to the system,
+    /// and as the system says it of an open file to who is outside of a tree.
+    pub fn other_names(&self, path: &Path) -> Vec<PathBuf> {
+        let inside = self.inside(path);
+        let outside = self.host.outside(inside.to_str().expect("UTF-8"));
+        [inside, outside].into_iter().filter(|name| name != path).collect()
     }
 
     /// Its configuration file, as this process sees it.
@@ -382,6 +397,18 @@ impl Dovecot {
             assert!(asked.elapsed() < 3 * PATIENCE, "not all of {logins} sessions ended:\n{log}");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// One of Dovecot's programs, with its configuration.
+    pub fn program(&self, program: &str) -> Command {
+        let mut command = self.host.command(program);
+        command.arg("-c").arg(self.scratch.inside().join("dovecot.conf"));
+        command
+    }
+
+    /// A program that runs as that uid under another, which sees the whole system.
+    pub fn watched(&self, watcher: &[OsString], uid: u32, program: &str) -> Command {
+        self.host.watched(watcher, uid, program)
     }
 
     /// Runs doveadm on this instance.
@@ -459,6 +486,11 @@ impl Dovecot {
         !self.config.plugin.iter().flatten().any(|setting| *setting == "order no")
     }
 
+    /// The argument that tells the helper of that host how to ask this instance.
+    pub fn doveadm_args(&self) -> String {
+        format!("--doveadm-args=-c {}", self.inside(&self.conf()).display())
+    }
+
     /// The helper, run where its Dovecot runs. So the plugin in what it starts finds the site.
     pub fn helper(&self) -> Command {
         let program = self.helper_program();
@@ -472,14 +504,13 @@ impl Dovecot {
 
     /// The program of the helper, as this Dovecot sees it.
     pub fn helper_program(&self) -> PathBuf {
-        let helper = Path::new(env!("CARGO_BIN_EXE_uidl-keep"));
         if self.scratch.inside() == self.scratch.path() {
-            return helper.to_owned();
+            return PathBuf::from(env!("CARGO_BIN_EXE_uidl-keep"));
         }
-        let beside = self.dir().join("uidl-keep");
+        let (helper, beside) = (helper::for_trees(), self.dir().join("uidl-keep"));
         if !beside.exists() {
-            fs::hard_link(helper, &beside)
-                .or_else(|_| fs::copy(helper, &beside).map(drop))
+            fs::hard_link(&helper, &beside)
+                .or_else(|_| fs::copy(&helper, &beside).map(drop))
                 .expect("our directory");
         }
         self.inside(&beside)
@@ -495,10 +526,7 @@ impl Dovecot {
     /// Delivers a message as scripts and devices do: by `dovecot-lda`, which adds nothing to it.
     pub fn deliver(&self, user: &str, message: &[u8]) {
         let mut lda = self
-            .host
-            .command("/usr/lib/dovecot/dovecot-lda")
-            .arg("-c")
-            .arg(self.scratch.inside().join("dovecot.conf"))
+            .program("/usr/lib/dovecot/dovecot-lda")
             .args(["-d", user])
             .stdin(Stdio::piped())
             .spawn()
@@ -620,7 +648,7 @@ impl Dovecot {
         }
         conf.push_str("service anvil {\n  chroot =\n}\nservice stats {\n  chroot =\n}\n");
         if let Some(format) = self.config.uidl_format {
-            let _ = writeln!(conf, "pop3_uidl_format = {format}");
+            let _ = writeln!(conf, "pop3_uidl_format = {}", spelled(format, line));
         }
         if self.config.plugin.is_some() {
             let _ = writeln!(conf, "mail_plugin_dir = {dir}/modules");
@@ -665,6 +693,63 @@ fn install_plugin(host: &Host, dir: &Path) -> bool {
         .or_else(|_| fs::copy(&plugin, &module).map(drop))
         .expect("our directory");
     true
+}
+
+/// That `pop3_uidl_format`, as this line spells it.
+fn spelled(format: &str, line: Line) -> String {
+    if line == Line::V23 || format.contains("%{") {
+        return format.to_owned();
+    }
+    [("%08Xu", "%{uid | hex(8)}"), ("%08Xv", "%{uidvalidity | hex(8)}"), ("%u", "%{uid}")]
+        .into_iter()
+        .chain([("%v", "%{uidvalidity}"), ("%f", "%{filename}"), ("%g", "%{guid}")])
+        .fold(format.to_owned(), |format, (old, new)| format.replace(old, new))
+}
+
+/// The lines by which that Dovecot finds mail at this path: the word for the store, and further
+/// places by the words that 2.3 has for them (`CONTROL`, `INDEX`, `INBOX`, `ALT`).
+pub fn mail_at(line: Line, store: &str, path: &str, places: &[(&str, &str)]) -> String {
+    let places = places.iter();
+    match line {
+        Line::V23 => {
+            let places: String = places.map(|(name, at)| format!(":{name}={at}")).collect();
+            format!("mail_location = {store}:{path}{places}\n")
+        }
+        Line::V24 => {
+            let place = |(name, at): &(&str, &str)| {
+                format!("mail_{}_path = {at}\n", name.to_ascii_lowercase())
+            };
+            let places: String = places.map(place).collect();
+            format!("mail_driver = {store}\nmail_path = {path}\n{places}")
+        }
+    }
+}
+
+/// The lines by which all programs that open mail load that plugin of Dovecot's, beside those that
+/// they load anyway.
+pub fn loads(line: Line, plugin: &str) -> String {
+    match line {
+        Line::V23 => format!("mail_plugins = $mail_plugins {plugin}\n"),
+        Line::V24 => format!("mail_plugins {{\n  {plugin} = yes\n}}\n"),
+    }
+}
+
+/// The lines of a password database of that driver, with the one argument that the driver has.
+pub fn passdb(line: Line, driver: &str, argument: &str, more: &str) -> String {
+    match (line, driver) {
+        (Line::V23, "static") => {
+            format!("passdb {{\n  driver = static\n  args = password={argument}\n{more}}}\n")
+        }
+        (Line::V23, _) => {
+            format!("passdb {{\n  driver = {driver}\n  args = {argument}\n{more}}}\n")
+        }
+        (Line::V24, "static") => {
+            format!("passdb more {{\n  driver = static\n  static_password = {argument}\n{more}}}\n")
+        }
+        (Line::V24, _) => format!(
+            "passdb more {{\n  driver = {driver}\n  passwd_file_path = {argument}\n{more}}}\n"
+        ),
+    }
 }
 
 /// An address of 127.0.0.1 that nobody listens on, at this moment.

@@ -4,14 +4,15 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use super::host::{Line, unix_mode};
+use super::host::{Line, Subject, unix_mode};
 use super::{OWNER, lacking};
 
 pub use crate::shared::uidl_keep;
 
 /// The module for that release line of Dovecot; `None`, having said why, when it was not built.
 ///
-/// `make test-plugins` builds both. `UIDL_KEEP_PLUGIN` names another module for 2.3 in the place of
+/// `make test-plugins` builds both, and `make test-platforms` those of other releases.
+/// `UIDL_KEEP_PLUGIN` names another module for 2.3 in the place of
 /// the one that it puts beside the helper, and `UIDL_KEEP_PLUGIN_24` another directory for 2.4 in
 /// the place of the one that it fills.
 pub fn plugin(line: Line) -> Option<PathBuf> {
@@ -22,11 +23,15 @@ pub fn plugin(line: Line) -> Option<PathBuf> {
                 lacking("this test was built without `--features plugin`");
                 return None;
             }
-            named.unwrap_or_else(|| target().join("libuidl_keep.so"))
+            let beside = || match Subject::of(line).build_dir() {
+                Some(dir) => built_in(dir).join("lib95_uidl_keep_plugin.so"),
+                None => target().join("libuidl_keep.so"),
+            };
+            named.unwrap_or_else(beside)
         }
         Line::V24 => {
             let dir = std::env::var_os("UIDL_KEEP_PLUGIN_24").map_or_else(
-                || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dovecot-2.4/modules"),
+                || built_in(Subject::of(line).build_dir().expect("it is in a tree")),
                 PathBuf::from,
             );
             dir.join("lib95_uidl_keep_plugin.so")
@@ -35,7 +40,8 @@ pub fn plugin(line: Line) -> Option<PathBuf> {
     if module.exists() {
         return Some(module);
     }
-    lacking(&format!("no plugin at {}: run `make test-plugins`", module.display()));
+    let (module, make) = (module.display(), Subject::of(line).make());
+    lacking(&format!("no plugin at {module}: run `make {make}`"));
     None
 }
 
@@ -62,6 +68,19 @@ pub fn give_to_reader(path: &Path) {
             give_to_reader(&entry.expect("the site").path());
         }
     }
+}
+
+/// The helper that runs in every tree: the one for an old glibc, where a Dovecot is named that
+/// comes with that.
+pub fn for_trees() -> PathBuf {
+    match Subject::named() {
+        Some(subject) if subject.version == "2.3.13" => built_in("portable").join("uidl-keep"),
+        _ => PathBuf::from(env!("CARGO_BIN_EXE_uidl-keep")),
+    }
+}
+
+fn built_in(dir: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(dir)
 }
 
 fn target() -> &'static Path {

@@ -1,5 +1,7 @@
 //! The place from which the servers of a test come: this machine, or a tree that `make trees` made.
 
+use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -16,6 +18,172 @@ pub enum Line {
     V24,
 }
 
+impl Line {
+    /// The line of the Dovecot that tests are run on, if they do not name another.
+    pub fn subject() -> Self {
+        Subject::named().map_or(Self::V23, |subject| subject.line)
+    }
+
+    /// The lines on which a test is run that is to hold on both: where a Dovecot is named, that of
+    /// this one alone.
+    pub fn asked() -> Vec<Self> {
+        Subject::named().map_or_else(|| vec![Self::V23, Self::V24], |subject| vec![subject.line])
+    }
+}
+
+/// The cases of a test that has some of them on one line and some on the other. Where a Dovecot is
+/// named, all are run on this one, each once.
+pub fn asked<C: Case>(cases: impl IntoIterator<Item = C>) -> Vec<C> {
+    let Some(subject) = Subject::named() else { return cases.into_iter().collect() };
+    let mut asked = Vec::new();
+    for case in cases {
+        let case = case.on(subject.line);
+        if !asked.contains(&case) {
+            asked.push(case);
+        }
+    }
+    asked
+}
+
+/// A case of a test: a line of Dovecot, and what else there is.
+pub trait Case: PartialEq {
+    /// The same on that line.
+    fn on(self, line: Line) -> Self;
+}
+
+impl<A: PartialEq> Case for (Line, A) {
+    fn on(self, line: Line) -> Self {
+        (line, self.1)
+    }
+}
+
+impl<A: PartialEq, B: PartialEq> Case for (Line, A, B) {
+    fn on(self, line: Line) -> Self {
+        (line, self.1, self.2)
+    }
+}
+
+impl<A: PartialEq, B: PartialEq, C: PartialEq> Case for (Line, A, B, C) {
+    fn on(self, line: Line) -> Self {
+        (line, self.1, self.2, self.3)
+    }
+}
+
+/// A Dovecot on which the tests can be run. `UIDL_KEEP_DOVECOT` names one by its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Subject {
+    /// The version, without what distributions add.
+    pub version: &'static str,
+    line: Line,
+    /// The tree that it is in; this machine's own where `None`.
+    tree: Option<&'static str>,
+}
+
+/// The first of each line is the one that is taken where none is named. That of 2.4 is in a tree:
+/// we may not fill this machine's place for modules.
+const SUBJECTS: [Subject; 5] = [
+    Subject { version: "2.3.19", line: Line::V23, tree: None },
+    Subject { version: "2.4.1", line: Line::V24, tree: Some("dovecot24") },
+    Subject { version: "2.3.13", line: Line::V23, tree: Some("dovecot2313") },
+    Subject { version: "2.3.21", line: Line::V23, tree: Some("dovecot2321") },
+    Subject { version: "2.4.5", line: Line::V24, tree: Some("dovecot245") },
+];
+
+impl Subject {
+    /// The one that `UIDL_KEEP_DOVECOT` names; `None` where it is not set, or empty.
+    ///
+    /// # Panics
+    ///
+    /// Where it names none that there is.
+    pub fn named() -> Option<Self> {
+        static NAMED: OnceLock<Option<Subject>> = OnceLock::new();
+        *NAMED.get_or_init(|| {
+            let name = std::env::var("UIDL_KEEP_DOVECOT").unwrap_or_default();
+            let found = SUBJECTS.into_iter().find(|subject| subject.version == name);
+            let versions = SUBJECTS.map(|subject| subject.version).join(", ");
+            assert!(
+                found.is_some() || name.is_empty(),
+                "UIDL_KEEP_DOVECOT is {name:?}: it is one of {versions}"
+            );
+            found
+        })
+    }
+
+    /// The one that is asked for by its line alone.
+    pub fn of(line: Line) -> Self {
+        let named = Self::named().filter(|subject| subject.line == line);
+        named.unwrap_or_else(|| Self::first(line))
+    }
+
+    /// The target of `make` that installs it, and builds its plugin.
+    pub fn make(self) -> &'static str {
+        if self == Self::first(self.line) { "deps test-plugins" } else { "test-platforms" }
+    }
+
+    fn first(line: Line) -> Self {
+        SUBJECTS.into_iter().find(|subject| subject.line == line).expect("one of each line")
+    }
+
+    /// The directory that has its plugin below `target`; `None` if that lies beside the helper.
+    pub fn build_dir(self) -> Option<&'static str> {
+        match self.version {
+            "2.3.19" => None,
+            "2.4.1" => Some("dovecot-2.4/modules"),
+            // These are what is packaged.
+            "2.3.13" => Some("abi/2.3.ABIv13"),
+            "2.3.21" => Some("abi/2.3.ABIv21"),
+            "2.4.5" => Some("abi/2.4.ABIv5"),
+            version => unreachable!("{version} is none of ours"),
+        }
+    }
+}
+
+/// The reasons why a test cannot be run on the Dovecot of a tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unfit {
+    /// It asks a debug build of the plugin for faults.
+    NoFaults,
+    /// It runs a program of this machine's over Dovecot's own: a tree has none.
+    NoTools,
+    /// It is about what is installed on this machine.
+    ThisMachine,
+    /// What it writes into dovecot.conf has no other spelling, or no tests in another.
+    Spelling,
+    /// Dovecot 2.4 itself crashes on its way, with the plugin and without.
+    Crashes,
+}
+
+impl Unfit {
+    fn why(self) -> &'static str {
+        match self {
+            Self::NoFaults => "the plugin of a tree is a release, which has no faults on request",
+            Self::NoTools => "there is no strace or valgrind in a tree",
+            Self::ThisMachine => "it is about what is installed on this machine",
+            Self::Crashes => "Dovecot 2.4 itself crashes on its way",
+            Self::Spelling => "its configuration is spelled for Dovecot 2.3",
+        }
+    }
+
+    /// Whether a Dovecot is named on which this test cannot be run. If so, it says why, and writes
+    /// a line into `target/unfit-VERSION`.
+    pub fn is_asked(self) -> bool {
+        let is_unfit = |subject: &Subject| match self {
+            Self::Spelling | Self::Crashes => subject.line == Line::V24,
+            _ => subject.tree.is_some(),
+        };
+        let Some(subject) = Subject::named().filter(is_unfit) else { return false };
+        let thread = std::thread::current();
+        let said = format!("{}: {}\n", thread.name().unwrap_or("a test"), self.why());
+        eprint!("not on {}: {said}", subject.version);
+        let file = format!("target/unfit-{}", subject.version);
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let list = std::fs::File::options().append(true).create(true).open(&file);
+        let wrote = list.and_then(|mut list| list.write_all(said.as_bytes()));
+        wrote.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        true
+    }
+}
+
 /// A file system root with servers in it: `/`, or a tree entered by chroot.
 #[derive(Debug, Clone)]
 pub struct Host {
@@ -27,7 +195,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// The Dovecot of that release line. 2.3 is this machine's own; 2.4 is that of the tree.
+    /// The Dovecot of that release line: the one that is named, or else this machine's own 2.3 or
+    /// the 2.4 of its tree.
     ///
     /// `None`, having said why, when there is none, or this process is not root.
     pub fn dovecot(line: Line) -> Option<Self> {
@@ -36,14 +205,14 @@ impl Host {
             return None;
         }
         static FOUND: [OnceLock<Option<Line>>; 2] = [OnceLock::new(), OnceLock::new()];
-        let (root, asked) = match line {
-            Line::V23 => (PathBuf::from("/"), &FOUND[0]),
-            Line::V24 => (trees_dir().join("dovecot24"), &FOUND[1]),
-        };
-        let installed = *asked.get_or_init(|| line_of(&root));
+        let subject = Subject::of(line);
+        let root = subject.tree.map_or_else(|| PathBuf::from("/"), |tree| trees_dir().join(tree));
+        let asked = &FOUND[usize::from(line == Line::V24)];
+        let installed = *asked.get_or_init(|| line_of(&root, subject));
         let found = Some(Self::at(root, installed)).filter(|host| host.line == Some(line));
         if found.is_none() {
-            lacking(&format!("no Dovecot {line:?} is installed: run `make deps`"));
+            let (version, make) = (subject.version, subject.make());
+            lacking(&format!("no Dovecot {version} is installed: run `make {make}`"));
         }
         found
     }
@@ -63,7 +232,7 @@ impl Host {
     /// in [`Host::dovecot`].
     pub fn ssh() -> Option<Self> {
         let mut host = Self::tree("ssh", "usr/sbin/sshd").filter(|_| can_mount())?;
-        host.line = line_of(&host.root);
+        host.line = line_of(&host.root, Subject::first(Line::V24));
         Some(host)
     }
 
@@ -98,6 +267,32 @@ impl Host {
 
     /// A program of that host, run inside it with a clean environment. It ends when we do.
     pub fn command(&self, program: &str) -> Command {
+        let mut command = self.beginning();
+        if self.root != Path::new("/") {
+            command.arg("chroot").arg(&self.root);
+        }
+        command.arg(program);
+        self.with_clean_environment(command)
+    }
+
+    /// The same, as that uid and gid, and under a program of this machine's, which need not be in
+    /// that host: a tree has no strace.
+    pub fn watched(&self, watcher: &[OsString], uid: u32, program: &str) -> Command {
+        let mut command = self.beginning();
+        if self.root == Path::new("/") {
+            let uid = uid.to_string();
+            command.args(["setpriv", "--reuid", &uid, "--regid", &uid, "--clear-groups"]);
+            command.args(watcher);
+        } else {
+            let user = format!("--userspec={uid}:{uid}");
+            command.args(watcher).args(["chroot", &user, "--groups="]).arg(&self.root);
+        }
+        command.arg(program);
+        self.with_clean_environment(command)
+    }
+
+    /// The words before a program: it ends when we do, and sees what is mounted for it.
+    fn beginning(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]);
         if !self.mounts.is_empty() {
@@ -108,10 +303,11 @@ impl Host {
             }
             command.arg("--");
         }
-        if self.root != Path::new("/") {
-            command.arg("chroot").arg(&self.root);
-        }
-        command.arg(program).current_dir("/").env_clear();
+        command
+    }
+
+    fn with_clean_environment(&self, mut command: Command) -> Command {
+        command.current_dir("/").env_clear();
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
         command
     }
@@ -218,14 +414,22 @@ fn trees_dir() -> PathBuf {
         .map_or_else(|| PathBuf::from("/var/cache/uidl-keep-trees"), PathBuf::from)
 }
 
-fn line_of(root: &Path) -> Option<Line> {
+/// The line of the Dovecot in there; `None` if there is none, or one of another version.
+fn line_of(root: &Path, subject: Subject) -> Option<Line> {
     let host = Host::at(root.to_owned(), None);
     let output = host.command("dovecot").arg("--version").output().ok()?;
-    match output.stdout.get(..4)? {
-        b"2.3." => Some(Line::V23),
-        b"2.4." => Some(Line::V24),
-        _ => None,
-    }
+    let version = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = match version.get(..4)? {
+        "2.3." => Line::V23,
+        "2.4." => Line::V24,
+        _ => return None,
+    };
+    // A machine's own may be any 2.3, as long as nobody asks for this one.
+    let is_named = Subject::named() == Some(subject);
+    let is_it = version
+        .strip_prefix(subject.version)
+        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()));
+    (is_it || !is_named).then_some(line)
 }
 
 /// Permissions from the octal number that everybody knows.

@@ -3,7 +3,7 @@
 //! A test asks for the host it needs and goes home when there is none:
 //!
 //! ```ignore
-//! let Some(host) = Host::dovecot(Line::V23) else { return };
+//! let Some(host) = Host::dovecot(Line::subject()) else { return };
 //! let server = Dovecot::start(&host, Config::default());
 //! ```
 //!

@@ -1,5 +1,6 @@
 //! Programs under strace, which sees their system calls and makes some of them fail.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
@@ -45,19 +46,28 @@ impl Traced {
     pub fn start(dovecot: &Dovecot, trace: &Path, options: &[&str]) -> Self {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
         let out = OwnedFd::from(theirs.try_clone().unwrap());
-        let (home, owner) = (dovecot.home(USER), OWNER.to_string());
+        let home = dovecot.inside(&dovecot.home(USER));
+        let mut strace: Vec<OsString> = ["strace", "-qq", "-o"].map(OsString::from).into();
+        strace.push(trace.into());
+        let mut is_path = false;
+        for option in options {
+            strace.push(option.into());
+            if is_path {
+                let others = dovecot.other_names(Path::new(option));
+                strace.extend(others.into_iter().flat_map(|name| ["-P".into(), name.into()]));
+            }
+            is_path = *option == "-P";
+        }
         let child = dovecot
-            .command("setpriv")
-            .args(["--reuid", &owner, "--regid", &owner, "--clear-groups", "strace", "-qq", "-o"])
-            .arg(trace)
-            .args(options)
-            .args(["/usr/lib/dovecot/pop3", "-c"])
-            .arg(dovecot.conf())
+            .watched(&strace, OWNER, "/usr/lib/dovecot/pop3")
+            .arg("-c")
+            .arg(dovecot.inside(&dovecot.conf()))
             .arg("-o")
             .arg(format!("mail_home={}", home.display()))
             .args(["-o", "log_path=/dev/stderr", "-o", "stats_writer_socket_path="])
             .env("USER", USER)
             .env("HOME", &home)
+            .env("DOVECOT_PRESERVE_ENVS", "USER HOME")
             .stdin(OwnedFd::from(theirs))
             .stdout(out)
             .stderr(Stdio::null())

@@ -50,9 +50,9 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Starts one on Dovecot 2.3, with the plugin and an empty maildrop.
+    /// Starts one on the Dovecot that tests are run on, with the plugin and an empty maildrop.
     pub fn begin(store: Store) -> Option<Self> {
-        Self::begin_with(Line::V23, Config::default().store(store).with_plugin())
+        Self::begin_with(Line::subject(), Config::default().store(store).with_plugin())
     }
 
     /// Starts the same, otherwise configured.
@@ -62,14 +62,15 @@ impl Scenario {
         Some(Self { dovecot, delivered: 0, line, store, extra })
     }
 
-    /// Starts one on Dovecot 2.3, with a Maildir of so many captured messages.
+    /// Starts one on the Dovecot that tests are run on, with a Maildir of so many captured
+    /// messages.
     pub fn migrated(count: u32) -> Option<Self> {
         Self::migrated_with(count, Config::default().with_plugin())
     }
 
     /// Starts the same, otherwise configured.
     pub fn migrated_with(count: u32, config: Config) -> Option<Self> {
-        Self::migrated_on(Line::V23, count, config)
+        Self::migrated_on(Line::subject(), count, config)
     }
 
     /// Starts the same on another release line of Dovecot.
@@ -166,7 +167,7 @@ impl Scenario {
     pub fn install(&self, listing: &Listing, options: &[&str]) {
         let file = self.dovecot.dir().join("alice.uidl");
         fs::write(&file, listing.text()).expect("our directory");
-        helper::run(self.build_install(options).arg(file));
+        helper::run(self.build_install(options).arg(self.dovecot.inside(&file)));
     }
 
     /// Installs the site once more as it is, for its present readers.
@@ -175,10 +176,8 @@ impl Scenario {
     }
 
     fn build_install(&self, options: &[&str]) -> Command {
-        let mut command = helper::uidl_keep();
-        let doveadm_args = format!("-c {}", self.dovecot.conf().display());
-        command.args(["build", "--install", "--doveadm-args", &doveadm_args]).args(options);
-        command.arg("--site").arg(self.dovecot.site());
+        let mut command = self.dovecot.helper();
+        command.args(["build", "--install"]).arg(self.dovecot.doveadm_args()).args(options);
         command
     }
 
