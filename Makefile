@@ -3,7 +3,8 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
-	mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
+	mutants deny install plugin plugin-2.4 test-plugins clean clean-trees \
+	check-headers
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -189,6 +190,11 @@ install: ## the plugin, the helper, man pages, completions, an example (DESTDIR,
 		install -D -m 644 dovecot-plugin/uidl-keep.conf $(DESTDIR)$(EXAMPLE_CONF); \
 	fi
 	for dir in . domain user; do install -d -m 711 $(DESTDIR)/var/lib/uidl-keep/$$dir; done
+
+check-headers: ## the plugin compiled against every Dovecot whose headers are at hand
+	$(SETUP) rust
+	$(SETUP) packages build
+	packaging/check-headers.sh
 
 clean: ## what was built
 	cargo clean
