@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := all
 .PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
 	mutants deny install plugin plugin-2.4 test-plugins clean clean-trees \
-	check-headers
+	check-headers abi abis portable
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -195,6 +195,28 @@ check-headers: ## the plugin compiled against every Dovecot whose headers are at
 	$(SETUP) rust
 	$(SETUP) packages build
 	packaging/check-headers.sh
+
+abi: ## the plugin for one: make abi ABI=2.3.ABIv16 [DOVECOT_INCDIR=DIRECTORY]
+	@test -n "$(ABI)" || { echo 'abi: which one? make abi ABI=2.3.ABIv16'; exit 2; }
+	$(SETUP) rust
+	$(SETUP) packages build packages
+	$(SETUP) python zig
+	packaging/abi.sh $(ABI)
+
+abis: ## the plugin for every Dovecot whose headers are at hand, for glibc 2.17
+	$(SETUP) rust
+	$(SETUP) packages build packages
+	$(SETUP) python zig
+	packaging/abi.sh --at-hand
+
+portable: ## the helper as one file for glibc 2.17: target/portable/uidl-keep
+	$(SETUP) rust
+	$(SETUP) packages build packages
+	$(SETUP) python zig
+	packaging/old-glibc.sh cargo build --bin uidl-keep
+	packaging/old-glibc-check.sh target/zig/x86_64-unknown-linux-gnu/release/uidl-keep
+	install -D -m 755 target/zig/x86_64-unknown-linux-gnu/release/uidl-keep \
+		target/portable/uidl-keep
 
 clean: ## what was built
 	cargo clean

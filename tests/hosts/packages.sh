@@ -29,8 +29,14 @@ packages_browser="chromium-headless-shell fonts-dejavu-core"
 packages_python="python3 python3-venv ca-certificates openssh-client"
 
 # These come from PyPI, a virtual environment for each group: the role in contrib/ansible runs under
-# the first, and the others say what they have against it.
+# the first of these, and the others say what they have against it.
 python_ansible="ansible-core==2.18.19 ansible-lint==26.10.1 yamllint==1.38.0"
+
+# This links for an old glibc: `make portable`, `make abis`.
+python_zig="ziglang==0.15.2 cargo-zigbuild==0.24.1"
+
+# These make the .rpm, and look into what was built.
+packages_packages="rpm binutils git"
 
 # This compiles the fuzz targets: libFuzzer is C++.
 packages_fuzz="g++"
