@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := all
 .PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
 	mutants deny install plugin plugin-2.4 test-plugins clean clean-trees \
-	check-headers abi abis portable
+	check-headers abi abis portable packages
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -20,6 +20,8 @@ BUILD_ASAN := target/asan
 export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # Dovecot 2.4 learns our settings from this module.
 SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE
+
+PORTABLE_LOADER := target/portable/lib95_uidl_keep_plugin.so
 
 # `install` puts things below PREFIX; packagers set DESTDIR too. dovecot-config says what Dovecot
 # decides.
@@ -217,6 +219,12 @@ portable: ## the helper as one file for glibc 2.17: target/portable/uidl-keep
 	packaging/old-glibc-check.sh target/zig/x86_64-unknown-linux-gnu/release/uidl-keep
 	install -D -m 755 target/zig/x86_64-unknown-linux-gnu/release/uidl-keep \
 		target/portable/uidl-keep
+
+packages: portable abis ## .deb, .rpm and .tar.gz, with the plugin for every Dovecot at hand
+	$(MAKE) loader CC='packaging/old-glibc.sh cc' LOADER=$(PORTABLE_LOADER)
+	strip $(PORTABLE_LOADER)
+	packaging/old-glibc-check.sh $(PORTABLE_LOADER) loader
+	packaging/packages.sh target/packages
 
 clean: ## what was built
 	cargo clean
