@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := all
 .PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
 	mutants deny install plugin plugin-2.4 test-plugins clean clean-trees \
-	check-headers abi abis portable packages
+	check-headers abi abis portable packages test-packages test-platforms
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -225,6 +225,17 @@ packages: portable abis ## .deb, .rpm and .tar.gz, with the plugin for every Dov
 	strip $(PORTABLE_LOADER)
 	packaging/old-glibc-check.sh $(PORTABLE_LOADER) loader
 	packaging/packages.sh target/packages
+
+test-packages: packages ## packages installed, upgraded, removed in trees of Debian 11 to sid
+	$(SETUP) packages tools
+	$(SETUP) tree packages dovecot2313 dovecot2321 dovecot24 dovecot245
+	packaging/packages.sh target/packages-newer \
+		$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1).1
+	rm -rf target/debs
+	packaging/debian.sh bookworm-backports target/debs dovecot-core dovecot-pop3d dovecot-imapd
+	tests/packages/run
+
+test-platforms: check-headers test-packages ## what other Dovecots than this machine's are tested with
 
 clean: ## what was built
 	cargo clean
