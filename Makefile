@@ -3,8 +3,7 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
-	mutants deny install plugin plugin-2.4 test-plugins clean clean-trees \
-	check-headers abi abis portable packages test-packages test-platforms
+	mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -20,8 +19,6 @@ BUILD_ASAN := target/asan
 export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # Dovecot 2.4 learns our settings from this module.
 SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE
-
-PORTABLE_LOADER := target/portable/lib95_uidl_keep_plugin.so
 
 # `install` puts things below PREFIX; packagers set DESTDIR too. dovecot-config says what Dovecot
 # decides.
@@ -192,6 +189,11 @@ install: ## the plugin, the helper, man pages, completions, an example (DESTDIR,
 		install -D -m 644 dovecot-plugin/uidl-keep.conf $(DESTDIR)$(EXAMPLE_CONF); \
 	fi
 	for dir in . domain user; do install -d -m 711 $(DESTDIR)/var/lib/uidl-keep/$$dir; done
+
+# --- every Dovecot that operators run: packaging/ and tests/packages
+
+.PHONY: check-headers abi abis portable packages test-packages test-platforms
+PORTABLE_LOADER := target/portable/lib95_uidl_keep_plugin.so
 
 check-headers: ## the plugin compiled against every Dovecot whose headers are at hand
 	$(SETUP) rust
