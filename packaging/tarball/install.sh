@@ -39,6 +39,10 @@ case ${1-} in
 	;;
 esac
 [ "$(id -u)" = 0 ] || die 'not root: run again as root'
+for owner in 'dpkg-query -S' 'rpm -qf'; do
+	! $owner /usr/bin/uidl-keep > /dev/null 2>&1 ||
+		die "a package has installed uidl-keep here: upgrade that, or remove it first"
+done
 if [ -z "$modules" ] && command -v doveconf > /dev/null; then
 	modules=$(doveconf -h mail_plugin_dir) ||
 		die "'doveconf mail_plugin_dir' fails: mend what it names, or say --modules DIRECTORY"
@@ -60,7 +64,7 @@ while read -r file; do put "$here/files/$file" "/$file"; done < "$installed.list
 # An old server whose helper captures has no Dovecot.
 [ -z "$modules" ] || put "$here/$loader" "$modules/$loader"
 if [ -e "$installed.before" ]; then
-	# Files of the version before that this one has not. The loader's place may be the administrator's.
+	# Files of the version before that this one has not.
 	grep -vxFf "$installed.new" "$installed.before" | while read -r file; do rm -f "$file"; done
 fi
 rm -f "$installed.list" "$installed.before"
