@@ -216,6 +216,55 @@ install: ## the plugin, the helper, man pages, completions, an example (DESTDIR,
 	fi
 	for dir in . domain user; do install -d -m 711 $(DESTDIR)/var/lib/uidl-keep/$$dir; done
 
+# --- every Dovecot that operators run: packaging/ and tests/packages
+
+.PHONY: check-headers abi abis portable packages test-packages test-platforms
+PORTABLE_LOADER := target/portable/lib95_uidl_keep_plugin.so
+
+check-headers: ## the plugin compiled against every Dovecot whose headers are at hand
+	$(SETUP) rust
+	$(SETUP) packages build
+	packaging/check-headers.sh
+
+abi: ## the plugin for one: make abi ABI=2.3.ABIv16 [DOVECOT_INCDIR=DIRECTORY]
+	@test -n "$(ABI)" || { echo 'abi: which one? make abi ABI=2.3.ABIv16'; exit 2; }
+	$(SETUP) rust
+	$(SETUP) packages build packages
+	$(SETUP) python zig
+	packaging/abi.sh $(ABI)
+
+abis: ## the plugin for every Dovecot whose headers are at hand, for glibc 2.17
+	$(SETUP) rust
+	$(SETUP) packages build packages
+	$(SETUP) python zig
+	packaging/abi.sh --at-hand
+
+portable: ## the helper as one file for glibc 2.17: target/portable/uidl-keep
+	$(SETUP) rust
+	$(SETUP) packages build packages
+	$(SETUP) python zig
+	packaging/old-glibc.sh cargo build --bin uidl-keep
+	packaging/old-glibc-check.sh target/zig/x86_64-unknown-linux-gnu/release/uidl-keep
+	install -D -m 755 target/zig/x86_64-unknown-linux-gnu/release/uidl-keep \
+		target/portable/uidl-keep
+
+packages: portable abis ## .deb, .rpm and .tar.gz, with the plugin for every Dovecot at hand
+	$(MAKE) loader CC='packaging/old-glibc.sh cc' LOADER=$(PORTABLE_LOADER)
+	strip $(PORTABLE_LOADER)
+	packaging/old-glibc-check.sh $(PORTABLE_LOADER) loader
+	packaging/packages.sh target/packages
+
+test-packages: packages ## packages installed, upgraded, removed in trees of Debian 11 to sid
+	$(SETUP) packages tools
+	$(SETUP) tree packages dovecot2313 dovecot2321 dovecot24 dovecot245
+	packaging/packages.sh target/packages-newer \
+		$$(sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -n 1).1
+	rm -rf target/debs
+	packaging/debian.sh bookworm-backports target/debs dovecot-core dovecot-pop3d dovecot-imapd
+	tests/packages/run
+
+test-platforms: check-headers test-packages ## what other Dovecots than this machine's are tested with
+
 clean: ## what was built
 	cargo clean
 

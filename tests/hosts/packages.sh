@@ -29,8 +29,14 @@ packages_browser="chromium-headless-shell fonts-dejavu-core"
 packages_python="python3 python3-venv ca-certificates openssh-client"
 
 # These come from PyPI, a virtual environment for each group: the role in contrib/ansible runs under
-# the first, and the others say what they have against it.
+# the first of these, and the others say what they have against it.
 python_ansible="ansible-core==2.18.19 ansible-lint==26.10.1 yamllint==1.38.0"
+
+# This links for an old glibc: `make portable`, `make abis`.
+python_zig="ziglang==0.15.2 cargo-zigbuild==0.24.1"
+
+# These make the .rpm, and look into what was built.
+packages_packages="rpm binutils git"
 
 # This compiles the fuzz targets: libFuzzer is C++.
 packages_fuzz="g++"
@@ -45,7 +51,8 @@ crates_deny="cargo-deny@0.18.3"
 # Dovecot. Each has a name of one word, its suite, the packages that are installed in it, the suite
 # of backports from which they come where that has them, and the packages that are unpacked over
 # that because they exclude each other.
-trees="courier dovecot24 oldservers ssh oldest fresh12 fresh13 dovecot2313 dovecot2321 dovecot245"
+trees="courier dovecot24 oldservers ssh oldest fresh12 fresh13 dovecot2313 dovecot2321 dovecot245 \
+packages"
 
 # courier-pop and dovecot-pop3d exclude each other as packages.
 tree_courier_suite=bookworm
@@ -74,6 +81,12 @@ tree_oldservers_suite=bookworm
 tree_oldservers_packages="cyrus-pop3d cyrus-imapd sasl2-bin msmtp-mta libgsasl18 \
 libkyotocabinet16v5 libmariadb3 libnsl2 liblockfile1"
 tree_oldservers_overlay="mailutils-pop3d libmailutils9 libmu-dbm9 popa3d solid-pop3d"
+
+# `make test-packages` installs and upgrades here, and in copies of the four with another Dovecot: a
+# Dovecot 2.3.19, rpm, and what compiles rules of AppArmor and SELinux.
+tree_packages_suite=bookworm
+tree_packages_packages="dovecot-core dovecot-pop3d dovecot-imapd rpm apparmor apparmor-profiles \
+checkpolicy semodule-utils policycoreutils selinux-policy-default setools"
 
 # A machine that is administered over SSH: what Ansible needs of it, and the Dovecot of a new
 # server.

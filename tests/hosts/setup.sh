@@ -1,10 +1,10 @@
 #!/bin/sh
 # Installs the packages that a job needs and that are not there already.
 #
-#   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, python, browser, fuzz
-#                                             of packages.sh
+#   tests/hosts/setup.sh packages GROUP...    build, dovecot, clients, tools, python, browser, fuzz,
+#                                             packages of packages.sh
 #   tests/hosts/setup.sh crates GROUP...      fuzz, mutants, deny of packages.sh, into target/tools
-#   tests/hosts/setup.sh python GROUP...      ansible of packages.sh, into target/tools/GROUP
+#   tests/hosts/setup.sh python GROUP...      ansible, zig of packages.sh, into target/tools/GROUP
 #   tests/hosts/setup.sh rust                 a Rust as new as Cargo.toml asks for
 #   tests/hosts/setup.sh names                localhost, where nothing knows that name
 #   tests/hosts/setup.sh tree NAME...         one of `trees` of packages.sh
