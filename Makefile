@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
-	mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
+	mutants deny install plugin plugin-2.4 loader test-plugins clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -19,6 +19,11 @@ BUILD_ASAN := target/asan
 export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 # Dovecot 2.4 learns our settings from this module.
 SETTINGS_FLAGS := -shared -fPIC -O2 -Wall -std=gnu11 -DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE
+
+# The loader is C that knows nothing of Dovecot. LOADER_PLACES names other places to tests.
+LOADER := target/loader/lib95_uidl_keep_plugin.so
+LOADER_FLAGS := -shared -fPIC -O2 -g -Wall -Wextra -Werror -std=gnu11 -fvisibility=hidden \
+	-Wl,-z,relro,-z,now
 
 # `install` puts things below PREFIX; packagers set DESTDIR too. dovecot-config says what Dovecot
 # decides.
@@ -67,6 +72,10 @@ plugin-2.4: ## the plugin for the Dovecot 2.4 of its tree, where demo and tests 
 		-DHAVE_CONFIG_H -DUIDL_KEEP_SETTINGS_MODULE \
 		dovecot-plugin/uidl-keep-settings.c -o $(BUILD_24)/modules/settings/lib95_uidl_keep_settings.so
 	cp $(BUILD_24)/$(PROFILE)/libuidl_keep.so $(BUILD_24)/modules/lib95_uidl_keep_plugin.so
+
+loader: ## the file that packages put in the plugin's place: it loads the plugin that fits
+	mkdir -p $(dir $(LOADER))
+	$(CC) $(LOADER_FLAGS) $(LOADER_PLACES) dovecot-plugin/loader.c -o $(LOADER) -ldl
 
 check: ## formatting, lints of helper and plugin, apart and together, documentation
 	$(SETUP) rust

@@ -29,6 +29,7 @@ mod forecast;
 mod forecast_doveadm;
 mod gates;
 mod hold_auth;
+mod loader;
 mod manners;
 mod planted;
 mod rehearse;
