@@ -6,9 +6,11 @@
    the libdovecot that is in its own process, and loads LIB/abi/ABI/lib95_uidl_keep_plugin.so, from
    preinit: that is before privileges are dropped and before any chroot.
 
-   Where none fits, no migrated user may be served as if he were not one. POP3 then ends, unless it
-   is certain that Dovecot's auth keeps them all out (`uidl-keep plugin guard`), or that nobody was
-   migrated. No other program is ever ended. */
+   Where none fits, no migrated user may be served as if he were not one. POP3 then refuses
+   everybody, unless it is certain that Dovecot's auth keeps them all out (`uidl-keep plugin
+   guard`), or that nobody was migrated. Every other program goes on. To refuse, preinit names a
+   plugin on which this one depends and which is not there: Dovecot then gives up this login, and
+   the client hears a clean -ERR [SYS/TEMP]. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -33,12 +35,18 @@
 #  define SITE "/var/lib/uidl-keep"
 #endif
 #define PLUGIN_FILE "lib95_uidl_keep_plugin.so"
+#define REFUSED ", so that POP3 refuses everybody"
+/* The status of Dovecot's programs that give up. */
+#define FATAL_DEFAULT 89
 #define DOOR __attribute__((visibility("default")))
 
 struct module;
 DOOR void uidl_keep_plugin_preinit(void);
 DOOR void uidl_keep_plugin_init(struct module *module);
 DOOR void uidl_keep_plugin_deinit(void);
+/* Dovecot looks into it after preinit: names of plugins, up to a NULL. */
+DOOR extern const char *uidl_keep_plugin_dependencies[2];
+const char *uidl_keep_plugin_dependencies[2];
 
 static bool tried;
 static void (*plugin_init)(struct module *module);
@@ -355,7 +363,7 @@ static bool guard_is_on(void)
 		head[end] == '\n' && auth_refuses(socket_path, user);
 }
 
-/* Logs by Dovecot's own function, which is i_warning or i_fatal; the latter does not return. */
+/* Logs by Dovecot's own function: i_warning, i_error, or i_fatal, which does not return. */
 static void say(const char *function, const char *what)
 {
 	void (*log)(const char *format, ...);
@@ -371,6 +379,7 @@ static void say(const char *function, const char *what)
 void uidl_keep_plugin_preinit(void)
 {
 	tried = true;
+	uidl_keep_plugin_dependencies[0] = NULL;
 	if (load_plugin())
 		return;
 	if (!is_pop3()) {
@@ -380,9 +389,8 @@ void uidl_keep_plugin_preinit(void)
 	} else if (guard_is_on()) {
 		say("i_warning", ", and auth refuses the migrated at POP3");
 	} else {
-		say("i_fatal", ", so that POP3 refuses everybody");
-		/* FATAL_DEFAULT */
-		_exit(89);
+		say("i_error", REFUSED);
+		uidl_keep_plugin_dependencies[0] = "see-uidl-keep-plugin-status";
 	}
 }
 
@@ -390,6 +398,11 @@ void uidl_keep_plugin_init(struct module *module)
 {
 	if (!tried)
 		uidl_keep_plugin_preinit();
+	if (uidl_keep_plugin_dependencies[0] != NULL) {
+		/* A Dovecot that goes on all the same. */
+		say("i_fatal", REFUSED);
+		_exit(FATAL_DEFAULT);
+	}
 	if (plugin_init != NULL)
 		plugin_init(module);
 }

@@ -35,6 +35,13 @@ void i_warning(const char *format, ...)
 	say("Warning", format, args);
 	va_end(args);
 }
+void i_error(const char *format, ...)
+{
+	va_list args;
+	va_start(args, format);
+	say("Error", format, args);
+	va_end(args);
+}
 void i_fatal(const char *format, ...)
 {
 	va_list args;
@@ -56,6 +63,7 @@ int main(int argc, char **argv)
 {
 	void *module = NULL;
 	void (*preinit)(void), (*init)(void *), (*deinit)(void);
+	const char **deps;
 	int i;
 	setvbuf(stdout, NULL, _IONBF, 0);
 	for (i = 1; i < argc; i++) {
@@ -72,6 +80,12 @@ int main(int argc, char **argv)
 		puts("a version");
 #ifndef NO_PREINIT
 	preinit();
+#endif
+#ifndef NO_DEPENDENCIES
+	for (deps = dlsym(module, "uidl_keep_plugin_dependencies"); deps && *deps; deps++) {
+		puts("refused");
+		return 75;
+	}
 #endif
 	puts("on");
 	init(&argc);
@@ -93,6 +107,9 @@ struct Bench {
     /// Arguments of the compiler for the loader, and for what it meets.
     flags: &'static [&'static str],
 }
+
+/// Dovecot does not go on with the login.
+const REFUSED: (Option<i32>, &str) = (Some(75), "refused\n");
 
 /// Everybody goes on; a plugin does the work.
 const SERVED: &str = "preinit\non\ninit\ndeinit\n";
@@ -198,7 +215,7 @@ impl Bench {
         assert_eq!((ran.status, ran.said.as_str(), ran.log.as_str()), (Some(0), SERVED, ""));
     }
 
-    /// Insists that POP3 ends, with one line that says this, and that another program goes on
+    /// Insists that POP3 is refused, with one line that says this, and that another program goes on
     /// without a plugin, and says the same.
     #[track_caller]
     fn refuses(&self, words: &[&str]) {
@@ -208,8 +225,8 @@ impl Bench {
     #[track_caller]
     fn refuses_beside(&self, modules: &[&Path], words: &[&str]) {
         let ran = Ran::of(self.command("pop3", modules).output().unwrap());
-        assert_eq!((ran.status, ran.said.as_str()), (Some(89), ""), "{}", ran.log);
-        let every = ["Fatal: uidl-keep: ", "POP3 refuses everybody", "uidl-keep plugin status"];
+        assert_eq!((ran.status, ran.said.as_str()), REFUSED, "{}", ran.log);
+        let every = ["Error: uidl-keep: ", "POP3 refuses everybody", "uidl-keep plugin status"];
         ran.logged(&[&every[..], words].concat());
         let ran = Ran::of(self.command("doveadm", modules).output().unwrap());
         assert_eq!((ran.status, ran.said.as_str()), (Some(0), "on\n"), "{}", ran.log);
@@ -270,6 +287,15 @@ fn the_plugin_of_the_abi_that_is_in_the_process_does_the_work() {
     bench.program("pop3", &["-DNO_PREINIT"]);
     let ran = Ran::of(bench.command("pop3", &[]).output().unwrap());
     assert_eq!(ran.said, "on\npreinit\ninit\ndeinit\n", "{}", ran.log);
+    // And where it goes on though it was told not to, it is ended.
+    bench.library("2.3.ABIv19");
+    fs::remove_file(bench.plugin_path()).unwrap();
+    for way in ["-DNO_PREINIT", "-DNO_DEPENDENCIES"] {
+        bench.program("pop3", &[way]);
+        let ran = Ran::of(bench.command("pop3", &[]).output().unwrap());
+        let is_told = ran.log.lines().last().unwrap().starts_with("Fatal: uidl-keep: ");
+        assert!(ran.status == Some(89) && is_told, "{way}: {:?} {}", ran.status, ran.log);
+    }
 }
 
 #[test]
@@ -308,7 +334,7 @@ fn what_does_not_fit_is_not_loaded() {
 }
 
 #[test]
-fn half_a_plugin_ends_no_program() {
+fn half_a_plugin_kills_no_program() {
     let Some(bench) = Bench::new() else { return };
     let whole = fs::read(bench.plugin_path()).unwrap();
     for len in [0, 1, 63, 64, 300, whole.len() / 4, whole.len() / 2] {
@@ -406,8 +432,8 @@ fn a_dovecot_that_names_no_abi_or_two_fits_nothing() {
     let mut command = Command::new(alone);
     let ran =
         Ran::of(command.arg(bench.path("modules/lib95_uidl_keep_plugin.so")).output().unwrap());
-    assert_eq!(ran.status, Some(89), "{}", ran.log);
-    ran.logged(&["Fatal: ", "no ABI of Dovecot"]);
+    assert_eq!((ran.status, ran.said.as_str()), REFUSED, "{}", ran.log);
+    ran.logged(&["Error: ", "no ABI of Dovecot"]);
 }
 
 #[test]
@@ -416,7 +442,7 @@ fn pop3_is_known_by_what_it_has_under_any_name() {
     fs::remove_file(bench.plugin_path()).unwrap();
     bench.program("renamed", &["-DSERVES_POP3"]);
     let ran = Ran::of(bench.command("renamed", &[]).output().unwrap());
-    assert_eq!((ran.status, ran.said.as_str()), (Some(89), ""), "{}", ran.log);
+    assert_eq!((ran.status, ran.said.as_str()), REFUSED, "{}", ran.log);
     for other in ["imap", "lmtp", "notpop3"] {
         bench.program(other, &[]);
         let ran = Ran::of(bench.command(other, &[]).output().unwrap());
@@ -499,7 +525,7 @@ fn pop3_goes_on_without_a_plugin_where_auth_says_that_it_refuses_the_migrated() 
     bench.goes_on(&["auth refuses the migrated at POP3", "uidl-keep plugin status"]);
     for _ in 1..count {
         let ran = Ran::of(bench.command("pop3", &[]).output().unwrap());
-        assert_eq!(ran.status, Some(89), "{}", ran.log);
+        assert_eq!((ran.status, ran.said.as_str()), REFUSED, "{}", ran.log);
     }
     let asked = auth.join().unwrap();
     // PLAIN's response: a NUL, the user, a NUL, and a password.
