@@ -38,6 +38,11 @@ MODULE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_moduledir)
 DOC_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_docdir)
 EXAMPLE_CONF = $(DOC_DIR)/example-config/conf.d/95-uidl-keep.conf
 INCLUDE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_pkgincludedir)
+# `plugin` is built with these headers, and for the server whose library this is; LIBDOVECOT=none
+# compares nothing.
+HEADERS = $(or $(DOVECOT_INCDIR),$(if $(DOVECOT_CONFIG),$(INCLUDE_DIR)))
+LIBDOVECOT = $(if $(DOVECOT_INCDIR)$(if $(DOVECOT_CONFIG),,none),,$(firstword $(wildcard \
+	$(shell . $(DOVECOT_CONFIG) && echo $$dovecot_pkglibdir)/libdovecot.so.0) none))
 DOVECOT_LINE = $(shell \
 	sed -n 's/^.define DOVECOT_ABI_VERSION "\(2\.[0-9]*\)\..*/\1/p' $(INCLUDE_DIR)/config.h)
 
@@ -62,6 +67,7 @@ build: ## the helper alone: needs neither Dovecot headers nor libclang
 	cargo build --release --locked
 
 plugin: build ## the helper, and the plugin for this machine's Dovecot
+	@test -z "$(HEADERS)" || dovecot-plugin/fits "$(HEADERS)" "$(LIBDOVECOT)"
 	$(BUILD_PLUGIN) --release
 
 plugin-2.4: ## the plugin for the Dovecot 2.4 of its tree, where demo and tests look for it
@@ -178,6 +184,7 @@ install: ## the plugin, the helper, man pages, completions, an example (DESTDIR,
 	@test -n "$(DOVECOT_CONFIG)" || { \
 		echo "install: no dovecot-config found: install dovecot-dev," \
 			"or name it in DOVECOT_CONFIG"; exit 2; }
+	@dovecot-plugin/fits "$(INCLUDE_DIR)" "$(LIBDOVECOT)"
 	@dovecot-plugin/installable target/release "$(INCLUDE_DIR)"
 	install -D -m 755 $(STRIP) target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
 	rm -rf $(DOCUMENTS) && mkdir $(DOCUMENTS) && target/release/uidl-keep documents $(DOCUMENTS)

@@ -25,6 +25,7 @@ mod design_doc;
 mod documents;
 mod exit_status;
 mod explain;
+mod fits;
 mod forecast;
 mod forecast_doveadm;
 mod gates;
