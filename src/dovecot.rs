@@ -5,6 +5,9 @@
 //! all three. They are run, and change nothing. [`NotGuarded`] says which of the three is wrong.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "helper")]
+pub mod fit;
+pub mod guard;
 mod mail;
 mod watched;
 

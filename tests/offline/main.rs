@@ -29,6 +29,7 @@ mod fits;
 mod forecast;
 mod forecast_doveadm;
 mod gates;
+mod guard;
 mod hold_auth;
 mod loader;
 mod manners;

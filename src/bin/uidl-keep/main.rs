@@ -23,6 +23,7 @@ mod install;
 mod interrupt;
 mod manners;
 mod output;
+mod plugin;
 mod rehearse;
 mod report;
 mod retire;
@@ -70,6 +71,7 @@ enum Command {
     Hold(hold::HoldArgs),
     Inspect(inspect::InspectArgs),
     Listed(hold::ListedArgs),
+    Plugin(plugin::PluginArgs),
     Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
     Report(report::ReportArgs),
@@ -97,6 +99,7 @@ fn main() -> ExitCode {
         Command::Hold(args) => hold::hold(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Listed(args) => hold::listed(&args),
+        Command::Plugin(args) => plugin::run(&args),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
         Command::Report(args) => report::run(&args),
