@@ -393,7 +393,7 @@ impl Dovecot {
     }
 
     /// The helper, run inside the same host.
-    fn helper(&self) -> Command {
+    pub fn helper(&self) -> Command {
         let helper = Path::new(env!("CARGO_BIN_EXE_uidl-keep"));
         if self.scratch.inside() == self.scratch.path() {
             return self.host.command(helper.to_str().expect("UTF-8"));
