@@ -20,6 +20,7 @@
 #include <link.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -240,6 +241,28 @@ static bool is_pop3(void)
 	return len >= 5 && memcmp(exe + len - 5, "/pop3", 5) == 0;
 }
 
+/* Whether Dovecot's master process started this one, for somebody whom auth has let in. */
+static bool is_of_master(void)
+{
+	return getenv("DOVECOT_CHILD_PROCESS") != NULL;
+}
+
+/* Lets this process serve nobody after the login for which it loads us: whoever is migrated, and
+   let in, a second later must not come to a process without a plugin. False: it may go on. */
+static bool takes_no_more_logins(void)
+{
+	void (*stop)(void *service);
+	void **service = dlsym(RTLD_DEFAULT, "master_service");
+
+	*(void **)&stop = dlsym(RTLD_DEFAULT, "master_service_stop_new_connections");
+	if (!is_of_master())
+		return true;
+	if (stop == NULL || service == NULL || *service == NULL)
+		return false;
+	stop(*service);
+	return true;
+}
+
 /* Whether the site can be read, and has neither a roster nor an index. */
 static bool nobody_was_migrated(void)
 {
@@ -341,8 +364,8 @@ static bool auth_refuses(const char *socket_path, const char *user)
 		strstr(answer, "\treason=[SYS/TEMP]") != NULL;
 }
 
-/* Whether auth keeps out everybody who was migrated. The first line of its file says that the file
-   names them all, where auth is asked, and whom to ask it about. */
+/* Whether auth has kept out everybody who was migrated. The first line of its file says that the
+   file names them all, where auth is asked, and whom to ask it about. */
 static bool guard_is_on(void)
 {
 	char head[512], socket_path[108], user[256];
@@ -352,7 +375,8 @@ static bool guard_is_on(void)
 
 	if (fd < 0)
 		return false;
-	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == 0 && (st.st_mode & 022) == 0)
+	if (is_of_master() && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == 0 &&
+	    (st.st_mode & 022) == 0)
 		len = read(fd, head, sizeof(head) - 1);
 	close(fd);
 	if (len < 0)
@@ -384,9 +408,9 @@ void uidl_keep_plugin_preinit(void)
 		return;
 	if (!is_pop3()) {
 		say("i_warning", "");
-	} else if (nobody_was_migrated()) {
+	} else if (nobody_was_migrated() && takes_no_more_logins()) {
 		say("i_warning", ", and nobody is on a roster");
-	} else if (guard_is_on()) {
+	} else if (guard_is_on() && takes_no_more_logins()) {
 		say("i_warning", ", and auth refuses the migrated at POP3");
 	} else {
 		say("i_error", REFUSED);

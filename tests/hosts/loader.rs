@@ -39,12 +39,7 @@ fn one_loader_serves_kept_uidls_on_both_lines_and_in_a_chroot() {
                 "{when}: {log}"
             );
             // One process that serves many has loaded it once.
-            let (many, most) = match line {
-                Line::V23 => ("service_count", "process_limit"),
-                Line::V24 => ("restart_request_count", "process_limit"),
-            };
-            let extra = format!("service pop3 {{\n  {many} = 100\n  {most} = 1\n}}\n");
-            loaded.server.dovecot.reconfigure(|config| config.extra += &extra);
+            loaded.server.dovecot.reconfigure(|config| config.extra += &one_process(line));
             for _ in 0..2 {
                 assert_eq!(loaded.uidls_of(USER), Ok(uidl_of(1..=3)), "{when}");
                 loaded.serves_the_stranger(&when);
@@ -90,6 +85,68 @@ fn where_no_plugin_fits_pop3_refuses_everybody_and_all_else_goes_on() {
         assert_eq!(loaded.uidls_of(USER), Ok(uidl_of(1..=3)), "{when}");
         loaded.serves_the_stranger(&when);
         loaded.all_else_goes_on(&format!("{when}, loaded everywhere and at hand"));
+    }
+}
+
+/// Lines of dovecot.conf with which one process serves all, one after the other.
+fn one_process(line: Line) -> String {
+    let many = match line {
+        Line::V23 => "service_count",
+        Line::V24 => "restart_request_count",
+    };
+    format!("service pop3 {{\n  {many} = 100\n  process_limit = 1\n}}\n")
+}
+
+#[test]
+fn a_process_without_a_plugin_serves_one_login_and_no_other() {
+    for line in [Line::V23, Line::V24] {
+        let config = Config { first: example(line), extra: one_process(line), ..Config::default() };
+        let Some(loaded) = start(line, config) else { continue };
+        says(&loaded, &["plugin", "guard"], 0, &[]);
+        for _ in 0..3 {
+            loaded.serves_the_stranger("guarded");
+        }
+        let Some(loaded) = loaded.with_plugin_at_hand() else { continue };
+        says(&loaded, &["plugin", "guard", "--off"], 0, &[]);
+        loaded.auth_has_seen_it();
+        // The process that served the stranger would tell her other UIDLs.
+        assert_eq!(loaded.uidls_of(USER), Ok(uidl_of(1..=3)), "{line:?}");
+
+        // So would one in whose time nobody was on a roster.
+        fs::remove_file(loaded.at_hand(&loaded.abi())).unwrap();
+        let loaded = restarted(loaded);
+        for part in ["domain/example.com.roster", "domain/example.com.idx"] {
+            fs::rename(loaded.site().join(part), loaded.site().join(&part[7..])).unwrap();
+        }
+        loaded.serves_the_stranger("nobody was migrated");
+        for part in ["domain/example.com.roster", "domain/example.com.idx"] {
+            fs::rename(loaded.site().join(&part[7..]), loaded.site().join(part)).unwrap();
+        }
+        loaded.refuses(USER, "migrated since");
+    }
+}
+
+/// The same with all its processes new.
+fn restarted(mut loaded: Loaded) -> Loaded {
+    loaded.server.dovecot.pause();
+    loaded.server.dovecot.resume();
+    loaded
+}
+
+#[test]
+fn a_rehearsal_goes_through_the_loader() {
+    for line in [Line::V23, Line::V24] {
+        let first = example(line);
+        let Some(loaded) = start(line, Config { first, ..Config::default() }) else { continue };
+        says(&loaded, &["plugin", "guard"], 0, &[]);
+        loaded.server.gate(&["hold"]);
+        let rehearse = ["rehearse", "--site", "/var/lib/uidl-keep", USER];
+        // No auth has kept her out of a program that is run for her.
+        says(&loaded, &rehearse, 1, &[USER]);
+        assert!(!loaded.server.ledger().exists());
+        let Some(loaded) = loaded.with_plugin_at_hand() else { continue };
+        says(&loaded, &rehearse, 0, &[]);
+        assert!(loaded.server.ledger().exists(), "{line:?}");
     }
 }
 

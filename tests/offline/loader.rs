@@ -22,6 +22,11 @@ const LIBRARY: &str = r#"
 #include <stdio.h>
 #include <stdlib.h>
 const char *dovecot_abi(void) { return ABI; }
+#ifndef NO_SERVICE
+static int service;
+void *master_service = &service;
+void master_service_stop_new_connections(void *service) { puts(service ? "the last" : "whose?"); }
+#endif
 static void say(const char *word, const char *format, va_list args)
 {
 	fprintf(stderr, "%s: ", word);
@@ -208,6 +213,13 @@ impl Bench {
         command
     }
 
+    /// The same as Dovecot's master process starts it, for somebody whom auth has let in.
+    fn of_master(&self, program: &str) -> Command {
+        let mut command = self.command(program, &[]);
+        command.env("DOVECOT_CHILD_PROCESS", "1");
+        command
+    }
+
     /// Insists that the program of that name is served by the plugin.
     #[track_caller]
     fn serves(&self, program: &str) {
@@ -224,7 +236,8 @@ impl Bench {
 
     #[track_caller]
     fn refuses_beside(&self, modules: &[&Path], words: &[&str]) {
-        let ran = Ran::of(self.command("pop3", modules).output().unwrap());
+        let mut pop3 = self.command("pop3", modules);
+        let ran = Ran::of(pop3.env("DOVECOT_CHILD_PROCESS", "1").output().unwrap());
         assert_eq!((ran.status, ran.said.as_str()), REFUSED, "{}", ran.log);
         let every = ["Error: uidl-keep: ", "POP3 refuses everybody", "uidl-keep plugin status"];
         ran.logged(&[&every[..], words].concat());
@@ -233,11 +246,11 @@ impl Bench {
         ran.logged(&[&["Warning: uidl-keep: ", "uidl-keep plugin status"][..], words].concat());
     }
 
-    /// Insists that POP3 goes on without a plugin.
+    /// Insists that POP3 goes on without a plugin, for this login and no other.
     #[track_caller]
     fn goes_on(&self, words: &[&str]) {
-        let ran = Ran::of(self.command("pop3", &[]).output().unwrap());
-        assert_eq!((ran.status, ran.said.as_str()), (Some(0), "on\n"), "{}", ran.log);
+        let ran = Ran::of(self.of_master("pop3").output().unwrap());
+        assert_eq!((ran.status, ran.said.as_str()), (Some(0), "the last\non\n"), "{}", ran.log);
         ran.logged(&[&["Warning: uidl-keep: "][..], words].concat());
     }
 }
@@ -458,6 +471,14 @@ fn pop3_goes_on_without_a_plugin_where_nobody_is_on_a_roster_for_certain() {
     let roster = bench.path("site/domain/example.com.roster");
     fs::remove_file(&roster).unwrap();
     bench.goes_on(&["nobody is on a roster", "No such file", "uidl-keep plugin status"]);
+    // Who runs the program himself gets a process of his own.
+    let ran = Ran::of(bench.command("pop3", &[]).output().unwrap());
+    assert_eq!((ran.status, ran.said.as_str()), (Some(0), "on\n"), "{}", ran.log);
+    // One that would go on to serve others serves nobody.
+    let alone = [shared(&abi("2.3.ABIv19")), vec!["-DNO_SERVICE".to_owned()]].concat();
+    bench.compile("dovecot/libdovecot.so.0", LIBRARY, &alone);
+    bench.refuses(&[]);
+    bench.library(ABI);
     for left in ["domain/example.com.idx", "user/alice.roster", "user/alice.idx"] {
         let left = bench.path("site").join(left);
         fs::write(&left, "").unwrap();
@@ -524,7 +545,7 @@ fn pop3_goes_on_without_a_plugin_where_auth_says_that_it_refuses_the_migrated() 
     let auth = auth(&socket, answers);
     bench.goes_on(&["auth refuses the migrated at POP3", "uidl-keep plugin status"]);
     for _ in 1..count {
-        let ran = Ran::of(bench.command("pop3", &[]).output().unwrap());
+        let ran = Ran::of(bench.of_master("pop3").output().unwrap());
         assert_eq!((ran.status, ran.said.as_str()), REFUSED, "{}", ran.log);
     }
     let asked = auth.join().unwrap();
@@ -559,6 +580,9 @@ fn pop3_goes_on_without_a_plugin_where_auth_says_that_it_refuses_the_migrated() 
     symlink(bench.path("away"), &stop).unwrap();
     bench.refuses(&[]);
     fs::rename(bench.path("away"), &stop).unwrap();
+    // Nobody has asked auth about the user of a program that he runs himself.
+    let ran = Ran::of(bench.command("pop3", &[]).output().unwrap());
+    assert_eq!((ran.status, ran.said.as_str()), REFUSED, "{}", ran.log);
     bench.goes_on(&["auth refuses the migrated"]);
     auth.join().unwrap();
 }
