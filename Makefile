@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
-	test-subjects mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
+	loader test-subjects mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -18,6 +18,11 @@ BUILD_ASAN := target/asan
 # More tests run at once than there are cores: most of them wait for a server.
 export RUST_TEST_THREADS ?= $(shell echo $$((3 * $$(nproc))))
 
+# The loader is C that knows nothing of Dovecot. LOADER_PLACES names other places to tests.
+LOADER := target/loader/lib95_uidl_keep_plugin.so
+LOADER_FLAGS := -shared -fPIC -O2 -g -Wall -Wextra -Werror -std=gnu11 -fvisibility=hidden \
+	-Wl,-z,relro,-z,now
+
 # `install` puts things below PREFIX; packagers set DESTDIR too. dovecot-config says what Dovecot
 # decides.
 PREFIX ?= /usr/local
@@ -31,6 +36,11 @@ MODULE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_moduledir)
 DOC_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_docdir)
 EXAMPLE_CONF = $(DOC_DIR)/example-config/conf.d/95-uidl-keep.conf
 INCLUDE_DIR = $(shell . $(DOVECOT_CONFIG) && echo $$dovecot_pkgincludedir)
+# `plugin` is built with these headers, and for the server whose library this is; LIBDOVECOT=none
+# compares nothing.
+HEADERS = $(or $(DOVECOT_INCDIR),$(if $(DOVECOT_CONFIG),$(INCLUDE_DIR)))
+LIBDOVECOT = $(if $(DOVECOT_INCDIR)$(if $(DOVECOT_CONFIG),,none),,$(firstword $(wildcard \
+	$(shell . $(DOVECOT_CONFIG) && echo $$dovecot_pkglibdir)/libdovecot.so.0) none))
 DOVECOT_LINE = $(shell \
 	sed -n 's/^.define DOVECOT_ABI_VERSION "\(2\.[0-9]*\)\..*/\1/p' $(INCLUDE_DIR)/config.h)
 
@@ -55,6 +65,7 @@ build: ## the helper alone: needs neither Dovecot headers nor libclang
 	cargo build --release --locked
 
 plugin: build ## the helper, and the plugin for this machine's Dovecot
+	@test -z "$(HEADERS)" || dovecot-plugin/fits "$(HEADERS)" "$(LIBDOVECOT)"
 	$(BUILD_PLUGIN) --release
 
 plugin-2.4: ## the plugin for the Dovecot 2.4 of its tree, where demo and tests look for it
@@ -62,6 +73,10 @@ plugin-2.4: ## the plugin for the Dovecot 2.4 of its tree, where demo and tests 
 		$(BUILD_PLUGIN) --profile $(PROFILE) --target-dir $(BUILD_24)
 	mkdir -p $(BUILD_24)/modules
 	cp $(BUILD_24)/$(PROFILE)/libuidl_keep.so $(BUILD_24)/modules/lib95_uidl_keep_plugin.so
+
+loader: ## the file that packages put in the plugin's place: it loads the plugin that fits
+	mkdir -p $(dir $(LOADER))
+	$(CC) $(LOADER_FLAGS) $(LOADER_PLACES) dovecot-plugin/loader.c -o $(LOADER) -ldl
 
 check: ## formatting, lints of helper and plugin, apart and together, documentation
 	$(SETUP) rust
@@ -197,6 +212,7 @@ install: ## the plugin, the helper, man pages, completions, an example (DESTDIR,
 	@test -n "$(DOVECOT_CONFIG)" || { \
 		echo "install: no dovecot-config found: install dovecot-dev," \
 			"or name it in DOVECOT_CONFIG"; exit 2; }
+	@dovecot-plugin/fits "$(INCLUDE_DIR)" "$(LIBDOVECOT)"
 	@dovecot-plugin/installable target/release "$(INCLUDE_DIR)"
 	install -D -m 755 $(STRIP) target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
 	rm -rf $(DOCUMENTS) && mkdir $(DOCUMENTS) && target/release/uidl-keep documents $(DOCUMENTS)

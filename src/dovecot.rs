@@ -6,6 +6,9 @@
 #![forbid(unsafe_code)]
 
 mod configuration;
+#[cfg(feature = "helper")]
+pub mod fit;
+pub mod guard;
 mod mail;
 mod watched;
 

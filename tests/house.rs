@@ -25,7 +25,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("ledger", &["encoding", "file", "format", "key", "maildrop", "uidl"]),
     ("resolve", &["format", "key", "ledger", "maildrop", "uidl"]),
     ("site", &["encoding", "file", "index", "key", "maildrop"]),
-    ("dovecot", &["text"]),
+    ("dovecot", &["abi", "site", "text"]),
     (
         "capture",
         &[

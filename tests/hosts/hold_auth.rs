@@ -119,7 +119,7 @@ fn empty(user: &str) -> String {
 }
 
 /// The example for that release line, out of the documentation.
-fn example(line: Line) -> String {
+pub fn example(line: Line) -> String {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/dovecot.md"));
     let text = text.unwrap();
     let (_, section) = text.split_once("\n## Held by Dovecot's auth").expect("the section");

@@ -119,3 +119,27 @@ fn a_plugin_for_another_dovecot_is_not_installed() {
     }
     assert!(root.join("var/lib/uidl-keep/domain").is_dir());
 }
+
+#[test]
+fn nothing_is_installed_with_headers_of_another_dovecot() {
+    let Some(own) = helper::plugin(Line::V23) else { return };
+    let checkout = Checkout::new();
+    fs::copy(own, checkout.module()).unwrap();
+    let library = checkout.dir.path().join("libdovecot.so.0");
+    fs::write(&library, "2.4.ABIv1").unwrap();
+    for target in ["install", "plugin"] {
+        let mut make = Command::new("make");
+        make.args(["-s", "-C"]).arg(checkout.dir.path()).arg(target);
+        make.arg(format!("DESTDIR={}", checkout.dir.path().join("root").display()));
+        make.arg(format!("LIBDOVECOT={}", library.display()));
+        // What would be built, is not.
+        make.args(["BUILD_PLUGIN=exit 3;", "-o", "build"]);
+        let ran = make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").output().expect("make");
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(2), "{target}: {said}");
+        for word in ["/usr/include/dovecot is of Dovecot 2.3.ABIv", "of 2.4.ABIv1, which"] {
+            assert!(said.contains(word), "{target}: no {word:?} in {said}");
+        }
+        assert!(!checkout.dir.path().join("root").exists(), "something was installed");
+    }
+}

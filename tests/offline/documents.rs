@@ -79,7 +79,7 @@ fn each_option_of_each_command_is_on_its_page_and_completed() {
         }
         pages += 1;
     }
-    assert_eq!(pages, 30);
+    assert_eq!(pages, 32);
     // Nobody runs `documents` by hand.
     assert!(!dir.path().join("uidl-keep-documents.1").exists());
     for (file, completions) in &shells {

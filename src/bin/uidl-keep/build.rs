@@ -137,6 +137,8 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
     let mut held = Vec::new();
     let (mut known_places, mut unknown_places) = (BTreeSet::new(), BTreeSet::new());
     let (dovecot, mut names) = (args.doveadm.dovecot(), UserNames::default());
+    let is_guarded = StopFile::of(&site)?.is_some_and(|stop| stop.guard().is_some());
+    let mut on_rosters = Vec::new();
     if args.install {
         args.doveadm.check_pop3(&place)?;
     }
@@ -156,6 +158,9 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
         let mut staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
         held.append(&mut staged.held);
         tallies.insert(scope.clone(), staged.tally);
+        if is_guarded {
+            on_rosters.extend(staged.users.iter().cloned());
+        }
         let whose = domain.unwrap_or_else(|| scope.clone());
         let (readers, access) =
             if args.install && staged.users.is_empty() && domains_apart.contains(&scope) {
@@ -204,6 +209,11 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
         if let Some(ended) = &ended {
             install.add_missing_of(ended, &site);
         }
+        // The guard must name whoever is on a roster.
+        let mut stop = StopFile::of(&site)?;
+        if let Some(stop) = &mut stop {
+            stop.cover(on_rosters.iter().map(String::as_str))?;
+        }
         install.begin(&site)?;
         publish(&site, sealed, &held).map_err(|trouble| {
             remark(trouble);
@@ -215,7 +225,7 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
         }
         // The held users of the site that is built upon are now held here, and so are new users of
         // a held domain.
-        if let Some(stop) = StopFile::of(&site)? {
+        if let Some(stop) = &mut stop {
             stop.refresh()?;
         }
         readers_of.iter().try_for_each(|(readers, paths)| readers.try_to_read(paths))

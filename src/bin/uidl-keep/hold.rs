@@ -230,12 +230,15 @@ fn change_gates(
     who.dry.find(&site)?;
     let effect = Effect::of(who.dry, || wait_for_lock(&site))?;
     let begin = || if is_auth { StopFile::begin(&site).map(Some) } else { StopFile::of(&site) };
-    let stop = effect.really(begin)?.flatten();
+    let mut stop = effect.really(begin)?.flatten();
     let (scopes, unfound) = select(&site, &names, all)?;
     let mut outcome = if unfound == 0 { Completion::Done } else { Completion::Partial };
     let mut counts = GateCounts { not_done: unfound, ..GateCounts::default() };
     if let Some(doveadm) = doveadm.filter(|_| !scopes.is_empty()) {
         check(doveadm, &site, &scopes)?;
+    }
+    if let (Some(stop), Change::Hold | Change::Forget) = (&mut stop, change) {
+        cover(stop, &site, &scopes)?;
     }
     let now = SystemTime::now();
     let run = GateChange { effect: &effect, site: &site, change, now, unrehearsed };
@@ -258,7 +261,7 @@ fn change_gates(
     // The work is done, also when nobody reads this.
     let printed = print(&printed, effect.would_be());
     // This is done also after a partial change: the rosters are what counts.
-    let refreshed = stop.map_or(Ok(()), |stop| stop.refresh());
+    let refreshed = stop.map_or(Ok(()), |mut stop| stop.refresh());
     changed.and(refreshed)?;
     if matches!(change, Change::Restored) && counts.changed > 0 {
         remark(format_args!(
@@ -278,6 +281,25 @@ fn change_gates(
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(outcome),
     }
+}
+
+/// Names in auth's file who is selected and downloads again, before the rosters take that back.
+fn cover(
+    stop: &mut StopFile,
+    site: &Site,
+    scopes: &BTreeMap<Scope, NamedUsers>,
+) -> Result<(), Trouble> {
+    if stop.guard().is_none() {
+        return Ok(());
+    }
+    let mut users = Vec::new();
+    for (scope, named) in scopes {
+        // A roster that cannot be read is not changed either.
+        if let Ok(Some(roster)) = site_files::read_roster(site, scope) {
+            users.extend(named.lines_of(&roster).map(|line| line.user.clone()));
+        }
+    }
+    stop.cover(users.iter().map(String::as_str))
 }
 
 impl WhoArgs {

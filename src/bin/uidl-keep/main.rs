@@ -26,6 +26,7 @@ mod manners;
 mod names;
 mod output;
 mod places;
+mod plugin;
 mod rehearse;
 mod report;
 mod retire;
@@ -78,6 +79,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Listed(hold::ListedArgs),
     Look(look::LookArgs),
+    Plugin(plugin::PluginArgs),
     Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
     Report(report::ReportArgs),
@@ -109,6 +111,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Listed(args) => hold::listed(&args),
         Command::Look(args) => look::run(&args),
+        Command::Plugin(args) => plugin::run(&args),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
         Command::Report(args) => report::run(&args),

@@ -31,6 +31,7 @@ use crate::output::{Completion, Trouble, remark, summary};
 use crate::places::{InboxPlace, Inboxes, USERS_AT_A_TIME};
 use crate::site_files;
 use crate::status::plugin_of;
+use crate::stop::StopFile;
 
 /// Takes domains out of the site, once Dovecot alone tells their clients the same: by proof.
 ///
@@ -354,6 +355,10 @@ fn take_away(
         away.take(scope).map_err(|error| {
             Trouble::at(path.display(), format_args!("{error}; retire it again"))
         })?;
+    }
+    // The guard names whoever is on a roster, and nobody else.
+    if let Some(mut stop) = StopFile::of(site)? {
+        stop.refresh()?;
     }
     remark(format_args!("{name}: its roster and index are in {}", away.dir().display()));
     Ok(())

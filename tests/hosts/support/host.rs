@@ -236,6 +236,15 @@ impl Host {
         Some(host)
     }
 
+    /// The Dovecot of the tree of that name, if programs there can have files of their own; `None`
+    /// as in [`Host::dovecot`].
+    pub fn dovecot_of(tree: &str) -> Option<Self> {
+        let mut host = Self::tree(tree, "usr/sbin/dovecot").filter(|_| can_mount())?;
+        let subject = SUBJECTS.into_iter().find(|subject| subject.tree == Some(tree));
+        host.line = line_of(&host.root, subject.expect("one of ours"));
+        Some(host)
+    }
+
     fn tree(name: &str, program: &str) -> Option<Self> {
         if !is_root() {
             lacking(&format!("only root can run the servers of the tree {name}"));
@@ -257,6 +266,13 @@ impl Host {
     /// `place`. Other programs see nothing of it, and it is gone with the last that does.
     pub fn with(mut self, file: &Path, place: &str) -> Self {
         self.mounts.push((file.to_owned(), self.outside(place)));
+        self
+    }
+
+    /// The same host, except that its programs find what is in a directory beside what is in
+    /// `place`. Neither is changed.
+    pub fn beside(mut self, dir: &Path, place: &str) -> Self {
+        self.mounts.push((PathBuf::from(format!("+{}", dir.display())), self.outside(place)));
         self
     }
 
@@ -399,6 +415,12 @@ const ALONE: &str = include_str!("../alone.sh");
 /// Puts each file in its place, then runs the command that follows.
 const MOUNT: &str = r#"
 while [ "$1" != -- ]; do
+    case $1 in +*)
+        mount -t overlay none -o "lowerdir=${1#+}:$2" "$2" || exit
+        shift 2
+        continue
+        ;;
+    esac
     # Nothing else is seen beside a directory that is not there.
     [ -e "$2" ] || { mount -t tmpfs none "${2%/*}" && mkdir "$2"; } || exit
     mount --bind "$1" "$2" || exit

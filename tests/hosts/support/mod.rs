@@ -21,6 +21,7 @@ pub mod helper;
 pub mod host;
 pub mod imap;
 pub mod inetd;
+pub mod loaded;
 pub mod machine;
 pub mod mail;
 pub mod maildir;

@@ -57,8 +57,13 @@ impl Scenario {
 
     /// Starts the same, otherwise configured.
     pub fn begin_with(line: Line, config: Config) -> Option<Self> {
-        let (store, extra) = (config.store, config.extra.clone());
-        let dovecot = Dovecot::start(&Host::dovecot(line)?, config)?;
+        Self::begin_at(&Host::dovecot(line)?, config)
+    }
+
+    /// Starts the same at a host that has a Dovecot.
+    pub fn begin_at(host: &Host, config: Config) -> Option<Self> {
+        let (line, store, extra) = (host.line(), config.store, config.extra.clone());
+        let dovecot = Dovecot::start(host, config)?;
         Some(Self { dovecot, delivered: 0, line, store, extra })
     }
 
@@ -75,7 +80,12 @@ impl Scenario {
 
     /// Starts the same on another release line of Dovecot.
     pub fn migrated_on(line: Line, count: u32, config: Config) -> Option<Self> {
-        let mut scenario = Self::begin_with(line, config)?;
+        Self::migrated_at(&Host::dovecot(line)?, count, config)
+    }
+
+    /// Starts the same at a host that has a Dovecot.
+    pub fn migrated_at(host: &Host, count: u32, config: Config) -> Option<Self> {
+        let mut scenario = Self::begin_at(host, config)?;
         for _ in 0..count {
             scenario.deliver();
         }
