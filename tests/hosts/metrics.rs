@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::support::dovecot::{Config, Dovecot, free_port};
+use crate::support::helper;
 use crate::support::host::Line;
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
@@ -12,6 +13,9 @@ use crate::support::scenario::{MOVING, Scenario, USER, uidl_of};
 
 const PAGE: &str = include_str!("../../docs/metrics.md");
 const RULES: &str = include_str!("../../contrib/prometheus/uidl-keep.rules.yml");
+
+/// The release lines of which the page speaks.
+const LINES: [Line; 2] = [Line::V23, Line::V24];
 
 /// The port of the page's examples.
 const PORT: &str = "9900";
@@ -92,7 +96,7 @@ impl Counting {
 
 #[test]
 fn dovecots_statistics_count_what_was_kept_what_is_unknown_and_what_is_missing() {
-    for line in [Line::V23, Line::V24] {
+    for line in LINES {
         let Some(mut counting) = Counting::migrated(line, 6) else { continue };
         // One of the six was not copied, and one that nobody captured came.
         let files = counting.server.maildir().files();
@@ -127,7 +131,7 @@ fn dovecots_statistics_count_what_was_kept_what_is_unknown_and_what_is_missing()
 
 #[test]
 fn new_mail_of_a_settled_maildrop_is_counted_as_unknown() {
-    for line in [Line::V23, Line::V24] {
+    for line in LINES {
         let Some(mut counting) = Counting::migrated(line, 3) else { continue };
         assert_eq!(counting.server.uidls().len(), 3);
         counting.server.deliver();
@@ -141,7 +145,7 @@ fn new_mail_of_a_settled_maildrop_is_counted_as_unknown() {
 
 #[test]
 fn dovecots_statistics_count_refused_logins_by_their_reason() {
-    for line in [Line::V23, Line::V24] {
+    for line in LINES {
         let Some(counting) = Counting::migrated(line, 4) else { continue };
         let server = &counting.server;
         for file in &server.maildir().files()[..3] {
@@ -167,7 +171,7 @@ fn dovecots_statistics_count_refused_logins_by_their_reason() {
 
 #[test]
 fn a_user_who_was_never_migrated_and_doveadm_are_not_counted() {
-    for line in [Line::V23, Line::V24] {
+    for line in LINES {
         let Some(counting) = Counting::migrated(line, 2) else { continue };
         let stranger = Maildir::create(counting.dovecot().mail("bob@example.com"));
         stranger.deliver(&Message::plain(1), Naming::Qmail, 1);
@@ -183,20 +187,25 @@ fn a_user_who_was_never_migrated_and_doveadm_are_not_counted() {
 
 #[test]
 fn a_rehearsal_is_not_counted_for_no_client_hears_it() {
-    let Some(counting) = Counting::migrated(Line::V23, 3) else { return };
-    counting.server.gate(&["hold"]);
-    let doveadm_args = format!("-c {}", counting.dovecot().conf().display());
-    counting.server.gate(&["rehearse", "--doveadm-args", &doveadm_args]);
-    assert!(counting.server.ledger().exists(), "rehearsed");
-    counting.server.gate(&["release"]);
-    assert_eq!(counting.server.uidls(), uidl_of(1..=3));
-    counting.counts("dovecot_uidl_keep_listed_total{listing=\"warm\"} 1");
-    assert_eq!(counting.sum("uidl_keep_listed", "messages"), 3);
+    for line in LINES {
+        let Some(counting) = Counting::migrated(line, 3) else { continue };
+        let dovecot = counting.dovecot();
+        counting.server.gate(&["hold"]);
+        let doveadm_args = format!("-c {}", dovecot.inside(&dovecot.conf()).display());
+        let mut rehearse = dovecot.helper();
+        rehearse.args(["rehearse", "--no-check", "--doveadm-args", &doveadm_args, "--site"]);
+        helper::run(rehearse.arg(dovecot.inside(&dovecot.site())).arg(USER));
+        assert!(counting.server.ledger().exists(), "{line:?}: rehearsed");
+        counting.server.gate(&["release"]);
+        assert_eq!(counting.server.uidls(), uidl_of(1..=3));
+        counting.counts("dovecot_uidl_keep_listed_total{listing=\"warm\"} 1");
+        assert_eq!(counting.sum("uidl_keep_listed", "messages"), 3, "{line:?}");
+    }
 }
 
 #[test]
 fn the_alert_rules_name_metrics_that_there_are() {
-    for line in [Line::V23, Line::V24] {
+    for line in LINES {
         let Some(counting) = Counting::migrated(line, 2) else { continue };
         assert_eq!(counting.server.uidls(), uidl_of(1..=2));
         counting.server.gate(&["hold"]);
