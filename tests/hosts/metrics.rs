@@ -14,9 +14,6 @@ use crate::support::scenario::{MOVING, Scenario, USER, uidl_of};
 const PAGE: &str = include_str!("../../docs/metrics.md");
 const RULES: &str = include_str!("../../contrib/prometheus/uidl-keep.rules.yml");
 
-/// The release lines of which the page speaks.
-const LINES: [Line; 2] = [Line::V23, Line::V24];
-
 /// The port of the page's examples.
 const PORT: &str = "9900";
 
@@ -96,7 +93,7 @@ impl Counting {
 
 #[test]
 fn dovecots_statistics_count_what_was_kept_what_is_unknown_and_what_is_missing() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(mut counting) = Counting::migrated(line, 6) else { continue };
         // One of the six was not copied, and one that nobody captured came.
         let files = counting.server.maildir().files();
@@ -131,7 +128,7 @@ fn dovecots_statistics_count_what_was_kept_what_is_unknown_and_what_is_missing()
 
 #[test]
 fn new_mail_of_a_settled_maildrop_is_counted_as_unknown() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(mut counting) = Counting::migrated(line, 3) else { continue };
         assert_eq!(counting.server.uidls().len(), 3);
         counting.server.deliver();
@@ -145,7 +142,7 @@ fn new_mail_of_a_settled_maildrop_is_counted_as_unknown() {
 
 #[test]
 fn dovecots_statistics_count_refused_logins_by_their_reason() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(counting) = Counting::migrated(line, 4) else { continue };
         let server = &counting.server;
         for file in &server.maildir().files()[..3] {
@@ -171,7 +168,7 @@ fn dovecots_statistics_count_refused_logins_by_their_reason() {
 
 #[test]
 fn a_user_who_was_never_migrated_and_doveadm_are_not_counted() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(counting) = Counting::migrated(line, 2) else { continue };
         let stranger = Maildir::create(counting.dovecot().mail("bob@example.com"));
         stranger.deliver(&Message::plain(1), Naming::Qmail, 1);
@@ -187,7 +184,7 @@ fn a_user_who_was_never_migrated_and_doveadm_are_not_counted() {
 
 #[test]
 fn a_rehearsal_is_not_counted_for_no_client_hears_it() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(counting) = Counting::migrated(line, 3) else { continue };
         let dovecot = counting.dovecot();
         counting.server.gate(&["hold"]);
@@ -205,7 +202,7 @@ fn a_rehearsal_is_not_counted_for_no_client_hears_it() {
 
 #[test]
 fn the_alert_rules_name_metrics_that_there_are() {
-    for line in LINES {
+    for line in Line::asked() {
         let Some(counting) = Counting::migrated(line, 2) else { continue };
         assert_eq!(counting.server.uidls(), uidl_of(1..=2));
         counting.server.gate(&["hold"]);
