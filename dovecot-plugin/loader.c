@@ -364,8 +364,8 @@ static bool auth_refuses(const char *socket_path, const char *user)
 		strstr(answer, "\treason=[SYS/TEMP]") != NULL;
 }
 
-/* Whether auth has kept out everybody who was migrated. The first line of its file says that the file
-   names them all, where auth is asked, and whom to ask it about. */
+/* Whether auth has kept out everybody who was migrated. The first line of its file says that the
+   file names them all, where auth is asked, and whom to ask it about. */
 static bool guard_is_on(void)
 {
 	char head[512], socket_path[108], user[256];
@@ -375,7 +375,8 @@ static bool guard_is_on(void)
 
 	if (fd < 0)
 		return false;
-	if (is_of_master() && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == 0 && (st.st_mode & 022) == 0)
+	if (is_of_master() && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_uid == 0 &&
+	    (st.st_mode & 022) == 0)
 		len = read(fd, head, sizeof(head) - 1);
 	close(fd);
 	if (len < 0)

@@ -101,6 +101,11 @@ fn the_guard_names_everybody_who_does_not_download_again() {
     here.quiet("check site");
     here.run(&format!("release --redownload --site site {dave}"));
     assert_eq!(said(&here).1, [CANARY, alice, bob, "eve"]);
+    // Her roster is the last, so that her line is where it will stay.
+    here.run("release --redownload --site site eve");
+    assert_eq!(here.run("hold --site site eve").status, 0);
+    let [named, held] = ["site/auth/stop-pop3", "site/user/eve.roster"].map(|it| placed(&here, it));
+    assert!(held - named >= 1_000_000_000, "auth may not have seen it: {held} {named}");
 }
 
 #[test]
