@@ -23,8 +23,8 @@ pub struct SeenMail {
     pub user: String,
     /// The uid and gid that POP3 serves him with.
     pub account: (u32, u32),
-    /// Where his ledger lies, or will lie, if Dovecot says.
-    pub control: Option<PathBuf>,
+    /// Where his ledger lies, or will lie.
+    pub control: PathBuf,
 }
 
 /// Looks at a sample of the users. Returns their mail.
@@ -95,23 +95,19 @@ fn mail_of(
     users: &[String],
     found: &mut Vec<DoctorFinding>,
 ) -> Result<Vec<SeenMail>, DovecotError> {
-    let mut places = subject.dovecot.inbox_paths(users, InboxPath::Control)?;
+    // doveadm takes these for wildcards.
+    let users: Vec<String> =
+        users.iter().filter(|user| !user.contains(['*', '?'])).cloned().collect();
+    let mut places = subject.dovecot.inbox_paths(&users, InboxPath::Control)?;
+    let accounts = subject.dovecot.accounts_of(&users)?;
     let (mut seen, mut unopened) = (Vec::new(), Vec::new());
     let mut ids = Ids::default();
-    for user in users {
-        // doveadm takes these for wildcards.
-        if user.contains(['*', '?']) {
-            continue;
-        }
-        let fields = subject.dovecot.fields_of(user)?.unwrap_or_default();
-        let value = |name: &str| {
-            let field = fields.iter().find(|(field, _)| field == name);
-            field.map(|(_, value)| value.as_str()).unwrap_or_default()
-        };
-        let account = ids.of("passwd", value("uid")).zip(ids.of("group", value("gid")));
-        let control = places.remove(user);
-        match account {
-            Some(account) if control.is_some() => {
+    for user in &users {
+        let account = accounts
+            .get(user)
+            .and_then(|(uid, gid)| Some((ids.of("passwd", uid)?, ids.of("group", gid)?)));
+        match (account, places.remove(user)) {
+            (Some(account), Some(control)) => {
                 seen.push(SeenMail { user: user.clone(), account, control });
             }
             _ => unopened.push(user.as_str()),
@@ -139,7 +135,8 @@ fn check_files(
 ) {
     let mut accounts: BTreeMap<(u32, u32), Vec<OwnerQuestion>> = BTreeMap::new();
     for mail in seen {
-        let question = OwnerQuestion { user: mail.user.clone(), control: mail.control.clone() };
+        let question =
+            OwnerQuestion { user: mail.user.clone(), control: Some(mail.control.clone()) };
         accounts.entry(mail.account).or_default().push(question);
     }
     let mut answers = Vec::new();

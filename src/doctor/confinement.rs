@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 
 use crate::doctor::access::SeenMail;
-use crate::doctor::finding::DoctorFinding;
+use crate::doctor::finding::{DoctorFinding, Weight};
 use crate::doctor::machine::Machine;
 use crate::doctor::subject::Subject;
 use crate::site::Site;
@@ -23,15 +23,26 @@ const SYSTEMD: &str = "systemd";
 const SELINUX: &str = "selinux";
 const APPARMOR: &str = "apparmor";
 
-/// Looks at all of them.
-pub fn check(subject: &Subject<'_>, found: &mut Vec<DoctorFinding>) {
+/// Looks at all of them. What keeps the plugin from the site refuses nobody as long as POP3 does
+/// not load it.
+pub fn check(subject: &Subject<'_>, loads: Option<bool>, found: &mut Vec<DoctorFinding>) {
+    let before = found.len();
     check_chroot(subject, found);
     // A site that is not there was told.
-    let Ok(real) = subject.real_site() else { return };
-    check_view(subject, found);
-    check_unit(subject, &real, found);
-    check_selinux(subject, &real, found);
-    check_apparmor(subject, &real, found);
+    if let Ok(real) = subject.real_site() {
+        check_view(subject, found);
+        check_unit(subject, &real, found);
+        check_selinux(subject, &real, found);
+        check_apparmor(subject, &real, found);
+    }
+    let is_trouble = |finding: &&mut DoctorFinding| finding.weight == Weight::Trouble;
+    if loads == Some(false) {
+        for finding in found[before..].iter_mut().filter(is_trouble) {
+            finding.weight = Weight::Notice;
+            finding.why =
+                format!("POP3 does not load the plugin now; once it does: {}", finding.why);
+        }
+    }
 }
 
 /// A user who is shut up is served from a site outside. Only a link on the way may be in the way.
@@ -162,8 +173,8 @@ pub fn check_ledgers(subject: &Subject<'_>, seen: &[SeenMail], found: &mut Vec<D
     let mut looked_at = BTreeSet::new();
     for mail in seen {
         // A directory that is not made yet will be made in the next one above.
-        let place = mail.control.iter().flat_map(|dir| dir.ancestors());
-        let opened = place.into_iter().find_map(|dir| Some((dir, below(&root, dir).ok()?)));
+        let mut places = mail.control.ancestors();
+        let opened = places.find_map(|dir| Some((dir, below(&root, dir).ok()?)));
         let Some((dir, opened)) = opened else { continue };
         let Ok(mounted) = rustix::fs::fstatvfs(&opened) else { continue };
         if !looked_at.insert(mounted.f_fsid) || !mounted.f_flag.contains(StatVfsMountFlags::RDONLY)
@@ -288,7 +299,7 @@ fn unit(machine: &Machine) -> Result<Option<BTreeMap<String, Vec<String>>>, Stri
 }
 
 /// Types of files that dovecot_t may read and map.
-const MAPPED_TYPES: [&str; 3] = ["dovecot_spool_t", "dovecot_var_lib_t", "uidl_keep_var_lib_t"];
+const MAPPED_TYPES: [&str; 3] = ["dovecot_spool_t", "dovecot_var_lib_t", "uidl_keep_site_t"];
 /// Types of files that it may read.
 const READ_TYPES: [&str; 5] = ["var_lib_t", "mail_spool_t", "etc_t", "usr_t", "nfs_t"];
 /// Types of files that it may not read.
@@ -340,10 +351,7 @@ fn check_selinux(subject: &Subject<'_>, real: &Path, found: &mut Vec<DoctorFindi
     });
 }
 
-/// The local file of the profile of Dovecot's POP3 program.
-const APPARMOR_LOCAL: &str = "/etc/apparmor.d/local/usr.lib.dovecot.pop3";
-
-/// Whether a profile of AppArmor's lets POP3 read the site.
+/// Whether profiles of AppArmor's let POP3 read the site, and auth what `hold --auth` writes there.
 fn check_apparmor(subject: &Subject<'_>, real: &Path, found: &mut Vec<DoctorFinding>) {
     let run = "aa-status";
     let profiles = match subject.machine.text("/sys/kernel/security/apparmor/profiles") {
@@ -355,43 +363,60 @@ fn check_apparmor(subject: &Subject<'_>, real: &Path, found: &mut Vec<DoctorFind
             return;
         }
     };
-    let is_pop3 = |line: &&str| {
-        line.contains("dovecot") && line.contains("pop3") && !line.contains("pop3-login")
-    };
-    let confines = |line: &&str| line.ends_with("(enforce)") || line.ends_with("(kill)");
-    let Some(profile) = profiles.lines().filter(is_pop3).find(confines) else {
-        found.push(DoctorFinding::fine(APPARMOR, "no profile confines Dovecot's POP3 program"));
-        return;
-    };
-    let local = match subject.machine.text(APPARMOR_LOCAL) {
-        Ok(local) => local.unwrap_or_default(),
-        Err(error) => {
-            let what = format!("{APPARMOR_LOCAL}: {error}");
-            found.push(DoctorFinding::could_not_tell(APPARMOR, what, run));
-            return;
-        }
-    };
-    let place = real.display().to_string();
-    let allows = |line: &str| {
-        let rule = line.split('#').next().unwrap_or_default().trim();
-        rule.strip_prefix(&place).is_some_and(|rest| rest.starts_with("/**") && rest.contains('r'))
-    };
-    found.push(if local.lines().any(allows) {
-        DoctorFinding::fine(APPARMOR, format_args!("{APPARMOR_LOCAL} lets POP3 read {place}"))
-    } else {
-        DoctorFinding::trouble(
-            APPARMOR,
-            format_args!(
-                "AppArmor's profile {profile} confines POP3, and {APPARMOR_LOCAL} has no \
-                rule for {place}"
-            ),
-            "POP3 finds no site, and refuses everybody whom the plugin is loaded for",
-            format_args!(
-                "write \"{place}/ r,\" and \"{place}/** r,\" to {APPARMOR_LOCAL}; then \
-                apparmor_parser -r /etc/apparmor.d/usr.lib.dovecot.pop3"
-            ),
-        )
-    });
+    let auth = real.join("auth");
+    let mut programs = vec![("pop3", real)];
+    if auth.is_dir() {
+        programs.push(("auth", &auth));
+    }
+    for (program, place) in programs {
+        let is_it = |line: &&str| {
+            let name = line.split(" (").next().unwrap_or_default();
+            name.contains("dovecot") && name.ends_with(program)
+        };
+        let confines = |line: &&str| line.ends_with("(enforce)") || line.ends_with("(kill)");
+        let Some(profile) = profiles.lines().filter(is_it).find(confines) else {
+            let what = format!("no profile confines Dovecot's {program}");
+            found.push(DoctorFinding::fine(APPARMOR, what));
+            continue;
+        };
+        let file = format!("usr.lib.dovecot.{program}");
+        let (whole, local) =
+            (format!("/etc/apparmor.d/{file}"), format!("/etc/apparmor.d/local/{file}"));
+        let read = |path: &str| match subject.machine.text(path) {
+            Ok(text) => Ok(text.unwrap_or_default()),
+            Err(error) => Err(format!("{path}: {error}")),
+        };
+        let rules = match read(&whole).and_then(|rules| Ok(rules + &read(&local)?)) {
+            Ok(rules) => rules,
+            Err(what) => {
+                found.push(DoctorFinding::could_not_tell(APPARMOR, what, run));
+                continue;
+            }
+        };
+        let shown = place.display().to_string();
+        let allows = |line: &str| {
+            let rule = line.split('#').next().unwrap_or_default().trim();
+            let rest = rule.strip_prefix(&shown).and_then(|rest| rest.strip_prefix("/**"));
+            rest.is_some_and(|rest| rest.contains('r'))
+        };
+        found.push(if rules.lines().any(allows) {
+            DoctorFinding::fine(APPARMOR, format_args!("{profile}: it may read {shown}"))
+        } else {
+            let why = match program {
+                "pop3" => "POP3 finds no site, and refuses everybody whom the plugin is loaded for",
+                _ => "Dovecot's auth cannot read who is held: the plugin alone refuses them",
+            };
+            DoctorFinding::trouble(
+                APPARMOR,
+                format_args!("{profile} confines Dovecot's {program}, and has no rule for {shown}"),
+                why,
+                format_args!(
+                    "write \"{shown}/ r,\" and \"{shown}/** r,\" to {local}; then \
+                     apparmor_parser -r {whole}"
+                ),
+            )
+        });
+    }
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl Examination {
             loading::check(&subject, plugins, &facts, &mut found);
         }
         panel::check(&subject, &mut found);
-        confinement::check(&subject, &mut found);
+        confinement::check(&subject, loads, &mut found);
         let mut seen = Vec::new();
         // Of users only a Dovecot that runs can say something.
         if subject.master.is_some() && (loads != Some(false) || !self.is_short) {

@@ -113,8 +113,14 @@ pub fn read(
             let paths = subject.site.paths_of(scope);
             let dir = paths.roster.parent().unwrap_or(dir).display().to_string();
             let what = format!("{dir}: {why}");
-            let why = "POP3 refuses all users of it";
-            found.push(DoctorFinding::trouble(SITE, what, why, "uidl-keep check SITE"));
+            let is_ours = !what.contains("Permission denied");
+            found.push(match is_ours || rustix::process::geteuid().is_root() {
+                true => {
+                    let why = "POP3 refuses all users of it";
+                    DoctorFinding::trouble(SITE, what, why, "uidl-keep check SITE")
+                }
+                false => DoctorFinding::could_not_tell(SITE, what, "run doctor as root"),
+            });
         }
     }
     if let Some(first) = failed.first() {

@@ -39,7 +39,7 @@ pub fn check(
 ) {
     check_address_space(subject, facts, found);
     let mut file_systems: BTreeMap<u64, PathBuf> = BTreeMap::new();
-    for dir in seen.iter().filter_map(|mail| mail.control.as_deref()) {
+    for dir in seen.iter().map(|mail| mail.control.as_path()) {
         if let Some((device, place)) = device_of(dir) {
             file_systems.entry(device).or_insert(place);
         }

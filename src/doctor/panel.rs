@@ -20,6 +20,8 @@ pub struct KnownPanel {
     evidence: &'static [&'static [&'static str]],
     /// The names with which a file begins that its updates leave alone.
     survives: &'static [&'static str],
+    /// The same, with Dovecot 2.4 alone.
+    survives_on_2_4: &'static [&'static str],
     /// Files that it makes its configuration from. What stands there comes back.
     sources: &'static [&'static str],
     /// What to do so that our lines stay.
@@ -32,6 +34,7 @@ const PANELS: &[KnownPanel] = &[
         name: "cPanel",
         evidence: &[&["/usr/local/cpanel/version"]],
         survives: &[],
+        survives_on_2_4: &[],
         sources: &[
             "/var/cpanel/templates/dovecot/main.local",
             "/var/cpanel/templates/dovecot2.3/main.local",
@@ -45,6 +48,7 @@ const PANELS: &[KnownPanel] = &[
         name: "Plesk",
         evidence: &[&["/usr/local/psa/version"]],
         survives: &["/etc/dovecot/conf.d/9", "/etc/dovecot/local.conf"],
+        survives_on_2_4: &[],
         sources: &[],
         advice: "write the lines to /etc/dovecot/conf.d/99-uidl-keep.conf; then doveadm reload",
     },
@@ -52,6 +56,7 @@ const PANELS: &[KnownPanel] = &[
         name: "DirectAdmin",
         evidence: &[&["/usr/local/directadmin/conf"], &["/usr/local/directadmin/custombuild"]],
         survives: &["/etc/dovecot/conf.d/9"],
+        survives_on_2_4: &[],
         sources: &["/usr/local/directadmin/custombuild/custom/dovecot/conf/dovecot.conf"],
         advice: "write the lines to /etc/dovecot/conf.d/99-uidl-keep.conf, and look for them after \
                  each `./build dovecot`; then doveadm reload",
@@ -63,6 +68,7 @@ const PANELS: &[KnownPanel] = &[
             &["/opt/mailcow-dockerized/mailcow.conf"],
         ],
         survives: &["/etc/dovecot/extra.conf"],
+        survives_on_2_4: &[],
         sources: &["/opt/mailcow-dockerized/data/conf/dovecot/extra.conf"],
         advice: "write the lines to data/conf/dovecot/extra.conf, with the whole list of plugins \
                  and no $mail_plugins; then docker compose restart dovecot-mailcow",
@@ -71,6 +77,7 @@ const PANELS: &[KnownPanel] = &[
         name: "Mailu",
         evidence: &[&["/conf/dovecot.conf", "/start.py"]],
         survives: &["/overrides/"],
+        survives_on_2_4: &[],
         sources: &["/overrides/dovecot.conf"],
         advice: "write the lines to overrides/dovecot.conf, and start the container anew",
     },
@@ -78,6 +85,7 @@ const PANELS: &[KnownPanel] = &[
         name: "docker-mailserver",
         evidence: &[&["/usr/local/bin/start-mailserver.sh"], &["/tmp/docker-mailserver"]],
         survives: &[],
+        survives_on_2_4: &[],
         sources: &["/tmp/docker-mailserver/dovecot.cf"],
         advice: "write the lines to config/dovecot.cf, and start the container anew",
     },
@@ -85,6 +93,7 @@ const PANELS: &[KnownPanel] = &[
         name: "iRedMail",
         evidence: &[&["/etc/iredmail-release"], &["/opt/iredmail/custom"]],
         survives: &["/etc/dovecot/iredmail/", "/opt/iredmail/custom/dovecot/"],
+        survives_on_2_4: &["/etc/dovecot/dovecot.conf"],
         sources: &[],
         advice: "write the lines to a file in /etc/dovecot/iredmail (iRedMail Easy: \
                  /opt/iredmail/custom/dovecot/conf-enabled); with Dovecot 2.4 nothing includes \
@@ -94,6 +103,7 @@ const PANELS: &[KnownPanel] = &[
         name: "Virtualmin",
         evidence: &[&["/etc/webmin/virtual-server"]],
         survives: &["/etc/dovecot/conf.d/9", "/etc/dovecot/local.conf"],
+        survives_on_2_4: &[],
         sources: &[],
         advice: "write the lines to /etc/dovecot/conf.d/95-uidl-keep.conf; then doveadm reload",
     },
@@ -101,6 +111,7 @@ const PANELS: &[KnownPanel] = &[
         name: "ISPConfig",
         evidence: &[&["/usr/local/ispconfig/server"]],
         survives: &["/etc/dovecot/conf.d/9"],
+        survives_on_2_4: &[],
         sources: &[
             "/usr/local/ispconfig/server/conf-custom/install/debian_dovecot2.conf.master",
             "/usr/local/ispconfig/server/conf-custom/install/debian_dovecot.conf.master",
@@ -122,9 +133,10 @@ impl KnownPanel {
         PANELS.iter().find(|panel| panel.evidence.iter().any(|row| is_there(row)))
     }
 
-    fn leaves_alone(&self, file: &Path) -> bool {
+    fn leaves_alone(&self, file: &Path, is_2_4: bool) -> bool {
         let file = file.to_string_lossy();
-        self.survives.iter().any(|start| file.starts_with(start))
+        let on_2_4 = if is_2_4 { self.survives_on_2_4 } else { &[] };
+        self.survives.iter().chain(on_2_4).any(|start| file.starts_with(start))
     }
 
     /// The first of its sources that names the plugin.
@@ -170,7 +182,7 @@ pub fn check(subject: &Subject<'_>, found: &mut Vec<DoctorFinding>) {
         found.push(DoctorFinding::fine(PANEL, what));
         return;
     }
-    found.push(match ours.iter().find(|file| !panel.leaves_alone(file)) {
+    found.push(match ours.iter().find(|file| !panel.leaves_alone(file, subject.is_2_4())) {
         Some(file) => DoctorFinding::notice(
             PANEL,
             format_args!(

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::support::dovecot::Config;
 use crate::support::host::{Host, Line, unix_mode};
+use crate::support::maildir::make_owned;
 use crate::support::scenario::{Listing, Scenario, USER};
 use crate::support::{OWNER, helper};
 
@@ -201,6 +202,56 @@ fn files_are_opened_by_their_reader(line: Line) {
     std::os::unix::fs::chown(&mail, Some(OWNER), Some(OWNER)).unwrap();
     assert_eq!(doctor(&server, line).bad().len(), 1, "second names alone");
     server.serves(3, "all is mended");
+}
+
+/// Each user is tried with the account that is his own, whoever else is asked of with him.
+fn each_user_is_tried_with_his_own_account(line: Line) {
+    let Some(mut server) = migrated(line, Config::default()) else { return };
+    let other = "bob@example.org";
+    let listing = "uidl-keep-listing 1\nmaildrop bob@example.org\nstate empty\n.\n";
+    let alice = Listing::of_files(&server.maildir().files()).text();
+    server.build(&format!("{alice}{listing}"));
+    let users = server.dovecot.dir().join("users");
+    let entry = |user: &str, id: u32| {
+        let home = server.dovecot.inside(&server.dovecot.home(user));
+        format!("{user}::{id}:{id}::{}::\n", home.display())
+    };
+    let own = OWNER + 1;
+    let entries = [entry(USER, OWNER), entry(other, own)].concat();
+    list_users(&mut server, line, &[(USER, USER)]);
+    fs::write(users, entries).unwrap();
+    let files = |name: &str| {
+        ["idx", "roster"].map(|end| server.dovecot.site().join(format!("domain/{name}.{end}")))
+    };
+    for (name, gid) in [("example.com", OWNER), ("example.org", own)] {
+        for file in files(name) {
+            std::os::unix::fs::chown(&file, Some(0), Some(gid)).unwrap();
+            fs::set_permissions(&file, unix_mode(0o640)).unwrap();
+        }
+    }
+    for dir in ["", "domain", "user"] {
+        fs::set_permissions(server.dovecot.site().join(dir), unix_mode(0o711)).unwrap();
+    }
+    let mail = server.dovecot.mail(other);
+    make_owned(&mail);
+    std::os::unix::fs::chown(&mail, Some(own), Some(own)).unwrap();
+    let found = doctor(&server, line);
+    found.has("access", "fine", &["opened for 2 of 2 users, by 2 accounts"]);
+    // With the group of the first, the second reads nothing.
+    let [_, roster] = files("example.org");
+    std::os::unix::fs::chown(&roster, Some(0), Some(OWNER)).unwrap();
+    let words = ["1 of 2 users", &format!("{other} (uid {own}, gid {own})"), "Permission denied"];
+    doctor(&server, line).has("access", "trouble", &words);
+}
+
+#[test]
+fn each_user_of_2_3_is_tried_with_his_own_account() {
+    each_user_is_tried_with_his_own_account(Line::V23);
+}
+
+#[test]
+fn each_user_of_2_4_is_tried_with_his_own_account() {
+    each_user_is_tried_with_his_own_account(Line::V24);
 }
 
 #[test]

@@ -35,6 +35,8 @@ const DOVEADM: &str = r#"#!/bin/sh
 case "$*" in
 "user -f user -- "*) exit 0 ;;
 'user -- *') [ -e HERE/conf/users ] && cat HERE/conf/users; exit 0 ;;
+"user -f uid -- "*) shift 4; for user; do id -u; echo; done ;;
+"user -f gid -- "*) shift 4; for user; do id -g; echo; done ;;
 "user -- "*) printf 'field\tvalue\nuid\t%s\ngid\t%s\nhome\t/x\n' "$(id -u)" "$(id -g)" ;;
 "-f json mailbox path -F "*)
     between='['
@@ -239,6 +241,14 @@ fn lines_that_a_panel_writes_anew_are_named_and_those_that_stay_are_not() {
     made.finds("panel", "fine", &["Plesk: no file names the plugin yet"]);
     made.put("etc/dovecot/conf.d/99-uidl-keep.conf", "mail_plugins = x uidl_keep\n");
     made.finds("panel", "fine", &["99-uidl-keep.conf names the plugin, and updates leave it"]);
+
+    fs::remove_dir_all(made.place("usr/local/psa")).unwrap();
+    fs::remove_dir_all(made.place("etc/dovecot/conf.d")).unwrap();
+    made.put("etc/iredmail-release", "1.8.1\n");
+    made.put("etc/dovecot/dovecot.conf", "mail_plugins = x uidl_keep\n");
+    made.finds("panel", "notice", &["iRedMail: /etc/dovecot/dovecot.conf"]);
+    made.here.write("conf/about", "# 2.4.1-4 (7d8c0e5759): /etc/dovecot/dovecot.conf\n");
+    made.finds("panel", "fine", &["updates leave it alone"]);
 }
 
 #[test]
@@ -253,6 +263,10 @@ fn the_running_dovecot_must_see_the_same_site() {
     made.finds("mounts", "trouble", &["sees no /var/lib/uidl-keep"]);
     fs::create_dir_all(other.join("var/lib/uidl-keep")).unwrap();
     made.finds("mounts", "trouble", &["is another directory"]);
+    // It costs nobody anything while POP3 does not load the plugin.
+    made.here.write("conf/plugins", "mail_plugins = quota\n");
+    made.finds("mounts", "notice", &["is another directory", "does not load the plugin now"]);
+    made.here.write("conf/plugins", "mail_plugins = quota uidl_keep\n");
     fs::remove_file(&root).unwrap();
     made.finds("mounts", "could_not_tell", &["No such file"]);
 
@@ -378,16 +392,28 @@ fn apparmor_confines_pop3_only_by_a_profile_that_is_enforced() {
     made.is_silent_of("apparmor");
     let profiles = "sys/kernel/security/apparmor/profiles";
     made.put(profiles, "/usr/lib/dovecot/pop3 (complain)\ndovecot-pop3-login (enforce)\n");
-    made.finds("apparmor", "fine", &["no profile confines"]);
+    made.finds("apparmor", "fine", &["no profile confines Dovecot's pop3"]);
     made.put(profiles, "dovecot-imap (enforce)\ndovecot-pop3 (enforce)\n");
-    let words = ["profile dovecot-pop3 (enforce) confines POP3", "apparmor_parser -r"];
+    let words = ["dovecot-pop3 (enforce) confines Dovecot's pop3", "apparmor_parser -r"];
     made.finds("apparmor", "trouble", &words);
     let site = made.site().canonicalize().unwrap();
     let local = "etc/apparmor.d/local/usr.lib.dovecot.pop3";
-    made.put(local, &format!("{0}/ r,\n# {0}/** r,\n", site.display()));
+    let rule = format!("  {0}/ r,\n  {0}/** r,\n", site.display());
+    made.put(local, &rule.replace("  ", "#"));
     made.finds("apparmor", "trouble", &words);
-    made.put(local, &format!("  {0}/ r,\n  {0}/** r,\n", site.display()));
-    made.finds("apparmor", "fine", &["lets POP3 read"]);
+    made.put(local, &rule);
+    made.finds("apparmor", "fine", &["it may read"]);
+    fs::remove_file(made.place(local)).unwrap();
+    made.put("etc/apparmor.d/usr.lib.dovecot.pop3", &rule);
+    made.finds("apparmor", "fine", &["it may read"]);
+    // Auth reads only what is there to be read.
+    made.put(profiles, "/usr/lib/dovecot/auth (enforce)\n");
+    assert!(!made.run("").stdout.contains("apparmor"));
+    fs::create_dir(site.join("auth")).unwrap();
+    made.finds("apparmor", "trouble", &["Dovecot's auth, and has no rule", "who is held"]);
+    let rule = format!("{}/auth/** r,\n", site.display());
+    made.put("etc/apparmor.d/local/usr.lib.dovecot.auth", &rule);
+    made.finds("apparmor", "fine", &["dovecot/auth (enforce): it may read"]);
 }
 
 #[test]
