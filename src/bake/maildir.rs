@@ -8,14 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use crate::bake::control::ListDir;
 use crate::bake::dotlock::{Dotlock, DotlockError};
 use crate::bake::uidlist::{BadList, BakedList, StoredUidl};
 use crate::bake::undo::{UndoneMessage, UndoneRecord};
 use crate::capture::disk::dovecot::STATE_FILE;
-use crate::capture::disk::maildir::Maildir;
+use crate::capture::disk::maildir::{Folder, Maildir};
 use crate::capture::error::CaptureError;
 use crate::capture::find::source::Source;
 use crate::forecast::{ControlPlace, FirstListing, Terms, Unbegun, Unsurveyed, Untold};
@@ -380,7 +380,23 @@ fn write(
     }
     note()?;
     dir.publish(&lock, octets, access)?;
+    has_dovecot_look(maildir).map_err(|error| {
+        io::Error::other(format!(
+            "{STATE_FILE} is written, and Dovecot may not see its next UID until mail comes: cur \
+             cannot be given a time of change: {error}"
+        ))
+    })?;
     Ok(())
+}
+
+/// Has Dovecot read the list at its next look at the mailbox. Its index has a next UID of its own,
+/// which a dsync hands on, and is brought in line with the list only after a directory of mail has
+/// changed (`maildir-sync.c`, `maildir_sync_quick_check`).
+fn has_dovecot_look(maildir: &Maildir) -> io::Result<()> {
+    let cur = maildir.folder(Folder::Cur).expect("nothing is a Maildir without it");
+    let time = |nanoseconds| Timespec { tv_sec: 0, tv_nsec: nanoseconds };
+    let now = Timestamps { last_access: time(UTIME_OMIT), last_modification: time(UTIME_NOW) };
+    Ok(rustix::fs::futimens(cur, &now)?)
 }
 
 fn has_list(begun: &FirstListing<'_>) -> bool {

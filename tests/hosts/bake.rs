@@ -254,12 +254,27 @@ fn a_bake_and_dovecot_wait_for_each_other() {
     }
 }
 
+/// Makes the mail of a server old, and has it take note.
+fn an_hour_ago(server: &Dovecot) {
+    let before = std::time::SystemTime::now() - std::time::Duration::from_secs(3600);
+    let times = fs::FileTimes::new().set_modified(before);
+    for name in ["cur", "new"] {
+        let dir = fs::File::open(server.mail(USER).join(name)).unwrap();
+        dir.set_times(times).unwrap();
+    }
+    server.doveadm_ok(["mailbox", "status", "-u", USER, "uidnext", "INBOX"]);
+}
+
+/// What the copy is told is also where new mail begins: a new mail that had a number of before could
+/// have a UIDL that a client holds.
 #[test]
 fn a_dsync_to_another_store_carries_what_was_baked() {
     for (line, store) in
         asked([(Line::V23, Store::Mdbox), (Line::V24, Store::Mdbox), (Line::V23, Store::Sdbox)])
     {
         let Some(twin) = Twin::start(line, "", true) else { continue };
+        // Nothing has come or gone for an hour: Dovecot does not look into the directories.
+        an_hour_ago(&twin.alone);
         twin.bakes();
         let host = Host::dovecot(line).unwrap();
         let target = Dovecot::start(&host, Config::default().store(store)).unwrap();

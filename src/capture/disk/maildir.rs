@@ -216,6 +216,12 @@ impl Maildir {
         self.top.as_fd()
     }
 
+    /// One of the directories that have the messages; `None` where it is not there.
+    pub fn folder(&self, folder: Folder) -> Option<BorrowedFd<'_>> {
+        let found = self.folders.iter().find(|(there, _)| *there == folder);
+        found.map(|(_, directory)| directory.as_fd())
+    }
+
     /// Looks once. Lists the directories and reads the state file; opens no message.
     ///
     /// # Errors
