@@ -392,7 +392,7 @@ fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
     let files = [server.index(), server.roster(), server.ledger()].map(Whole::of);
     for file in &files {
         file.replace(&file.damaged(file.octets.len() / 2));
-        let place = file.path().display().to_string();
+        let place = server.dovecot.seen(file.path()).display().to_string();
         let fetched = server.dovecot.doveadm_with_us([
             "fetch",
             "-u",

@@ -115,8 +115,10 @@ impl Drop for Small {
 fn a_full_disk_serves_the_kept_uidls_and_lets_mail_be_deleted() {
     let extra = "mail_location = maildir:~/Maildir:CONTROL=~/small/control:INDEX=~/small/index\n";
     let config = Config { extra: extra.into(), ..Config::default() }.with_plugin();
-    let Some(server) = Scenario::migrated_with(5, config) else { return };
+    let Some(mut server) = Scenario::migrated_with(5, config) else { return };
     let Some(small) = Small::mount(server.dovecot.home(USER).join("small")) else { return };
+    // What is mounted is seen by what starts from now on.
+    server.dovecot.restart_with(extra);
     // Dovecot numbers the messages while it can.
     assert_eq!(server.shown_by_doveadm(), uidl_of(1..=5));
     let filler = small.fill();

@@ -101,5 +101,6 @@ fn is_refused_for(moved: &Scenario, file: &Path, why: &str) {
     let log = moved.log();
     let [line] = &log[before..] else { panic!("{:?}", &log[before..]) };
     assert!(line.contains("Error: ") && line.contains(why), "{line}");
-    assert!(line.contains(&format!("uidl-keep: {}: ", file.display())), "{line}");
+    let seen = moved.dovecot.seen(file);
+    assert!(line.contains(&format!("uidl-keep: {}: ", seen.display())), "{line}");
 }

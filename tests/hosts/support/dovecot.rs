@@ -351,6 +351,14 @@ impl Dovecot {
         self.scratch.inside().join(path.strip_prefix(self.dir()).expect("below its directory"))
     }
 
+    /// A path as the plugin names it: the site lies at its one place for it.
+    pub fn seen(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(self.site()) {
+            Ok(below) => Path::new("/var/lib/uidl-keep").join(below),
+            Err(_) => self.inside(path),
+        }
+    }
+
     /// Its configuration file, as this process sees it.
     pub fn conf(&self) -> PathBuf {
         self.scratch.path().join("dovecot.conf")
