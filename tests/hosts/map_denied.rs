@@ -73,7 +73,7 @@ fn a_login_reads_an_index_that_may_not_be_mapped() {
         return;
     }
     let Some(server) = Scenario::migrated(5) else { return };
-    let index = server.index();
+    let index = server.dovecot.inside(&server.index());
     let trace = tempfile::NamedTempFile::new().unwrap();
     fs::set_permissions(trace.path(), crate::support::host::unix_mode(0o666)).unwrap();
     for (errors, is_served) in [(DENIALS, true), (FAULTS, false)] {
