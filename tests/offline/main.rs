@@ -31,6 +31,7 @@ mod gates;
 mod hold_auth;
 mod manners;
 mod planted;
+mod platforms;
 mod rehearse;
 mod report;
 mod retire;
