@@ -279,7 +279,7 @@ test-packages: packages ## packages installed, upgraded, removed in trees of Deb
 	packaging/debian.sh bookworm-backports target/debs dovecot-core dovecot-pop3d dovecot-imapd
 	tests/packages/run
 
-test-platforms: check-headers test-packages ## what other Dovecots than this machine's are tested with
+test-platforms: check-headers test-packages test-subjects ## all that needs other Dovecots
 
 clean: ## what was built
 	cargo clean

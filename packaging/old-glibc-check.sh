@@ -31,7 +31,8 @@ case $2 in
 loader) [ "$has" = "$exports " ] || die "exports $has" ;;
 *)
 	[ "$has" = "$exports uidl_keep_plugin_version " ] || die "exports $has"
-	built=$(grep -aoE '2\.[0-9]+\.[0-9A-Za-z.]*ABIv[0-9]+' "$file" | sort -u | tr '\n' ' ')
-	[ "$built" = "$2 " ] || die "is for ${built:-no known ABI}, and $2 is asked for"
+	built=$(grep -aoE '2\.[0-9]+\.[0-9A-Za-z.]*ABIv[0-9]+' "$file" | sort -u | tr '\n' ' ' |
+		sed 's/ $//')
+	[ "$built" = "$2" ] || die "is for ${built:-no known ABI}, and $2 is asked for"
 	;;
 esac

@@ -35,6 +35,7 @@ mod hold_auth;
 mod loader;
 mod manners;
 mod planted;
+mod platforms;
 mod rehearse;
 mod report;
 mod retire;
