@@ -78,8 +78,9 @@ fn run_in(host: &Host, server: &Scenario, words: &[&str]) -> Found {
     Found::of(command.output().expect("the helper"))
 }
 
+/// Does so where the site lies at its place, as it does for the Dovecot.
 fn run(server: &Scenario, line: Line, words: &[&str]) -> Found {
-    run_in(&host(line), server, words)
+    run_in(&host(line).with(&server.dovecot.site(), "/var/lib/uidl-keep"), server, words)
 }
 
 fn doctor(server: &Scenario, line: Line) -> Found {
