@@ -385,7 +385,8 @@ impl Dovecot {
         let (asked, logins) = (Instant::now(), self.logins.load(Ordering::SeqCst));
         loop {
             let log = self.log();
-            let ends = ["Info: Disconnected: ", "Fatal: ", "Panic: "];
+            // The second is of 2.3.13, where INBOX cannot be opened.
+            let ends = ["Info: Disconnected: ", "Info: Couldn't ", "Fatal: ", "Panic: "];
             let is_end = |line: &&str| {
                 line.contains(" pop3(")
                     && ends.iter().any(|end| line.contains(end))
