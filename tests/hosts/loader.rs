@@ -33,6 +33,16 @@ fn one_loader_serves_kept_uidls_on_both_lines_and_in_a_chroot() {
             }
             assert!(loaded.server.ledger().exists(), "{when}");
             loaded.all_else_goes_on(&when);
+            // For one command of doveadm.
+            let plugins = match line {
+                Line::V23 => "mail_plugins=uidl_keep",
+                Line::V24 => "mail_plugins/uidl_keep=yes",
+            };
+            let fetch =
+                ["-o", plugins, "fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
+            let shown = loaded.server.dovecot.doveadm_ok(fetch);
+            let shown = shown.lines().filter_map(|line| line.strip_prefix("pop3.uidl: "));
+            assert_eq!(shown.collect::<Vec<_>>(), uidl_of(1..=3), "{when}");
             let log = loaded.server.dovecot.log();
             assert!(
                 !log.contains("Fatal") && !log.contains("no plugin is loaded"),
