@@ -207,8 +207,8 @@ impl<'a> StopFile<'a> {
     }
 
     /// Turns the guard on, if it can be whole, and if `prove` finds that auth refuses these: the
-    /// canary, some who were migrated, and the canary in capitals. Where it finds a fault, all is as
-    /// it was. Returns how many users are named.
+    /// canary, some who were migrated, and the canary in capitals. Where it finds a fault, all is
+    /// as it was. Returns how many users are named.
     pub fn turn_on(
         &mut self,
         guard: Guard,
