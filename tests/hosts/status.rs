@@ -67,7 +67,6 @@ fn retires(mut moved: Scenario, line: Line) {
     assert_eq!(said.status, 0, "{}{}", said.stdout, said.stderr);
     assert!(said.stdout.contains("example.com: would be retired: "), "{}", said.stdout);
     assert!(moved.roster().exists() && moved.ledger().exists());
-
     // With the guard on, auth is told, too.
     let stop = moved.dovecot.site().join("auth/stop-pop3");
     fs::create_dir(stop.parent().unwrap()).unwrap();
