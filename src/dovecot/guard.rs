@@ -48,7 +48,8 @@ pub enum Unguarded {
     /// Auth was asked about a user whom the file names, and did not refuse him.
     #[error(
         "`doveadm auth test -x service=pop3 {user}` does not say nologin and reason=[SYS/TEMP], \
-         but: {said}; reload Dovecot, and look whether auth may read the file"
+         but: {said}; reload Dovecot, and look whether auth may read the file, and whether \
+         auth_username_format makes names small"
     )]
     NotRefused {
         /// The user.

@@ -33,6 +33,16 @@ fn one_loader_serves_kept_uidls_on_both_lines_and_in_a_chroot() {
             }
             assert!(loaded.server.ledger().exists(), "{when}");
             loaded.all_else_goes_on(&when);
+            // For one command of doveadm.
+            let plugins = match line {
+                Line::V23 => "mail_plugins=uidl_keep",
+                Line::V24 => "mail_plugins/uidl_keep=yes",
+            };
+            let fetch =
+                ["-o", plugins, "fetch", "-u", USER, "pop3.uidl", "mailbox", "INBOX", "all"];
+            let shown = loaded.server.dovecot.doveadm_ok(fetch);
+            let shown = shown.lines().filter_map(|line| line.strip_prefix("pop3.uidl: "));
+            assert_eq!(shown.collect::<Vec<_>>(), uidl_of(1..=3), "{when}");
             let log = loaded.server.dovecot.log();
             assert!(
                 !log.contains("Fatal") && !log.contains("no plugin is loaded"),
@@ -258,10 +268,20 @@ fn a_guard_that_auth_does_not_heed_is_not_turned_on() {
         assert!(!fs::read_to_string(&stop).unwrap().contains("alice"));
         loaded.refuses(STRANGER, "not guarded");
         fs::remove_dir_all(auth).unwrap();
+        // Auth takes names as clients write them, and the file has one way to write each.
+        let as_written = match line {
+            Line::V23 => "auth_username_format = %u\n",
+            Line::V24 => "auth_username_format = %{user}\n",
+        };
+        loaded.server.dovecot.reconfigure(|config| config.extra += as_written);
+        says(&loaded, &guard, 2, &["pop3 UIDL-KEEP-GUARD@EXAMPLE.COM` does not say nologin"]);
+        loaded.server.dovecot.reconfigure(|config| {
+            config.extra = config.extra.replace(as_written, "");
+        });
         // Nobody is at the socket of auth.
         loaded.server.dovecot.pause();
         says(&loaded, &guard, 2, &["name this Dovecot's doveadm"]);
-        assert!(!stop.exists());
+        assert!(!fs::read_to_string(&stop).unwrap().contains("alice"));
         loaded.server.dovecot.resume();
         says(&loaded, &guard, 0, &[]);
         loaded.serves_the_stranger("guarded");

@@ -58,11 +58,18 @@ fn retires(mut moved: Scenario) {
     assert_eq!(said.status, 0, "{}{}", said.stdout, said.stderr);
     assert!(said.stdout.contains("example.com: would be retired: "), "{}", said.stdout);
     assert!(moved.roster().exists() && moved.ledger().exists());
+    // With the guard on, auth is told, too.
+    let stop = moved.dovecot.site().join("auth/stop-pop3");
+    fs::create_dir(stop.parent().unwrap()).unwrap();
+    let head = "# uidl-keep-guard 1 /run/auth-client uidl-keep-guard@example.com\n";
+    fs::write(&stop, format!("{head}alice@example.com:::::::nopassword=y nologin=y\n")).unwrap();
 
     let said = run(&moved, &["retire", "example.com"]);
     assert_eq!(said.status, 0, "{}{}", said.stdout, said.stderr);
     assert!(said.stdout.contains("example.com: is retired: "), "{}", said.stdout);
     assert!(said.stderr.contains("nobody is left here: take uidl_keep out"), "{}", said.stderr);
+    let named = fs::read_to_string(&stop).unwrap();
+    assert!(named.starts_with(head) && !named.contains("alice@"), "{named}");
     for path in [moved.roster(), moved.index(), moved.ledger()] {
         assert!(!path.exists(), "{}", path.display());
     }

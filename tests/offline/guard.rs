@@ -14,6 +14,7 @@ case "$*" in
 *"auth test"*)
     user=$(echo "$*" | sed 's/.*-- \(.*\) any$/\1/')
     cp SITE/auth/stop-pop3 HERE/asked
+    [ -e HERE/small ] && user=$(echo "$user" | tr A-Z a-z)
     [ -e HERE/reads ] && grep -q "^$user:" SITE/auth/stop-pop3 &&
         printf 'passdb: %s auth succeeded\nextra fields:\n  user=%s\n  nologin\n' "$user" "$user" &&
         echo '  reason=[SYS/TEMP]' || { echo "passdb: $user auth failed"; exit 77; }
@@ -43,6 +44,7 @@ fn with_site() -> Here {
     }
     fs::create_dir(here.path("site/auth")).unwrap();
     here.write("reads", "");
+    here.write("small", "");
     here
 }
 
@@ -157,6 +159,9 @@ fn a_guard_is_not_turned_on_where_it_would_not_keep_everybody_out() {
     refuses("does not say nologin and reason=[SYS/TEMP], but: passdb: uidl-keep-guard@example.com");
     assert!(!fs::read_to_string(&stop).unwrap().contains("alice"));
     here.write("reads", "");
+    fs::remove_file(here.path("small")).unwrap();
+    refuses("pop3 UIDL-KEEP-GUARD@EXAMPLE.COM` does not say nologin");
+    here.write("small", "");
     for line in ["*@example.com failed guarded", "@example.com empty held"] {
         here.run("release --site site example.com");
         if line.starts_with('@') {

@@ -207,8 +207,8 @@ impl<'a> StopFile<'a> {
     }
 
     /// Turns the guard on, if it can be whole, and if `prove` finds that auth refuses these: the
-    /// canary, and some who were migrated. Where it finds a fault, all is as it was. Returns how
-    /// many users are named.
+    /// canary, some who were migrated, and the canary in capitals. Where it finds a fault, all is
+    /// as it was. Returns how many users are named.
     pub fn turn_on(
         &mut self,
         guard: Guard,
@@ -228,7 +228,10 @@ impl<'a> StopFile<'a> {
         let unproven = text.split_once('\n').map_or_else(String::new, |(_, rest)| rest.to_owned());
         self.write(unproven)?;
         thread::sleep(UNTIL_SEEN);
-        let first: Vec<&str> = names.iter().take(MOST_PROVEN).map(String::as_str).collect();
+        // Where auth did not make names small, who writes his own in capitals would pass the file.
+        let capitals = guard.canary.to_ascii_uppercase();
+        let first = names.iter().take(MOST_PROVEN).map(String::as_str);
+        let first: Vec<&str> = first.chain([capitals.as_str()]).collect();
         if let Err(trouble) = prove(&first) {
             self.write(if before.is_empty() { HEADER.to_owned() } else { before })?;
             return Err(trouble);
