@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
-	loader mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
+	loader test-subjects mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -130,9 +130,6 @@ test: deps test-plugins ## every test on 2.3.19 and 2.4.1; a server that is miss
 	@$(UNFIT)
 	$(MAKE) asan
 	@! rm target/failed 2> /dev/null || { echo "test: failed before make asan; see above"; exit 1; }
-
-.PHONY: test-subjects test-platforms
-test-platforms: test-subjects
 
 test-subjects: ## the core of the tests on 2.3.13, 2.3.21 and 2.4.5, with what is packaged
 	$(SETUP) rust
