@@ -144,6 +144,9 @@ test-subjects: ## the core of the tests on 2.3.13, 2.3.21 and 2.4.5, with what i
 			cargo test --locked --features plugin --test hosts -- $(CORE) || \
 			touch target/failed; \
 	done
+	@echo 'Dovecot upgraded beneath the plugin of before'
+	UIDL_KEEP_REQUIRE_HOST=1 cargo test --locked --features plugin --test hosts -- \
+		--include-ignored upgrade:: || touch target/failed
 	@$(UNFIT)
 	@! rm target/failed 2> /dev/null
 
