@@ -265,8 +265,8 @@ fn an_hour_ago(server: &Dovecot) {
     server.doveadm_ok(["mailbox", "status", "-u", USER, "uidnext", "INBOX"]);
 }
 
-/// What the copy is told is also where new mail begins: a new mail that had a number of before could
-/// have a UIDL that a client holds.
+/// What the copy is told is also where new mail begins: a new mail that had a number of before
+/// could have a UIDL that a client holds.
 #[test]
 fn a_dsync_to_another_store_carries_what_was_baked() {
     for (line, store) in
