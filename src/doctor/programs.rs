@@ -1,12 +1,12 @@
 //! Whether the plugin that lies where Dovecot looks is one for this Dovecot.
 #![forbid(unsafe_code)]
 
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::abi::{Abi, Module, library_of};
+use crate::abi::{Abi, Module};
 use crate::doctor::finding::DoctorFinding;
 use crate::doctor::subject::Subject;
+use crate::dovecot::fit::{Fit, FitVerdict, Lying};
 
 const ABI: &str = "abi";
 const PLUGIN_FILE: &str = "plugin_file";
@@ -25,20 +25,49 @@ pub struct PluginFile {
     pub fits: bool,
 }
 
-/// Looks at the server's ABI, and at what lies in its module directory. What does not fit is no
-/// trouble as long as POP3 does not load it.
+/// Looks at the server's ABI, and at what lies in its module directory, as `plugin status` does. A
+/// plugin that does not fit is no trouble as long as POP3 does not load it.
 pub fn check(
     subject: &Subject<'_>,
     loads: Option<bool>,
     found: &mut Vec<DoctorFinding>,
 ) -> PluginFile {
-    let abi = server_abi(subject, found);
-    check_headers(subject, abi.as_ref(), found);
-    let fits = check_file(subject, abi.as_ref(), loads, found);
-    PluginFile { abi, fits }
+    check_running(subject, found);
+    let fit = match subject.dovecot.fit() {
+        Ok(fit) => fit,
+        Err(error) => {
+            found.push(DoctorFinding::could_not_tell(PLUGIN_FILE, error, STATUS));
+            return PluginFile { abi: None, fits: false };
+        }
+    };
+    if let Ok(abi) = &fit.server {
+        let what = format!("Dovecot {} has {abi}", subject.about.version);
+        found.push(DoctorFinding::fine(ABI, what));
+    }
+    let abi = fit.server.as_ref().ok();
+    check_headers(subject, abi, found);
+    let verdict = fit.verdict();
+    found.push(match &verdict {
+        FitVerdict::Fits | FitVerdict::NotLoaded => {
+            DoctorFinding::fine(PLUGIN_FILE, format_args!("POP3 can load {}", shown(&fit)))
+        }
+        FitVerdict::CouldNotTell(why) => DoctorFinding::could_not_tell(ABI, why, STATUS),
+        FitVerdict::DoesNotFit(why) if loads == Some(false) => {
+            let reason = "it must fit before POP3 loads it: else POP3 refuses everybody";
+            DoctorFinding::notice(PLUGIN_FILE, why, reason, STATUS)
+        }
+        FitVerdict::DoesNotFit(why) => {
+            let reason = "POP3 is to load uidl_keep and cannot: it refuses everybody, those too \
+                          who were never migrated; with `plugin guard`, whoever is on a roster";
+            DoctorFinding::trouble(PLUGIN_FILE, why, reason, STATUS)
+        }
+    });
+    let fits = matches!(verdict, FitVerdict::Fits | FitVerdict::NotLoaded);
+    PluginFile { abi: fit.server.ok(), fits }
 }
 
-fn server_abi(subject: &Subject<'_>, found: &mut Vec<DoctorFinding>) -> Option<Abi> {
+/// Whether the Dovecot that runs is the one that is installed.
+fn check_running(subject: &Subject<'_>, found: &mut Vec<DoctorFinding>) {
     let maps = subject.master.map(|pid| subject.machine.text(format!("/proc/{pid}/maps")));
     let is_replaced = |line: &str| line.contains("libdovecot.so") && line.ends_with("(deleted)");
     if maps.and_then(Result::ok).flatten().is_some_and(|maps| maps.lines().any(is_replaced)) {
@@ -49,48 +78,19 @@ fn server_abi(subject: &Subject<'_>, found: &mut Vec<DoctorFinding>) -> Option<A
             "doveadm stop; then start Dovecot as this system does",
         ));
     }
-    let library = match library_of(&program_of(subject)) {
-        Ok(Some(library)) => library,
-        Ok(None) => {
-            found.push(DoctorFinding::could_not_tell(
-                ABI,
-                "no libdovecot.so.0 lies where Dovecot's programs look, so that the ABI of this \
-                 Dovecot is not known",
-                STATUS,
-            ));
-            return None;
-        }
-        Err(error) => {
-            let what = format!("{}: {error}", program_of(subject).display());
-            found.push(DoctorFinding::could_not_tell(ABI, what, STATUS));
-            return None;
-        }
-    };
-    match Abi::of_library(&library) {
-        Ok(abi) => {
-            found.push(DoctorFinding::fine(
-                ABI,
-                format_args!("Dovecot {} has {abi}", subject.about.version),
-            ));
-            Some(abi)
-        }
-        Err(error) => {
-            let what = format!("{}: {error}", library.display());
-            found.push(DoctorFinding::could_not_tell(ABI, what, STATUS));
-            None
-        }
-    }
 }
 
-/// The `doveadm` that is asked, by the name of its file.
-fn program_of(subject: &Subject<'_>) -> PathBuf {
-    let named = subject.dovecot.program();
-    if named.components().count() > 1 {
-        return named.to_owned();
+/// What POP3 loads, in words.
+fn shown(fit: &Fit) -> String {
+    match &fit.lying {
+        Lying::Module(path, Module::Plugin(abi)) => format!("{}, for {abi}", path.display()),
+        Lying::Module(path, Module::Loader) => {
+            let plugin = fit.server.as_ref().map(|abi| abi.plugin_at_hand());
+            let plugin = plugin.map_or_else(|_| String::new(), |path| path.display().to_string());
+            format!("{}, and by that {plugin}", path.display())
+        }
+        Lying::Nothing | Lying::Fault(..) => fit.module_dir.display().to_string(),
     }
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut places = env::split_paths(&path).map(|dir| dir.join(named));
-    places.find(|place| place.is_file()).unwrap_or_else(|| named.to_owned())
 }
 
 fn check_headers(subject: &Subject<'_>, abi: Option<&Abi>, found: &mut Vec<DoctorFinding>) {
@@ -119,91 +119,4 @@ fn check_headers(subject: &Subject<'_>, abi: Option<&Abi>, found: &mut Vec<Docto
             ),
         });
     }
-}
-
-/// Returns whether POP3 can load the plugin.
-fn check_file(
-    subject: &Subject<'_>,
-    abi: Option<&Abi>,
-    loads: Option<bool>,
-    found: &mut Vec<DoctorFinding>,
-) -> bool {
-    let unfit = |what: String| unfit(loads, what);
-    let dir = match subject.dovecot.setting_of_pop3("mail_plugin_dir") {
-        Ok(dir) => PathBuf::from(dir.unwrap_or_else(|| "/usr/lib/dovecot/modules".to_owned())),
-        Err(error) => {
-            found.push(DoctorFinding::could_not_tell(PLUGIN_FILE, error, STATUS));
-            return false;
-        }
-    };
-    let names = match subject.machine.names(&dir, "_uidl_keep_plugin.so") {
-        Ok(names) => names.into_iter().filter(|name| is_module(name)).collect::<Vec<_>>(),
-        Err(error) => {
-            let what = format!("{}: {error}", dir.display());
-            found.push(DoctorFinding::could_not_tell(PLUGIN_FILE, what, STATUS));
-            return false;
-        }
-    };
-    let [name] = names.as_slice() else {
-        let what = match names.as_slice() {
-            [] => format!("{} has no plugin of uidl-keep", dir.display()),
-            names => format!("{} has several: {}", dir.display(), names.join(", ")),
-        };
-        found.push(unfit(what));
-        return false;
-    };
-    let path = dir.join(name);
-    let finding = match (Module::of(&subject.machine.path(&path)), abi) {
-        (Err(error), _) => unfit(format!("{}: {error}", path.display())),
-        // What cannot be told of Dovecot was said.
-        (Ok(_), None) => return false,
-        (Ok(Module::Plugin(of)), Some(abi)) if of != *abi => {
-            unfit(format!("{} is for {of}, and Dovecot has {abi}", path.display()))
-        }
-        (Ok(Module::Plugin(of)), Some(_)) => {
-            DoctorFinding::fine(PLUGIN_FILE, format_args!("{} is for {of}", path.display()))
-        }
-        (Ok(Module::Loader), Some(abi)) => {
-            let plugin = abi.plugin_at_hand();
-            match Abi::of_plugin(&subject.machine.path(&plugin)) {
-                Ok(of) if of == *abi => DoctorFinding::fine(
-                    PLUGIN_FILE,
-                    format_args!(
-                        "{} is the loader, and {} is there",
-                        path.display(),
-                        plugin.display()
-                    ),
-                ),
-                Ok(of) => unfit(format!("{} is for {of}, and Dovecot has {abi}", plugin.display())),
-                Err(error) => unfit(format!(
-                    "{} is the loader, and the plugin that it loads: {}: {error}",
-                    path.display(),
-                    plugin.display()
-                )),
-            }
-        }
-    };
-    let fits = finding.why.is_empty();
-    found.push(finding);
-    fits
-}
-
-fn unfit(loads: Option<bool>, what: String) -> DoctorFinding {
-    match loads {
-        Some(false) => {
-            let why = "it must fit before POP3 loads it: else POP3 refuses everybody";
-            DoctorFinding::notice(PLUGIN_FILE, what, why, STATUS)
-        }
-        _ => {
-            let why = "POP3 is to load uidl_keep and cannot: it refuses everybody, those too who \
-                       were never migrated; with `plugin guard`, whoever is on a roster";
-            DoctorFinding::trouble(PLUGIN_FILE, what, why, STATUS)
-        }
-    }
-}
-
-/// Whether Dovecot takes a file of this name for the plugin: it passes over the number.
-fn is_module(name: &str) -> bool {
-    let rest = name.strip_prefix("lib").and_then(|rest| rest.strip_suffix("_uidl_keep_plugin.so"));
-    rest.is_some_and(|number| number.chars().all(|char| char.is_ascii_digit()))
 }

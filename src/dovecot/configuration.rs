@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::{
@@ -43,11 +43,6 @@ pub enum Pop3Plugins {
 const DEFAULT_LIMIT: u64 = u64::MAX;
 
 impl Dovecot {
-    /// Its `doveadm`, as it was named.
-    pub fn program(&self) -> &Path {
-        &self.doveadm
-    }
-
     /// Its version, and the file that configures it. Cost: one run of `doveconf`.
     ///
     /// # Errors

@@ -309,10 +309,18 @@ fn a_plugin_that_does_not_fit_is_trouble(line: Line) {
     let module = server.dovecot.dir().join("modules/lib95_uidl_keep_plugin.so");
     let away = server.dovecot.dir().join("away.so");
     fs::rename(&module, &away).unwrap();
-    doctor(&server, line).has("plugin_file", "trouble", &["has no plugin", "refuses everybody"]);
+    doctor(&server, line).has(
+        "plugin_file",
+        "trouble",
+        &["no lib95_uidl_keep_plugin.so there", "refuses everybody"],
+    );
     fs::copy(&plugin, &module).unwrap();
     let found = doctor(&server, line);
-    found.has("plugin_file", "trouble", &[" is for 2.", "and Dovecot has 2.", "plugin status"]);
+    found.has(
+        "plugin_file",
+        "trouble",
+        &["it is for Dovecot 2.", "and this is 2.", "plugin status"],
+    );
     let stands = found.objects()[0]["stands"].as_str().unwrap().to_owned();
     assert!(stands.contains("pop3 is to load uidl_keep and cannot"), "{stands}");
     // So it is: everybody is refused.
@@ -320,7 +328,7 @@ fn a_plugin_that_does_not_fit_is_trouble(line: Line) {
     assert!(heard.is_err(), "{heard:?}");
     // There is one too many.
     fs::rename(&away, module.with_file_name("lib20_uidl_keep_plugin.so")).unwrap();
-    doctor(&server, line).has("plugin_file", "trouble", &["has several"]);
+    doctor(&server, line).has("plugin_file", "trouble", &["loads neither of two"]);
     server.take_the_plugin_out();
 }
 

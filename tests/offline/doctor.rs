@@ -171,7 +171,7 @@ fn the_first_line_says_where_things_stand_and_json_has_an_object_a_finding() {
     let rest = format!("uidl_keep and cannot, site {}: 1 domains, 2 migrated, ", site.display());
     assert!(first.contains(&rest), "{first}");
     assert!(!ran.stdout.contains("\nfine: "), "{}", ran.stdout);
-    assert!(ran.stdout.contains("\ntrouble: plugin_file: /usr/lib/dovecot/modules has no plugin"));
+    assert!(ran.stdout.contains("\ntrouble: plugin_file: /usr/lib/dovecot/modules: no lib95"));
     assert!(ran.stdout.contains("\n    run: uidl-keep plugin status\n"), "{}", ran.stdout);
 
     let all = made.run("--verbose").stdout;
