@@ -114,6 +114,7 @@ fn open(site: &Site, user: &str) -> Result<bool, String> {
     if line.gate == Gate::Redownload {
         return Ok(false);
     }
+    site.settings()?;
     site.captured_of(user)?;
     let io = |error: io::Error| error.to_string();
     let index = site.open_index(user).map_err(|error| error.to_string())?;

@@ -6,6 +6,7 @@ use crate::doctor::finding::DoctorFinding;
 use crate::doctor::panel;
 use crate::doctor::subject::Subject;
 use crate::dovecot::{InboxPath, Pop3Plugins};
+use crate::site::Site;
 use crate::site::roster::Gate;
 use crate::status::{LedgerSeen, MaildropStatus, look};
 
@@ -34,6 +35,7 @@ pub fn check(
     found: &mut Vec<DoctorFinding>,
 ) {
     check_others(subject, found);
+    check_overlooked(subject, found);
     let lines = match subject.is_2_4() {
         true => "protocol pop3 { mail_plugins { uidl_keep = yes } }",
         false => "protocol pop3 { mail_plugins = $mail_plugins uidl_keep }",
@@ -76,6 +78,21 @@ pub fn check(
             run,
         ),
     });
+}
+
+/// A setting of ours that stands in Dovecot's configuration is not read there. The plugin does not
+/// look past it: 2.3 takes any setting in `plugin {}`, and 2.4 does not start with it.
+fn check_overlooked(subject: &Subject<'_>, found: &mut Vec<DoctorFinding>) {
+    let mut lines = subject.about.changed.lines().map(str::trim);
+    let Some(line) = lines.find(|line| line.starts_with("uidl_keep_")) else { return };
+    let why = "POP3 refuses everybody whom the plugin is loaded for, for nothing reads it there";
+    let run = format!(
+        "take it out, and doveadm reload; the site is {0}, or a link there, and all else stands in \
+         {0}/settings",
+        Site::DEFAULT_DIR
+    );
+    let what = format!("Dovecot's configuration has {line}");
+    found.push(DoctorFinding::trouble(MAIL_PLUGINS, what, why, run));
 }
 
 fn check_others(subject: &Subject<'_>, found: &mut Vec<DoctorFinding>) {

@@ -212,11 +212,15 @@ fn mailcows_list_of_plugins_is_a_file_and_swallows_what_stands_behind_it() {
 }
 
 #[test]
-fn doveadm_that_loads_the_plugin_is_something_to_look_at() {
+fn doveadm_that_loads_the_plugin_and_settings_that_nobody_reads_are_found() {
     let made = MadeUp::ready();
     made.finds("mail_plugins", "fine", &["nothing but POP3"]);
     made.here.write("conf/doveadm", "mail_plugins = quota uidl_keep\n");
     made.finds("mail_plugins", "notice", &["doveadm load uidl_keep, too", "every doveadm"]);
+    let about =
+        "# 2.3.19.1 (9b53102964): /etc/dovecot/dovecot.conf\nplugin {\n  uidl_keep_dir = /x\n}\n";
+    made.here.write("conf/about", about);
+    made.finds("mail_plugins", "trouble", &["uidl_keep_dir = /x", "take it out"]);
 }
 
 #[test]
@@ -533,6 +537,9 @@ fn a_file_of_the_site_that_is_missing_or_not_safe_is_named() {
     made.finds("site", "trouble", &["example.com.idx: not there", "build and install it again"]);
     made.finds("access", "trouble", &["alice@example.com", "example.com.idx"]);
     fs::rename(made.here.path("idx"), &index).unwrap();
+    fs::write(site.join("settings"), "uidl-keep-settings 1\nbake perhaps\n").unwrap();
+    made.finds("access", "trouble", &["2 of 2 users", "settings", "perhaps"]);
+    fs::remove_file(site.join("settings")).unwrap();
     fs::remove_file(site.join("domain/example.com.roster")).unwrap();
     made.finds("site", "trouble", &["example.com.roster: not there, but its index is"]);
     fs::remove_dir_all(&site).unwrap();
