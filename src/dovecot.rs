@@ -220,15 +220,13 @@ impl Dovecot {
     ///
     /// [`DovecotError`].
     pub fn fault_of_pop3(&self) -> Result<Option<NotGuarded>, DovecotError> {
-        let said = self.pop3_plugins_said()?;
-        let is_loaded = plugins_in(&said).contains(&PLUGIN);
-        let words: Vec<&str> = said.split_whitespace().collect();
-        let mail_plugins = words.join(" ");
-        Ok((!is_loaded).then_some(NotGuarded::NotLoaded { mail_plugins }))
-    }
-
-    fn pop3_plugins_said(&self) -> Result<String, DovecotError> {
-        self.doveconf(&["-f", "protocol=pop3", "mail_plugins"])
+        Ok(match self.pop3_loads()? {
+            Pop3Plugins::Loaded => None,
+            Pop3Plugins::Without(mail_plugins)
+            | Pop3Plugins::Swallowed { said: mail_plugins, .. } => {
+                Some(NotGuarded::NotLoaded { mail_plugins })
+            }
+        })
     }
 
     /// The program that serves a POP3 user once he has logged in: the one beside `doveadm`, where

@@ -102,7 +102,7 @@ impl Dovecot {
     pub fn others_that_load(&self) -> Result<Vec<&'static str>, DovecotError> {
         let mut loading = Vec::new();
         for protocol in ["imap", "lmtp", "lda", "doveadm"] {
-            if self.plugins_of(protocol)?.iter().any(|name| name == PLUGIN) {
+            if self.plugins_of(protocol, &[])?.iter().any(|name| name == PLUGIN) {
                 loading.push(protocol);
             }
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Dovecot, DovecotError, PLUGIN, plugins_in};
+use super::{Dovecot, DovecotError, PLUGIN, Pop3Plugins, plugins_in};
 use crate::abi::{self, Abi, AbiError, LIBRARY, Module};
 
 /// A plugin that is at hand for one ABI, and what keeps the loader from it, if anything does.
@@ -123,8 +123,10 @@ impl Dovecot {
             }
             Err(error) => (None, Err(format!("{}: {error}", program.display()))),
         };
-        let said = self.pop3_plugins_said()?;
-        let mail_plugins = plugins_in(&said).into_iter().map(str::to_owned).collect();
+        let said = self.doveconf(&["-f", "protocol=pop3", "mail_plugins"])?;
+        let others = plugins_in(&said).into_iter().filter(|&name| name != PLUGIN);
+        let ours = matches!(self.pop3_loads()?, Pop3Plugins::Loaded).then_some(PLUGIN);
+        let mail_plugins = others.chain(ours).map(str::to_owned).collect();
         let setting = "mail_plugin_dir";
         let module_dir = self.setting(&["-f", "protocol=pop3", setting], setting)?;
         let module_dir = PathBuf::from(module_dir.unwrap_or_default());

@@ -34,7 +34,7 @@ impl Dovecot {
     ///
     /// [`DovecotError`].
     pub fn without_plugin(&self) -> Result<Self, DovecotError> {
-        let mut names = self.plugins_of("doveadm")?;
+        let mut names = self.plugins_of_doveadm()?;
         names.retain(|name| name != PLUGIN);
         Ok(self.loading(&names))
     }
@@ -46,18 +46,30 @@ impl Dovecot {
     ///
     /// [`DovecotError`].
     pub fn with_plugin(&self) -> Result<Self, DovecotError> {
-        let mut names = self.plugins_of("doveadm")?;
+        let mut names = self.plugins_of_doveadm()?;
         if !names.iter().any(|name| name == PLUGIN) {
             names.push(PLUGIN.to_owned());
         }
         Ok(self.loading(&names))
     }
 
+    /// The mail plugins that doveadm loads.
+    fn plugins_of_doveadm(&self) -> Result<Vec<String>, DovecotError> {
+        // `-x`: a list may be the content of a file, `</etc/dovecot/mail_plugins`. A name that is
+        // put behind that would be one of the file's own.
+        self.plugins_of("doveadm", &["-x"])
+    }
+
     /// The mail plugins that a protocol loads.
-    pub(super) fn plugins_of(&self, protocol: &str) -> Result<Vec<String>, DovecotError> {
+    pub(super) fn plugins_of(
+        &self,
+        protocol: &str,
+        args: &[&str],
+    ) -> Result<Vec<String>, DovecotError> {
         // 2.4 shows only what the block itself says; what it adds to comes before.
-        let global = self.doveconf(&["mail_plugins"])?;
-        let own = self.doveconf(&["-f", &format!("protocol={protocol}"), "mail_plugins"])?;
+        let ask = |more: &[&str]| self.doveconf(&[args, more, &["mail_plugins"]].concat());
+        let global = ask(&[])?;
+        let own = ask(&["-f", &format!("protocol={protocol}")])?;
         Ok(plugins_in(&[&global, &own]))
     }
 
@@ -67,7 +79,7 @@ impl Dovecot {
     ///
     /// [`DovecotError`].
     pub fn pop3_plugins(&self) -> Result<Vec<String>, DovecotError> {
-        self.plugins_of("pop3")
+        self.plugins_of("pop3", &[])
     }
 
     /// Both release lines take this for the whole list.

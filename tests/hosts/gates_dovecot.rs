@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::support::OWNER;
 use crate::support::dovecot::{Config, Dovecot};
 use crate::support::helper;
-use crate::support::host::{Host, Line};
+use crate::support::host::{Host, Line, Unfit};
 use crate::support::mail::Message;
 use crate::support::maildir::{Maildir, Naming};
 use crate::support::pop3::Refused;
@@ -250,6 +250,29 @@ fn nothing_is_said_to_be_held_or_built_while_pop3_does_not_load_the_plugin() {
     assert_ne!(server.uidls(DAVE), kept("kept-"));
     // A user who is to download again does so without the plugin, too.
     asked(&server, &["release", "--redownload", DAVE], 0);
+}
+
+/// mailcow keeps its list of plugins in a file: what is put behind its name is taken for a part of
+/// that name.
+#[test]
+fn a_plugin_that_the_name_of_a_file_swallows_holds_nobody() {
+    if Unfit::Spelling.is_asked() {
+        return;
+    }
+    let Some(server) = Server::start() else { return };
+    server.build(&server.listing(&[ALICE], "kept-"));
+    let conf = server.dovecot.conf();
+    let names = server.dovecot.dir().join("mail_plugins");
+    fs::write(&names, "quota\n").unwrap();
+    let list = format!("protocol pop3 {{\n  mail_plugins = <{} uidl_keep\n}}\n", names.display());
+    fs::write(&conf, fs::read_to_string(&conf).unwrap() + &list).unwrap();
+    let said = asked(&server, &["hold", ALICE], 2);
+    let words = ["POP3 does not load uidl_keep", " uidl_keep\"", "nothing is changed"];
+    assert!(words.iter().all(|words| said.contains(words)), "{said}");
+    fs::write(&names, "quota uidl_keep\n").unwrap();
+    let list = format!("protocol pop3 {{\n  mail_plugins = <{}\n}}\n", names.display());
+    fs::write(&conf, fs::read_to_string(&conf).unwrap() + &list).unwrap();
+    assert_eq!(asked(&server, &["hold", ALICE], 0), "");
 }
 
 #[test]

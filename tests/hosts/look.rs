@@ -89,3 +89,18 @@ fn what_clients_will_see_is_shown_before_they_come_and_after() {
         }
     }
 }
+
+/// mailcow has its list in a file. On 2.4 a list is no text.
+#[test]
+fn a_list_of_plugins_that_is_a_file_is_added_to() {
+    let Some(mut server) = Scenario::migrated(3) else { return };
+    let list = server.dovecot.dir().join("mail_plugins");
+    fs::write(&list, "acl").unwrap();
+    server.dovecot.restart_with(&format!(
+        "mail_plugins = <{}\nprotocol pop3 {{\n  mail_plugins = acl uidl_keep\n}}\n",
+        list.display()
+    ));
+    let looked = look(&server, &[]);
+    assert_eq!((looked.status, looked.uidls().len()), (0, 3), "{looked:?}");
+    assert_eq!(looked.uidls(), uidl_of(1..=3));
+}
