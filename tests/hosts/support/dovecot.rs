@@ -361,7 +361,8 @@ impl Dovecot {
     /// The names that a file of its own has beside this one: as its programs say it to the system,
     /// and as the system says it of an open file to who is outside of a tree.
     pub fn other_names(&self, path: &Path) -> Vec<PathBuf> {
-        let inside = self.inside(path);
+        let is_outside = path.starts_with(self.dir());
+        let inside = if is_outside { self.inside(path) } else { path.to_owned() };
         let outside = self.host.outside(inside.to_str().expect("UTF-8"));
         [inside, outside].into_iter().filter(|name| name != path).collect()
     }
