@@ -218,6 +218,7 @@ install: ## the plugin, the helper, man pages, completions, an example (DESTDIR,
 	@test -n "$(DOVECOT_CONFIG)" || { \
 		echo "install: no dovecot-config found: install dovecot-dev," \
 			"or name it in DOVECOT_CONFIG"; exit 2; }
+	@test -n "$(DESTDIR)" || dovecot-plugin/no-old-settings
 	@dovecot-plugin/fits "$(INCLUDE_DIR)" "$(LIBDOVECOT)"
 	@dovecot-plugin/installable target/release "$(INCLUDE_DIR)"
 	@if [ -z "$(DESTDIR)" ]; then \

@@ -179,6 +179,28 @@ fn checkout_with_plugin() -> Option<Checkout> {
     Some(checkout)
 }
 
+#[test]
+fn nothing_is_installed_while_dovecot_has_the_settings_of_before() {
+    let Some(checkout) = checkout_with_plugin() else { return };
+    for (doveconf, word) in [
+        ("echo 'plugin {'; echo '  uidl_keep_dir = /srv'; echo '}'", "uidl_keep_dir"),
+        ("echo 'protocol pop3 {'; echo 'uidl_keep_order = no'; echo '}'", "uidl_keep_order"),
+        (
+            "echo 'doveconf: Fatal: Unknown setting: uidl_keep_match' >&2; exit 89",
+            "uidl_keep_match",
+        ),
+        ("echo 'doveconf: Fatal: line 3: }' >&2; exit 89", "line 3: }"),
+    ] {
+        let (ran, root) = install_here(&checkout, doveconf);
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(2), "{doveconf}: {said}");
+        assert!(said.contains(word) && said.contains("nothing was installed"), "{said}");
+        for place in ["usr", "modules", "site"] {
+            assert!(!root.join(place).exists(), "{place} was installed");
+        }
+    }
+}
+
 /// The site was lost, or its disk is not mounted, and so everybody is refused. With an empty site
 /// everybody would be served as if nobody had been migrated.
 #[test]
