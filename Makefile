@@ -26,6 +26,9 @@ LOADER_FLAGS := -shared -fPIC -O2 -g -Wall -Wextra -Werror -std=gnu11 -fvisibili
 # `install` puts things below PREFIX; packagers set DESTDIR too. dovecot-config says what Dovecot
 # decides.
 PREFIX ?= /usr/local
+# No package has the site in it: an upgrade would put an empty one in the place of a lost one. Its
+# scripts run packaging/package/make-site. SITE names another place for tests.
+SITE := /var/lib/uidl-keep
 # Installed files have no symbols except those that are asked for; STRIP= leaves them in.
 STRIP := -s
 # The helper writes man pages and completions here.
@@ -215,8 +218,13 @@ install: ## the plugin, the helper, man pages, completions, an example (DESTDIR,
 	@test -n "$(DOVECOT_CONFIG)" || { \
 		echo "install: no dovecot-config found: install dovecot-dev," \
 			"or name it in DOVECOT_CONFIG"; exit 2; }
+	@test -n "$(DESTDIR)" || dovecot-plugin/no-old-settings
 	@dovecot-plugin/fits "$(INCLUDE_DIR)" "$(LIBDOVECOT)"
 	@dovecot-plugin/installable target/release "$(INCLUDE_DIR)"
+	@if [ -z "$(DESTDIR)" ]; then \
+		if [ -e "$(MODULE_DIR)/lib95_uidl_keep_plugin.so" ]; then when=again; else when=first; fi; \
+		packaging/package/make-site "$$when" "$(SITE)"; \
+	fi
 	install -D -m 755 $(STRIP) target/release/uidl-keep $(DESTDIR)$(PREFIX)/bin/uidl-keep
 	rm -rf $(DOCUMENTS) && mkdir $(DOCUMENTS) && target/release/uidl-keep documents $(DOCUMENTS)
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 docs/uidl-keep.1 $(DOCUMENTS)/*.1
@@ -233,7 +241,6 @@ install: ## the plugin, the helper, man pages, completions, an example (DESTDIR,
 	else \
 		install -D -m 644 dovecot-plugin/uidl-keep.conf $(DESTDIR)$(EXAMPLE_CONF); \
 	fi
-	for dir in . domain user; do install -d -m 711 $(DESTDIR)/var/lib/uidl-keep/$$dir; done
 
 # --- every Dovecot that operators run: packaging/ and tests/packages
 

@@ -32,7 +32,8 @@ abis=$(packaging/abi.sh --built)
 for abi in $abis; do
 	put 644 "/usr/lib/uidl-keep/abi/$abi" "target/abi/$abi/lib95_uidl_keep_plugin.so"
 done
-put 755 /usr/lib/uidl-keep packaging/package/after-install packaging/package/before-removal
+put 755 /usr/lib/uidl-keep packaging/package/after-install packaging/package/before-removal \
+	packaging/package/loaded packaging/package/make-site
 
 documents=$stage/documents
 mkdir "$documents"

@@ -56,6 +56,8 @@ put() { # FILE PLACE
 	mv -fT "$2.uidl-keep-new" "$2"
 	echo "$2" >> "$installed.new"
 }
+when=first
+[ ! -e "$installed" ] || when=again
 mkdir -p "${installed%/*}"
 [ ! -e "$installed" ] || cp "$installed" "$installed.before"
 : > "$installed.new"
@@ -69,4 +71,4 @@ if [ -e "$installed.before" ]; then
 fi
 rm -f "$installed.list" "$installed.before"
 mv "$installed.new" "$installed"
-/usr/lib/uidl-keep/after-install "${modules:-none}"
+/usr/lib/uidl-keep/after-install "$when" "${modules:-none}"

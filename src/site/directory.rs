@@ -1,13 +1,15 @@
 //! A site directory, and the files in it: [`Site`].
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 
 use crate::site::root::{Follow, Root, Unreached, from_the_root, is_there, open};
@@ -43,6 +45,8 @@ impl Site {
     /// The names that stand in a site. A build makes the directories; each command that changes the
     /// site makes the first two files, and the operator the last.
     const CONTENT: [&str; 5] = ["domain", "user", ".lock", "changes.log", "settings"];
+    /// Those of them that no installation makes.
+    const TRACES: [&str; 3] = [".lock", "changes.log", "settings"];
 
     /// The site in a directory that the user of this process has named. This looks at nothing yet.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
@@ -108,20 +112,28 @@ impl Site {
     ///
     /// `None` is also the answer for a directory that exists and has nothing of a site in it. Each
     /// build makes `domain` and `user`, so both are missing there, and so is every file of the
-    /// helper. A mount point looks the same while nothing is mounted on it. `/etc/fstab` tells the
-    /// two apart: when it says that something is to be mounted there, that is an error.
+    /// helper.
+    ///
+    /// A mount point looks the same while nothing is mounted on it. So does one beneath which there
+    /// is an empty site of an installation, or an older one. So this looks into `/etc/fstab` before
+    /// it answers `None`. Where that says that something is to be mounted there, or above, and
+    /// nothing is, that is an error. Cost: one open, and a `statx` for each line that fits.
     ///
     /// # Errors
     ///
     /// [`OpenError`]: could not tell.
     pub fn open_roster(&self, user: &str) -> Result<Option<File>, OpenError> {
-        match self.open_roster_of_site(user) {
-            Err(OpenError::NoSite { .. }) if self.is_bare()? && !self.awaits_mount()? => Ok(None),
-            opened => opened,
+        let opened = match self.open_roster_of_site(user) {
+            Err(OpenError::NoSite { .. }) if self.is_bare()? => None,
+            opened => opened?,
+        };
+        if opened.is_none() {
+            self.require_mounted()?;
         }
+        Ok(opened)
     }
 
-    /// The same, for a site that is not bare.
+    /// The same, for a site that is not bare, and is mounted.
     fn open_roster_of_site(&self, user: &str) -> Result<Option<File>, OpenError> {
         let Some(scope) = self.scope_of(user)? else { return Ok(None) };
         let Paths { index, roster } = self.paths_of(&scope);
@@ -134,55 +146,107 @@ impl Site {
 
     /// Whether its directory exists and has nothing of ours in it.
     fn is_bare(&self) -> Result<bool, OpenError> {
-        for name in Self::CONTENT {
-            if is_there(self.root, &self.dir.join(name))? {
-                return Ok(false);
-            }
+        if self.has_any(&Self::CONTENT)? {
+            return Ok(false);
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let opened = match self.root {
-            Some(root) => root.walk(&self.dir, flags, Follow::None),
-            None => {
-                let (root, dir) = from_the_root(&self.dir).map_err(Unreached::from)?;
-                root.walk(&dir, flags, Follow::None)
-            }
-        };
-        match opened {
+        match self.reach(Follow::None) {
             Ok(_) => Ok(true),
-            // Through a link it may be anywhere, and `/etc/fstab` names it otherwise.
+            // A link may lead to a mount point of any name, and where it leads now is not known.
             Err(Unreached::System(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => Ok(false),
             Err(why) => Err(why.into()),
         }
     }
 
-    /// Whether `/etc/fstab` names the directory, or one above it, as a mount point, and nothing is
-    /// mounted there.
-    fn awaits_mount(&self) -> Result<bool, OpenError> {
-        let root = self.root;
-        let mut fstab = Vec::new();
-        match open(root, Path::new("/etc/fstab"), OFlags::RDONLY | OFlags::NONBLOCK) {
-            Ok(file) => {
-                File::from(file).take(Self::MOST_FSTAB_OCTETS).read_to_end(&mut fstab)?;
-            }
-            Err(Unreached::System(Errno::NOENT)) => return Ok(false),
-            Err(why) => return Err(why.into()),
-        }
-        let device = |path: &Path| -> Result<u64, OpenError> {
-            let place = open(root, path, OFlags::PATH)?;
-            Ok(File::from(place).metadata()?.dev())
-        };
-        for dir in self.dir.ancestors() {
-            let Some(parent) = dir.parent() else { break };
-            let is_named = fstab.split(|&octet| octet == b'\n').any(|line| {
-                let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-                let mut words = words.take_while(|word| word[0] != b'#');
-                words.nth(1).is_some_and(|place| unescaped(place) == dir.as_os_str().as_bytes())
-            });
-            if is_named && device(dir)? == device(parent)? {
+    fn has_any(&self, names: &[&str]) -> Result<bool, OpenError> {
+        for name in names {
+            if is_there(self.root, &self.dir.join(name))? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// The path of its directory without links.
+    fn reach(&self, follow: Follow) -> Result<PathBuf, Unreached> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let (_, place) = match self.root {
+            Some(root) => root.walk_to(&self.dir, flags, follow)?,
+            None => {
+                let (root, dir) = from_the_root(&self.dir)?;
+                root.walk_to(&dir, flags, follow)?
+            }
+        };
+        Ok(place)
+    }
+
+    /// Fails where `/etc/fstab` names the directory, or one above it, as a mount point, and nothing
+    /// is mounted there. A site that a command of the helper has written to is taken for the right
+    /// one where `/etc/fstab` cannot be read.
+    fn require_mounted(&self) -> Result<(), OpenError> {
+        let fstab = match self.fstab() {
+            Ok(fstab) => fstab,
+            Err(_) if self.has_any(&Self::TRACES)? => return Ok(()),
+            Err(error) => return Err(OpenError::Fstab(error)),
+        };
+        let follow = if self.root.is_some() { Follow::OfRoot } else { Follow::OfRootAndOurs };
+        let real = match self.reach(follow) {
+            Ok(real) => real,
+            // Who is in no site is asked about where none is, too.
+            Err(Unreached::System(Errno::NOENT)) => self.dir.clone(),
+            Err(why) => return Err(why.into()),
+        };
+        for line in fstab.split(|&octet| octet == b'\n') {
+            let words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+            let words: Vec<&[u8]> = words.take_while(|word| word[0] != b'#').take(4).collect();
+            let Some(named) = words.get(1) else { continue };
+            let named = PathBuf::from(OsString::from_vec(unescaped(named)));
+            // Nothing is above the root, and it is always mounted.
+            let is_above = named.parent().is_some()
+                && (self.dir.starts_with(&named) || real.starts_with(&named));
+            let options = words.get(3).into_iter().flat_map(|word| word.split(|&o| o == b','));
+            let is_bind = options.into_iter().any(|word| word == b"bind" || word == b"rbind");
+            if is_above && !self.is_mounted(&named, is_bind)? {
+                return Err(OpenError::NotMounted { place: named });
+            }
+        }
+        Ok(())
+    }
+
+    /// What `/etc/fstab` has; nothing where there is none.
+    fn fstab(&self) -> io::Result<Vec<u8>> {
+        let mut fstab = Vec::new();
+        match open(self.root, Path::new("/etc/fstab"), OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(file) => {
+                File::from(file).take(Self::MOST_FSTAB_OCTETS).read_to_end(&mut fstab)?;
+            }
+            Err(Unreached::System(Errno::NOENT)) => {}
+            Err(why) => {
+                return Err(match OpenError::from(why) {
+                    OpenError::Io(error) => error,
+                    why => io::Error::other(why.to_string()),
+                });
+            }
+        }
+        Ok(fstab)
+    }
+
+    /// Whether something is mounted on a directory. Linux says so itself from 5.8 on. An older one
+    /// shows it by the device, which is no other for a part of the same file system (`is_bind`):
+    /// then this believes that it is mounted.
+    fn is_mounted(&self, place: &Path, is_bind: bool) -> Result<bool, OpenError> {
+        let directory = match open(self.root, place, OFlags::PATH) {
+            Ok(directory) => directory,
+            Err(Unreached::System(Errno::NOENT)) => return Ok(false),
+            Err(why) => return Err(why.into()),
+        };
+        let known = statx(&directory, "", AtFlags::EMPTY_PATH, StatxFlags::empty()).ok();
+        let mark = StatxAttributes::MOUNT_ROOT;
+        if let Some(known) = known.filter(|known| known.stx_attributes_mask.contains(mark)) {
+            return Ok(known.stx_attributes.contains(mark));
+        }
+        let parent = open(self.root, place.parent().unwrap_or(place), OFlags::PATH)?;
+        let device = |directory: OwnedFd| io::Result::Ok(File::from(directory).metadata()?.dev());
+        Ok(is_bind || device(directory)? != device(parent)?)
     }
 
     /// Opens a file of it. `None`: there is no such file, and its directory is there.

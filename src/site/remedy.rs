@@ -44,6 +44,10 @@ impl Remedy for OpenError {
     fn remedy(&self) -> &'static str {
         match self {
             Self::NoSite { .. } => "`uidl-keep build --install` makes one",
+            Self::NotMounted { .. } => {
+                "mount it; if the site is what lies there, take that line out of /etc/fstab"
+            }
+            Self::Fstab(_) => "let the mail's owner read it, or build and install a site",
             Self::NoRoster { .. } => "put it back, or build and install both again",
             Self::Link | Self::NotAFile => "put the file itself there",
             Self::ForeignLink { .. } | Self::OpenLink { .. } => {

@@ -92,6 +92,16 @@ impl Root {
         flags: OFlags,
         follow: Follow,
     ) -> Result<OwnedFd, Unreached> {
+        Ok(self.walk_to(path, flags, follow)?.0)
+    }
+
+    /// The same, and the path of what was opened, without the links that were followed.
+    pub(super) fn walk_to(
+        &self,
+        path: &Path,
+        flags: OFlags,
+        follow: Follow,
+    ) -> Result<(OwnedFd, PathBuf), Unreached> {
         let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let open = |at: BorrowedFd<'_>, name: &OsStr, flags: OFlags| {
             rustix::fs::openat(at, name, flags | OFlags::CLOEXEC, Mode::empty())
@@ -111,7 +121,8 @@ impl Root {
             let at = dirs.last().map_or(self.0.as_fd(), AsFd::as_fd);
             let is_last = left.is_empty();
             if is_last && (flags.contains(OFlags::NOFOLLOW) || follow == Follow::None) {
-                return Ok(open(at, &name, flags | OFlags::NOFOLLOW)?);
+                let opened = open(at, &name, flags | OFlags::NOFOLLOW)?;
+                return Ok((opened, place.join(name)));
             }
             let next = open(at, &name, step)?;
             let stat = rustix::fs::fstat(&next)?;
@@ -119,7 +130,7 @@ impl Root {
             if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
                 if is_last {
                     // What stands there now is opened, and no link that came meanwhile.
-                    return Ok(open(at, &name, flags | OFlags::NOFOLLOW)?);
+                    return Ok((open(at, &name, flags | OFlags::NOFOLLOW)?, place));
                 }
                 dirs.push(next);
                 continue;
@@ -148,7 +159,7 @@ impl Root {
         }
         // The path ends in a directory that we are in.
         let at = dirs.last().map_or(self.0.as_fd(), AsFd::as_fd);
-        Ok(open(at, OsStr::new("."), flags)?)
+        Ok((open(at, OsStr::new("."), flags)?, place))
     }
 }
 

@@ -23,6 +23,15 @@ pub enum OpenError {
         /// The directory that is not there.
         dir: PathBuf,
     },
+    /// The directory is there, and what is to be mounted there, or above it, is not.
+    #[error("/etc/fstab says that something is mounted on {}, and nothing is", place.display())]
+    NotMounted {
+        /// The mount point.
+        place: PathBuf,
+    },
+    /// Nothing was ever put into the site, and nothing says that it is to be mounted or is not.
+    #[error("no roster, and /etc/fstab, which says what is to be mounted, cannot be read: {0}")]
+    Fstab(#[source] io::Error),
     /// There is no roster, but the index that goes with it is there: the roster was lost.
     #[error("not there, but its index is: {}", index.display())]
     NoRoster {

@@ -1,8 +1,8 @@
 //! `make install`: a module that Dovecot cannot load refuses every POP3 login of the server, so
 //! nothing of the kind is put where Dovecot looks.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -17,7 +17,7 @@ struct Checkout {
 impl Checkout {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["Makefile", "dovecot-plugin", "docs", "tests"] {
+        for name in ["Makefile", "dovecot-plugin", "docs", "packaging", "tests"] {
             let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
             symlink(ours, dir.path().join(name)).unwrap();
         }
@@ -117,7 +117,8 @@ fn a_plugin_for_another_dovecot_is_not_installed() {
             assert!(!sections.contains(section), "{file} is not stripped: {sections}");
         }
     }
-    assert!(root.join("var/lib/uidl-keep/domain").is_dir());
+    // A package that has the site in it would put it back empty where it was lost.
+    assert!(!root.join("var").exists());
 }
 
 #[test]
@@ -142,4 +143,132 @@ fn nothing_is_installed_with_headers_of_another_dovecot() {
         }
         assert!(!checkout.dir.path().join("root").exists(), "something was installed");
     }
+}
+
+/// Runs `make install` without DESTDIR into a directory of the test, beside a Dovecot whose
+/// `doveconf` says that.
+fn install_here(checkout: &Checkout, doveconf: &str) -> (Output, PathBuf) {
+    let root = checkout.dir.path().join("here");
+    fs::create_dir_all(root.join("bin")).unwrap();
+    fs::write(root.join("bin/doveconf"), format!("#!/bin/sh\n{doveconf}\n")).unwrap();
+    fs::set_permissions(root.join("bin/doveconf"), Permissions::from_mode(0o755)).unwrap();
+    let config = root.join("dovecot-config");
+    let place = root.display();
+    let words = format!(
+        "dovecot_moduledir={place}/modules\ndovecot_docdir={place}/doc\n\
+         dovecot_pkgincludedir=/usr/include/dovecot\ndovecot_pkglibdir=/usr/lib/dovecot\n"
+    );
+    fs::write(&config, words).unwrap();
+    let path = format!("{place}/bin:{}", std::env::var("PATH").unwrap());
+    let mut make = Command::new("make");
+    make.args(["-s", "-C"]).arg(checkout.dir.path()).arg("install");
+    make.arg(format!("DOVECOT_CONFIG={}", config.display()));
+    make.arg(format!("PREFIX={place}/usr")).arg(format!("SITE={place}/site"));
+    let make = make.env("PATH", path).env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
+    (make.output().expect("make"), root)
+}
+
+/// A checkout with a plugin that this machine's Dovecot loads.
+fn checkout_with_plugin() -> Option<Checkout> {
+    if Unfit::ThisMachine.is_asked() {
+        return None;
+    }
+    let own = helper::plugin(Line::V23)?;
+    let checkout = Checkout::new();
+    fs::copy(own, checkout.module()).unwrap();
+    Some(checkout)
+}
+
+#[test]
+fn nothing_is_installed_while_dovecot_has_the_settings_of_before() {
+    let Some(checkout) = checkout_with_plugin() else { return };
+    for (doveconf, word) in [
+        ("echo 'plugin {'; echo '  uidl_keep_dir = /srv'; echo '}'", "uidl_keep_dir"),
+        ("echo 'protocol pop3 {'; echo 'uidl_keep_order = no'; echo '}'", "uidl_keep_order"),
+        (
+            "echo 'doveconf: Fatal: Unknown setting: uidl_keep_match' >&2; exit 89",
+            "uidl_keep_match",
+        ),
+        ("echo 'doveconf: Fatal: line 3: }' >&2; exit 89", "line 3: }"),
+    ] {
+        let (ran, root) = install_here(&checkout, doveconf);
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(2), "{doveconf}: {said}");
+        assert!(said.contains(word) && said.contains("nothing was installed"), "{said}");
+        for place in ["usr", "modules", "site"] {
+            assert!(!root.join(place).exists(), "{place} was installed");
+        }
+    }
+}
+
+/// The site was lost, or its disk is not mounted, and so everybody is refused. With an empty site
+/// everybody would be served as if nobody had been migrated.
+#[test]
+fn an_empty_site_is_made_once_and_never_for_a_dovecot_that_loads_the_plugin() {
+    let Some(checkout) = checkout_with_plugin() else { return };
+    let install = |doveconf: &str| {
+        let (ran, root) = install_here(&checkout, doveconf);
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(ran.status.success(), "{said}");
+        (root.join("site"), said)
+    };
+    const PLAIN: &str = "echo 'mail_plugins ='";
+    const LOADING: &str = "echo 'mail_plugins = quota uidl_keep'";
+    const BROKEN: &str = "[ $1 = -n ] || { echo 'line 3' >&2; exit 89; }";
+    let is_empty_site = |site: &Path| {
+        let mut names: Vec<_> =
+            fs::read_dir(site).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["domain", "user"]);
+        for dir in [site.to_owned(), site.join("domain"), site.join("user")] {
+            assert_eq!(dir.metadata().unwrap().mode() & 0o7777, 0o711, "{}", dir.display());
+        }
+    };
+    let module = checkout.dir.path().join("here/modules/lib95_uidl_keep_plugin.so");
+    let (site, said) = install(PLAIN);
+    assert_eq!(said, "");
+    is_empty_site(&site);
+
+    for (doveconf, is_first, why) in [
+        (PLAIN, false, "no first installation"),
+        (LOADING, false, "no first installation"),
+        (LOADING, true, "loads uidl_keep already"),
+        (BROKEN, true, "may load uidl_keep: 'doveconf mail_plugins' fails: line 3"),
+    ] {
+        if site.exists() {
+            fs::remove_dir_all(&site).unwrap();
+        }
+        if is_first {
+            fs::remove_file(&module).unwrap();
+        }
+        let (site, said) = install(doveconf);
+        assert!(said.contains(why) && said.contains("mkdir -p -m 711"), "{doveconf}: {said}");
+        assert!(!site.exists(), "{doveconf}: an empty site was made");
+    }
+
+    // A part that is missing is made where nothing was ever built, and nowhere else.
+    for (content, is_mended) in [
+        (".lock", true),
+        ("domain/a.idx", false),
+        ("retired/domain/a.roster", false),
+        ("settings", false),
+    ] {
+        fs::remove_file(&module).unwrap();
+        fs::create_dir_all(site.join("domain")).unwrap();
+        fs::create_dir_all(site.join(content).parent().unwrap()).unwrap();
+        fs::write(site.join(content), "").unwrap();
+        let (_, said) = install(PLAIN);
+        assert_eq!(site.join("user").exists(), is_mended, "{content}: {said}");
+        assert_eq!(said.is_empty(), is_mended, "{content}: {said}");
+        fs::remove_dir_all(&site).unwrap();
+    }
+    // Nothing may be mounted on a mount point yet.
+    fs::remove_file(&module).unwrap();
+    fs::create_dir(&site).unwrap();
+    install(PLAIN);
+    assert_eq!(fs::read_dir(&site).unwrap().count(), 0);
+    fs::remove_dir(&site).unwrap();
+    symlink("nowhere", &site).unwrap();
+    install(PLAIN);
+    assert!(site.is_symlink() && !site.exists());
 }

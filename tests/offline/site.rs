@@ -4,6 +4,7 @@ use std::fs::{self, Permissions};
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use uidl_keep::site::{OpenError, Root, Settings, Site};
@@ -167,21 +168,32 @@ fn a_bare_directory_is_an_empty_site_unless_something_is_to_be_mounted_there() {
         assert!(site.open_roster(user).unwrap().is_none(), "{user}");
     }
     let fstab = dir.path().join("etc/fstab");
-    for (line, awaits) in [
-        ("host:/x /srv/site nfs defaults 0 0", true),
-        ("# a comment\nhost:/x\t/srv/site/  nfs", true),
-        ("UUID=1 / ext4\nhost:/x /srv nfs", true),
-        ("host:/x /\\163rv nfs", true),
-        ("UUID=1 / ext4", false),
-        ("#host:/x /srv/site nfs", false),
-        ("host:/x /srv/site2 nfs\nhost:/x /elsewhere nfs\n\n\n", false),
-    ] {
-        fs::write(&fstab, line).unwrap();
-        let opened = site.open_roster("alice@example.com");
-        let is_refused = matches!(opened, Err(OpenError::NoSite { .. }));
-        assert_eq!(is_refused, awaits, "{line}: {opened:?}");
-        assert!(awaits || opened.unwrap().is_none());
+    // Nothing was put in it; an installation made it, and empty; it was used.
+    for content in [&[][..], &["domain", "user"], &["domain", "user", ".lock", "changes.log"]] {
+        content.iter().for_each(|name| fs::create_dir(place.join(name)).unwrap());
+        for (line, awaits) in [
+            ("host:/x /srv/site nfs defaults 0 0", Some("/srv/site")),
+            ("# a comment\nhost:/x\t/srv/site/  nfs", Some("/srv/site")),
+            ("UUID=1 / ext4\nhost:/x /srv nfs", Some("/srv")),
+            ("host:/x /\\163rv nfs", Some("/srv")),
+            ("UUID=1 / ext4\nUUID=2 none swap sw 0 0", None),
+            ("#host:/x /srv/site nfs", None),
+            ("host:/x /srv/site2 nfs\nhost:/x /elsewhere nfs\n\n\n", None),
+        ] {
+            fs::write(&fstab, line).unwrap();
+            for user in ["alice@example.com", "alice"] {
+                match (site.open_roster(user), awaits) {
+                    (Ok(None), None) => {}
+                    (Err(OpenError::NotMounted { place }), Some(named)) => {
+                        assert_eq!(place, Path::new(named), "{line}");
+                    }
+                    (opened, _) => panic!("{content:?}, {line}, {user}: {opened:?}"),
+                }
+            }
+        }
+        content.iter().for_each(|name| fs::remove_dir(place.join(name)).unwrap());
     }
+    fs::remove_file(&fstab).unwrap();
     let linked = Site::below(held(Root::hold(dir.path()).unwrap()), "/var/lib/uidl-keep");
     let opened = linked.open_roster("alice@example.com");
     assert!(matches!(opened, Err(OpenError::NoSite { .. })), "by a link: {opened:?}");
@@ -192,6 +204,58 @@ fn a_bare_directory_is_an_empty_site_unless_something_is_to_be_mounted_there() {
         assert!(matches!(opened, Err(OpenError::NoSite { .. })), "{content}: {opened:?}");
         fs::remove_dir(place.join(content)).unwrap();
     }
+}
+
+/// A link leads to a mount point, and `/etc/fstab` names that by its own name, or by the link's.
+#[test]
+fn a_mount_that_is_missing_behind_a_link_refuses_whoever_is_on_no_roster() {
+    let Some((dir, site)) = outside() else { return };
+    let fstab = dir.path().join("etc/fstab");
+    for line in ["host:/x /srv/site nfs", "host:/x /srv nfs", "host:/x /var/lib/uidl-keep nfs"] {
+        fs::write(&fstab, line).unwrap();
+        let opened = site.open_roster("alice@example.net");
+        assert!(matches!(opened, Err(OpenError::NotMounted { .. })), "{line}: {opened:?}");
+        assert!(site.open_roster("alice@example.com").unwrap().is_some(), "he is on the roster");
+    }
+    // It is not known what fstab has: that is enough for a site that was never used.
+    fs::remove_file(&fstab).unwrap();
+    symlink("fstab", &fstab).unwrap();
+    let opened = site.open_roster("alice@example.net");
+    assert!(matches!(opened, Err(OpenError::Fstab(_))), "{opened:?}");
+    fs::write(dir.path().join("srv/site/changes.log"), "").unwrap();
+    assert!(site.open_roster("alice@example.net").unwrap().is_none());
+}
+
+/// A part of the same file system is mounted there: its device is no other.
+#[test]
+fn a_site_that_is_mounted_by_bind_is_mounted() {
+    const NAME: &str = "a_site_that_is_mounted_by_bind_is_mounted";
+    if std::env::var_os("UIDL_KEEP_TEST_MOUNTS").is_none() {
+        let mut alone = Command::new("unshare");
+        alone.args(["--mount", "--propagation", "private"]).arg(std::env::current_exe().unwrap());
+        alone
+            .args(["--exact", &format!("{}::{NAME}", module_path!().rsplit("::").next().unwrap())]);
+        let ran = alone.arg("--nocapture").env("UIDL_KEEP_TEST_MOUNTS", "1").output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+        if said.contains("unshare failed") || said.contains("cannot change root filesystem") {
+            eprintln!("skipped: no mounts of one's own here: {said}");
+            return;
+        }
+        assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    let Some((dir, site)) = outside() else { return };
+    fs::write(dir.path().join("etc/fstab"), "/other /srv none bind 0 0\n").unwrap();
+    fs::create_dir(dir.path().join("other")).unwrap();
+    let place = dir.path().join("srv");
+    assert!(matches!(site.open_roster("bob@example.net"), Err(OpenError::NotMounted { .. })));
+    fs::create_dir_all(dir.path().join("other/site/domain")).unwrap();
+    fs::create_dir_all(dir.path().join("other/site/user")).unwrap();
+    let mount = |args: &[&Path]| Command::new("mount").arg("--bind").args(args).status().unwrap();
+    assert!(mount(&[&dir.path().join("other"), &place]).success());
+    let opened = site.open_roster("bob@example.net");
+    assert!(Command::new("umount").arg(&place).status().unwrap().success());
+    assert!(opened.unwrap().is_none());
 }
 
 #[test]
