@@ -4,7 +4,6 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use serde_json::json;
-use uidl_keep::doctor::as_owner;
 use uidl_keep::doctor::{Diagnosis, DoctorFinding, Examination, Machine, Weight};
 use uidl_keep::site::Site;
 use uidl_keep::text::on_one_line;
@@ -48,14 +47,6 @@ pub struct DoctorArgs {
     /// The root directory of the machine whose /etc, /proc and /sys are looked at.
     #[arg(long, value_name = "DIR", default_value = "/", hide = true)]
     machine: PathBuf,
-}
-
-/// Opens files of a site for users who are named on standard input, and answers.
-#[derive(clap::Args)]
-pub struct AsOwnerArgs {
-    /// The site directory.
-    #[arg(long, value_name = "SITE")]
-    site: PathBuf,
 }
 
 pub fn run(args: &DoctorArgs) -> Result<Completion, Trouble> {
@@ -126,10 +117,4 @@ fn print(args: &DoctorArgs, diagnosis: &Diagnosis) -> io::Result<()> {
         }
     }
     out.flush()
-}
-
-pub fn as_owner(args: &AsOwnerArgs) -> Result<Completion, Trouble> {
-    let (questions, answers) = (io::stdin().lock(), io::stdout().lock());
-    as_owner::answers(&Site::new(&args.site), questions, answers)?;
-    Ok(Completion::Done)
 }
