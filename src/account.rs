@@ -22,6 +22,10 @@ use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 /// The command of the helper that becomes an account and starts a program.
 pub const START: &str = "start-as-account";
 
+/// The running program, where that is the helper. It can be run also where no other account may go,
+/// for example in /root.
+pub const HELPER: &str = "/proc/self/exe";
+
 /// The uid and gid of an account, written `UID:GID`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AccountIds {
@@ -32,6 +36,11 @@ pub struct AccountIds {
 }
 
 impl AccountIds {
+    /// Those of this process.
+    pub fn ours() -> Self {
+        Self { uid: geteuid().as_raw(), gid: getegid().as_raw() }
+    }
+
     /// Makes this process the account's, in a session of its own and with no other group.
     ///
     /// # Errors
@@ -48,7 +57,7 @@ impl AccountIds {
             return Err(io::Error::other("it has several threads"));
         }
         setsid()?;
-        if geteuid().as_raw() == uid && getegid().as_raw() == gid {
+        if self == Self::ours() {
             return Ok(());
         }
         let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));

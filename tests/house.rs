@@ -50,7 +50,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "text", "uidl",
         ],
     ),
-    ("rehearsal", &["capture", "dovecot", "maildrop", "text"]),
+    ("rehearsal", &["account", "capture", "dovecot", "maildrop", "text"]),
     ("verify", &["file", "forecast", "format", "index", "maildrop", "site", "uidl"]),
     (
         "status",

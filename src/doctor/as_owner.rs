@@ -1,6 +1,6 @@
 //! The files of a site and of a mailbox, opened as the account that POP3 opens them as:
-//! [`questions`] asks a child process that takes its uid and gid, and [`answers`] is what that does.
-//! The account itself can stop that child, and end it, and nothing else: see [`AccountIds`].
+//! [`questions`] asks a child process that takes its uid and gid, and [`answers`] is what that
+//! does. The account itself can stop that child, and end it, and nothing else: see [`AccountIds`].
 #![forbid(unsafe_code)]
 
 use std::fmt::Write as _;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use uidl_keep::doctor::as_owner::{AnswerLimits, ask};
 
+use crate::shared::capture::make;
+use crate::shared::program::write_program;
 use crate::support::cli::Here;
 
 const EVE: u32 = 5001;
@@ -122,4 +125,26 @@ fn a_program_that_is_started_as_an_account_has_a_session_of_its_own() {
     let (_, status, said, stderr) = start(&closed);
     assert_eq!((status, &*said), (Some(2), ""));
     assert!(stderr.contains("closed: Permission denied"), "{stderr}");
+}
+
+/// The old server's own program must be started by an exec, so that its owner can trace it.
+#[test]
+fn a_program_that_proves_a_capture_has_no_terminal_of_roots() {
+    if !is_root() {
+        return;
+    }
+    let here = Here::new();
+    make(&here.path("eve/Maildir"));
+    for name in ["eve", "eve/Maildir", "eve/Maildir/cur", "eve/Maildir/new"] {
+        chown(here.path(name), Some(EVE), Some(EVE)).unwrap();
+    }
+    let dir = here.0.path().display();
+    let script = "echo $$ $(cut -d ' ' -f 6,7 /proc/$$/stat) $(id -u) $(id -G) $(pwd)";
+    write_program(&here.path("pop3"), &format!("#!/bin/sh\n{script} >{dir}/eve/alone\n"));
+    let ran = here
+        .run(&format!("capture qmail --prove 1 --prove-program {dir}/pop3 --user eve eve/Maildir"));
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+    let alone = here.read_text("eve/alone");
+    let pid = alone.split(' ').next().unwrap();
+    assert_eq!(alone, format!("{pid} {pid} 0 5001 5001 {dir}/eve\n"), "{}", ran.stderr);
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use uidl_keep::account::AccountIds;
+use uidl_keep::account::{AccountIds, HELPER};
 use uidl_keep::doctor::as_owner::{AnswerLimits, ask};
 use uidl_keep::dovecot::{Dovecot, NotGuarded, UserNames};
 use uidl_keep::file::publish::Access;
@@ -320,9 +320,7 @@ impl Readers {
         let mut how = ["--whole"].as_slice();
         for &uid in &self.uids {
             let account = AccountIds { uid, gid: self.gid };
-            // This is the running program. It can be run also where the reader may not go, for
-            // example in /root.
-            let mut command = Command::new("/proc/self/exe");
+            let mut command = Command::new(HELPER);
             command
                 .args([READ, "--account", &account.to_string()])
                 .args(how)

@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use serde_json::json;
+use uidl_keep::account::HELPER;
 use uidl_keep::doctor::{Diagnosis, DoctorFinding, Examination, Machine, Weight};
 use uidl_keep::site::Site;
 use uidl_keep::text::on_one_line;
@@ -56,8 +57,7 @@ pub fn run(args: &DoctorArgs) -> Result<Completion, Trouble> {
         site: Site::new(&args.site),
         most_users: if args.all { usize::MAX } else { args.sample },
         is_short: args.cron,
-        // It can be run also where the reader may not go, for example in /root.
-        helper: PathBuf::from("/proc/self/exe"),
+        helper: PathBuf::from(HELPER),
     };
     let diagnosis = examination.examine();
     print(args, &diagnosis)?;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use uidl_keep::account::HELPER;
 use uidl_keep::capture::disk::server::ServerKind;
 use uidl_keep::capture::fleet::{self, LoginTemplate, ServerOptions};
 use uidl_keep::capture::keys::Keys;
@@ -17,9 +18,6 @@ use super::job::Job;
 use super::pop3::{accounts, password};
 use super::witness::OverPop3;
 use crate::output::{Trouble, remark};
-
-/// The running program. It can be run also where no other account may go, for example in /root.
-const HELPER: &str = "/proc/self/exe";
 
 /// Whether and how the capture is proven.
 #[derive(clap::Args)]
