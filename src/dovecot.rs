@@ -10,7 +10,7 @@ mod configuration;
 pub mod fit;
 pub mod guard;
 mod mail;
-mod watched;
+pub(crate) mod watched;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -18,6 +18,8 @@
 #[cfg(feature = "helper")]
 pub mod abi;
 #[cfg(feature = "capture")]
+pub mod account;
+#[cfg(feature = "capture")]
 pub mod backoff;
 #[cfg(feature = "capture")]
 pub mod bake;

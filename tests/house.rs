@@ -16,6 +16,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("backoff", &[]),
     ("abi", &[]),
+    ("account", &[]),
     ("format", &["encoding", "uidl"]),
     ("key", &["encoding"]),
     ("maildrop", &["format", "key", "uidl"]),
@@ -29,8 +30,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "capture",
         &[
-            "backoff", "encoding", "file", "format", "key", "ledger", "listing", "maildrop",
-            "text", "uidl",
+            "account", "backoff", "encoding", "file", "format", "key", "ledger", "listing",
+            "maildrop", "text", "uidl",
         ],
     ),
     ("way_back", &["capture", "maildrop", "site", "uidl"]),
@@ -49,7 +50,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "text", "uidl",
         ],
     ),
-    ("rehearsal", &["capture", "dovecot", "maildrop", "text"]),
+    ("rehearsal", &["account", "capture", "dovecot", "maildrop", "text"]),
     ("verify", &["file", "forecast", "format", "index", "maildrop", "site", "uidl"]),
     (
         "status",
@@ -72,7 +73,10 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ),
     (
         "doctor",
-        &["abi", "dovecot", "file", "format", "index", "maildrop", "site", "status", "text"],
+        &[
+            "abi", "account", "dovecot", "file", "format", "index", "maildrop", "site", "status",
+            "text",
+        ],
     ),
     ("report", &["maildrop", "site", "text"]),
     (

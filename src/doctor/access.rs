@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use crate::account::AccountIds;
 use crate::doctor::as_owner::{OwnerAnswer, OwnerQuestion, questions};
 use crate::doctor::facts::SiteFacts;
 use crate::doctor::finding::DoctorFinding;
@@ -141,7 +142,8 @@ fn check_files(
     }
     let mut answers = Vec::new();
     for (account, asked) in &accounts {
-        match questions(subject.helper, subject.site.dir(), *account, asked) {
+        let ids = AccountIds { uid: account.0, gid: account.1 };
+        match questions(subject.helper, subject.site.dir(), ids, asked) {
             Ok(answered) => answers.extend(answered.into_iter().map(|one| (*account, one))),
             Err(error) => {
                 let what = format!("could not open files as their reader: {error}");

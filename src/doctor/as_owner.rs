@@ -1,19 +1,24 @@
 //! The files of a site and of a mailbox, opened as the account that POP3 opens them as:
-//! [`questions`] asks a child process that has its uid and gid, and [`answers`] is what that does.
+//! [`questions`] asks a child process that takes its uid and gid, and [`answers`] is what that
+//! does. The account itself can stop that child, and end it, and nothing else: see [`AccountIds`].
 #![forbid(unsafe_code)]
 
-use std::io::{self, BufRead, Write};
-use std::os::unix::process::CommandExt;
+use std::fmt::Write as _;
+use std::io::{self, BufRead, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rustix::fs::Access;
 use serde_json::{Value, json};
 
+use crate::account::AccountIds;
+use crate::dovecot::watched;
 use crate::file::map::Mapped;
 use crate::file::read_at::ReadAt;
 use crate::site::Site;
 use crate::site::roster::Gate;
+use crate::text::on_one_line;
 
 /// The command of the helper that answers.
 pub const COMMAND: &str = "doctor-as-owner";
@@ -40,7 +45,14 @@ pub struct OwnerAnswer {
     pub unwritable: Option<String>,
 }
 
-/// Asks the helper, run with that uid and gid and no other group.
+/// How long the child may be silent.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How much longer it may take for each user.
+const FOR_EACH: Duration = Duration::from_secs(1);
+/// How much it may answer for each user, in octets.
+const MOST_ANSWER_OCTETS: u64 = 64 << 10;
+
+/// Asks the helper, which becomes that account.
 ///
 /// # Errors
 ///
@@ -48,37 +60,83 @@ pub struct OwnerAnswer {
 pub fn questions(
     helper: &Path,
     site: &Path,
-    (uid, gid): (u32, u32),
+    account: AccountIds,
     asked: &[OwnerQuestion],
 ) -> io::Result<Vec<OwnerAnswer>> {
     let site = std::path::absolute(site)?;
-    let mut command = Command::new(helper);
-    command.arg(COMMAND).arg("--site").arg(site).current_dir("/");
-    let is_another =
-        rustix::process::geteuid().as_raw() != uid || rustix::process::getegid().as_raw() != gid;
-    if is_another {
-        command.uid(uid).gid(gid);
-    }
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    let mut stdin = child.stdin.take().expect("a pipe");
-    // It reads all before it answers.
+    let mut input = String::new();
     for question in asked {
         let control = question.control.as_ref().map(|dir| dir.to_string_lossy());
-        writeln!(stdin, "{}", json!({ "user": question.user, "control": control }))?;
+        let _ = writeln!(input, "{}", json!({ "user": question.user, "control": control }));
     }
-    drop(stdin);
-    let output = child.wait_with_output()?;
+    let count = u32::try_from(asked.len()).unwrap_or(u32::MAX);
+    let limits = AnswerLimits {
+        silence: PATIENCE,
+        whole: PATIENCE.saturating_add(FOR_EACH.saturating_mul(count)),
+        octets: MOST_ANSWER_OCTETS.saturating_mul(u64::from(count)),
+    };
+    let mut command = Command::new(helper);
+    command.args([COMMAND, "--account", &account.to_string(), "--site"]).arg(site);
+    let said = ask(command.current_dir("/"), input.as_bytes(), limits)
+        .map_err(|error| io::Error::other(format!("uid {}, {error}", account.uid)))?;
     let answers: Option<Vec<OwnerAnswer>> =
-        String::from_utf8_lossy(&output.stdout).lines().map(answer_of).collect();
-    match answers.filter(|answers| answers.len() == asked.len() && output.status.success()) {
-        Some(answers) => Ok(answers),
-        None => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let said = said.lines().next().unwrap_or("it says nothing");
-            Err(io::Error::other(format!("uid {uid}, gid {gid}: {said}")))
+        String::from_utf8_lossy(&said).lines().map(answer_of).collect();
+    answers.filter(|answers| answers.len() == asked.len()).ok_or_else(|| {
+        io::Error::other(format!("uid {}, gid {}: no answers of ours", account.uid, account.gid))
+    })
+}
+
+/// How long a child that runs as an account is waited for, and how much of it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerLimits {
+    /// The longest silence.
+    pub silence: Duration,
+    /// The longest time in which it may begin to say something.
+    pub whole: Duration,
+    /// The most that it may say.
+    pub octets: u64,
+}
+
+/// What a command of the helper says that [takes](AccountIds::take) an account, given that input.
+///
+/// # Errors
+///
+/// It could not be run, did not succeed, or went beyond the limits.
+pub fn ask(command: &mut Command, input: &[u8], limits: AnswerLimits) -> io::Result<Vec<u8>> {
+    // A pipe would have to be written while the answers are read.
+    let mut stdin = tempfile::tempfile()?;
+    stdin.write_all(input)?;
+    stdin.rewind()?;
+    let begun = Instant::now();
+    let (said, ended) = watched::read_apart(command, stdin, limits.silence, |stdout| {
+        let (mut said, mut some) = (Vec::new(), [0; 8192]);
+        loop {
+            let count = match stdout.read(&mut some) {
+                Ok(0) => return Ok(said),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            said.extend_from_slice(&some[..count]);
+            if said.len() as u64 > limits.octets {
+                return Err(io::Error::other(format!("more than {} octets", limits.octets)));
+            }
+            if begun.elapsed() > limits.whole {
+                return Err(io::Error::other(format!("no end in {:?}", limits.whole)));
+            }
         }
+    })?;
+    let said = said?;
+    if ended.was_silent {
+        let silence = limits.silence;
+        return Err(io::Error::other(format!("no answer in {silence:?}: was it stopped?")));
     }
+    if !ended.status.success() {
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        let first = stderr.lines().next().map_or_else(|| ended.status.to_string(), on_one_line);
+        return Err(io::Error::other(first.trim_start_matches("uidl-keep: ").to_owned()));
+    }
+    Ok(said)
 }
 
 /// Opens the files of each user as a login does, and answers.

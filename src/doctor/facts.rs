@@ -12,7 +12,7 @@ use crate::index::Index;
 use crate::maildrop::{State, is_everybody};
 use crate::site::remedy::Remedy;
 use crate::site::roster::{Gate, Roster, RosterLine, is_domain};
-use crate::site::{OpenError, Scope, open_trusted};
+use crate::site::{OpenError, Scope, Site, open_trusted};
 
 const SITE: &str = "site";
 
@@ -107,9 +107,10 @@ pub fn read(
             return facts;
         }
     };
-    let mut failed = Vec::new();
+    let (mut failed, mut others) = (Vec::new(), Vec::new());
     for scope in &scopes {
-        if let Err(why) = read_scope(subject, scope, is_whole, &mut facts, &mut failed) {
+        let read = read_scope(subject, scope, is_whole, &mut facts, &mut failed, &mut others);
+        if let Err(why) = read {
             let paths = subject.site.paths_of(scope);
             let dir = paths.roster.parent().unwrap_or(dir).display().to_string();
             let what = format!("{dir}: {why}");
@@ -129,6 +130,14 @@ pub fn read(
             format_args!("the capture of {} maildrops failed; the first: {first}", failed.len()),
             "POP3 refuses them until they are captured, or given up",
             format_args!("uidl-keep status; uidl-keep release --redownload {first}"),
+        ));
+    }
+    if let Some(first) = others.first() {
+        found.push(DoctorFinding::notice(
+            SITE,
+            format_args!("{} accounts wrote lines of others; the first: {first}", others.len()),
+            "these count for nothing, and somebody has tried",
+            "uidl-keep check SITE; then build and install it again",
         ));
     }
     let (domains, users) = (facts.domains, facts.migrated());
@@ -188,6 +197,7 @@ fn read_scope(
     is_whole: bool,
     facts: &mut SiteFacts,
     failed: &mut Vec<String>,
+    others: &mut Vec<String>,
 ) -> Result<(), String> {
     let paths = subject.site.paths_of(scope);
     let name = |path: &std::path::Path| {
@@ -195,10 +205,20 @@ fn read_scope(
     };
     let fault =
         |path, why: &dyn Remedy| -> String { format!("{}: {why}; {}", name(path), why.remedy()) };
-    let roster = open_trusted(&paths.roster, u64::MAX)
+    let given_to = subject.site.given_to(scope);
+    let most = if given_to.is_some() { Site::MOST_GIVEN_OCTETS } else { u64::MAX };
+    let roster = open_trusted(&paths.roster, most)
         .map_err(|error| fault(&paths.roster, &error))?
-        .ok_or_else(|| fault(&paths.roster, &OpenError::NoRoster { index: paths.index.clone() }))?;
-    let roster = Roster::read(&roster).map_err(|error| fault(&paths.roster, &error))?;
+        .ok_or_else(|| {
+        fault(&paths.roster, &OpenError::NoRoster { index: paths.index.clone() })
+    })?;
+    let mut roster = Roster::read(&roster).map_err(|error| fault(&paths.roster, &error))?;
+    if let Some(uid) = given_to {
+        let named = subject.site.take_others_out(scope, &mut roster);
+        let named = named.map_err(|error| fault(&paths.roster, &error))?;
+        let first = named.first().map(|user| format!("uid {uid}: {user}"));
+        others.extend(first);
+    }
     let is_user = |line: &&RosterLine| !is_domain(&line.user) && !is_everybody(&line.user);
     let lines: Vec<RosterLine> = roster.lines().filter(is_user).cloned().collect();
     let is_failed =

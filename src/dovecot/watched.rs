@@ -1,6 +1,7 @@
 //! Runs a program that may hang, and reads what it prints: [`read`].
 #![forbid(unsafe_code)]
 
+use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
@@ -9,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
+};
 
 /// How a program ended.
 #[derive(Debug)]
@@ -36,9 +39,32 @@ pub fn read<T>(
     patience: Duration,
     read: impl FnOnce(&mut dyn Read) -> T,
 ) -> io::Result<(T, Ended)> {
+    read_of(command.process_group(0).stdin(Stdio::null()), patience, read)
+}
+
+/// As [`read`], for a program that leaves our session by itself, which no leader of a process group
+/// can, and reads `input`.
+///
+/// # Errors
+///
+/// The system's, when it cannot be run.
+pub(crate) fn read_apart<T>(
+    command: &mut Command,
+    input: File,
+    patience: Duration,
+    read: impl FnOnce(&mut dyn Read) -> T,
+) -> io::Result<(T, Ended)> {
+    read_of(command.stdin(input), patience, read)
+}
+
+fn read_of<T>(
+    command: &mut Command,
+    patience: Duration,
+    read: impl FnOnce(&mut dyn Read) -> T,
+) -> io::Result<(T, Ended)> {
     let mut stderr = tempfile::tempfile()?;
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr.try_clone()?);
-    let mut child = command.process_group(0).spawn()?;
+    command.stdout(Stdio::piped()).stderr(stderr.try_clone()?);
+    let mut child = command.spawn()?;
     let pid = Pid::from_child(&child);
     let heard = Mutex::new(Instant::now());
     let (ended, end) = mpsc::channel::<()>();
@@ -53,6 +79,8 @@ pub fn read<T>(
                     Err(RecvTimeoutError::Timeout) => {
                         // It has not been waited for, so that the number is its own.
                         let _ = kill_process_group(pid, Signal::KILL);
+                        // It may lead no group yet.
+                        let _ = kill_process(pid, Signal::KILL);
                         return true;
                     }
                     Ok(()) | Err(RecvTimeoutError::Disconnected) => return false,

@@ -7,11 +7,11 @@
 #![forbid(unsafe_code)]
 
 use std::io;
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::account::{AccountIds, HELPER};
 use crate::capture::child::{RunningProgram, complaint};
 use crate::capture::pop3::{Fault, Pipes, Session, listing};
 use crate::dovecot::{Dovecot, DovecotError, PLUGIN};
@@ -125,21 +125,21 @@ impl Pop3Program {
         Ok(listed.into_iter().map(|message| message.uidl).collect())
     }
 
-    /// How it is called for a user. A signal for our own process group does not reach it.
+    /// How it is called for a user. A signal for our own process group does not reach it. Dovecot
+    /// lets the user trace it once it is his, so it must not have a terminal of root's.
     fn command(&self, user: &str, rehearsal: u64) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = AccountIds::ours().start(Path::new(HELPER), Path::new("/"));
         command
+            .arg(&self.program)
             .args(&self.args)
             .args(["-u", user])
-            .current_dir("/")
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env(Self::REHEARSAL, rehearsal.to_string())
             // Dovecot clears the rest away when it reads its configuration.
             .env("DOVECOT_PRESERVE_ENVS", Self::REHEARSAL)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .process_group(0);
+            .stdout(Stdio::piped());
         command
     }
 }

@@ -28,6 +28,7 @@
 
 pub mod change;
 mod directory;
+mod given;
 mod lookup;
 pub mod remedy;
 mod root;

@@ -98,9 +98,10 @@ impl From<root::Unreached> for OpenError {
 ///
 /// The opened file is then checked. It must be a regular file that belongs to root or to us, that
 /// nobody else may write, and that is not larger than `most` octets. Root also accepts a file that
-/// root gave to one account, mode 0400: other users put nothing into a site, and a user who changed
-/// his own file could lie only about himself. `None` when there is no such file but its directory
-/// is there.
+/// root gave to one account, mode 0400: other users put nothing into a site. A user who changed his
+/// own file must lie only about himself, so whoever reads it takes the lines of others out
+/// ([`Site::take_others_out`](crate::site::Site::take_others_out)). `None` when there is no such
+/// file but its directory is there.
 ///
 /// # Errors
 ///

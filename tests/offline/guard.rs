@@ -1,8 +1,11 @@
 //! `plugin guard`: the file that it writes for Dovecot's auth and for the loader, asked of programs
 //! that play Dovecot's. [tests/hosts/loader.rs] has the guard in real Dovecots.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+use uidl_keep::maildrop::State;
+use uidl_keep::site::roster::{Gate, Roster, RosterLine};
 
 use crate::shared::program::write_program;
 use crate::support::cli::{Here, with_listings};
@@ -144,6 +147,43 @@ fn a_guard_that_cannot_name_everybody_says_so_to_the_loader() {
     assert_eq!(head, NOT_WHOLE);
     assert!(names.iter().any(|user| user == "alice@example.com"), "kept from before: {names:?}");
     assert_eq!(names.iter().filter(|user| *user == CANARY).count(), 1);
+}
+
+/// One customer's file keeps nobody else out of POP3, whatever he makes of it.
+#[test]
+fn what_an_account_writes_into_its_own_roster_costs_the_guard_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let here = with_site();
+    assert_eq!(guard(&here).status, 0);
+    let named = said(&here).1;
+    let roster = here.path("site/user/eve.roster");
+    let right = fs::read_to_string(&roster).unwrap();
+    let mut forged = Roster::new();
+    for user in ["eve", "@example.com", "*@example.com", "a:b@example.com", "bob@stranger.example"]
+    {
+        forged.insert(RosterLine::new(user, State::Captured, Gate::Held)).unwrap();
+    }
+    for (text, mode, command) in [
+        (forged.to_text(), 0o400, "hold"),
+        ("uidl-keep-roster 1 1\nspoilt\n".to_owned(), 0o400, "release"),
+        (String::new(), 0o400, "hold"),
+        (right, 0o666, "release"),
+    ] {
+        fs::write(&roster, text).unwrap();
+        chown(&roster, Some(5001), Some(5001)).unwrap();
+        fs::set_permissions(&roster, Permissions::from_mode(mode)).unwrap();
+        let ran = here.run(&format!("{command} --site site bob@example.com"));
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        assert_eq!(said(&here), (ON.to_owned(), named.clone()), "{}", ran.stderr);
+    }
+    // Before it is on, nobody knows who is on a roster that is spoilt.
+    fs::remove_file(here.path("site/auth/stop-pop3")).unwrap();
+    fs::write(&roster, "spoilt").unwrap();
+    let ran = guard(&here);
+    assert_eq!(ran.status, 2);
+    assert!(ran.stderr.contains("eve.roster"), "{}", ran.stderr);
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! `hold --auth`: the file that it writes for Dovecot's auth.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+use uidl_keep::maildrop::State;
+use uidl_keep::site::roster::{Gate, Roster, RosterLine};
 
 use crate::support::cli::{Here, ROOT, with_listings};
 
@@ -147,4 +150,56 @@ fn check_finds_a_file_that_is_not_as_the_rosters_are() {
     assert!(here.trouble("check site").contains("auth/stop-pop3: its users are not those"));
     here.run("hold --auth --site site eve");
     here.quiet("check site");
+}
+
+/// Gives a file of the site to an account alone, as a build does where users share no group.
+fn give_away(here: &Here, name: &str) {
+    chown(here.path(name), Some(5001), Some(5001)).unwrap();
+    fs::set_permissions(here.path(name), Permissions::from_mode(0o400)).unwrap();
+}
+
+/// The owner of a roster may write it, and make lines of it that have the right checksums.
+#[test]
+fn who_owns_his_roster_says_nothing_of_others() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let here = with_site();
+    here.run("hold --auth --site site dave@example.net");
+    let mut roster = Roster::new();
+    let others =
+        ["bob@stranger.example", ALICE, "*@example.com", "@example.com", "dave@example.net", "*"];
+    for user in others.into_iter().chain(["eve"]) {
+        let gate = if user == "eve" { Gate::Guarded } else { Gate::Held };
+        roster.insert(RosterLine::new(user, State::Captured, gate)).unwrap();
+    }
+    here.write("site/user/eve.roster", &roster.to_text());
+    give_away(&here, "site/user/eve.roster");
+    assert_eq!(here.run("hold --site site bob@example.com").status, 0);
+    assert_eq!(names(&here), [BOB, "dave@example.net"]);
+    let found = here.trouble("check site");
+    assert!(found.contains("eve.roster: uid 5001 owns it"), "{found}");
+    assert!(found.contains("6 lines of others (the first: *)"), "{found}");
+    // A change of hers writes none of it anew, and those whose lines these are stay as they were.
+    assert_eq!(here.run("hold --site site eve").status, 0);
+    assert_eq!(here.roster("site/user/eve.roster"), ["eve captured held"]);
+    assert_eq!(names(&here), [BOB, "dave@example.net", "eve"]);
+    here.quiet("check site");
+    // An index of hers puts nobody on a roster either.
+    here.write("other.listing", &[ROOT, &empty("eva")].concat());
+    assert_eq!(here.run("build -o other other.listing").status, 0);
+    here.write("bob.listing", &empty("bob@stranger.example"));
+    assert_eq!(here.run("build -o strange bob.listing").status, 0);
+    fs::copy(here.path("strange/domain/stranger.example.idx"), here.path("site/user/eve.idx"))
+        .unwrap();
+    give_away(&here, "site/user/eve.idx");
+    let ran = here.run("build -o site --base site other.listing");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(here.roster("site/user/eve.roster"), ["eve captured held"]);
+    // A hole of a size that no account's roster has is not read.
+    let file = fs::File::create(here.path("site/user/eve.roster")).unwrap();
+    file.set_len(1 << 30).unwrap();
+    give_away(&here, "site/user/eve.roster");
+    let found = here.trouble("check site");
+    assert!(found.contains("1073741824 octets, more than 67108864"), "{found}");
 }

@@ -8,6 +8,7 @@
 mod shared;
 mod support;
 
+mod as_account;
 mod bake;
 mod capture;
 mod capture_courier;

@@ -174,6 +174,19 @@ fn who_agrees_is_rehearsed_and_released_and_nobody_is_asked_twice() {
     assert_eq!(line(&here, DAVE_IS), "captured guarded rehearsal=N rehearsed=yes");
 }
 
+/// Dovecot lets the user trace the process that is his. It must have no terminal of root's.
+#[test]
+fn a_session_has_no_terminal_of_ours() {
+    let here = with_site();
+    let note = "echo $$ $(cut -d ' ' -f 6,7 /proc/$$/stat) >alone\n";
+    here.write("mail/alice@example.com.sh", note);
+    let ran = rehearse(&here, "alice@example.com");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let alone = here.read_text("alone");
+    let pid = alone.split(' ').next().unwrap();
+    assert_eq!(alone, format!("{pid} {pid} 0\n"));
+}
+
 #[test]
 fn an_unguarded_release_needs_a_rehearsal_and_a_redownload_does_not() {
     let here = with_site();

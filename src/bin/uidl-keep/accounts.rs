@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use uidl_keep::account::{AccountIds, HELPER};
+use uidl_keep::doctor::as_owner::{AnswerLimits, ask};
 use uidl_keep::dovecot::{Dovecot, NotGuarded, UserNames};
 use uidl_keep::file::publish::Access;
 use uidl_keep::maildrop::everybody_of;
 use uidl_keep::site::Site;
 
+use crate::as_account::READ;
 use crate::output::{Trouble, remark};
 
 /// How to ask Dovecot for its users.
@@ -82,6 +85,12 @@ fn not_checked(why: impl Display) -> Checked {
 fn refused(fault: &NotGuarded) -> Trouble {
     Trouble::new(format!("{fault}; nothing is changed, and --no-check goes on all the same"))
 }
+
+/// How long a reader may take to open files, and how many octets a second it checks at least.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LEAST_A_SECOND: u64 = 4 << 20;
+/// More than it says of two files.
+const MOST_SAID_OCTETS: u64 = 1 << 20;
 
 /// The users in one question: an argument list has its limits.
 const USERS_AT_A_TIME: usize = 200;
@@ -304,23 +313,28 @@ impl Readers {
     pub fn try_to_read(&self, paths: &[PathBuf]) -> Result<(), Trouble> {
         let paths: Result<Vec<_>, _> = paths.iter().map(std::path::absolute).collect();
         let paths = paths.map_err(|error| Trouble::at("current directory", error))?;
-        let mut command_word = "check";
+        let octets: u64 = paths.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum();
+        // The checks say nothing before they are done.
+        let silence = PATIENCE.saturating_add(Duration::from_secs(octets / LEAST_A_SECOND));
+        let limits = AnswerLimits { silence, whole: silence, octets: MOST_SAID_OCTETS };
+        let mut how = ["--whole"].as_slice();
         for &uid in &self.uids {
-            // This is the running program. It can be run also where the reader may not go, for
-            // example in /root.
-            let mut command = Command::new("/proc/self/exe");
-            command.arg(command_word).args(&paths).uid(uid).gid(self.gid).current_dir("/");
-            command_word = "inspect";
-            let output = output_of(&mut command)?;
-            if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr);
-                return Err(Trouble::new(format!(
+            let account = AccountIds { uid, gid: self.gid };
+            let mut command = Command::new(HELPER);
+            command
+                .args([READ, "--account", &account.to_string()])
+                .args(how)
+                .arg("--")
+                .args(&paths);
+            how = &[];
+            ask(command.current_dir("/"), b"", limits).map_err(|error| {
+                Trouble::new(format!(
                     "uid {uid}, gid {} cannot read what was installed: {}; look at the permissions \
                      of the directories above it",
                     self.gid,
-                    first_line_of(said.trim_start_matches("uidl-keep: "))
-                )));
-            }
+                    first_line_of(&error.to_string())
+                ))
+            })?;
         }
         Ok(())
     }

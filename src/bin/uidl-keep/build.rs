@@ -878,6 +878,9 @@ impl Build<'_> {
         let at = |error: &dyn Display| Trouble::at(path.display(), error);
         for maildrop in there.maildrops() {
             let maildrop = maildrop.map_err(|error| at(&error))?;
+            if !self.scope.fits(&maildrop.user) {
+                continue;
+            }
             let kept = new.maildrop(&maildrop.user).map_err(|error| at(&error))?;
             let lost = match &kept {
                 None => maildrop.entries.len().max(1),
@@ -1035,6 +1038,13 @@ impl JoinedMaildrops<'_> {
     /// The next maildrop, and whether it is in a listing.
     fn next(&mut self) -> Result<Option<(Maildrop, bool)>, Trouble> {
         let name = self.build.scope.name();
+        if let Some(old) = &mut self.old {
+            // The account that owns an index can have written others into it.
+            let scope = self.build.scope;
+            while matches!(old.peek(), Some(Ok(other)) if !scope.fits(&other.user)) {
+                old.next();
+            }
+        }
         let old = self.old.as_mut().and_then(Peekable::peek);
         // An error takes the place of the lowest name, so that it comes out first.
         let old = old.map(|old| old.as_ref().map_or("", |old| &old.user));

@@ -20,7 +20,7 @@ use crate::stop::StopFile;
 pub struct CheckArgs {
     /// Indexes, rosters or site directories.
     #[arg(required = true, value_name = "FILE|SITE")]
-    paths: Vec<PathBuf>,
+    pub paths: Vec<PathBuf>,
 }
 
 pub fn run(args: &CheckArgs) -> Result<Completion, Trouble> {
@@ -72,6 +72,18 @@ fn check_place(site: &Site, scope: &Scope) -> Result<(), Trouble> {
         let missing = "index or roster without the other: build and install both again";
         return Err(at_index(&missing));
     };
+    if let (Some(uid), others) = (site.given_to(scope), site_files::others_named(site, scope)?) {
+        if let Some(first) = others.first() {
+            return Err(Trouble::at(
+                paths.roster.display(),
+                format_args!(
+                    "uid {uid} owns it, and has written {} lines of others (the first: {first}), \
+                     which count for nothing; build and install it again",
+                    others.len()
+                ),
+            ));
+        }
+    }
     index.verify().map_err(|error| at_index(&error))?;
     let mut on_roster = 0;
     for maildrop in index.maildrops() {

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use serde_json::json;
-use uidl_keep::doctor::as_owner;
+use uidl_keep::account::HELPER;
 use uidl_keep::doctor::{Diagnosis, DoctorFinding, Examination, Machine, Weight};
 use uidl_keep::site::Site;
 use uidl_keep::text::on_one_line;
@@ -50,14 +50,6 @@ pub struct DoctorArgs {
     machine: PathBuf,
 }
 
-/// Opens files of a site for users who are named on standard input, and answers.
-#[derive(clap::Args)]
-pub struct AsOwnerArgs {
-    /// The site directory.
-    #[arg(long, value_name = "SITE")]
-    site: PathBuf,
-}
-
 pub fn run(args: &DoctorArgs) -> Result<Completion, Trouble> {
     let examination = Examination {
         dovecot: args.program.dovecot(),
@@ -65,8 +57,7 @@ pub fn run(args: &DoctorArgs) -> Result<Completion, Trouble> {
         site: Site::new(&args.site),
         most_users: if args.all { usize::MAX } else { args.sample },
         is_short: args.cron,
-        // It can be run also where the reader may not go, for example in /root.
-        helper: PathBuf::from("/proc/self/exe"),
+        helper: PathBuf::from(HELPER),
     };
     let diagnosis = examination.examine();
     print(args, &diagnosis)?;
@@ -126,10 +117,4 @@ fn print(args: &DoctorArgs, diagnosis: &Diagnosis) -> io::Result<()> {
         }
     }
     out.flush()
-}
-
-pub fn as_owner(args: &AsOwnerArgs) -> Result<Completion, Trouble> {
-    let (questions, answers) = (io::stdin().lock(), io::stdout().lock());
-    as_owner::answers(&Site::new(&args.site), questions, answers)?;
-    Ok(Completion::Done)
 }

@@ -20,7 +20,7 @@ use crate::site_files::{self, Opened};
 pub struct InspectArgs {
     /// Indexes, rosters or site directories.
     #[arg(required = true, value_name = "FILE|SITE")]
-    paths: Vec<PathBuf>,
+    pub paths: Vec<PathBuf>,
 }
 
 pub fn run(args: &InspectArgs) -> Result<Completion, Trouble> {

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod apart;
+mod as_account;
 mod background;
 mod bake;
 mod build;
@@ -67,7 +68,7 @@ enum Command {
     CopyLate(copy_late::CopyLateArgs),
     Doctor(doctor::DoctorArgs),
     #[command(hide = true)]
-    DoctorAsOwner(doctor::AsOwnerArgs),
+    DoctorAsOwner(as_account::DoctorAsOwnerArgs),
     #[command(hide = true)]
     Documents(documents::DocumentsArgs),
     Dump(dump::DumpArgs),
@@ -80,12 +81,16 @@ enum Command {
     Listed(hold::ListedArgs),
     Look(look::LookArgs),
     Plugin(plugin::PluginArgs),
+    #[command(hide = true)]
+    ReadAsAccount(as_account::ReadArgs),
     Rehearse(rehearse::RehearseArgs),
     Release(hold::ReleaseArgs),
     Report(report::ReportArgs),
     Restored(hold::RestoredArgs),
     Retire(retire::RetireArgs),
     Settings(settings::SettingsArgs),
+    #[command(hide = true)]
+    StartAsAccount(as_account::StartArgs),
     Status(status::StatusArgs),
     Verify(Box<verify::VerifyArgs>),
 }
@@ -100,7 +105,7 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::CopyLate(args) => copy_late::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-        Command::DoctorAsOwner(args) => doctor::as_owner(&args),
+        Command::DoctorAsOwner(args) => as_account::doctor(&args),
         Command::Documents(args) => documents::run(&args, &Cli::command()),
         Command::Dump(args) => dump::run(&args),
         Command::Explain(args) => explain::run(&args),
@@ -112,12 +117,14 @@ fn main() -> ExitCode {
         Command::Listed(args) => hold::listed(&args),
         Command::Look(args) => look::run(&args),
         Command::Plugin(args) => plugin::run(&args),
+        Command::ReadAsAccount(args) => as_account::read(&args),
         Command::Rehearse(args) => rehearse::run(&args),
         Command::Release(args) => hold::release(&args),
         Command::Report(args) => report::run(&args),
         Command::Restored(args) => hold::restored(&args),
         Command::Retire(args) => retire::run(&args),
         Command::Settings(args) => settings::run(&args),
+        Command::StartAsAccount(args) => as_account::start(&args),
         Command::Status(args) => status::run(&args),
         Command::Verify(args) => verify::run(&args),
     };

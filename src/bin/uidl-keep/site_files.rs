@@ -45,28 +45,45 @@ pub struct ScopeFiles {
 /// Opens both files of a scope as a login would, and reads the roster.
 pub fn open_scope(site: &Site, scope: &Scope) -> Result<ScopeFiles, Trouble> {
     let paths = site.paths_of(scope);
-    let index = trusted(&paths.index)?
+    let index = trusted(&paths.index, u64::MAX)?
         .map(|file| Index::open(file).map_err(|error| Trouble::at(paths.index.display(), error)))
         .transpose()?;
     Ok(ScopeFiles { index, roster: read_roster(site, scope)? })
 }
 
-/// Reads the roster of a scope, whether or not its index is there.
+/// Reads the roster of a scope, whether or not its index is there. It has no line of users who are
+/// not of that scope, whatever the account says that root gave the file to.
 pub fn read_roster(site: &Site, scope: &Scope) -> Result<Option<Roster>, Trouble> {
+    Ok(read_given(site, scope)?.map(|(roster, _)| roster))
+}
+
+/// The users who are not of that scope, and whom the account that owns its roster has named there.
+pub fn others_named(site: &Site, scope: &Scope) -> Result<Vec<String>, Trouble> {
+    Ok(read_given(site, scope)?.map_or_else(Vec::new, |(_, others)| others))
+}
+
+fn read_given(site: &Site, scope: &Scope) -> Result<Option<(Roster, Vec<String>)>, Trouble> {
     let path = site.paths_of(scope).roster;
-    trusted(&path)?
-        .map(|file| Roster::read(&file).map_err(|error| Trouble::at(path.display(), error)))
-        .transpose()
+    let is_given = site.given_to(scope).is_some();
+    let most = if is_given { Site::MOST_GIVEN_OCTETS } else { u64::MAX };
+    let Some(file) = trusted(&path, most)? else { return Ok(None) };
+    let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
+    let mut roster = Roster::read(&file).map_err(|error| at(&error))?;
+    let others = match is_given {
+        true => site.take_others_out(scope, &mut roster).map_err(|error| at(&error))?,
+        false => Vec::new(),
+    };
+    Ok(Some((roster, others)))
 }
 
 /// Whether a scope has a roster.
 pub fn has_roster(site: &Site, scope: &Scope) -> Result<bool, Trouble> {
-    trusted(&site.paths_of(scope).roster).map(|file| file.is_some())
+    trusted(&site.paths_of(scope).roster, u64::MAX).map(|file| file.is_some())
 }
 
 /// [`site::open_trusted`], but a site that is not there has no file either.
-fn trusted(path: &Path) -> Result<Option<File>, Trouble> {
-    match site::open_trusted(path, u64::MAX) {
+fn trusted(path: &Path, most: u64) -> Result<Option<File>, Trouble> {
+    match site::open_trusted(path, most) {
         Err(OpenError::NoSite { .. }) => Ok(None),
         opened => opened.map_err(|error| Trouble::at(path.display(), error)),
     }

@@ -350,7 +350,11 @@ impl<'a> StopFile<'a> {
                     };
                     let lines = self.before.split_inclusive('\n');
                     text.extend(lines.filter(is_of_place));
-                    doubt.get_or_insert_with(|| trouble.to_string());
+                    // Its owner may have spoilt it. All its users were named, and still are.
+                    let is_kept = self.is_whole() && self.site.given_to(&scope).is_some();
+                    if !is_kept {
+                        doubt.get_or_insert_with(|| trouble.to_string());
+                    }
                 }
             }
         }

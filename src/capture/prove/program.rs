@@ -11,13 +11,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType};
 
+use crate::account::AccountIds;
 use crate::capture::child::{RunningProgram, last_line};
 use crate::capture::disk::server::ServerKind;
 use crate::capture::disk::traits::DiskTraits;
@@ -64,21 +64,23 @@ pub enum NoListing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
     words: Vec<String>,
+    /// The helper, by which root starts it.
+    helper: PathBuf,
 }
 
 impl Program {
     /// Finds the program of that server here; `None` when there is none in its usual places.
-    pub fn of(server: &ServerKind) -> Option<Self> {
+    pub fn of(server: &ServerKind, helper: &Path) -> Option<Self> {
         let DiskTraits { programs, arguments, .. } = server.traits();
         let found = programs.iter().find(|place| Path::new(place).is_file())?;
         let words = [found].into_iter().chain(arguments).map(|&word| word.to_owned());
-        Some(Self { words: words.collect() })
+        Some(Self { words: words.collect(), helper: helper.to_owned() })
     }
 
     /// Takes a program and its arguments, separated by blanks. `None` when there is no word.
-    pub fn named(words: &str) -> Option<Self> {
+    pub fn named(words: &str, helper: &Path) -> Option<Self> {
         let words: Vec<String> = words.split_ascii_whitespace().map(str::to_owned).collect();
-        (!words.is_empty()).then_some(Self { words })
+        (!words.is_empty()).then(|| Self { words, helper: helper.to_owned() })
     }
 
     /// Its path, printable.
@@ -102,11 +104,8 @@ impl Program {
         let (ours, theirs) = UnixStream::pair().map_err(not_started)?;
         ours.set_read_timeout(Some(patience)).map_err(not_started)?;
         ours.set_write_timeout(Some(patience)).map_err(not_started)?;
-        let mut command = self.command(source.place(), source.login())?;
-        if rustix::process::geteuid().is_root() {
-            // Root's groups are given up with it.
-            command.gid(gid).uid(uid);
-        }
+        let account = AccountIds { uid, gid };
+        let mut command = self.command(source.place(), source.login(), account)?;
         command
             .stdin(OwnedFd::from(theirs.try_clone().map_err(not_started)?))
             .stdout(OwnedFd::from(theirs))
@@ -128,15 +127,21 @@ impl Program {
     }
 
     /// How it is called for a maildrop.
-    fn command(&self, place: &Path, user: &str) -> Result<Command, NoListing> {
+    fn command(&self, place: &Path, user: &str, account: AccountIds) -> Result<Command, NoListing> {
         let (Some(home), Some(maildir)) = (place.parent(), place.file_name()) else {
             return Err(NoListing::NoHome);
         };
         let mut words = self.words.iter().map(|word| filled(word, home.as_os_str(), maildir, user));
-        let mut command = Command::new(words.next().expect("there is a first word"));
+        let mut command = if rustix::process::geteuid().is_root() {
+            // Its owner can trace it. So it must not have a terminal of root's.
+            account.start(&self.helper, home)
+        } else {
+            let mut command = Command::new(words.next().expect("there is a first word"));
+            command.current_dir(home);
+            command
+        };
         command
             .args(words)
-            .current_dir(home)
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("HOME", home)
@@ -197,6 +202,6 @@ mod tests {
         assert_eq!(filled("mail_home={home}"), "mail_home=/h/{user}");
         assert_eq!(filled("{user}:{maildir}{x}{"), "al:M{x}{");
         assert_eq!(filled("plain"), "plain");
-        assert_eq!(Program::named(" \t"), None);
+        assert_eq!(Program::named(" \t", Path::new("uidl-keep")), None);
     }
 }

@@ -3,8 +3,9 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use uidl_keep::account::HELPER;
 use uidl_keep::capture::disk::server::ServerKind;
 use uidl_keep::capture::fleet::{self, LoginTemplate, ServerOptions};
 use uidl_keep::capture::keys::Keys;
@@ -102,7 +103,7 @@ impl ProofArgs {
             return self.over_pop3();
         }
         if let Some(words) = &self.prove_program {
-            let program = Program::named(words);
+            let program = Program::named(words, Path::new(HELPER));
             let program = program.ok_or_else(|| Trouble::new("--prove-program is empty"))?;
             return Ok(Box::new(program));
         }
@@ -113,7 +114,7 @@ impl ProofArgs {
                  --prove-program",
             ));
         }
-        let program = Program::of(server).ok_or_else(|| {
+        let program = Program::of(server, Path::new(HELPER)).ok_or_else(|| {
             Trouble::new(format!(
                 "--prove: no POP3 program of {} where it usually lies: name it with \
                  --prove-program, or say --prove-accounts",
