@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <link.h>
+#include <mntent.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,9 @@
 #endif
 #ifndef SITE
 #  define SITE "/var/lib/uidl-keep"
+#endif
+#ifndef FSTAB
+#  define FSTAB "/etc/fstab"
 #endif
 #define PLUGIN_FILE "lib95_uidl_keep_plugin.so"
 #define REFUSED ", so that POP3 refuses everybody"
@@ -263,6 +267,46 @@ static bool takes_no_more_logins(void)
 	return true;
 }
 
+/* Whether a path is a place, or lies below it. */
+static bool is_below(const char *path, const char *place)
+{
+	size_t len = strlen(place);
+
+	while (len > 1 && place[len - 1] == '/')
+		len--;
+	return len > 1 && strncmp(path, place, len) == 0 && (path[len] == '/' || path[len] == '\0');
+}
+
+/* Whether nothing is mounted at this place. */
+static bool is_bare(const char *place)
+{
+	char above[PATH_MAX];
+	struct stat st, st_above;
+
+	return (size_t)snprintf(above, sizeof(above), "%s/..", place) >= sizeof(above) ||
+		stat(place, &st) < 0 || stat(above, &st_above) < 0 || st.st_dev == st_above.st_dev;
+}
+
+/* Whether fstab says that the site is on a file system that is not mounted: what can be seen
+   there is not the site, then. */
+static bool awaits_mount(void)
+{
+	char *real = realpath(SITE, NULL);
+	struct mntent *entry;
+	bool awaits = real == NULL;
+	FILE *fstab = setmntent(FSTAB, "re");
+
+	if (fstab == NULL)
+		awaits = awaits || errno != ENOENT;
+	while (!awaits && fstab != NULL && (entry = getmntent(fstab)) != NULL)
+		awaits = (is_below(SITE, entry->mnt_dir) || is_below(real, entry->mnt_dir)) &&
+			is_bare(entry->mnt_dir);
+	if (fstab != NULL)
+		endmntent(fstab);
+	free(real);
+	return awaits;
+}
+
 /* Whether the site can be read, and has neither a roster nor an index. */
 static bool nobody_was_migrated(void)
 {
@@ -285,7 +329,7 @@ static bool nobody_was_migrated(void)
 		nobody = nobody && errno == 0;
 		closedir(dir);
 	}
-	return nobody;
+	return nobody && !awaits_mount();
 }
 
 /* Reads on until a line begins with one of two words. Returns it, or NULL. */

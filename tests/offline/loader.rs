@@ -137,6 +137,7 @@ impl Bench {
             fs::create_dir_all(bench.path(dir)).unwrap();
         }
         fs::write(bench.path("site/domain/example.com.roster"), "").unwrap();
+        bench.write("fstab", "");
         bench.library("2.3.ABIv19(2.3.19.1)");
         bench.program("pop3", &[]);
         bench.program("doveadm", &[]);
@@ -147,6 +148,10 @@ impl Bench {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
     }
 
     fn compile(&self, to: &str, text: &str, args: &[String]) {
@@ -198,9 +203,10 @@ impl Bench {
         make.args(["-s", "-C", env!("CARGO_MANIFEST_DIR"), "loader"]);
         make.arg(format!("LOADER={}", path("modules/lib95_uidl_keep_plugin.so")));
         make.arg(format!(
-            r#"LOADER_PLACES=-DLIB=\"{}\" -DSITE=\"{}\" {}"#,
+            r#"LOADER_PLACES=-DLIB=\"{}\" -DSITE=\"{}\" -DFSTAB=\"{}\" {}"#,
             path("lib"),
             path("site"),
+            path("fstab"),
             self.flags.join(" ")
         ));
         let output = make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").output().expect("make");
@@ -492,6 +498,50 @@ fn pop3_goes_on_without_a_plugin_where_nobody_is_on_a_roster_for_certain() {
         fs::rename(bench.path("away"), bench.path(part)).unwrap();
     }
     bench.goes_on(&[]);
+}
+
+#[test]
+fn a_site_whose_file_system_is_not_mounted_is_no_empty_site() {
+    let Some(bench) = Bench::new() else { return };
+    fs::remove_file(bench.plugin_path()).unwrap();
+    fs::remove_file(bench.path("site/domain/example.com.roster")).unwrap();
+    let dir = bench.path("").display().to_string();
+    let dir = dir.trim_end_matches('/');
+    for place in [format!("{dir}/site"), format!("{dir}/site/"), dir.to_owned()] {
+        bench.write("fstab", &format!("# a file system\nnas:/site\t{place} nfs defaults 0 0\n"));
+        bench.refuses(&[]);
+        bench.write("fstab", &format!("#nas:/site {place} nfs defaults 0 0\n"));
+        bench.goes_on(&["nobody is on a roster"]);
+    }
+    // It lies elsewhere.
+    fs::rename(bench.path("site"), bench.path("el se")).unwrap();
+    symlink(bench.path("el se"), bench.path("site")).unwrap();
+    bench.goes_on(&[]);
+    bench.write("fstab", &format!("/dev/sdb1 {dir}/el\\040se ext4 defaults 0 0\n"));
+    bench.refuses(&[]);
+    // Others, and the root itself, say nothing of it.
+    let others = format!("/dev/sda1 / ext4 defaults 0 0\n/dev/sdb1 {dir}/el ext4 defaults 0 0\n");
+    bench.write("fstab", &others);
+    bench.goes_on(&[]);
+    fs::remove_file(bench.path("fstab")).unwrap();
+    bench.goes_on(&[]);
+    fs::remove_file(bench.path("site")).unwrap();
+    fs::rename(bench.path("el se"), bench.path("site")).unwrap();
+    // What is mounted is the site.
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "none"]).arg(bench.path("site"));
+    if !mount.status().is_ok_and(|status| status.success()) {
+        lacking("nothing can be mounted");
+        return;
+    }
+    bench.write("fstab", &format!("/dev/sdb1 {dir}/site ext4 defaults 0 0\n"));
+    bench.refuses(&[]);
+    for part in ["site/domain", "site/user"] {
+        fs::create_dir(bench.path(part)).unwrap();
+    }
+    bench.goes_on(&[]);
+    let mut umount = Command::new("umount");
+    assert!(umount.arg("-l").arg(bench.path("site")).status().unwrap().success());
 }
 
 /// Plays Dovecot's auth for as many connections as there are answers, each of which is given to
