@@ -343,6 +343,25 @@ fn whom_auth_has_let_in_before_is_waited_for() {
 }
 
 #[test]
+fn a_line_of_nobody_in_particular_is_told_before_it_is_on_a_roster() {
+    let block = "uidl-keep-listing 1\nmaildrop *@example.com\nstate failed\nremark x\n.\n";
+    for (command, roster) in [
+        ("hold --site site example.com", "site/domain/example.com.roster"),
+        ("build -o site --base site all.listing", "site/domain/example.com.roster"),
+        ("build -o site --base site --hold bob.listing", "site/domain/example.com.roster"),
+    ] {
+        let here = with_site();
+        here.write("all.listing", block);
+        here.write("bob.listing", crate::support::cli::BOB);
+        assert_eq!(guard(&here).status, 0);
+        here.run(command);
+        assert_eq!(said(&here).0, NOT_WHOLE, "{command}");
+        let [told, on_roster] = ["site/auth/stop-pop3", roster].map(|name| placed(&here, name));
+        assert!(on_roster > told, "{command}: {on_roster} {told}");
+    }
+}
+
+#[test]
 fn a_guard_that_was_killed_on_its_way_can_be_ended() {
     let here = with_site();
     here.write("die", "");
