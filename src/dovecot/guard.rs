@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Dovecot, DovecotError, no_answer, output_of};
 
@@ -60,6 +60,16 @@ pub enum Unguarded {
         user: String,
         /// What doveadm said.
         said: String,
+    },
+    /// The auth that runs may have read another configuration than the one that was looked at.
+    #[error(
+        "{} was changed after Dovecot's auth was started, which may go by what it said before: \
+         reload Dovecot",
+        file.display()
+    )]
+    Older {
+        /// The file.
+        file: PathBuf,
     },
     /// The process that answered before is not the one that answered after.
     #[error("Dovecot's auth was started anew while it was asked: run this again")]
@@ -186,6 +196,23 @@ pub fn name_of_process(pid: u32) -> io::Result<String> {
     let started = stat.rsplit_once(')').and_then(|(_, rest)| rest.split(' ').nth(20));
     let started = started.ok_or_else(|| io::Error::other(format!("{path}: too short")))?;
     Ok(format!("{pid}:{started}:{}", boot.trim_end()))
+}
+
+/// When that process was started, by its [name](name_of_process) of this boot: to some hundredths
+/// of a second.
+///
+/// # Errors
+///
+/// It is no such name, or the system does not say how long it is up.
+pub fn start_of_process(name: &str) -> io::Result<SystemTime> {
+    /// How many of the units of proc(5) are a second, on every Linux.
+    const PER_SECOND: f64 = 100.0;
+    let odd = || io::Error::other(format!("{name}: no process of this boot"));
+    let started: f64 = name.split(':').nth(1).and_then(|it| it.parse().ok()).ok_or_else(odd)?;
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let up: f64 = uptime.split(' ').next().and_then(|it| it.parse().ok()).ok_or_else(odd)?;
+    let age = Duration::try_from_secs_f64((up - started / PER_SECOND).max(0.0));
+    SystemTime::now().checked_sub(age.map_err(|_| odd())?).ok_or_else(odd)
 }
 
 /// Whether no client of this Dovecot is between its login and its mail process, for certain: no
@@ -394,6 +421,14 @@ mod tests {
         let of_parent: u64 = parent.split(':').nth(1).unwrap().parse().unwrap();
         assert!(of_parent <= started && of_parent > 0, "{parent} {own}");
         assert!(name_of_process(u32::MAX).is_err());
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let start = start_of_process(&name_of_process(child.id()).unwrap()).unwrap();
+        let age = SystemTime::now().duration_since(start).unwrap_or_default();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(age < Duration::from_secs(5), "{age:?}");
+        assert!(start_of_process(&own).unwrap() < start);
+        assert!(start_of_process("1").is_err());
     }
 
     #[test]

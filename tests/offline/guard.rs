@@ -1,12 +1,14 @@
 //! `plugin guard`: the file that it writes for Dovecot's auth and for the loader, asked of programs
 //! that play Dovecot's. [tests/hosts/loader.rs] has the guard in real Dovecots.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -39,6 +41,7 @@ const DOVECONF: &str = r#"#!/bin/sh
 case "$*" in
 *passdb) printf 'passdb {\n  args = SITE/auth/stop-%%s\n  driver = passwd-file\n}\n' ;;
 *auth_mechanisms) echo 'auth_mechanisms = plain' ;;
+*-n) echo '# 2.3.19 (0000000000): HERE/dovecot.conf' ;;
 *base_dir) echo 'base_dir = HERE/run' ;;
 *) exit 1 ;;
 esac
@@ -49,6 +52,8 @@ struct Guarded {
     here: Here,
     /// The process that auth says it is.
     auth: Arc<AtomicU32>,
+    /// The processes that played auth.
+    played: RefCell<Vec<Child>>,
     /// The socket at which POP3 processes take whoever has logged in.
     pop3: UnixListener,
 }
@@ -61,7 +66,26 @@ impl Deref for Guarded {
     }
 }
 
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        for child in self.played.get_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 impl Guarded {
+    /// Reloads Dovecot: auth is another process from now on.
+    fn reload(&self) {
+        // The start of a process is known to some hundredths of a second.
+        thread::sleep(Duration::from_millis(100));
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        self.auth.store(child.id(), Ordering::SeqCst);
+        self.played.borrow_mut().push(child);
+        thread::sleep(Duration::from_millis(100));
+    }
+
     /// The first line of the file, of a guard that is proven for the auth that runs.
     fn first_line(&self, is_whole: &str, canary: &str) -> String {
         let process = name_of_process(self.auth.load(Ordering::SeqCst)).unwrap();
@@ -98,10 +122,13 @@ fn with_site() -> Guarded {
     here.write("reads", "");
     here.write("small", "");
     fs::create_dir_all(here.path("run/login")).unwrap();
-    let auth = Arc::new(AtomicU32::new(std::process::id()));
+    here.write("dovecot.conf", "");
+    let auth = Arc::new(AtomicU32::new(0));
     greet(&here.path("run/auth-client"), auth.clone());
     let pop3 = UnixListener::bind(here.path("run/login/pop3")).unwrap();
-    Guarded { here, auth, pop3 }
+    let guarded = Guarded { here, auth, played: RefCell::default(), pop3 };
+    guarded.reload();
+    guarded
 }
 
 fn guard(here: &Guarded) -> crate::support::cli::Ran {
@@ -304,9 +331,9 @@ fn a_guard_is_proven_anew_for_an_auth_that_was_started_anew() {
     assert_eq!(guard(&here).status, 2);
     here.write("reads", "");
     // A change of a gate proves nothing.
-    here.auth.store(std::os::unix::process::parent_id(), Ordering::SeqCst);
+    let ours = name_of_process(here.auth.load(Ordering::SeqCst)).unwrap();
+    here.reload();
     here.run("release --redownload --site site eve");
-    let ours = name_of_process(std::process::id()).unwrap();
     assert!(text(&here).lines().next().unwrap().contains(&format!(" {ours} ")));
     let ran = guard(&here);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
@@ -376,4 +403,23 @@ fn a_guard_that_was_killed_on_its_way_can_be_ended() {
     assert!(text(&here).starts_with("# uidl-keep-guard 0 "), "{}", text(&here));
     assert_eq!(guard(&here).status, 0);
     assert_eq!(said(&here).0, ON);
+}
+
+#[test]
+fn an_auth_that_is_older_than_the_configuration_proves_nothing() {
+    let here = with_site();
+    here.write("more.conf", "");
+    here.write("dovecot.conf", "!include *.conf\n");
+    let ran = guard(&here);
+    assert_eq!(ran.status, 2);
+    let word = "dovecot.conf was changed after Dovecot's auth was started";
+    assert!(ran.stderr.contains(word), "{}", ran.stderr);
+    here.reload();
+    assert_eq!(guard(&here).status, 0);
+    here.write("more.conf", "# another\n");
+    let ran = guard(&here);
+    assert!(ran.status == 2 && ran.stderr.contains("more.conf was changed"), "{}", ran.stderr);
+    assert_eq!(said(&here).0, ON, "it stays as it was");
+    here.reload();
+    assert_eq!(guard(&here).status, 0);
 }

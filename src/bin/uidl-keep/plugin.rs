@@ -2,13 +2,17 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 use uidl_keep::abi::{self, Module};
+use uidl_keep::doctor::Machine;
+use uidl_keep::doctor::included;
 use uidl_keep::dovecot::fit::{Fit, FitVerdict, Lying};
-use uidl_keep::dovecot::guard::{Unguarded, auth_process};
+use uidl_keep::dovecot::guard::{Unguarded, auth_process, start_of_process};
 use uidl_keep::dovecot::{Dovecot, DovecotError};
 use uidl_keep::maildrop::is_everybody;
 use uidl_keep::site::roster::{Gate, is_domain};
@@ -358,10 +362,30 @@ fn prove(dovecot: &Dovecot, socket: &Path, users: &[&str]) -> Result<String, Tro
     let before = auth_process(socket).map_err(unasked)?;
     let fault = dovecot.fault_of_refusal(users).map_err(unasked)?;
     let after = auth_process(socket).map_err(unasked)?;
+    let fault = fault.map_or_else(|| fault_of_age(dovecot, &after), |fault| Ok(Some(fault)))?;
     match fault.or_else(|| (before != after).then_some(Unguarded::Restarted)) {
         Some(fault) => Err(Trouble::new(format!("{fault}; the guard is as it was"))),
         None => Ok(after),
     }
+}
+
+/// The fault, when a file of the configuration is newer than that process of auth.
+fn fault_of_age(dovecot: &Dovecot, process: &str) -> Result<Option<Unguarded>, Trouble> {
+    let conf = dovecot.about().map_err(unasked)?.conf;
+    let at = |error: io::Error| Trouble::at(conf.display(), error);
+    let started = start_of_process(process).map_err(at)?;
+    let files = included::files(&Machine::at("/"), &conf).map_err(at)?;
+    if files.is_empty() {
+        return Err(Trouble::at(conf.display(), "no such file here; name this Dovecot's doveadm"));
+    }
+    for file in files {
+        let metadata = file.metadata().map_err(|error| Trouble::at(file.display(), error))?;
+        let since = Duration::new(metadata.ctime().max(0) as u64, metadata.ctime_nsec() as u32);
+        if UNIX_EPOCH + since > started {
+            return Ok(Some(Unguarded::Older { file }));
+        }
+    }
+    Ok(None)
 }
 
 fn guard_off(args: &GuardArgs) -> Result<Completion, Trouble> {
