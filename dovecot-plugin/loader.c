@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <link.h>
+#include <mntent.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,9 @@
 #endif
 #ifndef SITE
 #  define SITE "/var/lib/uidl-keep"
+#endif
+#ifndef FSTAB
+#  define FSTAB "/etc/fstab"
 #endif
 #define PLUGIN_FILE "lib95_uidl_keep_plugin.so"
 #define REFUSED ", so that POP3 refuses everybody"
@@ -263,6 +267,46 @@ static bool takes_no_more_logins(void)
 	return true;
 }
 
+/* Whether a path is a place, or lies below it. */
+static bool is_below(const char *path, const char *place)
+{
+	size_t len = strlen(place);
+
+	while (len > 1 && place[len - 1] == '/')
+		len--;
+	return len > 1 && strncmp(path, place, len) == 0 && (path[len] == '/' || path[len] == '\0');
+}
+
+/* Whether nothing is mounted at this place. */
+static bool is_bare(const char *place)
+{
+	char above[PATH_MAX];
+	struct stat st, st_above;
+
+	return (size_t)snprintf(above, sizeof(above), "%s/..", place) >= sizeof(above) ||
+		stat(place, &st) < 0 || stat(above, &st_above) < 0 || st.st_dev == st_above.st_dev;
+}
+
+/* Whether fstab says that the site is on a file system that is not mounted: what can be seen
+   there is not the site, then. */
+static bool awaits_mount(void)
+{
+	char *real = realpath(SITE, NULL);
+	struct mntent *entry;
+	bool awaits = real == NULL;
+	FILE *fstab = setmntent(FSTAB, "re");
+
+	if (fstab == NULL)
+		awaits = awaits || errno != ENOENT;
+	while (!awaits && fstab != NULL && (entry = getmntent(fstab)) != NULL)
+		awaits = (is_below(SITE, entry->mnt_dir) || is_below(real, entry->mnt_dir)) &&
+			is_bare(entry->mnt_dir);
+	if (fstab != NULL)
+		endmntent(fstab);
+	free(real);
+	return awaits;
+}
+
 /* Whether the site can be read, and has neither a roster nor an index. */
 static bool nobody_was_migrated(void)
 {
@@ -285,31 +329,96 @@ static bool nobody_was_migrated(void)
 		nobody = nobody && errno == 0;
 		closedir(dir);
 	}
-	return nobody;
+	return nobody && !awaits_mount();
 }
 
-/* Reads on until a line begins with one of two words. Returns it, or NULL. */
-static char *read_answer(int fd, char *buffer, size_t size, const char *one, const char *other)
-{
-	size_t used = 0;
+/* What auth says. */
+struct answers {
+	int fd;
+	/* How much of the buffer is filled, and how much of that was looked at. */
+	size_t used, done;
+	char buffer[4096];
+};
 
+/* Reads on until a line begins with one of two words. Returns it, or NULL. */
+static char *read_answer(struct answers *from, const char *one, const char *other)
+{
 	for (;;) {
-		char *end;
+		char *end, *line = from->buffer + from->done;
 		ssize_t got;
 
-		while ((end = memchr(buffer, '\n', used)) != NULL) {
+		while ((end = memchr(line, '\n', from->used - from->done)) != NULL) {
 			*end = '\0';
-			if (strncmp(buffer, one, strlen(one)) == 0 ||
-			    strncmp(buffer, other, strlen(other)) == 0)
-				return buffer;
-			used -= end + 1 - buffer;
-			memmove(buffer, end + 1, used);
+			from->done = end + 1 - from->buffer;
+			if (strncmp(line, one, strlen(one)) == 0 ||
+			    strncmp(line, other, strlen(other)) == 0)
+				return line;
+			line = end + 1;
 		}
-		got = used == size ? -1 : recv(fd, buffer + used, size - used, 0);
+		from->used -= from->done;
+		memmove(from->buffer, from->buffer + from->done, from->used);
+		from->done = 0;
+		got = from->used == sizeof(from->buffer) ? -1 :
+			recv(from->fd, from->buffer + from->used, sizeof(from->buffer) - from->used, 0);
 		if (got <= 0)
 			return NULL;
-		used += got;
+		from->used += got;
 	}
+}
+
+/* Reads the start of a file into a buffer, as text. False if it is not there, or empty. */
+static bool read_text(const char *path, char *text, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	ssize_t len = fd < 0 ? -1 : read(fd, text, size - 1);
+
+	if (fd >= 0)
+		close(fd);
+	text[len < 0 ? 0 : len] = '\0';
+	return len > 0;
+}
+
+/* Writes what no other process is called, also after another boot: its number, when it was started
+   (field 22 of its stat, proc(5)), and the boot. As src/dovecot/guard.rs does. */
+static bool name_process(const char *pid, char *name, size_t size)
+{
+	char path[64], stat[1024], boot[64], *field;
+	int number = 2;
+
+	if (pid[0] == '\0' || strlen(pid) > 20 || pid[strspn(pid, "0123456789")] != '\0')
+		return false;
+	snprintf(path, sizeof(path), "/proc/%s/stat", pid);
+	if (!read_text(path, stat, sizeof(stat)) ||
+	    !read_text("/proc/sys/kernel/random/boot_id", boot, sizeof(boot)))
+		return false;
+	/* The second is the name of the program, which may have blanks. */
+	field = strrchr(stat, ')');
+	for (; field != NULL && number < 22; number++)
+		field = strchr(field + 1, ' ');
+	if (field == NULL)
+		return false;
+	field++;
+	field[strspn(field, "0123456789")] = '\0';
+	boot[strcspn(boot, "\n")] = '\0';
+	return field[0] != '\0' && boot[0] != '\0' &&
+		(size_t)snprintf(name, size, "%s:%s:%s", pid, field, boot) < size;
+}
+
+/* Whether the master of this process is the one whose auth answers at that socket. */
+static bool is_our_masters(const char *socket_path)
+{
+	static const char file[] = "master.pid";
+	const char *slash = strrchr(socket_path, '/');
+	char path[108 + sizeof(file)], text[32], ours[32];
+
+	if (slash == NULL)
+		return false;
+	snprintf(path, sizeof(path), "%.*s%s", (int)(slash + 1 - socket_path), socket_path, file);
+	snprintf(ours, sizeof(ours), "%ld", (long)getppid());
+	if (!read_text(path, text, sizeof(text)))
+		return false;
+	text[strcspn(text, "\n")] = '\0';
+	return strcmp(text, ours) == 0;
 }
 
 /* PLAIN's response in Base64: a NUL, the user, a NUL, "x". */
@@ -332,15 +441,16 @@ static void plain_response(const char *user, char *out)
 	*out = '\0';
 }
 
-/* Whether auth refuses this user, whom the guard's file alone names, in the way of that file. */
-static bool auth_refuses(const char *socket_path, const char *user)
+/* Whether auth is the process of that name, for which all was proven, and refuses this user, whom
+   this version of the guard's file alone names, in the way of that file. */
+static bool auth_refuses(const char *socket_path, const char *process, const char *user)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct timeval patience = { .tv_sec = 10 };
-	char buffer[4096], response[412], request[600];
+	struct answers answers = { .fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) };
+	char response[412], request[600], name[96];
 	const char *answer = NULL;
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int len;
+	int fd = answers.fd, len;
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", socket_path);
 	if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0 &&
@@ -348,13 +458,18 @@ static bool auth_refuses(const char *socket_path, const char *user)
 	    connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0) {
 		len = snprintf(request, sizeof(request), "VERSION\t1\t1\nCPID\t%ld\n", (long)getpid());
 		if (send(fd, request, len, MSG_NOSIGNAL) == len)
-			answer = read_answer(fd, buffer, sizeof(buffer), "DONE", "DONE");
+			answer = read_answer(&answers, "SPID\t", "DONE");
+		if (answer != NULL && strncmp(answer, "SPID\t", 5) == 0 &&
+		    name_process(answer + 5, name, sizeof(name)) && strcmp(name, process) == 0)
+			answer = read_answer(&answers, "DONE", "DONE");
+		else
+			answer = NULL;
 		plain_response(user, response);
 		/* 2.3 reads service, 2.4 protocol. */
 		len = snprintf(request, sizeof(request), "AUTH\t1\tPLAIN\tservice=pop3\tprotocol=pop3\t"
 			       "secured\tno-penalty\tresp=%s\n", response);
 		if (answer != NULL && send(fd, request, len, MSG_NOSIGNAL) == len)
-			answer = read_answer(fd, buffer, sizeof(buffer), "OK\t1\t", "FAIL\t1\t");
+			answer = read_answer(&answers, "OK\t1\t", "FAIL\t1\t");
 		else
 			answer = NULL;
 	}
@@ -365,10 +480,11 @@ static bool auth_refuses(const char *socket_path, const char *user)
 }
 
 /* Whether auth has kept out everybody who was migrated. The first line of its file says that the
-   file names them all, where auth is asked, and whom to ask it about. */
+   file names them all, where auth is asked, for which process of it all was proven, and whom to
+   ask it about. It must be the auth that has let in the user of this process. */
 static bool guard_is_on(void)
 {
-	char head[512], socket_path[108], user[256];
+	char head[640], socket_path[108], process[96], user[256];
 	struct stat st;
 	ssize_t len = -1;
 	int end = 0, fd = open(SITE "/auth/stop-pop3", O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -382,9 +498,10 @@ static bool guard_is_on(void)
 	if (len < 0)
 		return false;
 	head[len] = '\0';
-	return sscanf(head, "# uidl-keep-guard 1 %107[^ \n] %255[^ \n]%n", socket_path, user,
-		      &end) == 2 &&
-		head[end] == '\n' && auth_refuses(socket_path, user);
+	return sscanf(head, "# uidl-keep-guard 1 %107[^ \n] %95[^ \n] %255[^ \n]%n", socket_path,
+		      process, user, &end) == 3 &&
+		head[end] == '\n' && is_our_masters(socket_path) &&
+		auth_refuses(socket_path, process, user);
 }
 
 /* Logs by Dovecot's own function: i_warning, i_error, or i_fatal, which does not return. */

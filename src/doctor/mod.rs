@@ -12,7 +12,7 @@ mod examination;
 mod facts;
 mod finding;
 mod formats;
-mod included;
+pub mod included;
 mod limits;
 mod loading;
 mod machine;

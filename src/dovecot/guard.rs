@@ -3,8 +3,12 @@
 //! The file guards nobody unless the first passdb that POP3 asks is made of it: one that stands
 //! before it takes the password and lets the user in.
 
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use super::{Dovecot, DovecotError, no_answer, output_of};
 
@@ -57,6 +61,19 @@ pub enum Unguarded {
         /// What doveadm said.
         said: String,
     },
+    /// The auth that runs may have read another configuration than the one that was looked at.
+    #[error(
+        "{} was changed after Dovecot's auth was started, which may go by what it said before: \
+         reload Dovecot",
+        file.display()
+    )]
+    Older {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The process that answered before is not the one that answered after.
+    #[error("Dovecot's auth was started anew while it was asked: run this again")]
+    Restarted,
 }
 
 /// Settings of a passdb that let somebody past it, each with the value that lets nobody.
@@ -131,6 +148,96 @@ impl Dovecot {
         let dir = self.setting(&[setting], setting)?.filter(|dir| !dir.is_empty());
         Ok(PathBuf::from(dir.as_deref().unwrap_or("/run/dovecot")).join("auth-client"))
     }
+}
+
+/// How long auth may be silent when it greets a client.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// More than auth says to greet a client.
+const MOST_OCTETS: u64 = 1 << 16;
+
+/// The process of auth that answers at a socket, by a [name](name_of_process) that no other process
+/// has. A reload of Dovecot starts another, which may read another configuration.
+///
+/// # Errors
+///
+/// [`DovecotError`], for example when Dovecot does not run.
+pub fn auth_process(socket: &Path) -> Result<String, DovecotError> {
+    let at = |error| DovecotError::Program { program: socket.to_owned(), error };
+    let mut stream = UnixStream::connect(socket).map_err(at)?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(at)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(at)?;
+    let greeting = format!("VERSION\t1\t1\nCPID\t{}\n", std::process::id());
+    stream.write_all(greeting.as_bytes()).map_err(at)?;
+    for line in BufReader::new(stream.take(MOST_OCTETS)).lines() {
+        let line = line.map_err(at)?;
+        if let Some(pid) = line.strip_prefix("SPID\t").and_then(|pid| pid.parse().ok()) {
+            return name_of_process(pid).map_err(at);
+        }
+    }
+    Err(at(io::Error::other("auth does not say which process it is")))
+}
+
+/// A name that no other process has, also after another boot: its number, when it was started
+/// (field 22 of its `stat`, proc(5)), and the boot. The loader makes the same
+/// (`dovecot-plugin/loader.c`).
+///
+/// # Errors
+///
+/// The system's, when no such process can be seen.
+pub fn name_of_process(pid: u32) -> io::Result<String> {
+    let path = format!("/proc/{pid}/stat");
+    let named = |path: &str| {
+        let name = |error: io::Error| io::Error::new(error.kind(), format!("{path}: {error}"));
+        fs::read(path).map_err(name).map(|octets| String::from_utf8_lossy(&octets).into_owned())
+    };
+    let (stat, boot) = (named(&path)?, named("/proc/sys/kernel/random/boot_id")?);
+    // The name of the program stands in parentheses, and may have blanks.
+    let started = stat.rsplit_once(')').and_then(|(_, rest)| rest.split(' ').nth(20));
+    let started = started.ok_or_else(|| io::Error::other(format!("{path}: too short")))?;
+    Ok(format!("{pid}:{started}:{}", boot.trim_end()))
+}
+
+/// When that process was started, by its [name](name_of_process) of this boot: to some hundredths
+/// of a second.
+///
+/// # Errors
+///
+/// It is no such name, or the system does not say how long it is up.
+pub fn start_of_process(name: &str) -> io::Result<SystemTime> {
+    /// How many of the units of proc(5) are a second, on every Linux.
+    const PER_SECOND: f64 = 100.0;
+    let odd = || io::Error::other(format!("{name}: no process of this boot"));
+    let started: f64 = name.split(':').nth(1).and_then(|it| it.parse().ok()).ok_or_else(odd)?;
+    let uptime = fs::read_to_string("/proc/uptime")?;
+    let up: f64 = uptime.split(' ').next().and_then(|it| it.parse().ok()).ok_or_else(odd)?;
+    let age = Duration::try_from_secs_f64((up - started / PER_SECOND).max(0.0));
+    SystemTime::now().checked_sub(age.map_err(|_| odd())?).ok_or_else(odd)
+}
+
+/// Whether no client of this Dovecot is between its login and its mail process, for certain: no
+/// login process holds a connection, be it to auth or to a mail process. False where none of the
+/// sockets can be seen. `socket` is that of [`Dovecot::auth_socket`].
+pub fn nobody_is_logging_in(socket: &Path) -> bool {
+    let Some(dir) = socket.parent() else { return false };
+    fs::read_to_string("/proc/net/unix").is_ok_and(|sockets| is_quiet(&sockets, &dir.join("login")))
+}
+
+/// The same, of `/proc/net/unix` and the directory of the sockets of login processes. One that is
+/// listened at has the flag 10000, and each connection to it is another line.
+fn is_quiet(sockets: &str, dir: &Path) -> bool {
+    let (mut listening, mut connected) = (0, 0);
+    for line in sockets.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let (flags, path) = (words.nth(3), words.nth(3));
+        if path.is_some_and(|path| Path::new(path).starts_with(dir)) {
+            match flags {
+                Some("00010000") => listening += 1,
+                _ => connected += 1,
+            }
+        }
+    }
+    listening > 0 && connected == 0
 }
 
 /// A passdb, as `doveconf` prints it.
@@ -284,6 +391,44 @@ mod tests {
             let said = fault(&said).unwrap_or_else(|| panic!("{line}"));
             assert!(said.contains(named), "{said}");
         }
+    }
+
+    #[test]
+    fn a_client_that_logs_in_is_seen_at_the_sockets_of_login_processes() {
+        let line = |flags: &str, path: &str| {
+            format!("ffff8a1c: 00000002 00000000 {flags} 0001 01 31415 {path}\n")
+        };
+        let listened = line("00010000", "/run/dovecot/login/login");
+        let dir = Path::new("/run/dovecot/login");
+        assert!(is_quiet(&listened, dir));
+        assert!(!is_quiet("", dir), "nothing can be seen");
+        let other = line("00000000", "/run/dovecot/auth-master") + &line("00000000", "");
+        assert!(is_quiet(&[listened.as_str(), &other].concat(), dir));
+        for path in ["/run/dovecot/login/login", "/run/dovecot/login/pop3"] {
+            let connected = line("00000000", path);
+            assert!(!is_quiet(&[listened.as_str(), &connected].concat(), dir), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_process_has_the_same_name_as_long_as_it_lives() {
+        let own = name_of_process(std::process::id()).unwrap();
+        assert_eq!(own, name_of_process(std::process::id()).unwrap());
+        let words: Vec<&str> = own.split(':').collect();
+        assert_eq!((words.len(), words[2].len()), (3, 36), "{own}");
+        let started: u64 = words[1].parse().unwrap();
+        let parent = name_of_process(std::os::unix::process::parent_id()).unwrap();
+        let of_parent: u64 = parent.split(':').nth(1).unwrap().parse().unwrap();
+        assert!(of_parent <= started && of_parent > 0, "{parent} {own}");
+        assert!(name_of_process(u32::MAX).is_err());
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let start = start_of_process(&name_of_process(child.id()).unwrap()).unwrap();
+        let age = SystemTime::now().duration_since(start).unwrap_or_default();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(age < Duration::from_secs(5), "{age:?}");
+        assert!(start_of_process(&own).unwrap() < start);
+        assert!(start_of_process("1").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::fs;
 
 use crate::hold_auth::example;
+use crate::support::PASSWORD;
 use crate::support::dovecot::Config;
 use crate::support::host::{Host, Line};
 use crate::support::loaded::{Loaded, STRANGER, put};
@@ -227,8 +228,33 @@ fn with_the_guard_on_strangers_are_served_and_the_migrated_refused_by_no_plugin(
             .dovecot
             .reconfigure(|config| config.first = [behind, &example(line)].concat());
         says(&loaded, &on, 2, &["the first passdb of", "nothing is changed"]);
+        // It lets her in, and auth refuses the name of the file all the same.
+        let lets_in = behind.replace("password=other", &format!("password={PASSWORD}"));
+        let lets_in = lets_in.replace("password = other", &format!("password = {PASSWORD}"));
+        loaded
+            .server
+            .dovecot
+            .reconfigure(|config| config.first = [lets_in.as_str(), &example(line)].concat());
+        loaded.refuses(USER, "a passdb stands before it");
+        loaded.refuses(STRANGER, "a passdb stands before it");
+        let unproven = ["guard      on, and the loader does not believe it", "anew since"];
+        says(&loaded, &["plugin", "status"], 1, &unproven);
         loaded.server.dovecot.reconfigure(|config| config.first = example(line));
+        loaded.refuses(STRANGER, "auth was started anew");
+        says(&loaded, &on, 0, &[]);
         loaded.serves_the_stranger("the passdb is there again");
+        // It is quick where nothing has changed, and after a reload it must be said again.
+        let since = std::time::Instant::now();
+        says(&loaded, &on, 0, &[]);
+        assert!(since.elapsed() < std::time::Duration::from_secs(10), "{:?}", since.elapsed());
+        loaded.serves_the_stranger("asked again");
+        loaded.server.dovecot.doveadm_ok(["reload"]);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while loaded.uidls_of(STRANGER).is_ok() {
+            assert!(std::time::Instant::now() < until, "no other auth after a reload");
+        }
+        says(&loaded, &on, 0, &[]);
+        loaded.serves_the_stranger("said again");
 
         // It is taken back once a plugin is at hand, and not before.
         let Some(loaded) = loaded.with_plugin_at_hand() else { continue };
@@ -274,7 +300,7 @@ fn a_guard_that_auth_does_not_heed_is_not_turned_on() {
             Line::V24 => "auth_username_format = %{user}\n",
         };
         loaded.server.dovecot.reconfigure(|config| config.extra += as_written);
-        says(&loaded, &guard, 2, &["pop3 UIDL-KEEP-GUARD@EXAMPLE.COM` does not say nologin"]);
+        says(&loaded, &guard, 2, &["@EXAMPLE.COM` does not say nologin"]);
         loaded.server.dovecot.reconfigure(|config| {
             config.extra = config.extra.replace(as_written, "");
         });

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::thread;
 
+use uidl_keep::dovecot::guard::name_of_process;
+
 use crate::shared::{is_root, lacking};
 
 const ABI: &str = "2.3.ABIv19";
-const CANARY: &str = "uidl-keep-guard@example.com";
+const CANARY: &str = "uidl-keep-guard-1794749402@example.com";
 
 /// Dovecot's library, as far as the loader knows it.
 const LIBRARY: &str = r#"
@@ -137,6 +139,9 @@ impl Bench {
             fs::create_dir_all(bench.path(dir)).unwrap();
         }
         fs::write(bench.path("site/domain/example.com.roster"), "").unwrap();
+        // This process plays Dovecot's master, and its auth.
+        bench.write("master.pid", &format!("{}\n", std::process::id()));
+        bench.write("fstab", "");
         bench.library("2.3.ABIv19(2.3.19.1)");
         bench.program("pop3", &[]);
         bench.program("doveadm", &[]);
@@ -147,6 +152,10 @@ impl Bench {
 
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
     }
 
     fn compile(&self, to: &str, text: &str, args: &[String]) {
@@ -198,9 +207,10 @@ impl Bench {
         make.args(["-s", "-C", env!("CARGO_MANIFEST_DIR"), "loader"]);
         make.arg(format!("LOADER={}", path("modules/lib95_uidl_keep_plugin.so")));
         make.arg(format!(
-            r#"LOADER_PLACES=-DLIB=\"{}\" -DSITE=\"{}\" {}"#,
+            r#"LOADER_PLACES=-DLIB=\"{}\" -DSITE=\"{}\" -DFSTAB=\"{}\" {}"#,
             path("lib"),
             path("site"),
+            path("fstab"),
             self.flags.join(" ")
         ));
         let output = make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").output().expect("make");
@@ -494,9 +504,63 @@ fn pop3_goes_on_without_a_plugin_where_nobody_is_on_a_roster_for_certain() {
     bench.goes_on(&[]);
 }
 
+/// A process that is not this one, and lives as long.
+fn another() -> u32 {
+    std::os::unix::process::parent_id()
+}
+
+#[test]
+fn a_site_whose_file_system_is_not_mounted_is_no_empty_site() {
+    let Some(bench) = Bench::new() else { return };
+    fs::remove_file(bench.plugin_path()).unwrap();
+    fs::remove_file(bench.path("site/domain/example.com.roster")).unwrap();
+    let dir = bench.path("").display().to_string();
+    let dir = dir.trim_end_matches('/');
+    for place in [format!("{dir}/site"), format!("{dir}/site/"), dir.to_owned()] {
+        bench.write("fstab", &format!("# a file system\nnas:/site\t{place} nfs defaults 0 0\n"));
+        bench.refuses(&[]);
+        bench.write("fstab", &format!("#nas:/site {place} nfs defaults 0 0\n"));
+        bench.goes_on(&["nobody is on a roster"]);
+    }
+    // It lies elsewhere.
+    fs::rename(bench.path("site"), bench.path("el se")).unwrap();
+    symlink(bench.path("el se"), bench.path("site")).unwrap();
+    bench.goes_on(&[]);
+    bench.write("fstab", &format!("/dev/sdb1 {dir}/el\\040se ext4 defaults 0 0\n"));
+    bench.refuses(&[]);
+    // Others, and the root itself, say nothing of it.
+    let others = format!("/dev/sda1 / ext4 defaults 0 0\n/dev/sdb1 {dir}/el ext4 defaults 0 0\n");
+    bench.write("fstab", &others);
+    bench.goes_on(&[]);
+    fs::remove_file(bench.path("fstab")).unwrap();
+    bench.goes_on(&[]);
+    fs::remove_file(bench.path("site")).unwrap();
+    fs::rename(bench.path("el se"), bench.path("site")).unwrap();
+    // What is mounted is the site.
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "none"]).arg(bench.path("site"));
+    if !mount.status().is_ok_and(|status| status.success()) {
+        lacking("nothing can be mounted");
+        return;
+    }
+    bench.write("fstab", &format!("/dev/sdb1 {dir}/site ext4 defaults 0 0\n"));
+    bench.refuses(&[]);
+    for part in ["site/domain", "site/user"] {
+        fs::create_dir(bench.path(part)).unwrap();
+    }
+    bench.goes_on(&[]);
+    let mut umount = Command::new("umount");
+    assert!(umount.arg("-l").arg(bench.path("site")).status().unwrap().success());
+}
+
 /// Plays Dovecot's auth for as many connections as there are answers, each of which is given to
 /// whoever asks in the right way.
 fn auth(path: &Path, answers: Vec<&'static str>) -> thread::JoinHandle<Vec<String>> {
+    auth_of(std::process::id(), path, answers)
+}
+
+/// The same, as that process.
+fn auth_of(pid: u32, path: &Path, answers: Vec<&'static str>) -> thread::JoinHandle<Vec<String>> {
     let listener = UnixListener::bind(path).unwrap();
     thread::spawn(move || {
         let mut asked = Vec::new();
@@ -505,9 +569,13 @@ fn auth(path: &Path, answers: Vec<&'static str>) -> thread::JoinHandle<Vec<Strin
             let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
             assert_eq!(lines.next().unwrap().unwrap(), "VERSION\t1\t1");
             assert!(lines.next().unwrap().unwrap().starts_with("CPID\t"));
-            stream.write_all(b"VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nSPID\t1\nDO").unwrap();
-            stream.write_all(b"NE\n").unwrap();
-            asked.push(lines.next().unwrap().unwrap());
+            let greeting =
+                format!("VERSION\t1\t2\nMECH\tPLAIN\tplaintext\nSPID\t{pid}\nCUID\t1\nDO");
+            let _ = stream.write_all(greeting.as_bytes());
+            let _ = stream.write_all(b"NE\n");
+            // Who is told of another process asks for nothing.
+            let Some(Ok(line)) = lines.next() else { continue };
+            asked.push(line);
             // It may have gone away, of an answer that is too long.
             let _ = stream.write_all(answer.as_bytes());
         }
@@ -523,7 +591,8 @@ fn pop3_goes_on_without_a_plugin_where_auth_says_that_it_refuses_the_migrated() 
     let head = |text: &str| {
         fs::write(&stop, text.replace("SOCKET", socket.to_str().unwrap())).unwrap();
     };
-    let on = format!("# uidl-keep-guard 1 SOCKET {CANARY}\n");
+    let process = name_of_process(std::process::id()).unwrap();
+    let on = format!("# uidl-keep-guard 1 SOCKET {process} {CANARY}\n");
     // Nobody is there to be asked.
     head(&on);
     bench.refuses(&[]);
@@ -549,8 +618,9 @@ fn pop3_goes_on_without_a_plugin_where_auth_says_that_it_refuses_the_migrated() 
         assert_eq!((ran.status, ran.said.as_str()), REFUSED, "{}", ran.log);
     }
     let asked = auth.join().unwrap();
+    assert_eq!(asked.len(), count);
     // PLAIN's response: a NUL, the user, a NUL, and a password.
-    let wanted = "resp=AHVpZGwta2VlcC1ndWFyZEBleGFtcGxlLmNvbQB4";
+    let wanted = "resp=AHVpZGwta2VlcC1ndWFyZC0xNzk0NzQ5NDAyQGV4YW1wbGUuY29tAHg=";
     assert!(asked.iter().all(|line| line.ends_with(wanted)), "{asked:?}");
     assert!(asked[0].starts_with("AUTH\t1\tPLAIN\tservice=pop3\tprotocol=pop3\t"), "{asked:?}");
 
@@ -559,12 +629,15 @@ fn pop3_goes_on_without_a_plugin_where_auth_says_that_it_refuses_the_migrated() 
     let auth = self::auth(&socket, vec![yes]);
     for odd in [
         String::new(),
-        format!("# uidl-keep-guard 0 SOCKET {CANARY}\n"),
-        format!("# uidl-keep-guard 1 SOCKET {CANARY}"),
-        format!("# uidl-keep-guard 1 SOCKET {CANARY} more\n"),
+        format!("# uidl-keep-guard 0 SOCKET {process} {CANARY}\n"),
+        format!("# uidl-keep-guard 1 SOCKET {process} {CANARY}"),
+        format!("# uidl-keep-guard 1 SOCKET {process} {CANARY} more\n"),
+        format!("# uidl-keep-guard 1 SOCKET {process}\n"),
+        format!("# uidl-keep-guard 1 SOCKET {CANARY}\n"),
         "# uidl-keep-guard 1 SOCKET\n".to_owned(),
         format!("\n{on}"),
-        format!("# uidl-keep-guard 1 SOCKET {}\n", "x".repeat(300)),
+        format!("# uidl-keep-guard 1 SOCKET {process} {}\n", "x".repeat(300)),
+        format!("# uidl-keep-guard 1 SOCKET {} {CANARY}\n", "x".repeat(300)),
     ] {
         head(&odd);
         bench.refuses(&[]);
@@ -583,8 +656,52 @@ fn pop3_goes_on_without_a_plugin_where_auth_says_that_it_refuses_the_migrated() 
     // Nobody has asked auth about the user of a program that he runs himself.
     let ran = Ran::of(bench.command("pop3", &[]).output().unwrap());
     assert_eq!((ran.status, ran.said.as_str()), REFUSED, "{}", ran.log);
+    // Another master has let in who comes here.
+    for other in [format!("{}\n", another()), format!("{}0\n", std::process::id()), String::new()] {
+        bench.write("master.pid", &other);
+        bench.refuses(&[]);
+    }
+    fs::remove_file(bench.path("master.pid")).unwrap();
+    bench.refuses(&[]);
+    bench.write("master.pid", &format!("{}\n", std::process::id()));
     bench.goes_on(&["auth refuses the migrated"]);
     auth.join().unwrap();
+}
+
+#[test]
+fn pop3_refuses_where_auth_is_not_the_process_for_which_the_guard_was_proven() {
+    let Some(bench) = Bench::new() else { return };
+    fs::remove_file(bench.plugin_path()).unwrap();
+    let (stop, socket) = (bench.path("site/auth/stop-pop3"), bench.path("auth-client"));
+    let yes = "OK\t1\tuser=uidl-keep-guard@example.com\tnologin\treason=[SYS/TEMP]\n";
+    let own = name_of_process(std::process::id()).unwrap();
+    let other = name_of_process(another()).unwrap();
+    let words: Vec<&str> = own.split(':').collect();
+    let earlier = format!("{}:{}:{}", words[0], words[1].parse::<u64>().unwrap() - 1, words[2]);
+    let boot = format!("{}:{}:{}", words[0], words[1], "0".repeat(36));
+    for (pid, proven) in [
+        (another(), &own),
+        (std::process::id(), &other),
+        (std::process::id(), &earlier),
+        (std::process::id(), &boot),
+        (u32::MAX, &own),
+    ] {
+        let auth = auth_of(pid, &socket, vec![yes]);
+        fs::write(&stop, format!("# uidl-keep-guard 1 {} {proven} {CANARY}\n", socket.display()))
+            .unwrap();
+        let ran = Ran::of(bench.of_master("pop3").output().unwrap());
+        assert_eq!((ran.status, ran.said.as_str()), REFUSED, "{pid} {proven}: {}", ran.log);
+        assert_eq!(auth.join().unwrap(), [""; 0], "{pid} {proven}");
+        fs::remove_file(&socket).unwrap();
+    }
+    for (pid, proven) in [(another(), &other), (std::process::id(), &own)] {
+        let auth = auth_of(pid, &socket, vec![yes]);
+        fs::write(&stop, format!("# uidl-keep-guard 1 {} {proven} {CANARY}\n", socket.display()))
+            .unwrap();
+        bench.goes_on(&["auth refuses the migrated"]);
+        auth.join().unwrap();
+        fs::remove_file(&socket).unwrap();
+    }
 }
 
 #[test]
@@ -601,9 +718,10 @@ fn the_loader_makes_no_memory_error() {
     bench.refuses(&["is for Dovecot 2.4.ABIv1"]);
     let (stop, socket) = (bench.path("site/auth/stop-pop3"), bench.path("auth-client"));
     let long = "OK\t1\tuser=x\tnologin\treason=[SYS/TEMP]\n";
-    let user = "u".repeat(255);
+    let (user, process) = ("u".repeat(255), name_of_process(std::process::id()).unwrap());
     let auth = auth(&socket, vec![long]);
-    fs::write(&stop, format!("# uidl-keep-guard 1 {} {user}\n", socket.display())).unwrap();
+    fs::write(&stop, format!("# uidl-keep-guard 1 {} {process} {user}\n", socket.display()))
+        .unwrap();
     bench.goes_on(&["auth refuses the migrated"]);
     auth.join().unwrap();
 }

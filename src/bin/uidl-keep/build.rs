@@ -138,7 +138,7 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
     let (mut known_places, mut unknown_places) = (BTreeSet::new(), BTreeSet::new());
     let (dovecot, mut names) = (args.doveadm.dovecot(), UserNames::default());
     let is_guarded = StopFile::of(&site)?.is_some_and(|stop| stop.guard().is_some());
-    let mut on_rosters = Vec::new();
+    let mut refused = Vec::new();
     if args.install {
         args.doveadm.check_pop3(&place)?;
     }
@@ -159,7 +159,7 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
         held.append(&mut staged.held);
         tallies.insert(scope.clone(), staged.tally);
         if is_guarded {
-            on_rosters.extend(staged.users.iter().cloned());
+            refused.append(&mut staged.refused);
         }
         let whose = domain.unwrap_or_else(|| scope.clone());
         let (readers, access) =
@@ -209,10 +209,10 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
         if let Some(ended) = &ended {
             install.add_missing_of(ended, &site);
         }
-        // The guard must name whoever is on a roster.
+        // The guard must name whoever is on a roster, or know that it cannot.
         let mut stop = StopFile::of(&site)?;
         if let Some(stop) = &mut stop {
-            stop.cover(on_rosters.iter().map(String::as_str))?;
+            stop.cover(refused.iter().map(String::as_str))?;
         }
         install.begin(&site)?;
         publish(&site, sealed, &held).map_err(|trouble| {
@@ -707,6 +707,8 @@ struct Built {
     roster: Staged,
     /// All users on the roster.
     users: Vec<String>,
+    /// The names of all its lines, but of those who download again.
+    refused: Vec<String>,
     /// The lines that are held now and were not before, each with the gate before. The line of the
     /// whole domain may be among them.
     held: Vec<(&'static str, RosterLine)>,
@@ -797,9 +799,11 @@ impl Build<'_> {
         let staged = self.effect.stage(&paths.roster).map_err(|error| at_roster(&error))?;
         let mut file = staged.file();
         file.write_all(roster.to_text().as_bytes()).map_err(|error| at_roster(&error))?;
+        let refused = roster.lines().filter(|line| line.gate != Gate::Redownload);
+        let refused = refused.map(|line| line.user.clone()).collect();
         let users = roster.lines().map(|line| line.user.clone());
         let users = users.filter(|user| !is_everybody(user) && !is_domain(user)).collect();
-        Ok(Built { paths, index, build_id, roster: staged, users, held, tally })
+        Ok(Built { paths, index, build_id, roster: staged, users, refused, held, tally })
     }
 
     /// The line that says that the whole domain is held, if it is.

@@ -238,7 +238,7 @@ fn change_gates(
         check(doveadm, &site, &scopes)?;
     }
     if let (Some(stop), Change::Hold | Change::Forget) = (&mut stop, change) {
-        cover(stop, &site, &scopes)?;
+        cover(stop, &site, &scopes, change)?;
     }
     let now = SystemTime::now();
     let run = GateChange { effect: &effect, site: &site, change, now, unrehearsed };
@@ -283,11 +283,13 @@ fn change_gates(
     }
 }
 
-/// Names in auth's file who is selected and downloads again, before the rosters take that back.
+/// Names in auth's file who is selected and downloads again, before the rosters take that back, and
+/// tells it of the lines of nobody in particular that are to come.
 fn cover(
     stop: &mut StopFile,
     site: &Site,
     scopes: &BTreeMap<Scope, NamedUsers>,
+    change: Change,
 ) -> Result<(), Trouble> {
     if stop.guard().is_none() {
         return Ok(());
@@ -297,6 +299,11 @@ fn cover(
         // A roster that cannot be read is not changed either.
         if let Ok(Some(roster)) = site_files::read_roster(site, scope) {
             users.extend(named.lines_of(&roster).map(|line| line.user.clone()));
+            let everybody = named.users.iter().filter(|user| is_everybody(user));
+            users.extend(everybody.filter(|user| roster.get(user).is_some()).cloned());
+        }
+        if let (Scope::Domain(domain), Change::Hold, true) = (scope, change, named.all) {
+            users.push(name_of_domain(domain));
         }
     }
     stop.cover(users.iter().map(String::as_str))

@@ -2,13 +2,17 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use indicatif::HumanCount;
 use serde_json::{Value, json};
 use uidl_keep::abi::{self, Module};
+use uidl_keep::doctor::Machine;
+use uidl_keep::doctor::included;
 use uidl_keep::dovecot::fit::{Fit, FitVerdict, Lying};
-use uidl_keep::dovecot::guard::Unguarded;
+use uidl_keep::dovecot::guard::{Unguarded, auth_process, start_of_process};
 use uidl_keep::dovecot::{Dovecot, DovecotError};
 use uidl_keep::maildrop::is_everybody;
 use uidl_keep::site::roster::{Gate, is_domain};
@@ -69,6 +73,10 @@ pub struct PluginStatusArgs {
 /// running auth prove that they are refused: nothing is changed otherwise. Each later change of the
 /// site keeps the file so. The migrated are refused until --off, whether a plugin fits or not.
 ///
+/// It is proven for the auth that runs: once that was started anew, by a reload of Dovecot for
+/// example, POP3 refuses everybody until this is said again. It takes up to half a minute, until
+/// nobody is left whom auth has let in before; where nothing has changed, it only asks.
+///
 /// Who logs in by another name than that of his roster, an alias that auth resolves say, or as a
 /// master user, is not known to the file: log in once by each kind of name that you use.
 ///
@@ -99,6 +107,8 @@ enum GuardState {
     On,
     /// On, but the file does not name everybody.
     NotWhole,
+    /// On, but not proven for the auth that runs, for this reason.
+    NotProven(String),
     /// The file cannot be read.
     CouldNotTell(String),
 }
@@ -106,9 +116,19 @@ enum GuardState {
 impl GuardState {
     fn of(site: &Site) -> Self {
         match StopFile::of(site) {
-            Ok(Some(stop)) if stop.is_whole() => Self::On,
-            Ok(Some(stop)) if stop.guard().is_some() => Self::NotWhole,
-            Ok(_) => Self::Off,
+            Ok(Some(stop)) => match stop.guard() {
+                Some(guard) => match (&guard.process, auth_process(&guard.socket)) {
+                    (None, _) => Self::NotProven("it was ended on its way".to_owned()),
+                    (_, Err(error)) => Self::NotProven(error.to_string()),
+                    (Some(proven), Ok(running)) if *proven != running => {
+                        Self::NotProven("Dovecot's auth was started anew since".to_owned())
+                    }
+                    _ if stop.is_whole() => Self::On,
+                    _ => Self::NotWhole,
+                },
+                None => Self::Off,
+            },
+            Ok(None) => Self::Off,
             Err(trouble) => Self::CouldNotTell(trouble.to_string()),
         }
     }
@@ -118,6 +138,7 @@ impl GuardState {
             Self::Off => "off",
             Self::On => "on",
             Self::NotWhole => "not_whole",
+            Self::NotProven(_) => "not_proven",
             Self::CouldNotTell(_) => "could_not_tell",
         }
     }
@@ -129,6 +150,9 @@ impl fmt::Display for GuardState {
             Self::Off => f.write_str("off"),
             Self::On => f.write_str("on: auth refuses the migrated at POP3"),
             Self::NotWhole => f.write_str("on, and auth/stop-pop3 does not name everybody"),
+            Self::NotProven(why) => {
+                write!(f, "on, and the loader does not believe it: {why}; `uidl-keep plugin guard`")
+            }
             Self::CouldNotTell(why) => write!(f, "could not tell: {why}"),
         }
     }
@@ -136,7 +160,8 @@ impl fmt::Display for GuardState {
 
 /// What to run where things stand so.
 fn next(verdict: &FitVerdict, fit: &Fit, guard: &GuardState) -> Option<String> {
-    let is_on = matches!(guard, GuardState::On | GuardState::NotWhole);
+    let is_proven = matches!(guard, GuardState::On | GuardState::NotWhole);
+    let is_on = is_proven || matches!(guard, GuardState::NotProven(_));
     match verdict {
         FitVerdict::Fits if is_on => Some("uidl-keep plugin guard --off".to_owned()),
         FitVerdict::Fits => None,
@@ -161,7 +186,7 @@ fn next(verdict: &FitVerdict, fit: &Fit, guard: &GuardState) -> Option<String> {
                      or install the package"
                 ),
             };
-            let until = if is_on { "" } else { "; until then: uidl-keep plugin guard" };
+            let until = if is_proven { "" } else { "; until then: uidl-keep plugin guard" };
             Some(format!("{install}{until}"))
         }
         FitVerdict::CouldNotTell(_) => None,
@@ -314,9 +339,10 @@ fn guard_on(args: &GuardArgs) -> Result<Completion, Trouble> {
     if let Some(fault) = dovecot.fault_of_names(&names) {
         return Err(refused(&fault));
     }
-    let guard = Guard::new(dovecot.auth_socket().map_err(unasked)?, domain.as_deref())?;
+    let socket = dovecot.auth_socket().map_err(unasked)?;
+    let guard = Guard::new(socket.clone(), domain.as_deref())?;
     let mut stop = StopFile::begin(&site)?;
-    let named = stop.turn_on(guard, |users| prove(&dovecot, users))?;
+    let named = stop.turn_on(guard, |users| prove(&dovecot, &socket, users))?;
     if dovecot.fit().is_ok_and(|fit| fit.verdict() == FitVerdict::Fits) {
         remark(
             "a plugin fits, and the migrated are refused at POP3 all the same, until `uidl-keep \
@@ -331,10 +357,35 @@ fn guard_on(args: &GuardArgs) -> Result<Completion, Trouble> {
     Ok(Completion::Done)
 }
 
-/// Whether the running auth refuses these.
-fn prove(dovecot: &Dovecot, users: &[&str]) -> Result<(), Trouble> {
-    let fault: Option<Unguarded> = dovecot.fault_of_refusal(users).map_err(unasked)?;
-    fault.map_or(Ok(()), |fault| Err(Trouble::new(format!("{fault}; the guard is as it was"))))
+/// The process of auth that refuses these.
+fn prove(dovecot: &Dovecot, socket: &Path, users: &[&str]) -> Result<String, Trouble> {
+    let before = auth_process(socket).map_err(unasked)?;
+    let fault = dovecot.fault_of_refusal(users).map_err(unasked)?;
+    let after = auth_process(socket).map_err(unasked)?;
+    let fault = fault.map_or_else(|| fault_of_age(dovecot, &after), |fault| Ok(Some(fault)))?;
+    match fault.or_else(|| (before != after).then_some(Unguarded::Restarted)) {
+        Some(fault) => Err(Trouble::new(format!("{fault}; the guard is as it was"))),
+        None => Ok(after),
+    }
+}
+
+/// The fault, when a file of the configuration is newer than that process of auth.
+fn fault_of_age(dovecot: &Dovecot, process: &str) -> Result<Option<Unguarded>, Trouble> {
+    let conf = dovecot.about().map_err(unasked)?.conf;
+    let at = |error: io::Error| Trouble::at(conf.display(), error);
+    let started = start_of_process(process).map_err(at)?;
+    let files = included::files(&Machine::at("/"), &conf).map_err(at)?;
+    if files.is_empty() {
+        return Err(Trouble::at(conf.display(), "no such file here; name this Dovecot's doveadm"));
+    }
+    for file in files {
+        let metadata = file.metadata().map_err(|error| Trouble::at(file.display(), error))?;
+        let since = Duration::new(metadata.ctime().max(0) as u64, metadata.ctime_nsec() as u32);
+        if UNIX_EPOCH + since > started {
+            return Ok(Some(Unguarded::Older { file }));
+        }
+    }
+    Ok(None)
 }
 
 fn guard_off(args: &GuardArgs) -> Result<Completion, Trouble> {
@@ -357,7 +408,12 @@ fn guard_off(args: &GuardArgs) -> Result<Completion, Trouble> {
             stop.turn_off()?;
             summary("guard: off; the plugin answers for the migrated");
         }
-        _ => summary("guard: it was off"),
+        // Somebody may have written into it, or a roster was put in place by hand.
+        Some(mut stop) => {
+            stop.refresh()?;
+            summary("guard: it was off");
+        }
+        None => summary("guard: it was off"),
     }
     Ok(Completion::Done)
 }

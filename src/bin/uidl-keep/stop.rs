@@ -11,8 +11,9 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use uidl_keep::dovecot::guard::nobody_is_logging_in;
 use uidl_keep::file::publish::{Access, Staged};
 use uidl_keep::maildrop::is_everybody;
 use uidl_keep::site::roster::{Gate, RosterLine, is_domain};
@@ -37,39 +38,52 @@ const FIELDS: &str = ":::::::nopassword=y nologin=y reason=[SYS/TEMP]\n";
 const MOST_OCTETS: u64 = 1 << 30;
 
 /// The first words of the first line while the guard is on. `dovecot-plugin/loader.c` reads it: `1`
-/// where the file names everybody, `0` where it may not, the socket of auth, and a name that is in
-/// this file alone, by which the loader asks auth whether it still reads the file.
+/// where the file names everybody, `0` where it may not, the socket of auth, the process of auth
+/// for which it was proven, or `-`, and a name that is in this version of the file alone, by which
+/// the loader asks auth whether it has read it.
 const GUARD: &str = "# uidl-keep-guard";
 
 /// The longest socket and the longest name that the loader takes.
 const MOST_SOCKET_OCTETS: usize = 107;
 const MOST_NAME_OCTETS: usize = 255;
 
-/// The user part of the name that is in this file alone.
-const CANARY: &str = "uidl-keep-guard";
+/// The user part of the name that is in one version of this file alone, without its number.
+const CANARY: &str = "uidl-keep-guard-";
 
 /// How long it takes until auth has surely seen a new file.
 const UNTIL_SEEN: Duration = Duration::from_millis(1100);
+
+/// How long somebody whom auth has let in may wait for a process of his own: Dovecot's master gives
+/// up after a third of that.
+const UNTIL_SERVED: Duration = Duration::from_secs(30);
+
+/// How long it must be quiet until nobody waits.
+const UNTIL_QUIET: Duration = Duration::from_millis(200);
 
 /// Everybody who was migrated is refused, and not only who is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guard {
     /// Where auth answers.
-    socket: String,
-    /// A name that nobody has.
-    pub canary: String,
+    pub socket: PathBuf,
+    /// The process of auth that is proven to refuse whom the file names, if one is.
+    pub process: Option<String>,
+    /// The number of this version of the file.
+    version: u64,
+    /// Where the canary lives.
+    domain: Option<String>,
 }
 
 impl Guard {
-    /// A guard whose canary lives in that domain, or in none.
+    /// A guard that is not proven, whose canary lives in that domain, or in none.
     pub fn new(socket: PathBuf, domain: Option<&str>) -> Result<Self, Trouble> {
-        let canary = domain.map_or(CANARY.to_owned(), |domain| format!("{CANARY}@{domain}"));
+        let (process, domain) = (None, domain.map(str::to_owned));
+        let guard = Self { socket, process, version: u64::MAX, domain };
         let is_word = |word: &str, most| {
             word.len() <= most && !word.contains(|char: char| char == ' ' || char.is_control())
         };
-        let socket = socket.into_os_string().into_string().ok();
-        match socket.filter(|socket| is_word(socket, MOST_SOCKET_OCTETS)) {
-            Some(socket) if is_word(&canary, MOST_NAME_OCTETS) => Ok(Self { socket, canary }),
+        let canary = guard.canary();
+        match guard.socket.to_str().filter(|socket| is_word(socket, MOST_SOCKET_OCTETS)) {
+            Some(_) if is_word(&canary, MOST_NAME_OCTETS) => Ok(Self { version: 0, ..guard }),
             _ => Err(Trouble::new(format!(
                 "the socket of auth, base_dir with /auth-client, or the name {canary} has a blank \
                  or is too long for the loader; set another base_dir"
@@ -80,11 +94,39 @@ impl Guard {
     /// The guard of a first line, if that is one.
     fn of_line(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.strip_prefix(GUARD)?.split(' ').collect();
-        match words[..] {
-            ["", "0" | "1", socket, canary] => {
-                Some(Self { socket: socket.to_owned(), canary: canary.to_owned() })
+        let ["", "0" | "1", socket, process, canary] = words[..] else { return None };
+        let number = canary.strip_prefix(CANARY)?;
+        let (number, domain) = number
+            .split_once('@')
+            .map_or((number, None), |(number, domain)| (number, Some(domain.to_owned())));
+        let process = Some(process.to_owned()).filter(|process| process != "-");
+        Some(Self { socket: socket.into(), process, version: number.parse().ok()?, domain })
+    }
+
+    /// The name that nobody has, and that this version of the file alone names.
+    fn canary(&self) -> String {
+        let domain = self.domain.as_ref().map_or(String::new(), |domain| format!("@{domain}"));
+        format!("{CANARY}{}{domain}", self.version)
+    }
+
+    /// The same guard for the next version of the file, which no earlier one can be taken for.
+    fn of_next_version(&self) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Self { version: now.max(self.version.saturating_add(1)), ..self.clone() }
+    }
+
+    /// Waits until nobody is left whom auth has let in before it knew what the file says now.
+    fn wait_for_logins(&self) {
+        let since = Instant::now();
+        thread::sleep(UNTIL_SEEN);
+        let mut quiet_since = None;
+        while since.elapsed() < UNTIL_SERVED {
+            if !nobody_is_logging_in(&self.socket) {
+                quiet_since = None;
+            } else if quiet_since.get_or_insert_with(Instant::now).elapsed() >= UNTIL_QUIET {
+                return;
             }
-            _ => None,
+            thread::sleep(UNTIL_QUIET / 4);
         }
     }
 }
@@ -106,11 +148,31 @@ pub struct StopFile<'a> {
     guard: Option<Guard>,
 }
 
-/// The text that the file should have.
+/// What the file should say.
 struct StopText {
-    text: String,
+    /// A line for each user.
+    lines: String,
     /// Why it does not name everybody who must be refused.
     doubt: Option<String>,
+}
+
+impl StopText {
+    /// The text of the file. The loader believes a guard that is proven, and without doubt.
+    fn with(&self, guard: Option<&Guard>) -> String {
+        let Some(guard) = guard else { return format!("{HEADER}{}", self.lines) };
+        let (socket, canary) = (guard.socket.display(), guard.canary());
+        let is_whole = u8::from(self.doubt.is_none() && guard.process.is_some());
+        let process = guard.process.as_deref().unwrap_or("-");
+        format!(
+            "{GUARD} {is_whole} {socket} {process} {canary}\n{HEADER}{canary}{FIELDS}{}",
+            self.lines
+        )
+    }
+
+    /// The users whom it names.
+    fn names(&self) -> BTreeSet<&str> {
+        self.lines.lines().map(name_of).collect()
+    }
 }
 
 impl<'a> StopFile<'a> {
@@ -181,65 +243,107 @@ impl<'a> StopFile<'a> {
 
     /// Writes the file anew when the rosters differ from its text.
     pub fn refresh(&mut self) -> Result<(), Trouble> {
-        let StopText { text, doubt } = self.text(self.guard.as_ref(), &BTreeSet::new())?;
-        if let Some(doubt) = doubt.filter(|_| self.guard.is_some()) {
+        let mut text = self.text(&BTreeSet::new())?;
+        if self.guard.is_none() {
+            return self.put(&text);
+        }
+        let doubt = text.doubt.clone();
+        if let Some(doubt) = &doubt {
             remark(format_args!(
                 "{doubt}: auth/stop-pop3 does not name everybody who must be refused, so that POP3 \
                  refuses everybody while no plugin fits"
             ));
+        } else if let Some(guard) =
+            self.guard.clone().filter(|it| it.process.is_some() && self.adds(&text))
+        {
+            // They are on a roster, and auth may have let them in.
+            text.doubt = Some("not known to auth yet".to_owned());
+            self.put(&text)?;
+            guard.wait_for_logins();
+            text.doubt = None;
         }
-        self.write(text)
+        self.put(&text)
     }
 
     /// Adds these users while the guard is on, before a roster names them: who is on a roster must
-    /// be refused. It then waits until auth has seen it.
+    /// be refused. It then waits until auth has seen it, and until nobody waits whom it let in
+    /// before. With a line that is for users whom no roster names, the loader believes the guard no
+    /// more.
     pub fn cover<'u>(&mut self, users: impl Iterator<Item = &'u str>) -> Result<(), Trouble> {
-        if self.guard.is_none() {
-            return Ok(());
-        }
-        let users = users.filter(|user| !is_everybody(user) && !is_domain(user));
-        let StopText { text, .. } = self.text(self.guard.as_ref(), &users.collect())?;
-        if text != self.before {
-            self.write(text)?;
-            thread::sleep(UNTIL_SEEN);
+        let Some(guard) = self.guard.clone() else { return Ok(()) };
+        let text = self.text(&users.collect())?;
+        let (before, adds) = (self.before.clone(), self.adds(&text));
+        self.put(&text)?;
+        match text.doubt {
+            // A loader that has read the file before may still be asking auth.
+            Some(_) if self.before != before => thread::sleep(UNTIL_SEEN),
+            None if adds => guard.wait_for_logins(),
+            _ => {}
         }
         Ok(())
     }
 
+    /// Whether a text names users whom the file does not name.
+    fn adds(&self, text: &StopText) -> bool {
+        let before: BTreeSet<&str> = self.before.lines().map(name_of).collect();
+        !text.names().is_subset(&before)
+    }
+
     /// Turns the guard on, if it can be whole, and if `prove` finds that auth refuses these: the
-    /// canary, some who were migrated, and the canary in capitals. Where it finds a fault, all is
-    /// as it was. Returns how many users are named.
+    /// canary, some who were migrated, and the canary in capitals. It returns the process of auth
+    /// that does. Where it finds a fault, all is as it was. A guard that is proven for the auth
+    /// that runs stays as it is. Returns how many users are named.
     pub fn turn_on(
         &mut self,
         guard: Guard,
-        prove: impl FnOnce(&[&str]) -> Result<(), Trouble>,
+        prove: impl Fn(&[&str]) -> Result<String, Trouble>,
     ) -> Result<usize, Trouble> {
-        let StopText { text, doubt } = self.text(Some(&guard), &BTreeSet::new())?;
-        if let Some(doubt) = doubt {
+        let text = self.text_for(Some(&guard), &BTreeSet::new())?;
+        if let Some(doubt) = &text.doubt {
             return Err(Trouble::new(format!(
                 "{doubt}: the guard would not keep out everybody who was migrated; nothing is \
                  changed"
             )));
         }
-        let names = text.lines().filter(|line| !line.starts_with('#'));
-        let names: Vec<String> = names.map(|line| name_of(line).to_owned()).collect();
-        let before = self.before.clone();
-        // Until it is proven, the loader must not believe it.
-        let unproven = text.split_once('\n').map_or_else(String::new, |(_, rest)| rest.to_owned());
-        self.write(unproven)?;
-        thread::sleep(UNTIL_SEEN);
-        // Where auth did not make names small, who writes his own in capitals would pass the file.
-        let capitals = guard.canary.to_ascii_uppercase();
-        let first = names.iter().take(MOST_PROVEN).map(String::as_str);
-        let first: Vec<&str> = first.chain([capitals.as_str()]).collect();
-        if let Err(trouble) = prove(&first) {
-            self.write(if before.is_empty() { HEADER.to_owned() } else { before })?;
-            return Err(trouble);
+        let count = text.names().len();
+        let prove = |guard: &Guard| {
+            // Where auth did not make names small, who writes his own in capitals would pass the
+            // file.
+            let (canary, capitals) = (guard.canary(), guard.canary().to_ascii_uppercase());
+            let migrated = text.lines.lines().map(name_of).take(MOST_PROVEN - 1);
+            let users: Vec<&str> = std::iter::once(canary.as_str())
+                .chain(migrated)
+                .chain([capitals.as_str()])
+                .collect();
+            prove(&users)
+        };
+        let is_same = |old: &&Guard| (&old.socket, &old.domain) == (&guard.socket, &guard.domain);
+        if let Some(old) = self.guard.as_ref().filter(is_same) {
+            let stands = self.is_whole() && text.with(Some(old)) == self.before;
+            if stands && Some(prove(old)?) == old.process {
+                return Ok(count);
+            }
         }
-        self.write(text)?;
-        self.guard = Some(guard);
-        // The canary is nobody.
-        Ok(names.len() - 1)
+        let (before, old) = (self.before.clone(), self.guard.clone());
+        // Until it is proven, the loader must not believe it. A number is never used again.
+        let version = old.as_ref().map_or(0, |old| old.version);
+        let guard = Guard { version, ..guard }.of_next_version();
+        self.guard = Some(guard.clone());
+        self.write(text.with(Some(&guard)))?;
+        thread::sleep(UNTIL_SEEN);
+        match prove(&guard) {
+            Ok(process) => {
+                guard.wait_for_logins();
+                self.guard = Some(Guard { process: Some(process), ..guard });
+                self.put(&text)?;
+                Ok(count)
+            }
+            Err(trouble) => {
+                self.guard = old;
+                self.write(if before.is_empty() { HEADER.to_owned() } else { before })?;
+                Err(trouble)
+            }
+        }
     }
 
     /// Turns the guard off: only who is held is named.
@@ -248,10 +352,16 @@ impl<'a> StopFile<'a> {
         self.refresh()
     }
 
-    fn write(&mut self, text: String) -> Result<(), Trouble> {
-        if text == self.before {
-            return Ok(());
+    /// Writes what the file should say, as a version of its own, unless it says that already.
+    fn put(&mut self, text: &StopText) -> Result<(), Trouble> {
+        if text.with(self.guard.as_ref()) != self.before {
+            self.guard = self.guard.as_ref().map(Guard::of_next_version);
+            self.write(text.with(self.guard.as_ref()))?;
         }
+        Ok(())
+    }
+
+    fn write(&mut self, text: String) -> Result<(), Trouble> {
         let write = || {
             let staged = Staged::create(&self.path)?;
             staged.file().write_all(text.as_bytes())?;
@@ -271,7 +381,8 @@ impl<'a> StopFile<'a> {
 
     /// Checks that it says the same as the rosters.
     pub fn check(&self) -> Result<(), Trouble> {
-        if self.text(self.guard.as_ref(), &BTreeSet::new())?.text == self.before {
+        let text = self.text(&BTreeSet::new())?;
+        if text.with(self.guard.as_ref()) == self.before {
             return Ok(());
         }
         let what = match self.guard {
@@ -296,15 +407,21 @@ impl<'a> StopFile<'a> {
         file.set_modified(later).map(|()| later)
     }
 
-    /// The text that it should have, with `more` users. For a scope whose roster cannot be read, it
-    /// keeps the lines from before.
-    fn text(&self, guard: Option<&Guard>, more: &BTreeSet<&str>) -> Result<StopText, Trouble> {
-        let mut text = HEADER.to_owned();
+    /// What it should say, with `more` lines of a roster. For a scope whose roster cannot be read,
+    /// it keeps the lines from before.
+    fn text(&self, more: &BTreeSet<&str>) -> Result<StopText, Trouble> {
+        self.text_for(self.guard.as_ref(), more)
+    }
+
+    fn text_for(&self, guard: Option<&Guard>, more: &BTreeSet<&str>) -> Result<StopText, Trouble> {
+        let mut text = String::new();
         let (mut unsaid, mut doubt) = (Vec::new(), None);
         let mut said = BTreeSet::new();
-        if let Some(Guard { canary, .. }) = guard {
-            let _ = write!(text, "{canary}{FIELDS}");
-        }
+        let of_nobody_named = |place: &str, user: &str| {
+            format!("{place}: the line {user} is for users whom no roster names")
+        };
+        let old_canary = self.before.lines().next().and_then(Guard::of_line);
+        let old_canary = old_canary.map(|guard| guard.canary());
         for scope in site_files::scopes(self.site)? {
             match site_files::read_roster(self.site, &scope) {
                 Ok(None) => {
@@ -319,10 +436,7 @@ impl<'a> StopFile<'a> {
                     };
                     for line in roster.lines().filter(is_named) {
                         if is_everybody(&line.user) || is_domain(&line.user) {
-                            doubt.get_or_insert_with(|| {
-                                let who = "is for users whom no roster names";
-                                format!("{}: the line {} {who}", scope.name(), line.user)
-                            });
+                            doubt.get_or_insert_with(|| of_nobody_named(scope.name(), &line.user));
                         } else if !can_be_said(&line.user) {
                             unsaid.push(line.user.clone());
                         } else {
@@ -340,7 +454,7 @@ impl<'a> StopFile<'a> {
                     ));
                     let is_of_place = |line: &&str| {
                         let user = name_of(line);
-                        let is_canary = self.guard.as_ref().is_some_and(|it| it.canary == user);
+                        let is_canary = old_canary.as_deref() == Some(user);
                         !line.starts_with('#')
                             && !is_canary
                             && self
@@ -359,7 +473,9 @@ impl<'a> StopFile<'a> {
             }
         }
         for user in more.iter().filter(|user| !said.contains(**user)) {
-            if can_be_said(user) {
+            if is_everybody(user) || is_domain(user) {
+                doubt.get_or_insert_with(|| of_nobody_named("to come", user));
+            } else if can_be_said(user) {
                 let _ = write!(text, "{user}{FIELDS}");
             } else {
                 unsaid.push((*user).to_owned());
@@ -377,13 +493,7 @@ impl<'a> StopFile<'a> {
                 )),
             }
         }
-        if let Some(Guard { socket, canary }) = guard {
-            text.insert_str(
-                0,
-                &format!("{GUARD} {} {socket} {canary}\n", u8::from(doubt.is_none())),
-            );
-        }
-        Ok(StopText { text, doubt })
+        Ok(StopText { lines: text, doubt })
     }
 }
 
@@ -415,13 +525,37 @@ mod tests {
     #[test]
     fn a_guard_is_what_the_loader_can_read() {
         let guard = Guard::new("/run/dovecot/auth-client".into(), Some("example.com")).unwrap();
-        let line = |n| format!("{GUARD} {n} /run/dovecot/auth-client uidl-keep-guard@example.com");
-        assert_eq!(Guard::of_line(&line(0)).as_ref(), Some(&guard));
-        assert_eq!(Guard::of_line(&line(1)).as_ref(), Some(&guard));
-        for other in [line(2), line(1) + " x", HEADER.trim().to_owned(), format!("{GUARD} 1 /x")] {
+        let line = |n, process| {
+            format!("{GUARD} {n} /run/dovecot/auth-client {process} uidl-keep-guard-0@example.com")
+        };
+        assert_eq!(Guard::of_line(&line(0, "-")).as_ref(), Some(&guard));
+        let proven = Guard { process: Some("7:8:x".to_owned()), ..guard.clone() };
+        assert_eq!(Guard::of_line(&line(1, "7:8:x")).as_ref(), Some(&proven));
+        for other in [
+            line(2, "-"),
+            line(1, "-") + " x",
+            HEADER.trim().to_owned(),
+            format!("{GUARD} 1 /x"),
+            format!("{GUARD} 1 /x - alice@example.com"),
+            format!("{GUARD} 1 /x uidl-keep-guard-1"),
+        ] {
             assert_eq!(Guard::of_line(&other), None, "{other}");
         }
-        assert_eq!(Guard::new("/run/x".into(), None).unwrap().canary, "uidl-keep-guard");
+        let alone = Guard::new("/run/x".into(), None).unwrap();
+        assert_eq!(alone.canary(), "uidl-keep-guard-0");
+        let text = |doubt: Option<&str>| StopText {
+            lines: format!("alice{FIELDS}"),
+            doubt: doubt.map(str::to_owned),
+        };
+        for (guard, doubt, word) in
+            [(&alone, None, "0"), (&proven, None, "1"), (&proven, Some("x"), "0")]
+        {
+            let text = text(doubt).with(Some(guard));
+            assert!(text.starts_with(&format!("{GUARD} {word} ")), "{text}");
+            assert_eq!(text.lines().next().and_then(Guard::of_line).as_ref(), Some(guard));
+        }
+        let later = alone.of_next_version();
+        assert!(later.of_next_version().canary() > later.canary());
         let long = "/".repeat(MOST_SOCKET_OCTETS + 1);
         for socket in ["/run/a b", "/run/a\n", &long] {
             assert!(Guard::new(socket.into(), None).is_err(), "{socket:?}");

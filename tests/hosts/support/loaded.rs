@@ -53,6 +53,11 @@ impl Loaded {
         // A place to mount it, for what is put there later is seen only in what is mounted so.
         let host = host.beside(&place.path().join("lib"), "/usr/lib");
         let host = host.with(&place.path().join("uidl-keep"), "/usr/lib/uidl-keep");
+        // The loader looks there at the process of auth, and a tree lacks it.
+        let host = match host.outside("/") == Path::new("/") {
+            true => host,
+            false => host.with(Path::new("/proc"), "/proc"),
+        };
         let modules = place.inside().join("modules");
         let loading = match host.line() {
             Line::V23 => "mail_plugins = $mail_plugins uidl_keep",
