@@ -140,7 +140,7 @@ impl SiteSettings {
                 "order" => said.order = Some(yes_or_no(number, name, &values)?),
                 _ => {
                     let name = shown(name.as_bytes());
-                    let what = format_args!("{name} is no setting: there are match, bake, order");
+                    let what = format!("{name} is no setting: there are match, bake, order");
                     return Err(fault(number, what));
                 }
             }
@@ -284,7 +284,7 @@ fn keys_of(number: usize, words: &[&str]) -> Result<Match, SettingsError> {
             "origin" => &mut keys.origin,
             _ => {
                 let word = shown(word.as_bytes());
-                let what = format_args!(
+                let what = format!(
                     "{word} is no key: match takes file, message, header, origin, with blanks \
                      between them"
                 );
