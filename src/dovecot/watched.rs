@@ -1,7 +1,6 @@
 //! Runs a program that may hang, and reads what it prints: [`read`].
 #![forbid(unsafe_code)]
 
-use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdout, Command, ExitStatus, Stdio};
@@ -48,9 +47,10 @@ pub fn read<T>(
 /// # Errors
 ///
 /// The system's, when it cannot be run.
+#[cfg(feature = "helper")]
 pub(crate) fn read_apart<T>(
     command: &mut Command,
-    input: File,
+    input: std::fs::File,
     patience: Duration,
     read: impl FnOnce(&mut dyn Read) -> T,
 ) -> io::Result<(T, Ended)> {

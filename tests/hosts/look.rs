@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::dovecot::{Config, Store};
-use crate::support::host::Line;
+use crate::support::host::{Line, Unfit};
 use crate::support::mail::Message;
 use crate::support::scenario::{Listing, Scenario, USER, by_header, uidl, uidl_of};
 
@@ -93,6 +93,9 @@ fn what_clients_will_see_is_shown_before_they_come_and_after() {
 /// mailcow has its list in a file. On 2.4 a list is no text.
 #[test]
 fn a_list_of_plugins_that_is_a_file_is_added_to() {
+    if Unfit::Spelling.is_asked() {
+        return;
+    }
     let Some(mut server) = Scenario::migrated(3) else { return };
     let list = server.dovecot.dir().join("mail_plugins");
     fs::write(&list, "acl").unwrap();
