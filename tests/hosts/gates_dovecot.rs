@@ -254,8 +254,8 @@ fn nothing_is_said_to_be_held_or_built_while_pop3_does_not_load_the_plugin() {
     asked(&server, &["release", "--redownload", DAVE], 0);
 }
 
-/// mailcow keeps its list of plugins in a file. What `doveconf` prints looks as if a name that is put
-/// behind were a part of the file's; with `-x` it says what Dovecot makes of it.
+/// mailcow keeps its list of plugins in a file. What `doveconf` prints looks as if a name that is
+/// put behind were a part of the file's; with `-x` it says what Dovecot makes of it.
 #[test]
 fn a_name_behind_a_list_of_plugins_in_a_file_is_held_as_dovecot_reads_it() {
     if Unfit::Spelling.is_asked() {
