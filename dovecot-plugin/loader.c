@@ -277,14 +277,21 @@ static bool is_below(const char *path, const char *place)
 	return len > 1 && strncmp(path, place, len) == 0 && (path[len] == '/' || path[len] == '\0');
 }
 
-/* Whether nothing is mounted at this place. */
+/* Whether nothing is mounted at this place, as far as /proc shows it: a part of the same file
+   system, mounted there by "bind", has no other device. */
 static bool is_bare(const char *place)
 {
-	char above[PATH_MAX];
-	struct stat st, st_above;
+	char *real = realpath(place, NULL), text[4 * PATH_MAX];
+	struct mntent *entry = NULL, buffer;
+	FILE *mounts = setmntent("/proc/self/mounts", "re");
 
-	return (size_t)snprintf(above, sizeof(above), "%s/..", place) >= sizeof(above) ||
-		stat(place, &st) < 0 || stat(above, &st_above) < 0 || st.st_dev == st_above.st_dev;
+	while (real != NULL && mounts != NULL &&
+	       (entry = getmntent_r(mounts, &buffer, text, sizeof(text))) != NULL &&
+	       strcmp(entry->mnt_dir, real) != 0) ;
+	if (mounts != NULL)
+		endmntent(mounts);
+	free(real);
+	return entry == NULL;
 }
 
 /* Whether fstab says that the site is on a file system that is not mounted: what can be seen

@@ -536,21 +536,27 @@ fn a_site_whose_file_system_is_not_mounted_is_no_empty_site() {
     bench.goes_on(&[]);
     fs::remove_file(bench.path("site")).unwrap();
     fs::rename(bench.path("el se"), bench.path("site")).unwrap();
-    // What is mounted is the site.
-    let mut mount = Command::new("mount");
-    mount.args(["-t", "tmpfs", "none"]).arg(bench.path("site"));
-    if !mount.status().is_ok_and(|status| status.success()) {
-        lacking("nothing can be mounted");
-        return;
+    // What is mounted is the site, also where it is a part of the same file system.
+    let elsewhere = bench.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let elsewhere = elsewhere.display().to_string();
+    for (words, options) in [(["-t", "tmpfs", "none"], "x"), (["--bind", "--", &elsewhere], "bind")]
+    {
+        let mut mount = Command::new("mount");
+        mount.args(words).arg(bench.path("site"));
+        if !mount.status().is_ok_and(|status| status.success()) {
+            lacking("nothing can be mounted");
+            return;
+        }
+        bench.write("fstab", &format!("/dev/sdb1 {dir}/site ext4 {options} 0 0\n"));
+        bench.refuses(&[]);
+        for part in ["site/domain", "site/user"] {
+            fs::create_dir(bench.path(part)).unwrap();
+        }
+        bench.goes_on(&[]);
+        let mut umount = Command::new("umount");
+        assert!(umount.arg("-l").arg(bench.path("site")).status().unwrap().success());
     }
-    bench.write("fstab", &format!("/dev/sdb1 {dir}/site ext4 defaults 0 0\n"));
-    bench.refuses(&[]);
-    for part in ["site/domain", "site/user"] {
-        fs::create_dir(bench.path(part)).unwrap();
-    }
-    bench.goes_on(&[]);
-    let mut umount = Command::new("umount");
-    assert!(umount.arg("-l").arg(bench.path("site")).status().unwrap().success());
 }
 
 /// Plays Dovecot's auth for as many connections as there are answers, each of which is given to
