@@ -180,7 +180,11 @@ impl SiteSettings {
 
     fn of_file(file: File) -> Result<Self, SettingsError> {
         let mut octets = Vec::new();
-        file.take(MOST_OCTETS).read_to_end(&mut octets)?;
+        file.take(MOST_OCTETS + 1).read_to_end(&mut octets)?;
+        if octets.len() as u64 > MOST_OCTETS {
+            let error = format!("larger than {MOST_OCTETS} octets");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error).into());
+        }
         Self::parse(&octets)
     }
 
@@ -342,6 +346,20 @@ mod tests {
 
     fn refused(text: impl AsRef<[u8]>) -> String {
         SiteSettings::parse(text.as_ref()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_too_long_is_refused_and_not_read_in_part() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut text = format!("{HEADER}\n");
+        text += &"#\n".repeat((MOST_OCTETS as usize - text.len()) / 2);
+        text.insert(text.len() - 1, '#');
+        assert_eq!(text.len() as u64, MOST_OCTETS);
+        std::fs::write(&file, &text).unwrap();
+        assert_eq!(SiteSettings::read(file.path()), Ok(SiteSettings::default()));
+        std::fs::write(&file, text + "bake no\n").unwrap();
+        let why = SiteSettings::read(file.path()).unwrap_err();
+        assert!(why.contains("larger than 1048576 octets"), "{why}");
     }
 
     #[test]
