@@ -143,15 +143,7 @@ impl Dovecot {
     ///
     /// [`DovecotError`], for example when Dovecot's authentication does not run.
     pub fn fields_of(&self, user: &str) -> Result<Option<Vec<(String, String)>>, DovecotError> {
-        let mut command = Command::new(&self.doveadm);
-        command.args(&self.args).args(["user", "--", user]);
-        let output = output_of(&mut command, self.patience)?;
-        match output.status.code() {
-            Some(0) => {}
-            Some(NO_USER) => return Ok(None),
-            _ => return Err(no_answer(&command, &output)),
-        }
-        let said = String::from_utf8_lossy(&output.stdout);
+        let Some(said) = self.said_of_users(&["--", user])? else { return Ok(None) };
         let fields = said.lines().filter_map(|line| {
             let (name, value) = line.split_once('\t')?;
             Some((name.trim().to_owned(), value.trim().to_owned()))
@@ -191,18 +183,23 @@ impl Dovecot {
         Ok(accounts)
     }
 
-    /// One field of each of these users, in their order. `None`: of some there is none.
-    fn field_of(&self, users: &[String], field: &str) -> Result<Option<Vec<String>>, DovecotError> {
+    /// What `doveadm user` says. `None`: Dovecot does not know one of them.
+    fn said_of_users(&self, args: &[&str]) -> Result<Option<String>, DovecotError> {
         let mut command = Command::new(&self.doveadm);
-        command.args(&self.args).args(["user", "-f", field, "--"]).args(users);
+        command.args(&self.args).arg("user").args(args);
         let output = output_of(&mut command, self.patience)?;
         match output.status.code() {
-            Some(0) => {}
-            Some(NO_USER) => return Ok(None),
-            _ => return Err(no_answer(&command, &output)),
+            Some(0) => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
+            Some(NO_USER) => Ok(None),
+            _ => Err(no_answer(&command, &output)),
         }
+    }
+
+    /// One field of each of these users, in their order. `None`: of some there is none.
+    fn field_of(&self, users: &[String], field: &str) -> Result<Option<Vec<String>>, DovecotError> {
+        let args = ["-f", field, "--"].into_iter().chain(users.iter().map(String::as_str));
+        let Some(said) = self.said_of_users(&args.collect::<Vec<_>>())? else { return Ok(None) };
         // An empty line stands between two of them, too.
-        let said = String::from_utf8_lossy(&output.stdout);
         let values: Vec<String> =
             said.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
         Ok(Some(values).filter(|values| values.len() == users.len()))
