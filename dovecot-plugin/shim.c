@@ -23,6 +23,11 @@ struct uidl_keep_user {
 	void *state;
 };
 
+struct uidl_keep_mail {
+	union mail_module_context module_ctx;
+	uidl_keep_get_special_t *get_special;
+};
+
 struct uidl_keep_mailbox {
 	union mailbox_module_context module_ctx;
 	void *state;
@@ -306,24 +311,38 @@ bool uidl_keep_sorts_by_pop3_order(const enum mail_sort_type *sort_program)
 
 /* Mail */
 
-struct mail_vfuncs *uidl_keep_mail_attach(struct mail *_mail)
+void uidl_keep_mail_attach(struct mail *_mail, uidl_keep_get_special_t *get_special)
 {
 	struct mail_private *mail = container_of(_mail, struct mail_private, mail);
 	struct mail_vfuncs *v = mail->vlast;
-	union mail_module_context *ctx = p_new(mail->pool, union mail_module_context, 1);
+	struct uidl_keep_mail *ctx = p_new(mail->pool, struct uidl_keep_mail, 1);
 
-	ctx->super = *v;
-	mail->vlast = &ctx->super;
-	MODULE_CONTEXT_SET_SELF(mail, uidl_keep_mail_module, ctx);
-	return v;
+	ctx->module_ctx.super = *v;
+	ctx->get_special = get_special;
+	mail->vlast = &ctx->module_ctx.super;
+	MODULE_CONTEXT_SET(mail, uidl_keep_mail_module, ctx);
+	v->get_special = get_special;
 }
 
-const struct mail_vfuncs *uidl_keep_mail_super(struct mail *_mail)
+static struct uidl_keep_mail *uidl_keep_mail(struct mail_private *mail)
+{
+	return MODULE_CONTEXT_REQUIRE(mail, uidl_keep_mail_module);
+}
+
+uidl_keep_get_special_t *uidl_keep_mail_super_get_special(struct mail *_mail)
 {
 	struct mail_private *mail = container_of(_mail, struct mail_private, mail);
-	union mail_module_context *ctx = MODULE_CONTEXT_REQUIRE(mail, uidl_keep_mail_module);
 
-	return &ctx->super;
+	return uidl_keep_mail(mail)->module_ctx.super.get_special;
+}
+
+bool uidl_keep_mail_is_of_maildir(struct mail *_mail)
+{
+	struct mail_private *mail = container_of(_mail, struct mail_private, mail);
+	struct uidl_keep_mail *ctx = uidl_keep_mail(mail);
+
+	return mail->v.get_special == ctx->get_special &&
+		ctx->module_ctx.super.get_special == maildir_mail_vfuncs.get_special;
 }
 
 struct mailbox *uidl_keep_mail_mailbox(struct mail *mail)

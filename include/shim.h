@@ -82,8 +82,14 @@ struct mailbox_transaction_context *uidl_keep_search_transaction(struct mail_sea
 bool uidl_keep_sorts_by_pop3_order(const enum mail_sort_type *sort_program);
 
 /* Mail. */
-struct mail_vfuncs *uidl_keep_mail_attach(struct mail *mail);
-const struct mail_vfuncs *uidl_keep_mail_super(struct mail *mail);
+typedef int uidl_keep_get_special_t(struct mail *mail, enum mail_fetch_field field,
+				    const char **value_r);
+/* Puts get_special in the place of the mail's own. */
+void uidl_keep_mail_attach(struct mail *mail, uidl_keep_get_special_t *get_special);
+/* The one in whose place ours is. */
+uidl_keep_get_special_t *uidl_keep_mail_super_get_special(struct mail *mail);
+/* Whether it is Maildir's own, and nobody but us stands before it. */
+bool uidl_keep_mail_is_of_maildir(struct mail *mail);
 struct mailbox *uidl_keep_mail_mailbox(struct mail *mail);
 uint32_t uidl_keep_mail_uid(struct mail *mail);
 bool uidl_keep_mail_is_expunged(struct mail *mail);

@@ -25,18 +25,18 @@ fn check_file(file: &[u8]) {
         Err(error) => return check_message(error),
     };
     let front = front.expect("a whole ledger has a front");
-    assert_eq!(front.len(), ledger.records.len());
+    assert_eq!(front.answers().len(), ledger.records.len());
     check_head(&front, &ledger);
     assert!(ledger.records.is_sorted_by_key(|record| (record.uid, record.order)));
     for (at, record) in ledger.records.iter().enumerate() {
-        assert_eq!(front.uid(at), record.uid);
-        assert_eq!(front.uidl(at), record.uidl.as_bytes());
-        assert_eq!(front.order_number(at), record.order);
+        assert_eq!(front.answers().uid(at), record.uid);
+        assert_eq!(front.answers().uidl(at), record.uidl.as_bytes());
+        assert_eq!(front.answers().order_number(at), record.order);
         assert_eq!(front.provenance(at), record.provenance);
         assert_eq!(front.names(at).collect::<NameHashes>(), record.names);
         if record.uid != 0 {
             for guess in [0, at, at + 1, usize::MAX] {
-                assert_eq!(front.find(record.uid, guess), Some(at));
+                assert_eq!(front.answers().find(record.uid, guess), Some(at));
             }
         }
     }
@@ -104,15 +104,16 @@ fn front(file: &[u8]) -> Option<LedgerFront> {
 fn check_front(front: &LedgerFront) {
     assert!(!front.user().is_empty());
     assert!(front.told().count() <= MAX_TOLD);
-    for at in 0..front.len() {
-        let (uidl, with_nul) = (front.uidl(at), front.uidl_with_nul(at));
+    let answers = front.answers();
+    for at in 0..answers.len() {
+        let uidl = answers.uidl(at);
         check_uidl(uidl);
-        assert_eq!(with_nul.split_last(), Some((&0, uidl)));
-        assert!(front.order_number(at) > 0);
+        assert_eq!(answers.uidl_for_c(at).to_bytes(), uidl);
+        assert!(answers.order_number(at) > 0);
     }
     for uid in [0, 1, 2, 1 << 31, u32::MAX] {
-        if let Some(at) = front.find(uid, 0) {
-            assert!(uid != 0 && at < front.len());
+        if let Some(at) = answers.find(uid, 0) {
+            assert!(uid != 0 && at < answers.len());
         }
     }
 }

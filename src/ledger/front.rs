@@ -1,23 +1,21 @@
-//! What a session answers from: [`LedgerFront`].
+//! What a login needs of a ledger: [`LedgerFront`].
 #![forbid(unsafe_code)]
 
+use super::answers::Answers;
 use super::epoch::{TOLD_OCTETS, Told};
 use super::layout::{
-    DIGEST_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader, NO_ENTRY, digest,
-    digest_of_back, length, u32_at,
+    ANSWER_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader, Lengths, NO_ENTRY,
+    digest, digest_of_back, length, u32_at,
 };
 use super::mark::Mark;
 use super::record::{NAME_OCTETS, NO_NAME, NameHash, Provenance, RecordRef};
 use super::whole::{LedgerHead, LedgerRef};
 use crate::uidl::Uidl;
 
-/// What a session answers from: the front of a ledger, checked once, then only looked up.
-///
-/// UIDLs stay where they lie in the buffer, each closed by a NUL, so that a C caller gets the very
-/// octets. The buffer never changes and never moves.
+/// What a login needs of a ledger: its front, checked once, then only looked up.
 #[derive(Debug)]
 pub struct LedgerFront {
-    octets: Box<[u8]>,
+    answers: Answers,
     header: LedgerHeader,
 }
 
@@ -53,9 +51,7 @@ impl LedgerFront {
         if digest(body) != found {
             return Err(LedgerError::Checksum { part: "front" });
         }
-        let front = Self { octets: front.into_boxed_slice(), header };
-        front.check()?;
-        Ok(front)
+        Self::checked(front, header)
     }
 
     /// Takes the front of a ledger that was encoded just now. Its digest need not be computed
@@ -67,14 +63,36 @@ impl LedgerFront {
     pub fn of_encoded(mut file: Vec<u8>) -> Result<Self, LedgerError> {
         file.truncate(Self::front_len(&file, file.len() as u64)?);
         let header = LedgerHeader::parse(&file)?;
-        let front = Self { octets: file.into_boxed_slice(), header };
+        Self::checked(file, header)
+    }
+
+    fn checked(octets: Vec<u8>, header: LedgerHeader) -> Result<Self, LedgerError> {
+        let Lengths { user, told, records, heap } = header.lengths;
+        let answers = Answers {
+            octets,
+            records,
+            records_at: HEADER_OCTETS + user + TOLD_OCTETS * told,
+            heap_at: header.lengths.front() - DIGEST_OCTETS - heap,
+            heap,
+        };
+        let front = Self { answers, header };
         front.check()?;
         Ok(front)
     }
 
+    /// What a session answers from.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    /// The same alone: all else is dropped.
+    pub fn into_answers(self) -> Answers {
+        self.answers.alone()
+    }
+
     /// The place of the back in the file, and its length.
     pub fn back_range(&self) -> (u64, usize) {
-        (self.octets.len() as u64, self.header.lengths.back())
+        (self.octets().len() as u64, self.header.lengths.back())
     }
 
     /// The whole ledger, from this front and its back.
@@ -86,17 +104,17 @@ impl LedgerFront {
         if back.len() != self.header.lengths.back() {
             return Err(length(back.len(), self.header.lengths.back()));
         }
-        let front_digest = &self.octets[self.octets.len() - DIGEST_OCTETS..];
+        let front_digest = &self.octets()[self.octets().len() - DIGEST_OCTETS..];
         let (body, back_digest) = back.split_at(back.len() - DIGEST_OCTETS);
         if digest_of_back(front_digest, body) != back_digest {
             return Err(LedgerError::Checksum { part: "back" });
         }
-        let records = (0..self.len()).map(|i| {
+        let records = (0..self.answers.len()).map(|i| {
             let entry = u32_at(body, 4 * i);
             RecordRef {
-                uid: self.uid(i),
-                order: self.order_number(i),
-                uidl: self.uidl(i),
+                uid: self.answers.uid(i),
+                order: self.answers.order_number(i),
+                uidl: self.answers.uidl(i),
                 provenance: self.provenance(i),
                 names: self.names(i).collect(),
                 entry: (entry != NO_ENTRY).then_some(entry),
@@ -117,17 +135,18 @@ impl LedgerFront {
         if std::str::from_utf8(self.user_octets()).is_err() {
             return bad(0, "user name");
         }
-        let heap = self.heap();
+        let answers = &self.answers;
+        let heap = answers.heap();
         let mut next_start = 0;
-        for i in 0..self.len() {
+        for i in 0..answers.len() {
             // Bisections lean on this.
-            let place = |i| (self.uid(i), self.order_number(i));
-            let is_one_uid = |i| self.uid(i) == self.uid(i - 1) && self.uid(i) != 0;
+            let place = |i| (answers.uid(i), answers.order_number(i));
+            let is_one_uid = |i| answers.uid(i) == answers.uid(i - 1) && answers.uid(i) != 0;
             let ascends = i == 0 || (place(i) > place(i - 1) && !is_one_uid(i));
             if !ascends {
                 return bad(i, "UID");
             }
-            if !(1..self.header.head.next_order).contains(&self.order_number(i)) {
+            if !(1..self.header.head.next_order).contains(&answers.order_number(i)) {
                 return bad(i, "order number");
             }
             if Provenance::of_letter(self.letter(i)).is_none() {
@@ -136,7 +155,7 @@ impl LedgerFront {
             if self.name_at(0, i) == NO_NAME && self.name_at(1, i) != NO_NAME {
                 return bad(i, "name");
             }
-            if self.start(i) != next_start {
+            if answers.start(i) != next_start {
                 return bad(i, "UIDL offset");
             }
             let Some(len) = heap[next_start..].iter().position(|&octet| octet == 0) else {
@@ -148,7 +167,7 @@ impl LedgerFront {
             next_start += len + 1;
         }
         if next_start != heap.len() {
-            return bad(self.len(), "heap length");
+            return bad(answers.len(), "heap length");
         }
         Ok(())
     }
@@ -168,57 +187,8 @@ impl LedgerFront {
         let start = HEADER_OCTETS + self.header.lengths.user;
         (0..self.header.lengths.told).map(move |at| {
             let at = start + TOLD_OCTETS * at;
-            Told { uidvalidity: u32_at(&self.octets, at), below: u32_at(&self.octets, at + 4) }
+            Told { uidvalidity: u32_at(self.octets(), at), below: u32_at(self.octets(), at + 4) }
         })
-    }
-
-    /// How many messages clients were told of, those that are long gone too.
-    pub fn len(&self) -> usize {
-        self.header.lengths.records
-    }
-
-    /// Says whether nothing was ever listed.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The place of the message with this UID, if it was listed. It looks at `guess` first: callers
-    /// give one past the last answer, for a listing goes up by UID.
-    pub fn find(&self, uid: u32, guess: usize) -> Option<usize> {
-        if uid == 0 {
-            return None;
-        }
-        if guess < self.len() && self.uid(guess) == uid {
-            return Some(guess);
-        }
-        let (mut low, mut high) = (0, self.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.uid(middle).cmp(&uid) {
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-                std::cmp::Ordering::Equal => return Some(middle),
-            }
-        }
-        None
-    }
-
-    /// The UIDL of the record at `i`.
-    pub fn uidl(&self, i: usize) -> &[u8] {
-        let with_nul = self.uidl_with_nul(i);
-        &with_nul[..with_nul.len() - 1]
-    }
-
-    /// The UIDL of the record at `i`, with the NUL that closes it.
-    pub fn uidl_with_nul(&self, i: usize) -> &[u8] {
-        let start = self.start(i);
-        let end = if i + 1 < self.len() { self.start(i + 1) } else { self.header.lengths.heap };
-        &self.heap()[start..end]
-    }
-
-    /// The order number of the record at `i`, from 1.
-    pub fn order_number(&self, i: usize) -> u32 {
-        u32_at(&self.octets, self.records_at() + 4 * (self.len() + i))
     }
 
     /// How the record at `i` came by its UIDL.
@@ -231,41 +201,30 @@ impl LedgerFront {
         [0, 1].into_iter().map(move |place| self.name_at(place, i)).filter(|name| *name != NO_NAME)
     }
 
-    /// Says whether the record at `i` is one of the last new messages. These are not baked at once,
-    /// for the mark has them.
-    pub fn may_be_unbaked(&self, i: usize) -> bool {
-        let is_native = |i: &usize| self.provenance(*i) == Provenance::Native && self.uid(*i) != 0;
-        is_native(&i) && (i + 1..self.len()).filter(is_native).nth(Mark::NATIVES - 1).is_none()
+    /// The UIDs of the last new messages. These are not baked at once, for the mark has them.
+    pub fn last_natives(&self) -> Vec<u32> {
+        let natives = (0..self.answers.len())
+            .rev()
+            .filter(|&i| self.provenance(i) == Provenance::Native && self.answers.uid(i) != 0);
+        natives.take(Mark::NATIVES).map(|i| self.answers.uid(i)).collect()
     }
 
     fn name_at(&self, place: usize, i: usize) -> NameHash {
-        let start = self.records_at() + 12 * self.len() + NAME_OCTETS * (place * self.len() + i);
-        self.octets[start..start + NAME_OCTETS].try_into().expect("8 octets")
-    }
-
-    /// The UID of the record at `i`; 0: its message was gone.
-    pub fn uid(&self, i: usize) -> u32 {
-        u32_at(&self.octets, self.records_at() + 4 * i)
+        let Answers { records_at, records, .. } = self.answers;
+        let start = records_at + ANSWER_OCTETS * records + NAME_OCTETS * (place * records + i);
+        self.octets()[start..start + NAME_OCTETS].try_into().expect("8 octets")
     }
 
     fn user_octets(&self) -> &[u8] {
-        &self.octets[HEADER_OCTETS..HEADER_OCTETS + self.header.lengths.user]
-    }
-
-    fn records_at(&self) -> usize {
-        HEADER_OCTETS + self.header.lengths.user + TOLD_OCTETS * self.header.lengths.told
-    }
-
-    fn start(&self, i: usize) -> usize {
-        u32_at(&self.octets, self.records_at() + 4 * (2 * self.len() + i)) as usize
+        &self.octets()[HEADER_OCTETS..HEADER_OCTETS + self.header.lengths.user]
     }
 
     fn letter(&self, i: usize) -> u8 {
-        self.octets[self.records_at() + (FRONT_RECORD_OCTETS - 1) * self.len() + i]
+        let Answers { heap_at, records, .. } = self.answers;
+        self.octets()[heap_at - records + i]
     }
 
-    fn heap(&self) -> &[u8] {
-        let start = self.records_at() + FRONT_RECORD_OCTETS * self.len();
-        &self.octets[start..start + self.header.lengths.heap]
+    fn octets(&self) -> &[u8] {
+        &self.answers.octets
     }
 }

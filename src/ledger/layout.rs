@@ -48,7 +48,9 @@ pub(super) const MAGIC: [u8; 8] = *b"\x89UKL\r\n\x1a\n";
 pub const VERSION: u32 = 1;
 pub(super) const HEADER_OCTETS: usize = 108;
 pub(super) const DIGEST_OCTETS: usize = 16;
-pub(super) const FRONT_RECORD_OCTETS: usize = 3 * 4 + 2 * NAME_OCTETS + 1;
+/// UID, order number and start of a record: what an answer needs beside its UIDL.
+pub(super) const ANSWER_OCTETS: usize = 3 * 4;
+pub(super) const FRONT_RECORD_OCTETS: usize = ANSWER_OCTETS + 2 * NAME_OCTETS + 1;
 pub(super) const BACK_RECORD_OCTETS: usize = 4;
 pub(super) const NO_ENTRY: u32 = u32::MAX;
 pub(super) const FLAG_FINAL: u32 = 1;

@@ -8,6 +8,7 @@
 //! `layout.rs` describes the file.
 #![forbid(unsafe_code)]
 
+mod answers;
 pub mod control;
 mod epoch;
 pub mod fingerprint_cache;
@@ -20,6 +21,7 @@ mod rehearsal;
 mod tests;
 mod whole;
 
+pub use answers::Answers;
 pub use epoch::{Epoch, MAX_TOLD, Told, join_told};
 pub use front::LedgerFront;
 pub use layout::{LedgerError, MAX_OCTETS, VERSION};

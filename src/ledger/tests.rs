@@ -83,11 +83,11 @@ fn what_a_warm_login_looks_at_is_what_was_written() {
         assert_eq!(native_from, ledger.native_from);
         assert_eq!(front.user(), ledger.user);
         assert_eq!(front.told().collect::<Vec<_>>(), ledger.told);
-        assert_eq!(front.len(), ledger.records.len());
-        assert_eq!(front.is_empty(), ledger.records.is_empty());
+        assert_eq!(front.answers().len(), ledger.records.len());
+        assert_eq!(front.answers().is_empty(), ledger.records.is_empty());
         for (i, record) in ledger.records.iter().enumerate() {
             assert_eq!(front.names(i).collect::<NameHashes>(), record.names);
-            assert_eq!(front.uid(i), record.uid);
+            assert_eq!(front.answers().uid(i), record.uid);
         }
     }
 }
@@ -100,16 +100,15 @@ fn only_the_last_new_messages_may_be_unbaked() {
     let file = Ledger { next_order: 23, records, ..sample() }.encode();
     let front_len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
     let front = LedgerFront::read(file[..front_len].to_vec()).unwrap();
-    let unbaked = (0..front.len()).filter(|&i| front.may_be_unbaked(i));
-    let unbaked: Vec<u32> = unbaked.map(|i| front.uid(i)).collect();
-    assert_eq!(unbaked, (5..=20).collect::<Vec<_>>());
+    let unbaked = front.last_natives();
+    assert_eq!(unbaked, (5..=20).rev().collect::<Vec<_>>());
     assert_eq!(front.back_range(), (front_len as u64, file.len() - front_len));
     let whole = front.ledger(&file[front_len..]).unwrap();
     assert_eq!(whole.encode(), file);
     let natives = Mark::of(&whole, 22).natives;
     // Of those that may be unbaked the mark has each that has a name.
     let named = |uid: &u32| uid % 3 != 0;
-    let uids: Vec<u32> = natives.into_iter().map(|(uid, _)| uid).collect();
+    let uids: Vec<u32> = natives.into_iter().rev().map(|(uid, _)| uid).collect();
     assert_eq!(uids, unbaked.into_iter().filter(named).collect::<Vec<_>>());
 }
 
@@ -175,20 +174,32 @@ fn a_ledger_may_be_as_large_as_the_bound_and_no_larger() {
 fn answers_are_found_by_uid_wherever_the_guess_points() {
     let ledger = sample();
     let file = ledger.encode();
-    let front_len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
-    let front = LedgerFront::read(file[..front_len].to_vec()).unwrap();
-    for guess in 0..7 {
-        for record in &ledger.records[1..] {
-            let at = front.find(record.uid, guess).unwrap();
-            assert_eq!(front.uidl(at), record.uidl.as_bytes());
-            assert_eq!(front.order_number(at), record.order);
+    let front = || LedgerFront::of_encoded(file.clone()).unwrap();
+    let (whole, alone) = (front(), front().into_answers());
+    for answers in [whole.answers(), &alone] {
+        assert_eq!(answers.len(), ledger.records.len());
+        for guess in 0..7 {
+            for record in &ledger.records[1..] {
+                let at = answers.find(record.uid, guess).unwrap();
+                assert_eq!(answers.uidl(at), record.uidl.as_bytes());
+                assert_eq!(answers.order_number(at), record.order);
+            }
+            // 5 is an order number, and stands where a guess past the end would look for a UID.
+            for uid in [0, 1, 4, 5, 13, u32::MAX] {
+                assert_eq!(answers.find(uid, guess), None, "UID {uid}, guess {guess}");
+            }
         }
-        // 5 is an order number, and stands where a guess past the end would look for a UID.
-        for uid in [0, 1, 4, 5, 13, u32::MAX] {
-            assert_eq!(front.find(uid, guess), None, "UID {uid}, guess {guess}");
-        }
+        assert_eq!(answers.uidl_for_c(4), c"UID3-17");
     }
-    assert_eq!(front.uidl_with_nul(4), b"UID3-17\0");
+}
+
+#[test]
+fn a_session_keeps_twelve_octets_a_message_beside_the_uidls() {
+    let records = (1..=1000).map(|n| record(n, n, "twelve", Provenance::File));
+    let ledger = Ledger { next_order: 1001, records: records.collect(), ..sample() };
+    let answers = LedgerFront::of_encoded(ledger.encode()).unwrap().into_answers();
+    let uidls: usize = ledger.records.iter().map(|record| record.uidl.as_bytes().len() + 1).sum();
+    assert_eq!(answers.octets(), 12 * 1000 + uidls);
 }
 
 #[test]

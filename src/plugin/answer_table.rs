@@ -14,9 +14,9 @@ use crate::index::Index;
 use crate::key::FileKey;
 use crate::ledger::control::{self, Control, ControlError, ControlLock, LockError, PublishError};
 use crate::ledger::fingerprint_cache::FingerprintCache;
-use crate::ledger::{Ledger, LedgerFront, LedgerHead, Mark, Provenance};
+use crate::ledger::{Answers, Ledger, LedgerFront, LedgerHead, Mark, Provenance, Record};
 use crate::maildrop::Maildrop;
-use crate::plugin::bake::{Baked, bake, is_baked};
+use crate::plugin::bake::{bake, is_baked};
 use crate::plugin::events::{ListingKind, Reason};
 use crate::plugin::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
 use crate::plugin::standing::{Kept, RefusedLogin, Stranger, Uncaptured};
@@ -33,13 +33,28 @@ pub struct AnswerTable {
     pub view: View,
     /// How they were made.
     pub kind: ListingKind,
-    front: LedgerFront,
+    answers: Answers,
+    /// Whether a rehearsal made them, and no client was told them.
+    is_rehearsed: bool,
+    /// What is baked once the client has its answers.
+    to_bake: ToBake,
     /// Answers for this session only.
     passing: HashMap<u32, (CString, u32)>,
     /// UIDs of messages that have an answer for this session only.
     undecided: Vec<u32>,
     /// The place to look at first: a listing goes up by UID.
     cursor: Cell<usize>,
+}
+
+/// What is baked of a table when the session is over: see [`bake`].
+#[derive(Debug, PartialEq, Eq)]
+enum ToBake {
+    /// Nothing: it is not the bake's time, or it was done.
+    Nothing,
+    /// All that is not baked.
+    All,
+    /// The same, unless it is only new messages with these UIDs.
+    AllUnlessOnly(Vec<u32>),
 }
 
 /// What is answered for a message.
@@ -125,7 +140,7 @@ impl AnswerTable {
         let mailbox = transaction.mailbox();
         let control = control_of(&kept.user, mailbox)?;
         let seen = control.ledger_state();
-        let is_told = |table: &Self| kept.rehearsal != 0 || table.front.head().rehearsal == 0;
+        let is_told = |table: &Self| kept.rehearsal != 0 || !table.is_rehearsed;
         let mut warm = Self::warm(kept, &control, transaction, stale_before)?;
         warm = match warm {
             Warm::Table(table) if is_told(&table) => return Ok((*table, None)),
@@ -143,7 +158,7 @@ impl AnswerTable {
         match (warm, &locked) {
             (Warm::Table(table), Ok(lock)) => {
                 if !is_told(&table) {
-                    table.note_told(&control, transaction.mailbox(), lock);
+                    note_told(&control, transaction, lock);
                 }
                 return Ok((*table, None));
             }
@@ -191,7 +206,9 @@ impl AnswerTable {
         }
         match coverage(&front, transaction)? {
             // What went since a rehearsal was told to nobody, and has claimed nothing.
-            Coverage::All if head.rehearsal != 0 && transaction.uids().count() < front.len() => {
+            Coverage::All
+                if head.rehearsal != 0 && transaction.uids().count() < front.answers().len() =>
+            {
                 return Ok(Warm::No);
             }
             Coverage::All => {}
@@ -199,10 +216,7 @@ impl AnswerTable {
             Coverage::No => return Ok(Warm::No),
             Coverage::NotYet => return look_again_once(),
         }
-        if kept.settings.bake {
-            bake_anew_if_gone(&front, transaction, kept.settings.order);
-        }
-        Ok(Warm::Table(Box::new(Self::from_front(view, front))))
+        Ok(Warm::Table(Box::new(Self::from_listed(kept, view, front))))
     }
 
     /// Makes the answers of a settled maildrop to which only new mail came. The ledger says what
@@ -228,7 +242,8 @@ impl AnswerTable {
         let ledger = front.ledger(&back).map_err(|why| ledger_fault(control, &why.into()))?;
         let mark = control.mark();
         let fingerprints = FingerprintCache::none(control, view.epoch.uidvalidity);
-        let input = SurveyInput { mailbox, sizes: Sizes::NotWanted, fingerprints };
+        let sizes = Sizes::NotWanted;
+        let input = SurveyInput { mailbox, sizes, was_listed: true, fingerprints };
         let mut survey =
             Survey::begin_from(input, ledger.head.epoch.next_uid).map_err(uidlist_fault)?;
         let uids: Vec<u32> = transaction.uids().collect();
@@ -249,7 +264,7 @@ impl AnswerTable {
         let is_there = |uid: u32| uids.binary_search(&uid).is_ok();
         let mut falls_out = Mark::natives_of(&ledger)
             .filter(|record| is_there(record.uid) && !in_mark.contains(&record.uid));
-        if kept.settings.bake && !falls_out.all(|record| is_baked(mailbox, &record.into())) {
+        if kept.settings.bake && !falls_out.all(|record| is_baked(mailbox, record)) {
             return Ok(None);
         }
         let file = grown.encode();
@@ -259,38 +274,58 @@ impl AnswerTable {
         match published.and_then(|begun| begun.publish(&file, &mark)) {
             Ok(()) => {
                 let kind = ListingKind::Grown(survey.messages.len());
-                Ok(Some(Self { kind, ..Self::from_front(view, front) }))
+                Ok(Some(Self { kind, ..Self::from_listed(kept, view, front) }))
             }
             // The rules write the mark of a ledger that was published, or say why they cannot.
             Err(PublishError::Unwritten(_) | PublishError::Unmarked(_)) => Ok(None),
         }
     }
 
-    /// Notes that a client is told what was only rehearsed, before it is told. The mark alone says
-    /// it, too, and needs no room.
-    fn note_told(&self, control: &Control, mailbox: Mailbox, lock: &ControlLock) {
-        let note = || -> Result<(), String> {
-            let back = control.back(lock, &self.front).map_err(|why| why.to_string())?;
-            let mut ledger = self.front.ledger(&back).map_err(|why| why.to_string())?;
-            ledger.head.rehearsal = 0;
-            let mark = Mark::of(&ledger, self.view.messages);
-            lock.write(&mark).map_err(|why| why.to_string())?;
-            let begun = control.begin(lock).map_err(|why| why.to_string())?;
-            begun.publish(&ledger.encode(), &mark).map_err(|why| why.to_string())
-        };
-        if let Err(why) = note() {
-            let path = control.ledger_path();
-            let line = format!(
-                "{}: cannot note that a client has listed what was rehearsed ({why})",
-                path.display()
-            );
-            mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &line);
+    fn from_front(view: View, front: LedgerFront) -> Self {
+        Self {
+            view,
+            kind: ListingKind::Warm,
+            is_rehearsed: front.head().rehearsal != 0,
+            to_bake: ToBake::Nothing,
+            answers: front.into_answers(),
+            passing: HashMap::new(),
+            undecided: Vec::new(),
+            cursor: Cell::new(0),
         }
     }
 
-    fn from_front(view: View, front: LedgerFront) -> Self {
-        let (passing, undecided) = (HashMap::new(), Vec::new());
-        Self { view, kind: ListingKind::Warm, front, passing, undecided, cursor: Cell::new(0) }
+    /// Makes the answers that a POP3 client was told before. What is not baked is what a session
+    /// left that was killed, or an older `dovecot-uidlist` was put back.
+    fn from_listed(kept: &Kept, view: View, front: LedgerFront) -> Self {
+        let to_bake = match kept.settings.bake {
+            true => ToBake::AllUnlessOnly(front.last_natives()),
+            false => ToBake::Nothing,
+        };
+        Self { to_bake, ..Self::from_front(view, front) }
+    }
+
+    /// Bakes what the session has left to bake. The client has its answers, and does not wait.
+    pub fn bake(&self, kept: &Kept, mailbox: Mailbox) {
+        let may_wait: &[u32] = match &self.to_bake {
+            ToBake::Nothing => return,
+            ToBake::All => &[],
+            ToBake::AllUnlessOnly(uids) => uids,
+        };
+        let Some(uidlist) = mailbox.uidlist() else { return };
+        let lacks = |i: usize| {
+            let (uid, uidl) = (self.answers.uid(i), self.answers.uidl(i));
+            uidlist.uidl(uid) != Some(uidl)
+                && uidlist.file_name(uid).is_some()
+                && !may_wait.contains(&uid)
+        };
+        if !(0..self.answers.len()).any(lacks) {
+            return;
+        }
+        // Its names say whether the list has the messages that it tells of.
+        let front = control_of(&kept.user, mailbox).ok().and_then(|control| control.front().ok());
+        if let Some(front) = front.flatten() {
+            bake(mailbox, kept.settings.order, &front);
+        }
     }
 
     /// Rule 12: takes the answers for a user who is on no roster from the ledger in his INBOX. It
@@ -400,7 +435,8 @@ impl AnswerTable {
             view.epoch.uidvalidity,
             view.messages,
         );
-        let input = SurveyInput { mailbox, sizes, fingerprints };
+        let was_listed = memory.ledger.is_some() || memory.mark.is_some();
+        let input = SurveyInput { mailbox, sizes, was_listed, fingerprints };
         let purpose = Purpose::Listing { guarded: true };
         let resolved = resolve(kept, input, purpose, memory, written);
         if let (Err(Unanswered::Refused(_)), Ok(lock)) = (&resolved, &locked) {
@@ -412,12 +448,13 @@ impl AnswerTable {
 
         let file = resolution.ledger.encode();
         let mark = Mark::of(&resolution.ledger.borrowed(), view.messages);
+        let marked = mark.natives.len();
         // A ledger that could not be read again must not be written.
-        let table = Self::of(view, file.clone())?.and_passing(&resolution);
+        let front = front_of(file.clone())?;
         // A rehearsal only looks at a maildrop that clients have listed: they will hear of its new
         // mail in the order that it has when they come.
         if kept.rehearsal != 0 && resolution.ledger.rehearsal == 0 {
-            return Ok((table, None));
+            return Ok((Self::from_front(view, front).and_passing(&resolution), None));
         }
         let written = match begun {
             Ok(begun) => begun.publish(&file, &mark),
@@ -453,13 +490,17 @@ impl AnswerTable {
             raise_next_uid(mailbox, resolution.first_unspent_uid, view);
         }
         // Where not even a ledger can be written, it is no use to try.
-        if kept.settings.bake && is_written {
-            let records = resolution.ledger.records.iter().filter(|record| record.uid != 0);
-            let records = records.map(Baked::from).filter(|record| !is_baked(mailbox, record));
-            bake(mailbox, kept.settings.order, records);
-        }
+        let to_bake = match kept.settings.bake && is_written {
+            false => ToBake::Nothing,
+            true if is_first && is_found_again(&resolution.ledger, marked) => ToBake::All,
+            true => {
+                bake(mailbox, kept.settings.order, &front);
+                ToBake::Nothing
+            }
+        };
         log_report(mailbox, &resolution.report);
-        Ok((Self { kind: ListingKind::Cold(resolution.report), ..table }, unwritten))
+        let table = Self::from_front(view, front).and_passing(&resolution);
+        Ok((Self { kind: ListingKind::Cold(resolution.report), to_bake, ..table }, unwritten))
     }
 
     /// Makes the answers for doveadm and dsync in memory: what was listed or is kept. It does not
@@ -472,22 +513,11 @@ impl AnswerTable {
         let view = OwnMail::open(mailbox).transaction().view();
         let fingerprints =
             FingerprintCache::open(&control, None, view.epoch.uidvalidity, view.messages);
-        let input = SurveyInput { mailbox, sizes: Sizes::NotWanted, fingerprints };
+        let sizes = Sizes::NotWanted;
+        let input = SurveyInput { mailbox, sizes, was_listed: true, fingerprints };
         let resolution = resolve(kept, input, Purpose::Preview, memory, Some(SystemTime::now()))?;
-        Ok(Self::of(view, resolution.ledger.encode())?.and_passing(&resolution))
-    }
-
-    /// Takes the answers from a ledger as it is written.
-    fn of(view: View, mut file: Vec<u8>) -> Result<Self, RefusedLogin> {
-        let front = LedgerFront::front_len(&file, file.len() as u64).and_then(|front_len| {
-            file.truncate(front_len);
-            LedgerFront::read(file)
-        });
-        let front = front.map_err(|why| {
-            let next = "take it away and `uidl-keep forget` the user";
-            RefusedLogin::fault(Reason::Ledger, format!("the ledger cannot go on: {why}; {next}"))
-        })?;
-        Ok(Self::from_front(view, front))
+        let front = front_of(resolution.ledger.encode())?;
+        Ok(Self::from_front(view, front).and_passing(&resolution))
     }
 
     /// Adds the answers for this session only.
@@ -502,11 +532,10 @@ impl AnswerTable {
 
     /// The answer for a message, if there is one.
     pub fn answer(&self, uid: u32) -> Option<Answer<'_>> {
-        if let Some(at) = self.front.find(uid, self.cursor.get()) {
+        if let Some(at) = self.answers.find(uid, self.cursor.get()) {
             self.cursor.set(at + 1);
-            let uidl = CStr::from_bytes_with_nul(self.front.uidl_with_nul(at));
-            let uidl = uidl.expect("closed by its only NUL: checked by LedgerFront::read");
-            return Some(Answer { uidl, order: self.front.order_number(at) });
+            let (uidl, order) = (self.answers.uidl_for_c(at), self.answers.order_number(at));
+            return Some(Answer { uidl, order });
         }
         self.passing.get(&uid).map(|(uidl, order)| Answer { uidl, order: *order })
     }
@@ -515,6 +544,44 @@ impl AnswerTable {
     pub fn is_undecided(&self, uid: u32) -> bool {
         self.undecided.contains(&uid)
     }
+}
+
+/// Takes the front of a ledger that was made just now.
+fn front_of(file: Vec<u8>) -> Result<LedgerFront, RefusedLogin> {
+    LedgerFront::of_encoded(file).map_err(|why| {
+        let next = "take it away and `uidl-keep forget` the user";
+        RefusedLogin::fault(Reason::Ledger, format!("the ledger cannot go on: {why}; {next}"))
+    })
+}
+
+/// Notes that a client is told what was only rehearsed, before it is told. The mark alone says it,
+/// too, and needs no room.
+fn note_told(control: &Control, transaction: Transaction, lock: &ControlLock) {
+    let note = || -> Result<(), String> {
+        let Some((mut ledger, _)) = control.ledger().map_err(|why| why.to_string())? else {
+            return Err("it is gone".to_owned());
+        };
+        ledger.rehearsal = 0;
+        let mark = Mark::of(&ledger.borrowed(), transaction.view().messages);
+        lock.write(&mark).map_err(|why| why.to_string())?;
+        let begun = control.begin(lock).map_err(|why| why.to_string())?;
+        begun.publish(&ledger.encode(), &mark).map_err(|why| why.to_string())
+    };
+    if let Err(why) = note() {
+        let path = control.ledger_path();
+        let line = format!(
+            "{}: cannot note that a client has listed what was rehearsed ({why})",
+            path.display()
+        );
+        transaction.mailbox().log(Level::UIDL_KEEP_LOG_WARNING, &line);
+    }
+}
+
+/// Says whether a first listing that is lost before it is baked is made again with the same UIDLs:
+/// from the index, from Dovecot's storage, or from the mark, which has `marked` new messages.
+fn is_found_again(ledger: &Ledger, marked: usize) -> bool {
+    let is_new = |record: &&Record| record.uid != 0 && !record.provenance.is_kept();
+    ledger.records.iter().filter(is_new).count() == marked
 }
 
 /// Says whether a ledger was made by what a new message is judged by now.
@@ -547,7 +614,7 @@ fn coverage(front: &LedgerFront, transaction: Transaction) -> Result<Coverage, R
     let uids: Vec<u32> = transaction.uids().collect();
     let (mut guess, mut newest) = (0, Coverage::All);
     for &uid in &uids {
-        match front.find(uid, guess) {
+        match front.answers().find(uid, guess) {
             Some(at) => guess = at + 1,
             None if uid < head.epoch.next_uid => return Ok(Coverage::NotYet),
             None => newest = Coverage::AllButNew,
@@ -569,7 +636,7 @@ fn coverage(front: &LedgerFront, transaction: Transaction) -> Result<Coverage, R
             if left.next_if_eq(&uid).is_none() {
                 return;
             }
-            if let Some(at) = front.find(uid, guess) {
+            if let Some(at) = front.answers().find(uid, guess) {
                 guess = at + 1;
                 let name = Ledger::name_of_cut(&FileKey::cut_of(name));
                 let mut names = front.names(at).peekable();
@@ -583,7 +650,7 @@ fn coverage(front: &LedgerFront, transaction: Transaction) -> Result<Coverage, R
 /// Says whether the last message that was listed still has its name of then, or had none.
 fn last_name_agrees(front: &LedgerFront, mailbox: Mailbox, uids: &[u32]) -> bool {
     let last = uids.iter().enumerate().rev().find_map(|(at, &uid)| {
-        let found = front.find(uid, 0)?;
+        let found = front.answers().find(uid, 0)?;
         front.names(found).next().is_some().then_some((at, found))
     });
     let Some((at, found)) = last else { return true };
@@ -596,25 +663,6 @@ fn last_name_agrees(front: &LedgerFront, mailbox: Mailbox, uids: &[u32]) -> bool
 
 fn uidlist_fault(why: String) -> RefusedLogin {
     RefusedLogin::fault(Reason::Mailbox, format!("cannot read dovecot-uidlist: {why}"))
-}
-
-/// Bakes all again where the first or the last UIDL that was listed is gone: an older
-/// `dovecot-uidlist` was put back, or a login ended between its ledger and its bake. The last new
-/// messages of a settled maildrop are not baked yet, and do not count.
-fn bake_anew_if_gone(front: &LedgerFront, transaction: Transaction, with_order: bool) {
-    let mailbox = transaction.mailbox();
-    let record = |uid| {
-        let at = front.find(uid, 0)?;
-        let (uidl, order) = (front.uidl(at), front.order_number(at));
-        Some(Baked { uid, uidl, order, names: front.names(at).collect() })
-    };
-    let may_wait = |uid: &u32| front.find(*uid, 0).is_some_and(|at| front.may_be_unbaked(at));
-    let mut uids = transaction.uids();
-    let last = transaction.uids().rev().find(|uid| !may_wait(uid));
-    let ends = [uids.next().filter(|uid| !may_wait(uid)), last].into_iter().flatten();
-    if !ends.filter_map(record).all(|record| is_baked(mailbox, &record)) {
-        bake(mailbox, with_order, transaction.uids().filter_map(record));
-    }
 }
 
 fn control_of(user: &str, mailbox: Mailbox) -> Result<Control, RefusedLogin> {

@@ -245,8 +245,7 @@ unsafe extern "C" fn mail_allocated(mail: *mut sys::mail) {
         let mail = unsafe { Mail::from_raw(mail) };
         // SAFETY: as above: the mail's mailbox is alive.
         if unsafe { inbox(mail.mailbox()) }.is_some() {
-            // SAFETY: the mail's own table, which `attach` saved before.
-            unsafe { (*mail.attach()).get_special = Some(get_special) };
+            mail.attach(Some(get_special));
         }
     });
 }

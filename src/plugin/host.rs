@@ -355,23 +355,35 @@ impl Uidlist {
         unsafe { bytes(sys::uidl_keep_maildir_file_name(self.0, uid)) }
     }
 
-    /// The UIDL that it has for a UID. It lives as long as the list is not written.
+    /// The UIDL that it has for a UID: `P`. It is empty where that is the base file name. As any
+    /// other value it lives as long as the list is not written.
     pub fn uidl<'a>(self, uid: u32) -> Option<&'a [u8]> {
-        use sys::maildir_uidlist_rec_ext_key as key;
-        let which = key::MAILDIR_UIDLIST_REC_EXT_POP3_UIDL;
+        self.value(uid, sys::maildir_uidlist_rec_ext_key::MAILDIR_UIDLIST_REC_EXT_POP3_UIDL)
+    }
+
+    /// The order number that it has for a UID: `O`.
+    pub fn order<'a>(self, uid: u32) -> Option<&'a [u8]> {
+        self.value(uid, sys::maildir_uidlist_rec_ext_key::MAILDIR_UIDLIST_REC_EXT_POP3_ORDER)
+    }
+
+    /// The GUID that it has for a UID: `G`. Without it, it is the base file name.
+    pub fn guid<'a>(self, uid: u32) -> Option<&'a [u8]> {
+        self.value(uid, sys::maildir_uidlist_rec_ext_key::MAILDIR_UIDLIST_REC_EXT_GUID)
+    }
+
+    fn value<'a>(self, uid: u32, key: sys::maildir_uidlist_rec_ext_key) -> Option<&'a [u8]> {
         // SAFETY: `Mailbox::uidlist`; NULL where it has none.
-        unsafe { bytes(sys::maildir_uidlist_lookup_ext(self.0, uid, which)) }
+        unsafe { bytes(sys::maildir_uidlist_lookup_ext(self.0, uid, key)) }
     }
 
     /// Sets UIDL and, if there is one, order number of a UID that it has.
-    pub fn set(self, uid: u32, uidl: &[u8], order: Option<u32>) {
+    pub fn set(self, uid: u32, uidl: &CStr, order: Option<u32>) {
         use sys::maildir_uidlist_rec_ext_key as key;
-        let uidl = CString::new(uidl).expect("a Uidl has no NUL");
         // SAFETY: `Mailbox::uidlist`; values are copied.
         let set = |which, value: &CStr| unsafe {
             sys::maildir_uidlist_set_ext(self.0, uid, which, value.as_ptr());
         };
-        set(key::MAILDIR_UIDLIST_REC_EXT_POP3_UIDL, &uidl);
+        set(key::MAILDIR_UIDLIST_REC_EXT_POP3_UIDL, uidl);
         if let Some(order) = order {
             set(key::MAILDIR_UIDLIST_REC_EXT_POP3_ORDER, &c_string(&order.to_string()));
         }
@@ -469,17 +481,17 @@ impl Mail {
         unsafe { sys::mailbox_get_last_mail_error(self.mailbox().as_raw()) == expunged }
     }
 
-    /// Puts our methods in the place of its own and returns the table to change.
-    pub fn attach(self) -> *mut sys::mail_vfuncs {
+    /// Puts our `get_special` in the place of its own.
+    pub fn attach(self, get_special: sys::uidl_keep_get_special_t) {
         // SAFETY: `from_raw`; called from the hook that Dovecot means for this.
-        unsafe { sys::uidl_keep_mail_attach(self.0) }
+        unsafe { sys::uidl_keep_mail_attach(self.0, get_special) };
     }
 
     /// The `get_special` that ours replaced.
     pub fn super_get_special(self, field: MailField, value_r: *mut *const c_char) -> c_int {
         // SAFETY: called from our own `get_special` with the caller's own out-parameter.
         unsafe {
-            let get_special = (*sys::uidl_keep_mail_super(self.0)).get_special;
+            let get_special = sys::uidl_keep_mail_super_get_special(self.0);
             get_special.expect("every storage has it")(self.0, field, value_r)
         }
     }
@@ -635,6 +647,13 @@ impl OwnMail {
     pub fn transaction(&self) -> Transaction {
         // SAFETY: it is open as long as `self` lives.
         unsafe { Transaction::from_raw(self.transaction) }
+    }
+
+    /// Says whether Maildir itself answers for the mail, and no other plugin. Then
+    /// `dovecot-uidlist` has its special fields.
+    pub fn is_of_maildir(&self) -> bool {
+        // SAFETY: ours, and as every mail of this mailbox it was attached to when it was made.
+        unsafe { sys::uidl_keep_mail_is_of_maildir(self.mail) }
     }
 
     /// Turns the mail to the message with this sequence number, from 1.

@@ -71,14 +71,15 @@ impl Inbox {
 
     /// The session is over, and the mailbox about to be closed.
     pub fn close(&self, mailbox: Mailbox) {
-        let listed = self.tables.borrow().last().map(|table| table.view.messages);
-        if let (Standing::Kept(kept), Some(listed)) = (&*self.standing, listed) {
+        let last = self.tables.borrow().last().cloned();
+        if let (Standing::Kept(kept), Some(table)) = (&*self.standing, last) {
             // A rehearsal changes nothing of what clients were told.
-            if kept.rehearsal != 0 {
-                return;
+            if kept.rehearsal == 0 {
+                // No client of this session has seen what came meanwhile.
+                let left = table.view.messages.min(mailbox.messages());
+                answer_table::note_left(&kept.user, mailbox, left);
             }
-            // No client of this session has seen what came meanwhile.
-            answer_table::note_left(&kept.user, mailbox, listed.min(mailbox.messages()));
+            table.bake(kept, mailbox);
         }
     }
 

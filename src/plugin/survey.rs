@@ -6,7 +6,7 @@ use std::ffi::CString;
 use arrayvec::ArrayVec;
 
 use super::dovecot::mail_fetch_field as field;
-use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, View};
+use super::host::{Failed, Frame, Level, Mail, Mailbox, OwnMail, Uidlist, View};
 use crate::key::{Depth, FileKey, Fingerprinter, Wants, is_guid_a_name};
 use crate::ledger::fingerprint_cache::{
     CacheKey, CachedFingerprints, FingerprintCache, MessageKey,
@@ -25,6 +25,8 @@ pub struct SurveyInput<'a> {
     pub mailbox: Mailbox,
     /// Whether sizes are found on the way.
     pub sizes: Sizes,
+    /// Whether anything was listed before. Then the names in `dovecot-uidlist` tell what it was.
+    pub was_listed: bool,
     /// The fingerprints from before.
     pub fingerprints: FingerprintCache<'a>,
 }
@@ -42,6 +44,8 @@ pub enum Sizes {
 pub struct Survey<'a> {
     mail: OwnMail,
     input: SurveyInput<'a>,
+    /// `dovecot-uidlist`, where Maildir itself answers from it.
+    uidlist: Option<Uidlist>,
     /// What the survey sees.
     pub view: View,
     /// All messages of the view by UID, or the last of them.
@@ -79,12 +83,14 @@ impl<'a> Survey<'a> {
         let mut left = messages.iter_mut().peekable();
         input.mailbox.for_each_name(|uid, name| {
             while left.next_if(|message| message.uid < uid).is_some() {}
-            if let Some(message) = left.next_if(|message| message.uid == uid) {
+            let message = left.next_if(|message| message.uid == uid);
+            if let Some(message) = message.filter(|_| input.was_listed) {
                 message.uidlist_name = Some(Ledger::name_of_cut(&FileKey::cut_of(name)));
             }
         })?;
         Ok(Self {
             view: transaction.view(),
+            uidlist: input.mailbox.uidlist().filter(|_| mail.is_of_maildir()),
             mail,
             input,
             messages,
@@ -109,6 +115,10 @@ impl<'a> Survey<'a> {
     pub fn find_out(&mut self, asked: &[(usize, Need)]) -> Result<(), Expunged> {
         let mut unreadable = 0;
         for &(m, need) in asked {
+            let list = self.uidlist.filter(|_| need == Need::Names);
+            if list.is_some_and(|list| take_names(list, &mut self.messages[m])) {
+                continue;
+            }
             let _frame = Frame::push();
             let seq = self.before + m + 1;
             let seq = u32::try_from(seq).expect("fewer messages than sequence numbers");
@@ -210,9 +220,32 @@ pub fn names_of(mail: &mut Mail) -> Result<ArrayVec<FileKey, 2>, Failed> {
 fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
     message.names = Fact::Is(names_of(mail)?);
     message.stored = Uidl::new(mail.special(field::MAIL_FETCH_UIDL_BACKEND)?).ok();
-    let order = mail.special(field::MAIL_FETCH_POP3_ORDER)?;
-    message.stored_order = std::str::from_utf8(order).ok().and_then(|order| order.parse().ok());
+    message.stored_order = order_of(mail.special(field::MAIL_FETCH_POP3_ORDER)?);
     Ok(())
+}
+
+/// Takes from `dovecot-uidlist` what [`find_names`] would find by Maildir's own `get_special`
+/// (`maildir-mail.c`), for less. It takes nothing where Dovecot would mend the list first.
+fn take_names(uidlist: Uidlist, message: &mut Message) -> bool {
+    let Some(name) = uidlist.file_name(message.uid) else { return false };
+    let name = memchr::memchr(b':', name).map_or(name, |end| &name[..end]);
+    let guid = uidlist.guid(message.uid);
+    if name.is_empty() || guid.is_some_and(<[u8]>::is_empty) {
+        return false;
+    }
+    let key = FileKey::of_name(name);
+    let mut names = ArrayVec::from_iter([key]);
+    names.extend(guid.filter(|guid| is_guid_a_name(guid) && *guid != name).map(FileKey::of_name));
+    let stored = uidlist.uidl(message.uid).map(|uidl| if uidl.is_empty() { name } else { uidl });
+    message.uidlist_name = Some(Ledger::name_of(key));
+    message.names = Fact::Is(names);
+    message.stored = stored.and_then(|stored| Uidl::new(stored).ok());
+    message.stored_order = uidlist.order(message.uid).and_then(order_of);
+    true
+}
+
+fn order_of(digits: &[u8]) -> Option<u32> {
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// Takes the fingerprints from before, or reads the message.
