@@ -2,14 +2,17 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
+use std::sync::Arc;
 
 /// A POP3 unique-id: the bytes the old server sent, untouched (rule 9 of `docs/design.md`).
 ///
 /// RFC 1939 section 7 allows 1 to 70 octets from 0x21 to 0x7E. We enforce the range, because a CR
 /// LF in a UIDL would be a protocol injection. We do not enforce the 70: qmail-pop3d sends base
 /// file names of any length, and clients have stored them. [`Uidl::MAX_OCTETS`] is the limit.
+///
+/// A clone shares the octets: entries, answers and records of large maildrops have them once.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Uidl(Box<[u8]>);
+pub struct Uidl(Arc<[u8]>);
 
 impl Uidl {
     /// The longest UIDL accepted, in octets. The longest seen are Courier's escaped file names.
@@ -25,7 +28,7 @@ impl Uidl {
     ///
     /// [`BadUidl`] when there are no octets, when there are more than [`Uidl::MAX_OCTETS`], or when
     /// one is outside 0x21-0x7E.
-    pub fn new(octets: impl Into<Box<[u8]>>) -> Result<Self, BadUidl> {
+    pub fn new(octets: impl Into<Arc<[u8]>>) -> Result<Self, BadUidl> {
         let octets = octets.into();
         Self::check(&octets)?;
         Ok(Self(octets))

@@ -41,7 +41,7 @@ fn check_file(file: &[u8]) {
         }
     }
     check_written_again(&ledger, file);
-    let mark = Mark::of(&ledger.borrowed(), ledger.records.len() as u32);
+    let mark = Mark::of(&ledger, ledger.records.len() as u32);
     assert_eq!(Mark::of_file(&mark.to_file()), Some(mark));
 }
 

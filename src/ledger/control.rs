@@ -389,15 +389,17 @@ impl ControlLock {
 }
 
 impl Begun<'_> {
-    /// Rule 11: puts an encoded ledger in the place of the one before, and then its mark in the
-    /// lock. A reader sees the old ledger or the new one. A mark that is older than its ledger adds
+    /// Rule 11: puts an encoded ledger, which may lie in parts, in the place of the one before, and
+    /// then its mark in the lock. A reader sees the old ledger or the new one. A mark that is older than its ledger adds
     /// nothing and takes nothing away: the next listing that is recorded writes it again.
     ///
     /// # Errors
     ///
     /// Why the ledger could not be written, and the old one stands; or [`PublishError::Unmarked`].
-    pub fn publish(self, ledger: &[u8], mark: &Mark) -> Result<(), PublishError> {
-        self.staged.file().write_all(ledger)?;
+    pub fn publish(self, ledger: &[&[u8]], mark: &Mark) -> Result<(), PublishError> {
+        for part in ledger {
+            self.staged.file().write_all(part)?;
+        }
         self.staged.seal(Access { mode: 0o600, owner: None })?.publish()?;
         self.lock.write(mark).map_err(PublishError::Unmarked)
     }
@@ -471,7 +473,7 @@ mod tests {
             control
                 .begin(&lock)
                 .unwrap()
-                .publish(&ledger(next_order).encode(), &Mark::of(&ledger(1).borrowed(), 0))
+                .publish(&[&ledger(next_order).encode()], &Mark::of(&ledger(1), 0))
                 .unwrap();
             assert_eq!(control.ledger().unwrap().unwrap().0.next_order, next_order);
             assert_eq!(control.front().unwrap().unwrap().head().epoch.uidvalidity, 7);
@@ -494,13 +496,13 @@ mod tests {
         assert_eq!(control.mark(), None, "a lock alone says nothing");
         let len = || std::fs::metadata(dir.path().join(LOCK)).unwrap().len();
         assert_eq!(len(), Mark::OCTETS as u64);
-        let mut mark = Mark::of(&ledger(1).borrowed(), 3);
-        control.begin(&lock).unwrap().publish(&ledger(1).encode(), &mark).unwrap();
+        let mut mark = Mark::of(&ledger(1), 3);
+        control.begin(&lock).unwrap().publish(&[&ledger(1).encode()], &mark).unwrap();
         std::fs::remove_file(control.ledger_path()).unwrap();
         assert_eq!(control.mark(), Some(mark.clone()));
         for next_uid in [u32::MAX, 1] {
             mark.epoch.next_uid = next_uid;
-            control.begin(&lock).unwrap().publish(b"", &mark).unwrap();
+            control.begin(&lock).unwrap().publish(&[], &mark).unwrap();
             assert_eq!(control.mark(), Some(mark.clone()));
             assert_eq!(len(), Mark::OCTETS as u64);
         }

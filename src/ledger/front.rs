@@ -54,16 +54,16 @@ impl LedgerFront {
         Self::checked(front, header)
     }
 
-    /// Takes the front of a ledger that was encoded just now. Its digest need not be computed
-    /// again.
+    /// Takes the front of a ledger that was encoded just now, and the back. Its digest need not be
+    /// computed again.
     ///
     /// # Errors
     ///
     /// [`LedgerError`] where there is too much of it, or it could not be read again.
-    pub fn of_encoded(mut file: Vec<u8>) -> Result<Self, LedgerError> {
-        file.truncate(Self::front_len(&file, file.len() as u64)?);
+    pub fn of_encoded(mut file: Vec<u8>) -> Result<(Self, Vec<u8>), LedgerError> {
+        let back = file.split_off(Self::front_len(&file, file.len() as u64)?);
         let header = LedgerHeader::parse(&file)?;
-        Self::checked(file, header)
+        Ok((Self::checked(file, header)?, back))
     }
 
     fn checked(octets: Vec<u8>, header: LedgerHeader) -> Result<Self, LedgerError> {
@@ -224,7 +224,8 @@ impl LedgerFront {
         self.octets()[heap_at - records + i]
     }
 
-    fn octets(&self) -> &[u8] {
+    /// The octets of the file up to the back.
+    pub fn octets(&self) -> &[u8] {
         &self.answers.octets
     }
 }

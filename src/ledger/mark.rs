@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::epoch::{Epoch, MAX_TOLD, Told};
 use super::record::{NameHash, Provenance, RecordRef};
-use super::whole::{LedgerRef, MAX_NEXT_ORDER};
+use super::whole::{AnyLedger, MAX_NEXT_ORDER};
 
 /// The note of a ledger in the lock's file. With it a lost ledger is told from one that never was,
 /// and a ledger that was put back from a backup from the last one.
@@ -51,17 +51,17 @@ impl Mark {
     pub const NATIVES: usize = 16;
 
     /// The mark of a ledger, where the last session left so many messages.
-    pub fn of(ledger: &LedgerRef<'_>, left: u32) -> Self {
-        let last = ledger.records.last().filter(|record| record.uid != 0);
+    pub fn of(ledger: &impl AnyLedger, left: u32) -> Self {
+        let last = ledger.records().next_back().filter(|record| record.uid != 0);
         let mut natives: Vec<(u32, NameHash)> = Self::natives_of(ledger)
             .filter_map(|record| Some((record.uid, *record.names.first()?)))
             .collect();
         natives.reverse();
-        let head = ledger.head;
+        let head = ledger.head();
         Self {
-            has_derived: (ledger.records.iter())
+            has_derived: (ledger.records())
                 .any(|record| record.uid != 0 && record.provenance == Provenance::Derived),
-            last_uid: last.map_or(0, |record| record.uid),
+            last_uid: last.as_ref().map_or(0, |record| record.uid),
             last_name: last.and_then(|record| record.names.first().copied()).unwrap_or_default(),
             natives,
             begun_after: head.begun_after,
@@ -71,15 +71,13 @@ impl Mark {
             restored: head.restored,
             unguarded: head.unguarded,
             rehearsal: head.rehearsal,
-            told: Some(ledger.told.clone()),
+            told: Some(ledger.told().to_vec()),
         }
     }
 
     /// The records that [`Mark::natives`] is made of, the newest first.
-    pub fn natives_of<'l, 'a>(
-        ledger: &'l LedgerRef<'a>,
-    ) -> impl Iterator<Item = &'l RecordRef<'a>> + use<'l, 'a> {
-        let records = ledger.records.iter().rev().take_while(|record| record.uid != 0);
+    pub fn natives_of(ledger: &impl AnyLedger) -> impl Iterator<Item = RecordRef<'_>> {
+        let records = ledger.records().rev().take_while(|record| record.uid != 0);
         let natives = records.filter(|record| record.provenance == Provenance::Native);
         natives.take(Self::NATIVES)
     }

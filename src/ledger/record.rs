@@ -87,6 +87,14 @@ pub struct Record {
     pub entry: Option<u32>,
 }
 
+impl<'a> From<&'a Record> for RecordRef<'a> {
+    fn from(record: &'a Record) -> Self {
+        let Record { uid, order, provenance, entry, .. } = *record;
+        let names = record.names.clone();
+        Self { uid, order, uidl: record.uidl.as_bytes(), provenance, names, entry }
+    }
+}
+
 /// A record that lies elsewhere. Each field is as that of [`Record`].
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]

@@ -174,7 +174,7 @@ fn a_ledger_may_be_as_large_as_the_bound_and_no_larger() {
 fn answers_are_found_by_uid_wherever_the_guess_points() {
     let ledger = sample();
     let file = ledger.encode();
-    let front = || LedgerFront::of_encoded(file.clone()).unwrap();
+    let front = || LedgerFront::of_encoded(file.clone()).unwrap().0;
     let (whole, alone) = (front(), front().into_answers());
     for answers in [whole.answers(), &alone] {
         assert_eq!(answers.len(), ledger.records.len());
@@ -197,7 +197,7 @@ fn answers_are_found_by_uid_wherever_the_guess_points() {
 fn a_session_keeps_twelve_octets_a_message_beside_the_uidls() {
     let records = (1..=1000).map(|n| record(n, n, "twelve", Provenance::File));
     let ledger = Ledger { next_order: 1001, records: records.collect(), ..sample() };
-    let answers = LedgerFront::of_encoded(ledger.encode()).unwrap().into_answers();
+    let answers = LedgerFront::of_encoded(ledger.encode()).unwrap().0.into_answers();
     let uidls: usize = ledger.records.iter().map(|record| record.uidl.as_bytes().len() + 1).sum();
     assert_eq!(answers.octets(), 12 * 1000 + uidls);
 }

@@ -92,37 +92,80 @@ pub struct LedgerRef<'a> {
     pub records: Vec<RecordRef<'a>>,
 }
 
-impl Ledger {
-    /// Borrows the ledger.
-    pub fn borrowed(&self) -> LedgerRef<'_> {
-        let records = self.records.iter().map(|record| RecordRef {
-            uid: record.uid,
-            order: record.order,
-            uidl: record.uidl.as_bytes(),
-            provenance: record.provenance,
-            names: record.names.clone(),
-            entry: record.entry,
-        });
-        LedgerRef {
-            user: &self.user,
-            head: LedgerHead {
-                begun_after: self.begun_after,
-                epoch: self.epoch,
-                next_order: self.next_order,
-                restored: self.restored,
-                unguarded: self.unguarded,
-                rehearsal: self.rehearsal,
-                index: self.index,
-                native_from: self.native_from,
-            },
-            told: self.told.clone(),
-            records: records.collect(),
+/// A ledger, wherever its records lie.
+pub trait AnyLedger {
+    /// The user whose maildrop it is.
+    fn user(&self) -> &str;
+
+    /// What it says beside its records.
+    fn head(&self) -> LedgerHead;
+
+    /// As [`Ledger::told`].
+    fn told(&self) -> &[Told];
+
+    /// Its records, by UID and then by order.
+    fn records(&self) -> impl DoubleEndedIterator<Item = RecordRef<'_>> + Clone;
+}
+
+impl AnyLedger for Ledger {
+    fn user(&self) -> &str {
+        &self.user
+    }
+
+    fn head(&self) -> LedgerHead {
+        LedgerHead {
+            begun_after: self.begun_after,
+            epoch: self.epoch,
+            next_order: self.next_order,
+            restored: self.restored,
+            unguarded: self.unguarded,
+            rehearsal: self.rehearsal,
+            index: self.index,
+            native_from: self.native_from,
         }
     }
 
+    fn told(&self) -> &[Told] {
+        &self.told
+    }
+
+    fn records(&self) -> impl DoubleEndedIterator<Item = RecordRef<'_>> + Clone {
+        self.records.iter().map(RecordRef::from)
+    }
+}
+
+impl AnyLedger for LedgerRef<'_> {
+    fn user(&self) -> &str {
+        self.user
+    }
+
+    fn head(&self) -> LedgerHead {
+        self.head
+    }
+
+    fn told(&self) -> &[Told] {
+        &self.told
+    }
+
+    fn records(&self) -> impl DoubleEndedIterator<Item = RecordRef<'_>> + Clone {
+        self.records.iter().cloned()
+    }
+}
+
+impl Ledger {
     /// Makes the file, of which [`LedgerFront`] serves.
     pub fn encode(&self) -> Vec<u8> {
-        self.borrowed().encode()
+        encode(self)
+    }
+
+    /// Borrows the ledger.
+    pub fn borrowed(&self) -> LedgerRef<'_> {
+        LedgerRef {
+            user: &self.user,
+            head: self.head(),
+            told: self.told.clone(),
+            records: self.records().collect(),
+        }
     }
 
     /// Reads a whole ledger file.
@@ -149,62 +192,7 @@ impl Ledger {
 impl LedgerRef<'_> {
     /// Makes the file, as [`Ledger::encode`].
     pub fn encode(&self) -> Vec<u8> {
-        let mut records: Vec<&RecordRef<'_>> = self.records.iter().collect();
-        records.sort_by_key(|record| (record.uid, record.order));
-        let told = &self.told[self.told.len().saturating_sub(MAX_TOLD)..];
-        let heap_len: usize = records.iter().map(|r| r.uidl.len() + 1).sum();
-        let lengths = Lengths {
-            user: self.user.len(),
-            told: told.len(),
-            records: records.len(),
-            heap: heap_len,
-        };
-        let mut file = Vec::with_capacity(lengths.front() + lengths.back());
-        file.extend(MAGIC);
-        let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
-        let LedgerHead { epoch, next_order, index, native_from, .. } = self.head;
-        let Epoch { uidvalidity, next_uid, index_id } = epoch;
-        let flags = flag(index.is_final, FLAG_FINAL) | flag(native_from.is_some(), FLAG_SETTLED);
-        put_all(&mut file, [VERSION, uidvalidity, next_order, next_uid, index_id, flags]);
-        let LedgerHead { begun_after, restored, unguarded, rehearsal, .. } = self.head;
-        for stamp in [begun_after, restored, unguarded, rehearsal] {
-            file.extend(stamp.to_le_bytes());
-        }
-        let count = |len: usize| u32::try_from(len).expect("a maildrop fits 32 bits");
-        let Noted { uidls, next, .. } = index;
-        put_all(&mut file, [uidls, next, native_from.unwrap_or(0)]);
-        put_all(&mut file, [lengths.user, lengths.told, lengths.records, heap_len].map(count));
-        file.extend(index.basis);
-        file.extend(self.user.as_bytes());
-        put_all(&mut file, told.iter().flat_map(|told| [told.uidvalidity, told.below]));
-        put_all(&mut file, records.iter().map(|r| r.uid));
-        put_all(&mut file, records.iter().map(|r| r.order));
-        let mut start = 0u32;
-        put_all(
-            &mut file,
-            records.iter().map(|r| {
-                let at = start;
-                start += r.uidl.len() as u32 + 1;
-                at
-            }),
-        );
-        for place in 0..2 {
-            for record in &records {
-                file.extend(record.names.get(place).copied().unwrap_or_default());
-            }
-        }
-        file.extend(records.iter().map(|r| r.provenance.letter()));
-        for record in &records {
-            file.extend(record.uidl);
-            file.push(0);
-        }
-        let front_digest = digest(&file);
-        file.extend(front_digest);
-        let back_start = file.len();
-        put_all(&mut file, records.iter().map(|r| r.entry.unwrap_or(NO_ENTRY)));
-        let back_digest = digest_of_back(&front_digest, &file[back_start..]);
-        file.extend(back_digest);
-        file
+        encode(self)
     }
 
     fn to_ledger(&self) -> Ledger {
@@ -231,4 +219,63 @@ impl LedgerRef<'_> {
             records: records.collect(),
         }
     }
+}
+
+fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
+    debug_assert!(ledger.records().is_sorted_by_key(|record| (record.uid, record.order)));
+    let (records, user, told) = (ledger.records(), ledger.user(), ledger.told());
+    let told = &told[told.len().saturating_sub(MAX_TOLD)..];
+    let heap_len: usize = records.clone().map(|r| r.uidl.len() + 1).sum();
+    let lengths = Lengths {
+        user: user.len(),
+        told: told.len(),
+        records: records.clone().count(),
+        heap: heap_len,
+    };
+    let mut file = Vec::with_capacity(lengths.front() + lengths.back());
+    file.extend(MAGIC);
+    let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
+    let LedgerHead { epoch, next_order, index, native_from, .. } = ledger.head();
+    let Epoch { uidvalidity, next_uid, index_id } = epoch;
+    let flags = flag(index.is_final, FLAG_FINAL) | flag(native_from.is_some(), FLAG_SETTLED);
+    put_all(&mut file, [VERSION, uidvalidity, next_order, next_uid, index_id, flags]);
+    let LedgerHead { begun_after, restored, unguarded, rehearsal, .. } = ledger.head();
+    for stamp in [begun_after, restored, unguarded, rehearsal] {
+        file.extend(stamp.to_le_bytes());
+    }
+    let count = |len: usize| u32::try_from(len).expect("a maildrop fits 32 bits");
+    let Noted { uidls, next, .. } = index;
+    put_all(&mut file, [uidls, next, native_from.unwrap_or(0)]);
+    put_all(&mut file, [lengths.user, lengths.told, lengths.records, heap_len].map(count));
+    file.extend(index.basis);
+    file.extend(user.as_bytes());
+    put_all(&mut file, told.iter().flat_map(|told| [told.uidvalidity, told.below]));
+    put_all(&mut file, records.clone().map(|r| r.uid));
+    put_all(&mut file, records.clone().map(|r| r.order));
+    let mut start = 0u32;
+    put_all(
+        &mut file,
+        records.clone().map(|r| {
+            let at = start;
+            start += r.uidl.len() as u32 + 1;
+            at
+        }),
+    );
+    for place in 0..2 {
+        for record in records.clone() {
+            file.extend(record.names.get(place).copied().unwrap_or_default());
+        }
+    }
+    file.extend(records.clone().map(|r| r.provenance.letter()));
+    for record in records.clone() {
+        file.extend(record.uidl);
+        file.push(0);
+    }
+    let front_digest = digest(&file);
+    file.extend(front_digest);
+    let back_start = file.len();
+    put_all(&mut file, records.map(|r| r.entry.unwrap_or(NO_ENTRY)));
+    let back_digest = digest_of_back(&front_digest, &file[back_start..]);
+    file.extend(back_digest);
+    file
 }

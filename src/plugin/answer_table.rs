@@ -119,7 +119,7 @@ impl Unwritten {
                 return None;
             }
             let begun = self.control.begin(&lock).ok()?;
-            begun.publish(&self.file, &self.mark).ok()
+            begun.publish(&[&self.file], &self.mark).ok()
         };
         if write().is_some() {
             let path = self.control.ledger_path();
@@ -264,14 +264,13 @@ impl AnswerTable {
         let is_there = |uid: u32| uids.binary_search(&uid).is_ok();
         let mut falls_out = Mark::natives_of(&ledger)
             .filter(|record| is_there(record.uid) && !in_mark.contains(&record.uid));
-        if kept.settings.bake && !falls_out.all(|record| is_baked(mailbox, record)) {
+        if kept.settings.bake && !falls_out.all(|record| is_baked(mailbox, &record)) {
             return Ok(None);
         }
-        let file = grown.encode();
         let mark = Mark::of(&grown, view.messages);
-        let Ok(front) = LedgerFront::of_encoded(file.clone()) else { return Ok(None) };
+        let Ok((front, back)) = LedgerFront::of_encoded(grown.encode()) else { return Ok(None) };
         let published = control.begin(lock).map_err(PublishError::from);
-        match published.and_then(|begun| begun.publish(&file, &mark)) {
+        match published.and_then(|begun| begun.publish(&[front.octets(), &back], &mark)) {
             Ok(()) => {
                 let kind = ListingKind::Grown(survey.messages.len());
                 Ok(Some(Self { kind, ..Self::from_listed(kept, view, front) }))
@@ -446,18 +445,18 @@ impl AnswerTable {
         }
         let resolution = resolved?;
 
-        let file = resolution.ledger.encode();
-        let mark = Mark::of(&resolution.ledger.borrowed(), view.messages);
+        let mark = Mark::of(&resolution.ledger, view.messages);
         let marked = mark.natives.len();
         // A ledger that could not be read again must not be written.
-        let front = front_of(file.clone())?;
+        let (front, back) = parts_of(&resolution.ledger)?;
+        let parts = [front.octets(), &back];
         // A rehearsal only looks at a maildrop that clients have listed: they will hear of its new
         // mail in the order that it has when they come.
         if kept.rehearsal != 0 && resolution.ledger.rehearsal == 0 {
             return Ok((Self::from_front(view, front).and_passing(&resolution), None));
         }
         let written = match begun {
-            Ok(begun) => begun.publish(&file, &mark),
+            Ok(begun) => begun.publish(&parts, &mark),
             Err(why) => Err(PublishError::Unwritten(std::io::Error::other(why))),
         };
         let is_written = !matches!(written, Err(PublishError::Unwritten(_)));
@@ -481,7 +480,7 @@ impl AnswerTable {
                         place.display(),
                     ),
                 );
-                let first = Unwritten { control: control.clone(), file: file.clone(), mark };
+                let first = Unwritten { control: control.clone(), file: parts.concat(), mark };
                 unwritten = is_first.then_some(first);
             }
         }
@@ -516,7 +515,7 @@ impl AnswerTable {
         let sizes = Sizes::NotWanted;
         let input = SurveyInput { mailbox, sizes, was_listed: true, fingerprints };
         let resolution = resolve(kept, input, Purpose::Preview, memory, Some(SystemTime::now()))?;
-        let front = front_of(resolution.ledger.encode())?;
+        let (front, _) = parts_of(&resolution.ledger)?;
         Ok(Self::from_front(view, front).and_passing(&resolution))
     }
 
@@ -546,9 +545,9 @@ impl AnswerTable {
     }
 }
 
-/// Takes the front of a ledger that was made just now.
-fn front_of(file: Vec<u8>) -> Result<LedgerFront, RefusedLogin> {
-    LedgerFront::of_encoded(file).map_err(|why| {
+/// Makes the front and the back of a ledger.
+fn parts_of(ledger: &Ledger) -> Result<(LedgerFront, Vec<u8>), RefusedLogin> {
+    LedgerFront::of_encoded(ledger.encode()).map_err(|why| {
         let next = "take it away and `uidl-keep forget` the user";
         RefusedLogin::fault(Reason::Ledger, format!("the ledger cannot go on: {why}; {next}"))
     })
@@ -562,10 +561,10 @@ fn note_told(control: &Control, transaction: Transaction, lock: &ControlLock) {
             return Err("it is gone".to_owned());
         };
         ledger.rehearsal = 0;
-        let mark = Mark::of(&ledger.borrowed(), transaction.view().messages);
+        let mark = Mark::of(&ledger, transaction.view().messages);
         lock.write(&mark).map_err(|why| why.to_string())?;
         let begun = control.begin(lock).map_err(|why| why.to_string())?;
-        begun.publish(&ledger.encode(), &mark).map_err(|why| why.to_string())
+        begun.publish(&[&ledger.encode()], &mark).map_err(|why| why.to_string())
     };
     if let Err(why) = note() {
         let path = control.ledger_path();

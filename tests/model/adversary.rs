@@ -374,7 +374,7 @@ fn a_ledger_that_has_a_record_beyond_its_next_uid_does_not_grow() {
     (forged.epoch.next_uid, forged.native_from) = (2, Some(2));
     forged.records[1].names.clear();
     forged.records[1].uidl = crate::support::rules::uidl("forged");
-    server.mark = Some(uidl_keep::ledger::Mark::of(&forged.borrowed(), 2));
+    server.mark = Some(uidl_keep::ledger::Mark::of(forged, 2));
     server.put(mail("o", 8, 8), "o".into());
     server.log_in();
     assert_eq!(server.grown, 0);

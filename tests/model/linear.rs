@@ -79,7 +79,7 @@ impl Moved {
 
     fn list(&mut self, keys: Match) -> Resolution {
         let native = UidlFormat::parse("%08Xu%08Xv").unwrap();
-        let mark = self.ledger.as_ref().map(|ledger| Mark::of(&ledger.borrowed(), MANY as u32));
+        let mark = self.ledger.as_ref().map(|ledger| Mark::of(ledger, MANY as u32));
         let situation = Situation {
             captured: Some(&self.captured),
             basis: [0; 16],

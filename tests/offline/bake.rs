@@ -458,7 +458,7 @@ fn what_only_a_rehearsal_has_baked_is_not_passed_over() {
     ];
     let ledger = Ledger { rehearsal: 7, ..ledger(ALICE, &told) };
     fs::write(moved.maildir(ALICE).join("uidl-keep.ledger"), ledger.encode()).unwrap();
-    let mark = Mark::of(&ledger.borrowed(), 2).to_file();
+    let mark = Mark::of(&ledger, 2).to_file();
     fs::write(moved.maildir(ALICE).join("uidl-keep.lock"), mark).unwrap();
     assert_eq!(moved.bakes(), "baked alice@a.org: 2 messages (2 kept)\n");
     assert!(moved.list(ALICE).contains("1 PUID1-17 O"), "{}", moved.list(ALICE));

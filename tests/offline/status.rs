@@ -85,7 +85,7 @@ impl Moved {
     fn tell_in(&self, rehearsal: u64, records: &[(u32, &str, &str, Provenance, Option<u32>)]) {
         let ledger = Ledger { rehearsal, ..ledger(ALICE, records) };
         fs::write(self.maildir(ALICE).join("uidl-keep.ledger"), ledger.encode()).unwrap();
-        let mark = Mark::of(&ledger.borrowed(), 3).to_file();
+        let mark = Mark::of(&ledger, 3).to_file();
         fs::write(self.maildir(ALICE).join("uidl-keep.lock"), mark).unwrap();
     }
 

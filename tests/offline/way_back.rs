@@ -64,7 +64,7 @@ fn ledger() -> Ledger {
 
 fn remember(dir: &Path, ledger: &Ledger) {
     fs::write(dir.join(LEDGER), ledger.encode()).unwrap();
-    fs::write(dir.join(LOCK), Mark::of(&ledger.borrowed(), 3).to_file()).unwrap();
+    fs::write(dir.join(LOCK), Mark::of(ledger, 3).to_file()).unwrap();
 }
 
 const NOW: &str = "3 V17 N12\n2 PUIDa-4 O1048579 :a\n4 :c\n9 :e\n11 Pforeign O7 :f\n";
@@ -172,7 +172,7 @@ fn fails(old: &Old, because: &str) -> Captured {
 #[test]
 fn a_memory_that_is_not_whole_is_no_capture() {
     let old = listed(&ledger(), NOW);
-    let mark = Mark::of(&ledger().borrowed(), 3);
+    let mark = Mark::of(&ledger(), 3);
     let write_mark = |mark: &Mark| fs::write(old.path.join(LOCK), mark.to_file()).unwrap();
     write_mark(&Mark { next_order: mark.next_order + 1, ..mark.clone() });
     fails(&old, "is older than its mark");
@@ -211,7 +211,7 @@ fn a_rehearsal_was_told_to_nobody() {
     let old = listed(&rehearsed, NOW);
     assert_eq!(fails(&old, "it was rehearsed here").told_by, ToldBy::Nobody);
     // A client has listed it since, and the ledger could not be written then.
-    fs::write(old.path.join(LOCK), Mark::of(&ledger().borrowed(), 3).to_file()).unwrap();
+    fs::write(old.path.join(LOCK), Mark::of(&ledger(), 3).to_file()).unwrap();
     assert_eq!(uidls(&old.capture(&dovecot("%u.%v")).maildrop).len(), 4);
 }
 

@@ -103,7 +103,7 @@ fn where_order_numbers_end_the_rules_refuse() {
     let mut server = settled(Storage::Maildir);
     let ledger = server.ledger.as_mut().unwrap();
     ledger.next_order = MAX_NEXT_ORDER - 1;
-    server.mark = Some(Mark::of(&ledger.borrowed(), 3));
+    server.mark = Some(Mark::of(ledger, 3));
     assert_eq!(server.try_to_log_in().unwrap_err(), Undecidable::OrderExhausted);
 }
 

@@ -420,7 +420,7 @@ impl Server {
         if self.disk == Disk::Writable {
             let ledger = Ledger::decode(&resolution.ledger.encode()).unwrap();
             let may_wait = grown.is_some() && self.is_safe_unbaked(&ledger);
-            let mark = Mark::of(&ledger.borrowed(), self.held.len() as u32);
+            let mark = Mark::of(&ledger, self.held.len() as u32);
             self.mark = Mark::of_file(&mark.to_file());
             if self.storage == Storage::Maildir && self.bakes && !may_wait {
                 for record in &ledger.records {
@@ -437,8 +437,7 @@ impl Server {
 
     /// Whether everything of the ledger stands with the mail or is in its mark one by one.
     fn is_safe_unbaked(&self, ledger: &Ledger) -> bool {
-        let natives: HashSet<u32> =
-            Mark::natives_of(&ledger.borrowed()).map(|record| record.uid).collect();
+        let natives: HashSet<u32> = Mark::natives_of(ledger).map(|record| record.uid).collect();
         self.held.iter().all(|held| held.stored.is_some() || natives.contains(&held.uid))
     }
 
@@ -512,7 +511,7 @@ impl Server {
         let Some(ledger) = self.ledger.as_mut().filter(|_| self.rehearsal == 0) else { return };
         if ledger.rehearsal != 0 {
             let told = Ledger { rehearsal: 0, ..ledger.clone() };
-            self.mark = Some(Mark::of(&told.borrowed(), self.held.len() as u32));
+            self.mark = Some(Mark::of(&told, self.held.len() as u32));
             if self.disk == Disk::Writable {
                 self.ledger = Some(told);
             }
