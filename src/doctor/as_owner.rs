@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use crate::account::AccountIds;
 use crate::dovecot::watched;
 use crate::file::map::Mapped;
-use crate::file::read_at::ReadAt;
 use crate::site::Site;
 use crate::site::roster::Gate;
 use crate::text::on_one_line;
@@ -177,9 +176,7 @@ fn open(site: &Site, user: &str) -> Result<bool, String> {
     let io = |error: io::Error| error.to_string();
     let index = site.open_index(user).map_err(|error| error.to_string())?;
     let mapped = Mapped::new(index.ok_or("the index went away")?).map_err(io)?;
-    let len = mapped.len_octets().map_err(io)?.min(4096);
-    mapped.read_at(0, usize::try_from(len).unwrap_or(0)).map_err(io)?;
-    Ok(mapped.is_map_denied())
+    mapped.is_map_denied().map_err(io)
 }
 
 /// Why this account cannot make files there.

@@ -1,5 +1,8 @@
 //! A file read through `mmap`: [`Mapped`].
 //!
+//! A range is mapped where it is large: a map under guard costs five calls. A small one is read,
+//! which is one call, and no signal: a file that was cut short is an error of `pread` itself.
+//!
 //! Only the pages of the wanted range are mapped, only while they are copied out; afterwards
 //! nothing refers to the file. A file that is cut short under the map would end the process by
 //! SIGBUS. So the copy runs under a guard that turns a SIGBUS in that range into an error, the way
@@ -23,8 +26,11 @@ use crate::file::read_at::{ReadAt, room_for};
 /// size: `service pop3` has 256 MB of address space for everything.
 const WINDOW_OCTETS: usize = 1 << 20;
 
-/// A file that is read by mapping its ranges. Once the system refuses to map it, it is read with
-/// `pread` instead.
+/// A range of so many octets is mapped, and a smaller one is read.
+const LEAST_MAPPED_OCTETS: usize = 64 << 10;
+
+/// A file of which large ranges are mapped and small ones are read with `pread`. Once the system
+/// refuses to map it, all are read.
 #[derive(Debug)]
 pub struct Mapped {
     file: File,
@@ -43,17 +49,14 @@ impl Mapped {
         Ok(Self { file, len_octets, is_map_denied: AtomicBool::new(false) })
     }
 
-    /// [`ReadAt::read_at`], with a step for tests between each map and its copy.
-    fn read_with(
+    /// A copy of a range within the file, made through maps, with a step for tests between each map
+    /// and its copy.
+    fn read_mapped(
         &self,
         mut offset: u64,
         len: usize,
         mut before_copy: impl FnMut(),
     ) -> io::Result<Vec<u8>> {
-        let end = offset.checked_add(len as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
-        if end > self.len_octets {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
         let mut octets = room_for(len)?;
         while octets.len() < len {
             let window = WINDOW_OCTETS.min(len - octets.len());
@@ -78,9 +81,13 @@ impl Mapped {
         Ok(octets)
     }
 
-    /// Whether the system has refused to map it, so that it is read.
-    pub fn is_map_denied(&self) -> bool {
-        self.is_map_denied.load(Ordering::Relaxed)
+    /// Whether the system refuses to map it, so that it is read. This maps its first octet to see.
+    ///
+    /// # Errors
+    ///
+    /// Another error of `mmap`.
+    pub fn is_map_denied(&self) -> io::Result<bool> {
+        Ok(self.map(0, 1)?.is_none())
     }
 
     /// A map of that range; `None` when this file must be read instead.
@@ -112,7 +119,14 @@ impl ReadAt for Mapped {
     }
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        self.read_with(offset, len, || ())
+        let end = offset.checked_add(len as u64);
+        if end.is_none_or(|end| end > self.len_octets) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if len < LEAST_MAPPED_OCTETS {
+            return ReadAt::read_at(&self.file, offset, len);
+        }
+        self.read_mapped(offset, len, || ())
     }
 }
 
@@ -326,9 +340,18 @@ mod tests {
         let octets: Vec<u8> = (0..3 * WINDOW_OCTETS / 2 + 7).map(|n| (n % 251) as u8).collect();
         let mapped = file_of(&octets);
         assert_eq!(mapped.len_octets().unwrap(), octets.len() as u64);
-        for (offset, len) in
-            [(0, 0), (0, 1), (4095, 2), (100, WINDOW_OCTETS + 7), (0, octets.len()), (77, 4096)]
-        {
+        let least = LEAST_MAPPED_OCTETS;
+        for (offset, len) in [
+            (0, 0),
+            (0, 1),
+            (4095, 2),
+            (77, least - 1),
+            (77, least),
+            (4096, least + 1),
+            (100, WINDOW_OCTETS + 7),
+            (0, octets.len()),
+            (octets.len(), 0),
+        ] {
             let read = mapped.read_at(offset as u64, len).unwrap();
             assert!(read == octets[offset..offset + len], "{offset} {len}");
         }
@@ -345,11 +368,22 @@ mod tests {
         // In the last case all pages are there, and the last page ends in zeros.
         for left in [0, 1, 4096, 5000, 8192, 8193] {
             let mapped = file_of(&[b'x'; 3 * 4096]);
-            let error =
-                mapped.read_with(0, 3 * 4096, || mapped.file.set_len(left).unwrap()).unwrap_err();
+            let cut = || mapped.file.set_len(left).unwrap();
+            let error = mapped.read_mapped(0, 3 * 4096, cut).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{left} left");
         }
         assert_eq!(sigbus_action(None).unwrap().sa_sigaction, before);
+    }
+
+    #[test]
+    fn a_small_range_of_a_file_cut_short_is_an_error_too() {
+        let mapped = file_of(&[b'x'; 3 * 4096]);
+        mapped.file.set_len(5000).unwrap();
+        assert_eq!(mapped.read_at(4096, 904).unwrap(), [b'x'; 904]);
+        for (offset, len) in [(4096, 905), (5000, 1), (0, 3 * 4096)] {
+            let error = mapped.read_at(offset, len).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{offset} {len}");
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! A system that lets the index be read and not mapped, as SELinux may on /var/lib: it is read.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::support::helper;
-use crate::support::scenario::{Scenario, USER};
+use crate::support::scenario::{Listing, Scenario, USER};
 use crate::support::traced::{can_trace, lists_under_strace};
 
 /// The errors of mmap if only that is not allowed, and then the other one that it may give.
@@ -23,6 +23,41 @@ fn denied(trace: &Path, error: &str) -> usize {
     trace.lines().filter(|line| line.contains("mmap(") && line.contains(error)).count()
 }
 
+/// Builds a site with one user of so many messages. Returns it, and its index.
+fn site_of(dir: &Path, messages: u32) -> (PathBuf, PathBuf) {
+    let mut listing = format!("uidl-keep-listing 1\nmaildrop {USER}\nstate captured\n");
+    for number in 1..=messages {
+        listing += &format!("{number} {number:064} file={number:064}\n");
+    }
+    fs::write(dir.join("listing"), listing + ".\n").unwrap();
+    let site = dir.join("site");
+    let mut build = helper::uidl_keep();
+    helper::run(build.args(["build", "-o"]).arg(&site).arg(dir.join("listing")));
+    let index = site.join("domain/example.com.idx");
+    (site, index)
+}
+
+/// Each look-up that maps sets a signal handler twice and fills page tables: more than all it reads.
+#[test]
+fn an_index_is_mapped_for_a_large_block_alone() {
+    if !can_trace() {
+        return;
+    }
+    for (messages, maps) in [(20, 0), (400, 0), (1200, 1), (20_000, 2)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (site, index) = site_of(dir.path(), messages);
+        let trace = dir.path().join("trace");
+        let mut strace = Command::new("strace");
+        strace.args(["-qq", "-f", "-e", "trace=mmap", "-o"]).arg(&trace).arg("-P").arg(&index);
+        strace.arg(helper::uidl_keep().get_program()).arg("get").arg(&site).arg(USER);
+        let got = strace.output().unwrap();
+        assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+        let trace = fs::read_to_string(trace).unwrap();
+        let is_one = |line: &&str| line.contains("mmap(");
+        assert_eq!(trace.lines().filter(is_one).count(), maps, "{messages}:\n{trace}");
+    }
+}
+
 /// Runs `uidl-keep get` on a site with one user of 20,000 messages: a block that takes several
 /// maps.
 #[test]
@@ -31,15 +66,7 @@ fn the_helper_reads_an_index_that_may_not_be_mapped() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let mut listing = format!("uidl-keep-listing 1\nmaildrop {USER}\nstate captured\n");
-    for number in 1..=20_000 {
-        listing += &format!("{number} {number:064} file={number:064}\n");
-    }
-    fs::write(dir.path().join("listing"), listing + ".\n").unwrap();
-    let site = dir.path().join("site");
-    let mut build = helper::uidl_keep();
-    helper::run(build.args(["build", "-o"]).arg(&site).arg(dir.path().join("listing")));
-    let index = site.join("domain/example.com.idx");
+    let (site, index) = site_of(dir.path(), 20_000);
     assert!(index.metadata().unwrap().len() > 1 << 20);
     let index = index.to_str().unwrap();
     let trace = dir.path().join("trace");
@@ -73,6 +100,10 @@ fn a_login_reads_an_index_that_may_not_be_mapped() {
         return;
     }
     let Some(server) = Scenario::migrated(5) else { return };
+    // A block that is large enough to be mapped.
+    let files = server.maildir().files();
+    let spent = |listing: Listing, number| listing.field(&format!("spent {number:064}"));
+    server.capture(&(0..1500).fold(Listing::of_files(&files), spent));
     let index = server.dovecot.inside(&server.index());
     let trace = tempfile::NamedTempFile::new().unwrap();
     fs::set_permissions(trace.path(), crate::support::host::unix_mode(0o666)).unwrap();
