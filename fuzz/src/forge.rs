@@ -111,86 +111,147 @@ pub fn index(file: &[u8]) -> Vec<u8> {
         return file;
     }
     let len = file.len() as u64;
-    put(&mut file, 0, b"\x89UKI\r\n\x1a\n\x01\0\0\0");
+    put(&mut file, 0, b"\x89UKI\r\n\x1a\n\x02\0\0\0");
     put(&mut file, 16, &len.to_le_bytes());
-    let (buckets, table) = (u64_at(&file, 40).min(file.len()), u64_at(&file, 48).min(file.len()));
-    let mut at = INDEX_HEADER;
-    while let Some(end) = block_end(&file, at).filter(|&end| end <= buckets) {
-        seal(&mut file, at, end);
-        at = end;
-    }
-    let mut at = buckets;
-    while at + 8 <= table {
-        let Some(end) = u32_at(&file, at + 4).checked_mul(32).map(|len| at + 8 + len + 16) else {
-            break;
-        };
-        if end > table {
-            break;
-        }
-        seal(&mut file, at, end);
-        at = end;
+    let (root, level, end) = (u64_at(&file, 40), u32_at(&file, 64), file.len());
+    if root >= INDEX_HEADER && root.saturating_add(8 + DIGEST_OCTETS) <= end && level <= 33 {
+        seal_named(&mut file, INDEX_HEADER, root, level);
+        seal(&mut file, root, end);
+        let checksum = file[end - DIGEST_OCTETS..].to_vec();
+        put(&mut file, 48, &checksum);
     }
     seal_header(&mut file);
     file
 }
 
-/// Makes an index from the blocks of the file, each as long as it says. Checksums, buckets, table
-/// and header are right.
+/// Seals all that a node names, which begins at `start`, and writes the checksums into the node.
+fn seal_named(file: &mut [u8], mut start: usize, node: usize, level: usize) {
+    let (count, mut at) = (u32_at(file, node + 4), node + 8);
+    for _ in 0..count {
+        let checksum_at = at;
+        at += DIGEST_OCTETS;
+        let mut number = || varint(file, &mut at);
+        let numbers = [number(), number(), number(), number(), number()];
+        let [Some(len), Some(below), Some(_), Some(_), Some(user_len)] = numbers else { return };
+        let offset = start.saturating_add(below);
+        let end = offset.saturating_add(len);
+        if end > node || len < DIGEST_OCTETS || file.len() - node < user_len {
+            return;
+        }
+        if level > 1 && len >= 8 {
+            seal_named(file, start, offset, level - 1);
+        }
+        seal(file, offset, end);
+        let checksum = file[end - DIGEST_OCTETS..end].to_vec();
+        put(file, checksum_at, &checksum);
+        (at, start) = (at + user_len, end);
+    }
+}
+
+fn varint(file: &[u8], at: &mut usize) -> Option<usize> {
+    let mut number = 0;
+    for shift in (0..56).step_by(7) {
+        let octet = *file.get(*at)?;
+        *at += 1;
+        number |= usize::from(octet & 0x7F) << shift;
+        if octet < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+/// What a node names.
+struct Named {
+    user: Vec<u8>,
+    start: usize,
+    offset: usize,
+    end: usize,
+    maildrops: u64,
+    entries: u64,
+}
+
+/// Makes an index from the blocks of the file, each as long as it says. Checksums, nodes and header
+/// are right.
 pub fn index_of_blocks(file: &[u8]) -> Vec<u8> {
     let mut made = vec![0; INDEX_HEADER];
-    let (mut places, mut entries, mut largest) = (Vec::new(), 0_u64, 0);
+    // By the level of what is named.
+    let mut open: Vec<Vec<Named>> = (0..35).map(|_| Vec::new()).collect();
     let mut at = INDEX_HEADER;
     while let Some(end) = block_end(file, at) {
-        let start = made.len();
-        made.extend(&file[at..end]);
-        let block_end = made.len();
-        seal(&mut made, start, block_end);
-        let block = &made[start..];
+        let block = &file[at..end];
         let user_len = usize::from(u16::from_le_bytes([block[14], block[15]]));
         let user = block.get(30..30 + user_len).unwrap_or_default();
-        places.push((digest(&[user]), start as u64, block.len() as u64));
-        entries += u32_at(block, 4) as u64;
-        largest = largest.max(block.len() as u32);
+        let hash = u128::from_be_bytes(digest(&[user]));
+        if at > INDEX_HEADER {
+            (0..hash.leading_zeros() as usize / 4)
+                .for_each(|it| end_node(&mut made, &mut open, it));
+        }
+        let start = made.len();
+        made.extend(block);
+        let block_end = made.len();
+        seal(&mut made, start, block_end);
+        let (user, entries) = (user.to_vec(), u32_at(&made, start + 4) as u64);
+        let (offset, maildrops) = (start, 1);
+        open[0].push(Named { user, start, offset, end: block_end, maildrops, entries });
         at = end;
     }
-    let bits = places.len().div_ceil(4).next_power_of_two().trailing_zeros();
-    places.sort_unstable();
-    let buckets = made.len();
-    let (mut table, mut largest_bucket) = (Vec::new(), 0);
-    for number in 0..1_u32 << bits {
-        let prefix = |hash: &[u8; 16]| {
-            let first = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-            first.checked_shr(32 - bits).unwrap_or(0)
-        };
-        let here: Vec<_> = places.iter().filter(|(hash, ..)| prefix(hash) == number).collect();
-        largest_bucket = largest_bucket.max(here.len() as u32);
-        let start = made.len();
-        table.extend((start as u64).to_le_bytes());
-        made.extend(number.to_le_bytes());
-        made.extend((here.len() as u32).to_le_bytes());
-        for (hash, offset, len) in here {
-            made.extend(hash);
-            made.extend(offset.to_le_bytes());
-            made.extend(len.to_le_bytes());
+    let mut level = 0;
+    while level == 0 || open[level].len() > 1 || open[level + 1..].iter().any(|it| !it.is_empty()) {
+        if at == INDEX_HEADER || !open[level].is_empty() {
+            end_node(&mut made, &mut open, level);
         }
-        made.extend([0; DIGEST_OCTETS]);
-        let end = made.len();
-        seal(&mut made, start, end);
+        level += 1;
     }
-    let table_at = made.len() as u64;
-    made.extend(table);
-    let mut header = b"\x89UKI\r\n\x1a\n\x01\0\0\0\x01\0\0\0".to_vec();
-    header.extend((made.len() as u64).to_le_bytes());
-    header.extend((places.len() as u64).to_le_bytes());
-    header.extend(entries.to_le_bytes());
-    header.extend((buckets as u64).to_le_bytes());
-    header.extend(table_at.to_le_bytes());
-    for number in [largest, largest_bucket, bits, NORMALISER] {
+    let root = &open[level][0];
+    let mut header = b"\x89UKI\r\n\x1a\n\x02\0\0\0\x01\0\0\0".to_vec();
+    for number in [made.len() as u64, root.maildrops, root.entries, root.offset as u64] {
+        header.extend(number.to_le_bytes());
+    }
+    header.extend(&made[made.len() - DIGEST_OCTETS..]);
+    for number in [level as u32, NORMALISER] {
         header.extend(number.to_le_bytes());
     }
     put(&mut made, 0, &header);
     seal_header(&mut made);
     made
+}
+
+/// Writes a node that names what is open at a level, if anything is.
+fn end_node(made: &mut Vec<u8>, open: &mut [Vec<Named>], level: usize) {
+    let named = std::mem::take(&mut open[level]);
+    let is_of_nobody = open.iter().all(Vec::is_empty);
+    if named.is_empty() && !is_of_nobody {
+        return;
+    }
+    let offset = made.len();
+    made.extend((level as u32 + 1).to_le_bytes());
+    made.extend((named.len() as u32).to_le_bytes());
+    for it in &named {
+        let checksum = made[it.end - DIGEST_OCTETS..it.end].to_vec();
+        made.extend(checksum);
+        let (len, below) = (it.end - it.offset, it.offset - it.start);
+        for number in [len as u64, below as u64, it.maildrops, it.entries, it.user.len() as u64] {
+            let mut rest = number;
+            while rest >= 0x80 {
+                made.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            made.push(rest as u8);
+        }
+        made.extend(&it.user);
+    }
+    made.extend([0; DIGEST_OCTETS]);
+    let end = made.len();
+    seal(made, offset, end);
+    open[level + 1].push(Named {
+        user: named.first().map_or_else(Vec::new, |first| first.user.clone()),
+        start: named.first().map_or(offset, |first| first.start),
+        offset,
+        end,
+        maildrops: named.iter().map(|it| it.maildrops).sum(),
+        entries: named.iter().map(|it| it.entries).sum(),
+    });
 }
 
 /// The end of the block at `at`, by its own length, within the file.
@@ -208,7 +269,7 @@ fn seal(file: &mut [u8], start: usize, end: usize) {
 }
 
 fn seal_header(file: &mut [u8]) {
-    let build_id = digest(&[&file[INDEX_HEADER..], &file[..72]]);
+    let build_id = digest(&[&file[..72]]);
     put(file, 72, &build_id);
     seal(file, 0, INDEX_HEADER);
 }

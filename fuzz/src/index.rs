@@ -9,8 +9,8 @@ use uidl_keep::maildrop::{Entry, Maildrop};
 use super::forge;
 use super::{Watched, check_message, check_uidl};
 
-/// More reads than a look-up makes: a table entry, a bucket in one or two, and the block.
-const READS_OF_A_LOOKUP: u32 = 4;
+/// The most reads that a look-up makes: a node of each level, and the block.
+const READS_OF_A_LOOKUP: u32 = 34;
 
 /// Checks the input as it is, then with right checksums, then its blocks alone in a new index.
 pub fn check(octets: &[u8]) {

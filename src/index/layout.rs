@@ -4,7 +4,7 @@
 /// LF.
 pub(super) const MAGIC: [u8; 8] = *b"\x89UKI\r\n\x1a\n";
 /// The version that this code writes, and the newest that it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 // The header: each offset is the one before plus that field's size.
 pub(super) const MAGIC_AT: usize = 0;
@@ -13,12 +13,10 @@ pub(super) const FLAGS_AT: usize = VERSION_AT + 4;
 pub(super) const FILE_LEN_AT: usize = FLAGS_AT + 4;
 pub(super) const MAILDROPS_AT: usize = FILE_LEN_AT + 8;
 pub(super) const ENTRIES_AT: usize = MAILDROPS_AT + 8;
-pub(super) const BUCKETS_OFFSET_AT: usize = ENTRIES_AT + 8;
-pub(super) const TABLE_OFFSET_AT: usize = BUCKETS_OFFSET_AT + 8;
-pub(super) const LARGEST_BLOCK_AT: usize = TABLE_OFFSET_AT + 8;
-pub(super) const LARGEST_BUCKET_AT: usize = LARGEST_BLOCK_AT + 4;
-pub(super) const TABLE_BITS_AT: usize = LARGEST_BUCKET_AT + 4;
-pub(super) const NORMALISER_AT: usize = TABLE_BITS_AT + 4;
+pub(super) const ROOT_OFFSET_AT: usize = ENTRIES_AT + 8;
+pub(super) const ROOT_CHECKSUM_AT: usize = ROOT_OFFSET_AT + 8;
+pub(super) const ROOT_LEVEL_AT: usize = ROOT_CHECKSUM_AT + CHECKSUM_OCTETS;
+pub(super) const NORMALISER_AT: usize = ROOT_LEVEL_AT + 4;
 pub(super) const BUILD_ID_AT: usize = NORMALISER_AT + 4;
 pub(super) const HEADER_CHECKSUM_AT: usize = BUILD_ID_AT + 16;
 pub(super) const HEADER_OCTETS: usize = HEADER_CHECKSUM_AT + CHECKSUM_OCTETS;
@@ -26,10 +24,8 @@ pub(super) const HEADER_OCTETS: usize = HEADER_CHECKSUM_AT + CHECKSUM_OCTETS;
 /// Header flag: no more captures will follow.
 pub(super) const FLAG_FINAL: u32 = 1;
 
-/// More bits would make a table of more than 16 GiB.
-pub(super) const MAX_TABLE_BITS: u32 = 31;
-/// With this, a bucket holds at most four maildrops on average.
-pub(super) const MAILDROPS_PER_BUCKET: u64 = 4;
+/// No user begins a node of a higher level: a hash has no more digits.
+pub(super) const MAX_LEVEL: u32 = 2 * CHECKSUM_OCTETS as u32;
 
 // A block.
 pub(super) const BLOCK_LEN_AT: usize = 0;
@@ -83,11 +79,12 @@ pub(super) const ENTRY_LEAST_OCTETS: usize = 3;
 /// The fewest octets a spent UIDL can take.
 pub(super) const SPENT_LEAST_OCTETS: usize = 2;
 
-// A bucket.
-pub(super) const BUCKET_PREFIX_AT: usize = 0;
-pub(super) const BUCKET_COUNT_AT: usize = 4;
-pub(super) const BUCKET_HEAD_OCTETS: usize = 8;
-pub(super) const BUCKET_ENTRY_OCTETS: usize = 32;
+// A node.
+pub(super) const NODE_LEVEL_AT: usize = 0;
+pub(super) const NODE_COUNT_AT: usize = 4;
+pub(super) const NODE_HEAD_OCTETS: usize = 8;
+/// The fewest octets that a node can take: it names nothing.
+pub(super) const NODE_LEAST_OCTETS: u64 = (NODE_HEAD_OCTETS + CHECKSUM_OCTETS) as u64;
 
 /// The size of every checksum, which is BLAKE3 cut to it.
 pub(super) const CHECKSUM_OCTETS: usize = 16;
@@ -104,8 +101,42 @@ pub(super) fn cut(hash: &blake3::Hash) -> [u8; CHECKSUM_OCTETS] {
     cut
 }
 
-/// The number of the bucket for a user whose name has this hash: its first `bits` bits.
-pub(super) fn bucket_number(hash: &[u8; CHECKSUM_OCTETS], bits: u32) -> u32 {
-    let first = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-    first.checked_shr(u32::BITS - bits).unwrap_or(0)
+/// The highest level at which a user begins a node: as many as his hash has zeros in front, in
+/// hexadecimal.
+pub(super) fn level_of(user: &[u8]) -> u32 {
+    (u128::from_be_bytes(checksum(user)).leading_zeros() / 4).min(MAX_LEVEL)
+}
+
+/// The position of a record, a block or a node, and of what lies below it in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Where the first record below it begins, or it itself where nothing is below.
+    pub start: u64,
+    /// Where it begins.
+    pub offset: u64,
+    /// Its length.
+    pub len: u64,
+    /// 0 for a block; for a node, one more than that of what it names.
+    pub level: u32,
+    /// The checksum in which it ends.
+    pub checksum: [u8; CHECKSUM_OCTETS],
+}
+
+impl Place {
+    /// Where it ends.
+    pub fn end(&self) -> u64 {
+        self.offset + self.len
+    }
+}
+
+/// A block, or a node with all that is below it: the maildrops of neighbours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The first of their users.
+    pub(super) user: Box<[u8]>,
+    pub(super) place: Place,
+    /// The number of maildrops.
+    pub(super) maildrops: u64,
+    /// The number of entries that these have together.
+    pub(super) entries: u64,
 }

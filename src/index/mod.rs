@@ -8,6 +8,6 @@ pub mod merge;
 pub mod reader;
 pub mod writer;
 
-pub use layout::VERSION;
+pub use layout::{Piece, VERSION};
 pub use reader::{Index, IndexError};
 pub use writer::{WriteError, Writer};

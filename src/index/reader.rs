@@ -24,11 +24,7 @@ struct IndexHeader {
     file_len: u64,
     maildrops: u64,
     entries: u64,
-    buckets_offset: u64,
-    table_offset: u64,
-    largest_block: u32,
-    largest_bucket: u32,
-    table_bits: u32,
+    root: Place,
     normaliser: u32,
     build_id: [u8; 16],
 }
@@ -42,7 +38,10 @@ pub enum IndexError {
     #[error("not an index, or mangled on its way here")]
     NotAnIndex,
     /// It has a version that we do not know.
-    #[error("index version {found}, newest known {newest_known}")]
+    #[error(
+        "index version {found}, and only version {newest_known} is read: build it again from its \
+         listings, into an empty directory"
+    )]
     Version {
         /// The version it says.
         found: u32,
@@ -75,17 +74,6 @@ pub enum IndexError {
     Io(#[from] io::Error),
 }
 
-/// The position of a block. It is checked: within the blocks, and not larger than the largest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct BlockSpan {
-    offset: u64,
-    len: u64,
-}
-
-/// The octets of a bucket that are read at once: all of it, unless very many users share its
-/// prefix.
-const BUCKET_GUESS_OCTETS: u64 = 512;
-
 impl<S: ReadAt> Index<S> {
     /// Reads and checks the header. Cost: one read of 104 octets.
     ///
@@ -114,20 +102,22 @@ impl<S: ReadAt> Index<S> {
         let u32_of = |at| u32_at(&octets, at).ok_or_else(short);
         let u64_of = |at| u64_at(&octets, at).ok_or_else(short);
         let flags = u32_of(FLAGS_AT)?;
-        let mut build_id = [0; 16];
-        build_id.copy_from_slice(&octets[BUILD_ID_AT..HEADER_CHECKSUM_AT]);
+        let array_of = |at: usize| std::array::from_fn(|octet| octets[at + octet]);
+        let root_offset = u64_of(ROOT_OFFSET_AT)?;
         let header = IndexHeader {
             is_final: flags & FLAG_FINAL != 0,
             file_len: u64_of(FILE_LEN_AT)?,
             maildrops: u64_of(MAILDROPS_AT)?,
             entries: u64_of(ENTRIES_AT)?,
-            buckets_offset: u64_of(BUCKETS_OFFSET_AT)?,
-            table_offset: u64_of(TABLE_OFFSET_AT)?,
-            largest_block: u32_of(LARGEST_BLOCK_AT)?,
-            largest_bucket: u32_of(LARGEST_BUCKET_AT)?,
-            table_bits: u32_of(TABLE_BITS_AT)?,
+            root: Place {
+                start: HEADER_OCTETS as u64,
+                offset: root_offset,
+                len: file_len.saturating_sub(root_offset),
+                level: u32_of(ROOT_LEVEL_AT)?,
+                checksum: array_of(ROOT_CHECKSUM_AT),
+            },
             normaliser: u32_of(NORMALISER_AT)?,
-            build_id,
+            build_id: array_of(BUILD_ID_AT),
         };
         if header.file_len != file_len {
             return Err(corrupt("the file is not as long as it says", FILE_LEN_AT));
@@ -139,24 +129,14 @@ impl<S: ReadAt> Index<S> {
             let (found, known) = (header.normaliser, u32::from(NORMALISER_VERSION));
             return Err(IndexError::Normaliser { found, known });
         }
-        // From here on it is known that blocks lie between the header and the buckets, that buckets
-        // lie between the blocks and the table, and that the table of 2^bits offsets fills the
-        // rest. So later sums stay within the file's length.
-        if header.table_bits > MAX_TABLE_BITS
-            || file_len.checked_sub(header.table_offset) != Some(8 << header.table_bits)
-        {
-            return Err(corrupt("offset or size of the table", TABLE_OFFSET_AT));
+        // From here on it is known that the root lies behind the header and fills the rest. Each
+        // record below lies before the one that names it, so that later sums stay within the file.
+        let root_at = HEADER_OCTETS as u64..=file_len - NODE_LEAST_OCTETS.min(file_len);
+        if !root_at.contains(&header.root.offset) {
+            return Err(corrupt("offset of the root", ROOT_OFFSET_AT));
         }
-        if !(HEADER_OCTETS as u64..=header.table_offset).contains(&header.buckets_offset) {
-            return Err(corrupt("offset of the buckets", BUCKETS_OFFSET_AT));
-        }
-        // From here on no count can ask for more memory than one block or bucket of this file
-        // takes.
-        if u64::from(header.largest_block) > header.buckets_offset - HEADER_OCTETS as u64 {
-            return Err(corrupt("size of the largest block", LARGEST_BLOCK_AT));
-        }
-        if bucket_octets(header.largest_bucket) > header.table_offset - header.buckets_offset {
-            return Err(corrupt("size of the largest bucket", LARGEST_BUCKET_AT));
+        if !(1..=MAX_LEVEL + 1).contains(&header.root.level) {
+            return Err(corrupt("level of the root", ROOT_LEVEL_AT));
         }
         Ok(Self { source, header })
     }
@@ -193,150 +173,134 @@ impl<S: ReadAt> Index<S> {
 
     /// The maildrop of a user, with its names as [`Name::Key`]; `None` when the index has none.
     ///
-    /// The whole user name is compared. Cost, however many maildrops there are: three reads (a
-    /// table entry, a bucket and the block), and the block in memory beside the maildrop.
+    /// The whole user name is compared. Cost: a read of about 1 KB for each time that the number of
+    /// maildrops is divided by sixteen, one of the block, and that in memory beside the maildrop.
     ///
     /// # Errors
     ///
     /// [`IndexError::Corrupt`] and [`IndexError::Io`]: could not tell.
     pub fn maildrop(&self, user: &str) -> Result<Option<Maildrop>, IndexError> {
-        let Some(place) = self.place_of(user)? else {
+        let Some(place) = self.place_of(user.as_bytes(), 0)? else {
             return Ok(None);
         };
-        let maildrop = self.block(place)?;
+        let maildrop = self.block(&place)?;
         if maildrop.user != user {
             return Err(self.corrupt("the block is another user's", place.offset));
         }
         Ok(Some(maildrop))
     }
 
-    /// All maildrops, in the order of user names. Cost: two reads for each maildrop.
+    /// All maildrops, in the order of user names. Cost: a read for each of them, and one for each
+    /// node.
     pub fn maildrops(&self) -> Maildrops<'_, S> {
-        Maildrops {
-            index: self,
-            offset: HEADER_OCTETS as u64,
-            count: 0,
-            entries: 0,
-            last_user: None,
-            failed: false,
-        }
+        Maildrops { index: self, left: vec![self.root()], failed: false }
     }
 
-    /// Checks everything: every octet against the build id, every block and bucket, and that every
-    /// maildrop is found by its user's name. Cost: it reads everything twice or more, and keeps one
-    /// block in memory.
+    /// Checks everything: every octet by its checksum, every count, and that every maildrop is found
+    /// by its user's name. Cost: it reads everything once, and keeps one block in memory.
     ///
     /// # Errors
     ///
     /// The first fault found.
     pub fn verify(&self) -> Result<(), IndexError> {
         self.verify_build_id()?;
-        let mut maildrops = self.maildrops();
-        loop {
-            let offset = maildrops.offset;
-            let Some(maildrop) = maildrops.next() else { break };
-            let place = BlockSpan { offset, len: maildrops.offset - offset };
-            if self.place_of(&maildrop?.user)? != Some(place) {
-                return Err(self.corrupt("the table does not lead to this block", offset));
-            }
-        }
-        let mut offset = self.header.buckets_offset;
-        let mut in_buckets = 0;
-        for number in 0..1_u32 << self.header.table_bits {
-            if self.bucket_offset(number)? != offset {
-                return Err(self.corrupt("a bucket out of its order", offset));
-            }
-            let bucket = self.bucket(number)?;
-            offset += bucket.len() as u64;
-            in_buckets += bucket_entries(&bucket).len() as u64;
-        }
-        if offset != self.header.table_offset {
-            return Err(self.corrupt("octets between buckets and table", offset));
-        }
-        if in_buckets != self.header.maildrops {
-            return Err(self.corrupt("number of maildrops in the buckets", offset));
-        }
-        Ok(())
+        self.maildrops().try_for_each(|maildrop| maildrop.map(drop))
     }
 
-    fn verify_build_id(&self) -> Result<(), IndexError> {
-        const STEP_OCTETS: usize = 1 << 20;
-        let mut hasher = blake3::Hasher::new();
-        let end = self.header.file_len;
-        for offset in (HEADER_OCTETS as u64..end).step_by(STEP_OCTETS) {
-            let step = (end - offset).min(STEP_OCTETS as u64);
-            hasher.update(&self.source.read_at(offset, step as usize)?);
+    /// Checks that the build id names the content.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`].
+    pub fn verify_build_id(&self) -> Result<(), IndexError> {
+        let named = self.source.read_at(0, BUILD_ID_AT)?;
+        if checksum(&named) == self.header.build_id {
+            return Ok(());
         }
-        hasher.update(&self.source.read_at(0, BUILD_ID_AT)?);
-        if cut(&hasher.finalize()) != self.header.build_id {
-            return Err(
-                self.corrupt("the content is not what the build id names", BUILD_ID_AT as u64)
-            );
-        }
-        Ok(())
+        Err(self.corrupt("the content is not what the build id names", BUILD_ID_AT as u64))
+    }
+
+    /// Whether the other index has these maildrops too, octet by octet. Cost: as a look-up.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`]: the other index could not tell.
+    fn has(&self, piece: &Piece) -> Result<bool, IndexError> {
+        let place = self.place_of(&piece.user, piece.place.level)?;
+        Ok(place.is_some_and(|place| place.checksum == piece.place.checksum))
+    }
+
+    fn root(&self) -> Piece {
+        let IndexHeader { root, maildrops, entries, .. } = self.header;
+        Piece { user: Box::default(), place: root, maildrops, entries }
+    }
+
+    /// Octets of the file as they are. Nothing in them is checked.
+    pub(super) fn octets(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.source.read_at(offset, len)
     }
 
     fn corrupt(&self, what: &'static str, offset: u64) -> IndexError {
         IndexError::Corrupt { what, offset, file_len: self.header.file_len }
     }
 
-    /// The position of a user's block, from the table and a bucket.
-    fn place_of(&self, user: &str) -> Result<Option<BlockSpan>, IndexError> {
-        let hash = checksum(user.as_bytes());
-        let bucket = self.bucket(bucket_number(&hash, self.header.table_bits))?;
-        let mut found = bucket_entries(&bucket).filter(|entry| entry[..16] == hash);
-        let Some(entry) = found.next() else {
-            return Ok(None);
-        };
-        let [offset, len] = [16, 24].map(|at| u64_at(entry, at).expect("an entry is 32 octets"));
-        let end = offset.checked_add(len);
-        if offset < HEADER_OCTETS as u64
-            || end.is_none_or(|end| end > self.header.buckets_offset)
-            || len > self.header.largest_block.into()
-        {
-            return Err(self.corrupt("a bucket names a block where none can be", offset));
+    /// The position of the piece of a level that begins with a user.
+    fn place_of(&self, user: &[u8], level: u32) -> Result<Option<Place>, IndexError> {
+        let mut place = self.header.root;
+        let mut first = None;
+        while place.level > level {
+            let node = self.record(&place)?;
+            let mut named_by = self.named_by(&node, &place)?;
+            let mut found = None;
+            let is_behind = loop {
+                match named_by.next().transpose()? {
+                    Some(named) if named.user <= user => found = Some(named),
+                    next => break next.is_none(),
+                }
+            };
+            if is_behind && !named_by.is_at_end() {
+                return Err(self.corrupt("octets that no node names", place.offset));
+            }
+            let Some(named) = found else { return Ok(None) };
+            first = Some(named.user == user);
+            place = named.place;
         }
-        Ok(Some(BlockSpan { offset, len }))
+        Ok(first.unwrap_or(place.level == level).then_some(place))
     }
 
-    /// The table's offset of a bucket, checked to be where a bucket can be.
-    fn bucket_offset(&self, number: u32) -> Result<u64, IndexError> {
-        let at = self.header.table_offset + 8 * u64::from(number);
-        let octets = self.source.read_at(at, 8)?;
-        let offset = u64_at(&octets, 0).ok_or_else(|| self.corrupt("table entry", at))?;
-        let buckets = self.header.buckets_offset..self.header.table_offset;
-        if !buckets.contains(&offset) {
-            return Err(self.corrupt("a table entry points outside the buckets", at));
-        }
-        Ok(offset)
-    }
-
-    /// All octets of a bucket: it is the right one and its checksum agrees.
-    fn bucket(&self, number: u32) -> Result<Vec<u8>, IndexError> {
-        let offset = self.bucket_offset(number)?;
-        let most = self.header.table_offset - offset;
-        let start = self.source.read_at(offset, most.min(BUCKET_GUESS_OCTETS) as usize)?;
-        let count = u32_at(&start, BUCKET_COUNT_AT).unwrap_or(u32::MAX);
-        let len = bucket_octets(count);
-        if count > self.header.largest_bucket || len > most {
-            return Err(self.corrupt("number of maildrops in a bucket", offset));
-        }
-        let octets = match start.get(..len as usize) {
-            Some(all) => all.to_vec(),
-            None => self.source.read_at(offset, len as usize)?,
-        };
-        let (content, stored) = octets.split_at(octets.len() - CHECKSUM_OCTETS);
-        if checksum(content) != stored {
-            return Err(self.corrupt("checksum of a bucket", offset));
-        }
-        if u32_at(&octets, BUCKET_PREFIX_AT) != Some(number) {
-            return Err(self.corrupt("the table leads to another bucket", offset));
+    /// The octets of a record, which end in the checksum that was said of it.
+    fn record(&self, place: &Place) -> Result<Vec<u8>, IndexError> {
+        let octets = self.source.read_at(place.offset, place.len as usize)?;
+        let content_len = octets.len().saturating_sub(CHECKSUM_OCTETS);
+        let (content, stored) = octets.split_at(content_len);
+        if stored != place.checksum || checksum(content) != place.checksum {
+            let what = if place.level == 0 { "checksum of a block" } else { "checksum of a node" };
+            return Err(self.corrupt(what, place.offset));
         }
         Ok(octets)
     }
 
-    fn block(&self, place: BlockSpan) -> Result<Maildrop, IndexError> {
-        let octets = self.source.read_at(place.offset, place.len as usize)?;
+    /// What a node names, in the order of users.
+    fn named_by<'n>(&self, node: &'n [u8], place: &Place) -> Result<NamedBy<'n>, IndexError> {
+        let level = u32_at(node, NODE_LEVEL_AT);
+        let left = u32_at(node, NODE_COUNT_AT);
+        let content = node.get(NODE_HEAD_OCTETS..node.len() - CHECKSUM_OCTETS);
+        match (left, content) {
+            (Some(left), Some(content)) if level == Some(place.level) => Ok(NamedBy {
+                cursor: Cursor(content),
+                left,
+                level: place.level - 1,
+                at: place.start,
+                node_at: place.offset,
+                file_len: self.header.file_len,
+                last_user: None,
+            }),
+            _ => Err(self.corrupt("level of a node", place.offset)),
+        }
+    }
+
+    fn block(&self, place: &Place) -> Result<Maildrop, IndexError> {
+        let octets = self.record(place)?;
         maildrop_of(&octets).map_err(|what| self.corrupt(what, place.offset))
     }
 }
@@ -351,52 +315,192 @@ fn not_an_index<S: ReadAt>(source: &S, file_len: u64) -> Result<IndexError, Inde
     })
 }
 
-/// The octets that a bucket of `count` maildrops takes.
-fn bucket_octets(count: u32) -> u64 {
-    (BUCKET_HEAD_OCTETS + CHECKSUM_OCTETS) as u64 + BUCKET_ENTRY_OCTETS as u64 * u64::from(count)
+/// What a node names. It ends at the first error.
+struct NamedBy<'n> {
+    cursor: Cursor<'n>,
+    left: u32,
+    level: u32,
+    /// Where what is named next begins.
+    at: u64,
+    node_at: u64,
+    file_len: u64,
+    last_user: Option<&'n [u8]>,
 }
 
-fn bucket_entries(bucket: &[u8]) -> std::slice::ChunksExact<'_, u8> {
-    bucket[BUCKET_HEAD_OCTETS..bucket.len() - CHECKSUM_OCTETS].chunks_exact(BUCKET_ENTRY_OCTETS)
+/// A [`Piece`] as a node names it.
+struct NamedPiece<'n> {
+    user: &'n [u8],
+    place: Place,
+    maildrops: u64,
+    entries: u64,
+}
+
+impl<'n> NamedBy<'n> {
+    fn read_next(&mut self) -> Result<NamedPiece<'n>, &'static str> {
+        let short = "a node ends early, or has a number in no proper form";
+        let checksum = self.cursor.array().ok_or(short)?;
+        let mut number = || self.cursor.varint().ok_or(short);
+        let (len, below, maildrops, entries, user_len) =
+            (number()?, number()?, number()?, number()?, number()?);
+        let user = usize::try_from(user_len).ok().and_then(|len| self.cursor.take(len));
+        let user = user.ok_or(short)?;
+        let (start, level) = (self.at, self.level);
+        let offset = start.checked_add(below);
+        let end = offset.and_then(|offset| offset.checked_add(len));
+        let (Some(offset), Some(end)) = (offset, end.filter(|end| *end <= self.node_at)) else {
+            return Err("a node names what lies behind it");
+        };
+        if self.last_user.is_some_and(|last| last >= user) {
+            return Err("a user out of order");
+        }
+        (self.at, self.last_user) = (end, Some(user));
+        Ok(NamedPiece {
+            user,
+            place: Place { start, offset, len, level, checksum },
+            maildrops,
+            entries,
+        })
+    }
+
+    /// Checks that nothing is left of the node, nor before it.
+    fn is_at_end(&self) -> bool {
+        self.left == 0 && self.cursor.0.is_empty() && self.at == self.node_at
+    }
+}
+
+impl<'n> Iterator for NamedBy<'n> {
+    type Item = Result<NamedPiece<'n>, IndexError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        Some(self.read_next().map_err(|what| {
+            self.left = 0;
+            IndexError::Corrupt { what, offset: self.node_at, file_len: self.file_len }
+        }))
+    }
 }
 
 /// The maildrops of an index, in the order of user names. It ends at the first error.
 #[derive(Debug)]
 pub struct Maildrops<'a, S> {
     index: &'a Index<S>,
-    offset: u64,
-    count: u64,
-    entries: u64,
-    last_user: Option<String>,
+    /// What is left of it, the next at the end.
+    left: Vec<Piece>,
     failed: bool,
 }
 
 impl<S: ReadAt> Maildrops<'_, S> {
+    /// The next maildrops up to a user, as large a piece as has nobody else and as no maildrop in
+    /// this place would change; `None` when the next maildrop is that user's or a later one's.
+    /// Nothing in the piece is read. Without a user, that is all that is left.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`].
+    pub fn piece_before(&mut self, user: Option<&str>) -> Result<Option<Piece>, IndexError> {
+        while let Some(piece) = self.left.pop() {
+            let Some(user) = user.map(str::as_bytes) else { return Ok(Some(piece)) };
+            // Another maildrop would stand in the piece, or at its end, if it came before the next.
+            let is_apart = self.left.last().is_some_and(|next| &next.user[..] <= user);
+            if is_apart || (piece.place.level == 0 && &piece.user[..] < user) {
+                return Ok(Some(piece));
+            }
+            // The first piece of all begins where no user of its level does.
+            let begins = level_of(&piece.user) >= piece.place.level;
+            if piece.place.level == 0 || (begins && &piece.user[..] >= user) {
+                self.left.push(piece);
+                return Ok(None);
+            }
+            self.open(&piece)?;
+        }
+        Ok(None)
+    }
+
+    /// The maildrop of a user, when it is the next.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`].
+    pub fn next_of(&mut self, user: &str) -> Result<Option<Maildrop>, IndexError> {
+        match self.left.last() {
+            Some(next) if &*next.user == user.as_bytes() => self.next().transpose(),
+            _ => Ok(None),
+        }
+    }
+
+    /// The next maildrop that the other index has not, or has otherwise. Cost: what both have alike
+    /// is not read.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`], of either.
+    pub fn next_unlike<T: ReadAt>(
+        &mut self,
+        other: &Index<T>,
+    ) -> Result<Option<Maildrop>, IndexError> {
+        while let Some(piece) = self.left.pop() {
+            if piece.place == self.index.header.root {
+                self.open(&piece)?;
+            } else if !other.has(&piece)? {
+                if piece.place.level == 0 {
+                    self.left.push(piece);
+                    return self.read_next();
+                }
+                self.open(&piece)?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts what a node names in its place.
+    fn open(&mut self, piece: &Piece) -> Result<(), IndexError> {
+        let Self { index, left, .. } = self;
+        let (node, first) = (index.record(&piece.place)?, left.len());
+        let (mut maildrops, mut entries) = (0_u64, 0_u64);
+        let mut named_by = index.named_by(&node, &piece.place)?;
+        for named in &mut named_by {
+            let NamedPiece { user, place, maildrops: some, entries: of_them } = named?;
+            (maildrops, entries) =
+                (maildrops.saturating_add(some), entries.saturating_add(of_them));
+            left.push(Piece { user: user.into(), place, maildrops: some, entries: of_them });
+        }
+        let corrupt = |what| Err(index.corrupt(what, piece.place.offset));
+        if !named_by.is_at_end() {
+            return corrupt("octets that no node names");
+        }
+        let is_root = piece.place == index.header.root;
+        match left.get(first) {
+            Some(next) if is_root || next.user == piece.user => {}
+            None if is_root => {}
+            _ => return corrupt("a node of other users"),
+        }
+        if (maildrops, entries) != (piece.maildrops, piece.entries) {
+            return corrupt("number of maildrops or entries");
+        }
+        left[first..].reverse();
+        Ok(())
+    }
+
     fn read_next(&mut self) -> Result<Option<Maildrop>, IndexError> {
-        let Index { source, header } = self.index;
-        if self.offset == header.buckets_offset {
-            return if (self.count, self.entries) == (header.maildrops, header.entries) {
-                Ok(None)
-            } else {
-                Err(self.index.corrupt("number of maildrops or entries", self.offset))
-            };
+        while let Some(piece) = self.left.pop() {
+            if piece.place.level > 0 {
+                self.open(&piece)?;
+                continue;
+            }
+            let maildrop = self.index.block(&piece.place)?;
+            let corrupt = |what| Err(self.index.corrupt(what, piece.place.offset));
+            if maildrop.user.as_bytes() != &*piece.user {
+                return corrupt("the block is another user's");
+            }
+            if piece.place.offset != piece.place.start {
+                return corrupt("octets that no node names");
+            }
+            if (piece.maildrops, piece.entries) != (1, maildrop.entries.len() as u64) {
+                return corrupt("number of maildrops or entries");
+            }
+            return Ok(Some(maildrop));
         }
-        let bad_len = || self.index.corrupt("length of a block", self.offset);
-        let left = header.buckets_offset - self.offset;
-        let len = u32_at(&source.read_at(self.offset, 4)?, 0).ok_or_else(bad_len)?;
-        let place = BlockSpan { offset: self.offset, len: len.into() };
-        if place.len > left || len > header.largest_block {
-            return Err(bad_len());
-        }
-        let maildrop = self.index.block(place)?;
-        if self.last_user.as_ref().is_some_and(|last| *last >= maildrop.user) {
-            return Err(self.index.corrupt("a user out of order", self.offset));
-        }
-        self.offset += place.len;
-        self.count += 1;
-        self.entries += maildrop.entries.len() as u64;
-        self.last_user = Some(maildrop.user.clone());
-        Ok(Some(maildrop))
+        Ok(None)
     }
 }
 
@@ -413,14 +517,11 @@ impl<S: ReadAt> Iterator for Maildrops<'_, S> {
     }
 }
 
-/// The maildrop in a block, or its fault. The checksum comes first: nothing is believed before it.
+/// The maildrop in a block whose checksum agrees, or its fault.
 fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
     let short = "a block ends early";
     let content_len = block.len().checked_sub(CHECKSUM_OCTETS).ok_or(short)?;
-    let (content, stored) = block.split_at(content_len);
-    if checksum(content) != stored {
-        return Err("checksum of a block");
-    }
+    let content = &block[..content_len];
     if u32_at(block, BLOCK_LEN_AT) != u32::try_from(block.len()).ok() {
         return Err("length of a block");
     }

@@ -3,34 +3,27 @@
 
 use std::io::{self, Seek, SeekFrom, Write};
 
+use crate::file::read_at::ReadAt;
 use crate::index::cursor::put_varint;
 use crate::index::layout::*;
+use crate::index::reader::Index;
 use crate::key::NORMALISER_VERSION;
 use crate::maildrop::{Capture, Entry, Maildrop, Name, State};
 use crate::uidl::Uidl;
 
 /// Writes an index, one maildrop at a time, in the order of user names.
 ///
-/// It keeps 32 octets in memory for each maildrop, and the block that is being written.
+/// It keeps in memory the block that is being written, and what the open nodes name: some hundred
+/// names, however many maildrops there are.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
     is_final: bool,
-    /// The hash of everything behind the header.
-    body: blake3::Hasher,
     offset: u64,
-    last_user: Option<String>,
-    entries: u64,
-    largest_block: u32,
-    bucket_entries: Vec<BucketEntry>,
-}
-
-/// The position of a user's block, ordered as in the buckets.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct BucketEntry {
-    hash: [u8; CHECKSUM_OCTETS],
-    offset: u64,
-    len: u64,
+    last_user: Option<Box<[u8]>>,
+    /// What the open nodes name, by the level of what is named. A new user ends the nodes below the
+    /// level that he begins.
+    open: Vec<Vec<Piece>>,
 }
 
 /// The reason why an index could not be written.
@@ -80,16 +73,7 @@ impl<W: Write + Seek> Writer<W> {
     pub fn new(mut out: W, is_final: bool) -> Result<Self, WriteError> {
         // The file is no index until the header is there: `finish` writes it last.
         out.write_all(&[0; HEADER_OCTETS])?;
-        Ok(Self {
-            out,
-            is_final,
-            body: blake3::Hasher::new(),
-            offset: HEADER_OCTETS as u64,
-            last_user: None,
-            entries: 0,
-            largest_block: 0,
-            bucket_entries: Vec::new(),
-        })
+        Ok(Self { out, is_final, offset: HEADER_OCTETS as u64, last_user: None, open: Vec::new() })
     }
 
     /// Adds a maildrop. Its remarks are left out, and only the keys of names are kept.
@@ -99,76 +83,64 @@ impl<W: Write + Seek> Writer<W> {
     /// [`WriteError::Order`] unless its user name is greater, octet by octet, than the one before;
     /// [`WriteError::TooMuch`]; [`WriteError::Io`]. After an error the index is of no use.
     pub fn push(&mut self, maildrop: &Maildrop) -> Result<(), WriteError> {
-        if let Some(last) = &self.last_user {
-            if *last >= maildrop.user {
-                return Err(WriteError::Order { user: maildrop.user.clone(), after: last.clone() });
-            }
-        }
+        let user = maildrop.user.as_bytes();
+        self.begin(user)?;
         let block = block_of(maildrop)?;
-        self.put(&block)?;
-        self.bucket_entries.push(BucketEntry {
-            hash: checksum(maildrop.user.as_bytes()),
-            offset: self.offset - block.len() as u64,
-            len: block.len() as u64,
-        });
-        // Checked in `block_of`.
-        self.largest_block = self.largest_block.max(block.len() as u32);
-        self.entries += maildrop.entries.len() as u64;
-        self.last_user = Some(maildrop.user.clone());
+        let place = self.put(self.offset, 0, &block)?;
+        let (maildrops, entries) = (1, maildrop.entries.len() as u64);
+        self.add(Piece { user: user.into(), place, maildrops, entries });
         Ok(())
     }
 
-    /// Writes the buckets, the table and last the header. Returns the output, flushed, and the
+    /// Adds maildrops of another index as they are: their octets are copied, and neither read nor
+    /// checked. Whoever reads them checks them by the checksums that are copied too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::push`], and those of reading `from`.
+    pub fn copy<S: ReadAt>(&mut self, from: &Index<S>, piece: Piece) -> Result<(), WriteError> {
+        const STEP_OCTETS: u64 = 1 << 20;
+        self.begin(&piece.user)?;
+        let (mut at, end) = (piece.place.start, piece.place.end());
+        let start = self.offset;
+        while at < end {
+            let octets = from.octets(at, STEP_OCTETS.min(end - at) as usize)?;
+            self.out.write_all(&octets)?;
+            at += octets.len() as u64;
+        }
+        self.offset += end - piece.place.start;
+        let offset = start + (piece.place.offset - piece.place.start);
+        self.add(Piece { place: Place { start, offset, ..piece.place }, ..piece });
+        Ok(())
+    }
+
+    /// Ends the nodes that are open, and writes the header. Returns the output, flushed, and the
     /// build id.
     ///
     /// # Errors
     ///
     /// [`WriteError::Io`].
     pub fn finish(mut self) -> Result<(W, [u8; 16]), WriteError> {
-        let buckets_offset = self.offset;
-        let mut bucket_entries = std::mem::take(&mut self.bucket_entries);
-        bucket_entries.sort_unstable();
-        let bits = table_bits(bucket_entries.len() as u64);
-        let mut table = Vec::new();
-        let mut largest_bucket = 0;
-        let mut rest = &bucket_entries[..];
-        for number in 0..1_u32 << bits {
-            let count = rest.partition_point(|place| bucket_number(&place.hash, bits) <= number);
-            let (here, after) = rest.split_at(count);
-            rest = after;
-            // This counts users with one prefix: far fewer than 2^32, because BLAKE3 spreads them.
-            let count = count as u32;
-            largest_bucket = largest_bucket.max(count);
-            let mut bucket = Vec::new();
-            bucket.extend(number.to_le_bytes());
-            bucket.extend(count.to_le_bytes());
-            for place in here {
-                bucket.extend(place.hash);
-                bucket.extend(place.offset.to_le_bytes());
-                bucket.extend(place.len.to_le_bytes());
-            }
-            bucket.extend(checksum(&bucket));
-            table.extend(self.offset.to_le_bytes());
-            self.put(&bucket)?;
+        let mut level = 0;
+        // The root is the one piece of the highest level. Only a single block needs a node.
+        while level == 0 || level + 1 < self.open.len() || self.open[level].len() > 1 {
+            self.end_node(level)?;
+            level += 1;
         }
-        let table_offset = self.offset;
-        self.put(&table)?;
+        let root = self.open[level].pop().expect("a node was ended");
 
         let mut header = Vec::with_capacity(HEADER_OCTETS);
         header.extend(MAGIC);
         header.extend(VERSION.to_le_bytes());
         header.extend((if self.is_final { FLAG_FINAL } else { 0 }).to_le_bytes());
         header.extend(self.offset.to_le_bytes());
-        header.extend((bucket_entries.len() as u64).to_le_bytes());
-        header.extend(self.entries.to_le_bytes());
-        header.extend(buckets_offset.to_le_bytes());
-        header.extend(table_offset.to_le_bytes());
-        header.extend(self.largest_block.to_le_bytes());
-        header.extend(largest_bucket.to_le_bytes());
-        header.extend(bits.to_le_bytes());
+        header.extend(root.maildrops.to_le_bytes());
+        header.extend(root.entries.to_le_bytes());
+        header.extend(root.place.offset.to_le_bytes());
+        header.extend(root.place.checksum);
+        header.extend(root.place.level.to_le_bytes());
         header.extend(u32::from(NORMALISER_VERSION).to_le_bytes());
-        self.body.update(&header);
-        let build_id = cut(&self.body.finalize());
+        let build_id = checksum(&header);
         header.extend(build_id);
         header.extend(checksum(&header));
 
@@ -178,18 +150,71 @@ impl<W: Write + Seek> Writer<W> {
         Ok((self.out, build_id))
     }
 
-    fn put(&mut self, octets: &[u8]) -> io::Result<()> {
-        self.out.write_all(octets)?;
-        self.body.update(octets);
-        self.offset += octets.len() as u64;
+    /// Ends the nodes to which a user does not belong.
+    fn begin(&mut self, user: &[u8]) -> Result<(), WriteError> {
+        if let Some(last) = self.last_user.as_ref().filter(|last| &last[..] >= user) {
+            let [user, after] = [user, last].map(|name| String::from_utf8_lossy(name).into_owned());
+            return Err(WriteError::Order { user, after });
+        }
+        self.last_user = Some(user.into());
+        if self.open.iter().any(|open| !open.is_empty()) {
+            (0..level_of(user) as usize).try_for_each(|level| self.end_node(level))?;
+        }
         Ok(())
+    }
+
+    /// Writes a node that names what is open at a level, if anything is. An index of nobody has a
+    /// node all the same, which names nothing.
+    fn end_node(&mut self, level: usize) -> io::Result<()> {
+        let named = self.open.get_mut(level).map(std::mem::take).unwrap_or_default();
+        if named.is_empty() && self.last_user.is_some() {
+            return Ok(());
+        }
+        let start = named.first().map_or(self.offset, |first| first.place.start);
+        let level = level as u32 + 1;
+        let place = self.put(start, level, &node_of(level, &named))?;
+        let user = named.first().map_or_else(Box::default, |first| first.user.clone());
+        let maildrops = named.iter().map(|piece| piece.maildrops).sum();
+        let entries = named.iter().map(|piece| piece.entries).sum();
+        self.add(Piece { user, place, maildrops, entries });
+        Ok(())
+    }
+
+    fn add(&mut self, piece: Piece) {
+        let level = piece.place.level as usize;
+        if self.open.len() <= level {
+            self.open.resize_with(level + 1, Vec::new);
+        }
+        self.open[level].push(piece);
+    }
+
+    /// Writes a record, and what it is below begins at `start`.
+    fn put(&mut self, start: u64, level: u32, octets: &[u8]) -> io::Result<Place> {
+        self.out.write_all(octets)?;
+        let (offset, len) = (self.offset, octets.len() as u64);
+        self.offset += len;
+        let mut checksum = [0; CHECKSUM_OCTETS];
+        checksum.copy_from_slice(&octets[octets.len() - CHECKSUM_OCTETS..]);
+        Ok(Place { start, offset, len, level, checksum })
     }
 }
 
-/// The number of hash bits that tell the buckets of so many maildrops apart.
-fn table_bits(maildrops: u64) -> u32 {
-    let buckets = maildrops.div_ceil(MAILDROPS_PER_BUCKET).next_power_of_two();
-    buckets.trailing_zeros().min(MAX_TABLE_BITS)
+/// A node that names these.
+fn node_of(level: u32, named: &[Piece]) -> Vec<u8> {
+    let mut node = Vec::new();
+    node.extend(level.to_le_bytes());
+    // So many names are in one node only if their hashes all begin alike.
+    node.extend((named.len() as u32).to_le_bytes());
+    for Piece { user, place, maildrops, entries } in named {
+        node.extend(place.checksum);
+        let below = place.offset - place.start;
+        for number in [place.len, below, *maildrops, *entries, user.len() as u64] {
+            put_varint(&mut node, number);
+        }
+        node.extend(user);
+    }
+    node.extend(checksum(&node));
+    node
 }
 
 fn block_of(maildrop: &Maildrop) -> Result<Vec<u8>, WriteError> {
@@ -387,18 +412,15 @@ mod tests {
     }
 
     #[test]
-    fn the_table_grows_with_the_maildrops_and_buckets_do_not() {
-        for (maildrops, bits) in [(0, 0), (4, 0), (5, 1), (8, 1), (9, 2), (1_000_000, 18)] {
-            assert_eq!(table_bits(maildrops), bits, "{maildrops}");
-        }
+    fn a_node_names_few_however_many_maildrops_there_are() {
         let mut writer = writer();
         for n in 0..5000 {
             writer.push(&maildrop(&format!("{n:04}"))).unwrap();
         }
+        let most = writer.open.iter().map(Vec::len).max().unwrap();
+        assert!(most < 150, "{most}");
         let octets = writer.finish().unwrap().0.into_inner();
-        let largest_bucket = u32::from_le_bytes(*octets[60..].first_chunk().unwrap());
-        assert!(largest_bucket <= 15, "{largest_bucket}");
-        let index = super::super::Index::open(&octets[..]).unwrap();
+        let index = Index::open(&octets[..]).unwrap();
         index.verify().unwrap();
         for n in 0..5000 {
             assert!(index.maildrop(&format!("{n:04}")).unwrap().is_some());

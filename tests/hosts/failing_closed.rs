@@ -18,10 +18,8 @@ mod index {
     pub const VERSION: usize = 8;
     pub const FLAGS: usize = 12;
     pub const FILE_LENGTH: usize = 16;
-    pub const BUCKETS: usize = 40;
-    pub const TABLE: usize = 48;
-    pub const LARGEST_BLOCK: usize = 56;
-    pub const LARGEST_BUCKET: usize = 60;
+    pub const ROOT: usize = 40;
+    pub const ROOT_LEVEL: usize = 64;
     pub const NORMALISER: usize = 68;
     pub const CHECKSUM: usize = 88;
     pub const BLOCKS: usize = 104;
@@ -40,16 +38,15 @@ fn with_header(file: &Whole, at: usize, octets: &[u8]) -> Vec<u8> {
 }
 
 fn index_content(file: &Whole) -> Vec<Fault> {
-    let (buckets, table) =
-        (u64_at(&file.octets, index::BUCKETS), u64_at(&file.octets, index::TABLE));
+    let root = u64_at(&file.octets, index::ROOT);
     let len = file.octets.len();
     let mut faults = vec![
         Fault::content("the start of something else", file.damaged(1), &["not an index"]),
         Fault::content("version 0", file.with(index::VERSION, &[0; 4]), &["version 0"]),
         Fault::content(
             "a later version",
-            file.with(index::VERSION, &[2, 0, 0, 0]),
-            &["version 2, newest known 1"],
+            file.with(index::VERSION, &[3, 0, 0, 0]),
+            &["version 3, and only version 2 is read"],
         ),
         Fault::content(
             "another normaliser",
@@ -62,24 +59,14 @@ fn index_content(file: &Whole) -> Vec<Fault> {
             &["damaged at 12"],
         ),
         Fault::content(
-            "a block larger than the file",
-            with_header(file, index::LARGEST_BLOCK, &[0xFF; 4]),
-            &["damaged at 56"],
-        ),
-        Fault::content(
-            "a bucket larger than the file",
-            with_header(file, index::LARGEST_BUCKET, &[0xFF; 4]),
-            &["damaged at 60"],
-        ),
-        Fault::content(
-            "buckets outside the file",
-            with_header(file, index::BUCKETS, &[0xFF; 8]),
+            "a root outside the file",
+            with_header(file, index::ROOT, &[0xFF; 8]),
             &["damaged at 40"],
         ),
         Fault::content(
-            "a table outside the file",
-            with_header(file, index::TABLE, &[0xFF; 8]),
-            &["damaged at 48"],
+            "a root of no level",
+            with_header(file, index::ROOT_LEVEL, &[0; 4]),
+            &["damaged at 64"],
         ),
         Fault::content(
             "a length that is not the file's",
@@ -92,20 +79,16 @@ fn index_content(file: &Whole) -> Vec<Fault> {
         let name = format!("header, octet {at}");
         faults.push(Fault::content(&name, file.damaged(at), &["checksum of the header"]));
     }
-    for at in [0, 4, 12, 14, 16, 28, buckets - index::BLOCKS - 40, buckets - index::BLOCKS - 1] {
+    for at in [0, 4, 12, 14, 16, 28, root - index::BLOCKS - 40, root - index::BLOCKS - 1] {
         let name = format!("block, octet {at}");
         let octets = file.damaged(index::BLOCKS + at);
         faults.push(Fault::content(&name, octets, &["damaged at 104"]));
     }
-    for at in [0, 4, 8, 24, 32, table - buckets - 1] {
-        let octets = file.damaged(buckets + at);
-        faults.push(Fault::content(&format!("bucket, octet {at}"), octets, &["damaged at "]));
+    for at in [0, 4, 8, 24, 28, 32, len - root - 17, len - root - 1] {
+        let octets = file.damaged(root + at);
+        faults.push(Fault::content(&format!("root, octet {at}"), octets, &["damaged at "]));
     }
-    for at in [0, 1, 7] {
-        let octets = file.damaged(table + at);
-        faults.push(Fault::content(&format!("table, octet {at}"), octets, &["damaged at "]));
-    }
-    for left in [1, 7, 8, 103, 104, 150, buckets - 1, buckets, table - 1, table, len - 1] {
+    for left in [1, 7, 8, 103, 104, 150, root - 1, root, root + 24, len - 16, len - 1] {
         let octets = file.octets[..left].to_vec();
         faults.push(Fault::content(&format!("cut to {left}"), octets, &["damaged at ", "install"]));
     }

@@ -183,26 +183,26 @@ fn what_is_baked_is_told_on_while_an_older_ledger_comes_and_goes() {
     server.ends_well();
 }
 
-/// An index that names a block of more octets than a POP3 process may have, all there and all zero.
+/// An index of one maildrop that names a block of more octets than a POP3 process may have, all
+/// there and all zero: its start, and its root with where that stands.
 fn with_huge_block(octets: &[u8]) -> (Vec<u8>, u64, Vec<u8>) {
-    const MORE: u64 = 128 << 20;
-    let u64_at = |at: usize| u64::from_le_bytes(octets[at..at + 8].try_into().unwrap());
-    let (buckets, table) = (u64_at(40), u64_at(48));
+    const HUGE: u64 = 128 << 20;
+    let cut = |hash: blake3::Hash| hash.as_bytes()[..16].to_vec();
+    let root_at = u64::from_le_bytes(octets[40..48].try_into().unwrap()) as usize;
+    // The name of the block: level, count and checksum, then the length in two octets.
+    let old = &octets[root_at..octets.len() - 16];
+    assert!(old[24] >= 0x80 && old[25] < 0x80);
+    let huge = [0x80, 0x80, 0x80, (HUGE >> 21) as u8];
+    let mut root = [&old[..24], &huge, &old[26..]].concat();
+    root.extend(cut(blake3::hash(&root)));
     let mut head = octets[..104].to_vec();
-    for at in [16, 40, 48] {
-        head[at..at + 8].copy_from_slice(&(u64_at(at) + MORE).to_le_bytes());
-    }
-    let len = buckets - 104 + MORE;
-    head[56..60].copy_from_slice(&u32::try_from(len).unwrap().to_le_bytes());
-    let checksum = blake3::hash(&head[..88]);
-    head[88..].copy_from_slice(&checksum.as_bytes()[..16]);
-    let mut bucket = octets[buckets as usize..table as usize].to_vec();
-    bucket[32..40].copy_from_slice(&len.to_le_bytes());
-    let content = bucket.len() - 16;
-    let checksum = blake3::hash(&bucket[..content]);
-    bucket[content..].copy_from_slice(&checksum.as_bytes()[..16]);
-    let tail = [bucket, (buckets + MORE).to_le_bytes().to_vec()].concat();
-    (head, buckets + MORE, tail)
+    let root_at = 104 + HUGE;
+    head[16..24].copy_from_slice(&(root_at + root.len() as u64).to_le_bytes());
+    head[40..48].copy_from_slice(&root_at.to_le_bytes());
+    head[48..64].copy_from_slice(&root[root.len() - 16..]);
+    let checksum = cut(blake3::hash(&head[..88]));
+    head[88..].copy_from_slice(&checksum);
+    (head, root_at, root)
 }
 
 #[test]

