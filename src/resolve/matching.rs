@@ -3,18 +3,17 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::by_name::{EntriesByName, NamedEntries};
+use super::by_uidl::{EntriesByUidl, FirstFree};
 use super::derived::is_derived;
 use super::question::{Fact, Message, Need};
 use super::rank::is_ours;
 use super::run::{Matched, MessageState, Pause, Run, ask};
 use crate::format::UidlFormat;
-use crate::key::{FileKey, Fingerprint};
+use crate::key::Fingerprint;
 use crate::ledger::Provenance;
 use crate::maildrop::Entry;
 use crate::uidl::Uidl;
-
-/// If more entries than this share a name up to its first comma, it identifies nothing.
-const MOST_OF_A_CUT: usize = 64;
 
 /// A stored UIDL is compared with at most so many entries that have it. Some servers give copies
 /// the same UIDL.
@@ -58,46 +57,45 @@ impl<'a> Run<'a> {
     }
 
     /// Evidence 1 and 2: a stored UIDL that is an entry's, or that we told.
-    fn match_stored(&mut self, names: &EntriesByName) -> Result<(), Pause> {
+    fn match_stored(&mut self, names: &EntriesByName<'_>) -> Result<(), Pause> {
         let stored = self.with_stored();
         if stored.is_empty() {
             return Ok(());
         }
-        let entries_of = self.entries_by_uidl();
+        let entries_of = EntriesByUidl::of(self.entries);
         let mut unconfirmed = Vec::new();
         for &(m, uidl) in &stored {
-            let Some(entries) = entries_of.get(uidl) else { continue };
-            let named = names.entries_of(self, m);
-            let confirmed =
-                named.entries().iter().copied().find(|&e| {
-                    self.is_free(e) && self.entries[e].uidls().any(|known| known == uidl)
-                });
-            match (confirmed, &named) {
+            let entries = entries_of.get(uidl);
+            if entries.is_empty() {
+                continue;
+            }
+            let named = self.named_entries(names, m);
+            let is_it = |e: &usize| self.is_free(*e) && entries_of.has(uidl, *e);
+            match (named.entries().iter().copied().find(is_it), &named) {
                 (Some(e), _) => self.claim_stored(m, e, uidl),
-                (None, NamedEntries::None) => unconfirmed.push((m, uidl, entries)),
+                (None, NamedEntries::None) => unconfirmed.push((m, uidl)),
                 // The name of another entry contradicts.
-                (None, NamedEntries::Disagree | NamedEntries::Entries(_)) => {}
+                (None, _) => {}
             }
         }
         self.refuse_unreadable()?;
-        self.ask_what_may_contradict(&unconfirmed)?;
-        // The place of the first free entry of each UIDL. Entries never become free again.
-        let mut next: HashMap<&Uidl, usize> = HashMap::new();
-        for (m, uidl, entries) in unconfirmed {
-            let at = next.entry(uidl).or_default();
-            while entries.get(*at).is_some_and(|&e| !self.is_free(e)) {
-                *at += 1;
-            }
-            let free = entries[*at..].iter().copied().filter(|&e| self.is_free(e));
-            let fits = |e: &usize| !self.content_contradicts(m, *e);
-            if let Some(e) = free.take(MOST_OF_A_UIDL).find(fits) {
+        let mut free_of: HashMap<&Uidl, FirstFree<'_>> = HashMap::new();
+        for (_, uidl) in &unconfirmed {
+            let all = || FirstFree::of(entries_of.get(uidl), MOST_OF_A_UIDL);
+            free_of.entry(uidl).or_insert_with(all).find(|e| self.is_free(e));
+        }
+        self.ask_what_may_contradict(&unconfirmed, &free_of)?;
+        for (m, uidl) in unconfirmed {
+            let Some(free) = free_of.get_mut(uidl) else { continue };
+            let mut free = free.find(|e| self.is_free(e)).iter().copied();
+            if let Some(e) = free.find(|&e| !self.content_contradicts(m, e)) {
                 self.claim_stored(m, e, uidl);
             }
         }
         for (m, uidl) in stored {
             let is_ours = is_derived(uidl)
                 || (is_ours(self.messages[m].stored_order.unwrap_or(0))
-                    && !entries_of.contains_key(uidl)
+                    && entries_of.get(uidl).is_empty()
                     && !self.is_counted_by_another(m, uidl)
                     && !self.is_another_messages(m, uidl));
             if is_ours && self.is_open(m) && !self.spent.is_known(uidl) {
@@ -150,21 +148,18 @@ impl<'a> Run<'a> {
 
     fn ask_what_may_contradict(
         &self,
-        unconfirmed: &[(usize, &Uidl, &Vec<usize>)],
+        unconfirmed: &[(usize, &Uidl)],
+        free_of: &HashMap<&Uidl, FirstFree<'_>>,
     ) -> Result<(), Pause> {
         let keys = self.situation.keys;
         let mut wanted = Vec::new();
-        // The first free entries of each UIDL. None is taken in between.
-        let mut free_of: HashMap<&Uidl, Vec<usize>> = HashMap::new();
-        for &(m, uidl, entries) in unconfirmed {
-            let free = free_of.entry(uidl).or_insert_with(|| {
-                let free = entries.iter().copied().filter(|&e| self.is_free(e));
-                free.take(MOST_OF_A_UIDL).collect()
-            });
+        for &(m, uidl) in unconfirmed {
             let message = &self.messages[m];
             if message.unreadable {
                 continue;
             }
+            // None is taken in between.
+            let free = free_of.get(uidl).map_or(&[][..], FirstFree::found);
             let any = |has: fn(&Entry) -> bool| {
                 free.iter()
                     .filter(|&&e| !self.content_contradicts(m, e))
@@ -200,29 +195,30 @@ impl<'a> Run<'a> {
 
     /// Evidence 3: names. A name that several entries have is settled by the UID where it can be,
     /// and otherwise by order: entries in old order, messages by UID.
-    fn match_files(&mut self, names: &EntriesByName) {
+    fn match_files(&mut self, names: &EntriesByName<'_>) {
         // Messages by the set of entries that their names allow. Nearly every set has one entry and
         // one message.
-        let mut bearing: Vec<(Vec<usize>, usize)> = Vec::new();
+        let mut bearing: Vec<(NamedEntries, usize)> = Vec::new();
         for m in self.open_messages() {
-            match names.entries_of(self, m) {
+            match self.named_entries(names, m) {
                 NamedEntries::None => {}
                 NamedEntries::Disagree => {
                     self.conflicts.push(self.messages[m].uid);
                     self.states[m] = MessageState::Unknown;
                 }
-                NamedEntries::Entries(named) => bearing.push((named, m)),
+                named => bearing.push((named, m)),
             }
         }
         // Narrow sets go first: a message that fits several entries must not take the only entry of
         // another.
-        bearing.sort_by(|(a, m), (b, n)| (a.len(), a, m).cmp(&(b.len(), b, n)));
-        for group in bearing.chunk_by(|(a, _), (b, _)| a == b) {
-            let named = &group[0].0;
-            let free: Vec<usize> = named.iter().copied().filter(|&e| self.is_free(e)).collect();
-            let mut free = free.into_iter();
+        fn set((named, _): &(NamedEntries, usize)) -> (usize, &[usize]) {
+            (named.entries().len(), named.entries())
+        }
+        bearing.sort_by(|a, b| (set(a), a.1).cmp(&(set(b), b.1)));
+        for group in bearing.chunk_by(|a, b| set(a) == set(b)) {
+            let mut named = group[0].0.entries().iter().copied();
             for (_, m) in group {
-                match free.next() {
+                match named.find(|&e| self.is_free(e)) {
                     Some(e) => self.claim(*m, e, Provenance::File),
                     // Another message has, or had, the entry of this name: this one is a copy that
                     // was made here.
@@ -230,6 +226,11 @@ impl<'a> Run<'a> {
                 }
             }
         }
+    }
+
+    fn named_entries(&self, names: &EntriesByName<'_>, m: usize) -> NamedEntries {
+        let message = &self.messages[m];
+        names.entries_of(message.names(), message.uid)
     }
 
     /// Evidence 4 and 5: content that names itself.
@@ -479,91 +480,4 @@ impl<'a> Run<'a> {
 /// Says whether line ends, a `From_` line and status fields explain the difference.
 fn is_explained(counted: u64, octets: u64) -> bool {
     counted.abs_diff(octets) <= EXPLAINED_OCTETS + counted.min(octets) / SHORTEST_LINES
-}
-
-/// What a message's names say of entries.
-enum NamedEntries {
-    /// No entry has one of them.
-    None,
-    /// They name different entries.
-    Disagree,
-    /// Any of these entries.
-    Entries(Vec<usize>),
-}
-
-impl NamedEntries {
-    fn entries(&self) -> &[usize] {
-        match self {
-            Self::Entries(entries) => entries,
-            Self::None | Self::Disagree => &[],
-        }
-    }
-}
-
-/// The entries by name, and by UID where UIDVALIDITY is the captured one.
-struct EntriesByName {
-    /// By the name up to its first comma, each place once. It is one allocation, for maildrops are
-    /// large and a login's memory is not.
-    of_cut: Vec<([u8; 16], usize)>,
-    of_uid: HashMap<u32, usize>,
-}
-
-impl EntriesByName {
-    fn of(run: &Run<'_>) -> Self {
-        let mut of_cut = Vec::with_capacity(run.entries.len());
-        let is_any_open = run.states.iter().any(|state| matches!(state, MessageState::Open));
-        if !run.situation.keys.file || !is_any_open {
-            return Self { of_cut, of_uid: HashMap::new() };
-        }
-        for (e, entry) in run.entries.iter().enumerate() {
-            of_cut.extend(entry.file_keys().map(|key| (key.cut, e)));
-        }
-        of_cut.sort_unstable();
-        of_cut.dedup();
-        let captured = run.situation.captured.and_then(|captured| captured.uidvalidity);
-        let uids_agree = captured == Some(run.situation.epoch.uidvalidity);
-        let of_uid = if uids_agree {
-            run.entries.iter().enumerate().filter_map(|(e, n)| Some((n.uid?, e))).collect()
-        } else {
-            HashMap::new()
-        };
-        Self { of_cut, of_uid }
-    }
-
-    /// The places of the entries with a name like this. Where too many have it, it says nothing,
-    /// and there are none.
-    fn like(&self, name: &FileKey) -> &[([u8; 16], usize)] {
-        let start = self.of_cut.partition_point(|(cut, _)| *cut < name.cut);
-        let rest = &self.of_cut[start..];
-        let len = rest.partition_point(|(cut, _)| *cut == name.cut);
-        if len > MOST_OF_A_CUT { &[] } else { &rest[..len] }
-    }
-
-    fn entries_of(&self, run: &Run<'_>, m: usize) -> NamedEntries {
-        let message = &run.messages[m];
-        let mut agreed: Option<Vec<usize>> = None;
-        for name in message.names() {
-            let like = self.like(name);
-            if like.is_empty() {
-                continue;
-            }
-            let is_whole = |e: usize| run.entries[e].file_keys().any(|key| key == *name);
-            let any_whole = like.iter().any(|(_, e)| is_whole(*e));
-            let named = like.iter().map(|(_, e)| *e).filter(|&e| !any_whole || is_whole(e));
-            let both: Vec<usize> = match agreed {
-                None => named.collect(),
-                Some(before) => named.filter(|e| before.contains(e)).collect(),
-            };
-            if both.is_empty() {
-                return NamedEntries::Disagree;
-            }
-            agreed = Some(both);
-        }
-        let Some(named) = agreed else { return NamedEntries::None };
-        // The UID chooses among entries that the name fits. It never outvotes the name.
-        match self.of_uid.get(&message.uid) {
-            Some(e) if named.contains(e) => NamedEntries::Entries(vec![*e]),
-            _ => NamedEntries::Entries(named),
-        }
-    }
 }

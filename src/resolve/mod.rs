@@ -12,6 +12,8 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod by_name;
+mod by_uidl;
 mod derived;
 mod matching;
 mod question;

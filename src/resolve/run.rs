@@ -1,9 +1,11 @@
 //! One application of the rules: [`resolve`].
 #![forbid(unsafe_code)]
 
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 
 use super::answer::{Outcome, Report, Resolution, Undecidable};
+use super::by_uidl::EntriesByUidl;
 use super::derived::derived;
 use super::question::{Fact, Memory, Message, Need, Purpose, Situation};
 use super::rank::{Group, ListingRank, WasListed, is_ours, replay_all_or_none};
@@ -270,12 +272,16 @@ impl<'a> Run<'a> {
         if !self.uids_hold {
             self.find_listed_by_name(ledger);
         }
-        let entries_of = self.entries_by_uidl();
+        let entries = self.entries;
+        let entries_of = LazyCell::new(|| EntriesByUidl::of(entries));
         // A record claims the entry at its place, if that has its UIDL. In an index that was built
         // anew it claims any free entry with its UIDL. Exact claims go first.
         let exact = |record: &Record| {
             let e = record.entry? as usize;
-            self.entries.get(e)?.uidls().any(|uidl| *uidl == record.uidl).then_some(e)
+            let entry = entries.get(e)?;
+            let has_it = entry.uidl == record.uidl
+                || (!entry.earlier.is_empty() && entries_of.has(&record.uidl, e));
+            has_it.then_some(e)
         };
         let exact: Vec<Option<usize>> = ledger.records.iter().map(exact).collect();
         let mut loose = Vec::new();
@@ -287,7 +293,7 @@ impl<'a> Run<'a> {
         }
         let mut next: HashMap<&Uidl, usize> = HashMap::new();
         for record in loose {
-            let Some(places) = entries_of.get(&record.uidl) else { continue };
+            let places = entries_of.get(&record.uidl);
             // Records with one UIDL go through its entries once, together.
             let at = next.entry(&record.uidl).or_default();
             while let Some(&e) = places.get(*at) {
@@ -399,17 +405,6 @@ impl<'a> Run<'a> {
     pub(super) fn answer(&mut self, m: usize, matched: Matched) {
         self.spent.answer(&matched.uidl);
         self.states[m] = MessageState::Matched(matched);
-    }
-
-    /// Entries by each UIDL that a client may know them by.
-    pub(super) fn entries_by_uidl(&self) -> HashMap<&'a Uidl, Vec<usize>> {
-        let mut places: HashMap<&Uidl, Vec<usize>> = HashMap::with_capacity(self.entries.len());
-        for (e, entry) in self.entries.iter().enumerate() {
-            for uidl in entry.uidls() {
-                places.entry(uidl).or_default().push(e);
-            }
-        }
-        places
     }
 
     /// Rule 10, for messages that have no answer yet.

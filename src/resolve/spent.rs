@@ -24,6 +24,9 @@ pub(super) struct Spent<'a> {
     answered: HashSet<Uidl>,
     /// How many messages bear a stored UIDL, and the place of the first.
     stored: HashMap<&'a Uidl, (usize, usize)>,
+    /// How far the old server had counted under each UIDVALIDITY, at the capture that saw it
+    /// furthest.
+    counted: Vec<(u32, u32)>,
     /// Every number told, under any UIDVALIDITY.
     told: Vec<Told>,
 }
@@ -44,7 +47,9 @@ impl<'a> Spent<'a> {
             }
         }
         let told = remembered(situation);
-        let mut spent = Self { situation, known, captured, answered: HashSet::new(), stored, told };
+        let counted = situation.captured.map_or_else(Vec::new, furthest_counted);
+        let answered = HashSet::new();
+        let mut spent = Self { situation, known, captured, answered, stored, counted, told };
         spent.heed_restored();
         spent.heed_unknown_counter();
         spent
@@ -131,7 +136,7 @@ impl<'a> Spent<'a> {
     fn is_below_next(&self, uidl: &Uidl, more: u32) -> bool {
         let Some(captured) = self.situation.captured else { return false };
         let Some(counter) = &captured.counter else { return false };
-        counted(captured).any(|(uidvalidity, next)| {
+        self.counted.iter().any(|&(uidvalidity, next)| {
             let number = counter.format.number_of(uidl.as_bytes(), uidvalidity);
             number.is_some_and(|number| number < next.saturating_add(more))
         })
@@ -204,6 +209,18 @@ fn counted(captured: &Maildrop) -> impl Iterator<Item = (u32, u32)> + '_ {
     let now = captured.counter.iter().map(|counter| (captured.uidvalidity, counter.next));
     let then = captured.captures.iter().filter_map(|c| Some((c.uidvalidity, c.next?)));
     now.chain(then).map(|(uidvalidity, next)| (uidvalidity.unwrap_or(0), next))
+}
+
+/// The highest number next of each UIDVALIDITY. Where no UIDL has one in it, all are counted as one.
+fn furthest_counted(captured: &Maildrop) -> Vec<(u32, u32)> {
+    let Some(counter) = &captured.counter else { return Vec::new() };
+    let has_uidvalidity = counter.format.has_uidvalidity();
+    let mut furthest: HashMap<u32, u32> = HashMap::new();
+    for (uidvalidity, next) in counted(captured) {
+        let known = furthest.entry(if has_uidvalidity { uidvalidity } else { 0 }).or_default();
+        *known = next.max(*known);
+    }
+    furthest.into_iter().collect()
 }
 
 /// Every number that any memory knows as told. A damaged mark says: any number under the mailbox's

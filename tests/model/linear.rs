@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::{FileKey, Fingerprint};
 use uidl_keep::ledger::{Epoch, FIRST_ORDER, Ledger, Mark};
-use uidl_keep::maildrop::{Entry, Maildrop, Name, State};
+use uidl_keep::maildrop::{Counter, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Fact, Match, Memory, Message, Outcome, Purpose, Resolution, Situation, Stamps, resolve,
 };
@@ -269,6 +269,51 @@ fn equal_uidls_of_entries_in_an_index_that_was_built_anew() {
     let records = &mut moved.ledger.as_mut().unwrap().records;
     records.iter_mut().for_each(|record| record.entry = None);
     assert_eq!(moved.kept(), MANY);
+}
+
+#[test]
+fn equal_uidls_in_storage_that_content_contradicts_of_the_first_entry_alone() {
+    let mut moved = Moved::new();
+    moved.each(|n, entry, message| {
+        (entry.uidl, entry.octets) = (number(0), None);
+        entry.header = Some(print(1, usize::from(n > 0)));
+        message.stored = Some(number(0));
+        message.header = Fact::Is(print(1, 1));
+    });
+    assert_eq!(moved.kept(), MANY - 1);
+}
+
+#[test]
+fn names_of_an_entry_with_many_earlier_uidls() {
+    let mut moved = Moved::new();
+    moved.each(|n, _, message| {
+        message.names = names("old0");
+        message.stored = Some(number((n + 1) % MANY));
+    });
+    moved.captured.entries[0].earlier = (0..MANY).map(|n| uidl(&format!("E{n}"))).collect();
+    // The header names them, but the last message has the name and the UIDL of the first entry.
+    assert_eq!(moved.kept(), 1);
+}
+
+#[test]
+fn records_that_claim_an_entry_with_many_earlier_uidls() {
+    let mut moved = Moved::new();
+    assert_eq!(moved.kept(), MANY);
+    moved.captured.entries[0].earlier = (0..MANY).map(|n| uidl(&format!("E{n}"))).collect();
+    let records = &mut moved.ledger.as_mut().unwrap().records;
+    records.iter_mut().for_each(|record| record.entry = Some(0));
+    assert_eq!(moved.kept(), MANY, "by their UIDLs");
+}
+
+#[test]
+fn captures_that_saw_the_old_server_count() {
+    let mut moved = Moved::new();
+    moved.each(|_, entry, _| (entry.header, entry.file, entry.octets) = (None, None, None));
+    moved.captured.counter =
+        Some(Counter { format: UidlFormat::parse("%08Xu%08Xv").unwrap(), next: 1 });
+    let captures = (0..MANY).map(|n| capture(CAPTURED_AT, Some(n as u32)));
+    moved.captured.captures = captures.collect();
+    assert_eq!(moved.kept(), 0);
 }
 
 #[test]
