@@ -183,11 +183,14 @@ fresh: ## clone and make demo in a new Debian 12 and 13, make test in the first;
 	tests/hosts/fresh.sh fresh12 deps-build plugin demo test || status=1; \
 	exit $$status
 
-bench: ## ratios of one run: logins with and without the plugin, rehearsals, POP3 captures
+# BENCH has words: quick, callgrind. FIGURE is how the names begin of the figures that are wanted.
+bench: ## what it costs, as a table: make bench [BENCH='quick callgrind'] [FIGURE=login-new]
 	$(SETUP) rust
-	$(SETUP) packages build dovecot
-	$(MAKE) plugin
-	UIDL_KEEP_REQUIRE_HOST=1 cargo test --release --locked --features plugin --test hosts cost:: -- \
+	$(SETUP) packages build dovecot tools
+	$(SETUP) tree dovecot24
+	$(MAKE) plugin plugin-2.4
+	BENCH='$(BENCH)' FIGURE='$(FIGURE)' UIDL_KEEP_REQUIRE_HOST=1 \
+		cargo test --release --locked --features plugin --test hosts cost:: -- \
 		--ignored --nocapture --test-threads 1
 
 fuzz: ## every fuzz target for a minute, two at a time: make fuzz SECONDS=600 for longer

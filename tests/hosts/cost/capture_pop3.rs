@@ -1,10 +1,9 @@
-//! Measures how long a capture over POP3 takes from a far old server, as ratios within one run:
-//! `make bench`.
+//! The time that a capture over POP3 takes from a far old server.
 //!
 //! A private Dovecot plays the old server. A relay before it holds back all octets, either way, for
 //! half a round trip. The figures are medians of the time that the operator waits. Ours is compared
 //! with a client that asks for one header at a time, and with Dovecot's own pop3-migration plugin,
-//! which asks over its pop3c storage. Nothing is asserted: the aims are printed beside the figures.
+//! which asks over its pop3c storage.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,6 +12,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::Bench;
+use super::table::{Goal, Row};
 use crate::support::PASSWORD;
 use crate::support::dovecot::{Config, Dovecot};
 use crate::support::helper;
@@ -26,10 +27,12 @@ const MESSAGES: u32 = 2_000;
 const ROUND_TRIP: Duration = Duration::from_millis(20);
 const ROUNDS: usize = 3;
 
-#[test]
-#[ignore = "a measurement: make bench"]
-fn what_a_capture_over_pop3_costs() {
-    let Some(host) = Host::dovecot(Line::subject()) else { return };
+/// Captures, beside two others.
+pub fn all(bench: &Bench) {
+    if !bench.asks("capture-pop3") {
+        return;
+    }
+    let Some(host) = Host::dovecot(Line::V23) else { return };
     let Some(old) = Dovecot::start(&host, Config::default()) else { return };
     let maildir = Maildir::create(old.mail(USER));
     for number in 0..MESSAGES {
@@ -39,17 +42,17 @@ fn what_a_capture_over_pop3_costs() {
     let far = relay(old.pop3(), ROUND_TRIP / 2);
     let Some(new) = migrating(&host, &maildir, far) else { return };
 
-    println!(
-        "{MESSAGES} messages, a round trip of {} ms, medians of {ROUNDS}; elapsed time\n",
-        ROUND_TRIP.as_millis()
-    );
     let ours = median(|| capture(&old, far, &uidls));
-    println!(
-        "{:<46} {:>10} {:>10} {:>7}  aim",
-        "uidl-keep capture pop3, beside", "", "ours", "ratio"
-    );
-    print_line("one TOP at a time", median(|| one_at_a_time(far)), ours, 1.0 / 8.0);
-    print_line("pop3-migration over pop3c", median(|| migrate(&new, &uidls)), ours, 1.0);
+    let what = |beside| {
+        let round_trip = ROUND_TRIP.as_millis();
+        format!("capture pop3 of {MESSAGES}, round trip {round_trip} ms, elapsed, beside {beside}")
+    };
+    let top = median(|| one_at_a_time(far));
+    let row = what("one TOP at a time");
+    Row::of_times("capture-pop3/top", row, Goal::AtMost(0.125), (ours, top)).print();
+    let row = what("pop3-migration over pop3c");
+    let pop3c = median(|| migrate(&new, &uidls));
+    Row::of_times("capture-pop3/pop3c", row, Goal::AtMost(1.0), (ours, pop3c)).print();
 }
 
 // --- the three
@@ -173,10 +176,4 @@ fn median(mut once: impl FnMut() -> Duration) -> Duration {
     let mut times: Vec<Duration> = (0..ROUNDS).map(|_| once()).collect();
     times.sort_unstable();
     times[ROUNDS / 2]
-}
-
-fn print_line(beside: &str, other: Duration, ours: Duration, aim: f64) {
-    let ratio = ours.as_secs_f64() / other.as_secs_f64();
-    let (other, ours) = (other.as_secs_f64(), ours.as_secs_f64());
-    println!("{beside:<46} {other:>8.2} s {ours:>8.2} s {ratio:>7.3}  <= {aim:.3}");
 }

@@ -1,17 +1,17 @@
-//! Measures how long a forecast takes beside the reading of the same mail, as ratios within one
-//! run: `make bench`.
+//! The time that a forecast takes beside the reading of the same mail.
 //!
 //! The figures are the time that the operator waits. `cat` reads all mail once, one file after the
 //! other; the forecast reads as many maildrops at a time as there are processors. The two take
 //! turns; each figure is the median, and the page cache is warm. Where Dovecot is asked, it is
-//! compared with logging in once as each user. Nothing is asserted: the aims are printed beside the
-//! figures.
+//! compared with logging in once as each user.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::Bench;
+use super::table::{Goal, Row};
 use crate::support::dovecot::{Config, Dovecot, Store};
 use crate::support::helper;
 use crate::support::host::{Host, Line};
@@ -25,9 +25,11 @@ const MESSAGES: u32 = 300;
 const ASKED: u32 = 30;
 const ROUNDS: usize = 5;
 
-#[test]
-#[ignore = "a measurement: make bench"]
-fn what_a_forecast_costs() {
+/// Forecasts of Maildirs and of mdboxes.
+pub fn all(bench: &Bench) {
+    if !bench.asks("forecast") {
+        return;
+    }
     let Some(host) = Host::dovecot(Line::subject()) else { return };
     let Some(server) = Dovecot::start(&host, Config::default().with_plugin()) else { return };
     for user in (0..MAILDROPS).map(user) {
@@ -36,13 +38,13 @@ fn what_a_forecast_costs() {
             maildir.deliver(&Message::everyday(number), Naming::Qmail, number);
         }
     }
-    println!("{MAILDROPS} Maildirs of {MESSAGES} messages, medians of {ROUNDS}; elapsed time\n");
-    println!("{:<46} {:>10} {:>10} {:>7}  aim", "", "", "forecast", "ratio");
     let files = files_of(&server);
     for (keys, aim) in [("file", 0.2), ("header", 1.0), ("message", 2.0)] {
         build(&server, keys, MAILDROPS);
         let (cat, ours) = take_turns(|| cat(&files), || forecast(&server, MAILDROPS));
-        print_line(&format!("cat, and a forecast by {keys}"), cat, ours, aim);
+        let what =
+            format!("forecast by {keys}, {MAILDROPS} Maildirs, elapsed, beside `cat` of all");
+        Row::of_times(format!("forecast/{keys}"), what, Goal::AtMost(aim), (ours, cat)).print();
     }
     drop(server);
     asked(&host);
@@ -65,14 +67,14 @@ fn asked(host: &Host) {
         }
     }
     build(&server, "header", ASKED);
-    println!("\n{ASKED} mdboxes of {MESSAGES} messages\n");
     let logins = || {
         let started = Instant::now();
         (0..ASKED).map(user).for_each(|user| drop(server.uidl(&user)));
         started.elapsed()
     };
     let ours = median(&mut (0..ROUNDS).map(|_| forecast(&server, ASKED)).collect::<Vec<_>>());
-    print_line("the first login of each, and a forecast", logins(), ours, 1.0);
+    let what = format!("forecast of {ASKED} mdboxes, elapsed, beside a login of each");
+    Row::of_times("forecast/mdbox", what, Goal::AtMost(1.0), (ours, logins())).print();
 }
 
 fn user(number: u32) -> String {
@@ -138,10 +140,4 @@ fn take_turns(one: impl Fn() -> Duration, other: impl Fn() -> Duration) -> (Dura
 fn median(costs: &mut [Duration]) -> Duration {
     costs.sort_unstable();
     costs[costs.len() / 2]
-}
-
-fn print_line(what: &str, beside: Duration, ours: Duration, aim: f64) {
-    let ratio = ours.as_secs_f64() / beside.as_secs_f64();
-    let [beside, ours] = [beside, ours].map(|cost| format!("{:.1} ms", cost.as_secs_f64() * 1e3));
-    println!("{what:<46} {beside:>10} {ours:>10} {ratio:>7.2}  <= {aim:.2}");
 }

@@ -1,7 +1,66 @@
-//! Our costs, as ratios of one run: `make bench` runs these one after the other. Nothing is
-//! asserted.
+//! What uidl-keep costs, as the table that `make bench` prints. Nothing is asserted but that what
+//! was measured did its work.
+//!
+//! A figure is a proportion of two things that this run did, one beside the other, wherever there
+//! are two: machines differ, and are busy with other things. `BENCH` has words: `quick` for small
+//! mailboxes, `callgrind` to count the instructions of logins as well. `FIGURE` is the beginning
+//! of the name of a figure, and only those are measured.
 
 mod capture_pop3;
 mod forecast;
 mod login;
+mod measure;
 mod rehearsal;
+mod sides;
+mod table;
+
+use std::path::Path;
+
+use crate::support::host::{Host, Line};
+use crate::support::lacking;
+
+/// What this run is asked for.
+struct Bench {
+    /// The messages of a large mailbox.
+    messages: u32,
+    /// How often each side of a comparison has its turn.
+    rounds: usize,
+    /// Whether instructions are counted too.
+    counts: bool,
+    figure: String,
+}
+
+impl Bench {
+    fn asked() -> Self {
+        let bench = std::env::var("BENCH").unwrap_or_default();
+        let is_asked = |word| bench.split_whitespace().any(|asked| asked == word);
+        let (messages, rounds) = if is_asked("quick") { (2_000, 3) } else { (20_000, 5) };
+        let figure = std::env::var("FIGURE").unwrap_or_default();
+        Self { messages, rounds, counts: is_asked("callgrind"), figure }
+    }
+
+    /// Whether a figure of that name is asked for.
+    fn asks(&self, name: &str) -> bool {
+        name.starts_with(&self.figure)
+    }
+
+    /// The Dovecots that logins are measured on.
+    fn hosts(&self) -> impl Iterator<Item = Host> {
+        Line::asked().into_iter().filter_map(Host::dovecot)
+    }
+}
+
+#[test]
+#[ignore = "a measurement: make bench"]
+fn figures() {
+    if !Path::new("/proc/self/schedstat").exists() {
+        lacking("this kernel has no /proc/PID/schedstat (CONFIG_SCHED_INFO)");
+        return;
+    }
+    let bench = Bench::asked();
+    table::print_head();
+    login::all(&bench);
+    rehearsal::all(&bench);
+    capture_pop3::all(&bench);
+    forecast::all(&bench);
+}

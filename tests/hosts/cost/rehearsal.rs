@@ -1,14 +1,15 @@
-//! Measures what a rehearsal costs beside first logins without us: `make bench`.
+//! The time that a rehearsal takes beside first logins without us.
 //!
 //! Equal mailboxes lie on two servers, and one of these has the plugin. On that one `rehearse`
 //! lists all of them, two at a time; on the other the same program lists each, two at a time, for
-//! a client that takes UIDL and LIST. Both are first logins. Nothing is asserted but that all
-//! agree.
+//! a client that takes UIDL and LIST. Both are first logins.
 
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::Bench;
+use super::table::{Goal, Row};
 use crate::support::dovecot::{Config, Dovecot};
 use crate::support::helper;
 use crate::support::host::{Host, Line};
@@ -57,9 +58,11 @@ fn without(server: &Dovecot) -> Duration {
     begun.elapsed()
 }
 
-#[test]
-#[ignore = "a measurement: make bench"]
-fn what_a_rehearsal_costs() {
+/// A rehearsal of all, and one more.
+pub fn all(bench: &Bench) {
+    if !bench.asks("rehearse") {
+        return;
+    }
     let Some(host) = Host::dovecot(Line::subject()) else { return };
     let Some(with) = Dovecot::start(&host, Config::default().with_plugin()) else { return };
     let Some(bare) = Dovecot::start(&host, Config::default()) else { return };
@@ -77,12 +80,13 @@ fn what_a_rehearsal_costs() {
     say(&["hold", "--all"]);
     let first = without(&bare);
     let rehearsed = say(&["rehearse", "--all"]);
-    let ratio = |time: Duration| time.as_secs_f64() / first.as_secs_f64();
-    println!("{USERS} maildrops of {MESSAGES} messages, two at a time, wall clock\n");
-    println!("first logins without us        {first:>10.2?}");
-    println!("rehearse --all                 {rehearsed:>10.2?}  ratio {:.2}", ratio(rehearsed));
     let again = say(&["rehearse", "--again", "--all"]);
-    println!("rehearse --again --all         {again:>10.2?}  ratio {:.2}", ratio(again));
     let warm = without(&bare);
-    println!("second logins without us       {warm:>10.2?}  ratio {:.2}", ratio(warm));
+    let what = |words: &str, beside: &str| {
+        format!("{words}, {USERS} maildrops of {MESSAGES}, elapsed, beside {beside} logins")
+    };
+    let first_row = what("rehearse --all", "their first");
+    Row::of_times("rehearse/first", first_row, Goal::None, (rehearsed, first)).print();
+    let again_row = what("rehearse --again --all", "warm");
+    Row::of_times("rehearse/again", again_row, Goal::None, (again, warm)).print();
 }
