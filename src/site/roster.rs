@@ -15,6 +15,12 @@ use crate::encoding::{decimal, percent_decoded, push_percent_encoded};
 use crate::file::read_at::ReadAt;
 use crate::maildrop::{State, everybody_of};
 
+#[cfg(feature = "capture")]
+mod edit;
+
+#[cfg(feature = "capture")]
+pub use edit::{RosterEdit, lines_with_word};
+
 /// One line of the roster: one maildrop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RosterLine {
@@ -139,6 +145,27 @@ pub fn lookup<S: ReadAt + ?Sized>(
 ) -> Result<Option<RosterLine>, RosterError> {
     let lines = RosterEnds::open(source)?;
     let Ok(wanted) = written(user) else { return Ok(None) };
+    Ok(find(source, &lines, &wanted)?.line)
+}
+
+/// Where the line of a user stands, or would stand.
+struct Position {
+    /// The name in the line before, or the whole first line of the file.
+    before: String,
+    /// Where it begins.
+    start: u64,
+    /// Where the next one begins.
+    end: u64,
+    /// The line.
+    line: Option<RosterLine>,
+}
+
+/// Finds the line with a name as written.
+fn find<S: ReadAt + ?Sized>(
+    source: &S,
+    lines: &RosterEnds,
+    wanted: &str,
+) -> Result<Position, RosterError> {
     // Every line before `low` has a smaller name, and `before` is the last of these names. The line
     // at `high` has a greater name, or is the last line, or the wanted line ends there.
     let (mut low, mut high) = (lines.body_at, lines.end_at);
@@ -169,15 +196,17 @@ pub fn lookup<S: ReadAt + ?Sized>(
     }
     let to = lines.file_len.min(high + MAX_LINE_OCTETS);
     let octets = source.read_at(low, (to - low) as usize)?;
-    let mut scan = Lines { lines: &lines, octets: &octets, offset: low, before };
-    while let Some((name, line)) = scan.next_line()? {
-        match name.as_bytes().cmp(wanted.as_bytes()) {
-            Ordering::Less => {}
-            Ordering::Equal => return Ok(Some(line)),
-            Ordering::Greater => return Ok(None),
+    let mut scan = Lines { lines, octets: &octets, offset: low, before: before.clone() };
+    loop {
+        let start = scan.offset;
+        match scan.next_line()? {
+            Some((name, _)) if name.as_str() < wanted => before = name,
+            Some((name, line)) if name == wanted => {
+                return Ok(Position { before, start, end: scan.offset, line: Some(line) });
+            }
+            _ => return Ok(Position { before, start, end: start, line: None }),
         }
     }
-    Ok(None)
 }
 
 /// As [`lookup`]. When the roster does not name the user, this gives its line for
@@ -256,7 +285,7 @@ impl Roster {
         let mut text = format!("{MAGIC}{}\n", self.lines.len());
         let mut before = text.trim_end().to_owned();
         for (name, line) in &self.lines {
-            let content = format!("{name} {} {}", line.state_word(), line.words());
+            let content = content(name, line);
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{content} {}", check(&before, &content));
             before.clone_from(name);
@@ -502,6 +531,11 @@ fn state_of_word(word: &str) -> Option<State> {
         .find(|&state| state_word(state) == word)
 }
 
+/// A line up to its checksum.
+fn content(name: &str, line: &RosterLine) -> String {
+    format!("{name} {} {}", line.state_word(), line.words())
+}
+
 /// The checksum of a line: BLAKE3, cut to 32 bits, of the name in the line before, a line feed, and
 /// the line itself up to its checksum.
 fn check(before: &str, content: &str) -> String {
@@ -681,7 +715,7 @@ mod tests {
 
     use super::*;
 
-    fn line() -> impl Strategy<Value = RosterLine> {
+    pub(super) fn line() -> impl Strategy<Value = RosterLine> {
         let user = prop_oneof!["[a-e%. \u{e9}]{1,4}(@[ab])?", "[a-z]{150,200}"];
         let state = prop::sample::select(vec![State::Captured, State::Empty, State::Failed]);
         let gate = prop::sample::select(GATE_WORDS.to_vec());
@@ -708,7 +742,7 @@ mod tests {
         RosterLine::new(user, State::Captured, Gate::Guarded)
     }
 
-    fn roster(lines: usize) -> impl Strategy<Value = Roster> {
+    pub(super) fn roster(lines: usize) -> impl Strategy<Value = Roster> {
         prop::collection::vec(line(), 0..lines).prop_map(|lines| {
             let mut roster = Roster::new();
             for line in lines {
