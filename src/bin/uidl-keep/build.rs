@@ -17,6 +17,7 @@ use rustix::fs::Mode;
 use uidl_keep::dovecot::{Dovecot, UserNames};
 use uidl_keep::file::lock::lock;
 use uidl_keep::file::publish::{self, Access, Sealed, Staged};
+use uidl_keep::file::sealer::Sealer;
 use uidl_keep::index::merge::{Merged, Remark, merge, spend_entries};
 use uidl_keep::index::reader::Maildrops;
 use uidl_keep::index::{Index, IndexError, Piece, Writer};
@@ -135,7 +136,7 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
     }
     let domains_apart = apart::domains(&scopes, &sites)?;
     let domains_held = apart::held(&domains_apart, &sites)?;
-    let (mut sealed, mut readers_of) = (Vec::new(), Vec::new());
+    let (mut sealer, mut readers_of) = (Sealer::default(), Vec::new());
     let mut held = Vec::new();
     let (mut known_places, mut unknown_places) = (BTreeSet::new(), BTreeSet::new());
     let (dovecot, mut names) = (args.doveadm.dovecot(), UserNames::default());
@@ -198,14 +199,11 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
                 (None, Access { mode: 0o640, owner: None })
             };
         install.add(&site, &staged.paths.index, staged.build_id);
-        let files = staged.seal(access)?;
-        readers_of.extend(
-            readers
-                .map(|readers| (readers, files.each_ref().map(|sealed| sealed.path().to_owned()))),
-        );
-        // The index comes first: a user who is on a roster must be in the index.
-        sealed.extend(files);
+        let Paths { index, roster } = &staged.paths;
+        readers_of.extend(readers.map(|readers| (readers, [index.clone(), roster.clone()])));
+        staged.seal(&mut sealer, access)?;
     }
+    let sealed = sealer.finish().map_err(|(path, error)| Trouble::at(path.display(), error))?;
     if !args.later_wins {
         doubts.settle()?;
     }
@@ -1207,10 +1205,12 @@ impl Built {
         lines.map_err(|error| Trouble::at(self.paths.roster.display(), error))
     }
 
-    fn seal(self, access: Access) -> Result<[Sealed; 2], Trouble> {
-        let seal = |staged: Staged, path: &Path| {
-            staged.seal(access).map_err(|error| Trouble::at(path.display(), error))
-        };
-        Ok([seal(self.index, &self.paths.index)?, seal(self.roster, &self.paths.roster)?])
+    /// Has both files sealed. The index comes first: a user who is on a roster must be in the index.
+    fn seal(self, sealer: &mut Sealer, access: Access) -> Result<(), Trouble> {
+        let Self { paths, index, roster, .. } = self;
+        for (staged, path) in [(index, &paths.index), (roster, &paths.roster)] {
+            sealer.seal(staged, access).map_err(|error| Trouble::at(path.display(), error))?;
+        }
+        Ok(())
     }
 }
