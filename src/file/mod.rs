@@ -7,3 +7,5 @@ pub mod map;
 pub mod publish;
 pub mod read_at;
 pub mod safe_open;
+#[cfg(feature = "capture")]
+pub mod sealer;

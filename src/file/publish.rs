@@ -115,6 +115,11 @@ impl Staged {
         Ok(None)
     }
 
+    /// The path that it is for.
+    pub fn path(&self) -> &Path {
+        &self.names.path
+    }
+
     /// The file, to write and to read.
     pub fn file(&self) -> &File {
         &self.file

@@ -416,14 +416,28 @@ impl<S: ReadAt> Maildrops<'_, S> {
         Ok(None)
     }
 
+    /// The user whose maildrop is the next.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError`].
+    pub fn next_user(&mut self) -> Result<Option<&[u8]>, IndexError> {
+        let root = self.index.header.root;
+        if let Some(piece) = self.left.last().filter(|next| next.place == root).cloned() {
+            self.left.pop();
+            self.open(&piece)?;
+        }
+        Ok(self.left.last().map(|next| &*next.user))
+    }
+
     /// The maildrop of a user, when it is the next.
     ///
     /// # Errors
     ///
     /// [`IndexError`].
     pub fn next_of(&mut self, user: &str) -> Result<Option<Maildrop>, IndexError> {
-        match self.left.last() {
-            Some(next) if &*next.user == user.as_bytes() => self.next().transpose(),
+        match self.next_user()? {
+            Some(next) if next == user.as_bytes() => self.next().transpose(),
             _ => Ok(None),
         }
     }

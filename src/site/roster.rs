@@ -16,6 +16,12 @@ use crate::encoding::{decimal, percent_decoded, push_percent_encoded};
 use crate::file::read_at::ReadAt;
 use crate::maildrop::{State, everybody_of};
 
+#[cfg(feature = "capture")]
+mod edit;
+
+#[cfg(feature = "capture")]
+pub use edit::{RosterEdit, lines_with_word};
+
 /// One line of the roster: one maildrop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RosterLine {
@@ -142,6 +148,27 @@ pub fn lookup<S: ReadAt + ?Sized>(
 ) -> Result<Option<RosterLine>, RosterError> {
     let lines = RosterEnds::open(source)?;
     let Ok(wanted) = written(user) else { return Ok(None) };
+    Ok(find(source, &lines, &wanted)?.line)
+}
+
+/// Where the line of a user stands, or would stand.
+struct Position {
+    /// The name in the line before, or the whole first line of the file.
+    before: String,
+    /// Where it begins.
+    start: u64,
+    /// Where the next one begins.
+    end: u64,
+    /// The line.
+    line: Option<RosterLine>,
+}
+
+/// Finds the line with a name as written.
+fn find<S: ReadAt + ?Sized>(
+    source: &S,
+    lines: &RosterEnds,
+    wanted: &str,
+) -> Result<Position, RosterError> {
     // Every line before `low` has a smaller name, and `before` is the last of these names. No line
     // from `high` on has one.
     let (mut low, mut high) = (lines.body_at, lines.end_at);
@@ -149,7 +176,7 @@ pub fn lookup<S: ReadAt + ?Sized>(
     while high - low > BLOCK_OCTETS {
         let (start, line) = lines.line_in_the_middle(source, low..high)?;
         let name = fields(&line).ok_or_else(|| lines.corrupt(NO_LINE, start))?.name;
-        if name < wanted.as_str() {
+        if name < wanted {
             low = start + line.len() as u64 + 1;
             before = name.to_owned();
         } else {
@@ -158,14 +185,18 @@ pub fn lookup<S: ReadAt + ?Sized>(
     }
     let to = lines.file_len.min(high + MAX_LINE_OCTETS);
     let octets = source.read_at(low, (to - low) as usize)?;
-    let mut rest = Lines { lines: &lines, octets: &octets, offset: low, before };
-    rest.pass_smaller((high - low) as usize, &wanted)?;
+    let mut rest = Lines { lines, octets: &octets, offset: low, before };
+    rest.pass_smaller((high - low) as usize, wanted)?;
+    let (before, start) = (rest.before.clone(), rest.offset);
     // Its checksum is over the name before it too. So nothing was between the two.
-    let Some((name, line)) = rest.next_line()? else { return Ok(None) };
-    match name.cmp(&wanted) {
-        Ordering::Less => Err(lines.corrupt("a line out of order", high)),
-        Ordering::Equal => Ok(Some(line)),
-        Ordering::Greater => Ok(None),
+    match rest.next_line()? {
+        Some((name, _)) if name.as_str() < wanted => {
+            Err(lines.corrupt("a line out of order", start))
+        }
+        Some((name, line)) if name == wanted => {
+            Ok(Position { before, start, end: rest.offset, line: Some(line) })
+        }
+        _ => Ok(Position { before, start, end: start, line: None }),
     }
 }
 
@@ -245,7 +276,7 @@ impl Roster {
         let mut text = format!("{MAGIC}{}\n", self.lines.len());
         let mut before = text.trim_end().to_owned();
         for (name, line) in &self.lines {
-            let content = format!("{name} {} {}", line.state_word(), line.words());
+            let content = content(name, line);
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{content} {}", check(&before, &content));
             before.clone_from(name);
@@ -491,6 +522,11 @@ fn state_of_word(word: &str) -> Option<State> {
         .find(|&state| state_word(state) == word)
 }
 
+/// A line up to its checksum.
+fn content(name: &str, line: &RosterLine) -> String {
+    format!("{name} {} {}", line.state_word(), line.words())
+}
+
 /// The checksum of a line: BLAKE3, cut to 32 bits, of the name in the line before, a line feed, and
 /// the line itself up to its checksum.
 fn check(before: &str, content: &str) -> String {
@@ -720,7 +756,7 @@ mod tests {
 
     use super::*;
 
-    fn line() -> impl Strategy<Value = RosterLine> {
+    pub(super) fn line() -> impl Strategy<Value = RosterLine> {
         let user = prop_oneof!["[a-e%. \u{e9}]{1,4}(@[ab])?", "[a-z]{150,200}"];
         let state = prop::sample::select(vec![State::Captured, State::Empty, State::Failed]);
         let gate = prop::sample::select(GATE_WORDS.to_vec());
@@ -747,7 +783,7 @@ mod tests {
         RosterLine::new(user, State::Captured, Gate::Guarded)
     }
 
-    fn roster(lines: usize) -> impl Strategy<Value = Roster> {
+    pub(super) fn roster(lines: usize) -> impl Strategy<Value = Roster> {
         prop::collection::vec(line(), 0..lines).prop_map(|lines| {
             let mut roster = Roster::new();
             for line in lines {

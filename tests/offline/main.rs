@@ -22,6 +22,7 @@ mod capture_qmail;
 mod cli;
 mod copy_late;
 mod crash;
+mod delta;
 mod design_doc;
 mod doctor;
 mod documents;

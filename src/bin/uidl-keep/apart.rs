@@ -24,7 +24,7 @@ pub fn who(
 ) -> Result<BTreeSet<String>, Trouble> {
     let mut together = BTreeSet::new();
     for site in sites {
-        let roster = site_files::read_roster(site, domain)?;
+        let roster = site_files::read_lines_of(site, domain, users.iter().copied())?;
         let lines = roster.iter().flat_map(|roster| roster.lines());
         together.extend(lines.map(|line| line.user.clone()));
     }
@@ -43,6 +43,11 @@ pub fn who(
         }
     }
     if let (Some(doveadm), false) = (doveadm, new.is_empty()) {
+        for site in sites {
+            let roster = site_files::read_roster(site, domain)?;
+            let lines = roster.iter().flat_map(|roster| roster.lines());
+            together.extend(lines.map(|line| line.user.clone()));
+        }
         let asked: Vec<String> = together.into_iter().filter(|user| is_user(user)).collect();
         // A user cannot join the others of the domain when its roster has none.
         let mut is_apart = asked.is_empty() && !apart.is_empty();

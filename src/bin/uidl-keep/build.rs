@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 use std::fs::{DirBuilder, File};
 use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
-use std::iter::Peekable;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -18,12 +17,16 @@ use rustix::fs::Mode;
 use uidl_keep::dovecot::{Dovecot, UserNames};
 use uidl_keep::file::lock::lock;
 use uidl_keep::file::publish::{self, Access, Sealed, Staged};
+use uidl_keep::file::sealer::Sealer;
 use uidl_keep::index::merge::{Merged, Remark, merge, spend_entries};
 use uidl_keep::index::reader::Maildrops;
-use uidl_keep::index::{Index, Writer};
+use uidl_keep::index::{Index, IndexError, Piece, Writer};
 use uidl_keep::listing::{self, Block};
 use uidl_keep::maildrop::{Entry, Maildrop, State, everybody_of, is_everybody};
-use uidl_keep::site::roster::{Gate, Roster, RosterLine, escaped, is_domain, name_of_domain};
+use uidl_keep::site::roster::{
+    Gate, Roster, RosterEdit, RosterError, RosterLine, escaped, is_domain, lines_with_word,
+    name_of_domain,
+};
 use uidl_keep::site::{Paths, Scope, Site};
 use uidl_keep::text::on_one_line;
 use uidl_keep::uidl::Uidl;
@@ -34,7 +37,7 @@ use crate::changes::ChangesLog;
 use crate::effect::{DryRunArgs, Effect};
 use crate::install::Install;
 use crate::output::{Completion, Trouble, remark, summary};
-use crate::site_files::{self, ScopeFiles};
+use crate::site_files;
 use crate::stop::StopFile;
 
 /// Makes a site directory from listings: an index and a roster for each domain.
@@ -133,7 +136,7 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
     }
     let domains_apart = apart::domains(&scopes, &sites)?;
     let domains_held = apart::held(&domains_apart, &sites)?;
-    let (mut sealed, mut readers_of) = (Vec::new(), Vec::new());
+    let (mut sealer, mut readers_of) = (Sealer::default(), Vec::new());
     let mut held = Vec::new();
     let (mut known_places, mut unknown_places) = (BTreeSet::new(), BTreeSet::new());
     let (dovecot, mut names) = (args.doveadm.dovecot(), UserNames::default());
@@ -143,32 +146,43 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
         args.doveadm.check_pop3(&place)?;
     }
     let (mut doubts, mut tallies) = (Doubts::default(), BTreeMap::new());
+    let is_upon_itself = base.as_ref().is_some_and(|base| base.dir() == site.dir());
     for scope in scopes {
         let start = found.partition_point(|found| found.scope < scope);
         let end = found.partition_point(|found| found.scope <= scope);
         let domain = apart::domain_of(&scope);
         let is_domain_held = domain.as_ref().is_some_and(|domain| domains_held.contains(domain));
         let hold = Hold { now: args.hold, domain: is_domain_held };
-        let build =
-            Build { effect: &effect, site: &site, scope: &scope, listings: &listings, hold };
+        let build = Build {
+            effect: &effect,
+            site: &site,
+            scope: &scope,
+            listings: &listings,
+            hold,
+            is_upon_itself,
+        };
         let old = match &base {
-            Some(base) => site_files::open_scope(base, &scope)?,
-            None => ScopeFiles { index: None, roster: None },
+            Some(base) => OldFiles::open(base, &scope)?,
+            None => OldFiles::default(),
         };
         let mut staged = build.stage(&found[start..end], old, args.is_final, &mut doubts)?;
         held.append(&mut staged.held);
         tallies.insert(scope.clone(), staged.tally);
+        let lines = if is_guarded || args.install { staged.lines()? } else { Roster::new() };
         if is_guarded {
-            refused.append(&mut staged.refused);
+            let of_them = lines.lines().filter(|line| line.gate != Gate::Redownload);
+            refused.extend(of_them.map(|line| line.user.clone()));
         }
+        let users = lines.lines().map(|line| line.user.clone());
+        let users: Vec<_> = users.filter(|user| !is_everybody(user) && !is_domain(user)).collect();
         let whose = domain.unwrap_or_else(|| scope.clone());
         let (readers, access) =
-            if args.install && staged.users.is_empty() && domains_apart.contains(&scope) {
+            if args.install && users.is_empty() && domains_apart.contains(&scope) {
                 // These files speak of the domain, and an account that is not listed must be able
                 // to read them.
                 (None, EVERYBODYS)
             } else if args.install {
-                match known(&dovecot, &scope, &staged.users, &mut names)? {
+                match known(&dovecot, &scope, &users, &mut names)? {
                     Some(users) => {
                         if !users.is_empty() {
                             known_places.insert(whose);
@@ -185,14 +199,11 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
                 (None, Access { mode: 0o640, owner: None })
             };
         install.add(&site, &staged.paths.index, staged.build_id);
-        let files = staged.seal(access)?;
-        readers_of.extend(
-            readers
-                .map(|readers| (readers, files.each_ref().map(|sealed| sealed.path().to_owned()))),
-        );
-        // The index comes first: a user who is on a roster must be in the index.
-        sealed.extend(files);
+        let Paths { index, roster } = &staged.paths;
+        readers_of.extend(readers.map(|readers| (readers, [index.clone(), roster.clone()])));
+        staged.seal(&mut sealer, access)?;
     }
+    let sealed = sealer.finish().map_err(|(path, error)| Trouble::at(path.display(), error))?;
     if !args.later_wins {
         doubts.settle()?;
     }
@@ -688,6 +699,8 @@ struct Build<'a> {
     scope: &'a Scope,
     listings: &'a [Listing],
     hold: Hold,
+    /// The site is built upon itself.
+    is_upon_itself: bool,
 }
 
 /// The users of a scope who are held.
@@ -699,16 +712,35 @@ struct Hold {
     domain: bool,
 }
 
+/// The two files of a scope that is built upon, as far as they are there.
+#[derive(Default)]
+struct OldFiles {
+    index: Option<Index<File>>,
+    roster: Option<RosterEdit<File>>,
+}
+
+impl OldFiles {
+    /// Opens both as a login would, and reads neither.
+    fn open(site: &Site, scope: &Scope) -> Result<Self, Trouble> {
+        let index = site_files::open_index(site, scope)?;
+        Ok(Self { index, roster: site_files::edit_roster(site, scope)? })
+    }
+
+    /// Whether so many maildrops are few beside those that are there, so that the rest is copied.
+    fn are_large_beside(&self, found: usize) -> Result<bool, RosterError> {
+        match (&self.index, &self.roster) {
+            (Some(_), Some(roster)) => roster.is_large_beside(found),
+            _ => Ok(false),
+        }
+    }
+}
+
 /// The two files of a scope, written and not yet in place.
 struct Built {
     paths: Paths,
     index: Staged,
     build_id: [u8; 16],
     roster: Staged,
-    /// All users on the roster.
-    users: Vec<String>,
-    /// The names of all its lines, but of those who download again.
-    refused: Vec<String>,
     /// The lines that are held now and were not before, each with the gate before. The line of the
     /// whole domain may be among them.
     held: Vec<(&'static str, RosterLine)>,
@@ -720,12 +752,12 @@ impl Build<'_> {
     fn stage(
         &self,
         found: &[FoundBlock],
-        old: ScopeFiles,
+        old: OldFiles,
         is_final: bool,
         doubts: &mut Doubts,
     ) -> Result<Built, Trouble> {
         let paths = self.site.paths_of(self.scope);
-        let there = site_files::open_scope(self.site, self.scope)?;
+        let there = OldFiles::open(self.site, self.scope)?;
         if old.index.is_some() != old.roster.is_some() {
             return Err(Trouble::at(
                 self.scope.name(),
@@ -741,16 +773,37 @@ impl Build<'_> {
         let at_index = |error: &dyn Display| Trouble::at(paths.index.display(), error);
         let at_roster = |error: &dyn Display| Trouble::at(paths.roster.display(), error);
         let index = self.effect.stage(&paths.index).map_err(|error| at_index(&error))?;
+        let rest_is_kept = self.rest_is_kept(&old, &there, found.len());
+        let rest_is_kept = rest_is_kept.map_err(|error| at_roster(&error))?;
         // The operator may have held the roster that is already there, also when the build is upon
         // another site.
-        let gates = Gates([old.roster.as_ref(), there.roster.as_ref()]);
-        let mut roster = Roster::new();
+        let gates = [&old.roster, &there.roster].map(|roster| match roster {
+            Some(roster) if rest_is_kept => {
+                // The line of the domain, too.
+                let domain = name_of_domain(self.scope.name());
+                let users = found.iter().map(|found| found.block.user.as_str());
+                let names: Vec<&str> = users.chain([&*domain]).collect();
+                roster.lines_of(names.into_iter())
+            }
+            Some(roster) => roster.whole(),
+            None => Ok(Roster::new()),
+        });
+        let [of_old, of_there] = gates;
+        let gates = Gates([
+            of_old.map_err(|error| at_roster(&error))?,
+            of_there.map_err(|error| at_roster(&error))?,
+        ]);
+        let mut roster = match old.roster {
+            Some(old) if rest_is_kept => old,
+            _ => RosterEdit::of(Roster::new()),
+        };
         let mut writer =
             Writer::new(BufWriter::new(index.file()), is_final).map_err(|e| at_index(&e))?;
         let mut maildrops = JoinedMaildrops {
             build: self,
-            found: found.iter().peekable(),
-            old: old.index.as_ref().map(|index| index.maildrops().peekable()),
+            found: found.iter(),
+            old: old.index.as_ref().map(Index::maildrops),
+            rest_is_kept,
             gates: &gates,
             changes: Changes { doubts, messages: 0, maildrops: 0, first: None },
         };
@@ -759,7 +812,15 @@ impl Build<'_> {
         let of_domain = self.line_of_domain(&gates, &mut held);
         let is_held = self.hold.now || self.hold.domain || of_domain.is_some();
         let first_gate = if is_held { Gate::Held } else { Gate::Guarded };
-        while let Some((maildrop, is_new)) = maildrops.next()? {
+        while let Some(joined) = maildrops.next()? {
+            let (maildrop, is_new) = match (joined, &old.index) {
+                (Joined::Maildrop(maildrop, is_new), _) => (maildrop, is_new),
+                (Joined::Kept(piece), Some(old)) => {
+                    writer.copy(old, piece).map_err(|error| at_index(&error))?;
+                    continue;
+                }
+                (Joined::Kept(_), None) => continue,
+            };
             writer.push(&maildrop).map_err(|error| at_index(&error))?;
             let before = gates.of(&maildrop.user);
             if is_new {
@@ -785,11 +846,9 @@ impl Build<'_> {
             roster.insert(line).map_err(|error| at_roster(&error))?;
         }
         writer.finish().map_err(|error| at_index(&error))?;
-        self.warn_of_failed(&roster);
         maildrops.changes.tell(self.scope.name());
         tally.renamed = maildrops.changes.messages as u64;
         tally.gates = (held.len() + built_anew.len()) as u64;
-        self.tell_of_forgotten(&built_anew, &roster);
         let new = Index::open(index.file()).map_err(|error| at_index(&error))?;
         let build_id = new.build_id();
         if let Some(there) = &there.index {
@@ -797,13 +856,29 @@ impl Build<'_> {
         }
 
         let staged = self.effect.stage(&paths.roster).map_err(|error| at_roster(&error))?;
-        let mut file = staged.file();
-        file.write_all(roster.to_text().as_bytes()).map_err(|error| at_roster(&error))?;
-        let refused = roster.lines().filter(|line| line.gate != Gate::Redownload);
-        let refused = refused.map(|line| line.user.clone()).collect();
-        let users = roster.lines().map(|line| line.user.clone());
-        let users = users.filter(|user| !is_everybody(user) && !is_domain(user)).collect();
-        Ok(Built { paths, index, build_id, roster: staged, users, refused, held, tally })
+        let mut out = BufWriter::new(staged.file());
+        roster.write(&mut out).map_err(|error| at_roster(&error))?;
+        out.flush().map_err(|error| at_roster(&error))?;
+        drop(out);
+        let mut refused = Vec::new();
+        let words = [" failed ", "forgotten"];
+        let marked = lines_with_word(staged.file(), &words, |line| refused.push(line));
+        marked.map_err(|error| at_roster(&error))?;
+        self.warn_of_failed(&refused);
+        self.tell_of_forgotten(&built_anew, &refused);
+        Ok(Built { paths, index, build_id, roster: staged, held, tally })
+    }
+
+    /// Whether all but the maildrops found is copied as it is: they are few, nothing is said of
+    /// everybody, and one site alone says what was there.
+    fn rest_is_kept(
+        &self,
+        old: &OldFiles,
+        there: &OldFiles,
+        found: usize,
+    ) -> Result<bool, RosterError> {
+        let is_alone = self.is_upon_itself || (there.index.is_none() && there.roster.is_none());
+        Ok(is_alone && !self.hold.now && old.are_large_beside(found)?)
     }
 
     /// The line that says that the whole domain is held, if it is.
@@ -821,11 +896,12 @@ impl Build<'_> {
         })
     }
 
-    fn warn_of_failed(&self, roster: &Roster) {
+    /// Says whose captures failed, among these lines.
+    fn warn_of_failed(&self, lines: &[RosterLine]) {
         let scope = self.scope.name();
         let everybody = everybody_of(Some(scope));
         let is_open = |line: &&RosterLine| line.gate != Gate::Redownload;
-        if roster.get(&everybody).filter(is_open).is_some() {
+        if lines.iter().filter(is_open).any(|line| line.user == everybody) {
             remark(format_args!(
                 "{scope}: a place at the old server could not be searched, so every user of this \
                  domain who is not on its roster is refused; when all of it has been captured, or \
@@ -836,7 +912,7 @@ impl Build<'_> {
         let is_one = |line: &&RosterLine| {
             line.state == State::Failed && line.user != everybody && is_open(line)
         };
-        let mut failed = roster.lines().filter(is_one);
+        let mut failed = lines.iter().filter(is_one);
         if let Some(first) = failed.next() {
             remark(format_args!(
                 "{}: {} failed maildrops, their users are refused until they are captured again \
@@ -848,7 +924,8 @@ impl Build<'_> {
         }
     }
 
-    fn tell_of_forgotten(&self, built_anew: &[(String, Gate)], roster: &Roster) {
+    /// Says who is built anew, and who of these lines is still forgotten.
+    fn tell_of_forgotten(&self, built_anew: &[(String, Gate)], lines: &[RosterLine]) {
         let scope = self.scope.name();
         for (gate, word) in [(Gate::Guarded, "guarded"), (Gate::Held, "held")] {
             let mut users = built_anew.iter().filter(|(_, now)| *now == gate);
@@ -862,7 +939,7 @@ impl Build<'_> {
             }
         }
         let is_still = |line: &&RosterLine| line.awaits_capture() && line.gate != Gate::Redownload;
-        let mut still = roster.lines().filter(is_still);
+        let mut still = lines.iter().filter(is_still);
         if let Some(first) = still.next() {
             remark(format_args!(
                 "{scope}: {} maildrops are still forgotten, their users are refused until they are \
@@ -880,8 +957,8 @@ impl Build<'_> {
             return Ok(());
         }
         let at = |error: &dyn Display| Trouble::at(path.display(), error);
-        for maildrop in there.maildrops() {
-            let maildrop = maildrop.map_err(|error| at(&error))?;
+        let mut unlike = there.maildrops();
+        while let Some(maildrop) = unlike.next_unlike(new).map_err(|error| at(&error))? {
             if !self.scope.fits(&maildrop.user) {
                 continue;
             }
@@ -983,12 +1060,12 @@ impl Doubts {
 }
 
 /// The rosters of the site that is built upon, and of the one that is written to.
-struct Gates<'a>([Option<&'a Roster>; 2]);
+struct Gates([Roster; 2]);
 
-impl Gates<'_> {
+impl Gates {
     /// The line of a user, made of both rosters, so that no order of the operator is lost.
     fn of(&self, user: &str) -> Option<RosterLine> {
-        let lines = self.0.into_iter().flatten().filter_map(|roster| roster.get(user));
+        let lines = self.0.iter().filter_map(|roster| roster.get(user));
         lines.cloned().reduce(RosterLine::joined)
     }
 }
@@ -1031,45 +1108,55 @@ fn uidls_lost(maildrop: &Maildrop, kept: &BTreeSet<&[u8]>) -> usize {
 /// is joined.
 struct JoinedMaildrops<'a> {
     build: &'a Build<'a>,
-    found: Peekable<std::slice::Iter<'a, FoundBlock>>,
-    old: Option<Peekable<Maildrops<'a, File>>>,
+    found: std::slice::Iter<'a, FoundBlock>,
+    old: Option<Maildrops<'a, File>>,
+    /// The maildrops of the old index that no listing has are not read.
+    rest_is_kept: bool,
     /// These tell which users were forgotten.
-    gates: &'a Gates<'a>,
+    gates: &'a Gates,
     changes: Changes<'a>,
 }
 
+/// The next of [`JoinedMaildrops`].
+enum Joined {
+    /// Maildrops of the old index as they are.
+    Kept(Piece),
+    /// A maildrop, and whether it is in a listing.
+    Maildrop(Maildrop, bool),
+}
+
 impl JoinedMaildrops<'_> {
-    /// The next maildrop, and whether it is in a listing.
-    fn next(&mut self) -> Result<Option<(Maildrop, bool)>, Trouble> {
+    fn next(&mut self) -> Result<Option<Joined>, Trouble> {
         let name = self.build.scope.name();
-        if let Some(old) = &mut self.old {
-            // The account that owns an index can have written others into it.
-            let scope = self.build.scope;
-            while matches!(old.peek(), Some(Ok(other)) if !scope.fits(&other.user)) {
-                old.next();
+        let at_old = |error: IndexError| Trouble::at(format_args!("{name}: the old index"), error);
+        let wanted = self.found.as_slice().first().map(|found| found.block.user.as_str());
+        match &mut self.old {
+            Some(old) if self.rest_is_kept => {
+                if let Some(piece) = old.piece_before(wanted).map_err(at_old)? {
+                    return Ok(Some(Joined::Kept(piece)));
+                }
             }
+            Some(old) => {
+                while let Some(user) = old.next_user().map_err(at_old)? {
+                    if wanted.is_some_and(|wanted| wanted.as_bytes() <= user) {
+                        break;
+                    }
+                    let maildrop = old.next().transpose().map_err(at_old)?;
+                    // The account that owns an index can have written others into it.
+                    let fits = |it: &Maildrop| self.build.scope.fits(&it.user);
+                    if let Some(maildrop) = maildrop.filter(fits) {
+                        return Ok(Some(Joined::Maildrop(maildrop, false)));
+                    }
+                }
+            }
+            None => {}
         }
-        let old = self.old.as_mut().and_then(Peekable::peek);
-        // An error takes the place of the lowest name, so that it comes out first.
-        let old = old.map(|old| old.as_ref().map_or("", |old| &old.user));
-        let new = self.found.peek().map(|found| found.block.user.as_str());
-        let (take_old, take_new) = match (old, new) {
-            (None, None) => return Ok(None),
-            (Some(old), Some(new)) => (old <= new, new <= old),
-            (old, new) => (old.is_some(), new.is_some()),
-        };
-        let old = match self.old.as_mut().filter(|_| take_old).and_then(Iterator::next) {
-            Some(old) => Some(
-                old.map_err(|error| Trouble::at(format_args!("{name}: the old index"), error))?,
-            ),
-            None => None,
-        };
-        let new = match self.found.next_if(|_| take_new) {
-            Some(found) => Some(self.build.read(found)?),
-            None => None,
-        };
-        match (old, new) {
-            (Some(old), Some(new)) => {
+        let Some(found) = self.found.next() else { return Ok(None) };
+        let old = self.old.as_mut().map(|old| old.next_of(&found.block.user)).transpose();
+        let old = old.map_err(at_old)?.flatten();
+        let new = self.build.read(found)?;
+        match old {
+            Some(old) => {
                 let user = old.user.clone();
                 let awaits_capture =
                     self.gates.of(&user).as_ref().is_some_and(RosterLine::awaits_capture);
@@ -1091,10 +1178,9 @@ impl JoinedMaildrops<'_> {
                 let remarks = merged.remarks.iter().filter(goes_for_him);
                 remarks.for_each(|text| remark(format_args!("{user}: {text}")));
                 self.changes.add(&merged);
-                Ok(Some((merged.maildrop, true)))
+                Ok(Some(Joined::Maildrop(merged.maildrop, true)))
             }
-            (Some(old), None) => Ok(Some((old, false))),
-            (None, new) => Ok(new.map(|new| (new, true))),
+            None => Ok(Some(Joined::Maildrop(new, true))),
         }
     }
 }
@@ -1113,10 +1199,18 @@ impl Build<'_> {
 }
 
 impl Built {
-    fn seal(self, access: Access) -> Result<[Sealed; 2], Trouble> {
-        let seal = |staged: Staged, path: &Path| {
-            staged.seal(access).map_err(|error| Trouble::at(path.display(), error))
-        };
-        Ok([seal(self.index, &self.paths.index)?, seal(self.roster, &self.paths.roster)?])
+    /// All lines of its roster.
+    fn lines(&self) -> Result<Roster, Trouble> {
+        let lines = Roster::read(self.roster.file());
+        lines.map_err(|error| Trouble::at(self.paths.roster.display(), error))
+    }
+
+    /// Has both files sealed. The index comes first: a user who is on a roster must be in the index.
+    fn seal(self, sealer: &mut Sealer, access: Access) -> Result<(), Trouble> {
+        let Self { paths, index, roster, .. } = self;
+        for (staged, path) in [(index, &paths.index), (roster, &paths.roster)] {
+            sealer.seal(staged, access).map_err(|error| Trouble::at(path.display(), error))?;
+        }
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +14,9 @@ use uidl_keep::file::lock::{SiteLock, lock};
 use uidl_keep::file::publish::{Access, Sealed, Staged};
 use uidl_keep::maildrop::{State, is_everybody};
 use uidl_keep::site::change::Change;
-use uidl_keep::site::roster::{Gate, Roster, RosterLine, is_domain, name_of_domain};
+use uidl_keep::site::roster::{
+    Gate, Roster, RosterEdit, RosterError, RosterLine, is_domain, name_of_domain,
+};
 use uidl_keep::site::{Scope, Site};
 use uidl_keep::text::on_one_line;
 
@@ -163,6 +165,21 @@ impl NamedUsers {
         roster.lines().filter(is_user).filter(is_meant)
     }
 
+    /// The lines of those who are selected, and perhaps others.
+    fn lines_in(&self, roster: &RosterEdit<File>) -> Result<Roster, RosterError> {
+        match self.all {
+            true => roster.whole(),
+            false => roster.lines_of(self.users.iter().map(String::as_str)),
+        }
+    }
+
+    /// As [`NamedUsers::lines_in`], of the roster of a scope.
+    pub fn read(&self, site: &Site, scope: &Scope) -> Result<Option<Roster>, Trouble> {
+        let Some(roster) = site_files::edit_roster(site, scope)? else { return Ok(None) };
+        let lines = self.lines_in(&roster);
+        lines.map(Some).map_err(|error| Trouble::at(site.paths_of(scope).roster.display(), error))
+    }
+
     /// Says who of those who were named is not on the roster, and returns how many.
     pub fn missing_on(&self, roster: &Roster, path: &Path) -> u64 {
         let missing = self.users.iter().filter(|user| roster.get(user).is_none());
@@ -297,7 +314,7 @@ fn cover(
     let mut users = Vec::new();
     for (scope, named) in scopes {
         // A roster that cannot be read is not changed either.
-        if let Ok(Some(roster)) = site_files::read_roster(site, scope) {
+        if let Ok(Some(roster)) = named.read(site, scope) {
             users.extend(named.lines_of(&roster).map(|line| line.user.clone()));
             let everybody = named.users.iter().filter(|user| is_everybody(user));
             users.extend(everybody.filter(|user| roster.get(user).is_some()).cloned());
@@ -374,7 +391,7 @@ fn check(
     }
     let mut users = Vec::new();
     for (scope, named) in scopes {
-        let Some(roster) = site_files::read_roster(site, scope)? else { continue };
+        let Some(roster) = named.read(site, scope)? else { continue };
         users.extend(named.lines_of(&roster).map(|line| line.user.clone()));
     }
     doveadm.check_names(&users)
@@ -493,9 +510,10 @@ impl GateChange<'_> {
     ) -> Result<bool, Trouble> {
         let path = self.site.paths_of(scope).roster;
         let at = |error: &dyn std::fmt::Display| Trouble::at(path.display(), error);
-        let Some(mut roster) = site_files::read_roster(self.site, scope)? else {
+        let Some(mut edit) = site_files::edit_roster(self.site, scope)? else {
             return Err(at(&"gone meanwhile"));
         };
+        let mut roster = named.lines_in(&edit).map_err(|error| at(&error))?;
         let missing = named.missing_on(&roster, &path);
         counts.not_done += missing;
         let mut all_done = missing == 0;
@@ -557,10 +575,13 @@ impl GateChange<'_> {
             return Ok(all_done);
         }
         let changes: Vec<(&str, RosterLine)> = of_domain.iter().chain(&changed).cloned().collect();
-        for (_, after) in &changed {
-            roster.insert(after.clone()).map_err(|error| at(&error))?;
+        for (_, after) in &changes {
+            match is_domain(&after.user) && roster.get(&after.user).is_none() {
+                true => edit.remove(&after.user),
+                false => edit.insert(after.clone()).map_err(|error| at(&error))?,
+            }
         }
-        self.effect.really(|| publish(&path, &roster, &log, &changes))?;
+        self.effect.really(|| publish(&path, &edit, &log, &changes))?;
         // A user who has files of his own still counts as one of his domain.
         let of = apart::domain_of(scope).unwrap_or_else(|| scope.clone());
         let is_printed_by_name =
@@ -645,7 +666,7 @@ fn as_left(change: Change, users: &BTreeSet<String>, effect: &Effect) -> String 
 /// Nothing is changed, then.
 pub fn publish(
     path: &Path,
-    roster: &Roster,
+    roster: &RosterEdit<File>,
     log: &ChangesLog,
     changes: &[(&str, RosterLine)],
 ) -> Result<(), Trouble> {
@@ -703,12 +724,15 @@ fn tell(change: Change, before: &RosterLine, after: &RosterLine, effect: &Effect
 }
 
 /// A roster that will replace the old one, with the same owner and permissions.
-fn seal_roster(path: &Path, roster: &Roster) -> io::Result<Sealed> {
+fn seal_roster(path: &Path, roster: &RosterEdit<File>) -> Result<Sealed, RosterError> {
     let metadata = fs::symlink_metadata(path)?;
     let staged = Staged::create(path)?;
-    staged.file().write_all(roster.to_text().as_bytes())?;
+    let mut out = BufWriter::new(staged.file());
+    roster.write(&mut out)?;
+    out.flush()?;
+    drop(out);
     let mode = metadata.mode() & 0o7777;
-    staged.seal(Access { mode, owner: Some((metadata.uid(), metadata.gid())) })
+    Ok(staged.seal(Access { mode, owner: Some((metadata.uid(), metadata.gid())) })?)
 }
 
 /// Waits a short time while another run of uidl-keep changes the site.

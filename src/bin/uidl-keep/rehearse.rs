@@ -15,7 +15,7 @@ use uidl_keep::index::Index;
 use uidl_keep::maildrop::State;
 use uidl_keep::rehearsal::{Disagreement, Pop3Program, compare};
 use uidl_keep::site::change::Change;
-use uidl_keep::site::roster::{Gate, Roster, RosterLine};
+use uidl_keep::site::roster::{Gate, RosterLine};
 use uidl_keep::site::{Scope, Site, SiteSettings};
 use uidl_keep::text::on_one_line;
 
@@ -188,11 +188,10 @@ impl Stage {
         let (mut indexes, mut rosters, mut not_final) = (Vec::new(), Vec::new(), None);
         for (scope, named) in scopes {
             let paths = site.paths_of(scope);
-            let files = site_files::open_scope(&site, scope)?;
-            let lacks = |path: &PathBuf| Trouble::at(path.display(), "gone meanwhile");
-            let roster = files.roster.ok_or_else(|| lacks(&paths.roster))?;
+            let lacks = |path: &Path| Trouble::at(path.display(), "gone meanwhile");
+            let roster = named.read(&site, scope)?.ok_or_else(|| lacks(&paths.roster))?;
             all_are_there &= named.missing_on(&roster, &paths.roster) == 0;
-            let index = files.index.ok_or_else(|| {
+            let index = site_files::open_index(&site, scope)?.ok_or_else(|| {
                 Trouble::at(
                     paths.index.display(),
                     "not there, but its roster is: put it back, or build and install both again",
@@ -210,7 +209,7 @@ impl Stage {
                 continue;
             }
             indexes.push((scope.clone(), index));
-            rosters.push((paths.roster, roster));
+            rosters.push(roster);
         }
         if let (Some(why), true) = (not_final, indexes.is_empty()) {
             return Err(Trouble::new(format!("nobody is rehearsed; {why}")));
@@ -218,7 +217,7 @@ impl Stage {
         let settings = site.settings().map_err(Trouble::new)?;
         let mut stage = Self { site, settings, indexes, rehearsals: Vec::new() };
         let mut users = Vec::new();
-        for (at, (_, roster)) in rosters.iter().enumerate() {
+        for (at, roster) in rosters.iter().enumerate() {
             let (scope, _) = &stage.indexes[at];
             for line in scopes[scope].lines_of(roster) {
                 if total.takes(line, args.again) {
@@ -229,18 +228,18 @@ impl Stage {
         }
         total.say_left_out();
         args.doveadm.check_names(&users)?;
-        effect.really(|| stage.note_begin(rosters))?;
+        effect.really(|| stage.note_begin())?;
         Ok((stage, all_are_there))
     }
 
     /// Writes the note `rehearsal` to the lines of all.
-    fn note_begin(&mut self, rosters: Vec<(PathBuf, Roster)>) -> Result<(), Trouble> {
+    fn note_begin(&mut self) -> Result<(), Trouble> {
         let at = SystemTime::now();
         let now = at.duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         let log = ChangesLog::new(&self.site, "rehearse", at);
-        for (scope, (path, roster)) in rosters.into_iter().enumerate() {
+        for (at, (scope, _)) in self.indexes.iter().enumerate() {
             let mut changed = Vec::new();
-            for rehearsal in self.rehearsals.iter_mut().filter(|one| one.scope == scope) {
+            for rehearsal in self.rehearsals.iter_mut().filter(|one| one.scope == at) {
                 let before = rehearsal.line.clone();
                 rehearsal.line = before.clone().rehearsing(now);
                 if rehearsal.line != before {
@@ -248,7 +247,7 @@ impl Stage {
                 }
             }
             if !changed.is_empty() {
-                publish(&path, roster, &log, &changed)?;
+                publish(&self.site, scope, &log, &changed)?;
             }
         }
         Ok(())
@@ -283,17 +282,20 @@ impl Stage {
     }
 }
 
-/// Puts lines into a roster, and the roster in its place.
+/// Puts lines into the roster of a scope, and the roster in its place.
 fn publish(
-    path: &Path,
-    mut roster: Roster,
+    site: &Site,
+    scope: &Scope,
     log: &ChangesLog,
     changes: &[(&str, RosterLine)],
 ) -> Result<(), Trouble> {
+    let path = site.paths_of(scope).roster;
+    let roster = site_files::edit_roster(site, scope)?;
+    let mut roster = roster.ok_or_else(|| Trouble::at(path.display(), "gone meanwhile"))?;
     for (_, line) in changes {
         roster.insert(line.clone()).map_err(|error| Trouble::at(path.display(), error))?;
     }
-    hold::publish(path, &roster, log, changes)
+    hold::publish(&path, &roster, log, changes)
 }
 
 /// What came of a rehearsal.
@@ -356,9 +358,10 @@ impl Batch<'_> {
             if lines.is_empty() {
                 continue;
             }
-            let files = site_files::open_scope(site, scope)?;
-            let is_same = files.index.is_some_and(|now| now.build_id() == index.build_id());
-            let roster = files.roster.unwrap_or_default();
+            let now = site_files::open_index(site, scope)?;
+            let is_same = now.is_some_and(|now| now.build_id() == index.build_id());
+            let users = lines.iter().map(|line| line.user.as_str());
+            let roster = site_files::read_lines_of(site, scope, users)?.unwrap_or_default();
             let (still, changed): (Vec<&RosterLine>, Vec<&RosterLine>) =
                 lines.into_iter().partition(|line| is_same && roster.get(&line.user) == Some(line));
             self.overtaken += changed.len();
@@ -375,7 +378,7 @@ impl Batch<'_> {
             });
             let noted: Vec<(&str, RosterLine)> = noted.collect();
             if !noted.is_empty() {
-                publish(&site.paths_of(scope).roster, roster, &log, &noted)?;
+                publish(site, scope, &log, &noted)?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use uidl_keep::file::read_at::ReadAt;
 use uidl_keep::index::Index;
-use uidl_keep::site::roster::Roster;
+use uidl_keep::site::roster::{Roster, RosterEdit};
 use uidl_keep::site::{self, OpenError, Scope, Site};
 
 use crate::output::Trouble;
@@ -44,17 +44,41 @@ pub struct ScopeFiles {
 
 /// Opens both files of a scope as a login would, and reads the roster.
 pub fn open_scope(site: &Site, scope: &Scope) -> Result<ScopeFiles, Trouble> {
-    let paths = site.paths_of(scope);
-    let index = trusted(&paths.index, u64::MAX)?
-        .map(|file| Index::open(file).map_err(|error| Trouble::at(paths.index.display(), error)))
-        .transpose()?;
-    Ok(ScopeFiles { index, roster: read_roster(site, scope)? })
+    Ok(ScopeFiles { index: open_index(site, scope)?, roster: read_roster(site, scope)? })
+}
+
+/// Opens the index of a scope as a login would.
+pub fn open_index(site: &Site, scope: &Scope) -> Result<Option<Index<File>>, Trouble> {
+    let path = site.paths_of(scope).index;
+    let index = trusted(&path, u64::MAX)?.map(Index::open).transpose();
+    index.map_err(|error| Trouble::at(path.display(), error))
 }
 
 /// Reads the roster of a scope, whether or not its index is there. It has no line of users who are
 /// not of that scope, whatever the account says that root gave the file to.
 pub fn read_roster(site: &Site, scope: &Scope) -> Result<Option<Roster>, Trouble> {
     Ok(read_given(site, scope)?.map(|(roster, _)| roster))
+}
+
+/// The lines of these users on the roster of a scope, and perhaps others, as [`read_roster`] gives
+/// them.
+pub fn read_lines_of<'u>(
+    site: &Site,
+    scope: &Scope,
+    users: impl ExactSizeIterator<Item = &'u str>,
+) -> Result<Option<Roster>, Trouble> {
+    let Some(edit) = edit_roster(site, scope)? else { return Ok(None) };
+    let lines = edit.lines_of(users);
+    lines.map(Some).map_err(|error| Trouble::at(site.paths_of(scope).roster.display(), error))
+}
+
+/// The roster of a scope, to change some lines of it. As [`read_roster`], it has no line of users
+/// who are not of that scope.
+pub fn edit_roster(site: &Site, scope: &Scope) -> Result<Option<RosterEdit<File>>, Trouble> {
+    if site.given_to(scope).is_some() {
+        return Ok(read_roster(site, scope)?.map(RosterEdit::of));
+    }
+    Ok(trusted(&site.paths_of(scope).roster, u64::MAX)?.map(RosterEdit::upon))
 }
 
 /// The users who are not of that scope, and whom the account that owns its roster has named there.
