@@ -228,22 +228,22 @@ impl<'a> AskedSurvey<'a> {
             let message = &mut self.messages[at];
             match found {
                 Found::Named(named) => (self.names[at], *message) = *named,
-                Found::Octets(octets) => message.octets = Fact::Is(octets),
-                Found::Received(received) => message.received = Fact::Is(received),
+                Found::Octets(octets) => message.details.octets = Fact::Is(octets),
+                Found::Received(received) => message.details.received = Fact::Is(received),
                 Found::Read(read, octets) => {
                     let is_whole = read.depth == Depth::Message;
                     // JSON has other octets in the place of some.
                     let is_mangled = is_whole && read.of.body.is_none();
                     let read = if is_mangled { self.read_raw(at)? } else { *read };
                     let message = &mut self.messages[at];
-                    message.header = Fact::found(read.of.header);
-                    message.origin = Fact::found(read.of.origin);
-                    message.names_itself = read.of.names_itself;
-                    message.origin_names_itself = read.of.origin_names_itself;
+                    message.details.header = Fact::found(read.of.header);
+                    message.details.origin = Fact::found(read.of.origin);
+                    message.details.names_itself = read.of.names_itself;
+                    message.details.origin_names_itself = read.of.origin_names_itself;
                     if is_whole {
-                        message.body = Fact::found(read.of.body);
-                        message.message = Fact::found(read.of.message);
-                        message.octets = Fact::found(octets);
+                        message.details.body = Fact::found(read.of.body);
+                        message.details.message = Fact::found(read.of.message);
+                        message.details.octets = Fact::found(octets);
                     }
                 }
             }
@@ -275,7 +275,7 @@ impl<'a> AskedSurvey<'a> {
             file: file.as_deref(),
             guid: guid.as_deref(),
         };
-        message.native = Fact::found(native.and_then(|format| format.render(&fields).ok()));
+        message.details.native = Fact::found(native.and_then(|format| format.render(&fields).ok()));
     }
 
     /// Hands on each message that is printed. `None` of `take`: it lacks a field.

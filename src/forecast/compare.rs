@@ -246,7 +246,7 @@ impl<'a> Kin<'a> {
             for name in names {
                 by_name.entry(name.cut).or_insert_with(Vec::new).push(at);
             }
-            for print in [message.message, message.header, message.origin] {
+            for print in [message.details.message, message.details.header, message.details.origin] {
                 if let Fact::Is(print) = print {
                     by_print.entry(print).or_insert_with(Vec::new).push(at);
                 }
@@ -271,7 +271,9 @@ impl<'a> Kin<'a> {
             Fact::Is(here) => captured.is_some_and(|captured| captured != here),
             Fact::NotAsked | Fact::Absent => false,
         };
-        if differs(entry.header, message.header) || differs(entry.message, message.message) {
+        if differs(entry.header, message.details.header)
+            || differs(entry.message, message.details.message)
+        {
             MissingBecause::Changed
         } else {
             MissingBecause::Ambiguous

@@ -324,7 +324,7 @@ impl MaildirSurvey {
                 Need::Message => self.read(at, Depth::Message),
                 Need::Octets => match self.files[at].known_octets() {
                     Some(octets) => {
-                        self.messages[at].octets = Fact::Is(octets);
+                        self.messages[at].details.octets = Fact::Is(octets);
                         Ok(())
                     }
                     None => self.read(at, Depth::Message),
@@ -376,7 +376,7 @@ impl MaildirSurvey {
             file: Some(&file.base),
             guid: Some(record.guid.as_ref().unwrap_or(&file.base)),
         };
-        message.native = Fact::found(native.and_then(|format| format.render(&fields).ok()));
+        message.details.native = Fact::found(native.and_then(|format| format.render(&fields).ok()));
     }
 
     fn open(&self, at: usize) -> Result<std::fs::File, Unsurveyed> {
@@ -386,7 +386,7 @@ impl MaildirSurvey {
     fn find_received(&mut self, at: usize) -> Result<(), Unsurveyed> {
         let metadata = self.open(at)?.metadata();
         let metadata = metadata.map_err(|e| CaptureError::io(&self.files[at].file.name, e))?;
-        self.messages[at].received = Fact::Is(metadata.mtime());
+        self.messages[at].details.received = Fact::Is(metadata.mtime());
         Ok(())
     }
 
@@ -398,14 +398,14 @@ impl MaildirSurvey {
             return Err(Unsurveyed::Packed { file: printable(name) });
         }
         let message = &mut self.messages[at];
-        message.header = Fact::found(read.of.header);
-        message.origin = Fact::found(read.of.origin);
-        message.names_itself = read.of.names_itself;
-        message.origin_names_itself = read.of.origin_names_itself;
+        message.details.header = Fact::found(read.of.header);
+        message.details.origin = Fact::found(read.of.origin);
+        message.details.names_itself = read.of.names_itself;
+        message.details.origin_names_itself = read.of.origin_names_itself;
         if depth == Depth::Message {
-            message.body = Fact::found(read.of.body);
-            message.message = Fact::found(read.of.message);
-            message.octets = Fact::found(self.files[at].known_octets().or(read.octets));
+            message.details.body = Fact::found(read.of.body);
+            message.details.message = Fact::found(read.of.message);
+            message.details.octets = Fact::found(self.files[at].known_octets().or(read.octets));
         }
         Ok(())
     }
@@ -577,9 +577,9 @@ mod tests {
         assert_eq!(first.stored, Some(Uidl::new(*b"18").unwrap()));
         assert_eq!((first.stored_order, second.stored_order), (Some(1_048_577), None));
         assert_eq!(second.stored, Some(Uidl::new(*b"1714990001.a").unwrap()));
-        assert_eq!(first.native, Fact::Is(Uidl::new(*b"7.4").unwrap()));
-        assert_eq!(first.octets, Fact::Is(8));
-        assert!(matches!(first.received, Fact::Is(1_600_000_000..)), "{first:?}");
+        assert_eq!(first.details.native, Fact::Is(Uidl::new(*b"7.4").unwrap()));
+        assert_eq!(first.details.octets, Fact::Is(8));
+        assert!(matches!(first.details.received, Fact::Is(1_600_000_000..)), "{first:?}");
     }
 
     #[test]

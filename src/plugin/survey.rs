@@ -132,8 +132,10 @@ impl<'a> Survey<'a> {
                 Need::Message => {
                     find_fingerprints(&mut mail, message, Depth::Message, &mut self.input)
                 }
-                Need::Octets => mail.virtual_size().map(|size| message.octets = Fact::Is(size)),
-                Need::Received => mail.received().map(|at| message.received = Fact::Is(at)),
+                Need::Octets => {
+                    mail.virtual_size().map(|size| message.details.octets = Fact::Is(size))
+                }
+                Need::Received => mail.received().map(|at| message.details.received = Fact::Is(at)),
                 Need::Native => {
                     let (uidvalidity, mailbox) = (self.view.epoch.uidvalidity, self.input.mailbox);
                     find_native(&mut mail, message, uidvalidity, mailbox, &mut self.is_format_bad)
@@ -285,16 +287,16 @@ fn find_fingerprints(
             print
         }
     };
-    message.header = Fact::found(print.header);
-    message.origin = Fact::found(print.origin);
-    message.names_itself = print.names_itself;
-    message.origin_names_itself = print.origin_names_itself;
+    message.details.header = Fact::found(print.header);
+    message.details.origin = Fact::found(print.origin);
+    message.details.names_itself = print.names_itself;
+    message.details.origin_names_itself = print.origin_names_itself;
     if whole {
-        message.body = Fact::found(print.body);
-        message.message = Fact::found(print.message.get());
+        message.details.body = Fact::found(print.body);
+        message.details.message = Fact::found(print.message.get());
     }
     if let Some(octets) = print.octets {
-        message.octets = Fact::Is(octets);
+        message.details.octets = Fact::Is(octets);
     }
     Ok(())
 }
@@ -326,15 +328,16 @@ fn find_native(
     } else {
         Vec::new()
     };
-    message.native = Fact::found(match mail.native_uidl(uidvalidity, &filename, &guid, &md5) {
-        Ok(native) => Uidl::new(native).ok(),
-        Err(why) => {
-            if !std::mem::replace(is_format_bad, true) {
-                let line = format!("pop3_uidl_format={format}: {why}");
-                mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &line);
+    message.details.native =
+        Fact::found(match mail.native_uidl(uidvalidity, &filename, &guid, &md5) {
+            Ok(native) => Uidl::new(native).ok(),
+            Err(why) => {
+                if !std::mem::replace(is_format_bad, true) {
+                    let line = format!("pop3_uidl_format={format}: {why}");
+                    mailbox.log(Level::UIDL_KEEP_LOG_WARNING, &line);
+                }
+                None
             }
-            None
-        }
-    });
+        });
     Ok(())
 }

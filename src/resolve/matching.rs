@@ -168,9 +168,9 @@ impl<'a> Run<'a> {
             let wants_header =
                 any(|entry| entry.header.is_some()) && (keys.header || keys.message || keys.origin);
             let wants_message = keys.message && any(|entry| entry.message.is_some());
-            if wants_header && !message.header.is_asked() {
+            if wants_header && !message.details.header.is_asked() {
                 wanted.push((m, Need::Header));
-            } else if wants_message && !message.message.is_asked() {
+            } else if wants_message && !message.details.message.is_asked() {
                 wanted.push((m, Need::Message));
             }
         }
@@ -187,10 +187,12 @@ impl<'a> Run<'a> {
         let differ = |of_entry: Option<Fingerprint>, of_message: &Fact<Fingerprint>| {
             of_entry.is_some_and(|key| of_message.is_asked() && of_message.get() != Some(&key))
         };
-        let same_origin =
-            keys.origin && entry.origin.is_some() && message.origin.get() == entry.origin.as_ref();
-        let header_differs = differ(entry.header, &message.header) && !same_origin;
-        header_differs || (keys.message && differ(entry.message, &message.message) && !same_origin)
+        let same_origin = keys.origin
+            && entry.origin.is_some()
+            && message.details.origin.get() == entry.origin.as_ref();
+        let header_differs = differ(entry.header, &message.details.header) && !same_origin;
+        header_differs
+            || (keys.message && differ(entry.message, &message.details.message) && !same_origin)
     }
 
     /// Evidence 3: names. A name that several entries have is settled by the UID where it can be,
@@ -240,7 +242,7 @@ impl<'a> Run<'a> {
         self.ask_headers()?;
         if keys.message {
             self.ask_messages()?;
-            self.match_messages(|message| message.names_itself);
+            self.match_messages(|message| message.details.names_itself);
         }
         if keys.header {
             self.match_headers()?;
@@ -279,7 +281,8 @@ impl<'a> Run<'a> {
             keys.message && entry.message.is_some() && entry.header.is_none()
         };
         let need = if self.free_entries().any(is_whole) { Need::Message } else { Need::Header };
-        let wanted = self.readable().into_iter().filter(|&m| !self.messages[m].header.is_asked());
+        let wanted =
+            self.readable().into_iter().filter(|&m| !self.messages[m].details.header.is_asked());
         ask(wanted.map(|m| (m, need)).collect())
     }
 
@@ -297,7 +300,7 @@ impl<'a> Run<'a> {
             }
         }
         move |message| {
-            any_without_header || message.header.get().is_some_and(|h| headers.contains(h))
+            any_without_header || message.details.header.get().is_some_and(|h| headers.contains(h))
         }
     }
 
@@ -305,7 +308,7 @@ impl<'a> Run<'a> {
         let may_be = self.may_be_a_message();
         let wanted = self.readable().into_iter().filter(|&m| {
             let message = &self.messages[m];
-            message.names_itself && !message.message.is_asked() && may_be(message)
+            message.details.names_itself && !message.details.message.is_asked() && may_be(message)
         });
         ask(wanted.map(|m| (m, Need::Message)).collect())
     }
@@ -320,7 +323,7 @@ impl<'a> Run<'a> {
         }
         for m in self.open_messages() {
             let message = &self.messages[m];
-            let key = message.message.get().filter(|_| counts(message));
+            let key = message.details.message.get().filter(|_| counts(message));
             if let Some(e) = key.and_then(|key| entries_of.get_mut(key)).and_then(Vec::pop) {
                 self.claim(m, e, Provenance::Message);
             }
@@ -333,7 +336,9 @@ impl<'a> Run<'a> {
         let keys = self.situation.keys;
         let groups = self.groups(
             |entry| entry.header,
-            |message| message.header.get().copied().filter(|_| message.names_itself),
+            |message| {
+                message.details.header.get().copied().filter(|_| message.details.names_itself)
+            },
         );
         let mut wanted = Vec::new();
         let mut pairs = Vec::new();
@@ -344,10 +349,10 @@ impl<'a> Run<'a> {
             if !self.is_free(*e) || told_apart {
                 continue;
             }
-            if !self.are_one_content(&messages, &mut wanted, |message| &message.message) {
+            if !self.are_one_content(&messages, &mut wanted, |message| &message.details.message) {
                 continue;
             }
-            match (self.entries[*e].octets, self.messages[*first].octets) {
+            match (self.entries[*e].octets, self.messages[*first].details.octets) {
                 (Some(_), Fact::NotAsked) => wanted.push((*first, Need::Octets)),
                 (Some(counted), Fact::Is(octets)) if !is_explained(counted, octets) => {}
                 _ => pairs.push((*first, *e)),
@@ -366,7 +371,14 @@ impl<'a> Run<'a> {
     fn match_origins(&mut self) -> Result<(), Pause> {
         let groups = self.groups(
             |entry| entry.origin,
-            |message| message.origin.get().copied().filter(|_| message.origin_names_itself),
+            |message| {
+                message
+                    .details
+                    .origin
+                    .get()
+                    .copied()
+                    .filter(|_| message.details.origin_names_itself)
+            },
         );
         let mut wanted = Vec::new();
         let mut pairs = Vec::new();
@@ -378,7 +390,7 @@ impl<'a> Run<'a> {
             if messages.is_empty() || free.is_empty() || !are_one {
                 continue;
             }
-            if !self.are_one_content(&messages, &mut wanted, |message| &message.body) {
+            if !self.are_one_content(&messages, &mut wanted, |message| &message.details.body) {
                 continue;
             }
             pairs.extend(messages.into_iter().zip(free));
@@ -427,7 +439,7 @@ impl<'a> Run<'a> {
         if messages.len() == 1 {
             return true;
         }
-        let is_unread = |m: &&usize| !self.messages[**m].message.is_asked();
+        let is_unread = |m: &&usize| !self.messages[**m].details.message.is_asked();
         let wanted_before = wanted.len();
         wanted.extend(messages.iter().filter(is_unread).map(|&m| (m, Need::Message)));
         wanted.len() == wanted_before && self.are_equal(messages, of)
@@ -464,15 +476,16 @@ impl<'a> Run<'a> {
         let mut candidates = self.readable();
         candidates.retain(|&m| {
             let message = &self.messages[m];
-            message.header.is_asked() && !message.names_itself && may_be(message)
+            message.details.header.is_asked() && !message.details.names_itself && may_be(message)
         });
-        let unasked = candidates.iter().filter(|&&m| !self.messages[m].received.is_asked());
+        let unasked = candidates.iter().filter(|&&m| !self.messages[m].details.received.is_asked());
         ask(unasked.map(|&m| (m, Need::Received)).collect())?;
-        let is_old = |message: &Message| message.received.get().is_some_and(|at| *at <= latest);
+        let is_old =
+            |message: &Message| message.details.received.get().is_some_and(|at| *at <= latest);
         candidates.retain(|&m| is_old(&self.messages[m]));
-        let unread = candidates.iter().filter(|&&m| !self.messages[m].message.is_asked());
+        let unread = candidates.iter().filter(|&&m| !self.messages[m].details.message.is_asked());
         ask(unread.map(|&m| (m, Need::Message)).collect())?;
-        self.match_messages(|message| !message.names_itself && is_old(message));
+        self.match_messages(|message| !message.details.names_itself && is_old(message));
         Ok(())
     }
 }

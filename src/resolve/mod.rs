@@ -25,7 +25,7 @@ mod spent;
 
 pub use crate::key::Match;
 pub use answer::{Outcome, Report, Resolution, Undecidable};
-pub use question::{Fact, Memory, Message, Need, Purpose, Situation, Stamps};
+pub use question::{Detail, Details, Fact, Memory, Message, Need, Purpose, Situation, Stamps};
 pub use run::{most_unreadable, resolve};
 pub use settled::{Grown, grow};
 pub use spent::{COUNTS_ON, first_unspent_uid};

@@ -1,6 +1,8 @@
 //! What the rules are asked: [`Situation`], [`Memory`] and [`Message`].
 #![forbid(unsafe_code)]
 
+use std::ops::{Deref, DerefMut};
+
 use arrayvec::ArrayVec;
 
 use crate::format::UidlFormat;
@@ -65,6 +67,22 @@ pub struct Message {
     pub stored: Option<Uidl>,
     /// The order number that Dovecot's storage holds for it (`O`); asked for as [`Need::Names`].
     pub stored_order: Option<u32>,
+    /// What was found out beyond its names.
+    pub details: Details,
+    /// It could not be read, and cannot be downloaded either.
+    pub unreadable: bool,
+}
+
+/// What was found out about a message beyond its names.
+///
+/// Most messages of a large maildrop are known by their names alone. So it takes room only once
+/// something was found.
+#[derive(Debug, Clone, Default)]
+pub struct Details(Option<Box<Detail>>);
+
+/// The facts of [`Details`].
+#[derive(Debug, Clone, Default)]
+pub struct Detail {
     /// Asked for as [`Need::Header`].
     pub header: Fact<Fingerprint>,
     /// Whether its header names it: see [`Fingerprints`](crate::key::Fingerprints). Goes with
@@ -84,8 +102,40 @@ pub struct Message {
     pub received: Fact<i64>,
     /// What Dovecot alone would give; asked for as [`Need::Native`].
     pub native: Fact<Uidl>,
-    /// It could not be read, and cannot be downloaded either.
-    pub unreadable: bool,
+}
+
+impl Detail {
+    const NONE: Self = Self {
+        header: Fact::NotAsked,
+        names_itself: false,
+        origin: Fact::NotAsked,
+        origin_names_itself: false,
+        octets: Fact::NotAsked,
+        message: Fact::NotAsked,
+        body: Fact::NotAsked,
+        received: Fact::NotAsked,
+        native: Fact::NotAsked,
+    };
+}
+
+impl From<Detail> for Details {
+    fn from(detail: Detail) -> Self {
+        Self(Some(Box::new(detail)))
+    }
+}
+
+impl Deref for Details {
+    type Target = Detail;
+
+    fn deref(&self) -> &Detail {
+        self.0.as_deref().unwrap_or(&Detail::NONE)
+    }
+}
+
+impl DerefMut for Details {
+    fn deref_mut(&mut self) -> &mut Detail {
+        self.0.get_or_insert_with(|| Box::new(Detail::NONE))
+    }
 }
 
 impl Message {

@@ -502,11 +502,12 @@ impl<'a> Run<'a> {
         let unknown: Vec<usize> = (0..self.messages.len())
             .filter(|&m| !self.has_answer(m) && !self.is_undecided(m))
             .collect();
-        let wanted = unknown.iter().filter(|&&m| !self.messages[m].native.is_asked());
+        let wanted = unknown.iter().filter(|&&m| !self.messages[m].details.native.is_asked());
         ask(wanted.map(|&m| (m, Need::Native)).collect())?;
         for m in unknown {
             let message = &self.messages[m];
-            let native = message.native.get().filter(|native| self.may_be_native(m, native));
+            let native =
+                message.details.native.get().filter(|native| self.may_be_native(m, native));
             let (uidl, provenance) = match native {
                 Some(native) => (native.clone(), Provenance::Native),
                 None => (self.unknown_derived(message), Provenance::Derived),
@@ -660,6 +661,8 @@ impl<'a> Run<'a> {
             conflicts: std::mem::take(&mut self.conflicts),
             ..Report::default()
         };
+        let first_unspent_uid = self.spent.first_unspent_uid();
+        self.spent.drop_uidls();
         let mut records = self.known_records();
         let known = records.len();
         let next_order = self.add_new_records(&mut records)?;
@@ -674,7 +677,6 @@ impl<'a> Run<'a> {
         if report.is_first {
             report.repeated = count_repeated(&records, self.messages);
         }
-        let first_unspent_uid = self.spent.first_unspent_uid();
         let native_from = self.native_from(first_unspent_uid, report.unclaimed, &report.undecided);
         let ledger = self.new_ledger(records, next_order, native_from);
         Ok(Resolution { ledger, passing, news, first_unspent_uid, report })
@@ -712,7 +714,8 @@ impl<'a> Run<'a> {
         if self.ledger.is_none() {
             replay_all_or_none(&mut fresh);
         }
-        fresh.sort_by_key(|(rank, _)| *rank);
+        // No two have one rank, for it has their UID.
+        fresh.sort_unstable_by_key(|(rank, _)| *rank);
         let mut used: HashSet<u32> = records.iter().map(|record| record.order).collect();
         let mut next_order = self.first_new_order();
         records.reserve(fresh.len());

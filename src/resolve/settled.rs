@@ -43,7 +43,7 @@ pub fn grow<'a>(
         .filter(|(_, message)| !message.unreadable)
         .flat_map(|(m, message)| {
             let names = (!message.names.is_asked()).then_some((m, Need::Names));
-            let native = (!message.native.is_asked()).then_some((m, Need::Native));
+            let native = (!message.details.native.is_asked()).then_some((m, Need::Native));
             names.into_iter().chain(native)
         })
         .collect();
@@ -87,7 +87,7 @@ fn grown<'a>(
     head.native_from = head.native_from.map(|from| from.max(epoch.next_uid));
     let mut news: Vec<RecordRef<'a>> = Vec::with_capacity(new.len());
     for message in new {
-        let Fact::Is(native) = &message.native else { return None };
+        let Fact::Is(native) = &message.details.native else { return None };
         let is_plain = message.stored.is_none() && message.stored_order.is_none();
         if !is_plain || message.unreadable || head.next_order >= MAX_NEXT_ORDER - 1 {
             return None;

@@ -159,6 +159,12 @@ impl<'a> Spent<'a> {
         uid < native_told_below(&self.told, self.situation.epoch.uidvalidity)
     }
 
+    /// Drops what is known of single UIDLs, once every message has its answer. A large maildrop's
+    /// records need the room.
+    pub(super) fn drop_uidls(&mut self) {
+        (self.known, self.answered, self.stored) = Default::default();
+    }
+
     /// The first UID whose native UIDL no client can hold, as far as UIDLs have numbers.
     pub(super) fn first_unspent_uid(&self) -> u32 {
         let Situation { captured, epoch: Epoch { uidvalidity, .. }, native, .. } = *self.situation;

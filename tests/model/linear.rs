@@ -10,7 +10,8 @@ use uidl_keep::key::{FileKey, Fingerprint};
 use uidl_keep::ledger::{Epoch, FIRST_ORDER, Ledger, Mark};
 use uidl_keep::maildrop::{Counter, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
-    Fact, Match, Memory, Message, Outcome, Purpose, Resolution, Situation, Stamps, resolve,
+    Detail, Details, Fact, Match, Memory, Message, Outcome, Purpose, Resolution, Situation, Stamps,
+    resolve,
 };
 use uidl_keep::uidl::Uidl;
 
@@ -53,15 +54,17 @@ impl Moved {
         let messages = (0..MANY).map(|n| Message {
             uid: n as u32 + 1,
             names: names(&format!("new{n}")),
-            header: Fact::Is(print(1, n)),
-            names_itself: true,
-            origin: Fact::Is(print(2, n)),
-            origin_names_itself: true,
-            octets: Fact::Is(n as u64 * 1000),
-            message: Fact::Is(print(3, n)),
-            body: Fact::Is(print(4, n)),
-            received: Fact::Is(0),
-            native: Fact::Is(uidl(&format!("{:08x}00000063", n + 1))),
+            details: Details::from(Detail {
+                header: Fact::Is(print(1, n)),
+                names_itself: true,
+                origin: Fact::Is(print(2, n)),
+                origin_names_itself: true,
+                octets: Fact::Is(n as u64 * 1000),
+                message: Fact::Is(print(3, n)),
+                body: Fact::Is(print(4, n)),
+                received: Fact::Is(0),
+                native: Fact::Is(uidl(&format!("{:08x}00000063", n + 1))),
+            }),
             ..Message::default()
         });
         let captured = Maildrop {
@@ -121,7 +124,7 @@ fn equal_headers_of_distinct_sizes() {
     let mut moved = Moved::new();
     moved.each(|_, entry, message| {
         entry.header = Some(print(1, 0));
-        message.header = Fact::Is(print(1, 0));
+        message.details.header = Fact::Is(print(1, 0));
     });
     assert_eq!(moved.kept(), 0);
 }
@@ -131,7 +134,7 @@ fn equal_headers_that_were_read_whole() {
     let mut moved = Moved::new();
     moved.each(|n, entry, message| {
         (entry.header, entry.message) = (Some(print(1, 0)), Some(print(3, n)));
-        message.header = Fact::Is(print(1, 0));
+        message.details.header = Fact::Is(print(1, 0));
     });
     assert_eq!(moved.kept(), MANY);
 }
@@ -141,7 +144,8 @@ fn equal_contents_of_equal_entries() {
     let mut moved = Moved::new();
     moved.each(|_, entry, message| {
         (entry.header, entry.message) = (Some(print(1, 0)), Some(print(3, 0)));
-        (message.header, message.message) = (Fact::Is(print(1, 0)), Fact::Is(print(3, 0)));
+        (message.details.header, message.details.message) =
+            (Fact::Is(print(1, 0)), Fact::Is(print(3, 0)));
     });
     assert_eq!(moved.kept(), MANY);
 }
@@ -151,8 +155,8 @@ fn equal_contents_that_do_not_name_themselves() {
     let mut moved = Moved::new();
     moved.each(|_, entry, message| {
         (entry.header, entry.message) = (None, Some(print(3, 0)));
-        (message.header, message.message) = (Fact::Absent, Fact::Is(print(3, 0)));
-        message.names_itself = false;
+        (message.details.header, message.details.message) = (Fact::Absent, Fact::Is(print(3, 0)));
+        message.details.names_itself = false;
     });
     assert_eq!(moved.kept(), MANY);
 }
@@ -161,7 +165,8 @@ fn equal_contents_that_do_not_name_themselves() {
 fn equal_contents_of_one_entry() {
     let mut moved = Moved::new();
     moved.each(|_, _, message| {
-        (message.header, message.message) = (Fact::Is(print(1, 0)), Fact::Is(print(3, 0)));
+        (message.details.header, message.details.message) =
+            (Fact::Is(print(1, 0)), Fact::Is(print(3, 0)));
     });
     moved.captured.entries[0].octets = None;
     assert_eq!(moved.kept(), 1);
@@ -172,8 +177,9 @@ fn equal_origins_and_bodies() {
     let mut moved = Moved::new();
     moved.each(|n, entry, message| {
         (entry.origin, entry.message) = (Some(print(2, 0)), Some(print(3, MANY)));
-        (message.origin, message.body) = (Fact::Is(print(2, 0)), Fact::Is(print(4, 0)));
-        message.header = Fact::Is(print(5, n));
+        (message.details.origin, message.details.body) =
+            (Fact::Is(print(2, 0)), Fact::Is(print(4, 0)));
+        message.details.header = Fact::Is(print(5, n));
     });
     let keys = Match { origin: true, ..Match::default() };
     let resolution = moved.list(keys);
@@ -247,7 +253,7 @@ fn equal_uidls_in_storage_that_content_contradicts() {
     moved.each(|n, entry, message| {
         entry.uidl = number(0);
         message.stored = Some(number(0));
-        message.header = Fact::Is(print(9, n));
+        message.details.header = Fact::Is(print(9, n));
     });
     assert_eq!(moved.kept(), 0);
 }
@@ -278,7 +284,7 @@ fn equal_uidls_in_storage_that_content_contradicts_of_the_first_entry_alone() {
         (entry.uidl, entry.octets) = (number(0), None);
         entry.header = Some(print(1, usize::from(n > 0)));
         message.stored = Some(number(0));
-        message.header = Fact::Is(print(1, 1));
+        message.details.header = Fact::Is(print(1, 1));
     });
     assert_eq!(moved.kept(), MANY - 1);
 }

@@ -369,18 +369,18 @@ impl Server {
                 message.stored_order = held.stored_order;
             }
             Need::Header | Need::Message => {
-                message.header = Fact::found(mail.header_print());
-                message.names_itself = mail.names_itself();
-                message.origin = Fact::found(mail.origin_print());
-                message.origin_names_itself = mail.header < NAMELESS;
+                message.details.header = Fact::found(mail.header_print());
+                message.details.names_itself = mail.names_itself();
+                message.details.origin = Fact::found(mail.origin_print());
+                message.details.origin_names_itself = mail.header < NAMELESS;
                 if need == Need::Message {
-                    message.message = Fact::Is(mail.message_print());
-                    message.body = Fact::Is(mail.body_print());
+                    message.details.message = Fact::Is(mail.message_print());
+                    message.details.body = Fact::Is(mail.body_print());
                 }
             }
-            Need::Octets => message.octets = Fact::Is(mail.octets),
-            Need::Received => message.received = Fact::Is(mail.received as i64),
-            Need::Native => message.native = Fact::Is(self.native_uidl(held)),
+            Need::Octets => message.details.octets = Fact::Is(mail.octets),
+            Need::Received => message.details.received = Fact::Is(mail.received as i64),
+            Need::Native => message.details.native = Fact::Is(self.native_uidl(held)),
         }
     }
 
