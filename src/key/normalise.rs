@@ -754,7 +754,7 @@ impl Fingerprinter {
     /// Takes octets of a kept field's value, up to the end of the line. Returns how many they are.
     fn keep(&mut self, piece: &[u8]) -> usize {
         let kept = &mut self.header.octets;
-        let mut rest = piece;
+        let (mut rest, mut question) = (piece, self.question);
         while !rest.is_empty() {
             let word = rest.first_chunk().copied().unwrap_or_else(|| {
                 let mut last = [b' '; WORD_OCTETS];
@@ -766,7 +766,7 @@ impl Fingerprinter {
             let len = kept.len() + plain;
             kept.extend_from_slice(&word);
             kept.truncate(len);
-            self.question &= plain == 0;
+            question &= plain == 0;
             rest = &rest[plain..];
             if plain == WORD_OCTETS || rest.is_empty() {
                 continue;
@@ -778,13 +778,14 @@ impl Fingerprinter {
                     self.at = At::LineStart;
                     break;
                 }
-                b'?' if !self.question => {
+                b'?' if !question => {
                     kept.push(b'?');
-                    self.question = true;
+                    question = true;
                 }
                 _ => {}
             }
         }
+        self.question = question;
         piece.len() - rest.len()
     }
 
