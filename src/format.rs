@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+use arrayvec::ArrayVec;
 use md5::{Digest, Md5};
 
 use crate::uidl::{BadUidl, Uidl};
@@ -273,11 +274,10 @@ impl UidlFormat {
         // is found by trying, because the next field may start with a digit too.
         let first = self.parts.iter().position(Part::is_uid)?;
         let mut fields = Fields { uid: 0, uidvalidity, file: None, guid: None };
-        let mut out = Vec::with_capacity(32);
+        let mut rest = uidl;
         for part in &self.parts[..first] {
-            part.render(&fields, &mut out).ok()?;
+            rest = part.strip(&fields, rest)?;
         }
-        let rest = uidl.strip_prefix(out.as_slice())?;
         let Part::Number { base, min_digits, .. } = self.parts[first] else { return None };
         let radix = if base == Base::Decimal { 10 } else { 16 };
 
@@ -290,15 +290,21 @@ impl UidlFormat {
                 continue;
             }
             fields.uid = uid;
-            out.clear();
-            for part in &self.parts {
-                part.render(&fields, &mut out).ok()?;
-            }
-            if out == uidl {
+            let mut parts = self.parts[first..].iter();
+            if parts.try_fold(rest, |rest, part| part.strip(&fields, rest)) == Some(b"") {
                 return Some(uid);
             }
         }
         None
+    }
+}
+
+impl Number {
+    fn of(self, fields: &Fields<'_>) -> u32 {
+        match self {
+            Self::Uid => fields.uid,
+            Self::Uidvalidity => fields.uidvalidity,
+        }
     }
 }
 
@@ -307,15 +313,23 @@ impl Part {
         matches!(self, Self::Number { number: Number::Uid, .. })
     }
 
+    /// What follows this part in a UIDL, where that begins with it. `None` for a name.
+    fn strip<'u>(&self, fields: &Fields<'_>, uidl: &'u [u8]) -> Option<&'u [u8]> {
+        match self {
+            Self::Literal(text) => uidl.strip_prefix(text.as_bytes()),
+            Self::Number { number, base, min_digits } => {
+                let digits = digits_of(number.of(fields), *base, *min_digits);
+                uidl.strip_prefix(digits.as_slice())
+            }
+            Self::Name { .. } => None,
+        }
+    }
+
     fn render(&self, fields: &Fields<'_>, out: &mut Vec<u8>) -> Result<(), NotRendered> {
         match self {
             Self::Literal(text) => out.extend_from_slice(text.as_bytes()),
             Self::Number { number, base, min_digits } => {
-                let number = match number {
-                    Number::Uid => fields.uid,
-                    Number::Uidvalidity => fields.uidvalidity,
-                };
-                put_number(out, number, *base, *min_digits);
+                out.extend_from_slice(&digits_of(number.of(fields), *base, *min_digits));
             }
             Self::Name { name, md5 } => {
                 let name = match name {
@@ -324,7 +338,7 @@ impl Part {
                 };
                 if *md5 {
                     for octet in Md5::digest(name) {
-                        put_number(out, u32::from(octet), Base::HexLower, 2);
+                        out.extend_from_slice(&digits_of(u32::from(octet), Base::HexLower, 2));
                     }
                 } else {
                     out.extend_from_slice(name);
@@ -335,20 +349,24 @@ impl Part {
     }
 }
 
-fn put_number(out: &mut Vec<u8>, number: u32, base: Base, min_digits: usize) {
+fn digits_of(
+    number: u32,
+    base: Base,
+    min_digits: usize,
+) -> ArrayVec<u8, { UidlFormat::MAX_WIDTH }> {
     let (radix, digits) = match base {
         Base::Decimal => (10, b"0123456789ABCDEF"),
         Base::HexLower => (16, b"0123456789abcdef"),
         Base::HexUpper => (16, b"0123456789ABCDEF"),
     };
-    let mut reversed = [b'0'; UidlFormat::MAX_WIDTH];
-    let (mut len, mut left) = (0, number);
-    while left > 0 || len < min_digits.max(1) {
-        reversed[len] = digits[(left % radix) as usize];
+    let mut text = ArrayVec::new();
+    let mut left = number;
+    while left > 0 || text.len() < min_digits.max(1) {
+        text.push(digits[(left % radix) as usize]);
         left /= radix;
-        len += 1;
     }
-    out.extend(reversed[..len].iter().rev());
+    text.reverse();
+    text
 }
 
 /// Splits `inner` at its `}`. `whole` is for the error.

@@ -60,6 +60,25 @@ mod tests {
     }
 
     #[test]
+    fn a_file_key_is_two_hashes_or_one_that_stands_for_both() {
+        for (name, cut, whole) in [
+            ("1714990000.M1P2.host", "1714990000.M1P2.host", "1714990000.M1P2.host"),
+            ("a,S=4:2,S", "a", "a,S=4"),
+            ("a:2,S", "a", "a"),
+            ("a,", "a", "a,"),
+            (",a", "", ",a"),
+            (":a", "", ""),
+            ("", "", ""),
+        ] {
+            let of = |name: &str| *blake3::hash(name.as_bytes()).as_bytes();
+            let key = FileKey::of_name(name.as_bytes());
+            assert_eq!(key.cut, of(cut)[..16], "{name}");
+            assert_eq!(key.whole, of(whole)[..4], "{name}");
+            assert_eq!(FileKey::cut_of(name.as_bytes()), key.cut);
+        }
+    }
+
+    #[test]
     fn the_guid_of_an_mbox_that_is_made_of_nothing_is_no_name() {
         use md5::Digest;
         let digest = md5::Md5::digest(b"");

@@ -141,7 +141,19 @@ pub enum FieldKind {
     Store,
 }
 
-/// Fields of [`FieldKind::Store`], by the programs that write them:
+impl FieldKind {
+    /// The kind of the field called `name`, in any case.
+    pub fn of_field(name: &[u8]) -> Self {
+        match &name.to_ascii_lowercase()[..] {
+            name if is_stores(name) => Self::Store,
+            name if is_relays(name) => Self::Relay,
+            _ => Self::Author,
+        }
+    }
+}
+
+/// Whether a field is of [`FieldKind::Store`], by its name in lower case. The fields, by the
+/// programs that write them:
 ///
 /// * Yahoo: `Return-Path` (its IMAP shows it, its POP3 does not), `X-Yahoo-Newman-Property`.
 /// * mboxes: `Content-Length`, `Status`, `X-Status`, `X-Keywords`, `X-UID`, `X-IMAP`, `X-IMAPbase`,
@@ -156,30 +168,33 @@ pub enum FieldKind {
 ///   its folders.
 ///
 /// The first three are `hdr_hash_skip_headers` in Dovecot's `pop3-migration-plugin.c`.
-const STORE: [&str; 19] = [
-    "content-length",
-    "disposition-notification-to",
-    "return-path",
-    "status",
-    "x-account-key",
-    "x-disposition-notification-to",
-    "x-imap",
-    "x-imapbase",
-    "x-keywords",
-    "x-message-flag",
-    "x-mozilla-keys",
-    "x-mozilla-status",
-    "x-mozilla-status2",
-    "x-offlineimap",
-    "x-status",
-    "x-tuid",
-    "x-uid",
-    "x-uidl",
-    "x-yahoo-newman-property",
-];
+fn is_stores(name: &[u8]) -> bool {
+    matches!(
+        name,
+        b"content-length"
+            | b"disposition-notification-to"
+            | b"return-path"
+            | b"status"
+            | b"x-account-key"
+            | b"x-disposition-notification-to"
+            | b"x-imap"
+            | b"x-imapbase"
+            | b"x-keywords"
+            | b"x-message-flag"
+            | b"x-mozilla-keys"
+            | b"x-mozilla-status"
+            | b"x-mozilla-status2"
+            | b"x-offlineimap"
+            | b"x-status"
+            | b"x-tuid"
+            | b"x-uid"
+            | b"x-uidl"
+            | b"x-yahoo-newman-property"
+    )
+}
 
-/// Fields of [`FieldKind::Relay`], by the programs that add them. A name that ends in `*` stands
-/// for all names that begin so.
+/// Whether a field is of [`FieldKind::Relay`], by its name in lower case. The fields, by the
+/// programs that add them:
 ///
 /// * every MTA, fetchmail, getmail: `Received` (Gmail `X-Received`), `Received-SPF`,
 ///   `Authentication-Results`, `ARC-*`.
@@ -189,42 +204,23 @@ const STORE: [&str; 19] = [
 /// * getmail: `X-getmail-*`.
 /// * fetchmail and MDAs: `X-Envelope-To`, `X-Envelope-From`, `X-Fetchmail-Warning`.
 /// * SpamAssassin, rspamd, amavis, ClamAV: `X-Spam-*`, `X-Virus-*`.
-const RELAY: [&str; 16] = [
-    "arc-*",
-    "authentication-results",
-    "delivered-to",
-    "delivery-date",
-    "envelope-to",
-    "received",
-    "received-spf",
-    "x-delivery-*",
-    "x-envelope-from",
-    "x-envelope-to",
-    "x-fetchmail-warning",
-    "x-getmail-*",
-    "x-original-to",
-    "x-received",
-    "x-spam-*",
-    "x-virus-*",
-];
-
-impl FieldKind {
-    /// The kind of the field called `name`, in any case.
-    pub fn of_field(name: &[u8]) -> Self {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
-        let begins = |known: &str| {
-            let start = known.strip_suffix('*').map(str::as_bytes);
-            let head = start.and_then(|start| Some((start, name.get(..start.len())?)));
-            head.is_some_and(|(start, head)| head.eq_ignore_ascii_case(start))
-        };
-        if STORE.iter().any(|known| is(known)) {
-            Self::Store
-        } else if RELAY.iter().any(|known| is(known) || begins(known)) {
-            Self::Relay
-        } else {
-            Self::Author
-        }
-    }
+fn is_relays(name: &[u8]) -> bool {
+    let starts: [&[u8]; 5] = [b"arc-", b"x-delivery-", b"x-getmail-", b"x-spam-", b"x-virus-"];
+    let is_one = matches!(
+        name,
+        b"authentication-results"
+            | b"delivered-to"
+            | b"delivery-date"
+            | b"envelope-to"
+            | b"received"
+            | b"received-spf"
+            | b"x-envelope-from"
+            | b"x-envelope-to"
+            | b"x-fetchmail-warning"
+            | b"x-original-to"
+            | b"x-received"
+    );
+    is_one || starts.iter().any(|start| name.starts_with(start))
 }
 
 /// The longest field name that we look at, in octets. RFC 5322 allows a line of 998; no name seen
@@ -235,14 +231,19 @@ const NAME_OCTETS: usize = 256;
 /// a whole.
 const WHOLE_OCTETS: usize = 64;
 
+/// So many octets of a value are looked at together.
+const WORD_OCTETS: usize = 8;
+
+/// Runs begin with room for so many octets: most headers need no more.
+const ROOM_OCTETS: usize = 4096;
+
 /// Normalised octets are hashed in runs of this size: enough for BLAKE3 to use the whole width of
 /// the processor.
 const RUN_OCTETS: usize = 16_384;
 
 /// Makes the fingerprints of one message from its raw octets, in slices of any size.
-/// Memory is bounded (a few times 16 KiB), whatever the header holds. Small messages use no more
-/// than their size. Cost: one pass, with BLAKE3 in runs.
-/// than their size. Cost: one pass, BLAKE3 in runs.
+/// Memory is bounded (a few times 16 KiB), whatever the header holds. Small messages use 4 KiB for
+/// each fingerprint. Cost: one pass, with BLAKE3 in runs.
 pub struct Fingerprinter {
     depth: Depth,
     at: At,
@@ -418,6 +419,21 @@ const fn kept_as(octet: u8) -> u8 {
     }
 }
 
+/// How many octets of the word, from its first on, are kept as they are: the others are what
+/// [`kept_as`] changes, and `?`.
+const fn plain_octets(word: [u8; WORD_OCTETS]) -> usize {
+    const EACH: u64 = u64::MAX / 0xFF;
+    const HIGH: u64 = 0x80 * EACH;
+    let word = u64::from_le_bytes(word);
+    // The high bit of each octet is set where that is in order. No octet takes from its neighbour.
+    let above_space = (word | HIGH) - (b' ' as u64 + 1) * EACH;
+    let no_question = (word ^ (b'?' as u64 * EACH) | HIGH) - EACH;
+    // And here where it is not.
+    let is_del = (word & !HIGH) + EACH;
+    let changes = (word | is_del | !above_space | !no_question) & HIGH;
+    changes.trailing_zeros() as usize / 8
+}
+
 const DROPPED: u8 = 0;
 const LINE_END: u8 = 1;
 
@@ -539,19 +555,12 @@ impl Fingerprinter {
 
     fn name<'a>(&mut self, rest: &'a [u8]) -> &'a [u8] {
         let end = memchr::memchr2(b':', b'\n', rest).unwrap_or(rest.len());
-        for &octet in rest[..end].iter().filter(|&&octet| octet != b'\r') {
-            let after_blank = matches!(self.name.last(), Some(b' ' | b'\t'));
-            match octet {
-                b' ' | b'\t' if after_blank => {}
-                b' ' | b'\t' | 0x21..=0x7E if self.name.len() < NAME_OCTETS => {
-                    self.name_spoilt |= after_blank;
-                    self.name.push(octet);
-                }
-                _ => self.name_spoilt = true,
-            }
-            if self.name_spoilt {
-                break;
-            }
+        let text = &rest[..end];
+        let is_new = self.name.is_empty() && !self.name_spoilt;
+        if is_new && text.len() <= NAME_OCTETS && text.iter().all(u8::is_ascii_graphic) {
+            self.name.extend_from_slice(text);
+        } else {
+            self.take_name(text);
         }
         let line = &rest[..rest.len().min(end + 1)];
         self.take_line(line);
@@ -568,6 +577,24 @@ impl Fingerprinter {
             }
         }
         &rest[end + 1..]
+    }
+
+    /// Takes more of a name that may have blanks in it, or octets that no name has.
+    fn take_name(&mut self, text: &[u8]) {
+        for &octet in text.iter().filter(|&&octet| octet != b'\r') {
+            let after_blank = matches!(self.name.last(), Some(b' ' | b'\t'));
+            match octet {
+                b' ' | b'\t' if after_blank => {}
+                b' ' | b'\t' | 0x21..=0x7E if self.name.len() < NAME_OCTETS => {
+                    self.name_spoilt |= after_blank;
+                    self.name.push(octet);
+                }
+                _ => self.name_spoilt = true,
+            }
+            if self.name_spoilt {
+                break;
+            }
+        }
     }
 
     /// Whether text that is no field is content so far.
@@ -633,8 +660,8 @@ impl Fingerprinter {
             self.line_is_no_field();
             return;
         }
-        let kind = FieldKind::of_field(&self.name);
-        if kind == FieldKind::Store {
+        self.name.make_ascii_lowercase();
+        if is_stores(&self.name) {
             let was_taken = self.may_be_content() && self.line_was_taken();
             self.field = if was_taken { Field::Content } else { Field::Dropped };
             return;
@@ -649,12 +676,14 @@ impl Fingerprinter {
         let start = self.header.octets.len();
         self.before = (self.has_field, self.signs);
         self.has_field = true;
-        self.field = Field::Kept { origin: kind == FieldKind::Author, start, is_whole: true };
-        self.name.make_ascii_lowercase();
+        self.field = Field::Kept { origin: !is_relays(&self.name), start, is_whole: true };
         self.sign = match Sign::of_field(&self.name) {
             Sign::Received if self.signs.received => Sign::Nothing,
             sign => sign,
         };
+        if self.header.octets.capacity() == 0 {
+            self.header.octets.reserve(ROOM_OCTETS);
+        }
         self.header.octets.extend_from_slice(&self.name);
         self.header.octets.push(b':');
         self.question = false;
@@ -683,6 +712,9 @@ impl Fingerprinter {
     /// Copies the new octets of the field to the run of `origin`, if it belongs there.
     fn share_with_origin(&mut self) {
         if let Field::Kept { origin: true, start, .. } = &mut self.field {
+            if self.origin.octets.capacity() == 0 {
+                self.origin.octets.reserve(ROOM_OCTETS);
+            }
             self.origin.octets.extend_from_slice(&self.header.octets[*start..]);
             *start = self.header.octets.len();
             if self.origin.octets.len() >= RUN_OCTETS {
@@ -704,23 +736,8 @@ impl Fingerprinter {
             return &rest[line.len()..];
         }
         let piece = &rest[..rest.len().min(RUN_OCTETS)];
-        let mut taken = piece.len();
         let from = self.header.octets.len();
-        for (at, &octet) in piece.iter().enumerate() {
-            match KEPT_AS[usize::from(octet)] {
-                DROPPED => {}
-                LINE_END => {
-                    self.at = At::LineStart;
-                    taken = at + 1;
-                    break;
-                }
-                b'?' if self.question => {}
-                kept => {
-                    self.question = kept == b'?';
-                    self.header.octets.push(kept);
-                }
-            }
-        }
+        let taken = self.keep(piece);
         if self.sign != Sign::Nothing {
             self.sign = self.signs.take(self.sign, &self.header.octets[from..]);
         }
@@ -732,6 +749,44 @@ impl Fingerprinter {
             }
         }
         &rest[taken..]
+    }
+
+    /// Takes octets of a kept field's value, up to the end of the line. Returns how many they are.
+    fn keep(&mut self, piece: &[u8]) -> usize {
+        let kept = &mut self.header.octets;
+        let (mut rest, mut question) = (piece, self.question);
+        while !rest.is_empty() {
+            let word = rest.first_chunk().copied().unwrap_or_else(|| {
+                let mut last = [b' '; WORD_OCTETS];
+                last[..rest.len()].copy_from_slice(rest);
+                last
+            });
+            let plain = plain_octets(word);
+            // The whole word is copied, for a copy of a fixed size costs the least.
+            let len = kept.len() + plain;
+            kept.extend_from_slice(&word);
+            kept.truncate(len);
+            question &= plain == 0;
+            rest = &rest[plain..];
+            if plain == WORD_OCTETS || rest.is_empty() {
+                continue;
+            }
+            let octet = rest[0];
+            rest = &rest[1..];
+            match KEPT_AS[usize::from(octet)] {
+                LINE_END => {
+                    self.at = At::LineStart;
+                    break;
+                }
+                b'?' if !question => {
+                    kept.push(b'?');
+                    question = true;
+                }
+                _ => {}
+            }
+        }
+        self.question = question;
+        piece.len() - rest.len()
     }
 
     /// Whether the field is longer than any that is looked at as a whole.
@@ -1169,6 +1224,61 @@ mod tests {
         assert_eq!(hex(header_of("a: b\n")), "86e0eb514064e6703a539977b0cc7347");
     }
 
+    #[test]
+    fn a_field_is_of_its_kind_in_any_case_and_one_with_a_longer_name_is_not() {
+        for (name, kind) in [
+            ("Status", FieldKind::Store),
+            ("X-Status", FieldKind::Store),
+            ("Statu", FieldKind::Author),
+            ("Status2", FieldKind::Author),
+            ("X-MOZILLA-STATUS2", FieldKind::Store),
+            ("Received", FieldKind::Relay),
+            ("received-spf", FieldKind::Relay),
+            ("Received-", FieldKind::Author),
+            ("ARC-Seal", FieldKind::Relay),
+            ("arc-", FieldKind::Relay),
+            ("arc", FieldKind::Author),
+            ("X-Spam-Level", FieldKind::Relay),
+            ("X-Spam", FieldKind::Author),
+            ("X-Virus-Scanned", FieldKind::Relay),
+            ("X-Getmail-Retrieved-From", FieldKind::Relay),
+            ("X-Delivery-ID", FieldKind::Relay),
+            ("X-Delivery", FieldKind::Author),
+            ("", FieldKind::Author),
+        ] {
+            assert_eq!(FieldKind::of_field(name.as_bytes()), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_word_has_before_an_octet_that_changes_is_found_for_each_octet_at_each_place() {
+        for octet in 0..=u8::MAX {
+            let is_plain = KEPT_AS[usize::from(octet)] == octet && octet != b'?';
+            for other in [b'!', b'>', b'@', b'~', octet] {
+                for at in 0..WORD_OCTETS {
+                    let mut word = [other; WORD_OCTETS];
+                    word[at] = octet;
+                    let changes = word.iter().position(|&o| o == octet && !is_plain);
+                    let expected = changes.unwrap_or(WORD_OCTETS);
+                    assert_eq!(plain_octets(word), expected, "{octet:#x} at {at} in {other:#x}");
+                }
+            }
+        }
+    }
+
+    /// What is kept of a value, octet by octet.
+    fn kept_slowly(value: &[u8]) -> Vec<u8> {
+        let mut kept = Vec::new();
+        for &octet in value {
+            match kept_as(octet) {
+                DROPPED | LINE_END => {}
+                b'?' if kept.last() == Some(&b'?') => {}
+                octet => kept.push(octet),
+            }
+        }
+        kept
+    }
+
     /// Gives `message` in slices that end at `cuts`.
     fn in_slices(message: &[u8], cuts: &[prop::sample::Index], depth: Depth) -> Fingerprints {
         let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(message.len() + 1)).collect();
@@ -1245,6 +1355,27 @@ mod tests {
             let header = origin || has(b"received:", &dated);
             let found = in_slices(&message, &cuts, Depth::Header);
             prop_assert_eq!((found.names_itself, found.origin_names_itself), (header, origin));
+        }
+
+        #[test]
+        fn of_a_value_is_kept_what_is_kept_octet_by_octet(
+            lines in prop::collection::vec("[ -~\r?\u{0}\u{e9}]{0,40}|[a-z]{0,9}[?\t]{0,3}", 0..6),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..9),
+        ) {
+            let value = lines.join("\n ").into_bytes();
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(value.len() + 1)).collect();
+            cuts.sort_unstable();
+            cuts.push(value.len());
+            let mut fingerprinter = Fingerprinter::new(Depth::Header);
+            fingerprinter.update(b"x:");
+            let mut start = 0;
+            for cut in cuts {
+                fingerprinter.update(&value[start..cut]);
+                start = cut;
+            }
+            let kept = &fingerprinter.header.octets;
+            let expected = [b"x:".as_slice(), &kept_slowly(&value)].concat();
+            prop_assert_eq!(kept, &expected);
         }
 
         #[test]

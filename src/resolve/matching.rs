@@ -1,11 +1,12 @@
 //! Evidence: which message is which entry's, the best evidence first.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::by_name::{EntriesByName, NamedEntries};
-use super::by_uidl::{EntriesByUidl, FirstFree};
 use super::derived::is_derived;
+use super::places::{FirstFree, Places, entries_by_uidl};
 use super::question::{Fact, Message, Need};
 use super::rank::is_ours;
 use super::run::{Matched, MessageState, Pause, Run, ask};
@@ -62,7 +63,7 @@ impl<'a> Run<'a> {
         if stored.is_empty() {
             return Ok(());
         }
-        let entries_of = EntriesByUidl::of(self.entries);
+        let entries_of = entries_by_uidl(self.entries);
         let mut unconfirmed = Vec::new();
         for &(m, uidl) in &stored {
             let entries = entries_of.get(uidl);
@@ -70,7 +71,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             let named = self.named_entries(names, m);
-            let is_it = |e: &usize| self.is_free(*e) && entries_of.has(uidl, *e);
+            let is_it = |e: &usize| self.is_free(*e) && entries.binary_search(e).is_ok();
             match (named.entries().iter().copied().find(is_it), &named) {
                 (Some(e), _) => self.claim_stored(m, e, uidl),
                 (None, NamedEntries::None) => unconfirmed.push((m, uidl)),
@@ -133,17 +134,16 @@ impl<'a> Run<'a> {
     }
 
     /// Claims by a stored UIDL. If we told it, it stays, also where a later capture says otherwise.
-    fn claim_stored(&mut self, m: usize, e: usize, stored: &Uidl) {
+    fn claim_stored(&mut self, m: usize, e: usize, stored: &'a Uidl) {
         let is_told = is_ours(self.messages[m].stored_order.unwrap_or(0));
         let uidl = if is_told { stored } else { &self.entries[e].uidl };
-        let uidl = uidl.clone();
-        self.claim_as(m, e, Provenance::Stored, uidl);
+        self.claim_as(m, e, Provenance::Stored, Cow::Borrowed(uidl));
     }
 
     /// Answers with a stored UIDL, without a claim.
-    fn answer_stored(&mut self, m: usize, stored: &Uidl) {
+    fn answer_stored(&mut self, m: usize, stored: &'a Uidl) {
         let provenance = if is_derived(stored) { Provenance::Derived } else { Provenance::Stored };
-        self.answer(m, Matched { uidl: stored.clone(), provenance, entry: None });
+        self.answer(m, Matched { uidl: Cow::Borrowed(stored), provenance, entry: None });
     }
 
     fn ask_what_may_contradict(
@@ -342,14 +342,14 @@ impl<'a> Run<'a> {
         );
         let mut wanted = Vec::new();
         let mut pairs = Vec::new();
-        for (entries, messages) in groups {
-            let ([e], [first, ..]) = (&entries[..], &messages[..]) else { continue };
+        for (entries, messages) in groups.iter() {
+            let ([e], [first, ..]) = (entries, messages) else { continue };
             // An entry with a `message` key is recognised by that, where it may match.
             let told_apart = keys.message && self.entries[*e].message.is_some();
             if !self.is_free(*e) || told_apart {
                 continue;
             }
-            if !self.are_one_content(&messages, &mut wanted, |message| &message.details.message) {
+            if !self.are_one_content(messages, &mut wanted, |message| &message.details.message) {
                 continue;
             }
             match (self.entries[*e].octets, self.messages[*first].details.octets) {
@@ -382,18 +382,18 @@ impl<'a> Run<'a> {
         );
         let mut wanted = Vec::new();
         let mut pairs = Vec::new();
-        for (entries, messages) in groups {
+        for (entries, messages) in groups.iter() {
             let whole = self.entries[entries[0]].message;
             let are_one = entries.len() == 1
                 || (whole.is_some() && entries.iter().all(|&e| self.entries[e].message == whole));
-            let free: Vec<usize> = entries.into_iter().filter(|&e| self.is_free(e)).collect();
-            if messages.is_empty() || free.is_empty() || !are_one {
+            let free: Vec<usize> = entries.iter().copied().filter(|&e| self.is_free(e)).collect();
+            if free.is_empty() || !are_one {
                 continue;
             }
-            if !self.are_one_content(&messages, &mut wanted, |message| &message.details.body) {
+            if !self.are_one_content(messages, &mut wanted, |message| &message.details.body) {
                 continue;
             }
-            pairs.extend(messages.into_iter().zip(free));
+            pairs.extend(messages.iter().copied().zip(free));
         }
         wanted.sort_unstable_by_key(|(m, _)| *m);
         ask(wanted)?;
@@ -403,29 +403,19 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// All entries and the open, readable messages with each key, in the order of the first entry.
+    /// All entries and the open, readable messages, by a key.
     fn groups(
         &self,
         of_entry: impl Fn(&Entry) -> Option<Fingerprint>,
         of_message: impl Fn(&Message) -> Option<Fingerprint>,
-    ) -> Vec<(Vec<usize>, Vec<usize>)> {
-        let mut groups: Vec<(Vec<usize>, Vec<usize>)> = Vec::new();
-        let mut group_of: HashMap<Fingerprint, usize> = HashMap::new();
-        for (e, entry) in self.entries.iter().enumerate() {
-            let Some(key) = of_entry(entry) else { continue };
-            let group = *group_of.entry(key).or_insert_with(|| {
-                groups.push((Vec::new(), Vec::new()));
-                groups.len() - 1
-            });
-            groups[group].0.push(e);
-        }
-        for m in self.readable() {
-            let key = of_message(&self.messages[m]);
-            if let Some(group) = key.and_then(|key| group_of.get(&key)) {
-                groups[*group].1.push(m);
-            }
-        }
-        groups
+    ) -> Groups {
+        let readable = self.readable().into_iter();
+        let messages =
+            Places::of(readable.filter_map(|m| Some((of_message(&self.messages[m])?, m))));
+        let entries = if messages.is_empty() { &[] } else { self.entries };
+        let entries = entries.iter().enumerate();
+        let entries = Places::of(entries.filter_map(|(e, entry)| Some((of_entry(entry)?, e))));
+        Groups { entries, messages }
     }
 
     /// Says whether messages that share a header are copies of one content, as far as is known. It
@@ -487,6 +477,20 @@ impl<'a> Run<'a> {
         ask(unread.map(|&m| (m, Need::Message)).collect())?;
         self.match_messages(|message| !message.details.names_itself && is_old(message));
         Ok(())
+    }
+}
+
+/// Entries and messages by a key.
+struct Groups {
+    entries: Places<Fingerprint>,
+    messages: Places<Fingerprint>,
+}
+
+impl Groups {
+    /// The places of the entries and of the messages with each key that both have.
+    fn iter(&self) -> impl Iterator<Item = (&[usize], &[usize])> {
+        let groups = self.messages.iter().map(|(key, messages)| (self.entries.get(key), messages));
+        groups.filter(|(entries, _)| !entries.is_empty())
     }
 }
 

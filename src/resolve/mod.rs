@@ -13,9 +13,9 @@
 
 mod answer;
 mod by_name;
-mod by_uidl;
 mod derived;
 mod matching;
+mod places;
 mod question;
 mod rank;
 mod rehearsed;

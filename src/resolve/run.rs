@@ -1,12 +1,13 @@
 //! One application of the rules: [`resolve`].
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 
 use super::answer::{Outcome, Report, Resolution, Undecidable};
-use super::by_uidl::EntriesByUidl;
 use super::derived::derived;
+use super::places::entries_by_uidl;
 use super::question::{Fact, Memory, Message, Need, Purpose, Situation};
 use super::rank::{Group, ListingRank, WasListed, is_ours, replay_all_or_none};
 use super::rehearsed::without_rehearsal;
@@ -63,13 +64,13 @@ pub(super) enum MessageState<'a> {
     /// It was listed before: UIDL and place stay.
     Listed(&'a Record),
     /// It got an answer now.
-    Matched(Matched),
+    Matched(Matched<'a>),
 }
 
 /// An answer that was found now.
 #[derive(Debug, Clone)]
-pub(super) struct Matched {
-    pub(super) uidl: Uidl,
+pub(super) struct Matched<'a> {
+    pub(super) uidl: Cow<'a, Uidl>,
     pub(super) provenance: Provenance,
     pub(super) entry: Option<usize>,
 }
@@ -273,14 +274,15 @@ impl<'a> Run<'a> {
             self.find_listed_by_name(ledger);
         }
         let entries = self.entries;
-        let entries_of = LazyCell::new(|| EntriesByUidl::of(entries));
+        let entries_of = LazyCell::new(|| entries_by_uidl(entries));
         // A record claims the entry at its place, if that has its UIDL. In an index that was built
         // anew it claims any free entry with its UIDL. Exact claims go first.
         let exact = |record: &Record| {
             let e = record.entry? as usize;
             let entry = entries.get(e)?;
             let has_it = entry.uidl == record.uidl
-                || (!entry.earlier.is_empty() && entries_of.has(&record.uidl, e));
+                || (!entry.earlier.is_empty()
+                    && entries_of.get(&record.uidl).binary_search(&e).is_ok());
             has_it.then_some(e)
         };
         let exact: Vec<Option<usize>> = ledger.records.iter().map(exact).collect();
@@ -391,19 +393,29 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn claim(&mut self, m: usize, e: usize, provenance: Provenance) {
-        let uidl = self.entries[e].uidl.clone();
+        let uidl = Cow::Borrowed(&self.entries[e].uidl);
         self.claim_as(m, e, provenance, uidl);
     }
 
     /// Rule 1: one entry, one message.
-    pub(super) fn claim_as(&mut self, m: usize, e: usize, provenance: Provenance, uidl: Uidl) {
+    pub(super) fn claim_as(
+        &mut self,
+        m: usize,
+        e: usize,
+        provenance: Provenance,
+        uidl: Cow<'a, Uidl>,
+    ) {
         debug_assert!(self.is_open(m) && self.is_free(e));
         self.claims[e] = Claim::OfNew;
         self.answer(m, Matched { uidl, provenance, entry: Some(e) });
     }
 
-    pub(super) fn answer(&mut self, m: usize, matched: Matched) {
-        self.spent.answer(&matched.uidl);
+    pub(super) fn answer(&mut self, m: usize, matched: Matched<'a>) {
+        // An entry's UIDL is spent as it is. Only a forgotten ledger can have told it to another
+        // message.
+        if matched.entry.is_none() || self.void.is_some() {
+            self.spent.answer(&matched.uidl);
+        }
         self.states[m] = MessageState::Matched(matched);
     }
 
@@ -509,8 +521,8 @@ impl<'a> Run<'a> {
             let native =
                 message.details.native.get().filter(|native| self.may_be_native(m, native));
             let (uidl, provenance) = match native {
-                Some(native) => (native.clone(), Provenance::Native),
-                None => (self.unknown_derived(message), Provenance::Derived),
+                Some(native) => (Cow::Borrowed(native), Provenance::Native),
+                None => (Cow::Owned(self.unknown_derived(message)), Provenance::Derived),
             };
             self.answer(m, Matched { uidl, provenance, entry: None });
         }
@@ -622,11 +634,11 @@ impl<'a> Run<'a> {
     }
 
     /// Rule 4: where a message that is not in the ledger stands.
-    fn rank(&self, m: usize, matched: &Matched) -> ListingRank {
+    fn rank(&self, m: usize, matched: &Matched<'_>) -> ListingRank {
         let message = &self.messages[m];
         let replayed = message
             .stored_order
-            .filter(|order| is_ours(*order) && message.stored.as_ref() == Some(&matched.uidl))
+            .filter(|order| is_ours(*order) && message.stored.as_ref() == Some(&*matched.uidl))
             .filter(|_| self.knows_since_forget());
         let was_listed = match self.newer_mark {
             None => WasListed::No,
@@ -669,9 +681,13 @@ impl<'a> Run<'a> {
         for record in &records[known..] {
             *report.by_provenance.entry(record.provenance).or_default() += 1;
         }
-        let new: HashSet<u32> = records[known..].iter().map(|record| record.uid).collect();
         records.sort_by_key(|record| (record.uid, record.order));
-        let news = (0..records.len()).filter(|&r| new.contains(&records[r].uid)).collect();
+        // Both are by UID.
+        let is_new = |m: &usize| matches!(self.states[*m], MessageState::Matched(_));
+        let new = (0..self.messages.len()).filter(is_new).map(|m| self.messages[m].uid);
+        let mut new = new.peekable();
+        let news = (0..records.len()).filter(|&r| new.next_if_eq(&records[r].uid).is_some());
+        let news = news.collect();
         let passing = self.passing(next_order);
         report.undecided = passing.iter().map(|record| record.uid).collect();
         if report.is_first {
@@ -705,7 +721,7 @@ impl<'a> Run<'a> {
     /// Adds the records of messages that are not in the ledger, in their order, and says which
     /// order number is the next one.
     fn add_new_records(&self, records: &mut Vec<Record>) -> Result<u32, Pause> {
-        let mut fresh: Vec<(ListingRank, (usize, &Matched))> = Vec::new();
+        let mut fresh: Vec<(ListingRank, (usize, &Matched<'_>))> = Vec::new();
         for (m, state) in self.states.iter().enumerate() {
             if let MessageState::Matched(matched) = state {
                 fresh.push((self.rank(m, matched), (m, matched)));
@@ -716,7 +732,10 @@ impl<'a> Run<'a> {
         }
         // No two have one rank, for it has their UID.
         fresh.sort_unstable_by_key(|(rank, _)| *rank);
-        let mut used: HashSet<u32> = records.iter().map(|record| record.order).collect();
+        let mut used: HashSet<u32> = HashSet::new();
+        if fresh.iter().any(|(rank, _)| rank.replayed.is_some()) {
+            used.extend(records.iter().map(|record| record.order));
+        }
         let mut next_order = self.first_new_order();
         records.reserve(fresh.len());
         for (rank, (m, matched)) in fresh {
@@ -734,7 +753,7 @@ impl<'a> Run<'a> {
             records.push(Record {
                 uid: message.uid,
                 order,
-                uidl: matched.uidl.clone(),
+                uidl: Uidl::clone(&matched.uidl),
                 provenance: matched.provenance,
                 names: message.name_hashes().collect(),
                 entry: matched.entry.and_then(|e| u32::try_from(e).ok()),

@@ -1,6 +1,7 @@
 //! Rule 6: which UIDLs a client may hold for another message: [`Spent`].
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::question::{Message, Situation};
@@ -21,7 +22,7 @@ pub(super) struct Spent<'a> {
     /// How many different UIDLs were captured.
     pub(super) captured: usize,
     /// UIDLs that were answered in this run.
-    answered: HashSet<Uidl>,
+    answered: HashSet<Cow<'a, Uidl>>,
     /// How many messages bear a stored UIDL, and the place of the first.
     stored: HashMap<&'a Uidl, (usize, usize)>,
     /// How far the old server had counted under each UIDVALIDITY, at the capture that saw it
@@ -36,8 +37,10 @@ impl<'a> Spent<'a> {
         let captured = situation.captured.into_iter();
         let uidls = captured.clone().flat_map(|c| &c.entries).flat_map(|entry| entry.uidls());
         let listed = situation.memory.ledger.into_iter().flat_map(|ledger| &ledger.records);
-        let mut known: HashSet<&Uidl> =
-            uidls.chain(captured.flat_map(|captured| &captured.spent)).collect();
+        let of_captured = situation.captured.map_or(0, |c| c.entries.len() + c.spent.len());
+        let of_ledger = situation.memory.ledger.map_or(0, |ledger| ledger.records.len());
+        let mut known: HashSet<&Uidl> = HashSet::with_capacity(of_captured.max(of_ledger));
+        known.extend(uidls.chain(captured.flat_map(|captured| &captured.spent)));
         let captured = known.len();
         known.extend(listed.map(|record| &record.uidl));
         let mut stored: HashMap<&Uidl, (usize, usize)> = HashMap::new();
@@ -104,7 +107,7 @@ impl<'a> Spent<'a> {
         &self.told
     }
 
-    pub(super) fn answer(&mut self, uidl: &Uidl) {
+    pub(super) fn answer(&mut self, uidl: &Cow<'a, Uidl>) {
         self.answered.insert(uidl.clone());
     }
 

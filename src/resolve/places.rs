@@ -1,57 +1,81 @@
-//! Which entries a client may know by a UIDL: [`EntriesByUidl`].
+//! The places of what has a key: [`Places`].
 #![forbid(unsafe_code)]
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::ops::Range;
+use std::hash::Hash;
 use std::slice;
 
 use crate::maildrop::Entry;
 use crate::uidl::Uidl;
 
-/// The entries by each UIDL that a client may know them by.
+/// The places of all entries, or messages, that have a key.
 ///
-/// It is two allocations, for maildrops are large and a login's memory is not.
-pub(super) struct EntriesByUidl<'a> {
-    ranges: HashMap<&'a Uidl, Range<usize>>,
-    /// The places of all entries with one UIDL stand together, in the old order.
+/// There is no allocation for each key, for maildrops are large and a login's memory is not.
+pub(super) struct Places<K> {
+    /// The keys, numbered as they come.
+    numbers: HashMap<K, usize>,
+    /// Where in `places` those of each key end.
+    ends: Vec<usize>,
+    /// The places of all that has one key stand together, in their order.
     places: Vec<usize>,
 }
 
-impl<'a> EntriesByUidl<'a> {
-    pub(super) fn of(entries: &'a [Entry]) -> Self {
-        let uidls = || {
-            let entries = entries.iter().enumerate();
-            entries.flat_map(|(e, entry)| entry.uidls().map(move |uidl| (uidl, e)))
-        };
-        let mut ranges: HashMap<&Uidl, Range<usize>> = HashMap::with_capacity(entries.len());
-        for (uidl, _) in uidls() {
-            ranges.entry(uidl).or_default().end += 1;
+impl<K: Eq + Hash> Places<K> {
+    /// Takes places with their keys, in their order.
+    pub(super) fn of(with_keys: impl Iterator<Item = (K, usize)>) -> Self {
+        let mut numbers: HashMap<K, usize> = HashMap::new();
+        let mut ends: Vec<usize> = Vec::new();
+        let mut numbered: Vec<(usize, usize)> = Vec::new();
+        for (key, place) in with_keys {
+            let number = *numbers.entry(key).or_insert(ends.len());
+            if number == ends.len() {
+                ends.push(0);
+            }
+            ends[number] += 1;
+            numbered.push((number, place));
         }
+        // First each ends where it begins.
         let mut start = 0;
-        for range in ranges.values_mut() {
-            let len = range.len();
-            *range = start..start;
-            start += len;
+        for end in &mut ends {
+            (*end, start) = (start, start + *end);
         }
         let mut places = vec![0; start];
-        for (uidl, e) in uidls() {
-            let range = ranges.get_mut(uidl).expect("each was counted");
-            places[range.end] = e;
-            range.end += 1;
+        for (number, place) in numbered {
+            places[ends[number]] = place;
+            ends[number] += 1;
         }
-        Self { ranges, places }
+        Self { numbers, ends, places }
     }
 
-    /// The places of the entries with the UIDL, ascending. An entry that has it twice is there
-    /// twice.
-    pub(super) fn get(&self, uidl: &Uidl) -> &[usize] {
-        self.ranges.get(uidl).map_or(&[], |range| &self.places[range.clone()])
+    /// The places of what has the key. What has it twice is there twice.
+    pub(super) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> &[usize]
+    where
+        K: Borrow<Q>,
+    {
+        self.numbers.get(key).map_or(&[], |&number| self.numbered(number))
     }
 
-    /// Says whether the entry at `e` has the UIDL.
-    pub(super) fn has(&self, uidl: &Uidl, e: usize) -> bool {
-        self.get(uidl).binary_search(&e).is_ok()
+    fn numbered(&self, number: usize) -> &[usize] {
+        let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.places[start..self.ends[number]]
     }
+
+    /// Each key with the places of what has it, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &[usize])> {
+        self.numbers.iter().map(|(key, &number)| (key, self.numbered(number)))
+    }
+
+    /// Says whether nothing has a key.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
+
+/// The entries by each UIDL that a client may know them by.
+pub(super) fn entries_by_uidl(entries: &[Entry]) -> Places<&Uidl> {
+    let entries = entries.iter().enumerate();
+    Places::of(entries.flat_map(|(e, entry)| entry.uidls().map(move |uidl| (uidl, e))))
 }
 
 /// The first of some entries that are free, while they are claimed one by one.
@@ -123,13 +147,13 @@ mod tests {
                     ..Entry::new(uidl(of[0]))
                 })
                 .collect();
-            let by_uidl = EntriesByUidl::of(&entries);
+            let by_uidl = entries_by_uidl(&entries);
+            prop_assert_eq!(by_uidl.is_empty(), entries.is_empty());
             for number in 0..6 {
                 let mut expected = Vec::new();
                 for (e, of) in uidls.iter().enumerate() {
                     let times = of.iter().filter(|&&other| other == number).count();
                     expected.extend(vec![e; times]);
-                    prop_assert_eq!(by_uidl.has(&uidl(number), e), times > 0);
                 }
                 prop_assert_eq!(by_uidl.get(&uidl(number)), expected);
             }
