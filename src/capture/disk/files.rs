@@ -51,7 +51,7 @@ pub(super) fn capture(
             return Ok(None);
         }
         let known = snapshot.messages.iter().map(|message| earlier.remove(&known_as(message)));
-        let mut reads: Vec<Option<Reading>> = known.collect();
+        let mut reads: Vec<Option<MessageOrFault>> = known.collect();
         let planned = plan(&snapshot).and_then(|mut plan| {
             weigh(server, &snapshot, &mut plan)?;
             let all_there = read_keys(&maildir, &snapshot, &plan, keys, &mut reads)?;
@@ -68,9 +68,9 @@ pub(super) fn capture(
     Ok(draft(keys, &snapshot, plan, &reads))
 }
 
-/// A message that was read; or why it cannot be: it loses its fingerprints, and the maildrop nothing
-/// else.
-type Reading = Result<MessageRead, String>;
+/// A message that was read; or why it cannot be: it loses its fingerprints, and the maildrop
+/// nothing else.
+type MessageOrFault = Result<MessageRead, String>;
 
 /// What tells a message file from others between two tries. One that was read is not read again:
 /// a message file does not change.
@@ -85,7 +85,7 @@ fn read_keys(
     snapshot: &Snapshot,
     plan: &Plan,
     keys: Keys,
-    reads: &mut [Option<Reading>],
+    reads: &mut [Option<MessageOrFault>],
 ) -> Result<bool, CaptureError> {
     let Some(depth) = keys.depth().filter(|_| !plan.entries.is_empty()) else { return Ok(true) };
     let mut read = |at: usize, depth| read_one(maildir, snapshot, at, depth, &mut reads[at]);
@@ -122,7 +122,7 @@ fn read_one(
     snapshot: &Snapshot,
     at: usize,
     depth: Depth,
-    read: &mut Option<Reading>,
+    read: &mut Option<MessageOrFault>,
 ) -> Result<bool, CaptureError> {
     match read {
         Some(Ok(read)) if depth == Depth::Header || read.depth == Depth::Message => {
@@ -146,7 +146,7 @@ fn read_one(
     Ok(true)
 }
 
-fn draft(keys: Keys, snapshot: &Snapshot, plan: Plan, reads: &[Option<Reading>]) -> Draft {
+fn draft(keys: Keys, snapshot: &Snapshot, plan: Plan, reads: &[Option<MessageOrFault>]) -> Draft {
     let Plan { entries, spent, uidvalidity, counter, remarks, told, told_by, .. } = plan;
     let mut draft =
         Draft { uidvalidity, counter, spent, remarks, told, told_by, ..Draft::default() };
