@@ -8,9 +8,12 @@
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
 BUILD_24 := target/dovecot-2.4
+# Cargo works there when it builds that plugin.
+TARGET_24 := $(BUILD_24)
 # Dovecot loads the library that this builds; no other build makes one.
 BUILD_PLUGIN := \
 	cargo rustc --locked --lib --crate-type cdylib --no-default-features --features plugin
+# As `release` in Cargo.toml, or another profile of it.
 PROFILE := release
 # AddressSanitizer builds name the machine, so that build scripts are built without it.
 MACHINE := $(shell rustc -vV 2> /dev/null | sed -n 's/^host: //p')
@@ -65,17 +68,17 @@ deps: deps-build ## install what building and testing need (Debian, root)
 		echo 'deps: Ansible cannot be had here: the test of contrib/ansible will be skipped' >&2
 
 build: ## the helper alone: needs neither Dovecot headers nor libclang
-	cargo build --release --locked
+	cargo build --profile $(PROFILE) --locked
 
 plugin: build ## the helper, and the plugin for this machine's Dovecot
 	@test -z "$(HEADERS)" || dovecot-plugin/fits "$(HEADERS)" "$(LIBDOVECOT)"
-	$(BUILD_PLUGIN) --release
+	$(BUILD_PLUGIN) --profile $(PROFILE)
 
 plugin-2.4: ## the plugin for the Dovecot 2.4 of its tree, where demo and tests look for it
 	DOVECOT_INCDIR=$(TREE_24)/usr/include/dovecot \
-		$(BUILD_PLUGIN) --profile $(PROFILE) --target-dir $(BUILD_24)
+		$(BUILD_PLUGIN) --profile $(PROFILE) --target-dir $(TARGET_24)
 	mkdir -p $(BUILD_24)/modules
-	cp $(BUILD_24)/$(PROFILE)/libuidl_keep.so $(BUILD_24)/modules/lib95_uidl_keep_plugin.so
+	cp $(TARGET_24)/$(PROFILE)/libuidl_keep.so $(BUILD_24)/modules/lib95_uidl_keep_plugin.so
 
 loader: ## the file that packages put in the plugin's place: it loads the plugin that fits
 	mkdir -p $(dir $(LOADER))
@@ -172,8 +175,8 @@ demo: ## see it happen: Courier to Dovecot, and what a client downloads
 	$(SETUP) packages build dovecot clients tools
 	$(SETUP) tree courier
 	case "$$(dovecot --version)" in \
-	2.3.*) $(MAKE) plugin ;; \
-	*) $(SETUP) tree dovecot24 && $(MAKE) build plugin-2.4 ;; \
+	2.3.*) $(MAKE) plugin PROFILE=demo ;; \
+	*) $(SETUP) tree dovecot24 && $(MAKE) build plugin-2.4 PROFILE=demo TARGET_24=target ;; \
 	esac
 	demo/run
 

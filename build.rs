@@ -127,6 +127,8 @@ mod plugin {
             })
             .prepend_enum_name(false)
             .layout_tests(true)
+            // Nobody reads them, and it would take another crate to set them well.
+            .formatter(bindgen::Formatter::None)
             .rust_target(bindgen::RustTarget::stable(85, 0).unwrap_or_default())
             .rust_edition(bindgen::RustEdition::Edition2024);
         for function in functions {

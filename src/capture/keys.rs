@@ -169,7 +169,8 @@ impl MessageRead {
     /// Errors of reading `message`.
     pub fn read(mut message: impl Read, depth: Depth) -> io::Result<Self> {
         let mut fingerprinter = Fingerprinter::new(depth);
-        let mut buffer = [0; 16 * 1024];
+        // Most headers fit.
+        let mut buffer = [0; 8 * 1024];
         let (mut octets, mut last) = (0u64, 0u8);
         let mut start = Vec::with_capacity(Packed::OCTETS);
         let whole = loop {
@@ -187,15 +188,15 @@ impl MessageRead {
                     return Ok(Self { depth: Depth::Message, of, octets: None, packed });
                 }
             }
+            if fingerprinter.update(read) == Wants::Nothing {
+                break false;
+            }
             octets += read.len() as u64;
             for at in memchr::memchr_iter(b'\n', read) {
                 let before = at.checked_sub(1).map_or(last, |at| read[at]);
                 octets += u64::from(before != b'\r');
             }
             last = read[read.len() - 1];
-            if fingerprinter.update(read) == Wants::Nothing {
-                break false;
-            }
         };
         let octets = whole.then_some(octets);
         Ok(Self { depth, of: fingerprinter.finish(), octets, packed: None })

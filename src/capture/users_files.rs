@@ -11,10 +11,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use crate::capture::error::CaptureError;
@@ -145,18 +144,18 @@ pub(super) fn read_state(
     directory: BorrowedFd<'_>,
     name: &'static str,
 ) -> Result<Option<Vec<u8>>, CaptureError> {
-    let file = match open_regular(directory, name.as_bytes()) {
-        Ok(file) => file,
+    let (file, stat) = match open_regular(directory, name.as_bytes()) {
+        Ok(opened) => opened,
         Err(error) if error.is_absence() => return Ok(None),
         Err(error) => return Err(error),
     };
-    let io = |error| CaptureError::io(name.as_bytes(), error);
     let too_long = Err(CaptureError::StateTooLong { file: name, max_octets: MAX_STATE_OCTETS });
-    if file.metadata().map_err(io)?.len() > MAX_STATE_OCTETS {
+    if octets_of(&stat) > MAX_STATE_OCTETS {
         return too_long;
     }
     let mut octets = Vec::new();
-    file.take(MAX_STATE_OCTETS + 1).read_to_end(&mut octets).map_err(io)?;
+    let read = file.take(MAX_STATE_OCTETS + 1).read_to_end(&mut octets);
+    read.map_err(|error| CaptureError::io(name.as_bytes(), error))?;
     if octets.len() as u64 > MAX_STATE_OCTETS { too_long } else { Ok(Some(octets)) }
 }
 
@@ -164,7 +163,7 @@ pub(super) fn read_state(
 /// comment say, cost nothing else.
 pub(super) fn read_text(directory: BorrowedFd<'_>, name: &str) -> Result<String, CaptureError> {
     let mut octets = Vec::new();
-    let file = open_regular(directory, name.as_bytes())?;
+    let (file, _) = open_regular(directory, name.as_bytes())?;
     let read = file.take(MAX_STATE_OCTETS).read_to_end(&mut octets);
     read.map_err(|error| CaptureError::io(name.as_bytes(), error))?;
     Ok(String::from_utf8_lossy(&octets).into_owned())
@@ -179,24 +178,30 @@ const MAX_MBOX_OCTETS: u64 = 64 << 30;
 /// From this size on a file is looked at for holes, in octets.
 const MIN_HOLED_OCTETS: u64 = 1 << 20;
 
-/// Opens a regular file that may be a message.
-pub(super) fn open_mail(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, CaptureError> {
+/// Opens a regular file that may be a message. Returns what was seen of it, too.
+pub(super) fn open_mail(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+) -> Result<(File, Stat), CaptureError> {
     open_filled(directory, name, MAX_MESSAGE_OCTETS)
 }
 
 /// Opens a regular file that may be an mbox.
 pub(super) fn open_mbox(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, CaptureError> {
-    open_filled(directory, name, MAX_MBOX_OCTETS)
+    open_filled(directory, name, MAX_MBOX_OCTETS).map(|(file, _)| file)
 }
 
 /// Opens a regular file of no more than `most` octets. A file of terabytes that is one hole costs
 /// its owner nothing, and us a day.
-fn open_filled(directory: BorrowedFd<'_>, name: &[u8], most: u64) -> Result<File, CaptureError> {
-    let file = open_regular(directory, name)?;
-    let metadata = file.metadata().map_err(|error| CaptureError::io(name, error))?;
-    let octets = metadata.len();
+fn open_filled(
+    directory: BorrowedFd<'_>,
+    name: &[u8],
+    most: u64,
+) -> Result<(File, Stat), CaptureError> {
+    let (file, stat) = open_regular(directory, name)?;
+    let octets = octets_of(&stat);
     let mut is_hollow = false;
-    if octets >= MIN_HOLED_OCTETS && metadata.blocks() * 512 < octets / 2 {
+    if octets >= MIN_HOLED_OCTETS && stat.st_blocks as u64 * 512 < octets / 2 {
         // A file system that compresses uses few blocks without a hole.
         is_hollow = rustix::fs::seek(&file, SeekFrom::Hole(0)).is_ok_and(|hole| hole < octets);
         let rewound = rustix::fs::seek(&file, SeekFrom::Start(0));
@@ -205,17 +210,23 @@ fn open_filled(directory: BorrowedFd<'_>, name: &[u8], most: u64) -> Result<File
     if octets > most || is_hollow {
         return Err(CaptureError::NoMessage { name: crate::text::printable(name), octets });
     }
-    Ok(file)
+    Ok((file, stat))
+}
+
+/// The size of a file. The system gives no negative one.
+fn octets_of(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(u64::MAX)
 }
 
 /// Opens a regular file for reading. Nothing else is opened, for whoever holds the other end of a
 /// FIFO notices even that. The file is held first, then looked at, and then opened through the
-/// handle, whatever its name leads to by then.
+/// handle, whatever its name leads to by then. So what was seen of it, which is returned too, is of
+/// the file that was opened.
 ///
 /// A second link to a file that does not belong to the directory's owner is not read: he may have
 /// made it to a file that he cannot read. No second link is read in a directory where anybody can
 /// make one.
-fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, CaptureError> {
+fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<(File, Stat), CaptureError> {
     let path = OsStr::from_bytes(name);
     let io = |errno: Errno| CaptureError::io(name, errno.into());
     let held = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -240,7 +251,7 @@ fn open_regular(directory: BorrowedFd<'_>, name: &[u8]) -> Result<File, CaptureE
     let itself = format!("/proc/self/fd/{}", held.as_raw_fd());
     match rustix::fs::open(&itself, flags, Mode::empty()) {
         // The name may be gone by now; we still hold the file.
-        Ok(file) => Ok(File::from(file)),
+        Ok(file) => Ok((File::from(file), stat)),
         Err(Errno::NOENT) if !Path::new("/proc/self/fd").exists() => {
             Err(CaptureError::Source("no /proc here: mount it, files are opened through it".into()))
         }

@@ -611,8 +611,8 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// Goes to the first line whose name is not smaller. Such lines begin in the first `len` octets,
-    /// or right behind them. The lines that this passes over are not checked.
+    /// Goes to the first line whose name is not smaller. Such lines begin in the first `len`
+    /// octets, or right behind them. The lines that this passes over are not checked.
     fn pass_smaller(&mut self, mut len: usize, wanted: &str) -> Result<(), RosterError> {
         while len > 0 {
             let no_line = || self.lines.corrupt(NO_LINE, self.offset);

@@ -56,8 +56,8 @@ if [ "$status" = 0 ]; then
 	for target in "$@"; do
 		step "make $target" make -C uidl-keep "$target"
 	done
-	# On Debian 12 the library there is the plugin of the demo. Debian 13 makes none, and none may lie
-	# there.
+	# On Debian 12 the library there is that of `make plugin`. The demo makes none, and none may lie
+	# there on Debian 13.
 	step 'make install of what lies there' sh -c \
 		'! test -e uidl-keep/target/release/libuidl_keep.so ||
 			make -C uidl-keep install DESTDIR=/root/installed'

@@ -37,7 +37,8 @@ fn site_of(dir: &Path, messages: u32) -> (PathBuf, PathBuf) {
     (site, index)
 }
 
-/// Each look-up that maps sets a signal handler twice and fills page tables: more than all it reads.
+/// Each look-up that maps sets a signal handler twice and fills page tables: more than all it
+/// reads.
 #[test]
 fn an_index_is_mapped_for_a_large_block_alone() {
     if !can_trace() {

@@ -11,6 +11,7 @@ mod support;
 mod as_account;
 mod bake;
 mod capture;
+mod capture_cost;
 mod capture_courier;
 mod capture_cyrus;
 mod capture_doc;

@@ -41,46 +41,56 @@ pub(super) fn capture(
         memory: server.has_our_plugin,
     };
     let is_text = server.holds != Holds::CyrusMailbox;
-    let mut cache = MessageCache::new();
-    let (snapshot, plan) = until_steady(|is_last| {
+    // Opening a message is a second look at its mtime.
+    let again = SnapshotParts { mtimes: parts.mtimes && keys.depth().is_none(), ..parts };
+    let mut earlier = HashMap::new();
+    let (snapshot, plan, reads) = until_steady(|is_last| {
         let snapshot = maildir.snapshot(parts)?;
         // A line that is cut now may be complete a moment later.
         if is_text && snapshot.ends_in_a_line() && !is_last {
             return Ok(None);
         }
+        let known = snapshot.messages.iter().map(|message| earlier.remove(&known_as(message)));
+        let mut reads: Vec<Option<MessageOrFault>> = known.collect();
         let planned = plan(&snapshot).and_then(|mut plan| {
             weigh(server, &snapshot, &mut plan)?;
-            let all_there = read_keys(&maildir, &snapshot, &plan, keys, &mut cache)?;
+            let all_there = read_keys(&maildir, &snapshot, &plan, keys, &mut reads)?;
             Ok((plan, all_there))
         });
-        if !maildir.snapshot(parts)?.agrees_with(&snapshot) {
-            return Ok(None);
+        let is_steady = maildir.snapshot(again)?.agrees_with(&snapshot);
+        if let Some((plan, true)) = is_steady.then_some(planned).transpose()? {
+            return Ok(Some((snapshot, plan, reads)));
         }
-        let (plan, all_there) = planned?;
-        Ok(all_there.then_some((snapshot, plan)))
+        let reads = snapshot.messages.iter().zip(reads);
+        earlier.extend(reads.filter_map(|(message, read)| Some((known_as(message), read?))));
+        Ok(None)
     })?;
-    Ok(draft(keys, &snapshot, plan, &cache))
+    Ok(draft(keys, &snapshot, plan, &reads))
 }
 
-/// The messages that were read, by base file name and inode number. They are kept from try to try,
-/// for a message file does not change.
-type MessageCache = HashMap<(Box<[u8]>, u64), Result<MessageRead, String>>;
+/// A message that was read; or why it cannot be: it loses its fingerprints, and the maildrop
+/// nothing else.
+type MessageOrFault = Result<MessageRead, String>;
 
-fn known_as(message: &MessageFile) -> (Box<[u8]>, u64) {
-    (message.base.clone(), message.inode)
+/// What tells a message file from others between two tries. One that was read is not read again:
+/// a message file does not change.
+fn known_as(message: &MessageFile) -> (Box<[u8]>, u64, i64) {
+    (message.base.clone(), message.inode, message.mtime)
 }
 
-/// Reads what the keys need. `false` when a message went away meanwhile.
+/// Reads what the keys need. `reads` has a place for each message of the snapshot. `false` when a
+/// message went away meanwhile, or changed.
 fn read_keys(
     maildir: &Maildir,
     snapshot: &Snapshot,
     plan: &Plan,
     keys: Keys,
-    cache: &mut MessageCache,
+    reads: &mut [Option<MessageOrFault>],
 ) -> Result<bool, CaptureError> {
     let Some(depth) = keys.depth().filter(|_| !plan.entries.is_empty()) else { return Ok(true) };
+    let mut read = |at: usize, depth| read_one(maildir, snapshot, at, depth, &mut reads[at]);
     for entry in &plan.entries {
-        if !read_one(maildir, &snapshot.messages[entry.at], depth, cache)? {
+        if !read(entry.at, depth)? {
             return Ok(false);
         }
     }
@@ -88,62 +98,62 @@ fn read_keys(
         return Ok(true);
     }
     // A header also repeats when its twin has not been listed yet: both are there after the move.
-    let mut headers = Headers::default();
-    for message in &snapshot.messages {
-        if !read_one(maildir, message, Depth::Header, cache)? {
+    for at in 0..snapshot.messages.len() {
+        if !read(at, Depth::Header)? {
             return Ok(false);
         }
-        if let Some(Ok(prints)) = cache.get(&known_as(message)) {
-            headers.count(&prints.of);
-        }
     }
+    let mut headers = Headers::default();
+    reads.iter().flatten().flatten().for_each(|read| headers.count(&read.of));
     for entry in &plan.entries {
-        let message = &snapshot.messages[entry.at];
-        let Some(Ok(prints)) = cache.get(&known_as(message)) else { continue };
-        if headers.say_little_of(&prints.of) && !read_one(maildir, message, Depth::Message, cache)?
-        {
+        let read = &mut reads[entry.at];
+        let says_little = matches!(read, Some(Ok(header)) if headers.say_little_of(&header.of));
+        if says_little && !read_one(maildir, snapshot, entry.at, Depth::Message, read)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Reads one message to `depth`, unless that was done before. `false` when it has gone. A message
-/// that cannot be read is remembered as such: it loses its fingerprints, and the maildrop nothing
-/// else.
+/// Reads one message of the snapshot to `depth`, unless that was done before. `false` when it has
+/// gone, or was changed.
 fn read_one(
     maildir: &Maildir,
-    message: &MessageFile,
+    snapshot: &Snapshot,
+    at: usize,
     depth: Depth,
-    cache: &mut MessageCache,
+    read: &mut Option<MessageOrFault>,
 ) -> Result<bool, CaptureError> {
-    let name = known_as(message);
-    match cache.get(&name) {
-        Some(Ok(prints)) if depth == Depth::Header || prints.depth == Depth::Message => {
+    match read {
+        Some(Ok(read)) if depth == Depth::Header || read.depth == Depth::Message => {
             return Ok(true);
         }
         Some(Err(_)) => return Ok(true),
         _ => {}
     }
-    let read = match maildir.open_message(message) {
+    let message = &snapshot.messages[at];
+    let now = match maildir.open_and_stat(message) {
         Ok(None) => return Ok(false),
-        Ok(Some(file)) => {
+        Ok(Some((_, stat))) if snapshot.has_mtimes && stat.st_mtime != message.mtime => {
+            return Ok(false);
+        }
+        Ok(Some((file, _))) => {
             MessageRead::read(file, depth).map_err(|e| CaptureError::io(&message.name, e))
         }
         Err(error) => Err(error),
     };
-    cache.insert(name, read.map_err(|error| error.to_string()));
+    *read = Some(now.map_err(|error| error.to_string()));
     Ok(true)
 }
 
-fn draft(keys: Keys, snapshot: &Snapshot, plan: Plan, cache: &MessageCache) -> Draft {
+fn draft(keys: Keys, snapshot: &Snapshot, plan: Plan, reads: &[Option<MessageOrFault>]) -> Draft {
     let Plan { entries, spent, uidvalidity, counter, remarks, told, told_by, .. } = plan;
     let mut draft =
         Draft { uidvalidity, counter, spent, remarks, told, told_by, ..Draft::default() };
     let mut packed: Option<(usize, &MessageFile, Packed)> = None;
     for planned in entries {
         let message = &snapshot.messages[planned.at];
-        let prints = match cache.get(&known_as(message)) {
+        let prints = match &reads[planned.at] {
             Some(Ok(prints)) => Some(prints),
             Some(Err(fault)) => {
                 draft.remarks.loss(format!("{fault}; it has no fingerprints"));
@@ -182,4 +192,43 @@ fn draft(keys: Keys, snapshot: &Snapshot, plan: Plan, cache: &MessageCache) -> D
         ));
     }
     draft
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::fs::{self, File};
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::capture::disk::qmail;
+
+    #[test]
+    fn an_mtime_that_changes_while_a_maildir_is_read_is_seen() {
+        for keys in [Keys { header: false, ..Keys::default() }, Keys::default()] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("cur")).unwrap();
+            let second = |n: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + n);
+            let set = |name: &str, n| {
+                let file = File::open(dir.path().join("cur").join(name)).unwrap();
+                file.set_modified(second(n)).unwrap();
+            };
+            fs::write(dir.path().join("cur/a"), "Message-ID: <a>\nDate: now\n\n").unwrap();
+            fs::write(dir.path().join("cur/b"), "Message-ID: <b>\nDate: now\n\n").unwrap();
+            (set("a", 1), set("b", 2));
+            let plans = Cell::new(0);
+            let plan = |snapshot: &Snapshot| {
+                plans.set(plans.get() + 1);
+                if plans.get() == 1 {
+                    set("a", 3);
+                }
+                Ok(qmail::plan(snapshot))
+            };
+            let source = Source::named("alice@example.com", dir.path());
+            let draft = capture(&qmail::TRAITS, keys, &source, plan).unwrap().finish();
+            let uidls: Vec<&[u8]> =
+                draft.maildrop.entries.iter().map(|entry| entry.uidl.as_bytes()).collect();
+            assert_eq!((uidls, plans.get()), (vec![&b"b"[..], b"a"], 2), "{keys:?}");
+        }
+    }
 }

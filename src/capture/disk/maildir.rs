@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::AtFlags;
+use rustix::fs::{AtFlags, Stat};
 use rustix::io::Errno;
 
 use crate::capture::error::CaptureError;
@@ -101,6 +101,8 @@ pub struct Snapshot {
     pub state: Option<Vec<u8>>,
     /// The messages, sorted by base file name.
     pub messages: Vec<MessageFile>,
+    /// Whether their mtimes were asked for.
+    pub has_mtimes: bool,
     /// The other names in the Maildir, apart from those that start with a dot.
     pub others: Vec<Box<[u8]>>,
     /// The octets of ledger and mark, where they were asked for and there are any.
@@ -109,13 +111,16 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Whether nothing that a capture goes by has changed between two snapshots. Flags may have,
-    /// and `new` may have become `cur`.
+    /// and `new` may have become `cur`. Mtimes are compared where both have them.
     pub fn agrees_with(&self, other: &Self) -> bool {
-        let of = |message: &MessageFile| (message.base.clone(), message.inode, message.mtime);
+        let has_mtimes = self.has_mtimes && other.has_mtimes;
+        let agree = |(a, b): (&MessageFile, &MessageFile)| {
+            a.base == b.base && a.inode == b.inode && (a.mtime == b.mtime || !has_mtimes)
+        };
         self.state == other.state
             && self.memory == other.memory
             && self.messages.len() == other.messages.len()
-            && self.messages.iter().zip(&other.messages).all(|(a, b)| of(a) == of(b))
+            && self.messages.iter().zip(&other.messages).all(agree)
     }
 
     /// Whether the state file ends in the middle of a line: it may be growing at this moment.
@@ -262,7 +267,7 @@ impl Maildir {
         messages.sort();
         let others = names(self.top.as_fd()).map_err(|error| CaptureError::io(b".", error))?;
         let others = others.into_iter().map(|(name, _)| name).collect();
-        Ok(Snapshot { state, messages, others, memory })
+        Ok(Snapshot { state, messages, has_mtimes: parts.mtimes, others, memory })
     }
 
     /// Reads another file that a server keeps beside its state file. `None` when there is none.
@@ -294,7 +299,7 @@ impl Maildir {
     /// # Errors
     ///
     /// [`CaptureError::Io`].
-    pub fn stat(&self, message: &MessageFile) -> Result<Option<rustix::fs::Stat>, CaptureError> {
+    pub fn stat(&self, message: &MessageFile) -> Result<Option<Stat>, CaptureError> {
         let directory = self.folders.iter().find(|(folder, _)| *folder == message.folder);
         let Some((_, directory)) = directory else { return Ok(None) };
         let name = OsStr::from_bytes(&message.name);
@@ -314,6 +319,14 @@ impl Maildir {
     /// [`CaptureError::Link`] and [`CaptureError::NotRegular`] for what is no message;
     /// [`CaptureError::Io`].
     pub fn open_message(&self, message: &MessageFile) -> Result<Option<File>, CaptureError> {
+        Ok(self.open_and_stat(message)?.map(|(file, _)| file))
+    }
+
+    /// The same, and what was seen of the file that was opened.
+    pub(super) fn open_and_stat(
+        &self,
+        message: &MessageFile,
+    ) -> Result<Option<(File, Stat)>, CaptureError> {
         let there = self.folders.iter().find(|(folder, _)| *folder == message.folder);
         if let Some((_, directory)) = there {
             match open_mail(directory.as_fd(), &message.name) {
