@@ -190,7 +190,8 @@ bench: ## what it costs, as a table: make bench [BENCH='quick callgrind'] [FIGUR
 	$(SETUP) tree dovecot24
 	$(MAKE) plugin plugin-2.4
 	BENCH='$(BENCH)' FIGURE='$(FIGURE)' UIDL_KEEP_REQUIRE_HOST=1 \
-		cargo test --release --locked --features plugin --test hosts cost:: -- \
+		UIDL_KEEP_PLUGIN=$(CURDIR)/target/release/libuidl_keep.so \
+		cargo test --release --locked --test hosts cost:: -- \
 		--ignored --nocapture --test-threads 1
 
 fuzz: ## every fuzz target for a minute, two at a time: make fuzz SECONDS=600 for longer

@@ -6,12 +6,18 @@
 //! mailboxes, `callgrind` to count the instructions of logins as well. `FIGURE` is the beginning
 //! of the name of a figure, and only those are measured.
 
+mod capture_disk;
 mod capture_pop3;
+mod dsync;
 mod forecast;
+mod growth;
 mod login;
 mod measure;
 mod rehearsal;
+mod resolve;
 mod sides;
+mod site;
+mod space;
 mod table;
 
 use std::path::Path;
@@ -39,9 +45,10 @@ impl Bench {
         Self { messages, rounds, counts: is_asked("callgrind"), figure }
     }
 
-    /// Whether a figure of that name is asked for.
+    /// Whether a figure of that name is asked for, or one of those that it is the group of.
     fn asks(&self, name: &str) -> bool {
-        name.starts_with(&self.figure)
+        let of_group = self.figure.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+        name.starts_with(&self.figure) || of_group
     }
 
     /// The Dovecots that logins are measured on.
@@ -59,8 +66,19 @@ fn figures() {
     }
     let bench = Bench::asked();
     table::print_head();
-    login::all(&bench);
-    rehearsal::all(&bench);
-    capture_pop3::all(&bench);
-    forecast::all(&bench);
+    let figures = [
+        login::all,
+        growth::all,
+        space::all,
+        site::all,
+        resolve::all,
+        capture_disk::all,
+        capture_pop3::all,
+        forecast::all,
+        rehearsal::all,
+        dsync::all,
+    ];
+    for measure in figures {
+        measure(&bench);
+    }
 }

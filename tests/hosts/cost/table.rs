@@ -20,8 +20,6 @@ pub enum Unit {
     Ratio,
     /// Microseconds.
     Microseconds,
-    /// Kilobytes of 1024 octets, a message.
-    KilobytesAMessage,
     /// Octets a message.
     OctetsAMessage,
     /// Millions of messages a second of one processor.
@@ -34,7 +32,7 @@ impl Unit {
     /// As it is printed, and so as it is held against the goal.
     fn rounded(self, value: f64) -> f64 {
         let scale = match self {
-            Self::Ratio | Self::KilobytesAMessage | Self::MillionsASecond => 100.0,
+            Self::Ratio | Self::MillionsASecond => 100.0,
             Self::Microseconds | Self::OctetsAMessage => 10.0,
             Self::Works => 1.0,
         };
@@ -45,7 +43,6 @@ impl Unit {
         match self {
             Self::Ratio => format!("{value:.2}"),
             Self::Microseconds => format!("{value:.1} us"),
-            Self::KilobytesAMessage => format!("{value:.2} KB"),
             Self::OctetsAMessage => format!("{value:.1} octets"),
             Self::MillionsASecond => format!("{value:.2} M"),
             Self::Works => if value >= 1.0 { "works" } else { "does not" }.to_owned(),
