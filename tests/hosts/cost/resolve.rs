@@ -56,7 +56,7 @@ fn names(text: &str) -> Fact<ArrayVec<FileKey, 2>> {
 }
 
 fn equal_headers(n: usize) -> (Entry, Message) {
-    let octets = n as u64 * 1000;
+    let octets = n as u64 + 1000;
     let entry = Entry {
         octets: Some(octets),
         header: Some(print(1, 0)),

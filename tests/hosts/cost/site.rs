@@ -107,7 +107,7 @@ fn look_up(bench: &Bench, sites: &[Built]) {
     }
 }
 
-/// How many messages are built in a second of a processor, and sorted by `sort`.
+/// How many messages are built in a second of a processor, beside those that `sort` sorts.
 fn build(bench: &Bench, built: &Built) {
     if !bench.asks("build") {
         return;
@@ -117,10 +117,12 @@ fn build(bench: &Bench, built: &Built) {
     let mut sort = Command::new("sort");
     sort.env("LC_ALL", "C").arg("-o").arg("/dev/null").arg(&built.listing);
     let sorted = run(&mut sort);
-    let what = format!("build of {} users, messages a second of a processor", built.users);
-    let mut row = Row::new("build", what, Unit::MillionsASecond, Goal::AtLeast(2.0));
-    row.add("", a_second(built.spent));
-    row.beside(format!("`sort` of the listing: {:.2} M", a_second(sorted)));
+    let what = format!("build of {} users: messages a second, beside `sort`", built.users);
+    // Two million messages a second, where `sort` has 1.3.
+    let mut row = Row::new("build", what, Unit::Ratio, Goal::AtLeast(1.54));
+    let (ours, sorted) = (a_second(built.spent), a_second(sorted));
+    row.add("", ours / sorted);
+    row.beside(format!("{ours:.2} M / {sorted:.2} M a second of a processor"));
     row.print();
 }
 

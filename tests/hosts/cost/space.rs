@@ -94,7 +94,10 @@ fn listed(server: &Dovecot, space: u64) -> Result<(), String> {
     let ended = child.wait().expect("our child");
     match answer {
         Ok(_) => Ok(()),
-        Err(refused) if refused.0.starts_with("-ERR") => Err("refused".to_owned()),
+        Err(refused) if refused.0.starts_with("-ERR") => {
+            let is_named = server.process_log().contains("vsz_limit");
+            Err(if is_named { "refused, for vsz_limit" } else { "refused" }.to_owned())
+        }
         Err(_) => Err(format!("ends: {ended}")),
     }
 }
