@@ -186,14 +186,15 @@ fresh: ## clone and make demo in a new Debian 12 and 13, make test in the first;
 	tests/hosts/fresh.sh fresh12 deps-build plugin demo test || status=1; \
 	exit $$status
 
-# BENCH has words: quick, callgrind. FIGURE is how the names begin of the figures that are wanted.
+# BENCH has words: quick, callgrind, a number of messages; FIGURE has how the names of figures begin.
 bench: ## what it costs, as a table: make bench [BENCH='quick callgrind'] [FIGURE=login-new]
 	$(SETUP) rust
 	$(SETUP) packages build dovecot tools
 	$(SETUP) tree dovecot24
 	$(MAKE) plugin plugin-2.4
 	BENCH='$(BENCH)' FIGURE='$(FIGURE)' UIDL_KEEP_REQUIRE_HOST=1 \
-		cargo test --release --locked --features plugin --test hosts cost:: -- \
+		UIDL_KEEP_PLUGIN=$(CURDIR)/target/release/libuidl_keep.so \
+		cargo test --release --locked --test hosts cost:: -- \
 		--ignored --nocapture --test-threads 1
 
 fuzz: ## every fuzz target for a minute, two at a time: make fuzz SECONDS=600 for longer

@@ -3,15 +3,21 @@
 //!
 //! A figure is a proportion of two things that this run did, one beside the other, wherever there
 //! are two: machines differ, and are busy with other things. `BENCH` has words: `quick` for small
-//! mailboxes, `callgrind` to count the instructions of logins as well. `FIGURE` is the beginning
-//! of the name of a figure, and only those are measured.
+//! mailboxes, a number for another size, `callgrind` to count the instructions of logins as well.
+//! `FIGURE` has words too, with which the names begin of the figures that are measured.
 
+mod capture_disk;
 mod capture_pop3;
+mod dsync;
 mod forecast;
+mod growth;
 mod login;
 mod measure;
 mod rehearsal;
+mod resolve;
 mod sides;
+mod site;
+mod space;
 mod table;
 
 use std::path::Path;
@@ -27,7 +33,8 @@ struct Bench {
     rounds: usize,
     /// Whether instructions are counted too.
     counts: bool,
-    figure: String,
+    /// How the names begin of the figures that are wanted; all of them where there are none.
+    figures: Vec<String>,
 }
 
 impl Bench {
@@ -35,13 +42,20 @@ impl Bench {
         let bench = std::env::var("BENCH").unwrap_or_default();
         let is_asked = |word| bench.split_whitespace().any(|asked| asked == word);
         let (messages, rounds) = if is_asked("quick") { (2_000, 3) } else { (20_000, 5) };
-        let figure = std::env::var("FIGURE").unwrap_or_default();
-        Self { messages, rounds, counts: is_asked("callgrind"), figure }
+        let number = bench.split_whitespace().find_map(|word| word.parse().ok());
+        let figures = std::env::var("FIGURE").unwrap_or_default();
+        let figures = figures.split_whitespace().map(str::to_owned).collect();
+        let (messages, counts) = (number.unwrap_or(messages), is_asked("callgrind"));
+        Self { messages, rounds, counts, figures }
     }
 
-    /// Whether a figure of that name is asked for.
+    /// Whether a figure of that name is asked for, or one of those that it is the group of.
     fn asks(&self, name: &str) -> bool {
-        name.starts_with(&self.figure)
+        let is_asked = |figure: &String| {
+            let of_group = figure.strip_prefix(name).is_some_and(|rest| rest.starts_with('/'));
+            name.starts_with(figure) || of_group
+        };
+        self.figures.is_empty() || self.figures.iter().any(is_asked)
     }
 
     /// The Dovecots that logins are measured on.
@@ -58,9 +72,20 @@ fn figures() {
         return;
     }
     let bench = Bench::asked();
-    table::print_head();
-    login::all(&bench);
-    rehearsal::all(&bench);
-    capture_pop3::all(&bench);
-    forecast::all(&bench);
+    table::print_head(bench.messages, bench.rounds);
+    let figures = [
+        login::all,
+        growth::all,
+        space::all,
+        site::all,
+        resolve::all,
+        capture_disk::all,
+        capture_pop3::all,
+        forecast::all,
+        rehearsal::all,
+        dsync::all,
+    ];
+    for measure in figures {
+        measure(&bench);
+    }
 }

@@ -1,5 +1,6 @@
 //! Equal mailboxes on two servers, one of which has the plugin.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -70,6 +71,15 @@ impl Shape {
     }
 }
 
+/// The messages of a mailbox.
+#[derive(Clone, Copy)]
+pub enum Mail {
+    /// Each is a file of its own.
+    Each(fn(u32) -> Message),
+    /// One message under very many names, which say how large it is: nobody needs to read it.
+    OneFile,
+}
+
 /// The two servers.
 pub struct Sides {
     /// The server that has the plugin.
@@ -78,33 +88,70 @@ pub struct Sides {
     pub without: Dovecot,
     shape: Shape,
     messages: u32,
+    /// The number of the last message that was delivered to either.
+    last: Cell<u32>,
     /// It lies over the place of sites on the other server too, so that both start alike.
     _no_site: Scratch,
 }
 
 impl Sides {
-    /// Makes both, and captures the mail by these keys.
+    /// Makes both, with messages of everyday size, and captures them by these keys.
     pub fn new(host: &Host, shape: Shape, keys: &str, messages: u32) -> Option<Self> {
+        Self::with_mail(host, shape, keys, messages, Mail::Each(Message::everyday))
+    }
+
+    /// Makes both, with that mail.
+    pub fn with_mail(
+        host: &Host,
+        shape: Shape,
+        keys: &str,
+        messages: u32,
+        mail: Mail,
+    ) -> Option<Self> {
+        Self::with_gone(host, shape, keys, messages, mail, 0)
+    }
+
+    /// Does so, and captures more messages, so many, that are gone since.
+    pub fn with_gone(
+        host: &Host,
+        shape: Shape,
+        keys: &str,
+        messages: u32,
+        mail: Mail,
+        gone: u32,
+    ) -> Option<Self> {
         let config = Config::default().store(shape.store());
         let (host, no_site) = (with_proc(host), host.scratch());
         let with = Dovecot::start(&host, config.clone().with_plugin())?;
         let without = Dovecot::start(&host.with(no_site.path(), "/var/lib"), config)?;
-        let sides = Self { with, without, shape, messages, _no_site: no_site };
-        let old = sides.fill();
-        build_site(&sides.with, &old, keys);
+        let last = Cell::new(messages + gone);
+        let sides = Self { with, without, shape, messages, last, _no_site: no_site };
+        let old = sides.fill(mail);
+        let gone: Vec<PathBuf> = (messages..messages + gone)
+            .map(|number| old.deliver(&Message::everyday(number), shape.naming(), number))
+            .collect();
+        build_site(&sides.with, old.path(), keys);
+        for file in gone {
+            fs::remove_file(file).expect("root");
+        }
         Some(sides)
     }
 
     /// Puts the same mail on both; gives the Maildir that was captured.
-    fn fill(&self) -> PathBuf {
+    fn fill(&self, mail: Mail) -> Maildir {
         let (with, without) = (self.with.mail(USER), self.without.mail(USER));
         let old = match self.shape {
             Shape::Maildir(_) => with.clone(),
             Shape::Mdbox => self.with.dir().join("old"),
         };
         let maildir = Maildir::create(&old);
-        for number in 0..self.messages {
-            maildir.deliver(&Message::everyday(number), self.shape.naming(), number);
+        match mail {
+            Mail::Each(message) => {
+                for number in 0..self.messages {
+                    maildir.deliver(&message(number), self.shape.naming(), number);
+                }
+            }
+            Mail::OneFile => deliver_one_file(&maildir, self.messages),
         }
         if self.shape == Shape::Mdbox {
             self.with.import(USER, &old);
@@ -116,7 +163,7 @@ impl Sides {
             // The servers rename files, and write into none.
             copy(&with, &without, "-al");
         }
-        old
+        maildir
     }
 
     /// The costs of the two sides in turns, the side with the plugin first.
@@ -142,17 +189,43 @@ impl Sides {
         }
     }
 
-    /// Delivers one more message, as this kind of server does.
-    pub fn deliver(&self, server: &Dovecot, number: u32) {
-        let message = Message::everyday(number);
+    /// Brings in one more message, as this kind of server does, a while after the last.
+    pub fn receive(&self, server: &Dovecot) {
         match self.shape {
             Shape::Maildir(naming) => {
-                drop(Maildir::open(server.mail(USER)).deliver(&message, naming, number));
+                // Each fifth is one that waits in `new`.
+                let number = self.last.get() / 5 * 5 + 9;
+                self.last.set(number);
+                let maildir = Maildir::open(server.mail(USER));
+                settle(server, &maildir);
+                maildir.deliver(&Message::everyday(number), naming, number);
             }
             Shape::Mdbox => {
-                imap::append(server.imap(), USER, [message.on_the_wire().as_slice()]);
+                let number = self.last.get() + 1;
+                self.last.set(number);
+                let message = Message::everyday(number).on_the_wire();
+                imap::append(server.imap(), USER, [message.as_slice()]);
             }
         }
+    }
+}
+
+/// Delivers one message under many names, as Dovecot names files.
+fn deliver_one_file(maildir: &Maildir, messages: u32) {
+    /// A file system has room for some ten thousand names of a file, and two servers have these.
+    const NAMES: u32 = 30_000;
+    let (mut file, mut size) = (PathBuf::new(), String::new());
+    for number in 0..messages {
+        if number % NAMES == 0 {
+            file = maildir.deliver(&Message::plain(0), Naming::Dovecot, number);
+            let name = file.file_name().expect("a file").to_str().expect("ASCII");
+            let (_, rest) = name.split_once(',').expect("a size");
+            size = rest.split(':').next().unwrap_or_default().to_owned();
+            continue;
+        }
+        let time = 1_714_990_000 + number;
+        let name = format!("cur/{time}.M{number}P20000.old.example.com,{size}:2,S");
+        fs::hard_link(&file, maildir.path().join(name)).expect("room for a name");
     }
 }
 
@@ -162,6 +235,17 @@ fn with_proc(host: &Host) -> Host {
         true => host.clone(),
         false => host.clone().with(Path::new("/proc"), "/proc"),
     }
+}
+
+/// Has Dovecot look at a Maildir a while after its last change. Before that, it takes what it saw
+/// for something that may have changed within the same second, and reads all names again.
+fn settle(server: &Dovecot, maildir: &Maildir) {
+    for sub in ["new", "cur"] {
+        let changed = maildir.path().join(sub).metadata().and_then(|meta| meta.modified());
+        let ago = changed.expect("a Maildir").elapsed().unwrap_or_default();
+        std::thread::sleep(Duration::from_millis(2_100).saturating_sub(ago));
+    }
+    session(server, 0);
 }
 
 /// Copies a directory in the place of one that is not there.

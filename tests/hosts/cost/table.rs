@@ -20,12 +20,8 @@ pub enum Unit {
     Ratio,
     /// Microseconds.
     Microseconds,
-    /// Kilobytes of 1024 octets, a message.
-    KilobytesAMessage,
     /// Octets a message.
     OctetsAMessage,
-    /// Millions of messages a second of one processor.
-    MillionsASecond,
     /// 1: it worked; 0: it did not.
     Works,
 }
@@ -34,7 +30,7 @@ impl Unit {
     /// As it is printed, and so as it is held against the goal.
     fn rounded(self, value: f64) -> f64 {
         let scale = match self {
-            Self::Ratio | Self::KilobytesAMessage | Self::MillionsASecond => 100.0,
+            Self::Ratio => 100.0,
             Self::Microseconds | Self::OctetsAMessage => 10.0,
             Self::Works => 1.0,
         };
@@ -45,9 +41,7 @@ impl Unit {
         match self {
             Self::Ratio => format!("{value:.2}"),
             Self::Microseconds => format!("{value:.1} us"),
-            Self::KilobytesAMessage => format!("{value:.2} KB"),
             Self::OctetsAMessage => format!("{value:.1} octets"),
-            Self::MillionsASecond => format!("{value:.2} M"),
             Self::Works => if value >= 1.0 { "works" } else { "does not" }.to_owned(),
         }
     }
@@ -155,8 +149,9 @@ fn seconds(time: Duration) -> String {
     format!("{:.2}", time.as_secs_f64())
 }
 
-/// Prints the lines above the first row.
-pub fn print_head() {
+/// Prints the lines above the first row, with what counts where a row says nothing else.
+pub fn print_head(messages: u32, rounds: usize) {
+    println!("{messages} messages, {rounds} turns of each side, where a row says nothing else:\n");
     println!("| figure | is | goal | now | | with us beside without |");
     println!("|---|---|---|---|---|---|");
 }

@@ -306,6 +306,17 @@ impl Dovecot {
         })
     }
 
+    /// The processor time of all sessions that have ended, and of what else its master has started
+    /// and seen end.
+    pub fn time_of_children(&self) -> Duration {
+        let pid = self.master.as_ref().expect("it runs").id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+        let (_, after_name) = stat.rsplit_once(") ").expect("a name in parentheses");
+        let fields = after_name.split(' ').skip(13).take(2);
+        let ticks: u64 = fields.map(|field| field.parse::<u64>().expect("ticks")).sum();
+        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    }
+
     /// The address where clients find POP3.
     pub fn pop3(&self) -> SocketAddr {
         self.pop3

@@ -41,9 +41,10 @@ impl Pop3 {
         Ok(session)
     }
 
-    /// Takes over one end of a socket pair that a server's process has at its other end.
+    /// Takes over one end of a socket pair that a server's process has at its other end. The
+    /// process may run under valgrind, and takes its time then.
     pub fn adopt(to: UnixStream) -> Result<Self, Refused> {
-        to.set_read_timeout(Some(PATIENCE)).map_err(said)?;
+        to.set_read_timeout(Some(20 * PATIENCE)).map_err(said)?;
         let from = to.try_clone().map_err(said)?;
         Ok(Self::over(Box::new(from), Box::new(to)))
     }
