@@ -727,11 +727,12 @@ impl OldFiles {
     }
 
     /// Whether so many maildrops are few beside those that are there, so that the rest is copied.
-    fn are_large_beside(&self, found: usize) -> Result<bool, RosterError> {
-        match (&self.index, &self.roster) {
-            (Some(_), Some(roster)) => roster.is_large_beside(found),
-            _ => Ok(false),
-        }
+    /// Who is in the index and not on the roster gets his line when all of it is read.
+    fn are_large_beside(&self, found: usize, scope: &Scope) -> Result<bool, RosterError> {
+        let (Some(index), Some(roster)) = (&self.index, &self.roster) else { return Ok(false) };
+        let of_domain = roster.get(&name_of_domain(scope.name()))?.is_some();
+        let maildrops = roster.line_count()?.saturating_sub(of_domain.into());
+        Ok(maildrops == index.maildrop_count() && roster.is_large_beside(found)?)
     }
 }
 
@@ -878,7 +879,7 @@ impl Build<'_> {
         found: usize,
     ) -> Result<bool, RosterError> {
         let is_alone = self.is_upon_itself || (there.index.is_none() && there.roster.is_none());
-        Ok(is_alone && !self.hold.now && old.are_large_beside(found)?)
+        Ok(is_alone && !self.hold.now && old.are_large_beside(found, self.scope)?)
     }
 
     /// The line that says that the whole domain is held, if it is.
