@@ -35,8 +35,14 @@ impl FileKey {
     /// The key of a base file name or of a GUID. Anything from the first `:` on is not part of a
     /// base file name and is left out.
     pub fn of_name(name: &[u8]) -> Self {
-        let mut key = Self { cut: Self::cut_of(name), whole: [0; 4] };
-        key.whole.copy_from_slice(&blake3::hash(until(name, b':')).as_bytes()[..4]);
+        let whole = until(name, b':');
+        let hash = blake3::hash(whole);
+        let mut key = Self { cut: [0; 16], whole: [0; 4] };
+        key.whole.copy_from_slice(&hash.as_bytes()[..4]);
+        key.cut = match memchr::memchr(b',', whole) {
+            Some(at) => Self::cut_of(&whole[..at]),
+            None => hash.as_bytes()[..16].try_into().expect("a digest is longer"),
+        };
         key
     }
 
@@ -65,5 +71,5 @@ impl fmt::Display for FileKey {
 
 /// The part of `name` before the first `end`, or all of it.
 fn until(name: &[u8], end: u8) -> &[u8] {
-    name.iter().position(|&octet| octet == end).map_or(name, |at| &name[..at])
+    memchr::memchr(end, name).map_or(name, |at| &name[..at])
 }
