@@ -3,7 +3,8 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all help deps deps-build build check oldest test test-browser asan demo fresh bench fuzz \
-	loader test-subjects mutants deny install plugin plugin-2.4 test-plugins clean clean-trees
+	bench-huge loader test-subjects mutants deny install plugin plugin-2.4 test-plugins clean \
+	clean-trees
 
 SETUP := tests/hosts/setup.sh
 TREE_24 := $(shell $(SETUP) where dovecot24)
@@ -196,6 +197,9 @@ bench: ## what it costs, as a table: make bench [BENCH='quick callgrind'] [FIGUR
 		UIDL_KEEP_PLUGIN=$(CURDIR)/target/release/libuidl_keep.so \
 		cargo test --release --locked --test hosts cost:: -- \
 		--ignored --nocapture --test-threads 1
+
+bench-huge: build ## what 100 million messages and 100,000 domains cost the helper: hours, 20 GB
+	tests/huge/run
 
 fuzz: ## every fuzz target for a minute, two at a time: make fuzz SECONDS=600 for longer
 	$(SETUP) rust

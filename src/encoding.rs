@@ -3,6 +3,7 @@
 //! Listing, roster and captures read and write these in the same way.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
 use std::fmt;
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
@@ -67,6 +68,15 @@ pub fn push_percent_encoded(out: &mut Vec<u8>, octets: &[u8]) {
     }
 }
 
+/// As [`percent_decoded`]. Octets of which none is encoded are not copied.
+pub fn percent_decoded_ref(encoded: &[u8]) -> Option<Cow<'_, [u8]>> {
+    if memchr::memchr(b'%', encoded).is_some() {
+        return percent_decoded(encoded).map(Cow::Owned);
+    }
+    let is_graphic = encoded.iter().fold(true, |all, octet| all & matches!(octet, 0x21..=0x7E));
+    is_graphic.then_some(Cow::Borrowed(encoded))
+}
+
 /// Reads octets from their percent-encoded form. `None` when an octet outside 0x21-0x7E is not
 /// encoded, or when no two hexadecimal digits follow a `%`.
 pub fn percent_decoded(encoded: &[u8]) -> Option<Vec<u8>> {
@@ -116,6 +126,10 @@ mod tests {
             let mut word = Vec::new();
             push_percent_encoded(&mut word, &octets);
             prop_assert!(word.iter().all(u8::is_ascii_graphic));
+            let lent = percent_decoded_ref(&octets).map(Cow::into_owned);
+            prop_assert_eq!(lent, percent_decoded(&octets));
+            let lent = percent_decoded_ref(&word).map(Cow::into_owned);
+            prop_assert_eq!(lent.as_ref(), Some(&octets));
             prop_assert_eq!(percent_decoded(&word), Some(octets));
             prop_assert_eq!(decimal(number.to_string().as_bytes()), Some(number));
             let mut hex = Vec::new();

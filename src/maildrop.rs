@@ -2,9 +2,11 @@
 //! [index](crate::index) block holds it.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+
 use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint};
-use crate::uidl::Uidl;
+use crate::uidl::{Uidl, UidlRef};
 
 /// One maildrop of the old server, as far as its capture could tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -187,6 +189,132 @@ impl Name {
     }
 }
 
+/// An [`Entry`] whose octets are elsewhere: in the line of a listing, say.
+#[derive(Debug, Clone)]
+pub struct EntryRef<'a> {
+    /// As [`Entry::uidl`].
+    pub uidl: UidlRef<'a>,
+    /// As [`Entry::earlier`].
+    pub earlier: Vec<UidlRef<'a>>,
+    /// As [`Entry::first_capture`].
+    pub first_capture: u32,
+    /// As [`Entry::last_capture`].
+    pub last_capture: u32,
+    /// As [`Entry::uid`].
+    pub uid: Option<u32>,
+    /// As [`Entry::octets`].
+    pub octets: Option<u64>,
+    /// As [`Entry::file`].
+    pub file: Option<NameRef<'a>>,
+    /// As [`Entry::guid`].
+    pub guid: Option<NameRef<'a>>,
+    /// As [`Entry::header`].
+    pub header: Option<Fingerprint>,
+    /// As [`Entry::message`].
+    pub message: Option<Fingerprint>,
+    /// As [`Entry::origin`].
+    pub origin: Option<Fingerprint>,
+}
+
+/// A [`Name`] whose octets are elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NameRef<'a> {
+    /// As [`Name::Spelled`].
+    Spelled(Cow<'a, [u8]>),
+    /// As [`Name::Key`].
+    Key(FileKey),
+}
+
+impl NameRef<'_> {
+    /// As [`Name::key`].
+    pub fn key(&self) -> FileKey {
+        match self {
+            Self::Spelled(name) => FileKey::of_name(name),
+            Self::Key(key) => *key,
+        }
+    }
+
+    /// The same, with octets of its own.
+    pub fn to_name(&self) -> Name {
+        match self {
+            Self::Spelled(name) => Name::Spelled(name[..].into()),
+            Self::Key(key) => Name::Key(*key),
+        }
+    }
+}
+
+impl<'a> From<&'a Name> for NameRef<'a> {
+    fn from(name: &'a Name) -> Self {
+        match name {
+            Name::Spelled(name) => Self::Spelled(Cow::Borrowed(name)),
+            Name::Key(key) => Self::Key(*key),
+        }
+    }
+}
+
+impl<'a> EntryRef<'a> {
+    /// An entry with its UIDL alone; nothing else is known of it.
+    pub fn new(uidl: UidlRef<'a>) -> Self {
+        Self {
+            uidl,
+            earlier: Vec::new(),
+            first_capture: 0,
+            last_capture: 0,
+            uid: None,
+            octets: None,
+            file: None,
+            guid: None,
+            header: None,
+            message: None,
+            origin: None,
+        }
+    }
+
+    /// As [`Entry::has_key`].
+    pub fn has_key(&self) -> bool {
+        self.file.is_some()
+            || self.guid.is_some()
+            || self.header.is_some()
+            || self.message.is_some()
+            || self.origin.is_some()
+    }
+
+    /// The same, with octets of its own.
+    pub fn to_entry(&self) -> Entry {
+        Entry {
+            uidl: self.uidl.to_uidl(),
+            earlier: self.earlier.iter().map(|uidl| uidl.to_uidl()).collect(),
+            first_capture: self.first_capture,
+            last_capture: self.last_capture,
+            uid: self.uid,
+            octets: self.octets,
+            file: self.file.as_ref().map(NameRef::to_name),
+            guid: self.guid.as_ref().map(NameRef::to_name),
+            header: self.header,
+            message: self.message,
+            origin: self.origin,
+        }
+    }
+}
+
+impl<'a> From<&'a Entry> for EntryRef<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        Self {
+            uidl: (&entry.uidl).into(),
+            earlier: entry.earlier.iter().map(UidlRef::from).collect(),
+            first_capture: entry.first_capture,
+            last_capture: entry.last_capture,
+            uid: entry.uid,
+            octets: entry.octets,
+            file: entry.file.as_ref().map(NameRef::from),
+            guid: entry.guid.as_ref().map(NameRef::from),
+            header: entry.header,
+            message: entry.message,
+            origin: entry.origin,
+        }
+    }
+}
+
 impl Entry {
     /// An entry with its UIDL alone; nothing else is known of it.
     pub fn new(uidl: Uidl) -> Self {
@@ -207,11 +335,7 @@ impl Entry {
 
     /// Whether it has a key by which its message can be found after the move.
     pub fn has_key(&self) -> bool {
-        self.file.is_some()
-            || self.guid.is_some()
-            || self.header.is_some()
-            || self.message.is_some()
-            || self.origin.is_some()
+        EntryRef::from(self).has_key()
     }
 
     /// Every UIDL that a client may know it by: first the one that it is served, then the earlier

@@ -46,6 +46,10 @@ impl Uidl {
         if octets.len() > Self::MAX_OCTETS {
             return Err(BadUidl::TooLong { len_octets: octets.len() });
         }
+        // All of them first, eight or more in a step.
+        if octets.iter().fold(true, |all, octet| all & matches!(octet, 0x21..=0x7E)) {
+            return Ok(());
+        }
         match octets.iter().position(|octet| !matches!(octet, 0x21..=0x7E)) {
             Some(at) => Err(BadUidl::Octet { at, octet: octets[at] }),
             None => Ok(()),
@@ -60,6 +64,37 @@ impl Uidl {
     /// Whether it is longer than RFC 1939 allows. It is kept all the same, with a warning.
     pub fn is_longer_than_rfc(&self) -> bool {
         self.0.len() > Self::RFC_OCTETS
+    }
+}
+
+/// A [`Uidl`] whose octets are elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UidlRef<'a>(&'a [u8]);
+
+impl<'a> UidlRef<'a> {
+    /// Takes `octets` as a UIDL.
+    ///
+    /// # Errors
+    ///
+    /// As [`Uidl::new`].
+    pub fn new(octets: &'a [u8]) -> Result<Self, BadUidl> {
+        Uidl::check(octets).map(|()| Self(octets))
+    }
+
+    /// The octets, as the client saw them.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The same, with octets of its own.
+    pub fn to_uidl(self) -> Uidl {
+        Uidl(self.0.into())
+    }
+}
+
+impl<'a> From<&'a Uidl> for UidlRef<'a> {
+    fn from(uidl: &'a Uidl) -> Self {
+        Self(&uidl.0)
     }
 }
 

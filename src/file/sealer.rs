@@ -15,14 +15,17 @@ use crate::file::publish::{Access, Sealed, Staged};
 /// So many files wait for the disk at the same time.
 const MOST_AT_ONCE: usize = 32;
 
+/// So many are sealed one after the other before a thread is worth its while.
+const FEW: usize = 8;
+
 /// Files that are being sealed while others are still written.
 ///
 /// At most a hundred of them are open. Dropping it removes them all.
 #[derive(Debug)]
 pub struct Sealer {
     /// `None` once no more come.
-    files: Option<SyncSender<Job>>,
-    taken: Arc<Mutex<Receiver<Job>>>,
+    files: Option<SyncSender<ToSeal>>,
+    taken: Arc<Mutex<Receiver<ToSeal>>>,
     done: Receiver<Done>,
     to_be_done: Sender<Done>,
     threads: Vec<JoinHandle<()>>,
@@ -30,7 +33,7 @@ pub struct Sealer {
 }
 
 /// A file, its number from 0, and who may read it.
-type Job = (usize, Staged, Access);
+type ToSeal = (usize, Staged, Access);
 /// The number of a file, and what became of it.
 type Done = (usize, Result<Sealed, (PathBuf, io::Error)>);
 
@@ -50,14 +53,20 @@ impl Sealer {
     ///
     /// The system's error: no thread could be started.
     pub fn seal(&mut self, file: Staged, access: Access) -> io::Result<()> {
+        let number = self.given;
+        self.given += 1;
+        if number < FEW {
+            // Nobody but us has the other end, and we have it still.
+            let _ = self.to_be_done.send(seal(number, file, access));
+            return Ok(());
+        }
         if self.threads.len() < MOST_AT_ONCE {
             let (taken, to_be_done) = (Arc::clone(&self.taken), self.to_be_done.clone());
             let work = move || seal_all(&taken, &to_be_done);
             self.threads.push(thread::Builder::new().spawn(work)?);
         }
         let files = self.files.as_ref().expect("only `finish` and `drop` take it");
-        let sent = files.send((self.given, file, access));
-        self.given += 1;
+        let sent = files.send((number, file, access));
         sent.map_err(|_| io::Error::other("the threads that seal files have ended"))
     }
 
@@ -94,17 +103,20 @@ impl Drop for Sealer {
     }
 }
 
-fn seal_all(files: &Mutex<Receiver<Job>>, done: &Sender<Done>) {
+fn seal_all(files: &Mutex<Receiver<ToSeal>>, done: &Sender<Done>) {
     loop {
         // The lock is given back before the file is sealed.
         let next = files.lock().map(|files| files.recv());
         let Ok(Ok((number, file, access))) = next else { return };
-        let path = file.path().to_owned();
-        let sealed = file.seal(access).map_err(|error| (path, error));
-        if done.send((number, sealed)).is_err() {
+        if done.send(seal(number, file, access)).is_err() {
             return;
         }
     }
+}
+
+fn seal(number: usize, file: Staged, access: Access) -> Done {
+    let path = file.path().to_owned();
+    (number, file.seal(access).map_err(|error| (path, error)))
 }
 
 #[cfg(test)]
@@ -142,13 +154,13 @@ mod tests {
     fn one_that_cannot_be_sealed_is_named_and_none_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let bad = dir.path().join("bad");
-        for is_finished in [true, false] {
+        for (which, is_finished) in [(7, true), (7, false), (FEW + 2, true), (FEW + 2, false)] {
             let mut sealer = Sealer::default();
             for number in 0..40 {
                 // No disk has a socket, so that nobody can wait for it.
                 let socket = || OwnedFd::from(UnixStream::pair().unwrap().0);
                 let staged = match number {
-                    7 => Staged::unplaced(socket().into(), &bad),
+                    bad_one if bad_one == which => Staged::unplaced(socket().into(), &bad),
                     _ => Staged::create(&dir.path().join(format!("{number}"))).unwrap(),
                 };
                 sealer.seal(staged, PRIVATE).unwrap();

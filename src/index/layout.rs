@@ -131,7 +131,7 @@ impl Place {
 
 /// A block, or a node with all that is below it: the maildrops of neighbours.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Piece {
+pub struct Subtree {
     /// The first of their users.
     pub(super) user: Box<[u8]>,
     pub(super) place: Place,

@@ -8,6 +8,6 @@ pub mod merge;
 pub mod reader;
 pub mod writer;
 
-pub use layout::{Piece, VERSION};
+pub use layout::{Subtree, VERSION};
 pub use reader::{Index, IndexError};
-pub use writer::{WriteError, Writer};
+pub use writer::{IndexBlock, WriteError, Writer};

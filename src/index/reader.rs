@@ -196,8 +196,8 @@ impl<S: ReadAt> Index<S> {
         Maildrops { index: self, left: vec![self.root()], failed: false }
     }
 
-    /// Checks everything: every octet by its checksum, every count, and that every maildrop is found
-    /// by its user's name. Cost: it reads everything once, and keeps one block in memory.
+    /// Checks everything: every octet by its checksum, every count, and that a look-up finds every
+    /// maildrop. Cost: it reads everything once, and keeps one block in memory.
     ///
     /// # Errors
     ///
@@ -225,14 +225,14 @@ impl<S: ReadAt> Index<S> {
     /// # Errors
     ///
     /// [`IndexError`]: the other index could not tell.
-    fn has(&self, piece: &Piece) -> Result<bool, IndexError> {
-        let place = self.place_of(&piece.user, piece.place.level)?;
-        Ok(place.is_some_and(|place| place.checksum == piece.place.checksum))
+    fn has(&self, subtree: &Subtree) -> Result<bool, IndexError> {
+        let place = self.place_of(&subtree.user, subtree.place.level)?;
+        Ok(place.is_some_and(|place| place.checksum == subtree.place.checksum))
     }
 
-    fn root(&self) -> Piece {
+    fn root(&self) -> Subtree {
         let IndexHeader { root, maildrops, entries, .. } = self.header;
-        Piece { user: Box::default(), place: root, maildrops, entries }
+        Subtree { user: Box::default(), place: root, maildrops, entries }
     }
 
     /// Octets of the file as they are. Nothing in them is checked.
@@ -244,7 +244,7 @@ impl<S: ReadAt> Index<S> {
         IndexError::Corrupt { what, offset, file_len: self.header.file_len }
     }
 
-    /// The position of the piece of a level that begins with a user.
+    /// The position of the subtree of a level that begins with a user.
     fn place_of(&self, user: &[u8], level: u32) -> Result<Option<Place>, IndexError> {
         let mut place = self.header.root;
         let mut first = None;
@@ -327,8 +327,8 @@ struct NamedBy<'n> {
     last_user: Option<&'n [u8]>,
 }
 
-/// A [`Piece`] as a node names it.
-struct NamedPiece<'n> {
+/// A [`Subtree`] as a node names it.
+struct NamedSubtree<'n> {
     user: &'n [u8],
     place: Place,
     maildrops: u64,
@@ -336,7 +336,7 @@ struct NamedPiece<'n> {
 }
 
 impl<'n> NamedBy<'n> {
-    fn read_next(&mut self) -> Result<NamedPiece<'n>, &'static str> {
+    fn read_next(&mut self) -> Result<NamedSubtree<'n>, &'static str> {
         let short = "a node ends early, or has a number in no proper form";
         let checksum = self.cursor.array().ok_or(short)?;
         let mut number = || self.cursor.varint().ok_or(short);
@@ -354,7 +354,7 @@ impl<'n> NamedBy<'n> {
             return Err("a user out of order");
         }
         (self.at, self.last_user) = (end, Some(user));
-        Ok(NamedPiece {
+        Ok(NamedSubtree {
             user,
             place: Place { start, offset, len, level, checksum },
             maildrops,
@@ -369,7 +369,7 @@ impl<'n> NamedBy<'n> {
 }
 
 impl<'n> Iterator for NamedBy<'n> {
-    type Item = Result<NamedPiece<'n>, IndexError>;
+    type Item = Result<NamedSubtree<'n>, IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
@@ -385,33 +385,33 @@ impl<'n> Iterator for NamedBy<'n> {
 pub struct Maildrops<'a, S> {
     index: &'a Index<S>,
     /// What is left of it, the next at the end.
-    left: Vec<Piece>,
+    left: Vec<Subtree>,
     failed: bool,
 }
 
 impl<S: ReadAt> Maildrops<'_, S> {
-    /// The next maildrops up to a user, as large a piece as has nobody else and as no maildrop in
+    /// The next maildrops up to a user, as large a subtree as has nobody else and as no maildrop in
     /// this place would change; `None` when the next maildrop is that user's or a later one's.
-    /// Nothing in the piece is read. Without a user, that is all that is left.
+    /// Nothing in the subtree is read. Without a user, that is all that is left.
     ///
     /// # Errors
     ///
     /// [`IndexError`].
-    pub fn piece_before(&mut self, user: Option<&str>) -> Result<Option<Piece>, IndexError> {
-        while let Some(piece) = self.left.pop() {
-            let Some(user) = user.map(str::as_bytes) else { return Ok(Some(piece)) };
-            // Another maildrop would stand in the piece, or at its end, if it came before the next.
+    pub fn subtree_before(&mut self, user: Option<&str>) -> Result<Option<Subtree>, IndexError> {
+        while let Some(subtree) = self.left.pop() {
+            let Some(user) = user.map(str::as_bytes) else { return Ok(Some(subtree)) };
+            // Before the next one, another maildrop would stand in it, or at its end.
             let is_apart = self.left.last().is_some_and(|next| &next.user[..] <= user);
-            if is_apart || (piece.place.level == 0 && &piece.user[..] < user) {
-                return Ok(Some(piece));
+            if is_apart || (subtree.place.level == 0 && &subtree.user[..] < user) {
+                return Ok(Some(subtree));
             }
-            // The first piece of all begins where no user of its level does.
-            let begins = level_of(&piece.user) >= piece.place.level;
-            if piece.place.level == 0 || (begins && &piece.user[..] >= user) {
-                self.left.push(piece);
+            // The first subtree of all begins where no user of its level does.
+            let begins = level_of(&subtree.user) >= subtree.place.level;
+            if subtree.place.level == 0 || (begins && &subtree.user[..] >= user) {
+                self.left.push(subtree);
                 return Ok(None);
             }
-            self.open(&piece)?;
+            self.open(&subtree)?;
         }
         Ok(None)
     }
@@ -423,9 +423,9 @@ impl<S: ReadAt> Maildrops<'_, S> {
     /// [`IndexError`].
     pub fn next_user(&mut self) -> Result<Option<&[u8]>, IndexError> {
         let root = self.index.header.root;
-        if let Some(piece) = self.left.last().filter(|next| next.place == root).cloned() {
+        if let Some(subtree) = self.left.last().filter(|next| next.place == root).cloned() {
             self.left.pop();
-            self.open(&piece)?;
+            self.open(&subtree)?;
         }
         Ok(self.left.last().map(|next| &*next.user))
     }
@@ -452,43 +452,43 @@ impl<S: ReadAt> Maildrops<'_, S> {
         &mut self,
         other: &Index<T>,
     ) -> Result<Option<Maildrop>, IndexError> {
-        while let Some(piece) = self.left.pop() {
-            if piece.place == self.index.header.root {
-                self.open(&piece)?;
-            } else if !other.has(&piece)? {
-                if piece.place.level == 0 {
-                    self.left.push(piece);
+        while let Some(subtree) = self.left.pop() {
+            if subtree.place == self.index.header.root {
+                self.open(&subtree)?;
+            } else if !other.has(&subtree)? {
+                if subtree.place.level == 0 {
+                    self.left.push(subtree);
                     return self.read_next();
                 }
-                self.open(&piece)?;
+                self.open(&subtree)?;
             }
         }
         Ok(None)
     }
 
     /// Puts what a node names in its place.
-    fn open(&mut self, piece: &Piece) -> Result<(), IndexError> {
+    fn open(&mut self, subtree: &Subtree) -> Result<(), IndexError> {
         let Self { index, left, .. } = self;
-        let (node, first) = (index.record(&piece.place)?, left.len());
+        let (node, first) = (index.record(&subtree.place)?, left.len());
         let (mut maildrops, mut entries) = (0_u64, 0_u64);
-        let mut named_by = index.named_by(&node, &piece.place)?;
+        let mut named_by = index.named_by(&node, &subtree.place)?;
         for named in &mut named_by {
-            let NamedPiece { user, place, maildrops: some, entries: of_them } = named?;
+            let NamedSubtree { user, place, maildrops: some, entries: of_them } = named?;
             (maildrops, entries) =
                 (maildrops.saturating_add(some), entries.saturating_add(of_them));
-            left.push(Piece { user: user.into(), place, maildrops: some, entries: of_them });
+            left.push(Subtree { user: user.into(), place, maildrops: some, entries: of_them });
         }
-        let corrupt = |what| Err(index.corrupt(what, piece.place.offset));
+        let corrupt = |what| Err(index.corrupt(what, subtree.place.offset));
         if !named_by.is_at_end() {
             return corrupt("octets that no node names");
         }
-        let is_root = piece.place == index.header.root;
+        let is_root = subtree.place == index.header.root;
         match left.get(first) {
-            Some(next) if is_root || next.user == piece.user => {}
+            Some(next) if is_root || next.user == subtree.user => {}
             None if is_root => {}
             _ => return corrupt("a node of other users"),
         }
-        if (maildrops, entries) != (piece.maildrops, piece.entries) {
+        if (maildrops, entries) != (subtree.maildrops, subtree.entries) {
             return corrupt("number of maildrops or entries");
         }
         left[first..].reverse();
@@ -496,20 +496,20 @@ impl<S: ReadAt> Maildrops<'_, S> {
     }
 
     fn read_next(&mut self) -> Result<Option<Maildrop>, IndexError> {
-        while let Some(piece) = self.left.pop() {
-            if piece.place.level > 0 {
-                self.open(&piece)?;
+        while let Some(subtree) = self.left.pop() {
+            if subtree.place.level > 0 {
+                self.open(&subtree)?;
                 continue;
             }
-            let maildrop = self.index.block(&piece.place)?;
-            let corrupt = |what| Err(self.index.corrupt(what, piece.place.offset));
-            if maildrop.user.as_bytes() != &*piece.user {
+            let maildrop = self.index.block(&subtree.place)?;
+            let corrupt = |what| Err(self.index.corrupt(what, subtree.place.offset));
+            if maildrop.user.as_bytes() != &*subtree.user {
                 return corrupt("the block is another user's");
             }
-            if piece.place.offset != piece.place.start {
+            if subtree.place.offset != subtree.place.start {
                 return corrupt("octets that no node names");
             }
-            if (piece.maildrops, piece.entries) != (1, maildrop.entries.len() as u64) {
+            if (subtree.maildrops, subtree.entries) != (1, maildrop.entries.len() as u64) {
                 return corrupt("number of maildrops or entries");
             }
             return Ok(Some(maildrop));

@@ -8,8 +8,8 @@ use crate::index::cursor::put_varint;
 use crate::index::layout::*;
 use crate::index::reader::Index;
 use crate::key::NORMALISER_VERSION;
-use crate::maildrop::{Capture, Entry, Maildrop, Name, State};
-use crate::uidl::Uidl;
+use crate::maildrop::{Capture, EntryRef, Maildrop, NameRef, State};
+use crate::uidl::{Uidl, UidlRef};
 
 /// Writes an index, one maildrop at a time, in the order of user names.
 ///
@@ -23,7 +23,7 @@ pub struct Writer<W> {
     last_user: Option<Box<[u8]>>,
     /// What the open nodes name, by the level of what is named. A new user ends the nodes below the
     /// level that he begins.
-    open: Vec<Vec<Piece>>,
+    open: Vec<Vec<Subtree>>,
 }
 
 /// The reason why an index could not be written.
@@ -83,12 +83,22 @@ impl<W: Write + Seek> Writer<W> {
     /// [`WriteError::Order`] unless its user name is greater, octet by octet, than the one before;
     /// [`WriteError::TooMuch`]; [`WriteError::Io`]. After an error the index is of no use.
     pub fn push(&mut self, maildrop: &Maildrop) -> Result<(), WriteError> {
-        let user = maildrop.user.as_bytes();
-        self.begin(user)?;
-        let block = block_of(maildrop)?;
-        let place = self.put(self.offset, 0, &block)?;
-        let (maildrops, entries) = (1, maildrop.entries.len() as u64);
-        self.add(Piece { user: user.into(), place, maildrops, entries });
+        let mut block = IndexBlock::begin(maildrop)?;
+        maildrop.entries.iter().try_for_each(|entry| block.add(&entry.into()))?;
+        self.push_block(block, &maildrop.spent)
+    }
+
+    /// Adds a maildrop whose entries are in a block already, and its spent UIDLs.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::push`].
+    pub fn push_block(&mut self, block: IndexBlock, spent: &[Uidl]) -> Result<(), WriteError> {
+        self.begin(block.user.as_bytes())?;
+        let (user, entries) = (block.user.clone(), block.entries);
+        let octets = block.finish(spent)?;
+        let place = self.put(self.offset, 0, &octets)?;
+        self.add(Subtree { user: user.into_bytes().into(), place, maildrops: 1, entries });
         Ok(())
     }
 
@@ -98,19 +108,19 @@ impl<W: Write + Seek> Writer<W> {
     /// # Errors
     ///
     /// As [`Writer::push`], and those of reading `from`.
-    pub fn copy<S: ReadAt>(&mut self, from: &Index<S>, piece: Piece) -> Result<(), WriteError> {
+    pub fn copy<S: ReadAt>(&mut self, from: &Index<S>, subtree: Subtree) -> Result<(), WriteError> {
         const STEP_OCTETS: u64 = 1 << 20;
-        self.begin(&piece.user)?;
-        let (mut at, end) = (piece.place.start, piece.place.end());
+        self.begin(&subtree.user)?;
+        let (mut at, end) = (subtree.place.start, subtree.place.end());
         let start = self.offset;
         while at < end {
             let octets = from.octets(at, STEP_OCTETS.min(end - at) as usize)?;
             self.out.write_all(&octets)?;
             at += octets.len() as u64;
         }
-        self.offset += end - piece.place.start;
-        let offset = start + (piece.place.offset - piece.place.start);
-        self.add(Piece { place: Place { start, offset, ..piece.place }, ..piece });
+        self.offset += end - subtree.place.start;
+        let offset = start + (subtree.place.offset - subtree.place.start);
+        self.add(Subtree { place: Place { start, offset, ..subtree.place }, ..subtree });
         Ok(())
     }
 
@@ -122,7 +132,7 @@ impl<W: Write + Seek> Writer<W> {
     /// [`WriteError::Io`].
     pub fn finish(mut self) -> Result<(W, [u8; 16]), WriteError> {
         let mut level = 0;
-        // The root is the one piece of the highest level. Only a single block needs a node.
+        // The root is the one subtree of the highest level. Only a single block needs a node.
         while level == 0 || level + 1 < self.open.len() || self.open[level].len() > 1 {
             self.end_node(level)?;
             level += 1;
@@ -174,18 +184,18 @@ impl<W: Write + Seek> Writer<W> {
         let level = level as u32 + 1;
         let place = self.put(start, level, &node_of(level, &named))?;
         let user = named.first().map_or_else(Box::default, |first| first.user.clone());
-        let maildrops = named.iter().map(|piece| piece.maildrops).sum();
-        let entries = named.iter().map(|piece| piece.entries).sum();
-        self.add(Piece { user, place, maildrops, entries });
+        let maildrops = named.iter().map(|subtree| subtree.maildrops).sum();
+        let entries = named.iter().map(|subtree| subtree.entries).sum();
+        self.add(Subtree { user, place, maildrops, entries });
         Ok(())
     }
 
-    fn add(&mut self, piece: Piece) {
-        let level = piece.place.level as usize;
+    fn add(&mut self, subtree: Subtree) {
+        let level = subtree.place.level as usize;
         if self.open.len() <= level {
             self.open.resize_with(level + 1, Vec::new);
         }
-        self.open[level].push(piece);
+        self.open[level].push(subtree);
     }
 
     /// Writes a record, and what it is below begins at `start`.
@@ -200,12 +210,12 @@ impl<W: Write + Seek> Writer<W> {
 }
 
 /// A node that names these.
-fn node_of(level: u32, named: &[Piece]) -> Vec<u8> {
+fn node_of(level: u32, named: &[Subtree]) -> Vec<u8> {
     let mut node = Vec::new();
     node.extend(level.to_le_bytes());
     // So many names are in one node only if their hashes all begin alike.
     node.extend((named.len() as u32).to_le_bytes());
-    for Piece { user, place, maildrops, entries } in named {
+    for Subtree { user, place, maildrops, entries } in named {
         node.extend(place.checksum);
         let below = place.offset - place.start;
         for number in [place.len, below, *maildrops, *entries, user.len() as u64] {
@@ -217,67 +227,100 @@ fn node_of(level: u32, named: &[Piece]) -> Vec<u8> {
     node
 }
 
-fn block_of(maildrop: &Maildrop) -> Result<Vec<u8>, WriteError> {
-    let format = maildrop.counter.as_ref().map(|counter| counter.format.to_string());
-    let format = format.unwrap_or_default();
-    let bounded = |what, len: usize, most: u64| {
-        if len as u64 <= most {
-            Ok(len)
-        } else {
-            let user = maildrop.user.clone();
-            Err(WriteError::TooMuch { what, user, len, most: most as usize })
-        }
-    };
-    let u16_of = |what, len| bounded(what, len, u16::MAX.into()).map(|len| len as u16);
-    let u32_of = |what, len| bounded(what, len, u32::MAX.into()).map(|len| len as u32);
+/// The block of one maildrop, which takes its entries one by one.
+#[derive(Debug)]
+pub struct IndexBlock {
+    octets: Vec<u8>,
+    user: String,
+    entries: u64,
+    /// The number of its last capture, from 0.
+    last: u32,
+}
 
-    let mut flags = 0;
-    if maildrop.uidvalidity.is_some() {
-        flags |= BLOCK_HAS_UIDVALIDITY;
-    }
-    if maildrop.counter.is_some() {
-        flags |= BLOCK_HAS_COUNTER;
-    }
-    let mut block = Vec::new();
-    block.extend([0; 4]); // its length, when that is known
-    block.extend(u32_of("the number of entries", maildrop.entries.len())?.to_le_bytes());
-    block.extend(u32_of("the number of spent unique-ids", maildrop.spent.len())?.to_le_bytes());
-    block.push(match maildrop.state {
-        State::Captured => STATE_CAPTURED,
-        State::Empty => STATE_EMPTY,
-        State::Failed => STATE_FAILED,
-    });
-    block.push(flags);
-    block.extend(u16_of("the length of the user name", maildrop.user.len())?.to_le_bytes());
-    block.extend(maildrop.uidvalidity.unwrap_or(0).to_le_bytes());
-    block.extend(maildrop.counter.as_ref().map_or(0, |counter| counter.next).to_le_bytes());
-    block.extend(u16_of("the length of the UIDL format", format.len())?.to_le_bytes());
-    block.extend(u16_of("the length of the source", maildrop.source.len())?.to_le_bytes());
-    block.extend(u16_of("the number of captures", maildrop.captures.len())?.to_le_bytes());
-    block.extend(maildrop.user.as_bytes());
-    block.extend(format.as_bytes());
-    block.extend(maildrop.source.as_bytes());
-    for (at, capture) in maildrop.captures.iter().enumerate() {
-        let is_last = at + 1 == maildrop.captures.len();
-        let as_block = is_last && *capture == Capture::of(maildrop, capture.taken);
-        u16_of("the length of the source of a capture", capture.source.len())?;
-        put_capture(&mut block, capture, as_block);
-    }
-    let last = maildrop.captures.len().saturating_sub(1) as u32;
-    for entry in &maildrop.entries {
-        if entry.first_capture > entry.last_capture || entry.last_capture > last {
-            let user = maildrop.user.clone();
-            return Err(WriteError::NoSuchCapture { uidl: entry.uidl.clone(), user });
+impl IndexBlock {
+    /// The block of a maildrop, without its entries and spent UIDLs.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::TooMuch`].
+    pub fn begin(maildrop: &Maildrop) -> Result<Self, WriteError> {
+        let user = &maildrop.user;
+        let u16_of = |what, len: usize| match u16::try_from(len) {
+            Ok(len) => Ok(len.to_le_bytes()),
+            Err(_) => Err(too_much(what, user, len, u16::MAX.into())),
+        };
+        let format = maildrop.counter.as_ref().map(|counter| counter.format.to_string());
+        let format = format.unwrap_or_default();
+        let mut flags = 0;
+        if maildrop.uidvalidity.is_some() {
+            flags |= BLOCK_HAS_UIDVALIDITY;
         }
-        put_entry(&mut block, entry, last);
+        if maildrop.counter.is_some() {
+            flags |= BLOCK_HAS_COUNTER;
+        }
+        let mut block = Vec::new();
+        block.extend([0; BLOCK_STATE_AT]); // its length, entries and spent, when they are known
+        block.push(match maildrop.state {
+            State::Captured => STATE_CAPTURED,
+            State::Empty => STATE_EMPTY,
+            State::Failed => STATE_FAILED,
+        });
+        block.push(flags);
+        block.extend(u16_of("the length of the user name", user.len())?);
+        block.extend(maildrop.uidvalidity.unwrap_or(0).to_le_bytes());
+        block.extend(maildrop.counter.as_ref().map_or(0, |counter| counter.next).to_le_bytes());
+        block.extend(u16_of("the length of the UIDL format", format.len())?);
+        block.extend(u16_of("the length of the source", maildrop.source.len())?);
+        block.extend(u16_of("the number of captures", maildrop.captures.len())?);
+        block.extend(user.as_bytes());
+        block.extend(format.as_bytes());
+        block.extend(maildrop.source.as_bytes());
+        for (at, capture) in maildrop.captures.iter().enumerate() {
+            let is_last = at + 1 == maildrop.captures.len();
+            let as_block = is_last && *capture == Capture::of(maildrop, capture.taken);
+            u16_of("the length of the source of a capture", capture.source.len())?;
+            put_capture(&mut block, capture, as_block);
+        }
+        let last = maildrop.captures.len().saturating_sub(1) as u32;
+        Ok(Self { octets: block, user: user.clone(), entries: 0, last })
     }
-    for uidl in &maildrop.spent {
-        put_uidl(&mut block, uidl);
+
+    /// Adds an entry.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::NoSuchCapture`].
+    pub fn add(&mut self, entry: &EntryRef<'_>) -> Result<(), WriteError> {
+        if entry.first_capture > entry.last_capture || entry.last_capture > self.last {
+            let (uidl, user) = (entry.uidl.to_uidl(), self.user.clone());
+            return Err(WriteError::NoSuchCapture { uidl, user });
+        }
+        put_entry(&mut self.octets, entry, self.last);
+        self.entries += 1;
+        Ok(())
     }
-    let block_len = u32_of("the size", block.len() + CHECKSUM_OCTETS)?;
-    block[BLOCK_LEN_AT..BLOCK_ENTRIES_AT].copy_from_slice(&block_len.to_le_bytes());
-    block.extend(checksum(&block));
-    Ok(block)
+
+    /// Adds the spent UIDLs, and returns the octets.
+    fn finish(self, spent: &[Uidl]) -> Result<Vec<u8>, WriteError> {
+        let Self { octets: mut block, user, entries, .. } = self;
+        spent.iter().for_each(|uidl| put_uidl(&mut block, uidl.into()));
+        let len = block.len() + CHECKSUM_OCTETS;
+        for (at, what, number) in [
+            (BLOCK_ENTRIES_AT, "the number of entries", entries as usize),
+            (BLOCK_SPENT_AT, "the number of spent unique-ids", spent.len()),
+            (BLOCK_LEN_AT, "the size", len),
+        ] {
+            let number = u32::try_from(number)
+                .map_err(|_| too_much(what, &user, number, u32::MAX as usize))?;
+            block[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        }
+        block.extend(checksum(&block));
+        Ok(block)
+    }
+}
+
+fn too_much(what: &'static str, user: &str, len: usize, most: usize) -> WriteError {
+    WriteError::TooMuch { what, user: user.to_owned(), len, most }
 }
 
 fn put_capture(block: &mut Vec<u8>, capture: &Capture, as_block: bool) {
@@ -307,12 +350,12 @@ fn put_capture(block: &mut Vec<u8>, capture: &Capture, as_block: bool) {
 }
 
 /// Writes an entry of a maildrop whose last capture has this number, from 0.
-fn put_entry(block: &mut Vec<u8>, entry: &Entry, last: u32) {
+fn put_entry(block: &mut Vec<u8>, entry: &EntryRef<'_>, last: u32) {
     let flags_at = block.len();
     let mut flags = 0;
     block.push(0);
-    put_uidl(block, &entry.uidl);
-    let mut put_name = |name: &Option<Name>, flag| {
+    put_uidl(block, entry.uidl);
+    let mut put_name = |name: &Option<NameRef<'_>>, flag| {
         if let Some(name) = name {
             let key = name.key();
             flags |= flag;
@@ -342,13 +385,13 @@ fn put_entry(block: &mut Vec<u8>, entry: &Entry, last: u32) {
         put_varint(block, entry.last_capture.into());
         put_varint(block, entry.earlier.len() as u64);
         for uidl in &entry.earlier {
-            put_uidl(block, uidl);
+            put_uidl(block, *uidl);
         }
     }
     block[flags_at] = flags;
 }
 
-fn put_uidl(block: &mut Vec<u8>, uidl: &Uidl) {
+fn put_uidl(block: &mut Vec<u8>, uidl: UidlRef<'_>) {
     put_varint(block, uidl.as_bytes().len() as u64);
     block.extend(uidl.as_bytes());
 }
@@ -356,6 +399,7 @@ fn put_uidl(block: &mut Vec<u8>, uidl: &Uidl) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::maildrop::Entry;
 
     fn maildrop(user: &str) -> Maildrop {
         Maildrop::new(user, State::Empty)
@@ -397,7 +441,11 @@ mod tests {
 
     #[test]
     fn history_costs_only_where_there_is_one() {
-        let size_of = |bob: &Maildrop| block_of(bob).unwrap().len();
+        let size_of = |bob: &Maildrop| {
+            let mut block = IndexBlock::begin(bob).unwrap();
+            bob.entries.iter().for_each(|entry| block.add(&entry.into()).unwrap());
+            block.finish(&bob.spent).unwrap().len()
+        };
         let mut bob = maildrop("bob");
         bob.entries = vec![Entry::new(Uidl::new(*b"x").unwrap())];
         let without = size_of(&bob);

@@ -4,7 +4,7 @@
 
 use crate::listing::error::{Excerpt, ListingFault};
 use crate::listing::form::last_capture;
-use crate::maildrop::{Counter, Entry, Maildrop, Name, State};
+use crate::maildrop::{Counter, EntryRef, Maildrop, NameRef, State};
 
 /// Checks what the reader demands of a block beyond the shape of its lines.
 pub(super) fn check(maildrop: &Maildrop) -> Result<(), ListingFault> {
@@ -23,7 +23,7 @@ pub(super) fn check(maildrop: &Maildrop) -> Result<(), ListingFault> {
     }
     let last = last_capture(maildrop);
     (1..).zip(&maildrop.entries).try_for_each(|(number, entry)| {
-        check_entry(number, entry)?;
+        check_entry(number, &entry.into())?;
         for (field, found, most) in
             [("last", entry.last_capture, last), ("first", entry.first_capture, entry.last_capture)]
         {
@@ -50,14 +50,14 @@ pub(super) fn check_counter(maildrop: &Maildrop) -> Result<(), ListingFault> {
     }
 }
 
-pub(super) fn check_entry(number: u64, entry: &Entry) -> Result<(), ListingFault> {
+pub(super) fn check_entry(number: u64, entry: &EntryRef<'_>) -> Result<(), ListingFault> {
     for (field, name) in [("file", &entry.file), ("guid", &entry.guid)] {
-        if matches!(name, Some(Name::Spelled(name)) if name.is_empty()) {
+        if matches!(name, Some(NameRef::Spelled(name)) if name.is_empty()) {
             return Err(ListingFault::NoValue { field });
         }
     }
     if !entry.has_key() {
-        return Err(ListingFault::NoKey { number, uidl: entry.uidl.clone() });
+        return Err(ListingFault::NoKey { number, uidl: entry.uidl.to_uidl() });
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ mod write;
 
 pub use error::{Excerpt, ListingError, ListingFault};
 pub use form::{MAX_LINE_OCTETS, VERSION};
-pub use read::{Block, BlockScan, Reader, scan};
+pub use read::{Block, BlockReader, BlockScan, Reader, scan};
 pub use write::write_maildrop;
 
 #[cfg(test)]
@@ -423,7 +423,7 @@ counter 13 UID%u-%v
         ) -> Entry {
             let of_message = Entry { uid, octets, file, guid, ..Entry::new(uidl) };
             let mut entry = Entry { earlier, header, message, origin, ..of_message };
-            if check_entry(1, &entry).is_err() {
+            if check_entry(1, &(&entry).into()).is_err() {
                 entry.header = Some(Fingerprint(otherwise));
             }
             entry

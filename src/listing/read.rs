@@ -3,14 +3,14 @@
 
 use std::io::{BufRead, Read};
 
-use crate::encoding::{decimal, percent_decoded};
+use crate::encoding::{decimal, percent_decoded, percent_decoded_ref};
 use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
 use crate::listing::check::{check_counter, check_entry};
 use crate::listing::error::{Excerpt, ListingError, ListingFault};
 use crate::listing::form::{MAGIC, MAX_LINE_OCTETS, VERSION, word_of};
-use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
-use crate::uidl::Uidl;
+use crate::maildrop::{Capture, Counter, EntryRef, Maildrop, NameRef, State};
+use crate::uidl::{Uidl, UidlRef};
 
 /// Reads a listing block by block. Nothing comes after an error.
 ///
@@ -102,6 +102,14 @@ struct Blocks<R> {
     offset: u64,
     blocks_seen: u64,
     done: bool,
+    /// The block that is being read, as far as it is known.
+    block: Block,
+    head: BlockHead,
+    state: Option<State>,
+    /// The order number of the last message.
+    last_number: u64,
+    /// The last line read is the first behind the head.
+    is_line_left: bool,
 }
 
 impl<R: BufRead> Iterator for Blocks<R> {
@@ -111,19 +119,13 @@ impl<R: BufRead> Iterator for Blocks<R> {
         if self.done {
             return None;
         }
-        let block = self
-            .read_block()
-            .map_err(|fault| ListingError { line: self.line_number.max(1), fault });
-        match block {
+        match self.read_block() {
             Ok(Some(block)) => Some(Ok(block)),
             Ok(None) => {
                 self.done = true;
                 None
             }
-            Err(error) => {
-                self.done = true;
-                Some(Err(error))
-            }
+            Err(fault) => Some(Err(self.error(fault))),
         }
     }
 }
@@ -138,6 +140,11 @@ impl<R: BufRead> Blocks<R> {
             offset: start.offset,
             blocks_seen: 0,
             done: false,
+            block: Block::default(),
+            head: BlockHead::default(),
+            state: None,
+            last_number: 0,
+            is_line_left: false,
         }
     }
 
@@ -173,7 +180,9 @@ impl<R: BufRead> Blocks<R> {
         }
     }
 
-    fn read_block(&mut self) -> Result<Option<(Block, Maildrop)>, ListingFault> {
+    /// Reads up to the first message of the next block, or its end: the maildrop without messages.
+    /// `None` at the end of the input.
+    fn read_head(&mut self) -> Result<Option<Maildrop>, ListingFault> {
         if self.next_line()?.is_none() {
             // This is either the end, or the start of a line.
             return match (self.line.is_empty(), self.blocks_seen) {
@@ -184,7 +193,7 @@ impl<R: BufRead> Blocks<R> {
         }
         self.blocks_seen += 1;
         let len_octets = self.line.len() as u64 + 1;
-        let mut block =
+        self.block =
             Block { offset: self.offset - len_octets, line: self.line_number, ..Block::default() };
         match words(&self.line) {
             (magic, version) if magic == MAGIC.as_bytes() => {
@@ -195,46 +204,117 @@ impl<R: BufRead> Blocks<R> {
             _ => return Err(ListingFault::NoBlock { found: Excerpt::of(&self.line) }),
         }
 
-        let mut head = BlockHead::default();
-        let mut maildrop: Option<Maildrop> = None;
-        let mut last_number = 0;
+        (self.head, self.last_number) = (BlockHead::default(), 0);
         loop {
-            if self.next_line()?.is_none() {
-                let user = head.user.as_deref().unwrap_or_default();
-                return Err(ListingFault::CutShort { user: Excerpt::of(user.as_bytes()) });
-            }
+            self.next_line_of_block()?;
             let line = self.line.trim_ascii();
-            if line == b"." {
+            if line == b"." || line[0].is_ascii_digit() {
+                self.is_line_left = true;
                 break;
             }
-            if !line[0].is_ascii_digit() {
-                head.take_line(line, self.keep, maildrop.is_some())?;
-                continue;
-            }
-            let maildrop = match &mut maildrop {
-                Some(maildrop) => maildrop,
-                none => none.insert(head.finish()?),
-            };
-            if maildrop.state == State::Empty {
-                return Err(ListingFault::NotEmpty);
-            }
-            let (number, entry) = entry_of(line, head.keys, head.capture_count.max(1))?;
-            if number <= last_number {
-                return Err(ListingFault::Order { found: number, before: last_number });
-            }
-            last_number = number;
-            block.entries += 1;
-            if self.keep == Keep::All {
-                maildrop.entries.push(entry);
+            self.head.take_line(line, self.keep, false)?;
+        }
+        let maildrop = self.head.finish()?;
+        self.block.user.clone_from(&maildrop.user);
+        self.state = Some(maildrop.state);
+        Ok(Some(maildrop))
+    }
+
+    /// Reads the next message of the block; `None` at its end.
+    fn read_entry(&mut self) -> Result<Option<EntryRef<'_>>, ListingFault> {
+        if !std::mem::take(&mut self.is_line_left) {
+            self.next_line_of_block()?;
+        }
+        while !matches!(self.line.trim_ascii(), [b'.'] | [b'0'..=b'9', ..]) {
+            self.head.take_line(self.line.trim_ascii(), self.keep, true)?;
+            self.next_line_of_block()?;
+        }
+        let line = self.line.trim_ascii();
+        if line == b"." {
+            self.block.len_octets = self.offset - self.block.offset;
+            return Ok(None);
+        }
+        if self.state == Some(State::Empty) {
+            return Err(ListingFault::NotEmpty);
+        }
+        let (number, entry) = entry_of(line, self.head.keys, self.head.capture_count.max(1))?;
+        if number <= self.last_number {
+            return Err(ListingFault::Order { found: number, before: self.last_number });
+        }
+        self.last_number = number;
+        self.block.entries += 1;
+        Ok(Some(entry))
+    }
+
+    /// The next line of a block that has begun.
+    fn next_line_of_block(&mut self) -> Result<(), ListingFault> {
+        self.next_line()?.ok_or_else(|| {
+            let user = self.head.user.as_deref().unwrap_or_default();
+            ListingFault::CutShort { user: Excerpt::of(user.as_bytes()) }
+        })
+    }
+
+    fn read_block(&mut self) -> Result<Option<(Block, Maildrop)>, ListingFault> {
+        let Some(mut maildrop) = self.read_head()? else { return Ok(None) };
+        let keep = self.keep;
+        while let Some(entry) = self.read_entry()? {
+            if keep == Keep::All {
+                maildrop.entries.push(entry.to_entry());
             }
         }
-        let maildrop = match maildrop {
-            Some(maildrop) => maildrop,
-            None => head.finish()?,
-        };
-        block.len_octets = self.offset - block.offset;
-        block.user.clone_from(&maildrop.user);
-        Ok(Some((block, maildrop)))
+        Ok(Some((self.block.clone(), maildrop)))
+    }
+
+    /// The error of a fault in the last line that was read. Nothing comes after it.
+    fn error(&mut self, fault: ListingFault) -> ListingError {
+        self.done = true;
+        ListingError { line: self.line_number.max(1), fault }
+    }
+}
+
+/// Reads a listing message by message, and keeps none: for whoever puts each into a form of his
+/// own. Nothing comes after an error.
+///
+/// Memory: one line, and the head of a block.
+pub struct BlockReader<R> {
+    blocks: Blocks<R>,
+}
+
+impl<R: BufRead> BlockReader<R> {
+    /// As [`Reader::at_block`].
+    pub fn at_block(input: R, block: &Block) -> Self {
+        Self { blocks: Blocks::new(input, Keep::All, block.clone()) }
+    }
+
+    /// The next maildrop without its messages. Those of the one before must have been read.
+    ///
+    /// # Errors
+    ///
+    /// [`ListingError`].
+    pub fn next_head(&mut self) -> Result<Option<Maildrop>, ListingError> {
+        if self.blocks.done {
+            return Ok(None);
+        }
+        self.blocks.read_head().map_err(|fault| self.blocks.error(fault))
+    }
+
+    /// The next message of that maildrop; `None` at its end.
+    ///
+    /// # Errors
+    ///
+    /// [`ListingFault`], in the line of [`BlockReader::line`].
+    pub fn next_entry(&mut self) -> Result<Option<EntryRef<'_>>, ListingFault> {
+        self.blocks.read_entry()
+    }
+
+    /// The number of the last line that was read, from 1.
+    pub fn line(&self) -> u64 {
+        self.blocks.line_number.max(1)
+    }
+
+    /// The input, which is behind the last line that was read.
+    pub fn into_input(self) -> R {
+        self.blocks.input
     }
 }
 
@@ -437,7 +517,7 @@ fn capture_of(line: &[u8]) -> Result<Capture, ListingFault> {
 }
 
 /// A message's line, in a block with so many captures: its order number and the rest.
-fn entry_of(line: &[u8], keys: bool, captures: u32) -> Result<(u64, Entry), ListingFault> {
+fn entry_of(line: &[u8], keys: bool, captures: u32) -> Result<(u64, EntryRef<'_>), ListingFault> {
     let (number, mut rest) = words(line);
     let number = number_of("order number", number, u64::MAX)?;
     let uidl;
@@ -445,7 +525,7 @@ fn entry_of(line: &[u8], keys: bool, captures: u32) -> Result<(u64, Entry), List
     if uidl.is_empty() {
         return Err(ListingFault::NoUidl { number });
     }
-    let mut entry = Entry::new(Uidl::new(uidl)?);
+    let mut entry = EntryRef::new(UidlRef::new(uidl)?);
     let (mut first, mut last) = (None, None);
     while !rest.is_empty() {
         let word;
@@ -467,7 +547,7 @@ fn entry_of(line: &[u8], keys: bool, captures: u32) -> Result<(u64, Entry), List
             b"origin" => once(&mut entry.origin, "origin", fingerprint("origin", value, keys)?)?,
             b"first" => once(&mut first, "first", of_capture("first", value, captures)?)?,
             b"last" => once(&mut last, "last", of_capture("last", value, captures)?)?,
-            b"earlier" => entry.earlier.push(Uidl::new(value)?),
+            b"earlier" => entry.earlier.push(UidlRef::new(value)?),
             _ => return Err(unknown()),
         }
     }
@@ -492,14 +572,15 @@ fn of_capture(field: &'static str, value: &[u8], captures: u32) -> Result<u32, L
     Ok(number as u32 - 1)
 }
 
-fn spelled(field: &'static str, value: &[u8]) -> Result<Name, ListingFault> {
-    Ok(Name::Spelled(decoded_word(field, value)?.into()))
+fn spelled<'a>(field: &'static str, value: &'a [u8]) -> Result<NameRef<'a>, ListingFault> {
+    let bad = || ListingFault::Encoding { field, found: Excerpt::of(value) };
+    percent_decoded_ref(value).map(NameRef::Spelled).ok_or_else(bad)
 }
 
-fn hashed(field: &'static str, value: &[u8]) -> Result<Name, ListingFault> {
+fn hashed<'a>(field: &'static str, value: &'a [u8]) -> Result<NameRef<'a>, ListingFault> {
     let bad =
         || ListingFault::Key { field, found: Excerpt::of(value), digits: 2 * FileKey::OCTETS };
-    FileKey::from_hex(value).map(Name::Key).ok_or_else(bad)
+    FileKey::from_hex(value).map(NameRef::Key).ok_or_else(bad)
 }
 
 fn fingerprint(field: &'static str, value: &[u8], keys: bool) -> Result<Fingerprint, ListingFault> {

@@ -38,16 +38,16 @@ fn made_upon<S: ReadAt>(old: &Index<S>, new: &BTreeMap<String, Maildrop>) -> Vec
     let mut writer = Writer::new(Cursor::new(Vec::new()), old.is_final()).unwrap();
     let mut left = old.maildrops();
     for (user, maildrop) in new {
-        while let Some(piece) = left.piece_before(Some(user)).unwrap() {
-            writer.copy(old, piece).unwrap();
+        while let Some(subtree) = left.subtree_before(Some(user)).unwrap() {
+            writer.copy(old, subtree).unwrap();
         }
         if let Some(before) = left.next_of(user).unwrap() {
             assert_eq!(before.user, *user);
         }
         writer.push(maildrop).unwrap();
     }
-    while let Some(piece) = left.piece_before(None).unwrap() {
-        writer.copy(old, piece).unwrap();
+    while let Some(subtree) = left.subtree_before(None).unwrap() {
+        writer.copy(old, subtree).unwrap();
     }
     writer.finish().unwrap().0.into_inner()
 }
@@ -125,6 +125,6 @@ fn one_change_reads_a_few_nodes_however_many_maildrops_there_are() {
         index.maildrop(&user(778)).unwrap().unwrap();
         assert!(counted.reads.get() - before <= 8);
     }
-    // Each piece that is copied is a read here, and a node names few.
+    // Each subtree that is copied is a read here, and a node names few.
     assert!(reads_of.iter().all(|reads| *reads < 300), "{reads_of:?}");
 }

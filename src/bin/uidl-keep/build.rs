@@ -4,6 +4,7 @@
 //! them and notes where each maildrop is. The second reads the maildrops one by one, in the order
 //! of their users. All files are written beside their places before the first is put in place.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
 use std::fs::{DirBuilder, File};
@@ -20,9 +21,9 @@ use uidl_keep::file::publish::{self, Access, Sealed, Staged};
 use uidl_keep::file::sealer::Sealer;
 use uidl_keep::index::merge::{Merged, Remark, merge, spend_entries};
 use uidl_keep::index::reader::Maildrops;
-use uidl_keep::index::{Index, IndexError, Piece, Writer};
-use uidl_keep::listing::{self, Block};
-use uidl_keep::maildrop::{Entry, Maildrop, State, everybody_of, is_everybody};
+use uidl_keep::index::{Index, IndexBlock, IndexError, Subtree, WriteError, Writer};
+use uidl_keep::listing::{self, Block, BlockReader, ListingError};
+use uidl_keep::maildrop::{Entry, EntryRef, Maildrop, State, everybody_of, is_everybody};
 use uidl_keep::site::roster::{
     Gate, Roster, RosterEdit, RosterError, RosterLine, escaped, is_domain, lines_with_word,
     name_of_domain,
@@ -471,6 +472,8 @@ impl Selection<'_> {
 
 /// A listing, which can be read twice.
 struct Listing {
+    /// Where the second reading is, with the offset there.
+    second: RefCell<Option<(u64, BufReader<File>)>>,
     /// As the operator named it.
     name: String,
     /// A copy of a listing that cannot be read twice from its path.
@@ -480,8 +483,12 @@ struct Listing {
 
 impl Listing {
     fn open(path: &Path) -> Result<Self, Trouble> {
-        let mut listing =
-            Self { name: path.display().to_string(), spooled: None, path: path.into() };
+        let mut listing = Self {
+            second: RefCell::default(),
+            name: path.display().to_string(),
+            spooled: None,
+            path: path.into(),
+        };
         if path == Path::new("-") {
             listing.name = "standard input".into();
             listing.spooled = Some(listing.spool(io::stdin().lock())?);
@@ -513,9 +520,21 @@ impl Listing {
                 None => File::open(&self.path)?,
             };
             file.seek(SeekFrom::Start(offset))?;
-            Ok(BufReader::new(file))
+            Ok(BufReader::with_capacity(READ_OCTETS, file))
         };
         open().map_err(|error: io::Error| self.trouble(error))
+    }
+
+    /// The same, for the second reading, which mostly goes on where it is.
+    fn again_from(&self, offset: u64) -> Result<BufReader<File>, Trouble> {
+        match self.second.take() {
+            Some((at, reader)) if at == offset => Ok(reader),
+            Some((at, mut reader)) => {
+                let sought = reader.seek_relative(offset as i64 - at as i64);
+                sought.map(|()| reader).map_err(|error| self.trouble(error))
+            }
+            None => self.from(offset),
+        }
     }
 
     fn trouble(&self, error: impl Display) -> Trouble {
@@ -526,6 +545,9 @@ impl Listing {
         Trouble::new(format!("{}:{error}", self.name))
     }
 }
+
+/// So much of a listing is read at once.
+const READ_OCTETS: usize = 1 << 18;
 
 /// The position of a maildrop in a listing.
 struct FoundBlock {
@@ -727,11 +749,12 @@ impl OldFiles {
     }
 
     /// Whether so many maildrops are few beside those that are there, so that the rest is copied.
-    fn are_large_beside(&self, found: usize) -> Result<bool, RosterError> {
-        match (&self.index, &self.roster) {
-            (Some(_), Some(roster)) => roster.is_large_beside(found),
-            _ => Ok(false),
-        }
+    /// Who is in the index and not on the roster gets his line when all of it is read.
+    fn are_large_beside(&self, found: usize, scope: &Scope) -> Result<bool, RosterError> {
+        let (Some(index), Some(roster)) = (&self.index, &self.roster) else { return Ok(false) };
+        let of_domain = roster.get(&name_of_domain(scope.name()))?.is_some();
+        let maildrops = roster.line_count()?.saturating_sub(of_domain.into());
+        Ok(maildrops == index.maildrop_count() && roster.is_large_beside(found)?)
     }
 }
 
@@ -797,8 +820,8 @@ impl Build<'_> {
             Some(old) if rest_is_kept => old,
             _ => RosterEdit::of(Roster::new()),
         };
-        let mut writer =
-            Writer::new(BufWriter::new(index.file()), is_final).map_err(|e| at_index(&e))?;
+        let mut writer = Writer::new(BufWriter::with_capacity(READ_OCTETS, index.file()), is_final)
+            .map_err(|e| at_index(&e))?;
         let mut maildrops = JoinedMaildrops {
             build: self,
             found: found.iter(),
@@ -813,18 +836,22 @@ impl Build<'_> {
         let is_held = self.hold.now || self.hold.domain || of_domain.is_some();
         let first_gate = if is_held { Gate::Held } else { Gate::Guarded };
         while let Some(joined) = maildrops.next()? {
-            let (maildrop, is_new) = match (joined, &old.index) {
-                (Joined::Maildrop(maildrop, is_new), _) => (maildrop, is_new),
-                (Joined::Kept(piece), Some(old)) => {
-                    writer.copy(old, piece).map_err(|error| at_index(&error))?;
+            let (maildrop, messages, is_new) = match joined {
+                Joined::Kept(subtree) => {
+                    let old = old.index.as_ref().expect("the subtree is of it");
+                    writer.copy(old, subtree).map_err(|error| at_index(&error))?;
                     continue;
                 }
-                (Joined::Kept(_), None) => continue,
+                Joined::Maildrop(maildrop, is_new) => {
+                    writer.push(&maildrop).map_err(|error| at_index(&error))?;
+                    let messages = maildrop.entries.len() as u64;
+                    (maildrop, messages, is_new)
+                }
+                Joined::Found(found) => (self.copy(found, &mut writer)?, found.block.entries, true),
             };
-            writer.push(&maildrop).map_err(|error| at_index(&error))?;
             let before = gates.of(&maildrop.user);
             if is_new {
-                tally.messages += maildrop.entries.len() as u64;
+                tally.messages += messages;
                 tally.failed += u64::from(maildrop.state == State::Failed);
                 *if before.is_some() { &mut tally.again } else { &mut tally.added } += 1;
             }
@@ -878,7 +905,7 @@ impl Build<'_> {
         found: usize,
     ) -> Result<bool, RosterError> {
         let is_alone = self.is_upon_itself || (there.index.is_none() && there.roster.is_none());
-        Ok(is_alone && !self.hold.now && old.are_large_beside(found)?)
+        Ok(is_alone && !self.hold.now && old.are_large_beside(found, self.scope)?)
     }
 
     /// The line that says that the whole domain is held, if it is.
@@ -1104,6 +1131,9 @@ fn uidls_lost(maildrop: &Maildrop, kept: &BTreeSet<&[u8]>) -> usize {
     uidls(maildrop).filter(|uidl| !kept.contains(uidl)).count()
 }
 
+/// What writes the index of a scope.
+type IndexWriter<'a> = Writer<BufWriter<&'a File>>;
+
 /// The maildrops of an old index and of listings, in the order of users. A maildrop that is in both
 /// is joined.
 struct JoinedMaildrops<'a> {
@@ -1118,22 +1148,24 @@ struct JoinedMaildrops<'a> {
 }
 
 /// The next of [`JoinedMaildrops`].
-enum Joined {
+enum Joined<'a> {
     /// Maildrops of the old index as they are.
-    Kept(Piece),
+    Kept(Subtree),
     /// A maildrop, and whether it is in a listing.
     Maildrop(Maildrop, bool),
+    /// A maildrop that is in a listing alone.
+    Found(&'a FoundBlock),
 }
 
-impl JoinedMaildrops<'_> {
-    fn next(&mut self) -> Result<Option<Joined>, Trouble> {
+impl<'a> JoinedMaildrops<'a> {
+    fn next(&mut self) -> Result<Option<Joined<'a>>, Trouble> {
         let name = self.build.scope.name();
         let at_old = |error: IndexError| Trouble::at(format_args!("{name}: the old index"), error);
         let wanted = self.found.as_slice().first().map(|found| found.block.user.as_str());
         match &mut self.old {
             Some(old) if self.rest_is_kept => {
-                if let Some(piece) = old.piece_before(wanted).map_err(at_old)? {
-                    return Ok(Some(Joined::Kept(piece)));
+                if let Some(subtree) = old.subtree_before(wanted).map_err(at_old)? {
+                    return Ok(Some(Joined::Kept(subtree)));
                 }
             }
             Some(old) => {
@@ -1154,9 +1186,9 @@ impl JoinedMaildrops<'_> {
         let Some(found) = self.found.next() else { return Ok(None) };
         let old = self.old.as_mut().map(|old| old.next_of(&found.block.user)).transpose();
         let old = old.map_err(at_old)?.flatten();
-        let new = self.build.read(found)?;
         match old {
             Some(old) => {
+                let new = self.build.read(found)?;
                 let user = old.user.clone();
                 let awaits_capture =
                     self.gates.of(&user).as_ref().is_some_and(RosterLine::awaits_capture);
@@ -1180,7 +1212,7 @@ impl JoinedMaildrops<'_> {
                 self.changes.add(&merged);
                 Ok(Some(Joined::Maildrop(merged.maildrop, true)))
             }
-            None => Ok(Some(Joined::Maildrop(new, true))),
+            None => Ok(Some(Joined::Found(found))),
         }
     }
 }
@@ -1188,13 +1220,58 @@ impl JoinedMaildrops<'_> {
 impl Build<'_> {
     /// Reads a maildrop from its place in a listing.
     fn read(&self, found: &FoundBlock) -> Result<Maildrop, Trouble> {
-        let listing = &self.listings[found.listing];
-        let input = listing.from(found.block.offset)?;
-        match listing::Reader::at_block(input, &found.block).next() {
-            Some(Ok(maildrop)) if maildrop.user == found.block.user => Ok(maildrop),
-            Some(Err(error)) => Err(listing.trouble_at_line(&error)),
-            _ => Err(listing.trouble("changed while it was read; build again")),
+        let mut entries = Vec::with_capacity(found.block.entries as usize);
+        let (head, ()) = self.read_each(
+            found,
+            |_| Ok(()),
+            |(), entry| {
+                entries.push(entry.to_entry());
+                Ok(())
+            },
+        )?;
+        Ok(Maildrop { entries, ..head })
+    }
+
+    /// Writes a maildrop from its place in a listing into the index. Returns it without its
+    /// messages.
+    fn copy(&self, found: &FoundBlock, writer: &mut IndexWriter<'_>) -> Result<Maildrop, Trouble> {
+        let path = self.site.paths_of(self.scope).index;
+        let at = |error: WriteError| Trouble::at(path.display(), error);
+        let begin = |head: &Maildrop| IndexBlock::begin(head).map_err(at);
+        let (head, block) =
+            self.read_each(found, begin, |block, entry| block.add(&entry).map_err(at))?;
+        writer.push_block(block, &head.spent).map_err(at)?;
+        Ok(head)
+    }
+
+    /// Reads a maildrop from its place in a listing: its head, of which `begin` makes something,
+    /// and each message, which `add` puts there.
+    fn read_each<T>(
+        &self,
+        found: &FoundBlock,
+        begin: impl FnOnce(&Maildrop) -> Result<T, Trouble>,
+        mut add: impl FnMut(&mut T, EntryRef<'_>) -> Result<(), Trouble>,
+    ) -> Result<(Maildrop, T), Trouble> {
+        let (listing, block) = (&self.listings[found.listing], &found.block);
+        let mut reader = BlockReader::at_block(listing.again_from(block.offset)?, block);
+        let head = match reader.next_head() {
+            Ok(Some(head)) if head.user == block.user => head,
+            Err(error) => return Err(listing.trouble_at_line(&error)),
+            Ok(_) => return Err(listing.trouble("changed while it was read; build again")),
+        };
+        let mut made = begin(&head)?;
+        let fault = loop {
+            match reader.next_entry() {
+                Ok(Some(entry)) => add(&mut made, entry)?,
+                Ok(None) => break None,
+                Err(fault) => break Some(fault),
+            }
+        };
+        if let Some(fault) = fault {
+            return Err(listing.trouble_at_line(&ListingError { line: reader.line(), fault }));
         }
+        listing.second.replace(Some((block.offset + block.len_octets, reader.into_input())));
+        Ok((head, made))
     }
 }
 
@@ -1205,7 +1282,7 @@ impl Built {
         lines.map_err(|error| Trouble::at(self.paths.roster.display(), error))
     }
 
-    /// Has both files sealed. The index comes first: a user who is on a roster must be in the index.
+    /// Has both files sealed. The index comes first: who is on a roster must be in the index.
     fn seal(self, sealer: &mut Sealer, access: Access) -> Result<(), Trouble> {
         let Self { paths, index, roster, .. } = self;
         for (staged, path) in [(index, &paths.index), (roster, &paths.roster)] {

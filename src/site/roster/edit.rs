@@ -72,14 +72,22 @@ impl<S: ReadAt> RosterEdit<S> {
         }
     }
 
+    /// The number of lines that it had before, as its first line says.
+    ///
+    /// # Errors
+    ///
+    /// Any [`RosterError`].
+    pub fn line_count(&self) -> Result<u64, RosterError> {
+        self.old.as_ref().map_or(Ok(0), |old| RosterEnds::open(old).map(|ends| ends.count))
+    }
+
     /// Whether so many lines are better looked up than read with all others.
     ///
     /// # Errors
     ///
     /// Any [`RosterError`].
     pub fn is_large_beside(&self, lines: usize) -> Result<bool, RosterError> {
-        let Some(old) = &self.old else { return Ok(false) };
-        Ok(RosterEnds::open(old)?.count / OTHERS_A_LOOKUP >= lines as u64)
+        Ok(self.old.is_some() && self.line_count()? / OTHERS_A_LOOKUP >= lines as u64)
     }
 
     /// The lines of these users, as far as they are there, and perhaps others: those that
