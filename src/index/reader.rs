@@ -261,7 +261,13 @@ impl<S: ReadAt> Index<S> {
             if is_behind && !named_by.is_at_end() {
                 return Err(self.corrupt("octets that no node names", place.offset));
             }
-            let Some(named) = found else { return Ok(None) };
+            let Some(named) = found else {
+                return if place == self.header.root {
+                    Ok(None)
+                } else {
+                    Err(self.corrupt("a node of other users", place.offset))
+                };
+            };
             first = Some(named.user == user);
             place = named.place;
         }
@@ -490,6 +496,12 @@ impl<S: ReadAt> Maildrops<'_, S> {
         }
         if (maildrops, entries) != (subtree.maildrops, subtree.entries) {
             return corrupt("number of maildrops or entries");
+        }
+        // A look-up would not find who stands behind the first user of the next piece.
+        let next = first.checked_sub(1).map(|next| &left[next].user);
+        let last = left[first..].last().map(|last| &last.user);
+        if next.zip(last).is_some_and(|(next, last)| last >= next) {
+            return corrupt("a user out of order");
         }
         left[first..].reverse();
         Ok(())
@@ -774,6 +786,65 @@ mod tests {
             }
             maildrop
         }
+    }
+
+    /// An index of the users with these numbers.
+    fn index_of(numbers: impl Iterator<Item = u32>) -> Vec<u8> {
+        let mut writer = Writer::new(Cursor::new(Vec::new()), true).unwrap();
+        for number in numbers {
+            writer.push(&Maildrop::new(format!("{number:04}"), State::Empty)).unwrap();
+        }
+        writer.finish().unwrap().0.into_inner()
+    }
+
+    /// Nodes of level 1 that have several maildrops, but for the first node of all.
+    fn nodes(index: &Index<&[u8]>) -> Vec<Piece> {
+        let (mut all, mut nodes) = (index.maildrops(), Vec::new());
+        while let Some(piece) = all.left.pop() {
+            if piece.place.level > 1 {
+                all.open(&piece).unwrap();
+            } else if piece.maildrops > 1 {
+                nodes.push(piece);
+            }
+        }
+        nodes.split_off(1)
+    }
+
+    /// An index of pieces that do not belong together. Each checksum in it agrees.
+    fn spliced(pieces: [(&Index<&[u8]>, Piece); 2]) -> Vec<u8> {
+        let mut writer = Writer::new(Cursor::new(Vec::new()), true).unwrap();
+        for (from, piece) in pieces {
+            writer.copy(from, piece).unwrap();
+        }
+        writer.finish().unwrap().0.into_inner()
+    }
+
+    #[test]
+    fn a_node_with_users_of_the_next_one_is_an_error_for_whoever_reads_all() {
+        let (even, odd) = (index_of((0..400).step_by(2)), index_of((1..400).step_by(2)));
+        let [even, odd] = [&even, &odd].map(|octets| Index::open(&octets[..]).unwrap());
+        let first = nodes(&even).swap_remove(0);
+        let of_first = Maildrops { index: &even, left: vec![first.clone()], failed: false };
+        let last = of_first.last().unwrap().unwrap().user;
+        let is_between = |next: &Piece| first.user < next.user && &*next.user < last.as_bytes();
+        let second = nodes(&odd).into_iter().find(is_between).expect("nodes name as many");
+        let octets = spliced([(&even, first), (&odd, second)]);
+        let index = Index::open(&octets[..]).unwrap();
+        assert!(index.maildrop(&last).unwrap().is_none(), "the second node is looked at");
+        let found = index.verify();
+        assert!(matches!(found, Err(IndexError::Corrupt { .. })), "{found:?}");
+    }
+
+    #[test]
+    fn a_node_that_begins_later_than_was_said_of_it_is_an_error_and_no_absent_user() {
+        let octets = index_of(0..200);
+        let index = Index::open(&octets[..]).unwrap();
+        let mut nodes = nodes(&index).into_iter();
+        let (first, second) = (nodes.next().unwrap(), nodes.next().unwrap());
+        let first = Piece { user: Box::default(), ..first };
+        let octets = spliced([(&index, first), (&index, second)]);
+        let found = Index::open(&octets[..]).unwrap().maildrop("00");
+        assert!(matches!(found, Err(IndexError::Corrupt { .. })), "{found:?}");
     }
 
     proptest! {
