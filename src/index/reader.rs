@@ -798,7 +798,7 @@ mod tests {
     }
 
     /// Nodes of level 1 that have several maildrops, but for the first node of all.
-    fn nodes(index: &Index<&[u8]>) -> Vec<Piece> {
+    fn nodes(index: &Index<&[u8]>) -> Vec<Subtree> {
         let (mut all, mut nodes) = (index.maildrops(), Vec::new());
         while let Some(piece) = all.left.pop() {
             if piece.place.level > 1 {
@@ -811,7 +811,7 @@ mod tests {
     }
 
     /// An index of pieces that do not belong together. Each checksum in it agrees.
-    fn spliced(pieces: [(&Index<&[u8]>, Piece); 2]) -> Vec<u8> {
+    fn spliced(pieces: [(&Index<&[u8]>, Subtree); 2]) -> Vec<u8> {
         let mut writer = Writer::new(Cursor::new(Vec::new()), true).unwrap();
         for (from, piece) in pieces {
             writer.copy(from, piece).unwrap();
@@ -826,7 +826,7 @@ mod tests {
         let first = nodes(&even).swap_remove(0);
         let of_first = Maildrops { index: &even, left: vec![first.clone()], failed: false };
         let last = of_first.last().unwrap().unwrap().user;
-        let is_between = |next: &Piece| first.user < next.user && &*next.user < last.as_bytes();
+        let is_between = |next: &Subtree| first.user < next.user && &*next.user < last.as_bytes();
         let second = nodes(&odd).into_iter().find(is_between).expect("nodes name as many");
         let octets = spliced([(&even, first), (&odd, second)]);
         let index = Index::open(&octets[..]).unwrap();
@@ -841,7 +841,7 @@ mod tests {
         let index = Index::open(&octets[..]).unwrap();
         let mut nodes = nodes(&index).into_iter();
         let (first, second) = (nodes.next().unwrap(), nodes.next().unwrap());
-        let first = Piece { user: Box::default(), ..first };
+        let first = Subtree { user: Box::default(), ..first };
         let octets = spliced([(&index, first), (&index, second)]);
         let found = Index::open(&octets[..]).unwrap().maildrop("00");
         assert!(matches!(found, Err(IndexError::Corrupt { .. })), "{found:?}");

@@ -9,7 +9,7 @@ use uidl_keep::key::{FileKey, Fingerprint};
 use uidl_keep::ledger::Epoch;
 use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
-    Fact, Match, Memory, Message, Outcome, Purpose, Situation, Stamps, resolve,
+    Detail, Details, Fact, Match, Memory, Message, Outcome, Purpose, Situation, Stamps, resolve,
 };
 use uidl_keep::uidl::Uidl;
 
@@ -62,13 +62,10 @@ fn equal_headers(n: usize) -> (Entry, Message) {
         header: Some(print(1, 0)),
         ..Entry::new(uidl(format!("U{n}")))
     };
-    let message = Message {
-        names: names(&format!("new{n}")),
-        header: Fact::Is(print(1, 0)),
-        names_itself: true,
-        octets: Fact::Is(octets),
-        ..everything_of(n)
-    };
+    let mut message = Message { names: names(&format!("new{n}")), ..everything_of(n) };
+    message.details.header = Fact::Is(print(1, 0));
+    message.details.names_itself = true;
+    message.details.octets = Fact::Is(octets);
     (entry, message)
 }
 
@@ -82,13 +79,16 @@ fn equal_names(n: usize) -> (Entry, Message) {
 fn everything_of(n: usize) -> Message {
     Message {
         uid: u32::try_from(n).expect("few") + 1,
-        header: Fact::Is(print(2, n)),
-        origin: Fact::Is(print(3, n)),
-        octets: Fact::Is(1000),
-        message: Fact::Is(print(4, n)),
-        body: Fact::Is(print(5, n)),
-        received: Fact::Is(0),
-        native: Fact::Is(uidl(format!("{:08x}00000063", n + 1))),
+        details: Details::from(Detail {
+            header: Fact::Is(print(2, n)),
+            origin: Fact::Is(print(3, n)),
+            octets: Fact::Is(1000),
+            message: Fact::Is(print(4, n)),
+            body: Fact::Is(print(5, n)),
+            received: Fact::Is(0),
+            native: Fact::Is(uidl(format!("{:08x}00000063", n + 1))),
+            ..Detail::default()
+        }),
         ..Message::default()
     }
 }
