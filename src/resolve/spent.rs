@@ -107,8 +107,8 @@ impl<'a> Spent<'a> {
         &self.told
     }
 
-    pub(super) fn answer(&mut self, uidl: &Cow<'a, Uidl>) {
-        self.answered.insert(uidl.clone());
+    pub(super) fn answer(&mut self, uidl: Cow<'a, Uidl>) {
+        self.answered.insert(uidl);
     }
 
     /// Says whether the UIDL was captured, told, or answered to another message in this run.
