@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::by_name::{EntriesByName, NamedEntries};
 use super::derived::is_derived;
-use super::places::{FirstFree, Places, entries_by_uidl};
+use super::places::{FirstFree, PlacesByKey, entries_by_uidl};
 use super::question::{Fact, Message, Need};
 use super::rank::is_ours;
 use super::run::{Matched, MessageState, Pause, Run, ask};
@@ -411,10 +411,10 @@ impl<'a> Run<'a> {
     ) -> Groups {
         let readable = self.readable().into_iter();
         let messages =
-            Places::of(readable.filter_map(|m| Some((of_message(&self.messages[m])?, m))));
+            PlacesByKey::of(readable.filter_map(|m| Some((of_message(&self.messages[m])?, m))));
         let entries = if messages.is_empty() { &[] } else { self.entries };
         let entries = entries.iter().enumerate();
-        let entries = Places::of(entries.filter_map(|(e, entry)| Some((of_entry(entry)?, e))));
+        let entries = PlacesByKey::of(entries.filter_map(|(e, entry)| Some((of_entry(entry)?, e))));
         Groups { entries, messages }
     }
 
@@ -482,8 +482,8 @@ impl<'a> Run<'a> {
 
 /// Entries and messages by a key.
 struct Groups {
-    entries: Places<Fingerprint>,
-    messages: Places<Fingerprint>,
+    entries: PlacesByKey<Fingerprint>,
+    messages: PlacesByKey<Fingerprint>,
 }
 
 impl Groups {

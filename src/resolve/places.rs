@@ -1,4 +1,4 @@
-//! The places of what has a key: [`Places`].
+//! The places of what has a key: [`PlacesByKey`].
 #![forbid(unsafe_code)]
 
 use std::borrow::Borrow;
@@ -12,7 +12,7 @@ use crate::uidl::Uidl;
 /// The places of all entries, or messages, that have a key.
 ///
 /// There is no allocation for each key, for maildrops are large and a login's memory is not.
-pub(super) struct Places<K> {
+pub(super) struct PlacesByKey<K> {
     /// The keys, numbered as they come.
     numbers: HashMap<K, usize>,
     /// Where in `places` those of each key end.
@@ -21,7 +21,7 @@ pub(super) struct Places<K> {
     places: Vec<usize>,
 }
 
-impl<K: Eq + Hash> Places<K> {
+impl<K: Eq + Hash> PlacesByKey<K> {
     /// Takes places with their keys, in their order.
     pub(super) fn of(with_keys: impl Iterator<Item = (K, usize)>) -> Self {
         let mut numbers: HashMap<K, usize> = HashMap::new();
@@ -73,9 +73,9 @@ impl<K: Eq + Hash> Places<K> {
 }
 
 /// The entries by each UIDL that a client may know them by.
-pub(super) fn entries_by_uidl(entries: &[Entry]) -> Places<&Uidl> {
+pub(super) fn entries_by_uidl(entries: &[Entry]) -> PlacesByKey<&Uidl> {
     let entries = entries.iter().enumerate();
-    Places::of(entries.flat_map(|(e, entry)| entry.uidls().map(move |uidl| (uidl, e))))
+    PlacesByKey::of(entries.flat_map(|(e, entry)| entry.uidls().map(move |uidl| (uidl, e))))
 }
 
 /// The first of some entries that are free, while they are claimed one by one.

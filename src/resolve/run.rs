@@ -414,7 +414,7 @@ impl<'a> Run<'a> {
         // An entry's UIDL is spent as it is. Only a forgotten ledger can have told it to another
         // message.
         if matched.entry.is_none() || self.void.is_some() {
-            self.spent.answer(&matched.uidl);
+            self.spent.answer(matched.uidl.clone());
         }
         self.states[m] = MessageState::Matched(matched);
     }

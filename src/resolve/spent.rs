@@ -107,8 +107,8 @@ impl<'a> Spent<'a> {
         &self.told
     }
 
-    pub(super) fn answer(&mut self, uidl: &Cow<'a, Uidl>) {
-        self.answered.insert(uidl.clone());
+    pub(super) fn answer(&mut self, uidl: Cow<'a, Uidl>) {
+        self.answered.insert(uidl);
     }
 
     /// Says whether the UIDL was captured, told, or answered to another message in this run.
@@ -220,7 +220,7 @@ fn counted(captured: &Maildrop) -> impl Iterator<Item = (u32, u32)> + '_ {
     now.chain(then).map(|(uidvalidity, next)| (uidvalidity.unwrap_or(0), next))
 }
 
-/// The highest number next of each UIDVALIDITY. Where no UIDL has one in it, all are counted as one.
+/// The highest number next of each UIDVALIDITY. Where no UIDL has one in it, all count as one.
 fn furthest_counted(captured: &Maildrop) -> Vec<(u32, u32)> {
     let Some(counter) = &captured.counter else { return Vec::new() };
     let has_uidvalidity = counter.format.has_uidvalidity();
