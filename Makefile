@@ -187,7 +187,7 @@ fresh: ## clone and make demo in a new Debian 12 and 13, make test in the first;
 	tests/hosts/fresh.sh fresh12 deps-build plugin demo test || status=1; \
 	exit $$status
 
-# BENCH has words: quick, callgrind, a number of messages; FIGURE has how the names of figures begin.
+# BENCH has words: quick, callgrind, a number of messages. FIGURE has how names of figures begin.
 bench: ## what it costs, as a table: make bench [BENCH='quick callgrind'] [FIGURE=login-new]
 	$(SETUP) rust
 	$(SETUP) packages build dovecot tools

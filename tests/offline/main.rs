@@ -37,6 +37,7 @@ mod guard;
 mod hold_auth;
 mod loader;
 mod manners;
+mod performance_doc;
 mod planted;
 mod platforms;
 mod rehearse;

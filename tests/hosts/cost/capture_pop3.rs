@@ -49,7 +49,7 @@ pub fn all(bench: &Bench) {
     };
     let top = median(|| one_at_a_time(far));
     let row = what("one TOP at a time");
-    Row::of_times("capture-pop3/top", row, Goal::AtMost(0.125), (ours, top)).print();
+    Row::of_times("capture-pop3/top", row, Goal::AtMost(0.12), (ours, top)).print();
     let row = what("pop3-migration over pop3c");
     let pop3c = median(|| migrate(&new, &uidls));
     Row::of_times("capture-pop3/pop3c", row, Goal::AtMost(1.0), (ours, pop3c)).print();

@@ -56,7 +56,7 @@ impl Maildir {
     pub fn deliver(&self, message: &Message, naming: Naming, seconds: u32) -> PathBuf {
         let octets = &message.octets;
         let time = EPOCH + u64::from(seconds);
-        let (usec, pid) = (seconds * 31_337 % 1_000_000, 20_000 + seconds * 7);
+        let (usec, pid) = (u64::from(seconds) * 31_337 % 1_000_000, 20_000 + seconds * 7);
         let base = match naming {
             Naming::Qmail => format!("{time}.{pid}.old.example.com"),
             Naming::Courier => format!(
