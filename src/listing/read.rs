@@ -1,7 +1,7 @@
 //! Reads a listing: [`Reader`] and [`scan`].
 #![forbid(unsafe_code)]
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead};
 
 use crate::encoding::{decimal, percent_decoded, percent_decoded_ref};
 use crate::format::UidlFormat;
@@ -153,13 +153,11 @@ impl<R: BufRead> Blocks<R> {
     fn next_line(&mut self) -> Result<Option<()>, ListingFault> {
         loop {
             self.line.clear();
-            // The bound has one more for the line end, and one to see that there is too much.
-            let bound = MAX_LINE_OCTETS as u64 + 2;
-            let taken = self.input.by_ref().take(bound).read_until(b'\n', &mut self.line)?;
-            if taken == 0 {
+            self.read_line()?;
+            if self.line.is_empty() {
                 return Ok(None);
             }
-            self.offset += taken as u64;
+            self.offset += self.line.len() as u64;
             self.line_number += 1;
             let ended = self.line.last() == Some(&b'\n');
             if ended {
@@ -176,6 +174,26 @@ impl<R: BufRead> Blocks<R> {
             }
             if !blank && !is_comment {
                 return Ok(Some(()));
+            }
+        }
+    }
+
+    /// Reads a line with its end, or as much of it as shows that it is too long.
+    fn read_line(&mut self) -> io::Result<()> {
+        // One more for the line end, and one to see that there is too much.
+        const BOUND: usize = MAX_LINE_OCTETS + 2;
+        loop {
+            let octets = match self.input.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                octets => octets?,
+            };
+            let octets = &octets[..octets.len().min(BOUND - self.line.len())];
+            let end = memchr::memchr(b'\n', octets).map(|at| at + 1);
+            let taken = end.unwrap_or(octets.len());
+            self.line.extend_from_slice(&octets[..taken]);
+            self.input.consume(taken);
+            if taken == 0 || end.is_some() {
+                return Ok(());
             }
         }
     }
@@ -228,6 +246,11 @@ impl<R: BufRead> Blocks<R> {
         while !matches!(self.line.trim_ascii(), [b'.'] | [b'0'..=b'9', ..]) {
             self.head.take_line(self.line.trim_ascii(), self.keep, true)?;
             self.next_line_of_block()?;
+        }
+        // No word of a message has a blank, so that one kind of them will do.
+        if memchr::memchr3(b'\t', b'\r', b'\x0C', &self.line).is_some() {
+            let blanks = self.line.iter_mut().filter(|octet| octet.is_ascii_whitespace());
+            blanks.for_each(|octet| *octet = b' ');
         }
         let line = self.line.trim_ascii();
         if line == b"." {
@@ -470,6 +493,13 @@ fn words(line: &[u8]) -> (&[u8], &[u8]) {
     (&line[..end], line[end..].trim_ascii_start())
 }
 
+/// As [`words`], of a line whose only blanks are spaces.
+fn spaced_words(line: &[u8]) -> (&[u8], &[u8]) {
+    let line = line.trim_ascii_start();
+    let end = memchr::memchr(b' ', line).unwrap_or(line.len());
+    (&line[..end], line[end..].trim_ascii_start())
+}
+
 fn number_of(field: &'static str, digits: &[u8], max: u64) -> Result<u64, ListingFault> {
     let bad = || ListingFault::Number { field, found: Excerpt::of(digits), max };
     decimal(digits).filter(|&number| number <= max).ok_or_else(bad)
@@ -516,12 +546,13 @@ fn capture_of(line: &[u8]) -> Result<Capture, ListingFault> {
     })
 }
 
-/// A message's line, in a block with so many captures: its order number and the rest.
+/// A message's line, whose only blanks are spaces, in a block with so many captures: its order
+/// number and the rest.
 fn entry_of(line: &[u8], keys: bool, captures: u32) -> Result<(u64, EntryRef<'_>), ListingFault> {
-    let (number, mut rest) = words(line);
+    let (number, mut rest) = spaced_words(line);
     let number = number_of("order number", number, u64::MAX)?;
     let uidl;
-    (uidl, rest) = words(rest);
+    (uidl, rest) = spaced_words(rest);
     if uidl.is_empty() {
         return Err(ListingFault::NoUidl { number });
     }
@@ -529,9 +560,9 @@ fn entry_of(line: &[u8], keys: bool, captures: u32) -> Result<(u64, EntryRef<'_>
     let (mut first, mut last) = (None, None);
     while !rest.is_empty() {
         let word;
-        (word, rest) = words(rest);
+        (word, rest) = spaced_words(rest);
         let unknown = || ListingFault::UnknownField { found: Excerpt::of(word) };
-        let equals = word.iter().position(|&octet| octet == b'=').ok_or_else(unknown)?;
+        let equals = memchr::memchr(b'=', word).ok_or_else(unknown)?;
         let (field, value) = (&word[..equals], &word[equals + 1..]);
         match field {
             b"uid" => once(&mut entry.uid, "uid", u32_of("uid", value)?)?,

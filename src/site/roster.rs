@@ -273,16 +273,10 @@ impl Roster {
 
     /// Its text, as it stands in a file.
     pub fn to_text(&self) -> String {
-        let mut text = format!("{MAGIC}{}\n", self.lines.len());
-        let mut before = text.trim_end().to_owned();
-        for (name, line) in &self.lines {
-            let content = content(name, line);
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{content} {}", check(&before, &content));
-            before.clone_from(name);
-        }
-        let _ = writeln!(text, ". {}", check(&before, "."));
-        text
+        let mut text = Vec::new();
+        // Writing to memory cannot fail.
+        let _ = write_lines(&mut text, self.lines.len(), self.lines.iter());
+        String::from_utf8(text).expect("a line is text")
     }
 
     /// Adds a line. It replaces the line of the same user, which is returned.
@@ -520,6 +514,23 @@ fn state_of_word(word: &str) -> Option<State> {
     [State::Captured, State::Empty, State::Failed]
         .into_iter()
         .find(|&state| state_word(state) == word)
+}
+
+/// Writes a roster of so many lines, each with its name as written.
+fn write_lines<'a>(
+    out: &mut impl io::Write,
+    count: usize,
+    lines: impl Iterator<Item = (&'a String, &'a RosterLine)>,
+) -> io::Result<()> {
+    let header = format!("{MAGIC}{count}");
+    writeln!(out, "{header}")?;
+    let mut before = header.as_str();
+    for (name, line) in lines {
+        let content = content(name, line);
+        writeln!(out, "{content} {}", check(before, &content))?;
+        before = name;
+    }
+    writeln!(out, ". {}", check(before, "."))
 }
 
 /// A line up to its checksum.

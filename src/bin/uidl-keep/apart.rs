@@ -16,14 +16,16 @@ use crate::site_files;
 /// of his own in two cases. First, Dovecot is asked, and gives several groups to these users and
 /// those on the domain's roster. Second, others of the domain have files of their own, and its
 /// roster names nobody.
+///
+/// Each site comes with the scopes of users who have files of their own there, by domain.
 pub fn who(
     domain: &Scope,
     users: &[&str],
-    sites: &[&Site],
+    sites: &[(&Site, BTreeMap<String, Vec<Scope>>)],
     doveadm: Option<&Doveadm>,
 ) -> Result<BTreeSet<String>, Trouble> {
     let mut together = BTreeSet::new();
-    for site in sites {
+    for (site, _) in sites {
         let roster = site_files::read_lines_of(site, domain, users.iter().copied())?;
         let lines = roster.iter().flat_map(|roster| roster.lines());
         together.extend(lines.map(|line| line.user.clone()));
@@ -32,9 +34,12 @@ pub fn who(
     for user in users.iter().filter(|user| is_user(user) && !together.contains(**user)) {
         let Some(own) = Scope::own(user) else { continue };
         let mut has_files = false;
-        for site in sites {
-            let there = site_files::open_scope(site, &own)?;
-            has_files |= there.index.is_some() || there.roster.is_some();
+        for (site, apart) in sites {
+            let of_domain = apart.get(domain.name());
+            if of_domain.is_some_and(|scopes| scopes.binary_search(&own).is_ok()) {
+                let there = site_files::open_scope(site, &own)?;
+                has_files |= there.index.is_some() || there.roster.is_some();
+            }
         }
         if has_files {
             apart.insert((*user).to_owned());
@@ -43,7 +48,7 @@ pub fn who(
         }
     }
     if let (Some(doveadm), false) = (doveadm, new.is_empty()) {
-        for site in sites {
+        for (site, _) in sites {
             let roster = site_files::read_roster(site, domain)?;
             let lines = roster.iter().flat_map(|roster| roster.lines());
             together.extend(lines.map(|line| line.user.clone()));
@@ -51,9 +56,8 @@ pub fn who(
         let asked: Vec<String> = together.into_iter().filter(|user| is_user(user)).collect();
         // A user cannot join the others of the domain when its roster has none.
         let mut is_apart = asked.is_empty() && !apart.is_empty();
-        for site in sites.iter().filter(|_| asked.is_empty()) {
-            is_apart |= by_domain(site)?.contains_key(domain.name());
-        }
+        let others_are_apart = sites.iter().any(|(_, apart)| apart.contains_key(domain.name()));
+        is_apart |= asked.is_empty() && others_are_apart;
         let asked: Vec<String> = asked.into_iter().chain(new.iter().cloned()).collect();
         if is_apart || doveadm.gives_several_groups(&asked)? {
             apart.extend(new);
@@ -103,7 +107,7 @@ pub fn domains(scopes: &BTreeSet<Scope>, sites: &[&Site]) -> Result<BTreeSet<Sco
     Ok(domains)
 }
 
-/// The scopes of users who have files of their own, by domain.
+/// The scopes of users who have files of their own, by domain, in order.
 pub fn by_domain(site: &Site) -> Result<BTreeMap<String, Vec<Scope>>, Trouble> {
     let mut found: BTreeMap<String, Vec<Scope>> = BTreeMap::new();
     if !["domain", "user"].iter().all(|directory| site.dir().join(directory).is_dir()) {

@@ -636,13 +636,16 @@ fn set_apart(
     sites: &[&Site],
     doveadm: Option<&Doveadm>,
 ) -> Result<(), Trouble> {
+    let sites: Result<Vec<_>, Trouble> =
+        sites.iter().map(|site| Ok((*site, apart::by_domain(site)?))).collect();
+    let sites = sites?;
     for found in found.chunk_by_mut(|a, b| a.scope == b.scope) {
         let scope = found[0].scope.clone();
         if !matches!(scope, Scope::Domain(_)) {
             continue;
         }
         let users: Vec<&str> = found.iter().map(|found| found.block.user.as_str()).collect();
-        let apart = apart::who(&scope, &users, sites, doveadm)?;
+        let apart = apart::who(&scope, &users, &sites, doveadm)?;
         for found in found.iter_mut().filter(|found| apart.contains(&found.block.user)) {
             found.scope = Scope::own(&found.block.user).expect("said to be apart by its name");
         }

@@ -10,7 +10,7 @@ use std::io::Write;
 
 use super::{
     BadName, Lines, MAGIC, MAX_LINE_OCTETS, NO_LINE, Position, Roster, RosterEnds, RosterError,
-    RosterLine, check, content, fields, find, first_line, lookup, unescaped, written,
+    RosterLine, check, content, fields, find, first_line, lookup, unescaped, write_lines, written,
 };
 use crate::file::read_at::ReadAt;
 
@@ -137,7 +137,11 @@ impl<S: ReadAt> RosterEdit<S> {
     pub fn write(&self, out: &mut impl Write) -> Result<(), RosterError> {
         match &self.old {
             Some(old) if self.is_large_beside(self.new.len())? => self.write_upon(old, out),
-            _ => Ok(out.write_all(self.whole()?.to_text().as_bytes())?),
+            Some(_) => Ok(out.write_all(self.whole()?.to_text().as_bytes())?),
+            None => {
+                let lines = self.new.iter().filter_map(|(name, line)| Some((name, line.as_ref()?)));
+                Ok(write_lines(out, lines.clone().count(), lines)?)
+            }
         }
     }
 
