@@ -321,6 +321,11 @@ impl AnswerTable {
             return;
         }
         let Ok(control) = control_of(&kept.user, mailbox) else { return };
+        // Whoever has the lock writes a newer ledger, and bakes that.
+        let lock = control.lock(Duration::ZERO);
+        if let Err(LockError::Busy) = lock {
+            return;
+        }
         // Its names say whether the list has the messages that it tells of.
         if let Ok(Some(front)) = control.front() {
             bake(mailbox, kept.settings.order, &front);
