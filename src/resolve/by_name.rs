@@ -101,7 +101,7 @@ impl<'a> EntriesByName<'a> {
     /// What one name says.
     fn named(&self, name: &FileKey) -> NamedEntries {
         let like = self.like(name);
-        if let [] = like {
+        if like.is_empty() {
             return NamedEntries::None;
         }
         if let [(_, e)] = like {
@@ -149,7 +149,7 @@ impl<'a> EntriesByName<'a> {
 /// The first bits of a cut: one of so many numbers, a power of two.
 fn number_of(cut: &[u8; 16], numbers: usize) -> usize {
     let first = u32::from_be_bytes([cut[0], cut[1], cut[2], cut[3]]);
-    (u64::from(first) * numbers as u64 >> 32) as usize
+    ((u64::from(first) * numbers as u64) >> 32) as usize
 }
 
 #[cfg(test)]
