@@ -317,12 +317,17 @@ impl AnswerTable {
                 && uidlist.file_name(uid).is_some()
                 && !may_wait.contains(&uid)
         };
-        if !(0..self.answers.len()).any(lacks) {
+        if self.to_bake != ToBake::All && !(0..self.answers.len()).any(lacks) {
+            return;
+        }
+        let Ok(control) = control_of(&kept.user, mailbox) else { return };
+        // Whoever has the lock writes a newer ledger, and bakes that.
+        let lock = control.lock(Duration::ZERO);
+        if let Err(LockError::Busy) = lock {
             return;
         }
         // Its names say whether the list has the messages that it tells of.
-        let front = control_of(&kept.user, mailbox).ok().and_then(|control| control.front().ok());
-        if let Some(front) = front.flatten() {
+        if let Ok(Some(front)) = control.front() {
             bake(mailbox, kept.settings.order, &front);
         }
     }

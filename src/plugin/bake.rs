@@ -1,8 +1,9 @@
 //! Writes what was listed where Dovecot itself keeps such things, so that the plugin can go.
 
 use super::host::{Level, Mailbox, Uidlist};
+use super::survey::order_of;
 use crate::key::FileKey;
-use crate::ledger::{Ledger, LedgerFront, RecordRef};
+use crate::ledger::{FIRST_ORDER, Ledger, LedgerFront, RecordRef};
 
 /// On Maildir, writes the UIDLs of a ledger's messages into `dovecot-uidlist` as `P`, and their
 /// order as `O` where it is kept, as far as they do not stand there. Elsewhere there is no such
@@ -13,12 +14,13 @@ use crate::ledger::{Ledger, LedgerFront, RecordRef};
 pub fn bake(mailbox: Mailbox, with_order: bool, front: &LedgerFront) {
     let Some(uidlist) = mailbox.uidlist() else { return };
     let answers = front.answers();
-    if !(0..answers.len()).any(|i| lacks(uidlist, front, i)) {
+    let lacks = |uidlist, i| lacks(uidlist, front, i, with_order);
+    if !(0..answers.len()).any(|i| lacks(uidlist, i)) {
         return;
     }
     // Before we had the lock, a message may have gone, or another server's list may have come.
     let baked = uidlist.update_locked(|uidlist| {
-        for i in (0..answers.len()).filter(|&i| lacks(uidlist, front, i)) {
+        for i in (0..answers.len()).filter(|&i| lacks(uidlist, i)) {
             let order = with_order.then_some(answers.order_number(i));
             uidlist.set(answers.uid(i), answers.uidl_for_c(i), order);
         }
@@ -32,10 +34,16 @@ pub fn bake(mailbox: Mailbox, with_order: bool, front: &LedgerFront) {
     }
 }
 
-/// Says whether the list has the message of the record at `i`, and not its UIDL.
-fn lacks(uidlist: Uidlist, front: &LedgerFront, i: usize) -> bool {
+/// Says whether the list has the message of the record at `i`, and not its UIDL; or beside it an
+/// order number of ours that is another: a ledger gave it that was forgotten or only rehearsed.
+fn lacks(uidlist: Uidlist, front: &LedgerFront, i: usize, with_order: bool) -> bool {
     let (uid, uidl) = (front.answers().uid(i), front.answers().uidl(i));
-    if uid == 0 || uidlist.uidl(uid) == Some(uidl) {
+    let is_stale = |order: u32| order >= FIRST_ORDER && order != front.answers().order_number(i);
+    let is_baked = || {
+        let order = uidlist.order(uid).and_then(order_of).filter(|_| with_order);
+        uidlist.uidl(uid) == Some(uidl) && !order.is_some_and(is_stale)
+    };
+    if uid == 0 || is_baked() {
         return false;
     }
     let name = uidlist.file_name(uid).map(FileKey::cut_of);

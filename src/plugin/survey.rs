@@ -25,7 +25,8 @@ pub struct SurveyInput<'a> {
     pub mailbox: Mailbox,
     /// Whether sizes are found on the way.
     pub sizes: Sizes,
-    /// Whether anything was listed before. Then the names in `dovecot-uidlist` tell what it was.
+    /// Whether anything was listed before. Then names in `dovecot-uidlist` tell what it was, and
+    /// are taken at once. At a first listing they come with the other names.
     pub was_listed: bool,
     /// The fingerprints from before.
     pub fingerprints: FingerprintCache<'a>,
@@ -75,6 +76,8 @@ impl<'a> Survey<'a> {
     /// As [`Survey::begin`].
     pub fn begin_from(input: SurveyInput<'a>, from: u32) -> Result<Self, String> {
         let mail = OwnMail::open(input.mailbox);
+        let uidlist = input.mailbox.uidlist().filter(|_| mail.is_of_maildir());
+        let takes_names = input.was_listed || uidlist.is_none();
         let transaction = mail.transaction();
         let before = transaction.uids().take_while(|uid| *uid < from).count();
         let uids = transaction.uids().skip(before);
@@ -84,13 +87,13 @@ impl<'a> Survey<'a> {
         input.mailbox.for_each_name(|uid, name| {
             while left.next_if(|message| message.uid < uid).is_some() {}
             let message = left.next_if(|message| message.uid == uid);
-            if let Some(message) = message.filter(|_| input.was_listed) {
+            if let Some(message) = message.filter(|_| takes_names) {
                 message.uidlist_name = Some(Ledger::name_of_cut(&FileKey::cut_of(name)));
             }
         })?;
         Ok(Self {
             view: transaction.view(),
-            uidlist: input.mailbox.uidlist().filter(|_| mail.is_of_maildir()),
+            uidlist,
             mail,
             input,
             messages,
@@ -231,22 +234,23 @@ fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
 fn take_names(uidlist: Uidlist, message: &mut Message) -> bool {
     let Some(name) = uidlist.file_name(message.uid) else { return false };
     let name = memchr::memchr(b':', name).map_or(name, |end| &name[..end]);
+    let key = FileKey::of_name(name);
+    message.uidlist_name = Some(Ledger::name_of(key));
     let guid = uidlist.guid(message.uid);
     if name.is_empty() || guid.is_some_and(<[u8]>::is_empty) {
         return false;
     }
-    let key = FileKey::of_name(name);
     let mut names = ArrayVec::from_iter([key]);
     names.extend(guid.filter(|guid| is_guid_a_name(guid) && *guid != name).map(FileKey::of_name));
     let stored = uidlist.uidl(message.uid).map(|uidl| if uidl.is_empty() { name } else { uidl });
-    message.uidlist_name = Some(Ledger::name_of(key));
     message.names = Fact::Is(names);
     message.stored = stored.and_then(|stored| Uidl::new(stored).ok());
     message.stored_order = uidlist.order(message.uid).and_then(order_of);
     true
 }
 
-fn order_of(digits: &[u8]) -> Option<u32> {
+/// The order number that storage has, if that is one.
+pub fn order_of(digits: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 

@@ -226,6 +226,26 @@ fn what_was_rehearsed_and_undone_was_told_to_nobody() {
     }
 }
 
+/// Order numbers of a rehearsal that stay beside those of a client would put an old message that
+/// came in between behind all: in another place than the client was told.
+#[test]
+fn an_old_message_that_comes_after_a_rehearsal_keeps_its_place_when_the_ledger_is_lost() {
+    for line in Line::asked() {
+        let Some(server) = Server::start(line) else { continue };
+        helper::build_site(&server.dovecot.site(), &server.listing(&[ALICE], "kept-"));
+        server.say(&["hold", "--all"], 0);
+        let (late, elsewhere) =
+            (server.maildir(ALICE).files()[1].clone(), server.dovecot.dir().join("elsewhere"));
+        fs::rename(&late, &elsewhere).unwrap();
+        server.say(&["rehearse", "--all"], 1);
+        fs::rename(&elsewhere, &late).unwrap();
+        server.say(&["release", "--unrehearsed", ALICE], 0);
+        assert_eq!(server.dovecot.uidl(ALICE), kept("kept-"), "{line:?}");
+        fs::remove_file(server.dovecot.mail(ALICE).join("uidl-keep.ledger")).unwrap();
+        assert_eq!(server.dovecot.uidl(ALICE), kept("kept-"), "{line:?}");
+    }
+}
+
 #[test]
 fn a_dbox_is_rehearsed_as_well() {
     for store in [Store::Mdbox, Store::Sdbox] {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::scenario::{Listing, Scenario, USER, by_file, uidl, uidl_of, uidlist};
+use super::scenario::{Listing, Scenario, USER, base, by_file, uidl, uidl_of, uidlist};
 use crate::support::dovecot::{Config, Store};
 use crate::support::host::Line;
 use crate::support::mail::Message;
@@ -45,6 +45,23 @@ fn a_number_that_the_old_server_gave_is_never_given_again_with_the_plugin_or_aft
     moved.take_the_plugin_out();
     moved.receive(&Message::plain(9));
     assert_eq!(moved.uidls(), [&with_new[..], &[uidl(UNSPENT + 1)]].concat());
+}
+
+/// Rule 6: with the file name in the format, new mail gets its native UIDL at a first listing too,
+/// also where Dovecot must mend its list first: one of these has an empty GUID.
+#[test]
+fn new_mail_is_told_its_file_name_at_a_first_listing() {
+    let config = Config::default().uidl_format("%f").with_plugin();
+    let Some(moved) = Scenario::begin_with(Line::subject(), config) else { return };
+    let maildir = moved.maildir();
+    for number in 1..=3 {
+        maildir.deliver(&Message::plain(number), Naming::Qmail, number);
+    }
+    let files = maildir.files();
+    let list = uidlist(17, &files).replace("\n2 :", "\n2 G :");
+    maildir.write_state("dovecot-uidlist", &list);
+    moved.capture(&Listing::of_files(&files[..1]));
+    assert_eq!(moved.uidls(), [&uidl(1), base(&files[1]), base(&files[2])]);
 }
 
 /// The same where dsync filled an mdbox, which takes the UIDVALIDITY and the UIDs along.
