@@ -391,8 +391,8 @@ impl ControlLock {
 impl Begun<'_> {
     /// Rule 11: puts an encoded ledger, which may lie in parts, in the place of the one before, and
     /// then its mark in the lock. A reader sees the old ledger or the new one. A mark that is older
-    /// than its ledger adds nothing and takes nothing away: the next listing that is recorded writes
-    /// it again.
+    /// than its ledger adds nothing and takes nothing away: the next listing that is recorded
+    /// writes it again.
     ///
     /// # Errors
     ///

@@ -151,7 +151,8 @@ pub fn lookup<S: ReadAt + ?Sized>(
     Ok(find(source, &lines, &wanted)?.line)
 }
 
-/// Where the line of a user stands, or would stand.
+/// Where the line of a user stands, or would stand. A login wants the line alone.
+#[cfg_attr(not(feature = "capture"), allow(dead_code))]
 struct Position {
     /// The name in the line before, or the whole first line of the file.
     before: String,
