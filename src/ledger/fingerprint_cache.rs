@@ -5,7 +5,7 @@
 //! written. It is a cache: records that are damaged or of another version are found out again.
 //! Numbers are little-endian. A head of 20 octets (magic 89 55 4B 50 0D 0A 1A 0A, version of this
 //! form, version of the normaliser, UIDVALIDITY) is followed by records of 112 octets, appended as
-//! they are found:
+//! they are found. To the version of the normaliser 256 is added where `origin` was not looked for:
 //!
 //! ```text
 //! offset  size  field
@@ -95,12 +95,24 @@ impl MessageKey {
 /// The UID and the name that a message was read under.
 pub type CacheKey = (u32, [u8; NAME_OCTETS]);
 
+/// What fingerprints were made for. Those that were made for another mailbox, or without what is
+/// asked for now, are of no use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheScope {
+    /// The UIDVALIDITY of the mailbox.
+    pub uidvalidity: u32,
+    /// Whether they have `origin` keys.
+    pub has_origin: bool,
+}
+
 /// The fingerprints of one mailbox's messages. It has those from before, and takes new ones.
 /// Whoever holds the lock saves the new ones.
 #[derive(Debug)]
 pub struct FingerprintCache<'a> {
     control: &'a Control,
     lock: Option<&'a ControlLock>,
+    /// What all its fingerprints were made for.
+    pub scope: CacheScope,
     head: [u8; HEAD_OCTETS],
     known: HashMap<CacheKey, CachedFingerprints>,
     /// Whether the file is whole and of this very form, so that records can be appended.
@@ -114,21 +126,21 @@ impl<'a> FingerprintCache<'a> {
     pub fn open(
         control: &'a Control,
         lock: Option<&'a ControlLock>,
-        uidvalidity: u32,
+        scope: CacheScope,
         messages: u32,
     ) -> Self {
-        let head = head(uidvalidity);
+        let head = head(scope);
         let most = HEAD_OCTETS as u64 + MOST_A_MESSAGE * RECORD_OCTETS as u64 * u64::from(messages);
         let found = control.read_fingerprints(most).ok().flatten().unwrap_or_default();
         let (known, whole) = records(&found, &head);
         let goes_on = whole * RECORD_OCTETS + HEAD_OCTETS == found.len();
-        Self { control, lock, head, known, goes_on, file: None, unsaved: Vec::new() }
+        Self { control, lock, scope, head, known, goes_on, file: None, unsaved: Vec::new() }
     }
 
     /// An empty cache, which saves nothing.
-    pub fn none(control: &'a Control, uidvalidity: u32) -> Self {
-        let (head, known) = (head(uidvalidity), HashMap::new());
-        Self { control, lock: None, head, known, goes_on: false, file: None, unsaved: Vec::new() }
+    pub fn none(control: &'a Control, scope: CacheScope) -> Self {
+        let (head, known, unsaved) = (head(scope), HashMap::new(), Vec::new());
+        Self { control, lock: None, scope, head, known, goes_on: false, file: None, unsaved }
     }
 
     /// What is known of the message that was read under this UID and name.
@@ -178,11 +190,12 @@ impl Drop for FingerprintCache<'_> {
     }
 }
 
-fn head(uidvalidity: u32) -> [u8; HEAD_OCTETS] {
+fn head(CacheScope { uidvalidity, has_origin }: CacheScope) -> [u8; HEAD_OCTETS] {
+    let normaliser = u32::from(NORMALISER_VERSION) | u32::from(!has_origin) << 8;
     let mut head = [0; HEAD_OCTETS];
     head[..8].copy_from_slice(&MAGIC);
     head[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    head[12..16].copy_from_slice(&u32::from(NORMALISER_VERSION).to_le_bytes());
+    head[12..16].copy_from_slice(&normaliser.to_le_bytes());
     head[16..].copy_from_slice(&uidvalidity.to_le_bytes());
     head
 }
@@ -268,6 +281,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    const SCOPE: CacheScope = CacheScope { uidvalidity: 7, has_origin: true };
+
     fn print(n: u8) -> CachedFingerprints {
         CachedFingerprints {
             header: (n % 2 == 0).then_some(Fingerprint([n; 16])),
@@ -294,28 +309,28 @@ mod tests {
         let control = Control::new(dir.path(), "alice");
         let lock = control.lock(Duration::ZERO).unwrap();
         for until in [200, 30, 250] {
-            let mut prints = FingerprintCache::open(&control, Some(&lock), 7, 250);
+            let mut prints = FingerprintCache::open(&control, Some(&lock), SCOPE, 250);
             (0..until).for_each(|n| prints.put(which(n), print(n)));
             drop(prints);
-            let mut again = FingerprintCache::open(&control, None, 7, 250);
+            let mut again = FingerprintCache::open(&control, None, SCOPE, 250);
             for n in 0..until {
                 assert_eq!(again.get(which(n)), Some(&print(n)), "{n}");
             }
             again.put(which(255), print(1));
         }
-        let end = FingerprintCache::open(&control, Some(&lock), 7, 250);
+        let end = FingerprintCache::open(&control, Some(&lock), SCOPE, 250);
         assert_eq!(end.known.len(), 250, "without the lock nothing is saved");
-        assert_eq!(
-            FingerprintCache::open(&control, Some(&lock), 8, 250).known.len(),
-            0,
-            "another UIDVALIDITY"
-        );
-        assert_eq!(FingerprintCache::open(&control, Some(&lock), 7, 80).known.len(), 0, "too many");
+        let known = |scope, messages| {
+            FingerprintCache::open(&control, Some(&lock), scope, messages).known.len()
+        };
+        assert_eq!(known(CacheScope { uidvalidity: 8, ..SCOPE }, 250), 0, "another UIDVALIDITY");
+        assert_eq!(known(CacheScope { has_origin: false, ..SCOPE }, 250), 0, "other keys");
+        assert_eq!(known(SCOPE, 80), 0, "too many");
     }
 
     #[test]
     fn what_is_damaged_is_left_out_and_the_rest_is_right() {
-        let head = head(7);
+        let head = head(SCOPE);
         let mut file = head.to_vec();
         (0..3).for_each(|n| file.extend(record(&head, which(n), &print(n))));
         assert_eq!(records(&file, &head).1, 3);

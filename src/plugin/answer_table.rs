@@ -13,7 +13,7 @@ use crate::format::UidlFormat;
 use crate::index::Index;
 use crate::key::FileKey;
 use crate::ledger::control::{self, Control, ControlError, ControlLock, LockError, PublishError};
-use crate::ledger::fingerprint_cache::FingerprintCache;
+use crate::ledger::fingerprint_cache::{CacheScope, FingerprintCache};
 use crate::ledger::{Answers, Ledger, LedgerFront, LedgerHead, Mark, Provenance, Record};
 use crate::maildrop::Maildrop;
 use crate::plugin::bake::{bake, is_baked};
@@ -241,7 +241,7 @@ impl AnswerTable {
         let back = control.back(lock, front).map_err(|why| ledger_fault(control, &why))?;
         let ledger = front.ledger(&back).map_err(|why| ledger_fault(control, &why.into()))?;
         let mark = control.mark();
-        let fingerprints = FingerprintCache::none(control, view.epoch.uidvalidity);
+        let fingerprints = FingerprintCache::none(control, scope_of(kept, view));
         let sizes = Sizes::NotWanted;
         let input = SurveyInput { mailbox, sizes, was_listed: true, fingerprints };
         let mut survey =
@@ -433,12 +433,8 @@ impl AnswerTable {
         }
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         let is_first = ledger.is_none() || memory.is_rehearsal();
-        let fingerprints = FingerprintCache::open(
-            control,
-            locked.as_ref().ok(),
-            view.epoch.uidvalidity,
-            view.messages,
-        );
+        let (lock, scope) = (locked.as_ref().ok(), scope_of(kept, view));
+        let fingerprints = FingerprintCache::open(control, lock, scope, view.messages);
         let was_listed = memory.ledger.is_some() || memory.mark.is_some();
         let input = SurveyInput { mailbox, sizes, was_listed, fingerprints };
         let purpose = Purpose::Listing { guarded: true };
@@ -516,7 +512,7 @@ impl AnswerTable {
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         let view = OwnMail::open(mailbox).transaction().view();
         let fingerprints =
-            FingerprintCache::open(&control, None, view.epoch.uidvalidity, view.messages);
+            FingerprintCache::open(&control, None, scope_of(kept, view), view.messages);
         let sizes = Sizes::NotWanted;
         let input = SurveyInput { mailbox, sizes, was_listed: true, fingerprints };
         let resolution = resolve(kept, input, Purpose::Preview, memory, Some(SystemTime::now()))?;
@@ -548,6 +544,12 @@ impl AnswerTable {
     pub fn is_undecided(&self, uid: u32) -> bool {
         self.undecided.contains(&uid)
     }
+}
+
+/// What fingerprints are made for.
+fn scope_of(kept: &Kept, view: View) -> CacheScope {
+    let has_origin = kept.settings.keys.origin;
+    CacheScope { uidvalidity: view.epoch.uidvalidity, has_origin }
 }
 
 /// Makes the front and the back of a ledger.

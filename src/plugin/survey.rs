@@ -268,7 +268,9 @@ fn find_fingerprints(
     let print = match known {
         Some(print) => print,
         None => {
-            let mut printer = Fingerprinter::new(depth);
+            let printer = Fingerprinter::new(depth);
+            let has_origin = input.fingerprints.scope.has_origin;
+            let mut printer = if has_origin { printer } else { printer.without_origin() };
             mail.read(whole, |piece| printer.update(piece) == Wants::More)?;
             let found = printer.finish();
             let octets = match input.sizes {
