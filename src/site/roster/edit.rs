@@ -170,7 +170,7 @@ impl<S: ReadAt> RosterEdit<S> {
                 (copy.at, copy.old_before) = (end, name.clone());
             }
         }
-        copy.to_the_end(out)
+        copy.rest(out)
     }
 }
 
@@ -212,7 +212,7 @@ impl<S: ReadAt> Copy<'_, S> {
     }
 
     /// Copies the rest of the lines, and makes the last line.
-    fn to_the_end(mut self, out: &mut impl Write) -> Result<(), RosterError> {
+    fn rest(mut self, out: &mut impl Write) -> Result<(), RosterError> {
         let (end_at, file_len) = (self.ends.end_at, self.ends.file_len);
         // The name before the last line is not asked for: the line goes with it as it is.
         self.up_to(end_at, String::new(), out)?;
@@ -294,10 +294,8 @@ mod tests {
                 after.insert(line).unwrap();
             }
             let names: Vec<String> = before.lines().map(|line| line.user.clone()).collect();
-            let mut gone: Vec<&String> = gone
-                .iter()
-                .filter_map(|at| (!names.is_empty()).then(|| at.get(&names)))
-                .collect();
+            let gone = gone.iter().filter(|_| !names.is_empty());
+            let mut gone: Vec<&String> = gone.map(|at| at.get(&names)).collect();
             if ends_change {
                 gone.extend(names.first().into_iter().chain(names.last()));
             }
