@@ -215,7 +215,8 @@ mod tests {
             };
             fs::write(dir.path().join("cur/a"), "Message-ID: <a>\nDate: now\n\n").unwrap();
             fs::write(dir.path().join("cur/b"), "Message-ID: <b>\nDate: now\n\n").unwrap();
-            (set("a", 1), set("b", 2));
+            set("a", 1);
+            set("b", 2);
             let plans = Cell::new(0);
             let plan = |snapshot: &Snapshot| {
                 plans.set(plans.get() + 1);
