@@ -153,9 +153,16 @@ impl AnyLedger for LedgerRef<'_> {
 }
 
 impl Ledger {
-    /// Makes the file, of which [`LedgerFront`] serves.
+    /// Makes the file, of which [`LedgerFront`] serves. Records that are not in their order are put
+    /// into it.
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        let place = |record: &Record| (record.uid, record.order);
+        if self.records.is_sorted_by_key(place) {
+            return encode(self);
+        }
+        let mut records = self.records.clone();
+        records.sort_by_key(place);
+        encode(&Self { records, ..self.clone() })
     }
 
     /// Borrows the ledger.
