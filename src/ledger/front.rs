@@ -158,7 +158,7 @@ impl LedgerFront {
             if answers.start(i) != next_start {
                 return bad(i, "UIDL offset");
             }
-            let Some(len) = heap[next_start..].iter().position(|&octet| octet == 0) else {
+            let Some(len) = memchr::memchr(0, &heap[next_start..]) else {
                 return bad(i, "UIDL end");
             };
             if Uidl::check(&heap[next_start..next_start + len]).is_err() {
