@@ -261,10 +261,12 @@ fn a_name_behind_a_list_of_plugins_in_a_file_is_held_as_dovecot_reads_it() {
     if Unfit::Spelling.is_asked() {
         return;
     }
-    let names = tempfile::NamedTempFile::new().unwrap();
-    fs::write(&names, "notify").unwrap();
-    let first = format!("mail_plugins = <{}\n", names.path().display());
     let Some(host) = Host::dovecot(Line::V23) else { return };
+    let scratch = host.scratch();
+    let names = scratch.path().join("names");
+    let inside = scratch.inside().join("names").display().to_string();
+    fs::write(&names, "notify").unwrap();
+    let first = format!("mail_plugins = <{inside}\n");
     let config = Config { first, ..Config::default() }.with_plugin();
     let Some(server) = Server::start_with(&host, config) else { return };
     server.build(&server.listing(&[ALICE], "kept-"));
@@ -273,7 +275,7 @@ fn a_name_behind_a_list_of_plugins_in_a_file_is_held_as_dovecot_reads_it() {
     // Without its file the list is none.
     fs::write(&names, "").unwrap();
     let conf = fs::read_to_string(server.dovecot.conf()).unwrap();
-    let list = format!("protocol pop3 {{\n  mail_plugins = <{}\n}}\n", names.path().display());
+    let list = format!("protocol pop3 {{\n  mail_plugins = <{inside}\n}}\n");
     fs::write(server.dovecot.conf(), conf + &list).unwrap();
     let said = asked(&server, &["release", "--unrehearsed", ALICE], 2);
     assert!(said.contains("POP3 does not load uidl_keep"), "{said}");
