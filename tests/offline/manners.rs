@@ -224,7 +224,7 @@ fn the_version_has_those_of_the_formats_beneath_it() {
     let version = format!("uidl-keep {}", env!("CARGO_PKG_VERSION"));
     assert_eq!((long.status, lines[0]), (0, &*version));
     for (line, what) in [
-        (1, "listing 1, index 1, roster 1, ledger 1"),
+        (1, "listing 1, index 2, roster 1, ledger 1"),
         (2, "normaliser 1"),
         (3, "Dovecot 2.3 and 2.4"),
     ] {
