@@ -281,7 +281,7 @@ fn only_a_final_index_through_a_dovecot_that_looks_into_this_site() {
 #[test]
 fn a_run_that_is_stopped_ends_its_sessions_and_the_next_goes_on_there() {
     let here = with_site();
-    let slow = "touch begun; while [ ! -e go ]; do sleep 0.05; done\n";
+    let slow = "touch begun; while [ -e begun ] && [ ! -e go ]; do sleep 0.05; done\n";
     for (stop, status) in [("file", 1), ("SIGTERM", 1), ("SIGINT", 1)] {
         rehearse(&here, "--undo --all");
         let before = sessions(&here).len();
