@@ -49,7 +49,7 @@ pub struct AnswerTable {
 /// What is baked of a table when the session is over: see [`bake`].
 #[derive(Debug, PartialEq, Eq)]
 enum ToBake {
-    /// Nothing: it is not the bake's time, or it was done.
+    /// Nothing: bakes are not wanted, or cannot be, or this one was done before the answers.
     Nothing,
     /// All that is not baked.
     All,
@@ -461,6 +461,7 @@ impl AnswerTable {
             Err(why) => Err(PublishError::Unwritten(std::io::Error::other(why))),
         };
         let is_written = !matches!(written, Err(PublishError::Unwritten(_)));
+        let is_marked = written.is_ok();
         if is_written {
             locked.iter().for_each(|lock| control.remove_fingerprints(lock));
         }
@@ -492,7 +493,9 @@ impl AnswerTable {
         // Where not even a ledger can be written, it is no use to try.
         let to_bake = match kept.settings.bake && is_written {
             false => ToBake::Nothing,
-            true if is_first && is_found_again(&resolution.ledger, marked) => ToBake::All,
+            true if is_first && is_marked && is_found_again(&resolution.ledger, marked) => {
+                ToBake::All
+            }
             true => {
                 bake(mailbox, kept.settings.order, &front);
                 ToBake::Nothing
@@ -584,7 +587,8 @@ fn note_told(control: &Control, transaction: Transaction, lock: &ControlLock) {
 }
 
 /// Says whether a first listing that is lost before it is baked is made again with the same UIDLs:
-/// from the index, from Dovecot's storage, or from the mark, which has `marked` new messages.
+/// from the index, from Dovecot's storage, or from the mark, which has `marked` new messages. Its
+/// order may be another, where more mail was copied since.
 fn is_found_again(ledger: &Ledger, marked: usize) -> bool {
     let is_new = |record: &&Record| record.uid != 0 && !record.provenance.is_kept();
     ledger.records.iter().filter(is_new).count() == marked

@@ -175,3 +175,32 @@ fn a_mark_that_cannot_be_written_is_said_and_costs_nothing() {
         assert!(mark.contains("next UID 7, ") && mark.contains("left 6, "), "{mark}");
     }
 }
+
+/// The mark would have said what the first listing told, should its ledger be lost before the bake.
+#[test]
+fn a_first_listing_without_its_mark_is_baked_before_it_is_told() {
+    if !can_trace() || Unfit::NoTools.is_asked() {
+        return;
+    }
+    for is_marked in [true, false] {
+        let Some(moved) = Scenario::begin(Store::Maildir) else { return };
+        let old = moved.old_maildir(1..=4);
+        moved.copy_files(&old);
+        moved.capture(&Listing::of_files(&old.files()));
+        let lock = moved.ledger().with_file_name(MARK);
+        fs::write(&lock, [b' '; 4096]).unwrap();
+        let trace = moved.dovecot.dir().join("trace").display().to_string();
+        File::create(&trace).unwrap();
+        [lock.as_ref(), trace.as_ref()].into_iter().for_each(give_to_owner);
+        let on_lock = lock.display().to_string();
+        let inject = if is_marked { "trace=pwrite64" } else { "inject=pwrite64:error=EIO" };
+        let under = ["strace", "-qq", "-o", &trace, "-P", &on_lock, "-e", inject];
+        let (mut session, mut process) = moved.dovecot.process_under(&under, USER);
+        assert_eq!(session.uidl().expect("served"), uidl_of(1..=4));
+        let list = fs::read_to_string(moved.maildir().path().join("dovecot-uidlist")).unwrap();
+        let is_baked = list.contains(&format!(" P{} ", uidl_of(1..=4)[0]));
+        assert_eq!(is_baked, !is_marked, "{list}");
+        session.quit().unwrap();
+        process.wait().unwrap();
+    }
+}
