@@ -107,7 +107,8 @@ impl<W: Write + Seek> Writer<W> {
     ///
     /// # Errors
     ///
-    /// As [`Writer::push`], and those of reading `from`.
+    /// As [`Writer::push`], but for the order of all users after the first of `subtree`, which is
+    /// that of `from`; and those of reading `from`.
     pub fn copy<S: ReadAt>(&mut self, from: &Index<S>, subtree: Subtree) -> Result<(), WriteError> {
         const STEP_OCTETS: u64 = 1 << 20;
         self.begin(&subtree.user)?;
