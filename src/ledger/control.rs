@@ -319,6 +319,14 @@ impl Control {
         }
     }
 
+    /// Notes that storage has all that was listed. Where that cannot be noted, the mark goes on to
+    /// say less than there is.
+    pub fn note_baked(&self, lock: &ControlLock) {
+        if let Some(mark) = self.mark().filter(|mark| !mark.is_baked && mark.told.is_some()) {
+            let _ = lock.overwrite(&Mark { is_baked: true, ..mark });
+        }
+    }
+
     /// Says whether a refusal that the operator meant is to be logged now. Once a minute is enough.
     /// Where that cannot be noted, as before the mailbox is made, it is logged always.
     pub fn is_to_be_said(&self) -> bool {
@@ -507,6 +515,9 @@ mod tests {
             assert_eq!(control.mark(), Some(mark.clone()));
             assert_eq!(len(), Mark::OCTETS as u64);
         }
+        control.note_baked(&lock);
+        mark.is_baked = true;
+        assert_eq!(control.mark(), Some(mark.clone()));
         drop(lock);
         let noted = Some(Mark { left: 9, ..mark.clone() });
         once_free(|| {

@@ -29,6 +29,9 @@ pub struct Mark {
     pub natives: Vec<(u32, NameHash)>,
     /// Whether a message that was there then had a derived UIDL. Only the ledger knows which one.
     pub has_derived: bool,
+    /// Whether storage has all that was listed, but for what [`Mark::natives`] has. `false`: a bake
+    /// has not said so, or the storage has no place for it.
+    pub is_baked: bool,
     /// How many messages the last POP3 session left in the maildrop.
     pub left: u32,
     /// As [`Ledger::restored`](super::Ledger::restored).
@@ -50,7 +53,7 @@ impl Mark {
     /// with the mail.
     pub const NATIVES: usize = 16;
 
-    /// The mark of a ledger, where the last session left so many messages.
+    /// The mark of a ledger that is not baked, where the last session left so many messages.
     pub fn of(ledger: &impl AnyLedger, left: u32) -> Self {
         let last = ledger.records().next_back().filter(|record| record.uid != 0);
         let mut natives: Vec<(u32, NameHash)> = Self::natives_of(ledger)
@@ -67,6 +70,7 @@ impl Mark {
             begun_after: head.begun_after,
             next_order: head.next_order,
             epoch: head.epoch,
+            is_baked: false,
             left,
             restored: head.restored,
             unguarded: head.unguarded,
@@ -98,6 +102,7 @@ impl Mark {
             last_name: NameHash::default(),
             natives: Vec::new(),
             has_derived: false,
+            is_baked: false,
             left: 0,
             restored: 0,
             unguarded: 0,
@@ -114,14 +119,14 @@ impl Mark {
         let Self { unguarded, rehearsal, .. } = self;
         let Epoch { uidvalidity, next_uid, index_id } = self.epoch;
         let last_name = u64::from_be_bytes(self.last_name);
-        let has_derived = u8::from(self.has_derived);
+        let (has_derived, is_baked) = (u8::from(self.has_derived), u8::from(self.is_baked));
         // Writing to a String cannot fail.
         let _ = write!(
             line,
             "listed, begun after {begun_after}, next order {next_order}: UIDVALIDITY \
              {uidvalidity}, next UID {next_uid}, index {index_id}, last UID {last_uid} \
-             named {last_name}, derived {has_derived}, left {left}, restored {restored}, unguarded \
-             {unguarded}, rehearsal {rehearsal}, new",
+             named {last_name}, derived {has_derived}, baked {is_baked}, left {left}, restored \
+             {restored}, unguarded {unguarded}, rehearsal {rehearsal}, new",
         );
         for (uid, name) in &self.natives[self.natives.len().saturating_sub(Self::NATIVES)..] {
             let _ = write!(line, " {uid}:{}", u64::from_be_bytes(*name));
@@ -170,7 +175,7 @@ impl Mark {
         let epoch = Epoch { uidvalidity: short()?, next_uid: short()?, index_id: short()? };
         let last_uid = short()?;
         let last_name = number()?.to_be_bytes();
-        let has_derived = number()? != 0;
+        let (has_derived, is_baked) = (number()? != 0, number()? != 0);
         let left = u32::try_from(number()?).ok()?;
         let (restored, unguarded, rehearsal) = (number()?, number()?, number()?);
         let pairs =
@@ -191,6 +196,7 @@ impl Mark {
             last_name,
             natives: natives.collect(),
             has_derived,
+            is_baked,
             left,
             restored,
             unguarded,
@@ -229,6 +235,7 @@ mod tests {
             last_name: *b"\xFF1234567",
             natives: vec![(u32::MAX, *b"\xFF1234567"); Mark::NATIVES],
             has_derived: true,
+            is_baked: true,
             left: 4,
             restored: 5,
             unguarded: u64::MAX,

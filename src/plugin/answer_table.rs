@@ -267,7 +267,8 @@ impl AnswerTable {
         if kept.settings.bake && !falls_out.all(|record| is_baked(mailbox, &record)) {
             return Ok(None);
         }
-        let mark = Mark::of(&grown, view.messages);
+        let is_baked = kept.settings.bake && mark.is_some_and(|mark| mark.is_baked);
+        let mark = Mark { is_baked, ..Mark::of(&grown, view.messages) };
         let Ok((front, back)) = LedgerFront::of_encoded(grown.encode()) else { return Ok(None) };
         let published = control.begin(lock).map_err(PublishError::from);
         match published.and_then(|begun| begun.publish(&[front.octets(), &back], &mark)) {
@@ -327,8 +328,9 @@ impl AnswerTable {
             return;
         }
         // Its names say whether the list has the messages that it tells of.
-        if let Ok(Some(front)) = control.front() {
-            bake(mailbox, kept.settings.order, &front);
+        let front = control.front().ok().flatten();
+        if front.is_some_and(|front| bake(mailbox, kept.settings.order, &front)) {
+            lock.iter().for_each(|lock| control.note_baked(lock));
         }
     }
 
@@ -497,7 +499,9 @@ impl AnswerTable {
                 ToBake::All
             }
             true => {
-                bake(mailbox, kept.settings.order, &front);
+                if bake(mailbox, kept.settings.order, &front) {
+                    locked.iter().for_each(|lock| control.note_baked(lock));
+                }
                 ToBake::Nothing
             }
         };
@@ -571,7 +575,8 @@ fn note_told(control: &Control, transaction: Transaction, lock: &ControlLock) {
             return Err("it is gone".to_owned());
         };
         ledger.rehearsal = 0;
-        let mark = Mark::of(&ledger, transaction.view().messages);
+        let is_baked = control.mark().is_some_and(|mark| mark.is_baked);
+        let mark = Mark { is_baked, ..Mark::of(&ledger, transaction.view().messages) };
         lock.write(&mark).map_err(|why| why.to_string())?;
         let begun = control.begin(lock).map_err(|why| why.to_string())?;
         begun.publish(&[&ledger.encode()], &mark).map_err(|why| why.to_string())
@@ -587,8 +592,7 @@ fn note_told(control: &Control, transaction: Transaction, lock: &ControlLock) {
 }
 
 /// Says whether a first listing that is lost before it is baked is made again with the same UIDLs:
-/// from the index, from Dovecot's storage, or from the mark, which has `marked` new messages. Its
-/// order may be another, where more mail was copied since.
+/// from the index, from Dovecot's storage, or from the mark, which has `marked` new messages.
 fn is_found_again(ledger: &Ledger, marked: usize) -> bool {
     let is_new = |record: &&Record| record.uid != 0 && !record.provenance.is_kept();
     ledger.records.iter().filter(is_new).count() == marked

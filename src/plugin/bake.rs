@@ -10,13 +10,13 @@ use crate::ledger::{FIRST_ORDER, Ledger, LedgerFront, RecordRef};
 /// place: `doveadm backup` to a new location takes the answers along.
 ///
 /// The ledger is written already. A bake that fails is logged, and costs only the freedom to take
-/// the plugin out.
-pub fn bake(mailbox: Mailbox, with_order: bool, front: &LedgerFront) {
-    let Some(uidlist) = mailbox.uidlist() else { return };
+/// the plugin out. Returns whether all of it stands there now.
+pub fn bake(mailbox: Mailbox, with_order: bool, front: &LedgerFront) -> bool {
+    let Some(uidlist) = mailbox.uidlist() else { return false };
     let answers = front.answers();
     let lacks = |uidlist, i| lacks(uidlist, front, i, with_order);
     if !(0..answers.len()).any(|i| lacks(uidlist, i)) {
-        return;
+        return true;
     }
     // Before we had the lock, a message may have gone, or another server's list may have come.
     let baked = uidlist.update_locked(|uidlist| {
@@ -25,13 +25,14 @@ pub fn bake(mailbox: Mailbox, with_order: bool, front: &LedgerFront) {
             uidlist.set(answers.uid(i), answers.uidl_for_c(i), order);
         }
     });
-    if let Err(what) = baked {
+    if let Err(what) = &baked {
         let why = mailbox.last_error();
         mailbox.log(
             Level::UIDL_KEEP_LOG_WARNING,
             &format!("{what} ({why}): the ledger keeps the UIDLs; do not take the plugin out yet"),
         );
     }
+    baked.is_ok()
 }
 
 /// Says whether the list has the message of the record at `i`, and not its UIDL; or beside it an

@@ -636,6 +636,7 @@ impl<'a> Run<'a> {
     /// Rule 4: where a message that is not in the ledger stands.
     fn rank(&self, m: usize, matched: &Matched<'_>) -> ListingRank {
         let message = &self.messages[m];
+        let is_maildir = message.uidlist_name.is_some();
         let replayed = message
             .stored_order
             .filter(|order| is_ours(*order) && message.stored.as_ref() == Some(&*matched.uidl))
@@ -649,12 +650,10 @@ impl<'a> Run<'a> {
                 WasListed::No
             }
             Some(_) if self.was_native(m) => WasListed::Surely,
-            Some(mark) if message.uidlist_name.is_none() => match self.counts_on_since(mark) {
-                true => WasListed::Surely,
-                false => WasListed::Perhaps,
-            },
-            Some(_) if message.stored.is_some() => WasListed::Surely,
-            Some(_) => WasListed::No,
+            Some(_) if is_maildir && message.stored.is_some() => WasListed::Surely,
+            Some(mark) if is_maildir && mark.is_baked => WasListed::No,
+            Some(mark) if self.counts_on_since(mark) => WasListed::Surely,
+            Some(_) => WasListed::Perhaps,
         };
         let group = match (matched.entry, matched.provenance) {
             (Some(entry), _) => Group::Captured(entry),

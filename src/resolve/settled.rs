@@ -71,7 +71,9 @@ fn is_settled(situation: &Situation<'_>, ledger: &LedgerRef<'_>, new: &[Message]
         && head.begun_after == stamps.forgotten
         && head.restored >= stamps.restored
         && head.unguarded >= stamps.unguarded
-        && memory.mark.is_some_and(|mark| *mark == Mark::of(ledger, mark.left))
+        && memory.mark.is_some_and(|mark| {
+            *mark == Mark { is_baked: mark.is_baked, ..Mark::of(ledger, mark.left) }
+        })
 }
 
 fn grown<'a>(

@@ -16,11 +16,15 @@ use uidl_keep::ledger::{FIRST_ORDER, Ledger};
 
 /// A Maildir of five captured messages.
 fn five() -> Option<Scenario> {
+    captured(5)
+}
+
+fn captured(count: u32) -> Option<Scenario> {
     let moved = Scenario::begin(Store::Maildir)?;
-    for number in 1..=5 {
+    for number in 1..=count {
         moved.maildir().deliver(&Message::plain(number), Naming::Dovecot, number);
     }
-    moved.capture_first(5);
+    moved.capture_first(count as usize);
     Some(moved)
 }
 
@@ -86,35 +90,58 @@ fn a_login_that_is_killed_while_it_writes_the_ledger_leaves_nothing_in_the_way()
     }
 }
 
-#[test]
-fn what_a_killed_session_did_not_bake_is_baked_by_the_next() {
-    let Some(moved) = five() else { return };
-    let dovecot = &moved.dovecot;
-    let trace = dovecot.home(USER).join("trace");
-    if !lists_under_strace(dovecot, &trace, &["-e", "trace=openat"]) {
+/// A first login that is killed once the client has its answers: the ledger is in its place, and
+/// nothing is baked. `begin` makes the maildrop, once to look when that is.
+fn killed_before_its_bake(begin: impl Fn() -> Option<Scenario>) -> Option<Scenario> {
+    let looked_at = begin()?;
+    let trace = looked_at.dovecot.home(USER).join("trace");
+    if !lists_under_strace(&looked_at.dovecot, &trace, &["-e", "trace=openat"]) {
         lacking("there is no strace, or it may not trace");
-        return;
+        return None;
     }
-    // The ledger is in its place, and the uidlist is about to be locked.
+    // The uidlist is about to be locked.
     let opened = fs::read_to_string(&trace).unwrap();
     let opened: Vec<&str> = opened.lines().filter(|line| line.starts_with("openat(")).collect();
     let locks = opened.iter().rposition(|line| line.contains("dovecot-uidlist.lock")).unwrap();
-    let moved = five().unwrap();
-    let (dovecot, maildir) = (&moved.dovecot, moved.maildir());
     let kill = format!("inject=openat:signal=KILL:when={}", locks + 1);
+    let killed = begin()?;
     let options = ["-e", "trace=openat", "-e", &kill];
-    // It bakes after it has answered.
-    assert!(lists_under_strace(dovecot, Path::new("/dev/null"), &options));
-    assert!(maildir.path().join("uidl-keep.ledger").exists());
-    let uidlist = || fs::read_to_string(maildir.path().join("dovecot-uidlist")).unwrap();
-    assert!(!uidlist().contains("PUID"), "{}", uidlist());
+    assert!(lists_under_strace(&killed.dovecot, Path::new("/dev/null"), &options));
+    assert!(killed.maildir().path().join("uidl-keep.ledger").exists());
+    assert!(!uidlist_of(&killed).contains("PUID"), "{}", uidlist_of(&killed));
+    Some(killed)
+}
 
-    assert_eq!(dovecot.uidl(USER).len(), 5);
-    let uidlist = uidlist();
+fn uidlist_of(moved: &Scenario) -> String {
+    fs::read_to_string(moved.maildir().path().join("dovecot-uidlist")).unwrap()
+}
+
+#[test]
+fn what_a_killed_session_did_not_bake_is_baked_by_the_next() {
+    let Some(moved) = killed_before_its_bake(five) else { return };
+    assert_eq!(moved.dovecot.uidl(USER).len(), 5);
+    let uidlist = uidlist_of(&moved);
     for number in 1..=5 {
         let order = FIRST_ORDER + number - 1;
         assert!(uidlist.contains(&format!("PUID{number}-17 O{order} ")), "{uidlist}");
     }
+}
+
+/// The ledger is lost, too, and an old message comes late: a client that searches by halves looks
+/// for it behind all that it knows.
+#[test]
+fn what_a_killed_session_told_stands_before_a_late_message_also_once_its_ledger_is_lost() {
+    let all_but_the_sixth = || {
+        let moved = captured(7)?;
+        fs::remove_file(&moved.maildir().files()[5]).unwrap();
+        Some(moved)
+    };
+    let Some(moved) = killed_before_its_bake(all_but_the_sixth) else { return };
+    let maildir = moved.maildir();
+    fs::remove_file(maildir.path().join("uidl-keep.ledger")).unwrap();
+    maildir.deliver(&Message::plain(6), Naming::Dovecot, 6);
+    let listed = moved.dovecot.uidl(USER);
+    assert_eq!(listed, uidl_of([1, 2, 3, 4, 5, 7, 6]));
 }
 
 /// The results of reading messages are saved in steps: the next login goes on where the killed one

@@ -37,7 +37,8 @@ enum ClientKind {
     SearchesByHalves,
 }
 
-/// The place of the client that searches by halves.
+/// The place of the first client that searches by halves. So does the one behind it, which comes to
+/// the new server alone.
 const BY_HALVES: usize = 2;
 
 struct Client {
@@ -110,6 +111,8 @@ enum Step {
     PollWithout {
         client: usize,
     },
+    /// The session is killed once the clients have their listing: nothing more is written.
+    PollAndBeKilled,
     /// A mail comes to the old server, and every client fetches it there.
     OldServerGoesOn {
         number_of_new: bool,
@@ -228,6 +231,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(held, readable)| Step::Unreadable { held, readable }),
         10 => Just(Step::Poll),
         5 => (0..BY_HALVES).prop_map(|client| Step::PollWithout { client }),
+        3 => Just(Step::PollAndBeKilled),
         2 => any::<bool>().prop_map(|number_of_new| Step::OldServerGoesOn { number_of_new }),
         2 => (0..12usize, 0..12usize)
             .prop_map(|(renamed, without)| Step::Capture { renamed, without }),
@@ -352,6 +356,11 @@ struct History {
     /// The order of the last listing may be lost, or a client stopped before its end: a client that
     /// searches by halves must look at everything, as it does now and then by itself.
     order_unknown: bool,
+    /// Ledger and mark are lost, and more old mail may be copied before the next listing: who knows
+    /// it from the old server wants it before new mail, and a newcomer after all that it has.
+    order_unknown_to_newcomer: bool,
+    /// A message went and came back since the last listing.
+    came_back: bool,
     captures: u64,
     /// Whether clients are held, and what was rehearsed.
     line: RosterLine,
@@ -387,15 +396,22 @@ impl History {
         server.uidvalidity = if world.same_uidvalidity { 17 } else { 99 };
         let kinds =
             [ClientKind::RemembersAll, ClientKind::RemembersTheLast, ClientKind::SearchesByHalves];
-        let client = |kind| Client {
+        let of_old_server = |kind| Client {
             kind,
             known: old_uidls.iter().cloned().collect(),
             seen: old.iter().map(|mail| mail.name.clone()).collect(),
         };
+        let newcomer = Client {
+            kind: ClientKind::SearchesByHalves,
+            known: HashSet::new(),
+            seen: HashSet::new(),
+        };
+        // Of messages with one UIDL it would download the first alone.
+        let newcomer = Some(newcomer).filter(|_| world.repeated == 0);
         Self {
             world: world.clone(),
             server,
-            clients: kinds.map(client).into(),
+            clients: kinds.map(of_old_server).into_iter().chain(newcomer).collect(),
             unlucky: (0..world.repeated.min(old.len())).collect(),
             old,
             old_uidls,
@@ -410,6 +426,8 @@ impl History {
             told_to_new: Vec::new(),
             told_unrecorded: false,
             order_unknown: false,
+            order_unknown_to_newcomer: false,
+            came_back: false,
             captures: 0,
             line: RosterLine::new("alice@example.com", State::Captured, Gate::Held),
             captured: (0..world.old.len()).collect(),
@@ -427,7 +445,8 @@ impl History {
 
     /// Whether each UIDL that was told stands beside the mail, for a login that has lost all else.
     fn is_baked(&self) -> bool {
-        self.server.storage == Storage::Maildir && self.server.bakes && !self.told_unrecorded
+        let is_told_to_be = self.server.storage == Storage::Maildir && self.server.bakes;
+        is_told_to_be && !self.told_unrecorded && self.server.is_baked()
     }
 
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
@@ -448,6 +467,9 @@ impl History {
                 if let Some(at) = self.pick(held) {
                     let gone = self.remove(at);
                     self.put_again(gone);
+                    // Its new UID tells nothing of the listing that had it.
+                    self.came_back = true;
+                    self.order_unknown_to_newcomer |= self.faulted;
                 }
             }
             Step::Unreadable { held, readable } => {
@@ -459,6 +481,12 @@ impl History {
             }
             Step::Poll => _ = self.poll_all()?,
             Step::PollWithout { client } => _ = self.poll(|c| c != client)?,
+            Step::PollAndBeKilled => {
+                self.server.is_killed = true;
+                let polled = self.poll_all();
+                self.server.is_killed = false;
+                _ = polled?;
+            }
             Step::OldServerGoesOn { number_of_new } => self.old_server_goes_on(number_of_new),
             Step::Capture { renamed, without } => self.capture(renamed, without),
             Step::Finalise => self.server.is_final = true,
@@ -608,7 +636,7 @@ impl History {
         let late = mail(&name, 50 + self.old.len() as u8, 1);
         let given = render(&self.old_format, self.old_next);
         self.old_next += 1;
-        for client in &mut self.clients {
+        for client in &mut self.clients[..=BY_HALVES] {
             client.known.insert(given.clone());
             client.seen.insert(name.clone());
         }
@@ -627,7 +655,7 @@ impl History {
         if renamed % 3 == 0 && !self.unlucky.contains(&renamed) {
             let given = render(&self.old_format, self.old_next);
             self.old_next += 1;
-            for client in &mut self.clients {
+            for client in &mut self.clients[..=BY_HALVES] {
                 client.known.insert(given.clone());
             }
             self.old_uidls[renamed] = given;
@@ -730,8 +758,9 @@ impl History {
                 if mark {
                     self.server.mark = None;
                 }
+                self.order_unknown_to_newcomer |= ledger && (mark || self.came_back);
                 let is_placeless = mark && self.world.native == "%g";
-                self.order_unknown |= ledger && (!is_baked || is_placeless);
+                self.order_unknown |= ledger && is_placeless;
                 if ledger {
                     self.last.clear();
                 }
@@ -772,6 +801,7 @@ impl History {
                 if ledger {
                     self.server.ledger = backup.ledger;
                     self.last.clear();
+                    self.order_unknown_to_newcomer |= mark || self.came_back;
                 }
                 if mark {
                     self.server.mark = backup.mark;
@@ -785,7 +815,7 @@ impl History {
                 if all_old {
                     self.server.stamps.restored += 1;
                 }
-                self.order_unknown |= (ledger && !is_baked) || list;
+                self.order_unknown |= (ledger && mark && !is_baked) || list;
             }
             Fault::PutBackIndex => {
                 let Some(backup) = self.backup.clone() else { return Ok(()) };
@@ -834,7 +864,10 @@ impl History {
     fn expect_new_to_stay(&mut self) {
         let is_new = |name: &str| name.starts_with("new") && !self.twinned.contains(name);
         let is_told_of_uid = self.server.native.is_counting();
-        let is_noted = self.server.storage == Storage::Dbox && is_told_of_uid || self.is_baked();
+        let is_noted = match self.server.storage {
+            Storage::Maildir => self.server.bakes && !self.told_unrecorded,
+            Storage::Dbox => is_told_of_uid,
+        };
         let last = self.server.held.last().map_or(0, |held| held.uid);
         let is_marked = self.server.mark.as_ref().is_some_and(|mark| {
             self.server.storage == Storage::Maildir || (mark.last_uid == last && !mark.has_derived)
@@ -892,6 +925,7 @@ impl History {
         }
         self.server.index_id += 1;
         self.server.lose_memory();
+        self.order_unknown_to_newcomer = true;
         // A message that came back since it was told has a GUID that clients know, and no place.
         self.order_unknown |= self.world.native == "%g";
         self.last.clear();
@@ -956,10 +990,19 @@ impl History {
         let here = listing.iter().filter_map(|(_, held)| self.which_old(&held.mail));
         let here: Vec<usize> = here.filter(|old| !self.captured.contains(old)).collect();
         self.unlucky.extend(here);
-        for (_, client) in self.clients.iter_mut().enumerate().filter(|(c, _)| polls(*c)) {
+        // A listing that cannot be recorded shows an old message to a client that never saw it where
+        // the next one may not: no rule can hold that.
+        let is_recorded = self.server.disk == Disk::Writable;
+        let polls = |c: usize| polls(c) && (c <= BY_HALVES || is_recorded);
+        for (c, client) in self.clients.iter_mut().enumerate().filter(|(c, _)| polls(*c)) {
+            let is_order_known =
+                !self.order_unknown && (c <= BY_HALVES || !self.order_unknown_to_newcomer);
             let missed = client.missed(&listing).cloned();
             prop_assert!(missed.is_none(), "a client that {:?} misses {:?}", client.kind, missed);
-            let downloads = client.poll(&listing, !self.order_unknown);
+            let downloads = client.poll(&listing, is_order_known);
+            // Equal contents are interchangeable.
+            let is_seen = |old: &&Mail| downloads.iter().any(|d| d.mail.content() == old.content());
+            client.seen.extend(self.old.iter().filter(is_seen).map(|old| old.name.clone()));
             if client.kind == ClientKind::RemembersAll && !self.faulted {
                 for held in downloads {
                     let old = self.old.iter().position(|old| old.name == held.mail.name);
@@ -979,7 +1022,6 @@ impl History {
             of.iter().filter(once).cloned().collect()
         };
         // A message that was there all the time stays, and stays in its order.
-        let is_recorded = self.server.disk == Disk::Writable;
         let undecided = listing.iter().any(|(_, held)| !held.readable);
         if is_recorded && !undecided {
             prop_assert_eq!(in_order(&self.last, &now), in_order(&now, &self.last));
@@ -1001,6 +1043,7 @@ impl History {
         self.last = if is_recorded && !undecided { now } else { Vec::new() };
         self.told_unrecorded |= !is_recorded;
         self.order_unknown = undecided || !is_recorded;
+        (self.order_unknown_to_newcomer, self.came_back) = (false, false);
         Ok(Ok(()))
     }
 }

@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use arrayvec::ArrayVec;
 use uidl_keep::format::{Fields, UidlFormat};
 use uidl_keep::key::{FileKey, Fingerprint};
-use uidl_keep::ledger::{Epoch, Ledger, Mark, NameHash};
+use uidl_keep::ledger::{Epoch, Ledger, Mark, NameHash, Record};
 use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Fact, Grown, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
@@ -143,8 +143,18 @@ pub struct Server {
     pub asked_captured: bool,
     /// The number of logins answered by what the ledger alone says of new mail.
     pub grown: usize,
+    /// Whether sessions are killed once the client has its listing.
+    pub is_killed: bool,
+    /// Whether the first listing is not baked yet.
+    left_to_bake: bool,
     /// Names are never given twice, as Maildir wants it.
     copies: usize,
+}
+
+/// Whether a first listing that is lost before it is baked is made again with the same UIDLs.
+fn is_found_again(ledger: &Ledger, mark: &Mark) -> bool {
+    let is_new = |record: &&Record| record.uid != 0 && !record.provenance.is_kept();
+    ledger.records.iter().filter(is_new).count() == mark.natives.len()
 }
 
 fn names_of(held: &Held) -> ArrayVec<FileKey, 2> {
@@ -208,6 +218,8 @@ impl Server {
             asked: HashMap::new(),
             asked_captured: false,
             grown: 0,
+            is_killed: false,
+            left_to_bake: false,
             copies: 0,
         }
     }
@@ -419,20 +431,54 @@ impl Server {
         }
         if self.disk == Disk::Writable {
             let ledger = Ledger::decode(&resolution.ledger.encode()).unwrap();
-            let may_wait = grown.is_some() && self.is_safe_unbaked(&ledger);
+            let is_first = self.ledger.as_ref().is_none_or(|ledger| ledger.rehearsal != 0);
             let mark = Mark::of(&ledger, self.held.len() as u32);
-            self.mark = Mark::of_file(&mark.to_file());
-            if self.storage == Storage::Maildir && self.bakes && !may_wait {
-                for record in &ledger.records {
-                    if let Some(held) = self.held.iter_mut().find(|held| held.uid == record.uid) {
-                        held.stored = Some(record.uidl.clone());
-                        held.stored_order = Some(record.order);
-                    }
-                }
-            }
+            let may_wait = match grown {
+                Some(_) => self.is_safe_unbaked(&ledger),
+                None => is_first && is_found_again(&ledger, &mark),
+            };
+            let is_baked = grown.is_some() && self.mark.as_ref().is_some_and(|mark| mark.is_baked);
+            self.mark = Mark::of_file(&Mark { is_baked, ..mark }.to_file());
             self.ledger = Some(ledger);
+            self.left_to_bake = may_wait && grown.is_none();
+            if !may_wait {
+                self.bake();
+            }
         }
         Ok(resolution)
+    }
+
+    /// Writes what the ledger says beside the mail, where that is wanted and there is a place.
+    fn bake(&mut self) {
+        let Some(ledger) = &self.ledger else { return };
+        if self.storage != Storage::Maildir || !self.bakes {
+            return;
+        }
+        for record in &ledger.records {
+            if let Some(held) = self.held.iter_mut().find(|held| held.uid == record.uid) {
+                held.stored = Some(record.uidl.clone());
+                held.stored_order = Some(record.order);
+            }
+        }
+        self.left_to_bake = false;
+        if let Some(mark) = &mut self.mark {
+            mark.is_baked = true;
+        }
+    }
+
+    /// Ends a session: a first listing is baked, and what an earlier session left that was killed.
+    fn end_session(&mut self) {
+        let Some(ledger) = self.ledger.as_ref().filter(|_| self.disk == Disk::Writable) else {
+            return;
+        };
+        if self.left_to_bake || !self.is_safe_unbaked(ledger) {
+            self.bake();
+        }
+    }
+
+    /// Whether everything that was told stands with the mail or is in the mark one by one.
+    pub fn is_baked(&self) -> bool {
+        self.ledger.as_ref().is_none_or(|ledger| self.is_safe_unbaked(ledger))
     }
 
     /// Whether everything of the ledger stands with the mail or is in its mark one by one.
@@ -442,7 +488,9 @@ impl Server {
     }
 
     pub fn log_in(&mut self) -> Resolution {
-        self.try_to_log_in().unwrap_or_else(|refusal| panic!("{refusal:?}"))
+        let resolution = self.try_to_log_in().unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        self.end_session();
+        resolution
     }
 
     /// The ledger from which a warm login answers, if it can: nothing is asked.
@@ -511,7 +559,8 @@ impl Server {
         let Some(ledger) = self.ledger.as_mut().filter(|_| self.rehearsal == 0) else { return };
         if ledger.rehearsal != 0 {
             let told = Ledger { rehearsal: 0, ..ledger.clone() };
-            self.mark = Some(Mark::of(&told, self.held.len() as u32));
+            let is_baked = self.mark.as_ref().is_some_and(|mark| mark.is_baked);
+            self.mark = Some(Mark { is_baked, ..Mark::of(&told, self.held.len() as u32) });
             if self.disk == Disk::Writable {
                 self.ledger = Some(told);
             }
@@ -549,6 +598,9 @@ impl Server {
         listing.sort_by_key(|(order, ..)| *order);
         for pair in listing.windows(2) {
             assert!(pair[0].0 < pair[1].0, "order given twice");
+        }
+        if !self.is_killed {
+            self.end_session();
         }
         Ok(listing.into_iter().map(|(_, uidl, held)| (uidl, held)).collect())
     }
