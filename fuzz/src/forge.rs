@@ -38,16 +38,17 @@ pub enum Ledger {
     AsItIs,
     /// Its counts, so that they go with its length.
     Counts,
-    /// The counts, and the place where each UIDL starts.
+    /// The counts, the place where each UIDL starts, and the order of the unclaimed keys.
     Starts,
 }
 
-const LEDGER_HEADER: usize = 108;
+const LEDGER_HEADER: usize = 112;
 /// The octets of a record, in the front and in the back.
 const RECORD_OCTETS: (usize, usize) = (29, 4);
 const TOLD_OCTETS: usize = 8;
-/// The longest user name, and the most UIDVALIDITYs.
-const MOST: (usize, usize) = (1024, 128);
+const KEY_OCTETS: usize = 8;
+/// The longest user name, the most UIDVALIDITYs, and the most unclaimed keys.
+const MOST: (usize, usize, usize) = (1024, 128, 1 << 20);
 
 /// Makes a ledger with right checksums from the file, when it is long enough for the counts in it.
 pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
@@ -60,18 +61,22 @@ pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
         room -= user;
         let told = u32_at(&file, 80).min(MOST.1).min(room / TOLD_OCTETS);
         room -= TOLD_OCTETS * told;
+        let unclaimed = u32_at(&file, 108).min(MOST.2).min(room / KEY_OCTETS);
+        room -= KEY_OCTETS * unclaimed;
         let each = RECORD_OCTETS.0 + RECORD_OCTETS.1;
         let count = u32_at(&file, 84).min(room / each);
-        for (at, number) in [(76, user), (80, told), (84, count), (88, room - each * count)] {
+        let heap = room - each * count;
+        for (at, number) in [(76, user), (80, told), (84, count), (88, heap), (108, unclaimed)] {
             put(&mut file, at, &(number as u32).to_le_bytes());
         }
     }
-    let [user, told, count, heap] = [76, 80, 84, 88].map(|at| u32_at(&file, at));
+    let [user, told, count, heap, unclaimed] = [76, 80, 84, 88, 108].map(|at| u32_at(&file, at));
     let records = LEDGER_HEADER + user + TOLD_OCTETS * told;
     let starts = records + 8 * count;
     let front = records + RECORD_OCTETS.0 * count + heap;
     let back = front + DIGEST_OCTETS;
-    if file.len() < back + RECORD_OCTETS.1 * count + DIGEST_OCTETS {
+    let keys = back + RECORD_OCTETS.1 * count;
+    if file.len() < keys + KEY_OCTETS * unclaimed + DIGEST_OCTETS {
         return file;
     }
     if right == Ledger::Starts {
@@ -82,6 +87,12 @@ pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
             let len = uidl.iter().position(|&octet| octet == 0).map_or(uidl.len(), |nul| nul + 1);
             start += len as u32;
         }
+        let mut sorted: Vec<[u8; KEY_OCTETS]> = file[keys..][..KEY_OCTETS * unclaimed]
+            .chunks_exact(KEY_OCTETS)
+            .map(|key| key.try_into().expect("so many octets"))
+            .collect();
+        sorted.sort_unstable();
+        put(&mut file, keys, sorted.as_flattened());
     }
     let front_digest = digest(&[&file[..front]]);
     put(&mut file, front, &front_digest);

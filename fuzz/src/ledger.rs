@@ -1,6 +1,8 @@
 //! The ledger: the half that a login reads agrees with the whole, and it is written as it was read.
 
-use uidl_keep::ledger::{Ledger, LedgerFront, LedgerHead, MAX_TOLD, Mark, NameHashes};
+use uidl_keep::ledger::{
+    Ledger, LedgerFront, LedgerHead, MAX_TOLD, Mark, NameHashes, UnclaimedKeys,
+};
 
 use super::forge;
 use super::{check_message, check_uidl};
@@ -27,6 +29,7 @@ fn check_file(file: &[u8]) {
     let front = front.expect("a whole ledger has a front");
     assert_eq!(front.answers().len(), ledger.records.len());
     check_head(&front, &ledger);
+    assert!(ledger.unclaimed.len() <= UnclaimedKeys::MOST);
     assert!(ledger.records.is_sorted_by_key(|record| (record.uid, record.order)));
     for (at, record) in ledger.records.iter().enumerate() {
         assert_eq!(front.answers().uid(at), record.uid);

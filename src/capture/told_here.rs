@@ -368,7 +368,9 @@ impl ToldHere {
         };
         match (form, self.ledger.native_from) {
             (NativeForm::Ambiguous, _) => false,
-            (NativeForm::Numbered, Some(from)) if self.holds_by_number(mailbox) => {
+            (NativeForm::Numbered, Some(from))
+                if self.ledger.unclaimed.is_empty() && self.holds_by_number(mailbox) =>
+            {
                 is_new && uid >= from
             }
             (NativeForm::Numbered, _) => is_new && old_server_is_far,

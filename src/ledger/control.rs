@@ -453,6 +453,7 @@ mod tests {
     use super::*;
     use crate::file::lock::once_free;
     use crate::ledger::epoch::Epoch;
+    use crate::ledger::unclaimed::UnclaimedKeys;
     use crate::ledger::whole::Noted;
 
     fn ledger(next_order: u32) -> Ledger {
@@ -467,6 +468,7 @@ mod tests {
             rehearsal: 0,
             index: Noted::default(),
             native_from: None,
+            unclaimed: UnclaimedKeys::default(),
             records: Vec::new(),
         }
     }

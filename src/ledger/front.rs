@@ -4,11 +4,12 @@
 use super::answers::Answers;
 use super::epoch::{TOLD_OCTETS, Told};
 use super::layout::{
-    ANSWER_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader, Lengths, NO_ENTRY,
-    digest, digest_of_back, length, u32_at,
+    ANSWER_OCTETS, BACK_RECORD_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader,
+    Lengths, NO_ENTRY, digest, digest_of_back, length, u32_at,
 };
 use super::mark::Mark;
 use super::record::{NAME_OCTETS, NO_NAME, NameHash, Provenance, RecordRef};
+use super::unclaimed::UnclaimedKeys;
 use super::whole::{LedgerHead, LedgerRef};
 use crate::uidl::Uidl;
 
@@ -67,7 +68,7 @@ impl LedgerFront {
     }
 
     fn checked(octets: Vec<u8>, header: LedgerHeader) -> Result<Self, LedgerError> {
-        let Lengths { user, told, records, heap } = header.lengths;
+        let Lengths { user, told, records, heap, .. } = header.lengths;
         let answers = Answers {
             octets,
             records,
@@ -109,8 +110,12 @@ impl LedgerFront {
         if digest_of_back(front_digest, body) != back_digest {
             return Err(LedgerError::Checksum { part: "back" });
         }
-        let records = (0..self.answers.len()).map(|i| {
-            let entry = u32_at(body, 4 * i);
+        let count = self.answers.len();
+        let (entries, keys) = body.split_at(BACK_RECORD_OCTETS * count);
+        let unclaimed = UnclaimedKeys::of_octets(keys, self.header.reads)
+            .ok_or(LedgerError::Field { record: count, field: "order of unclaimed keys" })?;
+        let records = (0..count).map(|i| {
+            let entry = u32_at(entries, BACK_RECORD_OCTETS * i);
             RecordRef {
                 uid: self.answers.uid(i),
                 order: self.answers.order_number(i),
@@ -124,6 +129,7 @@ impl LedgerFront {
             user: self.user(),
             head: self.head(),
             told: self.told().collect(),
+            unclaimed,
             records: records.collect(),
         })
     }

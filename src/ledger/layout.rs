@@ -11,7 +11,8 @@
 //! 16        4     next order number: above every number ever given
 //! 20        4     next UID: see [`Epoch::next_uid`]
 //! 24        4     index id: see [`Epoch::index_id`]
-//! 28        4     flags: 1, the index was final; 2, the maildrop is settled
+//! 28        4     flags: 1, the index was final; 2, the maildrop is settled; 4 or 8, the header or
+//!                 the whole of a new message must be read to know its keys
 //! 32        8     begun after: see [`LedgerHead::begun_after`]
 //! 40        8     restored: see [`LedgerHead::restored`]
 //! 48        8     unguarded: see [`LedgerHead::unguarded`]
@@ -24,7 +25,8 @@
 //! 84        4     n
 //! 88        4     heap length in octets
 //! 92        16    what new messages were judged by: see [`Noted::basis`]
-//! 108       u     the user's name, UTF-8
+//! 108       4     k: how many keys are unclaimed, at most 2^20
+//! 112       u     the user's name, UTF-8
 //! then      8t    UIDVALIDITY and told below, of 4 octets each: see [`Told`]
 //! then      4n    UID of each record; 0: its message was not there when this was written
 //! then      4n    order number, from 1
@@ -35,18 +37,21 @@
 //! then      heap  the UIDLs, each closed by a NUL
 //! then      16    BLAKE3 of all before it, cut to 128 bits: the end of the front
 //! then      4n    the entry it claims, as its place in the index block; 0xFFFFFFFF: none
+//! then      8k    the keys that no record claims, ascending: see [`UnclaimedKeys`]
 //! then      16    BLAKE3 of the front's digest and the back before this, cut to 128 bits
 //! ```
 #![forbid(unsafe_code)]
 
 use super::epoch::{Epoch, MAX_TOLD, TOLD_OCTETS};
 use super::record::NAME_OCTETS;
+use super::unclaimed::{KEY_OCTETS, UnclaimedKeys};
 use super::whole::{LedgerHead, MAX_NEXT_ORDER, Noted};
+use crate::key::Depth;
 
 pub(super) const MAGIC: [u8; 8] = *b"\x89UKL\r\n\x1a\n";
 /// The version of the form that is written, and the only one that is read.
 pub const VERSION: u32 = 1;
-pub(super) const HEADER_OCTETS: usize = 108;
+pub(super) const HEADER_OCTETS: usize = 112;
 pub(super) const DIGEST_OCTETS: usize = 16;
 /// UID, order number and start of a record: what an answer needs beside its UIDL.
 pub(super) const ANSWER_OCTETS: usize = 3 * 4;
@@ -55,10 +60,13 @@ pub(super) const BACK_RECORD_OCTETS: usize = 4;
 pub(super) const NO_ENTRY: u32 = u32::MAX;
 pub(super) const FLAG_FINAL: u32 = 1;
 pub(super) const FLAG_SETTLED: u32 = 2;
+pub(super) const FLAG_READS_HEADER: u32 = 4;
+pub(super) const FLAG_READS_MESSAGE: u32 = 8;
 pub(super) const MAX_USER_OCTETS: usize = 1024;
 
-/// The largest ledger accepted, in octets: a maildrop of a million messages with long UIDLs.
-pub const MAX_OCTETS: u64 = 128 << 20;
+/// The largest ledger accepted, in octets: a maildrop of a million messages with long UIDLs, and
+/// [`UnclaimedKeys::MOST`].
+pub const MAX_OCTETS: u64 = (128 + 8) << 20;
 
 /// Why some octets are not a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -104,12 +112,15 @@ pub(super) struct Lengths {
     pub(super) told: usize,
     pub(super) records: usize,
     pub(super) heap: usize,
+    pub(super) unclaimed: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LedgerHeader {
     pub(super) head: LedgerHead,
     pub(super) lengths: Lengths,
+    /// As [`UnclaimedKeys::reads`].
+    pub(super) reads: Option<Depth>,
 }
 
 impl LedgerHeader {
@@ -141,16 +152,20 @@ impl LedgerHeader {
                 uidls: u32_at(file, 64),
                 next: u32_at(file, 68),
                 is_final: flags & FLAG_FINAL != 0,
-                basis: file[92..HEADER_OCTETS].try_into().expect("16 octets"),
+                basis: file[92..108].try_into().expect("16 octets"),
             },
             native_from: (flags & FLAG_SETTLED != 0).then_some(native_from),
         };
-        let [user, told, records, heap] = [76, 80, 84, 88].map(|at| u32_at(file, at) as usize);
-        let lengths = Lengths { user, told, records, heap };
+        let [user, told, records, heap, unclaimed] =
+            [76, 80, 84, 88, 108].map(|at| u32_at(file, at) as usize);
+        let lengths = Lengths { user, told, records, heap, unclaimed };
         let bad = |field| Err(LedgerError::Field { record: records, field });
-        if flags & !(FLAG_FINAL | FLAG_SETTLED) != 0 {
-            return bad("flag");
-        }
+        let reads = match flags & !(FLAG_FINAL | FLAG_SETTLED) {
+            0 => None,
+            FLAG_READS_HEADER => Some(Depth::Header),
+            FLAG_READS_MESSAGE => Some(Depth::Message),
+            _ => return bad("flag"),
+        };
         if head.native_from.is_none() && native_from != 0 {
             return bad("native from");
         }
@@ -163,11 +178,14 @@ impl LedgerHeader {
         if told > MAX_TOLD {
             return bad("number of UIDVALIDITYs");
         }
+        if unclaimed > UnclaimedKeys::MOST {
+            return bad("number of unclaimed keys");
+        }
         let octets = (lengths.front() + lengths.back()) as u64;
         if octets > MAX_OCTETS {
             return Err(LedgerError::Length { len: octets, expected: MAX_OCTETS });
         }
-        Ok(Self { head, lengths })
+        Ok(Self { head, lengths, reads })
     }
 }
 
@@ -183,7 +201,7 @@ impl Lengths {
     }
 
     pub(super) const fn back(self) -> usize {
-        BACK_RECORD_OCTETS * self.records + DIGEST_OCTETS
+        BACK_RECORD_OCTETS * self.records + KEY_OCTETS * self.unclaimed + DIGEST_OCTETS
     }
 }
 

@@ -19,6 +19,7 @@ mod record;
 mod rehearsal;
 #[cfg(test)]
 mod tests;
+mod unclaimed;
 mod whole;
 
 pub use answers::Answers;
@@ -28,4 +29,5 @@ pub use layout::{LedgerError, MAX_OCTETS, VERSION};
 pub use mark::Mark;
 pub use record::{NameHash, NameHashes, Provenance, Record, RecordRef};
 pub use rehearsal::is_rehearsal;
+pub use unclaimed::{KeyStart, UnclaimedKeys};
 pub use whole::{AnyLedger, FIRST_ORDER, Ledger, LedgerHead, LedgerRef, MAX_NEXT_ORDER, Noted};

@@ -4,10 +4,13 @@ use super::epoch::{Epoch, MAX_TOLD, TOLD_OCTETS, Told, join_told};
 use super::front::LedgerFront;
 use super::layout::{
     DIGEST_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, Lengths, MAX_OCTETS, digest,
+    digest_of_back,
 };
 use super::mark::Mark;
 use super::record::{NAME_OCTETS, NameHash, NameHashes, Provenance, Record};
+use super::unclaimed::UnclaimedKeys;
 use super::whole::{Ledger, LedgerHead, Noted};
+use crate::key::{Depth, Fingerprint};
 use crate::uidl::Uidl;
 
 fn name(octet: u8) -> NameHash {
@@ -40,6 +43,7 @@ fn sample() -> Ledger {
         rehearsal: 7,
         index: Noted { uidls: 4, next: 12, is_final: true, basis: [7; 16] },
         native_from: Some(13),
+        unclaimed: UnclaimedKeys::new(vec![[9; 8], [0; 8], [9; 8]], Some(Depth::Header)),
         records: vec![
             record(0, 5, "UID9-17", Provenance::File),
             record(3, 1, "UID3-17", Provenance::File),
@@ -56,6 +60,7 @@ fn least() -> Ledger {
         told: Vec::new(),
         index: Noted::default(),
         native_from: None,
+        unclaimed: UnclaimedKeys::default(),
         records: Vec::new(),
         ..sample()
     }
@@ -156,7 +161,8 @@ fn a_uid_is_of_one_message_and_every_place_of_one_record() {
 fn a_ledger_may_be_as_large_as_the_bound_and_no_larger() {
     let start_of = |octets: u64, records: u32| {
         let mut start = least().encode();
-        let lengths = Lengths { user: 5, told: 0, records: records as usize, heap: 0 };
+        let (records_len, unclaimed) = (records as usize, 0);
+        let lengths = Lengths { user: 5, told: 0, records: records_len, heap: 0, unclaimed };
         let heap_len = octets - (lengths.front() + lengths.back()) as u64;
         start[84..88].copy_from_slice(&records.to_le_bytes());
         start[88..92].copy_from_slice(&(heap_len as u32).to_le_bytes());
@@ -200,6 +206,53 @@ fn a_session_keeps_twelve_octets_a_message_beside_the_uidls() {
     let answers = LedgerFront::of_encoded(ledger.encode()).unwrap().0.into_answers();
     let uidls: usize = ledger.records.iter().map(|record| record.uidl.as_bytes().len() + 1).sum();
     assert_eq!(answers.octets(), 12 * 1000 + uidls);
+}
+
+#[test]
+fn unclaimed_keys_are_known_by_their_first_octets_alone() {
+    let print = Fingerprint(*b"0123456789abcdef");
+    let unclaimed = UnclaimedKeys::new(vec![name(7), UnclaimedKeys::start_of(&print)], None);
+    assert!(unclaimed.has(*b"01234567") && unclaimed.has(name(7)));
+    assert!(!unclaimed.has(*b"01234568") && !unclaimed.has(name(0)));
+}
+
+/// They are searched by halves.
+#[test]
+fn unclaimed_keys_that_do_not_ascend_are_refused_with_right_checksums_too() {
+    let read = |keys: [NameHash; 2]| {
+        let unclaimed = UnclaimedKeys::new(vec![name(1), name(2)], None);
+        let mut file = Ledger { unclaimed, ..sample() }.encode();
+        let front = LedgerFront::front_len(&file, file.len() as u64).unwrap();
+        let end = file.len() - DIGEST_OCTETS;
+        file[end - 16..end].copy_from_slice(keys.as_flattened());
+        let found = digest_of_back(&file[front - DIGEST_OCTETS..front], &file[front..end]);
+        file[end..].copy_from_slice(&found);
+        Ledger::decode(&file).map(|_| ())
+    };
+    assert_eq!(read([name(1), name(2)]), Ok(()));
+    for bad in [[name(2), name(1)], [name(1), name(1)]] {
+        let why = LedgerError::Field { record: 5, field: "order of unclaimed keys" };
+        assert_eq!(read(bad), Err(why));
+    }
+}
+
+#[test]
+fn a_head_says_which_part_of_new_mail_is_read_and_of_how_many_keys() {
+    for reads in [None, Some(Depth::Header), Some(Depth::Message)] {
+        let unclaimed = UnclaimedKeys::new(vec![name(1)], reads);
+        let ledger = Ledger { unclaimed, ..sample() };
+        assert_eq!(Ledger::decode(&ledger.encode()), Ok(ledger));
+    }
+    let forged = |at: usize, number: u32| {
+        let mut start = sample().encode();
+        start[at..at + 4].copy_from_slice(&number.to_le_bytes());
+        LedgerFront::front_len(&start, start.len() as u64).unwrap_err()
+    };
+    let bad = |field| LedgerError::Field { record: 5, field };
+    assert_eq!(forged(28, 4 | 8), bad("flag"));
+    assert_eq!(forged(28, 16), bad("flag"));
+    assert_eq!(forged(108, 1 << 20 | 1), bad("number of unclaimed keys"));
+    assert!(matches!(forged(108, 1 << 20), LedgerError::Length { .. }));
 }
 
 #[test]

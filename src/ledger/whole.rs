@@ -4,11 +4,12 @@
 use super::epoch::{Epoch, MAX_TOLD, Told};
 use super::front::LedgerFront;
 use super::layout::{
-    FLAG_FINAL, FLAG_SETTLED, LedgerError, Lengths, MAGIC, NO_ENTRY, VERSION, digest,
-    digest_of_back, put_all,
+    FLAG_FINAL, FLAG_READS_HEADER, FLAG_READS_MESSAGE, FLAG_SETTLED, LedgerError, Lengths, MAGIC,
+    NO_ENTRY, VERSION, digest, digest_of_back, put_all,
 };
 use super::record::{NAME_OCTETS, NameHash, Record, RecordRef};
-use crate::key::FileKey;
+use super::unclaimed::UnclaimedKeys;
+use crate::key::{Depth, FileKey};
 use crate::uidl::Uidl;
 
 /// The lowest order number of ours: an order number in Dovecot's storage that is not below it was
@@ -59,10 +60,12 @@ pub struct Ledger {
     pub rehearsal: u64,
     /// What the index was then.
     pub index: Noted,
-    /// Only in a settled maildrop: from this UID on, a message that has no name of a record and no
-    /// stored UIDL is unknown, and its native UIDL is unspent. `None`: the rules must look at each
-    /// message.
+    /// Only in a settled maildrop: from this UID on, a message that has no name of a record, no
+    /// unclaimed key and no stored UIDL is unknown, and its native UIDL is unspent. `None`: the
+    /// rules must look at each message.
     pub native_from: Option<u32>,
+    /// What a new message could claim. It says so only in a settled maildrop.
+    pub unclaimed: UnclaimedKeys,
     /// By UID, then by order.
     pub records: Vec<Record>,
 }
@@ -89,6 +92,7 @@ pub struct LedgerRef<'a> {
     pub user: &'a str,
     pub head: LedgerHead,
     pub told: Vec<Told>,
+    pub unclaimed: UnclaimedKeys,
     pub records: Vec<RecordRef<'a>>,
 }
 
@@ -102,6 +106,9 @@ pub trait AnyLedger {
 
     /// As [`Ledger::told`].
     fn told(&self) -> &[Told];
+
+    /// As [`Ledger::unclaimed`].
+    fn unclaimed(&self) -> &UnclaimedKeys;
 
     /// Its records, by UID and then by order.
     fn records(&self) -> impl DoubleEndedIterator<Item = RecordRef<'_>> + Clone;
@@ -129,6 +136,10 @@ impl AnyLedger for Ledger {
         &self.told
     }
 
+    fn unclaimed(&self) -> &UnclaimedKeys {
+        &self.unclaimed
+    }
+
     fn records(&self) -> impl DoubleEndedIterator<Item = RecordRef<'_>> + Clone {
         self.records.iter().map(RecordRef::from)
     }
@@ -145,6 +156,10 @@ impl AnyLedger for LedgerRef<'_> {
 
     fn told(&self) -> &[Told] {
         &self.told
+    }
+
+    fn unclaimed(&self) -> &UnclaimedKeys {
+        &self.unclaimed
     }
 
     fn records(&self) -> impl DoubleEndedIterator<Item = RecordRef<'_>> + Clone {
@@ -171,6 +186,7 @@ impl Ledger {
             user: &self.user,
             head: self.head(),
             told: self.told.clone(),
+            unclaimed: self.unclaimed.clone(),
             records: self.records().collect(),
         }
     }
@@ -223,6 +239,7 @@ impl LedgerRef<'_> {
             rehearsal: head.rehearsal,
             index: head.index,
             native_from: head.native_from,
+            unclaimed: self.unclaimed.clone(),
             records: records.collect(),
         }
     }
@@ -238,13 +255,20 @@ fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
         told: told.len(),
         records: records.clone().count(),
         heap: heap_len,
+        unclaimed: ledger.unclaimed().len(),
     };
     let mut file = Vec::with_capacity(lengths.front() + lengths.back());
     file.extend(MAGIC);
     let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
     let LedgerHead { epoch, next_order, index, native_from, .. } = ledger.head();
     let Epoch { uidvalidity, next_uid, index_id } = epoch;
+    let reads = match ledger.unclaimed().reads() {
+        None => 0,
+        Some(Depth::Header) => FLAG_READS_HEADER,
+        Some(Depth::Message) => FLAG_READS_MESSAGE,
+    };
     let flags = flag(index.is_final, FLAG_FINAL) | flag(native_from.is_some(), FLAG_SETTLED);
+    let flags = flags | reads;
     put_all(&mut file, [VERSION, uidvalidity, next_order, next_uid, index_id, flags]);
     let LedgerHead { begun_after, restored, unguarded, rehearsal, .. } = ledger.head();
     for stamp in [begun_after, restored, unguarded, rehearsal] {
@@ -255,6 +279,7 @@ fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
     put_all(&mut file, [uidls, next, native_from.unwrap_or(0)]);
     put_all(&mut file, [lengths.user, lengths.told, lengths.records, heap_len].map(count));
     file.extend(index.basis);
+    put_all(&mut file, [count(lengths.unclaimed)]);
     file.extend(user.as_bytes());
     put_all(&mut file, told.iter().flat_map(|told| [told.uidvalidity, told.below]));
     put_all(&mut file, records.clone().map(|r| r.uid));
@@ -282,6 +307,7 @@ fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
     file.extend(front_digest);
     let back_start = file.len();
     put_all(&mut file, records.map(|r| r.entry.unwrap_or(NO_ENTRY)));
+    file.extend(ledger.unclaimed().octets());
     let back_digest = digest_of_back(&front_digest, &file[back_start..]);
     file.extend(back_digest);
     file

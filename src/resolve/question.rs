@@ -153,7 +153,7 @@ impl Message {
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
     /// What the old server said. `None`: it was not looked up yet, and need not be where the ledger
-    /// says that nothing is left to claim.
+    /// says that no message there could claim any of it.
     pub captured: Option<&'a Maildrop>,
     /// A digest of what a new message is judged by, whether `captured` was looked up or not: see
     /// [`Noted::basis`](crate::ledger::Noted::basis).

@@ -11,11 +11,12 @@ use super::places::entries_by_uidl;
 use super::question::{Fact, Memory, Message, Need, Purpose, Situation};
 use super::rank::{Group, ListingRank, WasListed, is_ours, replay_all_or_none};
 use super::rehearsed::without_rehearsal;
+use super::settled::{has_unclaimed, unclaimed_keys, unread_of};
 use super::spent::{NEVER_REACHED, Spent};
 use crate::format::UidlFormat;
 use crate::ledger::{
     Epoch, FIRST_ORDER, Ledger, MAX_NEXT_ORDER, MAX_TOLD, Mark, NameHash, NameHashes, Noted,
-    Provenance, Record, Told, join_told,
+    Provenance, Record, Told, UnclaimedKeys, join_told,
 };
 use crate::maildrop::{Entry, few_of};
 use crate::uidl::Uidl;
@@ -252,19 +253,28 @@ impl<'a> Run<'a> {
         if self.situation.captured.is_some() {
             return Ok(());
         }
-        let native_from = self.ledger.and_then(|ledger| ledger.native_from);
-        let is_new = |m: usize| {
-            let message = &self.messages[m];
-            native_from.is_some_and(|from| message.uid >= from) && message.stored.is_none()
+        let Some(ledger) = self.ledger else { return Err(Pause::AskCaptured) };
+        let open = || self.open_messages().into_iter().map(|m| (m, &self.messages[m]));
+        let is_new = |message: &Message| {
+            ledger.native_from.is_some_and(|from| message.uid >= from)
+                && message.stored.is_none()
+                && !has_unclaimed(&ledger.unclaimed, message)
         };
         let Situation { basis, stamps, .. } = *self.situation;
-        let is_of_now =
-            |ledger: &Ledger| ledger.index.basis == basis && ledger.restored >= stamps.restored;
         let is_settled = self.uids_hold
-            && self.ledger.is_some_and(is_of_now)
+            && ledger.index.basis == basis
+            && ledger.restored >= stamps.restored
             && self.newer_mark.is_none()
-            && self.open_messages().into_iter().all(is_new);
-        if is_settled { Ok(()) } else { Err(Pause::AskCaptured) }
+            && open().all(|(_, message)| is_new(message));
+        if !is_settled {
+            return Err(Pause::AskCaptured);
+        }
+        let unread = |(m, message)| Some((m, unread_of(&ledger.unclaimed, message)?));
+        let unread: Vec<(usize, Need)> = open().filter_map(unread).collect();
+        if !unread.is_empty() {
+            self.refuse_unreadable()?;
+        }
+        ask(unread)
     }
 
     /// Rule 2: replays what was listed, by UID or, where UIDs do not hold, by name.
@@ -692,8 +702,8 @@ impl<'a> Run<'a> {
         if report.is_first {
             report.repeated = count_repeated(&records, self.messages);
         }
-        let native_from = self.native_from(first_unspent_uid, report.unclaimed, &report.undecided);
-        let ledger = self.new_ledger(records, next_order, native_from);
+        let settled = self.settled(first_unspent_uid, &report.undecided, &records);
+        let ledger = self.new_ledger(records, next_order, settled);
         Ok(Resolution { ledger, passing, news, first_unspent_uid, report })
     }
 
@@ -713,7 +723,11 @@ impl<'a> Run<'a> {
         let claims = before
             .iter()
             .filter(|record| record.provenance.is_kept() && !present.contains(&record.order));
-        records.extend(claims.map(|record| Record { uid: 0, ..record.clone() }));
+        let gone = |record: &Record| {
+            let entry = self.entry_now(record, &entry_of);
+            Record { uid: 0, entry, ..record.clone() }
+        };
+        records.extend(claims.map(gone));
         records
     }
 
@@ -779,8 +793,9 @@ impl<'a> Run<'a> {
         &self,
         records: Vec<Record>,
         next_order: u32,
-        native_from: Option<u32>,
+        settled: Option<(u32, UnclaimedKeys)>,
     ) -> Ledger {
+        let (native_from, unclaimed) = settled.unzip();
         let Situation { stamps, epoch, memory, .. } = *self.situation;
         let of_ledger = memory.ledger.map_or((0, 0), |l| (l.restored, l.unguarded));
         let of_mark = memory.mark.map_or((0, 0), |mark| (mark.restored, mark.unguarded));
@@ -795,6 +810,7 @@ impl<'a> Run<'a> {
             rehearsal: self.rehearsal(),
             index: self.noted(),
             native_from,
+            unclaimed: unclaimed.unwrap_or_default(),
             records,
         }
     }
@@ -815,10 +831,7 @@ impl<'a> Run<'a> {
             Fact::Is(_) => message.name_hashes().collect(),
             Fact::NotAsked | Fact::Absent => record.names.clone(),
         };
-        let entry = match self.situation.captured {
-            Some(_) => entry_of.get(&record.order).and_then(|&e| u32::try_from(e).ok()),
-            None => record.entry,
-        };
+        let entry = self.entry_now(record, entry_of);
         // A memory with nothing but UIDs must not take another message's native UIDL for this
         // one's.
         let epoch = self.situation.epoch;
@@ -829,6 +842,14 @@ impl<'a> Run<'a> {
             provenance => provenance,
         };
         Record { uid: message.uid, names, entry, provenance, ..record.clone() }
+    }
+
+    /// The entry that a record claims, as its place in the index of now.
+    fn entry_now(&self, record: &Record, entry_of: &HashMap<u32, usize>) -> Option<u32> {
+        match self.situation.captured {
+            Some(_) => entry_of.get(&record.order).and_then(|&e| u32::try_from(e).ok()),
+            None => record.entry,
+        }
     }
 
     /// Above every order number that was ever given, as far as any memory knows.
@@ -867,18 +888,41 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// [`Ledger::native_from`]: a maildrop is settled when no entry is left that a key could claim.
-    fn native_from(&self, unspent: u32, unclaimed: usize, undecided: &[u32]) -> Option<u32> {
+    /// [`Ledger::native_from`] and [`Ledger::unclaimed`]: a maildrop is settled when every message
+    /// has its answer, and all that a new one could claim is known.
+    fn settled(
+        &self,
+        unspent: u32,
+        undecided: &[u32],
+        records: &[Record],
+    ) -> Option<(u32, UnclaimedKeys)> {
         let Situation { native, epoch, purpose, .. } = *self.situation;
         let is_native = native.is_some_and(|f| f.is_counting() && f.has_uidvalidity());
-        let before = self.ledger.and_then(|ledger| ledger.native_from);
-        let is_settled = unclaimed == 0
-            && (self.situation.captured.is_some() || before.is_some())
-            && undecided.is_empty()
+        let is_settled = undecided.is_empty()
             && is_native
             && purpose != Purpose::Preview
             && !self.spent.is_told_uid(NEVER_REACHED);
-        is_settled.then_some(before.unwrap_or(0).max(unspent).max(epoch.next_uid))
+        let unclaimed = if is_settled { self.unclaimed(records)? } else { return None };
+        let before = self.ledger.and_then(|ledger| ledger.native_from).unwrap_or(0);
+        Some((before.max(unspent).max(epoch.next_uid), unclaimed))
+    }
+
+    /// The keys of all entries that none of these records claims. `None`: nobody knows them, or
+    /// they are too many.
+    fn unclaimed(&self, records: &[Record]) -> Option<UnclaimedKeys> {
+        if self.situation.captured.is_none() {
+            let ledger = self.ledger.filter(|ledger| ledger.native_from.is_some())?;
+            // Without the index, nobody knows the keys of an entry that becomes free again.
+            let is_claim = |record: &Record| record.provenance.is_kept() || record.entry.is_none();
+            let is_known = ledger.records.iter().all(is_claim);
+            return is_known.then(|| ledger.unclaimed.clone());
+        }
+        let mut is_claimed = vec![false; self.entries.len()];
+        for entry in records.iter().filter_map(|record| record.entry) {
+            is_claimed[entry as usize] = true;
+        }
+        let free = self.entries.iter().zip(is_claimed).filter(|(_, is_claimed)| !is_claimed);
+        unclaimed_keys(self.situation.keys, free.map(|(entry, _)| entry))
     }
 }
 

@@ -1,16 +1,20 @@
 //! The commonest login: new mail in a settled maildrop, answered without what was captured and
 //! without the rules.
 //!
-//! Where no entry is left that a key could claim, the ledger says from which UID on no client can
-//! hold the native UIDL ([`Ledger::native_from`](crate::ledger::Ledger::native_from)). Then the
-//! rules would change the ledger only a little: [`grow`] makes this change.
+//! The ledger says from which UID on no client can hold the native UIDL ([`Ledger::native_from`]),
+//! and by which keys a new message could claim ([`Ledger::unclaimed`]). A message that has none of
+//! these is unknown. Then the rules would change the ledger only a little: [`grow`] makes this
+//! change.
 #![forbid(unsafe_code)]
 
 use super::question::{Fact, Message, Need, Situation};
 use super::spent::NEVER_REACHED;
+use crate::key::{Depth, Match};
 use crate::ledger::{
-    LedgerHead, LedgerRef, MAX_NEXT_ORDER, Mark, Provenance, RecordRef, join_told,
+    KeyStart, Ledger, LedgerHead, LedgerRef, MAX_NEXT_ORDER, Mark, Provenance, RecordRef,
+    UnclaimedKeys, join_told,
 };
+use crate::maildrop::Entry;
 
 /// What [`grow`] says.
 #[derive(Debug)]
@@ -30,6 +34,14 @@ pub enum Grown<'a> {
 /// `uids` are those of all messages there, ascending, and `new` those of them that the ledger does
 /// not have. The caller has seen that the others are the messages that the ledger means. The cost
 /// is a pass over the records.
+///
+/// Why the rules would claim nothing: what is there and was listed stays, and its records claim the
+/// entries that they did ([`is_settled`]: the index is the same). So only the other entries are
+/// free. Each evidence claims a free entry, for a message that has its UIDL stored (1, and such a
+/// message is for the rules) or that has a key of it: a name (3), the whole content (4 and 7), the
+/// header or the origin (5). [`Ledger::unclaimed`] has all these keys, and no message of `new` has
+/// one. Evidence that takes an entry which is not free, or names that disagree, leave the
+/// message unknown, too. Evidence 2 and 6 want a stored UIDL.
 pub fn grow<'a>(
     situation: &Situation<'_>,
     ledger: &LedgerRef<'a>,
@@ -50,7 +62,64 @@ pub fn grow<'a>(
     if !asked.is_empty() {
         return Grown::Ask(asked);
     }
+    if new.iter().any(|message| has_unclaimed(&ledger.unclaimed, message)) {
+        return Grown::NotSettled;
+    }
+    // Names are known to claim nothing before anything is read.
+    let unread = new.iter().enumerate();
+    let unread =
+        unread.filter_map(|(m, message)| Some((m, unread_of(&ledger.unclaimed, message)?)));
+    let unread: Vec<(usize, Need)> = unread.collect();
+    if !unread.is_empty() {
+        return Grown::Ask(unread);
+    }
     grown(situation, ledger, uids, new).map_or(Grown::NotSettled, Grown::Ledger)
+}
+
+/// The keys by which the evidence may claim one of these entries. `None`: they are too many for a
+/// ledger.
+pub(super) fn unclaimed_keys<'a>(
+    may_match: Match,
+    entries: impl Iterator<Item = &'a Entry>,
+) -> Option<UnclaimedKeys> {
+    let mut keys: Vec<KeyStart> = Vec::new();
+    let (mut is_header_read, mut is_whole_read) = (false, false);
+    for entry in entries {
+        if may_match.file {
+            keys.extend(entry.file_keys().map(Ledger::name_of));
+        }
+        let message = entry.message.filter(|_| may_match.message);
+        // A message is read whole where its header is that of such an entry, or that has none.
+        let header = entry.header.filter(|_| may_match.header || message.is_some());
+        let origin = entry.origin.filter(|_| may_match.origin);
+        is_whole_read |= message.is_some() && header.is_none();
+        is_header_read |= header.is_some() || origin.is_some();
+        keys.extend([message, header, origin].iter().flatten().map(UnclaimedKeys::start_of));
+    }
+    let reads = match (is_whole_read, is_header_read) {
+        (true, _) => Some(Depth::Message),
+        (false, true) => Some(Depth::Header),
+        (false, false) => None,
+    };
+    Some(UnclaimedKeys::new(keys, reads)).filter(|keys| keys.len() <= UnclaimedKeys::MOST)
+}
+
+/// Says whether a message seems to have one of the keys, as far as is known of it.
+pub(super) fn has_unclaimed(unclaimed: &UnclaimedKeys, message: &Message) -> bool {
+    let details = &message.details;
+    let prints = [&details.header, &details.origin, &details.message];
+    let prints = prints.into_iter().filter_map(Fact::get).map(UnclaimedKeys::start_of);
+    message.name_hashes().chain(prints).any(|key| unclaimed.has(key))
+}
+
+/// What must be read of a message before it is known that it has none of the keys.
+pub(super) fn unread_of(unclaimed: &UnclaimedKeys, message: &Message) -> Option<Need> {
+    let details = &message.details;
+    let (need, is_read) = match unclaimed.reads()? {
+        Depth::Header => (Need::Header, details.header.is_asked()),
+        Depth::Message => (Need::Message, details.message.is_asked()),
+    };
+    (!is_read && !message.unreadable).then_some(need)
 }
 
 /// Says whether nothing was said, changed or lost since the ledger was written.
@@ -128,6 +197,9 @@ fn grown<'a>(
             return None;
         } else if record.provenance.is_kept() {
             gone.push(RecordRef { uid: 0, ..record.clone() });
+        } else if record.entry.is_some() {
+            // It is dropped, and what it claimed is free again.
+            return None;
         }
     }
     records.extend(news);
@@ -135,5 +207,5 @@ fn grown<'a>(
     records.sort_by_key(|record| (record.uid, record.order));
     let mut told = ledger.told.clone();
     join_told(&mut told, [epoch.told()]);
-    Some(LedgerRef { head, told, records, ..*ledger })
+    Some(LedgerRef { head, told, records, unclaimed: ledger.unclaimed.clone(), ..*ledger })
 }

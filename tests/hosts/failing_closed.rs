@@ -10,7 +10,9 @@ use crate::support::faults::{Fault, Whole, lock_away, no_file_of_ours, refused_u
 use crate::support::host::{Host, Line, unix_mode};
 use crate::support::mail::Message;
 use crate::support::maildir::give_to_owner;
-use crate::support::scenario::{LATER, Listing, Scenario, USER, complaints_in, uidl_of};
+use crate::support::scenario::{
+    LATER, Listing, Scenario, USER, complaints_in, larger_than_new_mail, uidl_of,
+};
 use crate::support::{helper, imap};
 
 /// The places in an index: `src/index/FORMAT.md`.
@@ -106,12 +108,14 @@ fn an_index_that_is_no_file_of_ours_refuses_the_login() {
     server.ends_well();
 }
 
-/// One message more is captured than will ever be copied: as long as a new message may be it, each
-/// login reads what was captured.
-fn expect_one_more(server: &Scenario) {
+/// For each new message one was captured with its header, which was far larger and will never be
+/// copied: as long as a new message may be it, each login reads what was captured.
+fn expect_larger_ones(server: &Scenario) {
     let listing = fs::read_to_string(server.dovecot.dir().join("alice.uidl")).unwrap();
-    let listing = listing.strip_suffix(".\n").unwrap();
-    server.build(&format!("{listing}4 UID4-17 file=1600000000.4.never.copied\n.\n"));
+    let listing = listing.strip_suffix(".\n").unwrap().to_owned();
+    server.build(&(listing + &larger_than_new_mail(4..=99) + ".\n"));
+    // Far fewer than half of them are here.
+    server.gate(&["release", "--unguarded"]);
 }
 
 /// Once every captured message was found, no answer rests on the rest of the index: new mail is
@@ -129,10 +133,43 @@ fn an_index_of_which_nothing_is_left_to_find_is_not_read() {
     server.ends_well();
 }
 
+/// Returns how many UIDLs `dovecot-uidlist` has.
+fn baked(server: &Scenario) -> usize {
+    let list = server.maildir().path().join("dovecot-uidlist");
+    fs::read_to_string(list).unwrap().matches(" P").count()
+}
+
+/// The same goes where old messages may still come, for new mail that is none of them.
+#[test]
+fn while_old_messages_are_missing_new_mail_is_listed_without_the_index_and_a_late_one_with_it() {
+    for line in Line::asked() {
+        let config = Config::default().with_plugin();
+        let Some(mut server) = Scenario::migrated_on(line, 4, config) else { continue };
+        let [.., last] = &server.maildir().files()[..] else { panic!("four files") };
+        let late = Whole::of(last);
+        late.remove();
+        assert_eq!(server.uidls(), uidl_of(1..=3), "{line:?}");
+        assert_eq!(baked(&server), 3, "{line:?}");
+        let index = Whole::of(server.index());
+        index.replace(&index.damaged(index::BLOCKS + 4));
+        server.deliver();
+        let uidls = server.uidls();
+        assert_eq!((&uidls[..3], uidls.len()), (&uidl_of(1..=3)[..], 4), "{line:?}: {uidls:?}");
+        // Dovecot's list was not written anew either.
+        assert_eq!(baked(&server), 3, "{line:?}");
+        late.put_back();
+        server.refuses("an old message came, and nobody can tell which", &["damaged at 104"]);
+        index.put_back();
+        let uidls = server.uidls();
+        assert_eq!((uidls.len(), &uidls[4]), (5, &uidl_of(4..=4)[0]), "{line:?}: {uidls:?}");
+        server.ends_well();
+    }
+}
+
 #[test]
 fn an_index_damaged_anywhere_refuses_the_login() {
     let Some(mut server) = Scenario::migrated(3) else { return };
-    expect_one_more(&server);
+    expect_larger_ones(&server);
     let file = Whole::of(server.index());
     refused_until_mended(&mut server, 3, &file, &index_content(&file));
     server.ends_well();
@@ -371,7 +408,7 @@ fn a_mailbox_that_cannot_be_read_refuses_the_login() {
 #[test]
 fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
     let Some(mut server) = Scenario::migrated(3) else { return };
-    expect_one_more(&server);
+    expect_larger_ones(&server);
     server.serves(3, "before any fault");
     server.deliver();
     let files = [server.index(), server.roster(), server.ledger()].map(Whole::of);
@@ -409,7 +446,7 @@ fn doveadm_is_told_of_no_uidl_that_we_cannot_tell() {
 fn dovecot_24_refuses_alike() {
     let config = Config::default().with_plugin();
     let Some(mut server) = Scenario::migrated_on(Line::V24, 3, config) else { return };
-    expect_one_more(&server);
+    expect_larger_ones(&server);
     let index = Whole::of(server.index());
     let faults = [
         Fault::new("missing", &["no index, but its roster names"], Whole::remove),

@@ -12,7 +12,9 @@ use crate::support::dovecot::Config;
 use crate::support::faults::Whole;
 use crate::support::host::Unfit;
 use crate::support::pop3::Refused;
-use crate::support::scenario::{LATER, Scenario, USER, complaints_in, is_right};
+use crate::support::scenario::{
+    LATER, Scenario, USER, complaints_in, is_right, larger_than_new_mail,
+};
 
 /// The number of captured messages that are here.
 const HERE: u32 = 20;
@@ -29,7 +31,10 @@ fn with_index_of(entries: u32, octets: usize) -> Option<Scenario> {
     let server = unbaked()?;
     let file = server.dovecot.dir().join("alice.uidl");
     let mut listing = fs::read_to_string(&file).unwrap().strip_suffix(".\n").unwrap().to_owned();
-    for number in HERE + 1..=entries {
+    // New messages may be some of them, as far as headers tell.
+    let headers = HERE + 1..=HERE + 99;
+    listing += &larger_than_new_mail(headers.clone());
+    for number in *headers.end() + 1..=entries {
         let file = format!("1600000000.{number}.never.copied");
         listing += &format!("{number} {number:0octets$} file={file}\n");
     }

@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use arrayvec::ArrayVec;
 use uidl_keep::format::{Fields, UidlFormat};
 use uidl_keep::key::{FileKey, Fingerprint};
-use uidl_keep::ledger::{Epoch, Ledger, Mark, NameHash, Record};
+use uidl_keep::ledger::{Epoch, Ledger, Mark, NameHash, Record, UnclaimedKeys};
 use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Fact, Grown, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
@@ -143,6 +143,8 @@ pub struct Server {
     pub asked_captured: bool,
     /// The number of logins answered by what the ledger alone says of new mail.
     pub grown: usize,
+    /// The number of those that left old messages which may still come.
+    pub grown_beside_unclaimed: usize,
     /// Whether sessions are killed once the client has its listing.
     pub is_killed: bool,
     /// Whether the first listing is not baked yet.
@@ -218,6 +220,7 @@ impl Server {
             asked: HashMap::new(),
             asked_captured: false,
             grown: 0,
+            grown_beside_unclaimed: 0,
             is_killed: false,
             left_to_bake: false,
             copies: 0,
@@ -289,9 +292,23 @@ impl Server {
     }
 
     pub fn outcome(&mut self, purpose: Purpose) -> Outcome {
+        let (decided, asked_captured, counts) = self.decide(purpose, false);
+        self.asked_captured = asked_captured;
+        for (need, count) in counts {
+            *self.asked.entry(need).or_default() += count;
+        }
+        decided
+    }
+
+    /// What the rules decide, whether they needed what was captured, and how much they asked. With
+    /// `captured`, they have it from the beginning.
+    fn decide(
+        &self,
+        purpose: Purpose,
+        mut captured: bool,
+    ) -> (Outcome, bool, HashMap<Need, usize>) {
         let mut messages: Vec<Message> = self.held.iter().map(|held| self.message(held)).collect();
         let mut counts: HashMap<Need, usize> = HashMap::new();
-        let mut captured = false;
         let whole = self.situation(purpose);
         let decided = loop {
             let situation = Situation { captured: whole.captured.filter(|_| captured), ..whole };
@@ -320,11 +337,20 @@ impl Server {
                 decided => break decided,
             }
         };
-        self.asked_captured = captured;
-        for (need, count) in counts {
-            *self.asked.entry(need).or_default() += count;
+        (decided, captured, counts)
+    }
+
+    /// Insists that the rules make this very ledger of what was captured, too. Without it they may
+    /// know too little for a maildrop to stay settled.
+    fn check_without_captured(&self, ledger: &Ledger) {
+        let purpose = Purpose::Listing { guarded: self.guarded };
+        let (Outcome::Resolved(mut whole), ..) = self.decide(purpose, true) else {
+            panic!("with what was captured, the login is refused");
+        };
+        if ledger.native_from.is_none() {
+            (whole.ledger.native_from, whole.ledger.unclaimed) = (None, UnclaimedKeys::default());
         }
-        decided
+        assert_eq!(*ledger, whole.ledger, "what was captured makes another ledger");
     }
 
     fn epoch(&self) -> Epoch {
@@ -337,7 +363,7 @@ impl Server {
             captured: Some(&self.captured),
             basis: self.basis(),
             is_final: self.is_final,
-            memory: Memory { ledger: self.ledger.as_ref(), mark: self.mark.as_ref() },
+            memory: self.memory(),
             stamps: self.stamps,
             epoch: self.epoch(),
             is_maildir: self.storage == Storage::Maildir,
@@ -346,6 +372,10 @@ impl Server {
             purpose,
             rehearsal: self.rehearsal,
         }
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory { ledger: self.ledger.as_ref(), mark: self.mark.as_ref() }
     }
 
     /// The facts that are known of a message before anything is asked.
@@ -357,7 +387,8 @@ impl Server {
     /// The basis, named as a plugin names it.
     fn basis(&self) -> [u8; 16] {
         let mut hasher = DefaultHasher::new();
-        format!("{:?} {} {:?} {:?}", self.captured, self.is_final, self.native, self.keys)
+        let native = Some(&self.native).filter(|_| self.is_native_followed);
+        format!("{:?} {} {native:?} {:?}", self.captured, self.is_final, self.keys)
             .hash(&mut hasher);
         [hasher.finish().to_le_bytes(); 2].concat().try_into().unwrap()
     }
@@ -415,6 +446,9 @@ impl Server {
             }
             Outcome::Ask(_) | Outcome::AskCaptured => unreachable!(),
         };
+        if !self.asked_captured && !self.memory().is_rehearsal() {
+            self.check_without_captured(&resolution.ledger);
+        }
         // What clients were told is only looked at.
         if self.rehearsal != 0 && resolution.ledger.rehearsal == 0 {
             return Ok(resolution);
@@ -422,6 +456,7 @@ impl Server {
         self.next_uid = self.next_uid.max(resolution.first_unspent_uid);
         if let Some(grown) = &grown {
             self.grown += 1;
+            self.grown_beside_unclaimed += usize::from(!grown.unclaimed.is_empty());
             if self.ledger.as_ref().is_some_and(|ledger| ledger.rehearsal != 0) {
                 // The rules begin anew, and a message that came since may have better evidence.
                 resolution.ledger = grown.clone();

@@ -1,6 +1,6 @@
 //! A ledger as the plugin would have written it.
 
-use uidl_keep::ledger::{Epoch, Ledger, Noted, Record};
+use uidl_keep::ledger::{Epoch, Ledger, Noted, Record, UnclaimedKeys};
 
 /// The ledger of a user of whom the operator has said nothing.
 pub fn ledger_of(user: &str, epoch: Epoch, next_order: u32, records: Vec<Record>) -> Ledger {
@@ -15,6 +15,7 @@ pub fn ledger_of(user: &str, epoch: Epoch, next_order: u32, records: Vec<Record>
         rehearsal: 0,
         index: Noted::default(),
         native_from: None,
+        unclaimed: UnclaimedKeys::default(),
         records,
     }
 }

@@ -1,6 +1,7 @@
 //! The listing of an old server, written by hand.
 
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use uidl_keep::key::{Depth, Fingerprinter, Fingerprints, NORMALISER_VERSION};
@@ -109,6 +110,16 @@ fn fingerprints(message: &Message) -> Fingerprints {
     let mut printer = Fingerprinter::new(Depth::Message);
     printer.update(&message.on_the_wire());
     printer.finish()
+}
+
+/// Lines of messages that were captured with the headers of new mail, and were far larger. Nothing
+/// but the sizes tells that new mail is none of them.
+pub fn larger_than_new_mail(numbers: RangeInclusive<u32>) -> String {
+    let line = |number: u32| {
+        let header = header_of(&Message::plain(number));
+        format!("{number} {} {header} octets=9999999\n", uidl(number))
+    };
+    numbers.map(line).collect()
 }
 
 /// The same header over another body.

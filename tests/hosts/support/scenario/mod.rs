@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub use listing::{
-    Listing, base, by_file, by_header, by_message, header_of, uidl, uidl_of, uidlist, with_body,
+    Listing, base, by_file, by_header, by_message, header_of, larger_than_new_mail, uidl, uidl_of,
+    uidlist, with_body,
 };
 pub use old::{Keys, OldMaildrop, Way, words};
 
