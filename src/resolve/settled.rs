@@ -113,7 +113,7 @@ pub(super) fn has_unclaimed(unclaimed: &UnclaimedKeys, message: &Message) -> boo
 }
 
 /// What must be read of a message before it is known that it has none of the keys.
-pub(super) fn unread_of(unclaimed: &UnclaimedKeys, message: &Message) -> Option<Need> {
+fn unread_of(unclaimed: &UnclaimedKeys, message: &Message) -> Option<Need> {
     let details = &message.details;
     let (need, is_read) = match unclaimed.reads()? {
         Depth::Header => (Need::Header, details.header.is_asked()),

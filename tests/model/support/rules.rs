@@ -456,6 +456,7 @@ impl Server {
         self.next_uid = self.next_uid.max(resolution.first_unspent_uid);
         if let Some(grown) = &grown {
             self.grown += 1;
+            self.asked_captured = false;
             self.grown_beside_unclaimed += usize::from(!grown.unclaimed.is_empty());
             if self.ledger.as_ref().is_some_and(|ledger| ledger.rehearsal != 0) {
                 // The rules begin anew, and a message that came since may have better evidence.
@@ -612,15 +613,16 @@ impl Server {
 
     /// Returns the listing of a client, in POP3 order, or the reason why it gets none.
     pub fn try_to_list(&mut self) -> Result<Vec<(Uidl, Held)>, Undecidable> {
-        let records = match self.warm() {
+        let (records, is_recorded) = match self.warm() {
             Some(ledger) => {
                 let records = ledger.records.clone();
                 self.note_told();
-                records
+                (records, true)
             }
             None => {
                 let resolution = self.try_to_log_in()?;
-                [resolution.ledger.records, resolution.passing].concat()
+                let is_recorded = self.ledger.as_ref() == Some(&resolution.ledger);
+                ([resolution.ledger.records, resolution.passing].concat(), is_recorded)
             }
         };
         let of_uid: HashMap<u32, _> = records.iter().map(|record| (record.uid, record)).collect();
@@ -634,7 +636,8 @@ impl Server {
         for pair in listing.windows(2) {
             assert!(pair[0].0 < pair[1].0, "order given twice");
         }
-        if !self.is_killed {
+        // A rehearsal only looks at what clients were told.
+        if is_recorded && !self.is_killed {
             self.end_session();
         }
         Ok(listing.into_iter().map(|(_, uidl, held)| (uidl, held)).collect())
