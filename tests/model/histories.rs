@@ -359,8 +359,9 @@ struct History {
     /// Ledger and mark are lost, and more old mail may be copied before the next listing: who knows
     /// it from the old server wants it before new mail, and a newcomer after all that it has.
     order_unknown_to_newcomer: bool,
-    /// A message went and came back since the last listing.
-    came_back: bool,
+    /// A message came back or came twice since the last listing. Once the ledger is lost, nothing
+    /// says which of them was told.
+    is_order_blurred: bool,
     captures: u64,
     /// Whether clients are held, and what was rehearsed.
     line: RosterLine,
@@ -427,7 +428,7 @@ impl History {
             told_unrecorded: false,
             order_unknown: false,
             order_unknown_to_newcomer: false,
-            came_back: false,
+            is_order_blurred: false,
             captures: 0,
             line: RosterLine::new("alice@example.com", State::Captured, Gate::Held),
             captured: (0..world.old.len()).collect(),
@@ -467,9 +468,7 @@ impl History {
                 if let Some(at) = self.pick(held) {
                     let gone = self.remove(at);
                     self.put_again(gone);
-                    // Its new UID tells nothing of the listing that had it.
-                    self.came_back = true;
-                    self.order_unknown_to_newcomer |= self.faulted;
+                    self.blur_order();
                 }
             }
             Step::Unreadable { held, readable } => {
@@ -516,6 +515,11 @@ impl History {
         self.server.undone = self.line.undone;
     }
 
+    fn blur_order(&mut self) {
+        self.is_order_blurred = true;
+        self.order_unknown_to_newcomer |= self.faulted;
+    }
+
     /// Nobody but us hears what is listed.
     fn rehearse(&mut self) {
         if self.line.gate != Gate::Held {
@@ -528,11 +532,15 @@ impl History {
 
     fn copy(&mut self, old: usize, by: By) {
         let now = self.now();
+        let twins = twins(&self.old, &self.old[old]);
+        if !twins.is_empty() || self.copies.contains_key(&old) {
+            self.blur_order();
+        }
         let ways = self.copies.entry(old).or_default();
         ways.push(by);
         if by != By::File {
             // Equal contents are interchangeable, and equal headers tell nothing.
-            self.unlucky.extend(twins(&self.old, &self.old[old]));
+            self.unlucky.extend(twins);
         }
         let mut mail = self.old[old].clone();
         if by == By::Redelivery {
@@ -758,7 +766,7 @@ impl History {
                 if mark {
                     self.server.mark = None;
                 }
-                self.order_unknown_to_newcomer |= ledger && (mark || self.came_back);
+                self.order_unknown_to_newcomer |= ledger && (mark || self.is_order_blurred);
                 let is_placeless = mark && self.world.native == "%g";
                 self.order_unknown |= ledger && is_placeless;
                 if ledger {
@@ -801,7 +809,7 @@ impl History {
                 if ledger {
                     self.server.ledger = backup.ledger;
                     self.last.clear();
-                    self.order_unknown_to_newcomer |= mark || self.came_back;
+                    self.order_unknown_to_newcomer |= mark || self.is_order_blurred;
                 }
                 if mark {
                     self.server.mark = backup.mark;
@@ -1043,7 +1051,7 @@ impl History {
         self.last = if is_recorded && !undecided { now } else { Vec::new() };
         self.told_unrecorded |= !is_recorded;
         self.order_unknown = undecided || !is_recorded;
-        (self.order_unknown_to_newcomer, self.came_back) = (false, false);
+        (self.order_unknown_to_newcomer, self.is_order_blurred) = (false, false);
         Ok(Ok(()))
     }
 }
