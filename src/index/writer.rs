@@ -228,6 +228,9 @@ fn node_of(level: u32, named: &[Subtree]) -> Vec<u8> {
     node
 }
 
+/// Room for a block of some thirty entries, before it has to grow.
+const BLOCK_ROOM_OCTETS: usize = 4096;
+
 /// The block of one maildrop, which takes its entries one by one.
 #[derive(Debug)]
 pub struct IndexBlock {
@@ -259,7 +262,7 @@ impl IndexBlock {
         if maildrop.counter.is_some() {
             flags |= BLOCK_HAS_COUNTER;
         }
-        let mut block = Vec::new();
+        let mut block = Vec::with_capacity(BLOCK_ROOM_OCTETS);
         block.extend([0; BLOCK_STATE_AT]); // its length, entries and spent, when they are known
         block.push(match maildrop.state {
             State::Captured => STATE_CAPTURED,

@@ -739,6 +739,15 @@ fn fields(line: &str) -> Option<LineFields<'_>> {
     Some(LineFields { name, line, check, content })
 }
 
+/// Checks that a roster can name a user.
+///
+/// # Errors
+///
+/// [`BadName`].
+pub fn check_name(user: &str) -> Result<(), BadName> {
+    written(user).map(drop)
+}
+
 /// A user name as the roster writes it, and a listing too: octets outside 0x21-0x7E, and `%`,
 /// become `%` and two hexadecimal digits.
 fn written(user: &str) -> Result<String, BadName> {
