@@ -9,12 +9,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags, statat, statx};
 use rustix::io::Errno;
 
 use crate::site::root::{Follow, Root, Unreached, from_the_root, is_there, open};
 use crate::site::scope::Scope;
-use crate::site::trusted::{OpenError, absent, open_trusted_below};
+use crate::site::trusted::{OpenError, open_trusted_below};
 
 /// A site directory.
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ impl Site {
 
     /// The scope that holds a user's maildrop, if any does. It is the user's own scope when that
     /// has files, and else the one that [`Scope::of`] gives. `None`: no site can hold him. Cost,
-    /// for a user of a domain: two `stat`, and one of the directory.
+    /// for a user of a domain: one open of the directory, and two `stat` in it.
     ///
     /// # Errors
     ///
@@ -81,13 +81,18 @@ impl Site {
     pub fn scope_of(&self, user: &str) -> Result<Option<Scope>, OpenError> {
         if let Some(own) = Scope::own(user) {
             let Paths { index, roster } = self.paths_of(&own);
-            let root = self.root;
-            for path in [&roster, &index] {
-                if is_there(root, path)? {
-                    return Ok(Some(own));
+            let dir = self.dir.join(own.directory());
+            let opened = match open(self.root, &dir, OFlags::PATH) {
+                Err(Unreached::System(Errno::NOENT)) => Err(OpenError::NoSite { dir }),
+                opened => Ok(opened?),
+            }?;
+            for name in [&roster, &index].into_iter().filter_map(|path| path.file_name()) {
+                match statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(_) => return Ok(Some(own)),
+                    Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(Unreached::from(errno).into()),
                 }
             }
-            absent(root, &roster)?;
         }
         Ok(Scope::of(user))
     }
