@@ -75,6 +75,10 @@ const NO_HEX: u8 = u8::MAX;
 /// Writes `octets` as one word. Every octet outside 0x21-0x7E, and `%`, becomes `%` and two
 /// hexadecimal digits.
 pub fn push_percent_encoded(out: &mut Vec<u8>, octets: &[u8]) {
+    if are_plain(octets) {
+        out.extend_from_slice(octets);
+        return;
+    }
     for &octet in octets {
         if octet.is_ascii_graphic() && octet != b'%' {
             out.push(octet);
@@ -87,11 +91,16 @@ pub fn push_percent_encoded(out: &mut Vec<u8>, octets: &[u8]) {
 
 /// As [`percent_decoded`]. Octets of which none is encoded are not copied.
 pub fn percent_decoded_ref(encoded: &[u8]) -> Option<Cow<'_, [u8]>> {
-    if memchr::memchr(b'%', encoded).is_some() {
-        return percent_decoded(encoded).map(Cow::Owned);
+    if are_plain(encoded) {
+        return Some(Cow::Borrowed(encoded));
     }
-    let is_graphic = encoded.iter().fold(true, |all, octet| all & matches!(octet, 0x21..=0x7E));
-    is_graphic.then_some(Cow::Borrowed(encoded))
+    percent_decoded(encoded).map(Cow::Owned)
+}
+
+/// Whether octets are their own percent-encoded form. All are looked at, many in a step.
+fn are_plain(octets: &[u8]) -> bool {
+    let is_plain = |octet: &u8| octet.is_ascii_graphic() & (*octet != b'%');
+    octets.iter().fold(true, |all, octet| all & is_plain(octet))
 }
 
 /// Reads octets from their percent-encoded form. `None` when an octet outside 0x21-0x7E is not

@@ -93,6 +93,9 @@ pub struct Block {
     pub entries: u64,
 }
 
+/// Room for a line. Most are shorter.
+const LINE_ROOM_OCTETS: usize = 512;
+
 /// The parts of a block that are kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
@@ -146,7 +149,7 @@ impl<R: BufRead> Blocks<R> {
         Self {
             input,
             keep,
-            line: Vec::new(),
+            line: Vec::with_capacity(LINE_ROOM_OCTETS),
             line_number: start.line - 1,
             offset: start.offset,
             blocks_seen: 0,

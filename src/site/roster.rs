@@ -289,6 +289,9 @@ impl Roster {
 
     /// The line of a user.
     pub fn get(&self, user: &str) -> Option<&RosterLine> {
+        if self.lines.is_empty() {
+            return None;
+        }
         self.lines.get(&written(user).ok()?)
     }
 

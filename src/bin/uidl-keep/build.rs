@@ -1367,9 +1367,11 @@ impl Build<'_> {
     fn copy(&self, found: &FoundBlock, writer: &mut IndexWriter<'_>) -> Result<Maildrop, Trouble> {
         let at =
             |error: WriteError| Trouble::at(self.site.paths_of(self.scope).index.display(), error);
-        let begin = |head: &Maildrop| IndexBlock::begin(head).map_err(at);
+        let begin = |head: &Maildrop| writer.begin_block(head).map_err(at);
         let (head, block) =
-            self.listings.read_each(found, begin, |block, entry| block.add(&entry).map_err(at))?;
+            self.listings.read_each(found, begin, |block: &mut IndexBlock, entry| {
+                block.add(&entry).map_err(at)
+            })?;
         writer.push_block(block, &head.spent).map_err(at)?;
         Ok(head)
     }
