@@ -43,21 +43,42 @@ pub fn octets_of_hex<const N: usize>(hex: &[u8]) -> Option<[u8; N]> {
     if hex.len() != 2 * N {
         return None;
     }
-    let mut octets = [0; N];
+    let (mut octets, mut all) = ([0; N], 0);
     for (octet, pair) in octets.iter_mut().zip(hex.chunks_exact(2)) {
-        *octet = octet_of_hex(pair[0], pair[1])?;
+        let [high, low] = [pair[0], pair[1]].map(|digit| VALUE_OF_HEX[usize::from(digit)]);
+        *octet = high << 4 | low;
+        all |= high | low;
     }
-    Some(octets)
+    (all != NO_HEX).then_some(octets)
 }
 
 fn octet_of_hex(high: u8, low: u8) -> Option<u8> {
-    let digit = |octet: u8| char::from(octet).to_digit(16);
-    Some((digit(high)? * 16 + digit(low)?) as u8)
+    octets_of_hex(&[high, low]).map(|[octet]: [u8; 1]| octet)
 }
+
+/// The value of each octet that is a hexadecimal digit, of either case.
+const VALUE_OF_HEX: [u8; 256] = {
+    let mut values = [NO_HEX; 256];
+    let mut value = 0;
+    while value < HEX_DIGITS.len() {
+        let digit = HEX_DIGITS[value];
+        values[digit as usize] = value as u8;
+        values[digit.to_ascii_uppercase() as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+
+/// The value of any other octet. It stays what it is beside any number of digits, by `|`.
+const NO_HEX: u8 = u8::MAX;
 
 /// Writes `octets` as one word. Every octet outside 0x21-0x7E, and `%`, becomes `%` and two
 /// hexadecimal digits.
 pub fn push_percent_encoded(out: &mut Vec<u8>, octets: &[u8]) {
+    if are_plain(octets) {
+        out.extend_from_slice(octets);
+        return;
+    }
     for &octet in octets {
         if octet.is_ascii_graphic() && octet != b'%' {
             out.push(octet);
@@ -70,11 +91,16 @@ pub fn push_percent_encoded(out: &mut Vec<u8>, octets: &[u8]) {
 
 /// As [`percent_decoded`]. Octets of which none is encoded are not copied.
 pub fn percent_decoded_ref(encoded: &[u8]) -> Option<Cow<'_, [u8]>> {
-    if memchr::memchr(b'%', encoded).is_some() {
-        return percent_decoded(encoded).map(Cow::Owned);
+    if are_plain(encoded) {
+        return Some(Cow::Borrowed(encoded));
     }
-    let is_graphic = encoded.iter().fold(true, |all, octet| all & matches!(octet, 0x21..=0x7E));
-    is_graphic.then_some(Cow::Borrowed(encoded))
+    percent_decoded(encoded).map(Cow::Owned)
+}
+
+/// Whether octets are their own percent-encoded form. All are looked at, many in a step.
+fn are_plain(octets: &[u8]) -> bool {
+    let is_plain = |octet: &u8| octet.is_ascii_graphic() & (*octet != b'%');
+    octets.iter().fold(true, |all, octet| all & is_plain(octet))
 }
 
 /// Reads octets from their percent-encoded form. `None` when an octet outside 0x21-0x7E is not

@@ -167,8 +167,21 @@ impl MessageRead {
     /// # Errors
     ///
     /// Errors of reading `message`.
-    pub fn read(mut message: impl Read, depth: Depth) -> io::Result<Self> {
-        let mut fingerprinter = Fingerprinter::new(depth);
+    pub fn read(message: impl Read, depth: Depth) -> io::Result<Self> {
+        Self::read_by(Fingerprinter::new(depth), message, depth)
+    }
+
+    /// The same, where no other fingerprints are asked for than those of `keys`.
+    pub(super) fn read_for(keys: Keys, message: impl Read, depth: Depth) -> io::Result<Self> {
+        let all = Fingerprinter::new(depth);
+        Self::read_by(if keys.origin { all } else { all.without_origin() }, message, depth)
+    }
+
+    fn read_by(
+        mut fingerprinter: Fingerprinter,
+        mut message: impl Read,
+        depth: Depth,
+    ) -> io::Result<Self> {
         // Most headers fit.
         let mut buffer = [0; 8 * 1024];
         let (mut octets, mut last) = (0u64, 0u8);
@@ -284,6 +297,28 @@ mod tests {
         assert!(!origin.with_prints(entry(), &of(received, Depth::Header)).has_key());
         let sent = b"Message-ID: <x>\nDate: 6 May\n\n";
         assert!(origin.with_prints(entry(), &of(sent, Depth::Header)).origin.is_some());
+    }
+
+    #[test]
+    fn a_key_that_nobody_asks_for_is_not_made_and_no_other_is_another() {
+        let entry = || Entry::new(crate::uidl::Uidl::new(b"1".to_vec()).unwrap());
+        for message in [
+            &b"From: a\nSubject: 80 % full\n\nDelete something.\n"[..],
+            b"Received: by x; 6 May\nSubject: y\n\n",
+            b"Message-ID: <x>\nDate: 6 May\n\nbody\n",
+        ] {
+            for (depth, origin) in
+                [Depth::Header, Depth::Message].map(|it| [(it, false), (it, true)]).as_flattened()
+            {
+                let keys = Keys { origin: *origin, ..Keys::default() };
+                let asked = MessageRead::read_for(keys, message, *depth).unwrap();
+                let all = MessageRead::read(message, *depth).unwrap();
+                assert_eq!(asked.of.origin, all.of.origin.filter(|_| keys.origin));
+                assert_eq!(asked.octets, all.octets);
+                let keyed = |of| keys.with_prints(entry(), of);
+                assert_eq!(keyed(&asked.of), keyed(&all.of));
+            }
+        }
     }
 
     #[test]

@@ -16,6 +16,9 @@ pub struct SiteLock {
     _file: File,
 }
 
+/// The file of a site that [`lock`] locks.
+pub const LOCK_NAME: &str = ".lock";
+
 /// Takes the right to change the files of the site in `dir`; `None` when another process has it.
 ///
 /// # Errors
@@ -25,7 +28,7 @@ pub fn lock(dir: &Path) -> io::Result<Option<SiteLock>> {
     let mut options = safe_open::options();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let (file, _) =
-        regular(options.open(dir.join(".lock"))).map_err(|unopened| match unopened {
+        regular(options.open(dir.join(LOCK_NAME))).map_err(|unopened| match unopened {
             Unopened::NotRegular(_) => io::Error::other(".lock is not a regular file; remove it"),
             unopened => unopened.into(),
         })?;

@@ -24,6 +24,8 @@ pub struct Writer<W> {
     /// What the open nodes name, by the level of what is named. A new user ends the nodes below the
     /// level that he begins.
     open: Vec<Vec<Subtree>>,
+    /// Room for the next block, which the one before has left.
+    room: Vec<u8>,
 }
 
 /// The reason why an index could not be written.
@@ -73,7 +75,14 @@ impl<W: Write + Seek> Writer<W> {
     pub fn new(mut out: W, is_final: bool) -> Result<Self, WriteError> {
         // The file is no index until the header is there: `finish` writes it last.
         out.write_all(&[0; HEADER_OCTETS])?;
-        Ok(Self { out, is_final, offset: HEADER_OCTETS as u64, last_user: None, open: Vec::new() })
+        Ok(Self {
+            out,
+            is_final,
+            offset: HEADER_OCTETS as u64,
+            last_user: None,
+            open: Vec::new(),
+            room: Vec::new(),
+        })
     }
 
     /// Adds a maildrop. Its remarks are left out, and only the keys of names are kept.
@@ -83,9 +92,18 @@ impl<W: Write + Seek> Writer<W> {
     /// [`WriteError::Order`] unless its user name is greater, octet by octet, than the one before;
     /// [`WriteError::TooMuch`]; [`WriteError::Io`]. After an error the index is of no use.
     pub fn push(&mut self, maildrop: &Maildrop) -> Result<(), WriteError> {
-        let mut block = IndexBlock::begin(maildrop)?;
+        let mut block = self.begin_block(maildrop)?;
         maildrop.entries.iter().try_for_each(|entry| block.add(&entry.into()))?;
         self.push_block(block, &maildrop.spent)
+    }
+
+    /// The block of a maildrop, without its entries and spent UIDLs.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::TooMuch`].
+    pub fn begin_block(&mut self, maildrop: &Maildrop) -> Result<IndexBlock, WriteError> {
+        IndexBlock::begin(maildrop, std::mem::take(&mut self.room))
     }
 
     /// Adds a maildrop whose entries are in a block already, and its spent UIDLs.
@@ -95,10 +113,14 @@ impl<W: Write + Seek> Writer<W> {
     /// As [`Writer::push`].
     pub fn push_block(&mut self, block: IndexBlock, spent: &[Uidl]) -> Result<(), WriteError> {
         self.begin(block.user.as_bytes())?;
-        let (user, entries) = (block.user.clone(), block.entries);
-        let octets = block.finish(spent)?;
+        let entries = block.entries;
+        let (user, mut octets) = block.finish(spent)?;
         let place = self.put(self.offset, 0, &octets)?;
         self.add(Subtree { user: user.into_bytes().into(), place, maildrops: 1, entries });
+        if octets.capacity() <= MOST_ROOM_OCTETS {
+            octets.clear();
+            self.room = octets;
+        }
         Ok(())
     }
 
@@ -110,7 +132,7 @@ impl<W: Write + Seek> Writer<W> {
     /// As [`Writer::push`], but for the order of all users after the first of `subtree`, which is
     /// that of `from`; and those of reading `from`.
     pub fn copy<S: ReadAt>(&mut self, from: &Index<S>, subtree: Subtree) -> Result<(), WriteError> {
-        const STEP_OCTETS: u64 = 1 << 20;
+        const STEP_OCTETS: u64 = 1 << 18;
         self.begin(&subtree.user)?;
         let (mut at, end) = (subtree.place.start, subtree.place.end());
         let start = self.offset;
@@ -228,6 +250,9 @@ fn node_of(level: u32, named: &[Subtree]) -> Vec<u8> {
     node
 }
 
+/// No more room than this is left for the next block.
+const MOST_ROOM_OCTETS: usize = 1 << 20;
+
 /// The block of one maildrop, which takes its entries one by one.
 #[derive(Debug)]
 pub struct IndexBlock {
@@ -239,12 +264,8 @@ pub struct IndexBlock {
 }
 
 impl IndexBlock {
-    /// The block of a maildrop, without its entries and spent UIDLs.
-    ///
-    /// # Errors
-    ///
-    /// [`WriteError::TooMuch`].
-    pub fn begin(maildrop: &Maildrop) -> Result<Self, WriteError> {
+    /// See [`Writer::begin_block`]. `block` is empty.
+    fn begin(maildrop: &Maildrop, mut block: Vec<u8>) -> Result<Self, WriteError> {
         let user = &maildrop.user;
         let u16_of = |what, len: usize| match u16::try_from(len) {
             Ok(len) => Ok(len.to_le_bytes()),
@@ -259,7 +280,6 @@ impl IndexBlock {
         if maildrop.counter.is_some() {
             flags |= BLOCK_HAS_COUNTER;
         }
-        let mut block = Vec::new();
         block.extend([0; BLOCK_STATE_AT]); // its length, entries and spent, when they are known
         block.push(match maildrop.state {
             State::Captured => STATE_CAPTURED,
@@ -301,8 +321,8 @@ impl IndexBlock {
         Ok(())
     }
 
-    /// Adds the spent UIDLs, and returns the octets.
-    fn finish(self, spent: &[Uidl]) -> Result<Vec<u8>, WriteError> {
+    /// Adds the spent UIDLs, and returns the user and the octets.
+    fn finish(self, spent: &[Uidl]) -> Result<(String, Vec<u8>), WriteError> {
         let Self { octets: mut block, user, entries, .. } = self;
         spent.iter().for_each(|uidl| put_uidl(&mut block, uidl.into()));
         let len = block.len() + CHECKSUM_OCTETS;
@@ -316,7 +336,7 @@ impl IndexBlock {
             block[at..at + 4].copy_from_slice(&number.to_le_bytes());
         }
         block.extend(checksum(&block));
-        Ok(block)
+        Ok((user, block))
     }
 }
 
@@ -443,9 +463,9 @@ mod tests {
     #[test]
     fn history_costs_only_where_there_is_one() {
         let size_of = |bob: &Maildrop| {
-            let mut block = IndexBlock::begin(bob).unwrap();
+            let mut block = IndexBlock::begin(bob, Vec::new()).unwrap();
             bob.entries.iter().for_each(|entry| block.add(&entry.into()).unwrap());
-            block.finish(&bob.spent).unwrap().len()
+            block.finish(&bob.spent).unwrap().1.len()
         };
         let mut bob = maildrop("bob");
         bob.entries = vec![Entry::new(Uidl::new(*b"x").unwrap())];

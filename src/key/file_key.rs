@@ -37,9 +37,16 @@ impl FileKey {
     pub fn of_name(name: &[u8]) -> Self {
         let base = until(name, b':');
         let cut = until(base, b',');
-        let of_cut = blake3::hash(cut);
-        // Most names have no comma.
-        let of_whole = if cut.len() == base.len() { of_cut } else { blake3::hash(base) };
+        let (of_cut, of_whole) = if cut.len() == base.len() {
+            // Most names have no comma.
+            let hash = blake3::hash(cut);
+            (hash, hash)
+        } else {
+            // What both begin with is hashed once.
+            let mut hasher = blake3::Hasher::new();
+            let of_cut = hasher.update(cut).finalize();
+            (of_cut, hasher.update(&base[cut.len()..]).finalize())
+        };
         let mut key = Self { cut: [0; 16], whole: [0; 4] };
         key.cut.copy_from_slice(&of_cut.as_bytes()[..16]);
         key.whole.copy_from_slice(&of_whole.as_bytes()[..4]);

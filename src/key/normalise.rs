@@ -323,10 +323,15 @@ struct Signs {
 
 /// A hasher, and the octets that it gets next.
 struct HashRun {
-    hasher: blake3::Hasher,
+    key: Key,
+    /// It is large, and made when it gets its first octets: most messages have few runs.
+    hasher: Option<Box<blake3::Hasher>>,
     octets: Vec<u8>,
     is_empty: bool,
 }
+
+/// A hasher that has seen nothing but its key.
+type Key = &'static LazyLock<blake3::Hasher>;
 
 // The context of each key keeps the kinds apart, and the versions too.
 static HEADER: LazyLock<blake3::Hasher> =
@@ -339,21 +344,34 @@ static BODY: LazyLock<blake3::Hasher> =
     LazyLock::new(|| blake3::Hasher::new_derive_key("uidl-keep body fingerprint 1"));
 
 impl HashRun {
-    fn new(hasher: &blake3::Hasher) -> Self {
-        Self { hasher: hasher.clone(), octets: Vec::new(), is_empty: true }
+    fn new(key: Key) -> Self {
+        Self { key, hasher: None, octets: Vec::new(), is_empty: true }
     }
 
     fn hash(&mut self) {
-        self.is_empty &= self.octets.is_empty();
-        self.hasher.update(&self.octets);
+        if self.octets.is_empty() {
+            return;
+        }
+        self.is_empty = false;
+        hasher_of(self.key, &mut self.hasher).update(&self.octets);
         self.octets.clear();
     }
 
     /// `None` when there was nothing to hash.
     fn finish(&mut self) -> Option<blake3::Hash> {
         self.hash();
-        (!self.is_empty).then(|| self.hasher.finalize())
+        (!self.is_empty).then(|| self.hash_of_all())
     }
+
+    /// The hash of what was hashed so far, and be it nothing.
+    fn hash_of_all(&self) -> blake3::Hash {
+        self.hasher.as_ref().map_or_else(|| self.key.finalize(), |hasher| hasher.finalize())
+    }
+}
+
+/// The hasher of a run, which is made now if it was not.
+fn hasher_of(key: Key, hasher: &mut Option<Box<blake3::Hasher>>) -> &mut blake3::Hasher {
+    hasher.get_or_insert_with(|| Box::new(blake3::Hasher::clone(key)))
 }
 
 impl Sign {
@@ -508,7 +526,7 @@ impl Fingerprinter {
         let (mut message, mut body) = (None, None);
         if self.depth == Depth::Message {
             self.hash_body();
-            let hash = self.body.hasher.finalize();
+            let hash = self.body.hash_of_all();
             body = Some(cut(&hash));
             if header.is_some() || !self.body.is_empty {
                 // The digests of header and body are combined, so that both are hashed once.
@@ -830,12 +848,13 @@ impl Fingerprinter {
         let run = &self.body.octets;
         let kept = run.iter().rposition(|&octet| octet != b'\n').map_or(0, |last| last + 1);
         if kept > 0 {
+            let hasher = hasher_of(self.body.key, &mut self.body.hasher);
             while self.line_ends > 0 {
                 let now = self.line_ends.min(LINE_ENDS.len() as u64);
-                self.body.hasher.update(&LINE_ENDS[..now as usize]);
+                hasher.update(&LINE_ENDS[..now as usize]);
                 self.line_ends -= now;
             }
-            self.body.hasher.update(&run[..kept]);
+            hasher.update(&run[..kept]);
             self.body.is_empty = false;
         }
         self.line_ends += (run.len() - kept) as u64;

@@ -1,4 +1,4 @@
-//! The text form of captured maildrops: [`Reader`], [`scan`] and [`write_maildrop`].
+//! The text form of captured maildrops: [`Reader`], [`scan`], [`outline`] and [`write_maildrop`].
 //!
 //! docs/listing.md describes it for people who write one by hand or from a database. The reader
 //! gives back exactly what the writer wrote. It refuses a block that was cut short, as
@@ -13,7 +13,7 @@ mod write;
 
 pub use error::{Excerpt, ListingError, ListingFault};
 pub use form::{MAX_LINE_OCTETS, VERSION};
-pub use read::{Block, BlockReader, BlockScan, Reader, scan};
+pub use read::{Block, BlockReader, BlockScan, Reader, outline, scan};
 pub use write::write_maildrop;
 
 #[cfg(test)]
@@ -180,6 +180,57 @@ counter 13 UID%u-%v
         assert_eq!(read[0].entries[0].file, Some(Name::Spelled((*b"x=").into())));
         assert_eq!(read[0].entries.len(), 2);
         assert_eq!(read[0].source, "");
+        assert_eq!(
+            outlined(by_hand.as_bytes()),
+            scan(by_hand.as_bytes()).map(Result::unwrap).collect::<Vec<_>>()
+        );
+    }
+
+    /// The blocks that an outline finds, whatever is in its buffer at a time.
+    fn outlined(text: &[u8]) -> Vec<Block> {
+        let found: Vec<Block> = outline(text).collect::<Result<_, _>>().unwrap();
+        for room in [1, 7, 64, 4096] {
+            let some = outline(io::BufReader::with_capacity(room, text));
+            assert_eq!(some.collect::<Result<Vec<_>, _>>().unwrap(), found, "{room}");
+        }
+        found
+    }
+
+    #[test]
+    fn an_outline_has_users_and_states_and_leaves_the_rest_to_whoever_reads_a_block() {
+        for (was, is) in [
+            ("uid=1 ", "uid=x "),
+            ("2 UID2-1714990000", "1 UID2-1714990000"),
+            ("2 UID2-1714990000", "2 \u{e9}"),
+            ("keys 1\n", "keys 2\n"),
+            ("source courier", "source %2"),
+            ("counter 13 UID%u-%v", "counter 13 %f"),
+        ] {
+            assert!(ALICE.contains(was), "{was}");
+            let text = ALICE.replacen(was, is, 1);
+            let found = outlined(text.as_bytes());
+            assert_eq!((found.len(), found[0].entries), (1, 2), "{is}");
+            assert_eq!(found[0].len_octets, text.len() as u64);
+            error_in(&text);
+        }
+        let failed = "uidl-keep-listing 1\nmaildrop a\nstate failed\nremark x\n.\n";
+        assert_eq!(
+            outline(failed.as_bytes()).with_heads().next().unwrap().unwrap().1.state,
+            State::Failed
+        );
+        for (was, is, error) in [
+            ("\n.\n", "\n", "11: no \".\" line at the end of maildrop \"alice@example.com\""),
+            ("state captured", "state empty", "10: message in a maildrop of state empty"),
+            ("maildrop alice", "maildrop %ff", "2: \"maildrop\" is not UTF-8"),
+            ("\n.\n", "\nspent x\n.\n", "12: \"spent\" line behind the first message"),
+            ("guid=d35d6b0a", &"x".repeat(MAX_LINE_OCTETS), "10: line of more than 65536 octets"),
+        ] {
+            assert!(ALICE.contains(was), "{was}");
+            let text = ALICE.replacen(was, is, 1);
+            let found = outline(text.as_bytes()).next().unwrap().unwrap_err().to_string();
+            assert!(found.starts_with(error), "{is:?}: {found}");
+            assert_eq!(found, error_in(&text));
+        }
     }
 
     #[test]
@@ -486,6 +537,7 @@ counter 13 UID%u-%v
             let scanned = scan(text.as_slice()).collect::<Result<Vec<_>, _>>().unwrap();
             let scanned_octets: u64 = scanned.iter().map(|block| block.len_octets).sum();
             prop_assert_eq!(scanned_octets, text.len() as u64);
+            prop_assert_eq!(outlined(&text), scanned);
             prop_assert_eq!(read(&text).unwrap(), maildrops);
         }
 
@@ -510,8 +562,12 @@ counter 13 UID%u-%v
             let _ = read(&random).map_err(|error| error.to_string());
             let mut text = ALICE.as_bytes().to_vec();
             let start = at.index(text.len());
-            text.splice(start..(start + len).min(ALICE.len()), random);
+            text.splice(start..(start + len).min(ALICE.len()), random.iter().copied());
             let scanned: Result<Vec<_>, _> = scan(text.as_slice()).collect();
+            if let Ok(scanned) = &scanned {
+                prop_assert_eq!(&outlined(&text), scanned);
+            }
+            outline(random.as_slice()).for_each(drop);
             let scanned = scanned.map(|blocks| blocks.len()).map_err(|error| error.to_string());
             let read = read(&text).map(|read| read.len()).map_err(|error| error.to_string());
             prop_assert_eq!(read, scanned);

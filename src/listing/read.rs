@@ -1,4 +1,4 @@
-//! Reads a listing: [`Reader`] and [`scan`].
+//! Reads a listing: [`Reader`], [`scan`] and [`outline`].
 #![forbid(unsafe_code)]
 
 use std::io::{self, BufRead};
@@ -48,7 +48,16 @@ pub fn scan<R: BufRead>(input: R) -> BlockScan<R> {
     BlockScan { blocks: Blocks::new(input, Keep::HeadOnly, Block { line: 1, ..Block::default() }) }
 }
 
-/// See [`scan`].
+/// Finds the blocks of a listing, their users and states. The lines of messages are counted. The
+/// rest is not looked at: whoever reads a block from its place checks it. It is for a builder, who
+/// reads each block so. Nothing comes after an error.
+///
+/// Memory: one line. Cost: a look for each line end.
+pub fn outline<R: BufRead>(input: R) -> BlockScan<R> {
+    BlockScan { blocks: Blocks::new(input, Keep::Place, Block { line: 1, ..Block::default() }) }
+}
+
+/// See [`scan`] and [`outline`].
 pub struct BlockScan<R> {
     blocks: Blocks<R>,
 }
@@ -84,12 +93,17 @@ pub struct Block {
     pub entries: u64,
 }
 
+/// Room for a line. Most are shorter.
+const LINE_ROOM_OCTETS: usize = 512;
+
 /// The parts of a block that are kept.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
     All,
     /// The fields that a block has only one of: no messages, remarks or spent UIDLs.
     HeadOnly,
+    /// User and state. Nothing else is even checked.
+    Place,
 }
 
 struct Blocks<R> {
@@ -135,7 +149,7 @@ impl<R: BufRead> Blocks<R> {
         Self {
             input,
             keep,
-            line: Vec::new(),
+            line: Vec::with_capacity(LINE_ROOM_OCTETS),
             line_number: start.line - 1,
             offset: start.offset,
             blocks_seen: 0,
@@ -240,12 +254,8 @@ impl<R: BufRead> Blocks<R> {
 
     /// Reads the next message of the block; `None` at its end.
     fn read_entry(&mut self) -> Result<Option<EntryRef<'_>>, ListingFault> {
-        if !std::mem::take(&mut self.is_line_left) {
-            self.next_line_of_block()?;
-        }
-        while !matches!(self.line.trim_ascii(), [b'.'] | [b'0'..=b'9', ..]) {
-            self.head.take_line(self.line.trim_ascii(), self.keep, true)?;
-            self.next_line_of_block()?;
+        if !self.read_line_of_entry()? {
+            return Ok(None);
         }
         // No word of a message has a blank, so that one kind of them will do.
         if memchr::memchr3(b'\t', b'\r', b'\x0C', &self.line).is_some() {
@@ -253,13 +263,6 @@ impl<R: BufRead> Blocks<R> {
             blanks.for_each(|octet| *octet = b' ');
         }
         let line = self.line.trim_ascii();
-        if line == b"." {
-            self.block.len_octets = self.offset - self.block.offset;
-            return Ok(None);
-        }
-        if self.state == Some(State::Empty) {
-            return Err(ListingFault::NotEmpty);
-        }
         let (number, entry) = entry_of(line, self.head.keys, self.head.capture_count.max(1))?;
         if number <= self.last_number {
             return Err(ListingFault::Order { found: number, before: self.last_number });
@@ -267,6 +270,57 @@ impl<R: BufRead> Blocks<R> {
         self.last_number = number;
         self.block.entries += 1;
         Ok(Some(entry))
+    }
+
+    /// Reads the line of the next message of the block; `false` at its end.
+    fn read_line_of_entry(&mut self) -> Result<bool, ListingFault> {
+        if !std::mem::take(&mut self.is_line_left) {
+            self.next_line_of_block()?;
+        }
+        loop {
+            match self.line.trim_ascii() {
+                [b'.'] => {
+                    self.block.len_octets = self.offset - self.block.offset;
+                    return Ok(false);
+                }
+                [b'0'..=b'9', ..] if self.state == Some(State::Empty) => {
+                    return Err(ListingFault::NotEmpty);
+                }
+                [b'0'..=b'9', ..] => return Ok(true),
+                other => self.head.take_line(other, self.keep, true)?,
+            }
+            self.next_line_of_block()?;
+        }
+    }
+
+    /// Goes to the end of the block, and counts its messages.
+    fn pass_entries(&mut self) -> Result<(), ListingFault> {
+        while self.read_line_of_entry()? {
+            self.block.entries += 1;
+            self.pass_lines_of_entries()?;
+        }
+        Ok(())
+    }
+
+    /// Passes over lines that begin with a digit, as far as the buffer has them whole.
+    fn pass_lines_of_entries(&mut self) -> io::Result<()> {
+        let octets = match self.input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            octets => octets?,
+        };
+        let (mut taken, mut lines) = (0, 0);
+        while octets.get(taken).is_some_and(u8::is_ascii_digit) {
+            match memchr::memchr(b'\n', &octets[taken..]) {
+                Some(len) if len <= MAX_LINE_OCTETS => taken += len + 1,
+                _ => break,
+            }
+            lines += 1;
+        }
+        self.input.consume(taken);
+        self.offset += taken as u64;
+        self.line_number += lines;
+        self.block.entries += lines;
+        Ok(())
     }
 
     /// The next line of a block that has begun.
@@ -279,11 +333,14 @@ impl<R: BufRead> Blocks<R> {
 
     fn read_block(&mut self) -> Result<Option<(Block, Maildrop)>, ListingFault> {
         let Some(mut maildrop) = self.read_head()? else { return Ok(None) };
-        let keep = self.keep;
-        while let Some(entry) = self.read_entry()? {
-            if keep == Keep::All {
-                maildrop.entries.push(entry.to_entry());
+        match self.keep {
+            Keep::All => {
+                while let Some(entry) = self.read_entry()? {
+                    maildrop.entries.push(entry.to_entry());
+                }
             }
+            Keep::HeadOnly => while self.read_entry()?.is_some() {},
+            Keep::Place => self.pass_entries()?,
         }
         Ok(Some((self.block.clone(), maildrop)))
     }
@@ -335,9 +392,9 @@ impl<R: BufRead> BlockReader<R> {
         self.blocks.line_number.max(1)
     }
 
-    /// The input, which is behind the last line that was read.
-    pub fn into_input(self) -> R {
-        self.blocks.input
+    /// Where the last line that was read ends, in octets from the start of the listing.
+    pub fn offset(&self) -> u64 {
+        self.blocks.offset
     }
 }
 
@@ -381,6 +438,10 @@ impl BlockHead {
         }
         if value.is_empty() {
             return Err(ListingFault::NoValue { field });
+        }
+        if keep == Keep::Place && !matches!(field, "maildrop" | "state") {
+            self.has_remark |= field == "remark";
+            return Ok(());
         }
         match field {
             "maildrop" => once(&mut self.user, field, utf8(field, decoded_word(field, value)?)?),
@@ -517,9 +578,19 @@ fn decoded_word(field: &'static str, word: &[u8]) -> Result<Vec<u8>, ListingFaul
 
 /// The text in the rest of a line, where blanks need no encoding.
 fn decoded_text(field: &'static str, text: &[u8]) -> Result<String, ListingFault> {
-    let bad = || ListingFault::Encoding { field, found: Excerpt::of(text) };
-    let words: Option<Vec<_>> = text.split(|&octet| octet == b' ').map(percent_decoded).collect();
-    utf8(field, words.ok_or_else(bad)?.join(&b' '))
+    // Most text has nothing that is encoded.
+    let is_plain = |octet: &u8| matches!(octet, b' '..=b'~') && *octet != b'%';
+    if text.iter().fold(true, |all, octet| all & is_plain(octet)) {
+        return utf8(field, text.to_vec());
+    }
+    let mut decoded = Vec::with_capacity(text.len());
+    for word in text.split(|&octet| octet == b' ') {
+        let bad = || ListingFault::Encoding { field, found: Excerpt::of(text) };
+        decoded.extend_from_slice(&percent_decoded_ref(word).ok_or_else(bad)?);
+        decoded.push(b' ');
+    }
+    decoded.pop();
+    utf8(field, decoded)
 }
 
 fn utf8(field: &'static str, octets: Vec<u8>) -> Result<String, ListingFault> {

@@ -9,12 +9,12 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, OFlags, StatxAttributes, StatxFlags, statat, statx};
 use rustix::io::Errno;
 
 use crate::site::root::{Follow, Root, Unreached, from_the_root, is_there, open};
 use crate::site::scope::Scope;
-use crate::site::trusted::{OpenError, absent, open_trusted_below};
+use crate::site::trusted::{OpenError, open_trusted_below};
 
 /// A site directory.
 #[derive(Debug, Clone)]
@@ -73,21 +73,26 @@ impl Site {
 
     /// The scope that holds a user's maildrop, if any does. It is the user's own scope when that
     /// has files, and else the one that [`Scope::of`] gives. `None`: no site can hold him. Cost,
-    /// for a user of a domain: two `stat`, and one of the directory.
+    /// for a user of a domain: one open of the directory, and two `stat` in it.
     ///
     /// # Errors
     ///
     /// [`OpenError`]: could not tell.
     pub fn scope_of(&self, user: &str) -> Result<Option<Scope>, OpenError> {
         if let Some(own) = Scope::own(user) {
-            let Paths { index, roster } = self.paths_of(&own);
-            let root = self.root;
-            for path in [&roster, &index] {
-                if is_there(root, path)? {
-                    return Ok(Some(own));
+            let dir = self.dir.join(own.directory());
+            let opened = match open(self.root, &dir, OFlags::PATH) {
+                Err(Unreached::System(Errno::NOENT)) => Err(OpenError::NoSite { dir }),
+                opened => Ok(opened?),
+            }?;
+            for extension in [ROSTER, INDEX] {
+                let name = file_name(&own, extension);
+                match statat(&opened, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(_) => return Ok(Some(own)),
+                    Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(Unreached::from(errno).into()),
                 }
             }
-            absent(root, &roster)?;
         }
         Ok(Scope::of(user))
     }
@@ -101,9 +106,13 @@ impl Site {
 
     /// The files of a scope.
     pub fn paths_of(&self, scope: &Scope) -> Paths {
-        let dir = self.dir.join(scope.directory());
-        let path = |extension| dir.join(format!("{}.{extension}", scope.name()));
-        Paths { index: path("idx"), roster: path("roster") }
+        Paths { index: self.path_of(scope, INDEX), roster: self.path_of(scope, ROSTER) }
+    }
+
+    fn path_of(&self, scope: &Scope, extension: &str) -> PathBuf {
+        let mut path = self.dir.join(scope.directory());
+        path.push(file_name(scope, extension));
+        path
     }
 
     /// Opens the roster that would name a user. `None` means that there is neither roster nor
@@ -136,11 +145,12 @@ impl Site {
     /// The same, for a site that is not bare, and is mounted.
     fn open_roster_of_site(&self, user: &str) -> Result<Option<File>, OpenError> {
         let Some(scope) = self.scope_of(user)? else { return Ok(None) };
-        let Paths { index, roster } = self.paths_of(&scope);
-        let root = self.root;
-        match open_trusted_below(root, &roster, Self::MOST_ROSTER_OCTETS) {
-            Ok(None) if is_there(root, &index)? => Err(OpenError::NoRoster { index }),
-            opened => opened,
+        let (root, roster) = (self.root, self.path_of(&scope, ROSTER));
+        let opened = open_trusted_below(root, &roster, Self::MOST_ROSTER_OCTETS)?;
+        let index = opened.is_none().then(|| self.path_of(&scope, INDEX));
+        match index {
+            Some(index) if is_there(root, &index)? => Err(OpenError::NoRoster { index }),
+            _ => Ok(opened),
         }
     }
 
@@ -263,12 +273,20 @@ impl Site {
     pub fn open_index(&self, user: &str) -> Result<Option<File>, OpenError> {
         match self.scope_of(user)? {
             Some(scope) => {
-                let index = self.paths_of(&scope).index;
+                let index = self.path_of(&scope, INDEX);
                 open_trusted_below(self.root, &index, Self::MOST_INDEX_OCTETS)
             }
             None => Ok(None),
         }
     }
+}
+
+const INDEX: &str = "idx";
+const ROSTER: &str = "roster";
+
+/// The name of a file of a scope.
+fn file_name(scope: &Scope, extension: &str) -> String {
+    [scope.name(), ".", extension].concat()
 }
 
 /// A mount point as `/etc/fstab` writes it. A slash at its end means nothing, and `\040` is a

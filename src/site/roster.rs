@@ -175,13 +175,11 @@ fn find<S: ReadAt + ?Sized>(
     let (mut low, mut high) = (lines.body_at, lines.end_at);
     let mut before = lines.header.clone();
     while high - low > BLOCK_OCTETS {
-        let (start, line) = lines.line_in_the_middle(source, low..high)?;
-        let name = fields(&line).ok_or_else(|| lines.corrupt(NO_LINE, start))?.name;
-        if name < wanted {
-            low = start + line.len() as u64 + 1;
-            before = name.to_owned();
+        let (line, name) = lines.line_in_the_middle(source, low..high)?;
+        if name.as_str() < wanted {
+            (low, before) = (line.end, name);
         } else {
-            high = start;
+            high = line.start;
         }
     }
     let to = lines.file_len.min(high + MAX_LINE_OCTETS);
@@ -291,6 +289,9 @@ impl Roster {
 
     /// The line of a user.
     pub fn get(&self, user: &str) -> Option<&RosterLine> {
+        if self.lines.is_empty() {
+            return None;
+        }
         self.lines.get(&written(user).ok()?)
     }
 
@@ -587,20 +588,23 @@ impl RosterEnds {
         Ok(Self { header: header.to_owned(), count, body_at, end_at, file_len })
     }
 
-    /// The line that has the octet in the middle of these lines, and where it begins.
+    /// The line that has the octet in the middle of these lines: its place, and its name. Nothing
+    /// else in it is looked at.
     fn line_in_the_middle<S: ReadAt + ?Sized>(
         &self,
         source: &S,
         lines: Range<u64>,
-    ) -> Result<(u64, String), RosterError> {
+    ) -> Result<(Range<u64>, String), RosterError> {
         let middle = lines.start + (lines.end - lines.start) / 2;
         for reach in [NEAR_OCTETS, MAX_LINE_OCTETS] {
             let from = lines.start.max(middle.saturating_sub(reach));
             let to = lines.end.min(middle + reach);
             let octets = source.read_at(from, (to - from) as usize)?;
             match line_around((middle - from) as usize, &octets) {
-                Some((start, line)) if start > 0 || from == lines.start => {
-                    return Ok((from + start as u64, line.to_owned()));
+                Some((at, line)) if at > 0 || from == lines.start => {
+                    let start = from + at as u64;
+                    let name = name_of(line).ok_or_else(|| self.corrupt(NO_LINE, start))?;
+                    return Ok((start..start + line.len() as u64 + 1, name.to_owned()));
                 }
                 _ => {}
             }
@@ -629,7 +633,7 @@ impl Lines<'_> {
         while len > 0 {
             let no_line = || self.lines.corrupt(NO_LINE, self.offset);
             let (start, line) = line_around(len / 2, self.octets).ok_or_else(no_line)?;
-            let name = fields(line).ok_or_else(no_line)?.name;
+            let name = name_of(line).ok_or_else(no_line)?;
             if name >= wanted {
                 len = start;
                 continue;
@@ -697,6 +701,12 @@ fn line_around(at: usize, octets: &[u8]) -> Option<(usize, &str)> {
     Some((start, first_line(&octets[start..])?))
 }
 
+/// The name in a line, which nobody has checked yet.
+fn name_of(line: &str) -> Option<&str> {
+    let end = memchr::memchr(b' ', line.as_bytes())?;
+    Some(&line[..end])
+}
+
 struct LineFields<'a> {
     name: &'a str,
     /// The whole line, except for the name of the user.
@@ -737,6 +747,15 @@ fn fields(line: &str) -> Option<LineFields<'_>> {
     // This is done last, because the notes say whether a capture is awaited.
     let line = line.with_gate(gate, awaits_capture);
     Some(LineFields { name, line, check, content })
+}
+
+/// Checks that a roster can name a user.
+///
+/// # Errors
+///
+/// [`BadName`].
+pub fn check_name(user: &str) -> Result<(), BadName> {
+    written(user).map(drop)
 }
 
 /// A user name as the roster writes it, and a listing too: octets outside 0x21-0x7E, and `%`,

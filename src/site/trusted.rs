@@ -143,7 +143,7 @@ pub(super) fn open_trusted_below(
 }
 
 /// The meaning of `path` not being there.
-pub(super) fn absent(root: Option<&Root>, path: &Path) -> Result<Option<File>, OpenError> {
+fn absent(root: Option<&Root>, path: &Path) -> Result<Option<File>, OpenError> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     match open(root, dir, OFlags::PATH) {
         Ok(_) => Ok(None),

@@ -78,7 +78,7 @@ fn nothing_is_built_of_listings_of_which_one_is_wrong() {
     let here = with_listings();
     here.write("cut.listing", &BOB[..BOB.len() - 2]);
     here.write("again.listing", &[CAROL, BOB].concat());
-    here.write("crlf.listing", &DAVE.replace("0000000155aa", "0000\u{7f}55aa"));
+    here.write("crlf.listing", &DAVE.replace("dave", "dora").replace("0155aa", "\u{7f}55aa"));
     here.write("slash.listing", &DAVE.replace("example.net", "../x"));
     here.write("not.listing", "hello\n");
     for (arguments, said) in [
@@ -98,6 +98,11 @@ fn nothing_is_built_of_listings_of_which_one_is_wrong() {
         assert!(!here.path("site").exists(), "{arguments}");
     }
     assert!(here.trouble("build -o site").contains("no listing"));
+
+    // What is left out of a listing must be right, too.
+    let trouble = here.trouble("build -o site --only @example.com one.listing crlf.listing");
+    assert!(trouble.starts_with("uidl-keep: crlf.listing:4: "), "{trouble}");
+    assert!(!here.path("site").exists());
 }
 
 #[test]
@@ -588,7 +593,7 @@ fn nothing_is_installed_for_users_that_dovecot_does_not_know_or_that_cannot_read
     let ran = install(&here, "one.listing");
     assert_eq!(ran.status, 2);
     assert!(ran.stderr.contains("Dovecot knows none of its 1 users"), "{}", ran.stderr);
-    assert!(here.files("site").is_empty());
+    assert!(!here.path("site").exists());
 
     // One user was not moved: a remark.
     here.write("both.listing", &[ALICE, BOB].concat());
@@ -626,7 +631,7 @@ fn all_whom_dovecot_does_not_know_are_named_and_the_others_can_be_built() {
     ] {
         assert!(ran.stderr.contains(said), "{}", ran.stderr);
     }
-    assert!(here.files("site").is_empty());
+    assert!(!here.path("site").exists());
 
     // Left out, they are on no roster.
     let left_out = "2 maildrops of the listings are left out (the first: dave@example.net): \

@@ -1,22 +1,24 @@
 //! `uidl-keep build`: listings become the indexes and rosters of a site.
 //!
-//! There are two passes, so that the listings need not fit in memory. The first pass checks all of
-//! them and notes where each maildrop is. The second reads the maildrops one by one, in the order
-//! of their users. All files are written beside their places before the first is put in place.
+//! There are two passes, so that the listings need not fit in memory. The first notes where each
+//! maildrop is and what its head says, and passes over messages. The second reads the maildrops one
+//! by one, in the order of their users, and checks each line. All files are written beside their
+//! places before the first is put in place.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Display};
-use std::fs::{DirBuilder, File};
-use std::io::{self, BufReader, BufWriter, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanCount;
 use rustix::fs::Mode;
 use uidl_keep::dovecot::{Dovecot, UserNames};
-use uidl_keep::file::lock::lock;
+use uidl_keep::file::lock::{LOCK_NAME, lock};
 use uidl_keep::file::publish::{self, Access, Sealed, Staged};
 use uidl_keep::file::sealer::Sealer;
 use uidl_keep::index::merge::{Merged, Remark, merge, spend_entries};
@@ -25,8 +27,8 @@ use uidl_keep::index::{Index, IndexBlock, IndexError, Subtree, WriteError, Write
 use uidl_keep::listing::{self, Block, BlockReader, ListingError};
 use uidl_keep::maildrop::{Entry, EntryRef, Maildrop, State, everybody_of, is_everybody};
 use uidl_keep::site::roster::{
-    Gate, Roster, RosterEdit, RosterError, RosterLine, escaped, is_domain, lines_with_word,
-    name_of_domain,
+    Gate, Roster, RosterEdit, RosterError, RosterLine, check_name, escaped, is_domain,
+    lines_with_word, name_of_domain,
 };
 use uidl_keep::site::{Paths, Scope, Site};
 use uidl_keep::text::on_one_line;
@@ -105,18 +107,23 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
     if args.listings.is_empty() && base.is_none() {
         return Err(Trouble::new("no listing to build from; name one, or `-` for standard input"));
     }
-    let listings = args.listings.iter().map(|path| Listing::open(path));
-    let listings: Vec<Listing> = listings.collect::<Result<_, _>>()?;
+    let listings = Listings::open(&args.listings)?;
     let selection = Selection { only: &args.only, except: &args.except };
-    let mut found = scan(&listings)?;
-    let mut outcome = selection.apply(&mut found, !listings.is_empty())?;
+    let mut found = outline(&listings)?;
+    let mut outcome = selection.apply(&mut found, &listings)?;
 
+    let mut made = MadeDirs::default();
     let effect = Effect::of(args.dry, || {
-        make_site(&site)?;
+        made.make(&site)?;
         let lock = lock(site.dir()).map_err(|error| Trouble::at(site.dir().display(), error))?;
-        let changes = "another uidl-keep changes this site; try again when it is done";
-        lock.ok_or_else(|| Trouble::at(site.dir().display(), changes))
+        lock.ok_or_else(|| {
+            made.keep();
+            let changes = "another uidl-keep changes this site; try again when it is done";
+            Trouble::at(site.dir().display(), changes)
+        })
     })?;
+    // They go before the lock does.
+    let mut made = made;
     if args.install {
         is_ours(&site)?;
     }
@@ -226,6 +233,7 @@ pub fn run(args: &BuildArgs) -> Result<Completion, Trouble> {
         if let Some(stop) = &mut stop {
             stop.cover(refused.iter().map(String::as_str))?;
         }
+        made.keep();
         install.begin(&site)?;
         publish(&site, sealed, &held).map_err(|trouble| {
             remark(trouble);
@@ -444,10 +452,11 @@ impl Selection<'_> {
     fn apply(
         &self,
         found: &mut Vec<FoundBlock>,
-        has_listings: bool,
+        listings: &Listings,
     ) -> Result<Completion, Trouble> {
         let of_nobody = self.only.iter().chain(self.except).find(|name| {
-            has_listings && !found.iter().any(|found| Self::names(name, &found.block.user))
+            !listings.all.is_empty()
+                && !found.iter().any(|found| Self::names(name, &found.block.user))
         });
         if let Some(name) = of_nobody {
             return Err(Trouble::new(format!(
@@ -457,6 +466,11 @@ impl Selection<'_> {
         let is_left_out = |found: &&FoundBlock| !self.has(&found.block.user);
         let left_out = found.iter().filter(is_left_out).count();
         let Some(first) = found.iter().find(is_left_out) else { return Ok(Completion::Done) };
+        // All of a listing must be right.
+        let mut unread = found.iter().filter(is_left_out);
+        unread.try_for_each(|found| {
+            listings.read_each(found, |_| Ok(()), |(), _| Ok(())).map(drop)
+        })?;
         remark(format_args!(
             "{left_out} maildrops of the listings are left out (the first: {}): those on no roster \
              are served as if never migrated",
@@ -470,10 +484,65 @@ impl Selection<'_> {
     }
 }
 
+/// The listings that are built.
+struct Listings {
+    all: Vec<Listing>,
+    /// The one that was read last, by its position: there may be more than can be open at a time.
+    last: RefCell<Option<(usize, Rc<File>)>>,
+    /// The text of the maildrop that was read last, as far as it is read in one piece.
+    text: RefCell<Vec<u8>>,
+}
+
+impl Listings {
+    fn open(paths: &[PathBuf]) -> Result<Self, Trouble> {
+        let all = paths.iter().map(|path| Listing::open(path)).collect::<Result<_, _>>()?;
+        Ok(Self { all, last: RefCell::default(), text: RefCell::default() })
+    }
+
+    /// The file of a listing.
+    fn file_of(&self, listing: usize) -> Result<Rc<File>, Trouble> {
+        let mut last = self.last.borrow_mut();
+        match &*last {
+            Some((at, file)) if *at == listing => Ok(file.clone()),
+            _ => {
+                let file = Rc::new(self.all[listing].again()?);
+                *last = Some((listing, file.clone()));
+                Ok(file)
+            }
+        }
+    }
+
+    /// Reads a maildrop from its place in a listing: its head, of which `begin` makes something,
+    /// and each message, which `add` puts there.
+    fn read_each<T>(
+        &self,
+        found: &FoundBlock,
+        begin: impl FnOnce(&Maildrop) -> Result<T, Trouble>,
+        add: impl FnMut(&mut T, EntryRef<'_>) -> Result<(), Trouble>,
+    ) -> Result<(Maildrop, T), Trouble> {
+        let (listing, block) = (&self.all[found.listing], &found.block);
+        let (file, start) = (self.file_of(found.listing)?, block.offset);
+        match usize::try_from(block.len_octets) {
+            Ok(len) if len <= READ_OCTETS => {
+                let mut text = self.text.borrow_mut();
+                text.resize(len, 0);
+                file.read_exact_at(&mut text, start).map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => listing.changed(),
+                    _ => listing.trouble(error),
+                })?;
+                listing.read_each(&text[..], block, begin, add)
+            }
+            _ => {
+                let text = FileRange { file, start, end: start + block.len_octets };
+                let text = BufReader::with_capacity(READ_OCTETS, text);
+                listing.read_each(text, block, begin, add)
+            }
+        }
+    }
+}
+
 /// A listing, which can be read twice.
 struct Listing {
-    /// Where the second reading is, with the offset there.
-    second: RefCell<Option<(u64, BufReader<File>)>>,
     /// As the operator named it.
     name: String,
     /// A copy of a listing that cannot be read twice from its path.
@@ -483,12 +552,8 @@ struct Listing {
 
 impl Listing {
     fn open(path: &Path) -> Result<Self, Trouble> {
-        let mut listing = Self {
-            second: RefCell::default(),
-            name: path.display().to_string(),
-            spooled: None,
-            path: path.into(),
-        };
+        let mut listing =
+            Self { name: path.display().to_string(), spooled: None, path: path.into() };
         if path == Path::new("-") {
             listing.name = "standard input".into();
             listing.spooled = Some(listing.spool(io::stdin().lock())?);
@@ -512,33 +577,57 @@ impl Listing {
         spool().map_err(|error: io::Error| self.trouble(error))
     }
 
-    /// The listing from an offset on.
-    fn from(&self, offset: u64) -> Result<BufReader<File>, Trouble> {
-        let open = || {
-            let mut file = match &self.spooled {
-                Some(file) => file.try_clone()?,
-                None => File::open(&self.path)?,
-            };
-            file.seek(SeekFrom::Start(offset))?;
-            Ok(BufReader::with_capacity(READ_OCTETS, file))
+    /// Its file once more. The position in it may be anywhere.
+    fn again(&self) -> Result<File, Trouble> {
+        let again = match &self.spooled {
+            Some(file) => file.try_clone(),
+            None => File::open(&self.path),
         };
-        open().map_err(|error: io::Error| self.trouble(error))
+        again.map_err(|error| self.trouble(error))
     }
 
-    /// The same, for the second reading, which mostly goes on where it is.
-    fn again_from(&self, offset: u64) -> Result<BufReader<File>, Trouble> {
-        match self.second.take() {
-            Some((at, reader)) if at == offset => Ok(reader),
-            Some((at, mut reader)) => {
-                let sought = reader.seek_relative(offset as i64 - at as i64);
-                sought.map(|()| reader).map_err(|error| self.trouble(error))
+    /// All of its text.
+    fn text(&self) -> Result<BufReader<FileRange>, Trouble> {
+        let whole = FileRange { file: Rc::new(self.again()?), start: 0, end: u64::MAX };
+        Ok(BufReader::with_capacity(READ_OCTETS, whole))
+    }
+
+    /// As [`Listings::read_each`], of the text of a block.
+    fn read_each<T>(
+        &self,
+        text: impl BufRead,
+        block: &Block,
+        begin: impl FnOnce(&Maildrop) -> Result<T, Trouble>,
+        mut add: impl FnMut(&mut T, EntryRef<'_>) -> Result<(), Trouble>,
+    ) -> Result<(Maildrop, T), Trouble> {
+        let mut reader = BlockReader::at_block(text, block);
+        let head = match reader.next_head() {
+            Ok(Some(head)) if head.user == block.user => head,
+            Err(error) => return Err(self.trouble_at_line(&error)),
+            Ok(_) => return Err(self.changed()),
+        };
+        let (mut made, mut entries) = (begin(&head)?, 0);
+        let fault = loop {
+            match reader.next_entry() {
+                Ok(Some(entry)) => add(&mut made, entry)?,
+                Ok(None) => break None,
+                Err(fault) => break Some(fault),
             }
-            None => self.from(offset),
+            entries += 1;
+        };
+        if let Some(fault) = fault {
+            return Err(self.trouble_at_line(&ListingError { line: reader.line(), fault }));
         }
+        let is_whole = reader.offset() == block.offset + block.len_octets;
+        if is_whole && entries == block.entries { Ok((head, made)) } else { Err(self.changed()) }
     }
 
     fn trouble(&self, error: impl Display) -> Trouble {
         Trouble::at(&self.name, error)
+    }
+
+    fn changed(&self) -> Trouble {
+        self.trouble("changed while it was read; build again")
     }
 
     fn trouble_at_line(&self, error: &listing::ListingError) -> Trouble {
@@ -549,6 +638,23 @@ impl Listing {
 /// So much of a listing is read at once.
 const READ_OCTETS: usize = 1 << 18;
 
+/// What is left to read of a part of a file.
+struct FileRange {
+    file: Rc<File>,
+    start: u64,
+    end: u64,
+}
+
+impl io::Read for FileRange {
+    fn read(&mut self, octets: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.start).unwrap_or(usize::MAX);
+        let most = octets.len().min(left);
+        let len = self.file.read_at(&mut octets[..most], self.start)?;
+        self.start += len as u64;
+        Ok(len)
+    }
+}
+
 /// The position of a maildrop in a listing.
 struct FoundBlock {
     scope: Scope,
@@ -557,18 +663,22 @@ struct FoundBlock {
     listing: usize,
 }
 
-/// Checks all listings; returns their maildrops in the order of scopes, then of users.
-fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
+/// Finds the maildrops of all listings and checks their heads; returns them in the order of scopes,
+/// then of users.
+fn outline(listings: &Listings) -> Result<Vec<FoundBlock>, Trouble> {
     let mut found: Vec<FoundBlock> = Vec::new();
-    for (number, listing) in listings.iter().enumerate() {
-        for block in listing::scan(listing.from(0)?).with_heads() {
+    let place_of =
+        |found: &FoundBlock| format!("{}:{}", listings.all[found.listing].name, found.block.line);
+    for (number, listing) in listings.all.iter().enumerate() {
+        for block in listing::outline(listing.text()?).with_heads() {
             let (block, head) = block.map_err(|error| listing.trouble_at_line(&error))?;
-            let at = format!("{}:{}", listing.name, block.line);
+            let at = |error: &dyn Display| {
+                Trouble::at(format_args!("{}:{}", listing.name, block.line), error)
+            };
             let user = &block.user;
             if *user == everybody_of(None) {
-                return Err(Trouble::at(
-                    at,
-                    "the block of everybody: a place at the old server could not be searched, and \
+                return Err(at(
+                    &"the block of everybody: a place at the old server could not be searched, and \
                      neither the names nor the domain of its users are known; mend what its remark \
                      names and capture again, or remove the block if no user is there",
                 ));
@@ -576,25 +686,19 @@ fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
             if is_everybody(user) && head.state != State::Failed {
                 let state =
                     "not failed: a block of everybody of a domain says that they were missed";
-                return Err(Trouble::at(at, format_args!("{user}: {state}; take it out")));
+                return Err(at(&format_args!("{user}: {state}; take it out")));
             }
             if is_domain(user) {
                 let what = "a domain and not a user; remove it";
-                return Err(Trouble::at(at, format_args!("{user}: {what}")));
+                return Err(at(&format_args!("{user}: {what}")));
             }
-            let Some(scope) = Scope::of(&block.user) else {
-                return Err(Trouble::at(
-                    at,
-                    format_args!(
-                        "no file can be named after user {:?} or the domain; rename it in the \
-                         listing",
-                        block.user
-                    ),
-                ));
+            let Some(scope) = Scope::of(user) else {
+                return Err(at(&format_args!(
+                    "no file can be named after user {user:?} or the domain; rename it in the \
+                     listing"
+                )));
             };
-            // Checks that a roster can write the name.
-            let line = RosterLine::new(&block.user, State::Empty, Gate::Guarded);
-            Roster::new().insert(line).map_err(|error| Trouble::at(at, error))?;
+            check_name(user).map_err(|error| at(&error))?;
             found.push(FoundBlock { scope, block, listing: number });
         }
     }
@@ -604,8 +708,7 @@ fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
     });
     for pair in found.windows(2) {
         if pair[0].block.user == pair[1].block.user {
-            let [first, second] = [&pair[0], &pair[1]]
-                .map(|found| format!("{}:{}", listings[found.listing].name, found.block.line));
+            let [first, second] = [&pair[0], &pair[1]].map(place_of);
             return Err(Trouble::at(
                 second,
                 format_args!(
@@ -621,9 +724,10 @@ fn scan(listings: &[Listing]) -> Result<Vec<FoundBlock>, Trouble> {
     let count = found.iter().filter(upper).count();
     if let Some(first) = found.iter().find(upper) {
         remark(format_args!(
-            "{}:{}: {} has capital letters ({count} such): Dovecot looks users up in small ones, \
+            "{}: {} has capital letters ({count} such): Dovecot looks users up in small ones, \
              unless its auth_username_format says otherwise",
-            listings[first.listing].name, first.block.line, first.block.user
+            place_of(first),
+            first.block.user
         ));
     }
     Ok(found)
@@ -680,18 +784,41 @@ fn add_domains(
     Ok(())
 }
 
-/// Makes the directories of a site that are missing.
-fn make_site(site: &Site) -> Result<(), Trouble> {
-    // The mode must not depend on the umask, and must be set in one step. A run that is killed
-    // between two steps would leave a directory that the next run takes for one that the operator
-    // closed. No other thread runs here yet.
-    let umask = rustix::process::umask(Mode::empty());
-    let made = directories(site).iter().filter(|dir| !dir.is_dir()).try_for_each(|dir| {
-        let made = DirBuilder::new().mode(0o711).recursive(true).create(dir);
-        made.map_err(|error| Trouble::at(dir.display(), error))
-    });
-    rustix::process::umask(umask);
-    made
+/// The directories of a site that were made here. They go again with this, as far as they have
+/// nothing but the lock, unless they are kept.
+#[derive(Default)]
+struct MadeDirs(Vec<PathBuf>);
+
+impl MadeDirs {
+    /// Makes those that are missing.
+    fn make(&mut self, site: &Site) -> Result<(), Trouble> {
+        // The mode must not depend on the umask, and must be set in one step. A run that is killed
+        // between two steps would leave a directory that the next run takes for one that the
+        // operator closed. No other thread runs here yet.
+        let umask = rustix::process::umask(Mode::empty());
+        let made = directories(site).into_iter().filter(|dir| !dir.is_dir()).try_for_each(|dir| {
+            let made = DirBuilder::new().mode(0o711).recursive(true).create(&dir);
+            made.map_err(|error| Trouble::at(dir.display(), error))?;
+            self.0.push(dir);
+            Ok(())
+        });
+        rustix::process::umask(umask);
+        made
+    }
+
+    fn keep(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for MadeDirs {
+    fn drop(&mut self) {
+        for dir in self.0.iter().rev() {
+            // What somebody has put there meanwhile stays, and so does the directory.
+            let _ = fs::remove_file(dir.join(LOCK_NAME));
+            let _ = fs::remove_dir(dir);
+        }
+    }
 }
 
 /// Checks that only root or we can write the site. Otherwise somebody could put a link there for
@@ -722,7 +849,7 @@ struct Build<'a> {
     effect: &'a Effect,
     site: &'a Site,
     scope: &'a Scope,
-    listings: &'a [Listing],
+    listings: &'a Listings,
     hold: Hold,
     /// The site is built upon itself.
     is_upon_itself: bool,
@@ -1224,7 +1351,7 @@ impl Build<'_> {
     /// Reads a maildrop from its place in a listing.
     fn read(&self, found: &FoundBlock) -> Result<Maildrop, Trouble> {
         let mut entries = Vec::with_capacity(found.block.entries as usize);
-        let (head, ()) = self.read_each(
+        let (head, ()) = self.listings.read_each(
             found,
             |_| Ok(()),
             |(), entry| {
@@ -1238,43 +1365,15 @@ impl Build<'_> {
     /// Writes a maildrop from its place in a listing into the index. Returns it without its
     /// messages.
     fn copy(&self, found: &FoundBlock, writer: &mut IndexWriter<'_>) -> Result<Maildrop, Trouble> {
-        let path = self.site.paths_of(self.scope).index;
-        let at = |error: WriteError| Trouble::at(path.display(), error);
-        let begin = |head: &Maildrop| IndexBlock::begin(head).map_err(at);
+        let at =
+            |error: WriteError| Trouble::at(self.site.paths_of(self.scope).index.display(), error);
+        let begin = |head: &Maildrop| writer.begin_block(head).map_err(at);
         let (head, block) =
-            self.read_each(found, begin, |block, entry| block.add(&entry).map_err(at))?;
+            self.listings.read_each(found, begin, |block: &mut IndexBlock, entry| {
+                block.add(&entry).map_err(at)
+            })?;
         writer.push_block(block, &head.spent).map_err(at)?;
         Ok(head)
-    }
-
-    /// Reads a maildrop from its place in a listing: its head, of which `begin` makes something,
-    /// and each message, which `add` puts there.
-    fn read_each<T>(
-        &self,
-        found: &FoundBlock,
-        begin: impl FnOnce(&Maildrop) -> Result<T, Trouble>,
-        mut add: impl FnMut(&mut T, EntryRef<'_>) -> Result<(), Trouble>,
-    ) -> Result<(Maildrop, T), Trouble> {
-        let (listing, block) = (&self.listings[found.listing], &found.block);
-        let mut reader = BlockReader::at_block(listing.again_from(block.offset)?, block);
-        let head = match reader.next_head() {
-            Ok(Some(head)) if head.user == block.user => head,
-            Err(error) => return Err(listing.trouble_at_line(&error)),
-            Ok(_) => return Err(listing.trouble("changed while it was read; build again")),
-        };
-        let mut made = begin(&head)?;
-        let fault = loop {
-            match reader.next_entry() {
-                Ok(Some(entry)) => add(&mut made, entry)?,
-                Ok(None) => break None,
-                Err(fault) => break Some(fault),
-            }
-        };
-        if let Some(fault) = fault {
-            return Err(listing.trouble_at_line(&ListingError { line: reader.line(), fault }));
-        }
-        listing.second.replace(Some((block.offset + block.len_octets, reader.into_input())));
-        Ok((head, made))
     }
 }
 

@@ -88,7 +88,7 @@ fn read_keys(
     reads: &mut [Option<MessageOrFault>],
 ) -> Result<bool, CaptureError> {
     let Some(depth) = keys.depth().filter(|_| !plan.entries.is_empty()) else { return Ok(true) };
-    let mut read = |at: usize, depth| read_one(maildir, snapshot, at, depth, &mut reads[at]);
+    let mut read = |at: usize, depth| read_one(maildir, snapshot, at, keys, depth, &mut reads[at]);
     for entry in &plan.entries {
         if !read(entry.at, depth)? {
             return Ok(false);
@@ -108,7 +108,8 @@ fn read_keys(
     for entry in &plan.entries {
         let read = &mut reads[entry.at];
         let says_little = matches!(read, Some(Ok(header)) if headers.say_little_of(&header.of));
-        if says_little && !read_one(maildir, snapshot, entry.at, Depth::Message, read)? {
+        let whole = Depth::Message;
+        if says_little && !read_one(maildir, snapshot, entry.at, keys, whole, read)? {
             return Ok(false);
         }
     }
@@ -121,6 +122,7 @@ fn read_one(
     maildir: &Maildir,
     snapshot: &Snapshot,
     at: usize,
+    keys: Keys,
     depth: Depth,
     read: &mut Option<MessageOrFault>,
 ) -> Result<bool, CaptureError> {
@@ -138,7 +140,7 @@ fn read_one(
             return Ok(false);
         }
         Ok(Some((file, _))) => {
-            MessageRead::read(file, depth).map_err(|e| CaptureError::io(&message.name, e))
+            MessageRead::read_for(keys, file, depth).map_err(|e| CaptureError::io(&message.name, e))
         }
         Err(error) => Err(error),
     };
