@@ -91,10 +91,14 @@ impl Answers {
         CStr::from_bytes_with_nul(self.with_nul(i)).expect("one NUL, which closes it: checked")
     }
 
-    fn with_nul(&self, i: usize) -> &[u8] {
-        let start = self.start(i);
-        let end = if i + 1 < self.records { self.start(i + 1) } else { self.heap };
-        &self.heap()[start..end]
+    /// The same with the one NUL that closes it.
+    pub fn with_nul(&self, i: usize) -> &[u8] {
+        &self.heap()[self.start(i)..self.end(i)]
+    }
+
+    /// Where the NUL of the UIDL of the record at `i` ends in the heap.
+    pub(super) fn end(&self, i: usize) -> usize {
+        if i + 1 < self.records { self.start(i + 1) } else { self.heap }
     }
 
     pub(super) fn start(&self, i: usize) -> usize {

@@ -141,18 +141,17 @@ impl LedgerFront {
         if std::str::from_utf8(self.user_octets()).is_err() {
             return bad(0, "user name");
         }
-        let answers = &self.answers;
-        let heap = answers.heap();
-        let mut next_start = 0;
+        let (answers, heap) = (&self.answers, self.answers.heap());
+        let (mut before, mut next_start) = ((0, 0), 0);
         for i in 0..answers.len() {
             // Bisections lean on this.
-            let place = |i| (answers.uid(i), answers.order_number(i));
-            let is_one_uid = |i| answers.uid(i) == answers.uid(i - 1) && answers.uid(i) != 0;
-            let ascends = i == 0 || (place(i) > place(i - 1) && !is_one_uid(i));
-            if !ascends {
+            let place @ (uid, order) = (answers.uid(i), answers.order_number(i));
+            let is_one_uid = uid == before.0 && uid != 0;
+            if place <= before || is_one_uid {
                 return bad(i, "UID");
             }
-            if !(1..self.header.head.next_order).contains(&answers.order_number(i)) {
+            before = place;
+            if !(1..self.header.head.next_order).contains(&order) {
                 return bad(i, "order number");
             }
             if Provenance::of_letter(self.letter(i)).is_none() {
@@ -161,19 +160,25 @@ impl LedgerFront {
             if self.name_at(0, i) == NO_NAME && self.name_at(1, i) != NO_NAME {
                 return bad(i, "name");
             }
-            if answers.start(i) != next_start {
+            let (start, end) = (answers.start(i), answers.end(i));
+            if start != next_start || !(start + 1..=heap.len()).contains(&end) {
                 return bad(i, "UIDL offset");
             }
-            let Some(len) = memchr::memchr(0, &heap[next_start..]) else {
+            if heap[end - 1] != 0 {
                 return bad(i, "UIDL end");
-            };
-            if Uidl::check(&heap[next_start..next_start + len]).is_err() {
-                return bad(i, "UIDL");
             }
-            next_start += len + 1;
+            if !(1..=Uidl::MAX_OCTETS).contains(&(end - 1 - start)) {
+                return bad(i, "UIDL length");
+            }
+            next_start = end;
         }
         if next_start != heap.len() {
             return bad(answers.len(), "heap length");
+        }
+        // Each UIDL is closed by an octet that no UIDL has, and there are no more of these.
+        if not_of_uidls(heap) != answers.len() {
+            let is_bad = |i: &usize| Uidl::check(answers.uidl(*i)).is_err();
+            return bad((0..answers.len()).find(is_bad).unwrap_or(answers.len()), "UIDL");
         }
         Ok(())
     }
@@ -234,4 +239,12 @@ impl LedgerFront {
     pub fn octets(&self) -> &[u8] {
         &self.answers.octets
     }
+}
+
+/// How many of these octets no UIDL has. They are counted many in a step.
+fn not_of_uidls(octets: &[u8]) -> usize {
+    let count = |few: &[u8]| -> u8 {
+        few.iter().map(|octet| u8::from(!matches!(octet, 0x21..=0x7E))).sum()
+    };
+    octets.chunks(u8::MAX.into()).map(|few| usize::from(count(few))).sum()
 }

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -55,14 +55,6 @@ enum ToBake {
     All,
     /// The same, unless it is only new messages with these UIDs.
     AllUnlessOnly(Vec<u32>),
-}
-
-/// What is answered for a message.
-pub struct Answer<'a> {
-    /// Its UIDL.
-    pub uidl: &'a CStr,
-    /// Its place in the POP3 order.
-    pub order: u32,
 }
 
 /// Why there is no table.
@@ -533,14 +525,22 @@ impl AnswerTable {
         Self { passing: passing.collect(), undecided, ..self }
     }
 
-    /// The answer for a message, if there is one.
-    pub fn answer(&self, uid: u32) -> Option<Answer<'_>> {
-        if let Some(at) = self.answers.find(uid, self.cursor.get()) {
-            self.cursor.set(at + 1);
-            let (uidl, order) = (self.answers.uidl_for_c(at), self.answers.order_number(at));
-            return Some(Answer { uidl, order });
-        }
-        self.passing.get(&uid).map(|(uidl, order)| Answer { uidl, order: *order })
+    fn find(&self, uid: u32) -> Option<usize> {
+        let at = self.answers.find(uid, self.cursor.get())?;
+        self.cursor.set(at + 1);
+        Some(at)
+    }
+
+    /// The UIDL of a message, closed by one NUL, if there is an answer.
+    pub fn uidl(&self, uid: u32) -> Option<&[u8]> {
+        let passing = || self.passing.get(&uid).map(|(uidl, _)| uidl.as_bytes_with_nul());
+        self.find(uid).map(|at| self.answers.with_nul(at)).or_else(passing)
+    }
+
+    /// The place of a message in the POP3 order, if there is an answer.
+    pub fn order(&self, uid: u32) -> Option<u32> {
+        let passing = || self.passing.get(&uid).map(|(_, order)| *order);
+        self.find(uid).map(|at| self.answers.order_number(at)).or_else(passing)
     }
 
     /// Says whether nothing can be told of the message beyond this session.
