@@ -5,7 +5,7 @@ use super::answers::Answers;
 use super::epoch::{TOLD_OCTETS, Told};
 use super::layout::{
     ANSWER_OCTETS, BACK_RECORD_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader,
-    Lengths, NO_ENTRY, digest, digest_of_back, length, u32_at,
+    Lengths, NO_ENTRY, REHEARSAL, digest, digest_of_back, length, u32_at,
 };
 use super::mark::Mark;
 use super::record::{NAME_OCTETS, NO_NAME, NameHash, Provenance, RecordRef};
@@ -102,14 +102,7 @@ impl LedgerFront {
     ///
     /// [`LedgerError`] when the back is not the one of this front, or is damaged.
     pub fn ledger(&self, back: &[u8]) -> Result<LedgerRef<'_>, LedgerError> {
-        if back.len() != self.header.lengths.back() {
-            return Err(length(back.len(), self.header.lengths.back()));
-        }
-        let front_digest = &self.octets()[self.octets().len() - DIGEST_OCTETS..];
-        let (body, back_digest) = back.split_at(back.len() - DIGEST_OCTETS);
-        if digest_of_back(front_digest, body) != back_digest {
-            return Err(LedgerError::Checksum { part: "back" });
-        }
+        let body = self.body_of(back)?;
         let count = self.answers.len();
         let (entries, keys) = body.split_at(BACK_RECORD_OCTETS * count);
         let unclaimed = UnclaimedKeys::of_octets(keys, self.header.reads)
@@ -132,6 +125,38 @@ impl LedgerFront {
             unclaimed,
             records: records.collect(),
         })
+    }
+
+    /// What stands in the back before its digest, which must be right.
+    fn body_of<'b>(&self, back: &'b [u8]) -> Result<&'b [u8], LedgerError> {
+        if back.len() != self.header.lengths.back() {
+            return Err(length(back.len(), self.header.lengths.back()));
+        }
+        let front_digest = &self.octets()[self.octets().len() - DIGEST_OCTETS..];
+        let (body, back_digest) = back.split_at(back.len() - DIGEST_OCTETS);
+        if digest_of_back(front_digest, body) != back_digest {
+            return Err(LedgerError::Checksum { part: "back" });
+        }
+        Ok(body)
+    }
+
+    /// Says in both parts that a client was told what only a rehearsal had listed
+    /// ([`LedgerHead::rehearsal`]). All else stays, octet for octet, but for the digests.
+    ///
+    /// # Errors
+    ///
+    /// As [`LedgerFront::ledger`]. Then nothing was changed.
+    pub fn end_rehearsal(&mut self, back: &mut [u8]) -> Result<(), LedgerError> {
+        let back_body = self.body_of(back)?.len();
+        self.header.head.rehearsal = 0;
+        let octets = &mut self.answers.octets;
+        let front_body = octets.len() - DIGEST_OCTETS;
+        octets[REHEARSAL].fill(0);
+        let front_digest = digest(&octets[..front_body]);
+        octets[front_body..].copy_from_slice(&front_digest);
+        let back_digest = digest_of_back(&front_digest, &back[..back_body]);
+        back[back_body..].copy_from_slice(&back_digest);
+        Ok(())
     }
 
     /// The account's owner can write the file and its checksum. So nothing that is served later may

@@ -42,6 +42,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
+
 use super::epoch::{Epoch, MAX_TOLD, TOLD_OCTETS};
 use super::record::NAME_OCTETS;
 use super::unclaimed::{KEY_OCTETS, UnclaimedKeys};
@@ -53,6 +55,8 @@ pub(super) const MAGIC: [u8; 8] = *b"\x89UKL\r\n\x1a\n";
 pub const VERSION: u32 = 1;
 pub(super) const HEADER_OCTETS: usize = 112;
 pub(super) const DIGEST_OCTETS: usize = 16;
+/// The place of the stamp of the rehearsal.
+pub(super) const REHEARSAL: Range<usize> = 56..64;
 /// UID, order number and start of a record: what an answer needs beside its UIDL.
 pub(super) const ANSWER_OCTETS: usize = 3 * 4;
 pub(super) const FRONT_RECORD_OCTETS: usize = ANSWER_OCTETS + 2 * NAME_OCTETS + 1;
@@ -147,7 +151,7 @@ impl LedgerHeader {
             begun_after: u64_at(file, 32),
             restored: u64_at(file, 40),
             unguarded: u64_at(file, 48),
-            rehearsal: u64_at(file, 56),
+            rehearsal: u64_at(file, REHEARSAL.start),
             index: Noted {
                 uidls: u32_at(file, 64),
                 next: u32_at(file, 68),

@@ -310,6 +310,21 @@ fn a_forged_ledger_with_right_checksums_cannot_carry_a_line_end_or_a_bad_offset(
 }
 
 #[test]
+fn a_rehearsal_ends_where_it_stands_in_the_file_and_all_else_stays() {
+    let ledger = sample();
+    assert_ne!(ledger.rehearsal, 0);
+    let (mut front, mut back) = LedgerFront::of_encoded(ledger.encode()).unwrap();
+    let mut damaged = back.clone();
+    damaged[0] ^= 1;
+    assert_eq!(front.end_rehearsal(&mut damaged), Err(LedgerError::Checksum { part: "back" }));
+    assert_eq!(front.head().rehearsal, ledger.rehearsal);
+    front.end_rehearsal(&mut back).unwrap();
+    assert_eq!(front.head().rehearsal, 0);
+    let told = Ledger { rehearsal: 0, ..ledger };
+    assert_eq!([front.octets(), &back].concat(), told.encode());
+}
+
+#[test]
 fn a_front_has_no_uidl_that_is_empty_or_too_long() {
     let long = "x".repeat(Uidl::MAX_OCTETS);
     let read = |uidls: [&str; 2], heap: &str, second: u32| {
