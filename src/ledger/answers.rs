@@ -16,21 +16,16 @@ pub struct Answers {
     pub(super) records: usize,
     /// Where their UIDs, order numbers and starts begin in `octets`.
     pub(super) records_at: usize,
-    /// Where the UIDLs begin in `octets`.
-    pub(super) heap_at: usize,
     /// The octets of the UIDLs.
     pub(super) heap: usize,
 }
 
 impl Answers {
-    /// Drops all that stands before, between and behind.
+    /// Drops all that stands behind. The little that stands before stays: nothing is moved.
     pub(super) fn alone(mut self) -> Self {
-        let columns_end = self.records_at + ANSWER_OCTETS * self.records;
-        self.octets.truncate(self.heap_at + self.heap);
-        self.octets.drain(columns_end..self.heap_at);
-        self.octets.drain(..self.records_at);
+        self.octets.truncate(self.heap_end());
         self.octets.shrink_to_fit();
-        Self { records_at: 0, heap_at: ANSWER_OCTETS * self.records, ..self }
+        self
     }
 
     /// The octets that it keeps.
@@ -106,6 +101,16 @@ impl Answers {
     }
 
     pub(super) fn heap(&self) -> &[u8] {
-        &self.octets[self.heap_at..self.heap_at + self.heap]
+        &self.octets[self.heap_at()..self.heap_end()]
+    }
+
+    /// Where the UIDLs begin in `octets`: right behind the columns.
+    fn heap_at(&self) -> usize {
+        self.records_at + ANSWER_OCTETS * self.records
+    }
+
+    /// Where they end.
+    pub(super) fn heap_end(&self) -> usize {
+        self.heap_at() + self.heap
     }
 }

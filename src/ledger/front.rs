@@ -4,8 +4,8 @@
 use super::answers::Answers;
 use super::epoch::{TOLD_OCTETS, Told};
 use super::layout::{
-    ANSWER_OCTETS, BACK_RECORD_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader,
-    Lengths, NO_ENTRY, REHEARSAL, digest, digest_of_back, length, u32_at,
+    BACK_RECORD_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader, Lengths, NO_ENTRY,
+    REHEARSAL, digest, digest_of_back, length, u32_at,
 };
 use super::mark::Mark;
 use super::record::{NAME_OCTETS, NO_NAME, NameHash, Provenance, RecordRef};
@@ -73,7 +73,6 @@ impl LedgerFront {
             octets,
             records,
             records_at: HEADER_OCTETS + user + TOLD_OCTETS * told,
-            heap_at: header.lengths.front() - DIGEST_OCTETS - heap,
             heap,
         };
         let front = Self { answers, header };
@@ -246,8 +245,7 @@ impl LedgerFront {
     }
 
     fn name_at(&self, place: usize, i: usize) -> NameHash {
-        let Answers { records_at, records, .. } = self.answers;
-        let start = records_at + ANSWER_OCTETS * records + NAME_OCTETS * (place * records + i);
+        let start = self.answers.heap_end() + NAME_OCTETS * (place * self.answers.len() + i);
         self.octets()[start..start + NAME_OCTETS].try_into().expect("8 octets")
     }
 
@@ -256,8 +254,8 @@ impl LedgerFront {
     }
 
     fn letter(&self, i: usize) -> u8 {
-        let Answers { heap_at, records, .. } = self.answers;
-        self.octets()[heap_at - records + i]
+        let letters = self.octets().len() - DIGEST_OCTETS - self.answers.len();
+        self.octets()[letters + i]
     }
 
     /// The octets of the file up to the back.

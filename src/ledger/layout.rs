@@ -31,10 +31,10 @@
 //! then      4n    UID of each record; 0: its message was not there when this was written
 //! then      4n    order number, from 1
 //! then      4n    where the record's UIDL starts in the heap
+//! then      heap  the UIDLs, each closed by a NUL: so far it is what a session answers from
 //! then      8n    the message's first name (see [`NameHash`]); zeros: none
 //! then      8n    its second name; zeros: none
 //! then      n     how the UIDL came about, a letter: see [`Provenance`]
-//! then      heap  the UIDLs, each closed by a NUL
 //! then      16    BLAKE3 of all before it, cut to 128 bits: the end of the front
 //! then      4n    the entry it claims, as its place in the index block; 0xFFFFFFFF: none
 //! then      8k    the keys that no record claims, ascending: see [`UnclaimedKeys`]

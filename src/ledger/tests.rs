@@ -3,8 +3,8 @@
 use super::epoch::{Epoch, MAX_TOLD, TOLD_OCTETS, Told, join_told};
 use super::front::LedgerFront;
 use super::layout::{
-    DIGEST_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, Lengths, MAX_OCTETS, digest,
-    digest_of_back,
+    ANSWER_OCTETS, DIGEST_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, Lengths,
+    MAX_OCTETS, digest, digest_of_back,
 };
 use super::mark::Mark;
 use super::record::{NAME_OCTETS, NameHash, NameHashes, Provenance, Record};
@@ -206,7 +206,9 @@ fn a_session_keeps_twelve_octets_a_message_beside_the_uidls() {
     let ledger = Ledger { next_order: 1001, records: records.collect(), ..sample() };
     let answers = LedgerFront::of_encoded(ledger.encode()).unwrap().0.into_answers();
     let uidls: usize = ledger.records.iter().map(|record| record.uidl.as_bytes().len() + 1).sum();
-    assert_eq!(answers.octets(), 12 * 1000 + uidls);
+    // The head, the user's name and two told numbers stay before them.
+    let before = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS;
+    assert_eq!(answers.octets(), before + 12 * 1000 + uidls);
 }
 
 #[test]
@@ -284,11 +286,12 @@ fn a_forged_ledger_with_right_checksums_cannot_carry_a_line_end_or_a_bad_offset(
     };
     assert_eq!(forged(&|_| ()), Ok(()));
     let records = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS;
-    let heap = records + FRONT_RECORD_OCTETS * 5;
+    let heap = records + ANSWER_OCTETS * 5;
     assert!(matches!(forged(&|f| f[heap] = b'\n'), Err(LedgerError::Field { field: "UIDL", .. })));
     assert!(matches!(forged(&|f| f[heap + 7] = b'x'), Err(LedgerError::Field { .. })));
     let last = |f: &mut Vec<u8>| {
-        let at = f.len() - 1;
+        let behind = FRONT_RECORD_OCTETS - ANSWER_OCTETS;
+        let at = f.len() - behind * 5 - 1;
         f[at] = b'x';
     };
     assert!(matches!(forged(&last), Err(LedgerError::Field { field: "UIDL end", .. })));
@@ -300,7 +303,7 @@ fn a_forged_ledger_with_right_checksums_cannot_carry_a_line_end_or_a_bad_offset(
         assert!(found == field || offset == 8, "{field}: {found}");
     }
     assert!(matches!(
-        forged(&|f| f[heap - 1] = b'?'),
+        forged(&|f| *f.last_mut().unwrap() = b'?'),
         Err(LedgerError::Field { field: "letter", .. })
     ));
     for count_at in [84, 88] {
@@ -333,9 +336,9 @@ fn a_front_has_no_uidl_that_is_empty_or_too_long() {
         let file = Ledger { records, next_order: 3, ..least() }.encode();
         let len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
         let mut front = file[..len - DIGEST_OCTETS].to_vec();
-        let heap_at = front.len() - heap.len();
-        front[heap_at..].copy_from_slice(heap.as_bytes());
         let starts = HEADER_OCTETS + 5 + 8 * 2;
+        let heap_at = starts + 4 * 2;
+        front[heap_at..heap_at + heap.len()].copy_from_slice(heap.as_bytes());
         front[starts + 4..starts + 8].copy_from_slice(&second.to_le_bytes());
         let found = digest(&front);
         LedgerFront::read([&front[..], &found].concat()).map(|_| ())
@@ -355,9 +358,10 @@ fn is_sound(front: &[u8]) -> bool {
     let number = |at: usize| u32::from_le_bytes(front[at..at + 4].try_into().unwrap());
     let [uids, orders, starts] = [0, 1, 2]
         .map(|column| (0..N).map(|i| number(records + 4 * (N * column + i))).collect::<Vec<u32>>());
-    let name = |place: usize, i: usize| &front[records + 12 * N + 8 * (N * place + i)..][..8];
-    let heap = &front[records + FRONT_RECORD_OCTETS * N..front.len() - DIGEST_OCTETS];
-    let letters = &front[records + (FRONT_RECORD_OCTETS - 1) * N..][..N];
+    let names = front.len() - DIGEST_OCTETS - (8 + 8 + 1) * N;
+    let name = |place: usize, i: usize| &front[names + 8 * (N * place + i)..][..8];
+    let heap = &front[records + 12 * N..names];
+    let letters = &front[names + 16 * N..][..N];
     let ascends = (1..N).all(|i| {
         (uids[i - 1], orders[i - 1]) < (uids[i], orders[i])
             && (uids[i] == 0 || uids[i] != uids[i - 1])
