@@ -31,6 +31,7 @@ struct uidl_keep_mail {
 struct uidl_keep_mailbox {
 	union mailbox_module_context module_ctx;
 	void *state;
+	struct mailbox_vfuncs *methods;
 };
 
 static MODULE_CONTEXT_DEFINE_INIT(uidl_keep_user_module, &mail_user_module_register);
@@ -186,6 +187,7 @@ struct mailbox_vfuncs *uidl_keep_mailbox_attach(struct mailbox *box, void *state
 	ctx->module_ctx.super = *v;
 	box->vlast = &ctx->module_ctx.super;
 	ctx->state = state;
+	ctx->methods = v;
 	MODULE_CONTEXT_SET(box, uidl_keep_mailbox_module, ctx);
 	return v;
 }
@@ -198,6 +200,11 @@ static struct uidl_keep_mailbox *uidl_keep_mailbox_ctx(struct mailbox *box)
 const struct mailbox_vfuncs *uidl_keep_mailbox_super(struct mailbox *box)
 {
 	return &uidl_keep_mailbox_ctx(box)->module_ctx.super;
+}
+
+struct mailbox_vfuncs *uidl_keep_mailbox_methods(struct mailbox *box)
+{
+	return uidl_keep_mailbox_ctx(box)->methods;
 }
 
 void *uidl_keep_mailbox_state(struct mailbox *box)

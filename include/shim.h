@@ -53,6 +53,7 @@ const char *uidl_keep_user_plugin_setting(struct mail_user *user, const char *na
 
 /* Mailbox. */
 struct mailbox_vfuncs *uidl_keep_mailbox_attach(struct mailbox *box, void *state);
+struct mailbox_vfuncs *uidl_keep_mailbox_methods(struct mailbox *box);
 const struct mailbox_vfuncs *uidl_keep_mailbox_super(struct mailbox *box);
 void *uidl_keep_mailbox_state(struct mailbox *box);
 struct mail_user *uidl_keep_mailbox_user(struct mailbox *box);

@@ -83,7 +83,7 @@ pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
         let mut start = 0_u32;
         for at in 0..count {
             put(&mut file, starts + 4 * at, &start.to_le_bytes());
-            let uidl = &file[front - heap + (start as usize).min(heap)..front];
+            let uidl = &file[starts + 4 * count..][(start as usize).min(heap)..heap];
             let len = uidl.iter().position(|&octet| octet == 0).map_or(uidl.len(), |nul| nul + 1);
             start += len as u32;
         }

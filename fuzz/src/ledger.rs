@@ -64,7 +64,9 @@ fn check_head(front: &LedgerFront, ledger: &Ledger) {
 /// name without a first, and it is written as the first.
 fn check_written_again(ledger: &Ledger, file: &[u8]) {
     let count = ledger.records.len();
-    let start = LedgerFront::HEADER_OCTETS + ledger.user.len() + 8 * ledger.told.len() + 12 * count;
+    let heap: usize = ledger.records.iter().map(|record| record.uidl.as_bytes().len() + 1).sum();
+    let answers = 8 * ledger.told.len() + 12 * count + heap;
+    let start = LedgerFront::HEADER_OCTETS + ledger.user.len() + answers;
     let (first, second) = file[start..start + 16 * count].split_at(8 * count);
     let names = || [first, second].map(|names| names.chunks(8).map(|name| name != [0; 8]));
     let read: usize = ledger.records.iter().map(|record| record.names.len()).sum();

@@ -4,7 +4,9 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
 
 /// Octets that can be read by offset.
 ///
@@ -82,7 +84,7 @@ impl<T: ReadAt + ?Sized> ReadAt for Box<T> {
     }
 }
 
-/// Reads with `pread`.
+/// Reads with `pread`, into room that is not filled with zeros before.
 impl ReadAt for File {
     fn len_octets(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
@@ -90,8 +92,15 @@ impl ReadAt for File {
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         let mut octets = room_for(len)?;
-        octets.resize(len, 0);
-        self.read_exact_at(&mut octets, offset)?;
+        while octets.len() < len {
+            let at = offset.saturating_add(octets.len() as u64);
+            match rustix::io::pread(self, spare_capacity(&mut octets), at) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        octets.truncate(len);
         Ok(octets)
     }
 }

@@ -16,21 +16,16 @@ pub struct Answers {
     pub(super) records: usize,
     /// Where their UIDs, order numbers and starts begin in `octets`.
     pub(super) records_at: usize,
-    /// Where the UIDLs begin in `octets`.
-    pub(super) heap_at: usize,
     /// The octets of the UIDLs.
     pub(super) heap: usize,
 }
 
 impl Answers {
-    /// Drops all that stands before, between and behind.
+    /// Drops all that stands behind. The little that stands before stays: nothing is moved.
     pub(super) fn alone(mut self) -> Self {
-        let columns_end = self.records_at + ANSWER_OCTETS * self.records;
-        self.octets.truncate(self.heap_at + self.heap);
-        self.octets.drain(columns_end..self.heap_at);
-        self.octets.drain(..self.records_at);
+        self.octets.truncate(self.heap_end());
         self.octets.shrink_to_fit();
-        Self { records_at: 0, heap_at: ANSWER_OCTETS * self.records, ..self }
+        self
     }
 
     /// The octets that it keeps.
@@ -91,10 +86,14 @@ impl Answers {
         CStr::from_bytes_with_nul(self.with_nul(i)).expect("one NUL, which closes it: checked")
     }
 
-    fn with_nul(&self, i: usize) -> &[u8] {
-        let start = self.start(i);
-        let end = if i + 1 < self.records { self.start(i + 1) } else { self.heap };
-        &self.heap()[start..end]
+    /// The same with the one NUL that closes it.
+    pub fn with_nul(&self, i: usize) -> &[u8] {
+        &self.heap()[self.start(i)..self.end(i)]
+    }
+
+    /// Where the NUL of the UIDL of the record at `i` ends in the heap.
+    pub(super) fn end(&self, i: usize) -> usize {
+        if i + 1 < self.records { self.start(i + 1) } else { self.heap }
     }
 
     pub(super) fn start(&self, i: usize) -> usize {
@@ -102,6 +101,16 @@ impl Answers {
     }
 
     pub(super) fn heap(&self) -> &[u8] {
-        &self.octets[self.heap_at..self.heap_at + self.heap]
+        &self.octets[self.heap_at()..self.heap_end()]
+    }
+
+    /// Where the UIDLs begin in `octets`: right behind the columns.
+    fn heap_at(&self) -> usize {
+        self.records_at + ANSWER_OCTETS * self.records
+    }
+
+    /// Where they end.
+    pub(super) fn heap_end(&self) -> usize {
+        self.heap_at() + self.heap
     }
 }

@@ -4,8 +4,8 @@
 use super::answers::Answers;
 use super::epoch::{TOLD_OCTETS, Told};
 use super::layout::{
-    ANSWER_OCTETS, BACK_RECORD_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader,
-    Lengths, NO_ENTRY, digest, digest_of_back, length, u32_at,
+    BACK_RECORD_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader, Lengths, NO_ENTRY,
+    REHEARSAL, digest, digest_of_back, length, u32_at,
 };
 use super::mark::Mark;
 use super::record::{NAME_OCTETS, NO_NAME, NameHash, Provenance, RecordRef};
@@ -73,7 +73,6 @@ impl LedgerFront {
             octets,
             records,
             records_at: HEADER_OCTETS + user + TOLD_OCTETS * told,
-            heap_at: header.lengths.front() - DIGEST_OCTETS - heap,
             heap,
         };
         let front = Self { answers, header };
@@ -102,14 +101,7 @@ impl LedgerFront {
     ///
     /// [`LedgerError`] when the back is not the one of this front, or is damaged.
     pub fn ledger(&self, back: &[u8]) -> Result<LedgerRef<'_>, LedgerError> {
-        if back.len() != self.header.lengths.back() {
-            return Err(length(back.len(), self.header.lengths.back()));
-        }
-        let front_digest = &self.octets()[self.octets().len() - DIGEST_OCTETS..];
-        let (body, back_digest) = back.split_at(back.len() - DIGEST_OCTETS);
-        if digest_of_back(front_digest, body) != back_digest {
-            return Err(LedgerError::Checksum { part: "back" });
-        }
+        let body = self.body_of(back)?;
         let count = self.answers.len();
         let (entries, keys) = body.split_at(BACK_RECORD_OCTETS * count);
         let unclaimed = UnclaimedKeys::of_octets(keys, self.header.reads)
@@ -134,6 +126,38 @@ impl LedgerFront {
         })
     }
 
+    /// What stands in the back before its digest, which must be right.
+    fn body_of<'b>(&self, back: &'b [u8]) -> Result<&'b [u8], LedgerError> {
+        if back.len() != self.header.lengths.back() {
+            return Err(length(back.len(), self.header.lengths.back()));
+        }
+        let front_digest = &self.octets()[self.octets().len() - DIGEST_OCTETS..];
+        let (body, back_digest) = back.split_at(back.len() - DIGEST_OCTETS);
+        if digest_of_back(front_digest, body) != back_digest {
+            return Err(LedgerError::Checksum { part: "back" });
+        }
+        Ok(body)
+    }
+
+    /// Says in both parts that a client was told what only a rehearsal had listed
+    /// ([`LedgerHead::rehearsal`]). All else stays, octet for octet, but for the digests.
+    ///
+    /// # Errors
+    ///
+    /// As [`LedgerFront::ledger`]. Then nothing was changed.
+    pub fn end_rehearsal(&mut self, back: &mut [u8]) -> Result<(), LedgerError> {
+        let back_body = self.body_of(back)?.len();
+        self.header.head.rehearsal = 0;
+        let octets = &mut self.answers.octets;
+        let front_body = octets.len() - DIGEST_OCTETS;
+        octets[REHEARSAL].fill(0);
+        let front_digest = digest(&octets[..front_body]);
+        octets[front_body..].copy_from_slice(&front_digest);
+        let back_digest = digest_of_back(&front_digest, &back[..back_body]);
+        back[back_body..].copy_from_slice(&back_digest);
+        Ok(())
+    }
+
     /// The account's owner can write the file and its checksum. So nothing that is served later may
     /// lean on a field that was not checked here.
     fn check(&self) -> Result<(), LedgerError> {
@@ -141,18 +165,17 @@ impl LedgerFront {
         if std::str::from_utf8(self.user_octets()).is_err() {
             return bad(0, "user name");
         }
-        let answers = &self.answers;
-        let heap = answers.heap();
-        let mut next_start = 0;
+        let (answers, heap) = (&self.answers, self.answers.heap());
+        let (mut before, mut next_start) = ((0, 0), 0);
         for i in 0..answers.len() {
             // Bisections lean on this.
-            let place = |i| (answers.uid(i), answers.order_number(i));
-            let is_one_uid = |i| answers.uid(i) == answers.uid(i - 1) && answers.uid(i) != 0;
-            let ascends = i == 0 || (place(i) > place(i - 1) && !is_one_uid(i));
-            if !ascends {
+            let place @ (uid, order) = (answers.uid(i), answers.order_number(i));
+            let is_one_uid = uid == before.0 && uid != 0;
+            if place <= before || is_one_uid {
                 return bad(i, "UID");
             }
-            if !(1..self.header.head.next_order).contains(&answers.order_number(i)) {
+            before = place;
+            if !(1..self.header.head.next_order).contains(&order) {
                 return bad(i, "order number");
             }
             if Provenance::of_letter(self.letter(i)).is_none() {
@@ -161,19 +184,25 @@ impl LedgerFront {
             if self.name_at(0, i) == NO_NAME && self.name_at(1, i) != NO_NAME {
                 return bad(i, "name");
             }
-            if answers.start(i) != next_start {
+            let (start, end) = (answers.start(i), answers.end(i));
+            if start != next_start || !(start + 1..=heap.len()).contains(&end) {
                 return bad(i, "UIDL offset");
             }
-            let Some(len) = memchr::memchr(0, &heap[next_start..]) else {
+            if heap[end - 1] != 0 {
                 return bad(i, "UIDL end");
-            };
-            if Uidl::check(&heap[next_start..next_start + len]).is_err() {
-                return bad(i, "UIDL");
             }
-            next_start += len + 1;
+            if !(1..=Uidl::MAX_OCTETS).contains(&(end - 1 - start)) {
+                return bad(i, "UIDL length");
+            }
+            next_start = end;
         }
         if next_start != heap.len() {
             return bad(answers.len(), "heap length");
+        }
+        // Each UIDL is closed by an octet that no UIDL has, and there are no more of these.
+        if not_of_uidls(heap) != answers.len() {
+            let is_bad = |i: &usize| Uidl::check(answers.uidl(*i)).is_err();
+            return bad((0..answers.len()).find(is_bad).unwrap_or(answers.len()), "UIDL");
         }
         Ok(())
     }
@@ -216,8 +245,7 @@ impl LedgerFront {
     }
 
     fn name_at(&self, place: usize, i: usize) -> NameHash {
-        let Answers { records_at, records, .. } = self.answers;
-        let start = records_at + ANSWER_OCTETS * records + NAME_OCTETS * (place * records + i);
+        let start = self.answers.heap_end() + NAME_OCTETS * (place * self.answers.len() + i);
         self.octets()[start..start + NAME_OCTETS].try_into().expect("8 octets")
     }
 
@@ -226,12 +254,20 @@ impl LedgerFront {
     }
 
     fn letter(&self, i: usize) -> u8 {
-        let Answers { heap_at, records, .. } = self.answers;
-        self.octets()[heap_at - records + i]
+        let letters = self.octets().len() - DIGEST_OCTETS - self.answers.len();
+        self.octets()[letters + i]
     }
 
     /// The octets of the file up to the back.
     pub fn octets(&self) -> &[u8] {
         &self.answers.octets
     }
+}
+
+/// How many of these octets no UIDL has. They are counted many in a step.
+fn not_of_uidls(octets: &[u8]) -> usize {
+    let count = |few: &[u8]| -> u8 {
+        few.iter().map(|octet| u8::from(!matches!(octet, 0x21..=0x7E))).sum()
+    };
+    octets.chunks(u8::MAX.into()).map(|few| usize::from(count(few))).sum()
 }

@@ -31,16 +31,18 @@
 //! then      4n    UID of each record; 0: its message was not there when this was written
 //! then      4n    order number, from 1
 //! then      4n    where the record's UIDL starts in the heap
+//! then      heap  the UIDLs, each closed by a NUL: so far it is what a session answers from
 //! then      8n    the message's first name (see [`NameHash`]); zeros: none
 //! then      8n    its second name; zeros: none
 //! then      n     how the UIDL came about, a letter: see [`Provenance`]
-//! then      heap  the UIDLs, each closed by a NUL
 //! then      16    BLAKE3 of all before it, cut to 128 bits: the end of the front
 //! then      4n    the entry it claims, as its place in the index block; 0xFFFFFFFF: none
 //! then      8k    the keys that no record claims, ascending: see [`UnclaimedKeys`]
 //! then      16    BLAKE3 of the front's digest and the back before this, cut to 128 bits
 //! ```
 #![forbid(unsafe_code)]
+
+use std::ops::Range;
 
 use super::epoch::{Epoch, MAX_TOLD, TOLD_OCTETS};
 use super::record::NAME_OCTETS;
@@ -53,6 +55,8 @@ pub(super) const MAGIC: [u8; 8] = *b"\x89UKL\r\n\x1a\n";
 pub const VERSION: u32 = 1;
 pub(super) const HEADER_OCTETS: usize = 112;
 pub(super) const DIGEST_OCTETS: usize = 16;
+/// The place of the stamp of the rehearsal.
+pub(super) const REHEARSAL: Range<usize> = 56..64;
 /// UID, order number and start of a record: what an answer needs beside its UIDL.
 pub(super) const ANSWER_OCTETS: usize = 3 * 4;
 pub(super) const FRONT_RECORD_OCTETS: usize = ANSWER_OCTETS + 2 * NAME_OCTETS + 1;
@@ -147,7 +151,7 @@ impl LedgerHeader {
             begun_after: u64_at(file, 32),
             restored: u64_at(file, 40),
             unguarded: u64_at(file, 48),
-            rehearsal: u64_at(file, 56),
+            rehearsal: u64_at(file, REHEARSAL.start),
             index: Noted {
                 uidls: u32_at(file, 64),
                 next: u32_at(file, 68),

@@ -3,8 +3,8 @@
 use super::epoch::{Epoch, MAX_TOLD, TOLD_OCTETS, Told, join_told};
 use super::front::LedgerFront;
 use super::layout::{
-    DIGEST_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, Lengths, MAX_OCTETS, digest,
-    digest_of_back,
+    ANSWER_OCTETS, DIGEST_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, Lengths,
+    MAX_OCTETS, digest, digest_of_back,
 };
 use super::mark::Mark;
 use super::record::{NAME_OCTETS, NameHash, NameHashes, Provenance, Record};
@@ -12,6 +12,7 @@ use super::unclaimed::UnclaimedKeys;
 use super::whole::{Ledger, LedgerHead, Noted};
 use crate::key::{Depth, Fingerprint};
 use crate::uidl::Uidl;
+use proptest::prelude::*;
 
 fn name(octet: u8) -> NameHash {
     [octet; NAME_OCTETS]
@@ -205,7 +206,9 @@ fn a_session_keeps_twelve_octets_a_message_beside_the_uidls() {
     let ledger = Ledger { next_order: 1001, records: records.collect(), ..sample() };
     let answers = LedgerFront::of_encoded(ledger.encode()).unwrap().0.into_answers();
     let uidls: usize = ledger.records.iter().map(|record| record.uidl.as_bytes().len() + 1).sum();
-    assert_eq!(answers.octets(), 12 * 1000 + uidls);
+    // The head, the user's name and two told numbers stay before them.
+    let before = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS;
+    assert_eq!(answers.octets(), before + 12 * 1000 + uidls);
 }
 
 #[test]
@@ -283,11 +286,12 @@ fn a_forged_ledger_with_right_checksums_cannot_carry_a_line_end_or_a_bad_offset(
     };
     assert_eq!(forged(&|_| ()), Ok(()));
     let records = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS;
-    let heap = records + FRONT_RECORD_OCTETS * 5;
+    let heap = records + ANSWER_OCTETS * 5;
     assert!(matches!(forged(&|f| f[heap] = b'\n'), Err(LedgerError::Field { field: "UIDL", .. })));
     assert!(matches!(forged(&|f| f[heap + 7] = b'x'), Err(LedgerError::Field { .. })));
     let last = |f: &mut Vec<u8>| {
-        let at = f.len() - 1;
+        let behind = FRONT_RECORD_OCTETS - ANSWER_OCTETS;
+        let at = f.len() - behind * 5 - 1;
         f[at] = b'x';
     };
     assert!(matches!(forged(&last), Err(LedgerError::Field { field: "UIDL end", .. })));
@@ -299,11 +303,107 @@ fn a_forged_ledger_with_right_checksums_cannot_carry_a_line_end_or_a_bad_offset(
         assert!(found == field || offset == 8, "{field}: {found}");
     }
     assert!(matches!(
-        forged(&|f| f[heap - 1] = b'?'),
+        forged(&|f| *f.last_mut().unwrap() = b'?'),
         Err(LedgerError::Field { field: "letter", .. })
     ));
     for count_at in [84, 88] {
         let huge = |f: &mut Vec<u8>| f[count_at..count_at + 4].fill(0xFF);
         assert!(matches!(forged(&huge), Err(LedgerError::Length { .. })));
+    }
+}
+
+#[test]
+fn a_rehearsal_ends_where_it_stands_in_the_file_and_all_else_stays() {
+    let ledger = sample();
+    assert_ne!(ledger.rehearsal, 0);
+    let (mut front, mut back) = LedgerFront::of_encoded(ledger.encode()).unwrap();
+    let mut damaged = back.clone();
+    damaged[0] ^= 1;
+    assert_eq!(front.end_rehearsal(&mut damaged), Err(LedgerError::Checksum { part: "back" }));
+    assert_eq!(front.head().rehearsal, ledger.rehearsal);
+    front.end_rehearsal(&mut back).unwrap();
+    assert_eq!(front.head().rehearsal, 0);
+    let told = Ledger { rehearsal: 0, ..ledger };
+    assert_eq!([front.octets(), &back].concat(), told.encode());
+}
+
+#[test]
+fn a_front_has_no_uidl_that_is_empty_or_too_long() {
+    let long = "x".repeat(Uidl::MAX_OCTETS);
+    let read = |uidls: [&str; 2], heap: &str, second: u32| {
+        let record = |uid, uidl: &str| record(uid, uid, uidl, Provenance::Stored);
+        let records = vec![record(1, uidls[0]), record(2, uidls[1])];
+        let file = Ledger { records, next_order: 3, ..least() }.encode();
+        let len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
+        let mut front = file[..len - DIGEST_OCTETS].to_vec();
+        let starts = HEADER_OCTETS + 5 + 8 * 2;
+        let heap_at = starts + 4 * 2;
+        front[heap_at..heap_at + heap.len()].copy_from_slice(heap.as_bytes());
+        front[starts + 4..starts + 8].copy_from_slice(&second.to_le_bytes());
+        let found = digest(&front);
+        LedgerFront::read([&front[..], &found].concat()).map(|_| ())
+    };
+    let bad = |record| Err(LedgerError::Field { record, field: "UIDL length" });
+    assert_eq!(read(["ab", "c"], "ab\0c\0", 3), Ok(()));
+    assert_eq!(read(["ab", "c"], "abc\0\0", 4), bad(1));
+    assert_eq!(read([&long, "yz"], &format!("{long}\0yz\0"), 1025), Ok(()));
+    assert_eq!(read([&long, "yz"], &format!("{long}x\0z\0"), 1026), bad(0));
+}
+
+/// Whether the records of a front of five records are sound, by the words of `layout.rs`: each
+/// field for itself, and the end of each UIDL by a look at its octets.
+fn is_sound(front: &[u8]) -> bool {
+    const N: usize = 5;
+    let records = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS;
+    let number = |at: usize| u32::from_le_bytes(front[at..at + 4].try_into().unwrap());
+    let [uids, orders, starts] = [0, 1, 2]
+        .map(|column| (0..N).map(|i| number(records + 4 * (N * column + i))).collect::<Vec<u32>>());
+    let names = front.len() - DIGEST_OCTETS - (8 + 8 + 1) * N;
+    let name = |place: usize, i: usize| &front[names + 8 * (N * place + i)..][..8];
+    let heap = &front[records + 12 * N..names];
+    let letters = &front[names + 16 * N..][..N];
+    let ascends = (1..N).all(|i| {
+        (uids[i - 1], orders[i - 1]) < (uids[i], orders[i])
+            && (uids[i] == 0 || uids[i] != uids[i - 1])
+    });
+    let mut left = heap;
+    let mut is_uidl = |i: usize| {
+        let starts_there = starts[i] as usize == heap.len() - left.len();
+        let Some(len) = left.iter().position(|octet| *octet == 0) else { return false };
+        let (uidl, rest) = (&left[..len], &left[len + 1..]);
+        left = rest;
+        starts_there && Uidl::check(uidl).is_ok()
+    };
+    ascends
+        && orders.iter().all(|order| (1..number(16)).contains(order))
+        && letters.iter().all(|letter| b"fmhopud".contains(letter))
+        && (0..N).all(|i| name(0, i) != [0; 8] || name(1, i) == [0; 8])
+        && (0..N).all(&mut is_uidl)
+        && left.is_empty()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    /// The account's owner can write any front, with its checksum.
+    #[test]
+    fn a_front_is_read_where_every_record_of_it_is_sound(
+        changes in prop::collection::vec(
+            (any::<prop::sample::Index>(), prop_oneof![
+                Just(0), Just(1), Just(b'\n'), Just(b'!'), Just(b'~'), Just(0x7F), any::<u8>(),
+            ]),
+            1..4,
+        ),
+    ) {
+        let mut file = sample().encode();
+        let len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
+        file.truncate(len);
+        let records = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS..len - DIGEST_OCTETS;
+        for (at, octet) in changes {
+            file[records.start + at.index(records.len())] = octet;
+        }
+        let found = digest(&file[..records.end]);
+        file[records.end..].copy_from_slice(&found);
+        prop_assert_eq!(LedgerFront::read(file.clone()).is_ok(), is_sound(&file));
     }
 }

@@ -293,16 +293,16 @@ fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
             at
         }),
     );
+    for record in records.clone() {
+        file.extend(record.uidl);
+        file.push(0);
+    }
     for place in 0..2 {
         for record in records.clone() {
             file.extend(record.names.get(place).copied().unwrap_or_default());
         }
     }
     file.extend(records.clone().map(|r| r.provenance.letter()));
-    for record in records.clone() {
-        file.extend(record.uidl);
-        file.push(0);
-    }
     let front_digest = digest(&file);
     file.extend(front_digest);
     let back_start = file.len();

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,8 +34,6 @@ pub struct AnswerTable {
     /// How they were made.
     pub kind: ListingKind,
     answers: Answers,
-    /// Whether a rehearsal made them, and no client was told them.
-    is_rehearsed: bool,
     /// What is baked once the client has its answers.
     to_bake: ToBake,
     /// Answers for this session only.
@@ -55,14 +53,6 @@ enum ToBake {
     All,
     /// The same, unless it is only new messages with these UIDs.
     AllUnlessOnly(Vec<u32>),
-}
-
-/// What is answered for a message.
-pub struct Answer<'a> {
-    /// Its UIDL.
-    pub uidl: &'a CStr,
-    /// Its place in the POP3 order.
-    pub order: u32,
 }
 
 /// Why there is no table.
@@ -91,6 +81,8 @@ impl From<Expunged> for Unanswered {
 enum Warm {
     /// It has all answers.
     Table(Box<AnswerTable>),
+    /// The same, but a rehearsal made them, and no client was told them yet.
+    Rehearsed(Box<LedgerFront>),
     /// It has all but those of messages that came since.
     AllButNew(Box<LedgerFront>),
     /// The rules must look.
@@ -140,12 +132,10 @@ impl AnswerTable {
         let mailbox = transaction.mailbox();
         let control = control_of(&kept.user, mailbox)?;
         let seen = control.ledger_state();
-        let is_told = |table: &Self| kept.rehearsal != 0 || !table.is_rehearsed;
         let mut warm = Self::warm(kept, &control, transaction, stale_before)?;
-        warm = match warm {
-            Warm::Table(table) if is_told(&table) => return Ok((*table, None)),
-            warm => warm,
-        };
+        if let Warm::Table(table) = warm {
+            return Ok((*table, None));
+        }
         let locked = control.lock(PATIENCE);
         if let Err(LockError::Busy) = locked {
             let log = format!("{}: {}", control.ledger_path().display(), LockError::Busy);
@@ -156,13 +146,13 @@ impl AnswerTable {
             warm = Self::warm(kept, &control, transaction, stale_before)?;
         }
         match (warm, &locked) {
-            (Warm::Table(table), Ok(lock)) => {
-                if !is_told(&table) {
-                    note_told(&control, transaction, lock);
+            (Warm::Table(table), _) => return Ok((*table, None)),
+            (Warm::Rehearsed(mut front), locked) => {
+                if let Ok(lock) = locked {
+                    note_told(&control, transaction, lock, &mut front);
                 }
-                return Ok((*table, None));
+                return Ok((Self::from_listed(kept, transaction.view(), *front), None));
             }
-            (Warm::Table(table), Err(_)) => return Ok((*table, None)),
             (Warm::AllButNew(front), Ok(lock)) => {
                 if let Some(table) = Self::grown(kept, &control, &front, transaction, lock)? {
                     return Ok((table, None));
@@ -215,6 +205,9 @@ impl AnswerTable {
             Coverage::AllButNew => return Ok(Warm::AllButNew(Box::new(front))),
             Coverage::No => return Ok(Warm::No),
             Coverage::NotYet => return look_again_once(),
+        }
+        if head.rehearsal != 0 && kept.rehearsal == 0 {
+            return Ok(Warm::Rehearsed(Box::new(front)));
         }
         Ok(Warm::Table(Box::new(Self::from_listed(kept, view, front))))
     }
@@ -285,7 +278,6 @@ impl AnswerTable {
         Self {
             view,
             kind: ListingKind::Warm,
-            is_rehearsed: front.head().rehearsal != 0,
             to_bake: ToBake::Nothing,
             answers: front.into_answers(),
             passing: HashMap::new(),
@@ -537,14 +529,22 @@ impl AnswerTable {
         Self { passing: passing.collect(), undecided, ..self }
     }
 
-    /// The answer for a message, if there is one.
-    pub fn answer(&self, uid: u32) -> Option<Answer<'_>> {
-        if let Some(at) = self.answers.find(uid, self.cursor.get()) {
-            self.cursor.set(at + 1);
-            let (uidl, order) = (self.answers.uidl_for_c(at), self.answers.order_number(at));
-            return Some(Answer { uidl, order });
-        }
-        self.passing.get(&uid).map(|(uidl, order)| Answer { uidl, order: *order })
+    fn find(&self, uid: u32) -> Option<usize> {
+        let at = self.answers.find(uid, self.cursor.get())?;
+        self.cursor.set(at + 1);
+        Some(at)
+    }
+
+    /// The UIDL of a message, closed by one NUL, if there is an answer.
+    pub fn uidl(&self, uid: u32) -> Option<&[u8]> {
+        let passing = || self.passing.get(&uid).map(|(uidl, _)| uidl.as_bytes_with_nul());
+        self.find(uid).map(|at| self.answers.with_nul(at)).or_else(passing)
+    }
+
+    /// The place of a message in the POP3 order, if there is an answer.
+    pub fn order(&self, uid: u32) -> Option<u32> {
+        let passing = || self.passing.get(&uid).map(|(_, order)| *order);
+        self.find(uid).map(|at| self.answers.order_number(at)).or_else(passing)
     }
 
     /// Says whether nothing can be told of the message beyond this session.
@@ -569,17 +569,21 @@ fn parts_of(ledger: &Ledger) -> Result<(LedgerFront, Vec<u8>), RefusedLogin> {
 
 /// Notes that a client is told what was only rehearsed, before it is told. The mark alone says it,
 /// too, and needs no room.
-fn note_told(control: &Control, transaction: Transaction, lock: &ControlLock) {
-    let note = || -> Result<(), String> {
-        let Some((mut ledger, _)) = control.ledger().map_err(|why| why.to_string())? else {
-            return Err("it is gone".to_owned());
-        };
-        ledger.rehearsal = 0;
+fn note_told(
+    control: &Control,
+    transaction: Transaction,
+    lock: &ControlLock,
+    front: &mut LedgerFront,
+) {
+    let mut note = || -> Result<(), String> {
+        let mut back = control.back(lock, front).map_err(|why| why.to_string())?;
+        front.end_rehearsal(&mut back).map_err(|why| why.to_string())?;
+        let ledger = front.ledger(&back).map_err(|why| why.to_string())?;
         let is_baked = control.mark().is_some_and(|mark| mark.is_baked);
         let mark = Mark { is_baked, ..Mark::of(&ledger, transaction.view().messages) };
         lock.write(&mark).map_err(|why| why.to_string())?;
         let begun = control.begin(lock).map_err(|why| why.to_string())?;
-        begun.publish(&[&ledger.encode()], &mark).map_err(|why| why.to_string())
+        begun.publish(&[front.octets(), &back], &mark).map_err(|why| why.to_string())
     };
     if let Err(why) = note() {
         let path = control.ledger_path();

@@ -117,7 +117,6 @@ unsafe extern "C" fn mailbox_allocated(mailbox: *mut sys::mailbox) {
             (*methods).close = Some(mailbox_close);
             (*methods).free = Some(mailbox_free);
             (*methods).search_init = Some(search_init);
-            (*methods).search_next_nonblock = Some(search_next_nonblock);
             (*methods).search_deinit = Some(search_deinit);
         }
     });
@@ -183,6 +182,13 @@ unsafe extern "C" fn search_init(
             #[cfg(debug_assertions)]
             super::fault::at("search_init");
             inbox.prepare_listing(handle, Sizes::of(wanted_fields));
+            if inbox.why_not().is_some() {
+                // Only a search that will fail is one that ours must end: it is called for each
+                // message. SAFETY: the mailbox's own table, which `attach` saved before.
+                unsafe {
+                    (*handle.mailbox().methods()).search_next_nonblock = Some(search_next_nonblock);
+                }
+            }
         }
         let search_init = handle.mailbox().super_methods().search_init;
         // SAFETY: the caller's own arguments, to the method that ours replaced.

@@ -280,6 +280,12 @@ impl Mailbox {
         unsafe { sys::uidl_keep_mailbox_state(self.0).cast() }
     }
 
+    /// The methods that [`Mailbox::attach`] returned.
+    pub fn methods(self) -> *mut sys::mailbox_vfuncs {
+        // SAFETY: `from_raw`; the table lives as long as the mailbox.
+        unsafe { sys::uidl_keep_mailbox_methods(self.0) }
+    }
+
     /// The methods that ours replaced.
     pub fn super_methods(self) -> &'static sys::mailbox_vfuncs {
         // SAFETY: `from_raw`; the table lives in the mailbox's pool, and is used only in calls on

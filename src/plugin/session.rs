@@ -267,15 +267,17 @@ impl Inbox {
         mail: Mail,
         wanted: AnsweredField,
     ) -> Option<FieldReply> {
-        let answer = table.answer(mail.uid())?;
         Some(match wanted {
             // The table stays as long as the mailbox, and every mail goes before it.
-            AnsweredField::Uidl => FieldReply::Value(answer.uidl.as_ptr()),
+            AnsweredField::Uidl => FieldReply::Value(table.uidl(mail.uid())?.as_ptr().cast()),
             AnsweredField::Guid => FieldReply::AskStorage,
-            AnsweredField::Order if !self.keeps_order() => FieldReply::AskStorage,
             AnsweredField::Order => {
+                let order = table.order(mail.uid())?;
+                if !self.keeps_order() {
+                    return Some(FieldReply::AskStorage);
+                }
                 let mut digits = *b"4294967295\0";
-                FieldReply::Value(mail.keep_text(decimal(answer.order, &mut digits)))
+                FieldReply::Value(mail.keep_text(decimal(order, &mut digits)))
             }
         })
     }
