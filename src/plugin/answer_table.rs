@@ -487,9 +487,7 @@ impl AnswerTable {
         // Where not even a ledger can be written, it is no use to try.
         let to_bake = match kept.settings.bake && is_written {
             false => ToBake::Nothing,
-            true if is_first && is_marked && is_found_again(&resolution.ledger, marked) => {
-                ToBake::All
-            }
+            true if is_first && is_marked && is_found_again(&resolution, marked) => ToBake::All,
             true => {
                 if bake(mailbox, kept.settings.order, &front) {
                     locked.iter().for_each(|lock| control.note_baked(lock));
@@ -575,11 +573,13 @@ fn note_told(
     lock: &ControlLock,
     front: &mut LedgerFront,
 ) {
+    let rehearsal = front.head().rehearsal;
     let mut note = || -> Result<(), String> {
         let mut back = control.back(lock, front).map_err(|why| why.to_string())?;
         front.end_rehearsal(&mut back).map_err(|why| why.to_string())?;
         let ledger = front.ledger(&back).map_err(|why| why.to_string())?;
-        let is_baked = control.mark().is_some_and(|mark| mark.is_baked);
+        let is_its_own = |mark: &Mark| mark.rehearsal == rehearsal;
+        let is_baked = control.mark().filter(is_its_own).is_some_and(|mark| mark.is_baked);
         let mark = Mark { is_baked, ..Mark::of(&ledger, transaction.view().messages) };
         lock.write(&mark).map_err(|why| why.to_string())?;
         let begun = control.begin(lock).map_err(|why| why.to_string())?;
@@ -596,10 +596,12 @@ fn note_told(
 }
 
 /// Says whether a first listing that is lost before it is baked is made again with the same UIDLs:
-/// from the index, from Dovecot's storage, or from the mark, which has `marked` new messages.
-fn is_found_again(ledger: &Ledger, marked: usize) -> bool {
+/// from the index, from Dovecot's storage, or from the mark, which has `marked` new messages. A
+/// message that could not be read was not listed, and only what is baked says so.
+fn is_found_again(resolution: &Resolution, marked: usize) -> bool {
     let is_new = |record: &&Record| record.uid != 0 && !record.provenance.is_kept();
-    ledger.records.iter().filter(is_new).count() == marked
+    let new = resolution.ledger.records.iter().filter(is_new).count();
+    new == marked && resolution.report.undecided.is_empty()
 }
 
 /// Says whether a ledger was made by what a new message is judged by now.

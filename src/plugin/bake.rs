@@ -13,6 +13,10 @@ use crate::ledger::{FIRST_ORDER, Ledger, LedgerFront, RecordRef};
 /// the plugin out. Returns whether all of it stands there now.
 pub fn bake(mailbox: Mailbox, with_order: bool, front: &LedgerFront) -> bool {
     let Some(uidlist) = mailbox.uidlist() else { return false };
+    // Dovecot has the list in memory as this session saw it last, and another may have listed since.
+    if mailbox.for_each_name(|_, _| {}).is_err() {
+        return false;
+    }
     let answers = front.answers();
     let lacks = |uidlist, i| lacks(uidlist, front, i, with_order);
     if !(0..answers.len()).any(|i| lacks(uidlist, i)) {

@@ -632,16 +632,39 @@ impl<'a> Run<'a> {
         self.last_of_mark_holds(mark) || self.last_below(mark).is_some_and(|m| self.was_native(m))
     }
 
+    /// Says whether a message that the mark names has another UID now: the list of UIDs is another.
+    fn has_moved_since(&self, mark: &Mark) -> bool {
+        let named = mark.natives.iter().copied().chain([(mark.last_uid, mark.last_name)]);
+        let uid_of: HashMap<NameHash, u32> = named.map(|(uid, name)| (name, uid)).collect();
+        self.messages.iter().any(|message| {
+            let uid = message.uidlist_name.and_then(|name| uid_of.get(&name));
+            uid.is_some_and(|uid| *uid != message.uid)
+        })
+    }
+
+    /// Rule 4: whether a message below the newer mark's next UID was listed, where neither storage
+    /// nor the mark itself says it.
+    fn was_listed_below(&self, mark: &Mark) -> WasListed {
+        let is_maildir = self.situation.is_maildir;
+        if is_maildir && (mark.is_baked || self.has_moved_since(mark)) {
+            WasListed::No
+        } else if self.counts_on_since(mark) {
+            WasListed::Surely
+        } else {
+            WasListed::Perhaps
+        }
+    }
+
     /// Says whether it is known that stored UIDLs were told since the maildrop was last forgotten.
     /// Only a memory that was begun since knows.
     fn knows_since_forget(&self) -> bool {
         self.situation.stamps.forgotten == 0 || self.ledger.is_some() || self.newer_mark.is_some()
     }
 
-    /// Rule 4: where a message that is not in the ledger stands.
-    fn rank(&self, m: usize, matched: &Matched<'_>) -> ListingRank {
+    /// Rule 4: where a message that is not in the ledger stands. `below_mark` is what
+    /// [`Run::was_listed_below`] says of the newer mark.
+    fn rank(&self, m: usize, matched: &Matched<'_>, below_mark: WasListed) -> ListingRank {
         let message = &self.messages[m];
-        let is_maildir = message.uidlist_name.is_some();
         let replayed = message
             .stored_order
             .filter(|order| is_ours(*order) && message.stored.as_ref() == Some(&*matched.uidl))
@@ -655,10 +678,8 @@ impl<'a> Run<'a> {
                 WasListed::No
             }
             Some(_) if self.was_native(m) => WasListed::Surely,
-            Some(_) if is_maildir && message.stored.is_some() => WasListed::Surely,
-            Some(mark) if is_maildir && mark.is_baked => WasListed::No,
-            Some(mark) if self.counts_on_since(mark) => WasListed::Surely,
-            Some(_) => WasListed::Perhaps,
+            Some(_) if self.situation.is_maildir && message.stored.is_some() => WasListed::Surely,
+            Some(_) => below_mark,
         };
         let group = match (matched.entry, matched.provenance) {
             (Some(entry), _) => Group::Captured(entry),
@@ -729,10 +750,11 @@ impl<'a> Run<'a> {
     /// Adds the records of messages that are not in the ledger, in their order, and says which
     /// order number is the next one.
     fn add_new_records(&self, records: &mut Vec<Record>) -> Result<u32, Pause> {
+        let below_mark = self.newer_mark.map_or(WasListed::No, |mark| self.was_listed_below(mark));
         let mut fresh: Vec<(ListingRank, (usize, &Matched<'_>))> = Vec::new();
         for (m, state) in self.states.iter().enumerate() {
             if let MessageState::Matched(matched) = state {
-                fresh.push((self.rank(m, matched), (m, matched)));
+                fresh.push((self.rank(m, matched, below_mark), (m, matched)));
             }
         }
         if self.ledger.is_none() {

@@ -202,3 +202,38 @@ fn old_mail_keeps_its_place_before_new_mail_where_the_last_has_gone_and_the_ledg
     server.copy(&old[1], true);
     assert_eq!(server.uidls(), ["U1".to_owned(), native(2), "U2".to_owned()]);
 }
+
+/// A first session is killed before its bake, and the ledger is lost. A message that could not be
+/// read was told to nobody, so it comes behind what was; that is baked at once for its sake.
+#[test]
+fn what_could_not_be_read_stands_behind_what_was_told_also_where_the_session_was_killed() {
+    let old = [mail("a", 1, 1), mail("b", 2, 2)];
+    let mut server = Server::new(captured(&[("U1", &old[0]), ("U2", &old[1])]));
+    (server.storage, server.is_killed) = (Storage::Maildir, true);
+    server.copy(&old[0], true);
+    server.put(mail("new1", 8, 8), "new1".into());
+    server.held.last_mut().unwrap().readable = false;
+    server.put(mail("new2", 9, 9), "new2".into());
+    server.uidls();
+    server.is_killed = false;
+    server.held.iter_mut().for_each(|held| held.readable = true);
+    server.ledger = None;
+    assert_eq!(server.uidls()[..2], ["U1".to_owned(), native(3)]);
+}
+
+/// An older list of UIDs is put back where nothing is baked, and the ledger is lost: new mail takes
+/// a UID below the mark's next one, and a message that was told one above.
+#[test]
+fn a_uid_that_was_given_anew_says_of_no_message_that_it_was_listed() {
+    let old = [mail("a", 1, 1), mail("b", 2, 2)];
+    let mut server = Server::new(captured(&[("U1", &old[0]), ("U2", &old[1])]));
+    (server.storage, server.bakes) = (Storage::Maildir, false);
+    old.iter().for_each(|mail| _ = server.copy(mail, true));
+    assert_eq!(server.uidls(), ["U1", "U2"]);
+    server.put(mail("new", 9, 9), "new".into());
+    server.list_from_elsewhere(2);
+    server.ledger = None;
+    let uids: Vec<(String, u32)> =
+        server.listing().into_iter().map(|(_, held)| (held.name, held.uid)).collect();
+    assert_eq!(uids, [("a".to_owned(), 1), ("b".to_owned(), 3), ("new".to_owned(), 2)]);
+}

@@ -471,7 +471,9 @@ impl Server {
             let mark = Mark::of(&ledger, self.held.len() as u32);
             let may_wait = match grown {
                 Some(_) => self.is_safe_unbaked(&ledger),
-                None => is_first && is_found_again(&ledger, &mark),
+                None => {
+                    is_first && is_found_again(&ledger, &mark) && resolution.passing.is_empty()
+                }
             };
             let is_baked = grown.is_some() && self.mark.as_ref().is_some_and(|mark| mark.is_baked);
             self.mark = Mark::of_file(&Mark { is_baked, ..mark }.to_file());
