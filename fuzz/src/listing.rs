@@ -1,5 +1,5 @@
-//! The listing: reader, scan and outline agree, and a listing that was read is written so that it reads the
-//! same.
+//! The listing: reader, scan and outline agree, and a listing that was read is written so that it
+//! reads the same.
 
 use std::io::{BufRead, BufReader, Cursor};
 

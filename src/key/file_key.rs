@@ -35,9 +35,9 @@ impl FileKey {
     /// The key of a base file name or of a GUID. Anything from the first `:` on is not part of a
     /// base file name and is left out.
     pub fn of_name(name: &[u8]) -> Self {
-        let base = until(name, b':');
-        let cut = until(base, b',');
-        let (of_cut, of_whole) = if cut.len() == base.len() {
+        let cut = &name[..memchr::memchr2(b':', b',', name).unwrap_or(name.len())];
+        let more = until(&name[cut.len()..], b':');
+        let (of_cut, of_whole) = if more.is_empty() {
             // Most names have no comma.
             let hash = blake3::hash(cut);
             (hash, hash)
@@ -45,7 +45,7 @@ impl FileKey {
             // What both begin with is hashed once.
             let mut hasher = blake3::Hasher::new();
             let of_cut = hasher.update(cut).finalize();
-            (of_cut, hasher.update(&base[cut.len()..]).finalize())
+            (of_cut, hasher.update(more).finalize())
         };
         let mut key = Self { cut: [0; 16], whole: [0; 4] };
         key.cut.copy_from_slice(&of_cut.as_bytes()[..16]);

@@ -79,6 +79,20 @@ mod tests {
     }
 
     #[test]
+    fn a_file_key_is_the_same_two_hashes_however_long_the_name_is() {
+        let of = |name: &[u8]| *blake3::hash(name).as_bytes();
+        for len in [1, 63, 64, 65, 70, 128, 1023, 1024, 1025, 3000] {
+            let name: Vec<u8> = (0..len).map(|at| b'a' + (at % 26) as u8).collect();
+            for more in [&b""[..], b",", b",S=149", &b",".repeat(64), &b",x".repeat(1000)] {
+                let base = [&name[..], more].concat();
+                let key = FileKey::of_name(&[&base[..], b":2,S"].concat());
+                assert_eq!(key.cut[..], of(&name)[..16], "{len} {}", more.len());
+                assert_eq!(key.whole[..], of(&base)[..4], "{len} {}", more.len());
+            }
+        }
+    }
+
+    #[test]
     fn the_guid_of_an_mbox_that_is_made_of_nothing_is_no_name() {
         use md5::Digest;
         let digest = md5::Md5::digest(b"");

@@ -224,6 +224,7 @@ counter 13 UID%u-%v
             ("maildrop alice", "maildrop %ff", "2: \"maildrop\" is not UTF-8"),
             ("\n.\n", "\nspent x\n.\n", "12: \"spent\" line behind the first message"),
             ("guid=d35d6b0a", &"x".repeat(MAX_LINE_OCTETS), "10: line of more than 65536 octets"),
+            ("guid-hash=", &"x".repeat(MAX_LINE_OCTETS), "11: line of more than 65536 octets"),
         ] {
             assert!(ALICE.contains(was), "{was}");
             let text = ALICE.replacen(was, is, 1);

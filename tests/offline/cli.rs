@@ -106,6 +106,38 @@ fn nothing_is_built_of_listings_of_which_one_is_wrong() {
 }
 
 #[test]
+fn a_maildrop_of_any_size_is_read_from_its_place_among_others() {
+    let here = Here::new();
+    let block = |user: &str, messages: usize| {
+        let lines = (1..=messages).map(|n| format!("{n} {n:08x} file-hash={n:040x}\n"));
+        let lines: String = lines.collect();
+        format!("uidl-keep-listing 1\nmaildrop {user}@example.com\nstate captured\n{lines}.\n")
+    };
+    // One is larger than what is read at once.
+    let [few, many, one] = [("adam", 3), ("berta", 8000), ("cesar", 1)].map(|(user, messages)| {
+        let block = block(user, messages);
+        assert_eq!(block.len() > 1 << 18, messages == 8000);
+        block
+    });
+    here.write("all.listing", &[&one, "# berta\n", &many, "\n", &few].concat());
+    here.quiet("build -o site all.listing");
+    assert!(here.run("dump site").stdout == [few.as_str(), &many, &one].concat());
+
+    // A fault in any of them is named by its line in the listing.
+    for (was, is, line) in [
+        ("7999 00001f3f", "7999 00001f3f\u{7f}", 5 + 1 + 3 + 7999),
+        ("3 00000003 file-hash", "3 00000003 uid", 5 + 1 + 3 + 3),
+        ("cesar", "adam", 5 + 1 + 8004 + 1 + 1),
+    ] {
+        let text = String::from_utf8(here.read("all.listing")).unwrap();
+        here.write("wrong.listing", &text.replacen(was, is, 1));
+        let trouble = here.trouble("build -o wrong wrong.listing");
+        assert!(trouble.starts_with(&format!("uidl-keep: wrong.listing:{line}: ")), "{trouble}");
+        assert!(!here.path("wrong").exists(), "{is}");
+    }
+}
+
+#[test]
 fn get_finds_a_user_and_a_unique_id_as_a_login_does() {
     let here = with_listings();
     here.quiet("build -o site one.listing two.listing");
