@@ -239,10 +239,10 @@ impl AnswerTable {
         let mark = control.mark();
         let fingerprints = FingerprintCache::none(control, scope_of(kept, view));
         let sizes = Sizes::NotWanted;
-        let input = SurveyInput { mailbox, sizes, was_listed: true, fingerprints };
-        let mut survey =
-            Survey::begin_from(input, ledger.head.epoch.next_uid, listed).map_err(uidlist_fault)?;
-        let uids: Vec<u32> = transaction.uids().collect();
+        // None of the new messages was.
+        let input = SurveyInput { mailbox, sizes, was_listed: false, fingerprints };
+        let (uids, from) = (transaction.uids().collect::<Vec<u32>>(), ledger.head.epoch.next_uid);
+        let mut survey = Survey::begin_from(input, &uids, from, listed).map_err(uidlist_fault)?;
         let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
         let native = UidlFormat::parse(&format).ok();
         let memory = Memory { ledger: None, mark: mark.as_ref() };

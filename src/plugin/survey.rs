@@ -90,39 +90,53 @@ impl<'a> Survey<'a> {
     ///
     /// Why the list of a Maildir cannot be read.
     pub fn begin(input: SurveyInput<'a>) -> Result<Self, String> {
-        Self::begin_from(input, 0, ListedNames::default())
+        let mail = OwnMail::open(input.mailbox);
+        let uids = mail.transaction().uids();
+        Self::of(input, mail, 0, uids, ListedNames::default())
     }
 
-    /// The same for messages with this UID or a higher one alone. `listed` are the names of those
-    /// before.
+    /// The same for those of all messages that have this UID or a higher one. `listed` are the names
+    /// of those before.
     ///
     /// # Errors
     ///
     /// As [`Survey::begin`].
     pub fn begin_from(
         input: SurveyInput<'a>,
+        all: &[u32],
         from: u32,
         listed: ListedNames,
     ) -> Result<Self, String> {
-        let mail = OwnMail::open(input.mailbox);
+        let before = all.partition_point(|uid| *uid < from);
+        let (mail, uids) = (OwnMail::open(input.mailbox), all[before..].iter().copied());
+        Self::of(input, mail, before, uids, listed)
+    }
+
+    fn of(
+        input: SurveyInput<'a>,
+        mail: OwnMail,
+        before: usize,
+        uids: impl Iterator<Item = u32>,
+        listed: ListedNames,
+    ) -> Result<Self, String> {
         let uidlist = input.mailbox.uidlist().filter(|_| mail.is_of_maildir());
         let takes_names = input.was_listed || uidlist.is_none();
-        let transaction = mail.transaction();
-        let before = transaction.uids().take_while(|uid| *uid < from).count();
-        let uids = transaction.uids().skip(before);
         let mut messages: Vec<Message> =
             uids.map(|uid| Message { uid, ..Message::default() }).collect();
         let mut taken = TakenNames { listed, next: 0, are_all: true };
         let mut left = messages.iter_mut().enumerate().peekable();
-        input.mailbox.for_each_name(|uid, name| {
+        let take = |uid, name: &[u8]| {
             while left.next_if(|(_, message)| message.uid < uid).is_some() {}
-            let message = left.next_if(|(_, message)| message.uid == uid);
-            if let Some((m, message)) = message.filter(|_| takes_names) {
+            if let Some((m, message)) = left.next_if(|(_, message)| message.uid == uid) {
                 taken.take(m, message, name, Ledger::name_of_cut(&FileKey::cut_of(name)));
             }
-        })?;
+        };
+        match takes_names {
+            true => input.mailbox.for_each_name(take)?,
+            false => input.mailbox.refresh_names()?,
+        }
         Ok(Self {
-            view: transaction.view(),
+            view: mail.transaction().view(),
             uidlist,
             mail,
             input,
