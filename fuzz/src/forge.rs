@@ -54,9 +54,9 @@ const MOST: (usize, usize, usize) = (1024, 128, 1 << 20);
 pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
     let mut file = file.to_vec();
     if right != Ledger::AsItIs {
-        file.resize(file.len().max(LEDGER_HEADER + 1 + 2 * DIGEST_OCTETS), 0);
+        file.resize(file.len().max(LEDGER_HEADER + 1 + 3 * DIGEST_OCTETS), 0);
         put(&mut file, 0, b"\x89UKL\r\n\x1a\n\x01\0\0\0");
-        let mut room = file.len() - LEDGER_HEADER - 2 * DIGEST_OCTETS;
+        let mut room = file.len() - LEDGER_HEADER - 3 * DIGEST_OCTETS;
         let user = u32_at(&file, 76).clamp(1, MOST.0.min(room));
         room -= user;
         let told = u32_at(&file, 80).min(MOST.1).min(room / TOLD_OCTETS);
@@ -74,7 +74,8 @@ pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
     let records = LEDGER_HEADER + user + TOLD_OCTETS * told;
     let starts = records + 8 * count;
     let front = records + RECORD_OCTETS.0 * count + heap;
-    let back = front + DIGEST_OCTETS;
+    // Behind the digest are the names of the listing, which may be anything.
+    let back = front + 2 * DIGEST_OCTETS;
     let keys = back + RECORD_OCTETS.1 * count;
     if file.len() < keys + KEY_OCTETS * unclaimed + DIGEST_OCTETS {
         return file;

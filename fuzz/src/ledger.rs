@@ -74,6 +74,10 @@ fn check_written_again(ledger: &Ledger, file: &[u8]) {
     let [mut first, mut second] = names();
     let again = ledger.encode();
     if first.by_ref().zip(second.by_ref()).all(|(first, second)| first || !second) {
+        // The names of the listing are no part of what was told.
+        let names_end = LedgerFront::front_len(file, file.len() as u64).expect("read");
+        let mut file = file.to_vec();
+        file[names_end - 16..names_end].fill(0);
         assert_eq!(again, file);
     } else {
         assert_eq!(Ledger::decode(&again).as_ref(), Ok(ledger));

@@ -55,9 +55,13 @@ impl FileKey {
 
     /// The `cut` of [`FileKey::of_name`], of a name with a comma at half the price.
     pub fn cut_of(name: &[u8]) -> [u8; 16] {
-        let end = memchr::memchr2(b':', b',', name).unwrap_or(name.len());
-        let hash = blake3::hash(&name[..end]);
+        let hash = blake3::hash(Self::until_cut(name));
         hash.as_bytes()[..16].try_into().expect("a digest is longer")
+    }
+
+    /// The part of a name that [`FileKey::cut`] is made of.
+    pub fn until_cut(name: &[u8]) -> &[u8] {
+        memchr::memchr2(b':', b',', name).map_or(name, |at| &name[..at])
     }
 
     /// The key printed as `hex`, in 40 digits of either case. `None` when this is not a key.

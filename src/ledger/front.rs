@@ -7,6 +7,7 @@ use super::layout::{
     BACK_RECORD_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader, Lengths, NO_ENTRY,
     REHEARSAL, digest, digest_of_back, length, u32_at,
 };
+use super::listed_names::ListedNames;
 use super::mark::Mark;
 use super::record::{NAME_OCTETS, NO_NAME, NameHash, Provenance, RecordRef};
 use super::unclaimed::UnclaimedKeys;
@@ -48,8 +49,8 @@ impl LedgerFront {
         if front.len() != header.lengths.front() {
             return Err(length(front.len(), header.lengths.front()));
         }
-        let (body, found) = front.split_at(front.len() - DIGEST_OCTETS);
-        if digest(body) != found {
+        let (body, found) = front.split_at(front.len() - 2 * DIGEST_OCTETS);
+        if digest(body) != found[..DIGEST_OCTETS] {
             return Err(LedgerError::Checksum { part: "front" });
         }
         Self::checked(front, header)
@@ -131,7 +132,7 @@ impl LedgerFront {
         if back.len() != self.header.lengths.back() {
             return Err(length(back.len(), self.header.lengths.back()));
         }
-        let front_digest = &self.octets()[self.octets().len() - DIGEST_OCTETS..];
+        let front_digest = &self.octets()[self.body_len()..][..DIGEST_OCTETS];
         let (body, back_digest) = back.split_at(back.len() - DIGEST_OCTETS);
         if digest_of_back(front_digest, body) != back_digest {
             return Err(LedgerError::Checksum { part: "back" });
@@ -148,11 +149,11 @@ impl LedgerFront {
     pub fn end_rehearsal(&mut self, back: &mut [u8]) -> Result<(), LedgerError> {
         let back_body = self.body_of(back)?.len();
         self.header.head.rehearsal = 0;
+        let front_body = self.body_len();
         let octets = &mut self.answers.octets;
-        let front_body = octets.len() - DIGEST_OCTETS;
         octets[REHEARSAL].fill(0);
         let front_digest = digest(&octets[..front_body]);
-        octets[front_body..].copy_from_slice(&front_digest);
+        octets[front_body..][..DIGEST_OCTETS].copy_from_slice(&front_digest);
         let back_digest = digest_of_back(&front_digest, &back[..back_body]);
         back[back_body..].copy_from_slice(&back_digest);
         Ok(())
@@ -207,6 +208,23 @@ impl LedgerFront {
         Ok(())
     }
 
+    /// Where the digest begins.
+    fn body_len(&self) -> usize {
+        self.octets().len() - 2 * DIGEST_OCTETS
+    }
+
+    /// Says whether the messages that were there have these UIDs and names still. If not, their
+    /// names must be compared one by one, or a message has gone.
+    pub fn has_listed(&self, names: &ListedNames) -> bool {
+        self.octets().ends_with(&names.digest())
+    }
+
+    /// Notes the names of the messages that are there.
+    pub fn set_listed(&mut self, names: &ListedNames) {
+        let at = self.octets().len() - DIGEST_OCTETS;
+        self.answers.octets[at..].copy_from_slice(&names.digest());
+    }
+
     /// What the ledger says beside its records.
     pub fn head(&self) -> LedgerHead {
         self.header.head
@@ -254,7 +272,7 @@ impl LedgerFront {
     }
 
     fn letter(&self, i: usize) -> u8 {
-        let letters = self.octets().len() - DIGEST_OCTETS - self.answers.len();
+        let letters = self.body_len() - self.answers.len();
         self.octets()[letters + i]
     }
 

@@ -6,6 +6,7 @@ use super::layout::{
     ANSWER_OCTETS, DIGEST_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, Lengths,
     MAX_OCTETS, digest, digest_of_back,
 };
+use super::listed_names::ListedNames;
 use super::mark::Mark;
 use super::record::{NAME_OCTETS, NameHash, NameHashes, Provenance, Record};
 use super::unclaimed::UnclaimedKeys;
@@ -228,7 +229,8 @@ fn unclaimed_keys_that_do_not_ascend_are_refused_with_right_checksums_too() {
         let front = LedgerFront::front_len(&file, file.len() as u64).unwrap();
         let end = file.len() - DIGEST_OCTETS;
         file[end - 16..end].copy_from_slice(keys.as_flattened());
-        let found = digest_of_back(&file[front - DIGEST_OCTETS..front], &file[front..end]);
+        let front_digest = &file[front - 2 * DIGEST_OCTETS..][..DIGEST_OCTETS];
+        let found = digest_of_back(front_digest, &file[front..end]);
         file[end..].copy_from_slice(&found);
         Ledger::decode(&file).map(|_| ())
     };
@@ -261,7 +263,10 @@ fn a_head_says_which_part_of_new_mail_is_read_and_of_how_many_keys() {
 #[test]
 fn every_flipped_bit_and_every_length_is_an_error() {
     let file = sample().encode();
-    for at in 0..file.len() {
+    // The names only say whether a comparison can be left out.
+    let names = LedgerFront::front_len(&file, file.len() as u64).unwrap() - DIGEST_OCTETS;
+    let is_checked = |at: &usize| !(names..names + DIGEST_OCTETS).contains(at);
+    for at in (0..file.len()).filter(is_checked) {
         for bit in 0..8 {
             let mut damaged = file.clone();
             damaged[at] ^= 1 << bit;
@@ -272,17 +277,64 @@ fn every_flipped_bit_and_every_length_is_an_error() {
     assert!(Ledger::decode(&[&file[..], b"\0"].concat()).is_err());
 }
 
+/// A front with its digest, and with names that are not known.
+fn sealed(mut front: Vec<u8>) -> Vec<u8> {
+    let found = digest(&front);
+    front.extend(found);
+    front.extend([0; DIGEST_OCTETS]);
+    front
+}
+
+#[test]
+fn a_front_has_the_names_that_it_was_given_and_no_others() {
+    let listed = |messages: &[(u32, &str)]| {
+        let mut names = ListedNames::default();
+        messages.iter().for_each(|(uid, name)| names.add(*uid, name.as_bytes()));
+        names
+    };
+    let (mut front, back) = LedgerFront::of_encoded(sample().encode()).unwrap();
+    let told = [(3, "a"), (7, "bc"), (8, "d")];
+    assert!(!front.has_listed(&listed(&told)) && !front.has_listed(&listed(&[])));
+    front.set_listed(&listed(&told));
+    let front = LedgerFront::read(front.octets().to_vec()).unwrap();
+    assert!(front.has_listed(&listed(&told)));
+    for others in [
+        &[(3, "a"), (7, "bc")][..],
+        &[(3, "a"), (7, "bc"), (8, "d"), (9, "e")],
+        &[(3, "a"), (7, "b"), (8, "cd")],
+        &[(3, "ab"), (7, "c"), (8, "d")],
+        &[(3, "a"), (7, "bc"), (9, "d")],
+        &[(3, "bc"), (7, "a"), (8, "d")],
+        &[],
+    ] {
+        assert!(!front.has_listed(&listed(others)), "{others:?}");
+    }
+    assert_eq!(front.ledger(&back).unwrap().encode(), sample().encode());
+}
+
+/// However many are hashed at a time.
+#[test]
+fn names_are_digested_as_one_run_of_octets() {
+    let mut names = ListedNames::default();
+    let mut run = Vec::new();
+    for uid in 1..2000u32 {
+        let name = format!("1714990000.M{uid}P1.host");
+        names.add(uid, name.as_bytes());
+        run.extend(uid.to_le_bytes());
+        run.extend([name.as_bytes(), b"\0"].concat());
+        assert!(uid % 97 != 0 || names.digest() == digest(&run), "{uid}");
+    }
+}
+
 /// The account's owner can write a ledger and its checksum.
 #[test]
 fn a_forged_ledger_with_right_checksums_cannot_carry_a_line_end_or_a_bad_offset() {
     let forged = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut file = sample().encode();
         let front = LedgerFront::front_len(&file, file.len() as u64).unwrap();
-        file.truncate(front - DIGEST_OCTETS);
+        file.truncate(front - 2 * DIGEST_OCTETS);
         change(&mut file);
-        let found = digest(&file);
-        file.extend(found);
-        LedgerFront::read(file).map(|_| ())
+        LedgerFront::read(sealed(file)).map(|_| ())
     };
     assert_eq!(forged(&|_| ()), Ok(()));
     let records = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS;
@@ -335,13 +387,12 @@ fn a_front_has_no_uidl_that_is_empty_or_too_long() {
         let records = vec![record(1, uidls[0]), record(2, uidls[1])];
         let file = Ledger { records, next_order: 3, ..least() }.encode();
         let len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
-        let mut front = file[..len - DIGEST_OCTETS].to_vec();
+        let mut front = file[..len - 2 * DIGEST_OCTETS].to_vec();
         let starts = HEADER_OCTETS + 5 + 8 * 2;
         let heap_at = starts + 4 * 2;
         front[heap_at..heap_at + heap.len()].copy_from_slice(heap.as_bytes());
         front[starts + 4..starts + 8].copy_from_slice(&second.to_le_bytes());
-        let found = digest(&front);
-        LedgerFront::read([&front[..], &found].concat()).map(|_| ())
+        LedgerFront::read(sealed(front)).map(|_| ())
     };
     let bad = |record| Err(LedgerError::Field { record, field: "UIDL length" });
     assert_eq!(read(["ab", "c"], "ab\0c\0", 3), Ok(()));
@@ -358,7 +409,7 @@ fn is_sound(front: &[u8]) -> bool {
     let number = |at: usize| u32::from_le_bytes(front[at..at + 4].try_into().unwrap());
     let [uids, orders, starts] = [0, 1, 2]
         .map(|column| (0..N).map(|i| number(records + 4 * (N * column + i))).collect::<Vec<u32>>());
-    let names = front.len() - DIGEST_OCTETS - (8 + 8 + 1) * N;
+    let names = front.len() - 2 * DIGEST_OCTETS - (8 + 8 + 1) * N;
     let name = |place: usize, i: usize| &front[names + 8 * (N * place + i)..][..8];
     let heap = &front[records + 12 * N..names];
     let letters = &front[names + 16 * N..][..N];
@@ -397,13 +448,12 @@ proptest! {
     ) {
         let mut file = sample().encode();
         let len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
-        file.truncate(len);
-        let records = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS..len - DIGEST_OCTETS;
+        let records = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS..len - 2 * DIGEST_OCTETS;
+        file.truncate(records.end);
         for (at, octet) in changes {
             file[records.start + at.index(records.len())] = octet;
         }
-        let found = digest(&file[..records.end]);
-        file[records.end..].copy_from_slice(&found);
+        let file = sealed(file);
         prop_assert_eq!(LedgerFront::read(file.clone()).is_ok(), is_sound(&file));
     }
 }

@@ -4,8 +4,8 @@
 use super::epoch::{Epoch, MAX_TOLD, Told};
 use super::front::LedgerFront;
 use super::layout::{
-    FLAG_FINAL, FLAG_READS_HEADER, FLAG_READS_MESSAGE, FLAG_SETTLED, LedgerError, Lengths, MAGIC,
-    NO_ENTRY, VERSION, digest, digest_of_back, put_all,
+    DIGEST_OCTETS, FLAG_FINAL, FLAG_READS_HEADER, FLAG_READS_MESSAGE, FLAG_SETTLED, LedgerError,
+    Lengths, MAGIC, NO_ENTRY, VERSION, digest, digest_of_back, put_all,
 };
 use super::record::{NAME_OCTETS, NameHash, Record, RecordRef};
 use super::unclaimed::UnclaimedKeys;
@@ -305,6 +305,7 @@ fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
     file.extend(records.clone().map(|r| r.provenance.letter()));
     let front_digest = digest(&file);
     file.extend(front_digest);
+    file.extend([0; DIGEST_OCTETS]);
     let back_start = file.len();
     put_all(&mut file, records.map(|r| r.entry.unwrap_or(NO_ENTRY)));
     file.extend(ledger.unclaimed().octets());

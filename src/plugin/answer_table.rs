@@ -14,7 +14,9 @@ use crate::index::Index;
 use crate::key::FileKey;
 use crate::ledger::control::{self, Control, ControlError, ControlLock, LockError, PublishError};
 use crate::ledger::fingerprint_cache::{CacheScope, FingerprintCache};
-use crate::ledger::{Answers, Ledger, LedgerFront, LedgerHead, Mark, Provenance, Record};
+use crate::ledger::{
+    Answers, Ledger, LedgerFront, LedgerHead, ListedNames, Mark, Provenance, Record,
+};
 use crate::maildrop::Maildrop;
 use crate::plugin::bake::{bake, is_baked};
 use crate::plugin::events::{ListingKind, Reason};
@@ -84,7 +86,7 @@ enum Warm {
     /// The same, but a rehearsal made them, and no client was told them yet.
     Rehearsed(Box<LedgerFront>),
     /// It has all but those of messages that came since.
-    AllButNew(Box<LedgerFront>),
+    AllButNew(Box<LedgerFront>, Box<ListedNames>),
     /// The rules must look.
     No,
 }
@@ -153,12 +155,13 @@ impl AnswerTable {
                 }
                 return Ok((Self::from_listed(kept, transaction.view(), *front), None));
             }
-            (Warm::AllButNew(front), Ok(lock)) => {
-                if let Some(table) = Self::grown(kept, &control, &front, transaction, lock)? {
+            (Warm::AllButNew(front, listed), Ok(lock)) => {
+                let front = (&*front, *listed);
+                if let Some(table) = Self::grown(kept, &control, front, transaction, lock)? {
                     return Ok((table, None));
                 }
             }
-            (Warm::AllButNew(_), Err(_)) | (Warm::No, _) => {}
+            (Warm::AllButNew(..), Err(_)) | (Warm::No, _) => {}
         }
         Self::cold(kept, &control, transaction, sizes, locked)
     }
@@ -202,7 +205,7 @@ impl AnswerTable {
                 return Ok(Warm::No);
             }
             Coverage::All => {}
-            Coverage::AllButNew => return Ok(Warm::AllButNew(Box::new(front))),
+            Coverage::AllButNew(listed) => return Ok(Warm::AllButNew(Box::new(front), listed)),
             Coverage::No => return Ok(Warm::No),
             Coverage::NotYet => return look_again_once(),
         }
@@ -222,7 +225,7 @@ impl AnswerTable {
     fn grown(
         kept: &Kept,
         control: &Control,
-        front: &LedgerFront,
+        (front, listed): (&LedgerFront, ListedNames),
         transaction: Transaction,
         lock: &ControlLock,
     ) -> Result<Option<Self>, Unanswered> {
@@ -236,10 +239,10 @@ impl AnswerTable {
         let mark = control.mark();
         let fingerprints = FingerprintCache::none(control, scope_of(kept, view));
         let sizes = Sizes::NotWanted;
-        let input = SurveyInput { mailbox, sizes, was_listed: true, fingerprints };
-        let mut survey =
-            Survey::begin_from(input, ledger.head.epoch.next_uid).map_err(uidlist_fault)?;
-        let uids: Vec<u32> = transaction.uids().collect();
+        // None of the new messages was.
+        let input = SurveyInput { mailbox, sizes, was_listed: false, fingerprints };
+        let (uids, from) = (transaction.uids().collect::<Vec<u32>>(), ledger.head.epoch.next_uid);
+        let mut survey = Survey::begin_from(input, &uids, from, listed).map_err(uidlist_fault)?;
         let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
         let native = UidlFormat::parse(&format).ok();
         let memory = Memory { ledger: None, mark: mark.as_ref() };
@@ -262,7 +265,10 @@ impl AnswerTable {
         }
         let is_baked = kept.settings.bake && mark.is_some_and(|mark| mark.is_baked);
         let mark = Mark { is_baked, ..Mark::of(&grown, view.messages) };
-        let Ok((front, back)) = LedgerFront::of_encoded(grown.encode()) else { return Ok(None) };
+        let Ok((mut front, back)) = LedgerFront::of_encoded(grown.encode()) else {
+            return Ok(None);
+        };
+        survey.listed_names().into_iter().for_each(|names| front.set_listed(names));
         let published = control.begin(lock).map_err(PublishError::from);
         match published.and_then(|begun| begun.publish(&[front.octets(), &back], &mark)) {
             Ok(()) => {
@@ -388,7 +394,7 @@ impl AnswerTable {
             && head.restored >= stamps.restored
             && head.epoch.goes_on_in(view.epoch);
         let is_held = counts_on
-            && matches!(coverage(&front, own.transaction())?, Coverage::All | Coverage::AllButNew);
+            && !matches!(coverage(&front, own.transaction())?, Coverage::No | Coverage::NotYet);
         Ok(is_held.then(|| Self::from_front(view, front)))
     }
 
@@ -438,12 +444,13 @@ impl AnswerTable {
             // mail.
             control.remove_fingerprints(lock);
         }
-        let resolution = resolved?;
+        let (resolution, listed) = resolved?;
 
         let mark = Mark::of(&resolution.ledger, view.messages);
         let marked = mark.natives.len();
         // A ledger that could not be read again must not be written.
-        let (front, back) = parts_of(&resolution.ledger)?;
+        let (mut front, back) = parts_of(&resolution.ledger)?;
+        listed.iter().for_each(|names| front.set_listed(names));
         let parts = [front.octets(), &back];
         // A rehearsal only looks at a maildrop that clients have listed: they will hear of its new
         // mail in the order that it has when they come.
@@ -512,7 +519,8 @@ impl AnswerTable {
             FingerprintCache::open(&control, None, scope_of(kept, view), view.messages);
         let sizes = Sizes::NotWanted;
         let input = SurveyInput { mailbox, sizes, was_listed: true, fingerprints };
-        let resolution = resolve(kept, input, Purpose::Preview, memory, Some(SystemTime::now()))?;
+        let now = Some(SystemTime::now());
+        let (resolution, _) = resolve(kept, input, Purpose::Preview, memory, now)?;
         let (front, _) = parts_of(&resolution.ledger)?;
         Ok(Self::from_front(view, front).and_passing(&resolution))
     }
@@ -618,8 +626,8 @@ fn is_of_now(
 /// How much of a view a ledger tells.
 enum Coverage {
     All,
-    /// All but messages that came since.
-    AllButNew,
+    /// All but messages that came since. These are the names of the others.
+    AllButNew(Box<ListedNames>),
     /// It lacks messages that got their UIDs before it was written.
     NotYet,
     /// Nothing: its UIDs do not hold.
@@ -627,44 +635,71 @@ enum Coverage {
 }
 
 /// Says how much of the view the ledger has, and whether its UIDs hold (rule 2). On a Maildir the
-/// names in `dovecot-uidlist` tell, and each must be there. Elsewhere the index id tells, and the
+/// names in `dovecot-uidlist` tell, and each must be there: by a digest of all, or one by one where
+/// that is another. Elsewhere the index id tells, and the
 /// name of the last message that was listed.
 fn coverage(front: &LedgerFront, transaction: Transaction) -> Result<Coverage, RefusedLogin> {
     let (mailbox, view, head) = (transaction.mailbox(), transaction.view(), front.head());
     let uids: Vec<u32> = transaction.uids().collect();
-    let (mut guess, mut newest) = (0, Coverage::All);
+    let (mut guess, mut is_any_new) = (0, false);
     for &uid in &uids {
         match front.answers().find(uid, guess) {
             Some(at) => guess = at + 1,
             None if uid < head.epoch.next_uid => return Ok(Coverage::NotYet),
-            None => newest = Coverage::AllButNew,
+            None => is_any_new = true,
         }
     }
-    if mailbox.uidlist().is_none() {
-        let is_held =
-            head.epoch.index_id == view.epoch.index_id && last_name_agrees(front, mailbox, &uids);
-        return Ok(if is_held { newest } else { Coverage::No });
-    }
-    let mut left = uids.iter().copied().peekable();
+    let mut listed = ListedNames::default();
+    let is_held = if mailbox.uidlist().is_some() {
+        let add = |uid, name: &[u8]| {
+            if uid < head.epoch.next_uid {
+                listed.add(uid, FileKey::until_cut(name));
+            }
+        };
+        for_each_name_of(mailbox, &uids, add).map_err(uidlist_fault)?
+            && (front.has_listed(&listed)
+                || names_agree(front, mailbox, &uids).map_err(uidlist_fault)?)
+    } else {
+        head.epoch.index_id == view.epoch.index_id && last_name_agrees(front, mailbox, &uids)
+    };
+    Ok(match (is_held, is_any_new) {
+        (false, _) => Coverage::No,
+        (true, false) => Coverage::All,
+        (true, true) => Coverage::AllButNew(Box::new(listed)),
+    })
+}
+
+/// Gives the name in `dovecot-uidlist` of each of these messages to `take`. Returns whether the list
+/// has them all. If it does not, nothing agrees with it.
+fn for_each_name_of(
+    mailbox: Mailbox,
+    uids: &[u32],
+    mut take: impl FnMut(u32, &[u8]),
+) -> Result<bool, String> {
+    let (mut left, mut has_all) = (uids.iter().copied().peekable(), true);
+    mailbox.for_each_name(|uid, name| {
+        while left.next_if(|&next| next < uid).is_some() {
+            has_all = false;
+        }
+        if left.next_if_eq(&uid).is_some() {
+            take(uid, name);
+        }
+    })?;
+    Ok(has_all && left.next().is_none())
+}
+
+/// Says whether each of these messages that was listed has one of its names of then, or had none.
+fn names_agree(front: &LedgerFront, mailbox: Mailbox, uids: &[u32]) -> Result<bool, String> {
     let (mut guess, mut agree) = (0, true);
-    mailbox
-        .for_each_name(|uid, name| {
-            // The list lacks a message of the view: nothing agrees with it.
-            while left.next_if(|&next| next < uid).is_some() {
-                agree = false;
-            }
-            if left.next_if_eq(&uid).is_none() {
-                return;
-            }
-            if let Some(at) = front.answers().find(uid, guess) {
-                guess = at + 1;
-                let name = Ledger::name_of_cut(&FileKey::cut_of(name));
-                let mut names = front.names(at).peekable();
-                agree &= names.peek().is_none() || names.any(|listed| listed == name);
-            }
-        })
-        .map_err(uidlist_fault)?;
-    Ok(if agree && left.next().is_none() { newest } else { Coverage::No })
+    let has_all = for_each_name_of(mailbox, uids, |uid, name| {
+        if let Some(at) = front.answers().find(uid, guess) {
+            guess = at + 1;
+            let name = Ledger::name_of_cut(&FileKey::cut_of(name));
+            let mut names = front.names(at).peekable();
+            agree &= names.peek().is_none() || names.any(|listed| listed == name);
+        }
+    })?;
+    Ok(has_all && agree)
 }
 
 /// Says whether the last message that was listed still has its name of then, or had none.
@@ -806,14 +841,15 @@ impl<'a> Asker<'a> {
 }
 
 /// Asks the rules, and finds out what they ask, until they have decided. `written` is the time when
-/// the ledger was written, if there is one.
+/// the ledger was written, if there is one. Beside what they say it returns the names by which they
+/// know all messages, if these are of `dovecot-uidlist`.
 fn resolve(
     kept: &Kept,
     input: SurveyInput<'_>,
     purpose: Purpose,
     memory: Memory<'_>,
     written: Option<SystemTime>,
-) -> Result<Resolution, Unanswered> {
+) -> Result<(Resolution, Option<ListedNames>), Unanswered> {
     let mailbox = input.mailbox;
     let mut survey = Survey::begin(input).map_err(uidlist_fault)?;
     let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
@@ -838,6 +874,7 @@ fn resolve(
         survey.first_fault.take().map(|(uid, why)| format!("UID {uid} cannot be read ({why})"));
     decided
         .inspect(|resolution| log_undecided(mailbox, &resolution.report, first_fault.as_deref()))
+        .map(|resolution| (resolution, survey.listed_names().cloned()))
         .map_err(|why| {
             let because = first_fault.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             let log = format!("{}: {why}{because}", kept.user);

@@ -242,19 +242,30 @@ impl Mailbox {
         (!uidlist.is_null()).then_some(Uidlist(uidlist))
     }
 
-    /// Gives the base file name of every message of a Maildir to `take`, ascending by UID. It reads
-    /// `dovecot-uidlist` first, if the list in memory is not as on disk. Elsewhere there is none.
+    /// Reads `dovecot-uidlist` of a Maildir, if the list in memory is not as on disk. Elsewhere there
+    /// is none.
     ///
     /// # Errors
     ///
     /// Why Dovecot cannot read the list.
+    pub fn refresh_names(self) -> Result<(), String> {
+        let Some(Uidlist(uidlist)) = self.uidlist() else { return Ok(()) };
+        // SAFETY: `uidlist`.
+        match unsafe { sys::maildir_uidlist_refresh(uidlist) } {
+            0.. => Ok(()),
+            _ => Err(self.last_error()),
+        }
+    }
+
+    /// Gives the base file name of every message of a Maildir to `take`, ascending by UID, after
+    /// [`Mailbox::refresh_names`]: of a list that was not read an iterator would give none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mailbox::refresh_names`].
     pub fn for_each_name(self, mut take: impl FnMut(u32, &[u8])) -> Result<(), String> {
         let Some(Uidlist(uidlist)) = self.uidlist() else { return Ok(()) };
-        // An iterator does not read the list by itself: of a list that was not read it would give
-        // none. SAFETY: `uidlist`.
-        if unsafe { sys::maildir_uidlist_refresh(uidlist) } < 0 {
-            return Err(self.last_error());
-        }
+        self.refresh_names()?;
         let (mut uid, mut flags, mut name) = (0, sys::maildir_uidlist_rec_flag(0), ptr::null());
         // SAFETY: `uidlist`; the out-parameters are ours, and a name lives as long as the list is
         // not read anew, which nothing does in between.

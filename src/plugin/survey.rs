@@ -11,7 +11,7 @@ use crate::key::{Depth, FileKey, Fingerprinter, Wants, is_guid_a_name};
 use crate::ledger::fingerprint_cache::{
     CacheKey, CachedFingerprints, FingerprintCache, MessageKey,
 };
-use crate::ledger::{Epoch, Ledger, NameHash};
+use crate::ledger::{Epoch, Ledger, ListedNames, NameHash};
 use crate::resolve::{Fact, Message, Need, most_unreadable};
 use crate::uidl::Uidl;
 
@@ -57,6 +57,30 @@ pub struct Survey<'a> {
     pub first_fault: Option<(u32, String)>,
     /// Whether `pop3_uidl_format` cannot be expanded, so that it is said once.
     is_format_bad: bool,
+    taken: TakenNames,
+}
+
+/// The names that were taken from `dovecot-uidlist`.
+struct TakenNames {
+    listed: ListedNames,
+    /// The place of the message whose name comes next.
+    next: usize,
+    /// Whether each message before it has the name there that the rules know, and no other.
+    are_all: bool,
+}
+
+impl TakenNames {
+    /// Takes the name of the message at that place, perhaps once more.
+    fn take(&mut self, m: usize, message: &mut Message, name: &[u8], hash: NameHash) {
+        match message.uidlist_name.replace(hash) {
+            Some(before) => self.are_all &= before == hash,
+            None => {
+                self.are_all &= m == self.next;
+                self.next = m + 1;
+                self.listed.add(message.uid, FileKey::until_cut(name));
+            }
+        }
+    }
 }
 
 impl<'a> Survey<'a> {
@@ -66,33 +90,53 @@ impl<'a> Survey<'a> {
     ///
     /// Why the list of a Maildir cannot be read.
     pub fn begin(input: SurveyInput<'a>) -> Result<Self, String> {
-        Self::begin_from(input, 0)
+        let mail = OwnMail::open(input.mailbox);
+        let uids = mail.transaction().uids();
+        Self::of(input, mail, 0, uids, ListedNames::default())
     }
 
-    /// The same for messages with this UID or a higher one alone.
+    /// The same for those of all messages that have this UID or a higher one. `listed` are the names
+    /// of those before.
     ///
     /// # Errors
     ///
     /// As [`Survey::begin`].
-    pub fn begin_from(input: SurveyInput<'a>, from: u32) -> Result<Self, String> {
-        let mail = OwnMail::open(input.mailbox);
+    pub fn begin_from(
+        input: SurveyInput<'a>,
+        all: &[u32],
+        from: u32,
+        listed: ListedNames,
+    ) -> Result<Self, String> {
+        let before = all.partition_point(|uid| *uid < from);
+        let (mail, uids) = (OwnMail::open(input.mailbox), all[before..].iter().copied());
+        Self::of(input, mail, before, uids, listed)
+    }
+
+    fn of(
+        input: SurveyInput<'a>,
+        mail: OwnMail,
+        before: usize,
+        uids: impl Iterator<Item = u32>,
+        listed: ListedNames,
+    ) -> Result<Self, String> {
         let uidlist = input.mailbox.uidlist().filter(|_| mail.is_of_maildir());
         let takes_names = input.was_listed || uidlist.is_none();
-        let transaction = mail.transaction();
-        let before = transaction.uids().take_while(|uid| *uid < from).count();
-        let uids = transaction.uids().skip(before);
         let mut messages: Vec<Message> =
             uids.map(|uid| Message { uid, ..Message::default() }).collect();
-        let mut left = messages.iter_mut().peekable();
-        input.mailbox.for_each_name(|uid, name| {
-            while left.next_if(|message| message.uid < uid).is_some() {}
-            let message = left.next_if(|message| message.uid == uid);
-            if let Some(message) = message.filter(|_| takes_names) {
-                message.uidlist_name = Some(Ledger::name_of_cut(&FileKey::cut_of(name)));
+        let mut taken = TakenNames { listed, next: 0, are_all: true };
+        let mut left = messages.iter_mut().enumerate().peekable();
+        let take = |uid, name: &[u8]| {
+            while left.next_if(|(_, message)| message.uid < uid).is_some() {}
+            if let Some((m, message)) = left.next_if(|(_, message)| message.uid == uid) {
+                taken.take(m, message, name, Ledger::name_of_cut(&FileKey::cut_of(name)));
             }
-        })?;
+        };
+        match takes_names {
+            true => input.mailbox.for_each_name(take)?,
+            false => input.mailbox.refresh_names()?,
+        }
         Ok(Self {
-            view: transaction.view(),
+            view: mail.transaction().view(),
             uidlist,
             mail,
             input,
@@ -100,12 +144,20 @@ impl<'a> Survey<'a> {
             before,
             first_fault: None,
             is_format_bad: false,
+            taken,
         })
     }
 
     /// Says whether `dovecot-uidlist` tells which UID is which name.
     pub fn is_maildir(&self) -> bool {
         self.input.mailbox.uidlist().is_some()
+    }
+
+    /// The names of all messages, and of those before them, as the rules know them. `None`: not all
+    /// are of `dovecot-uidlist`.
+    pub fn listed_names(&self) -> Option<&ListedNames> {
+        let TakenNames { listed, next, are_all } = &self.taken;
+        (*are_all && *next == self.messages.len()).then_some(listed)
     }
 
     /// Finds out what is asked. A message that cannot be read is marked so, and that is an answer.
@@ -119,7 +171,8 @@ impl<'a> Survey<'a> {
         let mut unreadable = 0;
         for &(m, need) in asked {
             let list = self.uidlist.filter(|_| need == Need::Names);
-            if list.is_some_and(|list| take_names(list, &mut self.messages[m])) {
+            let (message, taken) = (&mut self.messages[m], &mut self.taken);
+            if list.is_some_and(|list| take_names(list, m, message, taken)) {
                 continue;
             }
             let _frame = Frame::push();
@@ -128,7 +181,10 @@ impl<'a> Survey<'a> {
             let mut mail = self.mail.turn_to(seq);
             let message = &mut self.messages[m];
             let found = match need {
-                Need::Names => find_names(&mut mail, message),
+                Need::Names => {
+                    self.taken.are_all = false;
+                    find_names(&mut mail, message)
+                }
                 Need::Header => {
                     find_fingerprints(&mut mail, message, Depth::Header, &mut self.input)
                 }
@@ -231,11 +287,11 @@ fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
 
 /// Takes from `dovecot-uidlist` what [`find_names`] would find by Maildir's own `get_special`
 /// (`maildir-mail.c`), for less. It takes nothing where Dovecot would mend the list first.
-fn take_names(uidlist: Uidlist, message: &mut Message) -> bool {
+fn take_names(uidlist: Uidlist, m: usize, message: &mut Message, taken: &mut TakenNames) -> bool {
     let Some(name) = uidlist.file_name(message.uid) else { return false };
     let name = memchr::memchr(b':', name).map_or(name, |end| &name[..end]);
     let key = FileKey::of_name(name);
-    message.uidlist_name = Some(Ledger::name_of(key));
+    taken.take(m, message, name, Ledger::name_of(key));
     let guid = uidlist.guid(message.uid);
     if name.is_empty() || guid.is_some_and(<[u8]>::is_empty) {
         return false;

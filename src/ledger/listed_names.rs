@@ -1,0 +1,39 @@
+//! Whether the messages of a mailbox still have the names that they were listed under, all at once:
+//! [`ListedNames`].
+#![forbid(unsafe_code)]
+
+use super::layout::{DIGEST_OCTETS, cut};
+
+/// The octets that are hashed at a time. BLAKE3 hashes many much faster than a few.
+const RUN_OCTETS: usize = 16 << 10;
+
+/// A digest of UID and name of all messages of a Maildir that a listing tells of, ascending by UID.
+///
+/// The front of a ledger has it behind its own digest. Where that of now is the same, so are all
+/// names, and none need be compared alone. Where it is another, or there is none, nothing is said:
+/// a message may have gone.
+#[derive(Debug, Clone, Default)]
+pub struct ListedNames {
+    hasher: blake3::Hasher,
+    run: Vec<u8>,
+}
+
+impl ListedNames {
+    /// Adds a message by its UID and its name as
+    /// [`FileKey::until_cut`](crate::key::FileKey::until_cut) gives it. It has no NUL.
+    pub fn add(&mut self, uid: u32, name: &[u8]) {
+        self.run.extend(uid.to_le_bytes());
+        self.run.extend(name);
+        self.run.push(0);
+        if self.run.len() >= RUN_OCTETS {
+            self.hasher.update(&self.run);
+            self.run.clear();
+        }
+    }
+
+    /// The digest of those that were added so far.
+    pub fn digest(&self) -> [u8; DIGEST_OCTETS] {
+        let mut hasher = self.hasher.clone();
+        cut(hasher.update(&self.run).finalize())
+    }
+}
