@@ -4,8 +4,8 @@
 use super::epoch::{Epoch, MAX_TOLD, Told};
 use super::front::LedgerFront;
 use super::layout::{
-    FLAG_FINAL, FLAG_SETTLED, LedgerError, Lengths, MAGIC, NO_ENTRY, VERSION, digest,
-    digest_of_back, put_all,
+    ANSWER_OCTETS, DIGEST_OCTETS, FLAG_FINAL, FLAG_SETTLED, LedgerError, Lengths, MAGIC, NO_ENTRY,
+    VERSION, digest, digest_of_back, put_all,
 };
 use super::record::{NAME_OCTETS, NameHash, Record, RecordRef};
 use crate::key::FileKey;
@@ -165,6 +165,33 @@ impl Ledger {
         encode(&Self { records, ..self.clone() })
     }
 
+    /// Copies a ledger that lies elsewhere.
+    pub fn of(ledger: &impl AnyLedger) -> Self {
+        let LedgerHead { begun_after, epoch, next_order, .. } = ledger.head();
+        let LedgerHead { restored, unguarded, rehearsal, index, native_from, .. } = ledger.head();
+        let records = ledger.records().map(|record| Record {
+            uid: record.uid,
+            order: record.order,
+            uidl: Uidl::new(record.uidl).expect("a ledger has none but checked UIDLs"),
+            provenance: record.provenance,
+            names: record.names,
+            entry: record.entry,
+        });
+        Self {
+            user: ledger.user().to_owned(),
+            begun_after,
+            epoch,
+            next_order,
+            told: ledger.told().to_vec(),
+            restored,
+            unguarded,
+            rehearsal,
+            index,
+            native_from,
+            records: records.collect(),
+        }
+    }
+
     /// Borrows the ledger.
     pub fn borrowed(&self) -> LedgerRef<'_> {
         LedgerRef {
@@ -182,7 +209,7 @@ impl Ledger {
     /// [`LedgerError`] when it is cut short, too long, damaged, or of another version.
     pub fn decode(file: &[u8]) -> Result<Self, LedgerError> {
         let (front, back) = file.split_at(LedgerFront::front_len(file, file.len() as u64)?);
-        Ok(LedgerFront::read(front.to_vec())?.ledger(back)?.to_ledger())
+        Ok(Self::of(&LedgerFront::read(front.to_vec())?.ledger(back)?))
     }
 
     /// The name of a message, as records have it.
@@ -201,88 +228,79 @@ impl LedgerRef<'_> {
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
-
-    fn to_ledger(&self) -> Ledger {
-        let records = self.records.iter().map(|record| Record {
-            uid: record.uid,
-            order: record.order,
-            uidl: Uidl::new(record.uidl).expect("checked by LedgerFront::read"),
-            provenance: record.provenance,
-            names: record.names.clone(),
-            entry: record.entry,
-        });
-        let head = self.head;
-        Ledger {
-            user: self.user.to_owned(),
-            begun_after: head.begun_after,
-            epoch: head.epoch,
-            next_order: head.next_order,
-            told: self.told.clone(),
-            restored: head.restored,
-            unguarded: head.unguarded,
-            rehearsal: head.rehearsal,
-            index: head.index,
-            native_from: head.native_from,
-            records: records.collect(),
-        }
-    }
 }
 
-fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
+/// Makes the file of a ledger, whose records are in their order. They are gone through twice: to
+/// count them, and to put each where it belongs.
+pub fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
     debug_assert!(ledger.records().is_sorted_by_key(|record| (record.uid, record.order)));
-    let (records, user, told) = (ledger.records(), ledger.user(), ledger.told());
+    let (user, told) = (ledger.user(), ledger.told());
     let told = &told[told.len().saturating_sub(MAX_TOLD)..];
-    let heap_len: usize = records.clone().map(|r| r.uidl.len() + 1).sum();
-    let lengths = Lengths {
-        user: user.len(),
-        told: told.len(),
-        records: records.clone().count(),
-        heap: heap_len,
-    };
+    let mut lengths = Lengths { user: user.len(), told: told.len(), records: 0, heap: 0 };
+    for record in ledger.records() {
+        lengths.records += 1;
+        lengths.heap += record.uidl.len() + 1;
+    }
     let mut file = Vec::with_capacity(lengths.front() + lengths.back());
+    put_head(&mut file, &ledger.head(), lengths);
+    file.extend(user.as_bytes());
+    put_all(&mut file, told.iter().flat_map(|told| [told.uidvalidity, told.below]));
+    let records_at = file.len();
+    file.resize(lengths.front() + lengths.back(), 0);
+    let records = lengths.records;
+    let [orders_at, starts_at] = [1, 2].map(|column| records_at + column * 4 * records);
+    let names_at = records_at + ANSWER_OCTETS * records;
+    let letters_at = names_at + 2 * NAME_OCTETS * records;
+    let heap_at = letters_at + records;
+    let mut start = 0;
+    for (i, record) in ledger.records().enumerate() {
+        put_at(&mut file, records_at + 4 * i, &record.uid.to_le_bytes());
+        put_at(&mut file, orders_at + 4 * i, &record.order.to_le_bytes());
+        put_at(&mut file, starts_at + 4 * i, &(start as u32).to_le_bytes());
+        for (place, name) in record.names.iter().enumerate() {
+            put_at(&mut file, names_at + NAME_OCTETS * (place * records + i), name);
+        }
+        file[letters_at + i] = record.provenance.letter();
+        put_at(&mut file, heap_at + start, record.uidl);
+        start += record.uidl.len() + 1;
+        let entry = record.entry.unwrap_or(NO_ENTRY);
+        put_at(&mut file, lengths.front() + 4 * i, &entry.to_le_bytes());
+    }
+    let (front, back) = file.split_at_mut(lengths.front());
+    let front_digest = close(front, digest);
+    close(back, |back| digest_of_back(&front_digest, back));
+    file
+}
+
+fn put_head(file: &mut Vec<u8>, head: &LedgerHead, lengths: Lengths) {
     file.extend(MAGIC);
     let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
-    let LedgerHead { epoch, next_order, index, native_from, .. } = ledger.head();
+    let LedgerHead { epoch, next_order, index, native_from, .. } = *head;
     let Epoch { uidvalidity, next_uid, index_id } = epoch;
     let flags = flag(index.is_final, FLAG_FINAL) | flag(native_from.is_some(), FLAG_SETTLED);
-    put_all(&mut file, [VERSION, uidvalidity, next_order, next_uid, index_id, flags]);
-    let LedgerHead { begun_after, restored, unguarded, rehearsal, .. } = ledger.head();
+    put_all(file, [VERSION, uidvalidity, next_order, next_uid, index_id, flags]);
+    let LedgerHead { begun_after, restored, unguarded, rehearsal, .. } = *head;
     for stamp in [begun_after, restored, unguarded, rehearsal] {
         file.extend(stamp.to_le_bytes());
     }
     let count = |len: usize| u32::try_from(len).expect("a maildrop fits 32 bits");
-    let Noted { uidls, next, .. } = index;
-    put_all(&mut file, [uidls, next, native_from.unwrap_or(0)]);
-    put_all(&mut file, [lengths.user, lengths.told, lengths.records, heap_len].map(count));
-    file.extend(index.basis);
-    file.extend(user.as_bytes());
-    put_all(&mut file, told.iter().flat_map(|told| [told.uidvalidity, told.below]));
-    put_all(&mut file, records.clone().map(|r| r.uid));
-    put_all(&mut file, records.clone().map(|r| r.order));
-    let mut start = 0u32;
-    put_all(
-        &mut file,
-        records.clone().map(|r| {
-            let at = start;
-            start += r.uidl.len() as u32 + 1;
-            at
-        }),
-    );
-    for place in 0..2 {
-        for record in records.clone() {
-            file.extend(record.names.get(place).copied().unwrap_or_default());
-        }
-    }
-    file.extend(records.clone().map(|r| r.provenance.letter()));
-    for record in records.clone() {
-        file.extend(record.uidl);
-        file.push(0);
-    }
-    let front_digest = digest(&file);
-    file.extend(front_digest);
-    let back_start = file.len();
-    put_all(&mut file, records.map(|r| r.entry.unwrap_or(NO_ENTRY)));
-    let back_digest = digest_of_back(&front_digest, &file[back_start..]);
-    file.extend(back_digest);
-    file
+    let Noted { uidls, next, basis, .. } = index;
+    put_all(file, [uidls, next, native_from.unwrap_or(0)]);
+    put_all(file, [lengths.user, lengths.told, lengths.records, lengths.heap].map(count));
+    file.extend(basis);
+}
+
+fn put_at(file: &mut [u8], at: usize, octets: &[u8]) {
+    file[at..at + octets.len()].copy_from_slice(octets);
+}
+
+/// Closes a part with the digest of all that is in it before.
+fn close(
+    part: &mut [u8],
+    digest: impl FnOnce(&[u8]) -> [u8; DIGEST_OCTETS],
+) -> [u8; DIGEST_OCTETS] {
+    let (body, place) = part.split_at_mut(part.len() - DIGEST_OCTETS);
+    let digest = digest(body);
+    place.copy_from_slice(&digest);
+    digest
 }

@@ -15,13 +15,15 @@ use crate::key::FileKey;
 use crate::ledger::control::{self, Control, ControlError, ControlLock, LockError, PublishError};
 use crate::ledger::fingerprint_cache::{CacheScope, FingerprintCache};
 use crate::ledger::{Answers, Ledger, LedgerFront, LedgerHead, Mark, Provenance, Record};
-use crate::maildrop::Maildrop;
+use crate::maildrop::CapturedMaildrop;
 use crate::plugin::bake::{bake, is_baked};
 use crate::plugin::events::{ListingKind, Reason};
 use crate::plugin::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
 use crate::plugin::standing::{Kept, RefusedLogin, Stranger, Uncaptured};
 use crate::plugin::survey::{self, Expunged, Sizes, Survey, SurveyInput, names_of};
-use crate::resolve::{self, Grown, Match, Memory, Outcome, Purpose, Report, Resolution, Situation};
+use crate::resolve::{
+    self, EncodedLedger, Grown, Match, Memory, Outcome, Purpose, Report, Resolution, Situation,
+};
 use crate::site::remedy::Remedy;
 
 /// How long a login waits for another that resolves the same mailbox.
@@ -445,16 +447,18 @@ impl AnswerTable {
             control.remove_fingerprints(lock);
         }
         let resolution = resolved?;
+        let first_unspent_uid = resolution.first_unspent_uid;
 
-        let mark = Mark::of(&resolution.ledger, view.messages);
+        let Resolution { ledger: EncodedLedger { file, mark }, passing, report, .. } = resolution;
+        let mark = Mark { left: view.messages, ..mark };
         let marked = mark.natives.len();
         // A ledger that could not be read again must not be written.
-        let (front, back) = parts_of(&resolution.ledger)?;
+        let (front, back) = parts_of(file)?;
         let parts = [front.octets(), &back];
         // A rehearsal only looks at a maildrop that clients have listed: they will hear of its new
         // mail in the order that it has when they come.
-        if kept.rehearsal != 0 && resolution.ledger.rehearsal == 0 {
-            return Ok((Self::from_front(view, front).and_passing(&resolution), None));
+        if kept.rehearsal != 0 && mark.rehearsal == 0 {
+            return Ok((Self::from_front(view, front).and_passing(&passing, &report), None));
         }
         let written = match begun {
             Ok(begun) => begun.publish(&parts, &mark),
@@ -488,22 +492,20 @@ impl AnswerTable {
         }
         if is_written {
             // Without a ledger, every login would add again what a stamp of the operator adds.
-            raise_next_uid(mailbox, resolution.first_unspent_uid, view);
+            raise_next_uid(mailbox, first_unspent_uid, view);
         }
         // Where not even a ledger can be written, it is no use to try.
         let to_bake = match kept.settings.bake && is_written {
             false => ToBake::Nothing,
-            true if is_first && is_marked && is_found_again(&resolution.ledger, marked) => {
-                ToBake::All
-            }
+            true if is_first && is_marked && is_found_again(&front, marked) => ToBake::All,
             true => {
                 bake(mailbox, kept.settings.order, &front);
                 ToBake::Nothing
             }
         };
-        log_report(mailbox, &resolution.report);
-        let table = Self::from_front(view, front).and_passing(&resolution);
-        Ok((Self { kind: ListingKind::Cold(resolution.report), to_bake, ..table }, unwritten))
+        log_report(mailbox, &report);
+        let table = Self::from_front(view, front).and_passing(&passing, &report);
+        Ok((Self { kind: ListingKind::Cold(report), to_bake, ..table }, unwritten))
     }
 
     /// Makes the answers for doveadm and dsync in memory: what was listed or is kept. It does not
@@ -519,17 +521,18 @@ impl AnswerTable {
         let sizes = Sizes::NotWanted;
         let input = SurveyInput { mailbox, sizes, was_listed: true, fingerprints };
         let resolution = resolve(kept, input, Purpose::Preview, memory, Some(SystemTime::now()))?;
-        let (front, _) = parts_of(&resolution.ledger)?;
-        Ok(Self::from_front(view, front).and_passing(&resolution))
+        let Resolution { ledger, passing, report, .. } = resolution;
+        let (front, _) = parts_of(ledger.file)?;
+        Ok(Self::from_front(view, front).and_passing(&passing, &report))
     }
 
     /// Adds the answers for this session only.
-    fn and_passing(self, resolution: &Resolution) -> Self {
-        let passing = resolution.passing.iter().map(|record| {
+    fn and_passing(self, passing: &[Record], report: &Report) -> Self {
+        let passing = passing.iter().map(|record| {
             let uidl = CString::new(record.uidl.as_bytes()).expect("a Uidl has no NUL");
             (record.uid, (uidl, record.order))
         });
-        let undecided = resolution.report.undecided.clone();
+        let undecided = report.undecided.clone();
         Self { passing: passing.collect(), undecided, ..self }
     }
 
@@ -555,9 +558,9 @@ fn scope_of(kept: &Kept, view: View) -> CacheScope {
     CacheScope { uidvalidity: view.epoch.uidvalidity, has_origin }
 }
 
-/// Makes the front and the back of a ledger.
-fn parts_of(ledger: &Ledger) -> Result<(LedgerFront, Vec<u8>), RefusedLogin> {
-    LedgerFront::of_encoded(ledger.encode()).map_err(|why| {
+/// Takes the front and the back of a ledger that was encoded just now.
+fn parts_of(file: Vec<u8>) -> Result<(LedgerFront, Vec<u8>), RefusedLogin> {
+    LedgerFront::of_encoded(file).map_err(|why| {
         let next = "take it away and `uidl-keep forget` the user";
         RefusedLogin::fault(Reason::Ledger, format!("the ledger cannot go on: {why}; {next}"))
     })
@@ -589,9 +592,9 @@ fn note_told(control: &Control, transaction: Transaction, lock: &ControlLock) {
 /// Says whether a first listing that is lost before it is baked is made again with the same UIDLs:
 /// from the index, from Dovecot's storage, or from the mark, which has `marked` new messages. Its
 /// order may be another, where more mail was copied since.
-fn is_found_again(ledger: &Ledger, marked: usize) -> bool {
-    let is_new = |record: &&Record| record.uid != 0 && !record.provenance.is_kept();
-    ledger.records.iter().filter(is_new).count() == marked
+fn is_found_again(front: &LedgerFront, marked: usize) -> bool {
+    let is_new = |i: &usize| front.answers().uid(*i) != 0 && !front.provenance(*i).is_kept();
+    (0..front.answers().len()).filter(is_new).count() == marked
 }
 
 /// Says whether a ledger was made by what a new message is judged by now.
@@ -750,8 +753,8 @@ impl UserIndex {
     }
 
     /// Reads what was captured of the user.
-    fn captured(&self, user: &str) -> Result<Maildrop, RefusedLogin> {
-        let captured = self.index.maildrop(user).map_err(|why| index_fault(&self.path, &why))?;
+    fn captured(&self, user: &str) -> Result<CapturedMaildrop, RefusedLogin> {
+        let captured = self.index.captured(user).map_err(|why| index_fault(&self.path, &why))?;
         captured.ok_or_else(|| {
             index_fault(&self.path, &"its roster names the user, the index does not")
         })
@@ -775,7 +778,7 @@ impl<'a> Asker<'a> {
     fn situation(
         &self,
         survey: &Survey<'_>,
-        captured: Option<&'a Maildrop>,
+        captured: Option<&'a CapturedMaildrop>,
         purpose: Purpose,
     ) -> Situation<'a> {
         let Self { kept, index, native, memory, .. } = *self;
@@ -803,7 +806,7 @@ fn resolve(
     purpose: Purpose,
     memory: Memory<'_>,
     written: Option<SystemTime>,
-) -> Result<Resolution, Unanswered> {
+) -> Result<Resolution<EncodedLedger>, Unanswered> {
     let mailbox = input.mailbox;
     let mut survey = Survey::begin(input).map_err(uidlist_fault)?;
     let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
@@ -812,7 +815,7 @@ fn resolve(
     let mut captured = None;
     let decided = loop {
         let situation = asker.situation(&survey, captured.as_ref(), purpose);
-        match resolve::resolve(&kept.user, &situation, &survey.messages) {
+        match resolve::resolve_encoded(&kept.user, &situation, &survey.messages) {
             Outcome::Ask(asked) => survey.find_out(&asked)?,
             Outcome::AskCaptured => {
                 if !index.index.is_final() && is_new_day(written) {

@@ -13,7 +13,9 @@
 
 mod answer;
 mod by_name;
+mod conclusion;
 mod derived;
+mod known;
 mod matching;
 mod places;
 mod question;
@@ -24,8 +26,8 @@ mod settled;
 mod spent;
 
 pub use crate::key::Match;
-pub use answer::{Outcome, Report, Resolution, Undecidable};
+pub use answer::{EncodedLedger, Outcome, Report, Resolution, Undecidable};
 pub use question::{Detail, Details, Fact, Memory, Message, Need, Purpose, Situation, Stamps};
-pub use run::{most_unreadable, resolve};
+pub use run::{most_unreadable, resolve, resolve_encoded};
 pub use settled::{Grown, grow};
 pub use spent::{COUNTS_ON, first_unspent_uid};

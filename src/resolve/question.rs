@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint, Match};
 use crate::ledger::{Epoch, Ledger, Mark, NameHash};
-use crate::maildrop::Maildrop;
+use crate::maildrop::CapturedMaildrop;
 use crate::uidl::Uidl;
 
 /// What an answer is for.
@@ -154,7 +154,7 @@ impl Message {
 pub struct Situation<'a> {
     /// What the old server said. `None`: it was not looked up yet, and need not be where the ledger
     /// says that nothing is left to claim.
-    pub captured: Option<&'a Maildrop>,
+    pub captured: Option<&'a CapturedMaildrop>,
     /// A digest of what a new message is judged by, whether `captured` was looked up or not: see
     /// [`Noted::basis`](crate::ledger::Noted::basis).
     pub basis: [u8; 16],

@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::{FileKey, Fingerprint};
 use uidl_keep::ledger::{Epoch, FIRST_ORDER, Ledger, Mark};
-use uidl_keep::maildrop::{Counter, Entry, Maildrop, Name, State};
+use uidl_keep::maildrop::{CapturedMaildrop, Counter, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Detail, Details, Fact, Match, Memory, Message, Outcome, Purpose, Resolution, Situation, Stamps,
     resolve,
@@ -83,8 +83,9 @@ impl Moved {
     fn list(&mut self, keys: Match) -> Resolution {
         let native = UidlFormat::parse("%08Xu%08Xv").unwrap();
         let mark = self.ledger.as_ref().map(|ledger| Mark::of(ledger, MANY as u32));
+        let captured = CapturedMaildrop::from(&self.captured);
         let situation = Situation {
-            captured: Some(&self.captured),
+            captured: Some(&captured),
             basis: [0; 16],
             is_final: true,
             memory: Memory { ledger: self.ledger.as_ref(), mark: mark.as_ref() },

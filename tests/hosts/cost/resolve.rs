@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::{FileKey, Fingerprint};
 use uidl_keep::ledger::Epoch;
-use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
+use uidl_keep::maildrop::{Capture, CapturedMaildrop, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Detail, Details, Fact, Match, Memory, Message, Outcome, Purpose, Situation, Stamps, resolve,
 };
@@ -103,6 +103,7 @@ fn cost(messages: usize, shape: Shape) -> Duration {
     };
     let native = UidlFormat::parse("%08Xu%08Xv").expect("Dovecot's own");
     let next_uid = u32::try_from(messages).expect("few") + 1;
+    let captured = CapturedMaildrop::from(&captured);
     let situation = Situation {
         captured: Some(&captured),
         basis: [0; 16],

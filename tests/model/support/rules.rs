@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use uidl_keep::format::{Fields, UidlFormat};
 use uidl_keep::key::{FileKey, Fingerprint};
 use uidl_keep::ledger::{Epoch, Ledger, Mark, NameHash};
-use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
+use uidl_keep::maildrop::{Capture, CapturedMaildrop, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Fact, Grown, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
     Undecidable, grow, most_unreadable, resolve,
@@ -280,7 +280,8 @@ impl Server {
         let mut messages: Vec<Message> = self.held.iter().map(|held| self.message(held)).collect();
         let mut counts: HashMap<Need, usize> = HashMap::new();
         let mut captured = false;
-        let whole = self.situation(purpose);
+        let columns = CapturedMaildrop::from(&self.captured);
+        let whole = self.situation(Some(&columns), purpose);
         let decided = loop {
             let situation = Situation { captured: whole.captured.filter(|_| captured), ..whole };
             match resolve(&self.captured.user, &situation, &messages) {
@@ -320,9 +321,13 @@ impl Server {
         Epoch { uidvalidity, next_uid, index_id }
     }
 
-    fn situation(&self, purpose: Purpose) -> Situation<'_> {
+    fn situation<'a>(
+        &'a self,
+        captured: Option<&'a CapturedMaildrop>,
+        purpose: Purpose,
+    ) -> Situation<'a> {
         Situation {
-            captured: Some(&self.captured),
+            captured,
             basis: self.basis(),
             is_final: self.is_final,
             memory: Memory { ledger: self.ledger.as_ref(), mark: self.mark.as_ref() },
@@ -489,8 +494,7 @@ impl Server {
         if new.is_empty() || !self.holds(ledger, known) {
             return None;
         }
-        let situation =
-            Situation { captured: None, ..self.situation(Purpose::Listing { guarded: true }) };
+        let situation = self.situation(None, Purpose::Listing { guarded: true });
         let uids: Vec<u32> = self.held.iter().map(|held| held.uid).collect();
         let mut messages: Vec<Message> = new.iter().map(|held| self.message(held)).collect();
         loop {
