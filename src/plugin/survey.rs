@@ -81,14 +81,14 @@ impl<'a> Survey<'a> {
         let transaction = mail.transaction();
         let before = transaction.uids().take_while(|uid| *uid < from).count();
         let uids = transaction.uids().skip(before);
-        let mut messages: Vec<Message> =
-            uids.map(|uid| Message { uid, ..Message::default() }).collect();
+        let mut messages: Vec<Message> = uids.map(Message::new).collect();
         let mut left = messages.iter_mut().peekable();
         input.mailbox.for_each_name(|uid, name| {
             while left.next_if(|message| message.uid < uid).is_some() {}
             let message = left.next_if(|message| message.uid == uid);
             if let Some(message) = message.filter(|_| takes_names) {
-                message.uidlist_name = Some(Ledger::name_of_cut(&FileKey::cut_of(name)));
+                let name = Ledger::name_of_cut(&FileKey::cut_of(name));
+                message.set_uidlist_name(Some(name));
             }
         })?;
         Ok(Self {
@@ -223,9 +223,9 @@ pub fn names_of(mail: &mut Mail) -> Result<ArrayVec<FileKey, 2>, Failed> {
 }
 
 fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
-    message.names = Fact::Is(names_of(mail)?);
-    message.stored = Uidl::new(mail.special(field::MAIL_FETCH_UIDL_BACKEND)?).ok();
-    message.stored_order = order_of(mail.special(field::MAIL_FETCH_POP3_ORDER)?);
+    message.set_names(Fact::Is(names_of(mail)?));
+    let stored = Uidl::new(mail.special(field::MAIL_FETCH_UIDL_BACKEND)?).ok();
+    message.set_stored(stored, order_of(mail.special(field::MAIL_FETCH_POP3_ORDER)?));
     Ok(())
 }
 
@@ -235,7 +235,7 @@ fn take_names(uidlist: Uidlist, message: &mut Message) -> bool {
     let Some(name) = uidlist.file_name(message.uid) else { return false };
     let name = memchr::memchr(b':', name).map_or(name, |end| &name[..end]);
     let key = FileKey::of_name(name);
-    message.uidlist_name = Some(Ledger::name_of(key));
+    message.set_uidlist_name(Some(Ledger::name_of(key)));
     let guid = uidlist.guid(message.uid);
     if name.is_empty() || guid.is_some_and(<[u8]>::is_empty) {
         return false;
@@ -243,9 +243,9 @@ fn take_names(uidlist: Uidlist, message: &mut Message) -> bool {
     let mut names = ArrayVec::from_iter([key]);
     names.extend(guid.filter(|guid| is_guid_a_name(guid) && *guid != name).map(FileKey::of_name));
     let stored = uidlist.uidl(message.uid).map(|uidl| if uidl.is_empty() { name } else { uidl });
-    message.names = Fact::Is(names);
-    message.stored = stored.and_then(|stored| Uidl::new(stored).ok());
-    message.stored_order = uidlist.order(message.uid).and_then(order_of);
+    message.set_names(Fact::Is(names));
+    let stored = stored.and_then(|stored| Uidl::new(stored).ok());
+    message.set_stored(stored, uidlist.order(message.uid).and_then(order_of));
     true
 }
 
@@ -309,7 +309,7 @@ fn find_fingerprints(
 
 /// The UID and the name of a message. UIDs may be given anew, names are not.
 fn which(message: &Message) -> CacheKey {
-    let name = match &message.names {
+    let name = match message.names() {
         Fact::Is(names) => names.first().map(|name| name.cut),
         Fact::NotAsked | Fact::Absent => None,
     };

@@ -61,7 +61,7 @@ impl<'r, 'a> Conclusion<'r, 'a> {
     /// name.
     fn listed(&self, m: usize, record: &'a Record) -> RecordRef<'_> {
         let message = &self.run.messages[m];
-        let names = match &message.names {
+        let names = match message.names() {
             Fact::Is(_) => message.name_hashes().collect(),
             Fact::NotAsked | Fact::Absent => record.names.clone(),
         };

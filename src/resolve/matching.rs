@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::by_name::{EntriesByName, NamedEntries};
 use super::derived::is_derived;
+use super::message::Message;
 use super::places::{FirstFree, PlacesByKey, entries_by_uidl};
-use super::question::{Fact, Message, Need};
+use super::question::{Fact, Need};
 use super::rank::is_ours;
 use super::run::{Matched, MessageState, Pause, Run, UidlSource, ask};
 use crate::format::UidlFormat;
@@ -51,7 +52,7 @@ impl<'a> Run<'a> {
             .map(|record| &record.uidl)
             .collect();
         let open = self.open_messages().into_iter();
-        open.filter_map(|m| Some((m, self.messages[m].stored.as_ref()?)))
+        open.filter_map(|m| Some((m, self.messages[m].stored()?)))
             .filter(|(_, stored)| !void.contains(stored))
             .collect()
     }
@@ -94,7 +95,7 @@ impl<'a> Run<'a> {
         }
         for (m, uidl) in stored {
             let is_ours = is_derived(uidl)
-                || (is_ours(self.messages[m].stored_order.unwrap_or(0))
+                || (is_ours(self.messages[m].stored_order().unwrap_or(0))
                     && entries_of.get(&uidl.into()).is_empty()
                     && !self.is_counted_by_another(m, uidl)
                     && !self.is_another_messages(m, uidl));
@@ -109,7 +110,7 @@ impl<'a> Run<'a> {
     /// told the UIDL under its own UID, for then it was told before the old server had counted so
     /// far.
     pub(super) fn is_counted_by_another(&self, m: usize, uidl: &Uidl) -> bool {
-        let is_stored = self.messages[m].stored.as_ref() == Some(uidl);
+        let is_stored = self.messages[m].stored() == Some(uidl);
         let is_own = (is_stored || self.was_native(m)) && self.is_of_own_uid(m, uidl);
         self.spent.is_given(uidl) || (!is_own && self.spent.is_counted(uidl))
     }
@@ -134,7 +135,7 @@ impl<'a> Run<'a> {
 
     /// Claims by a stored UIDL. If we told it, it stays, also where a later capture says otherwise.
     fn claim_stored(&mut self, m: usize, e: usize) {
-        let is_told = is_ours(self.messages[m].stored_order.unwrap_or(0));
+        let is_told = is_ours(self.messages[m].stored_order().unwrap_or(0));
         let source = if is_told { UidlSource::Storage } else { UidlSource::Entry };
         self.claim_as(m, e, Provenance::Stored, source);
     }
@@ -242,7 +243,7 @@ impl<'a> Run<'a> {
 
     fn named_entries(&self, names: &EntriesByName<'_>, m: usize) -> NamedEntries {
         let message = &self.messages[m];
-        names.entries_of(message.names(), message.uid)
+        names.entries_of(&message.all_names(), message.uid)
     }
 
     /// Evidence 4 and 5: content that names itself.

@@ -17,6 +17,7 @@ mod conclusion;
 mod derived;
 mod known;
 mod matching;
+mod message;
 mod places;
 mod question;
 mod rank;
@@ -27,7 +28,8 @@ mod spent;
 
 pub use crate::key::Match;
 pub use answer::{EncodedLedger, Outcome, Report, Resolution, Undecidable};
-pub use question::{Detail, Details, Fact, Memory, Message, Need, Purpose, Situation, Stamps};
+pub use message::{Detail, Details, Message};
+pub use question::{Fact, Memory, Need, Purpose, Situation, Stamps};
 pub use run::{most_unreadable, resolve, resolve_encoded};
 pub use settled::{Grown, grow};
 pub use spent::{COUNTS_ON, first_unspent_uid};

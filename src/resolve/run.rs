@@ -7,8 +7,9 @@ use std::collections::{HashMap, HashSet};
 use super::answer::{EncodedLedger, Outcome, Report, Resolution, Undecidable};
 use super::conclusion::Conclusion;
 use super::derived::derived;
+use super::message::Message;
 use super::places::entries_by_uidl;
-use super::question::{Fact, Memory, Message, Need, Purpose, Situation};
+use super::question::{Fact, Memory, Need, Purpose, Situation};
 use super::rank::{Group, ListingRank, WasListed, is_ours, replay_all_or_none};
 use super::rehearsed::without_rehearsal;
 use super::spent::{NEVER_REACHED, Spent};
@@ -247,7 +248,7 @@ impl<'a> Run<'a> {
         for (message, record) in self.messages.iter().zip(&listed) {
             let Some(record) = record.filter(|record| !record.names.is_empty()) else { continue };
             let bears = |name: NameHash| record.names.contains(&name);
-            let agrees = match (message.uidlist_name, &message.names) {
+            let agrees = match (message.uidlist_name(), message.names()) {
                 (Some(name), _) if bears(name) => true,
                 // If the index id is not enough, names are asked for.
                 (_, Fact::NotAsked) => !self.situation.is_maildir && same_index,
@@ -269,7 +270,7 @@ impl<'a> Run<'a> {
 
     fn ask_name_of(&self, m: usize) -> Result<(), Pause> {
         let message = &self.messages[m];
-        let is_known = message.unreadable || message.names.is_asked();
+        let is_known = message.unreadable || message.has_asked_names();
         ask(if is_known { Vec::new() } else { vec![(m, Need::Names)] })
     }
 
@@ -278,7 +279,7 @@ impl<'a> Run<'a> {
     fn ask_names(&self) -> Result<(), Pause> {
         let wanted = (0..self.messages.len())
             .filter(|&m| !matches!(self.states[m], MessageState::Listed(_)))
-            .filter(|&m| !self.messages[m].unreadable && !self.messages[m].names.is_asked())
+            .filter(|&m| !self.messages[m].unreadable && !self.messages[m].has_asked_names())
             .map(|m| (m, Need::Names));
         let wanted: Vec<_> = wanted.collect();
         if !wanted.is_empty() {
@@ -295,7 +296,7 @@ impl<'a> Run<'a> {
         let native_from = self.ledger.and_then(|ledger| ledger.native_from);
         let is_new = |m: usize| {
             let message = &self.messages[m];
-            native_from.is_some_and(|from| message.uid >= from) && message.stored.is_none()
+            native_from.is_some_and(|from| message.uid >= from) && message.stored().is_none()
         };
         let Situation { basis, stamps, .. } = *self.situation;
         let is_of_now =
@@ -456,7 +457,7 @@ impl<'a> Run<'a> {
         if matched.entry.is_none() || self.void.is_some() {
             let message = &self.messages[m];
             let held = match matched.source {
-                UidlSource::Storage => message.stored.clone(),
+                UidlSource::Storage => message.stored().cloned(),
                 UidlSource::Native => message.details.native.get().cloned(),
                 UidlSource::Derived => self.derived.get(&m).cloned(),
                 UidlSource::Entry => None,
@@ -474,7 +475,7 @@ impl<'a> Run<'a> {
                 let e = matched.entry.expect("it has claimed one");
                 return self.entry(e as usize).uidl();
             }
-            UidlSource::Storage => message.stored.as_ref(),
+            UidlSource::Storage => message.stored(),
             UidlSource::Native => message.details.native.get(),
             UidlSource::Derived => self.derived.get(&m),
         };
@@ -626,7 +627,7 @@ impl<'a> Run<'a> {
             false => self.newer_mark.is_some(),
         };
         let is_its_own = || {
-            message.stored.as_ref() == Some(native)
+            message.stored() == Some(native)
                 || self.was_native(m)
                 || self.was_told_by_mark(m)
                 || is_told_to_it()
@@ -640,7 +641,7 @@ impl<'a> Run<'a> {
 
     /// Says whether the format has the message's own name in it, and there is one.
     fn has_the_name_in(&self, format: &UidlFormat, m: usize) -> bool {
-        format.has_guid() || (format.has_file_name() && self.messages[m].uidlist_name.is_some())
+        format.has_guid() || (format.has_file_name() && self.messages[m].uidlist_name().is_some())
     }
 
     /// Says whether a mark that is newer than the ledger names this very message as a new one.
@@ -702,9 +703,9 @@ impl<'a> Run<'a> {
     fn rank(&self, m: usize, matched: Matched) -> ListingRank {
         let message = &self.messages[m];
         let is_told_stored =
-            || message.stored.as_ref().map(UidlRef::from) == Some(self.uidl_of(m, matched));
+            || message.stored().map(UidlRef::from) == Some(self.uidl_of(m, matched));
         let replayed = message
-            .stored_order
+            .stored_order()
             .filter(|order| is_ours(*order) && is_told_stored())
             .filter(|_| self.knows_since_forget());
         let was_listed = match self.newer_mark {
@@ -716,16 +717,16 @@ impl<'a> Run<'a> {
                 WasListed::No
             }
             Some(_) if self.was_native(m) => WasListed::Surely,
-            Some(mark) if message.uidlist_name.is_none() => match self.counts_on_since(mark) {
+            Some(mark) if message.uidlist_name().is_none() => match self.counts_on_since(mark) {
                 true => WasListed::Surely,
                 false => WasListed::Perhaps,
             },
-            Some(_) if message.stored.is_some() => WasListed::Surely,
+            Some(_) if message.stored().is_some() => WasListed::Surely,
             Some(_) => WasListed::No,
         };
         let group = match (matched.entry, matched.provenance) {
             (Some(entry), _) => Group::Captured(entry),
-            (None, Provenance::Stored) => Group::Stored(message.stored_order.unwrap_or(u32::MAX)),
+            (None, Provenance::Stored) => Group::Stored(message.stored_order().unwrap_or(u32::MAX)),
             (None, _) => Group::Unknown,
         };
         ListingRank { was_listed, group, uid: message.uid, replayed }
@@ -882,7 +883,7 @@ impl<'a> Run<'a> {
 
     /// Above every order number that was ever given, as far as any memory knows.
     fn first_new_order(&self) -> u32 {
-        let stored = self.messages.iter().filter_map(|message| message.stored_order);
+        let stored = self.messages.iter().filter_map(|message| message.stored_order());
         let stored = stored.filter(|order| is_ours(*order)).max().map_or(0, |order| order + 1);
         let ledger = self.ledger.map_or(0, |ledger| ledger.next_order);
         let mark = self.newer_mark.map_or(0, |mark| mark.next_order);

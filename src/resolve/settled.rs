@@ -6,7 +6,8 @@
 //! rules would change the ledger only a little: [`grow`] makes this change.
 #![forbid(unsafe_code)]
 
-use super::question::{Fact, Message, Need, Situation};
+use super::message::Message;
+use super::question::{Fact, Need, Situation};
 use super::spent::NEVER_REACHED;
 use crate::ledger::{
     LedgerHead, LedgerRef, MAX_NEXT_ORDER, Mark, Provenance, RecordRef, join_told,
@@ -42,7 +43,7 @@ pub fn grow<'a>(
     let asked: Vec<(usize, Need)> = (new.iter().enumerate())
         .filter(|(_, message)| !message.unreadable)
         .flat_map(|(m, message)| {
-            let names = (!message.names.is_asked()).then_some((m, Need::Names));
+            let names = (!message.has_asked_names()).then_some((m, Need::Names));
             let native = (!message.details.native.is_asked()).then_some((m, Need::Native));
             names.into_iter().chain(native)
         })
@@ -88,7 +89,7 @@ fn grown<'a>(
     let mut news: Vec<RecordRef<'a>> = Vec::with_capacity(new.len());
     for message in new {
         let Fact::Is(native) = &message.details.native else { return None };
-        let is_plain = message.stored.is_none() && message.stored_order.is_none();
+        let is_plain = message.stored().is_none() && message.stored_order().is_none();
         if !is_plain || message.unreadable || head.next_order >= MAX_NEXT_ORDER - 1 {
             return None;
         }

@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use super::known::KnownUidls;
-use super::question::{Message, Situation};
+use super::message::Message;
+use super::question::Situation;
 use crate::format::{Fields, UidlFormat};
 use crate::ledger::{Epoch, Told, join_told};
 use crate::maildrop::CapturedMaildrop;
@@ -38,7 +39,7 @@ impl<'a> Spent<'a> {
         let (known, captured) = KnownUidls::of(situation.captured, records);
         let mut stored: HashMap<&Uidl, (usize, usize)> = HashMap::new();
         for (m, message) in messages.iter().enumerate() {
-            if let Some(uidl) = &message.stored {
+            if let Some(uidl) = message.stored() {
                 stored.entry(uidl).or_insert((0, m)).0 += 1;
             }
         }

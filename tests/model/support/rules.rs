@@ -344,7 +344,9 @@ impl Server {
     /// The facts that are known of a message before anything is asked.
     fn message(&self, held: &Held) -> Message {
         let uidlist_name = name_of(held).filter(|_| self.storage == Storage::Maildir);
-        Message { uid: held.uid, uidlist_name, ..Message::default() }
+        let mut message = Message::new(held.uid);
+        message.set_uidlist_name(uidlist_name);
+        message
     }
 
     /// The basis, named as a plugin names it.
@@ -369,9 +371,8 @@ impl Server {
         let mail = &held.mail;
         match need {
             Need::Names => {
-                message.names = Fact::Is(names_of(held));
-                message.stored = held.stored.clone();
-                message.stored_order = held.stored_order;
+                message.set_names(Fact::Is(names_of(held)));
+                message.set_stored(held.stored.clone(), held.stored_order);
             }
             Need::Header | Need::Message => {
                 message.details.header = Fact::found(mail.header_print());
