@@ -29,5 +29,5 @@ pub use mark::Mark;
 pub use record::{NameHash, NameHashes, Provenance, Record, RecordRef};
 pub use rehearsal::is_rehearsal;
 pub use whole::{
-    AnyLedger, FIRST_ORDER, Ledger, LedgerHead, LedgerRef, MAX_NEXT_ORDER, Noted, encode,
+    AnyLedger, FIRST_ORDER, Ledger, LedgerHead, LedgerRef, MAX_NEXT_ORDER, Noted, encode, write,
 };

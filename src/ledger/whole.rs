@@ -1,13 +1,15 @@
 //! A whole ledger: [`Ledger`], and [`LedgerRef`] where it lies in the file that was read.
 #![forbid(unsafe_code)]
 
+use std::io::{self, Write};
+
 use super::epoch::{Epoch, MAX_TOLD, Told};
 use super::front::LedgerFront;
 use super::layout::{
-    ANSWER_OCTETS, DIGEST_OCTETS, FLAG_FINAL, FLAG_SETTLED, LedgerError, Lengths, MAGIC, NO_ENTRY,
-    VERSION, digest, digest_of_back, put_all,
+    DIGEST_OCTETS, FLAG_FINAL, FLAG_SETTLED, LedgerError, Lengths, MAGIC, NO_ENTRY, VERSION, cut,
+    put_all,
 };
-use super::record::{NAME_OCTETS, NameHash, Record, RecordRef};
+use super::record::{NAME_OCTETS, NO_NAME, NameHash, Record, RecordRef};
 use crate::key::FileKey;
 use crate::uidl::Uidl;
 
@@ -230,46 +232,101 @@ impl LedgerRef<'_> {
     }
 }
 
-/// Makes the file of a ledger, whose records are in their order. They are gone through twice: to
-/// count them, and to put each where it belongs.
+/// Makes the file of a ledger, whose records are in their order.
 pub fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
-    debug_assert!(ledger.records().is_sorted_by_key(|record| (record.uid, record.order)));
-    let (user, told) = (ledger.user(), ledger.told());
-    let told = &told[told.len().saturating_sub(MAX_TOLD)..];
-    let mut lengths = Lengths { user: user.len(), told: told.len(), records: 0, heap: 0 };
+    let lengths = lengths_of(ledger);
+    let mut file = Vec::with_capacity(lengths.front() + lengths.back());
+    write_all(ledger, lengths, &mut file).expect("memory takes all that there is room for");
+    file
+}
+
+/// Writes the same file in pieces, so that it is never in memory whole.
+///
+/// # Errors
+///
+/// What the writer says.
+pub fn write(ledger: &impl AnyLedger, to: &mut impl Write) -> io::Result<()> {
+    write_all(ledger, lengths_of(ledger), to)
+}
+
+fn lengths_of(ledger: &impl AnyLedger) -> Lengths {
+    let told = ledger.told().len().min(MAX_TOLD);
+    let mut lengths = Lengths { user: ledger.user().len(), told, records: 0, heap: 0 };
     for record in ledger.records() {
         lengths.records += 1;
         lengths.heap += record.uidl.len() + 1;
     }
-    let mut file = Vec::with_capacity(lengths.front() + lengths.back());
-    put_head(&mut file, &ledger.head(), lengths);
-    file.extend(user.as_bytes());
-    put_all(&mut file, told.iter().flat_map(|told| [told.uidvalidity, told.below]));
-    let records_at = file.len();
-    file.resize(lengths.front() + lengths.back(), 0);
-    let records = lengths.records;
-    let [orders_at, starts_at] = [1, 2].map(|column| records_at + column * 4 * records);
-    let names_at = records_at + ANSWER_OCTETS * records;
-    let letters_at = names_at + 2 * NAME_OCTETS * records;
-    let heap_at = letters_at + records;
-    let mut start = 0;
-    for (i, record) in ledger.records().enumerate() {
-        put_at(&mut file, records_at + 4 * i, &record.uid.to_le_bytes());
-        put_at(&mut file, orders_at + 4 * i, &record.order.to_le_bytes());
-        put_at(&mut file, starts_at + 4 * i, &(start as u32).to_le_bytes());
-        for (place, name) in record.names.iter().enumerate() {
-            put_at(&mut file, names_at + NAME_OCTETS * (place * records + i), name);
-        }
-        file[letters_at + i] = record.provenance.letter();
-        put_at(&mut file, heap_at + start, record.uidl);
-        start += record.uidl.len() + 1;
-        let entry = record.entry.unwrap_or(NO_ENTRY);
-        put_at(&mut file, lengths.front() + 4 * i, &entry.to_le_bytes());
+    lengths
+}
+
+fn write_all(ledger: &impl AnyLedger, lengths: Lengths, to: &mut impl Write) -> io::Result<()> {
+    debug_assert!(ledger.records().is_sorted_by_key(|record| (record.uid, record.order)));
+    let mut file = Pieces { to, held: Vec::new(), hasher: blake3::Hasher::new() };
+    put_head(&mut file.held, &ledger.head(), lengths);
+    file.put(ledger.user().as_bytes())?;
+    for told in &ledger.told()[ledger.told().len() - lengths.told..] {
+        file.put(&told.uidvalidity.to_le_bytes())?;
+        file.put(&told.below.to_le_bytes())?;
     }
-    let (front, back) = file.split_at_mut(lengths.front());
-    let front_digest = close(front, digest);
-    close(back, |back| digest_of_back(&front_digest, back));
-    file
+    let records = || ledger.records();
+    records().try_for_each(|record| file.put(&record.uid.to_le_bytes()))?;
+    records().try_for_each(|record| file.put(&record.order.to_le_bytes()))?;
+    let mut start = 0_u32;
+    for record in records() {
+        file.put(&start.to_le_bytes())?;
+        start += record.uidl.len() as u32 + 1;
+    }
+    for place in 0..2 {
+        let name = |record: &RecordRef<'_>| record.names.get(place).copied().unwrap_or(NO_NAME);
+        records().try_for_each(|record| file.put(&name(&record)))?;
+    }
+    records().try_for_each(|record| file.put(&[record.provenance.letter()]))?;
+    for record in records() {
+        file.put(record.uidl)?;
+        file.put(&[0])?;
+    }
+    let front_digest = file.close()?;
+    // The back's digest is of that of the front too, which was written just now.
+    file.hasher.update(&front_digest);
+    let entry = |record: RecordRef<'_>| record.entry.unwrap_or(NO_ENTRY);
+    records().try_for_each(|record| file.put(&entry(record).to_le_bytes()))?;
+    file.close().map(drop)
+}
+
+/// Takes a file in small pieces, and writes and hashes it in large ones.
+struct Pieces<'w, W> {
+    to: &'w mut W,
+    held: Vec<u8>,
+    /// Of all that was written since the last digest.
+    hasher: blake3::Hasher,
+}
+
+impl<W: Write> Pieces<'_, W> {
+    const OCTETS: usize = 64 << 10;
+
+    fn put(&mut self, octets: &[u8]) -> io::Result<()> {
+        if self.held.len() + octets.len() > Self::OCTETS {
+            self.pass_on()?;
+        }
+        self.held.extend_from_slice(octets);
+        Ok(())
+    }
+
+    fn pass_on(&mut self) -> io::Result<()> {
+        self.hasher.update(&self.held);
+        self.to.write_all(&self.held)?;
+        self.held.clear();
+        Ok(())
+    }
+
+    /// Closes a part with the digest of all that is in it before.
+    fn close(&mut self) -> io::Result<[u8; DIGEST_OCTETS]> {
+        self.pass_on()?;
+        let digest = cut(self.hasher.finalize());
+        self.hasher.reset();
+        self.to.write_all(&digest)?;
+        Ok(digest)
+    }
 }
 
 fn put_head(file: &mut Vec<u8>, head: &LedgerHead, lengths: Lengths) {
@@ -288,19 +345,4 @@ fn put_head(file: &mut Vec<u8>, head: &LedgerHead, lengths: Lengths) {
     put_all(file, [uidls, next, native_from.unwrap_or(0)]);
     put_all(file, [lengths.user, lengths.told, lengths.records, lengths.heap].map(count));
     file.extend(basis);
-}
-
-fn put_at(file: &mut [u8], at: usize, octets: &[u8]) {
-    file[at..at + octets.len()].copy_from_slice(octets);
-}
-
-/// Closes a part with the digest of all that is in it before.
-fn close(
-    part: &mut [u8],
-    digest: impl FnOnce(&[u8]) -> [u8; DIGEST_OCTETS],
-) -> [u8; DIGEST_OCTETS] {
-    let (body, place) = part.split_at_mut(part.len() - DIGEST_OCTETS);
-    let digest = digest(body);
-    place.copy_from_slice(&digest);
-    digest
 }

@@ -12,9 +12,13 @@ use crate::file::read_at::ReadAt;
 use crate::format::UidlFormat;
 use crate::index::Index;
 use crate::key::FileKey;
-use crate::ledger::control::{self, Control, ControlError, ControlLock, LockError, PublishError};
+use crate::ledger::control::{
+    self, Begun, Control, ControlError, ControlLock, LockError, PublishError,
+};
 use crate::ledger::fingerprint_cache::{CacheScope, FingerprintCache};
-use crate::ledger::{Answers, Ledger, LedgerFront, LedgerHead, Mark, Provenance, Record};
+use crate::ledger::{
+    Answers, AnyLedger, Ledger, LedgerFront, LedgerHead, Mark, Provenance, Record, encode,
+};
 use crate::maildrop::CapturedMaildrop;
 use crate::plugin::bake::{bake, is_baked};
 use crate::plugin::events::{ListingKind, Reason};
@@ -22,7 +26,7 @@ use crate::plugin::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
 use crate::plugin::standing::{Kept, RefusedLogin, Stranger, Uncaptured};
 use crate::plugin::survey::{self, Expunged, Sizes, Survey, SurveyInput, names_of};
 use crate::resolve::{
-    self, EncodedLedger, Grown, Match, Memory, Outcome, Purpose, Report, Resolution, Situation,
+    self, Conclusion, Grown, Match, Memory, Outcome, Purpose, Report, Resolution, Situation,
 };
 use crate::site::remedy::Remedy;
 
@@ -410,11 +414,11 @@ impl AnswerTable {
         let (mailbox, view) = (transaction.mailbox(), transaction.view());
         let place = control.ledger_path();
         let begun = match &locked {
-            Ok(lock) => control.begin(lock).map_err(|why| why.to_string()),
-            Err(LockError::Unavailable(why)) => Err(format!(
+            Ok(lock) => control.begin(lock),
+            Err(LockError::Unavailable(why)) => Err(std::io::Error::other(format!(
                 "{}: {why}; let the mail's user write it, and the directory it is in",
                 control::LOCK
-            )),
+            ))),
             Err(LockError::Busy) => unreachable!("the caller has refused it"),
         };
         let ledger = read_ledger(control)?;
@@ -440,7 +444,12 @@ impl AnswerTable {
         let was_listed = memory.ledger.is_some() || memory.mark.is_some();
         let input = SurveyInput { mailbox, sizes, was_listed, fingerprints };
         let purpose = Purpose::Listing { guarded: true };
-        let resolved = resolve(kept, input, purpose, memory, written);
+        let mut begun = Some(begun);
+        let draft = |new: &Conclusion<'_, '_>| {
+            let begun = begun.take().expect("the rules decide once");
+            (NewFile::of(new, begun), Mark::of(new, view.messages))
+        };
+        let resolved = resolve(kept, input, purpose, memory, written, draft);
         if let (Err(Unanswered::Refused(_)), Ok(lock)) = (&resolved, &locked) {
             // The fingerprints may be wrong, for instance where Dovecot could not decompress a
             // mail.
@@ -449,21 +458,25 @@ impl AnswerTable {
         let resolution = resolved?;
         let first_unspent_uid = resolution.first_unspent_uid;
 
-        let Resolution { ledger: EncodedLedger { file, mark }, passing, report, .. } = resolution;
-        let mark = Mark { left: view.messages, ..mark };
+        let Resolution { ledger: (draft, mark), passing, report, .. } = resolution;
         let marked = mark.natives.len();
-        // A ledger that could not be read again must not be written.
-        let (front, back) = parts_of(file)?;
-        let parts = [front.octets(), &back];
+        // A ledger that could not be read again must not be published.
+        let (front, back, begun) = match draft {
+            NewFile::Written(begun) => {
+                let (front, back) = begun.read().map_err(|why| ledger_fault(control, &why))?;
+                (front, back, Ok(begun))
+            }
+            NewFile::Unwritten(file, why) => {
+                let (front, back) = parts_of(file)?;
+                (front, back, Err(PublishError::Unwritten(why)))
+            }
+        };
         // A rehearsal only looks at a maildrop that clients have listed: they will hear of its new
         // mail in the order that it has when they come.
         if kept.rehearsal != 0 && mark.rehearsal == 0 {
             return Ok((Self::from_front(view, front).and_passing(&passing, &report), None));
         }
-        let written = match begun {
-            Ok(begun) => begun.publish(&parts, &mark),
-            Err(why) => Err(PublishError::Unwritten(std::io::Error::other(why))),
-        };
+        let written = begun.and_then(|begun| begun.publish(&[], &mark));
         let is_written = !matches!(written, Err(PublishError::Unwritten(_)));
         let is_marked = written.is_ok();
         if is_written {
@@ -486,7 +499,11 @@ impl AnswerTable {
                         place.display(),
                     ),
                 );
-                let first = Unwritten { control: control.clone(), file: parts.concat(), mark };
+                let first = Unwritten {
+                    control: control.clone(),
+                    file: [front.octets(), &back].concat(),
+                    mark,
+                };
                 unwritten = is_first.then_some(first);
             }
         }
@@ -520,9 +537,10 @@ impl AnswerTable {
             FingerprintCache::open(&control, None, scope_of(kept, view), view.messages);
         let sizes = Sizes::NotWanted;
         let input = SurveyInput { mailbox, sizes, was_listed: true, fingerprints };
-        let resolution = resolve(kept, input, Purpose::Preview, memory, Some(SystemTime::now()))?;
-        let Resolution { ledger, passing, report, .. } = resolution;
-        let (front, _) = parts_of(ledger.file)?;
+        let (purpose, now) = (Purpose::Preview, Some(SystemTime::now()));
+        let Resolution { ledger: file, passing, report, .. } =
+            resolve(kept, input, purpose, memory, now, |new| encode(new))?;
+        let (front, _) = parts_of(file)?;
         Ok(Self::from_front(view, front).and_passing(&passing, &report))
     }
 
@@ -556,6 +574,26 @@ impl AnswerTable {
 fn scope_of(kept: &Kept, view: View) -> CacheScope {
     let has_origin = kept.settings.keys.origin;
     CacheScope { uidvalidity: view.epoch.uidvalidity, has_origin }
+}
+
+/// A new ledger that is not in its place yet.
+enum NewFile<'a> {
+    /// It is in the file that was begun.
+    Written(Begun<'a>),
+    /// It is here: no file could be written, for this reason.
+    Unwritten(Vec<u8>, std::io::Error),
+}
+
+impl<'a> NewFile<'a> {
+    /// Writes a ledger where that can be done: then it is not in memory beside all that the rules
+    /// look at.
+    fn of(ledger: &impl AnyLedger, begun: std::io::Result<Begun<'a>>) -> Self {
+        let written = begun.and_then(|begun| begun.write(ledger).map(|()| begun));
+        match written {
+            Ok(begun) => Self::Written(begun),
+            Err(why) => Self::Unwritten(encode(ledger), why),
+        }
+    }
 }
 
 /// Takes the front and the back of a ledger that was encoded just now.
@@ -799,14 +837,15 @@ impl<'a> Asker<'a> {
 }
 
 /// Asks the rules, and finds out what they ask, until they have decided. `written` is the time when
-/// the ledger was written, if there is one.
-fn resolve(
+/// the ledger was written, if there is one. `take` is what is made of the new ledger.
+fn resolve<L>(
     kept: &Kept,
     input: SurveyInput<'_>,
     purpose: Purpose,
     memory: Memory<'_>,
     written: Option<SystemTime>,
-) -> Result<Resolution<EncodedLedger>, Unanswered> {
+    mut take: impl FnMut(&Conclusion<'_, '_>) -> L,
+) -> Result<Resolution<L>, Unanswered> {
     let mailbox = input.mailbox;
     let mut survey = Survey::begin(input).map_err(uidlist_fault)?;
     let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
@@ -815,7 +854,7 @@ fn resolve(
     let mut captured = None;
     let decided = loop {
         let situation = asker.situation(&survey, captured.as_ref(), purpose);
-        match resolve::resolve_encoded(&kept.user, &situation, &survey.messages) {
+        match resolve::resolve_with(&kept.user, &situation, &survey.messages, &mut take) {
             Outcome::Ask(asked) => survey.find_out(&asked)?,
             Outcome::AskCaptured => {
                 if !index.index.is_final() && is_new_day(written) {

@@ -3,9 +3,8 @@
 
 use std::collections::HashMap;
 
-use super::conclusion::Conclusion;
 use super::question::Need;
-use crate::ledger::{Ledger, Mark, Provenance, Record, encode};
+use crate::ledger::{Ledger, Provenance, Record};
 
 /// What [`resolve`](super::resolve) says.
 #[derive(Debug)]
@@ -97,22 +96,6 @@ pub struct Resolution<L = Ledger> {
     pub first_unspent_uid: u32,
     /// For the log.
     pub report: Report,
-}
-
-/// A ledger as [`Ledger::encode`] makes its file, and its mark.
-#[derive(Debug, PartialEq, Eq)]
-pub struct EncodedLedger {
-    /// The file.
-    pub file: Vec<u8>,
-    /// The mark. It says that all messages are left.
-    pub mark: Mark,
-}
-
-impl EncodedLedger {
-    pub(super) fn of(conclusion: &Conclusion<'_, '_>) -> Self {
-        let left = u32::try_from(conclusion.messages()).unwrap_or(u32::MAX);
-        Self { file: encode(conclusion), mark: Mark::of(conclusion, left) }
-    }
 }
 
 /// How the messages that were not listed before came by their UIDLs.

@@ -9,7 +9,7 @@ use crate::ledger::{AnyLedger, LedgerHead, Provenance, Record, RecordRef, Told};
 
 /// The new ledger of a maildrop. Nothing is copied of messages, entries and the old ledger: each
 /// record is made as it is looked at.
-pub(super) struct Conclusion<'r, 'a> {
+pub struct Conclusion<'r, 'a> {
     run: &'r Run<'a>,
     head: LedgerHead,
     told: Vec<Told>,
@@ -29,11 +29,6 @@ impl<'r, 'a> Conclusion<'r, 'a> {
         entry_of: &'r HashMap<u32, u32>,
     ) -> Self {
         Self { run, head, told: run.all_told(), gone: run.gone(), orders, entry_of }
-    }
-
-    /// How many messages there are, those without an answer too.
-    pub(super) fn messages(&self) -> usize {
-        self.run.messages.len()
     }
 
     /// The record of the message at `m`. `None`: nothing is recorded of it.

@@ -27,9 +27,10 @@ mod settled;
 mod spent;
 
 pub use crate::key::Match;
-pub use answer::{EncodedLedger, Outcome, Report, Resolution, Undecidable};
+pub use answer::{Outcome, Report, Resolution, Undecidable};
+pub use conclusion::Conclusion;
 pub use message::{Detail, Details, Message};
 pub use question::{Fact, Memory, Need, Purpose, Situation, Stamps};
-pub use run::{most_unreadable, resolve, resolve_encoded};
+pub use run::{most_unreadable, resolve, resolve_with};
 pub use settled::{Grown, grow};
 pub use spent::{COUNTS_ON, first_unspent_uid};

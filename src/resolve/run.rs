@@ -4,7 +4,7 @@
 use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 
-use super::answer::{EncodedLedger, Outcome, Report, Resolution, Undecidable};
+use super::answer::{Outcome, Report, Resolution, Undecidable};
 use super::conclusion::Conclusion;
 use super::derived::derived;
 use super::message::Message;
@@ -32,19 +32,11 @@ pub fn most_unreadable(messages: usize) -> usize {
 /// and messages, whatever repeats in them. An [`Outcome::Ask`] names each message at most once for
 /// each kind of fact.
 pub fn resolve(user: &str, situation: &Situation<'_>, messages: &[Message]) -> Outcome {
-    applied(user, situation, messages, |conclusion| Ledger::of(conclusion))
+    resolve_with(user, situation, messages, |conclusion| Ledger::of(conclusion))
 }
 
-/// Does the same, and makes the new ledger's file at once: nothing is copied in between.
-pub fn resolve_encoded(
-    user: &str,
-    situation: &Situation<'_>,
-    messages: &[Message],
-) -> Outcome<EncodedLedger> {
-    applied(user, situation, messages, |conclusion| EncodedLedger::of(conclusion))
-}
-
-fn applied<L>(
+/// Does the same, and takes of the new ledger what the caller makes of it: nothing else copies it.
+pub fn resolve_with<L>(
     user: &str,
     situation: &Situation<'_>,
     messages: &[Message],
