@@ -3,7 +3,7 @@
 
 use std::io;
 
-use crate::file::read_at::ReadAt;
+use crate::file::read_at::{ReadAt, room_for};
 use crate::format::UidlFormat;
 use crate::index::cursor::{Cursor, u16_at, u32_at, u64_at};
 use crate::index::layout::*;
@@ -201,8 +201,12 @@ impl<S: ReadAt> Index<S> {
         let Some(place) = self.place_of(user.as_bytes(), 0)? else {
             return Ok(None);
         };
-        let octets = self.record(&place)?;
-        let captured = captured_of(&octets).map_err(|what| self.corrupt(what, place.offset))?;
+        let block = self.record(&place)?;
+        let corrupt = |what| self.corrupt(what, place.offset);
+        let len = captured_len(&block).map_err(corrupt)?;
+        // Where there is no room for it, that is an error like any other, and no end.
+        drop(room_for(len.octets())?);
+        let captured = captured_of(&block, len).map_err(corrupt)?;
         if captured.head().user != user {
             return Err(self.corrupt("the block is another user's", place.offset));
         }
@@ -572,14 +576,19 @@ fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
     Ok(Maildrop { entries, spent, ..rest.end()? })
 }
 
-/// The same in little room: the block is read twice, first for how much there is in it.
-fn captured_of(block: &[u8]) -> Result<CapturedMaildrop, &'static str> {
+/// How much there is in a block whose checksum agrees.
+fn captured_len(block: &[u8]) -> Result<CapturedLen, &'static str> {
     let mut rest = BlockRest::of(block)?;
     let mut len = CapturedLen::default();
     rest.for_each_entry(|entry| len.add_entry(entry))?;
     rest.for_each_spent(|uidl| len.add_spent(uidl))?;
-    let mut captured = CapturedMaildrop::begin(rest.end()?, len);
+    rest.end().map(|_| len)
+}
+
+/// The maildrop in such a block as the rules look at it.
+fn captured_of(block: &[u8], len: CapturedLen) -> Result<CapturedMaildrop, &'static str> {
     let mut rest = BlockRest::of(block)?;
+    let mut captured = CapturedMaildrop::begin(rest.maildrop.clone(), len);
     rest.for_each_entry(|entry| captured.add_entry(entry))?;
     rest.for_each_spent(|uidl| captured.add_spent(uidl))?;
     Ok(captured)

@@ -756,6 +756,9 @@ fn ledger_fault(control: &Control, why: &ControlError) -> RefusedLogin {
              new name"
             .to_owned(),
         ControlError::Link => "restore the file itself in its place".to_owned(),
+        ControlError::Io(why) if why.kind() == std::io::ErrorKind::OutOfMemory => {
+            "raise vsz_limit of service pop3".to_owned()
+        }
         ControlError::Io(_) => "let the mail's user read it".to_owned(),
         ControlError::Ledger(_) => "restore it from a backup, or take it away: what was told is \
              found again as far as its mark and what was baked say"

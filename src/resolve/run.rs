@@ -952,3 +952,17 @@ fn record_of(ledger: &Ledger, uid: u32) -> Option<&Record> {
     let at = ledger.records.binary_search_by_key(&uid, |record| record.uid).ok()?;
     ledger.records.get(at).filter(|record| record.uid != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A first login of half a million messages has no more room than this: see `limit-first` in
+    /// docs/performance.md.
+    #[test]
+    fn little_is_kept_of_each_message_and_each_entry() {
+        assert!(size_of::<MessageState<'_>>() <= 16);
+        assert!(size_of::<Claim>() <= 8);
+        assert!(size_of::<(ListingRank, u32)>() <= 28);
+    }
+}
