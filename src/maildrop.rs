@@ -2,11 +2,15 @@
 //! [index](crate::index) block holds it.
 #![forbid(unsafe_code)]
 
+mod captured;
+
 use std::borrow::Cow;
 
 use crate::format::UidlFormat;
 use crate::key::{FileKey, Fingerprint};
 use crate::uidl::{Uidl, UidlRef};
+
+pub use captured::{CapturedEntry, CapturedLen, CapturedMaildrop};
 
 /// One maildrop of the old server, as far as its capture could tell.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -68,7 +68,7 @@ impl Uidl {
 }
 
 /// A [`Uidl`] whose octets are elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UidlRef<'a>(&'a [u8]);
 
 impl<'a> UidlRef<'a> {
@@ -79,6 +79,12 @@ impl<'a> UidlRef<'a> {
     /// As [`Uidl::new`].
     pub fn new(octets: &'a [u8]) -> Result<Self, BadUidl> {
         Uidl::check(octets).map(|()| Self(octets))
+    }
+
+    /// Takes octets that were checked before.
+    pub(crate) fn of_checked(octets: &'a [u8]) -> Self {
+        debug_assert_eq!(Uidl::check(octets), Ok(()));
+        Self(octets)
     }
 
     /// The octets, as the client saw them.

@@ -96,6 +96,7 @@ const PURE: &[&str] = &[
     "src/format.rs",
     "src/key/",
     "src/maildrop.rs",
+    "src/maildrop/",
     "src/listing/",
     "src/index/",
     "src/resolve/",

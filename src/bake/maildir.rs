@@ -405,8 +405,8 @@ fn has_list(begun: &FirstListing<'_>) -> bool {
 
 /// Whether every message was baked, and the next UID is not spent. Then no mail is read.
 fn is_baked_whole(begun: &FirstListing<'_>, list: &BakedList) -> bool {
-    let is_ours = |order: &u32| (FIRST_ORDER..MAX_NEXT_ORDER / 2).contains(order);
-    let is_baked = |m: &Message| m.stored.is_some() && m.stored_order.as_ref().is_some_and(is_ours);
+    let is_ours = |order| (FIRST_ORDER..MAX_NEXT_ORDER / 2).contains(&order);
+    let is_baked = |m: &Message| m.stored().is_some() && m.stored_order().is_some_and(is_ours);
     let messages = &begun.survey.messages;
     if begun.may_have_void_answers() {
         return false;
@@ -418,7 +418,7 @@ fn is_baked_whole(begun: &FirstListing<'_>, list: &BakedList) -> bool {
         return messages.iter().any(is_baked);
     }
     // Half a copy is refused, whatever it has stored (rule 10).
-    let stored: HashSet<&Uidl> = messages.iter().filter_map(|m| m.stored.as_ref()).collect();
+    let stored: HashSet<&Uidl> = messages.iter().filter_map(Message::stored).collect();
     let is_there = |entry: &&Entry| entry.uidls().any(|uidl| stored.contains(uidl));
     let (there, last) =
         (captured.last_entries().filter(is_there).count(), captured.last_entries().count());

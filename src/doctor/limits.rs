@@ -20,8 +20,9 @@ const QUOTA: &str = "quota";
 /// Address space that a POP3 process takes before it looks at a message: programs, libraries and
 /// plugins.
 const BASE_OCTETS: u64 = 24 << 20;
-/// Address space for each message of a first listing: 1.13 KB were measured.
-const OCTETS_A_MESSAGE: u64 = 1157;
+/// Address space for each message of a first listing: 0.78 KB were measured, where headers tell
+/// which message is which.
+const OCTETS_A_MESSAGE: u64 = 820;
 
 /// What a ledger has for each message, at most: a record, a UIDL and an alias for it.
 const LEDGER_OCTETS_A_MESSAGE: u64 = 200;

@@ -110,7 +110,7 @@ impl<'a> AskedSurvey<'a> {
             self.epoch.next_uid = self.epoch.next_uid.max(last.saturating_add(1));
         }
         for (uid, named) in listed {
-            let unnamed = || (StoredNames::default(), Message { uid, ..Message::default() });
+            let unnamed = || (StoredNames::default(), Message::new(uid));
             let (names, message) = named.unwrap_or_else(unnamed);
             self.names.push(names);
             self.messages.push(message);
@@ -332,14 +332,12 @@ fn named(uid: u32, object: &Object) -> Option<(StoredNames, Message)> {
     if is_guid_a_name(guid) && guid != file {
         keys.push(FileKey::of_name(guid));
     }
-    let message = Message {
-        uid,
-        uidlist_name: (!file.is_empty()).then(|| Ledger::name_of_cut(&FileKey::cut_of(file))),
-        names: Fact::Is(keys),
-        stored: Uidl::new(object.octets("pop3.uidl")?).ok(),
-        stored_order: object.text("pop3.order").and_then(|order| order.parse().ok()),
-        ..Message::default()
-    };
+    let mut message = Message::new(uid);
+    let in_list = (!file.is_empty()).then(|| Ledger::name_of_cut(&FileKey::cut_of(file)));
+    message.set_uidlist_name(in_list);
+    message.set_names(Fact::Is(keys));
+    let stored = Uidl::new(object.octets("pop3.uidl")?).ok();
+    message.set_stored(stored, object.text("pop3.order").and_then(|order| order.parse().ok()));
     Some((names, message))
 }
 

@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::key::{FileKey, Fingerprint};
+use arrayvec::ArrayVec;
+
+use crate::key::Fingerprint;
 use crate::ledger::{Provenance, Record};
 use crate::maildrop::{Entry, Maildrop};
 use crate::resolve::{Fact, Message, Resolution};
@@ -239,9 +241,9 @@ impl<'a> Kin<'a> {
         // Each list is taken from its end: the lowest UID goes first.
         for &at in unknown.iter().rev() {
             let message = &messages[at];
-            let names: &[FileKey] = match &message.names {
+            let names = match message.names() {
                 Fact::Is(names) => names,
-                Fact::NotAsked | Fact::Absent => &[],
+                Fact::NotAsked | Fact::Absent => ArrayVec::new(),
             };
             for name in names {
                 by_name.entry(name.cut).or_insert_with(Vec::new).push(at);

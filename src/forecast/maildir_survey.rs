@@ -263,10 +263,11 @@ impl MaildirSurvey {
             next_uid = next_uid.saturating_add(1);
         }
         listed.sort_by_key(|(uid, _)| *uid);
-        let message = |(uid, listed): &(u32, ListedFile)| Message {
-            uid: *uid,
-            uidlist_name: Some(Ledger::name_of_cut(&FileKey::cut_of(&listed.file.base))),
-            ..Message::default()
+        let message = |(uid, listed): &(u32, ListedFile)| {
+            let mut message = Message::new(*uid);
+            let cut = FileKey::cut_of(&listed.file.base);
+            message.set_uidlist_name(Some(Ledger::name_of_cut(&cut)));
+            message
         };
         Ok(Self {
             messages: listed.iter().map(message).collect(),
@@ -356,15 +357,15 @@ impl MaildirSurvey {
             record.guid.as_ref().filter(|guid| is_guid_a_name(guid) && ***guid != *file.base);
         names.extend(guid.map(|guid| FileKey::of_name(guid)));
         let message = &mut self.messages[at];
-        message.names = Fact::Is(names);
+        message.set_names(Fact::Is(names));
         // An empty `P` stands for the base file name.
         let stored = record.uidl.as_ref().map(|uidl| match uidl.is_empty() {
             true => file.base.clone(),
             false => uidl.clone(),
         });
-        message.stored = stored.and_then(|uidl| Uidl::new(uidl).ok());
+        let stored = stored.and_then(|uidl| Uidl::new(uidl).ok());
         let order = record.order.as_ref().and_then(|order| std::str::from_utf8(order).ok());
-        message.stored_order = order.and_then(|order| order.parse().ok());
+        message.set_stored(stored, order.and_then(|order| order.parse().ok()));
     }
 
     fn find_native(&mut self, at: usize, native: Option<&UidlFormat>) {
@@ -574,9 +575,9 @@ mod tests {
             survey.find_out(&[(0, need), (1, need)], Some(&format)).unwrap();
         }
         let [first, second] = &survey.messages[..2] else { panic!("two") };
-        assert_eq!(first.stored, Some(Uidl::new(*b"18").unwrap()));
-        assert_eq!((first.stored_order, second.stored_order), (Some(1_048_577), None));
-        assert_eq!(second.stored, Some(Uidl::new(*b"1714990001.a").unwrap()));
+        assert_eq!(first.stored(), Some(&Uidl::new(*b"18").unwrap()));
+        assert_eq!((first.stored_order(), second.stored_order()), (Some(1_048_577), None));
+        assert_eq!(second.stored(), Some(&Uidl::new(*b"1714990001.a").unwrap()));
         assert_eq!(first.details.native, Fact::Is(Uidl::new(*b"7.4").unwrap()));
         assert_eq!(first.details.octets, Fact::Is(8));
         assert!(matches!(first.details.received, Fact::Is(1_600_000_000..)), "{first:?}");

@@ -14,7 +14,7 @@ use crate::forecast::maildir_survey::{ControlPlace, MaildirSurvey, Unsurveyed};
 use crate::format::UidlFormat;
 use crate::index::Index;
 use crate::ledger::{Epoch, Ledger, Mark};
-use crate::maildrop::{Entry, Maildrop, State};
+use crate::maildrop::{CapturedMaildrop, Entry, Maildrop, State};
 use crate::resolve::{
     self, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
 };
@@ -158,6 +158,8 @@ pub struct FirstListing<'a> {
     line: RosterLine,
     /// What was captured of him.
     pub captured: Maildrop,
+    /// The same as the rules look at it.
+    columns: CapturedMaildrop,
     /// Whether no more captures follow.
     pub is_final: bool,
     /// His maildrop.
@@ -171,14 +173,14 @@ pub struct FirstListing<'a> {
 struct About<'a> {
     user: &'a str,
     line: &'a RosterLine,
-    captured: &'a Maildrop,
+    captured: &'a CapturedMaildrop,
     is_final: bool,
     memory: Memory<'a>,
 }
 
 impl FirstListing<'_> {
     fn about(&self) -> About<'_> {
-        let Self { user, line, captured, is_final, ledger, mark, .. } = self;
+        let Self { user, line, columns: captured, is_final, ledger, mark, .. } = self;
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         About { user, line, captured, is_final: *is_final, memory }
     }
@@ -222,7 +224,8 @@ impl FirstListing<'_> {
     ///
     /// [`Untold`].
     pub fn resolve(&mut self) -> Result<Resolution, Untold> {
-        let Self { terms, user, line, captured, is_final, survey, ledger, mark } = self;
+        let Self { terms, user, line, columns: captured, is_final, survey, ledger, mark, .. } =
+            self;
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
         let about = About { user, line, captured, is_final: *is_final, memory };
         let situation = terms.situation(about, survey, Purpose::Listing { guarded: true });
@@ -300,7 +303,8 @@ impl Terms {
         let (captured, is_final) = self.captured(user).map_err(Unbegun::CouldNotTell)?;
         let survey = MaildirSurvey::begin(mail, control, uidvalidity_of_now())?;
         let (ledger, mark) = survey.memory(user)?;
-        Ok(FirstListing { terms: self, user, line, captured, is_final, survey, ledger, mark })
+        let (terms, columns) = (self, CapturedMaildrop::from(&captured));
+        Ok(FirstListing { terms, user, line, captured, columns, is_final, survey, ledger, mark })
     }
 
     /// What was captured of a user who is on a roster, and whether no more captures follow.
@@ -364,7 +368,8 @@ impl Terms {
         survey: &mut impl Surveyed,
     ) -> Result<Forecast, Untold> {
         let memory = Memory { ledger: ledger.as_ref(), mark: mark.as_ref() };
-        let about = About { user, line, captured, is_final, memory };
+        let columns = CapturedMaildrop::from(captured);
+        let about = About { user, line, captured: &columns, is_final, memory };
         let situation = self.situation(about, survey, Purpose::Preview);
         let resolution = self.resolve(user, &situation, survey)?;
         let mut forecast = Forecast::of(captured, survey.messages(), &resolution);

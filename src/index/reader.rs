@@ -3,13 +3,15 @@
 
 use std::io;
 
-use crate::file::read_at::ReadAt;
+use crate::file::read_at::{ReadAt, room_for};
 use crate::format::UidlFormat;
 use crate::index::cursor::{Cursor, u16_at, u32_at, u64_at};
 use crate::index::layout::*;
 use crate::key::{FileKey, Fingerprint, NORMALISER_VERSION};
-use crate::maildrop::{Capture, Counter, Entry, Maildrop, Name, State};
-use crate::uidl::Uidl;
+use crate::maildrop::{
+    Capture, CapturedLen, CapturedMaildrop, Counter, EntryRef, Maildrop, NameRef, State,
+};
+use crate::uidl::UidlRef;
 
 /// An index, open for look-ups. Only its header has been read and checked.
 #[derive(Debug)]
@@ -188,6 +190,27 @@ impl<S: ReadAt> Index<S> {
             return Err(self.corrupt("the block is another user's", place.offset));
         }
         Ok(Some(maildrop))
+    }
+
+    /// The same as the rules look at it, in little room.
+    ///
+    /// # Errors
+    ///
+    /// As [`Index::maildrop`].
+    pub fn captured(&self, user: &str) -> Result<Option<CapturedMaildrop>, IndexError> {
+        let Some(place) = self.place_of(user.as_bytes(), 0)? else {
+            return Ok(None);
+        };
+        let block = self.record(&place)?;
+        let corrupt = |what| self.corrupt(what, place.offset);
+        let len = captured_len(&block).map_err(corrupt)?;
+        // Where there is no room for it, that is an error like any other, and no end.
+        drop(room_for(len.octets())?);
+        let captured = captured_of(&block, len).map_err(corrupt)?;
+        if captured.head().user != user {
+            return Err(self.corrupt("the block is another user's", place.offset));
+        }
+        Ok(Some(captured))
     }
 
     /// All maildrops, in the order of user names. Cost: a read for each of them, and one for each
@@ -545,81 +568,130 @@ impl<S: ReadAt> Iterator for Maildrops<'_, S> {
 
 /// The maildrop in a block whose checksum agrees, or its fault.
 fn maildrop_of(block: &[u8]) -> Result<Maildrop, &'static str> {
-    let short = "a block ends early";
-    let content_len = block.len().checked_sub(CHECKSUM_OCTETS).ok_or(short)?;
-    let content = &block[..content_len];
-    if u32_at(block, BLOCK_LEN_AT) != u32::try_from(block.len()).ok() {
-        return Err("length of a block");
-    }
-    let u16_of = |at| u16_at(content, at).ok_or(short);
-    let u32_of = |at| u32_at(content, at).ok_or(short);
-    let entry_count = u32_of(BLOCK_ENTRIES_AT)? as usize;
-    let spent_count = u32_of(BLOCK_SPENT_AT)? as usize;
-    let capture_count = usize::from(u16_of(BLOCK_CAPTURES_AT)?);
-    let state = match *content.get(BLOCK_STATE_AT).ok_or(short)? {
-        STATE_CAPTURED => State::Captured,
-        STATE_EMPTY => State::Empty,
-        STATE_FAILED => State::Failed,
-        _ => return Err("state of a maildrop"),
-    };
-    let flags = *content.get(BLOCK_FLAGS_AT).ok_or(short)?;
-    if flags & !BLOCK_ALL != 0 {
-        return Err("flag of unknown meaning");
-    }
-    let uidvalidity = u32_of(BLOCK_UIDVALIDITY_AT)?;
-    let next = u32_of(BLOCK_NEXT_AT)?;
+    let mut rest = BlockRest::of(block)?;
+    let mut entries = Vec::with_capacity(rest.entries);
+    rest.for_each_entry(|entry| entries.push(entry.to_entry()))?;
+    let mut spent = Vec::with_capacity(rest.spent);
+    rest.for_each_spent(|uidl| spent.push(uidl.to_uidl()))?;
+    Ok(Maildrop { entries, spent, ..rest.end()? })
+}
 
-    let mut cursor = Cursor(content.get(BLOCK_HEAD_OCTETS..).ok_or(short)?);
-    let mut text = |len: u16| {
-        let octets = cursor.take(len.into()).ok_or(short)?;
-        std::str::from_utf8(octets).map_err(|_| "text that is not UTF-8")
-    };
-    let user = text(u16_of(BLOCK_USER_LEN_AT)?)?.to_owned();
-    let format = text(u16_of(BLOCK_FORMAT_LEN_AT)?)?;
-    let source = text(u16_of(BLOCK_SOURCE_LEN_AT)?)?.to_owned();
+/// How much there is in a block whose checksum agrees.
+fn captured_len(block: &[u8]) -> Result<CapturedLen, &'static str> {
+    let mut rest = BlockRest::of(block)?;
+    let mut len = CapturedLen::default();
+    rest.for_each_entry(|entry| len.add_entry(entry))?;
+    rest.for_each_spent(|uidl| len.add_spent(uidl))?;
+    rest.end().map(|_| len)
+}
 
-    let uidvalidity = optional(flags & BLOCK_HAS_UIDVALIDITY != 0, uidvalidity, uidvalidity == 0)
-        .ok_or("a UIDVALIDITY that is not there")?;
-    let counter = if flags & BLOCK_HAS_COUNTER != 0 {
-        let format = UidlFormat::parse(format).map_err(|_| "form of counted unique-ids")?;
-        Some(Counter { format, next })
-    } else if format.is_empty() && next == 0 {
-        None
-    } else {
-        return Err("a counter that is not there");
-    };
+/// The maildrop in such a block as the rules look at it.
+fn captured_of(block: &[u8], len: CapturedLen) -> Result<CapturedMaildrop, &'static str> {
+    let mut rest = BlockRest::of(block)?;
+    let mut captured = CapturedMaildrop::begin(rest.maildrop.clone(), len);
+    rest.for_each_entry(|entry| captured.add_entry(entry))?;
+    rest.for_each_spent(|uidl| captured.add_spent(uidl))?;
+    Ok(captured)
+}
 
-    let mut maildrop = Maildrop { source, uidvalidity, counter, ..Maildrop::new(user, state) };
-    // Each count is checked against the octets there are, before room is made for so many.
-    if capture_count > cursor.0.len() / CAPTURE_LEAST_OCTETS {
-        return Err("number of captures");
+/// What is left of a block behind its head and captures.
+struct BlockRest<'b> {
+    /// What the block says before: the maildrop without entries and spent UIDLs.
+    maildrop: Maildrop,
+    cursor: Cursor<'b>,
+    entries: usize,
+    spent: usize,
+}
+
+impl<'b> BlockRest<'b> {
+    fn of(block: &'b [u8]) -> Result<Self, &'static str> {
+        let short = "a block ends early";
+        let content_len = block.len().checked_sub(CHECKSUM_OCTETS).ok_or(short)?;
+        let content = &block[..content_len];
+        if u32_at(block, BLOCK_LEN_AT) != u32::try_from(block.len()).ok() {
+            return Err("length of a block");
+        }
+        let u16_of = |at| u16_at(content, at).ok_or(short);
+        let u32_of = |at| u32_at(content, at).ok_or(short);
+        let entry_count = u32_of(BLOCK_ENTRIES_AT)? as usize;
+        let spent_count = u32_of(BLOCK_SPENT_AT)? as usize;
+        let capture_count = usize::from(u16_of(BLOCK_CAPTURES_AT)?);
+        let state = match *content.get(BLOCK_STATE_AT).ok_or(short)? {
+            STATE_CAPTURED => State::Captured,
+            STATE_EMPTY => State::Empty,
+            STATE_FAILED => State::Failed,
+            _ => return Err("state of a maildrop"),
+        };
+        let flags = *content.get(BLOCK_FLAGS_AT).ok_or(short)?;
+        if flags & !BLOCK_ALL != 0 {
+            return Err("flag of unknown meaning");
+        }
+        let uidvalidity = u32_of(BLOCK_UIDVALIDITY_AT)?;
+        let next = u32_of(BLOCK_NEXT_AT)?;
+
+        let mut cursor = Cursor(content.get(BLOCK_HEAD_OCTETS..).ok_or(short)?);
+        let mut text = |len: u16| {
+            let octets = cursor.take(len.into()).ok_or(short)?;
+            std::str::from_utf8(octets).map_err(|_| "text that is not UTF-8")
+        };
+        let user = text(u16_of(BLOCK_USER_LEN_AT)?)?.to_owned();
+        let format = text(u16_of(BLOCK_FORMAT_LEN_AT)?)?;
+        let source = text(u16_of(BLOCK_SOURCE_LEN_AT)?)?.to_owned();
+
+        let uidvalidity =
+            optional(flags & BLOCK_HAS_UIDVALIDITY != 0, uidvalidity, uidvalidity == 0)
+                .ok_or("a UIDVALIDITY that is not there")?;
+        let counter = if flags & BLOCK_HAS_COUNTER != 0 {
+            let format = UidlFormat::parse(format).map_err(|_| "form of counted unique-ids")?;
+            Some(Counter { format, next })
+        } else if format.is_empty() && next == 0 {
+            None
+        } else {
+            return Err("a counter that is not there");
+        };
+
+        let mut maildrop = Maildrop { source, uidvalidity, counter, ..Maildrop::new(user, state) };
+        // Each count is checked against the octets there are, before room is made for so many.
+        if capture_count > cursor.0.len() / CAPTURE_LEAST_OCTETS {
+            return Err("number of captures");
+        }
+        let mut captures = Vec::with_capacity(capture_count);
+        for number in 1..=capture_count {
+            captures.push(capture(&mut cursor, &maildrop, number == capture_count)?);
+        }
+        maildrop.captures = captures;
+        // Each count is checked against the octets there are, before room is made for so many.
+        if entry_count > cursor.0.len() / ENTRY_LEAST_OCTETS {
+            return Err("number of entries");
+        }
+        Ok(Self { maildrop, cursor, entries: entry_count, spent: spent_count })
     }
-    let mut captures = Vec::with_capacity(capture_count);
-    for number in 1..=capture_count {
-        captures.push(capture(&mut cursor, &maildrop, number == capture_count)?);
+
+    /// Gives all entries. They are what comes first.
+    fn for_each_entry(&mut self, mut take: impl FnMut(&EntryRef<'b>)) -> Result<(), &'static str> {
+        // The count has at most 16 bits.
+        let last = self.maildrop.captures.len().saturating_sub(1) as u32;
+        for _ in 0..self.entries {
+            take(&entry(&mut self.cursor, last)?);
+        }
+        if self.spent > self.cursor.0.len() / SPENT_LEAST_OCTETS {
+            return Err("number of spent unique-ids");
+        }
+        Ok(())
     }
-    maildrop.captures = captures;
-    // The count has at most 16 bits.
-    let last = capture_count.saturating_sub(1) as u32;
-    if entry_count > cursor.0.len() / ENTRY_LEAST_OCTETS {
-        return Err("number of entries");
+
+    /// Gives all spent UIDLs. They come after the entries.
+    fn for_each_spent(&mut self, mut take: impl FnMut(UidlRef<'b>)) -> Result<(), &'static str> {
+        (0..self.spent).try_for_each(|_| uidl(&mut self.cursor).map(&mut take))
     }
-    let mut entries = Vec::with_capacity(entry_count);
-    for _ in 0..entry_count {
-        entries.push(entry(&mut cursor, last)?);
+
+    /// The maildrop, once all was given and nothing is left.
+    fn end(self) -> Result<Maildrop, &'static str> {
+        if !self.cursor.0.is_empty() {
+            return Err("octets after the end of a block");
+        }
+        Ok(self.maildrop)
     }
-    if spent_count > cursor.0.len() / SPENT_LEAST_OCTETS {
-        return Err("number of spent unique-ids");
-    }
-    let mut spent = Vec::with_capacity(spent_count);
-    for _ in 0..spent_count {
-        spent.push(uidl(&mut cursor)?);
-    }
-    if !cursor.0.is_empty() {
-        return Err("octets after the end of a block");
-    }
-    (maildrop.entries, maildrop.spent) = (entries, spent);
-    Ok(maildrop)
 }
 
 /// The value of a field when its flag is set. Without the flag the field must be blank; the outer
@@ -665,7 +737,7 @@ fn capture(
 }
 
 /// An entry of a maildrop whose last capture has this number, from 0.
-fn entry(cursor: &mut Cursor<'_>, last: u32) -> Result<Entry, &'static str> {
+fn entry<'b>(cursor: &mut Cursor<'b>, last: u32) -> Result<EntryRef<'b>, &'static str> {
     let short = "an entry ends early, or has a number in no proper form";
     let flags = cursor.u8().ok_or(short)?;
     let uidl = uidl(cursor)?;
@@ -674,7 +746,7 @@ fn entry(cursor: &mut Cursor<'_>, last: u32) -> Result<Entry, &'static str> {
             return Ok(None);
         }
         let (cut, whole) = (cursor.array().ok_or(short)?, cursor.array().ok_or(short)?);
-        Ok(Some(Name::Key(FileKey { cut, whole })))
+        Ok(Some(NameRef::Key(FileKey { cut, whole })))
     };
     let (file, guid) = (file_key(ENTRY_FILE)?, file_key(ENTRY_GUID)?);
     let mut fingerprint = |flag| -> Result<_, &'static str> {
@@ -693,7 +765,8 @@ fn entry(cursor: &mut Cursor<'_>, last: u32) -> Result<Entry, &'static str> {
     };
     let (uid, octets) = (number(ENTRY_UID)?, number(ENTRY_OCTETS)?);
     let uid = uid.map(u32::try_from).transpose().map_err(|_| "UID of more than 32 bits")?;
-    let mut entry = Entry { uid, octets, file, guid, header, message, origin, ..Entry::new(uidl) };
+    let of_message = EntryRef { uid, octets, file, guid, ..EntryRef::new(uidl) };
+    let mut entry = EntryRef { header, message, origin, ..of_message };
     entry.last_capture = last;
     if flags & ENTRY_HISTORY != 0 {
         let mut count = || cursor.varint().ok_or(short);
@@ -715,10 +788,10 @@ fn entry(cursor: &mut Cursor<'_>, last: u32) -> Result<Entry, &'static str> {
 }
 
 /// A UIDL. Its range is checked again: a CR LF in it would be a protocol injection.
-fn uidl(cursor: &mut Cursor<'_>) -> Result<Uidl, &'static str> {
+fn uidl<'b>(cursor: &mut Cursor<'b>) -> Result<UidlRef<'b>, &'static str> {
     let len = cursor.varint().and_then(|len| usize::try_from(len).ok());
     let octets = len.and_then(|len| cursor.take(len)).ok_or("a unique-id ends early")?;
-    Uidl::new(octets).map_err(|_| "a unique-id that POP3 cannot carry")
+    UidlRef::new(octets).map_err(|_| "a unique-id that POP3 cannot carry")
 }
 
 #[cfg(test)]
@@ -730,6 +803,8 @@ mod tests {
 
     use super::*;
     use crate::index::Writer;
+    use crate::maildrop::{Entry, Name};
+    use crate::uidl::Uidl;
 
     fn uidl() -> impl Strategy<Value = Uidl> {
         "[!-~]{1,80}".prop_map(|text| Uidl::new(text.into_bytes()).unwrap())

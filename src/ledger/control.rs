@@ -16,8 +16,9 @@ use rustix::io::Errno;
 
 use super::front::LedgerFront;
 use super::layout::{LedgerError, MAX_OCTETS};
+use super::listed_names::ListedNames;
 use super::mark::Mark;
-use super::whole::Ledger;
+use super::whole::{AnyLedger, Ledger};
 use crate::file::publish::{Access, Staged};
 use crate::file::read_at::ReadAt;
 use crate::file::safe_open::{self, Unopened, regular};
@@ -146,11 +147,7 @@ impl Control {
         let Some((file, len)) = self.open_ours(LEDGER, MAX_OCTETS)? else {
             return Ok(None);
         };
-        let start = ReadAt::read_at(&file, 0, LedgerFront::HEADER_OCTETS)
-            .map_err(cut_short(len, LedgerFront::HEADER_OCTETS))?;
-        let front_len = LedgerFront::front_len(&start, len)?;
-        let front = ReadAt::read_at(&file, 0, front_len).map_err(cut_short(len, front_len))?;
-        Ok(Some(LedgerFront::read(front)?))
+        read_front(&file, len).map(Some)
     }
 
     fn check_user(&self, user: &str) -> Result<(), ControlError> {
@@ -397,10 +394,34 @@ impl ControlLock {
 }
 
 impl Begun<'_> {
-    /// Rule 11: puts an encoded ledger, which may lie in parts, in the place of the one before, and
-    /// then its mark in the lock. A reader sees the old ledger or the new one. A mark that is older
-    /// than its ledger adds nothing and takes nothing away: the next listing that is recorded
-    /// writes it again.
+    /// Writes a ledger in pieces, with the names of the messages that are there. It is not in its
+    /// place before it is published.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be written.
+    pub fn write(&self, ledger: &impl AnyLedger, names: Option<&ListedNames>) -> io::Result<()> {
+        super::whole::write(ledger, names, &mut self.staged.file())
+    }
+
+    /// Reads again what was written: the front, after a check of every octet, and the back.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError`]: it cannot be read again.
+    pub fn read(&self) -> Result<(LedgerFront, Vec<u8>), ControlError> {
+        let file = self.staged.file();
+        let len = file.metadata()?.len();
+        let front = read_front(file, len)?;
+        let (start, back_len) = front.back_range();
+        let back = ReadAt::read_at(file, start, back_len);
+        Ok((front, back.map_err(cut_short(len, start as usize + back_len))?))
+    }
+
+    /// Rule 11: puts a ledger in the place of the one before, and then its mark in the lock. What
+    /// was not written before is in these parts. A reader sees the old ledger or the new one. A
+    /// mark that is older than its ledger adds nothing and takes nothing away: the next listing
+    /// that is recorded writes it again.
     ///
     /// # Errors
     ///
@@ -423,6 +444,14 @@ pub enum PublishError {
     /// The ledger is in its place; its mark could not be written.
     #[error("its mark in {LOCK} cannot be written ({0}): let the mail's user write that file")]
     Unmarked(io::Error),
+}
+
+fn read_front(file: &File, len: u64) -> Result<LedgerFront, ControlError> {
+    let start = ReadAt::read_at(file, 0, LedgerFront::HEADER_OCTETS)
+        .map_err(cut_short(len, LedgerFront::HEADER_OCTETS))?;
+    let front_len = LedgerFront::front_len(&start, len)?;
+    let front = ReadAt::read_at(file, 0, front_len).map_err(cut_short(len, front_len))?;
+    Ok(LedgerFront::read(front)?)
 }
 
 fn read_mark(file: &File) -> io::Result<Option<Mark>> {

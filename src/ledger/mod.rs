@@ -32,4 +32,6 @@ pub use mark::Mark;
 pub use record::{NameHash, NameHashes, Provenance, Record, RecordRef};
 pub use rehearsal::is_rehearsal;
 pub use unclaimed::{KeyStart, UnclaimedKeys};
-pub use whole::{AnyLedger, FIRST_ORDER, Ledger, LedgerHead, LedgerRef, MAX_NEXT_ORDER, Noted};
+pub use whole::{
+    AnyLedger, FIRST_ORDER, Ledger, LedgerHead, LedgerRef, MAX_NEXT_ORDER, Noted, encode, write,
+};

@@ -1,13 +1,16 @@
 //! A whole ledger: [`Ledger`], and [`LedgerRef`] where it lies in the file that was read.
 #![forbid(unsafe_code)]
 
+use std::io::{self, Write};
+
 use super::epoch::{Epoch, MAX_TOLD, Told};
 use super::front::LedgerFront;
 use super::layout::{
     DIGEST_OCTETS, FLAG_FINAL, FLAG_READS_HEADER, FLAG_READS_MESSAGE, FLAG_SETTLED, LedgerError,
-    Lengths, MAGIC, NO_ENTRY, VERSION, digest, digest_of_back, put_all,
+    Lengths, MAGIC, NO_ENTRY, VERSION, cut, put_all,
 };
-use super::record::{NAME_OCTETS, NameHash, Record, RecordRef};
+use super::listed_names::ListedNames;
+use super::record::{NAME_OCTETS, NO_NAME, NameHash, Record, RecordRef};
 use super::unclaimed::UnclaimedKeys;
 use crate::key::{Depth, FileKey};
 use crate::uidl::Uidl;
@@ -180,6 +183,34 @@ impl Ledger {
         encode(&Self { records, ..self.clone() })
     }
 
+    /// Copies a ledger that lies elsewhere.
+    pub fn of(ledger: &impl AnyLedger) -> Self {
+        let LedgerHead { begun_after, epoch, next_order, .. } = ledger.head();
+        let LedgerHead { restored, unguarded, rehearsal, index, native_from, .. } = ledger.head();
+        let records = ledger.records().map(|record| Record {
+            uid: record.uid,
+            order: record.order,
+            uidl: Uidl::new(record.uidl).expect("a ledger has none but checked UIDLs"),
+            provenance: record.provenance,
+            names: record.names,
+            entry: record.entry,
+        });
+        Self {
+            user: ledger.user().to_owned(),
+            begun_after,
+            epoch,
+            next_order,
+            told: ledger.told().to_vec(),
+            restored,
+            unguarded,
+            rehearsal,
+            index,
+            native_from,
+            unclaimed: ledger.unclaimed().clone(),
+            records: records.collect(),
+        }
+    }
+
     /// Borrows the ledger.
     pub fn borrowed(&self) -> LedgerRef<'_> {
         LedgerRef {
@@ -198,7 +229,7 @@ impl Ledger {
     /// [`LedgerError`] when it is cut short, too long, damaged, or of another version.
     pub fn decode(file: &[u8]) -> Result<Self, LedgerError> {
         let (front, back) = file.split_at(LedgerFront::front_len(file, file.len() as u64)?);
-        Ok(LedgerFront::read(front.to_vec())?.ledger(back)?.to_ledger())
+        Ok(Self::of(&LedgerFront::read(front.to_vec())?.ledger(back)?))
     }
 
     /// The name of a message, as records have it.
@@ -217,99 +248,144 @@ impl LedgerRef<'_> {
     pub fn encode(&self) -> Vec<u8> {
         encode(self)
     }
+}
 
-    fn to_ledger(&self) -> Ledger {
-        let records = self.records.iter().map(|record| Record {
-            uid: record.uid,
-            order: record.order,
-            uidl: Uidl::new(record.uidl).expect("checked by LedgerFront::read"),
-            provenance: record.provenance,
-            names: record.names.clone(),
-            entry: record.entry,
-        });
-        let head = self.head;
-        Ledger {
-            user: self.user.to_owned(),
-            begun_after: head.begun_after,
-            epoch: head.epoch,
-            next_order: head.next_order,
-            told: self.told.clone(),
-            restored: head.restored,
-            unguarded: head.unguarded,
-            rehearsal: head.rehearsal,
-            index: head.index,
-            native_from: head.native_from,
-            unclaimed: self.unclaimed.clone(),
-            records: records.collect(),
+/// Makes the file of a ledger, whose records are in their order.
+pub fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
+    let lengths = lengths_of(ledger);
+    let mut file = Vec::with_capacity(lengths.front() + lengths.back());
+    write_all(ledger, lengths, None, &mut file).expect("memory takes all that there is room for");
+    file
+}
+
+/// Writes the same file in pieces, so that it is never in memory whole, with the names of the
+/// messages that are there.
+///
+/// # Errors
+///
+/// What the writer says.
+pub fn write(
+    ledger: &impl AnyLedger,
+    names: Option<&ListedNames>,
+    to: &mut impl Write,
+) -> io::Result<()> {
+    write_all(ledger, lengths_of(ledger), names, to)
+}
+
+fn lengths_of(ledger: &impl AnyLedger) -> Lengths {
+    let told = ledger.told().len().min(MAX_TOLD);
+    let (user, unclaimed) = (ledger.user().len(), ledger.unclaimed().len());
+    let mut lengths = Lengths { user, told, records: 0, heap: 0, unclaimed };
+    for record in ledger.records() {
+        lengths.records += 1;
+        lengths.heap += record.uidl.len() + 1;
+    }
+    lengths
+}
+
+fn write_all(
+    ledger: &impl AnyLedger,
+    lengths: Lengths,
+    names: Option<&ListedNames>,
+    to: &mut impl Write,
+) -> io::Result<()> {
+    debug_assert!(ledger.records().is_sorted_by_key(|record| (record.uid, record.order)));
+    let mut file = Pieces { to, held: Vec::new(), hasher: blake3::Hasher::new() };
+    put_head(&mut file.held, &ledger.head(), ledger.unclaimed().reads(), lengths);
+    file.put(ledger.user().as_bytes())?;
+    for told in &ledger.told()[ledger.told().len() - lengths.told..] {
+        file.put(&told.uidvalidity.to_le_bytes())?;
+        file.put(&told.below.to_le_bytes())?;
+    }
+    let records = || ledger.records();
+    records().try_for_each(|record| file.put(&record.uid.to_le_bytes()))?;
+    records().try_for_each(|record| file.put(&record.order.to_le_bytes()))?;
+    let mut start = 0_u32;
+    for record in records() {
+        file.put(&start.to_le_bytes())?;
+        start += record.uidl.len() as u32 + 1;
+    }
+    for record in records() {
+        file.put(record.uidl)?;
+        file.put(&[0])?;
+    }
+    for place in 0..2 {
+        let name = |record: &RecordRef<'_>| record.names.get(place).copied().unwrap_or(NO_NAME);
+        records().try_for_each(|record| file.put(&name(&record)))?;
+    }
+    records().try_for_each(|record| file.put(&[record.provenance.letter()]))?;
+    let front_digest = file.close()?;
+    file.to.write_all(&names.map_or([0; DIGEST_OCTETS], ListedNames::digest))?;
+    // The back's digest is of that of the front too, which was written just now.
+    file.hasher.update(&front_digest);
+    let entry = |record: RecordRef<'_>| record.entry.unwrap_or(NO_ENTRY);
+    records().try_for_each(|record| file.put(&entry(record).to_le_bytes()))?;
+    file.put_large(ledger.unclaimed().octets())?;
+    file.close().map(drop)
+}
+
+/// Takes a file in small pieces, and writes and hashes it in large ones.
+struct Pieces<'w, W> {
+    to: &'w mut W,
+    held: Vec<u8>,
+    /// Of all that was written since the last digest.
+    hasher: blake3::Hasher,
+}
+
+impl<W: Write> Pieces<'_, W> {
+    const OCTETS: usize = 64 << 10;
+
+    fn put(&mut self, octets: &[u8]) -> io::Result<()> {
+        if self.held.len() + octets.len() > Self::OCTETS {
+            self.pass_on()?;
         }
+        self.held.extend_from_slice(octets);
+        Ok(())
+    }
+
+    /// The same of octets that are in one piece already.
+    fn put_large(&mut self, octets: &[u8]) -> io::Result<()> {
+        octets.chunks(Self::OCTETS).try_for_each(|piece| self.put(piece))
+    }
+
+    fn pass_on(&mut self) -> io::Result<()> {
+        self.hasher.update(&self.held);
+        self.to.write_all(&self.held)?;
+        self.held.clear();
+        Ok(())
+    }
+
+    /// Closes a part with the digest of all that is in it before.
+    fn close(&mut self) -> io::Result<[u8; DIGEST_OCTETS]> {
+        self.pass_on()?;
+        let digest = cut(self.hasher.finalize());
+        self.hasher.reset();
+        self.to.write_all(&digest)?;
+        Ok(digest)
     }
 }
 
-fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
-    debug_assert!(ledger.records().is_sorted_by_key(|record| (record.uid, record.order)));
-    let (records, user, told) = (ledger.records(), ledger.user(), ledger.told());
-    let told = &told[told.len().saturating_sub(MAX_TOLD)..];
-    let heap_len: usize = records.clone().map(|r| r.uidl.len() + 1).sum();
-    let lengths = Lengths {
-        user: user.len(),
-        told: told.len(),
-        records: records.clone().count(),
-        heap: heap_len,
-        unclaimed: ledger.unclaimed().len(),
-    };
-    let mut file = Vec::with_capacity(lengths.front() + lengths.back());
+fn put_head(file: &mut Vec<u8>, head: &LedgerHead, reads: Option<Depth>, lengths: Lengths) {
     file.extend(MAGIC);
     let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
-    let LedgerHead { epoch, next_order, index, native_from, .. } = ledger.head();
+    let LedgerHead { epoch, next_order, index, native_from, .. } = *head;
     let Epoch { uidvalidity, next_uid, index_id } = epoch;
-    let reads = match ledger.unclaimed().reads() {
+    let reads = match reads {
         None => 0,
         Some(Depth::Header) => FLAG_READS_HEADER,
         Some(Depth::Message) => FLAG_READS_MESSAGE,
     };
     let flags = flag(index.is_final, FLAG_FINAL) | flag(native_from.is_some(), FLAG_SETTLED);
     let flags = flags | reads;
-    put_all(&mut file, [VERSION, uidvalidity, next_order, next_uid, index_id, flags]);
-    let LedgerHead { begun_after, restored, unguarded, rehearsal, .. } = ledger.head();
+    put_all(file, [VERSION, uidvalidity, next_order, next_uid, index_id, flags]);
+    let LedgerHead { begun_after, restored, unguarded, rehearsal, .. } = *head;
     for stamp in [begun_after, restored, unguarded, rehearsal] {
         file.extend(stamp.to_le_bytes());
     }
     let count = |len: usize| u32::try_from(len).expect("a maildrop fits 32 bits");
-    let Noted { uidls, next, .. } = index;
-    put_all(&mut file, [uidls, next, native_from.unwrap_or(0)]);
-    put_all(&mut file, [lengths.user, lengths.told, lengths.records, heap_len].map(count));
-    file.extend(index.basis);
-    put_all(&mut file, [count(lengths.unclaimed)]);
-    file.extend(user.as_bytes());
-    put_all(&mut file, told.iter().flat_map(|told| [told.uidvalidity, told.below]));
-    put_all(&mut file, records.clone().map(|r| r.uid));
-    put_all(&mut file, records.clone().map(|r| r.order));
-    let mut start = 0u32;
-    put_all(
-        &mut file,
-        records.clone().map(|r| {
-            let at = start;
-            start += r.uidl.len() as u32 + 1;
-            at
-        }),
-    );
-    for record in records.clone() {
-        file.extend(record.uidl);
-        file.push(0);
-    }
-    for place in 0..2 {
-        for record in records.clone() {
-            file.extend(record.names.get(place).copied().unwrap_or_default());
-        }
-    }
-    file.extend(records.clone().map(|r| r.provenance.letter()));
-    let front_digest = digest(&file);
-    file.extend(front_digest);
-    file.extend([0; DIGEST_OCTETS]);
-    let back_start = file.len();
-    put_all(&mut file, records.map(|r| r.entry.unwrap_or(NO_ENTRY)));
-    file.extend(ledger.unclaimed().octets());
-    let back_digest = digest_of_back(&front_digest, &file[back_start..]);
-    file.extend(back_digest);
-    file
+    let Noted { uidls, next, basis, .. } = index;
+    put_all(file, [uidls, next, native_from.unwrap_or(0)]);
+    put_all(file, [lengths.user, lengths.told, lengths.records, lengths.heap].map(count));
+    file.extend(basis);
+    put_all(file, [count(lengths.unclaimed)]);
 }

@@ -12,18 +12,23 @@ use crate::file::read_at::ReadAt;
 use crate::format::UidlFormat;
 use crate::index::Index;
 use crate::key::FileKey;
-use crate::ledger::control::{self, Control, ControlError, ControlLock, LockError, PublishError};
+use crate::ledger::control::{
+    self, Begun, Control, ControlError, ControlLock, LockError, PublishError,
+};
 use crate::ledger::fingerprint_cache::{CacheScope, FingerprintCache};
 use crate::ledger::{
-    Answers, Ledger, LedgerFront, LedgerHead, ListedNames, Mark, Provenance, Record,
+    Answers, AnyLedger, Ledger, LedgerFront, LedgerHead, ListedNames, Mark, Provenance, Record,
+    encode,
 };
-use crate::maildrop::Maildrop;
+use crate::maildrop::CapturedMaildrop;
 use crate::plugin::bake::{bake, is_baked};
 use crate::plugin::events::{ListingKind, Reason};
 use crate::plugin::host::{Frame, Level, Mailbox, OwnMail, Transaction, View};
 use crate::plugin::standing::{Kept, RefusedLogin, Stranger, Uncaptured};
 use crate::plugin::survey::{self, Expunged, Sizes, Survey, SurveyInput, names_of};
-use crate::resolve::{self, Grown, Match, Memory, Outcome, Purpose, Report, Resolution, Situation};
+use crate::resolve::{
+    self, Conclusion, Grown, Match, Memory, Outcome, Purpose, Report, Resolution, Situation,
+};
 use crate::site::remedy::Remedy;
 
 /// How long a login waits for another that resolves the same mailbox.
@@ -408,11 +413,11 @@ impl AnswerTable {
         let (mailbox, view) = (transaction.mailbox(), transaction.view());
         let place = control.ledger_path();
         let begun = match &locked {
-            Ok(lock) => control.begin(lock).map_err(|why| why.to_string()),
-            Err(LockError::Unavailable(why)) => Err(format!(
+            Ok(lock) => control.begin(lock),
+            Err(LockError::Unavailable(why)) => Err(std::io::Error::other(format!(
                 "{}: {why}; let the mail's user write it, and the directory it is in",
                 control::LOCK
-            )),
+            ))),
             Err(LockError::Busy) => unreachable!("the caller has refused it"),
         };
         let ledger = read_ledger(control)?;
@@ -438,29 +443,39 @@ impl AnswerTable {
         let was_listed = memory.ledger.is_some() || memory.mark.is_some();
         let input = SurveyInput { mailbox, sizes, was_listed, fingerprints };
         let purpose = Purpose::Listing { guarded: true };
-        let resolved = resolve(kept, input, purpose, memory, written);
+        let mut begun = Some(begun);
+        let draft = |new: &Conclusion<'_, '_>, names: Option<&ListedNames>| {
+            let begun = begun.take().expect("the rules decide once");
+            (NewFile::of(new, names, begun), Mark::of(new, view.messages))
+        };
+        let resolved = resolve(kept, input, purpose, memory, written, draft);
         if let (Err(Unanswered::Refused(_)), Ok(lock)) = (&resolved, &locked) {
             // The fingerprints may be wrong, for instance where Dovecot could not decompress a
             // mail.
             control.remove_fingerprints(lock);
         }
-        let (resolution, listed) = resolved?;
+        let resolution = resolved?;
+        let first_unspent_uid = resolution.first_unspent_uid;
 
-        let mark = Mark::of(&resolution.ledger, view.messages);
+        let Resolution { ledger: (draft, mark), passing, report, .. } = resolution;
         let marked = mark.natives.len();
-        // A ledger that could not be read again must not be written.
-        let (mut front, back) = parts_of(&resolution.ledger)?;
-        listed.iter().for_each(|names| front.set_listed(names));
-        let parts = [front.octets(), &back];
+        // A ledger that could not be read again must not be published.
+        let (front, back, begun) = match draft {
+            NewFile::Written(begun) => {
+                let (front, back) = begun.read().map_err(|why| ledger_fault(control, &why))?;
+                (front, back, Ok(begun))
+            }
+            NewFile::Unwritten(file, why) => {
+                let (front, back) = parts_of(file)?;
+                (front, back, Err(PublishError::Unwritten(why)))
+            }
+        };
         // A rehearsal only looks at a maildrop that clients have listed: they will hear of its new
         // mail in the order that it has when they come.
-        if kept.rehearsal != 0 && resolution.ledger.rehearsal == 0 {
-            return Ok((Self::from_front(view, front).and_passing(&resolution), None));
+        if kept.rehearsal != 0 && mark.rehearsal == 0 {
+            return Ok((Self::from_front(view, front).and_passing(&passing, &report), None));
         }
-        let written = match begun {
-            Ok(begun) => begun.publish(&parts, &mark),
-            Err(why) => Err(PublishError::Unwritten(std::io::Error::other(why))),
-        };
+        let written = begun.and_then(|begun| begun.publish(&[], &mark));
         let is_written = !matches!(written, Err(PublishError::Unwritten(_)));
         let is_marked = written.is_ok();
         if is_written {
@@ -483,18 +498,22 @@ impl AnswerTable {
                         place.display(),
                     ),
                 );
-                let first = Unwritten { control: control.clone(), file: parts.concat(), mark };
+                let first = Unwritten {
+                    control: control.clone(),
+                    file: [front.octets(), &back].concat(),
+                    mark,
+                };
                 unwritten = is_first.then_some(first);
             }
         }
         if is_written {
             // Without a ledger, every login would add again what a stamp of the operator adds.
-            raise_next_uid(mailbox, resolution.first_unspent_uid, view);
+            raise_next_uid(mailbox, first_unspent_uid, view);
         }
         // Where not even a ledger can be written, it is no use to try.
         let to_bake = match kept.settings.bake && is_written {
             false => ToBake::Nothing,
-            true if is_first && is_marked && is_found_again(&resolution, marked) => ToBake::All,
+            true if is_first && is_marked && is_found_again(&front, marked, &report) => ToBake::All,
             true => {
                 if bake(mailbox, kept.settings.order, &front) {
                     locked.iter().for_each(|lock| control.note_baked(lock));
@@ -502,9 +521,9 @@ impl AnswerTable {
                 ToBake::Nothing
             }
         };
-        log_report(mailbox, &resolution.report);
-        let table = Self::from_front(view, front).and_passing(&resolution);
-        Ok((Self { kind: ListingKind::Cold(resolution.report), to_bake, ..table }, unwritten))
+        log_report(mailbox, &report);
+        let table = Self::from_front(view, front).and_passing(&passing, &report);
+        Ok((Self { kind: ListingKind::Cold(report), to_bake, ..table }, unwritten))
     }
 
     /// Makes the answers for doveadm and dsync in memory: what was listed or is kept. It does not
@@ -519,19 +538,20 @@ impl AnswerTable {
             FingerprintCache::open(&control, None, scope_of(kept, view), view.messages);
         let sizes = Sizes::NotWanted;
         let input = SurveyInput { mailbox, sizes, was_listed: true, fingerprints };
-        let now = Some(SystemTime::now());
-        let (resolution, _) = resolve(kept, input, Purpose::Preview, memory, now)?;
-        let (front, _) = parts_of(&resolution.ledger)?;
-        Ok(Self::from_front(view, front).and_passing(&resolution))
+        let (purpose, now) = (Purpose::Preview, Some(SystemTime::now()));
+        let Resolution { ledger: file, passing, report, .. } =
+            resolve(kept, input, purpose, memory, now, |new, _| encode(new))?;
+        let (front, _) = parts_of(file)?;
+        Ok(Self::from_front(view, front).and_passing(&passing, &report))
     }
 
     /// Adds the answers for this session only.
-    fn and_passing(self, resolution: &Resolution) -> Self {
-        let passing = resolution.passing.iter().map(|record| {
+    fn and_passing(self, passing: &[Record], report: &Report) -> Self {
+        let passing = passing.iter().map(|record| {
             let uidl = CString::new(record.uidl.as_bytes()).expect("a Uidl has no NUL");
             (record.uid, (uidl, record.order))
         });
-        let undecided = resolution.report.undecided.clone();
+        let undecided = report.undecided.clone();
         Self { passing: passing.collect(), undecided, ..self }
     }
 
@@ -565,9 +585,33 @@ fn scope_of(kept: &Kept, view: View) -> CacheScope {
     CacheScope { uidvalidity: view.epoch.uidvalidity, has_origin }
 }
 
-/// Makes the front and the back of a ledger.
-fn parts_of(ledger: &Ledger) -> Result<(LedgerFront, Vec<u8>), RefusedLogin> {
-    LedgerFront::of_encoded(ledger.encode()).map_err(|why| {
+/// A new ledger that is not in its place yet.
+enum NewFile<'a> {
+    /// It is in the file that was begun.
+    Written(Begun<'a>),
+    /// It is here: no file could be written, for this reason.
+    Unwritten(Vec<u8>, std::io::Error),
+}
+
+impl<'a> NewFile<'a> {
+    /// Writes a ledger where that can be done: then it is not in memory beside all that the rules
+    /// look at.
+    fn of(
+        ledger: &impl AnyLedger,
+        names: Option<&ListedNames>,
+        begun: std::io::Result<Begun<'a>>,
+    ) -> Self {
+        let written = begun.and_then(|begun| begun.write(ledger, names).map(|()| begun));
+        match written {
+            Ok(begun) => Self::Written(begun),
+            Err(why) => Self::Unwritten(encode(ledger), why),
+        }
+    }
+}
+
+/// Takes the front and the back of a ledger that was encoded just now.
+fn parts_of(file: Vec<u8>) -> Result<(LedgerFront, Vec<u8>), RefusedLogin> {
+    LedgerFront::of_encoded(file).map_err(|why| {
         let next = "take it away and `uidl-keep forget` the user";
         RefusedLogin::fault(Reason::Ledger, format!("the ledger cannot go on: {why}; {next}"))
     })
@@ -606,10 +650,10 @@ fn note_told(
 /// Says whether a first listing that is lost before it is baked is made again with the same UIDLs:
 /// from the index, from Dovecot's storage, or from the mark, which has `marked` new messages. A
 /// message that could not be read was not listed, and only what is baked says so.
-fn is_found_again(resolution: &Resolution, marked: usize) -> bool {
-    let is_new = |record: &&Record| record.uid != 0 && !record.provenance.is_kept();
-    let new = resolution.ledger.records.iter().filter(is_new).count();
-    new == marked && resolution.report.undecided.is_empty()
+fn is_found_again(front: &LedgerFront, marked: usize, report: &Report) -> bool {
+    let is_new = |i: &usize| front.answers().uid(*i) != 0 && !front.provenance(*i).is_kept();
+    let new = (0..front.answers().len()).filter(is_new).count();
+    new == marked && report.undecided.is_empty()
 }
 
 /// Says whether a ledger was made by what a new message is judged by now.
@@ -760,6 +804,9 @@ fn ledger_fault(control: &Control, why: &ControlError) -> RefusedLogin {
              new name"
             .to_owned(),
         ControlError::Link => "restore the file itself in its place".to_owned(),
+        ControlError::Io(why) if why.kind() == std::io::ErrorKind::OutOfMemory => {
+            "raise vsz_limit of service pop3".to_owned()
+        }
         ControlError::Io(_) => "let the mail's user read it".to_owned(),
         ControlError::Ledger(_) => "restore it from a backup, or take it away: what was told is \
              found again as far as its mark and what was baked say"
@@ -795,8 +842,8 @@ impl UserIndex {
     }
 
     /// Reads what was captured of the user.
-    fn captured(&self, user: &str) -> Result<Maildrop, RefusedLogin> {
-        let captured = self.index.maildrop(user).map_err(|why| index_fault(&self.path, &why))?;
+    fn captured(&self, user: &str) -> Result<CapturedMaildrop, RefusedLogin> {
+        let captured = self.index.captured(user).map_err(|why| index_fault(&self.path, &why))?;
         captured.ok_or_else(|| {
             index_fault(&self.path, &"its roster names the user, the index does not")
         })
@@ -820,7 +867,7 @@ impl<'a> Asker<'a> {
     fn situation(
         &self,
         survey: &Survey<'_>,
-        captured: Option<&'a Maildrop>,
+        captured: Option<&'a CapturedMaildrop>,
         purpose: Purpose,
     ) -> Situation<'a> {
         let Self { kept, index, native, memory, .. } = *self;
@@ -841,15 +888,16 @@ impl<'a> Asker<'a> {
 }
 
 /// Asks the rules, and finds out what they ask, until they have decided. `written` is the time when
-/// the ledger was written, if there is one. Beside what they say it returns the names by which they
-/// know all messages, if these are of `dovecot-uidlist`.
-fn resolve(
+/// the ledger was written, if there is one. `take` is what is made of the new ledger, and of the
+/// names by which the rules know all messages, if these are of `dovecot-uidlist`.
+fn resolve<L>(
     kept: &Kept,
     input: SurveyInput<'_>,
     purpose: Purpose,
     memory: Memory<'_>,
     written: Option<SystemTime>,
-) -> Result<(Resolution, Option<ListedNames>), Unanswered> {
+    mut take: impl FnMut(&Conclusion<'_, '_>, Option<&ListedNames>) -> L,
+) -> Result<Resolution<L>, Unanswered> {
     let mailbox = input.mailbox;
     let mut survey = Survey::begin(input).map_err(uidlist_fault)?;
     let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
@@ -858,7 +906,8 @@ fn resolve(
     let mut captured = None;
     let decided = loop {
         let situation = asker.situation(&survey, captured.as_ref(), purpose);
-        match resolve::resolve(&kept.user, &situation, &survey.messages) {
+        let take = |new: &Conclusion<'_, '_>| take(new, survey.listed_names());
+        match resolve::resolve_with(&kept.user, &situation, &survey.messages, take) {
             Outcome::Ask(asked) => survey.find_out(&asked)?,
             Outcome::AskCaptured => {
                 if !index.index.is_final() && is_new_day(written) {
@@ -874,7 +923,6 @@ fn resolve(
         survey.first_fault.take().map(|(uid, why)| format!("UID {uid} cannot be read ({why})"));
     decided
         .inspect(|resolution| log_undecided(mailbox, &resolution.report, first_fault.as_deref()))
-        .map(|resolution| (resolution, survey.listed_names().cloned()))
         .map_err(|why| {
             let because = first_fault.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
             let log = format!("{}: {why}{because}", kept.user);

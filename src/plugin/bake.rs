@@ -14,7 +14,7 @@ use crate::ledger::{FIRST_ORDER, Ledger, LedgerFront, RecordRef};
 pub fn bake(mailbox: Mailbox, with_order: bool, front: &LedgerFront) -> bool {
     let Some(uidlist) = mailbox.uidlist() else { return false };
     // Dovecot has the list in memory as this session saw it last, and another may have listed since.
-    if mailbox.for_each_name(|_, _| {}).is_err() {
+    if mailbox.refresh_names().is_err() {
         return false;
     }
     let answers = front.answers();

@@ -72,7 +72,7 @@ struct TakenNames {
 impl TakenNames {
     /// Takes the name of the message at that place, perhaps once more.
     fn take(&mut self, m: usize, message: &mut Message, name: &[u8], hash: NameHash) {
-        match message.uidlist_name.replace(hash) {
+        match message.uidlist_name() {
             Some(before) => self.are_all &= before == hash,
             None => {
                 self.are_all &= m == self.next;
@@ -80,6 +80,7 @@ impl TakenNames {
                 self.listed.add(message.uid, FileKey::until_cut(name));
             }
         }
+        message.set_uidlist_name(Some(hash));
     }
 }
 
@@ -121,8 +122,7 @@ impl<'a> Survey<'a> {
     ) -> Result<Self, String> {
         let uidlist = input.mailbox.uidlist().filter(|_| mail.is_of_maildir());
         let takes_names = input.was_listed || uidlist.is_none();
-        let mut messages: Vec<Message> =
-            uids.map(|uid| Message { uid, ..Message::default() }).collect();
+        let mut messages: Vec<Message> = uids.map(Message::new).collect();
         let mut taken = TakenNames { listed, next: 0, are_all: true };
         let mut left = messages.iter_mut().enumerate().peekable();
         let take = |uid, name: &[u8]| {
@@ -279,9 +279,9 @@ pub fn names_of(mail: &mut Mail) -> Result<ArrayVec<FileKey, 2>, Failed> {
 }
 
 fn find_names(mail: &mut Mail, message: &mut Message) -> Result<(), Failed> {
-    message.names = Fact::Is(names_of(mail)?);
-    message.stored = Uidl::new(mail.special(field::MAIL_FETCH_UIDL_BACKEND)?).ok();
-    message.stored_order = order_of(mail.special(field::MAIL_FETCH_POP3_ORDER)?);
+    message.set_names(Fact::Is(names_of(mail)?));
+    let stored = Uidl::new(mail.special(field::MAIL_FETCH_UIDL_BACKEND)?).ok();
+    message.set_stored(stored, order_of(mail.special(field::MAIL_FETCH_POP3_ORDER)?));
     Ok(())
 }
 
@@ -299,9 +299,9 @@ fn take_names(uidlist: Uidlist, m: usize, message: &mut Message, taken: &mut Tak
     let mut names = ArrayVec::from_iter([key]);
     names.extend(guid.filter(|guid| is_guid_a_name(guid) && *guid != name).map(FileKey::of_name));
     let stored = uidlist.uidl(message.uid).map(|uidl| if uidl.is_empty() { name } else { uidl });
-    message.names = Fact::Is(names);
-    message.stored = stored.and_then(|stored| Uidl::new(stored).ok());
-    message.stored_order = uidlist.order(message.uid).and_then(order_of);
+    message.set_names(Fact::Is(names));
+    let stored = stored.and_then(|stored| Uidl::new(stored).ok());
+    message.set_stored(stored, uidlist.order(message.uid).and_then(order_of));
     true
 }
 
@@ -365,7 +365,7 @@ fn find_fingerprints(
 
 /// The UID and the name of a message. UIDs may be given anew, names are not.
 fn which(message: &Message) -> CacheKey {
-    let name = match &message.names {
+    let name = match message.names() {
         Fact::Is(names) => names.first().map(|name| name.cut),
         Fact::NotAsked | Fact::Absent => None,
     };

@@ -8,13 +8,13 @@ use crate::ledger::{Ledger, Provenance, Record};
 
 /// What [`resolve`](super::resolve) says.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum Outcome<L = Ledger> {
     /// These facts are needed, each of the message at that place; call again with them.
     Ask(Vec<(usize, Need)>),
     /// What was captured is needed; call again with it.
     AskCaptured,
     /// Every rule was applied.
-    Resolved(Box<Resolution>),
+    Resolved(Box<Resolution<L>>),
     /// The rules forbid an answer now.
     Refused(Undecidable),
 }
@@ -85,15 +85,13 @@ fn half_copied(captured: usize, messages: usize, first_unknown: Option<u32>) -> 
 
 /// What clients are told, and what the operator may want to know of it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Resolution {
+pub struct Resolution<L = Ledger> {
     /// The ledger from now on. For [`Purpose::Preview`](super::Purpose) it holds only what was
     /// listed or is kept.
-    pub ledger: Ledger,
+    pub ledger: L,
     /// Answers for this session only, of messages that could not be read. Nothing is recorded of
     /// them. They stand last, so that a client that stops there has the rest.
     pub passing: Vec<Record>,
-    /// Places in `ledger.records` of what was not in the old ledger.
-    pub news: Vec<usize>,
     /// The lowest next UID that the mailbox may have. A UID below it may make a UIDL that is spent.
     pub first_unspent_uid: u32,
     /// For the log.

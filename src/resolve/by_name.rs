@@ -7,7 +7,7 @@ use std::slice;
 
 use super::run::{MessageState, Run};
 use crate::key::FileKey;
-use crate::maildrop::Entry;
+use crate::maildrop::CapturedMaildrop;
 
 /// If more entries than this share a name up to its first comma, it identifies nothing.
 const MOST_OF_A_CUT: usize = 64;
@@ -48,52 +48,92 @@ impl NamedEntries {
 
 /// The entries by name, and by UID where UIDVALIDITY is the captured one.
 pub(super) struct EntriesByName<'a> {
-    entries: &'a [Entry],
-    /// By the name up to its first comma, each place once. It is one allocation, for maildrops are
-    /// large and a login's memory is not.
-    of_cut: Vec<([u8; 16], usize)>,
-    /// Where in `of_cut` those begin whose first bits are the number. Cuts are hashes, so that a
-    /// few have them in common.
+    /// `None`: no name may match.
+    captured: Option<&'a CapturedMaildrop>,
+    /// All names, by their cut, then by their entry. It is one allocation, for maildrops are large
+    /// and a login's memory is not.
+    names: Vec<NamePlace>,
+    /// Where in `names` those begin whose first bits are the number. Cuts are hashes, so that a few
+    /// have them in common.
     first_bits: Vec<u32>,
     uids_agree: bool,
     of_uid: OnceCell<HashMap<u32, usize>>,
+}
+
+/// A name of an entry: twice the entry's place, and one more for its second name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct NamePlace(u32);
+
+impl NamePlace {
+    fn entry(self) -> usize {
+        (self.0 / 2) as usize
+    }
+
+    fn key(self, captured: &CapturedMaildrop) -> FileKey {
+        let entry = captured.entry(self.entry());
+        let key = if self.0 % 2 == 0 { entry.file() } else { entry.guid() };
+        key.expect("only names that are there have a place")
+    }
+}
+
+/// The names of all entries with their places. A second name that is cut like the first says
+/// nothing more.
+fn all_names(captured: &CapturedMaildrop) -> impl Iterator<Item = (FileKey, NamePlace)> {
+    (0..).zip(captured.entries()).flat_map(|(e, entry)| {
+        let file = entry.file();
+        let guid = entry.guid().filter(|guid| file.is_none_or(|file| file.cut != guid.cut));
+        let file = file.map(|key| (key, NamePlace(2 * e)));
+        file.into_iter().chain(guid.map(|key| (key, NamePlace(2 * e + 1))))
+    })
 }
 
 impl<'a> EntriesByName<'a> {
     pub(super) fn of(run: &Run<'a>) -> Self {
         let is_any_open = run.states.iter().any(|state| matches!(state, MessageState::Open));
         let is_asked = run.situation.keys.file && is_any_open;
-        let captured = run.situation.captured.and_then(|captured| captured.uidvalidity);
-        let uids_agree = captured == Some(run.situation.epoch.uidvalidity);
-        Self::new(if is_asked { run.entries } else { &[] }, uids_agree)
+        let captured = run.situation.captured;
+        let uidvalidity = captured.and_then(|captured| captured.head().uidvalidity);
+        let uids_agree = uidvalidity == Some(run.situation.epoch.uidvalidity);
+        Self::new(captured.filter(|_| is_asked), uids_agree)
     }
 
-    fn new(entries: &'a [Entry], uids_agree: bool) -> Self {
-        let mut of_cut = Vec::with_capacity(entries.len());
-        for (e, entry) in entries.iter().enumerate() {
-            of_cut.extend(entry.file_keys().map(|key| (key.cut, e)));
+    fn new(captured: Option<&'a CapturedMaildrop>, uids_agree: bool) -> Self {
+        let all_names = || captured.into_iter().flat_map(all_names);
+        let count = all_names().count();
+        let numbers = (count / 4).next_power_of_two();
+        let mut first_bits = vec![0; numbers + 1];
+        for (key, _) in all_names() {
+            first_bits[number_of(&key.cut, numbers)] += 1;
         }
-        of_cut.sort_unstable();
-        of_cut.dedup();
-        let mut first_bits = vec![0; (of_cut.len() / 4).next_power_of_two() + 1];
-        let numbers = first_bits.len() - 1;
-        for (cut, _) in &of_cut {
-            first_bits[number_of(cut, numbers) + 1] += 1;
+        // First each number has where its names end. It goes down to where they begin.
+        let mut end = 0;
+        for first in &mut first_bits {
+            end += *first;
+            *first = end;
         }
-        for number in 0..numbers {
-            first_bits[number + 1] += first_bits[number];
+        let mut names = vec![NamePlace(0); count];
+        for (key, place) in all_names() {
+            let first = &mut first_bits[number_of(&key.cut, numbers)];
+            *first -= 1;
+            names[*first as usize] = place;
         }
-        Self { entries, of_cut, first_bits, uids_agree, of_uid: OnceCell::new() }
+        let by_cut = |place: &NamePlace| captured.map(|captured| (place.key(captured).cut, *place));
+        for near in first_bits.windows(2) {
+            names[near[0] as usize..near[1] as usize].sort_unstable_by_key(by_cut);
+        }
+        Self { captured, names, first_bits, uids_agree, of_uid: OnceCell::new() }
     }
 
     /// The places of the entries with a name like this. Where too many have it, it says nothing,
     /// and there are none.
-    fn like(&self, name: &FileKey) -> &[([u8; 16], usize)] {
+    fn like(&self, name: &FileKey) -> &[NamePlace] {
+        let Some(captured) = self.captured else { return &[] };
         let number = number_of(&name.cut, self.first_bits.len() - 1);
         let [from, to] = [number, number + 1].map(|number| self.first_bits[number] as usize);
-        let near = &self.of_cut[from..to];
-        let rest = &near[near.partition_point(|(cut, _)| *cut < name.cut)..];
-        let is_like = |(cut, _): &&([u8; 16], usize)| *cut == name.cut;
+        let near = &self.names[from..to];
+        let cut = |place: &NamePlace| place.key(captured).cut;
+        let rest = &near[near.partition_point(|place| cut(place) < name.cut)..];
+        let is_like = |place: &&NamePlace| cut(place) == name.cut;
         let len = rest.iter().take(MOST_OF_A_CUT + 1).take_while(is_like).count();
         if len > MOST_OF_A_CUT { &[] } else { &rest[..len] }
     }
@@ -101,15 +141,16 @@ impl<'a> EntriesByName<'a> {
     /// What one name says.
     fn named(&self, name: &FileKey) -> NamedEntries {
         let like = self.like(name);
+        let Some(captured) = self.captured else { return NamedEntries::None };
+        let entries = like.iter().map(|place| place.entry());
         match like {
             [] => return NamedEntries::None,
-            [(_, e)] => return NamedEntries::One(*e),
+            [place] => return NamedEntries::One(place.entry()),
             _ => {}
         }
-        let is_whole = |e: usize| self.entries[e].file_keys().any(|key| key == *name);
-        let whole: Vec<usize> = like.iter().map(|(_, e)| *e).filter(|&e| is_whole(e)).collect();
-        let is_any_whole = !whole.is_empty();
-        NamedEntries::of(if is_any_whole { whole } else { like.iter().map(|(_, e)| *e).collect() })
+        let is_whole = |e: &usize| captured.entry(*e).file_keys().any(|key| key == *name);
+        let whole: Vec<usize> = entries.clone().filter(is_whole).collect();
+        NamedEntries::of(if whole.is_empty() { entries.collect() } else { whole })
     }
 
     /// What the names of a message with this UID say together.
@@ -139,7 +180,8 @@ impl<'a> EntriesByName<'a> {
             return None;
         }
         let of_uid = self.of_uid.get_or_init(|| {
-            self.entries.iter().enumerate().filter_map(|(e, entry)| Some((entry.uid?, e))).collect()
+            let entries = self.captured.into_iter().flat_map(CapturedMaildrop::entries);
+            entries.enumerate().filter_map(|(e, entry)| Some((entry.uid()?, e))).collect()
         });
         of_uid.get(&uid).copied().filter(|e| entries.contains(e))
     }
@@ -154,7 +196,7 @@ fn number_of(cut: &[u8; 16], numbers: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::maildrop::Name;
+    use crate::maildrop::{Entry, Maildrop, Name, State};
     use crate::uidl::Uidl;
     use proptest::prelude::*;
 
@@ -208,7 +250,10 @@ mod tests {
                     Entry { uid: Some(uid), file, guid, ..Entry::new(Uidl::new(*b"U").unwrap()) }
                 })
                 .collect();
-            let by_name = EntriesByName::new(&entries, uids_agree);
+            let maildrop = Maildrop { entries, ..Maildrop::new("a", State::Captured) };
+            let captured = CapturedMaildrop::from(&maildrop);
+            let entries = maildrop.entries;
+            let by_name = EntriesByName::new(Some(&captured), uids_agree);
             for (of, count, uid) in messages {
                 let names = some(of, count);
                 let expected = slowly(&entries, &names, Some(uid).filter(|_| uids_agree));

@@ -1,7 +1,7 @@
 //! UIDLs of our own making, for messages whose native UIDL is spent.
 #![forbid(unsafe_code)]
 
-use super::question::Message;
+use super::message::Message;
 use crate::uidl::Uidl;
 
 /// The first and the last octet of every UIDL of ours. No server uses the form `~` 32 hex digits
@@ -14,7 +14,7 @@ pub(super) fn derived(user: &str, uidvalidity: u32, message: &Message, nth: u32)
     let mut hasher = blake3::Hasher::new_derive_key("uidl-keep 2026-11 derived UIDL");
     hasher.update(&(user.len() as u64).to_le_bytes()).update(user.as_bytes());
     hasher.update(&uidvalidity.to_le_bytes()).update(&message.uid.to_le_bytes());
-    if let Some(name) = message.names().last() {
+    if let Some(name) = message.all_names().last() {
         hasher.update(&name.cut);
     }
     if nth > 0 {

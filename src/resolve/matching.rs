@@ -1,20 +1,20 @@
 //! Evidence: which message is which entry's, the best evidence first.
 #![forbid(unsafe_code)]
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::by_name::{EntriesByName, NamedEntries};
 use super::derived::is_derived;
+use super::message::Message;
 use super::places::{FirstFree, PlacesByKey, entries_by_uidl};
-use super::question::{Fact, Message, Need};
+use super::question::{Fact, Need};
 use super::rank::is_ours;
-use super::run::{Matched, MessageState, Pause, Run, ask};
+use super::run::{Matched, MessageState, Pause, Run, UidlSource, ask};
 use crate::format::UidlFormat;
 use crate::key::Fingerprint;
 use crate::ledger::Provenance;
-use crate::maildrop::Entry;
-use crate::uidl::Uidl;
+use crate::maildrop::CapturedEntry;
+use crate::uidl::{Uidl, UidlRef};
 
 /// A stored UIDL is compared with at most so many entries that have it. Some servers give copies
 /// the same UIDL.
@@ -52,7 +52,7 @@ impl<'a> Run<'a> {
             .map(|record| &record.uidl)
             .collect();
         let open = self.open_messages().into_iter();
-        open.filter_map(|m| Some((m, self.messages[m].stored.as_ref()?)))
+        open.filter_map(|m| Some((m, self.messages[m].stored()?)))
             .filter(|(_, stored)| !void.contains(stored))
             .collect()
     }
@@ -63,17 +63,17 @@ impl<'a> Run<'a> {
         if stored.is_empty() {
             return Ok(());
         }
-        let entries_of = entries_by_uidl(self.entries);
+        let entries_of = entries_by_uidl(self.situation.captured);
         let mut unconfirmed = Vec::new();
         for &(m, uidl) in &stored {
-            let entries = entries_of.get(uidl);
+            let entries = entries_of.get(&uidl.into());
             if entries.is_empty() {
                 continue;
             }
             let named = self.named_entries(names, m);
             let is_it = |e: &usize| self.is_free(*e) && entries.binary_search(e).is_ok();
             match (named.entries().iter().copied().find(is_it), &named) {
-                (Some(e), _) => self.claim_stored(m, e, uidl),
+                (Some(e), _) => self.claim_stored(m, e),
                 (None, NamedEntries::None) => unconfirmed.push((m, uidl)),
                 // The name of another entry contradicts.
                 (None, _) => {}
@@ -82,7 +82,7 @@ impl<'a> Run<'a> {
         self.refuse_unreadable()?;
         let mut free_of: HashMap<&Uidl, FirstFree<'_>> = HashMap::new();
         for (_, uidl) in &unconfirmed {
-            let all = || FirstFree::of(entries_of.get(uidl), MOST_OF_A_UIDL);
+            let all = || FirstFree::of(entries_of.get(&UidlRef::from(*uidl)), MOST_OF_A_UIDL);
             free_of.entry(uidl).or_insert_with(all).find(|e| self.is_free(e));
         }
         self.ask_what_may_contradict(&unconfirmed, &free_of)?;
@@ -90,13 +90,13 @@ impl<'a> Run<'a> {
             let Some(free) = free_of.get_mut(uidl) else { continue };
             let mut free = free.find(|e| self.is_free(e)).iter().copied();
             if let Some(e) = free.find(|&e| !self.content_contradicts(m, e)) {
-                self.claim_stored(m, e, uidl);
+                self.claim_stored(m, e);
             }
         }
         for (m, uidl) in stored {
             let is_ours = is_derived(uidl)
-                || (is_ours(self.messages[m].stored_order.unwrap_or(0))
-                    && entries_of.get(uidl).is_empty()
+                || (is_ours(self.messages[m].stored_order().unwrap_or(0))
+                    && entries_of.get(&uidl.into()).is_empty()
                     && !self.is_counted_by_another(m, uidl)
                     && !self.is_another_messages(m, uidl));
             if is_ours && self.is_open(m) && !self.spent.is_known(uidl) {
@@ -110,7 +110,7 @@ impl<'a> Run<'a> {
     /// told the UIDL under its own UID, for then it was told before the old server had counted so
     /// far.
     pub(super) fn is_counted_by_another(&self, m: usize, uidl: &Uidl) -> bool {
-        let is_stored = self.messages[m].stored.as_ref() == Some(uidl);
+        let is_stored = self.messages[m].stored() == Some(uidl);
         let is_own = (is_stored || self.was_native(m)) && self.is_of_own_uid(m, uidl);
         self.spent.is_given(uidl) || (!is_own && self.spent.is_counted(uidl))
     }
@@ -134,16 +134,16 @@ impl<'a> Run<'a> {
     }
 
     /// Claims by a stored UIDL. If we told it, it stays, also where a later capture says otherwise.
-    fn claim_stored(&mut self, m: usize, e: usize, stored: &'a Uidl) {
-        let is_told = is_ours(self.messages[m].stored_order.unwrap_or(0));
-        let uidl = if is_told { stored } else { &self.entries[e].uidl };
-        self.claim_as(m, e, Provenance::Stored, Cow::Borrowed(uidl));
+    fn claim_stored(&mut self, m: usize, e: usize) {
+        let is_told = is_ours(self.messages[m].stored_order().unwrap_or(0));
+        let source = if is_told { UidlSource::Storage } else { UidlSource::Entry };
+        self.claim_as(m, e, Provenance::Stored, source);
     }
 
     /// Answers with a stored UIDL, without a claim.
-    fn answer_stored(&mut self, m: usize, stored: &'a Uidl) {
+    fn answer_stored(&mut self, m: usize, stored: &Uidl) {
         let provenance = if is_derived(stored) { Provenance::Derived } else { Provenance::Stored };
-        self.answer(m, Matched { uidl: Cow::Borrowed(stored), provenance, entry: None });
+        self.answer(m, Matched { source: UidlSource::Storage, provenance, entry: None });
     }
 
     fn ask_what_may_contradict(
@@ -160,14 +160,14 @@ impl<'a> Run<'a> {
             }
             // None is taken in between.
             let free = free_of.get(uidl).map_or(&[][..], FirstFree::found);
-            let any = |has: fn(&Entry) -> bool| {
+            let any = |has: fn(CapturedEntry<'_>) -> bool| {
                 free.iter()
                     .filter(|&&e| !self.content_contradicts(m, e))
-                    .any(|&e| has(&self.entries[e]))
+                    .any(|&e| has(self.entry(e)))
             };
-            let wants_header =
-                any(|entry| entry.header.is_some()) && (keys.header || keys.message || keys.origin);
-            let wants_message = keys.message && any(|entry| entry.message.is_some());
+            let wants_header = any(|entry| entry.header().is_some())
+                && (keys.header || keys.message || keys.origin);
+            let wants_message = keys.message && any(|entry| entry.message().is_some());
             if wants_header && !message.details.header.is_asked() {
                 wanted.push((m, Need::Header));
             } else if wants_message && !message.details.message.is_asked() {
@@ -179,7 +179,7 @@ impl<'a> Run<'a> {
 
     /// Says whether a content key of the entry contradicts the message.
     fn content_contradicts(&self, m: usize, e: usize) -> bool {
-        let (message, entry) = (&self.messages[m], &self.entries[e]);
+        let (message, entry) = (&self.messages[m], self.entry(e));
         if message.unreadable {
             return true;
         }
@@ -188,11 +188,11 @@ impl<'a> Run<'a> {
             of_entry.is_some_and(|key| of_message.is_asked() && of_message.get() != Some(&key))
         };
         let same_origin = keys.origin
-            && entry.origin.is_some()
-            && message.details.origin.get() == entry.origin.as_ref();
-        let header_differs = differ(entry.header, &message.details.header) && !same_origin;
+            && entry.origin().is_some()
+            && message.details.origin.get() == entry.origin().as_ref();
+        let header_differs = differ(entry.header(), &message.details.header) && !same_origin;
         header_differs
-            || (keys.message && differ(entry.message, &message.details.message) && !same_origin)
+            || (keys.message && differ(entry.message(), &message.details.message) && !same_origin)
     }
 
     /// Evidence 3: names. A name that several entries have is settled by the UID where it can be,
@@ -201,18 +201,22 @@ impl<'a> Run<'a> {
         // Messages by the set of entries that their names allow. Nearly every set has one entry and
         // one message.
         let mut bearing: Vec<(NamedEntries, usize)> = Vec::new();
-        for m in self.open_messages() {
+        for m in 0..self.messages.len() {
+            if !self.is_open(m) {
+                continue;
+            }
             match self.named_entries(names, m) {
                 NamedEntries::None => {}
                 NamedEntries::Disagree => {
                     self.conflicts.push(self.messages[m].uid);
                     self.states[m] = MessageState::Unknown;
                 }
-                named => bearing.push((named, m)),
+                NamedEntries::One(e) => self.claim_named(m, e),
+                named @ NamedEntries::Several(_) => bearing.push((named, m)),
             }
         }
-        // Narrow sets go first: a message that fits several entries must not take the only entry of
-        // another.
+        // Narrow sets go first, and the narrowest went before: a message that fits several entries
+        // must not take the only entry of another.
         fn set((named, _): &(NamedEntries, usize)) -> (usize, &[usize]) {
             (named.entries().len(), named.entries())
         }
@@ -222,17 +226,24 @@ impl<'a> Run<'a> {
             for (_, m) in group {
                 match named.find(|&e| self.is_free(e)) {
                     Some(e) => self.claim(*m, e, Provenance::File),
-                    // Another message has, or had, the entry of this name: this one is a copy that
-                    // was made here.
                     None => self.states[*m] = MessageState::Unknown,
                 }
             }
         }
     }
 
+    /// Claims the only entry that the names of a message allow. If another message has, or had, the
+    /// entry of this name, this one is a copy that was made here.
+    fn claim_named(&mut self, m: usize, e: usize) {
+        match self.is_free(e) {
+            true => self.claim(m, e, Provenance::File),
+            false => self.states[m] = MessageState::Unknown,
+        }
+    }
+
     fn named_entries(&self, names: &EntriesByName<'_>, m: usize) -> NamedEntries {
         let message = &self.messages[m];
-        names.entries_of(message.names(), message.uid)
+        names.entries_of(&message.all_names(), message.uid)
     }
 
     /// Evidence 4 and 5: content that names itself.
@@ -254,7 +265,7 @@ impl<'a> Run<'a> {
     }
 
     fn free_entries(&self) -> impl Iterator<Item = usize> + '_ {
-        (0..self.entries.len()).filter(|&e| self.is_free(e))
+        (0..self.entry_count()).filter(|&e| self.is_free(e))
     }
 
     /// Messages that are open and can be read.
@@ -267,18 +278,18 @@ impl<'a> Run<'a> {
     fn ask_headers(&self) -> Result<(), Pause> {
         let keys = self.situation.keys;
         let any = self.free_entries().any(|e| {
-            let entry = &self.entries[e];
-            (keys.message && entry.message.is_some())
-                || (keys.header && entry.header.is_some())
-                || (keys.origin && entry.origin.is_some())
+            let entry = self.entry(e);
+            (keys.message && entry.message().is_some())
+                || (keys.header && entry.header().is_some())
+                || (keys.origin && entry.origin().is_some())
         });
         if !any {
             return Ok(());
         }
         // Where no header tells what to read whole, each message is opened once and not twice.
         let is_whole = |e: usize| {
-            let entry = &self.entries[e];
-            keys.message && entry.message.is_some() && entry.header.is_none()
+            let entry = self.entry(e);
+            keys.message && entry.message().is_some() && entry.header().is_none()
         };
         let need = if self.free_entries().any(is_whole) { Need::Message } else { Need::Header };
         let wanted =
@@ -292,8 +303,8 @@ impl<'a> Run<'a> {
         let mut headers = HashSet::new();
         let mut any_without_header = false;
         for e in self.free_entries() {
-            let entry = &self.entries[e];
-            match (entry.message, entry.header) {
+            let entry = self.entry(e);
+            match (entry.message(), entry.header()) {
                 (Some(_), Some(header)) => _ = headers.insert(header),
                 (Some(_), None) => any_without_header = true,
                 (None, _) => {}
@@ -317,7 +328,7 @@ impl<'a> Run<'a> {
     fn match_messages(&mut self, counts: impl Fn(&Message) -> bool) {
         let mut entries_of: HashMap<Fingerprint, Vec<usize>> = HashMap::new();
         for e in self.free_entries().collect::<Vec<_>>().into_iter().rev() {
-            if let Some(key) = self.entries[e].message {
+            if let Some(key) = self.entry(e).message() {
                 entries_of.entry(key).or_default().push(e);
             }
         }
@@ -335,7 +346,7 @@ impl<'a> Run<'a> {
     fn match_headers(&mut self) -> Result<(), Pause> {
         let keys = self.situation.keys;
         let groups = self.groups(
-            |entry| entry.header,
+            |entry| entry.header(),
             |message| {
                 message.details.header.get().copied().filter(|_| message.details.names_itself)
             },
@@ -345,14 +356,14 @@ impl<'a> Run<'a> {
         for (entries, messages) in groups.iter() {
             let ([e], [first, ..]) = (entries, messages) else { continue };
             // An entry with a `message` key is recognised by that, where it may match.
-            let told_apart = keys.message && self.entries[*e].message.is_some();
+            let told_apart = keys.message && self.entry(*e).message().is_some();
             if !self.is_free(*e) || told_apart {
                 continue;
             }
             if !self.are_one_content(messages, &mut wanted, |message| &message.details.message) {
                 continue;
             }
-            match (self.entries[*e].octets, self.messages[*first].details.octets) {
+            match (self.entry(*e).octets(), self.messages[*first].details.octets) {
                 (Some(_), Fact::NotAsked) => wanted.push((*first, Need::Octets)),
                 (Some(counted), Fact::Is(octets)) if !is_explained(counted, octets) => {}
                 _ => pairs.push((*first, *e)),
@@ -370,7 +381,7 @@ impl<'a> Run<'a> {
     /// the bodies must say that they are of one content.
     fn match_origins(&mut self) -> Result<(), Pause> {
         let groups = self.groups(
-            |entry| entry.origin,
+            |entry| entry.origin(),
             |message| {
                 message
                     .details
@@ -383,9 +394,9 @@ impl<'a> Run<'a> {
         let mut wanted = Vec::new();
         let mut pairs = Vec::new();
         for (entries, messages) in groups.iter() {
-            let whole = self.entries[entries[0]].message;
+            let whole = self.entry(entries[0]).message();
             let are_one = entries.len() == 1
-                || (whole.is_some() && entries.iter().all(|&e| self.entries[e].message == whole));
+                || (whole.is_some() && entries.iter().all(|&e| self.entry(e).message() == whole));
             let free: Vec<usize> = entries.iter().copied().filter(|&e| self.is_free(e)).collect();
             if free.is_empty() || !are_one {
                 continue;
@@ -406,14 +417,14 @@ impl<'a> Run<'a> {
     /// All entries and the open, readable messages, by a key.
     fn groups(
         &self,
-        of_entry: impl Fn(&Entry) -> Option<Fingerprint>,
+        of_entry: impl Fn(CapturedEntry<'_>) -> Option<Fingerprint>,
         of_message: impl Fn(&Message) -> Option<Fingerprint>,
     ) -> Groups {
         let readable = self.readable().into_iter();
         let messages =
             PlacesByKey::of(readable.filter_map(|m| Some((of_message(&self.messages[m])?, m))));
-        let entries = if messages.is_empty() { &[] } else { self.entries };
-        let entries = entries.iter().enumerate();
+        let captured = self.situation.captured.filter(|_| !messages.is_empty());
+        let entries = captured.into_iter().flat_map(|captured| captured.entries().enumerate());
         let entries = PlacesByKey::of(entries.filter_map(|(e, entry)| Some((of_entry(entry)?, e))));
         Groups { entries, messages }
     }
@@ -455,7 +466,7 @@ impl<'a> Run<'a> {
 
     /// Evidence 7: whole content that does not name itself, and was here well before any capture.
     fn match_nameless(&mut self) -> Result<(), Pause> {
-        let taken = self.situation.captured.and_then(|captured| captured.first_taken());
+        let taken = self.situation.captured.and_then(|captured| captured.head().first_taken());
         let Some(taken) = taken else { return Ok(()) };
         // When the first capture before a `forget` was is not known any more.
         if !self.situation.keys.message || self.situation.stamps.forgotten != 0 {

@@ -13,8 +13,11 @@
 
 mod answer;
 mod by_name;
+mod conclusion;
 mod derived;
+mod known;
 mod matching;
+mod message;
 mod places;
 mod question;
 mod rank;
@@ -25,7 +28,9 @@ mod spent;
 
 pub use crate::key::Match;
 pub use answer::{Outcome, Report, Resolution, Undecidable};
-pub use question::{Detail, Details, Fact, Memory, Message, Need, Purpose, Situation, Stamps};
-pub use run::{most_unreadable, resolve};
+pub use conclusion::Conclusion;
+pub use message::{Detail, Details, Message};
+pub use question::{Fact, Memory, Need, Purpose, Situation, Stamps};
+pub use run::{most_unreadable, resolve, resolve_with};
 pub use settled::{Grown, grow};
 pub use spent::{COUNTS_ON, first_unspent_uid};

@@ -1,13 +1,12 @@
 //! The places of what has a key: [`PlacesByKey`].
 #![forbid(unsafe_code)]
 
-use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::slice;
 
-use crate::maildrop::Entry;
-use crate::uidl::Uidl;
+use crate::maildrop::CapturedMaildrop;
+use crate::uidl::UidlRef;
 
 /// The places of all entries, or messages, that have a key.
 ///
@@ -49,10 +48,7 @@ impl<K: Eq + Hash> PlacesByKey<K> {
     }
 
     /// The places of what has the key. What has it twice is there twice.
-    pub(super) fn get<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> &[usize]
-    where
-        K: Borrow<Q>,
-    {
+    pub(super) fn get(&self, key: &K) -> &[usize] {
         self.numbers.get(key).map_or(&[], |&number| self.numbered(number))
     }
 
@@ -73,8 +69,8 @@ impl<K: Eq + Hash> PlacesByKey<K> {
 }
 
 /// The entries by each UIDL that a client may know them by.
-pub(super) fn entries_by_uidl(entries: &[Entry]) -> PlacesByKey<&Uidl> {
-    let entries = entries.iter().enumerate();
+pub(super) fn entries_by_uidl(captured: Option<&CapturedMaildrop>) -> PlacesByKey<UidlRef<'_>> {
+    let entries = captured.into_iter().flat_map(|captured| captured.entries().enumerate());
     PlacesByKey::of(entries.flat_map(|(e, entry)| entry.uidls().map(move |uidl| (uidl, e))))
 }
 
@@ -111,6 +107,8 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
+    use crate::maildrop::{Entry, Maildrop, State};
+    use crate::uidl::Uidl;
     use proptest::prelude::*;
 
     fn uidl(number: u8) -> Uidl {
@@ -147,15 +145,18 @@ mod tests {
                     ..Entry::new(uidl(of[0]))
                 })
                 .collect();
-            let by_uidl = entries_by_uidl(&entries);
-            prop_assert_eq!(by_uidl.is_empty(), entries.is_empty());
+            let maildrop = Maildrop { entries, ..Maildrop::new("a", State::Captured) };
+            let captured = CapturedMaildrop::from(&maildrop);
+            let by_uidl = entries_by_uidl(Some(&captured));
+            prop_assert_eq!(by_uidl.is_empty(), captured.is_empty());
             for number in 0..6 {
                 let mut expected = Vec::new();
                 for (e, of) in uidls.iter().enumerate() {
                     let times = of.iter().filter(|&&other| other == number).count();
                     expected.extend(vec![e; times]);
                 }
-                prop_assert_eq!(by_uidl.get(&uidl(number)), expected);
+                let uidl = uidl(number);
+                prop_assert_eq!(by_uidl.get(&UidlRef::from(&uidl)), expected);
             }
         }
 

@@ -1,15 +1,10 @@
-//! What the rules are asked: [`Situation`], [`Memory`] and [`Message`].
+//! What the rules are asked: [`Situation`] and [`Memory`].
 #![forbid(unsafe_code)]
 
-use std::ops::{Deref, DerefMut};
-
-use arrayvec::ArrayVec;
-
 use crate::format::UidlFormat;
-use crate::key::{FileKey, Fingerprint, Match};
-use crate::ledger::{Epoch, Ledger, Mark, NameHash};
-use crate::maildrop::Maildrop;
-use crate::uidl::Uidl;
+use crate::key::Match;
+use crate::ledger::{Epoch, Ledger, Mark};
+use crate::maildrop::CapturedMaildrop;
 
 /// What an answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,108 +48,12 @@ impl<T> Fact<T> {
     }
 }
 
-/// One message of the new maildrop, as far as is known.
-#[derive(Debug, Clone, Default)]
-pub struct Message {
-    /// Its UID.
-    pub uid: u32,
-    /// Its name in `dovecot-uidlist`, where the maildrop is a Maildir. It costs nothing.
-    pub uidlist_name: Option<NameHash>,
-    /// Its base file name and its GUID, as far as the storage has them; asked for as
-    /// [`Need::Names`].
-    pub names: Fact<ArrayVec<FileKey, 2>>,
-    /// The UIDL that Dovecot's storage holds for it (`P`); asked for as [`Need::Names`].
-    pub stored: Option<Uidl>,
-    /// The order number that Dovecot's storage holds for it (`O`); asked for as [`Need::Names`].
-    pub stored_order: Option<u32>,
-    /// What was found out beyond its names.
-    pub details: Details,
-    /// It could not be read, and cannot be downloaded either.
-    pub unreadable: bool,
-}
-
-/// What was found out about a message beyond its names.
-///
-/// Most messages of a large maildrop are known by their names alone. So it takes room only once
-/// something was found.
-#[derive(Debug, Clone, Default)]
-pub struct Details(Option<Box<Detail>>);
-
-/// The facts of [`Details`].
-#[derive(Debug, Clone, Default)]
-pub struct Detail {
-    /// Asked for as [`Need::Header`].
-    pub header: Fact<Fingerprint>,
-    /// Whether its header names it: see [`Fingerprints`](crate::key::Fingerprints). Goes with
-    /// `header`.
-    pub names_itself: bool,
-    /// Asked for as [`Need::Header`].
-    pub origin: Fact<Fingerprint>,
-    /// Whether its header names it without what relays add. Goes with `origin`.
-    pub origin_names_itself: bool,
-    /// Its size with CRLF line ends; asked for as [`Need::Octets`].
-    pub octets: Fact<u64>,
-    /// Asked for as [`Need::Message`].
-    pub message: Fact<Fingerprint>,
-    /// Its body alone: what redelivery leaves as it is. Asked for as [`Need::Message`].
-    pub body: Fact<Fingerprint>,
-    /// When the new server received it, in seconds since 1970; asked for as [`Need::Received`].
-    pub received: Fact<i64>,
-    /// What Dovecot alone would give; asked for as [`Need::Native`].
-    pub native: Fact<Uidl>,
-}
-
-impl Detail {
-    const NONE: Self = Self {
-        header: Fact::NotAsked,
-        names_itself: false,
-        origin: Fact::NotAsked,
-        origin_names_itself: false,
-        octets: Fact::NotAsked,
-        message: Fact::NotAsked,
-        body: Fact::NotAsked,
-        received: Fact::NotAsked,
-        native: Fact::NotAsked,
-    };
-}
-
-impl From<Detail> for Details {
-    fn from(detail: Detail) -> Self {
-        Self(Some(Box::new(detail)))
-    }
-}
-
-impl Deref for Details {
-    type Target = Detail;
-
-    fn deref(&self) -> &Detail {
-        self.0.as_deref().unwrap_or(&Detail::NONE)
-    }
-}
-
-impl DerefMut for Details {
-    fn deref_mut(&mut self) -> &mut Detail {
-        self.0.get_or_insert_with(|| Box::new(Detail::NONE))
-    }
-}
-
-impl Message {
-    pub(super) fn names(&self) -> &[FileKey] {
-        self.names.get().map_or(&[], ArrayVec::as_slice)
-    }
-
-    /// Its names as records have them.
-    pub(super) fn name_hashes(&self) -> impl Iterator<Item = NameHash> + '_ {
-        self.names().iter().copied().map(Ledger::name_of)
-    }
-}
-
 /// What is known of the maildrop as a whole.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
     /// What the old server said. `None`: it was not looked up yet, and need not be where the ledger
     /// says that no message there could claim any of it.
-    pub captured: Option<&'a Maildrop>,
+    pub captured: Option<&'a CapturedMaildrop>,
     /// A digest of what a new message is judged by, whether `captured` was looked up or not: see
     /// [`Noted::basis`](crate::ledger::Noted::basis).
     pub basis: [u8; 16],

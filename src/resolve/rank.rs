@@ -42,7 +42,7 @@ pub(super) fn replay_all_or_none<T>(fresh: &mut [(ListingRank, T)]) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Group {
     /// It claims an entry: by the place of that, in the old order.
-    Captured(usize),
+    Captured(u32),
     /// A stored UIDL answers it: by the number that another server gave it.
     Stored(u32),
     Unknown,

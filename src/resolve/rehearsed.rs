@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 
 use super::derived::derived;
-use super::question::{Memory, Message, Situation};
+use super::message::Message;
+use super::question::{Memory, Situation};
 use super::rank::is_ours;
 use crate::ledger::{FIRST_ORDER, Ledger, Provenance, Record, is_rehearsal};
 
@@ -77,14 +78,14 @@ fn take_baked(user: &str, ledger: &Ledger, messages: &mut [Message]) {
             Provenance::Derived => record.uidl != derived(user, uidvalidity, message, 0),
             _ => false,
         };
-        let is_told = message.stored.as_ref() == Some(&record.uidl)
-            && message.stored_order.is_none_or(is_ours);
+        let is_told =
+            message.stored() == Some(&record.uidl) && message.stored_order().is_none_or(is_ours);
         // The last rehearsal found it to be no evidence: an earlier one had baked it, and the last
         // one ended before its own bake.
-        let is_of_earlier = message.stored_order.is_some_and(is_ours)
+        let is_of_earlier = message.stored_order().is_some_and(is_ours)
             && message.name_hashes().any(|name| record.names.contains(&name));
         if (is_told || is_of_earlier) && !was_there_before {
-            (message.stored, message.stored_order) = (None, None);
+            message.set_stored(None, None);
         }
     }
 }

@@ -1,25 +1,26 @@
 //! One application of the rules: [`resolve`].
 #![forbid(unsafe_code)]
 
-use std::borrow::Cow;
 use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 
 use super::answer::{Outcome, Report, Resolution, Undecidable};
+use super::conclusion::Conclusion;
 use super::derived::derived;
+use super::message::Message;
 use super::places::entries_by_uidl;
-use super::question::{Fact, Memory, Message, Need, Purpose, Situation};
+use super::question::{Fact, Memory, Need, Purpose, Situation};
 use super::rank::{Group, ListingRank, WasListed, is_ours, replay_all_or_none};
 use super::rehearsed::without_rehearsal;
 use super::settled::{has_unclaimed, unclaimed_keys};
 use super::spent::{NEVER_REACHED, Spent};
 use crate::format::UidlFormat;
 use crate::ledger::{
-    Epoch, FIRST_ORDER, Ledger, MAX_NEXT_ORDER, MAX_TOLD, Mark, NameHash, NameHashes, Noted,
-    Provenance, Record, Told, UnclaimedKeys, join_told,
+    AnyLedger, Epoch, FIRST_ORDER, Ledger, LedgerHead, MAX_NEXT_ORDER, MAX_TOLD, Mark, NameHash,
+    NameHashes, Noted, Provenance, Record, Told, UnclaimedKeys, join_told,
 };
-use crate::maildrop::{Entry, few_of};
-use crate::uidl::Uidl;
+use crate::maildrop::{CapturedEntry, CapturedMaildrop, few_of};
+use crate::uidl::{Uidl, UidlRef};
 
 /// How many of so many messages may be unreadable before it is no accident any more (rule 10).
 pub fn most_unreadable(messages: usize) -> usize {
@@ -32,11 +33,21 @@ pub fn most_unreadable(messages: usize) -> usize {
 /// and messages, whatever repeats in them. An [`Outcome::Ask`] names each message at most once for
 /// each kind of fact.
 pub fn resolve(user: &str, situation: &Situation<'_>, messages: &[Message]) -> Outcome {
+    resolve_with(user, situation, messages, |conclusion| Ledger::of(conclusion))
+}
+
+/// Does the same, and takes of the new ledger what the caller makes of it: nothing else copies it.
+pub fn resolve_with<L>(
+    user: &str,
+    situation: &Situation<'_>,
+    messages: &[Message],
+    take: impl FnOnce(&Conclusion<'_, '_>) -> L,
+) -> Outcome<L> {
     let without = without_rehearsal(user, situation, messages);
     let messages = without.messages.as_deref().unwrap_or(messages);
     let mut run = Run::new(user, &without.situation, messages);
     run.first_order = without.first_order;
-    match run.decide() {
+    match run.decide().and_then(|()| run.resolution(take)) {
         Ok(resolution) => Outcome::Resolved(Box::new(resolution)),
         Err(Pause::Ask(asked)) => Outcome::Ask(asked),
         Err(Pause::AskCaptured) => Outcome::AskCaptured,
@@ -56,7 +67,7 @@ pub(super) fn ask(wanted: Vec<(usize, Need)>) -> Result<(), Pause> {
 }
 
 /// What became of a message so far.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum MessageState<'a> {
     /// It has no answer yet.
     Open,
@@ -65,15 +76,28 @@ pub(super) enum MessageState<'a> {
     /// It was listed before: UIDL and place stay.
     Listed(&'a Record),
     /// It got an answer now.
-    Matched(Matched<'a>),
+    Matched(Matched),
 }
 
 /// An answer that was found now.
-#[derive(Debug, Clone)]
-pub(super) struct Matched<'a> {
-    pub(super) uidl: Cow<'a, Uidl>,
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Matched {
+    pub(super) entry: Option<u32>,
+    pub(super) source: UidlSource,
     pub(super) provenance: Provenance,
-    pub(super) entry: Option<usize>,
+}
+
+/// Where the UIDL is that a message is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UidlSource {
+    /// It is that of the entry.
+    Entry,
+    /// Storage has it.
+    Storage,
+    /// Dovecot alone would give it.
+    Native,
+    /// It is one of ours: [`Run::derived`].
+    Derived,
 }
 
 /// Who has an entry so far (rule 1).
@@ -89,9 +113,8 @@ enum Claim {
 
 /// One application of the rules.
 pub(super) struct Run<'a> {
-    user: &'a str,
+    pub(super) user: &'a str,
     pub(super) situation: &'a Situation<'a>,
-    pub(super) entries: &'a [Entry],
     pub(super) messages: &'a [Message],
     /// The ledger, unless it was forgotten.
     pub(super) ledger: Option<&'a Ledger>,
@@ -103,6 +126,8 @@ pub(super) struct Run<'a> {
     uids_hold: bool,
     /// What became of each message.
     pub(super) states: Vec<MessageState<'a>>,
+    /// The UIDLs of ours, by the places of their messages.
+    derived: HashMap<usize, Uidl>,
     /// Who has each entry.
     claims: Vec<Claim>,
     pub(super) spent: Spent<'a>,
@@ -114,7 +139,7 @@ pub(super) struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(user: &'a str, situation: &'a Situation<'a>, messages: &'a [Message]) -> Self {
-        let entries = situation.captured.map_or(&[][..], |captured| &captured.entries);
+        let entries = situation.captured.map_or(0, CapturedMaildrop::len);
         let Memory { ledger, mark } = situation.memory;
         let is_void = |begun_after: u64| begun_after < situation.stamps.forgotten;
         let (void, ledger) = match ledger {
@@ -128,21 +153,21 @@ impl<'a> Run<'a> {
         Self {
             user,
             situation,
-            entries,
             messages,
             ledger,
             void,
             newer_mark,
             uids_hold: false,
             states: vec![MessageState::Open; messages.len()],
-            claims: vec![Claim::Free; entries.len()],
+            derived: HashMap::new(),
+            claims: vec![Claim::Free; entries],
             spent: Spent::new(situation, messages),
             conflicts: Vec::new(),
             first_order: FIRST_ORDER,
         }
     }
 
-    fn decide(&mut self) -> Result<Resolution, Pause> {
+    fn decide(&mut self) -> Result<(), Pause> {
         self.refuse_older_index()?;
         self.find_listed_by_uid()?;
         self.ask_names()?;
@@ -155,7 +180,15 @@ impl<'a> Run<'a> {
             self.refuse_few(guarded)?;
             self.answer_unknown()?;
         }
-        self.resolution()
+        Ok(())
+    }
+
+    pub(super) fn entry_count(&self) -> usize {
+        self.claims.len()
+    }
+
+    pub(super) fn entry(&self, e: usize) -> CapturedEntry<'a> {
+        self.situation.captured.expect("it has entries").entry(e)
     }
 
     /// An index with less than the one that clients were told from was put back from a backup.
@@ -208,7 +241,7 @@ impl<'a> Run<'a> {
         for (message, record) in self.messages.iter().zip(&listed) {
             let Some(record) = record.filter(|record| !record.names.is_empty()) else { continue };
             let bears = |name: NameHash| record.names.contains(&name);
-            let agrees = match (message.uidlist_name, &message.names) {
+            let agrees = match (message.uidlist_name(), message.names()) {
                 (Some(name), _) if bears(name) => true,
                 // If the index id is not enough, names are asked for.
                 (_, Fact::NotAsked) => !self.situation.is_maildir && same_index,
@@ -230,7 +263,7 @@ impl<'a> Run<'a> {
 
     fn ask_name_of(&self, m: usize) -> Result<(), Pause> {
         let message = &self.messages[m];
-        let is_known = message.unreadable || message.names.is_asked();
+        let is_known = message.unreadable || message.has_asked_names();
         ask(if is_known { Vec::new() } else { vec![(m, Need::Names)] })
     }
 
@@ -239,7 +272,7 @@ impl<'a> Run<'a> {
     fn ask_names(&self) -> Result<(), Pause> {
         let wanted = (0..self.messages.len())
             .filter(|&m| !matches!(self.states[m], MessageState::Listed(_)))
-            .filter(|&m| !self.messages[m].unreadable && !self.messages[m].names.is_asked())
+            .filter(|&m| !self.messages[m].unreadable && !self.messages[m].has_asked_names())
             .map(|m| (m, Need::Names));
         let wanted: Vec<_> = wanted.collect();
         if !wanted.is_empty() {
@@ -257,7 +290,7 @@ impl<'a> Run<'a> {
         let is_new = |m: usize| {
             let message = &self.messages[m];
             ledger.native_from.is_some_and(|from| message.uid >= from)
-                && message.stored.is_none()
+                && message.stored().is_none()
                 && !has_unclaimed(&ledger.unclaimed, message)
         };
         let Situation { basis, stamps, .. } = *self.situation;
@@ -278,16 +311,16 @@ impl<'a> Run<'a> {
         if !self.uids_hold {
             self.find_listed_by_name(ledger);
         }
-        let entries = self.entries;
-        let entries_of = LazyCell::new(|| entries_by_uidl(entries));
+        let captured = self.situation.captured;
+        let entries_of = LazyCell::new(|| entries_by_uidl(captured));
         // A record claims the entry at its place, if that has its UIDL. In an index that was built
         // anew it claims any free entry with its UIDL. Exact claims go first.
         let exact = |record: &Record| {
             let e = record.entry? as usize;
-            let entry = entries.get(e)?;
-            let has_it = entry.uidl == record.uidl
-                || (!entry.earlier.is_empty()
-                    && entries_of.get(&record.uidl).binary_search(&e).is_ok());
+            let entry = captured.filter(|captured| e < captured.len())?.entry(e);
+            let uidl = UidlRef::from(&record.uidl);
+            let has_it = entry.uidl() == uidl
+                || (entry.has_earlier() && entries_of.get(&uidl).binary_search(&e).is_ok());
             has_it.then_some(e)
         };
         let exact: Vec<Option<usize>> = ledger.records.iter().map(exact).collect();
@@ -300,7 +333,7 @@ impl<'a> Run<'a> {
         }
         let mut next: HashMap<&Uidl, usize> = HashMap::new();
         for record in loose {
-            let places = entries_of.get(&record.uidl);
+            let places = entries_of.get(&UidlRef::from(&record.uidl));
             // Records with one UIDL go through its entries once, together.
             let at = next.entry(&record.uidl).or_default();
             while let Some(&e) = places.get(*at) {
@@ -398,8 +431,7 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn claim(&mut self, m: usize, e: usize, provenance: Provenance) {
-        let uidl = Cow::Borrowed(&self.entries[e].uidl);
-        self.claim_as(m, e, provenance, uidl);
+        self.claim_as(m, e, provenance, UidlSource::Entry);
     }
 
     /// Rule 1: one entry, one message.
@@ -408,20 +440,43 @@ impl<'a> Run<'a> {
         m: usize,
         e: usize,
         provenance: Provenance,
-        uidl: Cow<'a, Uidl>,
+        source: UidlSource,
     ) {
         debug_assert!(self.is_open(m) && self.is_free(e));
         self.claims[e] = Claim::OfNew;
-        self.answer(m, Matched { uidl, provenance, entry: Some(e) });
+        let entry = Some(u32::try_from(e).expect("a block fits 32 bits"));
+        self.answer(m, Matched { entry, source, provenance });
     }
 
-    pub(super) fn answer(&mut self, m: usize, matched: Matched<'a>) {
+    pub(super) fn answer(&mut self, m: usize, matched: Matched) {
         // An entry's UIDL is spent as it is. Only a forgotten ledger can have told it to another
         // message.
         if matched.entry.is_none() || self.void.is_some() {
-            self.spent.answer(matched.uidl.clone());
+            let message = &self.messages[m];
+            let held = match matched.source {
+                UidlSource::Storage => message.stored().cloned(),
+                UidlSource::Native => message.details.native.get().cloned(),
+                UidlSource::Derived => self.derived.get(&m).cloned(),
+                UidlSource::Entry => None,
+            };
+            self.spent.answer(held.unwrap_or_else(|| self.uidl_of(m, matched).to_uidl()));
         }
         self.states[m] = MessageState::Matched(matched);
+    }
+
+    /// The UIDL of an answer that was found now.
+    pub(super) fn uidl_of(&self, m: usize, matched: Matched) -> UidlRef<'_> {
+        let message = &self.messages[m];
+        let held = match matched.source {
+            UidlSource::Entry => {
+                let e = matched.entry.expect("it has claimed one");
+                return self.entry(e as usize).uidl();
+            }
+            UidlSource::Storage => message.stored(),
+            UidlSource::Native => message.details.native.get(),
+            UidlSource::Derived => self.derived.get(&m),
+        };
+        held.expect("it was found there").into()
     }
 
     /// Rule 10, for messages that have no answer yet.
@@ -460,11 +515,11 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         if let (true, Some(captured)) = (self.is_first(), captured) {
-            let last = captured.captures.len().saturating_sub(1);
-            let is_last = |e: usize| self.entries[e].last_capture as usize >= last;
+            let last = captured.head().captures.len().saturating_sub(1);
+            let is_last = |e: usize| self.entry(e).last_capture() as usize >= last;
             let claimed = |e: &usize| is_last(*e) && !self.is_free(*e);
-            let found = (0..self.entries.len()).filter(claimed).count();
-            let last = captured.last_entries().filter(|entry| self.is_recognisable(entry));
+            let found = (0..self.entry_count()).filter(claimed).count();
+            let last = captured.last_entries().filter(|entry| self.is_recognisable(*entry));
             let captured = last.count();
             if guarded && found * 2 < captured {
                 let unknown = (0..self.messages.len()).find(|&m| !self.has_answer(m));
@@ -506,12 +561,12 @@ impl<'a> Run<'a> {
     }
 
     /// Says whether a captured key of the entry could recognise a message.
-    fn is_recognisable(&self, entry: &Entry) -> bool {
+    fn is_recognisable(&self, entry: CapturedEntry<'_>) -> bool {
         let keys = self.situation.keys;
         (keys.file && entry.file_keys().next().is_some())
-            || (keys.message && entry.message.is_some())
-            || (keys.header && entry.header.is_some())
-            || (keys.origin && entry.origin.is_some())
+            || (keys.message && entry.message().is_some())
+            || (keys.header && entry.header().is_some())
+            || (keys.origin && entry.origin().is_some())
     }
 
     /// Rule 6: every message that is not kept gets an answer that no client holds.
@@ -525,11 +580,14 @@ impl<'a> Run<'a> {
             let message = &self.messages[m];
             let native =
                 message.details.native.get().filter(|native| self.may_be_native(m, native));
-            let (uidl, provenance) = match native {
-                Some(native) => (Cow::Borrowed(native), Provenance::Native),
-                None => (Cow::Owned(self.unknown_derived(message)), Provenance::Derived),
+            let (source, provenance) = match native {
+                Some(_) => (UidlSource::Native, Provenance::Native),
+                None => {
+                    self.derived.insert(m, self.unknown_derived(message));
+                    (UidlSource::Derived, Provenance::Derived)
+                }
             };
-            self.answer(m, Matched { uidl, provenance, entry: None });
+            self.answer(m, Matched { entry: None, source, provenance });
         }
         Ok(())
     }
@@ -566,7 +624,7 @@ impl<'a> Run<'a> {
             false => self.newer_mark.is_some(),
         };
         let is_its_own = || {
-            message.stored.as_ref() == Some(native)
+            message.stored() == Some(native)
                 || self.was_native(m)
                 || self.was_told_by_mark(m)
                 || is_told_to_it()
@@ -580,7 +638,7 @@ impl<'a> Run<'a> {
 
     /// Says whether the format has the message's own name in it, and there is one.
     fn has_the_name_in(&self, format: &UidlFormat, m: usize) -> bool {
-        format.has_guid() || (format.has_file_name() && self.messages[m].uidlist_name.is_some())
+        format.has_guid() || (format.has_file_name() && self.messages[m].uidlist_name().is_some())
     }
 
     /// Says whether a mark that is newer than the ledger names this very message as a new one.
@@ -637,7 +695,7 @@ impl<'a> Run<'a> {
         let named = mark.natives.iter().copied().chain([(mark.last_uid, mark.last_name)]);
         let uid_of: HashMap<NameHash, u32> = named.map(|(uid, name)| (name, uid)).collect();
         self.messages.iter().any(|message| {
-            let uid = message.uidlist_name.and_then(|name| uid_of.get(&name));
+            let uid = message.uidlist_name().and_then(|name| uid_of.get(&name));
             uid.is_some_and(|uid| *uid != message.uid)
         })
     }
@@ -663,11 +721,13 @@ impl<'a> Run<'a> {
 
     /// Rule 4: where a message that is not in the ledger stands. `below_mark` is what
     /// [`Run::was_listed_below`] says of the newer mark.
-    fn rank(&self, m: usize, matched: &Matched<'_>, below_mark: WasListed) -> ListingRank {
+    fn rank(&self, m: usize, matched: Matched, below_mark: WasListed) -> ListingRank {
         let message = &self.messages[m];
+        let is_told_stored =
+            || message.stored().map(UidlRef::from) == Some(self.uidl_of(m, matched));
         let replayed = message
-            .stored_order
-            .filter(|order| is_ours(*order) && message.stored.as_ref() == Some(&*matched.uidl))
+            .stored_order()
+            .filter(|order| is_ours(*order) && is_told_stored())
             .filter(|_| self.knows_since_forget());
         let was_listed = match self.newer_mark {
             None => WasListed::No,
@@ -678,85 +738,92 @@ impl<'a> Run<'a> {
                 WasListed::No
             }
             Some(_) if self.was_native(m) => WasListed::Surely,
-            Some(_) if self.situation.is_maildir && message.stored.is_some() => WasListed::Surely,
+            Some(_) if self.situation.is_maildir && message.stored().is_some() => WasListed::Surely,
             Some(_) => below_mark,
         };
         let group = match (matched.entry, matched.provenance) {
             (Some(entry), _) => Group::Captured(entry),
-            (None, Provenance::Stored) => Group::Stored(message.stored_order.unwrap_or(u32::MAX)),
+            (None, Provenance::Stored) => Group::Stored(message.stored_order().unwrap_or(u32::MAX)),
             (None, _) => Group::Unknown,
         };
         ListingRank { was_listed, group, uid: message.uid, replayed }
     }
 
     /// Rule 4, and the new ledger.
-    fn resolution(&mut self) -> Result<Resolution, Pause> {
-        let unclaimed = |e: &usize| self.is_free(*e) && self.is_recognisable(&self.entries[*e]);
+    fn resolution<L>(
+        &mut self,
+        take: impl FnOnce(&Conclusion<'_, '_>) -> L,
+    ) -> Result<Resolution<L>, Pause> {
+        let unclaimed = |e: &usize| self.is_free(*e) && self.is_recognisable(self.entry(*e));
         let mut report = Report {
-            unclaimed: (0..self.entries.len()).filter(unclaimed).count(),
+            unclaimed: (0..self.entry_count()).filter(unclaimed).count(),
             is_first: self.is_first(),
             conflicts: std::mem::take(&mut self.conflicts),
             ..Report::default()
         };
         let first_unspent_uid = self.spent.first_unspent_uid();
+        // What follows needs the room.
         self.spent.drop_uidls();
-        let mut records = self.known_records();
-        let known = records.len();
-        let next_order = self.add_new_records(&mut records)?;
-        for record in &records[known..] {
-            *report.by_provenance.entry(record.provenance).or_default() += 1;
+        let entry_of = self.entries_of_records();
+        self.claims = Vec::new();
+        let (orders, next_order) = self.new_orders()?;
+        for (_, matched) in self.matched() {
+            *report.by_provenance.entry(matched.provenance).or_default() += 1;
         }
-        records.sort_by_key(|record| (record.uid, record.order));
-        // Both are by UID.
-        let is_new = |m: &usize| matches!(self.states[*m], MessageState::Matched(_));
-        let new = (0..self.messages.len()).filter(is_new).map(|m| self.messages[m].uid);
-        let mut new = new.peekable();
-        let news = (0..records.len()).filter(|&r| new.next_if_eq(&records[r].uid).is_some());
-        let news = news.collect();
+        if report.is_first {
+            report.repeated = self.count_repeated();
+        }
         let passing = self.passing(next_order);
         report.undecided = passing.iter().map(|record| record.uid).collect();
-        if report.is_first {
-            report.repeated = count_repeated(&records, self.messages);
+        let mut conclusion = Conclusion::of(self, self.new_head(next_order), &orders, &entry_of);
+        if let Some((native_from, unclaimed)) = self.settled(first_unspent_uid, &conclusion) {
+            conclusion.settle(native_from, unclaimed);
         }
-        let settled = self.settled(first_unspent_uid, &report.undecided, &records);
-        let ledger = self.new_ledger(records, next_order, settled);
-        Ok(Resolution { ledger, passing, news, first_unspent_uid, report })
+        let ledger = take(&conclusion);
+        Ok(Resolution { ledger, passing, first_unspent_uid, report })
     }
 
-    /// The records of listed messages that are there, and the claims of those that are gone. Other
-    /// records of gone messages are dropped: their numbers stay spent.
-    fn known_records(&self) -> Vec<Record> {
-        let mut entry_of: HashMap<u32, usize> = HashMap::new();
-        for (e, claim) in self.claims.iter().enumerate() {
-            if let Claim::OfRecord { order } = claim {
-                entry_of.insert(*order, e);
-            }
-        }
-        let listed = self.listed().map(|(m, record)| self.listed_record(m, record, &entry_of));
-        let mut records: Vec<Record> = listed.collect();
-        let present: HashSet<u32> = records.iter().map(|record| record.order).collect();
-        let before = self.ledger.map_or(&[][..], |ledger| &ledger.records);
-        let claims = before
-            .iter()
-            .filter(|record| record.provenance.is_kept() && !present.contains(&record.order));
-        let gone = |record: &Record| {
-            let entry = self.entry_now(record, &entry_of);
-            Record { uid: 0, entry, ..record.clone() }
-        };
-        records.extend(claims.map(gone));
-        records
+    /// The entries that records claim, by their order numbers.
+    fn entries_of_records(&self) -> HashMap<u32, u32> {
+        let claims = (0..).zip(&self.claims);
+        let of_records = claims.filter_map(|(e, claim)| match claim {
+            Claim::OfRecord { order } => Some((*order, e)),
+            Claim::Free | Claim::OfNew => None,
+        });
+        of_records.collect()
     }
 
-    /// Adds the records of messages that are not in the ledger, in their order, and says which
-    /// order number is the next one.
-    fn add_new_records(&self, records: &mut Vec<Record>) -> Result<u32, Pause> {
+    /// Messages that got an answer now.
+    fn matched(&self) -> impl Iterator<Item = (usize, Matched)> + '_ {
+        self.states.iter().enumerate().filter_map(|(m, state)| match state {
+            MessageState::Matched(matched) => Some((m, *matched)),
+            _ => None,
+        })
+    }
+
+    /// The claims of messages that were listed and are gone, by their order. Other records of gone
+    /// messages are dropped: their numbers stay spent.
+    pub(super) fn gone(&self) -> Vec<&'a Record> {
+        let Some(ledger) = self.ledger else { return Vec::new() };
+        let present: HashSet<u32> = self.listed().map(|(_, record)| record.order).collect();
+        let is_gone =
+            |record: &&Record| record.provenance.is_kept() && !present.contains(&record.order);
+        let mut gone: Vec<&Record> = ledger.records.iter().filter(is_gone).collect();
+        gone.sort_by_key(|record| record.order);
+        gone
+    }
+
+    /// The order numbers of messages that are not in the ledger, by their places, and the next one.
+    fn new_orders(&self) -> Result<(Vec<u32>, u32), Pause> {
         let below_mark = self.newer_mark.map_or(WasListed::No, |mark| self.was_listed_below(mark));
-        let mut fresh: Vec<(ListingRank, (usize, &Matched<'_>))> = Vec::new();
-        for (m, state) in self.states.iter().enumerate() {
-            if let MessageState::Matched(matched) = state {
-                fresh.push((self.rank(m, matched, below_mark), (m, matched)));
+        let mut fresh: Vec<(ListingRank, u32)> = Vec::with_capacity(self.matched().count());
+        let places = (0..).zip(&self.states);
+        fresh.extend(places.filter_map(|(m, state)| match state {
+            MessageState::Matched(matched) => {
+                Some((self.rank(m as usize, *matched, below_mark), m))
             }
-        }
+            _ => None,
+        }));
         if self.ledger.is_none() {
             replay_all_or_none(&mut fresh);
         }
@@ -764,12 +831,13 @@ impl<'a> Run<'a> {
         fresh.sort_unstable_by_key(|(rank, _)| *rank);
         let mut used: HashSet<u32> = HashSet::new();
         if fresh.iter().any(|(rank, _)| rank.replayed.is_some()) {
-            used.extend(records.iter().map(|record| record.order));
+            used.extend(self.listed().map(|(_, record)| record.order));
+            used.extend(self.gone().iter().map(|record| record.order));
         }
         let mut next_order = self.first_new_order();
-        records.reserve(fresh.len());
-        for (rank, (m, matched)) in fresh {
-            let order = match rank.replayed.filter(|order| used.insert(*order)) {
+        let mut orders = vec![0; if fresh.is_empty() { 0 } else { self.messages.len() }];
+        for (rank, m) in fresh {
+            orders[m as usize] = match rank.replayed.filter(|order| used.insert(*order)) {
                 Some(order) => order,
                 None => {
                     next_order += 1;
@@ -779,17 +847,22 @@ impl<'a> Run<'a> {
             if next_order >= MAX_NEXT_ORDER {
                 return Err(Pause::Refuse(Undecidable::OrderExhausted));
             }
-            let message = &self.messages[m];
-            records.push(Record {
-                uid: message.uid,
-                order,
-                uidl: Uidl::clone(&matched.uidl),
-                provenance: matched.provenance,
-                names: message.name_hashes().collect(),
-                entry: matched.entry.and_then(|e| u32::try_from(e).ok()),
-            });
         }
-        Ok(next_order)
+        Ok((orders, next_order))
+    }
+
+    /// Rule 8, at a first listing: how many messages have their UIDL in common with another.
+    fn count_repeated(&self) -> usize {
+        let captured = self.situation.captured;
+        let is_each_captured_once =
+            captured.is_some_and(|captured| captured.uidl_count() == self.spent.captured);
+        if is_each_captured_once && self.matched().all(|(_, of)| of.source == UidlSource::Entry) {
+            return 0;
+        }
+        let uidls = self.matched().map(|(m, matched)| self.uidl_of(m, matched));
+        let mut uidls: Vec<UidlRef<'_>> = uidls.collect();
+        uidls.sort_unstable();
+        uidls.chunk_by(|a, b| a == b).map(<[_]>::len).filter(|&len| len > 1).sum()
     }
 
     /// Rule 10: the answers for this session only, of messages that could not be read.
@@ -806,29 +879,20 @@ impl<'a> Run<'a> {
         undecided.zip(next_order..).map(record).collect()
     }
 
-    fn new_ledger(
-        &self,
-        records: Vec<Record>,
-        next_order: u32,
-        settled: Option<(u32, UnclaimedKeys)>,
-    ) -> Ledger {
-        let (native_from, unclaimed) = settled.unzip();
+    /// The head of the new ledger, which says nothing yet of a settled maildrop.
+    fn new_head(&self, next_order: u32) -> LedgerHead {
         let Situation { stamps, epoch, memory, .. } = *self.situation;
         let of_ledger = memory.ledger.map_or((0, 0), |l| (l.restored, l.unguarded));
         let of_mark = memory.mark.map_or((0, 0), |mark| (mark.restored, mark.unguarded));
-        Ledger {
-            user: self.user.to_owned(),
+        LedgerHead {
             begun_after: stamps.forgotten,
             epoch,
             next_order,
-            told: self.all_told(),
             restored: of_ledger.0.max(of_mark.0).max(stamps.restored),
             unguarded: of_ledger.1.max(of_mark.1).max(stamps.unguarded),
             rehearsal: self.rehearsal(),
             index: self.noted(),
-            native_from,
-            unclaimed: unclaimed.unwrap_or_default(),
-            records,
+            native_from: None,
         }
     }
 
@@ -840,38 +904,9 @@ impl<'a> Run<'a> {
         if memory.ledger.is_none() && memory.mark.is_none() { rehearsal } else { 0 }
     }
 
-    /// A listed message's record, with the names that it bears now. It was known by UID or by a
-    /// name.
-    fn listed_record(&self, m: usize, record: &Record, entry_of: &HashMap<u32, usize>) -> Record {
-        let message = &self.messages[m];
-        let names = match &message.names {
-            Fact::Is(_) => message.name_hashes().collect(),
-            Fact::NotAsked | Fact::Absent => record.names.clone(),
-        };
-        let entry = self.entry_now(record, entry_of);
-        // A memory with nothing but UIDs must not take another message's native UIDL for this
-        // one's.
-        let epoch = self.situation.epoch;
-        let moved = message.uid != record.uid
-            || self.ledger.is_some_and(|ledger| ledger.epoch.uidvalidity != epoch.uidvalidity);
-        let provenance = match record.provenance {
-            Provenance::Native if moved => Provenance::Derived,
-            provenance => provenance,
-        };
-        Record { uid: message.uid, names, entry, provenance, ..record.clone() }
-    }
-
-    /// The entry that a record claims, as its place in the index of now.
-    fn entry_now(&self, record: &Record, entry_of: &HashMap<u32, usize>) -> Option<u32> {
-        match self.situation.captured {
-            Some(_) => entry_of.get(&record.order).and_then(|&e| u32::try_from(e).ok()),
-            None => record.entry,
-        }
-    }
-
     /// Above every order number that was ever given, as far as any memory knows.
     fn first_new_order(&self) -> u32 {
-        let stored = self.messages.iter().filter_map(|message| message.stored_order);
+        let stored = self.messages.iter().filter_map(|message| message.stored_order());
         let stored = stored.filter(|order| is_ours(*order)).max().map_or(0, |order| order + 1);
         let ledger = self.ledger.map_or(0, |ledger| ledger.next_order);
         let mark = self.newer_mark.map_or(0, |mark| mark.next_order);
@@ -879,7 +914,7 @@ impl<'a> Run<'a> {
     }
 
     /// Every number that was told so far, and now. The mailbox's own UIDVALIDITY is last.
-    fn all_told(&self) -> Vec<Told> {
+    pub(super) fn all_told(&self) -> Vec<Told> {
         let epoch = self.situation.epoch;
         let mut told = self.spent.told().to_vec();
         if let Purpose::Listing { .. } = self.situation.purpose {
@@ -895,8 +930,9 @@ impl<'a> Run<'a> {
         let Some(captured) = self.situation.captured else {
             return self.ledger.map_or(Noted::default(), |ledger| ledger.index);
         };
-        let counted = captured.captures.iter().filter_map(|capture| capture.next);
-        let next = counted.chain(captured.counter.as_ref().map(|counter| counter.next)).max();
+        let head = captured.head();
+        let counted = head.captures.iter().filter_map(|capture| capture.next);
+        let next = counted.chain(head.counter.as_ref().map(|counter| counter.next)).max();
         Noted {
             uidls: u32::try_from(self.spent.captured).unwrap_or(u32::MAX),
             next: next.unwrap_or(0),
@@ -907,38 +943,33 @@ impl<'a> Run<'a> {
 
     /// [`Ledger::native_from`] and [`Ledger::unclaimed`]: a maildrop is settled when every message
     /// has its answer, and all that a new one could claim is known.
-    fn settled(
-        &self,
-        unspent: u32,
-        undecided: &[u32],
-        records: &[Record],
-    ) -> Option<(u32, UnclaimedKeys)> {
+    fn settled(&self, unspent: u32, new: &Conclusion<'_, '_>) -> Option<(u32, UnclaimedKeys)> {
         let Situation { native, epoch, purpose, .. } = *self.situation;
         let is_native = native.is_some_and(|f| f.is_counting() && f.has_uidvalidity());
-        let is_settled = undecided.is_empty()
+        let is_settled = (0..self.messages.len()).all(|m| self.has_answer(m))
             && is_native
             && purpose != Purpose::Preview
             && !self.spent.is_told_uid(NEVER_REACHED);
-        let unclaimed = if is_settled { self.unclaimed(records)? } else { return None };
+        let unclaimed = if is_settled { self.unclaimed(new)? } else { return None };
         let before = self.ledger.and_then(|ledger| ledger.native_from).unwrap_or(0);
         Some((before.max(unspent).max(epoch.next_uid), unclaimed))
     }
 
-    /// The keys of all entries that none of these records claims. `None`: nobody knows them, or
-    /// they are too many.
-    fn unclaimed(&self, records: &[Record]) -> Option<UnclaimedKeys> {
-        if self.situation.captured.is_none() {
+    /// The keys of all entries that no record of the new ledger claims. `None`: nobody knows them,
+    /// or they are too many.
+    fn unclaimed(&self, new: &Conclusion<'_, '_>) -> Option<UnclaimedKeys> {
+        let Some(captured) = self.situation.captured else {
             let ledger = self.ledger.filter(|ledger| ledger.native_from.is_some())?;
             // Without the index, nobody knows the keys of an entry that becomes free again.
             let is_claim = |record: &Record| record.provenance.is_kept() || record.entry.is_none();
             let is_known = ledger.records.iter().all(is_claim);
             return is_known.then(|| ledger.unclaimed.clone());
-        }
-        let mut is_claimed = vec![false; self.entries.len()];
-        for entry in records.iter().filter_map(|record| record.entry) {
+        };
+        let mut is_claimed = vec![false; captured.len()];
+        for entry in new.records().filter_map(|record| record.entry) {
             is_claimed[entry as usize] = true;
         }
-        let free = self.entries.iter().zip(is_claimed).filter(|(_, is_claimed)| !is_claimed);
+        let free = captured.entries().zip(is_claimed).filter(|(_, is_claimed)| !is_claimed);
         unclaimed_keys(self.situation.keys, free.map(|(entry, _)| entry))
     }
 }
@@ -971,11 +1002,16 @@ fn record_of(ledger: &Ledger, uid: u32) -> Option<&Record> {
     ledger.records.get(at).filter(|record| record.uid != 0)
 }
 
-/// Rule 8: how many of the messages have their UIDL in common with another of them.
-fn count_repeated(records: &[Record], messages: &[Message]) -> usize {
-    let is_there = |uid: u32| messages.binary_search_by_key(&uid, |message| message.uid).is_ok();
-    let mut uidls: Vec<&Uidl> =
-        records.iter().filter(|record| is_there(record.uid)).map(|record| &record.uidl).collect();
-    uidls.sort_unstable();
-    uidls.chunk_by(|a, b| a == b).map(<[_]>::len).filter(|&len| len > 1).sum()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A first login of half a million messages has no more room than this: see `limit-first` in
+    /// docs/performance.md.
+    #[test]
+    fn little_is_kept_of_each_message_and_each_entry() {
+        assert!(size_of::<MessageState<'_>>() <= 16);
+        assert!(size_of::<Claim>() <= 8);
+        assert!(size_of::<(ListingRank, u32)>() <= 28);
+    }
 }

@@ -7,14 +7,15 @@
 //! change.
 #![forbid(unsafe_code)]
 
-use super::question::{Fact, Message, Need, Situation};
+use super::message::Message;
+use super::question::{Fact, Need, Situation};
 use super::spent::NEVER_REACHED;
 use crate::key::{Depth, Match};
 use crate::ledger::{
     KeyStart, Ledger, LedgerHead, LedgerRef, MAX_NEXT_ORDER, Mark, Provenance, RecordRef,
     UnclaimedKeys, join_told,
 };
-use crate::maildrop::Entry;
+use crate::maildrop::CapturedEntry;
 
 /// What [`grow`] says.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ pub fn grow<'a>(
     let asked: Vec<(usize, Need)> = (new.iter().enumerate())
         .filter(|(_, message)| !message.unreadable)
         .flat_map(|(m, message)| {
-            let names = (!message.names.is_asked()).then_some((m, Need::Names));
+            let names = (!message.has_asked_names()).then_some((m, Need::Names));
             let native = (!message.details.native.is_asked()).then_some((m, Need::Native));
             names.into_iter().chain(native)
         })
@@ -80,7 +81,7 @@ pub fn grow<'a>(
 /// ledger.
 pub(super) fn unclaimed_keys<'a>(
     may_match: Match,
-    entries: impl Iterator<Item = &'a Entry>,
+    entries: impl Iterator<Item = CapturedEntry<'a>>,
 ) -> Option<UnclaimedKeys> {
     let mut keys: Vec<KeyStart> = Vec::new();
     let (mut is_header_read, mut is_whole_read) = (false, false);
@@ -88,10 +89,10 @@ pub(super) fn unclaimed_keys<'a>(
         if may_match.file {
             keys.extend(entry.file_keys().map(Ledger::name_of));
         }
-        let message = entry.message.filter(|_| may_match.message);
+        let message = entry.message().filter(|_| may_match.message);
         // A message is read whole where its header is that of such an entry, or that has none.
-        let header = entry.header.filter(|_| may_match.header || message.is_some());
-        let origin = entry.origin.filter(|_| may_match.origin);
+        let header = entry.header().filter(|_| may_match.header || message.is_some());
+        let origin = entry.origin().filter(|_| may_match.origin);
         is_whole_read |= message.is_some() && header.is_none();
         is_header_read |= header.is_some() || origin.is_some();
         keys.extend([message, header, origin].iter().flatten().map(UnclaimedKeys::start_of));
@@ -159,7 +160,7 @@ fn grown<'a>(
     let mut news: Vec<RecordRef<'a>> = Vec::with_capacity(new.len());
     for message in new {
         let Fact::Is(native) = &message.details.native else { return None };
-        let is_plain = message.stored.is_none() && message.stored_order.is_none();
+        let is_plain = message.stored().is_none() && message.stored_order().is_none();
         if !is_plain || message.unreadable || head.next_order >= MAX_NEXT_ORDER - 1 {
             return None;
         }

@@ -1,14 +1,15 @@
 //! Rule 6: which UIDLs a client may hold for another message: [`Spent`].
 #![forbid(unsafe_code)]
 
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use super::question::{Message, Situation};
+use super::known::KnownUidls;
+use super::message::Message;
+use super::question::Situation;
 use crate::format::{Fields, UidlFormat};
 use crate::ledger::{Epoch, Told, join_told};
-use crate::maildrop::Maildrop;
-use crate::uidl::Uidl;
+use crate::maildrop::CapturedMaildrop;
+use crate::uidl::{Uidl, UidlRef};
 
 /// So many numbers beyond the captured next one are taken for given. The old server goes on
 /// counting while captures follow and DNS is slow.
@@ -18,11 +19,11 @@ pub const COUNTS_ON: u32 = 65_536;
 pub(super) struct Spent<'a> {
     situation: &'a Situation<'a>,
     /// UIDLs that were captured, and those of the ledger, forgotten or not.
-    known: HashSet<&'a Uidl>,
+    known: KnownUidls<'a>,
     /// How many different UIDLs were captured.
     pub(super) captured: usize,
     /// UIDLs that were answered in this run.
-    answered: HashSet<Cow<'a, Uidl>>,
+    answered: HashSet<Uidl>,
     /// How many messages bear a stored UIDL, and the place of the first.
     stored: HashMap<&'a Uidl, (usize, usize)>,
     /// How far the old server had counted under each UIDVALIDITY, at the capture that saw it
@@ -34,18 +35,11 @@ pub(super) struct Spent<'a> {
 
 impl<'a> Spent<'a> {
     pub(super) fn new(situation: &'a Situation<'a>, messages: &'a [Message]) -> Self {
-        let captured = situation.captured.into_iter();
-        let uidls = captured.clone().flat_map(|c| &c.entries).flat_map(|entry| entry.uidls());
-        let listed = situation.memory.ledger.into_iter().flat_map(|ledger| &ledger.records);
-        let of_captured = situation.captured.map_or(0, |c| c.entries.len() + c.spent.len());
-        let of_ledger = situation.memory.ledger.map_or(0, |ledger| ledger.records.len());
-        let mut known: HashSet<&Uidl> = HashSet::with_capacity(of_captured.max(of_ledger));
-        known.extend(uidls.chain(captured.flat_map(|captured| &captured.spent)));
-        let captured = known.len();
-        known.extend(listed.map(|record| &record.uidl));
+        let records = situation.memory.ledger.map_or(&[][..], |ledger| &ledger.records);
+        let (known, captured) = KnownUidls::of(situation.captured, records);
         let mut stored: HashMap<&Uidl, (usize, usize)> = HashMap::new();
         for (m, message) in messages.iter().enumerate() {
-            if let Some(uidl) = &message.stored {
+            if let Some(uidl) = message.stored() {
                 stored.entry(uidl).or_insert((0, m)).0 += 1;
             }
         }
@@ -76,9 +70,10 @@ impl<'a> Spent<'a> {
     /// here.
     fn first_uncounted_number(&self) -> u32 {
         let Some(captured) = self.situation.captured else { return 1 };
-        let given = captured.counter.iter().flat_map(|counter| {
-            let uidvalidity = captured.uidvalidity.unwrap_or(0);
-            let number = move |uidl: &&Uidl| counter.format.number_of(uidl.as_bytes(), uidvalidity);
+        let given = captured.head().counter.iter().flat_map(|counter| {
+            let uidvalidity = captured.head().uidvalidity.unwrap_or(0);
+            let number =
+                move |uidl: UidlRef<'_>| counter.format.number_of(uidl.as_bytes(), uidvalidity);
             self.known.iter().filter_map(number)
         });
         let counted = counted(captured).map(|(_, next)| next.saturating_add(COUNTS_ON));
@@ -91,10 +86,9 @@ impl<'a> Spent<'a> {
     fn heed_unknown_counter(&mut self) {
         let Situation { captured, memory, epoch, .. } = *self.situation;
         let is_unknown = captured.is_some_and(|captured| {
-            captured.counter.is_none()
-                && captured.uidvalidity.is_none_or(|known| known == epoch.uidvalidity)
-                && captured.entries.is_empty()
-                && captured.spent.is_empty()
+            captured.head().counter.is_none()
+                && captured.head().uidvalidity.is_none_or(|known| known == epoch.uidvalidity)
+                && captured.uidl_count() == 0
         });
         if is_unknown && memory.ledger.is_none() && memory.mark.is_none() {
             let below = epoch.next_uid.saturating_add(COUNTS_ON);
@@ -107,13 +101,13 @@ impl<'a> Spent<'a> {
         &self.told
     }
 
-    pub(super) fn answer(&mut self, uidl: Cow<'a, Uidl>) {
+    pub(super) fn answer(&mut self, uidl: Uidl) {
         self.answered.insert(uidl);
     }
 
     /// Says whether the UIDL was captured, told, or answered to another message in this run.
     pub(super) fn is_known(&self, uidl: &Uidl) -> bool {
-        self.known.contains(uidl) || self.answered.contains(uidl)
+        self.known.contains(uidl.into()) || self.answered.contains(uidl)
     }
 
     /// Says whether the UIDL was answered in this run.
@@ -138,7 +132,7 @@ impl<'a> Spent<'a> {
 
     fn is_below_next(&self, uidl: &Uidl, more: u32) -> bool {
         let Some(captured) = self.situation.captured else { return false };
-        let Some(counter) = &captured.counter else { return false };
+        let Some(counter) = &captured.head().counter else { return false };
         self.counted.iter().any(|&(uidvalidity, next)| {
             let number = counter.format.number_of(uidl.as_bytes(), uidvalidity);
             number.is_some_and(|number| number < next.saturating_add(more))
@@ -165,15 +159,17 @@ impl<'a> Spent<'a> {
     /// Drops what is known of single UIDLs, once every message has its answer. A large maildrop's
     /// records need the room.
     pub(super) fn drop_uidls(&mut self) {
-        (self.known, self.answered, self.stored) = Default::default();
+        (self.answered, self.stored) = Default::default();
+        self.known = KnownUidls::none();
     }
 
     /// The first UID whose native UIDL no client can hold, as far as UIDLs have numbers.
     pub(super) fn first_unspent_uid(&self) -> u32 {
         let Situation { captured, epoch: Epoch { uidvalidity, .. }, native, .. } = *self.situation;
         let Some(native) = native else { return 1 };
-        let number = |uidl: &&Uidl| native.number_of(uidl.as_bytes(), uidvalidity);
-        let known = self.known.iter().chain(self.stored.keys()).filter_map(number);
+        let number = |uidl: UidlRef<'_>| native.number_of(uidl.as_bytes(), uidvalidity);
+        let stored = self.stored.keys().map(|uidl| UidlRef::from(*uidl));
+        let known = self.known.iter().chain(stored).filter_map(number);
         let above_known = known.filter(|&number| number < NEVER_REACHED).map(|number| number + 1);
         let below = native_told_below(&self.told, uidvalidity);
         let told = [below].into_iter().filter(|&below| below < NEVER_REACHED);
@@ -202,8 +198,12 @@ fn native_told_below(told: &[Told], uidvalidity: u32) -> u32 {
 
 /// The UID below which the new server's native UIDLs are numbers that the old server has counted,
 /// or may have by now.
-fn first_uncounted_uid(captured: &Maildrop, native: &UidlFormat, uidvalidity: u32) -> Option<u32> {
-    let format = &captured.counter.as_ref()?.format;
+fn first_uncounted_uid(
+    captured: &CapturedMaildrop,
+    native: &UidlFormat,
+    uidvalidity: u32,
+) -> Option<u32> {
+    let format = &captured.head().counter.as_ref()?.format;
     let first = |(counted_under, next): (u32, u32)| {
         let uid = next.saturating_add(COUNTS_ON).checked_sub(1)?;
         let fields = Fields { uid, uidvalidity: counted_under, file: None, guid: None };
@@ -214,15 +214,16 @@ fn first_uncounted_uid(captured: &Maildrop, native: &UidlFormat, uidvalidity: u3
 }
 
 /// The UIDVALIDITY and the next number of the old server, at each capture.
-fn counted(captured: &Maildrop) -> impl Iterator<Item = (u32, u32)> + '_ {
+fn counted(captured: &CapturedMaildrop) -> impl Iterator<Item = (u32, u32)> + '_ {
+    let captured = captured.head();
     let now = captured.counter.iter().map(|counter| (captured.uidvalidity, counter.next));
     let then = captured.captures.iter().filter_map(|c| Some((c.uidvalidity, c.next?)));
     now.chain(then).map(|(uidvalidity, next)| (uidvalidity.unwrap_or(0), next))
 }
 
 /// The highest number next of each UIDVALIDITY. Where no UIDL has one in it, all count as one.
-fn furthest_counted(captured: &Maildrop) -> Vec<(u32, u32)> {
-    let Some(counter) = &captured.counter else { return Vec::new() };
+fn furthest_counted(captured: &CapturedMaildrop) -> Vec<(u32, u32)> {
+    let Some(counter) = &captured.head().counter else { return Vec::new() };
     let has_uidvalidity = counter.format.has_uidvalidity();
     let mut furthest: HashMap<u32, u32> = HashMap::new();
     for (uidvalidity, next) in counted(captured) {

@@ -10,7 +10,7 @@ use crate::capture::find::source::Source;
 use crate::dovecot::{Dovecot, InboxPath, PLUGIN};
 use crate::forecast::Terms;
 use crate::ledger::Epoch;
-use crate::maildrop::{State, is_everybody};
+use crate::maildrop::{CapturedMaildrop, State, is_everybody};
 use crate::rehearsal::Pop3Program;
 use crate::resolve::{self, Memory, Outcome, Purpose, Situation, Stamps};
 use crate::site::roster::{Gate, RosterLine, is_domain};
@@ -308,6 +308,7 @@ fn prove_next_uid(
     let epoch = dovecot.inbox_epoch(&line.user).map_err(|error| cannot(error.to_string()))?;
     let (uidvalidity, next_uid) = epoch;
     let &RosterLine { forgotten, listed: is_listed, restored, unguarded, .. } = line;
+    let captured = CapturedMaildrop::from(&captured);
     let situation = Situation {
         captured: Some(&captured),
         basis: [0; 16],

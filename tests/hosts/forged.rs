@@ -21,7 +21,7 @@ use uidl_keep::capture::disk::maildir::base_name;
 use uidl_keep::capture::keys::MessageRead;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::index::{Index, Writer};
-use uidl_keep::key::Depth;
+use uidl_keep::key::{Depth, Fingerprint};
 use uidl_keep::ledger::{self, Ledger, NameHashes, Provenance, Record};
 use uidl_keep::listing::write_maildrop;
 use uidl_keep::maildrop::{Counter, Entry, Maildrop, Name, State};
@@ -148,6 +148,17 @@ impl Attacked {
         let (status, log) = (child.wait().unwrap(), self.dovecot.process_log());
         assert_eq!(status.code(), Some(OUT_OF_MEMORY), "{how}: {status}\n{log}");
         assert!(log.contains("Fatal: uidl-keep: out of memory: "), "{how}\n{log}");
+    }
+
+    /// A session that cannot have the room that it is known to need is refused before, with a line
+    /// for the operator.
+    fn is_refused_for_memory(&self, how: &str) {
+        let (mut session, mut child) = self.dovecot.process_under(&self.under, USER);
+        let told = session.lines("UIDL").expect_err(how);
+        drop(session);
+        let (status, log) = (child.wait().unwrap(), self.dovecot.process_log());
+        assert!(told.0.starts_with("-ERR [SYS/TEMP] "), "{how}: {told:?}, {status}\n{log}");
+        assert!(log.contains("raise vsz_limit"), "{how}\n{log}");
     }
 
     /// Runs a session up to its listing, which must be in order: all lines well formed, or one that
@@ -450,7 +461,13 @@ fn a_block_too_large_for_the_memory_there_is_says_so_in_the_log() {
     let Some(mut attacked) = Attacked::start() else { return };
     let mut many = Index::open(&attacked.index[..]).unwrap().maildrop(USER).unwrap().unwrap();
     let least = Entry { ..Entry::new(uidl(b"x")) };
-    many.entries.extend(std::iter::repeat_n(least, 2_000_000));
+    many.entries.extend(std::iter::repeat_n(least, 3_000_000));
+    // One entry with each field makes room for each field of all.
+    let print = Some(Fingerprint([7; Fingerprint::OCTETS]));
+    let name = |name: &[u8]| Some(Name::Spelled(name.into()));
+    let (file, guid) = (name(b"y"), name(b"z"));
+    let of_message = Entry { octets: Some(1), file, guid, ..Entry::new(uidl(b"y")) };
+    many.entries.push(Entry { header: print, message: print, origin: print, ..of_message });
     let mut writer = Writer::new(Cursor::new(Vec::new()), true).unwrap();
     writer.push(&many).unwrap();
     let index = writer.finish().unwrap().0.into_inner();
@@ -459,7 +476,7 @@ fn a_block_too_large_for_the_memory_there_is_says_so_in_the_log() {
     }
     attacked.forget();
     attacked.put_index(&index);
-    attacked.runs_out_of_memory("two million entries, each fifty times as large as in the index");
+    attacked.is_refused_for_memory("three million entries, each thirty times as large as there");
 }
 
 /// The file with other octets in place of the first it has of its first UIDL.

@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::{FileKey, Fingerprint};
 use uidl_keep::ledger::{Epoch, FIRST_ORDER, Ledger, Mark};
-use uidl_keep::maildrop::{Counter, Entry, Maildrop, Name, State};
+use uidl_keep::maildrop::{CapturedMaildrop, Counter, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Detail, Details, Fact, Match, Memory, Message, Outcome, Purpose, Resolution, Situation, Stamps,
     resolve,
@@ -51,10 +51,10 @@ impl Moved {
             origin: Some(print(2, n)),
             ..Entry::new(number(n))
         });
-        let messages = (0..MANY).map(|n| Message {
-            uid: n as u32 + 1,
-            names: names(&format!("new{n}")),
-            details: Details::from(Detail {
+        let messages = (0..MANY).map(|n| {
+            let mut message = Message::new(n as u32 + 1);
+            message.set_names(names(&format!("new{n}")));
+            message.details = Details::from(Detail {
                 header: Fact::Is(print(1, n)),
                 names_itself: true,
                 origin: Fact::Is(print(2, n)),
@@ -64,8 +64,8 @@ impl Moved {
                 body: Fact::Is(print(4, n)),
                 received: Fact::Is(0),
                 native: Fact::Is(uidl(&format!("{:08x}00000063", n + 1))),
-            }),
-            ..Message::default()
+            });
+            message
         });
         let captured = Maildrop {
             captures: vec![capture(CAPTURED_AT, None)],
@@ -83,8 +83,9 @@ impl Moved {
     fn list(&mut self, keys: Match) -> Resolution {
         let native = UidlFormat::parse("%08Xu%08Xv").unwrap();
         let mark = self.ledger.as_ref().map(|ledger| Mark::of(ledger, MANY as u32));
+        let captured = CapturedMaildrop::from(&self.captured);
         let situation = Situation {
-            captured: Some(&self.captured),
+            captured: Some(&captured),
             basis: [0; 16],
             is_final: true,
             memory: Memory { ledger: self.ledger.as_ref(), mark: mark.as_ref() },
@@ -192,7 +193,7 @@ fn equal_names_of_equal_entries_now_and_when_uids_begin_anew() {
     let mut moved = Moved::new();
     moved.each(|_, entry, message| {
         entry.file = Some(Name::Spelled(b"name".as_slice().into()));
-        message.names = names("name");
+        message.set_names(names("name"));
     });
     assert_eq!(moved.kept(), MANY, "by the headers");
     moved.uidvalidity += 1;
@@ -207,7 +208,7 @@ fn names_that_are_equal_up_to_the_comma() {
         let mut moved = Moved::new();
         moved.each(|n, entry, message| {
             let name = format!("name{},{n}", n / share);
-            message.names = names(&name);
+            message.set_names(names(&name));
             entry.file = Some(Name::Spelled(name.into_bytes().into()));
         });
         assert_eq!(moved.kept(), MANY);
@@ -217,7 +218,7 @@ fn names_that_are_equal_up_to_the_comma() {
 #[test]
 fn equal_names_of_messages_that_went_and_come_back() {
     let mut moved = Moved::new();
-    moved.each(|_, _, message| message.names = names("name"));
+    moved.each(|_, _, message| message.set_names(names("name")));
     assert_eq!(moved.kept(), MANY);
     let before = moved.ledger.clone().unwrap();
     let gone = &mut moved.ledger.as_mut().unwrap().records;
@@ -236,9 +237,9 @@ fn equal_uidls_in_storage_that_are_an_entrys() {
                     if n < of_entries {
                         entry.uidl = number(0);
                     }
-                    (message.stored, message.stored_order) = (Some(number(0)), order);
+                    message.set_stored(Some(number(0)), order);
                     if is_confirmed {
-                        message.names = names(&format!("old{}", MANY - 1 - n));
+                        message.set_names(names(&format!("old{}", MANY - 1 - n)));
                     }
                 });
                 moved.kept();
@@ -252,7 +253,7 @@ fn equal_uidls_in_storage_that_content_contradicts() {
     let mut moved = Moved::new();
     moved.each(|n, entry, message| {
         entry.uidl = number(0);
-        message.stored = Some(number(0));
+        message.set_stored(Some(number(0)), None);
         message.details.header = Fact::Is(print(9, n));
     });
     assert_eq!(moved.kept(), 0);
@@ -262,7 +263,7 @@ fn equal_uidls_in_storage_that_content_contradicts() {
 fn equal_uidls_in_storage_that_are_no_entrys() {
     for text in ["other", "~0123456789abcdef0123456789abcdef~"] {
         let mut moved = Moved::new();
-        moved.each(|_, _, message| message.stored = Some(uidl(text)));
+        moved.each(|_, _, message| message.set_stored(Some(uidl(text)), None));
         assert!(moved.kept() >= MANY - 1, "{text}");
     }
 }
@@ -283,7 +284,7 @@ fn equal_uidls_in_storage_that_content_contradicts_of_the_first_entry_alone() {
     moved.each(|n, entry, message| {
         (entry.uidl, entry.octets) = (number(0), None);
         entry.header = Some(print(1, usize::from(n > 0)));
-        message.stored = Some(number(0));
+        message.set_stored(Some(number(0)), None);
         message.details.header = Fact::Is(print(1, 1));
     });
     assert_eq!(moved.kept(), MANY - 1);
@@ -293,8 +294,8 @@ fn equal_uidls_in_storage_that_content_contradicts_of_the_first_entry_alone() {
 fn names_of_an_entry_with_many_earlier_uidls() {
     let mut moved = Moved::new();
     moved.each(|n, _, message| {
-        message.names = names("old0");
-        message.stored = Some(number((n + 1) % MANY));
+        message.set_names(names("old0"));
+        message.set_stored(Some(number((n + 1) % MANY)), None);
     });
     moved.captured.entries[0].earlier = (0..MANY).map(|n| uidl(&format!("E{n}"))).collect();
     // The header names them, but the last message has the name and the UIDL of the first entry.
@@ -327,8 +328,10 @@ fn messages_most_of_which_cannot_be_read() {
     let mut moved = Moved::new();
     assert_eq!(moved.kept(), MANY);
     moved.each(|_, _, message| {
-        let names = message.names.clone();
-        *message = Message { uid: message.uid, names, unreadable: true, ..Message::default() };
+        let names = message.names();
+        *message = Message::new(message.uid);
+        message.set_names(names);
+        message.unreadable = true;
     });
     assert_eq!(moved.kept(), MANY, "they have their answers");
 }

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use uidl_keep::format::UidlFormat;
 use uidl_keep::key::{FileKey, Fingerprint};
 use uidl_keep::ledger::Epoch;
-use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
+use uidl_keep::maildrop::{Capture, CapturedMaildrop, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Detail, Details, Fact, Match, Memory, Message, Outcome, Purpose, Situation, Stamps, resolve,
 };
@@ -62,7 +62,8 @@ fn equal_headers(n: usize) -> (Entry, Message) {
         header: Some(print(1, 0)),
         ..Entry::new(uidl(format!("U{n}")))
     };
-    let mut message = Message { names: names(&format!("new{n}")), ..everything_of(n) };
+    let mut message = everything_of(n);
+    message.set_names(names(&format!("new{n}")));
     message.details.header = Fact::Is(print(1, 0));
     message.details.names_itself = true;
     message.details.octets = Fact::Is(octets);
@@ -72,25 +73,25 @@ fn equal_headers(n: usize) -> (Entry, Message) {
 fn equal_names(n: usize) -> (Entry, Message) {
     let name = || Name::Spelled(b"one".to_vec().into());
     let entry = Entry { file: Some(name()), ..Entry::new(uidl(format!("U{n}"))) };
-    (entry, Message { names: names("one"), ..everything_of(n) })
+    let mut message = everything_of(n);
+    message.set_names(names("one"));
+    (entry, message)
 }
 
 /// Whatever else could be asked of a message.
 fn everything_of(n: usize) -> Message {
-    Message {
-        uid: u32::try_from(n).expect("few") + 1,
-        details: Details::from(Detail {
-            header: Fact::Is(print(2, n)),
-            origin: Fact::Is(print(3, n)),
-            octets: Fact::Is(1000),
-            message: Fact::Is(print(4, n)),
-            body: Fact::Is(print(5, n)),
-            received: Fact::Is(0),
-            native: Fact::Is(uidl(format!("{:08x}00000063", n + 1))),
-            ..Detail::default()
-        }),
-        ..Message::default()
-    }
+    let mut message = Message::new(u32::try_from(n).expect("few") + 1);
+    message.details = Details::from(Detail {
+        header: Fact::Is(print(2, n)),
+        origin: Fact::Is(print(3, n)),
+        octets: Fact::Is(1000),
+        message: Fact::Is(print(4, n)),
+        body: Fact::Is(print(5, n)),
+        received: Fact::Is(0),
+        native: Fact::Is(uidl(format!("{:08x}00000063", n + 1))),
+        ..Detail::default()
+    });
+    message
 }
 
 /// The processor time of the rules.
@@ -103,6 +104,7 @@ fn cost(messages: usize, shape: Shape) -> Duration {
     };
     let native = UidlFormat::parse("%08Xu%08Xv").expect("Dovecot's own");
     let next_uid = u32::try_from(messages).expect("few") + 1;
+    let captured = CapturedMaildrop::from(&captured);
     let situation = Situation {
         captured: Some(&captured),
         basis: [0; 16],

@@ -4,7 +4,7 @@ use super::Bench;
 use super::sides::{Mail, Shape, Sides, USER, middle, session};
 use super::table::{Goal, Row, Unit};
 use crate::support::dovecot::Dovecot;
-use crate::support::host::{Host, Subject};
+use crate::support::host::{Host, Line, Subject};
 use crate::support::maildir::Naming;
 
 /// `vsz_limit` as Dovecot is delivered.
@@ -76,6 +76,22 @@ fn within_the_limit(bench: &Bench) {
         }
         row.print();
     }
+}
+
+/// A structure that doubles shows here: entries in objects of their own made it twice as much.
+#[test]
+fn a_first_login_takes_at_most_half_as_much_space_again_as_dovecot_alone() {
+    let Some(host) = Host::dovecot(Line::subject()) else { return };
+    let sizes = [5_000, 25_000];
+    let mut peaks = Vec::new();
+    for messages in sizes {
+        let Some(sides) = one_file(&host, messages) else { return };
+        let (with, without) = sides.take_turns(1, |server| session(server, 1));
+        peaks.push([with, without].map(|costs| middle(&costs, |cost| cost.space_kib)));
+    }
+    let [ours, theirs] = [0, 1].map(|side| peaks[1][side] - peaks[0][side]);
+    assert!(theirs > 0.0, "{peaks:?}");
+    assert!(ours <= 1.5 * theirs, "{ours} KiB and {theirs} KiB for 20,000 messages more");
 }
 
 fn one_file(host: &Host, messages: u32) -> Option<Sides> {

@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use uidl_keep::format::{Fields, UidlFormat};
 use uidl_keep::key::{FileKey, Fingerprint};
 use uidl_keep::ledger::{Epoch, Ledger, Mark, NameHash, Record, UnclaimedKeys};
-use uidl_keep::maildrop::{Capture, Entry, Maildrop, Name, State};
+use uidl_keep::maildrop::{Capture, CapturedMaildrop, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Fact, Grown, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
     Undecidable, grow, most_unreadable, resolve,
@@ -309,7 +309,8 @@ impl Server {
     ) -> (Outcome, bool, HashMap<Need, usize>) {
         let mut messages: Vec<Message> = self.held.iter().map(|held| self.message(held)).collect();
         let mut counts: HashMap<Need, usize> = HashMap::new();
-        let whole = self.situation(purpose);
+        let columns = CapturedMaildrop::from(&self.captured);
+        let whole = self.situation(Some(&columns), purpose);
         let decided = loop {
             let situation = Situation { captured: whole.captured.filter(|_| captured), ..whole };
             match resolve(&self.captured.user, &situation, &messages) {
@@ -358,9 +359,13 @@ impl Server {
         Epoch { uidvalidity, next_uid, index_id }
     }
 
-    fn situation(&self, purpose: Purpose) -> Situation<'_> {
+    fn situation<'a>(
+        &'a self,
+        captured: Option<&'a CapturedMaildrop>,
+        purpose: Purpose,
+    ) -> Situation<'a> {
         Situation {
-            captured: Some(&self.captured),
+            captured,
             basis: self.basis(),
             is_final: self.is_final,
             memory: self.memory(),
@@ -381,7 +386,9 @@ impl Server {
     /// The facts that are known of a message before anything is asked.
     fn message(&self, held: &Held) -> Message {
         let uidlist_name = name_of(held).filter(|_| self.storage == Storage::Maildir);
-        Message { uid: held.uid, uidlist_name, ..Message::default() }
+        let mut message = Message::new(held.uid);
+        message.set_uidlist_name(uidlist_name);
+        message
     }
 
     /// The basis, named as a plugin names it.
@@ -407,9 +414,8 @@ impl Server {
         let mail = &held.mail;
         match need {
             Need::Names => {
-                message.names = Fact::Is(names_of(held));
-                message.stored = held.stored.clone();
-                message.stored_order = held.stored_order;
+                message.set_names(Fact::Is(names_of(held)));
+                message.set_stored(held.stored.clone(), held.stored_order);
             }
             Need::Header | Need::Message => {
                 message.details.header = Fact::found(mail.header_print());
@@ -471,9 +477,7 @@ impl Server {
             let mark = Mark::of(&ledger, self.held.len() as u32);
             let may_wait = match grown {
                 Some(_) => self.is_safe_unbaked(&ledger),
-                None => {
-                    is_first && is_found_again(&ledger, &mark) && resolution.passing.is_empty()
-                }
+                None => is_first && is_found_again(&ledger, &mark) && resolution.passing.is_empty(),
             };
             let is_baked = grown.is_some() && self.mark.as_ref().is_some_and(|mark| mark.is_baked);
             self.mark = Mark::of_file(&Mark { is_baked, ..mark }.to_file());
@@ -575,8 +579,7 @@ impl Server {
         if new.is_empty() || !self.holds(ledger, known) {
             return None;
         }
-        let situation =
-            Situation { captured: None, ..self.situation(Purpose::Listing { guarded: true }) };
+        let situation = self.situation(None, Purpose::Listing { guarded: true });
         let uids: Vec<u32> = self.held.iter().map(|held| held.uid).collect();
         let mut messages: Vec<Message> = new.iter().map(|held| self.message(held)).collect();
         loop {
