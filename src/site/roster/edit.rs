@@ -27,7 +27,7 @@ pub struct RosterEdit<S> {
 /// it costs less otherwise.
 const OTHERS_A_LOOKUP: u64 = 16;
 /// So much is copied, or looked through, at once.
-const STEP_OCTETS: u64 = 1 << 18;
+const STEP_OCTETS: u64 = 1 << 20;
 
 impl<S: ReadAt> RosterEdit<S> {
     /// No change yet of a roster in its file.
