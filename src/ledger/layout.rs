@@ -36,8 +36,8 @@
 //! then      8n    its second name; zeros: none
 //! then      n     how the UIDL came about, a letter: see [`Provenance`]
 //! then      16    BLAKE3 of all before it, cut to 128 bits
-//! then      16    the names of the messages that were there, as [`ListedNames`]; zeros: not known. It is
-//!                 the end of the front
+//! then      16    names of the messages that were there, see [`ListedNames`]; zeros: not known
+//!                 (the end of the front)
 //! then      4n    the entry it claims, as its place in the index block; 0xFFFFFFFF: none
 //! then      8k    the keys that no record claims, ascending: see [`UnclaimedKeys`]
 //! then      16    BLAKE3 of the front's digest and the back before this, cut to 128 bits

@@ -713,8 +713,8 @@ fn coverage(front: &LedgerFront, transaction: Transaction) -> Result<Coverage, R
     })
 }
 
-/// Gives the name in `dovecot-uidlist` of each of these messages to `take`. Returns whether the list
-/// has them all. If it does not, nothing agrees with it.
+/// Gives the name in `dovecot-uidlist` of each of these messages to `take`. Returns whether the
+/// list has them all. If it does not, nothing agrees with it.
 fn for_each_name_of(
     mailbox: Mailbox,
     uids: &[u32],

@@ -242,8 +242,8 @@ impl Mailbox {
         (!uidlist.is_null()).then_some(Uidlist(uidlist))
     }
 
-    /// Reads `dovecot-uidlist` of a Maildir, if the list in memory is not as on disk. Elsewhere there
-    /// is none.
+    /// Reads `dovecot-uidlist` of a Maildir, if the list in memory is not as on disk. Elsewhere
+    /// there is none.
     ///
     /// # Errors
     ///

@@ -96,8 +96,8 @@ impl<'a> Survey<'a> {
         Self::of(input, mail, 0, uids, ListedNames::default())
     }
 
-    /// The same for those of all messages that have this UID or a higher one. `listed` are the names
-    /// of those before.
+    /// The same for those of all messages that have this UID or a higher one. `listed` are the
+    /// names of those before.
     ///
     /// # Errors
     ///

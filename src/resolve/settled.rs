@@ -37,7 +37,7 @@ pub enum Grown<'a> {
 /// is a pass over the records.
 ///
 /// Why the rules would claim nothing: what is there and was listed stays, and its records claim the
-/// entries that they did ([`is_settled`]: the index is the same). So only the other entries are
+/// entries that they did (`is_settled`: the index is the same). So only the other entries are
 /// free. Each evidence claims a free entry, for a message that has its UIDL stored (1, and such a
 /// message is for the rules) or that has a key of it: a name (3), the whole content (4 and 7), the
 /// header or the origin (5). [`Ledger::unclaimed`] has all these keys, and no message of `new` has
