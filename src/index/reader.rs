@@ -737,6 +737,7 @@ fn capture(
 }
 
 /// An entry of a maildrop whose last capture has this number, from 0.
+#[inline]
 fn entry<'b>(cursor: &mut Cursor<'b>, last: u32) -> Result<EntryRef<'b>, &'static str> {
     let short = "an entry ends early, or has a number in no proper form";
     let flags = cursor.u8().ok_or(short)?;

@@ -40,6 +40,7 @@ impl<'r, 'a> Conclusion<'r, 'a> {
     }
 
     /// The record of the message at `m`. `None`: nothing is recorded of it.
+    #[inline]
     fn record(&self, m: usize) -> Option<RecordRef<'_>> {
         match self.run.states[m] {
             MessageState::Listed(record) => Some(self.listed(m, record)),
@@ -48,6 +49,7 @@ impl<'r, 'a> Conclusion<'r, 'a> {
         }
     }
 
+    #[inline]
     fn matched(&self, m: usize, matched: Matched) -> RecordRef<'_> {
         let message = &self.run.messages[m];
         RecordRef {
@@ -55,7 +57,7 @@ impl<'r, 'a> Conclusion<'r, 'a> {
             order: self.orders[m],
             uidl: self.run.uidl_of(m, matched).as_bytes(),
             provenance: matched.provenance,
-            names: message.name_hashes().collect(),
+            names: message.name_hashes(),
             entry: matched.entry,
         }
     }
@@ -65,7 +67,7 @@ impl<'r, 'a> Conclusion<'r, 'a> {
     fn listed(&self, m: usize, record: &'a Record) -> RecordRef<'_> {
         let message = &self.run.messages[m];
         let names = match message.names() {
-            Fact::Is(_) => message.name_hashes().collect(),
+            Fact::Is(_) => message.name_hashes(),
             Fact::NotAsked | Fact::Absent => record.names.clone(),
         };
         // A memory with nothing but UIDs must not take another message's native UIDL for this

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 
 use super::question::Fact;
 use crate::key::{FileKey, Fingerprint};
-use crate::ledger::{Ledger, NameHash};
+use crate::ledger::{Ledger, NameHash, NameHashes};
 use crate::uidl::Uidl;
 
 /// One message of the new maildrop, as far as is known.
@@ -86,16 +86,29 @@ impl Message {
 
     /// The same. There is none where none was asked for.
     pub(super) fn all_names(&self) -> ArrayVec<FileKey, 2> {
-        let FirstName { cut, whole } = self.first;
-        let first = matches!(self.names, NamesFact::One | NamesFact::Two);
-        let second = self.more.as_ref().filter(|_| self.names == NamesFact::Two);
-        let first = first.then_some(FileKey { cut, whole });
-        first.into_iter().chain(second.and_then(|more| more.second)).collect()
+        let mut names = ArrayVec::new();
+        if let NamesFact::One | NamesFact::Two = self.names {
+            let FirstName { cut, whole } = self.first;
+            names.push(FileKey { cut, whole });
+        }
+        if self.names == NamesFact::Two {
+            names.extend(self.more.as_ref().and_then(|more| more.second));
+        }
+        names
     }
 
     /// Its names as records have them.
-    pub(super) fn name_hashes(&self) -> impl Iterator<Item = NameHash> + use<> {
-        self.all_names().into_iter().map(Ledger::name_of)
+    #[inline]
+    pub(super) fn name_hashes(&self) -> NameHashes {
+        let mut names = NameHashes::new();
+        if let NamesFact::One | NamesFact::Two = self.names {
+            names.push(Ledger::name_of_cut(&self.first.cut));
+        }
+        if self.names == NamesFact::Two {
+            let second = self.more.as_ref().and_then(|more| more.second);
+            names.extend(second.map(Ledger::name_of));
+        }
+        names
     }
 
     /// Says whether names were asked for.

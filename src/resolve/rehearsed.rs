@@ -83,7 +83,7 @@ fn take_baked(user: &str, ledger: &Ledger, messages: &mut [Message]) {
         // The last rehearsal found it to be no evidence: an earlier one had baked it, and the last
         // one ended before its own bake.
         let is_of_earlier = message.stored_order().is_some_and(is_ours)
-            && message.name_hashes().any(|name| record.names.contains(&name));
+            && message.name_hashes().into_iter().any(|name| record.names.contains(&name));
         if (is_told || is_of_earlier) && !was_there_before {
             message.set_stored(None, None);
         }

@@ -245,7 +245,7 @@ impl<'a> Run<'a> {
                 (Some(name), _) if bears(name) => true,
                 // If the index id is not enough, names are asked for.
                 (_, Fact::NotAsked) => !self.situation.is_maildir && same_index,
-                (_, Fact::Is(_) | Fact::Absent) => message.name_hashes().any(bears),
+                (_, Fact::Is(_) | Fact::Absent) => message.name_hashes().into_iter().any(bears),
             };
             *(if agrees { &mut agree } else { &mut disagree }) += 1;
         }
@@ -389,7 +389,7 @@ impl<'a> Run<'a> {
         }
         for (m, message) in self.messages.iter().enumerate() {
             if matches!(self.states[m], MessageState::Open) {
-                for key in by.keys(message.name_hashes()) {
+                for key in by.keys(message.name_hashes().into_iter()) {
                     if let Some((_, messages)) = of_name.get_mut(&key) {
                         messages.push(m);
                     }
@@ -465,6 +465,7 @@ impl<'a> Run<'a> {
     }
 
     /// The UIDL of an answer that was found now.
+    #[inline]
     pub(super) fn uidl_of(&self, m: usize, matched: Matched) -> UidlRef<'_> {
         let message = &self.messages[m];
         let held = match matched.source {
@@ -647,7 +648,7 @@ impl<'a> Run<'a> {
         self.newer_mark.is_some_and(|mark| {
             let was_native =
                 |name| mark.was_native(self.situation.epoch.uidvalidity, message.uid, name);
-            message.name_hashes().any(was_native)
+            message.name_hashes().into_iter().any(was_native)
         })
     }
 
@@ -681,7 +682,8 @@ impl<'a> Run<'a> {
     fn last_of_mark_holds(&self, mark: &Mark) -> bool {
         let Some(m) = self.last_below(mark) else { return true };
         let message = &self.messages[m];
-        message.uid == mark.last_uid && message.name_hashes().any(|name| name == mark.last_name)
+        message.uid == mark.last_uid
+            && message.name_hashes().into_iter().any(|name| name == mark.last_name)
     }
 
     /// Says whether the mark names the last message below its next UID. Then no message was given a

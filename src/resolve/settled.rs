@@ -169,7 +169,7 @@ fn grown<'a>(
             order: head.next_order,
             uidl: native.as_bytes(),
             provenance: Provenance::Native,
-            names: message.name_hashes().collect(),
+            names: message.name_hashes(),
             entry: None,
         });
         head.next_order += 1;
