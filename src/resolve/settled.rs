@@ -110,7 +110,7 @@ pub(super) fn has_unclaimed(unclaimed: &UnclaimedKeys, message: &Message) -> boo
     let details = &message.details;
     let prints = [&details.header, &details.origin, &details.message];
     let prints = prints.into_iter().filter_map(Fact::get).map(UnclaimedKeys::start_of);
-    message.name_hashes().chain(prints).any(|key| unclaimed.has(key))
+    message.name_hashes().into_iter().chain(prints).any(|key| unclaimed.has(key))
 }
 
 /// What must be read of a message before it is known that it has none of the keys.
