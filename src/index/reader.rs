@@ -173,7 +173,8 @@ impl<S: ReadAt> Index<S> {
         self.header.normaliser
     }
 
-    /// The maildrop of a user, with its names as [`Name::Key`]; `None` when the index has none.
+    /// The maildrop of a user, with its names as [`Name::Key`](crate::maildrop::Name::Key); `None`
+    /// when the index has none.
     ///
     /// The whole user name is compared. Cost: a read of about 1 KB for each time that the number of
     /// maildrops is divided by sixteen, one of the block, and that in memory beside the maildrop.

@@ -240,12 +240,12 @@ pub struct CapturedEntry<'a> {
 }
 
 impl<'a> CapturedEntry<'a> {
-    /// As [`Entry::uidl`].
+    /// As [`Entry::uidl`](super::Entry::uidl).
     pub fn uidl(self) -> UidlRef<'a> {
         self.of.uidl.get(self.e)
     }
 
-    /// As [`Entry::earlier`].
+    /// As [`Entry::earlier`](super::Entry::earlier).
     pub fn earlier(self) -> impl Iterator<Item = UidlRef<'a>> {
         let Self { of, e } = self;
         let first = of.has_earlier.partition_point(|&other| (other as usize) < e);
@@ -258,52 +258,52 @@ impl<'a> CapturedEntry<'a> {
         self.of.has_earlier.binary_search(&(self.e as u32)).is_ok()
     }
 
-    /// As [`Entry::uidls`].
+    /// As [`Entry::uidls`](super::Entry::uidls).
     pub fn uidls(self) -> impl Iterator<Item = UidlRef<'a>> {
         std::iter::once(self.uidl()).chain(self.earlier())
     }
 
-    /// As [`Entry::last_capture`].
+    /// As [`Entry::last_capture`](super::Entry::last_capture).
     pub fn last_capture(self) -> u32 {
         self.get(&self.of.last_capture, field::LAST_CAPTURE).unwrap_or(self.of.last())
     }
 
-    /// As [`Entry::uid`].
+    /// As [`Entry::uid`](super::Entry::uid).
     pub fn uid(self) -> Option<u32> {
         self.get(&self.of.uid, field::UID)
     }
 
-    /// As [`Entry::octets`].
+    /// As [`Entry::octets`](super::Entry::octets).
     pub fn octets(self) -> Option<u64> {
         self.get(&self.of.octets, field::OCTETS)
     }
 
-    /// The key of [`Entry::file`].
+    /// The key of [`Entry::file`](super::Entry::file).
     pub fn file(self) -> Option<FileKey> {
         self.get(&self.of.file, field::FILE)
     }
 
-    /// The key of [`Entry::guid`].
+    /// The key of [`Entry::guid`](super::Entry::guid).
     pub fn guid(self) -> Option<FileKey> {
         self.get(&self.of.guid, field::GUID)
     }
 
-    /// As [`Entry::file_keys`].
+    /// As [`Entry::file_keys`](super::Entry::file_keys).
     pub fn file_keys(self) -> impl Iterator<Item = FileKey> {
         self.file().into_iter().chain(self.guid())
     }
 
-    /// As [`Entry::header`].
+    /// As [`Entry::header`](super::Entry::header).
     pub fn header(self) -> Option<Fingerprint> {
         self.get(&self.of.header, field::HEADER)
     }
 
-    /// As [`Entry::message`].
+    /// As [`Entry::message`](super::Entry::message).
     pub fn message(self) -> Option<Fingerprint> {
         self.get(&self.of.message, field::MESSAGE)
     }
 
-    /// As [`Entry::origin`].
+    /// As [`Entry::origin`](super::Entry::origin).
     pub fn origin(self) -> Option<Fingerprint> {
         self.get(&self.of.origin, field::ORIGIN)
     }

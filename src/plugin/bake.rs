@@ -13,7 +13,7 @@ use crate::ledger::{FIRST_ORDER, Ledger, LedgerFront, RecordRef};
 /// the plugin out. Returns whether all of it stands there now.
 pub fn bake(mailbox: Mailbox, with_order: bool, front: &LedgerFront) -> bool {
     let Some(uidlist) = mailbox.uidlist() else { return false };
-    // Dovecot has the list in memory as this session saw it last, and another may have listed since.
+    // Dovecot has the list in memory as this session saw it last. Another may have listed since.
     if mailbox.refresh_names().is_err() {
         return false;
     }

@@ -998,8 +998,8 @@ impl History {
         let here = listing.iter().filter_map(|(_, held)| self.which_old(&held.mail));
         let here: Vec<usize> = here.filter(|old| !self.captured.contains(old)).collect();
         self.unlucky.extend(here);
-        // A listing that cannot be recorded shows an old message to a client that never saw it where
-        // the next one may not: no rule can hold that.
+        // A listing that cannot be recorded shows an old message to a newcomer where the next one
+        // may not: no rule can hold that.
         let is_recorded = self.server.disk == Disk::Writable;
         let polls = |c: usize| polls(c) && (c <= BY_HALVES || is_recorded);
         for (c, client) in self.clients.iter_mut().enumerate().filter(|(c, _)| polls(*c)) {
