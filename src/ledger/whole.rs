@@ -252,9 +252,10 @@ impl LedgerRef<'_> {
 
 /// Makes the file of a ledger, whose records are in their order.
 pub fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
-    let lengths = lengths_of(ledger);
+    let columns = Columns::of(ledger);
+    let lengths = columns.lengths(ledger);
     let mut file = Vec::with_capacity(lengths.front() + lengths.back());
-    write_all(ledger, lengths, None, &mut file).expect("memory takes all that there is room for");
+    columns.write(ledger, None, &mut file).expect("memory takes all that there is room for");
     file
 }
 
@@ -269,59 +270,96 @@ pub fn write(
     names: Option<&ListedNames>,
     to: &mut impl Write,
 ) -> io::Result<()> {
-    write_all(ledger, lengths_of(ledger), names, to)
+    Columns::of(ledger).write(ledger, names, to)
 }
 
-fn lengths_of(ledger: &impl AnyLedger) -> Lengths {
-    let told = ledger.told().len().min(MAX_TOLD);
-    let (user, unclaimed) = (ledger.user().len(), ledger.unclaimed().len());
-    let mut lengths = Lengths { user, told, records: 0, heap: 0, unclaimed };
-    for record in ledger.records() {
-        lengths.records += 1;
-        lengths.heap += record.uidl.len() + 1;
-    }
-    lengths
+/// All of the records but their UIDLs, as the file has it: records are made as they are looked at,
+/// and are not looked at once for each column.
+struct Columns {
+    records: usize,
+    /// The octets of all UIDLs, with their NULs.
+    heap: usize,
+    uids: Vec<u8>,
+    orders: Vec<u8>,
+    starts: Vec<u8>,
+    /// Each ends with the last name that there is: mostly there are no second ones.
+    names: [Vec<u8>; 2],
+    letters: Vec<u8>,
+    entries: Vec<u8>,
 }
 
-fn write_all(
-    ledger: &impl AnyLedger,
-    lengths: Lengths,
-    names: Option<&ListedNames>,
-    to: &mut impl Write,
-) -> io::Result<()> {
-    debug_assert!(ledger.records().is_sorted_by_key(|record| (record.uid, record.order)));
-    let mut file = Pieces { to, held: Vec::new(), hasher: blake3::Hasher::new() };
-    put_head(&mut file.held, &ledger.head(), ledger.unclaimed().reads(), lengths);
-    file.put(ledger.user().as_bytes())?;
-    for told in &ledger.told()[ledger.told().len() - lengths.told..] {
-        file.put(&told.uidvalidity.to_le_bytes())?;
-        file.put(&told.below.to_le_bytes())?;
+impl Columns {
+    fn of(ledger: &impl AnyLedger) -> Self {
+        debug_assert!(ledger.records().is_sorted_by_key(|record| (record.uid, record.order)));
+        let most = ledger.records().size_hint().1.unwrap_or(0);
+        let with_room = |octets: usize| Vec::with_capacity(octets * most);
+        let [uids, orders, starts, entries] = [(); 4].map(|()| with_room(4));
+        let names = [with_room(NAME_OCTETS), Vec::new()];
+        let (letters, records, heap) = (with_room(1), 0, 0);
+        let mut all = Self { records, heap, uids, orders, starts, names, letters, entries };
+        ledger.records().for_each(|record| all.add(&record));
+        all
     }
-    let records = || ledger.records();
-    records().try_for_each(|record| file.put(&record.uid.to_le_bytes()))?;
-    records().try_for_each(|record| file.put(&record.order.to_le_bytes()))?;
-    let mut start = 0_u32;
-    for record in records() {
-        file.put(&start.to_le_bytes())?;
-        start += record.uidl.len() as u32 + 1;
+
+    fn add(&mut self, record: &RecordRef<'_>) {
+        self.uids.extend(record.uid.to_le_bytes());
+        self.orders.extend(record.order.to_le_bytes());
+        self.starts.extend((self.heap as u32).to_le_bytes());
+        self.letters.push(record.provenance.letter());
+        self.entries.extend(record.entry.unwrap_or(NO_ENTRY).to_le_bytes());
+        for (column, name) in self.names.iter_mut().zip(&record.names) {
+            column.resize(NAME_OCTETS * self.records, 0);
+            column.extend(name);
+        }
+        self.heap += record.uidl.len() + 1;
+        self.records += 1;
     }
-    for record in records() {
-        file.put(record.uidl)?;
-        file.put(&[0])?;
+
+    fn lengths(&self, ledger: &impl AnyLedger) -> Lengths {
+        Lengths {
+            user: ledger.user().len(),
+            told: ledger.told().len().min(MAX_TOLD),
+            records: self.records,
+            heap: self.heap,
+            unclaimed: ledger.unclaimed().len(),
+        }
     }
-    for place in 0..2 {
-        let name = |record: &RecordRef<'_>| record.names.get(place).copied().unwrap_or(NO_NAME);
-        records().try_for_each(|record| file.put(&name(&record)))?;
+
+    fn write(
+        self,
+        ledger: &impl AnyLedger,
+        names: Option<&ListedNames>,
+        to: &mut impl Write,
+    ) -> io::Result<()> {
+        let lengths = self.lengths(ledger);
+        let mut file = Pieces { to, held: Vec::new(), hasher: blake3::Hasher::new() };
+        put_head(&mut file.held, &ledger.head(), ledger.unclaimed().reads(), lengths);
+        file.put(ledger.user().as_bytes())?;
+        for told in &ledger.told()[ledger.told().len() - lengths.told..] {
+            file.put(&told.uidvalidity.to_le_bytes())?;
+            file.put(&told.below.to_le_bytes())?;
+        }
+        for column in [&self.uids, &self.orders, &self.starts] {
+            file.put_large(column)?;
+        }
+        for record in ledger.records() {
+            file.put(record.uidl)?;
+            file.put(&[0])?;
+        }
+        for column in &self.names {
+            file.put_large(column)?;
+            let more = self.records - column.len() / NAME_OCTETS;
+            (0..more).try_for_each(|_| file.put(&NO_NAME))?;
+        }
+        file.put_large(&self.letters)?;
+        let front_digest = file.close()?;
+        file.to.write_all(&names.map_or([0; DIGEST_OCTETS], ListedNames::digest))?;
+        // The back's digest is of that of the front too, which was written just now.
+        file.hasher.update(&front_digest);
+        file.put_large(&self.entries)?;
+        file.put_large(ledger.unclaimed().octets())?;
+        file.close().map(drop)
     }
-    records().try_for_each(|record| file.put(&[record.provenance.letter()]))?;
-    let front_digest = file.close()?;
-    file.to.write_all(&names.map_or([0; DIGEST_OCTETS], ListedNames::digest))?;
-    // The back's digest is of that of the front too, which was written just now.
-    file.hasher.update(&front_digest);
-    let entry = |record: RecordRef<'_>| record.entry.unwrap_or(NO_ENTRY);
-    records().try_for_each(|record| file.put(&entry(record).to_le_bytes()))?;
-    file.put_large(ledger.unclaimed().octets())?;
-    file.close().map(drop)
 }
 
 /// Takes a file in small pieces, and writes and hashes it in large ones.
