@@ -359,6 +359,9 @@ struct History {
     /// Ledger and mark are lost, and more old mail may be copied before the next listing: who knows
     /// it from the old server wants it before new mail, and a newcomer after all that it has.
     order_unknown_to_newcomer: bool,
+    /// The mails that the newcomer was told of and could not download: one may go, and come back to
+    /// its place, which is before what the newcomer has.
+    told_to_newcomer_in_vain: HashSet<String>,
     /// A message came back or came twice since the last listing. Once the ledger is lost, nothing
     /// says which of them was told.
     is_order_blurred: bool,
@@ -428,6 +431,7 @@ impl History {
             told_unrecorded: false,
             order_unknown: false,
             order_unknown_to_newcomer: false,
+            told_to_newcomer_in_vain: HashSet::new(),
             is_order_blurred: false,
             captures: 0,
             line: RosterLine::new("alice@example.com", State::Captured, Gate::Held),
@@ -1003,14 +1007,21 @@ impl History {
         let is_recorded = self.server.disk == Disk::Writable;
         let polls = |c: usize| polls(c) && (c <= BY_HALVES || is_recorded);
         for (c, client) in self.clients.iter_mut().enumerate().filter(|(c, _)| polls(*c)) {
-            let is_order_known =
-                !self.order_unknown && (c <= BY_HALVES || !self.order_unknown_to_newcomer);
+            let is_in_vain = |held: &Held| self.told_to_newcomer_in_vain.contains(&held.mail.name);
+            let is_known_to_newcomer = !self.order_unknown_to_newcomer
+                && !listing.iter().any(|(_, held)| is_in_vain(held));
+            let is_order_known = !self.order_unknown && (c <= BY_HALVES || is_known_to_newcomer);
             let missed = client.missed(&listing).cloned();
             prop_assert!(missed.is_none(), "a client that {:?} misses {:?}", client.kind, missed);
             let downloads = client.poll(&listing, is_order_known);
             // Equal contents are interchangeable.
             let is_seen = |old: &&Mail| downloads.iter().any(|d| d.mail.content() == old.content());
             client.seen.extend(self.old.iter().filter(is_seen).map(|old| old.name.clone()));
+            if c > BY_HALVES {
+                let told = listing.iter().map(|(_, held)| &held.mail.name);
+                self.told_to_newcomer_in_vain.extend(told.cloned());
+                self.told_to_newcomer_in_vain.retain(|name| !client.seen.contains(name));
+            }
             if client.kind == ClientKind::RemembersAll && !self.faulted {
                 for held in downloads {
                     let old = self.old.iter().position(|old| old.name == held.mail.name);
