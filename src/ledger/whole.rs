@@ -252,10 +252,10 @@ impl LedgerRef<'_> {
 
 /// Makes the file of a ledger, whose records are in their order.
 pub fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
-    let columns = Columns::of(ledger);
-    let lengths = columns.lengths(ledger);
+    let places = Places::of(ledger);
+    let lengths = places.lengths(ledger);
     let mut file = Vec::with_capacity(lengths.front() + lengths.back());
-    columns.write(ledger, None, &mut file).expect("memory takes all that there is room for");
+    write_all(ledger, places, None, &mut file).expect("memory takes all that there is room for");
     file
 }
 
@@ -270,49 +270,73 @@ pub fn write(
     names: Option<&ListedNames>,
     to: &mut impl Write,
 ) -> io::Result<()> {
-    Columns::of(ledger).write(ledger, names, to)
+    write_all(ledger, Places::of(ledger), names, to)
 }
 
-/// All of the records but their UIDLs, as the file has it: records are made as they are looked at,
-/// and are not looked at once for each column.
-struct Columns {
+/// Records are made as they are looked at. So they are looked at twice, and not once for each
+/// column: first for what stands before the UIDLs, then for these and what stands behind.
+fn write_all(
+    ledger: &impl AnyLedger,
+    places: Places,
+    names: Option<&ListedNames>,
+    to: &mut impl Write,
+) -> io::Result<()> {
+    let lengths = places.lengths(ledger);
+    let mut file = Pieces { to, held: Vec::new(), hasher: blake3::Hasher::new() };
+    put_head(&mut file.held, &ledger.head(), ledger.unclaimed().reads(), lengths);
+    file.put(ledger.user().as_bytes())?;
+    for told in &ledger.told()[ledger.told().len() - lengths.told..] {
+        file.put(&told.uidvalidity.to_le_bytes())?;
+        file.put(&told.below.to_le_bytes())?;
+    }
+    for column in [places.uids, places.orders, places.starts] {
+        file.put_large(&column)?;
+    }
+    let mut evidence = Evidence::with_room(lengths.records);
+    for record in ledger.records() {
+        file.put(record.uidl)?;
+        file.put(&[0])?;
+        evidence.add(&record);
+    }
+    for column in &evidence.names {
+        file.put_large(column)?;
+        let more = lengths.records - column.len() / NAME_OCTETS;
+        (0..more).try_for_each(|_| file.put(&NO_NAME))?;
+    }
+    file.put_large(&evidence.letters)?;
+    let front_digest = file.close()?;
+    file.to.write_all(&names.map_or([0; DIGEST_OCTETS], ListedNames::digest))?;
+    // The back's digest is of that of the front too, which was written just now.
+    file.hasher.update(&front_digest);
+    file.put_large(&evidence.entries)?;
+    file.put_large(ledger.unclaimed().octets())?;
+    file.close().map(drop)
+}
+
+/// The columns that stand before the UIDLs, as the file has them.
+struct Places {
     records: usize,
     /// The octets of all UIDLs, with their NULs.
     heap: usize,
     uids: Vec<u8>,
     orders: Vec<u8>,
     starts: Vec<u8>,
-    /// Each ends with the last name that there is: mostly there are no second ones.
-    names: [Vec<u8>; 2],
-    letters: Vec<u8>,
-    entries: Vec<u8>,
 }
 
-impl Columns {
+impl Places {
     fn of(ledger: &impl AnyLedger) -> Self {
         debug_assert!(ledger.records().is_sorted_by_key(|record| (record.uid, record.order)));
         let most = ledger.records().size_hint().1.unwrap_or(0);
-        let with_room = |octets: usize| Vec::with_capacity(octets * most);
-        let [uids, orders, starts, entries] = [(); 4].map(|()| with_room(4));
-        let names = [with_room(NAME_OCTETS), Vec::new()];
-        let (letters, records, heap) = (with_room(1), 0, 0);
-        let mut all = Self { records, heap, uids, orders, starts, names, letters, entries };
-        ledger.records().for_each(|record| all.add(&record));
-        all
-    }
-
-    fn add(&mut self, record: &RecordRef<'_>) {
-        self.uids.extend(record.uid.to_le_bytes());
-        self.orders.extend(record.order.to_le_bytes());
-        self.starts.extend((self.heap as u32).to_le_bytes());
-        self.letters.push(record.provenance.letter());
-        self.entries.extend(record.entry.unwrap_or(NO_ENTRY).to_le_bytes());
-        for (column, name) in self.names.iter_mut().zip(&record.names) {
-            column.resize(NAME_OCTETS * self.records, 0);
-            column.extend(name);
+        let [uids, orders, starts] = [(); 3].map(|()| Vec::with_capacity(4 * most));
+        let mut all = Self { records: 0, heap: 0, uids, orders, starts };
+        for record in ledger.records() {
+            all.uids.extend(record.uid.to_le_bytes());
+            all.orders.extend(record.order.to_le_bytes());
+            all.starts.extend((all.heap as u32).to_le_bytes());
+            all.heap += record.uidl.len() + 1;
+            all.records += 1;
         }
-        self.heap += record.uidl.len() + 1;
-        self.records += 1;
+        all
     }
 
     fn lengths(&self, ledger: &impl AnyLedger) -> Lengths {
@@ -324,41 +348,35 @@ impl Columns {
             unclaimed: ledger.unclaimed().len(),
         }
     }
+}
 
-    fn write(
-        self,
-        ledger: &impl AnyLedger,
-        names: Option<&ListedNames>,
-        to: &mut impl Write,
-    ) -> io::Result<()> {
-        let lengths = self.lengths(ledger);
-        let mut file = Pieces { to, held: Vec::new(), hasher: blake3::Hasher::new() };
-        put_head(&mut file.held, &ledger.head(), ledger.unclaimed().reads(), lengths);
-        file.put(ledger.user().as_bytes())?;
-        for told in &ledger.told()[ledger.told().len() - lengths.told..] {
-            file.put(&told.uidvalidity.to_le_bytes())?;
-            file.put(&told.below.to_le_bytes())?;
+/// The columns that stand behind the UIDLs, as the file has them.
+struct Evidence {
+    records: usize,
+    /// Each ends with the last name that there is: mostly there are no second ones.
+    names: [Vec<u8>; 2],
+    letters: Vec<u8>,
+    entries: Vec<u8>,
+}
+
+impl Evidence {
+    fn with_room(records: usize) -> Self {
+        Self {
+            records: 0,
+            names: [Vec::with_capacity(NAME_OCTETS * records), Vec::new()],
+            letters: Vec::with_capacity(records),
+            entries: Vec::with_capacity(4 * records),
         }
-        for column in [&self.uids, &self.orders, &self.starts] {
-            file.put_large(column)?;
+    }
+
+    fn add(&mut self, record: &RecordRef<'_>) {
+        for (column, name) in self.names.iter_mut().zip(&record.names) {
+            column.resize(NAME_OCTETS * self.records, 0);
+            column.extend(name);
         }
-        for record in ledger.records() {
-            file.put(record.uidl)?;
-            file.put(&[0])?;
-        }
-        for column in &self.names {
-            file.put_large(column)?;
-            let more = self.records - column.len() / NAME_OCTETS;
-            (0..more).try_for_each(|_| file.put(&NO_NAME))?;
-        }
-        file.put_large(&self.letters)?;
-        let front_digest = file.close()?;
-        file.to.write_all(&names.map_or([0; DIGEST_OCTETS], ListedNames::digest))?;
-        // The back's digest is of that of the front too, which was written just now.
-        file.hasher.update(&front_digest);
-        file.put_large(&self.entries)?;
-        file.put_large(ledger.unclaimed().octets())?;
-        file.close().map(drop)
+        self.letters.push(record.provenance.letter());
+        self.entries.extend(record.entry.unwrap_or(NO_ENTRY).to_le_bytes());
+        self.records += 1;
     }
 }
 
