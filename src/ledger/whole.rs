@@ -252,10 +252,10 @@ impl LedgerRef<'_> {
 
 /// Makes the file of a ledger, whose records are in their order.
 pub fn encode(ledger: &impl AnyLedger) -> Vec<u8> {
-    let places = Places::of(ledger);
-    let lengths = places.lengths(ledger);
+    let answers = AnswerColumns::of(ledger);
+    let lengths = answers.lengths(ledger);
     let mut file = Vec::with_capacity(lengths.front() + lengths.back());
-    write_all(ledger, places, None, &mut file).expect("memory takes all that there is room for");
+    write_all(ledger, answers, None, &mut file).expect("memory takes all that there is room for");
     file
 }
 
@@ -270,18 +270,18 @@ pub fn write(
     names: Option<&ListedNames>,
     to: &mut impl Write,
 ) -> io::Result<()> {
-    write_all(ledger, Places::of(ledger), names, to)
+    write_all(ledger, AnswerColumns::of(ledger), names, to)
 }
 
 /// Records are made as they are looked at. So they are looked at twice, and not once for each
 /// column: first for what stands before the UIDLs, then for these and what stands behind.
 fn write_all(
     ledger: &impl AnyLedger,
-    places: Places,
+    answers: AnswerColumns,
     names: Option<&ListedNames>,
     to: &mut impl Write,
 ) -> io::Result<()> {
-    let lengths = places.lengths(ledger);
+    let lengths = answers.lengths(ledger);
     let mut file = Pieces { to, held: Vec::new(), hasher: blake3::Hasher::new() };
     put_head(&mut file.held, &ledger.head(), ledger.unclaimed().reads(), lengths);
     file.put(ledger.user().as_bytes())?;
@@ -289,10 +289,10 @@ fn write_all(
         file.put(&told.uidvalidity.to_le_bytes())?;
         file.put(&told.below.to_le_bytes())?;
     }
-    for column in [places.uids, places.orders, places.starts] {
+    for column in [answers.uids, answers.orders, answers.starts] {
         file.put_large(&column)?;
     }
-    let mut evidence = Evidence::with_room(lengths.records);
+    let mut evidence = EvidenceColumns::with_room(lengths.records);
     for record in ledger.records() {
         file.put(record.uidl)?;
         file.put(&[0])?;
@@ -314,7 +314,7 @@ fn write_all(
 }
 
 /// The columns that stand before the UIDLs, as the file has them.
-struct Places {
+struct AnswerColumns {
     records: usize,
     /// The octets of all UIDLs, with their NULs.
     heap: usize,
@@ -323,7 +323,7 @@ struct Places {
     starts: Vec<u8>,
 }
 
-impl Places {
+impl AnswerColumns {
     fn of(ledger: &impl AnyLedger) -> Self {
         debug_assert!(ledger.records().is_sorted_by_key(|record| (record.uid, record.order)));
         let most = ledger.records().size_hint().1.unwrap_or(0);
@@ -351,7 +351,7 @@ impl Places {
 }
 
 /// The columns that stand behind the UIDLs, as the file has them.
-struct Evidence {
+struct EvidenceColumns {
     records: usize,
     /// Each ends with the last name that there is: mostly there are no second ones.
     names: [Vec<u8>; 2],
@@ -359,7 +359,7 @@ struct Evidence {
     entries: Vec<u8>,
 }
 
-impl Evidence {
+impl EvidenceColumns {
     fn with_room(records: usize) -> Self {
         Self {
             records: 0,
