@@ -233,10 +233,9 @@ fn a_session_that_ends_late_does_not_say_that_what_another_listed_is_baked() {
     for number in [6, 8] {
         maildir.deliver(&Message::plain(number), Naming::Dovecot, number);
     }
-    // Another program gives them their UIDs, so that only a bake locks the list.
-    dovecot.doveadm_ok(["mailbox", "status", "-u", USER, "messages", "INBOX"]);
+    // They get their UIDs under the first lock, and are baked under the second.
     let lock = maildir.path().join("dovecot-uidlist.lock");
-    let (lock, fail) = (lock.to_str().unwrap(), "inject=openat:error=ENOSPC");
+    let (lock, fail) = (lock.to_str().unwrap(), "inject=openat:error=ENOSPC:when=2+");
     let options = ["-P", lock, "-e", "trace=openat", "-e", fail];
     assert!(lists_under_strace(dovecot, Path::new("/dev/null"), &options));
     let is_baked = || {
