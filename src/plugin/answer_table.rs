@@ -680,8 +680,7 @@ enum Coverage {
 
 /// Says how much of the view the ledger has, and whether its UIDs hold (rule 2). On a Maildir the
 /// names in `dovecot-uidlist` tell, and each must be there: by a digest of all, or one by one where
-/// that is another. Elsewhere the index id tells, and the
-/// name of the last message that was listed.
+/// that is another. Elsewhere the index id tells, and the name of the last message that was listed.
 fn coverage(front: &LedgerFront, transaction: Transaction) -> Result<Coverage, RefusedLogin> {
     let (mailbox, view, head) = (transaction.mailbox(), transaction.view(), front.head());
     let uids: Vec<u32> = transaction.uids().collect();
