@@ -183,19 +183,24 @@ struct Named {
     entries: u64,
 }
 
-/// Makes an index from the blocks of the file, each as long as it says. Checksums, nodes and header
-/// are right.
+/// Makes an index from the blocks of the file, each as long as it says, with or without nodes between
+/// them. Checksums, nodes and header are right.
 pub fn index_of_blocks(file: &[u8]) -> Vec<u8> {
     let mut made = vec![0; INDEX_HEADER];
     // By the level of what is named.
     let mut open: Vec<Vec<Named>> = (0..35).map(|_| Vec::new()).collect();
     let mut at = INDEX_HEADER;
-    while let Some(end) = block_end(file, at) {
+    loop {
+        if let Some(end) = node_end(file, at) {
+            at = end;
+            continue;
+        }
+        let Some(end) = block_end(file, at) else { break };
         let block = &file[at..end];
         let user_len = usize::from(u16::from_le_bytes([block[14], block[15]]));
         let user = block.get(30..30 + user_len).unwrap_or_default();
         let hash = u128::from_be_bytes(digest(&[user]));
-        if at > INDEX_HEADER {
+        if made.len() > INDEX_HEADER {
             (0..hash.leading_zeros() as usize / 4)
                 .for_each(|it| end_node(&mut made, &mut open, it));
         }
@@ -210,7 +215,7 @@ pub fn index_of_blocks(file: &[u8]) -> Vec<u8> {
     }
     let mut level = 0;
     while level == 0 || open[level].len() > 1 || open[level + 1..].iter().any(|it| !it.is_empty()) {
-        if at == INDEX_HEADER || !open[level].is_empty() {
+        if made.len() == INDEX_HEADER || !open[level].is_empty() {
             end_node(&mut made, &mut open, level);
         }
         level += 1;
@@ -271,6 +276,25 @@ fn block_end(file: &[u8], at: usize) -> Option<usize> {
     let len = u32_at(file, at);
     let end = at.checked_add(len)?;
     (len >= 30 + DIGEST_OCTETS && end <= file.len()).then_some(end)
+}
+
+/// The end of the node at `at`, by the names in it, within the file.
+fn node_end(file: &[u8], at: usize) -> Option<usize> {
+    let (level, count) = (u32_at(file, at), u32_at(file, at.saturating_add(4)));
+    if !(1..=33).contains(&level) {
+        return None;
+    }
+    let mut at = at + 8;
+    for _ in 0..count {
+        at += DIGEST_OCTETS;
+        for _ in 0..4 {
+            varint(file, &mut at)?;
+        }
+        let user_len = varint(file, &mut at)?;
+        at += user_len;
+    }
+    let end = at + DIGEST_OCTETS;
+    (end <= file.len()).then_some(end)
 }
 
 /// Makes the last octets of a range the checksum of the octets before them.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use uidl_keep::index::{Index, IndexError};
-use uidl_keep::maildrop::{Entry, Maildrop};
+use uidl_keep::maildrop::{Entry, Maildrop, State};
 use uidl_keep::uidl::Uidl;
 
 use crate::forge;
@@ -179,6 +179,17 @@ fn wrong_fields_under_right_checksums_end_no_process_and_ask_for_no_memory() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_forger_follows_the_format_with_nodes_between_blocks() {
+    let named = |n: u32| Maildrop::new(format!("user{n:03}"), State::Empty);
+    for users in [0, 1, 40, 300] {
+        let index = index_of(&(0..users).map(named).collect::<Vec<_>>(), true);
+        assert!(users < 40 || u32_at(&index, 64) > 1, "{users} users have nodes between them");
+        assert_eq!(forge::index(&index), index, "{users} users");
+        assert_eq!(forge::index_of_blocks(&index), index, "{users} users");
     }
 }
 
