@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::CStr;
+use std::ops::Range;
 
 use super::layout::{ANSWER_OCTETS, u32_at};
 
@@ -98,6 +99,34 @@ impl Answers {
 
     pub(super) fn start(&self, i: usize) -> usize {
         u32_at(&self.octets, self.records_at + 4 * (2 * self.records + i)) as usize
+    }
+
+    /// The highest UID; 0: no message was there.
+    pub fn last_uid(&self) -> u32 {
+        self.len().checked_sub(1).map_or(0, |last| self.uid(last))
+    }
+
+    /// Says whether a message has, or had, this UIDL.
+    pub fn has_uidl(&self, uidl: &[u8]) -> bool {
+        (0..self.len()).any(|i| self.uidl(i) == uidl)
+    }
+
+    /// The UIDs of all records.
+    pub(super) fn uids(&self) -> &[u8] {
+        &self.octets[self.records_at..][..4 * self.records]
+    }
+
+    /// Their order numbers.
+    pub(super) fn order_numbers(&self) -> &[u8] {
+        &self.octets[self.records_at + 4 * self.records..][..4 * self.records]
+    }
+
+    /// Where the UIDLs of the records at these places lie in the heap.
+    pub(super) fn heap_of(&self, places: &Range<usize>) -> Range<usize> {
+        if places.is_empty() {
+            return 0..0;
+        }
+        self.start(places.start)..self.end(places.end - 1)
     }
 
     pub(super) fn heap(&self) -> &[u8] {

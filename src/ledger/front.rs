@@ -3,15 +3,16 @@
 
 use super::answers::Answers;
 use super::epoch::{TOLD_OCTETS, Told};
+use super::in_file::LedgerFile;
 use super::layout::{
-    BACK_RECORD_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader, Lengths, NO_ENTRY,
+    BACK_RECORD_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader, Lengths,
     REHEARSAL, digest, digest_of_back, length, u32_at,
 };
 use super::listed_names::ListedNames;
 use super::mark::Mark;
-use super::record::{NAME_OCTETS, NO_NAME, NameHash, Provenance, RecordRef};
+use super::record::{NAME_OCTETS, NO_NAME, NameHash, Provenance};
 use super::unclaimed::UnclaimedKeys;
-use super::whole::{LedgerHead, LedgerRef};
+use super::whole::LedgerHead;
 use crate::uidl::Uidl;
 
 /// What a login needs of a ledger: its front, checked once, then only looked up.
@@ -56,6 +57,18 @@ impl LedgerFront {
         Self::checked(front, header)
     }
 
+    /// Takes the front of a ledger that was made of checked parts just now.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`] where there is too much of it.
+    pub(super) fn of_checked(octets: Vec<u8>) -> Result<Self, LedgerError> {
+        let header = LedgerHeader::parse(&octets)?;
+        let front = Self::of_parts(octets, header);
+        debug_assert_eq!(front.check(), Ok(()));
+        Ok(front)
+    }
+
     /// Takes the front of a ledger that was encoded just now, and the back. Its digest need not be
     /// computed again.
     ///
@@ -69,16 +82,15 @@ impl LedgerFront {
     }
 
     fn checked(octets: Vec<u8>, header: LedgerHeader) -> Result<Self, LedgerError> {
-        let Lengths { user, told, records, heap, .. } = header.lengths;
-        let answers = Answers {
-            octets,
-            records,
-            records_at: HEADER_OCTETS + user + TOLD_OCTETS * told,
-            heap,
-        };
-        let front = Self { answers, header };
+        let front = Self::of_parts(octets, header);
         front.check()?;
         Ok(front)
+    }
+
+    fn of_parts(octets: Vec<u8>, header: LedgerHeader) -> Self {
+        let Lengths { user, told, records, heap, .. } = header.lengths;
+        let records_at = HEADER_OCTETS + user + TOLD_OCTETS * told;
+        Self { answers: Answers { octets, records, records_at, heap }, header }
     }
 
     /// What a session answers from.
@@ -101,30 +113,13 @@ impl LedgerFront {
     /// # Errors
     ///
     /// [`LedgerError`] when the back is not the one of this front, or is damaged.
-    pub fn ledger(&self, back: &[u8]) -> Result<LedgerRef<'_>, LedgerError> {
+    pub fn ledger<'a>(&'a self, back: &'a [u8]) -> Result<LedgerFile<'a>, LedgerError> {
         let body = self.body_of(back)?;
         let count = self.answers.len();
         let (entries, keys) = body.split_at(BACK_RECORD_OCTETS * count);
         let unclaimed = UnclaimedKeys::of_octets(keys, self.header.reads)
             .ok_or(LedgerError::Field { record: count, field: "order of unclaimed keys" })?;
-        let records = (0..count).map(|i| {
-            let entry = u32_at(entries, BACK_RECORD_OCTETS * i);
-            RecordRef {
-                uid: self.answers.uid(i),
-                order: self.answers.order_number(i),
-                uidl: self.answers.uidl(i),
-                provenance: self.provenance(i),
-                names: self.names(i).collect(),
-                entry: (entry != NO_ENTRY).then_some(entry),
-            }
-        });
-        Ok(LedgerRef {
-            user: self.user(),
-            head: self.head(),
-            told: self.told().collect(),
-            unclaimed,
-            records: records.collect(),
-        })
+        Ok(LedgerFile { front: self, told: self.told().collect(), entries, unclaimed })
     }
 
     /// What stands in the back before its digest, which must be right.
@@ -254,6 +249,12 @@ impl LedgerFront {
         [0, 1].into_iter().map(move |place| self.name_at(place, i)).filter(|name| *name != NO_NAME)
     }
 
+    /// Says whether a record has this name.
+    pub fn has_name(&self, name: NameHash) -> bool {
+        let has = |column: &[u8]| column.chunks_exact(NAME_OCTETS).any(|other| other == name);
+        [0, 1].into_iter().any(|place| has(self.names_column(place)))
+    }
+
     /// The UIDs of the last new messages. These are not baked at once, for the mark has them.
     pub fn last_natives(&self) -> Vec<u32> {
         let natives = (0..self.answers.len())
@@ -267,6 +268,12 @@ impl LedgerFront {
         self.octets()[start..start + NAME_OCTETS].try_into().expect("8 octets")
     }
 
+    /// The first names of all records, or the second ones.
+    pub(super) fn names_column(&self, place: usize) -> &[u8] {
+        let octets = NAME_OCTETS * self.answers.len();
+        &self.octets()[self.answers.heap_end() + octets * place..][..octets]
+    }
+
     fn user_octets(&self) -> &[u8] {
         &self.octets()[HEADER_OCTETS..HEADER_OCTETS + self.header.lengths.user]
     }
@@ -274,6 +281,11 @@ impl LedgerFront {
     fn letter(&self, i: usize) -> u8 {
         let letters = self.body_len() - self.answers.len();
         self.octets()[letters + i]
+    }
+
+    /// The letters of all records.
+    pub(super) fn letters(&self) -> &[u8] {
+        &self.octets()[self.body_len() - self.answers.len()..self.body_len()]
     }
 
     /// The octets of the file up to the back.

@@ -62,8 +62,7 @@ impl Mark {
         natives.reverse();
         let head = ledger.head();
         Self {
-            has_derived: (ledger.records())
-                .any(|record| record.uid != 0 && record.provenance == Provenance::Derived),
+            has_derived: ledger.has_derived(),
             last_uid: last.as_ref().map_or(0, |record| record.uid),
             last_name: last.and_then(|record| record.names.first().copied()).unwrap_or_default(),
             natives,

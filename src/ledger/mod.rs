@@ -13,6 +13,7 @@ pub mod control;
 mod epoch;
 pub mod fingerprint_cache;
 mod front;
+mod in_file;
 mod layout;
 mod listed_names;
 mod mark;
@@ -26,12 +27,11 @@ mod whole;
 pub use answers::Answers;
 pub use epoch::{Epoch, MAX_TOLD, Told, join_told};
 pub use front::LedgerFront;
+pub use in_file::{Growth, Kept, LedgerFile};
 pub use layout::{LedgerError, MAX_OCTETS, VERSION};
 pub use listed_names::ListedNames;
 pub use mark::Mark;
 pub use record::{NameHash, NameHashes, Provenance, Record, RecordRef};
 pub use rehearsal::is_rehearsal;
 pub use unclaimed::{KeyStart, UnclaimedKeys};
-pub use whole::{
-    AnyLedger, FIRST_ORDER, Ledger, LedgerHead, LedgerRef, MAX_NEXT_ORDER, Noted, encode, write,
-};
+pub use whole::{AnyLedger, FIRST_ORDER, Ledger, LedgerHead, MAX_NEXT_ORDER, Noted, encode, write};

@@ -2,6 +2,7 @@
 
 use super::epoch::{Epoch, MAX_TOLD, TOLD_OCTETS, Told, join_told};
 use super::front::LedgerFront;
+use super::in_file::{Growth, Kept};
 use super::layout::{
     ANSWER_OCTETS, DIGEST_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, Lengths,
     MAX_OCTETS, digest, digest_of_back,
@@ -10,7 +11,7 @@ use super::listed_names::ListedNames;
 use super::mark::Mark;
 use super::record::{NAME_OCTETS, NameHash, NameHashes, Provenance, Record};
 use super::unclaimed::UnclaimedKeys;
-use super::whole::{Ledger, LedgerHead, Noted};
+use super::whole::{AnyLedger, Ledger, LedgerHead, Noted, encode};
 use crate::key::{Depth, Fingerprint};
 use crate::uidl::Uidl;
 use proptest::prelude::*;
@@ -111,7 +112,7 @@ fn only_the_last_new_messages_may_be_unbaked() {
     assert_eq!(unbaked, (5..=20).rev().collect::<Vec<_>>());
     assert_eq!(front.back_range(), (front_len as u64, file.len() - front_len));
     let whole = front.ledger(&file[front_len..]).unwrap();
-    assert_eq!(whole.encode(), file);
+    assert_eq!(encode(&whole), file);
     let natives = Mark::of(&whole, 22).natives;
     // Of those that may be unbaked the mark has each that has a name.
     let named = |uid: &u32| uid % 3 != 0;
@@ -309,7 +310,7 @@ fn a_front_has_the_names_that_it_was_given_and_no_others() {
     ] {
         assert!(!front.has_listed(&listed(others)), "{others:?}");
     }
-    assert_eq!(front.ledger(&back).unwrap().encode(), sample().encode());
+    assert_eq!(encode(&front.ledger(&back).unwrap()), sample().encode());
 }
 
 /// However many are hashed at a time.
@@ -431,6 +432,59 @@ fn is_sound(front: &[u8]) -> bool {
         && (0..N).all(|i| name(0, i) != [0; 8] || name(1, i) == [0; 8])
         && (0..N).all(&mut is_uidl)
         && left.is_empty()
+}
+
+/// The records at these places and the new ones, as they stand in the ledger that grew.
+fn grown_by_hand(ledger: &Ledger, gone: &[usize], there: &[usize], new: &[Record]) -> Ledger {
+    let at = |i: &usize| ledger.records[*i].clone();
+    let mut records: Vec<Record> =
+        gone.iter().map(|i| Record { uid: 0, ..at(i) }).chain(there.iter().map(at)).collect();
+    records.extend_from_slice(new);
+    let epoch = Epoch { next_uid: 40, ..ledger.epoch };
+    let mut told = ledger.told.clone();
+    join_told(&mut told, [epoch.told()]);
+    let (next_order, native_from) = (ledger.next_order + 5, Some(40));
+    Ledger { records, epoch, told, next_order, native_from, rehearsal: 0, ..ledger.clone() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1000))]
+
+    /// Whatever runs stay, and whichever of them are only claims from now on.
+    #[test]
+    fn a_ledger_that_grew_is_the_one_that_is_encoded_anew(
+        fates in prop::collection::vec(0..3, 5),
+        new in 0..4_u32,
+        uidl_octets in 1..40_usize,
+    ) {
+        let ledger = sample();
+        let with_fate = |fate: i32| {
+            let places = (0..5).filter(|i| fates[*i] == fate);
+            // The first is a claim already.
+            places.filter(|i| *i > 0 || fate != 2).collect::<Vec<usize>>()
+        };
+        let (mut gone, there) = (with_fate(1), with_fate(2));
+        gone.sort_by_key(|i| ledger.records[*i].order);
+        let uidl = "u".repeat(uidl_octets);
+        let new: Vec<Record> = (0..new)
+            .map(|n| record(20 + n, 6 + n, &format!("{uidl}{n}"), Provenance::Native))
+            .collect();
+        let by_hand = grown_by_hand(&ledger, &gone, &there, &new);
+
+        let kept = |i: &usize, is_gone: bool| Kept { places: *i..*i + 1, is_gone };
+        let gone = gone.iter().map(|i| kept(i, true));
+        let mut all: Vec<Kept> = gone.chain(there.iter().map(|i| kept(i, false))).collect();
+        all.dedup_by(|next, run| {
+            let follows = next.places.start == run.places.end && next.is_gone == run.is_gone;
+            run.places.end += usize::from(follows);
+            follows
+        });
+        let growth = Growth { head: by_hand.head(), told: by_hand.told.clone(), kept: all, new };
+        let (front, back) = LedgerFront::of_encoded(ledger.encode()).unwrap();
+        let (front, back) = front.ledger(&back).unwrap().grow(&growth).unwrap();
+        prop_assert_eq!([front.octets(), &back].concat(), by_hand.encode());
+        prop_assert!(LedgerFront::read(front.octets().to_vec()).is_ok());
+    }
 }
 
 proptest! {

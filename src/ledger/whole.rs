@@ -1,4 +1,4 @@
-//! A whole ledger: [`Ledger`], and [`LedgerRef`] where it lies in the file that was read.
+//! A whole ledger: [`Ledger`], and [`AnyLedger`] wherever its records lie.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use super::layout::{
     Lengths, MAGIC, NO_ENTRY, VERSION, cut, put_all,
 };
 use super::listed_names::ListedNames;
-use super::record::{NAME_OCTETS, NO_NAME, NameHash, Record, RecordRef};
+use super::record::{NAME_OCTETS, NO_NAME, NameHash, Provenance, Record, RecordRef};
 use super::unclaimed::UnclaimedKeys;
 use crate::key::{Depth, FileKey};
 use crate::uidl::Uidl;
@@ -87,18 +87,6 @@ pub struct LedgerHead {
     pub native_from: Option<u32>,
 }
 
-/// A ledger that lies elsewhere: in a [`Ledger`], or in the file that was read. Each field is as
-/// that of [`Ledger`].
-#[derive(Debug, Clone)]
-#[allow(missing_docs)]
-pub struct LedgerRef<'a> {
-    pub user: &'a str,
-    pub head: LedgerHead,
-    pub told: Vec<Told>,
-    pub unclaimed: UnclaimedKeys,
-    pub records: Vec<RecordRef<'a>>,
-}
-
 /// A ledger, wherever its records lie.
 pub trait AnyLedger {
     /// The user whose maildrop it is.
@@ -115,6 +103,12 @@ pub trait AnyLedger {
 
     /// Its records, by UID and then by order.
     fn records(&self) -> impl DoubleEndedIterator<Item = RecordRef<'_>> + Clone;
+
+    /// Says whether a message that is there has a derived UIDL.
+    fn has_derived(&self) -> bool {
+        let is_derived = |record: RecordRef<'_>| record.provenance == Provenance::Derived;
+        self.records().any(|record| record.uid != 0 && is_derived(record))
+    }
 }
 
 impl AnyLedger for Ledger {
@@ -145,28 +139,6 @@ impl AnyLedger for Ledger {
 
     fn records(&self) -> impl DoubleEndedIterator<Item = RecordRef<'_>> + Clone {
         self.records.iter().map(RecordRef::from)
-    }
-}
-
-impl AnyLedger for LedgerRef<'_> {
-    fn user(&self) -> &str {
-        self.user
-    }
-
-    fn head(&self) -> LedgerHead {
-        self.head
-    }
-
-    fn told(&self) -> &[Told] {
-        &self.told
-    }
-
-    fn unclaimed(&self) -> &UnclaimedKeys {
-        &self.unclaimed
-    }
-
-    fn records(&self) -> impl DoubleEndedIterator<Item = RecordRef<'_>> + Clone {
-        self.records.iter().cloned()
     }
 }
 
@@ -211,17 +183,6 @@ impl Ledger {
         }
     }
 
-    /// Borrows the ledger.
-    pub fn borrowed(&self) -> LedgerRef<'_> {
-        LedgerRef {
-            user: &self.user,
-            head: self.head(),
-            told: self.told.clone(),
-            unclaimed: self.unclaimed.clone(),
-            records: self.records().collect(),
-        }
-    }
-
     /// Reads a whole ledger file.
     ///
     /// # Errors
@@ -240,13 +201,6 @@ impl Ledger {
     /// The same from the [`FileKey::cut_of`] of a name.
     pub fn name_of_cut(cut: &[u8; 16]) -> NameHash {
         cut[..NAME_OCTETS].try_into().expect("a cut is longer")
-    }
-}
-
-impl LedgerRef<'_> {
-    /// Makes the file, as [`Ledger::encode`].
-    pub fn encode(&self) -> Vec<u8> {
-        encode(self)
     }
 }
 
@@ -421,7 +375,12 @@ impl<W: Write> Pieces<'_, W> {
     }
 }
 
-fn put_head(file: &mut Vec<u8>, head: &LedgerHead, reads: Option<Depth>, lengths: Lengths) {
+pub(super) fn put_head(
+    file: &mut Vec<u8>,
+    head: &LedgerHead,
+    reads: Option<Depth>,
+    lengths: Lengths,
+) {
     file.extend(MAGIC);
     let flag = |is_set: bool, flag: u32| if is_set { flag } else { 0 };
     let LedgerHead { epoch, next_order, index, native_from, .. } = *head;

@@ -246,21 +246,24 @@ impl AnswerTable {
         let sizes = Sizes::NotWanted;
         // None of the new messages was.
         let input = SurveyInput { mailbox, sizes, was_listed: false, fingerprints };
-        let (uids, from) = (transaction.uids().collect::<Vec<u32>>(), ledger.head.epoch.next_uid);
+        let (uids, from) = (transaction.uids().collect::<Vec<u32>>(), front.head().epoch.next_uid);
         let mut survey = Survey::begin_from(input, &uids, from, listed).map_err(uidlist_fault)?;
         let (format, index) = (mailbox.uidl_format(), UserIndex::open(kept, mailbox)?);
         let native = UidlFormat::parse(&format).ok();
         let memory = Memory { ledger: None, mark: mark.as_ref() };
         let asker = Asker { kept, index: &index, format: &format, native: native.as_ref(), memory };
         let situation = asker.situation(&survey, None, Purpose::Listing { guarded: true });
-        let grown = loop {
+        let growth = loop {
             let asked = match resolve::grow(&situation, &ledger, &uids, &survey.messages) {
                 Grown::Ask(asked) => asked,
-                Grown::Ledger(grown) => break grown,
+                Grown::Growth(growth) => break growth,
                 Grown::NotSettled => return Ok(None),
             };
             survey.find_out(&asked)?;
         };
+        let Ok((mut grown_front, grown_back)) = ledger.grow(&growth) else { return Ok(None) };
+        survey.listed_names().into_iter().for_each(|names| grown_front.set_listed(names));
+        let Ok(grown) = grown_front.ledger(&grown_back) else { return Ok(None) };
         let in_mark: Vec<u32> = Mark::natives_of(&grown).map(|record| record.uid).collect();
         let is_there = |uid: u32| uids.binary_search(&uid).is_ok();
         let mut falls_out = Mark::natives_of(&ledger)
@@ -270,15 +273,12 @@ impl AnswerTable {
         }
         let is_baked = kept.settings.bake && mark.is_some_and(|mark| mark.is_baked);
         let mark = Mark { is_baked, ..Mark::of(&grown, view.messages) };
-        let Ok((mut front, back)) = LedgerFront::of_encoded(grown.encode()) else {
-            return Ok(None);
-        };
-        survey.listed_names().into_iter().for_each(|names| front.set_listed(names));
-        let published = control.begin(lock).map_err(PublishError::from);
-        match published.and_then(|begun| begun.publish(&[front.octets(), &back], &mark)) {
+        let parts = [grown_front.octets(), &grown_back];
+        let begun = control.begin(lock).map_err(PublishError::from);
+        match begun.and_then(|begun| begun.publish(&parts, &mark)) {
             Ok(()) => {
                 let kind = ListingKind::Grown(survey.messages.len());
-                Ok(Some(Self { kind, ..Self::from_listed(kept, view, front) }))
+                Ok(Some(Self { kind, ..Self::from_listed(kept, view, grown_front) }))
             }
             // The rules write the mark of a ledger that was published, or say why they cannot.
             Err(PublishError::Unwritten(_) | PublishError::Unmarked(_)) => Ok(None),

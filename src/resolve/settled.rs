@@ -12,25 +12,26 @@ use super::question::{Fact, Need, Situation};
 use super::spent::NEVER_REACHED;
 use crate::key::{Depth, Match};
 use crate::ledger::{
-    KeyStart, Ledger, LedgerHead, LedgerRef, MAX_NEXT_ORDER, Mark, Provenance, RecordRef,
-    UnclaimedKeys, join_told,
+    AnyLedger, Growth, Kept, KeyStart, Ledger, LedgerFile, LedgerHead, MAX_NEXT_ORDER, Mark,
+    Provenance, Record, UnclaimedKeys, join_told,
 };
 use crate::maildrop::CapturedEntry;
 
 /// What [`grow`] says.
 #[derive(Debug)]
-pub enum Grown<'a> {
+pub enum Grown {
     /// These facts are needed, each of the message at that place in the slice; call again with
     /// them.
     Ask(Vec<(usize, Need)>),
-    /// The new ledger.
-    Ledger(LedgerRef<'a>),
+    /// What new mail changes in the ledger.
+    Growth(Growth),
     /// The rules must look at all messages.
     NotSettled,
 }
 
-/// Makes the new ledger of a maildrop to which only new mail came. It is the very one that
-/// [`resolve`](super::resolve) would make of `ledger`, which stands here for the situation's own.
+/// Says what changes in the ledger of a maildrop to which only new mail came. The new one is the
+/// very one that [`resolve`](super::resolve) would make of `ledger`, which stands here for the
+/// situation's own.
 ///
 /// `uids` are those of all messages there, ascending, and `new` those of them that the ledger does
 /// not have. The caller has seen that the others are the messages that the ledger means. The cost
@@ -43,12 +44,12 @@ pub enum Grown<'a> {
 /// header or the origin (5). [`Ledger::unclaimed`] has all these keys, and no message of `new` has
 /// one. Evidence that takes an entry which is not free, or names that disagree, leave the
 /// message unknown, too. Evidence 2 and 6 want a stored UIDL.
-pub fn grow<'a>(
+pub fn grow(
     situation: &Situation<'_>,
-    ledger: &LedgerRef<'a>,
+    ledger: &LedgerFile<'_>,
     uids: &[u32],
-    new: &'a [Message],
-) -> Grown<'a> {
+    new: &[Message],
+) -> Grown {
     if !is_settled(situation, ledger, new) {
         return Grown::NotSettled;
     }
@@ -63,18 +64,18 @@ pub fn grow<'a>(
     if !asked.is_empty() {
         return Grown::Ask(asked);
     }
-    if new.iter().any(|message| has_unclaimed(&ledger.unclaimed, message)) {
+    if new.iter().any(|message| has_unclaimed(ledger.unclaimed(), message)) {
         return Grown::NotSettled;
     }
     // Names are known to claim nothing before anything is read.
     let unread = new.iter().enumerate();
     let unread =
-        unread.filter_map(|(m, message)| Some((m, unread_of(&ledger.unclaimed, message)?)));
+        unread.filter_map(|(m, message)| Some((m, unread_of(ledger.unclaimed(), message)?)));
     let unread: Vec<(usize, Need)> = unread.collect();
     if !unread.is_empty() {
         return Grown::Ask(unread);
     }
-    grown(situation, ledger, uids, new).map_or(Grown::NotSettled, Grown::Ledger)
+    growth(situation, ledger, uids, new).map_or(Grown::NotSettled, Grown::Growth)
 }
 
 /// The keys by which the evidence may claim one of these entries. `None`: they are too many for a
@@ -124,9 +125,9 @@ fn unread_of(unclaimed: &UnclaimedKeys, message: &Message) -> Option<Need> {
 }
 
 /// Says whether nothing was said, changed or lost since the ledger was written.
-fn is_settled(situation: &Situation<'_>, ledger: &LedgerRef<'_>, new: &[Message]) -> bool {
+fn is_settled(situation: &Situation<'_>, ledger: &LedgerFile<'_>, new: &[Message]) -> bool {
     let Situation { basis, stamps, epoch, memory, .. } = *situation;
-    let head = ledger.head;
+    let head = ledger.head();
     // Two front ends may have an `INDEX=` each: on a Maildir names tell (rule 2).
     let is_index = head.epoch.index_id == epoch.index_id || situation.is_maildir;
     head.native_from.is_some_and(|from| new.iter().all(|message| message.uid >= from))
@@ -146,28 +147,29 @@ fn is_settled(situation: &Situation<'_>, ledger: &LedgerRef<'_>, new: &[Message]
         })
 }
 
-fn grown<'a>(
+fn growth(
     situation: &Situation<'_>,
-    ledger: &LedgerRef<'a>,
+    ledger: &LedgerFile<'_>,
     uids: &[u32],
-    new: &'a [Message],
-) -> Option<LedgerRef<'a>> {
+    new: &[Message],
+) -> Option<Growth> {
     let epoch = situation.epoch;
-    let was_rehearsed = ledger.head.rehearsal != 0;
+    let (front, answers) = (ledger.front(), ledger.front().answers());
+    let was_rehearsed = ledger.head().rehearsal != 0;
     let rehearsal = if was_rehearsed { situation.rehearsal } else { 0 };
-    let mut head = LedgerHead { epoch, rehearsal, ..ledger.head };
+    let mut head = LedgerHead { epoch, rehearsal, ..ledger.head() };
     head.native_from = head.native_from.map(|from| from.max(epoch.next_uid));
-    let mut news: Vec<RecordRef<'a>> = Vec::with_capacity(new.len());
+    let mut records = Vec::with_capacity(new.len());
     for message in new {
         let Fact::Is(native) = &message.details.native else { return None };
         let is_plain = message.stored().is_none() && message.stored_order().is_none();
         if !is_plain || message.unreadable || head.next_order >= MAX_NEXT_ORDER - 1 {
             return None;
         }
-        news.push(RecordRef {
+        records.push(Record {
             uid: message.uid,
             order: head.next_order,
-            uidl: native.as_bytes(),
+            uidl: native.clone(),
             provenance: Provenance::Native,
             names: message.name_hashes(),
             entry: None,
@@ -175,38 +177,49 @@ fn grown<'a>(
         head.next_order += 1;
     }
     // A message with a name that was listed may have gone and come back, or be a copy. Only in a
-    // ledger that the account's owner wrote can a record have its UID.
-    let is_known = |record: &RecordRef<'_>| {
-        news.iter().any(|new| {
-            new.uid == record.uid
-                || new.uidl == record.uidl
-                || new.names.iter().any(|name| record.names.contains(name))
-        })
+    // ledger that the account's owner wrote does a record stand behind new mail.
+    let is_known = |new: &Record| {
+        answers.last_uid() >= new.uid
+            || answers.has_uidl(new.uidl.as_bytes())
+            || new.names.iter().any(|name| front.has_name(*name))
     };
+    if records.iter().any(is_known) {
+        return None;
+    }
     let mut here = uids.iter().copied().peekable();
-    let mut records = Vec::with_capacity(ledger.records.len() + news.len());
-    let mut gone = Vec::new();
-    for record in &ledger.records {
-        if is_known(record) {
-            return None;
-        }
-        while here.next_if(|&uid| uid < record.uid).is_some() {}
-        if record.uid != 0 && here.peek() == Some(&record.uid) {
-            records.push(record.clone());
+    let (mut there, mut claims) = (Vec::new(), Vec::new());
+    for i in 0..answers.len() {
+        let uid = answers.uid(i);
+        while here.next_if(|&other| other < uid).is_some() {}
+        if uid != 0 && here.peek() == Some(&uid) {
+            keep(&mut there, i, false);
         } else if was_rehearsed {
             // What was claimed in a rehearsal is free again.
             return None;
-        } else if record.provenance.is_kept() {
-            gone.push(RecordRef { uid: 0, ..record.clone() });
-        } else if record.entry.is_some() {
+        } else if front.provenance(i).is_kept() {
+            claims.push(i);
+        } else if ledger.entry(i).is_some() {
             // It is dropped, and what it claimed is free again.
             return None;
         }
     }
-    records.extend(news);
-    records.extend(gone);
-    records.sort_by_key(|record| (record.uid, record.order));
-    let mut told = ledger.told.clone();
+    claims.sort_by_key(|&i| answers.order_number(i));
+    // In such a ledger only are two alike.
+    if !claims.is_sorted_by(|&a, &b| answers.order_number(a) < answers.order_number(b)) {
+        return None;
+    }
+    let mut kept = Vec::new();
+    claims.into_iter().for_each(|i| keep(&mut kept, i, true));
+    kept.append(&mut there);
+    let mut told = ledger.told().to_vec();
     join_told(&mut told, [epoch.told()]);
-    Some(LedgerRef { head, told, records, unclaimed: ledger.unclaimed.clone(), ..*ledger })
+    Some(Growth { head, told, kept, new: records })
+}
+
+/// Adds the record at `i` to those that stay.
+fn keep(kept: &mut Vec<Kept>, i: usize, is_gone: bool) {
+    match kept.last_mut() {
+        Some(run) if run.places.end == i => run.places.end += 1,
+        _ => kept.push(Kept { places: i..i + 1, is_gone }),
+    }
 }

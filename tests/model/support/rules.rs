@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use arrayvec::ArrayVec;
 use uidl_keep::format::{Fields, UidlFormat};
 use uidl_keep::key::{FileKey, Fingerprint};
-use uidl_keep::ledger::{Epoch, Ledger, Mark, NameHash, Record, UnclaimedKeys};
+use uidl_keep::ledger::{Epoch, Ledger, LedgerFront, Mark, NameHash, Record, UnclaimedKeys};
 use uidl_keep::maildrop::{Capture, CapturedMaildrop, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Fact, Grown, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
@@ -582,10 +582,17 @@ impl Server {
         let situation = self.situation(None, Purpose::Listing { guarded: true });
         let uids: Vec<u32> = self.held.iter().map(|held| held.uid).collect();
         let mut messages: Vec<Message> = new.iter().map(|held| self.message(held)).collect();
+        let (front, back) = LedgerFront::of_encoded(ledger.encode()).unwrap();
+        let file = front.ledger(&back).unwrap();
         loop {
-            let asked = match grow(&situation, &ledger.borrowed(), &uids, &messages) {
+            let asked = match grow(&situation, &file, &uids, &messages) {
                 Grown::Ask(asked) => asked,
-                Grown::Ledger(grown) => break Some(Ledger::decode(&grown.encode()).unwrap()),
+                Grown::Growth(growth) => {
+                    let (front, back) = file.grow(&growth).unwrap();
+                    let grown = Ledger::decode(&[front.octets(), &back].concat()).unwrap();
+                    assert_eq!([front.octets(), &back].concat(), grown.encode());
+                    break Some(grown);
+                }
                 Grown::NotSettled => break None,
             };
             for (m, need) in asked {
