@@ -121,6 +121,11 @@ impl Answers {
         &self.octets[self.records_at + 4 * self.records..][..4 * self.records]
     }
 
+    /// Where their UIDLs start in the heap.
+    pub(super) fn starts(&self) -> &[u8] {
+        &self.octets[self.records_at + 8 * self.records..][..4 * self.records]
+    }
+
     /// Where the UIDLs of the records at these places lie in the heap.
     pub(super) fn heap_of(&self, places: &Range<usize>) -> Range<usize> {
         if places.is_empty() {

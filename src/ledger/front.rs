@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use super::answers::Answers;
+use super::checksum::{CHECKSUM_OCTETS, Checksum};
 use super::epoch::{TOLD_OCTETS, Told};
 use super::in_file::LedgerFile;
 use super::layout::{
-    BACK_RECORD_OCTETS, DIGEST_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader, Lengths,
-    REHEARSAL, digest, digest_of_back, length, u32_at,
+    BACK_RECORD_OCTETS, HEADER_OCTETS, LedgerError, LedgerHeader, Lengths, REHEARSAL, length,
+    u32_at,
 };
 use super::listed_names::ListedNames;
 use super::mark::Mark;
@@ -50,8 +51,8 @@ impl LedgerFront {
         if front.len() != header.lengths.front() {
             return Err(length(front.len(), header.lengths.front()));
         }
-        let (body, found) = front.split_at(front.len() - 2 * DIGEST_OCTETS);
-        if digest(body) != found[..DIGEST_OCTETS] {
+        let (body, found) = front.split_at(front.len() - 2 * CHECKSUM_OCTETS);
+        if Checksum::of(body) != found[..CHECKSUM_OCTETS] {
             return Err(LedgerError::Checksum { part: "front" });
         }
         Self::checked(front, header)
@@ -127,9 +128,9 @@ impl LedgerFront {
         if back.len() != self.header.lengths.back() {
             return Err(length(back.len(), self.header.lengths.back()));
         }
-        let front_digest = &self.octets()[self.body_len()..][..DIGEST_OCTETS];
-        let (body, back_digest) = back.split_at(back.len() - DIGEST_OCTETS);
-        if digest_of_back(front_digest, body) != back_digest {
+        let front_checksum = &self.octets()[self.body_len()..][..CHECKSUM_OCTETS];
+        let (body, back_checksum) = back.split_at(back.len() - CHECKSUM_OCTETS);
+        if Checksum::of_two(front_checksum, body) != back_checksum {
             return Err(LedgerError::Checksum { part: "back" });
         }
         Ok(body)
@@ -147,10 +148,10 @@ impl LedgerFront {
         let front_body = self.body_len();
         let octets = &mut self.answers.octets;
         octets[REHEARSAL].fill(0);
-        let front_digest = digest(&octets[..front_body]);
-        octets[front_body..][..DIGEST_OCTETS].copy_from_slice(&front_digest);
-        let back_digest = digest_of_back(&front_digest, &back[..back_body]);
-        back[back_body..].copy_from_slice(&back_digest);
+        let front_checksum = Checksum::of(&octets[..front_body]);
+        octets[front_body..][..CHECKSUM_OCTETS].copy_from_slice(&front_checksum);
+        let back_checksum = Checksum::of_two(&front_checksum, &back[..back_body]);
+        back[back_body..].copy_from_slice(&back_checksum);
         Ok(())
     }
 
@@ -162,25 +163,35 @@ impl LedgerFront {
             return bad(0, "user name");
         }
         let (answers, heap) = (&self.answers, self.answers.heap());
-        let (mut before, mut next_start) = ((0, 0), 0);
-        for i in 0..answers.len() {
+        // Each column for itself: so they are run through many at a time.
+        let (uids, orders) = (numbers(answers.uids()), numbers(answers.order_numbers()));
+        let mut before = (0, 0);
+        for (i, place @ (uid, order)) in uids.zip(orders).enumerate() {
             // Bisections lean on this.
-            let place @ (uid, order) = (answers.uid(i), answers.order_number(i));
             let is_one_uid = uid == before.0 && uid != 0;
             if place <= before || is_one_uid {
                 return bad(i, "UID");
             }
-            before = place;
             if !(1..self.header.head.next_order).contains(&order) {
                 return bad(i, "order number");
             }
-            if Provenance::of_letter(self.letter(i)).is_none() {
-                return bad(i, "letter");
-            }
-            if self.name_at(0, i) == NO_NAME && self.name_at(1, i) != NO_NAME {
-                return bad(i, "name");
-            }
-            let (start, end) = (answers.start(i), answers.end(i));
+            before = place;
+        }
+        let is_bad = |letter: &u8| Provenance::of_letter(*letter).is_none();
+        if let Some(i) = self.letters().iter().position(is_bad) {
+            return bad(i, "letter");
+        }
+        let [first, second] =
+            [0, 1].map(|place| self.names_column(place).chunks_exact(NAME_OCTETS));
+        let is_bad = |(first, second): (&[u8], &[u8])| first == NO_NAME && second != NO_NAME;
+        if let Some(i) = first.zip(second).position(is_bad) {
+            return bad(i, "name");
+        }
+        let ends = numbers(answers.starts()).skip(1).map(|start| start as usize);
+        let mut next_start = 0;
+        for (i, (start, end)) in numbers(answers.starts()).zip(ends.chain([heap.len()])).enumerate()
+        {
+            let start = start as usize;
             if start != next_start || !(start + 1..=heap.len()).contains(&end) {
                 return bad(i, "UIDL offset");
             }
@@ -205,7 +216,7 @@ impl LedgerFront {
 
     /// Where the digest begins.
     fn body_len(&self) -> usize {
-        self.octets().len() - 2 * DIGEST_OCTETS
+        self.octets().len() - 2 * CHECKSUM_OCTETS
     }
 
     /// Says whether the messages that were there have these UIDs and names still. If not, their
@@ -216,7 +227,7 @@ impl LedgerFront {
 
     /// Notes the names of the messages that are there.
     pub fn set_listed(&mut self, names: &ListedNames) {
-        let at = self.octets().len() - DIGEST_OCTETS;
+        let at = self.octets().len() - CHECKSUM_OCTETS;
         self.answers.octets[at..].copy_from_slice(&names.digest());
     }
 
@@ -255,12 +266,12 @@ impl LedgerFront {
         [0, 1].into_iter().any(|place| has(self.names_column(place)))
     }
 
-    /// The UIDs of the last new messages. These are not baked at once, for the mark has them.
-    pub fn last_natives(&self) -> Vec<u32> {
-        let natives = (0..self.answers.len())
-            .rev()
-            .filter(|&i| self.provenance(i) == Provenance::Native && self.answers.uid(i) != 0);
-        natives.take(Mark::NATIVES).map(|i| self.answers.uid(i)).collect()
+    /// The places of the last new messages, the newest first. These are not baked at once, for the
+    /// mark has them.
+    pub fn last_natives(&self) -> impl Iterator<Item = usize> + '_ {
+        memchr::memrchr_iter(Provenance::Native.letter(), self.letters())
+            .take_while(|i| self.answers.uid(*i) != 0)
+            .take(Mark::NATIVES)
     }
 
     fn name_at(&self, place: usize, i: usize) -> NameHash {
@@ -292,6 +303,11 @@ impl LedgerFront {
     pub fn octets(&self) -> &[u8] {
         &self.answers.octets
     }
+}
+
+/// The numbers of a column.
+fn numbers(column: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    column.chunks_exact(4).map(|octets| u32::from_le_bytes(octets.try_into().expect("4 octets")))
 }
 
 /// How many of these octets no UIDL has. They are counted many in a step.

@@ -4,12 +4,10 @@
 use std::iter::repeat_n;
 use std::ops::Range;
 
+use super::checksum::{CHECKSUM_OCTETS, Checksum};
 use super::epoch::{MAX_TOLD, Told};
 use super::front::LedgerFront;
-use super::layout::{
-    BACK_RECORD_OCTETS, DIGEST_OCTETS, LedgerError, Lengths, NO_ENTRY, digest, digest_of_back,
-    put_all, u32_at,
-};
+use super::layout::{BACK_RECORD_OCTETS, LedgerError, Lengths, NO_ENTRY, put_all, u32_at};
 use super::record::{NAME_OCTETS, NO_NAME, Provenance, Record, RecordRef};
 use super::unclaimed::UnclaimedKeys;
 use super::whole::{AnyLedger, LedgerHead, put_head};
@@ -68,12 +66,13 @@ impl AnyLedger for LedgerFile<'_> {
         (0..self.front.answers().len()).map(|i| self.record(i))
     }
 
+    fn last_natives(&self) -> impl Iterator<Item = RecordRef<'_>> {
+        self.front.last_natives().map(|i| self.record(i))
+    }
+
     fn has_derived(&self) -> bool {
-        let letters = self.front.letters();
-        letters.contains(&Provenance::Derived.letter())
-            && (0..letters.len()).any(|i| {
-                self.front.answers().uid(i) != 0 && self.front.provenance(i) == Provenance::Derived
-            })
+        let letter = Provenance::Derived.letter();
+        memchr::memrchr_iter(letter, self.front.letters()).any(|i| self.front.answers().uid(i) != 0)
     }
 }
 
@@ -167,15 +166,15 @@ impl<'a> LedgerFile<'a> {
         }
         copy(&mut front, old.letters(), 1);
         front.extend(new.iter().map(|record| record.provenance.letter()));
-        let front_digest = digest(&front);
-        front.extend(front_digest);
-        front.extend([0; DIGEST_OCTETS]);
+        let front_checksum = Checksum::of(&front);
+        front.extend(front_checksum);
+        front.extend([0; CHECKSUM_OCTETS]);
 
         let mut back = Vec::with_capacity(lengths.back());
         copy(&mut back, self.entries, BACK_RECORD_OCTETS);
         put_all(&mut back, new.iter().map(|record| record.entry.unwrap_or(NO_ENTRY)));
         back.extend_from_slice(self.unclaimed.octets());
-        back.extend(digest_of_back(&front_digest, &back));
+        back.extend(Checksum::of_two(&front_checksum, &back));
         Ok((LedgerFront::of_checked(front)?, back))
     }
 }

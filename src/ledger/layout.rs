@@ -35,17 +35,18 @@
 //! then      8n    the message's first name (see [`NameHash`]); zeros: none
 //! then      8n    its second name; zeros: none
 //! then      n     how the UIDL came about, a letter: see [`Provenance`]
-//! then      16    BLAKE3 of all before it, cut to 128 bits
+//! then      16    XXH3 of 128 bits of all before it, the highest octet first
 //! then      16    names of the messages that were there, see [`ListedNames`]; zeros: not known
 //!                 (the end of the front)
 //! then      4n    the entry it claims, as its place in the index block; 0xFFFFFFFF: none
 //! then      8k    the keys that no record claims, ascending: see [`UnclaimedKeys`]
-//! then      16    BLAKE3 of the front's digest and the back before this, cut to 128 bits
+//! then      16    the same of the front's checksum and the back before this
 //! ```
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
 
+use super::checksum::CHECKSUM_OCTETS;
 use super::epoch::{Epoch, MAX_TOLD, TOLD_OCTETS};
 use super::record::NAME_OCTETS;
 use super::unclaimed::{KEY_OCTETS, UnclaimedKeys};
@@ -56,7 +57,6 @@ pub(super) const MAGIC: [u8; 8] = *b"\x89UKL\r\n\x1a\n";
 /// The version of the form that is written, and the only one that is read.
 pub const VERSION: u32 = 1;
 pub(super) const HEADER_OCTETS: usize = 112;
-pub(super) const DIGEST_OCTETS: usize = 16;
 /// The place of the stamp of the rehearsal.
 pub(super) const REHEARSAL: Range<usize> = 56..64;
 /// UID, order number and start of a record: what an answer needs beside its UIDL.
@@ -203,11 +203,11 @@ impl Lengths {
             + TOLD_OCTETS * self.told
             + FRONT_RECORD_OCTETS * self.records
             + self.heap
-            + 2 * DIGEST_OCTETS
+            + 2 * CHECKSUM_OCTETS
     }
 
     pub(super) const fn back(self) -> usize {
-        BACK_RECORD_OCTETS * self.records + KEY_OCTETS * self.unclaimed + DIGEST_OCTETS
+        BACK_RECORD_OCTETS * self.records + KEY_OCTETS * self.unclaimed + CHECKSUM_OCTETS
     }
 }
 
@@ -229,18 +229,4 @@ pub(super) fn u32_at(bytes: &[u8], offset: usize) -> u32 {
 /// As [`u32_at`].
 pub(super) fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     u64::from_le_bytes(bytes[offset..offset + 8].try_into().expect("8 octets"))
-}
-
-pub(super) fn digest(bytes: &[u8]) -> [u8; DIGEST_OCTETS] {
-    cut(blake3::hash(bytes))
-}
-
-pub(super) fn digest_of_back(front_digest: &[u8], back: &[u8]) -> [u8; DIGEST_OCTETS] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(front_digest).update(back);
-    cut(hasher.finalize())
-}
-
-pub(super) fn cut(hash: blake3::Hash) -> [u8; DIGEST_OCTETS] {
-    hash.as_bytes()[..DIGEST_OCTETS].try_into().expect("a digest is longer")
 }

@@ -2,9 +2,9 @@
 //! [`ListedNames`].
 #![forbid(unsafe_code)]
 
-use super::layout::{DIGEST_OCTETS, cut};
+use super::checksum::{CHECKSUM_OCTETS, Checksum};
 
-/// The octets that are hashed at a time. BLAKE3 hashes many much faster than a few.
+/// The octets that are hashed at a time: many cost much less than a few.
 const RUN_OCTETS: usize = 16 << 10;
 
 /// A digest of UID and name of all messages of a Maildir that a listing tells of, ascending by UID.
@@ -12,10 +12,17 @@ const RUN_OCTETS: usize = 16 << 10;
 /// The front of a ledger has it behind its own digest. Where that of now is the same, so are all
 /// names, and none need be compared alone. Where it is another, or there is none, nothing is said:
 /// a message may have gone.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct ListedNames {
-    hasher: blake3::Hasher,
+    checksum: Checksum,
     run: Vec<u8>,
+}
+
+impl Default for ListedNames {
+    /// No message.
+    fn default() -> Self {
+        Self { checksum: Checksum::new(), run: Vec::new() }
+    }
 }
 
 impl ListedNames {
@@ -26,14 +33,15 @@ impl ListedNames {
         self.run.extend(name);
         self.run.push(0);
         if self.run.len() >= RUN_OCTETS {
-            self.hasher.update(&self.run);
+            self.checksum.add(&self.run);
             self.run.clear();
         }
     }
 
     /// The digest of those that were added so far.
-    pub fn digest(&self) -> [u8; DIGEST_OCTETS] {
-        let mut hasher = self.hasher.clone();
-        cut(hasher.update(&self.run).finalize())
+    pub fn digest(&self) -> [u8; CHECKSUM_OCTETS] {
+        let mut all = self.checksum.clone();
+        all.add(&self.run);
+        all.octets()
     }
 }

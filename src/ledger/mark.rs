@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 use super::epoch::{Epoch, MAX_TOLD, Told};
-use super::record::{NameHash, Provenance, RecordRef};
+use super::record::NameHash;
 use super::whole::{AnyLedger, MAX_NEXT_ORDER};
 
 /// The note of a ledger in the lock's file. With it a lost ledger is told from one that never was,
@@ -56,7 +56,8 @@ impl Mark {
     /// The mark of a ledger that is not baked, where the last session left so many messages.
     pub fn of(ledger: &impl AnyLedger, left: u32) -> Self {
         let last = ledger.records().next_back().filter(|record| record.uid != 0);
-        let mut natives: Vec<(u32, NameHash)> = Self::natives_of(ledger)
+        let mut natives: Vec<(u32, NameHash)> = ledger
+            .last_natives()
             .filter_map(|record| Some((record.uid, *record.names.first()?)))
             .collect();
         natives.reverse();
@@ -76,13 +77,6 @@ impl Mark {
             rehearsal: head.rehearsal,
             told: Some(ledger.told().to_vec()),
         }
-    }
-
-    /// The records that [`Mark::natives`] is made of, the newest first.
-    pub fn natives_of(ledger: &impl AnyLedger) -> impl Iterator<Item = RecordRef<'_>> {
-        let records = ledger.records().rev().take_while(|record| record.uid != 0);
-        let natives = records.filter(|record| record.provenance == Provenance::Native);
-        natives.take(Self::NATIVES)
     }
 
     /// Says whether the message with this UID was listed under this name as new, with its native

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod answers;
+mod checksum;
 pub mod control;
 mod epoch;
 pub mod fingerprint_cache;

@@ -21,35 +21,36 @@ pub type NameHash = [u8; NAME_OCTETS];
 /// message with one name has an empty second place.
 pub type NameHashes = ArrayVec<NameHash, 2>;
 
-/// How a message came by its UIDL.
+/// How a message came by its UIDL. The number of each is the letter that a ledger has for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Provenance {
     /// The `file` key named the captured message.
-    File,
+    File = b'f',
     /// The `message` key did.
-    Message,
+    Message = b'm',
     /// The `header` key did.
-    Header,
+    Header = b'h',
     /// The `origin` key did.
-    Origin,
+    Origin = b'o',
     /// Dovecot's storage had it already: `P` of `dovecot-uidlist` or of dbox metadata.
-    Stored,
+    Stored = b'p',
     /// The index does not know the message: it has what `pop3_uidl_format` gives.
-    Native,
+    Native = b'u',
     /// The index does not know the message, and it has a UIDL of ours: what `pop3_uidl_format`
     /// gives is spent, or the message has got another UID since.
-    Derived,
+    Derived = b'd',
 }
 
 impl Provenance {
-    const LETTERS: [(Self, u8); 7] = [
-        (Self::File, b'f'),
-        (Self::Message, b'm'),
-        (Self::Header, b'h'),
-        (Self::Origin, b'o'),
-        (Self::Stored, b'p'),
-        (Self::Native, b'u'),
-        (Self::Derived, b'd'),
+    const ALL: [Self; 7] = [
+        Self::File,
+        Self::Message,
+        Self::Header,
+        Self::Origin,
+        Self::Stored,
+        Self::Native,
+        Self::Derived,
     ];
 
     /// Says whether the UIDL was made elsewhere, as far as keys or Dovecot's storage could tell.
@@ -59,11 +60,11 @@ impl Provenance {
     }
 
     pub(super) fn letter(self) -> u8 {
-        Self::LETTERS.iter().find(|(other, _)| *other == self).map_or(0, |(_, letter)| *letter)
+        self as u8
     }
 
     pub(super) fn of_letter(letter: u8) -> Option<Self> {
-        Self::LETTERS.iter().find(|(_, other)| *other == letter).map(|(found, _)| *found)
+        Self::ALL.into_iter().find(|provenance| provenance.letter() == letter)
     }
 }
 

@@ -1,11 +1,11 @@
 //! A ledger is read as it was written, and nothing else is read.
 
+use super::checksum::{CHECKSUM_OCTETS, Checksum};
 use super::epoch::{Epoch, MAX_TOLD, TOLD_OCTETS, Told, join_told};
 use super::front::LedgerFront;
 use super::in_file::{Growth, Kept};
 use super::layout::{
-    ANSWER_OCTETS, DIGEST_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, Lengths,
-    MAX_OCTETS, digest, digest_of_back,
+    ANSWER_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, Lengths, MAX_OCTETS,
 };
 use super::listed_names::ListedNames;
 use super::mark::Mark;
@@ -108,7 +108,7 @@ fn only_the_last_new_messages_may_be_unbaked() {
     let file = Ledger { next_order: 23, records, ..sample() }.encode();
     let front_len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
     let front = LedgerFront::read(file[..front_len].to_vec()).unwrap();
-    let unbaked = front.last_natives();
+    let unbaked: Vec<u32> = front.last_natives().map(|i| front.answers().uid(i)).collect();
     assert_eq!(unbaked, (5..=20).rev().collect::<Vec<_>>());
     assert_eq!(front.back_range(), (front_len as u64, file.len() - front_len));
     let whole = front.ledger(&file[front_len..]).unwrap();
@@ -228,10 +228,10 @@ fn unclaimed_keys_that_do_not_ascend_are_refused_with_right_checksums_too() {
         let unclaimed = UnclaimedKeys::new(vec![name(1), name(2)], None);
         let mut file = Ledger { unclaimed, ..sample() }.encode();
         let front = LedgerFront::front_len(&file, file.len() as u64).unwrap();
-        let end = file.len() - DIGEST_OCTETS;
+        let end = file.len() - CHECKSUM_OCTETS;
         file[end - 16..end].copy_from_slice(keys.as_flattened());
-        let front_digest = &file[front - 2 * DIGEST_OCTETS..][..DIGEST_OCTETS];
-        let found = digest_of_back(front_digest, &file[front..end]);
+        let front_checksum = &file[front - 2 * CHECKSUM_OCTETS..][..CHECKSUM_OCTETS];
+        let found = Checksum::of_two(front_checksum, &file[front..end]);
         file[end..].copy_from_slice(&found);
         Ledger::decode(&file).map(|_| ())
     };
@@ -265,8 +265,8 @@ fn a_head_says_which_part_of_new_mail_is_read_and_of_how_many_keys() {
 fn every_flipped_bit_and_every_length_is_an_error() {
     let file = sample().encode();
     // The names only say whether a comparison can be left out.
-    let names = LedgerFront::front_len(&file, file.len() as u64).unwrap() - DIGEST_OCTETS;
-    let is_checked = |at: &usize| !(names..names + DIGEST_OCTETS).contains(at);
+    let names = LedgerFront::front_len(&file, file.len() as u64).unwrap() - CHECKSUM_OCTETS;
+    let is_checked = |at: &usize| !(names..names + CHECKSUM_OCTETS).contains(at);
     for at in (0..file.len()).filter(is_checked) {
         for bit in 0..8 {
             let mut damaged = file.clone();
@@ -280,9 +280,9 @@ fn every_flipped_bit_and_every_length_is_an_error() {
 
 /// A front with its digest, and with names that are not known.
 fn sealed(mut front: Vec<u8>) -> Vec<u8> {
-    let found = digest(&front);
+    let found = Checksum::of(&front);
     front.extend(found);
-    front.extend([0; DIGEST_OCTETS]);
+    front.extend([0; CHECKSUM_OCTETS]);
     front
 }
 
@@ -323,7 +323,7 @@ fn names_are_digested_as_one_run_of_octets() {
         names.add(uid, name.as_bytes());
         run.extend(uid.to_le_bytes());
         run.extend([name.as_bytes(), b"\0"].concat());
-        assert!(uid % 97 != 0 || names.digest() == digest(&run), "{uid}");
+        assert!(uid % 97 != 0 || names.digest() == Checksum::of(&run), "{uid}");
     }
 }
 
@@ -333,7 +333,7 @@ fn a_forged_ledger_with_right_checksums_cannot_carry_a_line_end_or_a_bad_offset(
     let forged = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut file = sample().encode();
         let front = LedgerFront::front_len(&file, file.len() as u64).unwrap();
-        file.truncate(front - 2 * DIGEST_OCTETS);
+        file.truncate(front - 2 * CHECKSUM_OCTETS);
         change(&mut file);
         LedgerFront::read(sealed(file)).map(|_| ())
     };
@@ -388,7 +388,7 @@ fn a_front_has_no_uidl_that_is_empty_or_too_long() {
         let records = vec![record(1, uidls[0]), record(2, uidls[1])];
         let file = Ledger { records, next_order: 3, ..least() }.encode();
         let len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
-        let mut front = file[..len - 2 * DIGEST_OCTETS].to_vec();
+        let mut front = file[..len - 2 * CHECKSUM_OCTETS].to_vec();
         let starts = HEADER_OCTETS + 5 + 8 * 2;
         let heap_at = starts + 4 * 2;
         front[heap_at..heap_at + heap.len()].copy_from_slice(heap.as_bytes());
@@ -410,7 +410,7 @@ fn is_sound(front: &[u8]) -> bool {
     let number = |at: usize| u32::from_le_bytes(front[at..at + 4].try_into().unwrap());
     let [uids, orders, starts] = [0, 1, 2]
         .map(|column| (0..N).map(|i| number(records + 4 * (N * column + i))).collect::<Vec<u32>>());
-    let names = front.len() - 2 * DIGEST_OCTETS - (8 + 8 + 1) * N;
+    let names = front.len() - 2 * CHECKSUM_OCTETS - (8 + 8 + 1) * N;
     let name = |place: usize, i: usize| &front[names + 8 * (N * place + i)..][..8];
     let heap = &front[records + 12 * N..names];
     let letters = &front[names + 16 * N..][..N];
@@ -502,7 +502,7 @@ proptest! {
     ) {
         let mut file = sample().encode();
         let len = LedgerFront::front_len(&file, file.len() as u64).unwrap();
-        let records = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS..len - 2 * DIGEST_OCTETS;
+        let records = HEADER_OCTETS + 5 + 2 * TOLD_OCTETS..len - 2 * CHECKSUM_OCTETS;
         file.truncate(records.end);
         for (at, octet) in changes {
             file[records.start + at.index(records.len())] = octet;

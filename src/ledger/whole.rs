@@ -3,13 +3,15 @@
 
 use std::io::{self, Write};
 
+use super::checksum::{CHECKSUM_OCTETS, Checksum};
 use super::epoch::{Epoch, MAX_TOLD, Told};
 use super::front::LedgerFront;
 use super::layout::{
-    DIGEST_OCTETS, FLAG_FINAL, FLAG_READS_HEADER, FLAG_READS_MESSAGE, FLAG_SETTLED, LedgerError,
-    Lengths, MAGIC, NO_ENTRY, VERSION, cut, put_all,
+    FLAG_FINAL, FLAG_READS_HEADER, FLAG_READS_MESSAGE, FLAG_SETTLED, LedgerError, Lengths, MAGIC,
+    NO_ENTRY, VERSION, put_all,
 };
 use super::listed_names::ListedNames;
+use super::mark::Mark;
 use super::record::{NAME_OCTETS, NO_NAME, NameHash, Provenance, Record, RecordRef};
 use super::unclaimed::UnclaimedKeys;
 use crate::key::{Depth, FileKey};
@@ -103,6 +105,13 @@ pub trait AnyLedger {
 
     /// Its records, by UID and then by order.
     fn records(&self) -> impl DoubleEndedIterator<Item = RecordRef<'_>> + Clone;
+
+    /// The records of the last new messages that are there and have native UIDLs, the newest first,
+    /// at most [`Mark::NATIVES`].
+    fn last_natives(&self) -> impl Iterator<Item = RecordRef<'_>> {
+        let records = self.records().rev().take_while(|record| record.uid != 0);
+        records.filter(|record| record.provenance == Provenance::Native).take(Mark::NATIVES)
+    }
 
     /// Says whether a message that is there has a derived UIDL.
     fn has_derived(&self) -> bool {
@@ -236,7 +245,7 @@ fn write_all(
     to: &mut impl Write,
 ) -> io::Result<()> {
     let lengths = answers.lengths(ledger);
-    let mut file = Pieces { to, held: Vec::new(), hasher: blake3::Hasher::new() };
+    let mut file = Pieces { to, held: Vec::new(), checksum: Checksum::new() };
     put_head(&mut file.held, &ledger.head(), ledger.unclaimed().reads(), lengths);
     file.put(ledger.user().as_bytes())?;
     for told in &ledger.told()[ledger.told().len() - lengths.told..] {
@@ -258,10 +267,10 @@ fn write_all(
         (0..more).try_for_each(|_| file.put(&NO_NAME))?;
     }
     file.put_large(&evidence.letters)?;
-    let front_digest = file.close()?;
-    file.to.write_all(&names.map_or([0; DIGEST_OCTETS], ListedNames::digest))?;
-    // The back's digest is of that of the front too, which was written just now.
-    file.hasher.update(&front_digest);
+    let front_checksum = file.close()?;
+    file.to.write_all(&names.map_or([0; CHECKSUM_OCTETS], ListedNames::digest))?;
+    // The back's checksum is of that of the front too, which was written just now.
+    file.checksum.add(&front_checksum);
     file.put_large(&evidence.entries)?;
     file.put_large(ledger.unclaimed().octets())?;
     file.close().map(drop)
@@ -338,8 +347,8 @@ impl EvidenceColumns {
 struct Pieces<'w, W> {
     to: &'w mut W,
     held: Vec<u8>,
-    /// Of all that was written since the last digest.
-    hasher: blake3::Hasher,
+    /// Of all that was written since the last one.
+    checksum: Checksum,
 }
 
 impl<W: Write> Pieces<'_, W> {
@@ -359,19 +368,18 @@ impl<W: Write> Pieces<'_, W> {
     }
 
     fn pass_on(&mut self) -> io::Result<()> {
-        self.hasher.update(&self.held);
+        self.checksum.add(&self.held);
         self.to.write_all(&self.held)?;
         self.held.clear();
         Ok(())
     }
 
-    /// Closes a part with the digest of all that is in it before.
-    fn close(&mut self) -> io::Result<[u8; DIGEST_OCTETS]> {
+    /// Closes a part with the checksum of all that is in it before.
+    fn close(&mut self) -> io::Result<[u8; CHECKSUM_OCTETS]> {
         self.pass_on()?;
-        let digest = cut(self.hasher.finalize());
-        self.hasher.reset();
-        self.to.write_all(&digest)?;
-        Ok(digest)
+        let checksum = std::mem::replace(&mut self.checksum, Checksum::new()).octets();
+        self.to.write_all(&checksum)?;
+        Ok(checksum)
     }
 }
 

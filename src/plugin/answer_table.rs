@@ -264,9 +264,9 @@ impl AnswerTable {
         let Ok((mut grown_front, grown_back)) = ledger.grow(&growth) else { return Ok(None) };
         survey.listed_names().into_iter().for_each(|names| grown_front.set_listed(names));
         let Ok(grown) = grown_front.ledger(&grown_back) else { return Ok(None) };
-        let in_mark: Vec<u32> = Mark::natives_of(&grown).map(|record| record.uid).collect();
+        let in_mark: Vec<u32> = grown.last_natives().map(|record| record.uid).collect();
         let is_there = |uid: u32| uids.binary_search(&uid).is_ok();
-        let mut falls_out = Mark::natives_of(&ledger)
+        let mut falls_out = (ledger.last_natives())
             .filter(|record| is_there(record.uid) && !in_mark.contains(&record.uid));
         if kept.settings.bake && !falls_out.all(|record| is_baked(mailbox, &record)) {
             return Ok(None);
@@ -301,7 +301,10 @@ impl AnswerTable {
     /// left that was killed, or an older `dovecot-uidlist` was put back.
     fn from_listed(kept: &Kept, view: View, front: LedgerFront) -> Self {
         let to_bake = match kept.settings.bake {
-            true => ToBake::AllUnlessOnly(front.last_natives()),
+            true => {
+                let uids = front.last_natives().map(|i| front.answers().uid(i));
+                ToBake::AllUnlessOnly(uids.collect())
+            }
             false => ToBake::Nothing,
         };
         Self { to_bake, ..Self::from_front(view, front) }

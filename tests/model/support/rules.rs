@@ -8,7 +8,9 @@ use std::hash::{Hash, Hasher};
 use arrayvec::ArrayVec;
 use uidl_keep::format::{Fields, UidlFormat};
 use uidl_keep::key::{FileKey, Fingerprint};
-use uidl_keep::ledger::{Epoch, Ledger, LedgerFront, Mark, NameHash, Record, UnclaimedKeys};
+use uidl_keep::ledger::{
+    AnyLedger, Epoch, Ledger, LedgerFront, Mark, NameHash, Record, UnclaimedKeys,
+};
 use uidl_keep::maildrop::{Capture, CapturedMaildrop, Entry, Maildrop, Name, State};
 use uidl_keep::resolve::{
     Fact, Grown, Match, Memory, Message, Need, Outcome, Purpose, Resolution, Situation, Stamps,
@@ -525,7 +527,7 @@ impl Server {
 
     /// Whether everything of the ledger stands with the mail or is in its mark one by one.
     fn is_safe_unbaked(&self, ledger: &Ledger) -> bool {
-        let natives: HashSet<u32> = Mark::natives_of(ledger).map(|record| record.uid).collect();
+        let natives: HashSet<u32> = ledger.last_natives().map(|record| record.uid).collect();
         self.held.iter().all(|held| held.stored.is_some() || natives.contains(&held.uid))
     }
 
