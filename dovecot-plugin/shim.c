@@ -367,11 +367,12 @@ bool uidl_keep_mail_is_expunged(struct mail *mail)
 	return mail->expunged;
 }
 
-const char *uidl_keep_mail_strdup(struct mail *_mail, const char *string)
+const char *uidl_keep_mail_strndup(struct mail *_mail, const char *octets,
+				   size_t count)
 {
 	struct mail_private *mail = container_of(_mail, struct mail_private, mail);
 
-	return p_strdup(mail->data_pool, string);
+	return p_strndup(mail->data_pool, octets, count);
 }
 
 const char *uidl_keep_mail_native_uidl(struct mail *mail, uint32_t uidvalidity,

@@ -94,8 +94,9 @@ bool uidl_keep_mail_is_of_maildir(struct mail *mail);
 struct mailbox *uidl_keep_mail_mailbox(struct mail *mail);
 uint32_t uidl_keep_mail_uid(struct mail *mail);
 bool uidl_keep_mail_is_expunged(struct mail *mail);
-/* A copy of the string that lives until the mail is closed or turns to another message. */
-const char *uidl_keep_mail_strdup(struct mail *mail, const char *string);
+/* A copy of so many octets, closed by a NUL. It lives until the mail is closed or turns to another
+   message. */
+const char *uidl_keep_mail_strndup(struct mail *mail, const char *octets, size_t count);
 /* What pop3_uidl_format gives for the message; NULL and error_r where it cannot be expanded. */
 const char *uidl_keep_mail_native_uidl(struct mail *mail, uint32_t uidvalidity,
 				       const char *filename, const char *guid,

@@ -513,10 +513,11 @@ impl Mail {
         }
     }
 
-    /// Copies `text`, which has no NUL. The copy lives as long as the mail stays with this message.
-    pub fn keep_text(self, text: &CStr) -> *const c_char {
-        // SAFETY: `from_raw`.
-        unsafe { sys::uidl_keep_mail_strdup(self.0, text.as_ptr()) }
+    /// Copies `text`, which has no NUL, and closes it with one. The copy lives as long as the mail
+    /// stays with this message.
+    pub fn keep_text(self, text: &str) -> *const c_char {
+        // SAFETY: `from_raw`; so many octets are there.
+        unsafe { sys::uidl_keep_mail_strndup(self.0, text.as_ptr().cast(), text.len()) }
     }
 
     /// A special field's value. It is empty where the storage has none. The octets are on the data
@@ -642,13 +643,25 @@ pub struct Failed;
 /// A transaction and a mail of our own. The caller's mail is never touched, for dsync may be about
 /// to send its stream.
 pub struct OwnMail {
+    mailbox: Mailbox,
     transaction: *mut sys::mailbox_transaction_context,
     mail: *mut sys::mail,
+    /// How often the mail was turned in this transaction.
+    turns: u32,
 }
 
 impl OwnMail {
+    /// Dovecot looks for what it has cached of a message among all that it caches in a transaction.
+    /// So one has no more messages than these.
+    const MOST_TURNS: u32 = 256;
+
     /// Opens both on a mailbox that is open.
     pub fn open(mailbox: Mailbox) -> Self {
+        let (transaction, mail) = Self::begin(mailbox);
+        Self { mailbox, transaction, mail, turns: 0 }
+    }
+
+    fn begin(mailbox: Mailbox) -> (*mut sys::mailbox_transaction_context, *mut sys::mail) {
         let none = sys::mailbox_transaction_flags(0);
         // SAFETY: the mailbox is open: we are in a search on it, or in a lookup in one of its
         // mails.
@@ -656,11 +669,21 @@ impl OwnMail {
             let reason = c"uidl-keep".as_ptr();
             let transaction = sys::mailbox_transaction_begin(mailbox.as_raw(), none, reason);
             let mail = sys::mail_alloc(transaction, sys::mail_fetch_field(0), ptr::null_mut());
-            Self { transaction, mail }
+            (transaction, mail)
         }
     }
 
-    /// The transaction.
+    /// Frees the mail before its transaction commits: Dovecot asserts that. The commit saves the
+    /// sizes that were found on the way. If it fails, they are found again.
+    fn end(&mut self) {
+        // SAFETY: both are ours, and are not used again.
+        unsafe {
+            sys::mail_free(&mut self.mail);
+            sys::mailbox_transaction_commit(&mut self.transaction);
+        }
+    }
+
+    /// The transaction. It ends with `self`, and may before when the mail is turned.
     pub fn transaction(&self) -> Transaction {
         // SAFETY: it is open as long as `self` lives.
         unsafe { Transaction::from_raw(self.transaction) }
@@ -675,6 +698,12 @@ impl OwnMail {
 
     /// Turns the mail to the message with this sequence number, from 1.
     pub fn turn_to(&mut self, seq: u32) -> Mail {
+        if self.turns == Self::MOST_TURNS {
+            self.end();
+            (self.transaction, self.mail) = Self::begin(self.mailbox);
+            self.turns = 0;
+        }
+        self.turns += 1;
         // SAFETY: ours, and the number is one of the view's.
         unsafe {
             sys::mail_set_seq(self.mail, seq);
@@ -684,14 +713,8 @@ impl OwnMail {
 }
 
 impl Drop for OwnMail {
-    /// Frees the mail before its transaction commits: Dovecot asserts that. The commit saves the
-    /// sizes that were found on the way. If it fails, they are found again.
     fn drop(&mut self) {
-        // SAFETY: both are ours and are not used again.
-        unsafe {
-            sys::mail_free(&mut self.mail);
-            sys::mailbox_transaction_commit(&mut self.transaction);
-        }
+        self.end();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::rc::Rc;
 
 use super::answer_table::{self, AnswerTable, Unanswered, Unwritten};
@@ -276,8 +276,7 @@ impl Inbox {
                 if !self.keeps_order() {
                     return Some(FieldReply::AskStorage);
                 }
-                let mut digits = *b"4294967295\0";
-                FieldReply::Value(mail.keep_text(decimal(order, &mut digits)))
+                FieldReply::Value(mail.keep_text(itoa::Buffer::new().format(order)))
             }
         })
     }
@@ -346,38 +345,11 @@ fn is_elsewhere(mailbox: Mailbox) -> bool {
     matches!(mailbox.control_dir(), Ok(None))
 }
 
-/// Writes `number` in decimal into `digits`, from the end.
-fn decimal(mut number: u32, digits: &mut [u8; 11]) -> &CStr {
-    let mut at = 10;
-    digits[at] = 0;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return CStr::from_bytes_with_nul(&digits[at..]).expect("one NUL, at the end");
-        }
-    }
-}
-
 /// Runs the closure when it is dropped, also in a panic.
 struct Finally<F: FnMut()>(F);
 
 impl<F: FnMut()> Drop for Finally<F> {
     fn drop(&mut self) {
         (self.0)();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn decimal_prints_every_length() {
-        for number in [0, 7, 10, 4_294_967, u32::MAX] {
-            let mut digits = [b'x'; 11];
-            assert_eq!(decimal(number, &mut digits).to_str().unwrap(), number.to_string());
-        }
     }
 }
