@@ -273,6 +273,11 @@ impl UidlFormat {
         // The text before the first UID is known, so the UID starts at one known position. Its end
         // is found by trying, because the next field may start with a digit too.
         let first = self.parts.iter().position(Part::is_uid)?;
+        // Most UIDLs are of another server, and differ in the end of the last field.
+        let last = self.parts.last().filter(|part| !part.is_uid());
+        if last.is_some_and(|part| !part.ends(uidl, uidvalidity)) {
+            return None;
+        }
         let mut fields = Fields { uid: 0, uidvalidity, file: None, guid: None };
         let mut rest = uidl;
         for part in &self.parts[..first] {
@@ -325,6 +330,18 @@ impl Part {
         }
     }
 
+    /// Says whether a UIDL ends with this part, which is no UID. It looks at no more than it must.
+    fn ends(&self, uidl: &[u8], uidvalidity: u32) -> bool {
+        match self {
+            Self::Literal(text) => uidl.ends_with(text.as_bytes()),
+            Self::Number { base, min_digits, .. } => {
+                let mut octets = uidl.iter().rev();
+                backwards(uidvalidity, *base, *min_digits).all(|it| octets.next() == Some(&it))
+            }
+            Self::Name { .. } => false,
+        }
+    }
+
     fn render(&self, fields: &Fields<'_>, out: &mut Vec<u8>) -> Result<(), NotRendered> {
         match self {
             Self::Literal(text) => out.extend_from_slice(text.as_bytes()),
@@ -354,19 +371,27 @@ fn digits_of(
     base: Base,
     min_digits: usize,
 ) -> ArrayVec<u8, { UidlFormat::MAX_WIDTH }> {
+    let mut text = ArrayVec::new();
+    text.extend(backwards(number, base, min_digits));
+    text.reverse();
+    text
+}
+
+/// The digits, the last one first.
+fn backwards(number: u32, base: Base, min_digits: usize) -> impl Iterator<Item = u8> {
     let (radix, digits) = match base {
         Base::Decimal => (10, b"0123456789ABCDEF"),
         Base::HexLower => (16, b"0123456789abcdef"),
         Base::HexUpper => (16, b"0123456789ABCDEF"),
     };
-    let mut text = ArrayVec::new();
-    let mut left = number;
-    while left > 0 || text.len() < min_digits.max(1) {
-        text.push(digits[(left % radix) as usize]);
-        left /= radix;
-    }
-    text.reverse();
-    text
+    let (mut left, mut len) = (number, 0);
+    std::iter::from_fn(move || {
+        (left > 0 || len < min_digits.max(1)).then(|| {
+            let digit = digits[(left % radix) as usize];
+            (left, len) = (left / radix, len + 1);
+            digit
+        })
+    })
 }
 
 /// Splits `inner` at its `}`. `whole` is for the error.

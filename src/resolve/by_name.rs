@@ -2,8 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
 use std::slice;
+
+use hashbrown::HashMap;
 
 use super::run::{MessageState, Run};
 use crate::key::FileKey;

@@ -1,7 +1,7 @@
 //! What the rules have decided, as the new ledger: [`Conclusion`].
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::question::Fact;
 use super::run::{Matched, MessageState, Run};

@@ -1,9 +1,9 @@
 //! UIDLs that some client may hold: [`KnownUidls`].
 #![forbid(unsafe_code)]
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::ledger::Record;
 use crate::maildrop::CapturedMaildrop;
@@ -17,13 +17,13 @@ pub(super) struct KnownUidls<'a> {
     records: &'a [Record],
     /// Numbers of captured UIDLs, and above them those of records.
     numbers: HashTable<u32>,
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
 }
 
 impl<'a> KnownUidls<'a> {
     /// Knows none.
     pub(super) fn none() -> Self {
-        let (numbers, hasher) = (HashTable::new(), RandomState::new());
+        let (numbers, hasher) = (HashTable::new(), DefaultHashBuilder::default());
         Self { captured: None, records: &[], numbers, hasher }
     }
 

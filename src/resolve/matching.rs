@@ -1,7 +1,7 @@
 //! Evidence: which message is which entry's, the best evidence first.
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::by_name::{EntriesByName, NamedEntries};
 use super::derived::is_derived;

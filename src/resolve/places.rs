@@ -1,9 +1,10 @@
 //! The places of what has a key: [`PlacesByKey`].
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::slice;
+
+use hashbrown::HashMap;
 
 use crate::maildrop::CapturedMaildrop;
 use crate::uidl::UidlRef;

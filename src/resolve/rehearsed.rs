@@ -1,7 +1,7 @@
 //! Rule 2: what was only rehearsed was told to nobody. See [`without_rehearsal`].
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::derived::derived;
 use super::message::Message;

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use std::cell::LazyCell;
-use std::collections::{HashMap, HashSet};
+
+use hashbrown::{HashMap, HashSet};
 
 use super::answer::{Outcome, Report, Resolution, Undecidable};
 use super::conclusion::Conclusion;

@@ -1,7 +1,7 @@
 //! Rule 6: which UIDLs a client may hold for another message: [`Spent`].
 #![forbid(unsafe_code)]
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::known::KnownUidls;
 use super::message::Message;
