@@ -187,8 +187,8 @@ struct Named {
     entries: u64,
 }
 
-/// Makes an index from the blocks of the file, each as long as it says, with or without nodes between
-/// them. Checksums, nodes and header are right.
+/// Makes an index from the blocks of the file, each as long as it says, and whatever nodes stand
+/// between them. Checksums, nodes and header are right.
 pub fn index_of_blocks(file: &[u8]) -> Vec<u8> {
     let mut made = vec![0; INDEX_HEADER];
     // By the level of what is named.

@@ -31,14 +31,14 @@ pub struct Growth {
     /// As [`Ledger::told`](super::Ledger::told).
     pub told: Vec<Told>,
     /// The records that stay, in their new order.
-    pub kept: Vec<Kept>,
+    pub kept: Vec<KeptRun>,
     /// The records of the new messages. They stand behind all others.
     pub new: Vec<Record>,
 }
 
 /// Records that stay, and have no other between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptRun {
     /// Their places.
     pub places: Range<usize>,
     /// Whether their messages are gone: then they are only claims from now on.
@@ -122,7 +122,7 @@ impl<'a> LedgerFile<'a> {
         };
         // Copies what a column has of the records that stay.
         let copy = |to: &mut Vec<u8>, column: &[u8], octets: usize| {
-            for Kept { places, .. } in kept {
+            for KeptRun { places, .. } in kept {
                 to.extend_from_slice(&column[octets * places.start..octets * places.end]);
             }
         };
@@ -131,7 +131,7 @@ impl<'a> LedgerFile<'a> {
         put_head(&mut front, &growth.head, self.unclaimed.reads(), lengths);
         front.extend_from_slice(old.user().as_bytes());
         put_all(&mut front, told.iter().flat_map(|told| [told.uidvalidity, told.below]));
-        for Kept { places, is_gone } in kept {
+        for KeptRun { places, is_gone } in kept {
             match is_gone {
                 true => front.extend(repeat_n(0, 4 * places.len())),
                 false => front.extend_from_slice(&answers.uids()[4 * places.start..4 * places.end]),
@@ -141,7 +141,7 @@ impl<'a> LedgerFile<'a> {
         copy(&mut front, answers.order_numbers(), 4);
         put_all(&mut front, new.iter().map(|record| record.order));
         let mut start = 0;
-        for Kept { places, .. } in kept {
+        for KeptRun { places, .. } in kept {
             let heap = answers.heap_of(places);
             put_all(
                 &mut front,

@@ -28,7 +28,7 @@ mod whole;
 pub use answers::Answers;
 pub use epoch::{Epoch, MAX_TOLD, Told, join_told};
 pub use front::LedgerFront;
-pub use in_file::{Growth, Kept, LedgerFile};
+pub use in_file::{Growth, KeptRun, LedgerFile};
 pub use layout::{LedgerError, MAX_OCTETS, VERSION};
 pub use listed_names::ListedNames;
 pub use mark::Mark;

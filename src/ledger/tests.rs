@@ -3,7 +3,7 @@
 use super::checksum::{CHECKSUM_OCTETS, Checksum};
 use super::epoch::{Epoch, MAX_TOLD, TOLD_OCTETS, Told, join_told};
 use super::front::LedgerFront;
-use super::in_file::{Growth, Kept};
+use super::in_file::{Growth, KeptRun};
 use super::layout::{
     ANSWER_OCTETS, FRONT_RECORD_OCTETS, HEADER_OCTETS, LedgerError, Lengths, MAX_OCTETS,
 };
@@ -471,9 +471,9 @@ proptest! {
             .collect();
         let by_hand = grown_by_hand(&ledger, &gone, &there, &new);
 
-        let kept = |i: &usize, is_gone: bool| Kept { places: *i..*i + 1, is_gone };
+        let kept = |i: &usize, is_gone: bool| KeptRun { places: *i..*i + 1, is_gone };
         let gone = gone.iter().map(|i| kept(i, true));
-        let mut all: Vec<Kept> = gone.chain(there.iter().map(|i| kept(i, false))).collect();
+        let mut all: Vec<KeptRun> = gone.chain(there.iter().map(|i| kept(i, false))).collect();
         all.dedup_by(|next, run| {
             let follows = next.places.start == run.places.end && next.is_gone == run.is_gone;
             run.places.end += usize::from(follows);

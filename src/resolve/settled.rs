@@ -12,7 +12,7 @@ use super::question::{Fact, Need, Situation};
 use super::spent::NEVER_REACHED;
 use crate::key::{Depth, Match};
 use crate::ledger::{
-    AnyLedger, Growth, Kept, KeyStart, Ledger, LedgerFile, LedgerHead, MAX_NEXT_ORDER, Mark,
+    AnyLedger, Growth, KeptRun, KeyStart, Ledger, LedgerFile, LedgerHead, MAX_NEXT_ORDER, Mark,
     Provenance, Record, UnclaimedKeys, join_told,
 };
 use crate::maildrop::CapturedEntry;
@@ -217,9 +217,9 @@ fn growth(
 }
 
 /// Adds the record at `i` to those that stay.
-fn keep(kept: &mut Vec<Kept>, i: usize, is_gone: bool) {
+fn keep(kept: &mut Vec<KeptRun>, i: usize, is_gone: bool) {
     match kept.last_mut() {
         Some(run) if run.places.end == i => run.places.end += 1,
-        _ => kept.push(Kept { places: i..i + 1, is_gone }),
+        _ => kept.push(KeptRun { places: i..i + 1, is_gone }),
     }
 }
