@@ -402,7 +402,10 @@ impl Uidlist {
         };
         set(key::MAILDIR_UIDLIST_REC_EXT_POP3_UIDL, uidl);
         if let Some(order) = order {
-            set(key::MAILDIR_UIDLIST_REC_EXT_POP3_ORDER, &c_string(&order.to_string()));
+            set(
+                key::MAILDIR_UIDLIST_REC_EXT_POP3_ORDER,
+                &c_string(itoa::Buffer::new().format(order)),
+            );
         }
     }
 }
