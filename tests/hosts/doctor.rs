@@ -114,6 +114,8 @@ fn list_users(server: &mut Scenario, line: Line, users: &[(&str, &str)]) {
     let is_read = file.exists();
     fs::write(&file, users.iter().map(entry).collect::<String>()).unwrap();
     if is_read {
+        // Dovecot looks once in each second of its clock whether the file has changed.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
         return;
     }
     let place = server.dovecot.inside(&file);
