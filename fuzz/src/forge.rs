@@ -78,7 +78,7 @@ pub fn ledger(file: &[u8], right: Ledger) -> Vec<u8> {
     let records = LEDGER_HEADER + user + TOLD_OCTETS * told;
     let starts = records + 8 * count;
     let front = records + RECORD_OCTETS.0 * count + heap;
-    // Behind the digest are the names of the listing, which may be anything.
+    // Behind the checksum are the names of the listing, which may be anything.
     let back = front + 2 * DIGEST_OCTETS;
     let keys = back + RECORD_OCTETS.1 * count;
     if file.len() < keys + KEY_OCTETS * unclaimed + DIGEST_OCTETS {

@@ -9,8 +9,9 @@ pub(super) const CHECKSUM_OCTETS: usize = 16;
 /// XXH3 of 128 bits, written as its authors do: the highest octet first.
 ///
 /// It finds damage, and is no proof against who can write the file: the account's owner could
-/// compute any other, too. It takes a quarter of what BLAKE3 does, and every login computes it
-/// over all that it reads.
+/// compute any other, too. The same goes for the names that are compared by it
+/// ([`ListedNames`](super::ListedNames)): he writes that too, and no sender names a file. It takes
+/// a quarter of what BLAKE3 does, and every login computes it over all that it reads.
 #[derive(Clone)]
 pub(super) struct Checksum(XxHash3_128);
 

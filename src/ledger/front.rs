@@ -58,40 +58,29 @@ impl LedgerFront {
         Self::checked(front, header)
     }
 
-    /// Takes the front of a ledger that was made of checked parts just now.
-    ///
-    /// # Errors
-    ///
-    /// [`LedgerError`] where there is too much of it.
-    pub(super) fn of_checked(octets: Vec<u8>) -> Result<Self, LedgerError> {
-        let header = LedgerHeader::parse(&octets)?;
-        let front = Self::of_parts(octets, header);
-        debug_assert_eq!(front.check(), Ok(()));
-        Ok(front)
-    }
-
-    /// Takes the front of a ledger that was encoded just now, and the back. Its digest need not be
-    /// computed again.
+    /// Takes the front of a ledger that was encoded just now, and the back. Its checksum need not
+    /// be computed again.
     ///
     /// # Errors
     ///
     /// [`LedgerError`] where there is too much of it, or it could not be read again.
     pub fn of_encoded(mut file: Vec<u8>) -> Result<(Self, Vec<u8>), LedgerError> {
         let back = file.split_off(Self::front_len(&file, file.len() as u64)?);
-        let header = LedgerHeader::parse(&file)?;
-        Ok((Self::checked(file, header)?, back))
+        Ok((Self::with_its_checksum(file)?, back))
+    }
+
+    /// Takes a front whose checksum was computed just now. Its fields are checked.
+    pub(super) fn with_its_checksum(front: Vec<u8>) -> Result<Self, LedgerError> {
+        let header = LedgerHeader::parse(&front)?;
+        Self::checked(front, header)
     }
 
     fn checked(octets: Vec<u8>, header: LedgerHeader) -> Result<Self, LedgerError> {
-        let front = Self::of_parts(octets, header);
-        front.check()?;
-        Ok(front)
-    }
-
-    fn of_parts(octets: Vec<u8>, header: LedgerHeader) -> Self {
         let Lengths { user, told, records, heap, .. } = header.lengths;
         let records_at = HEADER_OCTETS + user + TOLD_OCTETS * told;
-        Self { answers: Answers { octets, records, records_at, heap }, header }
+        let front = Self { answers: Answers { octets, records, records_at, heap }, header };
+        front.check()?;
+        Ok(front)
     }
 
     /// What a session answers from.
@@ -123,7 +112,7 @@ impl LedgerFront {
         Ok(LedgerFile { front: self, told: self.told().collect(), entries, unclaimed })
     }
 
-    /// What stands in the back before its digest, which must be right.
+    /// What stands in the back before its checksum, which must be right.
     fn body_of<'b>(&self, back: &'b [u8]) -> Result<&'b [u8], LedgerError> {
         if back.len() != self.header.lengths.back() {
             return Err(length(back.len(), self.header.lengths.back()));
@@ -137,7 +126,7 @@ impl LedgerFront {
     }
 
     /// Says in both parts that a client was told what only a rehearsal had listed
-    /// ([`LedgerHead::rehearsal`]). All else stays, octet for octet, but for the digests.
+    /// ([`LedgerHead::rehearsal`]). All else stays, octet for octet, but for the checksums.
     ///
     /// # Errors
     ///
@@ -163,7 +152,7 @@ impl LedgerFront {
             return bad(0, "user name");
         }
         let (answers, heap) = (&self.answers, self.answers.heap());
-        // Each column for itself: so they are run through many at a time.
+        // Column by column, and no record is put together.
         let (uids, orders) = (numbers(answers.uids()), numbers(answers.order_numbers()));
         let mut before = (0, 0);
         for (i, place @ (uid, order)) in uids.zip(orders).enumerate() {
@@ -214,7 +203,7 @@ impl LedgerFront {
         Ok(())
     }
 
-    /// Where the digest begins.
+    /// Where the checksum begins.
     fn body_len(&self) -> usize {
         self.octets().len() - 2 * CHECKSUM_OCTETS
     }

@@ -32,7 +32,7 @@ pub struct Growth {
     pub told: Vec<Told>,
     /// The records that stay, in their new order.
     pub kept: Vec<KeptRun>,
-    /// The records of the new messages. They stand behind all others.
+    /// The records of the new messages, by UID. They stand behind all others.
     pub new: Vec<Record>,
 }
 
@@ -99,14 +99,16 @@ impl<'a> LedgerFile<'a> {
         }
     }
 
-    /// Makes front and back of the ledger with new mail. What stays is copied octet by octet: it
-    /// was checked when it was read. Which names the messages have is not noted yet.
-    ///
-    /// The caller says that the records ascend in their new order.
+    /// Makes front and back of the ledger with new mail. What stays is copied octet by octet. Which
+    /// names the messages have is not noted yet.
     ///
     /// # Errors
     ///
-    /// [`LedgerError`] where there is too much of it.
+    /// [`LedgerError`] where there is too much of it, or its records do not ascend.
+    ///
+    /// # Panics
+    ///
+    /// Where a run goes beyond the records.
     pub fn grow(&self, growth: &Growth) -> Result<(LedgerFront, Vec<u8>), LedgerError> {
         let (old, answers, Growth { kept, new, .. }) = (self.front, self.front.answers(), growth);
         let told = &growth.told[growth.told.len().saturating_sub(MAX_TOLD)..];
@@ -175,6 +177,6 @@ impl<'a> LedgerFile<'a> {
         put_all(&mut back, new.iter().map(|record| record.entry.unwrap_or(NO_ENTRY)));
         back.extend_from_slice(self.unclaimed.octets());
         back.extend(Checksum::of_two(&front_checksum, &back));
-        Ok((LedgerFront::of_checked(front)?, back))
+        Ok((LedgerFront::with_its_checksum(front)?, back))
     }
 }

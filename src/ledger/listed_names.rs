@@ -9,7 +9,7 @@ const RUN_OCTETS: usize = 16 << 10;
 
 /// A digest of UID and name of all messages of a Maildir that a listing tells of, ascending by UID.
 ///
-/// The front of a ledger has it behind its own digest. Where that of now is the same, so are all
+/// The front of a ledger has it behind its checksum. Where that of now is the same, so are all
 /// names, and none need be compared alone. Where it is another, or there is none, nothing is said:
 /// a message may have gone.
 #[derive(Clone)]

@@ -278,7 +278,7 @@ fn every_flipped_bit_and_every_length_is_an_error() {
     assert!(Ledger::decode(&[&file[..], b"\0"].concat()).is_err());
 }
 
-/// A front with its digest, and with names that are not known.
+/// A front with its checksum, and with names that are not known.
 fn sealed(mut front: Vec<u8>) -> Vec<u8> {
     let found = Checksum::of(&front);
     front.extend(found);
@@ -445,6 +445,22 @@ fn grown_by_hand(ledger: &Ledger, gone: &[usize], there: &[usize], new: &[Record
     join_told(&mut told, [epoch.told()]);
     let (next_order, native_from) = (ledger.next_order + 5, Some(40));
     Ledger { records, epoch, told, next_order, native_from, rehearsal: 0, ..ledger.clone() }
+}
+
+/// The account's owner can give two records one order number: as claims they would not ascend.
+#[test]
+fn a_ledger_does_not_grow_into_one_that_could_not_be_read_again() {
+    let grown = |order: u32| {
+        let mut ledger = sample();
+        ledger.records[1].order = order;
+        let (front, back) = LedgerFront::of_encoded(ledger.encode()).unwrap();
+        let kept = [1..2, 2..3].map(|places| KeptRun { places, is_gone: true });
+        let (head, told) = (ledger.head(), ledger.told);
+        let growth = Growth { head, told, kept: kept.to_vec(), new: Vec::new() };
+        front.ledger(&back).unwrap().grow(&growth).map(|_| ())
+    };
+    assert_eq!(grown(1), Ok(()));
+    assert_eq!(grown(2), Err(LedgerError::Field { record: 1, field: "UID" }));
 }
 
 proptest! {

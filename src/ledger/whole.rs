@@ -347,7 +347,7 @@ impl EvidenceColumns {
 struct Pieces<'w, W> {
     to: &'w mut W,
     held: Vec<u8>,
-    /// Of all that was written since the last one.
+    /// The checksum of all that was written since the last one was closed.
     checksum: Checksum,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A handle is a copy of a pointer. It is made by an `unsafe fn from_raw` in a callback, whose
 //! caller says who keeps the object alive, and it lives no longer than that callback; or, for what
-//! we allocate ourselves ([`Survey`](super::survey::Survey)), as long as its owner.
+//! we allocate ourselves ([`OwnMail`]), as long as its owner, and no longer than until that is
+//! renewed.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;
@@ -655,7 +656,7 @@ pub struct OwnMail {
 
 impl OwnMail {
     /// Dovecot looks for what it has cached of a message among all that it caches in a transaction.
-    /// So one has no more messages than these.
+    /// So the mail is turned no more often in one.
     const MOST_TURNS: u32 = 256;
 
     /// Opens both on a mailbox that is open.
@@ -686,9 +687,20 @@ impl OwnMail {
         }
     }
 
-    /// The transaction. It ends with `self`, and may before when the mail is turned.
+    /// Begins another transaction where the mail was turned often enough in this one. It sees the
+    /// same messages. Nothing of the one before may be used any more: neither [`Transaction`] nor
+    /// [`Mail`].
+    pub fn renew_if_full(&mut self) {
+        if self.turns >= Self::MOST_TURNS {
+            self.end();
+            (self.transaction, self.mail) = Self::begin(self.mailbox);
+            self.turns = 0;
+        }
+    }
+
+    /// The transaction.
     pub fn transaction(&self) -> Transaction {
-        // SAFETY: it is open as long as `self` lives.
+        // SAFETY: it is open until `renew_if_full`, or as long as `self` lives.
         unsafe { Transaction::from_raw(self.transaction) }
     }
 
@@ -701,11 +713,6 @@ impl OwnMail {
 
     /// Turns the mail to the message with this sequence number, from 1.
     pub fn turn_to(&mut self, seq: u32) -> Mail {
-        if self.turns == Self::MOST_TURNS {
-            self.end();
-            (self.transaction, self.mail) = Self::begin(self.mailbox);
-            self.turns = 0;
-        }
         self.turns += 1;
         // SAFETY: ours, and the number is one of the view's.
         unsafe {

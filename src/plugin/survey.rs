@@ -175,6 +175,7 @@ impl<'a> Survey<'a> {
             if list.is_some_and(|list| take_names(list, m, message, taken)) {
                 continue;
             }
+            self.mail.renew_if_full();
             let _frame = Frame::push();
             let seq = self.before + m + 1;
             let seq = u32::try_from(seq).expect("fewer messages than sequence numbers");
@@ -235,6 +236,7 @@ pub fn guids_of_their_own(mailbox: Mailbox, ledger: Option<&Ledger>) -> HashMap<
     }
     let (mut seen, mut guids) = (HashSet::new(), HashMap::new());
     for (seq, uid) in (1..).zip(uids) {
+        own.renew_if_full();
         let _frame = Frame::push();
         let mut mail = own.turn_to(seq);
         // A message that cannot be read has no GUID that anybody could send.

@@ -3,8 +3,7 @@
 //!
 //! The ledger says from which UID on no client can hold the native UIDL ([`Ledger::native_from`]),
 //! and by which keys a new message could claim ([`Ledger::unclaimed`]). A message that has none of
-//! these is unknown. Then the rules would change the ledger only a little: [`grow`] makes this
-//! change.
+//! these is unknown. Then the rules would change the ledger only a little: [`grow`] says how.
 #![forbid(unsafe_code)]
 
 use super::message::Message;
@@ -33,9 +32,9 @@ pub enum Grown {
 /// very one that [`resolve`](super::resolve) would make of `ledger`, which stands here for the
 /// situation's own.
 ///
-/// `uids` are those of all messages there, ascending, and `new` those of them that the ledger does
-/// not have. The caller has seen that the others are the messages that the ledger means. The cost
-/// is a pass over the records.
+/// `uids` are those of all messages there, and `new` those of them that the ledger does not have,
+/// both ascending by UID. The caller has seen that the others are the messages that the ledger
+/// means. The cost is a pass over the records.
 ///
 /// Why the rules would claim nothing: what is there and was listed stays, and its records claim the
 /// entries that they did (`is_settled`: the index is the same). So only the other entries are
@@ -204,10 +203,6 @@ fn growth(
         }
     }
     claims.sort_by_key(|&i| answers.order_number(i));
-    // In such a ledger only are two alike.
-    if !claims.is_sorted_by(|&a, &b| answers.order_number(a) < answers.order_number(b)) {
-        return None;
-    }
     let mut kept = Vec::new();
     claims.into_iter().for_each(|i| keep(&mut kept, i, true));
     kept.append(&mut there);

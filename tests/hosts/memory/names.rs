@@ -49,6 +49,25 @@ fn what_went_to_junk_and_back_is_known_by_either_name() {
     }
 }
 
+/// Names are looked at by transactions of ours of some hundred messages, and the login and dsync
+/// see the same mail through all of them.
+#[test]
+fn names_of_more_messages_than_one_transaction_of_ours_takes_are_found() {
+    const MANY: u32 = 600;
+    for (line, store) in asked(EVERY_STORE) {
+        let config = Config::default().store(store).with_plugin();
+        let Some(moved) = Scenario::begin_with(line, config) else { continue };
+        let old = moved.old_maildir(1..=MANY);
+        moved.copy_files(&old);
+        moved.capture(&Listing::of_files(&old.files()));
+        assert_eq!(moved.uidls(), uidl_of(1..=MANY), "{line:?} {store:?}");
+        is_warm(&moved);
+        moved.dovecot.doveadm_ok(["fetch", "-u", USER, "guid", "all"]);
+        moved.receive(&Message::plain(MANY + 1));
+        assert_eq!(moved.uidls()[..MANY as usize], uidl_of(1..=MANY), "{line:?} {store:?}");
+    }
+}
+
 /// On Maildir each message's UIDL stands where Dovecot alone finds it.
 #[track_caller]
 fn is_baked(moved: &Scenario, told: &[String]) {
