@@ -1,7 +1,8 @@
 //! The ledger: the half that a login reads agrees with the whole, and it is written as it was read.
 
 use uidl_keep::ledger::{
-    Ledger, LedgerFront, LedgerHead, MAX_TOLD, Mark, NameHashes, UnclaimedKeys,
+    AnyLedger, Growth, KeptRun, Ledger, LedgerFront, LedgerHead, MAX_TOLD, Mark, NameHashes,
+    UnclaimedKeys,
 };
 
 use super::forge;
@@ -44,8 +45,38 @@ fn check_file(file: &[u8]) {
         }
     }
     check_written_again(&ledger, file);
+    check_in_file(&ledger, file);
     let mark = Mark::of(&ledger, ledger.records.len() as u32);
     assert_eq!(Mark::of_file(&mark.to_file()), Some(mark));
+}
+
+/// Checks that the ledger is the same where it lies in its file, and that what grows there can be
+/// read again, or does not grow.
+fn check_in_file(ledger: &Ledger, file: &[u8]) {
+    let front_len = LedgerFront::front_len(file, file.len() as u64).expect("it was read");
+    let (front, back) = file.split_at(front_len);
+    let front = LedgerFront::read(front.to_vec()).expect("it was read");
+    let in_file = front.ledger(back).expect("it was read");
+    assert_eq!(Mark::of(&in_file, 1), Mark::of(ledger, 1));
+    assert_eq!(Ledger::of(&in_file), *ledger);
+    for is_gone in [false, true] {
+        let run = KeptRun { places: 0..ledger.records.len(), is_gone };
+        let kept = Vec::from_iter(Some(run).filter(|run| !run.places.is_empty()));
+        let (head, told, new) = (in_file.head(), ledger.told.clone(), Vec::new());
+        match in_file.grow(&Growth { head, told, kept, new }) {
+            Ok((front, back)) => {
+                let grown = Ledger::decode(&[front.octets(), &back].concat()).expect("ours");
+                let mut records = ledger.records.clone();
+                records.iter_mut().filter(|_| is_gone).for_each(|record| record.uid = 0);
+                assert_eq!(grown, Ledger { records, ..ledger.clone() });
+            }
+            // As claims they ascend by their order alone.
+            Err(error) => {
+                assert!(is_gone && !ledger.records.is_sorted_by(|a, b| a.order < b.order));
+                check_message(error);
+            }
+        }
+    }
 }
 
 /// Checks that the part that a login reads beside its messages agrees with the whole.

@@ -34,7 +34,8 @@ pub enum Grown {
 ///
 /// `uids` are those of all messages there, and `new` those of them that the ledger does not have,
 /// both ascending by UID. The caller has seen that the others are the messages that the ledger
-/// means. The cost is a pass over the records.
+/// means. The cost is a pass over the records for each of `new`, which are at most
+/// [`Mark::NATIVES`].
 ///
 /// Why the rules would claim nothing: what is there and was listed stays, and its records claim the
 /// entries that they did (`is_settled`: the index is the same). So only the other entries are

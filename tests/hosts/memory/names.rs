@@ -1,5 +1,6 @@
 //! A message has more than one name, and a UID is none.
 
+use std::collections::HashSet;
 use std::fs;
 
 use super::EVERY_STORE;
@@ -62,7 +63,9 @@ fn names_of_more_messages_than_one_transaction_of_ours_takes_are_found() {
         moved.capture(&Listing::of_files(&old.files()));
         assert_eq!(moved.uidls(), uidl_of(1..=MANY), "{line:?} {store:?}");
         is_warm(&moved);
-        moved.dovecot.doveadm_ok(["fetch", "-u", USER, "guid", "all"]);
+        let guids = moved.dovecot.doveadm_ok(["fetch", "-u", USER, "guid", "all"]);
+        let guids: HashSet<&str> = guids.lines().filter(|line| line.starts_with("guid")).collect();
+        assert_eq!(guids.len(), MANY as usize, "{line:?} {store:?}");
         moved.receive(&Message::plain(MANY + 1));
         assert_eq!(moved.uidls()[..MANY as usize], uidl_of(1..=MANY), "{line:?} {store:?}");
     }

@@ -590,7 +590,7 @@ impl Server {
             let asked = match grow(&situation, &file, &uids, &messages) {
                 Grown::Ask(asked) => asked,
                 Grown::Growth(growth) => {
-                    let Ok((front, back)) = file.grow(&growth) else { break None };
+                    let (front, back) = file.grow(&growth).unwrap();
                     let grown = Ledger::decode(&[front.octets(), &back].concat()).unwrap();
                     assert_eq!([front.octets(), &back].concat(), grown.encode());
                     break Some(grown);
